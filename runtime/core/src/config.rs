@@ -1,0 +1,1 @@
+//! The network config: `<prefix>/config`.

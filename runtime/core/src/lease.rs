@@ -1,0 +1,532 @@
+//! Leases: which subnet belongs to which node, in flannel's format.
+//!
+//! A lease is one etcd key, `<prefix>/subnets/10.244.8.0-24`, whose value is a JSON object (flannel's
+//! `pkg/subnet/subnet.go` and `pkg/lease/lease.go`). [`LeaseKey`] and [`Lease`] read and write both.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::address::Family;
+use crate::node::NodeId;
+
+/// The subnets of one node: a lease's key.
+///
+/// As text `10.244.8.0-24`, dual stack `10.244.8.0-24&fc00:0:0:8::-64`, and IPv6 alone
+/// `0.0.0.0-0&fc00:0:0:8::-64`, because flannel writes an empty IPv4 network in that place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseKey {
+    v4: Option<Ipv4Net>,
+    v6: Option<Ipv6Net>,
+}
+
+impl LeaseKey {
+    /// The key for these subnets; none without any.
+    ///
+    /// Host bits are cut off.
+    pub fn new(v4: Option<Ipv4Net>, v6: Option<Ipv6Net>) -> Option<Self> {
+        (v4.is_some() || v6.is_some()).then(|| Self {
+            v4: v4.map(|network| network.trunc()),
+            v6: v6.map(|network| network.trunc()),
+        })
+    }
+
+    /// The IPv4 subnet.
+    pub fn v4(&self) -> Option<Ipv4Net> {
+        self.v4
+    }
+
+    /// The IPv6 subnet.
+    pub fn v6(&self) -> Option<Ipv6Net> {
+        self.v6
+    }
+
+    /// The subnet of a family.
+    pub fn subnet(&self, family: Family) -> Option<IpNet> {
+        match family {
+            Family::V4 => self.v4.map(IpNet::V4),
+            Family::V6 => self.v6.map(IpNet::V6),
+        }
+    }
+
+    /// All subnets, IPv4 first.
+    pub fn subnets(&self) -> impl Iterator<Item = IpNet> {
+        [self.v4.map(IpNet::V4), self.v6.map(IpNet::V6)]
+            .into_iter()
+            .flatten()
+    }
+}
+
+impl fmt::Display for LeaseKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.v4 {
+            Some(v4) => write!(f, "{}-{}", v4.addr(), v4.prefix_len())?,
+            None => f.write_str("0.0.0.0-0")?,
+        }
+        match self.v6 {
+            Some(v6) => write!(f, "&{}-{}", v6.addr(), v6.prefix_len()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A text below `<prefix>/subnets/` that is not a lease's key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a lease key: expected `10.244.8.0-24` or `10.244.8.0-24&fc00:0:0:8::-64`")]
+pub struct InvalidLeaseKey(pub String);
+
+impl FromStr for LeaseKey {
+    type Err = InvalidLeaseKey;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        fn network<A: FromStr, N>(text: &str, new: impl Fn(A, u8) -> Option<N>) -> Option<N> {
+            let (address, length) = text.rsplit_once('-')?;
+            // `u8::from_str` would take a sign.
+            if !length.bytes().all(|b| b.is_ascii_digit()) {
+                return None;
+            }
+            new(address.parse().ok()?, length.parse().ok()?)
+        }
+        let parse = || {
+            let (first, second) = match text.split_once('&') {
+                Some((first, second)) => (first, Some(second)),
+                None => (text, None),
+            };
+            let v4 = network(first, |a, l| Ipv4Net::new(a, l).ok())?;
+            let v6 = match second {
+                Some(second) => Some(network(second, |a, l| Ipv6Net::new(a, l).ok())?),
+                None => None,
+            };
+            if v4.trunc() != v4 || v6.is_some_and(|v6| v6.trunc() != v6) {
+                return None;
+            }
+            let empty = v4.addr() == Ipv4Addr::UNSPECIFIED && v4.prefix_len() == 0;
+            Self::new((!empty).then_some(v4), v6)
+        };
+        parse().ok_or_else(|| InvalidLeaseKey(text.to_owned()))
+    }
+}
+
+/// One family of a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseFamily {
+    /// The node's part of the overlay.
+    pub subnet: IpNet,
+    /// The underlay address under which the node is reached. Of the same family as the subnet.
+    pub public_address: IpAddr,
+    /// `BackendData` or `BackendV6Data`, as JSON text.
+    pub backend_data: Option<String>,
+}
+
+/// Which subnet belongs to which node, and how that node is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// One or two families, IPv4 first.
+    pub families: Vec<LeaseFamily>,
+    /// `BackendType`. flannel's udp backend leaves it out.
+    pub backend_type: Option<String>,
+    /// Heddle's identity of the node. Absent in leases of flannel nodes.
+    pub node_id: Option<NodeId>,
+    /// The node's host name, for people. Absent in leases of flannel nodes.
+    pub node_name: Option<String>,
+}
+
+/// The value as JSON, field for field as flannel writes it, with Heddle's own at the end.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Wire<'a> {
+    #[serde(rename = "PublicIP")]
+    public_ip: Ipv4Addr,
+    #[serde(rename = "PublicIPv6")]
+    public_ipv6: Option<Ipv6Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend_data: Option<&'a RawValue>,
+    #[serde(rename = "BackendV6Data", skip_serializing_if = "Option::is_none")]
+    backend_v6_data: Option<&'a RawValue>,
+    #[serde(rename = "NodeID", skip_serializing_if = "Option::is_none")]
+    node_id: Option<&'a NodeId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_name: Option<&'a str>,
+}
+
+/// The fields that are read, each by itself so that one bad field can be named.
+#[derive(Default)]
+struct Fields<'a> {
+    public_ip: Option<&'a RawValue>,
+    public_ipv6: Option<&'a RawValue>,
+    backend_type: Option<&'a RawValue>,
+    backend_data: Option<&'a RawValue>,
+    backend_v6_data: Option<&'a RawValue>,
+    node_id: Option<&'a RawValue>,
+    node_name: Option<&'a RawValue>,
+}
+
+/// A lease's value that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidLease {
+    /// Not a JSON object.
+    #[error("not a JSON object: {0}")]
+    NotAnObject(String),
+    /// One field is of the wrong type or form.
+    #[error("`{field}` is {found}: expected {expected}")]
+    Field {
+        /// Its name, in flannel's spelling.
+        field: &'static str,
+        /// What stands there, cut if long.
+        found: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// No family has both a subnet in the key and an address in the value.
+    #[error(
+        "no public address: expected `{0}` to be the node's address, because the key has a subnet of that family"
+    )]
+    NoAddress(&'static str),
+}
+
+impl Lease {
+    /// Its key.
+    ///
+    /// A lease that was read or built by this crate always has at least one family.
+    pub fn key(&self) -> LeaseKey {
+        let mut key = LeaseKey { v4: None, v6: None };
+        for family in &self.families {
+            match family.subnet {
+                IpNet::V4(subnet) => key.v4 = Some(subnet.trunc()),
+                IpNet::V6(subnet) => key.v6 = Some(subnet.trunc()),
+            }
+        }
+        key
+    }
+
+    /// The part for one family.
+    pub fn family(&self, family: Family) -> Option<&LeaseFamily> {
+        self.families
+            .iter()
+            .find(|f| Family::of_network(f.subnet) == family)
+    }
+
+    /// The node's public addresses, IPv4 first.
+    pub fn public_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.families.iter().map(|family| family.public_address)
+    }
+
+    /// How the node is called in messages: by name or identity, else by address.
+    pub fn owner(&self) -> String {
+        let address = self
+            .public_addresses()
+            .map(|a| a.to_string())
+            .collect::<Vec<_>>()
+            .join(", ");
+        match (&self.node_name, &self.node_id) {
+            (Some(name), Some(id)) => format!("{name} (node id {id}) at {address}"),
+            (Some(name), None) => format!("{name} at {address}"),
+            (None, Some(id)) => format!("node id {id} at {address}"),
+            (None, None) => address,
+        }
+    }
+
+    /// The JSON text for etcd.
+    pub fn to_value(&self) -> String {
+        let address = |family| self.family(family).map(|f| f.public_address);
+        let data = |family| {
+            let text = self.family(family)?.backend_data.as_deref()?;
+            serde_json::from_str::<&RawValue>(text).ok()
+        };
+        let wire = Wire {
+            public_ip: match address(Family::V4) {
+                Some(IpAddr::V4(address)) => address,
+                _ => Ipv4Addr::UNSPECIFIED,
+            },
+            public_ipv6: match address(Family::V6) {
+                Some(IpAddr::V6(address)) => Some(address),
+                _ => None,
+            },
+            backend_type: self.backend_type.as_deref(),
+            backend_data: data(Family::V4),
+            backend_v6_data: data(Family::V6),
+            node_id: self.node_id.as_ref(),
+            node_name: self.node_name.as_deref(),
+        };
+        serde_json::to_string(&wire).expect("a struct of plain fields always serializes")
+    }
+
+    /// Reads a value that any version of flannel or Heddle wrote.
+    ///
+    /// Field names are matched without regard to case, as Go does, and unknown ones ignored. A family counts
+    /// when the key has its subnet and the value its address.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidLease`], naming the field.
+    pub fn from_value(key: LeaseKey, value: &[u8]) -> Result<Self, InvalidLease> {
+        let fields = Fields::read(value)?;
+        let public_ip: Option<Ipv4Addr> =
+            read("PublicIP", "an IPv4 address as text", fields.public_ip)?;
+        let public_ipv6: Option<Ipv6Addr> = read(
+            "PublicIPv6",
+            "an IPv6 address as text, or null",
+            fields.public_ipv6,
+        )?;
+        let text = |raw: Option<&RawValue>| {
+            raw.map(RawValue::get)
+                .filter(|text| *text != "null")
+                .map(str::to_owned)
+        };
+        let mut families = Vec::with_capacity(2);
+        if let (Some(subnet), Some(address)) = (key.v4, public_ip.filter(|a| !a.is_unspecified())) {
+            families.push(LeaseFamily {
+                subnet: subnet.into(),
+                public_address: address.into(),
+                backend_data: text(fields.backend_data),
+            });
+        }
+        if let (Some(subnet), Some(address)) = (key.v6, public_ipv6.filter(|a| !a.is_unspecified()))
+        {
+            families.push(LeaseFamily {
+                subnet: subnet.into(),
+                public_address: address.into(),
+                backend_data: text(fields.backend_v6_data),
+            });
+        }
+        if families.is_empty() {
+            let field = if key.v4.is_some() {
+                "PublicIP"
+            } else {
+                "PublicIPv6"
+            };
+            return Err(InvalidLease::NoAddress(field));
+        }
+        Ok(Self {
+            families,
+            backend_type: read::<String>("BackendType", "a text", fields.backend_type)?
+                .filter(|backend| !backend.is_empty()),
+            node_id: read("NodeID", "a node id", fields.node_id)?,
+            node_name: read("NodeName", "a text", fields.node_name)?,
+        })
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn read(value: &'a [u8]) -> Result<Self, InvalidLease> {
+        let entries: Entries<'a> = serde_json::from_slice(value)
+            .map_err(|error| InvalidLease::NotAnObject(error.to_string()))?;
+        let mut fields = Self::default();
+        for (name, value) in entries.0 {
+            let slot = match name.to_ascii_lowercase().as_str() {
+                "publicip" => &mut fields.public_ip,
+                "publicipv6" => &mut fields.public_ipv6,
+                "backendtype" => &mut fields.backend_type,
+                "backenddata" => &mut fields.backend_data,
+                "backendv6data" => &mut fields.backend_v6_data,
+                "nodeid" => &mut fields.node_id,
+                "nodename" => &mut fields.node_name,
+                _ => continue,
+            };
+            *slot = Some(value);
+        }
+        Ok(fields)
+    }
+}
+
+/// The members of a JSON object in the order in which they stand, values unread.
+struct Entries<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Entries<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// Reads one field; absent and `null` are the same.
+fn read<'a, T: Deserialize<'a>>(
+    field: &'static str,
+    expected: &'static str,
+    raw: Option<&'a RawValue>,
+) -> Result<Option<T>, InvalidLease> {
+    let Some(raw) = raw else { return Ok(None) };
+    serde_json::from_str(raw.get()).map_err(|_| InvalidLease::Field {
+        field,
+        found: shorten(raw.get()),
+        expected,
+    })
+}
+
+/// Cuts a text for a message.
+fn shorten(text: &str) -> String {
+    const LIMIT: usize = 60;
+    if text.chars().count() <= LIMIT {
+        return text.to_owned();
+    }
+    text.chars().take(LIMIT).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(key: &str, value: &str) -> Result<Lease, InvalidLease> {
+        Lease::from_value(key.parse().unwrap(), value.as_bytes())
+    }
+
+    #[test]
+    fn keys_read_back_as_written() {
+        for key in [
+            "10.244.8.0-24",
+            "10.244.8.0-24&fc00:0:0:8::-64",
+            "0.0.0.0-0&2001:cafe:42:8::-64",
+        ] {
+            assert_eq!(key.parse::<LeaseKey>().unwrap().to_string(), key);
+        }
+        let v6 = "0.0.0.0-0&fc00::-64".parse::<LeaseKey>().unwrap();
+        assert_eq!(
+            (v6.v4(), v6.v6()),
+            (None, Some("fc00::/64".parse().unwrap()))
+        );
+    }
+
+    #[test]
+    fn other_keys_are_refused() {
+        for key in [
+            "",
+            "nonsense",
+            "0.0.0.0-0",
+            "10.244.8.0",
+            "10.244.8.0-33",
+            "10.244.8.0-+24",
+            "10.244.8.1-24",
+            "10.244.8.0-24/x",
+            "10.244.8.0-24&",
+            "10.244.8.0-24&fc00::1-64",
+            "fc00::-64",
+        ] {
+            assert_eq!(
+                key.parse::<LeaseKey>(),
+                Err(InvalidLeaseKey(key.into())),
+                "{key}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_vxlan_lease_is_written_as_flannel_writes_it() {
+        let value = r#"{"PublicIP":"192.168.0.72","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"3a:8b:71:f2:2e:de"}}"#;
+        let lease = read("10.244.8.0-24", value).unwrap();
+        assert_eq!(lease.to_value(), value);
+        assert_eq!(lease.key().to_string(), "10.244.8.0-24");
+    }
+
+    #[test]
+    fn both_families_have_their_own_data() {
+        let value = r#"{"PublicIP":"192.168.0.72","PublicIPv6":"fd00::72","BackendType":"vxlan","BackendData":{"VNI":1},"BackendV6Data":{"VNI":2}}"#;
+        let lease = read("10.244.8.0-24&fc00:0:0:8::-64", value).unwrap();
+        assert_eq!(lease.to_value(), value);
+        assert_eq!(
+            lease.family(Family::V6).unwrap().backend_data.as_deref(),
+            Some(r#"{"VNI":2}"#)
+        );
+    }
+
+    #[test]
+    fn an_ipv6_lease_has_an_unspecified_ipv4_address() {
+        let value = r#"{"PublicIP":"0.0.0.0","PublicIPv6":"fd00::72","BackendType":"vxlan","BackendV6Data":{"VNI":1}}"#;
+        let lease = read("0.0.0.0-0&fc00::-64", value).unwrap();
+        assert_eq!(lease.to_value(), value);
+        assert_eq!(lease.families.len(), 1);
+    }
+
+    #[test]
+    fn a_value_from_flannel_0_14_is_read() {
+        let lease = read(
+            "10.1.16.0-21",
+            r#"{"PublicIP":"192.168.1.132","BackendType":"vxlan","BackendData":{"VtepMAC":"12:b9:d6:fb:f8:e3"}}"#,
+        )
+        .unwrap();
+        assert_eq!(lease.backend_type.as_deref(), Some("vxlan"));
+        assert_eq!(
+            lease.families[0].backend_data.as_deref(),
+            Some(r#"{"VtepMAC":"12:b9:d6:fb:f8:e3"}"#)
+        );
+    }
+
+    #[test]
+    fn a_udp_lease_has_no_type() {
+        let value = r#"{"PublicIP":"192.168.0.72","PublicIPv6":null}"#;
+        let lease = read("10.244.8.0-24", value).unwrap();
+        assert_eq!(lease.backend_type, None);
+        assert_eq!(lease.to_value(), value);
+    }
+
+    #[test]
+    fn field_names_are_matched_without_regard_to_case_and_unknown_ones_ignored() {
+        let lease = read(
+            "10.244.8.0-24",
+            r#"{"publicip":"192.168.0.72","Future":{"a":[1]}}"#,
+        )
+        .unwrap();
+        assert_eq!(lease.families[0].public_address.to_string(), "192.168.0.72");
+    }
+
+    #[test]
+    fn a_bad_field_is_named() {
+        assert_eq!(
+            read("10.244.8.0-24", r#"{"PublicIP":"192.168.0.720"}"#)
+                .unwrap_err()
+                .to_string(),
+            "`PublicIP` is \"192.168.0.720\": expected an IPv4 address as text"
+        );
+        assert_eq!(
+            read("10.244.8.0-24", r#"{"PublicIP":"1.2.3.4","BackendType":7}"#)
+                .unwrap_err()
+                .to_string(),
+            "`BackendType` is 7: expected a text"
+        );
+        assert!(matches!(
+            read("10.244.8.0-24", "[1]"),
+            Err(InvalidLease::NotAnObject(_))
+        ));
+        assert_eq!(
+            read("10.244.8.0-24", "{}"),
+            Err(InvalidLease::NoAddress("PublicIP"))
+        );
+        assert_eq!(
+            read("0.0.0.0-0&fc00::-64", r#"{"PublicIP":"1.2.3.4"}"#),
+            Err(InvalidLease::NoAddress("PublicIPv6"))
+        );
+    }
+
+    #[test]
+    fn ipv6_data_without_an_ipv6_subnet_is_ignored() {
+        let lease = read(
+            "10.244.8.0-24",
+            r#"{"PublicIP":"1.2.3.4","PublicIPv6":"fd00::1","BackendV6Data":{}}"#,
+        )
+        .unwrap();
+        assert_eq!(lease.families.len(), 1);
+    }
+}

@@ -1,0 +1,28 @@
+//! What Heddle knows and decides, as data and pure functions.
+//!
+//! Nothing here does I/O, waits, or knows of netlink, etcd or WebAssembly. The modules in the order in
+//! which a node needs them:
+//!
+//! | module | question |
+//! | --- | --- |
+//! | [`config`] | what is the network? (`<prefix>/config`) |
+//! | [`interface`] | which interface and which addresses do other hosts reach this one by? |
+//! | [`node`] | who is this node? |
+//! | [`lease`] | which subnet belongs to whom? (`<prefix>/subnets/…`) |
+//! | [`allocation`] | which subnet should this node have? |
+//! | [`object`] | what can be planned: links, addresses, routes, neighbours, FDB entries, sysctls |
+//! | [`desired`] | the union of all plans |
+//! | [`diff`] | what has to change in the kernel for it to hold |
+//! | [`peers`] | which peers did a change of leases concern? |
+
+pub mod address;
+pub mod allocation;
+pub mod config;
+pub mod desired;
+pub mod diff;
+pub mod interface;
+pub mod lease;
+pub mod node;
+pub mod object;
+pub mod peers;
+pub mod subnet_env;

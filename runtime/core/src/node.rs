@@ -1,0 +1,149 @@
+//! Who this node is, and how other hosts reach it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::address::{LinkName, MacAddress};
+
+/// The identity of a node: 1 to 64 characters of `a–z A–Z 0–9 . _ -`.
+///
+/// flannel knows a node by its public address alone. Heddle puts this into the lease as well, in a field that
+/// flannel ignores, so that two nodes with one address (machines cloned from an image) are told apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NodeId(String);
+
+impl NodeId {
+    /// Derives the identity from the machine's (`/etc/machine-id`, see machine-id(5)) and the etcd prefix.
+    ///
+    /// The machine id itself stays private, as its manual page asks: only a keyed hash leaves the host.
+    pub fn derive(machine_id: &str, prefix: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"heddle node id\0");
+        hash.update(machine_id.trim());
+        hash.update(b"\0");
+        hash.update(prefix.trim_end_matches('/'));
+        let digest = hash.finalize();
+        Self(
+            digest[..16]
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+        )
+    }
+
+    /// The identity as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A text that cannot be a node id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not a node id: expected 1 to 64 characters out of a–z, A–Z, 0–9, `.`, `_` and `-`"
+)]
+pub struct InvalidNodeId(pub String);
+
+impl FromStr for NodeId {
+    type Err = InvalidNodeId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if (1..=64).contains(&text.len()) && text.chars().all(good) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidNodeId(text.to_owned()))
+        }
+    }
+}
+
+impl TryFrom<String> for NodeId {
+    type Error = InvalidNodeId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<NodeId> for String {
+    fn from(id: NodeId) -> Self {
+        id.0
+    }
+}
+
+/// The interface that carries the overlay's packets between hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Underlay {
+    /// Its name.
+    pub link: LinkName,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// The addresses on it, host bits and all, with the prefix that is directly connected.
+    pub addresses: Vec<IpNet>,
+    /// Where peers reach this node: one per enabled family, IPv4 first.
+    pub public_addresses: Vec<IpAddr>,
+}
+
+/// A device that existed when the daemon started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExistingLink {
+    /// Its name.
+    pub name: LinkName,
+    /// The kernel's name of its kind; empty for hardware.
+    pub kind: String,
+    /// Its Ethernet address, if it has one.
+    pub mac: Option<MacAddress>,
+}
+
+/// This node as it was when the daemon started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its identity.
+    pub id: NodeId,
+    /// How other hosts reach it.
+    pub underlay: Underlay,
+    /// The devices that were there.
+    pub links: Vec<ExistingLink>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_depends_on_machine_and_prefix_and_nothing_else() {
+        let id = NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda4\n", "/coreos.com/network");
+        assert_eq!(
+            id,
+            NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda4", "/coreos.com/network/")
+        );
+        assert_ne!(
+            id,
+            NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda5", "/coreos.com/network")
+        );
+        assert_ne!(
+            id,
+            NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda4", "/other")
+        );
+        assert!(id.as_str().parse::<NodeId>().is_ok());
+    }
+
+    #[test]
+    fn an_identity_is_plain_text() {
+        for text in ["", "a b", "a/b", "ü", &"x".repeat(65)] {
+            assert_eq!(text.parse::<NodeId>(), Err(InvalidNodeId(text.into())));
+        }
+    }
+}
