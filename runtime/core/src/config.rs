@@ -1,1 +1,626 @@
-//! The network config: `<prefix>/config`.
+//! The network config: the JSON object at `<prefix>/config`.
+//!
+//! The rules and defaults are flannel's (`pkg/subnet/config.go`), with one difference: without a `Backend`, flannel's
+//! documentation says vxlan and its code says udp; Heddle does what the documentation says.
+
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::address::Family;
+
+/// The backend where the config names none.
+pub const DEFAULT_BACKEND: &str = "vxlan";
+
+/// What the cluster's network is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// One per enabled family, IPv4 first. Never empty.
+    pub networks: Vec<OverlayNetwork>,
+    /// Traffic rules go through nftables instead of iptables (`EnableNFTables`).
+    pub nftables: bool,
+    /// How nodes reach each other.
+    pub backend: BackendConfig,
+}
+
+/// One family of the overlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverlayNetwork {
+    /// The whole of it.
+    pub network: IpNet,
+    /// The length of a node's subnet, in bits.
+    pub subnet_length: u8,
+    /// The first subnet that may be given to a node.
+    pub subnet_min: IpAddr,
+    /// The last one.
+    pub subnet_max: IpAddr,
+}
+
+/// The `Backend` object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendConfig {
+    /// `Type`: the name of a plugin.
+    pub kind: String,
+    /// The whole object as JSON text, for the plugin.
+    pub json: String,
+}
+
+/// A network config that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Not a JSON object.
+    #[error("not a JSON object: {0}")]
+    NotAnObject(String),
+    /// A key is missing.
+    #[error("`{key}` is missing: {rule}")]
+    Missing {
+        /// Which one.
+        key: &'static str,
+        /// Why it has to be there.
+        rule: &'static str,
+    },
+    /// A key stands there twice.
+    #[error("`{0}` is given more than once (keys are matched without regard to case)")]
+    Repeated(String),
+    /// A key has a value of the wrong type or form.
+    #[error("`{key}` is {found}: expected {expected}")]
+    Type {
+        /// Which one.
+        key: &'static str,
+        /// What stands there.
+        found: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// A key has a value that breaks a rule.
+    #[error("`{key}` is {value}: {rule}")]
+    Rule {
+        /// Which one.
+        key: &'static str,
+        /// What stands there, or the default that was put in its place.
+        value: String,
+        /// The rule, with the values it allows here.
+        rule: String,
+    },
+}
+
+fn broken(key: &'static str, value: impl Display, rule: impl Into<String>) -> ConfigError {
+    ConfigError::Rule {
+        key,
+        value: value.to_string(),
+        rule: rule.into(),
+    }
+}
+
+/// The names and bounds of the keys of one family.
+struct FamilyKeys {
+    network: &'static str,
+    subnet_length: &'static str,
+    subnet_min: &'static str,
+    subnet_max: &'static str,
+    /// A subnet of this length is the default where the network is at least two bits shorter.
+    default_length: u8,
+    /// The longest network that has room for subnets.
+    longest_network: u8,
+    /// The longest subnet.
+    longest_subnet: u8,
+    missing: &'static str,
+}
+
+const V4: FamilyKeys = FamilyKeys {
+    network: "Network",
+    subnet_length: "SubnetLen",
+    subnet_min: "SubnetMin",
+    subnet_max: "SubnetMax",
+    default_length: 24,
+    longest_network: 28,
+    longest_subnet: 30,
+    missing: "expected the overlay's IPv4 network, such as 10.244.0.0/16, or `EnableIPv4` false",
+};
+
+const V6: FamilyKeys = FamilyKeys {
+    network: "IPv6Network",
+    subnet_length: "IPv6SubnetLen",
+    subnet_min: "IPv6SubnetMin",
+    subnet_max: "IPv6SubnetMax",
+    default_length: 64,
+    longest_network: 124,
+    longest_subnet: 126,
+    missing: "`EnableIPv6` is true; expected the overlay's IPv6 network, such as fd00:10:244::/48",
+};
+
+/// The config's members, looked up without regard to case, as Go does.
+struct Members(Map<String, Value>);
+
+impl Members {
+    fn get<T: DeserializeOwned>(
+        &self,
+        key: &'static str,
+        expected: &'static str,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(value) = self.find(key)? else {
+            return Ok(None);
+        };
+        serde_json::from_value(value.clone())
+            .map(Some)
+            .map_err(|_| ConfigError::Type {
+                key,
+                found: value.to_string(),
+                expected,
+            })
+    }
+
+    fn find(&self, key: &str) -> Result<Option<&Value>, ConfigError> {
+        let mut found = self
+            .0
+            .iter()
+            .filter(|(name, _)| name.eq_ignore_ascii_case(key));
+        let first = found.next();
+        if let Some((name, _)) = found.next() {
+            return Err(ConfigError::Repeated(name.clone()));
+        }
+        Ok(first
+            .map(|(_, value)| value)
+            .filter(|value| !value.is_null()))
+    }
+}
+
+impl NetworkConfig {
+    /// Reads the value of `<prefix>/config`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming the key and the rule.
+    pub fn parse(text: &[u8]) -> Result<Self, ConfigError> {
+        let members = match serde_json::from_slice(text) {
+            Ok(Value::Object(members)) => Members(members),
+            Ok(other) => return Err(ConfigError::NotAnObject(format!("found {}", kind(&other)))),
+            Err(error) => return Err(ConfigError::NotAnObject(error.to_string())),
+        };
+        let flag = |key, default| -> Result<bool, ConfigError> {
+            Ok(members.get(key, "true or false")?.unwrap_or(default))
+        };
+        let (v4, v6) = (flag("EnableIPv4", true)?, flag("EnableIPv6", false)?);
+        if !v4 && !v6 {
+            return Err(broken(
+                "EnableIPv4",
+                false,
+                "`EnableIPv4` or `EnableIPv6` must be true",
+            ));
+        }
+        let mut networks = Vec::with_capacity(2);
+        if v4 {
+            networks.push(overlay_v4(&members)?);
+        }
+        if v6 {
+            networks.push(overlay_v6(&members)?);
+        }
+        Ok(Self {
+            networks,
+            nftables: flag("EnableNFTables", false)?,
+            backend: backend(&members)?,
+        })
+    }
+
+    /// The part for one family, if it is enabled.
+    pub fn network(&self, family: Family) -> Option<&OverlayNetwork> {
+        self.networks
+            .iter()
+            .find(|overlay| Family::of_network(overlay.network) == family)
+    }
+}
+
+impl OverlayNetwork {
+    /// Whether a subnet is one that a node may have: of the right length, between the first and the last.
+    pub fn fits(&self, subnet: IpNet) -> bool {
+        subnet.prefix_len() == self.subnet_length
+            && self.network.contains(&subnet)
+            && (self.subnet_min..=self.subnet_max).contains(&subnet.network())
+    }
+}
+
+fn backend(members: &Members) -> Result<BackendConfig, ConfigError> {
+    let default = || Map::from_iter([("Type".to_owned(), Value::from(DEFAULT_BACKEND))]);
+    let object: Map<String, Value> = members
+        .get("Backend", "an object with a `Type`")?
+        .unwrap_or_else(default);
+    let json = serde_json::to_string(&object).expect("JSON that was read can be written");
+    let kind: String = Members(object)
+        .get("Type", "the name of a backend")
+        .map_err(|error| match error {
+            ConfigError::Type {
+                found, expected, ..
+            } => ConfigError::Type {
+                key: "Backend.Type",
+                found,
+                expected,
+            },
+            other => other,
+        })?
+        .filter(|kind: &String| !kind.is_empty())
+        .ok_or(ConfigError::Missing {
+            key: "Backend.Type",
+            rule: "expected the name of a backend, such as vxlan",
+        })?;
+    Ok(BackendConfig { kind, json })
+}
+
+fn overlay_v4(members: &Members) -> Result<OverlayNetwork, ConfigError> {
+    let network = members
+        .get::<Ipv4Net>(
+            V4.network,
+            "an IPv4 network as text, such as \"10.244.0.0/16\"",
+        )?
+        .ok_or(ConfigError::Missing {
+            key: V4.network,
+            rule: V4.missing,
+        })?;
+    let bound = |key| members.get::<Ipv4Addr>(key, "an IPv4 address as text");
+    let (min, max) = (bound(V4.subnet_min)?, bound(V4.subnet_max)?);
+    overlay(
+        &V4,
+        members,
+        network.trunc().into(),
+        min.map(Into::into),
+        max.map(Into::into),
+    )
+}
+
+fn overlay_v6(members: &Members) -> Result<OverlayNetwork, ConfigError> {
+    let network = members
+        .get::<Ipv6Net>(
+            V6.network,
+            "an IPv6 network as text, such as \"fd00:10:244::/48\"",
+        )?
+        .ok_or(ConfigError::Missing {
+            key: V6.network,
+            rule: V6.missing,
+        })?;
+    let bound = |key| members.get::<Ipv6Addr>(key, "an IPv6 address as text");
+    let (min, max) = (bound(V6.subnet_min)?, bound(V6.subnet_max)?);
+    overlay(
+        &V6,
+        members,
+        network.trunc().into(),
+        min.map(Into::into),
+        max.map(Into::into),
+    )
+}
+
+fn overlay(
+    keys: &FamilyKeys,
+    members: &Members,
+    network: IpNet,
+    min: Option<IpAddr>,
+    max: Option<IpAddr>,
+) -> Result<OverlayNetwork, ConfigError> {
+    let prefix = network.prefix_len();
+    let subnet_length = subnet_length(keys, members, network)?;
+    // The first subnet is never given away: its first address is the network's own.
+    let first = subnet_at(network, subnet_length, 1);
+    let last = subnet_at(
+        network,
+        subnet_length,
+        (1u128 << (subnet_length - prefix)) - 1,
+    );
+    let bound = |key, given: Option<IpAddr>, default| match given {
+        None => Ok(default),
+        Some(address) if !network.contains(&address) => Err(broken(
+            key,
+            address,
+            format!("must lie in `{}` {network}", keys.network),
+        )),
+        Some(address) if !on_boundary(address, subnet_length) => Err(broken(
+            key,
+            address,
+            format!("must be the first address of a /{subnet_length}"),
+        )),
+        Some(address) => Ok(address),
+    };
+    let subnet_min = bound(keys.subnet_min, min, first)?;
+    let subnet_max = bound(keys.subnet_max, max, last)?;
+    if subnet_min > subnet_max {
+        let rule = format!("must not come after `{}` {subnet_max}", keys.subnet_max);
+        return Err(broken(keys.subnet_min, subnet_min, rule));
+    }
+    Ok(OverlayNetwork {
+        network,
+        subnet_length,
+        subnet_min,
+        subnet_max,
+    })
+}
+
+fn subnet_length(keys: &FamilyKeys, members: &Members, network: IpNet) -> Result<u8, ConfigError> {
+    let prefix = network.prefix_len();
+    // Two more bits: four subnets, of which three can be given away.
+    let shortest = prefix + 2;
+    if prefix > keys.longest_network {
+        let rule = format!(
+            "too small to be split: expected /{} or larger",
+            keys.longest_network
+        );
+        return Err(broken(keys.network, network, rule));
+    }
+    match members.get::<i64>(keys.subnet_length, "a whole number")? {
+        // flannel takes 0 as not given.
+        None | Some(0) => Ok(keys.default_length.max(shortest)),
+        Some(given) => u8::try_from(given)
+            .ok()
+            .filter(|length| (shortest..=keys.longest_subnet).contains(length))
+            .ok_or_else(|| {
+                let (longest, name) = (keys.longest_subnet, keys.network);
+                let rule = format!("must be {shortest} to {longest} for `{name}` {network}");
+                broken(keys.subnet_length, given, rule)
+            }),
+    }
+}
+
+/// The `index`th subnet of a network, by its first address.
+pub(crate) fn subnet_at(network: IpNet, length: u8, index: u128) -> IpAddr {
+    match network {
+        IpNet::V4(network) => {
+            let offset = u32::try_from(index << (32 - length)).unwrap_or(u32::MAX);
+            Ipv4Addr::from(u32::from(network.network()).saturating_add(offset)).into()
+        }
+        IpNet::V6(network) => {
+            let offset = index << (128 - length);
+            Ipv6Addr::from(u128::from(network.network()).saturating_add(offset)).into()
+        }
+    }
+}
+
+fn on_boundary(address: IpAddr, length: u8) -> bool {
+    IpNet::new(address, length).is_ok_and(|subnet| subnet.network() == address)
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<NetworkConfig, ConfigError> {
+        NetworkConfig::parse(text.as_bytes())
+    }
+
+    /// The error for IPv4 or IPv6 keys that were added to an otherwise good config.
+    fn error(members: &str) -> String {
+        parse(&format!("{{{members}}}")).unwrap_err().to_string()
+    }
+
+    fn v4(text: &str) -> OverlayNetwork {
+        *parse(text).unwrap().network(Family::V4).unwrap()
+    }
+
+    fn overlay(network: &str, subnet_length: u8, min: &str, max: &str) -> OverlayNetwork {
+        OverlayNetwork {
+            network: network.parse().unwrap(),
+            subnet_length,
+            subnet_min: min.parse().unwrap(),
+            subnet_max: max.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_network_is_enough() {
+        let config = parse(r#"{"Network":"10.244.0.0/16"}"#).unwrap();
+        let backend = BackendConfig {
+            kind: "vxlan".into(),
+            json: r#"{"Type":"vxlan"}"#.into(),
+        };
+        assert_eq!(
+            config,
+            NetworkConfig {
+                networks: vec![overlay("10.244.0.0/16", 24, "10.244.1.0", "10.244.255.0")],
+                nftables: false,
+                backend,
+            }
+        );
+    }
+
+    #[test]
+    fn small_networks_have_four_subnets() {
+        assert_eq!(v4(r#"{"Network":"10.1.0.0/22"}"#).subnet_length, 24);
+        assert_eq!(
+            v4(r#"{"Network":"10.1.0.0/23"}"#),
+            overlay("10.1.0.0/23", 25, "10.1.0.128", "10.1.1.128")
+        );
+        assert_eq!(
+            v4(r#"{"Network":"10.1.0.16/28"}"#),
+            overlay("10.1.0.16/28", 30, "10.1.0.20", "10.1.0.28")
+        );
+    }
+
+    #[test]
+    fn the_largest_networks_work() {
+        let config = parse(
+            r#"{"Network":"0.0.0.0/0","EnableIPv6":true,"IPv6Network":"::/0","IPv6SubnetLen":126}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            config.networks[0],
+            overlay("0.0.0.0/0", 24, "0.0.1.0", "255.255.255.0")
+        );
+        assert_eq!(
+            config.networks[1].subnet_max.to_string(),
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffc"
+        );
+    }
+
+    #[test]
+    fn ipv6_follows_the_same_rules() {
+        let config =
+            parse(r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"2001:cafe:42::/56"}"#)
+                .unwrap();
+        assert_eq!(
+            config.networks,
+            [overlay(
+                "2001:cafe:42::/56",
+                64,
+                "2001:cafe:42:1::",
+                "2001:cafe:42:ff::"
+            )]
+        );
+        assert_eq!(
+            parse(r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/63"}"#)
+                .unwrap()
+                .networks[0]
+                .subnet_length,
+            65
+        );
+    }
+
+    #[test]
+    fn both_families_come_ipv4_first() {
+        let config =
+            parse(r#"{"EnableIPv6":true,"IPv6Network":"fd00::/48","Network":"10.244.0.0/16"}"#)
+                .unwrap();
+        let families: Vec<_> = config
+            .networks
+            .iter()
+            .map(|overlay| Family::of_network(overlay.network))
+            .collect();
+        assert_eq!(families, [Family::V4, Family::V6]);
+    }
+
+    #[test]
+    fn keys_are_matched_without_regard_to_case_and_unknown_ones_ignored() {
+        let config = parse(
+            r#"{"network":"10.244.0.0/16","SUBNETLEN":25,"enableNfTables":true,"backend":{"type":"host-gw","x":1},"Future":{}}"#,
+        )
+        .unwrap();
+        assert_eq!(config.networks[0].subnet_length, 25);
+        assert!(config.nftables);
+        assert_eq!(config.backend.kind, "host-gw");
+        assert_eq!(config.backend.json, r#"{"type":"host-gw","x":1}"#);
+    }
+
+    #[test]
+    fn host_bits_of_the_network_are_cut_off() {
+        assert_eq!(
+            v4(r#"{"Network":"10.244.3.4/16"}"#).network,
+            "10.244.0.0/16".parse().unwrap()
+        );
+    }
+
+    #[test]
+    fn subnets_fit_by_length_and_range() {
+        let overlay =
+            v4(r#"{"Network":"10.244.0.0/16","SubnetMin":"10.244.8.0","SubnetMax":"10.244.9.0"}"#);
+        let fits = |subnet: &str| overlay.fits(subnet.parse().unwrap());
+        assert!(fits("10.244.8.0/24") && fits("10.244.9.0/24"));
+        assert!(!fits("10.244.7.0/24") && !fits("10.244.10.0/24"));
+        assert!(!fits("10.244.8.0/25") && !fits("10.1.8.0/24") && !fits("fd00::/24"));
+    }
+
+    #[test]
+    fn errors_name_the_key_and_the_rule() {
+        for (members, message) in [
+            (
+                "",
+                "`Network` is missing: expected the overlay's IPv4 network, such as 10.244.0.0/16, or `EnableIPv4` false",
+            ),
+            (
+                r#""Network":"10.244.0.0""#,
+                "`Network` is \"10.244.0.0\": expected an IPv4 network as text, such as \"10.244.0.0/16\"",
+            ),
+            (
+                r#""Network":"10.244.0.0/29""#,
+                "`Network` is 10.244.0.0/29: too small to be split: expected /28 or larger",
+            ),
+            (
+                r#""Network":"10.244.0.0/16","SubnetLen":17"#,
+                "`SubnetLen` is 17: must be 18 to 30 for `Network` 10.244.0.0/16",
+            ),
+            (
+                r#""Network":"10.244.0.0/16","SubnetLen":31"#,
+                "`SubnetLen` is 31: must be 18 to 30 for `Network` 10.244.0.0/16",
+            ),
+            (
+                r#""Network":"10.244.0.0/16","SubnetLen":"24""#,
+                "`SubnetLen` is \"24\": expected a whole number",
+            ),
+            (
+                r#""Network":"10.244.0.0/16","SubnetMin":"10.1.0.0""#,
+                "`SubnetMin` is 10.1.0.0: must lie in `Network` 10.244.0.0/16",
+            ),
+            (
+                r#""Network":"10.244.0.0/16","SubnetMax":"10.244.9.1""#,
+                "`SubnetMax` is 10.244.9.1: must be the first address of a /24",
+            ),
+            (
+                r#""Network":"10.244.0.0/16","SubnetMin":"10.244.9.0","SubnetMax":"10.244.8.0""#,
+                "`SubnetMin` is 10.244.9.0: must not come after `SubnetMax` 10.244.8.0",
+            ),
+            (
+                r#""EnableIPv4":false"#,
+                "`EnableIPv4` is false: `EnableIPv4` or `EnableIPv6` must be true",
+            ),
+            (
+                r#""EnableIPv4":false,"EnableIPv6":true"#,
+                "`IPv6Network` is missing: `EnableIPv6` is true; expected the overlay's IPv6 network, such as fd00:10:244::/48",
+            ),
+            (
+                r#""EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/125""#,
+                "`IPv6Network` is fd00::/125: too small to be split: expected /124 or larger",
+            ),
+            (
+                r#""EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/64","IPv6SubnetLen":127"#,
+                "`IPv6SubnetLen` is 127: must be 66 to 126 for `IPv6Network` fd00::/64",
+            ),
+            (
+                r#""EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/48","IPv6SubnetMin":"fe00::""#,
+                "`IPv6SubnetMin` is fe00::: must lie in `IPv6Network` fd00::/48",
+            ),
+            (
+                r#""Network":"10.244.0.0/16","network":"10.0.0.0/8""#,
+                "`network` is given more than once (keys are matched without regard to case)",
+            ),
+            (
+                r#""Network":"10.244.0.0/16","EnableIPv6":"yes""#,
+                "`EnableIPv6` is \"yes\": expected true or false",
+            ),
+            (
+                r#""Network":"10.244.0.0/16","Backend":"vxlan""#,
+                "`Backend` is \"vxlan\": expected an object with a `Type`",
+            ),
+            (
+                r#""Network":"10.244.0.0/16","Backend":{}"#,
+                "`Backend.Type` is missing: expected the name of a backend, such as vxlan",
+            ),
+            (
+                r#""Network":"10.244.0.0/16","Backend":{"Type":1}"#,
+                "`Backend.Type` is 1: expected the name of a backend",
+            ),
+        ] {
+            assert_eq!(error(members), message, "{members}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_refused() {
+        assert_eq!(
+            parse("[]").unwrap_err().to_string(),
+            "not a JSON object: found a list"
+        );
+        assert!(
+            parse("{")
+                .unwrap_err()
+                .to_string()
+                .starts_with("not a JSON object: EOF")
+        );
+    }
+}

@@ -28,7 +28,9 @@ pub struct Scope {
 impl Scope {
     /// Whether a destination lies inside the overlay.
     pub fn covers(&self, destination: IpNet) -> bool {
-        self.networks.iter().any(|network| network.contains(&destination))
+        self.networks
+            .iter()
+            .any(|network| network.contains(&destination))
     }
 }
 
@@ -70,11 +72,18 @@ impl Observed {
     }
 
     fn note_put(&mut self, object: &Object) {
-        self.objects.insert(object.key(), Observation { object: object.clone(), ours: true });
+        self.objects.insert(
+            object.key(),
+            Observation {
+                object: object.clone(),
+                ours: true,
+            },
+        );
     }
 
     fn forget_link(&mut self, name: LinkName) {
-        self.objects.retain(|_, observation| observation.object.link() != Some(name));
+        self.objects
+            .retain(|_, observation| observation.object.link() != Some(name));
     }
 }
 
@@ -171,8 +180,19 @@ fn compare(wanted: &Object, seen: &Observation) -> Verdict {
 fn compatible(wanted: &Link, found: &Link) -> bool {
     match (&wanted.kind, &found.kind) {
         (LinkKind::Vxlan(wanted), LinkKind::Vxlan(found)) => {
-            (wanted.vni, wanted.local, wanted.underlay, wanted.port, wanted.gbp)
-                == (found.vni, found.local, found.underlay, found.port, found.gbp)
+            (
+                wanted.vni,
+                wanted.local,
+                wanted.underlay,
+                wanted.port,
+                wanted.gbp,
+            ) == (
+                found.vni,
+                found.local,
+                found.underlay,
+                found.port,
+                found.gbp,
+            )
         }
         _ => false,
     }
@@ -181,5 +201,9 @@ fn compatible(wanted: &Link, found: &Link) -> bool {
 /// Whether a compatible device is what is wanted. A MAC that is not planned may be any.
 fn agrees(wanted: &Link, found: &Link) -> bool {
     let mac = wanted.mac.or(found.mac);
-    *found == Link { mac, ..wanted.clone() }
+    *found
+        == Link {
+            mac,
+            ..wanted.clone()
+        }
 }

@@ -1,1 +1,484 @@
+//! Which interface carries the overlay, and which addresses of it other hosts know.
 //!
+//! The rules are flannel's (`pkg/ipmatch/match.go`), as a function of what was found on the host.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use regex::Regex;
+
+use crate::address::{Family, LinkName, MacAddress};
+use crate::node::Underlay;
+
+/// A network interface as found on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: LinkName,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Whether it is the loopback interface.
+    pub loopback: bool,
+    /// The kernel's name of its kind; empty for hardware.
+    pub kind: String,
+    /// Its Ethernet address, if it has one.
+    pub mac: Option<MacAddress>,
+    /// Its usable addresses of global scope, with their prefix lengths, in the kernel's order.
+    pub addresses: Vec<IpNet>,
+}
+
+impl Interface {
+    fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses_of(family).next()
+    }
+
+    fn addresses_of(&self, family: Family) -> impl Iterator<Item = IpAddr> {
+        self.addresses
+            .iter()
+            .map(IpNet::addr)
+            .filter(move |address| Family::of(*address) == family)
+    }
+}
+
+/// How the operator wants the interface to be chosen.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// `--iface`: names or addresses, the first that matches.
+    pub names: Vec<String>,
+    /// `--iface-regex`: tried after the names; matched against addresses, then names.
+    pub patterns: Vec<Regex>,
+    /// `--iface-can-reach`: the interface through which this address is reached.
+    pub can_reach: Option<IpAddr>,
+    /// `--public-ip`: the address that peers use, if it is not the interface's.
+    pub public_ip: Option<Ipv4Addr>,
+    /// `--public-ipv6`.
+    pub public_ipv6: Option<Ipv6Addr>,
+}
+
+/// What the host has to choose from.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// All interfaces.
+    pub interfaces: Vec<Interface>,
+    /// The device of the IPv4 default route, the best first.
+    pub default_routes_v4: Vec<LinkName>,
+    /// The device of the IPv6 default route, the best first.
+    pub default_routes_v6: Vec<LinkName>,
+    /// The device towards [`Selection::can_reach`] and the source address that the kernel would use.
+    pub route_to: Option<(LinkName, Option<IpAddr>)>,
+}
+
+/// No interface could be chosen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SelectionError {
+    /// None of `--iface` and `--iface-regex` matched.
+    #[error("no interface matches {wanted}; there are {available}")]
+    NoMatch {
+        /// The flags that were tried, each with the reason why it did not match.
+        wanted: String,
+        /// The interfaces and their addresses.
+        available: String,
+    },
+    /// There is no route towards `--iface-can-reach`.
+    #[error("--iface-can-reach {0}: there is no route to it")]
+    Unreachable(IpAddr),
+    /// There is no default route.
+    #[error("there is no {0} default route to tell the interface by; name it with --iface")]
+    NoDefaultRoute(Family),
+    /// The two families' default routes differ.
+    #[error(
+        "the IPv4 default route is on {v4} and the IPv6 one on {v6}: both must be on the same interface, or name one with --iface"
+    )]
+    DefaultRoutesDiffer {
+        /// The device of the IPv4 default route.
+        v4: LinkName,
+        /// The device of the IPv6 default route.
+        v6: LinkName,
+    },
+    /// The chosen interface lacks an address.
+    #[error(
+        "interface {link} has no {family} address of global scope; the network config enables {family}"
+    )]
+    NoAddress {
+        /// Which interface.
+        link: LinkName,
+        /// Which family it lacks.
+        family: Family,
+    },
+}
+
+/// Chooses the interface and the public address of each of `families`.
+///
+/// # Errors
+///
+/// [`SelectionError`], naming the flag or what the host lacks.
+pub fn select(
+    families: &[Family],
+    selection: &Selection,
+    facts: &Facts,
+) -> Result<Underlay, SelectionError> {
+    let choice = choose(families, selection, facts)?;
+    let mut public_addresses = Vec::with_capacity(families.len());
+    for &family in families {
+        let public = match family {
+            Family::V4 => selection.public_ip.map(IpAddr::V4),
+            Family::V6 => selection.public_ipv6.map(IpAddr::V6),
+        };
+        // Behind NAT the interface still needs an address of its own to send from.
+        let own = choice
+            .address
+            .filter(|address| Family::of(*address) == family)
+            .or_else(|| choice.interface.address(family))
+            .ok_or(SelectionError::NoAddress {
+                link: choice.interface.name,
+                family,
+            })?;
+        public_addresses.push(public.unwrap_or(own));
+    }
+    Ok(Underlay {
+        link: choice.interface.name,
+        mtu: choice.interface.mtu,
+        addresses: choice.interface.addresses.clone(),
+        public_addresses,
+    })
+}
+
+struct Choice<'a> {
+    interface: &'a Interface,
+    /// The address that it was chosen by.
+    address: Option<IpAddr>,
+}
+
+fn choose<'a>(
+    families: &[Family],
+    selection: &Selection,
+    facts: &'a Facts,
+) -> Result<Choice<'a>, SelectionError> {
+    let named = |name: LinkName| facts.interfaces.iter().find(|found| found.name == name);
+    if !selection.names.is_empty() || !selection.patterns.is_empty() {
+        let by_name = selection
+            .names
+            .iter()
+            .find_map(|wanted| by_name(wanted, facts));
+        let by_pattern = || {
+            selection
+                .patterns
+                .iter()
+                .find_map(|p| by_pattern(p, families, facts))
+        };
+        return by_name
+            .or_else(by_pattern)
+            .ok_or_else(|| no_match(selection, facts));
+    }
+    if let Some(target) = selection.can_reach {
+        return facts
+            .route_to
+            .and_then(|(link, source)| {
+                Some(Choice {
+                    interface: named(link)?,
+                    address: source,
+                })
+            })
+            .ok_or(SelectionError::Unreachable(target));
+    }
+    let default = |family| {
+        let routes = match family {
+            Family::V4 => &facts.default_routes_v4,
+            Family::V6 => &facts.default_routes_v6,
+        };
+        routes
+            .first()
+            .copied()
+            .ok_or(SelectionError::NoDefaultRoute(family))
+    };
+    let mut chosen = None;
+    for &family in families {
+        let link = default(family)?;
+        match chosen {
+            Some(v4) if v4 != link => {
+                return Err(SelectionError::DefaultRoutesDiffer { v4, v6: link });
+            }
+            _ => chosen = Some(link),
+        }
+    }
+    let missing = SelectionError::NoDefaultRoute(families.first().copied().unwrap_or(Family::V4));
+    let interface = chosen.and_then(named).ok_or(missing)?;
+    Ok(Choice {
+        interface,
+        address: None,
+    })
+}
+
+fn by_name<'a>(wanted: &str, facts: &'a Facts) -> Option<Choice<'a>> {
+    let mut interfaces = facts.interfaces.iter();
+    match wanted.parse::<IpAddr>() {
+        Ok(address) => interfaces
+            .find(|interface| interface.addresses.iter().any(|own| own.addr() == address))
+            .map(|interface| Choice {
+                interface,
+                address: Some(address),
+            }),
+        Err(_) => interfaces
+            .find(|interface| interface.name.as_str() == wanted)
+            .map(|interface| Choice {
+                interface,
+                address: None,
+            }),
+    }
+}
+
+fn by_pattern<'a>(pattern: &Regex, families: &[Family], facts: &'a Facts) -> Option<Choice<'a>> {
+    let matching = |interface: &Interface, family| {
+        interface
+            .addresses_of(family)
+            .find(|address| pattern.is_match(&address.to_string()))
+    };
+    let by_address = facts.interfaces.iter().find_map(|interface| {
+        // All families have to match, and the first one's address is the one chosen by.
+        let addresses: Option<Vec<_>> = families
+            .iter()
+            .map(|family| matching(interface, *family))
+            .collect();
+        Some(Choice {
+            interface,
+            address: addresses?.first().copied(),
+        })
+    });
+    by_address.or_else(|| {
+        let by_name = |interface: &&Interface| pattern.is_match(interface.name.as_str());
+        facts
+            .interfaces
+            .iter()
+            .find(by_name)
+            .map(|interface| Choice {
+                interface,
+                address: None,
+            })
+    })
+}
+
+fn no_match(selection: &Selection, facts: &Facts) -> SelectionError {
+    let names = selection.names.iter().map(|name| format!("--iface {name}"));
+    let patterns = selection
+        .patterns
+        .iter()
+        .map(|pattern| format!("--iface-regex {pattern}"));
+    SelectionError::NoMatch {
+        wanted: list(names.chain(patterns)),
+        available: list(facts.interfaces.iter().map(|interface| {
+            let addresses = list(interface.addresses.iter().map(IpNet::addr));
+            format!(
+                "{} ({})",
+                interface.name,
+                if addresses.is_empty() {
+                    "no address"
+                } else {
+                    &addresses
+                }
+            )
+        })),
+    }
+}
+
+fn list(items: impl Iterator<Item = impl fmt::Display>) -> String {
+    items
+        .map(|item| item.to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V4: &[Family] = &[Family::V4];
+    const BOTH: &[Family] = &[Family::V4, Family::V6];
+
+    fn interface(name: &str, addresses: &[&str]) -> Interface {
+        Interface {
+            name: name.parse().unwrap(),
+            mtu: 1500,
+            up: true,
+            loopback: name == "lo",
+            kind: String::new(),
+            mac: None,
+            addresses: addresses
+                .iter()
+                .map(|address| address.parse().unwrap())
+                .collect(),
+        }
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            interfaces: vec![
+                interface("lo", &[]),
+                interface(
+                    "eth0",
+                    &["192.168.0.72/24", "192.168.0.73/24", "fd00::72/64"],
+                ),
+                interface("eth1", &["10.9.0.1/16"]),
+            ],
+            default_routes_v4: vec!["eth0".parse().unwrap()],
+            default_routes_v6: vec!["eth0".parse().unwrap()],
+            route_to: None,
+        }
+    }
+
+    fn names(names: &[&str]) -> Selection {
+        Selection {
+            names: names.iter().map(ToString::to_string).collect(),
+            ..Selection::default()
+        }
+    }
+
+    fn pattern(pattern: &str) -> Selection {
+        Selection {
+            patterns: vec![Regex::new(pattern).unwrap()],
+            ..Selection::default()
+        }
+    }
+
+    fn selected(families: &[Family], selection: &Selection) -> (String, Vec<String>) {
+        let underlay = select(families, selection, &facts()).unwrap();
+        let addresses = underlay
+            .public_addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        (underlay.link.to_string(), addresses)
+    }
+
+    fn expect(link: &str, addresses: &[&str]) -> (String, Vec<String>) {
+        (
+            link.into(),
+            addresses.iter().map(ToString::to_string).collect(),
+        )
+    }
+
+    #[test]
+    fn without_a_flag_it_is_the_default_route_s() {
+        assert_eq!(
+            selected(V4, &Selection::default()),
+            expect("eth0", &["192.168.0.72"])
+        );
+        assert_eq!(
+            selected(BOTH, &Selection::default()),
+            expect("eth0", &["192.168.0.72", "fd00::72"])
+        );
+    }
+
+    #[test]
+    fn the_first_matching_name_or_address_wins() {
+        assert_eq!(
+            selected(V4, &names(&["eth7", "eth1", "eth0"])),
+            expect("eth1", &["10.9.0.1"])
+        );
+        assert_eq!(
+            selected(V4, &names(&["192.168.0.73"])),
+            expect("eth0", &["192.168.0.73"])
+        );
+        assert_eq!(
+            selected(BOTH, &names(&["fd00::72"])),
+            expect("eth0", &["192.168.0.72", "fd00::72"])
+        );
+    }
+
+    #[test]
+    fn patterns_match_addresses_then_names_and_come_after_names() {
+        assert_eq!(
+            selected(V4, &pattern(r"^10\.9\.")),
+            expect("eth1", &["10.9.0.1"])
+        );
+        assert_eq!(
+            selected(V4, &pattern(r"\.73$")),
+            expect("eth0", &["192.168.0.73"])
+        );
+        assert_eq!(
+            selected(V4, &pattern("^eth1$")),
+            expect("eth1", &["10.9.0.1"])
+        );
+        let both = Selection {
+            names: vec!["eth0".into()],
+            ..pattern("^eth1$")
+        };
+        assert_eq!(selected(V4, &both), expect("eth0", &["192.168.0.72"]));
+    }
+
+    #[test]
+    fn the_way_to_an_address_tells_the_interface() {
+        let selection = Selection {
+            can_reach: Some("10.9.7.7".parse().unwrap()),
+            ..Selection::default()
+        };
+        let route_to = Some(("eth1".parse().unwrap(), Some("10.9.0.1".parse().unwrap())));
+        let underlay = select(
+            V4,
+            &selection,
+            &Facts {
+                route_to,
+                ..facts()
+            },
+        )
+        .unwrap();
+        assert_eq!(underlay.link.as_str(), "eth1");
+        let error = select(V4, &selection, &facts()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "--iface-can-reach 10.9.7.7: there is no route to it"
+        );
+    }
+
+    #[test]
+    fn a_public_address_replaces_the_interface_s() {
+        let selection = Selection {
+            public_ip: Some("203.0.113.7".parse().unwrap()),
+            ..names(&["eth0"])
+        };
+        assert_eq!(
+            selected(BOTH, &selection),
+            expect("eth0", &["203.0.113.7", "fd00::72"])
+        );
+    }
+
+    #[test]
+    fn errors_say_what_there_is() {
+        let error = |families, selection: &Selection, facts: &Facts| {
+            select(families, selection, facts).unwrap_err().to_string()
+        };
+        assert_eq!(
+            error(
+                V4,
+                &Selection {
+                    patterns: pattern("^wlan").patterns,
+                    ..names(&["eth7"])
+                },
+                &facts()
+            ),
+            "no interface matches --iface eth7, --iface-regex ^wlan; there are lo (no address), eth0 (192.168.0.72, 192.168.0.73, fd00::72), eth1 (10.9.0.1)"
+        );
+        assert_eq!(
+            error(BOTH, &names(&["eth1"]), &facts()),
+            "interface eth1 has no IPv6 address of global scope; the network config enables IPv6"
+        );
+        let elsewhere = Facts {
+            default_routes_v6: vec!["eth1".parse().unwrap()],
+            ..facts()
+        };
+        assert_eq!(
+            error(BOTH, &Selection::default(), &elsewhere),
+            "the IPv4 default route is on eth0 and the IPv6 one on eth1: both must be on the same interface, or name one with --iface"
+        );
+        let none = Facts {
+            default_routes_v4: vec![],
+            ..facts()
+        };
+        assert_eq!(
+            error(V4, &Selection::default(), &none),
+            "there is no IPv4 default route to tell the interface by; name it with --iface"
+        );
+    }
+}
