@@ -1,1 +1,2 @@
-//! 
+//! plugins
+mod settings;

@@ -1,0 +1,3 @@
+#[path = "src/settings.rs"]
+mod settings;
+fn main() { let _ = wasmtime::Engine::new(&settings::settings()).unwrap(); }
