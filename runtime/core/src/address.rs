@@ -167,10 +167,7 @@ impl FromStr for LinkName {
         }
         let mut bytes = [0; Self::MAX_LENGTH];
         bytes[..name.len()].copy_from_slice(name.as_bytes());
-        Ok(Self {
-            bytes,
-            length: name.len() as u8,
-        })
+        Ok(Self { bytes, length: name.len() as u8 })
     }
 }
 
@@ -198,27 +195,16 @@ mod tests {
 
     #[test]
     fn a_mac_address_has_six_octets_of_two_digits() {
-        for text in [
-            "",
-            "3a:8b:71:f2:2e",
-            "3a:8b:71:f2:2e:de:00",
-            "3a:8b:71:f2:2e:+1",
-            "3a8b71f22ede",
-        ] {
-            assert_eq!(
-                text.parse::<MacAddress>(),
-                Err(InvalidMacAddress(text.into())),
-                "{text}"
-            );
+        for text in
+            ["", "3a:8b:71:f2:2e", "3a:8b:71:f2:2e:de:00", "3a:8b:71:f2:2e:+1", "3a8b71f22ede"]
+        {
+            assert_eq!(text.parse::<MacAddress>(), Err(InvalidMacAddress(text.into())), "{text}");
         }
     }
 
     #[test]
     fn a_link_name_fits_the_kernel() {
-        assert_eq!(
-            "flannel-v6.1".parse::<LinkName>().unwrap().as_str(),
-            "flannel-v6.1"
-        );
+        assert_eq!("flannel-v6.1".parse::<LinkName>().unwrap().as_str(), "flannel-v6.1");
         for name in ["", ".", "..", "a/b", "a b", "eth0:1", "sixteen-bytes-xx"] {
             assert!(name.parse::<LinkName>().is_err(), "{name}");
         }

@@ -1,1 +1,370 @@
+//! Which subnet this node should have.
 //!
+//! The order is flannel's (`tryAcquireLease` in `pkg/subnet/etcd/local_manager.go`): the lease that already has this
+//! node's address, the subnet it had before, one of the first hundred free ones. [`choose`] only decides; whoever
+//! carries it out does so by compare-and-swap, and asks again when another node was quicker.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::address::Family;
+use crate::config::{NetworkConfig, OverlayNetwork};
+use crate::lease::{Lease, LeaseKey};
+use crate::node::NodeId;
+
+/// How many free subnets the random choice is made among. A choice among several makes it unlikely that nodes which
+/// boot together want the same one.
+pub const CANDIDATES: usize = 100;
+
+/// Who wants a subnet.
+#[derive(Clone, Copy, Debug)]
+pub struct Claimant<'a> {
+    /// The node.
+    pub id: &'a NodeId,
+    /// One per enabled family, IPv4 first.
+    pub public_addresses: &'a [IpAddr],
+    /// The subnets it had before, as its subnet.env remembers them.
+    pub previous: Option<LeaseKey>,
+}
+
+/// What to do to get a subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The lease has this node's address: it is this node's from before, or reserved for it.
+    TakeOver(LeaseKey),
+    /// The lease has this node's address but does not fit the config. Delete it and choose again.
+    Discard(LeaseKey),
+    /// Free.
+    Create(LeaseKey),
+}
+
+/// No subnet can be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AllocationError {
+    /// Another node has published this node's public address.
+    #[error(
+        "public address {address} is already published by {owner} in lease {key}; \
+         give this node another one (--iface, --public-ip), or delete that lease if its node is gone"
+    )]
+    AddressInUse {
+        /// The address.
+        address: IpAddr,
+        /// The other node.
+        owner: String,
+        /// Its lease.
+        key: LeaseKey,
+    },
+    /// Every subnet is taken.
+    #[error(
+        "no free /{length} between {min} and {max}: every subnet of {network} is leased; \
+         leases of nodes that are gone end a day after their last renewal"
+    )]
+    Exhausted {
+        /// The overlay.
+        network: IpNet,
+        /// The length of a subnet.
+        length: u8,
+        /// The first that may be given away.
+        min: IpAddr,
+        /// The last.
+        max: IpAddr,
+    },
+}
+
+/// Decides what to do next to get a subnet.
+///
+/// `taken` are all keys in use, whether or not their values can be read; `leases` those that can. `pick` returns a
+/// random number below its argument, which is at least 1.
+///
+/// # Errors
+///
+/// [`AllocationError`] if another node has this node's address, or no subnet is free.
+pub fn choose(
+    config: &NetworkConfig,
+    taken: &BTreeSet<LeaseKey>,
+    leases: &[Lease],
+    claimant: &Claimant<'_>,
+    pick: &mut dyn FnMut(usize) -> usize,
+) -> Result<Choice, AllocationError> {
+    // flannel tells nodes apart by the first family's address.
+    let address = claimant.public_addresses.first().copied();
+    let ours =
+        |lease: &&Lease| address.is_some_and(|own| lease.public_addresses().any(|a| a == own));
+    for lease in leases.iter().filter(ours) {
+        let key = lease.key();
+        if let (Some(id), Some(address)) = (&lease.node_id, address)
+            && id != claimant.id
+        {
+            return Err(AllocationError::AddressInUse { address, owner: lease.owner(), key });
+        }
+        return Ok(if fits(config, key) { Choice::TakeOver(key) } else { Choice::Discard(key) });
+    }
+    if let Some(previous) = claimant.previous
+        && fits(config, previous)
+        && !taken.iter().any(|key| overlap(*key, previous))
+    {
+        return Ok(Choice::Create(previous));
+    }
+    let mut subnet = |family| match config.network(family) {
+        None => Ok(None),
+        Some(overlay) => {
+            let free = free_subnets(overlay, taken.iter().filter_map(|key| key.subnet(family)));
+            match free.len() {
+                0 => Err(AllocationError::Exhausted {
+                    network: overlay.network,
+                    length: overlay.subnet_length,
+                    min: overlay.subnet_min,
+                    max: overlay.subnet_max,
+                }),
+                count => Ok(free.get(pick(count)).copied()),
+            }
+        }
+    };
+    let v4 = match subnet(Family::V4)? {
+        Some(IpNet::V4(subnet)) => Some(subnet),
+        _ => None,
+    };
+    let v6 = match subnet(Family::V6)? {
+        Some(IpNet::V6(subnet)) => Some(subnet),
+        _ => None,
+    };
+    Ok(Choice::Create(LeaseKey::new(v4, v6).expect("a config enables at least one family")))
+}
+
+/// Whether a lease has exactly the config's families, each within its bounds.
+pub fn fits(config: &NetworkConfig, key: LeaseKey) -> bool {
+    [Family::V4, Family::V6].into_iter().all(|family| {
+        match (config.network(family), key.subnet(family)) {
+            (Some(overlay), Some(subnet)) => overlay.fits(subnet),
+            (None, None) => true,
+            _ => false,
+        }
+    })
+}
+
+/// Whether two leases share an address.
+pub fn overlap(one: LeaseKey, other: LeaseKey) -> bool {
+    one.subnets().any(|a| other.subnets().any(|b| a.contains(&b) || b.contains(&a)))
+}
+
+/// The first free subnets, up to [`CANDIDATES`].
+fn free_subnets(overlay: &OverlayNetwork, taken: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
+    let mut taken: Vec<(u128, u128)> = taken
+        .filter(|subnet| Family::of_network(*subnet) == Family::of_network(overlay.network))
+        .map(|subnet| (number(subnet.network()), number(subnet.broadcast())))
+        .collect();
+    taken.sort_unstable();
+    let mut taken = taken.into_iter().peekable();
+    let bits = Family::of_network(overlay.network).bits();
+    let size = 1u128 << (bits - overlay.subnet_length);
+    let last = number(overlay.subnet_max);
+    let mut candidate = number(overlay.subnet_min);
+    let mut free = Vec::new();
+    while candidate <= last && free.len() < CANDIDATES {
+        // Both are in order, so whatever ends before this candidate is of no more interest.
+        while taken.next_if(|(_, end)| *end < candidate).is_some() {}
+        match taken.peek() {
+            Some((start, end)) if *start < candidate + size => {
+                // The first boundary after it. May lie past the last subnet, or past the end of the family.
+                match (end / size).checked_add(1).and_then(|index| index.checked_mul(size)) {
+                    Some(next) => candidate = next,
+                    None => break,
+                }
+            }
+            _ => {
+                free.push(network(overlay.network, candidate, overlay.subnet_length));
+                match candidate.checked_add(size) {
+                    Some(next) => candidate = next,
+                    None => break,
+                }
+            }
+        }
+    }
+    free
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => address.into(),
+    }
+}
+
+/// The subnet at a number, in the family of `like`.
+fn network(like: IpNet, number: u128, length: u8) -> IpNet {
+    match like {
+        IpNet::V4(_) => Ipv4Net::new_assert(Ipv4Addr::from(number as u32), length).into(),
+        IpNet::V6(_) => Ipv6Net::new_assert(Ipv6Addr::from(number), length).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn config(text: &str) -> NetworkConfig {
+        NetworkConfig::parse(text.as_bytes()).unwrap()
+    }
+
+    fn lease(key: &str, value: &str) -> Lease {
+        Lease::from_value(key.parse().unwrap(), value.as_bytes()).unwrap()
+    }
+
+    /// Chooses for 192.168.0.72, always picking the first of several.
+    fn choose_among(
+        config: &NetworkConfig,
+        leases: &[Lease],
+        previous: Option<&str>,
+    ) -> Result<Choice, AllocationError> {
+        let taken = leases.iter().map(Lease::key).collect();
+        let claimant = Claimant {
+            id: &"me".parse().unwrap(),
+            public_addresses: &["192.168.0.72".parse().unwrap()],
+            previous: previous.map(|key| key.parse().unwrap()),
+        };
+        choose(config, &taken, leases, &claimant, &mut |_| 0)
+    }
+
+    fn key(text: &str) -> LeaseKey {
+        text.parse().unwrap()
+    }
+
+    const NETWORK: &str = r#"{"Network":"10.244.0.0/16"}"#;
+
+    #[test]
+    fn the_lease_with_our_address_is_taken_over() {
+        let mine = lease("10.244.9.0-24", r#"{"PublicIP":"192.168.0.72"}"#);
+        let other = lease("10.244.8.0-24", r#"{"PublicIP":"192.168.0.71"}"#);
+        assert_eq!(
+            choose_among(&config(NETWORK), &[other, mine], Some("10.244.7.0-24")),
+            Ok(Choice::TakeOver(key("10.244.9.0-24")))
+        );
+    }
+
+    #[test]
+    fn our_lease_is_discarded_if_it_does_not_fit() {
+        let mine = [lease("10.1.9.0-24", r#"{"PublicIP":"192.168.0.72","NodeID":"me"}"#)];
+        assert_eq!(
+            choose_among(&config(NETWORK), &mine, None),
+            Ok(Choice::Discard(key("10.1.9.0-24")))
+        );
+        let mine = [lease("10.244.9.0-24", r#"{"PublicIP":"192.168.0.72"}"#)];
+        let dual =
+            config(r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#);
+        assert_eq!(choose_among(&dual, &mine, None), Ok(Choice::Discard(key("10.244.9.0-24"))));
+    }
+
+    #[test]
+    fn an_address_that_another_node_published_is_refused_by_name() {
+        let theirs = [lease(
+            "10.244.9.0-24",
+            r#"{"PublicIP":"192.168.0.72","NodeID":"them","NodeName":"web-2"}"#,
+        )];
+        assert_eq!(
+            choose_among(&config(NETWORK), &theirs, None).unwrap_err().to_string(),
+            "public address 192.168.0.72 is already published by web-2 (node id them) at 192.168.0.72 in lease \
+             10.244.9.0-24; give this node another one (--iface, --public-ip), or delete that lease if its node is gone"
+        );
+    }
+
+    #[test]
+    fn the_previous_subnet_is_kept_if_free_and_fitting() {
+        let config = config(NETWORK);
+        assert_eq!(
+            choose_among(&config, &[], Some("10.244.77.0-24")),
+            Ok(Choice::Create(key("10.244.77.0-24")))
+        );
+        let taken = [lease("10.244.77.0-24", r#"{"PublicIP":"192.168.0.71"}"#)];
+        assert_eq!(
+            choose_among(&config, &taken, Some("10.244.77.0-24")),
+            Ok(Choice::Create(key("10.244.1.0-24")))
+        );
+        assert_eq!(
+            choose_among(&config, &[], Some("10.1.77.0-24")),
+            Ok(Choice::Create(key("10.244.1.0-24")))
+        );
+    }
+
+    #[test]
+    fn the_first_subnet_is_never_given_and_taken_ones_are_skipped() {
+        let taken = [
+            lease("10.244.1.0-24", r#"{"PublicIP":"192.168.0.1"}"#),
+            lease("10.244.2.0-23", r#"{"PublicIP":"192.168.0.2"}"#),
+            lease("10.244.4.128-25", r#"{"PublicIP":"192.168.0.3"}"#),
+        ];
+        assert_eq!(
+            choose_among(&config(NETWORK), &taken, None),
+            Ok(Choice::Create(key("10.244.5.0-24")))
+        );
+    }
+
+    #[test]
+    fn families_are_chosen_independently() {
+        let dual =
+            config(r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#);
+        let taken = [lease("10.244.1.0-24", r#"{"PublicIP":"192.168.0.1"}"#)];
+        assert_eq!(
+            choose_among(&dual, &taken, None),
+            Ok(Choice::Create(key("10.244.2.0-24&fd00:0:0:1::-64")))
+        );
+    }
+
+    #[test]
+    fn a_full_network_is_an_error_that_says_how_large_it_is() {
+        let config = config(r#"{"Network":"10.1.0.0/28"}"#);
+        let taken: Vec<_> = ["10.1.0.4-30", "10.1.0.8-30", "10.1.0.12-30"]
+            .map(|key| lease(key, r#"{"PublicIP":"192.168.0.1"}"#))
+            .into();
+        assert_eq!(
+            choose_among(&config, &taken, None).unwrap_err().to_string(),
+            "no free /30 between 10.1.0.4 and 10.1.0.12: every subnet of 10.1.0.0/28 is leased; \
+             leases of nodes that are gone end a day after their last renewal"
+        );
+    }
+
+    #[test]
+    fn the_end_of_the_address_space_is_the_end_of_the_search() {
+        let config = config(
+            r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0/124"}"#,
+        );
+        let overlay = &config.networks[0];
+        assert_eq!(free_subnets(overlay, std::iter::empty()).len(), 3);
+        assert_eq!(free_subnets(overlay, ["ffff::/16".parse().unwrap()].into_iter()), []);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_given_is_free_and_fits(
+            taken in prop::collection::btree_set((0u32..1 << 16, 17u8..=30), 0..300),
+            pick in 0usize..CANDIDATES,
+        ) {
+            let config = config(NETWORK);
+            let taken: BTreeSet<LeaseKey> = taken
+                .into_iter()
+                .filter_map(|(host, length)| {
+                    let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 244, 0, 0)) + host);
+                    LeaseKey::new(Some(Ipv4Net::new(address, length).ok()?), None)
+                })
+                .collect();
+            let claimant = Claimant { id: &"me".parse().unwrap(), public_addresses: &[], previous: None };
+            match choose(&config, &taken, &[], &claimant, &mut |count| pick % count) {
+                Ok(Choice::Create(key)) => {
+                    prop_assert!(fits(&config, key));
+                    prop_assert!(!taken.iter().any(|other| overlap(*other, key)));
+                }
+                Err(AllocationError::Exhausted { .. }) => {
+                    for index in 1u8..=255 {
+                        let key = LeaseKey::new(
+                            Some(Ipv4Net::new_assert(Ipv4Addr::new(10, 244, index, 0), 24)), None,
+                        ).unwrap();
+                        prop_assert!(taken.iter().any(|other| overlap(*other, key)));
+                    }
+                }
+                other => prop_assert!(false, "{other:?}"),
+            }
+        }
+    }
+}

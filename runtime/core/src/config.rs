@@ -88,11 +88,7 @@ pub enum ConfigError {
 }
 
 fn broken(key: &'static str, value: impl Display, rule: impl Into<String>) -> ConfigError {
-    ConfigError::Rule {
-        key,
-        value: value.to_string(),
-        rule: rule.into(),
-    }
+    ConfigError::Rule { key, value: value.to_string(), rule: rule.into() }
 }
 
 /// The names and bounds of the keys of one family.
@@ -144,27 +140,20 @@ impl Members {
         let Some(value) = self.find(key)? else {
             return Ok(None);
         };
-        serde_json::from_value(value.clone())
-            .map(Some)
-            .map_err(|_| ConfigError::Type {
-                key,
-                found: value.to_string(),
-                expected,
-            })
+        serde_json::from_value(value.clone()).map(Some).map_err(|_| ConfigError::Type {
+            key,
+            found: value.to_string(),
+            expected,
+        })
     }
 
     fn find(&self, key: &str) -> Result<Option<&Value>, ConfigError> {
-        let mut found = self
-            .0
-            .iter()
-            .filter(|(name, _)| name.eq_ignore_ascii_case(key));
+        let mut found = self.0.iter().filter(|(name, _)| name.eq_ignore_ascii_case(key));
         let first = found.next();
         if let Some((name, _)) = found.next() {
             return Err(ConfigError::Repeated(name.clone()));
         }
-        Ok(first
-            .map(|(_, value)| value)
-            .filter(|value| !value.is_null()))
+        Ok(first.map(|(_, value)| value).filter(|value| !value.is_null()))
     }
 }
 
@@ -185,11 +174,7 @@ impl NetworkConfig {
         };
         let (v4, v6) = (flag("EnableIPv4", true)?, flag("EnableIPv6", false)?);
         if !v4 && !v6 {
-            return Err(broken(
-                "EnableIPv4",
-                false,
-                "`EnableIPv4` or `EnableIPv6` must be true",
-            ));
+            return Err(broken("EnableIPv4", false, "`EnableIPv4` or `EnableIPv6` must be true"));
         }
         let mut networks = Vec::with_capacity(2);
         if v4 {
@@ -198,18 +183,12 @@ impl NetworkConfig {
         if v6 {
             networks.push(overlay_v6(&members)?);
         }
-        Ok(Self {
-            networks,
-            nftables: flag("EnableNFTables", false)?,
-            backend: backend(&members)?,
-        })
+        Ok(Self { networks, nftables: flag("EnableNFTables", false)?, backend: backend(&members)? })
     }
 
     /// The part for one family, if it is enabled.
     pub fn network(&self, family: Family) -> Option<&OverlayNetwork> {
-        self.networks
-            .iter()
-            .find(|overlay| Family::of_network(overlay.network) == family)
+        self.networks.iter().find(|overlay| Family::of_network(overlay.network) == family)
     }
 }
 
@@ -224,20 +203,15 @@ impl OverlayNetwork {
 
 fn backend(members: &Members) -> Result<BackendConfig, ConfigError> {
     let default = || Map::from_iter([("Type".to_owned(), Value::from(DEFAULT_BACKEND))]);
-    let object: Map<String, Value> = members
-        .get("Backend", "an object with a `Type`")?
-        .unwrap_or_else(default);
+    let object: Map<String, Value> =
+        members.get("Backend", "an object with a `Type`")?.unwrap_or_else(default);
     let json = serde_json::to_string(&object).expect("JSON that was read can be written");
     let kind: String = Members(object)
         .get("Type", "the name of a backend")
         .map_err(|error| match error {
-            ConfigError::Type {
-                found, expected, ..
-            } => ConfigError::Type {
-                key: "Backend.Type",
-                found,
-                expected,
-            },
+            ConfigError::Type { found, expected, .. } => {
+                ConfigError::Type { key: "Backend.Type", found, expected }
+            }
             other => other,
         })?
         .filter(|kind: &String| !kind.is_empty())
@@ -250,44 +224,20 @@ fn backend(members: &Members) -> Result<BackendConfig, ConfigError> {
 
 fn overlay_v4(members: &Members) -> Result<OverlayNetwork, ConfigError> {
     let network = members
-        .get::<Ipv4Net>(
-            V4.network,
-            "an IPv4 network as text, such as \"10.244.0.0/16\"",
-        )?
-        .ok_or(ConfigError::Missing {
-            key: V4.network,
-            rule: V4.missing,
-        })?;
+        .get::<Ipv4Net>(V4.network, "an IPv4 network as text, such as \"10.244.0.0/16\"")?
+        .ok_or(ConfigError::Missing { key: V4.network, rule: V4.missing })?;
     let bound = |key| members.get::<Ipv4Addr>(key, "an IPv4 address as text");
     let (min, max) = (bound(V4.subnet_min)?, bound(V4.subnet_max)?);
-    overlay(
-        &V4,
-        members,
-        network.trunc().into(),
-        min.map(Into::into),
-        max.map(Into::into),
-    )
+    overlay(&V4, members, network.trunc().into(), min.map(Into::into), max.map(Into::into))
 }
 
 fn overlay_v6(members: &Members) -> Result<OverlayNetwork, ConfigError> {
     let network = members
-        .get::<Ipv6Net>(
-            V6.network,
-            "an IPv6 network as text, such as \"fd00:10:244::/48\"",
-        )?
-        .ok_or(ConfigError::Missing {
-            key: V6.network,
-            rule: V6.missing,
-        })?;
+        .get::<Ipv6Net>(V6.network, "an IPv6 network as text, such as \"fd00:10:244::/48\"")?
+        .ok_or(ConfigError::Missing { key: V6.network, rule: V6.missing })?;
     let bound = |key| members.get::<Ipv6Addr>(key, "an IPv6 address as text");
     let (min, max) = (bound(V6.subnet_min)?, bound(V6.subnet_max)?);
-    overlay(
-        &V6,
-        members,
-        network.trunc().into(),
-        min.map(Into::into),
-        max.map(Into::into),
-    )
+    overlay(&V6, members, network.trunc().into(), min.map(Into::into), max.map(Into::into))
 }
 
 fn overlay(
@@ -301,23 +251,15 @@ fn overlay(
     let subnet_length = subnet_length(keys, members, network)?;
     // The first subnet is never given away: its first address is the network's own.
     let first = subnet_at(network, subnet_length, 1);
-    let last = subnet_at(
-        network,
-        subnet_length,
-        (1u128 << (subnet_length - prefix)) - 1,
-    );
+    let last = subnet_at(network, subnet_length, (1u128 << (subnet_length - prefix)) - 1);
     let bound = |key, given: Option<IpAddr>, default| match given {
         None => Ok(default),
-        Some(address) if !network.contains(&address) => Err(broken(
-            key,
-            address,
-            format!("must lie in `{}` {network}", keys.network),
-        )),
-        Some(address) if !on_boundary(address, subnet_length) => Err(broken(
-            key,
-            address,
-            format!("must be the first address of a /{subnet_length}"),
-        )),
+        Some(address) if !network.contains(&address) => {
+            Err(broken(key, address, format!("must lie in `{}` {network}", keys.network)))
+        }
+        Some(address) if !on_boundary(address, subnet_length) => {
+            Err(broken(key, address, format!("must be the first address of a /{subnet_length}")))
+        }
         Some(address) => Ok(address),
     };
     let subnet_min = bound(keys.subnet_min, min, first)?;
@@ -326,12 +268,7 @@ fn overlay(
         let rule = format!("must not come after `{}` {subnet_max}", keys.subnet_max);
         return Err(broken(keys.subnet_min, subnet_min, rule));
     }
-    Ok(OverlayNetwork {
-        network,
-        subnet_length,
-        subnet_min,
-        subnet_max,
-    })
+    Ok(OverlayNetwork { network, subnet_length, subnet_min, subnet_max })
 }
 
 fn subnet_length(keys: &FamilyKeys, members: &Members, network: IpNet) -> Result<u8, ConfigError> {
@@ -339,10 +276,7 @@ fn subnet_length(keys: &FamilyKeys, members: &Members, network: IpNet) -> Result
     // Two more bits: four subnets, of which three can be given away.
     let shortest = prefix + 2;
     if prefix > keys.longest_network {
-        let rule = format!(
-            "too small to be split: expected /{} or larger",
-            keys.longest_network
-        );
+        let rule = format!("too small to be split: expected /{} or larger", keys.longest_network);
         return Err(broken(keys.network, network, rule));
     }
     match members.get::<i64>(keys.subnet_length, "a whole number")? {
@@ -417,10 +351,7 @@ mod tests {
     #[test]
     fn a_network_is_enough() {
         let config = parse(r#"{"Network":"10.244.0.0/16"}"#).unwrap();
-        let backend = BackendConfig {
-            kind: "vxlan".into(),
-            json: r#"{"Type":"vxlan"}"#.into(),
-        };
+        let backend = BackendConfig { kind: "vxlan".into(), json: r#"{"Type":"vxlan"}"#.into() };
         assert_eq!(
             config,
             NetworkConfig {
@@ -450,10 +381,7 @@ mod tests {
             r#"{"Network":"0.0.0.0/0","EnableIPv6":true,"IPv6Network":"::/0","IPv6SubnetLen":126}"#,
         )
         .unwrap();
-        assert_eq!(
-            config.networks[0],
-            overlay("0.0.0.0/0", 24, "0.0.1.0", "255.255.255.0")
-        );
+        assert_eq!(config.networks[0], overlay("0.0.0.0/0", 24, "0.0.1.0", "255.255.255.0"));
         assert_eq!(
             config.networks[1].subnet_max.to_string(),
             "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffc"
@@ -467,12 +395,7 @@ mod tests {
                 .unwrap();
         assert_eq!(
             config.networks,
-            [overlay(
-                "2001:cafe:42::/56",
-                64,
-                "2001:cafe:42:1::",
-                "2001:cafe:42:ff::"
-            )]
+            [overlay("2001:cafe:42::/56", 64, "2001:cafe:42:1::", "2001:cafe:42:ff::")]
         );
         assert_eq!(
             parse(r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/63"}"#)
@@ -488,11 +411,8 @@ mod tests {
         let config =
             parse(r#"{"EnableIPv6":true,"IPv6Network":"fd00::/48","Network":"10.244.0.0/16"}"#)
                 .unwrap();
-        let families: Vec<_> = config
-            .networks
-            .iter()
-            .map(|overlay| Family::of_network(overlay.network))
-            .collect();
+        let families: Vec<_> =
+            config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect();
         assert_eq!(families, [Family::V4, Family::V6]);
     }
 
@@ -510,10 +430,7 @@ mod tests {
 
     #[test]
     fn host_bits_of_the_network_are_cut_off() {
-        assert_eq!(
-            v4(r#"{"Network":"10.244.3.4/16"}"#).network,
-            "10.244.0.0/16".parse().unwrap()
-        );
+        assert_eq!(v4(r#"{"Network":"10.244.3.4/16"}"#).network, "10.244.0.0/16".parse().unwrap());
     }
 
     #[test]
@@ -612,15 +529,7 @@ mod tests {
 
     #[test]
     fn what_is_not_an_object_is_refused() {
-        assert_eq!(
-            parse("[]").unwrap_err().to_string(),
-            "not a JSON object: found a list"
-        );
-        assert!(
-            parse("{")
-                .unwrap_err()
-                .to_string()
-                .starts_with("not a JSON object: EOF")
-        );
+        assert_eq!(parse("[]").unwrap_err().to_string(), "not a JSON object: found a list");
+        assert!(parse("{").unwrap_err().to_string().starts_with("not a JSON object: EOF"));
     }
 }

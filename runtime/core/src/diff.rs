@@ -28,9 +28,7 @@ pub struct Scope {
 impl Scope {
     /// Whether a destination lies inside the overlay.
     pub fn covers(&self, destination: IpNet) -> bool {
-        self.networks
-            .iter()
-            .any(|network| network.contains(&destination))
+        self.networks.iter().any(|network| network.contains(&destination))
     }
 }
 
@@ -72,18 +70,11 @@ impl Observed {
     }
 
     fn note_put(&mut self, object: &Object) {
-        self.objects.insert(
-            object.key(),
-            Observation {
-                object: object.clone(),
-                ours: true,
-            },
-        );
+        self.objects.insert(object.key(), Observation { object: object.clone(), ours: true });
     }
 
     fn forget_link(&mut self, name: LinkName) {
-        self.objects
-            .retain(|_, observation| observation.object.link() != Some(name));
+        self.objects.retain(|_, observation| observation.object.link() != Some(name));
     }
 }
 
@@ -122,7 +113,7 @@ pub fn diff_keys<'k, 'd>(
 ) -> Vec<Change> {
     let mut removals = Vec::new();
     let mut additions = Vec::new();
-    // What hangs on a device that is removed or replaced goes with it.
+    // What is on a device that is removed or replaced goes with it.
     let mut gone = BTreeSet::new();
     for key in keys {
         let present = observed
@@ -156,6 +147,18 @@ pub fn diff_keys<'k, 'd>(
     removals
 }
 
+/// Whether a sighting of one object agrees with what is desired, so that there is no need to look further.
+///
+/// `seen` is what stands under the key now, none if it is gone.
+pub fn agrees(desired: Option<&Object>, seen: Option<&Observation>) -> bool {
+    match (desired, seen) {
+        (Some(wanted), Some(seen)) => matches!(compare(wanted, seen), Verdict::Same),
+        (Some(_), None) => false,
+        (None, Some(seen)) => !seen.ours,
+        (None, None) => true,
+    }
+}
+
 enum Verdict {
     Same,
     Changeable,
@@ -167,7 +170,7 @@ fn compare(wanted: &Object, seen: &Observation) -> Verdict {
         (Object::Link(wanted), Object::Link(link)) if !compatible(wanted, link) => {
             Verdict::Incompatible
         }
-        (Object::Link(wanted), Object::Link(link)) if seen.ours && agrees(wanted, link) => {
+        (Object::Link(wanted), Object::Link(link)) if seen.ours && same_link(wanted, link) => {
             Verdict::Same
         }
         (wanted, found) if seen.ours && wanted == found => Verdict::Same,
@@ -180,30 +183,210 @@ fn compare(wanted: &Object, seen: &Observation) -> Verdict {
 fn compatible(wanted: &Link, found: &Link) -> bool {
     match (&wanted.kind, &found.kind) {
         (LinkKind::Vxlan(wanted), LinkKind::Vxlan(found)) => {
-            (
-                wanted.vni,
-                wanted.local,
-                wanted.underlay,
-                wanted.port,
-                wanted.gbp,
-            ) == (
-                found.vni,
-                found.local,
-                found.underlay,
-                found.port,
-                found.gbp,
-            )
+            (wanted.vni, wanted.local, wanted.underlay, wanted.port, wanted.gbp)
+                == (found.vni, found.local, found.underlay, found.port, found.gbp)
         }
         _ => false,
     }
 }
 
 /// Whether a compatible device is what is wanted. A MAC that is not planned may be any.
-fn agrees(wanted: &Link, found: &Link) -> bool {
+fn same_link(wanted: &Link, found: &Link) -> bool {
     let mac = wanted.mac.or(found.mac);
-    *found
-        == Link {
-            mac,
-            ..wanted.clone()
+    *found == Link { mac, ..wanted.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::MacAddress;
+    use crate::object::{Address, FdbEntry, Neighbour, Route, RouteAction, Vxlan};
+    use proptest::prelude::*;
+
+    fn name(name: &str) -> LinkName {
+        name.parse().unwrap()
+    }
+
+    fn device(port: u16, mtu: u32, mac: u8) -> Link {
+        Link {
+            name: name("flannel.1"),
+            mtu,
+            mac: Some(MacAddress([2, 0, 0, 0, 0, mac])),
+            up: true,
+            kind: LinkKind::Vxlan(Vxlan {
+                vni: 1,
+                local: "192.168.0.72".parse().unwrap(),
+                underlay: name("eth0"),
+                port,
+                learning: false,
+                gbp: false,
+            }),
         }
+    }
+
+    fn vxlan(port: u16, mtu: u32, mac: u8) -> Object {
+        Object::Link(device(port, mtu, mac))
+    }
+
+    fn route(index: u8, gateway: u8) -> Object {
+        Object::Route(Route {
+            destination: format!("10.244.{index}.0/24").parse().unwrap(),
+            action: RouteAction::Forward {
+                link: name("flannel.1"),
+                gateway: Some(format!("10.244.{gateway}.0").parse().unwrap()),
+                onlink: true,
+            },
+        })
+    }
+
+    fn seen(objects: &[(Object, bool)]) -> Observed {
+        let observation = |(object, ours): &(Object, bool)| {
+            (object.key(), Observation { object: object.clone(), ours: *ours })
+        };
+        Observed { objects: objects.iter().map(observation).collect() }
+    }
+
+    fn wanted(objects: &[Object]) -> BTreeMap<ObjectKey, &Object> {
+        objects.iter().map(|object| (object.key(), object)).collect()
+    }
+
+    #[test]
+    fn what_is_as_it_should_be_is_left_alone() {
+        let objects = [vxlan(8472, 1450, 1), route(36, 36)];
+        let observed = seen(&objects.clone().map(|object| (object, true)));
+        assert_eq!(diff(&wanted(&objects), &observed), []);
+    }
+
+    #[test]
+    fn a_compatible_device_is_changed_in_place() {
+        let link = [vxlan(8472, 1450, 1)];
+        for found in [vxlan(8472, 1400, 1), vxlan(8472, 1450, 9)] {
+            let changes = diff(&wanted(&link), &seen(&[(found, true)]));
+            assert_eq!(changes, link.clone().map(Change::Put));
+        }
+    }
+
+    #[test]
+    fn a_device_made_by_flannel_is_adopted_with_what_is_on_it() {
+        let objects = [vxlan(8472, 1450, 1), route(36, 36)];
+        let observed = seen(&objects.clone().map(|object| (object, false)));
+        assert_eq!(diff(&wanted(&objects), &observed), objects.clone().map(Change::Put));
+    }
+
+    #[test]
+    fn an_incompatible_device_is_replaced_and_everything_on_it_built_anew() {
+        let objects = [vxlan(8472, 1450, 1), route(36, 36)];
+        let observed = seen(&[(vxlan(4789, 1450, 1), true), (objects[1].clone(), true)]);
+        let changes = diff(&wanted(&objects), &observed);
+        let [link, route] = objects.clone();
+        assert_eq!(changes, [Change::Replace(link), Change::Put(route)]);
+    }
+
+    #[test]
+    fn a_mac_that_is_not_planned_may_be_any() {
+        let any = [Object::Link(Link { mac: None, ..device(8472, 1450, 1) })];
+        assert_eq!(diff(&wanted(&any), &seen(&[(vxlan(8472, 1450, 7), true)])), []);
+    }
+
+    #[test]
+    fn a_route_with_another_gateway_is_replaced_even_if_foreign() {
+        let route = |gateway| [route(36, gateway)];
+        for ours in [true, false] {
+            let [found] = route(99);
+            let changes = diff(&wanted(&route(36)), &seen(&[(found, ours)]));
+            assert_eq!(changes, route(36).map(Change::Put));
+        }
+    }
+
+    #[test]
+    fn what_is_ours_and_not_planned_goes_and_what_is_foreign_stays() {
+        let observed = seen(&[(route(1, 1), true), (route(2, 2), false)]);
+        assert_eq!(diff(&wanted(&[]), &observed), [Change::Remove(route(1, 1))]);
+    }
+
+    #[test]
+    fn a_device_takes_what_is_on_it_along() {
+        let observed = seen(&[(vxlan(8472, 1450, 1), true), (route(1, 1), true)]);
+        assert_eq!(diff(&wanted(&[]), &observed), [Change::Remove(vxlan(8472, 1450, 1))]);
+    }
+
+    #[test]
+    fn an_echo_of_our_own_change_agrees_and_anything_else_does_not() {
+        let (wanted, other) = (route(36, 36), route(36, 99));
+        let sighting = |object: &Object, ours| Observation { object: object.clone(), ours };
+        assert!(agrees(Some(&wanted), Some(&sighting(&wanted, true))));
+        assert!(agrees(None, None));
+        assert!(agrees(None, Some(&sighting(&other, false))));
+        assert!(!agrees(Some(&wanted), None));
+        assert!(!agrees(Some(&wanted), Some(&sighting(&wanted, false))));
+        assert!(!agrees(Some(&wanted), Some(&sighting(&other, true))));
+        assert!(!agrees(None, Some(&sighting(&other, true))));
+    }
+
+    /// Objects out of a small world, so that keys meet.
+    fn object() -> impl Strategy<Value = Object> {
+        let (links, small) = (prop::sample::select(vec!["flannel.1", "flannel.2"]), 0u8..3);
+        (0u8..5, links, small.clone(), small).prop_map(|(kind, link, a, b)| {
+            let link = name(link);
+            let mac = MacAddress([2, 0, 0, 0, 0, b]);
+            match kind {
+                0 => Object::Link(Link { name: link, ..device(8472 + u16::from(a), 1450, b) }),
+                1 => Object::Address(Address {
+                    link,
+                    network: format!("10.244.{a}.0/32").parse().unwrap(),
+                }),
+                2 => Object::FdbEntry(FdbEntry {
+                    link,
+                    mac: MacAddress([2, 0, 0, 0, 0, a]),
+                    destination: format!("192.168.0.{b}").parse().unwrap(),
+                }),
+                3 => Object::Neighbour(Neighbour {
+                    link,
+                    address: format!("10.244.{a}.0").parse().unwrap(),
+                    mac,
+                }),
+                _ => Object::Route(Route {
+                    destination: format!("10.244.{a}.0/24").parse().unwrap(),
+                    action: RouteAction::Forward {
+                        link,
+                        gateway: Some(format!("10.244.{b}.0").parse().unwrap()),
+                        onlink: true,
+                    },
+                }),
+            }
+        })
+    }
+
+    proptest! {
+        /// The loop rests on this: whatever stands in the kernel, applying the difference gives what is desired,
+        /// nothing foreign is touched unless it is in the way, and nothing is left to do.
+        #[test]
+        fn applying_the_difference_leaves_nothing_to_change(
+            desired in prop::collection::vec(object(), 0..20),
+            found in prop::collection::vec((object(), any::<bool>()), 0..20),
+        ) {
+            let desired = wanted(&desired);
+            let mut observed = seen(&found);
+            let before = observed.clone();
+            for change in diff(&desired, &observed) {
+                observed.note(&change);
+            }
+            for (key, object) in &desired {
+                let found = observed.objects.get(key).map(|seen| &seen.object);
+                prop_assert_eq!(found, Some(*object));
+            }
+            for (key, seen) in &before.objects {
+                let link = |observed: &Observed| {
+                    let key = ObjectKey::Link(seen.object.link()?);
+                    observed.objects.get(&key).cloned()
+                };
+                let kept = seen.ours || desired.contains_key(key) || link(&before) != link(&observed);
+                prop_assert!(kept || observed.objects.get(key) == Some(seen));
+            }
+            for (key, seen) in &observed.objects {
+                prop_assert!(!seen.ours || desired.contains_key(key));
+            }
+            prop_assert_eq!(diff(&desired, &observed), vec![]);
+        }
+    }
 }

@@ -36,10 +36,7 @@ impl Interface {
     }
 
     fn addresses_of(&self, family: Family) -> impl Iterator<Item = IpAddr> {
-        self.addresses
-            .iter()
-            .map(IpNet::addr)
-            .filter(move |address| Family::of(*address) == family)
+        self.addresses.iter().map(IpNet::addr).filter(move |address| Family::of(*address) == family)
     }
 }
 
@@ -132,10 +129,7 @@ pub fn select(
             .address
             .filter(|address| Family::of(*address) == family)
             .or_else(|| choice.interface.address(family))
-            .ok_or(SelectionError::NoAddress {
-                link: choice.interface.name,
-                family,
-            })?;
+            .ok_or(SelectionError::NoAddress { link: choice.interface.name, family })?;
         public_addresses.push(public.unwrap_or(own));
     }
     Ok(Underlay {
@@ -159,29 +153,14 @@ fn choose<'a>(
 ) -> Result<Choice<'a>, SelectionError> {
     let named = |name: LinkName| facts.interfaces.iter().find(|found| found.name == name);
     if !selection.names.is_empty() || !selection.patterns.is_empty() {
-        let by_name = selection
-            .names
-            .iter()
-            .find_map(|wanted| by_name(wanted, facts));
-        let by_pattern = || {
-            selection
-                .patterns
-                .iter()
-                .find_map(|p| by_pattern(p, families, facts))
-        };
-        return by_name
-            .or_else(by_pattern)
-            .ok_or_else(|| no_match(selection, facts));
+        let by_name = selection.names.iter().find_map(|wanted| by_name(wanted, facts));
+        let by_pattern = || selection.patterns.iter().find_map(|p| by_pattern(p, families, facts));
+        return by_name.or_else(by_pattern).ok_or_else(|| no_match(selection, facts));
     }
     if let Some(target) = selection.can_reach {
         return facts
             .route_to
-            .and_then(|(link, source)| {
-                Some(Choice {
-                    interface: named(link)?,
-                    address: source,
-                })
-            })
+            .and_then(|(link, source)| Some(Choice { interface: named(link)?, address: source }))
             .ok_or(SelectionError::Unreachable(target));
     }
     let default = |family| {
@@ -189,10 +168,7 @@ fn choose<'a>(
             Family::V4 => &facts.default_routes_v4,
             Family::V6 => &facts.default_routes_v6,
         };
-        routes
-            .first()
-            .copied()
-            .ok_or(SelectionError::NoDefaultRoute(family))
+        routes.first().copied().ok_or(SelectionError::NoDefaultRoute(family))
     };
     let mut chosen = None;
     for &family in families {
@@ -206,10 +182,7 @@ fn choose<'a>(
     }
     let missing = SelectionError::NoDefaultRoute(families.first().copied().unwrap_or(Family::V4));
     let interface = chosen.and_then(named).ok_or(missing)?;
-    Ok(Choice {
-        interface,
-        address: None,
-    })
+    Ok(Choice { interface, address: None })
 }
 
 fn by_name<'a>(wanted: &str, facts: &'a Facts) -> Option<Choice<'a>> {
@@ -217,55 +190,32 @@ fn by_name<'a>(wanted: &str, facts: &'a Facts) -> Option<Choice<'a>> {
     match wanted.parse::<IpAddr>() {
         Ok(address) => interfaces
             .find(|interface| interface.addresses.iter().any(|own| own.addr() == address))
-            .map(|interface| Choice {
-                interface,
-                address: Some(address),
-            }),
+            .map(|interface| Choice { interface, address: Some(address) }),
         Err(_) => interfaces
             .find(|interface| interface.name.as_str() == wanted)
-            .map(|interface| Choice {
-                interface,
-                address: None,
-            }),
+            .map(|interface| Choice { interface, address: None }),
     }
 }
 
 fn by_pattern<'a>(pattern: &Regex, families: &[Family], facts: &'a Facts) -> Option<Choice<'a>> {
     let matching = |interface: &Interface, family| {
-        interface
-            .addresses_of(family)
-            .find(|address| pattern.is_match(&address.to_string()))
+        interface.addresses_of(family).find(|address| pattern.is_match(&address.to_string()))
     };
     let by_address = facts.interfaces.iter().find_map(|interface| {
         // All families have to match, and the first one's address is the one chosen by.
-        let addresses: Option<Vec<_>> = families
-            .iter()
-            .map(|family| matching(interface, *family))
-            .collect();
-        Some(Choice {
-            interface,
-            address: addresses?.first().copied(),
-        })
+        let addresses: Option<Vec<_>> =
+            families.iter().map(|family| matching(interface, *family)).collect();
+        Some(Choice { interface, address: addresses?.first().copied() })
     });
     by_address.or_else(|| {
         let by_name = |interface: &&Interface| pattern.is_match(interface.name.as_str());
-        facts
-            .interfaces
-            .iter()
-            .find(by_name)
-            .map(|interface| Choice {
-                interface,
-                address: None,
-            })
+        facts.interfaces.iter().find(by_name).map(|interface| Choice { interface, address: None })
     })
 }
 
 fn no_match(selection: &Selection, facts: &Facts) -> SelectionError {
     let names = selection.names.iter().map(|name| format!("--iface {name}"));
-    let patterns = selection
-        .patterns
-        .iter()
-        .map(|pattern| format!("--iface-regex {pattern}"));
+    let patterns = selection.patterns.iter().map(|pattern| format!("--iface-regex {pattern}"));
     SelectionError::NoMatch {
         wanted: list(names.chain(patterns)),
         available: list(facts.interfaces.iter().map(|interface| {
@@ -273,21 +223,14 @@ fn no_match(selection: &Selection, facts: &Facts) -> SelectionError {
             format!(
                 "{} ({})",
                 interface.name,
-                if addresses.is_empty() {
-                    "no address"
-                } else {
-                    &addresses
-                }
+                if addresses.is_empty() { "no address" } else { &addresses }
             )
         })),
     }
 }
 
 fn list(items: impl Iterator<Item = impl fmt::Display>) -> String {
-    items
-        .map(|item| item.to_string())
-        .collect::<Vec<_>>()
-        .join(", ")
+    items.map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -305,10 +248,7 @@ mod tests {
             loopback: name == "lo",
             kind: String::new(),
             mac: None,
-            addresses: addresses
-                .iter()
-                .map(|address| address.parse().unwrap())
-                .collect(),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         }
     }
 
@@ -316,10 +256,7 @@ mod tests {
         Facts {
             interfaces: vec![
                 interface("lo", &[]),
-                interface(
-                    "eth0",
-                    &["192.168.0.72/24", "192.168.0.73/24", "fd00::72/64"],
-                ),
+                interface("eth0", &["192.168.0.72/24", "192.168.0.73/24", "fd00::72/64"]),
                 interface("eth1", &["10.9.0.1/16"]),
             ],
             default_routes_v4: vec!["eth0".parse().unwrap()],
@@ -329,42 +266,26 @@ mod tests {
     }
 
     fn names(names: &[&str]) -> Selection {
-        Selection {
-            names: names.iter().map(ToString::to_string).collect(),
-            ..Selection::default()
-        }
+        Selection { names: names.iter().map(ToString::to_string).collect(), ..Selection::default() }
     }
 
     fn pattern(pattern: &str) -> Selection {
-        Selection {
-            patterns: vec![Regex::new(pattern).unwrap()],
-            ..Selection::default()
-        }
+        Selection { patterns: vec![Regex::new(pattern).unwrap()], ..Selection::default() }
     }
 
     fn selected(families: &[Family], selection: &Selection) -> (String, Vec<String>) {
         let underlay = select(families, selection, &facts()).unwrap();
-        let addresses = underlay
-            .public_addresses
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let addresses = underlay.public_addresses.iter().map(ToString::to_string).collect();
         (underlay.link.to_string(), addresses)
     }
 
     fn expect(link: &str, addresses: &[&str]) -> (String, Vec<String>) {
-        (
-            link.into(),
-            addresses.iter().map(ToString::to_string).collect(),
-        )
+        (link.into(), addresses.iter().map(ToString::to_string).collect())
     }
 
     #[test]
     fn without_a_flag_it_is_the_default_route_s() {
-        assert_eq!(
-            selected(V4, &Selection::default()),
-            expect("eth0", &["192.168.0.72"])
-        );
+        assert_eq!(selected(V4, &Selection::default()), expect("eth0", &["192.168.0.72"]));
         assert_eq!(
             selected(BOTH, &Selection::default()),
             expect("eth0", &["192.168.0.72", "fd00::72"])
@@ -373,14 +294,8 @@ mod tests {
 
     #[test]
     fn the_first_matching_name_or_address_wins() {
-        assert_eq!(
-            selected(V4, &names(&["eth7", "eth1", "eth0"])),
-            expect("eth1", &["10.9.0.1"])
-        );
-        assert_eq!(
-            selected(V4, &names(&["192.168.0.73"])),
-            expect("eth0", &["192.168.0.73"])
-        );
+        assert_eq!(selected(V4, &names(&["eth7", "eth1", "eth0"])), expect("eth1", &["10.9.0.1"]));
+        assert_eq!(selected(V4, &names(&["192.168.0.73"])), expect("eth0", &["192.168.0.73"]));
         assert_eq!(
             selected(BOTH, &names(&["fd00::72"])),
             expect("eth0", &["192.168.0.72", "fd00::72"])
@@ -389,59 +304,29 @@ mod tests {
 
     #[test]
     fn patterns_match_addresses_then_names_and_come_after_names() {
-        assert_eq!(
-            selected(V4, &pattern(r"^10\.9\.")),
-            expect("eth1", &["10.9.0.1"])
-        );
-        assert_eq!(
-            selected(V4, &pattern(r"\.73$")),
-            expect("eth0", &["192.168.0.73"])
-        );
-        assert_eq!(
-            selected(V4, &pattern("^eth1$")),
-            expect("eth1", &["10.9.0.1"])
-        );
-        let both = Selection {
-            names: vec!["eth0".into()],
-            ..pattern("^eth1$")
-        };
+        assert_eq!(selected(V4, &pattern(r"^10\.9\.")), expect("eth1", &["10.9.0.1"]));
+        assert_eq!(selected(V4, &pattern(r"\.73$")), expect("eth0", &["192.168.0.73"]));
+        assert_eq!(selected(V4, &pattern("^eth1$")), expect("eth1", &["10.9.0.1"]));
+        let both = Selection { names: vec!["eth0".into()], ..pattern("^eth1$") };
         assert_eq!(selected(V4, &both), expect("eth0", &["192.168.0.72"]));
     }
 
     #[test]
     fn the_way_to_an_address_tells_the_interface() {
-        let selection = Selection {
-            can_reach: Some("10.9.7.7".parse().unwrap()),
-            ..Selection::default()
-        };
+        let selection =
+            Selection { can_reach: Some("10.9.7.7".parse().unwrap()), ..Selection::default() };
         let route_to = Some(("eth1".parse().unwrap(), Some("10.9.0.1".parse().unwrap())));
-        let underlay = select(
-            V4,
-            &selection,
-            &Facts {
-                route_to,
-                ..facts()
-            },
-        )
-        .unwrap();
+        let underlay = select(V4, &selection, &Facts { route_to, ..facts() }).unwrap();
         assert_eq!(underlay.link.as_str(), "eth1");
         let error = select(V4, &selection, &facts()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "--iface-can-reach 10.9.7.7: there is no route to it"
-        );
+        assert_eq!(error.to_string(), "--iface-can-reach 10.9.7.7: there is no route to it");
     }
 
     #[test]
     fn a_public_address_replaces_the_interface_s() {
-        let selection = Selection {
-            public_ip: Some("203.0.113.7".parse().unwrap()),
-            ..names(&["eth0"])
-        };
-        assert_eq!(
-            selected(BOTH, &selection),
-            expect("eth0", &["203.0.113.7", "fd00::72"])
-        );
+        let selection =
+            Selection { public_ip: Some("203.0.113.7".parse().unwrap()), ..names(&["eth0"]) };
+        assert_eq!(selected(BOTH, &selection), expect("eth0", &["203.0.113.7", "fd00::72"]));
     }
 
     #[test]
@@ -452,10 +337,7 @@ mod tests {
         assert_eq!(
             error(
                 V4,
-                &Selection {
-                    patterns: pattern("^wlan").patterns,
-                    ..names(&["eth7"])
-                },
+                &Selection { patterns: pattern("^wlan").patterns, ..names(&["eth7"]) },
                 &facts()
             ),
             "no interface matches --iface eth7, --iface-regex ^wlan; there are lo (no address), eth0 (192.168.0.72, 192.168.0.73, fd00::72), eth1 (10.9.0.1)"
@@ -464,18 +346,12 @@ mod tests {
             error(BOTH, &names(&["eth1"]), &facts()),
             "interface eth1 has no IPv6 address of global scope; the network config enables IPv6"
         );
-        let elsewhere = Facts {
-            default_routes_v6: vec!["eth1".parse().unwrap()],
-            ..facts()
-        };
+        let elsewhere = Facts { default_routes_v6: vec!["eth1".parse().unwrap()], ..facts() };
         assert_eq!(
             error(BOTH, &Selection::default(), &elsewhere),
             "the IPv4 default route is on eth0 and the IPv6 one on eth1: both must be on the same interface, or name one with --iface"
         );
-        let none = Facts {
-            default_routes_v4: vec![],
-            ..facts()
-        };
+        let none = Facts { default_routes_v4: vec![], ..facts() };
         assert_eq!(
             error(V4, &Selection::default(), &none),
             "there is no IPv4 default route to tell the interface by; name it with --iface"

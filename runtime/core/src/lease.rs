@@ -55,9 +55,7 @@ impl LeaseKey {
 
     /// All subnets, IPv4 first.
     pub fn subnets(&self) -> impl Iterator<Item = IpNet> {
-        [self.v4.map(IpNet::V4), self.v6.map(IpNet::V6)]
-            .into_iter()
-            .flatten()
+        [self.v4.map(IpNet::V4), self.v6.map(IpNet::V6)].into_iter().flatten()
     }
 }
 
@@ -207,9 +205,7 @@ impl Lease {
 
     /// The part for one family.
     pub fn family(&self, family: Family) -> Option<&LeaseFamily> {
-        self.families
-            .iter()
-            .find(|f| Family::of_network(f.subnet) == family)
+        self.families.iter().find(|f| Family::of_network(f.subnet) == family)
     }
 
     /// The node's public addresses, IPv4 first.
@@ -219,11 +215,7 @@ impl Lease {
 
     /// How the node is called in messages: by name or identity, else by address.
     pub fn owner(&self) -> String {
-        let address = self
-            .public_addresses()
-            .map(|a| a.to_string())
-            .collect::<Vec<_>>()
-            .join(", ");
+        let address = self.public_addresses().map(|a| a.to_string()).collect::<Vec<_>>().join(", ");
         match (&self.node_name, &self.node_id) {
             (Some(name), Some(id)) => format!("{name} (node id {id}) at {address}"),
             (Some(name), None) => format!("{name} at {address}"),
@@ -269,15 +261,10 @@ impl Lease {
         let fields = Fields::read(value)?;
         let public_ip: Option<Ipv4Addr> =
             read("PublicIP", "an IPv4 address as text", fields.public_ip)?;
-        let public_ipv6: Option<Ipv6Addr> = read(
-            "PublicIPv6",
-            "an IPv6 address as text, or null",
-            fields.public_ipv6,
-        )?;
+        let public_ipv6: Option<Ipv6Addr> =
+            read("PublicIPv6", "an IPv6 address as text, or null", fields.public_ipv6)?;
         let text = |raw: Option<&RawValue>| {
-            raw.map(RawValue::get)
-                .filter(|text| *text != "null")
-                .map(str::to_owned)
+            raw.map(RawValue::get).filter(|text| *text != "null").map(str::to_owned)
         };
         let mut families = Vec::with_capacity(2);
         if let (Some(subnet), Some(address)) = (key.v4, public_ip.filter(|a| !a.is_unspecified())) {
@@ -296,11 +283,7 @@ impl Lease {
             });
         }
         if families.is_empty() {
-            let field = if key.v4.is_some() {
-                "PublicIP"
-            } else {
-                "PublicIPv6"
-            };
+            let field = if key.v4.is_some() { "PublicIP" } else { "PublicIPv6" };
             return Err(InvalidLease::NoAddress(field));
         }
         Ok(Self {
@@ -396,18 +379,13 @@ mod tests {
 
     #[test]
     fn keys_read_back_as_written() {
-        for key in [
-            "10.244.8.0-24",
-            "10.244.8.0-24&fc00:0:0:8::-64",
-            "0.0.0.0-0&2001:cafe:42:8::-64",
-        ] {
+        for key in
+            ["10.244.8.0-24", "10.244.8.0-24&fc00:0:0:8::-64", "0.0.0.0-0&2001:cafe:42:8::-64"]
+        {
             assert_eq!(key.parse::<LeaseKey>().unwrap().to_string(), key);
         }
         let v6 = "0.0.0.0-0&fc00::-64".parse::<LeaseKey>().unwrap();
-        assert_eq!(
-            (v6.v4(), v6.v6()),
-            (None, Some("fc00::/64".parse().unwrap()))
-        );
+        assert_eq!((v6.v4(), v6.v6()), (None, Some("fc00::/64".parse().unwrap())));
     }
 
     #[test]
@@ -425,11 +403,7 @@ mod tests {
             "10.244.8.0-24&fc00::1-64",
             "fc00::-64",
         ] {
-            assert_eq!(
-                key.parse::<LeaseKey>(),
-                Err(InvalidLeaseKey(key.into())),
-                "{key}"
-            );
+            assert_eq!(key.parse::<LeaseKey>(), Err(InvalidLeaseKey(key.into())), "{key}");
         }
     }
 
@@ -446,10 +420,7 @@ mod tests {
         let value = r#"{"PublicIP":"192.168.0.72","PublicIPv6":"fd00::72","BackendType":"vxlan","BackendData":{"VNI":1},"BackendV6Data":{"VNI":2}}"#;
         let lease = read("10.244.8.0-24&fc00:0:0:8::-64", value).unwrap();
         assert_eq!(lease.to_value(), value);
-        assert_eq!(
-            lease.family(Family::V6).unwrap().backend_data.as_deref(),
-            Some(r#"{"VNI":2}"#)
-        );
+        assert_eq!(lease.family(Family::V6).unwrap().backend_data.as_deref(), Some(r#"{"VNI":2}"#));
     }
 
     #[test]
@@ -484,20 +455,15 @@ mod tests {
 
     #[test]
     fn field_names_are_matched_without_regard_to_case_and_unknown_ones_ignored() {
-        let lease = read(
-            "10.244.8.0-24",
-            r#"{"publicip":"192.168.0.72","Future":{"a":[1]}}"#,
-        )
-        .unwrap();
+        let lease =
+            read("10.244.8.0-24", r#"{"publicip":"192.168.0.72","Future":{"a":[1]}}"#).unwrap();
         assert_eq!(lease.families[0].public_address.to_string(), "192.168.0.72");
     }
 
     #[test]
     fn a_bad_field_is_named() {
         assert_eq!(
-            read("10.244.8.0-24", r#"{"PublicIP":"192.168.0.720"}"#)
-                .unwrap_err()
-                .to_string(),
+            read("10.244.8.0-24", r#"{"PublicIP":"192.168.0.720"}"#).unwrap_err().to_string(),
             "`PublicIP` is \"192.168.0.720\": expected an IPv4 address as text"
         );
         assert_eq!(
@@ -506,14 +472,8 @@ mod tests {
                 .to_string(),
             "`BackendType` is 7: expected a text"
         );
-        assert!(matches!(
-            read("10.244.8.0-24", "[1]"),
-            Err(InvalidLease::NotAnObject(_))
-        ));
-        assert_eq!(
-            read("10.244.8.0-24", "{}"),
-            Err(InvalidLease::NoAddress("PublicIP"))
-        );
+        assert!(matches!(read("10.244.8.0-24", "[1]"), Err(InvalidLease::NotAnObject(_))));
+        assert_eq!(read("10.244.8.0-24", "{}"), Err(InvalidLease::NoAddress("PublicIP")));
         assert_eq!(
             read("0.0.0.0-0&fc00::-64", r#"{"PublicIP":"1.2.3.4"}"#),
             Err(InvalidLease::NoAddress("PublicIPv6"))

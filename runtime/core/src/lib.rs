@@ -14,6 +14,8 @@
 //! | [`desired`] | the union of all plans |
 //! | [`diff`] | what has to change in the kernel for it to hold |
 //! | [`peers`] | which peers did a change of leases concern? |
+//! | [`retry`] | when is what failed tried again? |
+//! | [`subnet_env`] | which subnet did this node have before? |
 
 pub mod address;
 pub mod allocation;
@@ -25,4 +27,5 @@ pub mod lease;
 pub mod node;
 pub mod object;
 pub mod peers;
+pub mod retry;
 pub mod subnet_env;

@@ -29,12 +29,7 @@ impl NodeId {
         hash.update(b"\0");
         hash.update(prefix.trim_end_matches('/'));
         let digest = hash.finalize();
-        Self(
-            digest[..16]
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
-        )
+        Self(digest[..16].iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// The identity as text.
@@ -125,18 +120,9 @@ mod tests {
     #[test]
     fn an_identity_depends_on_machine_and_prefix_and_nothing_else() {
         let id = NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda4\n", "/coreos.com/network");
-        assert_eq!(
-            id,
-            NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda4", "/coreos.com/network/")
-        );
-        assert_ne!(
-            id,
-            NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda5", "/coreos.com/network")
-        );
-        assert_ne!(
-            id,
-            NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda4", "/other")
-        );
+        assert_eq!(id, NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda4", "/coreos.com/network/"));
+        assert_ne!(id, NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda5", "/coreos.com/network"));
+        assert_ne!(id, NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda4", "/other"));
         assert!(id.as_str().parse::<NodeId>().is_ok());
     }
 

@@ -201,13 +201,7 @@ impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Link(link) => {
-                write!(
-                    f,
-                    "link {} type {} mtu {}",
-                    link.name,
-                    link.kind.name(),
-                    link.mtu
-                )?;
+                write!(f, "link {} type {} mtu {}", link.name, link.kind.name(), link.mtu)?;
                 if let Some(mac) = link.mac {
                     write!(f, " address {mac}")?;
                 }
@@ -219,11 +213,7 @@ impl fmt::Display for Object {
                         vxlan.local,
                         vxlan.underlay,
                         vxlan.port,
-                        if vxlan.learning {
-                            " learning"
-                        } else {
-                            " nolearning"
-                        },
+                        if vxlan.learning { " learning" } else { " nolearning" },
                         if vxlan.gbp { " gbp" } else { "" },
                     )?;
                 }
@@ -234,11 +224,7 @@ impl fmt::Display for Object {
             Self::FdbEntry(entry) => write!(f, "{} dst {}", self.key(), entry.destination),
             Self::Neighbour(neighbour) => write!(f, "{} lladdr {}", self.key(), neighbour.mac),
             Self::Route(route) => match route.action {
-                RouteAction::Forward {
-                    link,
-                    gateway,
-                    onlink,
-                } => {
+                RouteAction::Forward { link, gateway, onlink } => {
                     fmt::Display::fmt(&self.key(), f)?;
                     if let Some(gateway) = gateway {
                         write!(f, " via {gateway}")?;
