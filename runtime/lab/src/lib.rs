@@ -1,1 +1,39 @@
-//! 
+//! Throw-away hosts on one machine, to run Heddle for real.
+//!
+//! A [`Lab`] is a switch; each [`Host`] is a network namespace with a cable to it, addresses and a default route;
+//! a [`Container`] hangs on a bridge of its host, as Docker would have it. [`Daemon`] is a running `heddled`,
+//! [`Etcd`] a running etcd. Everything is the real thing, and everything goes away with its value, on a panic, and
+//! on SIGINT and SIGTERM.
+//!
+//! Needs root, and `ip`, `bridge` and `ping` of the iproute2 and iputils packages; for what uses them also `etcd`
+//! and `busybox`.
+
+mod command;
+mod container;
+mod daemon;
+pub mod demo;
+mod error;
+mod etcd;
+mod host;
+mod http;
+mod namespace;
+mod network;
+mod ping;
+mod registry;
+mod store;
+mod view;
+mod wait;
+
+pub use command::run;
+pub use container::{Container, SubnetEnv};
+pub use daemon::{Daemon, READY_LIMIT};
+pub use error::Error;
+pub use etcd::{Etcd, KeyValue, PREFIX};
+pub use host::Host;
+pub use namespace::Namespace;
+pub use network::{Families, Lab};
+pub use ping::PingStream;
+pub use rustix::process::Signal;
+pub use store::Store;
+pub use view::{FdbEntry, KernelState, Neighbour, Route};
+pub use wait::wait_until;

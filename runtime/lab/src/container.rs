@@ -1,0 +1,191 @@
+//! Containers, connected as Docker connects them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
+
+use ipnet::IpNet;
+
+use crate::{Error, Host, Namespace, PingStream, http};
+
+/// The bridge that a host's containers hang on.
+const BRIDGE: &str = "docker0";
+
+/// What a daemon wrote to `subnet.env`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubnetEnv {
+    /// `FLANNEL_SUBNET` and `FLANNEL_IPV6_SUBNET`, as far as given: the bridge's addresses.
+    pub subnets: Vec<IpNet>,
+    /// `FLANNEL_MTU`, if given.
+    pub mtu: Option<u32>,
+}
+
+impl SubnetEnv {
+    pub(crate) fn parse(text: &str) -> Self {
+        let value = |key: &str| {
+            text.lines()
+                .filter_map(|line| line.split_once('='))
+                .find_map(|(name, value)| (name == key).then_some(value))
+        };
+        Self {
+            subnets: ["FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET"]
+                .into_iter()
+                .filter_map(|key| value(key)?.parse().ok())
+                .collect(),
+            mtu: value("FLANNEL_MTU").and_then(|mtu| mtu.parse().ok()),
+        }
+    }
+}
+
+/// A network namespace behind its host's bridge, with an interface `eth0` and addresses of the host's subnet.
+#[derive(Debug)]
+pub struct Container {
+    namespace: Namespace,
+    addresses: Vec<IpAddr>,
+    server: Option<Child>,
+}
+
+impl Container {
+    pub(crate) fn start(host: &Host, number: u32) -> Result<Self, Error> {
+        let env = host.subnet_env()?;
+        let mtu = env.mtu.ok_or_else(|| Error::Output {
+            command: host.subnet_file().display().to_string(),
+            problem: "no FLANNEL_MTU".into(),
+        })?;
+        if number == 0 {
+            host.namespace
+                .ip(&format!("link add name {BRIDGE} mtu {mtu} type bridge forward_delay 0"))?;
+            for subnet in &env.subnets {
+                host.namespace
+                    .ip(&format!("addr add {subnet} dev {BRIDGE}{}", nodad(subnet.addr())))?;
+            }
+            host.namespace.ip(&format!("link set {BRIDGE} up"))?;
+        }
+        let namespace = Namespace::create(format!("{}-c{number}", host.namespace.name()))?;
+        namespace.ip(&format!(
+            "link add name eth0 mtu {mtu} type veth peer name veth{number} mtu {mtu} netns {}",
+            host.namespace.name()
+        ))?;
+        host.namespace.ip(&format!("link set veth{number} master {BRIDGE} up"))?;
+        namespace.ip("link set eth0 up")?;
+        let mut addresses = Vec::new();
+        for subnet in &env.subnets {
+            let address = after(subnet.addr(), number + 1);
+            namespace.ip(&format!(
+                "addr add {address}/{} dev eth0{}",
+                subnet.prefix_len(),
+                nodad(address)
+            ))?;
+            namespace.ip(&format!("route add default via {} dev eth0", subnet.addr()))?;
+            addresses.push(address);
+        }
+        Ok(Self { namespace, addresses, server: None })
+    }
+
+    /// Its network namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
+    /// Sends one echo request with `size` bytes of payload that must not be fragmented, and returns the round-trip
+    /// time as ping prints it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] without an answer within a second.
+    pub fn ping(&self, address: IpAddr, size: u32) -> Result<String, Error> {
+        let mut command = Command::new("ping");
+        command.args(["-n", "-c", "1", "-W", "1", "-M", "do", "-s"]);
+        command.args([size.to_string(), address.to_string()]);
+        let printed = self.namespace.run(command)?;
+        let time = printed.split("time=").nth(1).and_then(|rest| rest.lines().next());
+        Ok(time.unwrap_or("?").to_owned())
+    }
+
+    /// Starts sending an echo request every 10 ms.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Start`].
+    pub fn ping_stream(&self, address: IpAddr) -> Result<PingStream, Error> {
+        PingStream::start(&self.namespace, address)
+    }
+
+    /// Starts a web server on port 80 that answers with the files of `directory`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Start`].
+    pub fn serve(&mut self, directory: &std::path::Path) -> Result<(), Error> {
+        let mut command = Command::new("busybox");
+        command.args(["httpd", "-f", "-p", "80", "-h"]).arg(directory);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.server = Some(self.namespace.spawn(command)?);
+        Ok(())
+    }
+
+    /// Fetches a page from another container.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`] without a good answer within two seconds.
+    pub fn fetch(&self, address: IpAddr, path: &str) -> Result<String, Error> {
+        let url = format!("http://{}{path}", SocketAddr::new(address, 80));
+        http::get(&self.namespace, &url).and_then(|(status, body)| match status {
+            200 => Ok(body),
+            _ => Err(Error::Http {
+                request: format!("GET {url}"),
+                problem: format!("status {status}"),
+            }),
+        })
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if let Some(server) = &mut self.server {
+            // It may have ended by itself; either way it is gone afterwards.
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+}
+
+fn nodad(address: IpAddr) -> &'static str {
+    if address.is_ipv6() { " nodad" } else { "" }
+}
+
+/// The address `count` further on.
+fn after(address: IpAddr, count: u32) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => Ipv4Addr::from(u32::from(address) + count).into(),
+        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) + u128::from(count)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subnet_file_gives_bridge_addresses_and_mtu() {
+        let env = SubnetEnv::parse(
+            "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.8.1/24\n\
+             FLANNEL_IPV6_SUBNET=2001:cafe:42::1/64\nFLANNEL_MTU=1430\nFLANNEL_IPMASQ=false\n",
+        );
+        assert_eq!(
+            env,
+            SubnetEnv {
+                subnets: vec![
+                    "10.244.8.1/24".parse().unwrap(),
+                    "2001:cafe:42::1/64".parse().unwrap()
+                ],
+                mtu: Some(1430),
+            }
+        );
+    }
+}

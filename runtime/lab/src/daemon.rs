@@ -1,0 +1,223 @@
+//! A running `heddled`.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{Error, Host, Namespace, http, wait_until};
+
+/// How long a daemon may take until it says that it is ready, on a loaded machine.
+pub const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// A `heddled` on one host, with its log in a file. Killed when dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    host: String,
+    namespace: Arc<Namespace>,
+    child: Child,
+    started: Instant,
+    log: PathBuf,
+    notify: UnixDatagram,
+}
+
+impl Daemon {
+    /// Where [`Host::heddled`] has it answer `/healthz` and `/readyz`.
+    pub const HEALTH_PORT: u16 = 9980;
+
+    pub(crate) fn start(host: &Host, mut command: Command, number: u32) -> Result<Self, Error> {
+        let file = |kind: &str| host.directory().join(format!("heddled-{number}.{kind}"));
+        let (log, socket) = (file("log"), file("notify"));
+        let notify = UnixDatagram::bind(&socket)
+            .and_then(|notify| {
+                // Short, so that a daemon that ends is noticed while waiting for its message.
+                notify.set_read_timeout(Some(Duration::from_millis(20)))?;
+                Ok(notify)
+            })
+            .map_err(Error::io(format!("binding {}", socket.display())))?;
+        let output =
+            File::create(&log).map_err(Error::io(format!("creating {}", log.display())))?;
+        let errors =
+            output.try_clone().map_err(Error::io(format!("creating {}", log.display())))?;
+        command.env("NOTIFY_SOCKET", &socket).stdin(Stdio::null()).stdout(output).stderr(errors);
+        let started = Instant::now();
+        Ok(Self {
+            host: host.name.clone(),
+            namespace: Arc::clone(&host.namespace),
+            child: host.namespace.spawn(command)?,
+            started,
+            log,
+            notify,
+        })
+    }
+
+    /// Waits until it tells systemd that it is ready, and returns how long that took from its start.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ended`] when it ends instead, [`Error::Timeout`] after [`READY_LIMIT`], both with its log.
+    pub fn wait_ready(&mut self) -> Result<Duration, Error> {
+        let mut message = [0; 4096];
+        loop {
+            match self.notify.recv(&mut message) {
+                Ok(length) => {
+                    let took = self.started.elapsed();
+                    if message[..length].split(|&b| b == b'\n').any(|line| line == b"READY=1") {
+                        return Ok(took);
+                    }
+                }
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) => return Err(Error::io("reading the notify socket")(error)),
+            }
+            if let Some(status) = self.try_wait()? {
+                return Err(Error::Ended { host: self.host.clone(), status, log: self.log_tail() });
+            }
+            if self.started.elapsed() > READY_LIMIT {
+                return Err(Error::Timeout {
+                    what: format!("heddled on {} getting ready", self.host),
+                    limit: READY_LIMIT,
+                    seen: format!("a log ending with:\n{}", self.log_tail()),
+                });
+            }
+        }
+    }
+
+    /// Asks `/healthz` or `/readyz`: status and body.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`] when nothing answers within two seconds.
+    pub fn health(&self, path: &str) -> Result<(u16, String), Error> {
+        self.health_at(&format!("http://127.0.0.1:{}{path}", Self::HEALTH_PORT))
+    }
+
+    /// The same at another address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`] when nothing answers within two seconds.
+    pub fn health_at(&self, url: &str) -> Result<(u16, String), Error> {
+        http::get(&self.namespace, url)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory in bytes (`VmRSS` of `/proc/<pid>/status`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when it has ended.
+    pub fn resident_memory(&self) -> Result<u64, Error> {
+        let path = format!("/proc/{}/status", self.pid());
+        let status =
+            std::fs::read_to_string(&path).map_err(Error::io(format!("reading {path}")))?;
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok())
+            .map(|kibibytes: u64| kibibytes * 1024)
+            .ok_or_else(|| Error::Output { command: path, problem: "no VmRSS".into() })
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<(), Error> {
+        kill_process(Pid::from_child(&self.child), signal).map_err(|errno| {
+            Error::io(format!("sending {signal:?} to heddled on {}", self.host))(errno.into())
+        })
+    }
+
+    fn try_wait(&mut self) -> Result<Option<ExitStatus>, Error> {
+        self.child.try_wait().map_err(Error::io(format!("waiting for heddled on {}", self.host)))
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`], with its log.
+    pub fn wait_exit(&mut self, limit: Duration) -> Result<ExitStatus, Error> {
+        let what = format!("heddled on {} ending", self.host);
+        wait_until(what, limit, || match self.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err(format!("a log ending with:\n{}", self.log_tail())),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+
+    /// Whether it is still there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn is_running(&mut self) -> Result<bool, Error> {
+        Ok(self.try_wait()?.is_none())
+    }
+
+    /// Ends it with a signal and waits until it has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] when it has not ended ten seconds later.
+    pub fn stop(mut self, signal: Signal) -> Result<ExitStatus, Error> {
+        self.signal(signal)?;
+        self.wait_exit(Duration::from_secs(10))
+    }
+
+    /// Everything it logged.
+    pub fn log(&self) -> String {
+        // Without a log there is nothing to show.
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Where it logs.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self) -> String {
+        const LINES: usize = 15;
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(LINES)..].join("\n")
+    }
+
+    /// Waits until a line of its log contains all of these texts, and returns the line.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`], with its log.
+    pub fn wait_log(&self, texts: &[&str], limit: Duration) -> Result<String, Error> {
+        let what = format!("heddled on {} logging {texts:?}", self.host);
+        wait_until(what, limit, || {
+            let log = self.log();
+            log.lines()
+                .find(|line| texts.iter().all(|text| line.contains(text)))
+                .map(str::to_owned)
+                .ok_or_else(|| format!("a log ending with:\n{}", self.log_tail()))
+        })
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is gone afterwards.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of heddled on {} ends with:\n{}", self.host, self.log_tail());
+        }
+    }
+}

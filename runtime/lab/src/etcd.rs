@@ -1,0 +1,369 @@
+//! A running etcd, and its JSON interface (`/v3/…`, see "gRPC gateway" in etcd's documentation).
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::IpAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::{Error, Host, Lab, wait_until};
+
+/// flannel's default for `--etcd-prefix`.
+pub const PREFIX: &str = "/coreos.com/network";
+
+/// The most operations that etcd takes in one transaction (`--max-txn-ops`).
+const TRANSACTION_LIMIT: usize = 128;
+
+/// A key as etcd has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The whole key.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// The etcd lease it is attached to; 0 without one.
+    pub lease: i64,
+    /// The revision of its last change.
+    pub revision: i64,
+}
+
+/// An etcd on a host of its own. Data lives as long as this value.
+#[derive(Debug)]
+pub struct Etcd {
+    host: Host,
+    /// None while it is stopped.
+    child: Option<Child>,
+    arguments: Vec<String>,
+    endpoint: String,
+    agent: ureq::Agent,
+}
+
+impl Etcd {
+    /// Starts one.
+    ///
+    /// # Errors
+    ///
+    /// Without `etcd`, or when it does not answer in time.
+    pub fn start(lab: &Lab) -> Result<Self, Error> {
+        Self::start_with(lab, "http", &[])
+    }
+
+    /// Starts one that takes only TLS from other hosts. `arguments` are etcd's own, `--cert-file=…`.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_tls(lab: &Lab, arguments: &[String]) -> Result<Self, Error> {
+        Self::start_with(lab, "https", arguments)
+    }
+
+    fn start_with(lab: &Lab, scheme: &str, extra: &[String]) -> Result<Self, Error> {
+        let host = lab.host("etcd")?;
+        let address = match host.addresses().next() {
+            Some(IpAddr::V6(address)) => format!("[{address}]"),
+            Some(IpAddr::V4(address)) => address.to_string(),
+            None => unreachable!("a lab has at least one family"),
+        };
+        let endpoint = format!("{scheme}://{address}:2379");
+        // The loopback listener is for this value's own requests, without TLS.
+        let mut arguments = vec![
+            "--name=lab".to_owned(),
+            format!("--data-dir={}", host.directory().join("data").display()),
+            format!("--listen-client-urls={endpoint},http://127.0.0.1:2379"),
+            format!("--advertise-client-urls={endpoint}"),
+            "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
+            "--initial-advertise-peer-urls=http://127.0.0.1:2380".to_owned(),
+            "--initial-cluster=lab=http://127.0.0.1:2380".to_owned(),
+        ];
+        arguments.extend_from_slice(extra);
+        let mut etcd = Self {
+            host,
+            child: None,
+            arguments,
+            endpoint,
+            agent: ureq::Agent::config_builder()
+                .timeout_global(Some(Duration::from_secs(10)))
+                .build()
+                .into(),
+        };
+        etcd.resume()?;
+        Ok(etcd)
+    }
+
+    /// Its address for clients on other hosts.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The host it runs on.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Starts it again with the same data after [`stop`](Self::stop).
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn resume(&mut self) -> Result<(), Error> {
+        let log = self.host.directory().join("etcd.log");
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(Error::io(format!("opening {}", log.display())))?;
+        let mut command = Command::new("etcd");
+        command
+            .args(&self.arguments)
+            .env_remove("ETCDCTL_API")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(output);
+        self.child = Some(self.host.namespace().spawn(command)?);
+        wait_until("etcd answering", Duration::from_secs(20), || {
+            let answer = self.call("maintenance/status", json!({}));
+            answer.map_err(|error| {
+                let log = std::fs::read_to_string(&log).unwrap_or_default();
+                format!("{error}; its log ends with: {}", log.lines().last().unwrap_or(""))
+            })
+        })?;
+        Ok(())
+    }
+
+    /// Kills it. Its data stays.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself; either way it is gone afterwards.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Sends its process a signal: stopped with `Signal::STOP` it keeps its connections and answers nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when it is not running.
+    pub fn signal(&self, signal: Signal) -> Result<(), Error> {
+        let Some(child) = &self.child else {
+            return Err(Error::Missing("etcd is stopped".into()));
+        };
+        kill_process(Pid::from_child(child), signal)
+            .map_err(|errno| Error::io(format!("sending {signal:?} to etcd"))(errno.into()))
+    }
+
+    /// Sets a key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`].
+    pub fn put(&self, key: &str, value: &str) -> Result<(), Error> {
+        self.call("kv/put", json!({"key": encode(key), "value": encode(value)}))?;
+        Ok(())
+    }
+
+    /// Sets a key and attaches it to an etcd lease.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`].
+    pub fn put_with_lease(&self, key: &str, value: &str, lease: i64) -> Result<(), Error> {
+        let request =
+            json!({"key": encode(key), "value": encode(value), "lease": lease.to_string()});
+        self.call("kv/put", request)?;
+        Ok(())
+    }
+
+    /// Sets many keys, `per_transaction` of them in each transaction (1 to 128).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`].
+    pub fn put_all(&self, pairs: &[(String, String)], per_transaction: usize) -> Result<(), Error> {
+        self.transactions(
+            pairs,
+            per_transaction,
+            |(key, value)| json!({"requestPut": {"key": encode(key), "value": encode(value)}}),
+        )
+    }
+
+    /// Removes many keys, in as few transactions as possible.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`].
+    pub fn delete_all(&self, keys: &[String]) -> Result<(), Error> {
+        self.transactions(
+            keys,
+            TRANSACTION_LIMIT,
+            |key| json!({"requestDeleteRange": {"key": encode(key)}}),
+        )
+    }
+
+    fn transactions<T: Sync>(
+        &self,
+        items: &[T],
+        size: usize,
+        operation: impl Fn(&T) -> Value + Sync,
+    ) -> Result<(), Error> {
+        // One thread in the namespace for all of them.
+        self.host.namespace().enter(|| {
+            for chunk in items.chunks(size) {
+                let operations: Vec<Value> = chunk.iter().map(&operation).collect();
+                self.call_here("kv/txn", &json!({"success": operations}))?;
+            }
+            Ok(())
+        })?
+    }
+
+    /// Reads a key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`].
+    pub fn get(&self, key: &str) -> Result<Option<KeyValue>, Error> {
+        Ok(self.range(json!({"key": encode(key)}))?.pop())
+    }
+
+    /// Removes a key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`].
+    pub fn delete(&self, key: &str) -> Result<(), Error> {
+        self.call("kv/deleterange", json!({"key": encode(key)}))?;
+        Ok(())
+    }
+
+    /// Everything whose key begins with `prefix`, in the order of keys.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`].
+    pub fn list(&self, prefix: &str) -> Result<Vec<KeyValue>, Error> {
+        let mut end = prefix.as_bytes().to_vec();
+        // The prefixes used here end in ASCII, so that the last byte has a successor.
+        if let Some(last) = end.last_mut() {
+            *last += 1;
+        }
+        self.range(json!({"key": encode(prefix), "range_end": BASE64_STANDARD.encode(end)}))
+    }
+
+    /// The leases below [`PREFIX`]: the last part of the key, and the value.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`].
+    pub fn leases(&self) -> Result<BTreeMap<String, String>, Error> {
+        let prefix = format!("{PREFIX}/subnets/");
+        let leases = self.list(&prefix)?;
+        Ok(leases
+            .into_iter()
+            .map(|found| (found.key[prefix.len()..].to_owned(), found.value))
+            .collect())
+    }
+
+    /// How long an etcd lease was granted for, in seconds, and how much of it is left.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`].
+    pub fn time_to_live(&self, lease: i64) -> Result<(i64, i64), Error> {
+        let answer = self.call("lease/timetolive", json!({"ID": lease.to_string()}))?;
+        Ok((integer(&answer["grantedTTL"]), integer(&answer["TTL"])))
+    }
+
+    /// Makes an etcd lease of so many seconds and returns its id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`].
+    pub fn grant(&self, seconds: i64) -> Result<i64, Error> {
+        let answer = self.call("lease/grant", json!({"TTL": seconds.to_string()}))?;
+        Ok(integer(&answer["ID"]))
+    }
+
+    /// Ends an etcd lease, and with it the keys attached to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`].
+    pub fn revoke(&self, lease: i64) -> Result<(), Error> {
+        self.call("lease/revoke", json!({"ID": lease.to_string()}))?;
+        Ok(())
+    }
+
+    /// Forgets all history: a watch that is behind cannot catch up any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`].
+    pub fn compact(&self) -> Result<(), Error> {
+        let status = self.call("maintenance/status", json!({}))?;
+        let revision = status["header"]["revision"].clone();
+        self.call("kv/compaction", json!({"revision": revision, "physical": true}))?;
+        Ok(())
+    }
+
+    fn range(&self, request: Value) -> Result<Vec<KeyValue>, Error> {
+        let answer = self.call("kv/range", request)?;
+        let found = answer["kvs"].as_array().map_or(&[][..], Vec::as_slice);
+        Ok(found
+            .iter()
+            .map(|found| KeyValue {
+                key: decode(&found["key"]),
+                value: decode(&found["value"]),
+                lease: integer(&found["lease"]),
+                revision: integer(&found["mod_revision"]),
+            })
+            .collect())
+    }
+
+    fn call(&self, method: &str, request: Value) -> Result<Value, Error> {
+        self.host.namespace().enter(|| self.call_here(method, &request))?
+    }
+
+    /// For a thread that is in etcd's namespace already.
+    fn call_here(&self, method: &str, request: &Value) -> Result<Value, Error> {
+        let url = format!("http://127.0.0.1:2379/v3/{method}");
+        let call = || {
+            self.agent
+                .post(&url)
+                .send_json(request)?
+                .body_mut()
+                .with_config()
+                .limit(1 << 28)
+                .read_json()
+        };
+        call().map_err(|error: ureq::Error| Error::Http {
+            request: format!("POST {url}"),
+            problem: error.to_string(),
+        })
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn encode(text: &str) -> String {
+    BASE64_STANDARD.encode(text)
+}
+
+/// Fields that are empty or zero are left out of the answer.
+fn decode(field: &Value) -> String {
+    let bytes = field.as_str().and_then(|text| BASE64_STANDARD.decode(text).ok());
+    String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
+}
+
+/// 64-bit integers are text in protobuf's JSON.
+fn integer(field: &Value) -> i64 {
+    field.as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,128 @@
+//! A host of the lab.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::container::SubnetEnv;
+use crate::{Container, Daemon, Error, KernelState, Namespace, Store};
+
+/// A network namespace with an interface `eth0` on the lab's switch.
+#[derive(Debug)]
+pub struct Host {
+    pub(crate) name: String,
+    pub(crate) namespace: Arc<Namespace>,
+    pub(crate) v4: Option<Ipv4Addr>,
+    pub(crate) v6: Option<Ipv6Addr>,
+    pub(crate) directory: PathBuf,
+    pub(crate) containers: AtomicU32,
+    pub(crate) daemons: AtomicU32,
+}
+
+impl Host {
+    /// Its name in the lab.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its network namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The IPv4 address of `eth0`.
+    ///
+    /// # Panics
+    ///
+    /// In a lab without IPv4.
+    pub fn v4(&self) -> Ipv4Addr {
+        self.v4.expect("the lab has IPv4")
+    }
+
+    /// The IPv6 address of `eth0`.
+    ///
+    /// # Panics
+    ///
+    /// In a lab without IPv6.
+    pub fn v6(&self) -> Ipv6Addr {
+        self.v6.expect("the lab has IPv6")
+    }
+
+    /// The addresses of `eth0`, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let v4 = self.v4.map(IpAddr::V4);
+        v4.into_iter().chain(self.v6.map(IpAddr::V6))
+    }
+
+    /// What a real host has below `/var/lib`, `/run` and so on: one directory for this host.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where its daemon writes `subnet.env`.
+    pub fn subnet_file(&self) -> PathBuf {
+        self.directory.join("run/flannel/subnet.env")
+    }
+
+    /// What its daemon wrote for the container runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when the file is not there.
+    pub fn subnet_env(&self) -> Result<SubnetEnv, Error> {
+        let path = self.subnet_file();
+        std::fs::read_to_string(&path)
+            .map(|text| SubnetEnv::parse(&text))
+            .map_err(Error::io(format!("reading {}", path.display())))
+    }
+
+    /// A command line for its daemon: what a host's daemon finds by default below `/run` and `/var` is moved to
+    /// [`directory`](Self::directory), since all hosts of a lab share one file system and one machine id.
+    pub fn heddled(&self, program: &Path, store: &Store) -> Command {
+        let flag =
+            |name: &str, path: &str| format!("{name}={}", self.directory.join(path).display());
+        let mut command = Command::new(program);
+        command
+            .arg(format!("--node-id={}", self.name))
+            .arg(format!("--subnet-file={}", self.subnet_file().display()))
+            .arg(flag("--state-dir", "state"))
+            .arg(flag("--cache-dir", "cache"))
+            .args([
+                "--healthz-ip=127.0.0.1".to_owned(),
+                format!("--healthz-port={}", Daemon::HEALTH_PORT),
+            ])
+            .args(store.arguments());
+        command
+    }
+
+    /// Starts a daemon on this host.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Start`].
+    pub fn start(&self, command: Command) -> Result<Daemon, Error> {
+        let number = self.daemons.fetch_add(1, Ordering::Relaxed);
+        Daemon::start(self, command, number)
+    }
+
+    /// Starts a container on this host: attached to a bridge that has the subnet's first address.
+    ///
+    /// # Errors
+    ///
+    /// When the host has no subnet yet, or as of `ip`.
+    pub fn container(&self) -> Result<Container, Error> {
+        let number = self.containers.fetch_add(1, Ordering::Relaxed);
+        Container::start(self, number)
+    }
+
+    /// What its kernel holds.
+    ///
+    /// # Errors
+    ///
+    /// As of `ip` and `bridge`.
+    pub fn kernel_state(&self) -> Result<KernelState, Error> {
+        KernelState::read(&self.namespace)
+    }
+}

@@ -1,0 +1,167 @@
+//! The lab itself: a switch that hosts are plugged into.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
+
+use crate::{Error, Host, Namespace, registry};
+
+/// Which address families the underlay has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    /// IPv4 alone.
+    V4,
+    /// IPv6 alone.
+    V6,
+    /// Both.
+    Dual,
+}
+
+impl Families {
+    /// Whether there is IPv4.
+    pub fn v4(self) -> bool {
+        self != Self::V6
+    }
+
+    /// Whether there is IPv6.
+    pub fn v6(self) -> bool {
+        self != Self::V4
+    }
+}
+
+/// A switch with a router on it, and a directory for logs and state. Hosts get 192.168.0.0/16 and fd00::/64.
+#[derive(Debug)]
+pub struct Lab {
+    name: String,
+    families: Families,
+    pub(crate) switch: Namespace,
+    directory: Directory,
+    hosts: AtomicU32,
+}
+
+/// The router, which is every host's default route.
+const GATEWAY: (Ipv4Addr, Ipv6Addr) =
+    (Ipv4Addr::new(192, 168, 255, 254), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0xffff));
+
+impl Lab {
+    /// Sets up the switch.
+    ///
+    /// # Errors
+    ///
+    /// Without root, or without `ip`.
+    pub fn new(families: Families) -> Result<Self, Error> {
+        static LABS: AtomicU32 = AtomicU32::new(0);
+        let number = LABS.fetch_add(1, Ordering::Relaxed);
+        // Labs of several processes, and several of one, may exist at once.
+        let name = format!("heddle-{}-{number}", std::process::id());
+        let directory = Directory::create(&name)?;
+        let switch = Namespace::create(format!("{name}-switch"))?;
+        let (v4, v6) = GATEWAY;
+        // `name`, because `br` and the like would be taken for an option.
+        switch.ip("link add name switch type bridge forward_delay 0 mcast_snooping 0")?;
+        switch.ip(&format!("addr add {v4}/16 dev switch"))?;
+        switch.ip(&format!("addr add {v6}/64 dev switch nodad"))?;
+        switch.ip("link set switch up")?;
+        Ok(Self { name, families, switch, directory, hosts: AtomicU32::new(0) })
+    }
+
+    /// The families of the underlay.
+    pub fn families(&self) -> Families {
+        self.families
+    }
+
+    /// A directory that lives as long as the lab.
+    pub fn directory(&self) -> &Path {
+        &self.directory.0
+    }
+
+    /// Adds a host: `eth0` on the switch, default routes, forwarding on.
+    ///
+    /// # Errors
+    ///
+    /// As of `ip`.
+    pub fn host(&self, name: &str) -> Result<Host, Error> {
+        let number = self.hosts.fetch_add(1, Ordering::Relaxed) + 1;
+        let [high, low] = u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes();
+        let v4 = Ipv4Addr::new(192, 168, high, low);
+        let v6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from_be_bytes([high, low]));
+        let directory = self.directory().join(name);
+        std::fs::create_dir(&directory)
+            .map_err(Error::io(format!("creating {}", directory.display())))?;
+        let host = Host {
+            name: name.to_owned(),
+            namespace: Arc::new(Namespace::create(format!("{}-{name}", self.name))?),
+            v4: self.families.v4().then_some(v4),
+            v6: self.families.v6().then_some(v6),
+            directory,
+            containers: AtomicU32::new(0),
+            daemons: AtomicU32::new(0),
+        };
+        let namespace = &host.namespace;
+        for setting in
+            ["ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/default/forwarding"]
+        {
+            namespace.set_sysctl(setting, "1")?;
+        }
+        let mut addresses = Vec::new();
+        addresses.extend(host.v4.map(|address| format!("{address}/16")));
+        addresses.extend(host.v6.map(|address| format!("{address}/64")));
+        self.connect(&host, "eth0", &addresses)?;
+        if self.families.v4() {
+            namespace.ip(&format!("route add default via {} dev eth0", GATEWAY.0))?;
+        }
+        if self.families.v6() {
+            namespace.ip(&format!("route add default via {} dev eth0", GATEWAY.1))?;
+        }
+        Ok(host)
+    }
+
+    /// Plugs another interface of a host into the switch.
+    ///
+    /// # Errors
+    ///
+    /// As of `ip`.
+    pub fn connect(&self, host: &Host, link: &str, addresses: &[String]) -> Result<(), Error> {
+        static PORTS: AtomicU32 = AtomicU32::new(0);
+        let port = format!("port{}", PORTS.fetch_add(1, Ordering::Relaxed));
+        host.namespace.ip(&format!(
+            "link add name {link} type veth peer name {port} netns {}",
+            self.switch.name()
+        ))?;
+        self.switch.ip(&format!("link set {port} master switch up"))?;
+        for address in addresses {
+            // Duplicate address detection would keep an IPv6 address from being used for a second.
+            let nodad = if address.contains(':') { " nodad" } else { "" };
+            host.namespace.ip(&format!("addr add {address} dev {link}{nodad}"))?;
+        }
+        host.namespace.ip(&format!("link set {link} up"))?;
+        Ok(())
+    }
+}
+
+/// A scratch directory that is also removed when a signal ends the process.
+#[derive(Debug)]
+struct Directory(PathBuf);
+
+impl Directory {
+    fn create(name: &str) -> Result<Self, Error> {
+        let directory = tempfile::Builder::new()
+            .prefix(&format!("{name}-"))
+            .tempdir()
+            .map(TempDir::keep)
+            .map_err(Error::io("creating a scratch directory"))?;
+        registry::add_directory(directory.clone());
+        Ok(Self(directory))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // What is left behind is a few log files at worst.
+        let _ = std::fs::remove_dir_all(&self.0);
+        registry::forget_directory(&self.0);
+    }
+}

@@ -1,0 +1,126 @@
+//! Pings that go on in the background and count what is lost.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{Error, Namespace, wait_until};
+
+/// How long an answer may take before its request counts as lost.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A ping every 10 ms.
+#[derive(Debug)]
+pub struct PingStream {
+    child: Child,
+    answered: Arc<Mutex<BTreeSet<u32>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl PingStream {
+    pub(crate) fn start(namespace: &Namespace, address: IpAddr) -> Result<Self, Error> {
+        let mut command = Command::new("ping");
+        command.args(["-n", "-i", "0.01", &address.to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = namespace.spawn(command)?;
+        let output = BufReader::new(child.stdout.take().expect("standard output is piped"));
+        let answered = Arc::new(Mutex::new(BTreeSet::new()));
+        let numbers = Arc::clone(&answered);
+        let reader = std::thread::spawn(move || {
+            for number in
+                output.lines().map_while(Result::ok).filter_map(|line| sequence_number(&line))
+            {
+                numbers.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+            }
+        });
+        Ok(Self { child, answered, reader: Some(reader) })
+    }
+
+    fn answered(&self) -> BTreeSet<u32> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until so many more requests were answered.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] when nothing like it happens within ten seconds.
+    pub fn wait_answers(&self, count: usize) -> Result<(), Error> {
+        let goal = self.answered().len() + count;
+        wait_until(format!("{count} more answers to pings"), Duration::from_secs(10), || {
+            let answers = self.answered().len();
+            if answers >= goal { Ok(()) } else { Err(format!("{} to go", goal - answers)) }
+        })
+    }
+
+    /// Ends it: how many requests were answered, and the numbers of those that were not, from the first on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when ping has ended by itself.
+    pub fn finish(mut self) -> Result<(usize, Vec<u32>), Error> {
+        // Requests on their way get their answer; those sent meanwhile are beyond the last number looked at.
+        let last = self.answered().last().copied().unwrap_or(0);
+        std::thread::sleep(PATIENCE);
+        let answered = self.answered();
+        // With nothing answered any more, the requests of the last second are lost.
+        let last = match answered.last().copied() {
+            Some(later) if later > last => last,
+            _ => last + (PATIENCE.as_millis() / 10) as u32,
+        };
+        self.end()?;
+        let lost = (1..=last).filter(|number| !answered.contains(number)).collect();
+        Ok((answered.len(), lost))
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        kill_process(Pid::from_child(&self.child), Signal::INT)
+            .map_err(|errno| Error::io("ending ping")(errno.into()))?;
+        self.child.wait().map_err(Error::io("ending ping"))?;
+        if let Some(reader) = self.reader.take() {
+            // A panic there would have been reported there.
+            let _ = reader.join();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for PingStream {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is gone afterwards.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The number in `64 bytes from 10.1.2.3: icmp_seq=7 ttl=62 time=0.1 ms`.
+fn sequence_number(line: &str) -> Option<u32> {
+    if !line.contains(" bytes from ") {
+        return None;
+    }
+    line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_answers_count() {
+        let number = sequence_number("64 bytes from 10.1.2.3: icmp_seq=7 ttl=62 time=0.061 ms");
+        assert_eq!(number, Some(7));
+        for line in [
+            "PING 10.1.2.3 (10.1.2.3) 56(84) bytes of data.",
+            "From 10.1.2.1 icmp_seq=7 Destination Host Unreachable",
+            "",
+        ] {
+            assert_eq!(sequence_number(line), None, "{line}");
+        }
+    }
+}
