@@ -1,0 +1,356 @@
+//! The records of `wit/v0.1/types.wit` in everyday types. What they mean in detail stands there.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::MacAddress;
+
+/// One of the two address families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// The family of a network.
+    pub fn of_network(network: IpNet) -> Self {
+        Self::of(network.addr())
+    }
+}
+
+/// One family of the overlay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverlayNetwork {
+    /// The whole overlay.
+    pub network: IpNet,
+    /// The length of each node's subnet, in bits.
+    pub subnet_length: u8,
+}
+
+/// The cluster's network config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// One per enabled family, IPv4 first. Never empty.
+    pub networks: Vec<OverlayNetwork>,
+    /// The `Backend` object as JSON text. See [`json::Object`](crate::json::Object).
+    pub backend: String,
+}
+
+impl NetworkConfig {
+    /// The enabled families, IPv4 first.
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        self.networks.iter().map(|overlay| Family::of_network(overlay.network))
+    }
+}
+
+/// The interface that carries the overlay's packets between hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Underlay {
+    /// Its name.
+    pub link: String,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// The addresses on it, with the prefix that is directly connected.
+    pub addresses: Vec<IpNet>,
+    /// Where peers reach this node: one per enabled family, IPv4 first.
+    pub public_addresses: Vec<IpAddr>,
+}
+
+impl Underlay {
+    /// Where peers reach this node in a family.
+    pub fn public_address(&self, family: Family) -> Option<IpAddr> {
+        self.public_addresses.iter().copied().find(|address| Family::of(*address) == family)
+    }
+}
+
+/// A device that was there when the daemon started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExistingLink {
+    /// Its name.
+    pub name: String,
+    /// The kernel's name of its kind.
+    pub kind: String,
+    /// Its Ethernet address, if it has one.
+    pub mac: Option<MacAddress>,
+}
+
+/// This node, as it was when the daemon started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its stable identity.
+    pub id: String,
+    /// How other hosts reach it.
+    pub underlay: Underlay,
+    /// Devices of the kinds that can be planned.
+    pub links: Vec<ExistingLink>,
+}
+
+/// One family of a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseFamily {
+    /// The node's own part of the overlay.
+    pub subnet: IpNet,
+    /// Where the node is reached.
+    pub public_address: IpAddr,
+    /// `BackendData` or `BackendV6Data` as JSON text. Written by another node: not trusted.
+    pub backend_data: Option<String>,
+}
+
+/// Which subnet belongs to which node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// One per family of the lease, IPv4 first. Never empty.
+    pub families: Vec<LeaseFamily>,
+    /// `BackendType`. Absent in leases of flannel's udp backend.
+    pub backend_type: Option<String>,
+}
+
+impl Lease {
+    /// The part for one family.
+    pub fn family(&self, family: Family) -> Option<&LeaseFamily> {
+        self.families.iter().find(|part| Family::of_network(part.subnet) == family)
+    }
+}
+
+/// What a node says of itself in its lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advertisements {
+    /// `BackendType`; none leaves the field out.
+    pub backend_type: Option<String>,
+    /// JSON text for `BackendData` and `BackendV6Data`: one per enabled family, in the order of
+    /// [`NetworkConfig::networks`].
+    pub backend_data: Vec<Option<String>>,
+}
+
+/// A VXLAN device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vxlan {
+    /// VXLAN network identifier, 0 to 2^24 − 1.
+    pub vni: u32,
+    /// Source address of the outer packets.
+    pub local: IpAddr,
+    /// The interface they leave through.
+    pub underlay: String,
+    /// Their UDP destination port.
+    pub port: u16,
+    /// Whether the device learns peers from the packets it receives.
+    pub learning: bool,
+    /// Group-based policy extension.
+    pub gbp: bool,
+}
+
+/// The kinds of device that can be planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LinkKind {
+    /// A VXLAN device.
+    Vxlan(Vxlan),
+}
+
+/// A network device that should exist and be up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// At most 15 bytes.
+    pub name: String,
+    /// In bytes, 68 to 65,535.
+    pub mtu: u32,
+    /// Its Ethernet address; none: whatever the kernel gives it.
+    pub mac: Option<MacAddress>,
+    /// What it is.
+    pub kind: LinkKind,
+}
+
+/// An address that a planned link should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The device.
+    pub link: String,
+    /// The address and the prefix that is directly connected by it.
+    pub network: IpNet,
+}
+
+/// Where packets for a destination go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// The interface they leave through.
+    pub link: String,
+    /// The router; none where the destination is on the link itself.
+    pub gateway: Option<IpAddr>,
+    /// The gateway is taken to be on the link.
+    pub onlink: bool,
+}
+
+/// What happens to packets for a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteAction {
+    /// They go out.
+    Forward(NextHop),
+    /// They are dropped in silence.
+    Blackhole,
+}
+
+/// A route in the main table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Which packets it is for. Bits after the prefix are zero.
+    pub destination: IpNet,
+    /// What happens to them.
+    pub action: RouteAction,
+}
+
+impl Route {
+    /// `DESTINATION via GATEWAY dev LINK`.
+    pub fn via(destination: IpNet, gateway: IpAddr, link: &str) -> Self {
+        Self::forward(destination, gateway, link, false)
+    }
+
+    /// `DESTINATION via GATEWAY dev LINK onlink`.
+    pub fn onlink(destination: IpNet, gateway: IpAddr, link: &str) -> Self {
+        Self::forward(destination, gateway, link, true)
+    }
+
+    fn forward(destination: IpNet, gateway: IpAddr, link: &str, onlink: bool) -> Self {
+        let next_hop = NextHop { link: link.to_owned(), gateway: Some(gateway), onlink };
+        Self { destination, action: RouteAction::Forward(next_hop) }
+    }
+}
+
+/// A permanent neighbour: ARP for IPv4, neighbour discovery for IPv6.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The device.
+    pub link: String,
+    /// The neighbour's address …
+    pub address: IpAddr,
+    /// … and its Ethernet address.
+    pub mac: MacAddress,
+}
+
+/// A permanent entry of a VXLAN device's forwarding database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FdbEntry {
+    /// The VXLAN device.
+    pub link: String,
+    /// Frames for this address …
+    pub mac: MacAddress,
+    /// … go to the VTEP at this one.
+    pub destination: IpAddr,
+}
+
+/// A setting of one device: `net.<family>.conf.<link>.<name>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sysctl {
+    /// The device.
+    pub link: String,
+    /// Which tree.
+    pub family: Family,
+    /// The last component, `accept_ra`.
+    pub name: String,
+    /// What it should be.
+    pub value: String,
+}
+
+/// Kernel state that should hold. Order means nothing; naming an object twice is an error.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Devices.
+    pub links: Vec<Link>,
+    /// Settings of devices.
+    pub sysctls: Vec<Sysctl>,
+    /// Addresses on devices.
+    pub addresses: Vec<Address>,
+    /// Routes.
+    pub routes: Vec<Route>,
+    /// Permanent neighbours.
+    pub neighbours: Vec<Neighbour>,
+    /// Forwarding database entries.
+    pub fdb_entries: Vec<FdbEntry>,
+}
+
+/// The part of the plan that does not depend on peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePlan {
+    /// The objects.
+    pub plan: Plan,
+    /// The MTU for containers' interfaces, in bytes.
+    pub mtu: u32,
+}
+
+/// A complaint about a key of the network config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The key, `Backend.VNI`.
+    pub key: String,
+    /// What is wrong with it and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.key, self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Why there is no plan for a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerError {
+    /// The lease is not for this backend, so nothing should be programmed. Says what it is for.
+    OtherBackend(String),
+    /// Something in the lease is wrong. Names the field and says what would be right.
+    Invalid(String),
+}
+
+impl From<ConfigError> for PeerError {
+    /// What is wrong with JSON in a peer's lease is wrong with the peer.
+    fn from(error: ConfigError) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}
+
+/// What an emitter is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The cluster's network config.
+    pub config: NetworkConfig,
+    /// This node's own lease.
+    pub lease: Lease,
+    /// For containers' interfaces, in bytes.
+    pub mtu: u32,
+    /// Whether the daemon masquerades what leaves the overlay.
+    pub ip_masq: bool,
+}
+
+/// An option given by the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// A file that should exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Absolute, without `..`.
+    pub path: String,
+    /// Permission bits, `0o644`.
+    pub mode: u32,
+    /// What stands in it.
+    pub contents: Vec<u8>,
+}
