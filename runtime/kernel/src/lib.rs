@@ -1,1 +1,171 @@
-//! 
+//! Links, addresses, routes, neighbours, FDB entries and sysctls of one network namespace: observed, changed, and
+//! watched. The only crate that knows netlink.
+//!
+//! [`Kernel`] is the handle. What it observes and changes is in the terms of [`heddle_core::object`]; what is this
+//! daemon's business is said by a [`Scope`]:
+//!
+//! - a device is ours if it carries the scope's alias (`ip link set … alias`);
+//! - what hangs on a planned device is ours, unless the device is foreign: neither a VXLAN device nor marked as ours;
+//! - a route is ours if it has [`ROUTE_PROTOCOL`] and leads into the overlay or through a planned device, or if it is
+//!   of the kind that flannel makes: protocol boot or static, into the overlay, through a planned device.
+//!
+//! | module | job |
+//! | --- | --- |
+//! | `links`, `addresses`, `routes`, `neighbours` | objects to netlink messages and back: pure functions |
+//! | `sysctls` | the files below `/proc/sys/net` |
+//! | `view` | which messages lie in a scope, and whether what they show is ours |
+//! | `socket` | questions, dumps and batches of changes on one netlink socket |
+//! | `worker` | the thread that owns the socket |
+//! | `observe`, `apply`, `events` | the three things that a [`Kernel`] does |
+
+mod addresses;
+mod apply;
+mod error;
+mod events;
+mod links;
+mod neighbours;
+mod observe;
+mod routes;
+mod socket;
+mod sysctls;
+mod view;
+mod worker;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_core::address::{Family, LinkName};
+use heddle_core::diff::{Change, Observed, Scope};
+use heddle_core::interface::Interface;
+use heddle_core::object::Sysctl;
+
+pub use crate::error::{ApplyError, Failure, KernelError, Refusal};
+pub use crate::events::{Event, Events};
+
+use crate::socket::Socket;
+use crate::worker::Worker;
+
+/// The routing protocol identifier of Heddle's routes (`rtm_protocol`, rtnetlink(7)): what `ip route` shows as
+/// `proto 72`, and what tells them from everybody else's.
+///
+/// Neither `linux/rtnetlink.h` nor iproute2's `rt_protos` uses the number. To see a name instead, write the line
+/// `72 heddle` to a file `/etc/iproute2/rt_protos.d/heddle.conf`.
+pub const ROUTE_PROTOCOL: u8 = 72;
+
+/// How long any call waits for the kernel.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The network namespace of the thread that opened it. Clones share one netlink socket, and a thread that uses it:
+/// calls are carried out one after the other. One that is dropped half way is still carried out.
+///
+/// The methods need a Tokio runtime with its timer enabled.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    worker: Worker,
+}
+
+impl Kernel {
+    /// Opens a netlink socket. It takes no privileges to open it and to observe.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Open`] if there is no socket or no thread to be had.
+    pub fn open() -> Result<Self, KernelError> {
+        Worker::start().map(|worker| Self { worker }).map_err(KernelError::Open)
+    }
+
+    /// All network interfaces of the namespace, in the kernel's order. Their addresses are those of global scope,
+    /// without deprecated, duplicate and temporary ones.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses or does not answer in time.
+    pub async fn interfaces(&self) -> Result<Vec<Interface>, KernelError> {
+        self.read("the interfaces", observe::interfaces).await
+    }
+
+    /// The devices of the default routes in the main table, the lowest metric first. Empty if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses or does not answer in time.
+    pub async fn default_routes(&self, family: Family) -> Result<Vec<LinkName>, KernelError> {
+        self.read("the default routes", move |socket| observe::default_routes(socket, family)).await
+    }
+
+    /// The device that packets to an address leave through, and the source address that they get, as `ip route get`
+    /// says.
+    ///
+    /// # Errors
+    ///
+    /// If there is no route, or the kernel does not answer in time.
+    pub async fn route_to(
+        &self,
+        destination: IpAddr,
+    ) -> Result<(LinkName, Option<IpAddr>), KernelError> {
+        self.read("the route to an address", move |socket| observe::route_to(socket, destination))
+            .await
+    }
+
+    /// The part of the kernel within a scope, and of the settings those that are asked for, whatever the values
+    /// given with them. A setting that does not exist is left out.
+    ///
+    /// Of routes, neighbours and FDB entries only those are observed that could stand in a planned one's way: routes
+    /// of the main table with the default metric, permanent neighbours, permanent FDB entries with a destination.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses or does not answer in time, or things change faster than they can be read.
+    pub async fn observe(
+        &self,
+        scope: &Scope,
+        sysctls: &[Sysctl],
+    ) -> Result<Observed, KernelError> {
+        let (scope, sysctls) = (scope.clone(), sysctls.to_vec());
+        self.read("links, addresses, neighbours and routes", move |socket| {
+            observe::observe(socket, scope, &sysctls)
+        })
+        .await
+    }
+
+    /// Makes changes, in their order. Each that is not among the failures was made; one that fails does not keep the
+    /// others from being made. To remove what is gone already is no failure.
+    ///
+    /// New devices get the scope's alias, new routes [`ROUTE_PROTOCOL`]. A device in the way that is neither a VXLAN
+    /// device nor ours is not touched: [`ApplyError::Foreign`].
+    ///
+    /// When the MAC of a device changes, the kernel forgets the neighbours behind it. This is seen as events.
+    pub async fn apply(&self, scope: &Scope, changes: Vec<Change>) -> Vec<Failure> {
+        let scope = scope.clone();
+        let changes: Arc<[Change]> = changes.into();
+        let shared = changes.clone();
+        let failures = self.worker.run(move |socket| apply::apply(socket, &scope, &shared)).await;
+        let failures = failures
+            .unwrap_or_else(|| (0..changes.len()).map(|i| (i, ApplyError::NoAnswer)).collect());
+        failures
+            .into_iter()
+            .map(|(position, error)| Failure { change: changes[position].clone(), error })
+            .collect()
+    }
+
+    /// What happens within a scope from now on. To miss nothing, subscribe first and [`observe`](Self::observe) then.
+    ///
+    /// Changes made through [`apply`](Self::apply) are seen as well, and look like anybody's.
+    ///
+    /// # Errors
+    ///
+    /// If there is no socket or no thread to be had, or the kernel does not answer in time.
+    pub async fn subscribe(&self, scope: &Scope) -> Result<Events, KernelError> {
+        let scope = scope.clone();
+        self.read("events", move |_| events::subscribe(scope).map_err(KernelError::Open)).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        job: impl FnOnce(&mut Socket) -> Result<T, KernelError> + Send + 'static,
+    ) -> Result<T, KernelError> {
+        self.worker.run(job).await.unwrap_or(Err(KernelError::NoAnswer { what }))
+    }
+}

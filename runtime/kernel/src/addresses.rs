@@ -1,0 +1,96 @@
+//! Addresses of devices: `RTM_NEWADDR` and back.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::socket::Request;
+
+/// An address of global scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Assigned {
+    /// The device that has it, by index.
+    pub(crate) device: u32,
+    /// The address and its prefix length.
+    pub(crate) network: IpNet,
+    /// Whether other hosts can be told of it: it is neither deprecated nor a duplicate, and not one of IPv6's
+    /// temporary addresses (RFC 8981), which change every day.
+    pub(crate) usable: bool,
+}
+
+impl Assigned {
+    /// `None` for an address of narrower scope.
+    pub(crate) fn decode(message: &AddressMessage) -> Option<Self> {
+        let header = &message.header;
+        if header.scope != AddressScope::Universe {
+            return None;
+        }
+        let (mut local, mut address) = (None, None);
+        let mut flags = AddressFlags::from_bits_retain(header.flags.bits().into());
+        for attribute in &message.attributes {
+            match attribute {
+                // On a point-to-point link this is the other end.
+                AddressAttribute::Address(other) => address = Some(*other),
+                AddressAttribute::Local(own) => local = Some(*own),
+                AddressAttribute::Flags(all) => flags = *all,
+                _ => {}
+            }
+        }
+        let address = local.or(address)?;
+        // In IPv4 the bit of `IFA_F_TEMPORARY` means that there are others in the same network.
+        let temporary = address.is_ipv6() && flags.contains(AddressFlags::Secondary);
+        let unusable = AddressFlags::Deprecated | AddressFlags::Dadfailed;
+        Some(Self {
+            device: header.index,
+            network: IpNet::new(address, header.prefix_len).ok()?,
+            usable: !temporary && !flags.intersects(unusable),
+        })
+    }
+}
+
+/// The question for all addresses.
+pub(crate) fn all() -> RouteNetlinkMessage {
+    RouteNetlinkMessage::GetAddress(AddressMessage::default())
+}
+
+/// The request to give a device an address.
+pub(crate) fn put(device: u32, network: IpNet) -> Request {
+    let mut message = message(device, network);
+    if network.addr().is_ipv6() {
+        // Usable at once: there is nobody on an overlay device that could have the same one.
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
+    Request {
+        message: RouteNetlinkMessage::NewAddress(message),
+        flags: NLM_F_CREATE | NLM_F_REPLACE,
+    }
+}
+
+/// The request to take an address away.
+pub(crate) fn remove(device: u32, network: IpNet) -> Request {
+    Request { message: RouteNetlinkMessage::DelAddress(message(device, network)), flags: 0 }
+}
+
+fn message(device: u32, network: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(network.addr());
+    message.header.prefix_len = network.prefix_len();
+    message.header.scope = AddressScope::Universe;
+    message.header.index = device;
+    message.attributes =
+        vec![AddressAttribute::Local(network.addr()), AddressAttribute::Address(network.addr())];
+    message
+}
+
+/// The family of an address in netlink's terms.
+pub(crate) fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}

@@ -1,0 +1,204 @@
+//! Changing the kernel.
+
+use std::collections::HashMap;
+
+use heddle_core::address::LinkName;
+use heddle_core::diff::{Change, Scope};
+use heddle_core::object::{Link, LinkKind, Object};
+use netlink_packet_route::RouteNetlinkMessage;
+use nix::errno::Errno;
+
+use crate::error::{ApplyError, Refusal};
+use crate::links::{self, Device};
+use crate::socket::{BATCH, Request, Socket};
+use crate::view::{changeable, made_by};
+use crate::{addresses, neighbours, routes, sysctls};
+
+/// Makes the changes in their order. Returns those that could not be made, by their position.
+pub(crate) fn apply(
+    socket: &mut Socket,
+    scope: &Scope,
+    changes: &[Change],
+) -> Vec<(usize, ApplyError)> {
+    let mut run =
+        Run { socket, scope, changes, indices: HashMap::new(), waiting: vec![], failures: vec![] };
+    for position in 0..changes.len() {
+        run.take(position);
+    }
+    run.flush();
+    run.failures
+}
+
+/// One pass over a list of changes. Devices and settings are changed one by one; everything else waits for its
+/// batch to fill.
+struct Run<'a> {
+    socket: &'a mut Socket,
+    scope: &'a Scope,
+    changes: &'a [Change],
+    /// Of the devices named so far.
+    indices: HashMap<LinkName, u32>,
+    waiting: Vec<(usize, Request)>,
+    failures: Vec<(usize, ApplyError)>,
+}
+
+impl Run<'_> {
+    fn take(&mut self, position: usize) {
+        let change = &self.changes[position];
+        let result = match change.object() {
+            Object::Link(link) => {
+                self.flush();
+                self.indices.remove(&link.name);
+                self.change_link(change, link)
+            }
+            Object::Sysctl(sysctl) => {
+                self.flush();
+                match change {
+                    Change::Put(_) | Change::Replace(_) => sysctls::write(sysctl),
+                    // A setting is always there; what it was before is not known.
+                    Change::Remove(_) => Ok(()),
+                }
+            }
+            _ => self.request(change).map(|request| {
+                self.waiting.extend(request.map(|request| (position, request)));
+                if self.waiting.len() == BATCH {
+                    self.flush();
+                }
+            }),
+        };
+        self.failures.extend(result.err().map(|error| (position, error)));
+    }
+
+    /// Sends what waits.
+    fn flush(&mut self) {
+        let (positions, requests): (Vec<usize>, Vec<Request>) = self.waiting.drain(..).unzip();
+        for (position, result) in positions.into_iter().zip(self.socket.batch(&requests)) {
+            let change = &self.changes[position];
+            if let Err(refusal) = result
+                && !(is_removal(change) && is_gone(&refusal))
+            {
+                self.failures.push((position, ApplyError::refused(change, refusal)));
+            }
+        }
+    }
+
+    /// The request for a change of anything but devices and settings. `None`: nothing is left to do.
+    fn request(&mut self, change: &Change) -> Result<Option<Request>, ApplyError> {
+        let request = if is_removal(change) { self.removal(change) } else { self.addition(change) };
+        match request {
+            Err(ApplyError::NoDevice(_)) if is_removal(change) => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    fn addition(&mut self, change: &Change) -> Result<Request, ApplyError> {
+        Ok(match change.object() {
+            Object::Address(address) => {
+                addresses::put(self.index(change, address.link)?, address.network)
+            }
+            Object::FdbEntry(entry) => {
+                neighbours::put_fdb_entry(self.index(change, entry.link)?, entry)
+            }
+            Object::Neighbour(neighbour) => {
+                neighbours::put_neighbour(self.index(change, neighbour.link)?, neighbour)
+            }
+            Object::Route(route) => routes::put(route, |link| self.index(change, link))?
+                .ok_or(ApplyError::NotPlannable)?,
+            Object::Link(_) | Object::Sysctl(_) => return Err(ApplyError::NotPlannable),
+        })
+    }
+
+    fn removal(&mut self, change: &Change) -> Result<Request, ApplyError> {
+        Ok(match change.object() {
+            Object::Address(address) => {
+                addresses::remove(self.index(change, address.link)?, address.network)
+            }
+            Object::FdbEntry(entry) => {
+                neighbours::remove_fdb_entry(self.index(change, entry.link)?, entry)
+            }
+            Object::Neighbour(neighbour) => {
+                neighbours::remove_neighbour(self.index(change, neighbour.link)?, neighbour)
+            }
+            Object::Route(route) => routes::remove(route, |link| self.index(change, link))?,
+            Object::Link(_) | Object::Sysctl(_) => return Err(ApplyError::NotPlannable),
+        })
+    }
+
+    fn change_link(&mut self, change: &Change, link: &Link) -> Result<(), ApplyError> {
+        let found = self.device(change, link.name)?;
+        match change {
+            Change::Remove(_) => match found {
+                Some(device) if made_by(self.scope, &device) => self.delete(change, &device),
+                // Gone, or no longer what was observed.
+                _ => Ok(()),
+            },
+            Change::Put(_) | Change::Replace(_) => {
+                if let Some(device) = found {
+                    if !changeable(self.scope, &device) {
+                        return Err(ApplyError::Foreign { name: device.name, kind: device.kind });
+                    }
+                    if matches!(change, Change::Put(_)) {
+                        return self.configure(change, link, &device);
+                    }
+                    self.delete(change, &device)?;
+                }
+                self.create(change, link)
+            }
+        }
+    }
+
+    fn create(&mut self, change: &Change, link: &Link) -> Result<(), ApplyError> {
+        let LinkKind::Vxlan(vxlan) = &link.kind else {
+            return Err(ApplyError::NotPlannable);
+        };
+        let underlay = self.index(change, vxlan.underlay)?;
+        let request = links::create(link, vxlan, underlay);
+        self.socket.change(request).map_err(|refusal| ApplyError::refused(change, refusal))?;
+        let device = self.device(change, link.name)?.ok_or(ApplyError::NoDevice(link.name))?;
+        self.configure(change, link, &device)
+    }
+
+    fn configure(
+        &mut self,
+        change: &Change,
+        link: &Link,
+        device: &Device,
+    ) -> Result<(), ApplyError> {
+        let request = links::configure(device, link, &self.scope.alias);
+        self.socket.change(request).map_err(|refusal| ApplyError::refused(change, refusal))
+    }
+
+    fn delete(&mut self, change: &Change, device: &Device) -> Result<(), ApplyError> {
+        match self.socket.change(links::delete(device.index)) {
+            Err(refusal) if !is_gone(&refusal) => Err(ApplyError::refused(change, refusal)),
+            _ => Ok(()),
+        }
+    }
+
+    fn index(&mut self, change: &Change, name: LinkName) -> Result<u32, ApplyError> {
+        if let Some(index) = self.indices.get(&name) {
+            return Ok(*index);
+        }
+        let index = self.device(change, name)?.ok_or(ApplyError::NoDevice(name))?.index;
+        self.indices.insert(name, index);
+        Ok(index)
+    }
+
+    fn device(&mut self, change: &Change, name: LinkName) -> Result<Option<Device>, ApplyError> {
+        match self.socket.get(links::named(name)) {
+            Ok(RouteNetlinkMessage::NewLink(message)) => Ok(Device::decode(&message)),
+            Ok(_) => Ok(None),
+            Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
+            Err(refusal) => Err(ApplyError::refused(change, refusal)),
+        }
+    }
+}
+
+fn is_removal(change: &Change) -> bool {
+    matches!(change, Change::Remove(_))
+}
+
+/// Whether a removal was refused because there is nothing to remove: no device, route, neighbour or FDB entry, or
+/// address.
+fn is_gone(refusal: &Refusal) -> bool {
+    matches!(refusal.errno, Errno::ENODEV | Errno::ESRCH | Errno::ENOENT | Errno::EADDRNOTAVAIL)
+}

@@ -1,0 +1,222 @@
+//! What can go wrong, told so that an operator can act on it.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use heddle_core::address::LinkName;
+use heddle_core::diff::Change;
+use heddle_core::object::{LinkKind, Object, RouteAction};
+use nix::errno::Errno;
+
+/// The kernel's reason for not doing something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub(crate) errno: Errno,
+    /// The kernel's own words (`NLMSGERR_ATTR_MSG`), where it has any.
+    pub(crate) message: Option<String>,
+}
+
+impl Refusal {
+    /// The error number, as in errno(3).
+    pub fn errno(&self) -> i32 {
+        self.errno as i32
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        let errno = match error.raw_os_error().map(Errno::from_raw) {
+            // What a receive with a deadline ends in (`SO_RCVTIMEO`, socket(7)).
+            Some(Errno::EAGAIN) => Errno::ETIMEDOUT,
+            Some(errno) => errno,
+            None => Errno::EIO,
+        };
+        Self { errno, message: None }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({:?})", self.errno.desc(), self.errno)?;
+        match &self.message {
+            Some(message) => write!(f, ", the kernel says: {message}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why something could not be read from the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// There is no netlink socket, or no thread to use it on.
+    #[error("cannot open a netlink socket: {0}")]
+    Open(#[source] io::Error),
+    /// The kernel refused.
+    #[error("cannot read {what}: {refusal}")]
+    Refused {
+        /// What was asked for.
+        what: &'static str,
+        /// The kernel's reason.
+        refusal: Refusal,
+    },
+    /// There was no answer in time.
+    #[error("cannot read {what}: the kernel gave no answer within {} s", crate::DEADLINE.as_secs())]
+    NoAnswer {
+        /// What was asked for.
+        what: &'static str,
+    },
+}
+
+/// A change that was not made. The kernel is as it was before, as far as this object goes.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {} {}: {error}", verb(change), change.object())]
+pub struct Failure {
+    /// The change.
+    pub change: Change,
+    /// Why not.
+    #[source]
+    pub error: ApplyError,
+}
+
+fn verb(change: &Change) -> &'static str {
+    match change {
+        Change::Put(_) => "put",
+        Change::Replace(_) => "replace",
+        Change::Remove(_) => "remove",
+    }
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The kernel refused.
+    #[error("{refusal}{}", Hint(*hint))]
+    Refused {
+        /// The kernel's reason.
+        refusal: Refusal,
+        /// What usually helps.
+        hint: Option<&'static str>,
+    },
+    /// The device that the object needs is not there.
+    #[error("there is no device {0}")]
+    NoDevice(LinkName),
+    /// A device stands in the way that may not be touched.
+    #[error(
+        "{name} exists and is a {kind} that heddled did not make: \
+         remove it with `ip link delete {name}` or change Backend.VNI"
+    )]
+    Foreign {
+        /// Its name.
+        name: LinkName,
+        /// What it is, `bridge`.
+        kind: String,
+    },
+    /// A setting could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Sysctl {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is a setting that is not one of a single device.
+    #[error("it is no setting of a single device")]
+    NotASetting,
+    /// It can only be observed, never planned.
+    #[error("an object of this kind cannot be made")]
+    NotPlannable,
+    /// There was no answer in time: the change may have been made or not.
+    #[error("the kernel gave no answer within {} s", crate::DEADLINE.as_secs())]
+    NoAnswer,
+}
+
+struct Hint(Option<&'static str>);
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |hint| write!(f, "; {hint}"))
+    }
+}
+
+impl ApplyError {
+    /// A refusal, with what is known about its cause.
+    pub(crate) fn refused(change: &Change, refusal: Refusal) -> Self {
+        let hint = hint(refusal.errno, change.object());
+        Self::Refused { refusal, hint }
+    }
+}
+
+fn hint(errno: Errno, object: &Object) -> Option<&'static str> {
+    let vxlan = matches!(object, Object::Link(link) if matches!(link.kind, LinkKind::Vxlan(_)));
+    let forwards = matches!(object, Object::Route(route) if matches!(route.action, RouteAction::Forward { .. }));
+    Some(match errno {
+        Errno::EPERM => "it takes CAP_NET_ADMIN in this network namespace",
+        Errno::EEXIST if vxlan => {
+            "another device has the same VNI and UDP port: see `ip -d link show type vxlan`"
+        }
+        Errno::EADDRINUSE if vxlan => "another program has the UDP port: see `ss -lunp`",
+        Errno::EOPNOTSUPP if vxlan => {
+            "the kernel lacks VXLAN: load the module with `modprobe vxlan`"
+        }
+        Errno::EINVAL | Errno::ERANGE if vxlan => {
+            "the underlay's MTU less 50 bytes (IPv6 underlay: 70) is the most a VXLAN device can have"
+        }
+        Errno::ENETUNREACH if forwards => "the gateway is on no network of that device",
+        Errno::ENETDOWN if forwards => "the device is down",
+        Errno::EACCES | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT => {
+            "IPv6 may be disabled: see `sysctl net.ipv6.conf.all.disable_ipv6`"
+        }
+        Errno::ENOSPC => "a table of the kernel is full: see `sysctl net.ipv6.route.max_size`",
+        Errno::ENOBUFS if matches!(object, Object::Neighbour(_)) => {
+            "the neighbour table is full: raise `net.ipv4.neigh.default.gc_thresh3`"
+        }
+        Errno::ENODEV => "a device it needs has just gone",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heddle_core::object::{Link, Vxlan};
+
+    fn device() -> Change {
+        Change::Put(Object::Link(Link {
+            name: "flannel.1".parse().unwrap(),
+            mtu: 1450,
+            mac: None,
+            up: true,
+            kind: LinkKind::Vxlan(Vxlan {
+                vni: 1,
+                local: "192.168.0.72".parse().unwrap(),
+                underlay: "eth0".parse().unwrap(),
+                port: 8472,
+                learning: false,
+                gbp: false,
+            }),
+        }))
+    }
+
+    #[test]
+    fn a_failure_names_object_cause_and_remedy() {
+        let refusal = Refusal {
+            errno: Errno::EEXIST,
+            message: Some("A VXLAN device with the specified VNI already exists".into()),
+        };
+        let change = device();
+        let error = ApplyError::refused(&change, refusal);
+        assert_eq!(
+            Failure { change, error }.to_string(),
+            "cannot put link flannel.1 type vxlan mtu 1450 id 1 local 192.168.0.72 dev eth0 dstport 8472 nolearning up: \
+             File exists (EEXIST), the kernel says: A VXLAN device with the specified VNI already exists; \
+             another device has the same VNI and UDP port: see `ip -d link show type vxlan`"
+        );
+    }
+
+    #[test]
+    fn a_receive_past_its_deadline_is_a_timeout() {
+        let refusal = Refusal::from(io::Error::from_raw_os_error(Errno::EAGAIN as i32));
+        assert_eq!(refusal.errno, Errno::ETIMEDOUT);
+    }
+}

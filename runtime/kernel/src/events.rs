@@ -1,0 +1,291 @@
+//! What happens in the kernel, as it happens.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use heddle_core::address::LinkName;
+use heddle_core::diff::{Observation, Scope};
+use heddle_core::object::ObjectKey;
+use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::SocketAddr;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::MsgFlags;
+use tokio::sync::Notify;
+
+use crate::addresses::Assigned;
+use crate::error::Refusal;
+use crate::links::Device;
+use crate::observe::{assigned, devices};
+use crate::socket::{Socket, enlarge, messages, receive};
+use crate::view::View;
+
+/// For the time between a burst and the thread's next turn: about 1 KiB of kernel memory an event.
+const RECEIVE_BUFFER: usize = 16 << 20;
+
+/// The most events that wait for the consumer. More are worth less than a look at everything.
+const MOST_WAITING: usize = 1 << 17;
+
+/// The groups to listen to, by their bits in the socket's address: link, neighbour, IPv4 address and route, IPv6
+/// address and route (`RTMGRP_*`, `linux/rtnetlink.h`).
+const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
+
+/// Something that happened in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Within the scope: an object appeared or changed, and this is what it is now. The same that
+    /// [`Kernel::observe`](crate::Kernel::observe) would say of it.
+    Seen(Observation),
+    /// Within the scope: nothing that could be planned stands under this key any more. What hung on a device that
+    /// is gone is gone as well, not always with an event of its own.
+    Gone(ObjectKey),
+    /// Any device of the host, by name: it appeared, vanished, was renamed, went up or down, changed its MTU, or got
+    /// or lost an address.
+    ///
+    /// With a device that goes down, and with an address, the kernel drops IPv4 routes without a word: whatever
+    /// goes through the device has to be looked at.
+    LinkChanged(LinkName),
+    /// More happened than could be told. Everything has to be looked at.
+    Lost,
+}
+
+/// The events of a [`Scope`], from the time of the subscription. The thread that collects them ends when this is
+/// dropped.
+#[derive(Debug)]
+pub struct Events {
+    queue: Arc<Queue>,
+    stop: Arc<EventFd>,
+}
+
+impl Events {
+    /// Waits for something to happen, and takes all that has: in order, never empty. Nothing is lost if the future
+    /// is dropped.
+    pub async fn next_batch(&mut self) -> Vec<Event> {
+        loop {
+            let batch = self.queue.take();
+            if !batch.is_empty() {
+                return batch;
+            }
+            self.queue.filled.notified().await;
+        }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        // Cannot fail: the counter is far from its end.
+        let _ = self.stop.write(1);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Vec<Event>>,
+    filled: Notify,
+}
+
+impl Queue {
+    fn take(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn put(&self, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() + events.len() > MOST_WAITING {
+            *waiting = vec![Event::Lost];
+        } else {
+            waiting.extend(events);
+        }
+        drop(waiting);
+        self.filled.notify_one();
+    }
+}
+
+/// Starts a thread that collects events. It is in the network namespace of the calling thread.
+pub(crate) fn subscribe(scope: Scope) -> io::Result<Events> {
+    let mut multicast = netlink_sys::Socket::new(NETLINK_ROUTE)?;
+    enlarge(&multicast, RECEIVE_BUFFER)?;
+    multicast.bind(&SocketAddr::new(0, GROUPS))?;
+    let mut collector = Collector {
+        multicast,
+        questions: Socket::open()?,
+        datagram: vec![],
+        watcher: Watcher::new(scope),
+    };
+    collector.look().map_err(|refusal| io::Error::from_raw_os_error(refusal.errno()))?;
+    let queue = Arc::new(Queue::default());
+    let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
+    let events = Events { queue: queue.clone(), stop: stop.clone() };
+    thread::Builder::new()
+        .name("netlink-events".into())
+        .spawn(move || collector.run(&queue, &stop))?;
+    Ok(events)
+}
+
+struct Collector {
+    multicast: netlink_sys::Socket,
+    questions: Socket,
+    datagram: Vec<u8>,
+    watcher: Watcher,
+}
+
+impl Collector {
+    fn run(mut self, queue: &Queue, stop: &EventFd) {
+        loop {
+            let mut ready = [
+                PollFd::new(self.multicast.as_fd(), PollFlags::POLLIN),
+                PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+            ];
+            // It only fails where a signal interrupts it.
+            let _ = poll(&mut ready, PollTimeout::NONE);
+            if ready[1].any() == Some(true) {
+                return;
+            }
+            queue.put(self.drain());
+        }
+    }
+
+    /// Everything that has arrived.
+    fn drain(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut lost = false;
+        loop {
+            match receive(&self.multicast, &mut self.datagram, MsgFlags::MSG_DONTWAIT.bits()) {
+                Ok(()) => {
+                    for message in messages(&self.datagram).filter_map(|message| message.decode()) {
+                        self.watcher.interpret(message, &mut events);
+                    }
+                }
+                Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                    Some(Errno::EAGAIN) => break,
+                    Some(Errno::EINTR) => {}
+                    // The kernel says ENOBUFS once and drops everything until the buffer has been emptied: what
+                    // comes before that proves nothing.
+                    error => {
+                        tracing::debug!(?error, "netlink events were lost");
+                        lost = true;
+                    }
+                },
+            }
+            if events.len() > MOST_WAITING {
+                lost = true;
+                events.clear();
+            }
+        }
+        if lost {
+            if let Err(refusal) = self.look() {
+                tracing::warn!(%refusal, "cannot read the devices again after events were lost");
+            }
+            events = vec![Event::Lost];
+        }
+        events
+    }
+
+    /// Reads anew what the watcher needs to know.
+    fn look(&mut self) -> Result<(), Refusal> {
+        self.watcher.view.devices = devices(&mut self.questions)?.into_iter().collect();
+        let addresses = assigned(&mut self.questions)?;
+        self.watcher.addresses = addresses.iter().map(|a| (a.device, a.network)).collect();
+        Ok(())
+    }
+}
+
+/// Makes events of messages.
+struct Watcher {
+    view: View,
+    addresses: HashSet<(u32, IpNet)>,
+}
+
+impl Watcher {
+    fn new(scope: Scope) -> Self {
+        let view = View { scope, devices: Default::default() };
+        Self { view, addresses: HashSet::new() }
+    }
+
+    fn interpret(&mut self, message: RouteNetlinkMessage, events: &mut Vec<Event>) {
+        match message {
+            RouteNetlinkMessage::NewLink(message) => {
+                if let Some(device) = Device::decode(&message) {
+                    self.device_seen(device, events);
+                }
+            }
+            RouteNetlinkMessage::DelLink(message) => {
+                if let Some(device) = Device::decode(&message) {
+                    self.device_gone(&device, events);
+                }
+            }
+            RouteNetlinkMessage::NewAddress(message) => {
+                if let Some(assigned) = Assigned::decode(&message) {
+                    if self.addresses.insert((assigned.device, assigned.network)) {
+                        self.changed(assigned.device, events);
+                    }
+                    events.extend(self.view.address(&assigned).map(Event::Seen));
+                }
+            }
+            RouteNetlinkMessage::DelAddress(message) => {
+                if let Some(assigned) = Assigned::decode(&message) {
+                    if self.addresses.remove(&(assigned.device, assigned.network)) {
+                        self.changed(assigned.device, events);
+                    }
+                    events.extend(self.view.address(&assigned).map(gone));
+                }
+            }
+            RouteNetlinkMessage::NewNeighbour(message) => {
+                let seen = self.view.neighbour(&message);
+                events.extend(seen.map(|(key, there)| there.map_or(Event::Gone(key), Event::Seen)));
+            }
+            RouteNetlinkMessage::DelNeighbour(message) => {
+                events.extend(self.view.neighbour(&message).map(|(key, _)| Event::Gone(key)));
+            }
+            RouteNetlinkMessage::NewRoute(message) => {
+                events.extend(self.view.route(&message).map(Event::Seen));
+            }
+            RouteNetlinkMessage::DelRoute(message) => {
+                events.extend(self.view.route(&message).map(gone));
+            }
+            _ => {}
+        }
+    }
+
+    fn changed(&self, index: u32, events: &mut Vec<Event>) {
+        let device = self.view.devices.get(index);
+        events.extend(device.map(|device| Event::LinkChanged(device.name)));
+    }
+
+    fn device_seen(&mut self, device: Device, events: &mut Vec<Event>) {
+        let before = self.view.devices.insert(device.clone());
+        // Statistics and the like make messages as well.
+        if before.as_ref() == Some(&device) {
+            return;
+        }
+        if let Some(before) = before.as_ref().filter(|before| before.name != device.name) {
+            events.push(Event::LinkChanged(before.name));
+            events.extend(self.view.link(before).map(gone));
+        }
+        let essence = |device: &Device| (device.name, device.up, device.mtu);
+        if before.as_ref().map(essence) != Some(essence(&device)) {
+            events.push(Event::LinkChanged(device.name));
+        }
+        events.extend(self.view.link(&device).map(Event::Seen));
+    }
+
+    fn device_gone(&mut self, device: &Device, events: &mut Vec<Event>) {
+        events.push(Event::LinkChanged(device.name));
+        events.extend(self.view.link(device).map(gone));
+        self.view.devices.remove(device.index);
+        self.addresses.retain(|(index, _)| *index != device.index);
+    }
+}
+
+fn gone(observation: Observation) -> Event {
+    Event::Gone(observation.object.key())
+}

@@ -1,0 +1,244 @@
+//! Devices: what `RTM_NEWLINK` says of them, and how to ask for one.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use heddle_core::address::{LinkName, MacAddress};
+use heddle_core::object::{Link, LinkKind, Vxlan};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::socket::Request;
+
+/// A network device as the kernel shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) index: u32,
+    pub(crate) name: LinkName,
+    pub(crate) alias: String,
+    pub(crate) mtu: u32,
+    pub(crate) mac: Option<MacAddress>,
+    pub(crate) up: bool,
+    pub(crate) loopback: bool,
+    /// Empty for hardware.
+    pub(crate) kind: String,
+    /// Of a VXLAN device all of whose options can be planned.
+    pub(crate) vxlan: Option<VxlanOptions>,
+}
+
+/// [`Vxlan`], with the underlay by its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct VxlanOptions {
+    vni: u32,
+    local: IpAddr,
+    underlay: u32,
+    port: u16,
+    learning: bool,
+    gbp: bool,
+}
+
+impl Device {
+    /// `None` for what is not about a device as such: `AF_BRIDGE` messages are about it as a port of a bridge.
+    pub(crate) fn decode(message: &LinkMessage) -> Option<Self> {
+        if message.header.interface_family != AddressFamily::Unspec {
+            return None;
+        }
+        let (mut name, mut alias, mut mtu, mut mac) = (None, String::new(), 0, None);
+        let (mut kind, mut vxlan) = (String::new(), None);
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(text) => name = text.parse().ok(),
+                LinkAttribute::IfAlias(text) => alias.clone_from(text),
+                LinkAttribute::Mtu(bytes) => mtu = *bytes,
+                LinkAttribute::Address(octets) => {
+                    mac = octets.as_slice().try_into().ok().map(MacAddress);
+                }
+                LinkAttribute::LinkInfo(infos) => {
+                    for info in infos {
+                        match info {
+                            LinkInfo::Kind(name) => kind = name.to_string(),
+                            LinkInfo::Data(InfoData::Vxlan(options)) => {
+                                vxlan = VxlanOptions::decode(options);
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        let flags = message.header.flags;
+        Some(Self {
+            index: message.header.index,
+            name: name?,
+            alias,
+            mtu,
+            // The loopback interface's six zeroes are no address.
+            mac: mac.filter(|mac| mac.0 != [0; 6]),
+            up: flags.contains(LinkFlags::Up),
+            loopback: flags.contains(LinkFlags::Loopback),
+            kind,
+            vxlan,
+        })
+    }
+
+    /// The device as an object. A VXLAN device that could not have been planned is of another kind.
+    pub(crate) fn link(&self, devices: &Devices) -> Link {
+        let kind = self.vxlan.as_ref().and_then(|options| options.with_names(devices));
+        Link {
+            name: self.name,
+            mtu: self.mtu,
+            mac: self.mac,
+            up: self.up,
+            kind: kind.map_or_else(|| LinkKind::Other(self.kind.clone()), LinkKind::Vxlan),
+        }
+    }
+}
+
+impl VxlanOptions {
+    /// `None` without what a planned device has, or with what none has: a default destination, metadata from
+    /// routes, notification of misses, the generic protocol extension.
+    fn decode(options: &[InfoVxlan]) -> Option<Self> {
+        let (mut vni, mut local, mut underlay, mut port) = (None, None, None, None);
+        let (mut learning, mut gbp) = (false, false);
+        for option in options {
+            match *option {
+                InfoVxlan::Id(id) => vni = Some(id),
+                InfoVxlan::Local(address) => local = Some(IpAddr::from(address)),
+                InfoVxlan::Local6(address) => local = Some(IpAddr::from(address)),
+                InfoVxlan::Link(index) => underlay = Some(index),
+                InfoVxlan::Port(number) => port = Some(number),
+                InfoVxlan::Learning(on) => learning = on,
+                InfoVxlan::Gbp => gbp = true,
+                InfoVxlan::Group(_)
+                | InfoVxlan::Group6(_)
+                | InfoVxlan::Gpe
+                | InfoVxlan::CollectMetadata(true)
+                | InfoVxlan::L2Miss(true)
+                | InfoVxlan::L3Miss(true) => return None,
+                _ => {}
+            }
+        }
+        Some(Self { vni: vni?, local: local?, underlay: underlay?, port: port?, learning, gbp })
+    }
+
+    fn with_names(self, devices: &Devices) -> Option<Vxlan> {
+        let Self { vni, local, underlay, port, learning, gbp } = self;
+        let underlay = devices.get(underlay)?.name;
+        Some(Vxlan { vni, local, underlay, port, learning, gbp })
+    }
+}
+
+/// The devices by index, which is how every other netlink message names them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Devices(HashMap<u32, Device>);
+
+impl Devices {
+    pub(crate) fn get(&self, index: u32) -> Option<&Device> {
+        self.0.get(&index)
+    }
+
+    /// Returns what was known of it before.
+    pub(crate) fn insert(&mut self, device: Device) -> Option<Device> {
+        self.0.insert(device.index, device)
+    }
+
+    pub(crate) fn remove(&mut self, index: u32) {
+        self.0.remove(&index);
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Device> {
+        self.0.values()
+    }
+}
+
+impl FromIterator<Device> for Devices {
+    fn from_iter<I: IntoIterator<Item = Device>>(devices: I) -> Self {
+        Self(devices.into_iter().map(|device| (device.index, device)).collect())
+    }
+}
+
+/// The question for all devices.
+pub(crate) fn all() -> RouteNetlinkMessage {
+    RouteNetlinkMessage::GetLink(LinkMessage::default())
+}
+
+/// The question for one device.
+pub(crate) fn named(name: LinkName) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_string()));
+    RouteNetlinkMessage::GetLink(message)
+}
+
+/// The request for a new VXLAN device, down. What [`configure`] sets is set here too, so that the device never
+/// shows another MAC or MTU; the alias can only be set on a device that exists (`rtnl_create_link`).
+pub(crate) fn create(link: &Link, vxlan: &Vxlan, underlay: u32) -> Request {
+    let options = vec![
+        InfoVxlan::Id(vxlan.vni),
+        match vxlan.local {
+            IpAddr::V4(address) => InfoVxlan::Local(address),
+            IpAddr::V6(address) => InfoVxlan::Local6(address),
+        },
+        InfoVxlan::Link(underlay),
+        InfoVxlan::Port(vxlan.port),
+        InfoVxlan::Learning(vxlan.learning),
+        // 0: `auto`, the system's default TTL.
+        InfoVxlan::Ttl(0),
+    ];
+    let gbp = vxlan.gbp.then_some(InfoVxlan::Gbp);
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(link.name.to_string()));
+    message.attributes.push(LinkAttribute::Mtu(link.mtu));
+    message.attributes.extend(link.mac.map(address));
+    message.attributes.push(vxlan_info(options.into_iter().chain(gbp).collect()));
+    Request { message: RouteNetlinkMessage::NewLink(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+}
+
+/// The request that makes a device what is wanted as far as it can be changed while it is there, and brings it up.
+///
+/// What agrees is not touched: setting a MAC, even to the same, makes the kernel forget all neighbours behind the
+/// device (`NETDEV_CHANGEADDR` in `net/ipv4/arp.c`).
+pub(crate) fn configure(device: &Device, link: &Link, alias: &str) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = device.index;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    let attributes = &mut message.attributes;
+    if device.mtu != link.mtu {
+        attributes.push(LinkAttribute::Mtu(link.mtu));
+    }
+    if device.alias != alias {
+        attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
+    }
+    attributes.extend(link.mac.filter(|mac| device.mac != Some(*mac)).map(address));
+    if let (LinkKind::Vxlan(wanted), Some(found)) = (&link.kind, &device.vxlan)
+        && wanted.learning != found.learning
+    {
+        attributes.push(vxlan_info(vec![
+            InfoVxlan::Id(wanted.vni),
+            InfoVxlan::Learning(wanted.learning),
+        ]));
+    }
+    Request { message: RouteNetlinkMessage::NewLink(message), flags: 0 }
+}
+
+/// The request to delete a device.
+pub(crate) fn delete(index: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    Request { message: RouteNetlinkMessage::DelLink(message), flags: 0 }
+}
+
+fn address(mac: MacAddress) -> LinkAttribute {
+    LinkAttribute::Address(mac.0.to_vec())
+}
+
+fn vxlan_info(options: Vec<InfoVxlan>) -> LinkAttribute {
+    LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Vxlan),
+        LinkInfo::Data(InfoData::Vxlan(options)),
+    ])
+}

@@ -1,0 +1,135 @@
+//! Neighbours and FDB entries: `RTM_NEWNEIGH` of `AF_INET`, `AF_INET6` and `AF_BRIDGE`, and back.
+
+use std::net::IpAddr;
+
+use heddle_core::address::MacAddress;
+use heddle_core::object::{FdbEntry, Neighbour, Object, ObjectKey};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::addresses::family;
+use crate::links::Device;
+use crate::socket::Request;
+
+/// What a message is about, and what it says stands there: `None` for something that is not permanent, or that
+/// cannot be planned. `device` is the one with the index of the message.
+pub(crate) fn decode(
+    message: &NeighbourMessage,
+    device: &Device,
+) -> Option<(ObjectKey, Option<Object>)> {
+    let header = &message.header;
+    let (mut destination, mut mac, mut plain) = (None, None, true);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(address) => destination = ip(address),
+            NeighbourAttribute::LinkLayerAddress(bytes) => {
+                mac = bytes.as_slice().try_into().ok().map(MacAddress);
+            }
+            // Of an FDB entry: another UDP port, VNI or interface than the device's own.
+            NeighbourAttribute::Port(_)
+            | NeighbourAttribute::Vni(_)
+            | NeighbourAttribute::IfIndex(_) => plain = false,
+            _ => {}
+        }
+    }
+    let permanent = header.state == NeighbourState::Permanent && plain;
+    let link = device.name;
+    if header.family == AddressFamily::Bridge {
+        if !header.flags.contains(NeighbourFlags::Own) {
+            return None;
+        }
+        let mac = mac?;
+        let entry = destination.filter(|_| permanent);
+        let entry = entry.map(|destination| Object::FdbEntry(FdbEntry { link, mac, destination }));
+        return Some((ObjectKey::FdbEntry(link, mac), entry));
+    }
+    if header.flags.contains(NeighbourFlags::Proxy) {
+        return None;
+    }
+    let address = destination?;
+    let neighbour = mac.filter(|_| permanent);
+    let neighbour = neighbour.map(|mac| Object::Neighbour(Neighbour { link, address, mac }));
+    Some((ObjectKey::Neighbour(link, address), neighbour))
+}
+
+/// In messages of `AF_BRIDGE` only the length tells the family of an address.
+fn ip(address: &NeighbourAddress) -> Option<IpAddr> {
+    match address {
+        NeighbourAddress::Inet(address) => Some((*address).into()),
+        NeighbourAddress::Inet6(address) => Some((*address).into()),
+        NeighbourAddress::Other(bytes) => <[u8; 4]>::try_from(bytes.as_slice())
+            .map(IpAddr::from)
+            .or_else(|_| <[u8; 16]>::try_from(bytes.as_slice()).map(IpAddr::from))
+            .ok(),
+        _ => None,
+    }
+}
+
+/// The question for all neighbours of both families.
+pub(crate) fn all() -> RouteNetlinkMessage {
+    RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default())
+}
+
+/// The question for a device's forwarding database.
+pub(crate) fn fdb_of(device: u32) -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = device;
+    RouteNetlinkMessage::GetNeighbour(message)
+}
+
+/// The request for a neighbour.
+pub(crate) fn put_neighbour(device: u32, neighbour: &Neighbour) -> Request {
+    put(neighbour_message(device, neighbour))
+}
+
+/// The request to remove a neighbour.
+pub(crate) fn remove_neighbour(device: u32, neighbour: &Neighbour) -> Request {
+    remove(neighbour_message(device, neighbour))
+}
+
+/// The request for an FDB entry.
+pub(crate) fn put_fdb_entry(device: u32, entry: &FdbEntry) -> Request {
+    put(fdb_message(device, entry))
+}
+
+/// The request to remove an FDB entry, if it still has its destination.
+pub(crate) fn remove_fdb_entry(device: u32, entry: &FdbEntry) -> Request {
+    remove(fdb_message(device, entry))
+}
+
+fn put(message: NeighbourMessage) -> Request {
+    let flags = NLM_F_CREATE | NLM_F_REPLACE;
+    Request { message: RouteNetlinkMessage::NewNeighbour(message), flags }
+}
+
+fn remove(message: NeighbourMessage) -> Request {
+    Request { message: RouteNetlinkMessage::DelNeighbour(message), flags: 0 }
+}
+
+fn neighbour_message(device: u32, neighbour: &Neighbour) -> NeighbourMessage {
+    let mut message = message(device, neighbour.address, neighbour.mac);
+    message.header.family = family(neighbour.address);
+    message
+}
+
+fn fdb_message(device: u32, entry: &FdbEntry) -> NeighbourMessage {
+    let mut message = message(device, entry.destination, entry.mac);
+    message.header.family = AddressFamily::Bridge;
+    message.header.flags = NeighbourFlags::Own;
+    message
+}
+
+fn message(device: u32, address: IpAddr, mac: MacAddress) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.ifindex = device;
+    message.header.state = NeighbourState::Permanent;
+    message.attributes = vec![
+        NeighbourAttribute::Destination(address.into()),
+        NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
+    ];
+    message
+}

@@ -1,0 +1,147 @@
+//! Reading the kernel.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use heddle_core::address::{Family, LinkName};
+use heddle_core::diff::{Observation, Observed, Scope};
+use heddle_core::interface::Interface;
+use heddle_core::object::{Object, Sysctl};
+use netlink_packet_route::RouteNetlinkMessage;
+use nix::errno::Errno;
+
+use crate::addresses::{self, Assigned};
+use crate::error::{KernelError, Refusal};
+use crate::links::{self, Device, Devices};
+use crate::socket::Socket;
+use crate::view::View;
+use crate::{neighbours, routes, sysctls};
+
+/// Names what was to be read in the error.
+pub(crate) trait Reading<T> {
+    fn reading(self, what: &'static str) -> Result<T, KernelError>;
+}
+
+impl<T> Reading<T> for Result<T, Refusal> {
+    fn reading(self, what: &'static str) -> Result<T, KernelError> {
+        self.map_err(|refusal| KernelError::Refused { what, refusal })
+    }
+}
+
+pub(crate) fn devices(socket: &mut Socket) -> Result<Vec<Device>, Refusal> {
+    socket.dump(links::all(), |message| match message {
+        RouteNetlinkMessage::NewLink(message) => Device::decode(&message),
+        _ => None,
+    })
+}
+
+pub(crate) fn assigned(socket: &mut Socket) -> Result<Vec<Assigned>, Refusal> {
+    socket.dump(addresses::all(), |message| match message {
+        RouteNetlinkMessage::NewAddress(message) => Assigned::decode(&message),
+        _ => None,
+    })
+}
+
+pub(crate) fn interfaces(socket: &mut Socket) -> Result<Vec<Interface>, KernelError> {
+    let devices = devices(socket).reading("the devices")?;
+    let mut by_device: HashMap<u32, Vec<_>> = HashMap::new();
+    for assigned in assigned(socket).reading("the addresses")?.into_iter().filter(|a| a.usable) {
+        by_device.entry(assigned.device).or_default().push(assigned.network);
+    }
+    let interface = |device: Device| Interface {
+        name: device.name,
+        mtu: device.mtu,
+        up: device.up,
+        loopback: device.loopback,
+        addresses: by_device.remove(&device.index).unwrap_or_default(),
+        kind: device.kind,
+        mac: device.mac,
+    };
+    Ok(devices.into_iter().map(interface).collect())
+}
+
+pub(crate) fn default_routes(
+    socket: &mut Socket,
+    family: Family,
+) -> Result<Vec<LinkName>, KernelError> {
+    let devices: Devices = devices(socket).reading("the devices")?.into_iter().collect();
+    let mut found = routes_of(socket, family, |message| match message {
+        RouteNetlinkMessage::NewRoute(message) => routes::default_route(&message),
+        _ => None,
+    })
+    .reading("the default routes")?;
+    found.sort_by_key(|(metric, _)| *metric);
+    let indices = found.into_iter().flat_map(|(_, indices)| indices);
+    Ok(indices.filter_map(|index| devices.get(index)).map(|device| device.name).collect())
+}
+
+pub(crate) fn route_to(
+    socket: &mut Socket,
+    destination: IpAddr,
+) -> Result<(LinkName, Option<IpAddr>), KernelError> {
+    const WHAT: &str = "the route to an address";
+    let unreachable = || Refusal { errno: Errno::ENETUNREACH, message: None };
+    let way = match socket.get(routes::to(destination)).reading(WHAT)? {
+        RouteNetlinkMessage::NewRoute(message) => routes::way(&message),
+        _ => None,
+    };
+    let (index, source) = way.ok_or_else(unreachable).reading(WHAT)?;
+    let devices: Devices = devices(socket).reading("the devices")?.into_iter().collect();
+    let device = devices.get(index).ok_or_else(unreachable).reading(WHAT)?;
+    Ok((device.name, source))
+}
+
+/// Routes of the main table. A family that the kernel does without has none, and neither has a table that no
+/// route was ever put into.
+fn routes_of<T>(
+    socket: &mut Socket,
+    family: Family,
+    pick: impl FnMut(RouteNetlinkMessage) -> Option<T>,
+) -> Result<Vec<T>, Refusal> {
+    match socket.dump(routes::all(family), pick) {
+        Err(Refusal { errno: Errno::ENOENT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP, .. }) => {
+            Ok(vec![])
+        }
+        result => result,
+    }
+}
+
+pub(crate) fn observe(
+    socket: &mut Socket,
+    scope: Scope,
+    sysctls: &[Sysctl],
+) -> Result<Observed, KernelError> {
+    let devices: Devices = devices(socket).reading("the devices")?.into_iter().collect();
+    let view = View { scope, devices };
+    let mut observed = Observed::default();
+    let mut note = |observation: Observation| {
+        // Of several routes to one destination the kernel shows the one that it uses first.
+        observed.objects.entry(observation.object.key()).or_insert(observation);
+    };
+
+    view.devices.iter().filter_map(|device| view.link(device)).for_each(&mut note);
+    let settings = sysctls.iter().filter_map(sysctls::read);
+    settings.map(|s| Observation { object: Object::Sysctl(s), ours: true }).for_each(&mut note);
+    let addresses = assigned(socket).reading("the addresses")?;
+    addresses.iter().filter_map(|assigned| view.address(assigned)).for_each(&mut note);
+
+    let pick_neighbour = |message| match message {
+        RouteNetlinkMessage::NewNeighbour(message) => view.neighbour(&message)?.1,
+        _ => None,
+    };
+    for device in view.devices.iter().filter(|device| view.manages(device)) {
+        let entries = socket.dump(neighbours::fdb_of(device.index), pick_neighbour);
+        entries.reading("the forwarding database")?.into_iter().for_each(&mut note);
+    }
+    let neighbours = socket.dump(neighbours::all(), pick_neighbour).reading("the neighbours")?;
+    neighbours.into_iter().for_each(&mut note);
+
+    for family in [Family::V4, Family::V6] {
+        let routes = routes_of(socket, family, |message| match message {
+            RouteNetlinkMessage::NewRoute(message) => view.route(&message),
+            _ => None,
+        });
+        routes.reading("the routes")?.into_iter().for_each(&mut note);
+    }
+    Ok(observed)
+}

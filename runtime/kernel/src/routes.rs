@@ -1,0 +1,238 @@
+//! Routes of the main table: `RTM_NEWROUTE` and back.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use heddle_core::address::{Family, LinkName};
+use heddle_core::object::{Route, RouteAction};
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+    RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::ROUTE_PROTOCOL;
+use crate::addresses::family;
+use crate::links::Devices;
+use crate::socket::Request;
+
+/// The metric of a route in IPv6 that was given none (`IP6_RT_PRIO_USER`, `net/ip6_route.h`). In IPv4 it is 0.
+const DEFAULT_METRIC_V6: u32 = 1024;
+
+/// A route that could stand under a planned route's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) route: Route,
+    /// The device that it names, by index.
+    pub(crate) device: Option<u32>,
+    /// Who made it.
+    pub(crate) protocol: RouteProtocol,
+}
+
+impl Found {
+    /// `None` for what is no neighbour of ours: another table, metric or type of service, routes for a source, the
+    /// kernel's own for local delivery and multicast, and cache entries.
+    pub(crate) fn decode(message: &RouteMessage, devices: &Devices) -> Option<Self> {
+        let header = &message.header;
+        let in_main_table = main_table(message)
+            && header.tos == 0
+            && header.source_prefix_length == 0
+            && !header.flags.contains(RouteFlags::Cloned);
+        let default_metric = match header.address_family {
+            AddressFamily::Inet => 0,
+            AddressFamily::Inet6 => DEFAULT_METRIC_V6,
+            _ => return None,
+        };
+        if !in_main_table || metric(message) != default_metric {
+            return None;
+        }
+        let action = match header.kind {
+            RouteType::Unicast => next_hop(message, devices).unwrap_or(RouteAction::Other),
+            RouteType::BlackHole => RouteAction::Blackhole,
+            RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw => RouteAction::Other,
+            _ => return None,
+        };
+        let route = Route { destination: destination(message)?, action };
+        let device = message.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        });
+        Some(Self { route, device, protocol: header.protocol })
+    }
+}
+
+/// `None` where there is more, or less, to the route than a device and a gateway.
+fn next_hop(message: &RouteMessage, devices: &Devices) -> Option<RouteAction> {
+    let (mut link, mut gateway) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => link = devices.get(*index).map(|device| device.name),
+            RouteAttribute::Gateway(address) => gateway = Some(ip(address)?),
+            RouteAttribute::Via(_)
+            | RouteAttribute::MultiPath(_)
+            | RouteAttribute::NhId(_)
+            | RouteAttribute::PrefSource(_)
+            | RouteAttribute::Metrics(_)
+            | RouteAttribute::Encap(_) => return None,
+            _ => {}
+        }
+    }
+    let onlink = message.header.flags.contains(RouteFlags::Onlink);
+    Some(RouteAction::Forward { link: link?, gateway, onlink })
+}
+
+fn main_table(message: &RouteMessage) -> bool {
+    let table = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    table.unwrap_or(message.header.table.into()) == u32::from(RouteHeader::RT_TABLE_MAIN)
+}
+
+fn metric(message: &RouteMessage) -> u32 {
+    let metric = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    });
+    metric.unwrap_or(0)
+}
+
+fn destination(message: &RouteMessage) -> Option<IpNet> {
+    let given = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(address) => ip(address),
+        _ => None,
+    });
+    let address = given.or(match message.header.address_family {
+        AddressFamily::Inet => Some(Ipv4Addr::UNSPECIFIED.into()),
+        AddressFamily::Inet6 => Some(Ipv6Addr::UNSPECIFIED.into()),
+        _ => None,
+    })?;
+    IpNet::new(address, message.header.destination_prefix_length).ok()
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
+/// The devices of a default route of the main table, and its metric. `None` for any other route.
+pub(crate) fn default_route(message: &RouteMessage) -> Option<(u32, Vec<u32>)> {
+    let header = &message.header;
+    if !main_table(message)
+        || header.destination_prefix_length != 0
+        || header.kind != RouteType::Unicast
+    {
+        return None;
+    }
+    let devices = message.attributes.iter().flat_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => vec![*index],
+        RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
+        _ => vec![],
+    });
+    Some((metric(message), devices.collect()))
+}
+
+/// The question for all routes of the main table.
+pub(crate) fn all(family: Family) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    };
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+/// The question for the way to a destination.
+pub(crate) fn to(destination: IpAddr) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(destination);
+    message.header.destination_prefix_length = Family::of(destination).bits();
+    message.attributes.push(RouteAttribute::Destination(destination.into()));
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+/// The answer to [`to`]: the device's index, and the source address that the kernel would choose.
+pub(crate) fn way(message: &RouteMessage) -> Option<(u32, Option<IpAddr>)> {
+    let (mut device, mut source) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => device = Some(*index),
+            RouteAttribute::PrefSource(address) => source = ip(address),
+            _ => {}
+        }
+    }
+    Some((device?, source))
+}
+
+/// The request for a route, in place of any other to the same destination. `None`: it cannot be planned.
+///
+/// `index` gives the index of a device.
+pub(crate) fn put<E>(
+    route: &Route,
+    index: impl FnOnce(LinkName) -> Result<u32, E>,
+) -> Result<Option<Request>, E> {
+    let Some(mut message) = message(route, index)? else {
+        return Ok(None);
+    };
+    let header = &mut message.header;
+    header.protocol = RouteProtocol::from(ROUTE_PROTOCOL);
+    (header.kind, header.scope) = match route.action {
+        RouteAction::Forward { gateway: None, .. } => (RouteType::Unicast, RouteScope::Link),
+        RouteAction::Forward { .. } => (RouteType::Unicast, RouteScope::Universe),
+        RouteAction::Blackhole | RouteAction::Other => (RouteType::BlackHole, RouteScope::Universe),
+    };
+    let flags = NLM_F_CREATE | NLM_F_REPLACE;
+    Ok(Some(Request { message: RouteNetlinkMessage::NewRoute(message), flags }))
+}
+
+/// The request to remove a route as it was observed. One that has since been replaced by another is left alone,
+/// where it can be told apart: the kernel compares what it is given.
+pub(crate) fn remove<E>(
+    route: &Route,
+    index: impl FnOnce(LinkName) -> Result<u32, E>,
+) -> Result<Request, E> {
+    let mut message = match message(route, index)? {
+        Some(message) => message,
+        None => destined(route.destination),
+    };
+    message.header.scope = RouteScope::NoWhere;
+    if route.action == RouteAction::Blackhole {
+        message.header.kind = RouteType::BlackHole;
+    }
+    Ok(Request { message: RouteNetlinkMessage::DelRoute(message), flags: 0 })
+}
+
+fn message<E>(
+    route: &Route,
+    index: impl FnOnce(LinkName) -> Result<u32, E>,
+) -> Result<Option<RouteMessage>, E> {
+    let mut message = destined(route.destination);
+    match route.action {
+        RouteAction::Forward { link, gateway, onlink } => {
+            message.attributes.push(RouteAttribute::Oif(index(link)?));
+            let gateway = gateway.map(|address| RouteAttribute::Gateway(address.into()));
+            message.attributes.extend(gateway);
+            message.header.flags.set(RouteFlags::Onlink, onlink);
+        }
+        RouteAction::Blackhole => {}
+        RouteAction::Other => return Ok(None),
+    }
+    Ok(Some(message))
+}
+
+fn destined(destination: IpNet) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(destination.addr());
+    message.header.destination_prefix_length = destination.prefix_len();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.attributes.push(RouteAttribute::Destination(destination.network().into()));
+    if destination.addr().is_ipv6() {
+        message.attributes.push(RouteAttribute::Priority(DEFAULT_METRIC_V6));
+    }
+    message
+}

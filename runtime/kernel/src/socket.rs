@@ -1,0 +1,290 @@
+//! A netlink socket (netlink(7), rtnetlink(7)): one question, a dump, or a batch of changes at a time.
+//!
+//! A batch is the fast way in: many messages in one datagram, of which only the last asks for an acknowledgement.
+//! The kernel works through them in order before `sendto` returns, answers each that fails with an error of its own
+//! and goes on with the next (`netlink_rcv_skb` in `net/netlink/af_netlink.c`).
+
+use std::io;
+use std::time::Duration;
+
+use netlink_packet_core::{
+    Emitable, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
+    NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader,
+    NetlinkSerializable, NlasIterator,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::SocketAddr;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use crate::error::Refusal;
+
+/// The most changes in a batch. At most about 120 bytes each, they fit the socket's send buffer, and as many error
+/// messages fit its receive buffer.
+pub(crate) const BATCH: usize = 512;
+
+/// Replies are in memory when a request returns; this is for the case that something is badly wrong.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For the error messages of a whole batch: about 1 KiB of kernel memory each.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// The kernel fills up to 32 KiB at a time when the reader has room for it (`netlink_dump`).
+const DATAGRAM: usize = 64 << 10;
+
+/// How often a dump is started again that the kernel says was inconsistent.
+const DUMP_TRIES: usize = 10;
+
+/// `NLMSGERR_ATTR_MSG`, `linux/netlink.h`: the kernel's message as text.
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+/// A change to ask for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Request {
+    pub(crate) message: RouteNetlinkMessage,
+    /// `NLM_F_*`, besides `NLM_F_REQUEST` and `NLM_F_ACK`.
+    pub(crate) flags: u16,
+}
+
+/// One netlink message as received.
+pub(crate) struct Received<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) sequence: u32,
+    pub(crate) payload: &'a [u8],
+}
+
+impl Received<'_> {
+    /// What it says. `None` where it cannot be read, which is logged: it is about something that heddled does not
+    /// use, and must not hide the rest.
+    pub(crate) fn decode(&self) -> Option<RouteNetlinkMessage> {
+        let mut header = NetlinkHeader::default();
+        header.message_type = self.kind;
+        RouteNetlinkMessage::deserialize(&header, self.payload)
+            .inspect_err(|error| {
+                tracing::debug!(kind = self.kind, %error, "unreadable netlink message");
+            })
+            .ok()
+    }
+
+    /// The result that an `NLMSG_ERROR` or `NLMSG_DONE` carries.
+    fn result(&self) -> Result<(), Refusal> {
+        let code =
+            self.payload.first_chunk().map_or(-(Errno::EBADMSG as i32), |c| i32::from_ne_bytes(*c));
+        if code == 0 {
+            return Ok(());
+        }
+        Err(Refusal { errno: Errno::from_raw(-code), message: self.extended_message() })
+    }
+
+    /// The text behind the error code and, in an `NLMSG_ERROR`, the header or all of the request that it is about.
+    fn extended_message(&self) -> Option<String> {
+        if self.flags & NLM_F_ACK_TLVS == 0 {
+            return None;
+        }
+        let behind_code = self.payload.get(4..)?;
+        let request = match self.kind {
+            NLMSG_DONE => 0,
+            _ if self.flags & NLM_F_CAPPED != 0 => NetlinkHeader::default().buffer_len(),
+            _ => u32::from_ne_bytes(*behind_code.first_chunk()?).next_multiple_of(4) as usize,
+        };
+        let attribute = NlasIterator::new(behind_code.get(request..)?)
+            .map_while(Result::ok)
+            .find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)?;
+        let text = attribute.value().strip_suffix(&[0]).unwrap_or(attribute.value());
+        Some(String::from_utf8_lossy(text).into_owned())
+    }
+}
+
+/// The messages in a datagram.
+pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Received<'_>> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        let message = NetlinkBuffer::new_checked(rest).ok()?;
+        let length = message.length() as usize;
+        let received = Received {
+            kind: message.message_type(),
+            flags: message.flags(),
+            sequence: message.sequence_number(),
+            payload: message.payload(),
+        };
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(received)
+    })
+}
+
+/// A socket for questions and changes.
+pub(crate) struct Socket {
+    socket: netlink_sys::Socket,
+    sequence: u32,
+    datagram: Vec<u8>,
+}
+
+impl Socket {
+    pub(crate) fn open() -> io::Result<Self> {
+        let mut socket = netlink_sys::Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        enlarge(&socket, RECEIVE_BUFFER)?;
+        let timeout = TimeVal::seconds(RECEIVE_TIMEOUT.as_secs() as i64);
+        setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
+        // All three make answers better and are not needed for them: kernels before 4.20 lack some.
+        for (option, result) in [
+            ("NETLINK_CAP_ACK", socket.set_cap_ack(true)),
+            ("NETLINK_EXT_ACK", socket.set_ext_ack(true)),
+            ("NETLINK_GET_STRICT_CHK", socket.set_netlink_get_strict_chk(true)),
+        ] {
+            if let Err(error) = result {
+                tracing::debug!(option, %error, "netlink option not supported");
+            }
+        }
+        Ok(Self { socket, sequence: 0, datagram: Vec::with_capacity(DATAGRAM) })
+    }
+
+    /// Asks for everything of a kind, and keeps what `pick` makes of each.
+    ///
+    /// Something may change while the kernel is reading it out; the kernel says so, and it is read again.
+    pub(crate) fn dump<T>(
+        &mut self,
+        question: RouteNetlinkMessage,
+        mut pick: impl FnMut(RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Vec<T>, Refusal> {
+        for _ in 0..DUMP_TRIES {
+            let request = Request { message: question.clone(), flags: NLM_F_DUMP };
+            let mut found = Vec::new();
+            if self.dump_once(&request, |message| found.extend(pick(message)))? {
+                return Ok(found);
+            }
+        }
+        let message = format!("it changed {DUMP_TRIES} times while it was read");
+        Err(Refusal { errno: Errno::EINTR, message: Some(message) })
+    }
+
+    /// Whether the answer is consistent.
+    fn dump_once(
+        &mut self,
+        request: &Request,
+        mut take: impl FnMut(RouteNetlinkMessage),
+    ) -> Result<bool, Refusal> {
+        let first = self.send(std::slice::from_ref(request), false)?;
+        let mut consistent = true;
+        loop {
+            self.receive()?;
+            for received in messages(&self.datagram).filter(|m| m.sequence == first) {
+                consistent &= received.flags & NLM_F_DUMP_INTR == 0;
+                match received.kind {
+                    NLMSG_DONE | NLMSG_ERROR => return received.result().map(|()| consistent),
+                    _ => received.decode().into_iter().for_each(&mut take),
+                }
+            }
+        }
+    }
+
+    /// Asks for one thing.
+    pub(crate) fn get(
+        &mut self,
+        question: RouteNetlinkMessage,
+    ) -> Result<RouteNetlinkMessage, Refusal> {
+        let first = self.send(&[Request { message: question, flags: 0 }], false)?;
+        loop {
+            self.receive()?;
+            let Some(received) = messages(&self.datagram).find(|m| m.sequence == first) else {
+                continue;
+            };
+            if received.kind == NLMSG_ERROR {
+                received.result()?;
+            }
+            let unreadable = Refusal { errno: Errno::EBADMSG, message: None };
+            return received.decode().ok_or(unreadable);
+        }
+    }
+
+    /// Asks for a change and waits for its result.
+    pub(crate) fn change(&mut self, request: Request) -> Result<(), Refusal> {
+        self.batch(std::slice::from_ref(&request)).pop().unwrap_or(Ok(()))
+    }
+
+    /// Asks for up to [`BATCH`] changes in one go. The results are in the order of the requests.
+    pub(crate) fn batch(&mut self, requests: &[Request]) -> Vec<Result<(), Refusal>> {
+        match self.try_batch(requests) {
+            Ok(results) => results,
+            Err(refusal) if requests.len() <= 1 => vec![Err(refusal); requests.len()],
+            // Nobody knows which of them were done. To ask for the same again does no harm.
+            Err(_) => requests.iter().map(|request| self.change(request.clone())).collect(),
+        }
+    }
+
+    fn try_batch(&mut self, requests: &[Request]) -> Result<Vec<Result<(), Refusal>>, Refusal> {
+        let mut results = vec![Ok(()); requests.len()];
+        let Some(last) = requests.len().checked_sub(1) else {
+            return Ok(results);
+        };
+        let first = self.send(requests, true)?;
+        loop {
+            self.receive()?;
+            for received in messages(&self.datagram).filter(|m| m.kind == NLMSG_ERROR) {
+                let position = received.sequence.wrapping_sub(first) as usize;
+                if let Some(result) = results.get_mut(position) {
+                    *result = received.result();
+                }
+                if position == last {
+                    return Ok(results);
+                }
+            }
+        }
+    }
+
+    /// Sends messages as one datagram; only the last one asks for an acknowledgement, if any does. Returns the
+    /// sequence number of the first.
+    fn send(&mut self, requests: &[Request], acknowledge: bool) -> Result<u32, Refusal> {
+        let first = self.sequence.wrapping_add(1);
+        let last = requests.len().saturating_sub(1);
+        self.datagram.clear();
+        for (position, request) in requests.iter().enumerate() {
+            self.sequence = self.sequence.wrapping_add(1);
+            let mut header = NetlinkHeader::default();
+            header.sequence_number = self.sequence;
+            header.flags = request.flags | NLM_F_REQUEST;
+            if acknowledge && position == last {
+                header.flags |= NLM_F_ACK;
+            }
+            append(&mut self.datagram, header, &request.message);
+        }
+        self.socket.send_to(&self.datagram, &SocketAddr::new(0, 0), 0)?;
+        Ok(first)
+    }
+
+    fn receive(&mut self) -> io::Result<()> {
+        receive(&self.socket, &mut self.datagram, 0)
+    }
+}
+
+/// Appends one message, at a multiple of four bytes as all are.
+fn append(datagram: &mut Vec<u8>, mut header: NetlinkHeader, message: &RouteNetlinkMessage) {
+    let length = header.buffer_len() + NetlinkSerializable::buffer_len(message);
+    header.length = length as u32;
+    header.message_type = message.message_type();
+    let start = datagram.len();
+    datagram.resize(start + length.next_multiple_of(4), 0);
+    header.emit(&mut datagram[start..]);
+    message.serialize(&mut datagram[start + header.buffer_len()..start + length]);
+}
+
+/// Receives one datagram in place of what `datagram` held.
+pub(crate) fn receive(
+    socket: &netlink_sys::Socket,
+    datagram: &mut Vec<u8>,
+    flags: i32,
+) -> io::Result<()> {
+    datagram.clear();
+    datagram.reserve(DATAGRAM);
+    socket.recv(datagram, flags).map(|_| ())
+}
+
+/// Enlarges the receive buffer, past the system's limit (`net.core.rmem_max`) if allowed.
+pub(crate) fn enlarge(socket: &netlink_sys::Socket, bytes: usize) -> io::Result<()> {
+    setsockopt(socket, sockopt::RcvBufForce, &bytes)
+        .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &bytes))
+        .map_err(io::Error::from)
+}

@@ -1,0 +1,71 @@
+//! Settings of single devices: `/proc/sys/net/<family>/conf/<link>/<name>`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use heddle_core::object::Sysctl;
+
+use crate::error::ApplyError;
+
+/// The setting as it is. `None` where there is none: no such device, no such setting, or no IPv6.
+pub(crate) fn read(wanted: &Sysctl) -> Option<Sysctl> {
+    let value = fs::read_to_string(path(wanted)?).ok()?;
+    Some(Sysctl { value: value.trim_end().to_owned(), ..wanted.clone() })
+}
+
+pub(crate) fn write(sysctl: &Sysctl) -> Result<(), ApplyError> {
+    let path = path(sysctl).ok_or(ApplyError::NotASetting)?;
+    fs::write(&path, &sysctl.value).map_err(|source| ApplyError::Sysctl { path, source })
+}
+
+/// The file, by components rather than with dots: names of devices may contain dots. `None` for what is no setting
+/// of a single device: `all` and `default` stand beside the devices, and a name may not lead elsewhere.
+fn path(sysctl: &Sysctl) -> Option<PathBuf> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    let link = sysctl.link.as_str();
+    if matches!(link, "all" | "default")
+        || sysctl.name.is_empty()
+        || !sysctl.name.bytes().all(plain)
+    {
+        return None;
+    }
+    let tree = sysctl.family.sysctl_tree();
+    Some(["/proc/sys/net", tree, "conf", link, &sysctl.name].iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heddle_core::address::Family;
+
+    fn setting(link: &str, name: &str) -> Sysctl {
+        Sysctl {
+            link: link.parse().unwrap(),
+            family: Family::V6,
+            name: name.into(),
+            value: "0".into(),
+        }
+    }
+
+    #[test]
+    fn a_device_name_may_contain_dots() {
+        assert_eq!(
+            path(&setting("flannel-v6.1", "accept_ra")),
+            Some("/proc/sys/net/ipv6/conf/flannel-v6.1/accept_ra".into())
+        );
+    }
+
+    #[test]
+    fn nothing_but_one_device_s_setting_is_written() {
+        for (link, name) in [
+            ("all", "accept_ra"),
+            ("default", "accept_ra"),
+            ("eth0", ""),
+            ("eth0", "../../ip_forward"),
+            ("eth0", "a/b"),
+        ] {
+            let refused = write(&setting(link, name));
+            assert!(matches!(refused, Err(ApplyError::NotASetting)), "{link} {name}");
+        }
+    }
+}

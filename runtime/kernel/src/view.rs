@@ -1,0 +1,83 @@
+//! The kernel through a [`Scope`]: which messages are about this daemon's business, and whether what they show is
+//! its own. Observation and events look through the same one.
+
+use heddle_core::diff::{Observation, Scope};
+use heddle_core::object::{Address, Object, ObjectKey};
+use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::route::{RouteMessage, RouteProtocol};
+
+use crate::ROUTE_PROTOCOL;
+use crate::addresses::Assigned;
+use crate::links::{Device, Devices};
+use crate::{neighbours, routes};
+
+/// A scope, and the devices that there are.
+pub(crate) struct View {
+    pub(crate) scope: Scope,
+    pub(crate) devices: Devices,
+}
+
+impl View {
+    /// Whether the device is planned, or was made by this daemon.
+    pub(crate) fn contains(&self, device: &Device) -> bool {
+        self.scope.links.contains(&device.name) || made_by(&self.scope, device)
+    }
+
+    /// Whether the daemon may change what hangs on the device: it is planned or made by the daemon, and not
+    /// something else that happens to have the name.
+    pub(crate) fn manages(&self, device: &Device) -> bool {
+        self.contains(device) && changeable(&self.scope, device)
+    }
+
+    fn managed(&self, index: u32) -> Option<&Device> {
+        self.devices.get(index).filter(|device| self.manages(device))
+    }
+
+    pub(crate) fn link(&self, device: &Device) -> Option<Observation> {
+        self.contains(device).then(|| Observation {
+            object: Object::Link(device.link(&self.devices)),
+            ours: made_by(&self.scope, device),
+        })
+    }
+
+    pub(crate) fn address(&self, assigned: &Assigned) -> Option<Observation> {
+        let link = self.managed(assigned.device)?.name;
+        let object = Object::Address(Address { link, network: assigned.network });
+        Some(Observation { object, ours: true })
+    }
+
+    /// For neighbours and FDB entries: what the message is about, and what stands there that could be planned.
+    pub(crate) fn neighbour(
+        &self,
+        message: &NeighbourMessage,
+    ) -> Option<(ObjectKey, Option<Observation>)> {
+        let device = self.managed(message.header.ifindex)?;
+        let (key, object) = neighbours::decode(message, device)?;
+        Some((key, object.map(|object| Observation { object, ours: true })))
+    }
+
+    /// A route is looked at if its destination lies in the overlay, its protocol is Heddle's, or it goes through a
+    /// managed device. It is ours to remove if the protocol says so, or if a flannel that ran here made it.
+    pub(crate) fn route(&self, message: &RouteMessage) -> Option<Observation> {
+        let found = routes::Found::decode(message, &self.devices)?;
+        let covered = self.scope.covers(found.route.destination);
+        let on_managed = found.device.is_some_and(|index| self.managed(index).is_some());
+        let heddle = found.protocol == RouteProtocol::from(ROUTE_PROTOCOL);
+        // flannel leaves the protocol to the kernel, which makes it boot; iproute2 and others use static.
+        let flannel = matches!(found.protocol, RouteProtocol::Boot | RouteProtocol::Static);
+        let ours = (heddle && (covered || on_managed)) || (flannel && covered && on_managed);
+        (covered || on_managed || heddle)
+            .then_some(Observation { object: Object::Route(found.route), ours })
+    }
+}
+
+/// Whether the device carries the daemon's mark.
+pub(crate) fn made_by(scope: &Scope, device: &Device) -> bool {
+    !scope.alias.is_empty() && device.alias == scope.alias
+}
+
+/// Whether a device that has a planned name may be changed or deleted: one that this daemon made, or a VXLAN device
+/// as flannel makes them. Anything else under that name belongs to somebody.
+pub(crate) fn changeable(scope: &Scope, device: &Device) -> bool {
+    made_by(scope, device) || device.kind == "vxlan"
+}
