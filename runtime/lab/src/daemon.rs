@@ -75,9 +75,7 @@ impl Daemon {
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(error) => return Err(Error::io("reading the notify socket")(error)),
             }
-            if let Some(status) = self.try_wait()? {
-                return Err(Error::Ended { host: self.host.clone(), status, log: self.log_tail() });
-            }
+            self.check_running()?;
             if self.started.elapsed() > READY_LIMIT {
                 return Err(Error::Timeout {
                     what: format!("heddled on {} getting ready", self.host),
@@ -104,6 +102,11 @@ impl Daemon {
     /// [`Error::Http`] when nothing answers within two seconds.
     pub fn health_at(&self, url: &str) -> Result<(u16, String), Error> {
         http::get(&self.namespace, url)
+    }
+
+    /// The name of the host it runs on.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// Its process id.
@@ -156,13 +159,18 @@ impl Daemon {
         })
     }
 
-    /// Whether it is still there.
+    /// Makes sure that it is still there.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`].
-    pub fn is_running(&mut self) -> Result<bool, Error> {
-        Ok(self.try_wait()?.is_none())
+    /// [`Error::Ended`], with its log.
+    pub fn check_running(&mut self) -> Result<(), Error> {
+        match self.try_wait()? {
+            None => Ok(()),
+            Some(status) => {
+                Err(Error::Ended { host: self.host.clone(), status, log: self.log_tail() })
+            }
+        }
     }
 
     /// Ends it with a signal and waits until it has ended.

@@ -1,0 +1,234 @@
+//! The demo's steps.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::screen::Screen;
+use super::{Options, StoreKind, Summary};
+use crate::{
+    Container, Daemon, Error, Etcd, Families, Host, Lab, PREFIX, READY_LIMIT, Store, wait_until,
+};
+
+/// What an echo request has besides its payload: IP and ICMP headers.
+const HEADERS_V4: u32 = 28;
+const HEADERS_V6: u32 = 48;
+
+pub(super) fn tell(
+    screen: &Screen,
+    options: &Options,
+    lab: &Lab,
+    daemons: &mut Vec<Daemon>,
+) -> Result<Summary, Error> {
+    screen.title(&format!(
+        "Heddle: an overlay network between {} hosts on this machine",
+        options.hosts
+    ));
+    let hosts = make_hosts(screen, options, lab)?;
+    let store = put_config(screen, options, lab)?;
+    start_daemons(screen, options, &hosts, &store, daemons)?;
+    show_host(screen, options.families, &hosts[0])?;
+    let containers = start_containers(screen, lab, &hosts)?;
+    let reached = reach_everyone(screen, &hosts, &containers)?;
+    let healed = heal(screen, &hosts[0])?;
+    if options.keep {
+        keep(screen, &hosts, &containers);
+    }
+    Ok(Summary { reached, healed })
+}
+
+fn make_hosts(screen: &Screen, options: &Options, lab: &Lab) -> Result<Vec<Host>, Error> {
+    screen.step("Hosts: a network namespace each, plugged into one switch");
+    (1..=options.hosts)
+        .map(|number| {
+            let host = lab.host(&format!("host{number}"))?;
+            let addresses: Vec<_> = host.addresses().map(|a| a.to_string()).collect();
+            screen.fact(host.name(), &format!("eth0 {}", addresses.join(", ")));
+            Ok(host)
+        })
+        .collect()
+}
+
+fn put_config(screen: &Screen, options: &Options, lab: &Lab) -> Result<Store, Error> {
+    let store = match options.store {
+        StoreKind::Directory => {
+            screen.step("The network config, a file in a directory that the hosts share");
+            Store::directory(lab.directory().join("store"))?
+        }
+        StoreKind::Etcd => {
+            screen.step("The network config, a key in etcd");
+            Store::Etcd(Etcd::start(lab)?)
+        }
+    };
+    let place = match &store {
+        Store::Directory(path) => path.join("config").display().to_string(),
+        Store::Etcd(etcd) => format!("{} {PREFIX}/config", etcd.endpoint()),
+    };
+    let config = config(options.families);
+    store.put_config(config)?;
+    screen.text(&place);
+    screen.text(config);
+    Ok(store)
+}
+
+fn config(families: Families) -> &'static str {
+    match families {
+        Families::V4 => r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#,
+        Families::V6 => {
+            r#"{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48", "Backend": {"Type": "vxlan"}}"#
+        }
+        Families::Dual => {
+            r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48", "Backend": {"Type": "vxlan"}}"#
+        }
+    }
+}
+
+fn start_daemons(
+    screen: &Screen,
+    options: &Options,
+    hosts: &[Host],
+    store: &Store,
+    daemons: &mut Vec<Daemon>,
+) -> Result<(), Error> {
+    screen.step("A daemon on each host, all at once; each takes a lease, in flannel's format");
+    for host in hosts {
+        daemons.push(host.start(host.heddled(&options.heddled, store))?);
+    }
+    let mut seen = BTreeSet::new();
+    wait_until("a lease for each host", READY_LIMIT, || {
+        for (key, value) in store.leases().map_err(|error| error.to_string())? {
+            if seen.insert(key.clone()) {
+                screen.fact(&key, &value);
+            }
+        }
+        // A daemon that has ended is not waited for.
+        if let Err(ended) = daemons.iter_mut().try_for_each(Daemon::check_running) {
+            return Ok(Err(ended));
+        }
+        if seen.len() == hosts.len() {
+            return Ok(Ok(()));
+        }
+        Err(format!("{} of {}", seen.len(), hosts.len()))
+    })??;
+    for daemon in daemons {
+        let took = daemon.wait_ready()?;
+        screen.fact(daemon.host(), &format!("ready {} ms after its start", took.as_millis()));
+    }
+    Ok(())
+}
+
+fn show_host(screen: &Screen, families: Families, host: &Host) -> Result<(), Error> {
+    let name = host.name();
+    screen.step(&format!("What the daemon made of it on {name}"));
+    let devices = [(families.v4(), "flannel.1", "-4"), (families.v6(), "flannel-v6.1", "-6")];
+    for (_, device, family) in devices.into_iter().filter(|(there, ..)| *there) {
+        for line in [
+            format!("-d link show {device}"),
+            format!("{family} route show dev {device}"),
+            format!("{family} neigh show dev {device} nud permanent"),
+        ] {
+            screen.command(&format!("ip {line}"), &host.namespace().ip(&line)?);
+        }
+        let line = format!("fdb show dev {device}");
+        screen.command(&format!("bridge {line}"), &host.namespace().bridge(&line)?);
+    }
+    let file = host.subnet_file();
+    let text =
+        std::fs::read_to_string(&file).map_err(Error::io(format!("reading {}", file.display())))?;
+    screen.command("cat /run/flannel/subnet.env", &text);
+    Ok(())
+}
+
+fn start_containers(screen: &Screen, lab: &Lab, hosts: &[Host]) -> Result<Vec<Container>, Error> {
+    screen.step("A container on each host, behind a bridge as Docker makes it, with a web server");
+    hosts
+        .iter()
+        .map(|host| {
+            let mut container = host.container()?;
+            let pages = lab.directory().join(format!("pages-{}", host.name()));
+            std::fs::create_dir(&pages)
+                .and_then(|()| std::fs::write(pages.join("index.html"), greeting(host)))
+                .map_err(Error::io(format!("writing {}", pages.display())))?;
+            container.serve(&pages)?;
+            let addresses: Vec<_> = container.addresses().iter().map(ToString::to_string).collect();
+            screen.fact(&format!("on {}", host.name()), &addresses.join(", "));
+            Ok(container)
+        })
+        .collect()
+}
+
+fn greeting(host: &Host) -> String {
+    format!("hello from the container on {}\n", host.name())
+}
+
+fn reach_everyone(
+    screen: &Screen,
+    hosts: &[Host],
+    containers: &[Container],
+) -> Result<usize, Error> {
+    screen.step("Every container to every other: the largest packet, unfragmented, and a web page");
+    let mut reached = 0;
+    for (from, container) in hosts.iter().zip(containers) {
+        let mtu = from.subnet_env()?.mtu.unwrap_or_default();
+        for (to, target) in hosts.iter().zip(containers) {
+            if from.name() == to.name() {
+                continue;
+            }
+            for &address in target.addresses() {
+                let headers = if address.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
+                let time = container.ping(address, mtu - headers)?;
+                // The server was started a moment ago.
+                let page =
+                    wait_until(format!("the page of {address}"), Duration::from_secs(5), || {
+                        container.fetch(address, "/")
+                    })?;
+                if page != greeting(to) {
+                    return Err(Error::Output {
+                        command: format!("http://{address}/"),
+                        problem: page,
+                    });
+                }
+                screen.fact(
+                    &format!("{} → {}", from.name(), to.name()),
+                    &format!("{mtu} bytes to {address} in {time}; “{}”", page.trim()),
+                );
+                reached += 1;
+            }
+        }
+    }
+    Ok(reached)
+}
+
+fn heal(screen: &Screen, host: &Host) -> Result<Duration, Error> {
+    screen.step(&format!("Somebody deletes a route on {}", host.name()));
+    let state = host.kernel_state()?;
+    let route = state
+        .routes
+        .iter()
+        .find(|route| route.dev.as_deref().is_some_and(|dev| dev.starts_with("flannel")))
+        .ok_or_else(|| Error::Missing(format!("no overlay route on {}", host.name())))?;
+    let line = format!("route del {}", route.dst);
+    host.namespace().ip(&line)?;
+    let deleted = Instant::now();
+    screen.command(&format!("ip {line}"), "");
+    wait_until("the route coming back", Duration::from_secs(5), || match host.kernel_state() {
+        Ok(now) if now == state => Ok(()),
+        Ok(_) => Err("it is not there".to_owned()),
+        Err(error) => Err(error.to_string()),
+    })?;
+    let healed = deleted.elapsed();
+    let line = format!("route show {}", route.dst);
+    screen.command(&format!("ip {line}"), &host.namespace().ip(&line)?);
+    Ok(healed)
+}
+
+fn keep(screen: &Screen, hosts: &[Host], containers: &[Container]) -> ! {
+    screen.step("Look around; Ctrl-C removes everything");
+    for (host, container) in hosts.iter().zip(containers) {
+        let enter = |name: &str| format!("ip netns exec {name} bash");
+        screen.fact(host.name(), &enter(host.namespace().name()));
+        screen.fact(&format!("on {}", host.name()), &enter(container.namespace().name()));
+    }
+    loop {
+        std::thread::park();
+    }
+}
