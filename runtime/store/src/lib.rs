@@ -1,1 +1,165 @@
-//! 
+//! Where leases live.
+//!
+//! A [`LeaseStore`] holds the network config and one [`Record`] per lease. There are two: [`EtcdStore`], laid out as
+//! flannel lays it out, and [`DirectoryStore`], a directory of files. Neither reads keys or values: what they mean
+//! is `heddle_core`'s business, and a record that nobody can read is delivered like any other.
+//!
+//! | module | job |
+//! | --- | --- |
+//! | [`etcd`] | etcd's v3 API; the only place that knows `etcd-client` |
+//! | [`directory`] | a directory of lease files, for labs and static clusters |
+//! | [`acquire`](mod@acquire) | getting a lease for this node |
+//! | [`own_lease`] | keeping it |
+//!
+//! Every write is a compare-and-swap: what was read is what is replaced, or nothing happens. So two nodes never
+//! overwrite each other, whatever the order in which they come.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub mod acquire;
+pub mod directory;
+pub mod etcd;
+pub mod own_lease;
+
+mod config;
+mod outage;
+mod retry;
+mod watch;
+
+pub use acquire::{AcquireError, acquire};
+pub use config::{InvalidStoreConfig, StoreConfig};
+pub use directory::{DirectoryError, DirectoryStore};
+pub use etcd::{EtcdError, EtcdOptions, EtcdStore};
+pub use own_lease::{LostLease, OwnLease, keep};
+pub use watch::{RecordChange, Update, Watch, WatchEvent};
+
+/// One lease as it is stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The text below `<prefix>/subnets/`, as found. Bytes that are not UTF-8 are shown as U+FFFD.
+    pub key: String,
+    /// The bytes of the value, as found.
+    pub value: Vec<u8>,
+    /// Changes with every write. etcd: `mod_revision`; directory: a hash of the value.
+    pub version: u64,
+    /// The etcd lease that the key is attached to. None for a reservation, and for every file of a directory.
+    pub lease_id: Option<i64>,
+}
+
+impl Record {
+    /// Whether it stays until somebody deletes it.
+    pub fn is_reservation(&self) -> bool {
+        self.lease_id.is_none()
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("key", &self.key)
+            .field("value", &String::from_utf8_lossy(&self.value))
+            .field("version", &self.version)
+            .field("lease_id", &self.lease_id)
+            .finish()
+    }
+}
+
+/// The outcome of [`LeaseStore::renew`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// The lease lasts this much longer.
+    Renewed {
+        /// The time from now to its end.
+        remaining: Duration,
+    },
+    /// It has no end: a reservation.
+    Permanent,
+    /// It has ended, and its key with it.
+    Gone,
+}
+
+/// A place that holds leases.
+///
+/// Every call returns within a deadline. A call that fails may still have been carried out; because writes are
+/// compare-and-swaps, reading again shows which.
+#[async_trait]
+pub trait LeaseStore: Send + Sync + fmt::Debug {
+    /// The bytes of the network config, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], when the store cannot be read.
+    async fn network_config(&self) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// All records, in the order of their keys.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], when the store cannot be read.
+    async fn list(&self) -> Result<Vec<Record>, StoreError>;
+
+    /// One record, if it exists.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], when the store cannot be read.
+    async fn get(&self, key: &str) -> Result<Option<Record>, StoreError>;
+
+    /// Creates a record, which expires after a day unless it is renewed. None when the key exists already.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], when the store cannot be reached or written.
+    async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Record>, StoreError>;
+
+    /// Replaces the value and nothing else: a reservation stays one, a lease keeps its end.
+    /// None when the record is no longer the one that was read.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], when the store cannot be reached or written.
+    async fn replace(&self, current: &Record, value: &[u8]) -> Result<Option<Record>, StoreError>;
+
+    /// Deletes the record. False when it is no longer the one that was read.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], when the store cannot be reached or written.
+    async fn delete(&self, current: &Record) -> Result<bool, StoreError>;
+
+    /// Puts the end of the lease off. Looks neither at the key nor at the value.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], when the store cannot be reached.
+    async fn renew(&self, current: &Record) -> Result<Renewal, StoreError>;
+
+    /// Follows all records, from now until the [`Watch`] is dropped.
+    ///
+    /// Needs a Tokio runtime.
+    fn watch(&self) -> Watch;
+}
+
+/// A call to a store that failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// etcd's.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
+    /// A directory's.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later with nobody changing a flag, a file or a permission.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Etcd(error) => error.is_transient(),
+            Self::Directory(error) => error.is_transient(),
+        }
+    }
+}

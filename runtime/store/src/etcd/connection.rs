@@ -1,0 +1,207 @@
+//! One connection to one endpoint at a time.
+//!
+//! The client library would spread calls over all endpoints, and calls that meet a dead one fail while others
+//! succeed. Here an endpoint is used until it fails, and then the next one is.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use etcd_client::{
+    Channel, Client, ConnectOptions, GetOptions, KvClient, LeaseClient, WatchClient,
+};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use tonic::Code;
+use tracing::debug;
+
+use super::error::{EtcdError, EtcdFailure};
+use super::options::EtcdOptions;
+
+/// The largest answer that is read, in bytes. gRPC's usual 4 MiB are about 16,000 leases.
+const MESSAGE_LIMIT: usize = 512 << 20;
+
+/// A connection on which etcd has answered.
+#[derive(Clone)]
+pub(super) struct Connection {
+    pub(super) endpoint: String,
+    pub(super) kv: KvClient,
+    pub(super) lease: LeaseClient,
+    pub(super) watch: WatchClient,
+}
+
+/// Connects, and remembers the connection while it works.
+pub(super) struct Connector {
+    pub(super) options: EtcdOptions,
+    /// With their scheme.
+    endpoints: Vec<String>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<Arc<Connection>>,
+    /// Index of the endpoint to try first.
+    first: usize,
+    /// The last attempt that failed, and when.
+    failed: Option<(Instant, EtcdError)>,
+}
+
+impl Connector {
+    pub(super) fn new(options: EtcdOptions) -> Result<Self, EtcdError> {
+        Ok(Self { endpoints: options.check()?, options, state: Mutex::default() })
+    }
+
+    /// The current connection, or a new one to the first endpoint that answers.
+    pub(super) async fn connection(&self) -> Result<Arc<Connection>, EtcdError> {
+        let asked = Instant::now();
+        let mut state = self.state.lock().await;
+        if let Some(connection) = &state.current {
+            return Ok(connection.clone());
+        }
+        // Those who waited while somebody else tried in vain do not try all over again one after the other.
+        if let Some((at, error)) = &state.failed
+            && *at > asked
+        {
+            return Err(error.clone());
+        }
+        match self.connect_to_any(state.first).await {
+            Ok((index, connection)) => {
+                debug!(endpoint = connection.endpoint, "connected to etcd");
+                state.first = index;
+                Ok(state.current.insert(Arc::new(connection)).clone())
+            }
+            Err(error) => {
+                state.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives a connection up, so that the next call uses the next endpoint.
+    pub(super) async fn forget(&self, connection: &Arc<Connection>) {
+        let mut state = self.state.lock().await;
+        if let Some(current) = &state.current
+            && Arc::ptr_eq(current, connection)
+        {
+            state.current = None;
+            state.first = (state.first + 1) % self.endpoints.len();
+        }
+    }
+
+    /// Makes one call, within the deadline. `operation` is for the message: "list the leases".
+    pub(super) async fn call<T, F>(
+        &self,
+        operation: &'static str,
+        call: impl FnOnce(Connection) -> F,
+    ) -> Result<T, EtcdError>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let connection = self.connection().await?;
+        let answer =
+            self.answer(self.options.timing.call, call(Connection::clone(&connection))).await;
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(failure) => Err(self.failed(&connection, operation, failure).await),
+        }
+    }
+
+    /// Names a failure, and gives the connection up if it is to blame.
+    pub(super) async fn failed(
+        &self,
+        connection: &Arc<Connection>,
+        operation: &'static str,
+        failure: EtcdFailure,
+    ) -> EtcdError {
+        if failure.breaks_connection() {
+            self.forget(connection).await;
+        }
+        EtcdError::Call { endpoint: connection.endpoint.clone(), operation, failure }
+    }
+
+    /// Waits for an answer, but not for ever.
+    pub(super) async fn answer<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, EtcdFailure> {
+        match timeout(limit, call).await {
+            Ok(answer) => answer.map_err(|error| self.failure(error)),
+            Err(_) => Err(EtcdFailure::Deadline(limit)),
+        }
+    }
+
+    pub(super) fn failure(&self, error: etcd_client::Error) -> EtcdFailure {
+        EtcdFailure::of(error, self.options.prefix(), self.options.ca_file.as_ref())
+    }
+
+    async fn connect_to_any(&self, first: usize) -> Result<(usize, Connection), EtcdError> {
+        let mut failures = Vec::new();
+        for offset in 0..self.endpoints.len() {
+            let index = (first + offset) % self.endpoints.len();
+            let url = &self.endpoints[index];
+            let limit = self.options.timing.connect;
+            let endpoint = self.options.endpoint(url)?;
+            let failure = match timeout(limit, self.connect(url, endpoint)).await {
+                Ok(Ok(connection)) => return Ok((index, connection)),
+                Ok(Err(failure)) => failure,
+                Err(_) => EtcdFailure::Deadline(limit),
+            };
+            failures.push((url.clone(), failure));
+        }
+        Err(EtcdError::Unreachable(failures))
+    }
+
+    async fn connect(
+        &self,
+        url: &str,
+        endpoint: tonic::transport::Endpoint,
+    ) -> Result<Connection, EtcdFailure> {
+        let channel = endpoint
+            .connect()
+            .await
+            .map_err(|error| EtcdFailure::of_transport(&error, self.options.ca_file.as_ref()))?;
+        let client = self.log_in(channel).await?;
+        let connection = Connection {
+            endpoint: url.to_owned(),
+            kv: client.kv_client().max_decoding_message_size(MESSAGE_LIMIT),
+            lease: client.lease_client(),
+            watch: client.watch_client().max_decoding_message_size(MESSAGE_LIMIT),
+        };
+        // Only an answer shows that the server takes our certificate (TLS 1.3 says so after the handshake), that
+        // it knows a leader, and that it lives.
+        let key = format!("{}/config", self.options.prefix());
+        let options = GetOptions::new().with_keys_only();
+        let mut kv = connection.kv.clone();
+        match kv.get(key, Some(options)).await.map_err(|e| self.failure(e)) {
+            Err(failure) if failure.breaks_connection() => Err(failure),
+            _ => Ok(connection),
+        }
+    }
+
+    /// Authenticates, if there is a user. A server without authentication lets any user in, as it does for etcd's
+    /// own client.
+    async fn log_in(&self, channel: tonic::transport::Channel) -> Result<Client, EtcdFailure> {
+        // A member that is cut off from the others would keep a watch open and tell it nothing.
+        let options = ConnectOptions::new().with_require_leader(true);
+        let anonymous = options.clone();
+        let client = match self.options.credentials() {
+            Some((user, password)) => {
+                let options = options.with_user(user, password).with_auto_token_refresh(true);
+                Client::from_channel(Channel::Tonic(channel.clone()), Some(options)).await
+            }
+            None => Client::from_channel(Channel::Tonic(channel.clone()), Some(options)).await,
+        };
+        match client {
+            Err(etcd_client::Error::GRpcStatus(status))
+                if status.code() == Code::FailedPrecondition
+                    && status.message().contains("authentication is not enabled") =>
+            {
+                Client::from_channel(Channel::Tonic(channel), Some(anonymous)).await
+            }
+            other => other,
+        }
+        .map_err(|error| self.failure(error))
+    }
+}

@@ -1,0 +1,291 @@
+//! What goes wrong with etcd, said so that an operator knows which flag, file or endpoint to look at.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustls::{AlertDescription, CertificateError};
+use tonic::Code;
+
+/// A failure of the etcd store.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EtcdError {
+    /// No endpoint at all.
+    #[error(
+        "--etcd-endpoints is empty: expected one or more of `http://host:port` and `https://host:port`"
+    )]
+    NoEndpoint,
+    /// An endpoint that is no address.
+    #[error(
+        "--etcd-endpoints: `{endpoint}` is not an endpoint ({reason}): expected `http://host:port`, `https://host:port` or `host:port`"
+    )]
+    InvalidEndpoint {
+        /// As given.
+        endpoint: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Some endpoints with TLS, some without.
+    #[error(
+        "--etcd-endpoints mixes `{tls}` with `{plain}`: expected either https or http for all of them"
+    )]
+    MixedSchemes {
+        /// One with.
+        tls: String,
+        /// One without.
+        plain: String,
+    },
+    /// A TLS flag that would have no effect.
+    #[error(
+        "{flag} is given, but the endpoint `{endpoint}` is not https: expected `https://host:port`"
+    )]
+    FileWithoutTls {
+        /// The flag.
+        flag: &'static str,
+        /// An endpoint without TLS.
+        endpoint: String,
+    },
+    /// Two flags that belong together.
+    #[error("{given} is given without {missing}: expected both or none")]
+    Incomplete {
+        /// The flag that is there.
+        given: &'static str,
+        /// The flag that is not.
+        missing: &'static str,
+    },
+    /// A certificate or key file that cannot be used.
+    #[error("{flag} {}: {reason}", path.display())]
+    File {
+        /// The flag that names it.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No endpoint could be connected to.
+    #[error("no etcd endpoint can be used: {}", list(.0))]
+    Unreachable(Vec<(String, EtcdFailure)>),
+    /// A call on a connection that worked until then.
+    #[error("etcd at {endpoint}, {operation}: {failure}")]
+    Call {
+        /// The endpoint.
+        endpoint: String,
+        /// What was being done.
+        operation: &'static str,
+        /// What happened.
+        failure: EtcdFailure,
+    },
+}
+
+fn list(endpoints: &[(String, EtcdFailure)]) -> String {
+    let mut text = String::new();
+    for (endpoint, failure) in endpoints {
+        let separator = if text.is_empty() { "" } else { "; " };
+        write!(text, "{separator}{endpoint}: {failure}").expect("a String takes all text");
+    }
+    text
+}
+
+impl EtcdError {
+    /// See [`StoreError::is_transient`](crate::StoreError::is_transient).
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable(endpoints) => endpoints.iter().any(|(_, f)| f.is_transient()),
+            Self::Call { failure, .. } => failure.is_transient(),
+            _ => false,
+        }
+    }
+}
+
+/// Why one endpoint could not be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EtcdFailure {
+    /// Nobody listens.
+    #[error("connection refused: is etcd running, and listening there?")]
+    Refused,
+    /// No answer in time.
+    #[error("no answer within {} ms", .0.as_millis())]
+    Deadline(Duration),
+    /// The server's certificate comes from an authority that is not trusted.
+    #[error("the server's certificate is signed by an authority that {} does not hold", ca(.0))]
+    UnknownAuthority(Option<PathBuf>),
+    /// The server's certificate is no good for another reason.
+    #[error("the server's certificate is refused: {0}")]
+    ServerCertificate(String),
+    /// The server wants another client certificate than it was given, or any.
+    #[error(
+        "the server refuses the client certificate ({0}): expected --etcd-certfile and --etcd-keyfile of an authority that the server trusts"
+    )]
+    ClientCertificate(String),
+    /// Wrong name or password.
+    #[error(
+        "authentication failed: expected the user and password of an etcd user in --etcd-username and --etcd-password"
+    )]
+    Authentication,
+    /// etcd wants to know who asks.
+    #[error("etcd has authentication enabled: expected --etcd-username and --etcd-password")]
+    CredentialsRequired,
+    /// The user may not do this.
+    #[error("permission denied: expected a user with read and write access to `{0}/`")]
+    Permission(String),
+    /// The connection does not work, or broke.
+    #[error("{0}")]
+    Transport(String),
+    /// etcd's answer.
+    #[error("{message} ({code:?})")]
+    Status {
+        /// gRPC's code.
+        code: Code,
+        /// etcd's words.
+        message: String,
+    },
+}
+
+fn ca(file: &Option<PathBuf>) -> String {
+    match file {
+        Some(path) => format!("--etcd-cafile {}", path.display()),
+        None => "the system's certificate store (no --etcd-cafile is given)".to_owned(),
+    }
+}
+
+impl EtcdFailure {
+    /// Whether it may pass by itself.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Refused | Self::Deadline(_) | Self::Transport(_) => true,
+            Self::UnknownAuthority(_)
+            | Self::ServerCertificate(_)
+            | Self::ClientCertificate(_)
+            | Self::Authentication
+            | Self::CredentialsRequired
+            | Self::Permission(_) => false,
+            // An etcd that is out of space or lost its leader comes back; so does a token or a view of the users
+            // that is out of date.
+            Self::Status { code, .. } => *code != Code::Unimplemented,
+        }
+    }
+
+    /// Whether the connection should be given up. An answer about the request alone is no reason to.
+    pub(super) fn breaks_connection(&self) -> bool {
+        match self {
+            Self::Permission(_) => false,
+            Self::Status { code, .. } => !matches!(
+                code,
+                Code::FailedPrecondition
+                    | Code::NotFound
+                    | Code::OutOfRange
+                    | Code::ResourceExhausted
+            ),
+            _ => true,
+        }
+    }
+
+    /// Reads an error of the client library. `prefix` and `ca` are for the message.
+    pub(super) fn of(error: etcd_client::Error, prefix: &str, ca: Option<&PathBuf>) -> Self {
+        match error {
+            etcd_client::Error::GRpcStatus(status) => Self::of_status(&status, prefix, ca),
+            etcd_client::Error::TransportError(error) => Self::of_transport(&error, ca),
+            other => Self::Transport(other.to_string()),
+        }
+    }
+
+    fn of_status(status: &tonic::Status, prefix: &str, ca: Option<&PathBuf>) -> Self {
+        if let Some(source) = status.source() {
+            return Self::of_transport(source, ca);
+        }
+        // etcd uses one code for many conditions (etcd's api/v3rpc/rpctypes/error.go), so the text decides.
+        match (status.code(), status.message()) {
+            (Code::PermissionDenied, _) => Self::Permission(prefix.to_owned()),
+            (_, message) if message.contains("authentication failed") => Self::Authentication,
+            (_, message) if message.contains("user name is empty") => Self::CredentialsRequired,
+            (code, message) => Self::Status { code, message: message.to_owned() },
+        }
+    }
+
+    /// Finds the cause in a chain of errors that all say "transport error".
+    pub(super) fn of_transport(error: &(dyn Error + 'static), ca: Option<&PathBuf>) -> Self {
+        let mut text: Vec<String> = Vec::new();
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(error) = error.downcast_ref::<io::Error>() {
+                if error.kind() == io::ErrorKind::ConnectionRefused {
+                    return Self::Refused;
+                }
+                // An I/O error shows what it wraps only here, not as its source.
+                if let Some(tls) = error.get_ref().and_then(|e| e.downcast_ref()) {
+                    return Self::of_tls(tls, ca);
+                }
+            }
+            if let Some(tls) = error.downcast_ref() {
+                return Self::of_tls(tls, ca);
+            }
+            let line = error.to_string();
+            if text.last().is_none_or(|last| !last.ends_with(&line)) {
+                text.push(line);
+            }
+            next = error.source();
+        }
+        Self::Transport(text.join(": "))
+    }
+
+    fn of_tls(error: &rustls::Error, ca: Option<&PathBuf>) -> Self {
+        match error {
+            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                Self::UnknownAuthority(ca.cloned())
+            }
+            rustls::Error::InvalidCertificate(error) => Self::ServerCertificate(error.to_string()),
+            rustls::Error::AlertReceived(
+                alert @ (AlertDescription::BadCertificate
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateRequired
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::UnknownCA
+                | AlertDescription::UnsupportedCertificate),
+            ) => Self::ClientCertificate(format!("{alert:?}")),
+            error => Self::Transport(format!("TLS: {error}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_endpoint_is_named_with_its_failure() {
+        let error = EtcdError::Unreachable(vec![
+            ("http://a:2379".into(), EtcdFailure::Refused),
+            ("http://b:2379".into(), EtcdFailure::Deadline(Duration::from_secs(3))),
+        ]);
+        assert_eq!(
+            error.to_string(),
+            "no etcd endpoint can be used: http://a:2379: connection refused: is etcd running, and listening there?; \
+             http://b:2379: no answer within 3000 ms"
+        );
+    }
+
+    #[test]
+    fn a_refused_password_is_not_transient_but_a_refused_connection_is() {
+        let unreachable = |failure| EtcdError::Unreachable(vec![("http://a:2379".into(), failure)]);
+        assert!(unreachable(EtcdFailure::Refused).is_transient());
+        assert!(!unreachable(EtcdFailure::Authentication).is_transient());
+    }
+
+    #[test]
+    fn the_cause_is_found_below_wrappers() {
+        let refused = io::Error::new(
+            io::ErrorKind::Other,
+            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer),
+        );
+        let ca = PathBuf::from("/etc/ca.pem");
+        let failure = EtcdFailure::of_transport(&refused, Some(&ca));
+        assert_eq!(
+            failure.to_string(),
+            "the server's certificate is signed by an authority that --etcd-cafile /etc/ca.pem does not hold"
+        );
+    }
+}

@@ -1,0 +1,279 @@
+//! etcd's v3 API, laid out as flannel lays it out.
+//!
+//! `<prefix>/config` is the network config and `<prefix>/subnets/<key>` a lease each, attached to an etcd lease of
+//! [`LEASE_TTL`]. A key that is attached to none is a reservation.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, PutOptions, Txn, TxnOp};
+
+mod connection;
+mod error;
+mod options;
+mod watch;
+
+pub use error::{EtcdError, EtcdFailure};
+pub use options::{EtcdOptions, EtcdTiming};
+
+use crate::{LeaseStore, Record, Renewal, StoreError, Watch};
+use connection::Connector;
+
+/// The time that a lease lives without being renewed: a day, as in flannel (`pkg/subnet/etcd/local_manager.go`).
+pub const LEASE_TTL: Duration = Duration::from_secs(86_400);
+
+/// Leases in etcd.
+#[derive(Clone)]
+pub struct EtcdStore(Arc<Shared>);
+
+/// What the store and its watches use together.
+struct Shared {
+    connector: Connector,
+    keyspace: Keyspace,
+}
+
+/// All leases at one revision.
+struct Snapshot {
+    records: Vec<Record>,
+    revision: i64,
+    cluster: u64,
+}
+
+impl EtcdStore {
+    /// A store that connects at the first call.
+    ///
+    /// # Errors
+    ///
+    /// [`EtcdError`], when an endpoint is none or flags contradict each other.
+    pub fn new(options: EtcdOptions) -> Result<Self, EtcdError> {
+        Ok(Self(Arc::new(Shared {
+            keyspace: Keyspace::new(options.prefix()),
+            connector: Connector::new(options)?,
+        })))
+    }
+
+    /// Writes the key if `condition` holds. The new record on success.
+    async fn put_if(
+        &self,
+        operation: &'static str,
+        condition: Compare,
+        key: &str,
+        value: &[u8],
+        lease: PutLease,
+    ) -> Result<Option<Record>, EtcdError> {
+        let (options, lease_id) = match lease {
+            PutLease::New(id) => (PutOptions::new().with_lease(id), Some(id)),
+            PutLease::Keep(id) => (PutOptions::new().with_ignore_lease(), id),
+        };
+        let put = TxnOp::put(self.0.keyspace.lease(key), value, Some(options));
+        let txn = Txn::new().when([condition]).and_then([put]);
+        let answer =
+            self.0.connector.call(operation, |mut c| async move { c.kv.txn(txn).await }).await?;
+        Ok(answer.succeeded().then(|| Record {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            version: version(answer.header().map_or(0, etcd_client::ResponseHeader::revision)),
+            lease_id,
+        }))
+    }
+
+    fn unchanged(&self, record: &Record) -> Compare {
+        let key = self.0.keyspace.lease(&record.key);
+        Compare::mod_revision(key, CompareOp::Equal, record.version.cast_signed())
+    }
+}
+
+/// What a written key is attached to.
+enum PutLease {
+    New(i64),
+    Keep(Option<i64>),
+}
+
+impl Shared {
+    async fn snapshot(&self) -> Result<Snapshot, EtcdError> {
+        let prefix = self.keyspace.leases();
+        let options = GetOptions::new().with_prefix();
+        let mut answer = self
+            .connector
+            .call("list the leases", |mut c| async move { c.kv.get(prefix, Some(options)).await })
+            .await?;
+        let (revision, cluster) =
+            answer.header().map_or((0, 0), |header| (header.revision(), header.cluster_id()));
+        let kvs = answer.take_kvs().into_iter();
+        Ok(Snapshot {
+            records: kvs.filter_map(|kv| self.keyspace.record(kv)).collect(),
+            revision,
+            cluster,
+        })
+    }
+}
+
+#[async_trait]
+impl LeaseStore for EtcdStore {
+    async fn network_config(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = self.0.keyspace.config();
+        let mut answer = self
+            .0
+            .connector
+            .call("read the network config", |mut c| async move { c.kv.get(key, None).await })
+            .await?;
+        Ok(answer.take_kvs().pop().map(|kv| kv.into_key_value().1))
+    }
+
+    async fn list(&self) -> Result<Vec<Record>, StoreError> {
+        Ok(self.0.snapshot().await?.records)
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
+        let key = self.0.keyspace.lease(key);
+        let mut answer = self
+            .0
+            .connector
+            .call("read a lease", |mut c| async move { c.kv.get(key, None).await })
+            .await?;
+        let found = answer.take_kvs().pop();
+        Ok(found.and_then(|kv| self.0.keyspace.record(kv)))
+    }
+
+    async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Record>, StoreError> {
+        let ttl = LEASE_TTL.as_secs().cast_signed();
+        let id = self
+            .0
+            .connector
+            .call("grant an etcd lease", |mut c| async move { c.lease.grant(ttl, None).await })
+            .await?
+            .id();
+        let absent = Compare::version(self.0.keyspace.lease(key), CompareOp::Equal, 0);
+        let created = self.put_if("create a lease", absent, key, value, PutLease::New(id)).await;
+        if !matches!(created, Ok(Some(_))) {
+            // Also when nobody knows whether the key was written: then it goes with its lease. A lease that cannot
+            // be revoked ends by itself.
+            let _ = self
+                .0
+                .connector
+                .call(
+                    "revoke an unused etcd lease",
+                    |mut c| async move { c.lease.revoke(id).await },
+                )
+                .await;
+        }
+        Ok(created?)
+    }
+
+    async fn replace(&self, current: &Record, value: &[u8]) -> Result<Option<Record>, StoreError> {
+        let unchanged = self.unchanged(current);
+        let lease = PutLease::Keep(current.lease_id);
+        Ok(self.put_if("replace a lease", unchanged, &current.key, value, lease).await?)
+    }
+
+    async fn delete(&self, current: &Record) -> Result<bool, StoreError> {
+        let delete = TxnOp::delete(self.0.keyspace.lease(&current.key), None);
+        let txn = Txn::new().when([self.unchanged(current)]).and_then([delete]);
+        let answer = self
+            .0
+            .connector
+            .call("delete a lease", |mut c| async move { c.kv.txn(txn).await })
+            .await?;
+        Ok(answer.succeeded())
+    }
+
+    async fn renew(&self, current: &Record) -> Result<Renewal, StoreError> {
+        let Some(id) = current.lease_id else {
+            return Ok(Renewal::Permanent);
+        };
+        let ttl = self
+            .0
+            .connector
+            .call("renew a lease", |mut c| async move {
+                // The library reads the first answer itself and keeps only whether the lease is there; the second
+                // tells for how long.
+                let (mut keeper, mut answers) = match c.lease.keep_alive(id).await {
+                    Ok(stream) => stream,
+                    Err(etcd_client::Error::LeaseKeepAliveError(_)) => return Ok(0),
+                    Err(error) => return Err(error),
+                };
+                keeper.keep_alive().await?;
+                Ok(answers.message().await?.map_or(0, |answer| answer.ttl()))
+            })
+            .await?;
+        Ok(match u64::try_from(ttl) {
+            Ok(seconds @ 1..) => Renewal::Renewed { remaining: Duration::from_secs(seconds) },
+            _ => Renewal::Gone,
+        })
+    }
+
+    fn watch(&self) -> Watch {
+        Watch::spawn(|events| watch::run(self.0.clone(), events))
+    }
+}
+
+impl fmt::Debug for EtcdStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EtcdStore").field(&self.0.connector.options).finish()
+    }
+}
+
+/// etcd counts revisions from 1 in an `i64`.
+fn version(revision: i64) -> u64 {
+    revision.cast_unsigned()
+}
+
+/// Where things are in etcd.
+struct Keyspace {
+    prefix: String,
+}
+
+impl Keyspace {
+    fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    fn config(&self) -> String {
+        format!("{}/config", self.prefix)
+    }
+
+    /// What the keys of all leases begin with, and no other.
+    fn leases(&self) -> String {
+        format!("{}/subnets/", self.prefix)
+    }
+
+    fn lease(&self, key: &str) -> String {
+        format!("{}/subnets/{key}", self.prefix)
+    }
+
+    /// The part of a lease's key below that.
+    fn key_of(&self, key: &[u8]) -> Option<String> {
+        let key = key.strip_prefix(self.leases().as_bytes())?;
+        Some(String::from_utf8_lossy(key).into_owned())
+    }
+
+    fn record(&self, kv: KeyValue) -> Option<Record> {
+        let key = self.key_of(kv.key())?;
+        let (version, lease) = (version(kv.mod_revision()), kv.lease());
+        Some(Record {
+            key,
+            value: kv.into_key_value().1,
+            version,
+            lease_id: (lease != 0).then_some(lease),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_flannels() {
+        let keyspace = Keyspace::new("/coreos.com/network");
+        assert_eq!(keyspace.config(), "/coreos.com/network/config");
+        assert_eq!(keyspace.lease("10.244.8.0-24"), "/coreos.com/network/subnets/10.244.8.0-24");
+        assert_eq!(
+            keyspace.key_of(b"/coreos.com/network/subnets/10.244.8.0-24").as_deref(),
+            Some("10.244.8.0-24")
+        );
+        assert_eq!(keyspace.key_of(b"/coreos.com/network/subnets-old/x"), None);
+    }
+}

@@ -1,0 +1,363 @@
+//! What the `--etcd-…` flags say.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+
+use super::error::{EtcdError, EtcdFailure};
+
+const CA_FILE: &str = "--etcd-cafile";
+const CERTIFICATE_FILE: &str = "--etcd-certfile";
+const KEY_FILE: &str = "--etcd-keyfile";
+const USERNAME: &str = "--etcd-username";
+const PASSWORD: &str = "--etcd-password";
+
+/// How to reach etcd, and where in it.
+#[derive(Clone)]
+pub struct EtcdOptions {
+    /// `http://host:port`, `https://host:port`, or `host:port`, which is http. One is used at a time, the next when
+    /// it fails.
+    pub endpoints: Vec<String>,
+    /// What all keys start with, `/coreos.com/network`. A slash at its end is ignored.
+    pub prefix: String,
+    /// PEM file with the authorities that may sign the server's certificate. Without it, the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with the client's certificate.
+    pub certificate_file: Option<PathBuf>,
+    /// PEM file with the key for it.
+    pub key_file: Option<PathBuf>,
+    /// etcd user.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<String>,
+    /// How long to wait for what.
+    pub timing: EtcdTiming,
+}
+
+/// How long to wait for etcd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EtcdTiming {
+    /// For one endpoint to accept a connection and to answer on it.
+    pub connect: Duration,
+    /// For the answer to a call.
+    pub call: Duration,
+    /// A watch that is silent for so long is asked whether it still runs.
+    pub quiet: Duration,
+    /// For the answer to that. A watch without one is stale.
+    pub progress: Duration,
+}
+
+impl Default for EtcdTiming {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(3),
+            call: Duration::from_secs(5),
+            quiet: Duration::from_secs(10),
+            progress: Duration::from_secs(5),
+        }
+    }
+}
+
+impl EtcdOptions {
+    /// Options without TLS and user, and with the usual timing.
+    pub fn new(
+        endpoints: impl IntoIterator<Item = impl Into<String>>,
+        prefix: impl Into<String>,
+    ) -> Self {
+        Self {
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            prefix: prefix.into(),
+            ca_file: None,
+            certificate_file: None,
+            key_file: None,
+            username: None,
+            password: None,
+            timing: EtcdTiming::default(),
+        }
+    }
+
+    /// The prefix without a slash at its end.
+    pub(super) fn prefix(&self) -> &str {
+        self.prefix.trim_end_matches('/')
+    }
+
+    /// User and password, if there are any. Flags from empty environment variables count as absent.
+    pub(super) fn credentials(&self) -> Option<(&str, &str)> {
+        Some((given(&self.username)?, given(&self.password)?))
+    }
+
+    /// The endpoints with their scheme, if all flags go together. Reads no file.
+    pub(super) fn check(&self) -> Result<Vec<String>, EtcdError> {
+        let endpoints: Vec<String> = self.endpoints.iter().map(|e| with_scheme(e)).collect();
+        for endpoint in &endpoints {
+            check_endpoint(endpoint)?;
+        }
+        let (tls, plain): (Vec<_>, Vec<_>) = endpoints.iter().partition(|e| is_tls(e));
+        if let (Some(tls), Some(plain)) = (tls.first(), plain.first()) {
+            return Err(EtcdError::MixedSchemes { tls: (*tls).clone(), plain: (*plain).clone() });
+        }
+        let files = [
+            (CA_FILE, &self.ca_file),
+            (CERTIFICATE_FILE, &self.certificate_file),
+            (KEY_FILE, &self.key_file),
+        ];
+        if let Some(endpoint) = plain.first() {
+            if let Some((flag, _)) = files.iter().find(|(_, file)| file.is_some()) {
+                return Err(EtcdError::FileWithoutTls { flag, endpoint: (*endpoint).clone() });
+            }
+        }
+        together(
+            (CERTIFICATE_FILE, self.certificate_file.is_some()),
+            (KEY_FILE, self.key_file.is_some()),
+        )?;
+        together(
+            (USERNAME, given(&self.username).is_some()),
+            (PASSWORD, given(&self.password).is_some()),
+        )?;
+        if endpoints.is_empty() {
+            return Err(EtcdError::NoEndpoint);
+        }
+        Ok(endpoints)
+    }
+
+    /// How to connect to one of the endpoints. Reads the certificate files, so renewed ones are used.
+    pub(super) fn endpoint(&self, url: &str) -> Result<Endpoint, EtcdError> {
+        let mut endpoint =
+            Endpoint::from_shared(url.to_owned()).map_err(|error| invalid(url, &error))?;
+        if is_tls(url) {
+            endpoint = endpoint.tls_config(self.tls()?).map_err(|error| {
+                let reason = EtcdFailure::of_transport(&error, None).to_string();
+                match (&self.certificate_file, &self.ca_file) {
+                    (Some(path), _) => file(CERTIFICATE_FILE, path, reason),
+                    (None, Some(path)) => file(CA_FILE, path, reason),
+                    (None, None) => invalid(url, &reason),
+                }
+            })?;
+        }
+        Ok(endpoint
+            // etcd refuses clients that ping while no call or watch is open, or more often than every 5 s
+            // (`--grpc-keepalive-min-time`).
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .keep_alive_while_idle(false)
+            .tcp_nodelay(true))
+    }
+
+    fn tls(&self) -> Result<ClientTlsConfig, EtcdError> {
+        let tls = match &self.ca_file {
+            Some(path) => {
+                let pem = read_certificates(CA_FILE, path)?;
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
+            }
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        Ok(match (&self.certificate_file, &self.key_file) {
+            (Some(certificate), Some(key)) => tls.identity(Identity::from_pem(
+                read_certificates(CERTIFICATE_FILE, certificate)?,
+                read_key(KEY_FILE, key)?,
+            )),
+            _ => tls,
+        })
+    }
+}
+
+impl std::fmt::Debug for EtcdOptions {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EtcdOptions")
+            .field("endpoints", &self.endpoints)
+            .field("prefix", &self.prefix)
+            .field("ca_file", &self.ca_file)
+            .field("certificate_file", &self.certificate_file)
+            .field("key_file", &self.key_file)
+            .field("username", &self.username)
+            .field("timing", &self.timing)
+            .finish_non_exhaustive()
+    }
+}
+
+fn given(flag: &Option<String>) -> Option<&str> {
+    flag.as_deref().filter(|value| !value.is_empty())
+}
+
+fn with_scheme(endpoint: &str) -> String {
+    let endpoint = endpoint.trim().trim_end_matches('/');
+    if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") }
+}
+
+fn is_tls(endpoint: &str) -> bool {
+    endpoint.starts_with("https://")
+}
+
+fn invalid(endpoint: &str, reason: &impl ToString) -> EtcdError {
+    EtcdError::InvalidEndpoint { endpoint: endpoint.to_owned(), reason: reason.to_string() }
+}
+
+fn check_endpoint(endpoint: &str) -> Result<(), EtcdError> {
+    let parsed = Endpoint::from_shared(endpoint.to_owned()).map_err(|e| invalid(endpoint, &e))?;
+    let uri = parsed.uri();
+    match uri.scheme_str() {
+        Some("http" | "https") => {}
+        _ => return Err(invalid(endpoint, &"the scheme is neither http nor https")),
+    }
+    if uri.host().is_none_or(str::is_empty) {
+        return Err(invalid(endpoint, &"there is no host"));
+    }
+    if uri.port().is_none() {
+        return Err(invalid(endpoint, &"there is no port"));
+    }
+    if !matches!(uri.path(), "" | "/") {
+        return Err(invalid(endpoint, &"there is a path"));
+    }
+    Ok(())
+}
+
+fn together(first: (&'static str, bool), second: (&'static str, bool)) -> Result<(), EtcdError> {
+    let (given, missing) = match (first.1, second.1) {
+        (true, false) => (first.0, second.0),
+        (false, true) => (second.0, first.0),
+        _ => return Ok(()),
+    };
+    Err(EtcdError::Incomplete { given, missing })
+}
+
+fn file(flag: &'static str, path: &Path, reason: impl ToString) -> EtcdError {
+    EtcdError::File { flag, path: path.to_owned(), reason: reason.to_string() }
+}
+
+fn read_certificates(flag: &'static str, path: &Path) -> Result<Vec<u8>, EtcdError> {
+    let pem = fs::read(path).map_err(|error| file(flag, path, error))?;
+    match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
+        Ok(certificates) if certificates.is_empty() => Err(file(
+            flag,
+            path,
+            "no certificate in it: expected PEM, `-----BEGIN CERTIFICATE-----`",
+        )),
+        Ok(_) => Ok(pem),
+        Err(error) => Err(file(flag, path, format!("not a PEM file: {error}"))),
+    }
+}
+
+fn read_key(flag: &'static str, path: &Path) -> Result<Vec<u8>, EtcdError> {
+    let pem = fs::read(path).map_err(|error| file(flag, path, error))?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
+        file(
+            flag,
+            path,
+            "no private key in it: expected unencrypted PEM, `-----BEGIN PRIVATE KEY-----`",
+        )
+    })?;
+    Ok(pem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(endpoints: &[&str]) -> EtcdOptions {
+        EtcdOptions::new(endpoints.iter().copied(), "/coreos.com/network/")
+    }
+
+    fn refusal(options: &EtcdOptions) -> String {
+        options.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_endpoint_without_scheme_is_http() {
+        assert_eq!(options(&["10.0.0.1:2379", " https://e:2379/ "]).endpoints.len(), 2);
+        assert_eq!(
+            options(&["10.0.0.1:2379", "http://[::1]:2379/"]).check().unwrap(),
+            ["http://10.0.0.1:2379", "http://[::1]:2379"]
+        );
+    }
+
+    #[test]
+    fn a_slash_after_the_prefix_is_ignored() {
+        assert_eq!(options(&[]).prefix(), "/coreos.com/network");
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_named() {
+        for (endpoint, reason) in [
+            ("unix:///run/etcd", "the scheme is neither http nor https"),
+            ("http://etcd", "there is no port"),
+            ("http://etcd:2379/v3", "there is a path"),
+        ] {
+            assert_eq!(
+                refusal(&options(&[endpoint])),
+                format!(
+                    "--etcd-endpoints: `{endpoint}` is not an endpoint ({reason}): expected `http://host:port`, `https://host:port` or `host:port`"
+                )
+            );
+        }
+        assert!(options(&[""]).check().is_err());
+        assert_eq!(options(&[]).check(), Err(EtcdError::NoEndpoint));
+    }
+
+    #[test]
+    fn http_and_https_are_not_mixed() {
+        assert_eq!(
+            refusal(&options(&["https://a:2379", "b:2379"])),
+            "--etcd-endpoints mixes `https://a:2379` with `http://b:2379`: expected either https or http for all of them"
+        );
+    }
+
+    #[test]
+    fn a_certificate_file_needs_https() {
+        let mut options = options(&["http://a:2379"]);
+        options.ca_file = Some("/ca.pem".into());
+        assert_eq!(
+            refusal(&options),
+            "--etcd-cafile is given, but the endpoint `http://a:2379` is not https: expected `https://host:port`"
+        );
+    }
+
+    #[test]
+    fn flags_that_belong_together_are_given_together() {
+        let mut tls = options(&["https://a:2379"]);
+        tls.certificate_file = Some("/client.pem".into());
+        assert_eq!(
+            refusal(&tls),
+            "--etcd-certfile is given without --etcd-keyfile: expected both or none"
+        );
+        let mut user = options(&["a:2379"]);
+        user.username = Some(String::new());
+        user.password = Some("secret".into());
+        assert_eq!(
+            refusal(&user),
+            "--etcd-password is given without --etcd-username: expected both or none"
+        );
+    }
+
+    #[test]
+    fn a_certificate_file_that_is_missing_or_no_pem_is_named_with_its_flag() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.pem");
+        let mut options = options(&["https://a:2379"]);
+        options.ca_file = Some(path.clone());
+        let error = || options.endpoint("https://a:2379").unwrap_err().to_string();
+        assert_eq!(
+            error(),
+            format!("--etcd-cafile {}: No such file or directory (os error 2)", path.display())
+        );
+        fs::write(&path, "nonsense").unwrap();
+        assert_eq!(
+            error(),
+            format!(
+                "--etcd-cafile {}: no certificate in it: expected PEM, `-----BEGIN CERTIFICATE-----`",
+                path.display()
+            )
+        );
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let mut options = options(&["a:2379"]);
+        options.password = Some("secret".into());
+        assert!(!format!("{options:?}").contains("secret"));
+    }
+}

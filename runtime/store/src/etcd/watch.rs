@@ -1,0 +1,193 @@
+//! Following the leases in etcd.
+//!
+//! A session is a snapshot and a watch from the revision after it. Whatever goes wrong, however small, ends the
+//! session, and the next one begins with a new snapshot. So nothing is ever guessed about what a gap may have held:
+//! not after a broken connection, not after compaction, not after etcd lost its data and counts revisions anew.
+
+use std::sync::Arc;
+
+use etcd_client::{EventType, WatchOptions, WatchResponse};
+use futures::{FutureExt, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::error::{EtcdError, EtcdFailure};
+use super::{Keyspace, Shared};
+use crate::outage::Outage;
+use crate::retry::{Backoff, LONGEST};
+use crate::watch::{RecordChange, Update, WatchEvent};
+
+const OPERATION: &str = "watch the leases";
+
+/// Where responses that are ready at once stop being joined into one update, in changes.
+const JOINED: usize = 10_000;
+
+/// Why a session ended.
+enum End {
+    /// Nobody listens any more.
+    Dropped,
+    /// Something failed.
+    Failed(EtcdError),
+    /// The watch is no longer good for anything, although the connection may be.
+    Invalid(String),
+}
+
+impl From<EtcdError> for End {
+    fn from(error: EtcdError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Runs one session after the other until nobody listens.
+pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<WatchEvent>) {
+    let mut outage = Outage::new("the watch of the leases in etcd");
+    let mut backoff = Backoff::new();
+    loop {
+        let started = Instant::now();
+        let reason = match session(&shared, &events, &mut outage).await {
+            End::Dropped => return,
+            End::Failed(error) => error.to_string(),
+            End::Invalid(reason) => reason,
+        };
+        if outage.begin(&reason) && events.send(WatchEvent::Stale { reason }).await.is_err() {
+            return;
+        }
+        // A session that ends as soon as it has begun is no success.
+        if started.elapsed() > 2 * LONGEST {
+            backoff.reset();
+        }
+        backoff.wait().await;
+    }
+}
+
+async fn session(shared: &Shared, events: &mpsc::Sender<WatchEvent>, outage: &mut Outage) -> End {
+    match follow(shared, events, outage).await {
+        Ok(never) => match never {},
+        Err(end) => end,
+    }
+}
+
+async fn follow(
+    shared: &Shared,
+    events: &mpsc::Sender<WatchEvent>,
+    outage: &mut Outage,
+) -> Result<std::convert::Infallible, End> {
+    let connector = &shared.connector;
+    let timing = connector.options.timing;
+    let connection = connector.connection().await?;
+    let snapshot = shared.snapshot().await?;
+
+    let options = WatchOptions::new()
+        .with_prefix()
+        .with_start_revision(snapshot.revision + 1)
+        .with_progress_notify()
+        .with_fragment();
+    let prefix = shared.keyspace.leases();
+    let mut watch = connection.watch.clone();
+    let opening = connector.answer(timing.call, watch.watch(prefix, Some(options)));
+    let mut stream = match opening.await {
+        Ok(stream) => stream,
+        Err(failure) => return Err(connector.failed(&connection, OPERATION, failure).await.into()),
+    };
+
+    let mut opened = false;
+    let mut heard = Instant::now();
+    let mut asked = false;
+    let mut records = Some(snapshot.records);
+    loop {
+        let limit = if asked { timing.quiet + timing.progress } else { timing.quiet };
+        let message = tokio::select! {
+            biased;
+            message = stream.next() => message,
+            () = sleep_until(heard + limit) => {
+                if asked {
+                    let failure = EtcdFailure::Deadline(timing.progress);
+                    return Err(connector.failed(&connection, OPERATION, failure).await.into());
+                }
+                asked = true;
+                // A request that cannot be sent gets no answer, and that is noticed in time.
+                let _ = stream.request_progress().await;
+                continue;
+            }
+        };
+        heard = Instant::now();
+        asked = false;
+
+        let mut changes = Vec::new();
+        let mut next = Some(message);
+        while let Some(message) = next {
+            let response = match message {
+                Some(Ok(response)) => response,
+                Some(Err(error)) => {
+                    let failure = connector.failure(error);
+                    return Err(connector.failed(&connection, OPERATION, failure).await.into());
+                }
+                None => {
+                    let failure = EtcdFailure::Transport("etcd ended the watch".to_owned());
+                    return Err(connector.failed(&connection, OPERATION, failure).await.into());
+                }
+            };
+            check(&response, snapshot.cluster, snapshot.revision).map_err(End::Invalid)?;
+            opened |= response.created();
+            collect(&shared.keyspace, &response, &mut changes);
+            next = if changes.len() < JOINED { stream.next().now_or_never() } else { None };
+        }
+        if !opened {
+            continue;
+        }
+        // The snapshot is delivered once the watch that continues it runs, so that "up to date" is never said of a
+        // store that cannot be watched.
+        if let Some(records) = records.take() {
+            outage.end();
+            deliver(events, Update::Snapshot(records)).await?;
+        }
+        if !changes.is_empty() {
+            deliver(events, Update::Changes(changes)).await?;
+        }
+    }
+}
+
+async fn deliver(events: &mpsc::Sender<WatchEvent>, update: Update) -> Result<(), End> {
+    let event = WatchEvent::Update(update);
+    events.send(event).await.map_err(|_| End::Dropped)
+}
+
+/// Whether a response continues the snapshot.
+fn check(response: &WatchResponse, cluster: u64, revision: i64) -> Result<(), String> {
+    if response.compact_revision() > 0 {
+        return Err(format!(
+            "etcd has compacted its history up to revision {}, and the watch was behind that",
+            response.compact_revision()
+        ));
+    }
+    if response.canceled() {
+        let reason = match response.cancel_reason() {
+            "" => "no reason given",
+            reason => reason,
+        };
+        return Err(format!("etcd cancelled the watch: {reason}"));
+    }
+    match response.header() {
+        Some(header) if header.cluster_id() != cluster => Err(format!(
+            "etcd is another cluster now: its id was {cluster:x} and is {:x}",
+            header.cluster_id()
+        )),
+        // Never compared with a later revision than the snapshot's: an answer about progress may overtake events.
+        Some(header) if header.revision() < revision => Err(format!(
+            "etcd went back from revision {revision} to {}: it lost data or was restored",
+            header.revision()
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn collect(keyspace: &Keyspace, response: &WatchResponse, changes: &mut Vec<RecordChange>) {
+    for event in response.events() {
+        let Some(kv) = event.kv() else { continue };
+        let change = match event.event_type() {
+            EventType::Put => keyspace.record(kv.clone()).map(RecordChange::Put),
+            EventType::Delete => keyspace.key_of(kv.key()).map(RecordChange::Delete),
+        };
+        changes.extend(change);
+    }
+}
