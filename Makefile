@@ -1,0 +1,51 @@
+# What there is to do here: `make help`.
+
+# A login shell's PATH may lack Cargo and, where the user is not root, the network tools.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
+
+CARGO_FLAGS := --release $(if $(CI),--locked)
+GUESTS := $(patsubst plugins/%/Cargo.toml,-p heddle-plugin-%,$(wildcard plugins/*/Cargo.toml))
+
+# Where the demo keeps its leases: dir or etcd.
+STORE ?= dir
+HOSTS ?= 2
+
+.PHONY: help demo build test bench lint setup
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: ## an overlay between hosts on this machine, step by step (HOSTS=3, STORE=etcd); needs root
+	@.ci/setup build demo $(filter etcd,$(STORE))
+	@$(MAKE) --no-print-directory build
+	target/dist/heddle demo --hosts $(HOSTS) --store $(STORE)
+
+# Two calls: built in one, Cargo would give daemon and tool the union of their features, and so the daemon a compiler.
+build: ## the daemon and the tool, in target/dist
+	cargo build $(CARGO_FLAGS) -p heddled
+	cargo build $(CARGO_FLAGS) -p heddle
+	install -D -t target/dist target/release/heddled target/release/heddle
+
+# The end-to-end tests run what is in target/dist. What Cargo builds for the tests has other features and stays in
+# target/release; the two binaries' own tests therefore have calls of their own, too.
+test: ## all tests, end to end included; needs root
+	@.ci/setup build demo etcd
+	@$(MAKE) --no-print-directory build
+	cargo test $(CARGO_FLAGS) --no-fail-fast -p heddled
+	cargo test $(CARGO_FLAGS) --no-fail-fast -p heddle
+	cargo test $(CARGO_FLAGS) --no-fail-fast --workspace --exclude heddled --exclude heddle
+
+bench: ## how fast and how large the daemon is, beside the goals: target/bench/results.json; needs root
+	@.ci/setup build demo etcd
+	@$(MAKE) --no-print-directory build
+	cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests
+
+lint: ## formatting and clippy, for the host's code and the plugins'
+	@.ci/setup build
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile guest --target wasm32-wasip2 $(GUESTS) -- -D warnings
+
+setup: ## install what a fresh Debian with rustup lacks for all of this; needs root
+	@.ci/setup build demo etcd
