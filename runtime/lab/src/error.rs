@@ -1,10 +1,11 @@
 //! What can go wrong in a lab.
 
+use std::fmt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 /// Something did not work; the text is meant to be shown as it is.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum Error {
     /// A program could not be started.
     #[error("cannot run `{command}`: {source}")]
@@ -71,6 +72,13 @@ pub enum Error {
     /// Something is missing that a lab cannot do without.
     #[error("{0}")]
     Missing(String),
+}
+
+/// The same as [`Display`](fmt::Display), so that `unwrap` in a test shows logs with their line breaks.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {

@@ -117,12 +117,12 @@ impl Namespace {
         Ok(())
     }
 
-    /// Runs `ip -j` or `bridge -j` and reads its JSON.
-    pub(crate) fn json<T: DeserializeOwned>(
-        &self,
-        program: &str,
-        arguments: &str,
-    ) -> Result<T, Error> {
+    /// Runs `ip` or `bridge` with these arguments, `-j` among them, and reads the JSON that it prints.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run), and [`Error::Output`].
+    pub fn json<T: DeserializeOwned>(&self, program: &str, arguments: &str) -> Result<T, Error> {
         let printed = self.tool(program, arguments)?;
         // bridge prints nothing at all where there is nothing to list.
         let printed = if printed.trim().is_empty() { "[]" } else { &printed };

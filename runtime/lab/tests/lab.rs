@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use heddle_lab::{Error, Etcd, Families, Host, Lab, PREFIX, run};
+use heddle_lab::{Error, Etcd, Families, Host, Lab, Monitor, PREFIX, run};
 
 fn namespaces() -> String {
     run(Command::new("ip").args(["netns", "list"])).unwrap()
@@ -144,4 +144,17 @@ fn nothing_is_left_behind() {
     assert!(!namespaces().contains(&name));
     drop(lab);
     assert!(!directory.exists());
+}
+
+#[test]
+fn changes_are_seen() {
+    let lab = Lab::new(Families::V4).unwrap();
+    let host = lab.host("a").unwrap();
+    let monitor = Monitor::start(host.namespace()).unwrap();
+    host.namespace().ip("route add 10.9.0.0/24 dev eth0").unwrap();
+    let lines = monitor.drain(host.namespace()).unwrap();
+    assert!(lines.iter().any(|line| line.contains("10.9.0.0/24 dev eth0")), "{lines:?}");
+    host.namespace().ip("route del 10.9.0.0/24").unwrap();
+    let lines = monitor.drain(host.namespace()).unwrap();
+    assert!(lines.iter().any(|line| line.starts_with("Deleted 10.9.0.0/24")), "{lines:?}");
 }
