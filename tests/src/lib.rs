@@ -1,1 +1,44 @@
-//! 
+//! What the end-to-end tests have in common: a [`Cluster`] of real daemons and a real etcd, and [`Peer`]s that
+//! exist only as leases.
+//!
+//! Helpers panic instead of returning errors: whatever goes wrong here is a failed test, and a panic shows the logs
+//! of the daemons that run.
+
+mod cluster;
+mod peer;
+
+pub use cluster::{Cluster, Node, Overlay};
+pub use peer::{NETWORK_FOR_PEERS, Peer};
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long something that was put right may take to be put right, whatever it was.
+pub const HEALED: Duration = Duration::from_secs(1);
+
+/// How long a change in etcd may take to be everywhere on a loaded machine.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// The daemon under test.
+pub fn heddled() -> PathBuf {
+    binary("heddled")
+}
+
+/// The tool under test.
+pub fn heddle() -> PathBuf {
+    binary("heddle")
+}
+
+/// Binaries come from where `make build` leaves them, or from `HEDDLE_BIN_DIR`. Cargo's own are not used: what it
+/// builds along with tests has the tests' features.
+fn binary(name: &str) -> PathBuf {
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/dist");
+    let directory = std::env::var_os("HEDDLE_BIN_DIR").map_or_else(built, PathBuf::from);
+    let path = directory.join(name);
+    assert!(
+        path.is_file(),
+        "{} is not there: run `make build`, or set HEDDLE_BIN_DIR",
+        path.display()
+    );
+    path
+}

@@ -1,0 +1,104 @@
+//! Nodes that exist only as a lease in etcd.
+
+use std::net::Ipv4Addr;
+
+use heddle_lab::{FdbEntry, KernelState, Neighbour, PREFIX, Route};
+
+/// An overlay large enough for tens of thousands of peers.
+pub const NETWORK_FOR_PEERS: &str =
+    r#"{"Network":"10.0.0.0/8","SubnetLen":24,"Backend":{"Type":"vxlan"}}"#;
+
+/// A peer by number, up to 32,767: its subnet is one of 10.128.0.0/9, and its address is beyond the lab's router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub u16);
+
+impl Peer {
+    /// So many peers from a number on.
+    pub fn range(first: u16, count: u16) -> Vec<Self> {
+        (first..first + count).map(Self).collect()
+    }
+
+    fn octets(self) -> [u8; 2] {
+        self.0.to_be_bytes()
+    }
+
+    /// The first address of its subnet, a /24.
+    pub fn subnet(self) -> Ipv4Addr {
+        let [high, low] = self.octets();
+        Ipv4Addr::new(10, 128 + high, low, 0)
+    }
+
+    /// Its underlay address.
+    pub fn public_ip(self) -> Ipv4Addr {
+        let [high, low] = self.octets();
+        Ipv4Addr::new(172, 16, high, low)
+    }
+
+    /// Its VTEP's Ethernet address.
+    pub fn mac(self) -> String {
+        let [high, low] = self.octets();
+        format!("02:00:00:00:{high:02x}:{low:02x}")
+    }
+
+    /// The last part of its lease's key.
+    pub fn lease_key(self) -> String {
+        format!("{}-24", self.subnet())
+    }
+
+    /// Its lease's key in etcd.
+    pub fn etcd_key(self) -> String {
+        format!("{PREFIX}/subnets/{}", self.lease_key())
+    }
+
+    /// Its lease as flannel writes it.
+    pub fn value(self) -> String {
+        format!(
+            r#"{{"PublicIP":"{}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{}"}}}}"#,
+            self.public_ip(),
+            self.mac()
+        )
+    }
+
+    /// Keys and values for etcd.
+    pub fn leases(peers: &[Self]) -> Vec<(String, String)> {
+        peers.iter().map(|peer| (peer.etcd_key(), peer.value())).collect()
+    }
+
+    /// What a node programs for these peers: a route, a neighbour and an FDB entry each. `protocol` is the routes'.
+    pub fn objects(peers: &[Self], protocol: &str) -> KernelState {
+        let device = || "flannel.1".to_owned();
+        KernelState {
+            routes: peers
+                .iter()
+                .map(|peer| Route {
+                    dst: format!("{}/24", peer.subnet()),
+                    gateway: Some(peer.subnet().to_string()),
+                    dev: Some(device()),
+                    kind: None,
+                    protocol: Some(protocol.to_owned()),
+                    flags: vec!["onlink".into()],
+                    metric: None,
+                })
+                .collect(),
+            neighbours: peers
+                .iter()
+                .map(|peer| Neighbour {
+                    dst: peer.subnet().to_string(),
+                    dev: device(),
+                    lladdr: Some(peer.mac()),
+                    state: vec!["PERMANENT".into()],
+                })
+                .collect(),
+            fdb: peers
+                .iter()
+                .map(|peer| FdbEntry {
+                    mac: peer.mac(),
+                    ifname: device(),
+                    dst: Some(peer.public_ip().to_string()),
+                    flags: vec!["self".into()],
+                    state: "permanent".into(),
+                })
+                .collect(),
+        }
+    }
+}

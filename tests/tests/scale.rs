@@ -1,0 +1,102 @@
+//! Thousands of peers.
+
+use std::time::Duration;
+
+use heddle_lab::{Families, PREFIX, wait_until};
+use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Node, Peer};
+
+/// For thousands of changes on a loaded machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The largest clusters that flannel is run with.
+const COUNT: u16 = 4000;
+
+fn check(node: &Node, peers: &[Peer]) {
+    let expected = Peer::objects(peers, "72");
+    let found = node.objects("flannel.1");
+    assert_eq!(
+        (found.routes.len(), found.neighbours.len(), found.fdb.len()),
+        (peers.len(), peers.len(), peers.len())
+    );
+    // Not `assert_eq`, whose message would be a megabyte.
+    assert!(found == expected, "{:#?} …", {
+        let mut odd: Vec<_> = found.routes.symmetric_difference(&expected.routes).collect();
+        odd.truncate(5);
+        odd
+    });
+}
+
+fn wait_for(node: &Node, peers: &[Peer]) {
+    wait_until(format!("{} peers", peers.len()), LIMIT, || {
+        let found = node.objects("flannel.1");
+        let counts = (found.routes.len(), found.neighbours.len(), found.fdb.len());
+        if counts == (peers.len(), peers.len(), peers.len()) {
+            Ok(())
+        } else {
+            Err(format!("{counts:?}"))
+        }
+    })
+    .unwrap();
+    check(node, peers);
+}
+
+#[test]
+fn everything_is_there_when_the_node_is_ready() {
+    let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
+    let peers = Peer::range(0, COUNT);
+    cluster.etcd().put_all(&Peer::leases(&peers), 100).unwrap();
+    let node = cluster.node("a");
+    check(&node, &peers);
+}
+
+#[test]
+fn leases_that_come_and_go_while_the_node_runs_are_followed_to_the_last() {
+    let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
+    let mut node = cluster.node("a");
+    let peers = Peer::range(0, COUNT);
+    let (one_by_one, in_hundreds) = peers.split_at(usize::from(COUNT / 2));
+
+    let noise = |number: u16| {
+        vec![
+            (format!("{PREFIX}/subnets-old/10.9.{number}.0-24"), "not a lease".to_owned()),
+            (format!("{PREFIX}/subnets/nonsense-{number}"), "{}".to_owned()),
+            (format!("{PREFIX}/subnets/10.1.{number}.0-24"), "garbage".to_owned()),
+        ]
+    };
+    cluster.etcd().put_all(&noise(1), 1).unwrap();
+    cluster.etcd().put_all(&Peer::leases(one_by_one), 1).unwrap();
+    cluster.etcd().put_all(&noise(2), 3).unwrap();
+    wait_for(&node, one_by_one);
+
+    cluster.etcd().put_all(&Peer::leases(in_hundreds), 100).unwrap();
+    cluster.etcd().put_all(&noise(3), 3).unwrap();
+    wait_for(&node, &peers);
+
+    let (gone, left): (Vec<Peer>, Vec<Peer>) = peers.iter().partition(|peer| peer.0 % 3 == 0);
+    let keys: Vec<_> = gone.iter().map(|peer| peer.etcd_key()).collect();
+    cluster.etcd().delete_all(&keys).unwrap();
+    wait_for(&node, &left);
+    node.daemon().check_running().unwrap();
+}
+
+#[test]
+fn a_snapshot_after_a_gap_in_the_watch_loses_nobody() {
+    let mut cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
+    let peers = Peer::range(0, 300);
+    cluster.etcd().put_all(&Peer::leases(&peers[..200]), 100).unwrap();
+    let node = cluster.node("a");
+    check(&node, &peers[..200]);
+
+    // While nobody hears it: a hundred go, a hundred come, and etcd forgets that it was ever otherwise.
+    node.host.namespace().ip("link set eth0 down").unwrap();
+    let gone: Vec<_> = peers[..100].iter().map(|peer| peer.etcd_key()).collect();
+    cluster.etcd().delete_all(&gone).unwrap();
+    cluster.etcd().put_all(&Peer::leases(&peers[200..]), 100).unwrap();
+    cluster.etcd().compact().unwrap();
+    cluster.etcd_mut().stop();
+    cluster.etcd_mut().resume().unwrap();
+    node.host.namespace().ip("link set eth0 up").unwrap();
+    // The default route goes with the interface.
+    node.host.namespace().ip("route add default via 192.168.255.254 dev eth0").unwrap();
+    wait_for(&node, &peers[100..]);
+}

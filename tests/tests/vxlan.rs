@@ -1,0 +1,293 @@
+//! What two nodes program for each other with the vxlan backend, and that it carries packets.
+
+use std::os::unix::fs::PermissionsExt;
+
+use heddle_lab::{Families, FdbEntry, KernelState, Neighbour, Route};
+use heddle_tests::{Cluster, Node, Overlay};
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+/// `proto 72` in `ip route`: routes of Heddle's.
+const PROTOCOL: &str = "72";
+
+/// The node's subnets, IPv4 first, from its lease's key.
+fn subnets(cluster: &Cluster, node: &Node) -> Vec<IpNet> {
+    let lease = cluster.lease(node);
+    let (_, key) = lease.key.rsplit_once('/').unwrap();
+    key.split('&')
+        .filter(|subnet| *subnet != "0.0.0.0-0")
+        .map(|subnet| {
+            let (address, length) = subnet.rsplit_once('-').unwrap();
+            format!("{address}/{length}").parse().unwrap()
+        })
+        .collect()
+}
+
+fn subnet(cluster: &Cluster, node: &Node, overlay: Overlay) -> IpNet {
+    let subnets = subnets(cluster, node);
+    let wanted = |subnet: &IpNet| subnet.addr().is_ipv4() == (overlay == Overlay::V4);
+    subnets.into_iter().find(wanted).unwrap()
+}
+
+fn address(node: &Node, overlay: Overlay) -> String {
+    match overlay {
+        Overlay::V4 => node.host.v4().to_string(),
+        Overlay::V6 => node.host.v6().to_string(),
+    }
+}
+
+fn mac(node: &Node, overlay: Overlay) -> String {
+    node.link(overlay.device())["address"].as_str().unwrap().to_owned()
+}
+
+/// Checks the device's every property that the contract names.
+fn check_device(cluster: &Cluster, node: &Node, overlay: Overlay) {
+    let device = overlay.device();
+    let link = node.link(device);
+    let data = &link["linkinfo"]["info_data"];
+    assert_eq!(link["linkinfo"]["info_kind"], "vxlan", "{link:#}");
+    let local = if overlay == Overlay::V4 { "local" } else { "local6" };
+    assert_eq!(data["id"], 1, "{link:#}");
+    assert_eq!(data[local], address(node, overlay), "{link:#}");
+    assert_eq!(data["link"], "eth0", "{link:#}");
+    assert_eq!(data["port"], 8472, "{link:#}");
+    assert_eq!(data["learning"], false, "{link:#}");
+    // `ttl auto`: the kernel's choice, which `ip -j` shows as 0 or not at all.
+    assert!(matches!(data["ttl"].as_u64(), None | Some(0)), "{link:#}");
+    assert_ne!(data["ttl_inherit"], true, "{link:#}");
+    let (mtu, length) = if overlay == Overlay::V4 { (1450, 32) } else { (1430, 128) };
+    assert_eq!(link["mtu"], mtu, "{link:#}");
+    let flags = link["flags"].as_array().unwrap();
+    assert!(flags.contains(&json!("UP")), "{link:#}");
+
+    let global: Vec<_> = link["addr_info"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|info| info["scope"] == "global")
+        .map(|info| {
+            (info["local"].as_str().unwrap().to_owned(), info["prefixlen"].as_u64().unwrap())
+        })
+        .collect();
+    let first = subnet(cluster, node, overlay).addr().to_string();
+    assert_eq!(global, [(first, length)]);
+
+    let accept_ra = node.host.namespace().sysctl(&format!("ipv6/conf/{device}/accept_ra"));
+    assert_eq!(accept_ra.unwrap(), "0");
+}
+
+/// What `node` programs for `peer`, in one family.
+fn objects_for(cluster: &Cluster, peer: &Node, overlay: Overlay) -> KernelState {
+    let device = overlay.device().to_owned();
+    let subnet = subnet(cluster, peer, overlay);
+    KernelState {
+        routes: [Route {
+            dst: subnet.to_string(),
+            gateway: Some(subnet.addr().to_string()),
+            dev: Some(device.clone()),
+            kind: None,
+            protocol: Some(PROTOCOL.into()),
+            flags: vec!["onlink".into()],
+            // The kernel's default for IPv6 is a number, IP6_RT_PRIO_USER.
+            metric: (overlay == Overlay::V6).then_some(1024),
+        }]
+        .into(),
+        neighbours: [Neighbour {
+            dst: subnet.addr().to_string(),
+            dev: device.clone(),
+            lladdr: Some(mac(peer, overlay)),
+            state: vec!["PERMANENT".into()],
+        }]
+        .into(),
+        fdb: [FdbEntry {
+            mac: mac(peer, overlay),
+            ifname: device,
+            dst: Some(address(peer, overlay)),
+            flags: vec!["self".into()],
+            state: "permanent".into(),
+        }]
+        .into(),
+    }
+}
+
+/// The lease's value to the letter: field names, their case and order are flannel's, NodeID and NodeName ours.
+fn lease_value(node: &Node, overlays: &[Overlay]) -> String {
+    let data = |overlay| {
+        let mac = mac(node, overlay);
+        format!(r#"{{"VNI":1,"VtepMAC":"{mac}"}}"#)
+    };
+    let v4 = overlays.contains(&Overlay::V4);
+    let v6 = overlays.contains(&Overlay::V6);
+    let mut value = String::from("{");
+    let public_ip = if v4 { address(node, Overlay::V4) } else { "0.0.0.0".into() };
+    value += &format!(r#""PublicIP":"{public_ip}","#);
+    value += &match v6 {
+        true => format!(r#""PublicIPv6":"{}","#, address(node, Overlay::V6)),
+        false => r#""PublicIPv6":null,"#.to_owned(),
+    };
+    value += r#""BackendType":"vxlan","#;
+    if v4 {
+        value += &format!(r#""BackendData":{},"#, data(Overlay::V4));
+    }
+    if v6 {
+        value += &format!(r#""BackendV6Data":{},"#, data(Overlay::V6));
+    }
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    value += &format!(r#""NodeID":"{}","NodeName":"{}"}}"#, node.host.name(), hostname.trim());
+    value
+}
+
+fn subnet_env(cluster: &Cluster, node: &Node, overlays: &[Overlay]) -> String {
+    let mut text = String::new();
+    for &overlay in overlays {
+        let (network, key) = match overlay {
+            Overlay::V4 => ("10.244.0.0/16", ""),
+            Overlay::V6 => ("fd00:10:244::/48", "IPV6_"),
+        };
+        let subnet = subnet(cluster, node, overlay);
+        let first = subnet.hosts().next().unwrap();
+        // `hosts` begins with the network's own address in IPv6.
+        let first = match overlay {
+            Overlay::V4 => first.to_string(),
+            Overlay::V6 => format!("{first}1"),
+        };
+        text += &format!("FLANNEL_{key}NETWORK={network}\n");
+        text += &format!("FLANNEL_{key}SUBNET={first}/{}\n", subnet.prefix_len());
+    }
+    let mtu = if overlays.contains(&Overlay::V6) { 1430 } else { 1450 };
+    text + &format!("FLANNEL_MTU={mtu}\nFLANNEL_IPMASQ=false\n")
+}
+
+/// Two nodes, everything that one can see of them from outside, and packets both ways.
+fn two_nodes(families: Families, overlays: &[Overlay]) {
+    let cluster = Cluster::new(families);
+    let mut nodes = [cluster.starting_node("a", &[]), cluster.starting_node("b", &[])];
+    for node in &mut nodes {
+        node.daemon().wait_ready().unwrap();
+    }
+    let [a, b] = &nodes;
+    for (node, peer) in [(a, b), (b, a)] {
+        for &overlay in overlays {
+            check_device(&cluster, node, overlay);
+            let expected = objects_for(&cluster, peer, overlay);
+            heddle_lab::wait_until("the peer's objects", heddle_tests::SOON, || {
+                let found = node.objects(overlay.device());
+                if found == expected { Ok(()) } else { Err(format!("{found:#?}")) }
+            })
+            .unwrap();
+        }
+
+        let lease = cluster.lease(node);
+        assert_eq!(lease.value, lease_value(node, overlays));
+        let (granted, left) = cluster.etcd().time_to_live(lease.lease).unwrap();
+        assert_eq!(granted, 86_400);
+        assert!((86_000..=86_400).contains(&left), "{left}");
+
+        let file = node.host.subnet_file();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), subnet_env(&cluster, node, overlays));
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o644);
+    }
+    assert_eq!(cluster.etcd().leases().unwrap().len(), 2);
+
+    let (in_a, in_b) = (a.host.container().unwrap(), b.host.container().unwrap());
+    let mtu = a.host.subnet_env().unwrap().mtu.unwrap();
+    for (from, to) in [(&in_a, &in_b), (&in_b, &in_a)] {
+        assert_eq!(to.addresses().len(), overlays.len());
+        for &address in to.addresses() {
+            let headers = if address.is_ipv4() { 28 } else { 48 };
+            from.ping(address, mtu - headers).unwrap();
+        }
+    }
+}
+
+#[test]
+fn two_nodes_with_ipv4_see_each_other() {
+    two_nodes(Families::V4, &[Overlay::V4]);
+}
+
+#[test]
+fn two_nodes_with_ipv6_alone_see_each_other() {
+    two_nodes(Families::V6, &[Overlay::V6]);
+}
+
+#[test]
+fn two_nodes_with_both_families_see_each_other() {
+    two_nodes(Families::Dual, &[Overlay::V4, Overlay::V6]);
+}
+
+#[test]
+fn the_backend_s_own_keys_are_obeyed() {
+    let config = r#"{"network":"10.7.0.0/20","subnetlen":26,"SubnetMin":"10.7.3.0","SubnetMax":"10.7.3.64",
+        "Backend":{"type":"vxlan","vni":4096,"Port":4789,"MTU":1400,"Learning":true,"GBP":true}}"#;
+    let cluster = Cluster::with_config(Families::V4, Some(config));
+    let nodes = [cluster.node("a"), cluster.node("b")];
+
+    let mut taken: Vec<_> = nodes.iter().map(|node| subnet(&cluster, node, Overlay::V4)).collect();
+    taken.sort();
+    assert_eq!(taken, ["10.7.3.0/26", "10.7.3.64/26"].map(|subnet| subnet.parse().unwrap()));
+    let link = nodes[0].link("flannel.4096");
+    let data = &link["linkinfo"]["info_data"];
+    assert_eq!((&data["id"], &data["port"]), (&json!(4096), &json!(4789)), "{link:#}");
+    assert_eq!((&data["learning"], &data["gbp"]), (&json!(true), &json!(true)), "{link:#}");
+    assert_eq!(link["mtu"], 1350);
+    let env = std::fs::read_to_string(nodes[0].host.subnet_file()).unwrap();
+    assert!(env.starts_with("FLANNEL_NETWORK=10.7.0.0/20\nFLANNEL_SUBNET=10.7.3."), "{env}");
+    assert!(env.contains("/26\nFLANNEL_MTU=1350\n"), "{env}");
+
+    let [in_a, in_b] = nodes.each_ref().map(|node| node.host.container().unwrap());
+    in_a.ping(in_b.addresses()[0], 1350 - 28).unwrap();
+}
+
+#[test]
+fn direct_routing_needs_one_route_for_a_neighbour_and_the_tunnel_for_others() {
+    let config = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}"#;
+    let cluster = Cluster::with_config(Families::V4, Some(config));
+    // Only to be had through the router.
+    let far = r#"{"PublicIP":"172.16.0.9","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:09"}}"#;
+    cluster.put_lease("10.244.250.0-24", far);
+    let mut nodes = [cluster.node("a"), cluster.node("b")];
+
+    let peer = subnet(&cluster, &nodes[1], Overlay::V4);
+    let route = Route {
+        dst: peer.to_string(),
+        gateway: Some(nodes[1].host.v4().to_string()),
+        dev: Some("eth0".into()),
+        kind: None,
+        protocol: Some(PROTOCOL.into()),
+        flags: vec![],
+        metric: None,
+    };
+    heddle_lab::wait_until("the direct route", heddle_tests::SOON, || {
+        let found = nodes[0].host.kernel_state().unwrap().route(&peer.to_string()).cloned();
+        if found.as_ref() == Some(&route) { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .unwrap();
+    let tunnel = nodes[0].objects("flannel.1");
+    assert_eq!((tunnel.routes.len(), tunnel.neighbours.len(), tunnel.fdb.len()), (1, 1, 1));
+    assert!(tunnel.route("10.244.250.0/24").is_some());
+
+    let [in_a, in_b] = nodes.each_ref().map(|node| node.host.container().unwrap());
+    in_a.ping(in_b.addresses()[0], 56).unwrap();
+    in_b.ping(in_a.addresses()[0], 56).unwrap();
+    for node in &mut nodes {
+        node.daemon().check_running().unwrap();
+    }
+}
+
+#[test]
+fn the_published_ethernet_address_is_the_device_s_and_stays_when_it_is_made_anew() {
+    let cluster = Cluster::new(Families::V4);
+    let mut node = cluster.node("a");
+    let published = |node: &Node| {
+        let value: Value = serde_json::from_str(&cluster.lease(node).value).unwrap();
+        value["BackendData"]["VtepMAC"].as_str().unwrap().to_owned()
+    };
+    let before = mac(&node, Overlay::V4);
+    assert_eq!(published(&node), before);
+
+    node.stop(heddle_lab::Signal::TERM);
+    node.ip("link del flannel.1");
+    cluster.restart(&mut node);
+    assert_eq!(mac(&node, Overlay::V4), before);
+    assert_eq!(published(&node), before);
+}
