@@ -1,2 +1,49 @@
-//! plugins
+//! Finds, loads, runs and confines plugins. The only crate that knows wasmtime.
+//!
+//! [`Catalogue::find`] finds a plugin by name: a file in one of the plugin directories, or one that ships inside the
+//! binary. What it finds is started as a [`Backend`] or an [`Emitter`], each with a thread of its own. Their functions
+//! take and give `heddle-core`'s types.
+//!
+//! A plugin is not trusted. It has no access to anything; its time and memory are bounded; and everything it answers
+//! is checked, for being possible and for being its business, before anyone sees it. A call that goes wrong is an
+//! error that names the plugin, the call, the peer and the reason, and touches no other call.
+//!
+//! Functions are pure, so instances are disposable: each request gets a fresh one, and so does the call after a trap.
+
+mod backend;
+mod bindings;
+mod breaker;
+mod cache;
+mod catalogue;
+mod compiler;
+mod embedded;
+mod emitter;
+mod engine;
+mod error;
+mod from_wit;
+mod grant;
+mod host;
+mod limits;
+mod manifest;
+mod metrics;
+mod section;
 mod settings;
+mod text;
+mod ticker;
+mod to_wit;
+mod voice;
+mod worker;
+
+pub use backend::{Advertisements, Backend, NodePlan};
+pub use cache::CacheError;
+pub use catalogue::{Catalogue, Entry, Plugin, PluginError, Source};
+pub use compiler::CompileError;
+#[cfg(feature = "compiler")]
+pub use embedded::embedded_component;
+pub use emitter::{Emitter, File, Setting, View};
+#[cfg(feature = "compiler")]
+pub use engine::compile;
+pub use error::{CallError, Reason, Refusal};
+pub use limits::Limits;
+pub use manifest::{Inspection, Manifest, ManifestError, WIT_VERSION, World, inspect};
+pub use metrics::Metrics;

@@ -1,0 +1,271 @@
+//! Backends: the host's side of the world `backend-plugin`.
+
+use std::sync::Arc;
+
+use heddle_core::address::LinkName;
+use heddle_core::config::NetworkConfig;
+use heddle_core::lease::Lease;
+use heddle_core::node::Node;
+use heddle_core::object::Plan;
+use wasmtime::Store;
+use wasmtime::component::InstancePre;
+
+use crate::bindings::backend::exports::heddle::overlay::backend::PeerError;
+use crate::bindings::backend::heddle::overlay::types as wit;
+use crate::bindings::backend::{BackendPlugin, BackendPluginPre};
+use crate::breaker::Subject;
+use crate::error::{CallError, Reason, Refusal, describe};
+use crate::host::HostState;
+use crate::metrics::Metrics;
+use crate::text::plain;
+use crate::worker::{Worker, WorkerHandle, World};
+use crate::{from_wit, grant, to_wit};
+
+/// What a node says of itself in its lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advertisements {
+    /// `BackendType`; none leaves the field out, as flannel's udp backend does.
+    pub backend_type: Option<String>,
+    /// JSON text for `BackendData` and `BackendV6Data`: one per enabled family, in the order of
+    /// [`NetworkConfig::networks`].
+    pub backend_data: Vec<Option<String>>,
+}
+
+/// The part of the plan that does not depend on peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePlan {
+    /// The objects.
+    pub plan: Plan,
+    /// The MTU for containers' interfaces, in bytes.
+    pub mtu: u32,
+}
+
+impl NodePlan {
+    /// The devices in it.
+    pub fn links(&self) -> Vec<LinkName> {
+        grant::planned_links(&self.plan)
+    }
+}
+
+/// A running backend plugin. Calls queue; none blocks the caller's thread.
+///
+/// Every answer has been checked: what comes back can be programmed, and the plugin may ask for it.
+pub struct Backend {
+    worker: WorkerHandle<BackendPlugin>,
+}
+
+impl Backend {
+    pub(crate) fn new(worker: WorkerHandle<BackendPlugin>) -> Self {
+        Self { worker }
+    }
+
+    /// The plugin's name.
+    pub fn name(&self) -> &str {
+        self.worker.plugin()
+    }
+
+    /// The plugin's counters.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.worker.metrics()
+    }
+
+    /// What this node's lease should say.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Config`] where a key of the config is wrong, or whatever befell the plugin.
+    pub async fn advertise(
+        &self,
+        config: &NetworkConfig,
+        node: &Node,
+    ) -> Result<Advertisements, CallError> {
+        const CALL: &str = "advertise";
+        let families = config.networks.len();
+        let (config, node) = (config.clone(), node.clone());
+        self.node_call(CALL, move |worker| {
+            let (config, node) = (to_wit::config(&config), to_wit::node(&node));
+            let answer = worker.call(Subject::Node(CALL), |guest, store| {
+                guest.heddle_overlay_backend().call_advertise(store, &config, &node)
+            })?;
+            let advertisements = answer.map_err(config_error)?;
+            let (backend_type, backend_data) =
+                from_wit::advertisements(advertisements, families).map_err(Reason::Refused)?;
+            Ok(Advertisements { backend_type, backend_data })
+        })
+        .await
+    }
+
+    /// The devices, addresses and settings of this node itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Config`] where a key of the config is wrong, [`Reason::Refused`] where the plan is not acceptable, or
+    /// whatever befell the plugin.
+    pub async fn plan_node(
+        &self,
+        config: &NetworkConfig,
+        node: &Node,
+        lease: &Lease,
+    ) -> Result<NodePlan, CallError> {
+        const CALL: &str = "plan-node";
+        let (config, node, lease) = (config.clone(), node.clone(), lease.clone());
+        self.node_call(CALL, move |worker| {
+            let wit = Arguments::new(&config, &node, &lease);
+            let answer = worker.call(Subject::Node(CALL), |guest, store| {
+                guest.heddle_overlay_backend().call_plan_node(
+                    store,
+                    &wit.config,
+                    &wit.node,
+                    &wit.lease,
+                )
+            })?;
+            let answer = answer.map_err(config_error)?;
+            let checked = || -> Result<NodePlan, Refusal> {
+                let plan = from_wit::plan(answer.plan, worker.limits().node_objects)?;
+                grant::node_plan(&plan, &config.networks, &node)?;
+                Ok(NodePlan { plan, mtu: from_wit::mtu(answer.mtu)? })
+            };
+            checked().map_err(Reason::Refused)
+        })
+        .await
+    }
+
+    /// What it takes to reach each of these peers: one answer for each, in their order.
+    ///
+    /// `links` are the devices that the node's plan has ([`NodePlan::links`]). Peers whose lease made the plugin fail
+    /// the last time are asked about last, so that they hold up nobody.
+    pub async fn plan_peers(
+        &self,
+        config: &NetworkConfig,
+        node: &Node,
+        lease: &Lease,
+        links: Vec<LinkName>,
+        peers: Vec<Lease>,
+    ) -> Vec<Result<Plan, CallError>> {
+        const CALL: &str = "plan-peer";
+        let (config, node, lease) = (config.clone(), node.clone(), lease.clone());
+        let plugin = self.name().to_owned();
+        let count = peers.len();
+        let answers = self
+            .worker
+            .run(CALL, move |worker| {
+                let runtime = worker.runtime();
+                let _running = runtime.ticker().running();
+                let wit = Arguments::new(&config, &node, &lease);
+                let mut answers: Vec<Option<Result<Plan, CallError>>> = vec![None; peers.len()];
+                for index in order(worker, &peers) {
+                    let peer = &peers[index];
+                    let answer = plan_peer(worker, &wit, peer).and_then(|plan| {
+                        grant::peer_plan(&plan, &links, &config.networks, &node, peer)
+                            .map_err(Reason::Refused)?;
+                        Ok(plan)
+                    });
+                    count_refusal(worker, &answer);
+                    answers[index] = Some(answer.map_err(|reason| CallError {
+                        plugin: plugin.clone(),
+                        call: CALL,
+                        peer: Some(describe(peer)),
+                        reason,
+                    }));
+                }
+                answers.into_iter().flatten().collect::<Vec<_>>()
+            })
+            .await;
+        answers.unwrap_or_else(|error| vec![Err(error); count])
+    }
+
+    /// Makes one call about the node.
+    async fn node_call<T: Send + 'static>(
+        &self,
+        call: &'static str,
+        job: impl FnOnce(&mut Worker<BackendPlugin>) -> Result<T, Reason> + Send + 'static,
+    ) -> Result<T, CallError> {
+        let result = self
+            .worker
+            .run(call, move |worker| {
+                let runtime = worker.runtime();
+                let _running = runtime.ticker().running();
+                let answer = job(worker);
+                count_refusal(worker, &answer);
+                answer
+            })
+            .await?;
+        result.map_err(|reason| CallError {
+            plugin: self.name().to_owned(),
+            call,
+            peer: None,
+            reason,
+        })
+    }
+}
+
+/// What every call about a peer is told, converted once for all of them.
+struct Arguments {
+    config: wit::NetworkConfig,
+    node: wit::Node,
+    lease: wit::Lease,
+}
+
+impl Arguments {
+    fn new(config: &NetworkConfig, node: &Node, lease: &Lease) -> Self {
+        Self {
+            config: to_wit::config(config),
+            node: to_wit::node(node),
+            lease: to_wit::lease(lease),
+        }
+    }
+}
+
+/// In which order to ask about peers: those that failed the last time at the end.
+fn order(worker: &Worker<BackendPlugin>, peers: &[Lease]) -> Vec<usize> {
+    let suspect = |index: &usize| worker.breaker().failed_before(Subject::Peer(peers[*index].key()));
+    let (last, mut first): (Vec<_>, Vec<_>) = (0..peers.len()).partition(suspect);
+    first.extend(last);
+    first
+}
+
+fn plan_peer(
+    worker: &mut Worker<BackendPlugin>,
+    wit: &Arguments,
+    peer: &Lease,
+) -> Result<Plan, Reason> {
+    let lease = to_wit::lease(peer);
+    let answer = worker.call(Subject::Peer(peer.key()), |guest, store| {
+        guest.heddle_overlay_backend().call_plan_peer(
+            store,
+            &wit.config,
+            &wit.node,
+            &wit.lease,
+            &lease,
+        )
+    })?;
+    match answer {
+        Ok(plan) => {
+            from_wit::plan(plan, worker.limits().peer_objects).map_err(Reason::Refused)
+        }
+        Err(PeerError::OtherBackend(kind)) => Err(Reason::OtherBackend(plain(&kind))),
+        Err(PeerError::Invalid(message)) => Err(Reason::Invalid(plain(&message))),
+    }
+}
+
+fn count_refusal<T>(worker: &Worker<BackendPlugin>, answer: &Result<T, Reason>) {
+    if matches!(answer, Err(Reason::Refused(_))) {
+        worker.metrics().count_refusal();
+    }
+}
+
+fn config_error(error: wit::ConfigError) -> Reason {
+    Reason::Config { key: plain(&error.key), message: plain(&error.message) }
+}
+
+impl World for BackendPlugin {
+    type Pre = BackendPluginPre<HostState>;
+
+    fn prepare(component: InstancePre<HostState>) -> wasmtime::Result<Self::Pre> {
+        BackendPluginPre::new(component)
+    }
+
+    fn instantiate(pre: &Self::Pre, store: &mut Store<HostState>) -> wasmtime::Result<Self> {
+        pre.instantiate(store)
+    }
+}

@@ -1,0 +1,136 @@
+//! Suspends a plugin that fails at everything it is asked.
+//!
+//! What counts is how many *different* things failed one after the other. A single bad lease, asked about over and
+//! over between good ones or alone, is one thing and suspends nobody. The things that failed last time are also
+//! remembered, so that the host can ask about the others first: good leases never wait behind bad ones for long.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use heddle_core::lease::LeaseKey;
+
+const FIRST_SUSPENSION: Duration = Duration::from_secs(1);
+
+/// More failed leases than this are not remembered.
+const MEMORY: usize = 65_536;
+
+/// What a call is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Subject {
+    /// The node itself: a call, by name.
+    Node(&'static str),
+    /// A peer.
+    Peer(LeaseKey),
+}
+
+#[derive(Debug)]
+pub(crate) struct Breaker {
+    failures: usize,
+    longest: Duration,
+    /// What failed since the last success.
+    streak: HashSet<Subject>,
+    /// What failed the last time it was asked about.
+    failed: HashSet<Subject>,
+    until: Option<Instant>,
+    next: Duration,
+}
+
+impl Breaker {
+    pub(crate) fn new(failures: usize, longest: Duration) -> Self {
+        Self {
+            failures,
+            longest,
+            streak: HashSet::new(),
+            failed: HashSet::new(),
+            until: None,
+            next: FIRST_SUSPENSION.min(longest),
+        }
+    }
+
+    /// How long the plugin is still suspended.
+    pub(crate) fn suspended(&self, now: Instant) -> Option<Duration> {
+        self.until.and_then(|until| until.checked_duration_since(now)).filter(|rest| !rest.is_zero())
+    }
+
+    /// Whether the last call about this failed.
+    pub(crate) fn failed_before(&self, subject: Subject) -> bool {
+        self.failed.contains(&subject)
+    }
+
+    pub(crate) fn succeeded(&mut self, subject: Subject) {
+        self.streak.clear();
+        self.failed.remove(&subject);
+        self.until = None;
+        self.next = FIRST_SUSPENSION.min(self.longest);
+    }
+
+    pub(crate) fn failed(&mut self, subject: Subject, now: Instant) {
+        self.streak.insert(subject);
+        if self.failed.len() < MEMORY {
+            self.failed.insert(subject);
+        }
+        if self.streak.len() >= self.failures {
+            self.streak.clear();
+            self.until = Some(now + self.next);
+            self.next = (self.next * 2).min(self.longest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u8) -> Subject {
+        let key = format!("10.244.{number}.0-24").parse().unwrap();
+        Subject::Peer(key)
+    }
+
+    fn breaker() -> Breaker {
+        Breaker::new(5, Duration::from_secs(60))
+    }
+
+    #[test]
+    fn one_bad_peer_never_suspends_the_plugin() {
+        let (mut breaker, now) = (breaker(), Instant::now());
+        for _ in 0..100 {
+            breaker.failed(peer(1), now);
+        }
+        assert_eq!(breaker.suspended(now), None);
+    }
+
+    #[test]
+    fn bad_peers_between_good_ones_never_suspend_the_plugin() {
+        let (mut breaker, now) = (breaker(), Instant::now());
+        for number in 0..200 {
+            match number % 5 {
+                0 => breaker.succeeded(peer(number)),
+                _ => breaker.failed(peer(number), now),
+            }
+            assert_eq!(breaker.suspended(now), None);
+        }
+        assert!(breaker.failed_before(peer(1)));
+        assert!(!breaker.failed_before(peer(0)));
+    }
+
+    #[test]
+    fn failing_at_everything_suspends_for_longer_and_longer() {
+        let (mut breaker, mut now) = (breaker(), Instant::now());
+        let mut times = Vec::new();
+        for _ in 0..8 {
+            for number in 0..5 {
+                assert_eq!(breaker.suspended(now), None);
+                breaker.failed(peer(number), now);
+            }
+            let time = breaker.suspended(now).unwrap();
+            times.push(time.as_secs());
+            now += time;
+        }
+        assert_eq!(times, [1, 2, 4, 8, 16, 32, 60, 60]);
+        breaker.succeeded(peer(0));
+        for number in 0..5 {
+            breaker.failed(peer(number), now);
+        }
+        assert_eq!(breaker.suspended(now), Some(Duration::from_secs(1)));
+    }
+}

@@ -1,0 +1,360 @@
+//! Where plugins come from.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use wasmtime::component::{Component, InstancePre};
+
+use crate::backend::Backend;
+use crate::bindings::backend::BackendPlugin;
+use crate::bindings::emitter::EmitterPlugin;
+use crate::cache::{Cache, CacheError};
+use crate::compiler::{self, CompileError};
+use crate::embedded::EMBEDDED;
+use crate::emitter::Emitter;
+use crate::engine::Runtime;
+use crate::host::{self, HostState};
+use crate::limits::Limits;
+use crate::manifest::{self, Manifest, ManifestError, World};
+use crate::text::{memory, plain};
+use crate::worker::{self, WorkerHandle};
+
+/// The longest name of a plugin, in bytes.
+const MAX_NAME: usize = 32;
+
+/// The largest component. Rust's have a tenth of a MiB, those with a language's whole runtime inside some ten.
+const MAX_COMPONENT: u64 = 64 << 20;
+
+/// Finds and loads plugins.
+///
+/// A file `<name>.wasm` in one of the plugin directories comes before a plugin of that name inside the binary, and an
+/// earlier directory before a later one.
+pub struct Catalogue {
+    runtime: Runtime,
+    dirs: Vec<PathBuf>,
+    compiler: Option<PathBuf>,
+    cache: PathBuf,
+}
+
+/// A plugin that was found and loaded, ready to be started.
+pub struct Plugin {
+    manifest: Manifest,
+    source: Source,
+    digest: String,
+    runtime: Runtime,
+    instance: InstancePre<HostState>,
+}
+
+/// Where a plugin is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In a plugin directory.
+    File(PathBuf),
+    /// Inside the binary.
+    Embedded,
+}
+
+/// A plugin as [`Catalogue::list`] shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub source: Source,
+    /// What it says of itself, or why it cannot be used.
+    pub manifest: Result<Manifest, ManifestError>,
+    /// Whether another plugin of that name comes before it.
+    pub shadowed: bool,
+}
+
+/// A plugin that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    /// The name is impossible.
+    #[error("`{0}` cannot name a plugin: expected 1 to {MAX_NAME} out of a–z, 0–9 and `-`")]
+    Name(String),
+    /// It is nowhere.
+    #[error(
+        "there is no plugin `{name}`: looked for {}; inside the binary are {}",
+        .searched.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
+        .embedded.join(", ")
+    )]
+    NotFound {
+        /// The name.
+        name: String,
+        /// The files that would have been taken.
+        searched: Vec<PathBuf>,
+        /// The plugins that ship inside the binary.
+        embedded: Vec<&'static str>,
+    },
+    /// A file is there and cannot be read.
+    #[error("plugin {} cannot be read: {error}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// It is not a plugin, or not for this host or this use.
+    #[error("plugin {plugin} {error}")]
+    Manifest {
+        /// Its name and where it is.
+        plugin: String,
+        /// Why.
+        error: ManifestError,
+    },
+    /// The cache directory cannot be used.
+    #[error("cache directory {} {error}", .dir.display())]
+    Cache {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        error: CacheError,
+    },
+    /// It does not compile.
+    #[error("plugin {plugin} cannot be compiled: {error}")]
+    Compile {
+        /// Its name and where it is.
+        plugin: String,
+        /// Why.
+        error: CompileError,
+    },
+    /// It imports what there is not, or lacks what its world asks for.
+    #[error("plugin {plugin} does not fit the host: {reason}")]
+    Load {
+        /// Its name and where it is.
+        plugin: String,
+        /// What wasmtime says against it.
+        reason: String,
+    },
+    /// The engine, or a thread for a plugin, cannot be started.
+    #[error("plugins cannot be run: {0}")]
+    Engine(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Embedded => f.write_str("embedded"),
+        }
+    }
+}
+
+/// A component, found but not yet loaded.
+enum Found {
+    File(PathBuf, Vec<u8>),
+    Embedded(&'static crate::embedded::Embedded),
+}
+
+impl Catalogue {
+    /// The default plugin directories, in order.
+    pub const DEFAULT_DIRS: [&str; 2] = ["/etc/heddle/plugins", "/usr/lib/heddle/plugins"];
+
+    /// The default cache directory.
+    pub const DEFAULT_CACHE: &str = "/var/cache/heddle";
+
+    /// A catalogue of these plugin directories. `compiler` is the command line tool; without one, that beside this
+    /// executable or in `PATH`. Neither it nor the cache is touched before a file has to be compiled.
+    ///
+    /// # Errors
+    ///
+    /// The engine cannot be started.
+    pub fn new(
+        dirs: Vec<PathBuf>,
+        compiler: Option<PathBuf>,
+        cache: PathBuf,
+    ) -> Result<Self, PluginError> {
+        let runtime = Runtime::new().map_err(PluginError::Engine)?;
+        Ok(Self { runtime, dirs, compiler, cache })
+    }
+
+    /// Finds a plugin and loads it. Blocks for as long as a file takes to be compiled, if it was never seen before.
+    ///
+    /// # Errors
+    ///
+    /// The name is impossible or nowhere to be found; or what stands there is no plugin for this host, of another
+    /// world, or cannot be compiled or loaded. A file that is no good does not give way to the embedded plugin.
+    pub fn find(&self, name: &str, world: World) -> Result<Plugin, PluginError> {
+        let found = self.look_for(name)?;
+        let (source, digest) = match &found {
+            Found::File(path, component) => {
+                (Source::File(path.clone()), manifest::digest(component))
+            }
+            Found::Embedded(embedded) => (Source::Embedded, embedded.digest.to_owned()),
+        };
+        let plugin = format!("{name} ({source})");
+        let manifest = found.manifest().and_then(|manifest| {
+            manifest.check(name, world)?;
+            Ok(manifest)
+        });
+        let manifest = manifest
+            .map_err(|error| PluginError::Manifest { plugin: plugin.clone(), error })?;
+        let component = match &found {
+            Found::Embedded(embedded) => self
+                .runtime
+                .load(embedded.native())
+                .map_err(|reason| PluginError::Load { plugin: plugin.clone(), reason })?,
+            Found::File(_, bytes) => self.load_file(&plugin, bytes, &digest)?,
+        };
+        let fits = |error: wasmtime::Error| PluginError::Load {
+            plugin: plugin.clone(),
+            reason: plain(&format!("{error:#}")),
+        };
+        let linker = host::linker(self.runtime.engine()).map_err(fits)?;
+        let instance = linker.instantiate_pre(&component).map_err(fits)?;
+        Ok(Plugin { manifest, source, digest, runtime: self.runtime.clone(), instance })
+    }
+
+    /// Every plugin there is, by name, the one that [`Catalogue::find`] takes first.
+    pub fn list(&self) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        for dir in &self.dirs {
+            let Ok(files) = fs::read_dir(dir) else { continue };
+            for file in files.flatten() {
+                let path = file.path();
+                let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+                if path.extension().is_none_or(|end| end != "wasm") || check_name(name).is_err() {
+                    continue;
+                }
+                let manifest = match read(&path) {
+                    Ok(component) => Manifest::read(&component),
+                    Err(error) => Err(ManifestError::NotAComponent(error.to_string())),
+                };
+                entries.push((name.to_owned(), Source::File(path), manifest));
+            }
+        }
+        for embedded in EMBEDDED {
+            let manifest = Manifest::parse(embedded.manifest.as_bytes());
+            entries.push((embedded.name.to_owned(), Source::Embedded, manifest));
+        }
+        // Stable: within a name, the order of the search.
+        entries.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        let mut listed: Vec<Entry> = Vec::with_capacity(entries.len());
+        for (name, source, manifest) in entries {
+            let shadowed = listed.last().is_some_and(|before| before.name == name);
+            listed.push(Entry { name, source, manifest, shadowed });
+        }
+        listed
+    }
+
+    fn look_for(&self, name: &str) -> Result<Found, PluginError> {
+        check_name(name)?;
+        let files: Vec<PathBuf> =
+            self.dirs.iter().map(|dir| dir.join(format!("{name}.wasm"))).collect();
+        for path in &files {
+            match read(path) {
+                Ok(component) => return Ok(Found::File(path.clone(), component)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(PluginError::Read { path: path.clone(), error }),
+            }
+        }
+        match EMBEDDED.iter().find(|embedded| embedded.name == name) {
+            Some(embedded) => Ok(Found::Embedded(embedded)),
+            None => Err(PluginError::NotFound {
+                name: name.to_owned(),
+                searched: files,
+                embedded: EMBEDDED.iter().map(|embedded| embedded.name).collect(),
+            }),
+        }
+    }
+
+    /// Loads a file's component from the cache, or compiles it.
+    fn load_file(
+        &self,
+        plugin: &str,
+        component: &[u8],
+        digest: &str,
+    ) -> Result<Component, PluginError> {
+        let unusable = |error| PluginError::Cache { dir: self.cache.clone(), error };
+        let cache = Cache::open(&self.cache).map_err(unusable)?;
+        if let Some(code) = cache.get(digest) {
+            match self.runtime.load(code.trusted()) {
+                Ok(component) => return Ok(component),
+                // Made for another processor, for one.
+                Err(reason) => tracing::info!("compiling plugin {plugin} again: {reason}"),
+            }
+        }
+        let native = compiler::compile(component, self.compiler.as_deref(), &cache)
+            .map_err(|error| PluginError::Compile { plugin: plugin.to_owned(), error })?;
+        let code = cache.put(digest, &native).map_err(unusable)?;
+        self.runtime.load(code.trusted()).map_err(|reason| PluginError::Load {
+            plugin: plugin.to_owned(),
+            reason: plain(&reason),
+        })
+    }
+}
+
+impl Found {
+    fn manifest(&self) -> Result<Manifest, ManifestError> {
+        match self {
+            Self::File(_, component) => Manifest::read(component),
+            Self::Embedded(embedded) => Manifest::parse(embedded.manifest.as_bytes()),
+        }
+    }
+}
+
+impl Plugin {
+    /// What it says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Where it was found.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// SHA-256 of the component, in hexadecimal.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Starts it as a backend, with a thread of its own. Call it on the tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// It was not found as a [`World::BackendPlugin`], lacks one of its functions, or there is no thread to be had.
+    pub fn backend(&self, limits: Limits) -> Result<Backend, PluginError> {
+        Ok(Backend::new(self.start::<BackendPlugin>(limits)?))
+    }
+
+    /// Starts it as an emitter, with a thread of its own. Call it on the tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// It was not found as a [`World::EmitterPlugin`], lacks its function, or there is no thread to be had.
+    pub fn emitter(&self, limits: Limits) -> Result<Emitter, PluginError> {
+        Ok(Emitter::new(self.start::<EmitterPlugin>(limits)?))
+    }
+
+    fn start<W: worker::World>(&self, limits: Limits) -> Result<WorkerHandle<W>, PluginError> {
+        let name = &self.manifest.name;
+        let pre = W::prepare(self.instance.clone()).map_err(|error| PluginError::Load {
+            plugin: format!("{name} ({})", self.source),
+            reason: plain(&format!("{error:#}")),
+        })?;
+        WorkerHandle::start(name, self.runtime.clone(), pre, limits)
+            .map_err(|error| PluginError::Engine(error.to_string()))
+    }
+}
+
+/// Reads a component of bounded size.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let size = fs::metadata(path)?.len();
+    if size > MAX_COMPONENT {
+        let limit = memory(MAX_COMPONENT as usize);
+        return Err(io::Error::other(format!("it has {size} bytes: expected at most {limit}")));
+    }
+    fs::read(path)
+}
+
+fn check_name(name: &str) -> Result<(), PluginError> {
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    match (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(good) {
+        true => Ok(()),
+        false => Err(PluginError::Name(plain(name))),
+    }
+}

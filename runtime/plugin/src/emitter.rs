@@ -1,0 +1,165 @@
+//! Emitters: the host's side of the world `emitter-plugin`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use heddle_core::config::NetworkConfig;
+use heddle_core::lease::Lease;
+use wasmtime::Store;
+use wasmtime::component::InstancePre;
+
+use crate::bindings::emitter::exports::heddle::overlay::emitter as wit;
+use crate::bindings::emitter::{EmitterPlugin, EmitterPluginPre};
+use crate::breaker::Subject;
+use crate::error::{CallError, Reason, Refusal};
+use crate::host::HostState;
+use crate::metrics::Metrics;
+use crate::text::plain;
+use crate::worker::{WorkerHandle, World};
+use crate::{grant, to_wit};
+
+/// Files in one answer.
+const MAX_FILES: usize = 16;
+
+/// The longest file, in bytes.
+const MAX_FILE: usize = 1 << 20;
+
+/// What an emitter is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The cluster's network config.
+    pub config: NetworkConfig,
+    /// This node's own lease.
+    pub lease: Lease,
+    /// For containers' interfaces, in bytes.
+    pub mtu: u32,
+    /// Whether the daemon masquerades what leaves the overlay (`--ip-masq`).
+    pub ip_masq: bool,
+}
+
+/// An option given by the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// A file that should exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Absolute, without `..`; below `/run/flannel`, or named by a setting.
+    pub path: PathBuf,
+    /// Permission bits, at most `0o777`.
+    pub mode: u32,
+    /// What stands in it.
+    pub contents: Vec<u8>,
+}
+
+/// A running emitter plugin. Calls queue; none blocks the caller's thread.
+pub struct Emitter {
+    worker: WorkerHandle<EmitterPlugin>,
+}
+
+impl Emitter {
+    pub(crate) fn new(worker: WorkerHandle<EmitterPlugin>) -> Self {
+        Self { worker }
+    }
+
+    /// The plugin's name.
+    pub fn name(&self) -> &str {
+        self.worker.plugin()
+    }
+
+    /// The plugin's counters.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.worker.metrics()
+    }
+
+    /// The files for this lease.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Emitter`] where the plugin has none, [`Reason::Refused`] where a file is not acceptable, or whatever
+    /// befell the plugin.
+    pub async fn emit(
+        &self,
+        view: &View,
+        settings: &[Setting],
+    ) -> Result<Vec<File>, CallError> {
+        const CALL: &str = "emit";
+        let (view, settings) = (view.clone(), settings.to_vec());
+        let result = self
+            .worker
+            .run(CALL, move |worker| {
+                let runtime = worker.runtime();
+                let _running = runtime.ticker().running();
+                let (wit_view, wit_settings) = (to_wit_view(&view), to_wit_settings(&settings));
+                let answer = worker.call(Subject::Node(CALL), |guest, store| {
+                    guest.heddle_overlay_emitter().call_emit(store, &wit_view, &wit_settings)
+                })?;
+                let answer = answer.map_err(|message| Reason::Emitter(plain(&message)))?;
+                let checked = files(answer).and_then(|files| {
+                    grant::files(&files, &settings)?;
+                    Ok(files)
+                });
+                checked.map_err(|refusal| {
+                    worker.metrics().count_refusal();
+                    Reason::Refused(refusal)
+                })
+            })
+            .await?;
+        result.map_err(|reason| CallError {
+            plugin: self.name().to_owned(),
+            call: CALL,
+            peer: None,
+            reason,
+        })
+    }
+}
+
+fn to_wit_view(view: &View) -> wit::View {
+    wit::View {
+        config: to_wit::config(&view.config),
+        lease: to_wit::lease(&view.lease),
+        mtu: view.mtu,
+        ip_masq: view.ip_masq,
+    }
+}
+
+fn to_wit_settings(settings: &[Setting]) -> Vec<wit::Setting> {
+    settings
+        .iter()
+        .map(|setting| wit::Setting { name: setting.name.clone(), value: setting.value.clone() })
+        .collect()
+}
+
+fn files(files: Vec<wit::File>) -> Result<Vec<File>, Refusal> {
+    if files.len() > MAX_FILES {
+        let rule = format!("expected at most {MAX_FILES}");
+        return Err(Refusal::new(format_args!("{} files", files.len()), rule));
+    }
+    if let Some(file) = files.iter().find(|file| file.contents.len() > MAX_FILE) {
+        let object = format!("file {} of {} bytes", file.path, file.contents.len());
+        return Err(Refusal::new(object, format!("expected at most {MAX_FILE}")));
+    }
+    let file = |file: wit::File| File {
+        path: file.path.into(),
+        mode: file.mode,
+        contents: file.contents,
+    };
+    Ok(files.into_iter().map(file).collect())
+}
+
+impl World for EmitterPlugin {
+    type Pre = EmitterPluginPre<HostState>;
+
+    fn prepare(component: InstancePre<HostState>) -> wasmtime::Result<Self::Pre> {
+        EmitterPluginPre::new(component)
+    }
+
+    fn instantiate(pre: &Self::Pre, store: &mut Store<HostState>) -> wasmtime::Result<Self> {
+        pre.instantiate(store)
+    }
+}

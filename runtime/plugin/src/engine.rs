@@ -1,0 +1,74 @@
+//! The engine that runs native code, and the one place where code is trusted.
+
+use std::sync::Arc;
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use crate::settings;
+use crate::ticker::{Ticker, TickerThread};
+
+/// Tells native code of one wasmtime and its settings from that of another: part of a name in the cache.
+pub(crate) const FINGERPRINT: &str = env!("HEDDLE_ENGINE");
+
+/// An engine with its clock. Cheap to clone; one is enough for a process.
+#[derive(Clone)]
+pub(crate) struct Runtime(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    ticker: TickerThread,
+}
+
+impl Runtime {
+    pub(crate) fn new() -> Result<Self, String> {
+        let engine = Engine::new(&settings::settings()).map_err(|error| format!("{error:#}"))?;
+        let ticker = Ticker::start(&engine).map_err(|error| error.to_string())?;
+        Ok(Self(Arc::new(Inner { engine, ticker })))
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    pub(crate) fn ticker(&self) -> &Ticker {
+        self.0.ticker.ticker()
+    }
+
+    /// Loads code that was compiled earlier.
+    ///
+    /// wasmtime itself refuses what another version, other settings or another processor made, but not what was
+    /// forged: the bytes must come from a place that only we can write to.
+    #[allow(unsafe_code, reason = "the bytes become machine code")]
+    pub(crate) fn load(&self, native: TrustedCode<'_>) -> Result<Component, String> {
+        // SAFETY: `deserialize` requires bytes that wasmtime's own compiler made and nobody changed since. A
+        // `TrustedCode` is made in two places: from this binary's own data, which the build script compiled, and from
+        // a cache directory that was checked to belong to this user and to be writable by nobody else, where only our
+        // own compiler's output is put.
+        unsafe { Component::deserialize(&self.0.engine, native.0) }
+            .map_err(|error| format!("{error:#}"))
+    }
+}
+
+/// Native code from a place that only we can write to. See [`Runtime::load`].
+#[derive(Clone, Copy)]
+pub(crate) struct TrustedCode<'a>(&'a [u8]);
+
+impl<'a> TrustedCode<'a> {
+    /// Takes bytes at their word. Only [`embedded`](crate::embedded) and [`cache`](crate::cache) may.
+    pub(crate) fn vouch(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+}
+
+/// Compiles a component to native code for this machine.
+///
+/// # Errors
+///
+/// What wasmtime says against it.
+#[cfg(feature = "compiler")]
+pub fn compile(component: &[u8]) -> Result<Vec<u8>, String> {
+    let say = |error: wasmtime::Error| crate::text::plain(&format!("{error:#}"));
+    let engine = Engine::new(&settings::settings()).map_err(say)?;
+    engine.precompile_component(component).map_err(say)
+}

@@ -1,0 +1,203 @@
+//! What a plugin may ask for: pure functions from a plan, and what the host knows, to yes or the offending object.
+//!
+//! The rules are those that hold for every backend: a plugin has devices of its own and nothing else, routes only the
+//! overlay, and sends a peer's packets only to that peer.
+
+use std::path::{Component, Path};
+
+use heddle_core::config::OverlayNetwork;
+use heddle_core::lease::Lease;
+use heddle_core::node::Node;
+use heddle_core::object::{Link, LinkKind, Object, Plan, Route, RouteAction};
+use heddle_core::address::LinkName;
+use ipnet::IpNet;
+
+use crate::emitter::{File, Setting};
+use crate::error::Refusal;
+
+type Granted = Result<(), Refusal>;
+
+/// Whether the plan of the node may hold.
+pub(crate) fn node_plan(plan: &Plan, networks: &[OverlayNetwork], node: &Node) -> Granted {
+    let links = planned_links(plan);
+    let networks: Vec<IpNet> = networks.iter().map(|overlay| overlay.network).collect();
+    for object in &plan.objects {
+        match object {
+            Object::Link(link) => own_link(link, node),
+            Object::Address(address) => {
+                on_planned_link(object, &links)?;
+                within(object, IpNet::from(address.network.addr()), &networks)
+            }
+            Object::Sysctl(_) => on_planned_link(object, &links),
+            Object::Neighbour(_) | Object::FdbEntry(_) => {
+                Err(Refusal::new(object, "expected only in the plan of the peer it belongs to"))
+            }
+            Object::Route(route) => {
+                within(object, route.destination, &networks)?;
+                next_hop(object, route, &links, &networks, None)
+            }
+        }?;
+    }
+    Ok(())
+}
+
+/// Whether the plan of a peer may hold. `links` are those of the node's own plan.
+pub(crate) fn peer_plan(
+    plan: &Plan,
+    links: &[LinkName],
+    networks: &[OverlayNetwork],
+    node: &Node,
+    peer: &Lease,
+) -> Granted {
+    let networks: Vec<IpNet> = networks.iter().map(|overlay| overlay.network).collect();
+    let subnets: Vec<IpNet> = peer.families.iter().map(|family| family.subnet).collect();
+    for object in &plan.objects {
+        match object {
+            Object::Link(_) => {
+                Err(Refusal::new(object, "expected devices in the plan of the node only"))
+            }
+            Object::Address(_) | Object::Sysctl(_) => {
+                Err(Refusal::new(object, "expected only in the plan of the node"))
+            }
+            Object::Neighbour(neighbour) => {
+                on_planned_link(object, links)?;
+                within(object, IpNet::from(neighbour.address), &networks)
+            }
+            Object::FdbEntry(entry) => {
+                on_planned_link(object, links)?;
+                match peer.public_addresses().any(|address| address == entry.destination) {
+                    true => Ok(()),
+                    false => Err(Refusal::new(
+                        object,
+                        format!("expected the peer's public address, {}", addresses(peer)),
+                    )),
+                }
+            }
+            Object::Route(route) => {
+                within(object, route.destination, &subnets)?;
+                next_hop(object, route, links, &networks, Some((node, peer)))
+            }
+        }?;
+    }
+    Ok(())
+}
+
+/// Whether files may be written: where the operator said, or where flannel's own files are.
+pub(crate) fn files(files: &[File], settings: &[Setting]) -> Granted {
+    for file in files {
+        let refuse = |rule: &str| {
+            Err(Refusal::new(format_args!("file {} ({:o})", file.path.display(), file.mode), rule))
+        };
+        let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+        if !file.path.is_absolute() || !file.path.components().all(plain) {
+            return refuse("expected an absolute path without `..`");
+        }
+        if file.mode > 0o777 {
+            return refuse("expected permission bits up to 777");
+        }
+        let asked_for = settings.iter().any(|setting| Path::new(&setting.value) == file.path);
+        if !asked_for && !file.path.starts_with("/run/flannel") {
+            return refuse("expected a path below /run/flannel or one that a setting names");
+        }
+        if files.iter().filter(|other| other.path == file.path).count() > 1 {
+            return refuse("planned more than once");
+        }
+    }
+    Ok(())
+}
+
+/// The devices in a plan.
+pub(crate) fn planned_links(plan: &Plan) -> Vec<LinkName> {
+    let name = |object: &Object| match object {
+        Object::Link(link) => Some(link.name),
+        _ => None,
+    };
+    plan.objects.iter().filter_map(name).collect()
+}
+
+/// A plugin's device is new, or is what it is to be already. It is nobody else's.
+fn own_link(link: &Link, node: &Node) -> Granted {
+    let underlay = &node.underlay;
+    let refuse = |rule: String| Err(Refusal::new(format_args!("link {}", link.name), rule));
+    let kind = link.kind.name();
+    let other = node.links.iter().find(|found| found.name == link.name && found.kind != kind);
+    if link.name == underlay.link || other.is_some() {
+        return refuse(format!("there is a device of that name that is no {kind} device"));
+    }
+    let LinkKind::Vxlan(vxlan) = &link.kind else {
+        return refuse(format!("a device of kind `{kind}` cannot be planned"));
+    };
+    if vxlan.underlay != underlay.link {
+        return refuse(format!(
+            "its packets leave through {}: expected {}, the external interface",
+            vxlan.underlay, underlay.link
+        ));
+    }
+    let on_link = underlay.addresses.iter().any(|network| network.addr() == vxlan.local);
+    if !on_link && !underlay.public_addresses.contains(&vxlan.local) {
+        return refuse(format!(
+            "its source address is {}: expected one of the external interface's or the public one",
+            vxlan.local
+        ));
+    }
+    Ok(())
+}
+
+fn on_planned_link(object: &Object, links: &[LinkName]) -> Granted {
+    match object.link() {
+        Some(link) if links.contains(&link) => Ok(()),
+        _ => Err(Refusal::new(object, "expected on a device that the node's plan has")),
+    }
+}
+
+fn within(object: &Object, network: IpNet, networks: &[IpNet]) -> Granted {
+    match networks.iter().any(|outer| outer.contains(&network)) {
+        true => Ok(()),
+        false => Err(Refusal::new(object, format!("expected within {}", list(networks)))),
+    }
+}
+
+/// Where a route may lead: through a device of the plugin's own to anywhere on the overlay, or through the external
+/// interface to the peer itself.
+fn next_hop(
+    object: &Object,
+    route: &Route,
+    links: &[LinkName],
+    networks: &[IpNet],
+    peer: Option<(&Node, &Lease)>,
+) -> Granted {
+    let RouteAction::Forward { link, gateway, .. } = route.action else {
+        return Ok(());
+    };
+    if links.contains(&link) {
+        return match gateway {
+            Some(gateway) if !networks.iter().any(|network| network.contains(&gateway)) => Err(
+                Refusal::new(object, format!("expected a gateway within {}", list(networks))),
+            ),
+            _ => Ok(()),
+        };
+    }
+    match peer {
+        Some((node, peer)) if link == node.underlay.link => {
+            match gateway.is_some_and(|gateway| peer.public_addresses().any(|a| a == gateway)) {
+                true => Ok(()),
+                false => Err(Refusal::new(
+                    object,
+                    format!("expected the peer's public address, {}, as gateway", addresses(peer)),
+                )),
+            }
+        }
+        _ => Err(Refusal::new(object, "expected through a device that the node's plan has")),
+    }
+}
+
+fn list(networks: &[IpNet]) -> String {
+    networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+}
+
+fn addresses(peer: &Lease) -> String {
+    peer.public_addresses().map(|a| a.to_string()).collect::<Vec<_>>().join(" or ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! What surrounds an instance: WASI without anything in it, the log, and the limits.
+
+use wasmtime::component::{Linker, ResourceTable};
+use wasmtime::{Engine, Store};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::bindings::backend::heddle::overlay::{log, types};
+use crate::limits::{Limits, MemoryLimiter, TRANSFER};
+use crate::voice::Voice;
+
+/// The interface with which a guest could wait for the time to pass, as wasmtime's WASI names it.
+const MONOTONIC_CLOCK: &str = "wasi:clocks/monotonic-clock@0.2.12";
+
+/// The host's side of one instance.
+pub(crate) struct HostState {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    memory: MemoryLimiter,
+    voice: Voice,
+}
+
+impl WasiView for HostState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl types::Host for HostState {}
+
+impl log::Host for HostState {
+    fn write(&mut self, level: log::Level, message: String) {
+        self.voice.line(level, &message);
+    }
+}
+
+/// A store for a fresh instance. Nothing of the outside is in it: no files, no environment, no arguments, no network.
+pub(crate) fn store(engine: &Engine, limits: &Limits, voice: &Voice) -> Store<HostState> {
+    let wasi = WasiCtx::builder()
+        .stdout(voice.clone())
+        .stderr(voice.clone())
+        .allow_tcp(false)
+        .allow_udp(false)
+        .build();
+    let state = HostState {
+        wasi,
+        table: ResourceTable::new(),
+        memory: MemoryLimiter::new(limits.memory),
+        voice: voice.clone(),
+    };
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.memory);
+    store.set_hostcall_fuel(TRANSFER);
+    store.epoch_deadline_trap();
+    store
+}
+
+/// Everything that a plugin may import. WASI is there because the languages' runtimes import it whether they need it
+/// or not.
+pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostState>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
+    // A guest that waits is not stopped by epochs, which only pass in its own code.
+    linker.allow_shadowing(true);
+    let mut clock = linker.instance(MONOTONIC_CLOCK)?;
+    for function in ["subscribe-duration", "subscribe-instant"] {
+        clock.func_new(function, |_, _, _, _| {
+            Err(wasmtime::Error::msg("a plugin cannot wait for time to pass"))
+        })?;
+    }
+    linker.allow_shadowing(false);
+    log::add_to_linker::<_, wasmtime::component::HasSelf<_>>(&mut linker, |state| state)?;
+    Ok(linker)
+}

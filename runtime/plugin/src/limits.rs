@@ -1,0 +1,106 @@
+//! How much a plugin may take.
+
+use std::time::Duration;
+
+use wasmtime::ResourceLimiter;
+
+/// Bounds on one plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory of an instance, in bytes. 64 MiB.
+    pub memory: usize,
+    /// How long one call may take. 1 s.
+    pub call: Duration,
+    /// Objects in the plan of the node. 10,000.
+    pub node_objects: usize,
+    /// Objects in the plan of one peer. 64.
+    pub peer_objects: usize,
+    /// How many calls in a row, each about something else, have to fail for the plugin to be suspended. 5.
+    pub failures: usize,
+    /// The longest suspension; the first one is 1 s. 1 min.
+    pub suspension: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: 64 << 20,
+            call: Duration::from_secs(1),
+            node_objects: 10_000,
+            peer_objects: 64,
+            failures: 5,
+            suspension: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What a plugin's answer or log line may cost the host, in bytes: twice what the largest plan within bounds takes.
+pub(crate) const TRANSFER: usize = 8 << 20;
+
+/// Elements in one table of functions. A Rust guest has some hundreds.
+const TABLE_ELEMENTS: usize = 100_000;
+
+/// Keeps the memory of one instance within bounds.
+pub(crate) struct MemoryLimiter {
+    limit: usize,
+    used: usize,
+}
+
+impl MemoryLimiter {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, used: 0 }
+    }
+}
+
+/// The instance asked for more than its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{asked} bytes of memory are more than the limit of {limit}")]
+pub(crate) struct MemoryExceeded {
+    pub(crate) limit: usize,
+    pub(crate) asked: usize,
+}
+
+impl ResourceLimiter for MemoryLimiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        // A component may have several memories; the limit is on all of them together.
+        let asked = self.used.saturating_add(desired.saturating_sub(current));
+        if asked > self.limit {
+            // An error instead of a refusal: it ends the call and says why, where a guest told that there is no
+            // memory left would only trap.
+            return Err(wasmtime::Error::new(MemoryExceeded { limit: self.limit, asked }));
+        }
+        self.used = asked;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        _: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_memories_together_stay_within_the_limit() {
+        let mut limiter = MemoryLimiter::new(100);
+        assert!(limiter.memory_growing(0, 60, None).is_ok());
+        assert!(limiter.memory_growing(0, 40, None).is_ok());
+        let error = limiter.memory_growing(40, 41, None).unwrap_err();
+        assert_eq!(
+            error.downcast_ref::<MemoryExceeded>(),
+            Some(&MemoryExceeded { limit: 100, asked: 101 })
+        );
+    }
+}

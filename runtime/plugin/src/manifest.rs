@@ -1,0 +1,252 @@
+//! What a plugin says of itself, readable without running it.
+
+use std::fmt;
+
+use semver::Version;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use wasmparser::{Encoding, Parser, Payload};
+
+use crate::section;
+use crate::text::plain;
+
+/// The version of the interface that this host speaks: the package `heddle:overlay` in `wit/`.
+pub const WIT_VERSION: Version = Version::new(0, 1, 0);
+
+/// The custom section `heddle:manifest`: a JSON object.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Manifest {
+    /// The plugin's name: the file's, and what stands in `Backend.Type`.
+    pub name: String,
+    /// The plugin's own version.
+    pub version: Version,
+    /// The version of `heddle:overlay` that it was built for.
+    pub wit: Version,
+    /// What it is.
+    pub world: World,
+}
+
+/// A world of `heddle:overlay`: what a plugin can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum World {
+    /// Plans.
+    BackendPlugin,
+    /// Plans, and decides about packets.
+    PacketBackendPlugin,
+    /// Writes files.
+    EmitterPlugin,
+}
+
+impl fmt::Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BackendPlugin => "backend-plugin",
+            Self::PacketBackendPlugin => "packet-backend-plugin",
+            Self::EmitterPlugin => "emitter-plugin",
+        })
+    }
+}
+
+/// A file that is not a plugin, or not one for this host.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// Not WebAssembly at all, or damaged.
+    #[error("not a WebAssembly component: {0}")]
+    NotAComponent(String),
+    /// A component that says nothing.
+    #[error(
+        "has no manifest: expected a custom section `heddle:manifest`, which heddle-sdk's \
+         `export_backend!` and `export_emitter!` put there"
+    )]
+    Missing,
+    /// A component that says something else.
+    #[error(
+        "has a manifest that cannot be read ({0}): expected \
+         {{\"name\":…,\"version\":…,\"wit\":\"{WIT_VERSION}\",\"world\":\"backend-plugin\" or \"emitter-plugin\"}}"
+    )]
+    Malformed(String),
+    /// It was built for an interface that this host does not know yet, or no longer.
+    #[error("was built for WIT {found}, and this host speaks {WIT_VERSION}: expected {}", .expected)]
+    Wit {
+        /// The plugin's.
+        found: Version,
+        /// What would help.
+        expected: &'static str,
+    },
+    /// It stands under another name.
+    #[error("says that its name is `{found}`: expected `{expected}`, the name of its file")]
+    Name {
+        /// In the manifest.
+        found: String,
+        /// The file's.
+        expected: String,
+    },
+    /// It is something else than what it is to be used as.
+    #[error("is of the world {found}: expected {expected}")]
+    World {
+        /// What it is.
+        found: World,
+        /// What is wanted.
+        expected: World,
+    },
+}
+
+impl Manifest {
+    /// Reads the manifest of a component.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are not a component, there is no manifest, or it cannot be read.
+    pub fn read(component: &[u8]) -> Result<Self, ManifestError> {
+        let broken = |error: wasmparser::BinaryReaderError| {
+            ManifestError::NotAComponent(error.message().to_owned())
+        };
+        match Parser::new(0).parse_all(component).next() {
+            Some(Ok(Payload::Version { encoding: Encoding::Component, .. })) => {}
+            Some(Ok(_)) | None => {
+                let found = "it is a core module; build it for wasm32-wasip2".to_owned();
+                return Err(ManifestError::NotAComponent(found));
+            }
+            Some(Err(error)) => return Err(broken(error)),
+        }
+        let text = section::manifest(component).map_err(broken)?;
+        Self::parse(text.ok_or(ManifestError::Missing)?)
+    }
+
+    /// Reads a manifest's text.
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, ManifestError> {
+        /// The part that every version has, so that a version from the future is told from nonsense.
+        #[derive(Deserialize)]
+        struct Header {
+            wit: Version,
+        }
+        let malformed =
+            |error: serde_json::Error| ManifestError::Malformed(plain(&error.to_string()));
+        let header: Header = serde_json::from_slice(text).map_err(malformed)?;
+        check_wit(header.wit)?;
+        serde_json::from_slice(text).map_err(malformed)
+    }
+
+    /// Whether this can be used as the plugin `name` in `world`.
+    pub(crate) fn check(&self, name: &str, world: World) -> Result<(), ManifestError> {
+        if self.name != name {
+            return Err(ManifestError::Name {
+                found: plain(&self.name),
+                expected: name.to_owned(),
+            });
+        }
+        if self.world != world {
+            return Err(ManifestError::World { found: self.world, expected: world });
+        }
+        Ok(())
+    }
+}
+
+/// Additions come within 0.x, so an older plugin works and a newer one may ask for what is not there.
+fn check_wit(found: Version) -> Result<(), ManifestError> {
+    let expected = if found > WIT_VERSION {
+        "an older plugin, or a newer heddled"
+    } else if (found.major, found.minor) != (WIT_VERSION.major, WIT_VERSION.minor) {
+        "a newer plugin"
+    } else {
+        return Ok(());
+    };
+    Err(ManifestError::Wit { found, expected })
+}
+
+/// What can be told about a component without running it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// SHA-256 of the file, in hexadecimal.
+    pub digest: String,
+    /// The file's size in bytes.
+    pub size: usize,
+    /// The interfaces that it imports, in order of appearance.
+    pub imports: Vec<String>,
+}
+
+/// Looks at a component.
+///
+/// # Errors
+///
+/// As in [`Manifest::read`].
+pub fn inspect(component: &[u8]) -> Result<Inspection, ManifestError> {
+    let manifest = Manifest::read(component)?;
+    let mut imports = Vec::new();
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(component) {
+        let payload = payload.map_err(|e| ManifestError::NotAComponent(e.message().to_owned()))?;
+        match payload {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            // Only those of the component itself: what is inside imports from its surroundings.
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section.into_iter().flatten() {
+                    imports.push(import.name.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(Inspection { manifest, digest: digest(component), size: component.len(), imports })
+}
+
+/// SHA-256 in hexadecimal.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str =
+        r#"{"name":"vxlan","version":"1.2.3","wit":"0.1.0","world":"backend-plugin"}"#;
+
+    fn error(text: &str) -> String {
+        Manifest::parse(text.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_manifest_says_name_versions_and_world() {
+        let manifest = Manifest::parse(GOOD.as_bytes()).unwrap();
+        assert_eq!((manifest.name.as_str(), manifest.world), ("vxlan", World::BackendPlugin));
+        assert_eq!(manifest.version, Version::new(1, 2, 3));
+        assert_eq!(manifest.check("vxlan", World::BackendPlugin), Ok(()));
+    }
+
+    #[test]
+    fn a_newer_interface_is_refused_with_both_versions_whatever_else_it_says() {
+        let text = r#"{"wit":"0.2.0","something":"new"}"#;
+        assert_eq!(
+            error(text),
+            "was built for WIT 0.2.0, and this host speaks 0.1.0: expected an older plugin, or a newer heddled"
+        );
+        assert!(error(&GOOD.replace("0.1.0", "0.1.1")).contains("WIT 0.1.1"));
+        assert!(error(&GOOD.replace("0.1.0", "0.0.9")).ends_with("expected a newer plugin"));
+    }
+
+    #[test]
+    fn another_name_or_world_is_refused() {
+        let manifest = Manifest::parse(GOOD.as_bytes()).unwrap();
+        assert_eq!(
+            manifest.check("host-gw", World::BackendPlugin).unwrap_err().to_string(),
+            "says that its name is `vxlan`: expected `host-gw`, the name of its file"
+        );
+        assert_eq!(
+            manifest.check("vxlan", World::EmitterPlugin).unwrap_err().to_string(),
+            "is of the world backend-plugin: expected emitter-plugin"
+        );
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        assert!(error("[]").starts_with("has a manifest that cannot be read"));
+        assert!(error(&GOOD.replace("backend-plugin", "frobnicator")).contains("frobnicator"));
+        assert!(matches!(Manifest::read(b"nonsense"), Err(ManifestError::NotAComponent(_))));
+        assert!(matches!(Manifest::read(b""), Err(ManifestError::NotAComponent(_))));
+    }
+}

@@ -1,0 +1,19 @@
+//! Finds things in a component's binary without running it. Used by the library and, through `#[path]`, by the build
+//! script.
+
+use wasmparser::{BinaryReaderError, Parser, Payload};
+
+/// The custom section that says what a plugin is.
+const NAME: &str = "heddle:manifest";
+
+/// The manifest's text. It stands in the component itself or in a module inside it, which is where a linker puts it.
+pub(crate) fn manifest(component: &[u8]) -> Result<Option<&[u8]>, BinaryReaderError> {
+    for payload in Parser::new(0).parse_all(component) {
+        if let Payload::CustomSection(section) = payload?
+            && section.name() == NAME
+        {
+            return Ok(Some(section.data()));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,192 @@
+//! What a plugin says: its log lines and its standard output and error, on their way to the daemon's log.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use wasmtime_wasi::async_trait;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+use crate::bindings::backend::heddle::overlay::log::Level;
+use crate::text::shorten;
+
+/// The longest line, in characters.
+const LINE: usize = 1024;
+/// How many lines may come at once …
+const BURST: f64 = 20.0;
+/// … and how many a second in the long run.
+const RATE: f64 = 5.0;
+/// What is taken from the guest's stream at a time, in bytes.
+const CHUNK: usize = 4096;
+
+/// The one voice of a plugin, through whatever channel. Clones are the same voice.
+#[derive(Clone)]
+pub(crate) struct Voice(Arc<Mutex<State>>);
+
+struct State {
+    plugin: String,
+    bucket: Bucket,
+    silenced: u64,
+    /// What was written to standard output or error and has no line end yet.
+    partial: String,
+    /// What was written there during this call: a panic's message, if it comes to that.
+    last_words: String,
+}
+
+impl Voice {
+    pub(crate) fn new(plugin: &str) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            plugin: plugin.to_owned(),
+            bucket: Bucket::new(Instant::now()),
+            silenced: 0,
+            partial: String::new(),
+            last_words: String::new(),
+        })))
+    }
+
+    /// Writes one line.
+    pub(crate) fn line(&self, level: Level, line: &str) {
+        self.lock().line(level, line);
+    }
+
+    /// Forgets what earlier calls wrote.
+    pub(crate) fn begin_call(&self) {
+        self.lock().last_words.clear();
+    }
+
+    /// What this call wrote to standard output and error, on one line.
+    pub(crate) fn last_words(&self) -> String {
+        shorten(&self.lock().last_words, LINE)
+    }
+
+    fn output(&self, bytes: &[u8]) {
+        let mut state = self.lock();
+        let text = String::from_utf8_lossy(bytes);
+        if state.last_words.len() < LINE {
+            state.last_words.push_str(&text);
+        }
+        for piece in text.split_inclusive('\n') {
+            if state.partial.len() < LINE {
+                state.partial.push_str(piece);
+            }
+            if piece.ends_with('\n') {
+                let line = std::mem::take(&mut state.partial);
+                if !line.trim().is_empty() {
+                    state.line(Level::Warn, &line);
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn line(&mut self, level: Level, line: &str) {
+        if !self.bucket.take(Instant::now()) {
+            self.silenced += 1;
+            return;
+        }
+        let plugin = self.plugin.as_str();
+        if self.silenced > 0 {
+            let lines = std::mem::take(&mut self.silenced);
+            tracing::warn!(plugin, "{lines} lines of the plugin were dropped: too many at once");
+        }
+        let line = shorten(line, LINE);
+        match level {
+            Level::Error => tracing::error!(plugin, "{line}"),
+            Level::Warn => tracing::warn!(plugin, "{line}"),
+            Level::Info => tracing::info!(plugin, "{line}"),
+            Level::Debug => tracing::debug!(plugin, "{line}"),
+        }
+    }
+}
+
+/// A token bucket.
+struct Bucket {
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn new(now: Instant) -> Self {
+        Self { tokens: BURST, filled: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.tokens = (self.tokens + passed * RATE).min(BURST);
+        self.filled = now;
+        let granted = self.tokens >= 1.0;
+        if granted {
+            self.tokens -= 1.0;
+        }
+        granted
+    }
+}
+
+impl IsTerminal for Voice {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Voice {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        // For WASI after 0.2, which is not linked.
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+impl OutputStream for Voice {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.output(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(CHUNK)
+    }
+}
+
+#[async_trait]
+impl Pollable for Voice {
+    async fn ready(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_talkative_plugin_is_silenced_for_a_while() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(start);
+        let heard = (0..1000).filter(|_| bucket.take(start)).count();
+        assert_eq!(heard, 20);
+        assert!(!bucket.take(start + Duration::from_millis(100)));
+        assert!(bucket.take(start + Duration::from_millis(300)));
+    }
+
+    #[test]
+    fn the_last_words_are_those_of_this_call() {
+        let voice = Voice::new("test");
+        voice.output(b"before\n");
+        voice.begin_call();
+        voice.output(b"panicked at\nthe disco\n");
+        assert_eq!(voice.last_words(), "panicked at the disco");
+    }
+}
