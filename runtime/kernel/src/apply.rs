@@ -71,13 +71,32 @@ impl Run<'_> {
     /// Sends what waits.
     fn flush(&mut self) {
         let (positions, requests): (Vec<usize>, Vec<Request>) = self.waiting.drain(..).unzip();
-        for (position, result) in positions.into_iter().zip(self.socket.batch(&requests)) {
+        let results = self.socket.batch(&requests);
+        for ((position, request), result) in positions.into_iter().zip(requests).zip(results) {
             let change = &self.changes[position];
-            if let Err(refusal) = result
-                && !(is_removal(change) && is_gone(&refusal))
-            {
+            let result = match result {
+                Err(refusal) if is_removal(change) && is_gone(&refusal) => Ok(()),
+                Err(refusal) => self.detour(request, refusal),
+                Ok(()) => Ok(()),
+            };
+            if let Err(refusal) = result {
                 self.failures.push((position, ApplyError::refused(change, refusal)));
             }
+        }
+    }
+
+    /// Goes another way about a route that the kernel refused, if there is one.
+    ///
+    /// IPv6 refuses an on-link gateway that the present route leads elsewhere, even where it is that route which is
+    /// to be replaced (`ip6_route_check_nh_onlink` in `net/ipv6/route.c`). So it is replaced by one without a
+    /// gateway first: at no time is there none.
+    fn detour(&mut self, request: Request, refusal: Refusal) -> Result<(), Refusal> {
+        match routes::without_gateway(&request) {
+            Some(first) if refusal.errno == Errno::EINVAL => {
+                self.socket.change(first)?;
+                self.socket.change(request)
+            }
+            _ => Err(refusal),
         }
     }
 
@@ -163,8 +182,10 @@ impl Run<'_> {
         link: &Link,
         device: &Device,
     ) -> Result<(), ApplyError> {
-        let request = links::configure(device, link, &self.scope.alias);
-        self.socket.change(request).map_err(|refusal| ApplyError::refused(change, refusal))
+        links::configure(device, link, &self.scope.alias)
+            .into_iter()
+            .try_for_each(|request| self.socket.change(request))
+            .map_err(|refusal| ApplyError::refused(change, refusal))
     }
 
     fn delete(&mut self, change: &Change, device: &Device) -> Result<(), ApplyError> {

@@ -197,32 +197,32 @@ pub(crate) fn create(link: &Link, vxlan: &Vxlan, underlay: u32) -> Request {
     Request { message: RouteNetlinkMessage::NewLink(message), flags: NLM_F_CREATE | NLM_F_EXCL }
 }
 
-/// The request that makes a device what is wanted as far as it can be changed while it is there, and brings it up.
+/// The requests that make a device what is wanted as far as it can be changed while it is there, and bring it up.
 ///
 /// What agrees is not touched: setting a MAC, even to the same, makes the kernel forget all neighbours behind the
-/// device (`NETDEV_CHANGEADDR` in `net/ipv4/arp.c`).
-pub(crate) fn configure(device: &Device, link: &Link, alias: &str) -> Request {
+/// device (`NETDEV_CHANGEADDR` in `net/ipv4/arp.c`). Options of the kind go by themselves: the kernel takes an MTU
+/// in the same message for one of them, which cannot be changed (`vxlan_nl2conf`).
+pub(crate) fn configure(device: &Device, link: &Link, alias: &str) -> Vec<Request> {
+    let mut requests = Vec::new();
+    if let (LinkKind::Vxlan(wanted), Some(found)) = (&link.kind, &device.vxlan)
+        && wanted.learning != found.learning
+    {
+        let options = vec![InfoVxlan::Id(wanted.vni), InfoVxlan::Learning(wanted.learning)];
+        let mut message = LinkMessage::default();
+        message.header.index = device.index;
+        message.attributes.push(vxlan_info(options));
+        requests.push(Request { message: RouteNetlinkMessage::NewLink(message), flags: 0 });
+    }
     let mut message = LinkMessage::default();
     message.header.index = device.index;
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
-    let attributes = &mut message.attributes;
-    if device.mtu != link.mtu {
-        attributes.push(LinkAttribute::Mtu(link.mtu));
-    }
-    if device.alias != alias {
-        attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
-    }
-    attributes.extend(link.mac.filter(|mac| device.mac != Some(*mac)).map(address));
-    if let (LinkKind::Vxlan(wanted), Some(found)) = (&link.kind, &device.vxlan)
-        && wanted.learning != found.learning
-    {
-        attributes.push(vxlan_info(vec![
-            InfoVxlan::Id(wanted.vni),
-            InfoVxlan::Learning(wanted.learning),
-        ]));
-    }
-    Request { message: RouteNetlinkMessage::NewLink(message), flags: 0 }
+    let mtu = (device.mtu != link.mtu).then_some(LinkAttribute::Mtu(link.mtu));
+    let alias = (device.alias != alias).then(|| LinkAttribute::IfAlias(alias.to_owned()));
+    let mac = link.mac.filter(|mac| device.mac != Some(*mac)).map(address);
+    message.attributes.extend([mtu, alias, mac].into_iter().flatten());
+    requests.push(Request { message: RouteNetlinkMessage::NewLink(message), flags: 0 });
+    requests
 }
 
 /// The request to delete a device.

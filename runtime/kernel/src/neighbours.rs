@@ -35,7 +35,9 @@ pub(crate) fn decode(
             _ => {}
         }
     }
-    let permanent = header.state == NeighbourState::Permanent && plain;
+    // The state is a set of flags: `bridge fdb replace … permanent` sets more than this one.
+    let flag = u16::from(NeighbourState::Permanent);
+    let permanent = u16::from(header.state) & flag != 0 && plain;
     let link = device.name;
     if header.family == AddressFamily::Bridge {
         if !header.flags.contains(NeighbourFlags::Own) {

@@ -190,6 +190,22 @@ pub(crate) fn put<E>(
     Ok(Some(Request { message: RouteNetlinkMessage::NewRoute(message), flags }))
 }
 
+/// The request for the same route to the same device without the gateway. `None` if it is none for an on-link
+/// gateway in IPv6.
+pub(crate) fn without_gateway(request: &Request) -> Option<Request> {
+    let RouteNetlinkMessage::NewRoute(message) = &request.message else {
+        return None;
+    };
+    let header = &message.header;
+    if header.address_family != AddressFamily::Inet6 || !header.flags.contains(RouteFlags::Onlink) {
+        return None;
+    }
+    let mut message = message.clone();
+    message.header.flags.remove(RouteFlags::Onlink);
+    message.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Gateway(_)));
+    Some(Request { message: RouteNetlinkMessage::NewRoute(message), flags: request.flags })
+}
+
 /// The request to remove a route as it was observed. One that has since been replaced by another is left alone,
 /// where it can be told apart: the kernel compares what it is given.
 pub(crate) fn remove<E>(

@@ -1,0 +1,11 @@
+//! The crate against a real kernel, compared with what `ip` and `bridge` show. Needs root and iproute2.
+//!
+//! Every test has a network namespace without a name, which belongs to its thread and goes with it.
+
+mod devices;
+mod drift;
+mod host;
+mod interfaces;
+mod ownership;
+mod peers;
+mod scale;

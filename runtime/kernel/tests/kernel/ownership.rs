@@ -1,0 +1,146 @@
+use heddle_core::object::{Object, ObjectKey};
+
+use crate::host::*;
+
+#[test]
+fn what_is_ours_and_not_planned_goes_and_what_is_foreign_stays() {
+    on_a_host(async |kernel| {
+        let stale = peer("flannel.1", "10.244.77.0/24", "02:00:00:00:00:77", "192.168.0.77");
+        reconcile(&kernel, &[node_v4(), peer_v4(), stale].concat()).await;
+        // Somebody else's: inside the overlay, outside, through our device, on other devices.
+        ip("route add 10.244.200.0/24 via 192.168.0.200 dev eth0");
+        ip("route add 10.244.201.0/24 via 192.168.0.200 dev eth0 proto bird");
+        ip("route add 10.244.202.0/24 dev flannel.1 proto bird");
+        ip("route add 10.99.0.0/16 dev flannel.1 proto static");
+        ip("route add 10.98.0.0/16 via 192.168.0.200 proto 72");
+        ip("route add 10.244.77.0/24 via 192.168.0.200 metric 500 proto 72");
+        ip("route add 10.244.77.0/24 via 192.168.0.200 table 100 proto 72");
+        ip("neighbour add 192.168.0.200 lladdr 02:00:00:00:02:00 dev eth0 nud permanent");
+        ip("neighbour add 10.244.203.0 lladdr 02:00:00:00:02:03 dev flannel.1 nud stale");
+        ip("link add docker0 type bridge");
+        ip("link set docker0 up");
+        ip("address add 10.244.8.1/24 dev docker0");
+        ip("link add flannel.2 type vxlan id 2 local 192.168.0.72 dev eth0 dstport 8472");
+        run("bridge", "fdb add 02:00:00:00:02:00 dst 192.168.0.200 dev flannel.2");
+        run("bridge", "fdb append 00:00:00:00:00:00 dst 192.168.0.201 dev flannel.2");
+
+        reconcile(&kernel, &[node_v4(), peer_v4()].concat()).await;
+        assert_eq!(ip("route show 10.244.77.0/24 proto 72 metric 0"), "");
+        assert_eq!(ip("neighbour show 10.244.77.0 dev flannel.1"), "");
+        assert!(!run("bridge", "fdb show dev flannel.1").contains("02:00:00:00:00:77"));
+        for foreign in [
+            "route show 10.244.200.0/24",
+            "route show 10.244.201.0/24",
+            "route show 10.244.202.0/24",
+            "route show 10.99.0.0/16",
+            "route show 10.98.0.0/16",
+            "route show 10.244.77.0/24 metric 500",
+            "route show 10.244.77.0/24 table 100",
+            "route show 10.244.8.0/24 dev docker0",
+            "neighbour show 192.168.0.200 dev eth0",
+            "neighbour show 10.244.203.0 dev flannel.1",
+            "link show flannel.2",
+        ] {
+            assert_ne!(ip(foreign), "", "{foreign}");
+        }
+        assert_eq!(run("bridge", "fdb show dev flannel.2").lines().count(), 2);
+    });
+}
+
+#[test]
+fn what_flannel_left_is_taken_over_and_cleaned_up() {
+    on_a_host(async |kernel| {
+        ip(
+            "link add flannel.1 type vxlan id 1 local 192.168.0.72 dev eth0 dstport 8472 nolearning",
+        );
+        ip("link set flannel.1 address 3a:8b:71:f2:2e:01 mtu 1450 up");
+        ip("address add 10.244.8.0/32 dev flannel.1");
+        for (subnet, number) in [("10.244.36.0", 99), ("10.244.37.0", 98)] {
+            ip(&format!("route add {subnet}/24 via {subnet} dev flannel.1 onlink"));
+            ip(&format!(
+                "neighbour add {subnet} lladdr 02:00:00:00:00:{number} dev flannel.1 nud permanent"
+            ));
+            run(
+                "bridge",
+                &format!("fdb add 02:00:00:00:00:{number} dst 192.168.0.{number} dev flannel.1"),
+            );
+        }
+        ip("route add 10.244.38.0/24 via 192.168.0.38 dev eth0");
+        let before = device("flannel.1");
+
+        // A device that is found keeps its MAC: the plan takes it from there.
+        let mut plan = node_v4();
+        for object in &mut plan {
+            if let Object::Link(link) = object {
+                link.mac = Some("3a:8b:71:f2:2e:01".parse().unwrap());
+            }
+        }
+        plan.extend(peer("flannel.1", "10.244.36.0/24", "02:00:00:00:00:99", "192.168.0.99"));
+        let observed = observe(&kernel, &plan).await;
+        let link = &observed.objects[&ObjectKey::Link(name("flannel.1"))];
+        assert!(!link.ours, "it does not carry our alias yet");
+        reconcile(&kernel, &plan).await;
+
+        let after = device("flannel.1");
+        assert_eq!(after["ifindex"], before["ifindex"]);
+        assert_eq!(after["address"], "3a:8b:71:f2:2e:01");
+        assert_eq!(after["ifalias"], "heddle /coreos.com/network");
+        assert_eq!(ip("route show dev flannel.1").lines().count(), 1);
+        assert_eq!(ip("neighbour show nud permanent dev flannel.1").lines().count(), 1);
+        assert_eq!(run("bridge", "fdb show dev flannel.1").lines().count(), 1);
+        // Through a device that is not ours it could be anybody's.
+        assert_ne!(ip("route show 10.244.38.0/24"), "");
+    });
+}
+
+#[test]
+fn a_route_of_flannel_that_is_wanted_becomes_ours() {
+    on_a_host(async |kernel| {
+        reconcile(&kernel, &[node_v4(), node_v6()].concat()).await;
+        ip("route add 10.244.36.0/24 via 192.168.0.99 dev eth0");
+        ip("-6 route add fd42:0:0:24::/64 via 2001:db8::99 dev eth0");
+        ip("route add unreachable 10.244.37.0/24");
+        let other = peer("flannel.1", "10.244.37.0/24", "02:00:00:00:00:37", "192.168.0.37");
+        let plan = [node_v4(), node_v6(), peer_v4(), peer_v6(), other].concat();
+        reconcile(&kernel, &plan).await;
+        assert_eq!(ip("route show 10.244.36.0/24").lines().count(), 1);
+        assert_eq!(ip("-6 route show fd42:0:0:24::/64").lines().count(), 1);
+        reconcile(&kernel, &[node_v4(), node_v6()].concat()).await;
+        assert_eq!(ip("route show 10.244.36.0/24"), "");
+    });
+}
+
+#[test]
+fn a_marked_device_that_is_no_longer_planned_is_removed() {
+    on_a_host(async |kernel| {
+        ip("link add flannel.7 type vxlan id 7 local 192.168.0.72 dev eth0 dstport 8472");
+        ip("link add flannel.8 type vxlan id 8 local 192.168.0.72 dev eth0 dstport 8472");
+        for (device, alias) in [("flannel.7", scope().alias), ("flannel.8", "heddle /other".into())]
+        {
+            let status = std::process::Command::new("ip")
+                .args(["link", "set", device, "alias", &alias])
+                .status();
+            assert!(status.unwrap().success());
+        }
+        reconcile(&kernel, &node_v4()).await;
+        let names: Vec<String> = json("ip", "link show type vxlan")
+            .iter()
+            .map(|d| d["ifname"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(names, ["flannel.8", "flannel.1"], "the other daemon's device is left alone");
+    });
+}
+
+#[test]
+fn without_ipv6_everything_of_ipv4_works() {
+    on_a_host(async |kernel| {
+        std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+        std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+        reconcile(&kernel, &[node_v4(), peer_v4()].concat()).await;
+        let failures = try_reconcile(&kernel, &[node_v4(), peer_v4(), node_v6()].concat()).await;
+        assert!(!failures.is_empty());
+        for failure in &failures {
+            assert_ne!(failure.change.object().link(), Some(name("flannel.1")), "{failure}");
+        }
+    });
+}

@@ -1,0 +1,199 @@
+use heddle_core::diff::Change;
+use heddle_core::object::{Neighbour, Object, Route, RouteAction};
+use heddle_kernel::ROUTE_PROTOCOL;
+use serde_json::json;
+
+use crate::host::*;
+
+#[test]
+fn a_peer_is_a_route_a_neighbour_and_an_fdb_entry() {
+    on_a_host(async |kernel| {
+        let mut plan = node_v4();
+        plan.extend(peer_v4());
+        reconcile(&kernel, &plan).await;
+        assert_eq!(
+            ip("route show dev flannel.1").trim_end(),
+            format!("10.244.36.0/24 via 10.244.36.0 proto {ROUTE_PROTOCOL} onlink")
+        );
+        assert_eq!(
+            ip("neighbour show dev flannel.1").trim_end(),
+            "10.244.36.0 lladdr 3a:8b:71:f2:2e:de PERMANENT"
+        );
+        assert_eq!(
+            run("bridge", "fdb show dev flannel.1").trim_end(),
+            "3a:8b:71:f2:2e:de dst 192.168.0.99 self permanent"
+        );
+    });
+}
+
+#[test]
+fn a_peer_in_ipv6_is_the_same_three_objects() {
+    on_a_host(async |kernel| {
+        let mut plan = node_v6();
+        plan.extend(peer_v6());
+        reconcile(&kernel, &plan).await;
+        let route = &json("ip", "-6 route show fd42:0:0:24::/64")[0];
+        assert_eq!(route["gateway"], "fd42:0:0:24::");
+        assert_eq!(route["dev"], "flannel-v6.1");
+        assert_eq!(route["protocol"], ROUTE_PROTOCOL.to_string());
+        assert_eq!(route["metric"], 1024);
+        assert_eq!(route["flags"], json!(["onlink"]));
+        assert_eq!(
+            ip("-6 neighbour show dev flannel-v6.1 nud permanent").trim_end(),
+            "fd42:0:0:24:: lladdr 3a:8b:71:f2:2e:df PERMANENT"
+        );
+        assert_eq!(
+            run("bridge", "fdb show dev flannel-v6.1").trim_end(),
+            "3a:8b:71:f2:2e:df dst 2001:db8::99 self permanent"
+        );
+    });
+}
+
+#[test]
+fn both_families_go_in_and_out_together() {
+    on_a_host(async |kernel| {
+        let nodes = [node_v4(), node_v6()].concat();
+        let all = [nodes.clone(), peer_v4(), peer_v6()].concat();
+        reconcile(&kernel, &all).await;
+        reconcile(&kernel, &nodes).await;
+        assert_eq!(ip("route show dev flannel.1"), "");
+        assert_eq!(ip("-6 route show fd42:0:0:24::/64"), "");
+        assert_eq!(run("bridge", "fdb show dev flannel-v6.1"), "");
+        assert_eq!(ip("neighbour show dev flannel.1"), "");
+        reconcile(&kernel, &[]).await;
+        assert_eq!(ip("link show type vxlan"), "");
+    });
+}
+
+#[test]
+fn a_peer_that_moves_is_changed_where_it_stands() {
+    on_a_host(async |kernel| {
+        let moved = peer("flannel.1", "10.244.36.0/24", "3a:8b:71:f2:2e:de", "192.168.0.100");
+        reconcile(&kernel, &[node_v4(), peer_v4()].concat()).await;
+        reconcile(&kernel, &[node_v4(), moved].concat()).await;
+        assert_eq!(
+            run("bridge", "fdb show dev flannel.1").trim_end(),
+            "3a:8b:71:f2:2e:de dst 192.168.0.100 self permanent"
+        );
+        let renewed = peer("flannel.1", "10.244.36.0/24", "3a:8b:71:f2:2e:aa", "192.168.0.100");
+        reconcile(&kernel, &[node_v4(), renewed].concat()).await;
+        let direct = Object::Route(Route {
+            destination: "10.244.36.0/24".parse().unwrap(),
+            action: RouteAction::Forward {
+                link: name("eth0"),
+                gateway: Some("192.168.0.100".parse().unwrap()),
+                onlink: false,
+            },
+        });
+        let mut plan = node_v4();
+        plan.push(direct);
+        reconcile(&kernel, &plan).await;
+        assert_eq!(
+            ip("route show 10.244.36.0/24").trim_end(),
+            format!("10.244.36.0/24 via 192.168.0.100 dev eth0 proto {ROUTE_PROTOCOL}")
+        );
+    });
+}
+
+#[test]
+fn routes_lead_to_a_device_or_nowhere_as_well() {
+    on_a_host(async |kernel| {
+        let route = |destination: &str, action| {
+            Object::Route(Route { destination: destination.parse().unwrap(), action })
+        };
+        let through = RouteAction::Forward { link: name("eth0"), gateway: None, onlink: false };
+        let plan = [
+            route("10.244.0.0/16", through),
+            route("10.244.8.0/24", RouteAction::Blackhole),
+            route("fd42::/48", through),
+            route("fd42:0:0:8::/64", RouteAction::Blackhole),
+        ];
+        reconcile(&kernel, &plan).await;
+        let shown = ip("route show proto 72");
+        assert_eq!(
+            shown.lines().map(str::trim_end).collect::<Vec<_>>(),
+            ["10.244.0.0/16 dev eth0 scope link", "blackhole 10.244.8.0/24"]
+        );
+        reconcile(&kernel, &[]).await;
+        assert_eq!(ip("route show proto 72") + &ip("-6 route show proto 72"), "");
+    });
+}
+
+#[test]
+fn one_failing_object_does_not_keep_the_others_out() {
+    on_a_host(async |kernel| {
+        let nonsense = |third: u8| {
+            Object::Route(Route {
+                destination: format!("10.244.{third}.0/24").parse().unwrap(),
+                action: RouteAction::Forward {
+                    link: name("eth0"),
+                    gateway: Some("172.31.0.1".parse().unwrap()),
+                    onlink: false,
+                },
+            })
+        };
+        let stray = Object::Neighbour(Neighbour {
+            link: name("nowhere"),
+            address: "10.244.5.0".parse().unwrap(),
+            mac: "02:00:00:00:00:05".parse().unwrap(),
+        });
+        let good = [node_v4(), peer_v4()].concat();
+        let mut plan = vec![nonsense(1), stray.clone()];
+        plan.extend(good.clone());
+        plan.push(nonsense(99));
+        let failures = try_reconcile(&kernel, &plan).await;
+        let failed: Vec<&Object> = failures.iter().map(|failure| failure.change.object()).collect();
+        assert_eq!(failed.len(), 3, "{failures:#?}");
+        for object in [&nonsense(1), &nonsense(99), &stray] {
+            assert!(failed.contains(&object), "{object}");
+        }
+        let refused =
+            failures.iter().find(|f| f.change.object() == &nonsense(1)).unwrap().to_string();
+        assert!(
+            refused.starts_with("cannot put route 10.244.1.0/24 via 172.31.0.1 dev eth0: Network is unreachable (ENETUNREACH)"),
+            "{refused}"
+        );
+        assert!(refused.ends_with("the gateway is on no network of that device"), "{refused}");
+        assert_eq!(missing(&kernel, &good).await, []);
+    });
+}
+
+#[test]
+fn a_batch_of_nothing_but_failures_names_each() {
+    on_a_host(async |kernel| {
+        let changes: Vec<Change> = (0..2000u32)
+            .map(|number| {
+                let [_, _, high, low] = number.to_be_bytes();
+                Change::Put(Object::Route(Route {
+                    destination: format!("10.{high}.{low}.0/24").parse().unwrap(),
+                    action: RouteAction::Forward {
+                        link: name("eth0"),
+                        gateway: Some("172.31.0.1".parse().unwrap()),
+                        onlink: false,
+                    },
+                }))
+            })
+            .collect();
+        let failures = kernel.apply(&scope(), changes.clone()).await;
+        let failed: Vec<Change> = failures.into_iter().map(|failure| failure.change).collect();
+        assert_eq!(failed, changes);
+    });
+}
+
+#[test]
+fn to_remove_what_is_gone_is_no_failure() {
+    on_a_host(async |kernel| {
+        let plan = [node_v4(), peer_v4(), node_v6(), peer_v6()].concat();
+        reconcile(&kernel, &plan).await;
+        let removals: Vec<Change> = plan.iter().rev().cloned().map(Change::Remove).collect();
+        for round in ["there", "gone, devices and all"] {
+            let failures = kernel.apply(&scope(), removals.clone()).await;
+            assert!(failures.is_empty(), "{round}: {failures:#?}");
+        }
+        reconcile(&kernel, &[node_v4(), node_v6()].concat()).await;
+        let peers: Vec<Change> =
+            [peer_v4(), peer_v6()].concat().into_iter().map(Change::Remove).collect();
+        let failures = kernel.apply(&scope(), peers).await;
+        assert!(failures.is_empty(), "gone, the devices still there: {failures:#?}");
+    });
+}
