@@ -1,0 +1,217 @@
+//! How fast and how large a daemon is, beside the goals. Prints a table and writes `target/bench/results.json`.
+//!
+//! No number makes it fail: what a machine can do depends on the machine. Where there is something to compare with,
+//! both run on the same machine, in turns.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use heddle_lab::{Etcd, Families, Host, Monitor, Signal};
+use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Peer};
+use serde_json::json;
+
+/// How often a start is measured.
+const ROUNDS: usize = 7;
+
+/// How many leases are put one by one.
+const SAMPLES: u16 = 300;
+
+/// One number.
+struct Measurement {
+    what: String,
+    value: f64,
+    unit: &'static str,
+    /// Not more than this is wanted.
+    goal: Option<f64>,
+}
+
+fn main() {
+    // Cargo passes `--bench`; anything else is a filter that this does not have.
+    let mut results = Vec::new();
+    start_without_peers(&mut results);
+    for count in [4_000, 10_000] {
+        start_with_peers(count, &mut results);
+    }
+    for count in [1_000, 10_000] {
+        lease_to_route(count, &mut results);
+    }
+    print(&results);
+    save(&results);
+}
+
+/// The time from exec to READY, and the memory that it takes to have no peers.
+fn start_without_peers(results: &mut Vec<Measurement>) {
+    let cluster = Cluster::new(Families::V4);
+    let mut times = Vec::new();
+    let mut memory = Vec::new();
+    let host = cluster.host("a");
+    for _ in 0..3 * ROUNDS {
+        let mut daemon = host.start(cluster.heddled(&host)).unwrap();
+        times.push(milliseconds(daemon.wait_ready().unwrap()));
+        memory.push(mebibytes(daemon.resident_memory().unwrap()));
+        daemon.stop(Signal::TERM).unwrap();
+        forget(cluster.etcd(), &host);
+    }
+    results.push(measurement("start without peers", median(times), "ms", Some(100.0)));
+    results.push(measurement("memory without peers", median(memory), "MiB", Some(25.0)));
+}
+
+/// The time from exec to READY with leases in etcd, and what iproute2 takes to program the same.
+fn start_with_peers(count: u16, results: &mut Vec<Measurement>) {
+    let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
+    let peers = Peer::range(0, count);
+    cluster.etcd().put_all(&Peer::leases(&peers), 100).unwrap();
+    let (mut ours, mut theirs, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let host = cluster.host(&format!("a{round}"));
+        let mut daemon = host.start(cluster.heddled(&host)).unwrap();
+        ours.push(milliseconds(daemon.wait_ready().unwrap()));
+        memory.push(mebibytes(daemon.resident_memory().unwrap()));
+        let objects = host.kernel_state().unwrap().on("flannel.1").len();
+        assert_eq!(objects, 3 * peers.len(), "ready, and something is missing");
+        daemon.stop(Signal::TERM).unwrap();
+        forget(cluster.etcd(), &host);
+
+        let host = cluster.host(&format!("b{round}"));
+        theirs.push(milliseconds(by_hand(&host, &peers)));
+        let objects = host.kernel_state().unwrap().on("flannel.1").len();
+        assert_eq!(objects, 3 * peers.len());
+    }
+    let (ours, theirs) = (median(ours), median(theirs));
+    let what = |what: &str| format!("{what}, {count} peers");
+    results.push(measurement(what("start"), ours, "ms", None));
+    results.push(measurement(what("ip -batch and bridge -batch"), theirs, "ms", None));
+    results.push(measurement(what("start ÷ batch"), ours / theirs, "", Some(1.5)));
+    let goal = (count == 10_000).then_some(60.0);
+    results.push(measurement(what("memory"), median(memory), "MiB", goal));
+}
+
+/// Programs with iproute2 what a node programs for these peers.
+fn by_hand(host: &Host, peers: &[Peer]) -> Duration {
+    let mut ip = format!(
+        "link add name flannel.1 type vxlan id 1 local {} dev eth0 dstport 8472 nolearning\n\
+         addr add 10.0.1.0/32 dev flannel.1\nlink set flannel.1 mtu 1450 up\n",
+        host.v4()
+    );
+    let mut bridge = String::new();
+    for peer in peers {
+        let (subnet, mac) = (peer.subnet(), peer.mac());
+        writeln!(ip, "neigh add {subnet} lladdr {mac} dev flannel.1 nud permanent").unwrap();
+        writeln!(ip, "route add {subnet}/24 via {subnet} dev flannel.1 onlink").unwrap();
+        let address = peer.public_ip();
+        writeln!(bridge, "fdb append {mac} dev flannel.1 dst {address} self permanent").unwrap();
+    }
+    let start = Instant::now();
+    host.namespace().batch("ip", &ip).unwrap();
+    host.namespace().batch("bridge", &bridge).unwrap();
+    start.elapsed()
+}
+
+/// The time from the request that puts a lease to the kernel's report of the route, among other peers.
+fn lease_to_route(count: u16, results: &mut Vec<Measurement>) {
+    let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
+    cluster.etcd().put_all(&Peer::leases(&Peer::range(0, count)), 100).unwrap();
+    let node = cluster.node("a");
+    let monitor = Monitor::start(node.host.namespace()).unwrap();
+    let (mut to_route, mut to_answer) = (Vec::new(), Vec::new());
+    for peer in Peer::range(count, SAMPLES) {
+        let (key, value) = (peer.etcd_key(), peer.value());
+        let route = format!("{}/24 via", peer.subnet());
+        let start = Instant::now();
+        cluster.etcd().put(&key, &value).unwrap();
+        to_answer.push(milliseconds(start.elapsed()));
+        let limit = start + Duration::from_secs(10);
+        let (seen, _) = monitor.wait_line(limit, |line| line.starts_with(&route)).expect("a route");
+        to_route.push(milliseconds(seen - start));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let what = |what: &str| format!("{what}, {count} peers");
+    results.push(measurement(
+        what("etcd answering a put, p50"),
+        quantile(to_answer.clone(), 0.5),
+        "ms",
+        None,
+    ));
+    results.push(measurement(
+        what("etcd answering a put, p99"),
+        quantile(to_answer, 0.99),
+        "ms",
+        None,
+    ));
+    results.push(measurement(
+        what("lease to route, p50"),
+        quantile(to_route.clone(), 0.5),
+        "ms",
+        None,
+    ));
+    results.push(measurement(
+        what("lease to route, p99"),
+        quantile(to_route, 0.99),
+        "ms",
+        Some(20.0),
+    ));
+}
+
+/// Makes a host new to the cluster: no lease, no device, no subnet file.
+fn forget(etcd: &Etcd, host: &Host) {
+    for lease in etcd.list(heddle_lab::PREFIX).unwrap() {
+        if lease.value.contains(&format!(r#""NodeID":"{}""#, host.name())) {
+            etcd.delete(&lease.key).unwrap();
+        }
+    }
+    host.namespace().ip("link del flannel.1").unwrap();
+    std::fs::remove_file(host.subnet_file()).unwrap();
+}
+
+fn measurement(
+    what: impl Into<String>,
+    value: f64,
+    unit: &'static str,
+    goal: Option<f64>,
+) -> Measurement {
+    Measurement { what: what.into(), value, unit, goal }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+fn median(values: Vec<f64>) -> f64 {
+    quantile(values, 0.5)
+}
+
+/// The value below which this part of the values lies (nearest rank).
+fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let rank = (part * values.len() as f64).ceil() as usize;
+    values[rank.saturating_sub(1)]
+}
+
+fn print(results: &[Measurement]) {
+    println!("\n{:<44} {:>10} {:<4} {:>8}", "", "measured", "", "goal");
+    for result in results {
+        let goal = match result.goal {
+            Some(goal) if result.value <= goal => format!("≤ {goal:<6} met"),
+            Some(goal) => format!("≤ {goal:<6} missed"),
+            None => String::new(),
+        };
+        println!("{:<44} {:>10.2} {:<4} {goal}", result.what, result.value, result.unit);
+    }
+}
+
+fn save(results: &[Measurement]) {
+    let rows: Vec<_> = results
+        .iter()
+        .map(|r| json!({"what": r.what, "value": r.value, "unit": r.unit, "goal": r.goal}))
+        .collect();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("results.json");
+    std::fs::write(&file, format!("{:#}\n", json!(rows))).unwrap();
+    println!("\nwritten to {}", file.canonicalize().unwrap().display());
+}

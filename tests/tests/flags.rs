@@ -1,0 +1,254 @@
+//! flannel's command line, as a process sees it.
+
+use std::process::{Command, Output};
+
+use heddle_lab::{Families, wait_until};
+use heddle_tests::{Cluster, SOON, heddled};
+
+/// Runs a daemon that should end by itself.
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } =
+        Command::new(heddled()).args(arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn the_version_is_printed() {
+    for flag in ["--version", "-version"] {
+        let (code, stdout, _) = run(&[flag]);
+        assert_eq!(code, Some(0));
+        assert_eq!(stdout, format!("heddled {}\n", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+#[test]
+fn help_names_every_flag_of_flannel_s() {
+    let (code, stdout, _) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    for flag in [
+        "etcd-endpoints",
+        "etcd-prefix",
+        "etcd-keyfile",
+        "etcd-certfile",
+        "etcd-cafile",
+        "etcd-username",
+        "etcd-password",
+        "iface",
+        "iface-regex",
+        "iface-can-reach",
+        "public-ip",
+        "public-ipv6",
+        "subnet-file",
+        "subnet-lease-renew-margin",
+        "ip-masq",
+        "ip-masq-fully-random-disable",
+        "iptables-resync",
+        "iptables-forward-rules",
+        "ip-blackhole-route",
+        "healthz-ip",
+        "healthz-port",
+        "kube-subnet-mgr",
+        "version",
+    ] {
+        assert!(stdout.contains(&format!("--{flag}")), "--{flag} is missing");
+    }
+}
+
+#[test]
+fn bad_values_end_it_at_once_and_name_the_flag() {
+    for (arguments, named) in [
+        (&["--no-such-flag"][..], "--no-such-flag"),
+        (&["--healthz-port=99999"], "--healthz-port"),
+        (&["-subnet-lease-renew-margin", "0"], "--subnet-lease-renew-margin"),
+        (&["--subnet-lease-renew-margin=1440"], "--subnet-lease-renew-margin"),
+        (&["--public-ip=fd00::1"], "--public-ip"),
+        (&["--public-ipv6=192.168.0.1"], "--public-ipv6"),
+        (&["--iface-can-reach=nowhere"], "--iface-can-reach"),
+        (&["--iface-regex=("], "--iface-regex"),
+        (&["--ip-masq=maybe"], "--ip-masq"),
+        (&["--node-id=a b"], "--node-id"),
+        (&["--store=consul"], "--store"),
+        (&["--kube-subnet-mgr"], "not supported yet"),
+    ] {
+        let (code, _, stderr) = run(arguments);
+        assert!(code.is_some_and(|code| code != 0), "{arguments:?}: {code:?}");
+        assert!(stderr.contains(named), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_bad_environment_variable_is_named() {
+    let output = Command::new(heddled()).env("FLANNELD_HEALTHZ_PORT", "x").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(stderr.contains("FLANNELD_HEALTHZ_PORT"), "{stderr}");
+}
+
+#[test]
+fn a_daemon_runs_on_single_dashes_and_environment_variables() {
+    let cluster = Cluster::new(Families::V4);
+    let host = cluster.host("a");
+    let file = host.directory().join("subnet.env");
+    let mut command = Command::new(heddled());
+    command
+        .args([
+            "-etcd-endpoints",
+            cluster.etcd().endpoint(),
+            "-node-id=a",
+            "-ip-masq",
+            "-iface",
+            "eth0",
+        ])
+        .arg(format!("-state-dir={}", host.directory().join("state").display()))
+        .arg(format!("-cache-dir={}", host.directory().join("cache").display()))
+        .env("FLANNELD_SUBNET_FILE", &file)
+        .env("FLANNELD_HEALTHZ_PORT", "9999")
+        .env("FLANNELD_PUBLIC_IP", "203.0.113.7");
+    let mut daemon = host.start(command).unwrap();
+    daemon.wait_ready().unwrap();
+    let env = std::fs::read_to_string(file).unwrap();
+    assert!(env.ends_with("FLANNEL_IPMASQ=true\n"), "{env}");
+    assert_eq!(daemon.health_at("http://127.0.0.1:9999/readyz").unwrap().0, 200);
+    // On every address by default, as flannel.
+    assert_eq!(daemon.health_at(&format!("http://{}:9999/healthz", host.v4())).unwrap().0, 200);
+    let lease = cluster.find_lease("a").unwrap();
+    assert!(lease.value.starts_with(r#"{"PublicIP":"203.0.113.7","#), "{}", lease.value);
+}
+
+#[test]
+fn another_prefix_is_another_network() {
+    let cluster = Cluster::new(Families::V4);
+    cluster
+        .etcd()
+        .put("/other/config", r#"{"Network":"10.9.0.0/16","Backend":{"Type":"vxlan","VNI":9}}"#)
+        .unwrap();
+    let mut node = cluster.starting_node("a", &["--etcd-prefix=/other"]);
+    node.daemon().wait_ready().unwrap();
+    assert!(!node.link("flannel.9").is_null());
+    assert_eq!(cluster.etcd().list("/other/subnets/").unwrap().len(), 1);
+    assert!(cluster.etcd().leases().unwrap().is_empty());
+}
+
+#[test]
+fn endpoints_that_do_not_answer_are_passed_over() {
+    let cluster = Cluster::new(Families::V4);
+    let host = cluster.host("a");
+    let mut command = Command::new(heddled());
+    command
+        .arg(format!("--etcd-endpoints=http://127.0.0.1:4001,{}", cluster.etcd().endpoint()))
+        .args(["--node-id=a".to_owned(), format!("--subnet-file={}", host.subnet_file().display())])
+        .arg(format!("--state-dir={}", host.directory().join("state").display()))
+        .arg(format!("--cache-dir={}", host.directory().join("cache").display()));
+    host.start(command).unwrap().wait_ready().unwrap();
+}
+
+/// Starts a daemon with these flags on a host with a second interface `eth1` (10.5.0.1), and returns the device that
+/// it chose and the public address.
+fn chosen(flags: &[&str]) -> (String, String) {
+    let cluster = Cluster::new(Families::V4);
+    let host = cluster.host("a");
+    cluster.lab().connect(&host, "eth1", &["10.5.0.1/24".to_owned()]).unwrap();
+    host.namespace().ip("route add 10.6.0.0/16 via 10.5.0.254 dev eth1").unwrap();
+    let mut command = cluster.heddled(&host);
+    command.args(flags);
+    let mut daemon = host.start(command).unwrap();
+    daemon.wait_ready().unwrap();
+    let links: Vec<serde_json::Value> =
+        host.namespace().json("ip", "-d -j link show flannel.1").unwrap();
+    let data = &links[0]["linkinfo"]["info_data"];
+    let lease: serde_json::Value =
+        serde_json::from_str(&cluster.find_lease("a").unwrap().value).unwrap();
+    assert_eq!(data["local"], lease["PublicIP"]);
+    (data["link"].as_str().unwrap().to_owned(), data["local"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn the_interface_is_chosen_by_name_address_pattern_destination_or_default_route() {
+    let eth1 = ("eth1".to_owned(), "10.5.0.1".to_owned());
+    for flags in [
+        &["--iface=eth1"][..],
+        &["--iface=10.5.0.1"],
+        &["--iface=nothere", "--iface=eth1"],
+        &["--iface-regex=^10\\.5\\."],
+        &["--iface-regex=1$"],
+        &["--iface=nothere", "--iface-regex=^eth1$"],
+        &["--iface-can-reach=10.6.7.8"],
+    ] {
+        assert_eq!(chosen(flags), eth1, "{flags:?}");
+    }
+    assert_eq!(chosen(&[]).0, "eth0");
+}
+
+#[test]
+fn no_interface_ends_it_and_says_what_there_is() {
+    let cluster = Cluster::new(Families::V4);
+    for (number, (flag, texts)) in [
+        ("--iface=eth7", ["eth7", "eth0"]),
+        ("--iface-regex=^wlan", ["^wlan", "eth0"]),
+        ("--iface-can-reach=203.0.113.9", ["--iface-can-reach", "203.0.113.9"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let host = cluster.host(&format!("n{number}"));
+        host.namespace().ip("route add unreachable 203.0.113.0/24").unwrap();
+        let mut command = cluster.heddled(&host);
+        command.arg(flag);
+        let mut daemon = host.start(command).unwrap();
+        assert!(!daemon.wait_exit(SOON).unwrap().success(), "{flag}");
+        let log = daemon.log();
+        assert!(texts.iter().all(|text| log.contains(text)), "{flag}: {log}");
+    }
+}
+
+#[test]
+fn default_routes_of_two_families_on_two_interfaces_are_refused() {
+    let cluster = Cluster::new(Families::Dual);
+    let host = cluster.host("a");
+    cluster
+        .lab()
+        .connect(&host, "eth1", &["10.5.0.1/24".to_owned(), "fd05::1/64".to_owned()])
+        .unwrap();
+    host.namespace().ip("-6 route replace default via fd05::ffff dev eth1").unwrap();
+    let _ = host.namespace().ip("-6 route del default dev eth0");
+    let mut daemon = host.start(cluster.heddled(&host)).unwrap();
+    assert!(!daemon.wait_exit(SOON).unwrap().success());
+    let log = daemon.log();
+    assert!(log.contains("eth0") && log.contains("eth1") && log.contains("--iface"), "{log}");
+    drop(daemon);
+
+    let mut command = cluster.heddled(&host);
+    command.arg("--iface=eth0");
+    host.start(command).unwrap().wait_ready().unwrap();
+}
+
+#[test]
+fn the_node_id_is_kept_in_the_state_directory() {
+    let cluster = Cluster::new(Families::V4);
+    let host = cluster.host("a");
+    let start = || {
+        let mut command = Command::new(heddled());
+        command
+            .arg(format!("--etcd-endpoints={}", cluster.etcd().endpoint()))
+            .arg(format!("--subnet-file={}", host.subnet_file().display()))
+            .arg(format!("--state-dir={}", host.directory().join("state").display()))
+            .arg(format!("--cache-dir={}", host.directory().join("cache").display()));
+        host.start(command).unwrap().wait_ready().unwrap();
+        wait_until("the lease", SOON, || {
+            let leases = cluster.etcd().leases().unwrap();
+            let value = leases.into_values().next().ok_or("there is none")?;
+            let value: serde_json::Value = serde_json::from_str(&value).unwrap();
+            value["NodeID"].as_str().map(str::to_owned).ok_or("no NodeID")
+        })
+        .unwrap()
+    };
+    let id = start();
+    assert_eq!(start(), id);
+    let kept: Vec<_> = std::fs::read_dir(host.directory().join("state"))
+        .unwrap()
+        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    assert!(kept.iter().any(|text| text.trim() == id), "{kept:?}");
+    assert_eq!(cluster.etcd().leases().unwrap().len(), 1);
+}

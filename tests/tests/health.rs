@@ -1,0 +1,107 @@
+//! `/healthz` and `/readyz`, with etcd and without.
+
+use std::time::Duration;
+
+use heddle_lab::{Daemon, Families, Signal, wait_until};
+use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Peer, SOON};
+
+/// How long until the daemon notices that etcd is gone, or back.
+const NOTICED: Duration = Duration::from_secs(60);
+
+fn wait_ready(daemon: &Daemon) {
+    wait_until("/readyz answering 200", NOTICED, || match daemon.health("/readyz") {
+        Ok((200, _)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .unwrap();
+}
+
+fn wait_not_ready(daemon: &Daemon, text: &str) {
+    wait_until(format!("/readyz answering 503 with “{text}”"), NOTICED, || {
+        match daemon.health("/readyz") {
+            Ok((503, body)) if body.contains(text) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn health_and_readiness_are_two_things() {
+    let cluster = Cluster::with_config(Families::V4, None);
+    let mut node = cluster.starting_node("a", &[]);
+    let health = wait_until("/healthz", SOON, || node.daemon().health("/healthz")).unwrap();
+    assert_eq!(health.0, 200);
+    let (status, body) = node.daemon().health("/readyz").unwrap();
+    assert_eq!(status, 503);
+    assert!(body.contains("config"), "{body}");
+
+    cluster.store().put_config(Cluster::config(Families::V4)).unwrap();
+    node.daemon().wait_ready().unwrap();
+    assert_eq!(node.daemon().health("/readyz").unwrap().0, 200);
+    assert_eq!(node.daemon().health("/healthz").unwrap().0, 200);
+    assert_eq!(node.daemon().health("/nonsense").unwrap().0, 404);
+}
+
+#[test]
+fn a_port_that_is_taken_ends_the_daemon_and_is_named() {
+    let cluster = Cluster::new(Families::V4);
+    let first = cluster.node("a");
+    let mut second = first.host.start(cluster.heddled(&first.host)).unwrap();
+    assert!(!second.wait_exit(SOON).unwrap().success());
+    assert!(second.log().contains(&Daemon::HEALTH_PORT.to_string()), "{}", second.log());
+}
+
+/// An outage of etcd: packets go on, `/readyz` says so, and what changed meanwhile is made up for.
+fn outage(end: impl FnOnce(&mut Cluster), resume: impl FnOnce(&mut Cluster)) {
+    let mut cluster = Cluster::new(Families::V4);
+    let (mut a, b) = (cluster.node("a"), cluster.node("b"));
+    let [in_a, in_b] = [&a, &b].map(|node| node.host.container().unwrap());
+    let before = a.objects("flannel.1");
+    let pings = in_a.ping_stream(in_b.addresses()[0]).unwrap();
+    pings.wait_answers(10).unwrap();
+
+    end(&mut cluster);
+    wait_not_ready(a.daemon(), "etcd");
+    assert_eq!(a.daemon().health("/healthz").unwrap().0, 200);
+    assert_eq!(a.objects("flannel.1"), before);
+    resume(&mut cluster);
+    wait_ready(a.daemon());
+    let late = r#"{"PublicIP":"172.16.0.9","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:09"}}"#;
+    cluster.put_lease("10.244.250.0-24", late);
+    wait_until("the new peer", SOON, || {
+        let found = a.objects("flannel.1");
+        if found.route("10.244.250.0/24").is_some() { Ok(()) } else { Err(format!("{found:#?}")) }
+    })
+    .unwrap();
+    let (_, lost) = pings.finish().unwrap();
+    assert!(lost.is_empty(), "lost {lost:?}");
+    let log = a.daemon().log();
+    assert!(log.lines().count() < 200, "{} lines of log", log.lines().count());
+}
+
+#[test]
+fn packets_go_on_while_etcd_is_down() {
+    outage(|cluster| cluster.etcd_mut().stop(), |cluster| cluster.etcd_mut().resume().unwrap());
+}
+
+#[test]
+fn packets_go_on_while_etcd_hangs() {
+    outage(
+        |cluster| cluster.etcd().signal(Signal::STOP).unwrap(),
+        |cluster| cluster.etcd().signal(Signal::CONT).unwrap(),
+    );
+}
+
+#[test]
+fn a_node_that_starts_without_etcd_waits_for_it() {
+    let mut cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
+    let peers = Peer::range(0, 3);
+    cluster.etcd().put_all(&Peer::leases(&peers), 3).unwrap();
+    cluster.etcd_mut().stop();
+    let mut node = cluster.starting_node("a", &[]);
+    wait_not_ready(node.daemon(), "etcd");
+    cluster.etcd_mut().resume().unwrap();
+    wait_ready(node.daemon());
+    assert_eq!(node.objects("flannel.1"), Peer::objects(&peers, "72"));
+}
