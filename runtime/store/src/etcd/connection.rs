@@ -162,6 +162,21 @@ impl Connector {
             .connect()
             .await
             .map_err(|error| EtcdFailure::of_transport(&error, self.options.ca_file.as_ref()))?;
+        self.open(url, channel).await.map_err(|failure| match failure {
+            EtcdFailure::Transport(reason) if url.starts_with("https://") => {
+                EtcdFailure::ClosedAfterHandshake(reason)
+            }
+            other => other,
+        })
+    }
+
+    /// Logs in and asks for something. Only an answer shows that the server takes our certificate, that it knows a
+    /// leader, and that it lives.
+    async fn open(
+        &self,
+        url: &str,
+        channel: tonic::transport::Channel,
+    ) -> Result<Connection, EtcdFailure> {
         let client = self.log_in(channel).await?;
         let connection = Connection {
             endpoint: url.to_owned(),
@@ -169,8 +184,6 @@ impl Connector {
             lease: client.lease_client(),
             watch: client.watch_client().max_decoding_message_size(MESSAGE_LIMIT),
         };
-        // Only an answer shows that the server takes our certificate (TLS 1.3 says so after the handshake), that
-        // it knows a leader, and that it lives.
         let key = format!("{}/config", self.options.prefix());
         let options = GetOptions::new().with_keys_only();
         let mut kv = connection.kv.clone();

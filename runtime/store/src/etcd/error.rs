@@ -120,6 +120,12 @@ pub enum EtcdFailure {
         "the server refuses the client certificate ({0}): expected --etcd-certfile and --etcd-keyfile of an authority that the server trusts"
     )]
     ClientCertificate(String),
+    /// The connection ended as soon as it was made. With TLS 1.3 a server that refuses a client does so after the
+    /// handshake, and its reason may be lost.
+    #[error(
+        "the server closed the connection after the TLS handshake ({0}): expected --etcd-certfile and --etcd-keyfile of an authority that the server trusts, if it asks for a client certificate"
+    )]
+    ClosedAfterHandshake(String),
     /// Wrong name or password.
     #[error(
         "authentication failed: expected the user and password of an etcd user in --etcd-username and --etcd-password"
@@ -155,7 +161,10 @@ impl EtcdFailure {
     /// Whether it may pass by itself.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Refused | Self::Deadline(_) | Self::Transport(_) => true,
+            Self::Refused
+            | Self::Deadline(_)
+            | Self::ClosedAfterHandshake(_)
+            | Self::Transport(_) => true,
             Self::UnknownAuthority(_)
             | Self::ServerCertificate(_)
             | Self::ClientCertificate(_)

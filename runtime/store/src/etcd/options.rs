@@ -198,15 +198,11 @@ fn invalid(endpoint: &str, reason: &impl ToString) -> EtcdError {
 }
 
 fn check_endpoint(endpoint: &str) -> Result<(), EtcdError> {
+    if !endpoint.starts_with("http://") && !is_tls(endpoint) {
+        return Err(invalid(endpoint, &"the scheme is neither http nor https"));
+    }
     let parsed = Endpoint::from_shared(endpoint.to_owned()).map_err(|e| invalid(endpoint, &e))?;
     let uri = parsed.uri();
-    match uri.scheme_str() {
-        Some("http" | "https") => {}
-        _ => return Err(invalid(endpoint, &"the scheme is neither http nor https")),
-    }
-    if uri.host().is_none_or(str::is_empty) {
-        return Err(invalid(endpoint, &"there is no host"));
-    }
     if uri.port().is_none() {
         return Err(invalid(endpoint, &"there is no port"));
     }

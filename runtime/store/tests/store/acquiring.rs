@@ -1,0 +1,110 @@
+//! Getting a lease.
+
+use std::collections::BTreeSet;
+
+use heddle_core::allocation::overlap;
+use heddle_store::AcquireError;
+
+use crate::behaviour::for_both_stores;
+use crate::fixture::*;
+
+for_both_stores!(
+    fifty_nodes_at_once_get_distinct_subnets,
+    dual_stack_nodes_at_once_share_neither_family,
+    a_node_gets_its_lease_again_with_its_new_value,
+    a_lease_that_does_not_fit_is_discarded,
+    the_previous_subnet_is_used_if_free,
+    an_address_of_another_node_is_refused,
+    a_full_network_is_an_error,
+);
+
+async fn boot(world: &World, nodes: u8, config: &str) {
+    let config = config_of(config);
+    let booting = (1..=nodes).map(|n| {
+        let (store, config) = (world.store(), config.clone());
+        tokio::spawn(async move { TestNode::new(n).acquire(&*store, &config).await.unwrap() })
+    });
+    let leases: Vec<_> = futures::future::join_all(booting).await;
+    let keys: Vec<_> = leases.into_iter().map(|own| own.unwrap().key()).collect();
+    for (index, key) in keys.iter().enumerate() {
+        assert!(keys[..index].iter().all(|other| !overlap(*key, *other)), "{keys:?}");
+    }
+    let stored = world.store().list().await.unwrap();
+    let stored: BTreeSet<_> = stored.iter().map(|r| r.key.parse().unwrap()).collect();
+    assert_eq!(stored, keys.into_iter().collect());
+}
+
+fn config_of(text: &str) -> heddle_core::config::NetworkConfig {
+    config(text)
+}
+
+async fn fifty_nodes_at_once_get_distinct_subnets(world: World) {
+    // 63 subnets, so that races are sure to be lost.
+    boot(&world, 50, r#"{"Network":"10.244.0.0/18"}"#).await;
+}
+
+async fn dual_stack_nodes_at_once_share_neither_family(world: World) {
+    // 15 IPv6 subnets.
+    let config = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/60"}"#;
+    boot(&world, 10, config).await;
+}
+
+async fn a_node_gets_its_lease_again_with_its_new_value(world: World) {
+    let store = world.store();
+    let mut node = TestNode::new(72);
+    let first = node.acquire(&*store, &network()).await.unwrap();
+    assert_eq!(first.record(), &store.list().await.unwrap()[0]);
+    let same = node.acquire(&*store, &network()).await.unwrap();
+    assert_eq!(same.record(), first.record());
+    // A lease of flannel has no node id; its address makes it this node's.
+    let key = first.key();
+    let path = format!("subnets/{key}");
+    world.put(&path, r#"{"PublicIP":"192.168.0.72","PublicIPv6":null}"#).await;
+    node.previous = None;
+    let taken = node.acquire(&*store, &network()).await.unwrap();
+    assert_eq!(taken.key(), key);
+    let stored = store.list().await.unwrap();
+    assert_eq!(stored.len(), 1);
+    assert_eq!(stored[0].value, node.lease(key).to_value().as_bytes());
+}
+
+async fn a_lease_that_does_not_fit_is_discarded(world: World) {
+    let store = world.store();
+    world.put("subnets/10.1.8.0-24", r#"{"PublicIP":"192.168.0.72"}"#).await;
+    let own = TestNode::new(72).acquire(&*store, &network()).await.unwrap();
+    assert_eq!(keys(&store.list().await.unwrap()), [own.key().to_string()]);
+    assert_ne!(own.key().to_string(), "10.1.8.0-24");
+}
+
+async fn the_previous_subnet_is_used_if_free(world: World) {
+    let store = world.store();
+    let mut node = TestNode::new(72);
+    node.previous = Some("10.244.77.0-24".parse().unwrap());
+    let own = node.acquire(&*store, &network()).await.unwrap();
+    assert_eq!(own.key().to_string(), "10.244.77.0-24");
+    let mut late = TestNode::new(73);
+    late.previous = node.previous;
+    let own = late.acquire(&*store, &network()).await.unwrap();
+    assert_ne!(own.key().to_string(), "10.244.77.0-24");
+}
+
+async fn an_address_of_another_node_is_refused(world: World) {
+    let store = world.store();
+    TestNode::new(72).acquire(&*store, &network()).await.unwrap();
+    let mut clone = TestNode::new(72);
+    clone.id = "clone".parse().unwrap();
+    let error = clone.acquire(&*store, &network()).await.unwrap_err();
+    assert!(matches!(error, AcquireError::Allocation(_)), "{error}");
+    assert!(error.to_string().contains("node-72"), "{error}");
+    assert_eq!(store.list().await.unwrap().len(), 1);
+}
+
+async fn a_full_network_is_an_error(world: World) {
+    let store = world.store();
+    let config = config(r#"{"Network":"10.244.0.0/28"}"#);
+    for n in 1..=3 {
+        TestNode::new(n).acquire(&*store, &config).await.unwrap();
+    }
+    let error = TestNode::new(4).acquire(&*store, &config).await.unwrap_err();
+    assert!(error.to_string().contains("10.244.0.0/28"), "{error}");
+}

@@ -1,0 +1,225 @@
+//! Endpoints, certificates, users.
+
+use std::fs;
+
+use etcd_client::{Client, ConnectOptions, PermissionType};
+use heddle_store::{EtcdOptions, EtcdStore, LeaseStore, WatchEvent};
+
+use crate::fixture::*;
+
+fn open(options: EtcdOptions) -> EtcdStore {
+    EtcdStore::new(options).unwrap()
+}
+
+async fn refusal(options: EtcdOptions) -> String {
+    let error = open(options).list().await.unwrap_err();
+    error.to_string()
+}
+
+#[tokio::test]
+async fn a_refused_connection_names_every_endpoint() {
+    let endpoints = [free_port(), free_port()].map(|port| format!("http://127.0.0.1:{port}"));
+    let [a, b] = &endpoints;
+    let store = open(options(endpoints.clone()));
+    let error = store.list().await.unwrap_err();
+    let refused = "connection refused: is etcd running, and listening there?";
+    assert_eq!(
+        error.to_string(),
+        format!("no etcd endpoint can be used: {a}: {refused}; {b}: {refused}")
+    );
+    assert!(error.is_transient());
+}
+
+#[tokio::test]
+async fn the_next_endpoint_is_used_when_one_is_dead() {
+    let dead = format!("127.0.0.1:{}", free_port());
+    let etcd = Etcd::start();
+    etcd.client().await;
+    let store = open(options([dead, etcd.endpoint()]));
+    assert_eq!(store.list().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn the_next_endpoint_is_used_when_one_dies() {
+    let (mut first, second) = (Etcd::start(), Etcd::start());
+    let mut client = second.client().await;
+    client.put(format!("{PREFIX}/subnets/on-the-second"), "1", None).await.unwrap();
+    first.client().await;
+    let store = open(options([first.endpoint(), second.endpoint()]));
+    let mut watch = store.watch();
+    assert_eq!(snapshot(&mut watch).await, []);
+    first.kill();
+    assert!(matches!(next(&mut watch).await, WatchEvent::Stale { .. }));
+    assert_eq!(keys(&snapshot(&mut watch).await), ["on-the-second"]);
+    assert_eq!(store.list().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_accepts_and_says_nothing_is_passed_over() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let etcd = Etcd::start();
+    etcd.client().await;
+    let store = open(options([silent_endpoint.clone(), etcd.endpoint()]));
+    assert_eq!(store.list().await.unwrap(), []);
+    let error = refusal(options([silent_endpoint.clone()])).await;
+    assert_eq!(
+        error,
+        format!("no etcd endpoint can be used: {silent_endpoint}: no answer within 2000 ms")
+    );
+}
+
+#[tokio::test]
+async fn an_authority_alone_is_enough_for_tls() {
+    let authority = Authority::new("ours");
+    let etcd = authority.etcd(false);
+    let mut options = etcd.options();
+    options.ca_file = Some(authority.ca_file());
+    let store = open(options);
+    patiently("etcd", async || store.list().await.ok()).await;
+    let mut watch = store.watch();
+    assert_eq!(snapshot(&mut watch).await, []);
+    store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
+    changes(&mut watch, 1).await;
+}
+
+#[tokio::test]
+async fn an_unknown_authority_is_said_with_the_flag_that_would_name_it() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let etcd = theirs.etcd(false);
+    let mut options = etcd.options();
+    options.ca_file = Some(ours.ca_file());
+    assert_eq!(
+        refusal(options.clone()).await,
+        format!(
+            "no etcd endpoint can be used: {}: the server's certificate is signed by an authority that --etcd-cafile {} does not hold",
+            etcd.endpoint(),
+            ours.ca_file().display()
+        )
+    );
+    options.ca_file = None;
+    let error = refusal(options).await;
+    assert!(error.contains("--etcd-cafile"), "{error}");
+}
+
+#[tokio::test]
+async fn renewed_files_are_used_for_the_next_connection() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let etcd = theirs.etcd(false);
+    let mut options = etcd.options();
+    options.ca_file = Some(ours.ca_file());
+    let store = open(options);
+    assert!(store.list().await.is_err());
+    fs::copy(theirs.ca_file(), ours.ca_file()).unwrap();
+    patiently("etcd", async || store.list().await.ok()).await;
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_to_a_server_that_asks() {
+    let authority = Authority::new("ours");
+    let etcd = authority.etcd(true);
+    let (certificate, key) = authority.sign("client");
+    let mut options = etcd.options();
+    options.ca_file = Some(authority.ca_file());
+    let without = options.clone();
+    options.certificate_file = Some(certificate);
+    options.key_file = Some(key);
+    let with = open(options.clone());
+    patiently("etcd", async || with.list().await.ok()).await;
+
+    let error = refusal(without).await;
+    assert!(error.contains("--etcd-certfile and --etcd-keyfile"), "{error}");
+
+    let stranger = Authority::new("theirs");
+    let (certificate, key) = stranger.sign("client");
+    options.certificate_file = Some(certificate);
+    options.key_file = Some(key);
+    let error = refusal(options).await;
+    assert!(error.contains("--etcd-certfile and --etcd-keyfile"), "{error}");
+}
+
+#[tokio::test]
+async fn a_key_that_does_not_go_with_the_certificate_is_said_to() {
+    let authority = Authority::new("ours");
+    let (certificate, _) = authority.sign("one");
+    let (_, key) = authority.sign("another");
+    let mut options = options(["https://127.0.0.1:1".to_owned()]);
+    options.ca_file = Some(authority.ca_file());
+    options.certificate_file = Some(certificate.clone());
+    options.key_file = Some(key);
+    let error = refusal(options).await;
+    let start = format!("--etcd-certfile {}: ", certificate.display());
+    assert!(error.starts_with(&start), "{error}");
+}
+
+/// An etcd with users `root` and `node`, the latter for our prefix.
+async fn etcd_with_users() -> Etcd {
+    let etcd = Etcd::start();
+    let mut client: Client = etcd.client().await;
+    client.role_add("network").await.unwrap();
+    let permission =
+        etcd_client::Permission::new(PermissionType::Readwrite, format!("{PREFIX}/")).with_prefix();
+    client.role_grant_permission("network", permission).await.unwrap();
+    for (user, role) in [("root", "root"), ("node", "network"), ("guest", "none")] {
+        client.role_add(role).await.ok();
+        client.user_add(user, "secret", None).await.unwrap();
+        client.user_grant_role(user, role).await.unwrap();
+    }
+    client.auth_enable().await.unwrap();
+    etcd
+}
+
+fn as_user(etcd: &Etcd, user: &str, password: &str) -> EtcdOptions {
+    let mut options = etcd.options();
+    options.username = Some(user.into());
+    options.password = Some(password.into());
+    options
+}
+
+#[tokio::test]
+async fn a_user_is_authenticated() {
+    let etcd = etcd_with_users().await;
+    let store = open(as_user(&etcd, "node", "secret"));
+    let mut watch = store.watch();
+    assert_eq!(snapshot(&mut watch).await, []);
+    let record = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
+    changes(&mut watch, 1).await;
+    store.renew(&record).await.unwrap();
+}
+
+#[tokio::test]
+async fn refused_users_are_told_why() {
+    let etcd = etcd_with_users().await;
+    let endpoint = etcd.endpoint();
+    assert_eq!(
+        refusal(as_user(&etcd, "node", "wrong")).await,
+        format!(
+            "no etcd endpoint can be used: {endpoint}: authentication failed: expected the user and password of an etcd user in --etcd-username and --etcd-password"
+        )
+    );
+    assert_eq!(
+        refusal(etcd.options()).await,
+        format!(
+            "no etcd endpoint can be used: {endpoint}: etcd has authentication enabled: expected --etcd-username and --etcd-password"
+        )
+    );
+    assert_eq!(
+        refusal(as_user(&etcd, "guest", "secret")).await,
+        format!(
+            "etcd at {endpoint}, list the leases: permission denied: expected a user with read and write access to `{PREFIX}/`"
+        )
+    );
+    let mut watch = open(as_user(&etcd, "node", "wrong")).watch();
+    let WatchEvent::Stale { reason } = next(&mut watch).await else {
+        panic!("a watch without access is stale");
+    };
+    assert!(reason.contains("authentication failed"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_user_is_let_in_where_etcd_asks_for_none() {
+    let etcd = Etcd::start();
+    etcd.client_with(ConnectOptions::new()).await;
+    let store = open(as_user(&etcd, "node", "secret"));
+    assert_eq!(store.list().await.unwrap(), []);
+}

@@ -1,0 +1,446 @@
+//! Places to keep leases in, and what tests need to look at them from outside.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use etcd_client::{Client, ConnectOptions, GetOptions, PutOptions};
+use heddle_core::allocation::Claimant;
+use heddle_core::config::NetworkConfig;
+use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
+use heddle_core::node::NodeId;
+use heddle_store::etcd::EtcdTiming;
+use heddle_store::{
+    AcquireError, DirectoryStore, EtcdOptions, EtcdStore, LeaseStore, OwnLease, Record,
+    RecordChange, Update, Watch, WatchEvent, acquire,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+/// Long enough for anything that happens at all, on a busy machine too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) const PREFIX: &str = "/coreos.com/network";
+
+/// An etcd of one member that ends with the test.
+pub(crate) struct Etcd {
+    process: Child,
+    directory: TempDir,
+    client_port: u16,
+    peer_port: u16,
+    /// Further flags.
+    flags: Vec<String>,
+    scheme: &'static str,
+}
+
+impl Etcd {
+    pub(crate) fn start() -> Self {
+        Self::start_with("http", Vec::new())
+    }
+
+    /// With TLS, as the flags say.
+    pub(crate) fn start_with(scheme: &'static str, flags: Vec<String>) -> Self {
+        for _ in 0..10 {
+            let (client_port, peer_port) = (free_port(), free_port());
+            let directory = tempfile::tempdir().unwrap();
+            let process = run_etcd(&directory, client_port, peer_port, scheme, &flags);
+            let mut etcd =
+                Self { process, directory, client_port, peer_port, flags: flags.clone(), scheme };
+            if etcd.listens() {
+                return etcd;
+            }
+        }
+        panic!("etcd does not start; is it installed?");
+    }
+
+    /// Waits until somebody listens. False when the process ended, as it does when a port is in use.
+    fn listens(&mut self) -> bool {
+        loop {
+            if self.process.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if std::net::TcpStream::connect(("127.0.0.1", self.client_port)).is_ok() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("{}://127.0.0.1:{}", self.scheme, self.client_port)
+    }
+
+    /// Options with waits that suit a test.
+    pub(crate) fn options(&self) -> EtcdOptions {
+        options([self.endpoint()])
+    }
+
+    pub(crate) fn store(&self) -> EtcdStore {
+        EtcdStore::new(self.options()).unwrap()
+    }
+
+    /// The client library, without anything of ours in between.
+    pub(crate) async fn client(&self) -> Client {
+        self.client_with(ConnectOptions::new()).await
+    }
+
+    pub(crate) async fn client_with(&self, options: ConnectOptions) -> Client {
+        patiently("etcd to answer", async || {
+            let mut client =
+                Client::connect([self.endpoint()], Some(options.clone())).await.ok()?;
+            client.get("x", None).await.ok()?;
+            Some(client)
+        })
+        .await
+    }
+
+    /// As `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    /// Starts it again where it was.
+    pub(crate) fn restart(&mut self) {
+        self.process =
+            run_etcd(&self.directory, self.client_port, self.peer_port, self.scheme, &self.flags);
+        assert!(self.listens(), "etcd does not start again");
+    }
+
+    /// Starts it again where it was, without its data.
+    pub(crate) fn restart_empty(&mut self) {
+        self.directory = tempfile::tempdir().unwrap();
+        self.restart();
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+pub(crate) fn options(endpoints: impl IntoIterator<Item = String>) -> EtcdOptions {
+    let mut options = EtcdOptions::new(endpoints, PREFIX);
+    options.timing = EtcdTiming {
+        connect: Duration::from_secs(2),
+        call: Duration::from_secs(5),
+        quiet: Duration::from_millis(500),
+        progress: Duration::from_secs(1),
+    };
+    options
+}
+
+fn run_etcd(
+    directory: &TempDir,
+    client_port: u16,
+    peer_port: u16,
+    scheme: &str,
+    flags: &[String],
+) -> Child {
+    let client = format!("{scheme}://127.0.0.1:{client_port}");
+    let peer = format!("http://127.0.0.1:{peer_port}");
+    // Should the test be killed, etcd goes with it.
+    Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "etcd", "--data-dir"])
+        .arg(directory.path().join("data"))
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .args(["--initial-cluster", &format!("default={peer}")])
+        .args(["--heartbeat-interval", "20", "--election-timeout", "200"])
+        .args(flags)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("setpriv (util-linux) and etcd are installed")
+}
+
+/// A port that nobody listens on, below those that the kernel gives to clients: a restarted etcd needs its own again.
+pub(crate) fn free_port() -> u16 {
+    loop {
+        let port = rand::random_range(10_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A connection to an etcd that can be cut.
+pub(crate) struct Line {
+    port: u16,
+    target: u16,
+    /// Holds every connection; they end with it.
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Line {
+    pub(crate) async fn to(etcd: &Etcd) -> Self {
+        let mut line =
+            Self { port: free_port(), target: etcd.client_port, task: tokio::spawn(async {}) };
+        line.mend().await;
+        line
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn cut(&self) {
+        self.task.abort();
+    }
+
+    pub(crate) async fn mend(&mut self) {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
+        let target = self.target;
+        self.task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((mut near, _)) = listener.accept().await {
+                connections.spawn(async move {
+                    let far = tokio::net::TcpStream::connect(("127.0.0.1", target)).await;
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far.unwrap()).await;
+                });
+            }
+        });
+    }
+}
+
+/// Asks until there is an answer.
+pub(crate) async fn patiently<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            match ask().await {
+                Some(answer) => return answer,
+                None => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    match timeout(PATIENCE, asking).await {
+        Ok(answer) => answer,
+        Err(_) => panic!("waited {PATIENCE:?} for {what}"),
+    }
+}
+
+/// Either store, with access from outside.
+pub(crate) enum World {
+    Etcd(Etcd),
+    Directory(TempDir),
+}
+
+impl World {
+    pub(crate) fn etcd() -> Self {
+        Self::Etcd(Etcd::start())
+    }
+
+    pub(crate) fn directory() -> Self {
+        Self::Directory(tempfile::tempdir().unwrap())
+    }
+
+    /// A store as another process would open it.
+    pub(crate) fn store(&self) -> Box<dyn LeaseStore> {
+        match self {
+            Self::Etcd(etcd) => Box::new(etcd.store()),
+            Self::Directory(directory) => Box::new(DirectoryStore::new(directory.path())),
+        }
+    }
+
+    /// Writes below the prefix, as an operator does. A lease is then a reservation.
+    pub(crate) async fn put(&self, path: &str, value: &str) {
+        match self {
+            Self::Etcd(etcd) => {
+                let key = format!("{PREFIX}/{path}");
+                etcd.client().await.put(key, value, None).await.unwrap();
+            }
+            Self::Directory(directory) => {
+                let path = directory.path().join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, value).unwrap();
+            }
+        }
+    }
+
+    pub(crate) async fn delete(&self, path: &str) {
+        match self {
+            Self::Etcd(etcd) => {
+                let key = format!("{PREFIX}/{path}");
+                etcd.client().await.delete(key, None).await.unwrap();
+            }
+            Self::Directory(directory) => {
+                fs::remove_file(directory.path().join(path)).unwrap();
+            }
+        }
+    }
+}
+
+/// Puts a lease as flannel does: attached to an etcd lease. Returns the lease's id.
+pub(crate) async fn put_with_ttl(client: &mut Client, key: &str, value: &str, ttl: i64) -> i64 {
+    let id = client.lease_grant(ttl, None).await.unwrap().id();
+    let key = format!("{PREFIX}/subnets/{key}");
+    let options = PutOptions::new().with_lease(id);
+    client.put(key, value, Some(options)).await.unwrap();
+    id
+}
+
+/// The etcd lease of a key; 0 for none.
+pub(crate) async fn lease_of(client: &mut Client, key: &str) -> i64 {
+    let key = format!("{PREFIX}/subnets/{key}");
+    let answer = client.get(key, Some(GetOptions::new())).await.unwrap();
+    answer.kvs()[0].lease()
+}
+
+pub(crate) async fn next(watch: &mut Watch) -> WatchEvent {
+    timeout(PATIENCE, watch.next())
+        .await
+        .expect("the watch says something")
+        .expect("the watch goes on")
+}
+
+/// The next snapshot; what comes before it is skipped.
+pub(crate) async fn snapshot(watch: &mut Watch) -> Vec<Record> {
+    loop {
+        if let WatchEvent::Update(Update::Snapshot(records)) = next(watch).await {
+            return records;
+        }
+    }
+}
+
+/// The next changes, as many as there are said to be.
+pub(crate) async fn changes(watch: &mut Watch, count: usize) -> Vec<RecordChange> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        match next(watch).await {
+            WatchEvent::Update(Update::Changes(changes)) => all.extend(changes),
+            other => panic!("expected {count} changes, got {other:?} after {}", all.len()),
+        }
+    }
+    assert_eq!(all.len(), count);
+    all
+}
+
+pub(crate) fn keys(records: &[Record]) -> Vec<&str> {
+    records.iter().map(|record| record.key.as_str()).collect()
+}
+
+/// A node that wants a subnet.
+#[derive(Clone)]
+pub(crate) struct TestNode {
+    pub(crate) id: NodeId,
+    pub(crate) address: [std::net::IpAddr; 1],
+    pub(crate) previous: Option<LeaseKey>,
+}
+
+impl TestNode {
+    /// The nth, at 192.168.0.n.
+    pub(crate) fn new(n: u8) -> Self {
+        Self {
+            id: format!("node-{n}").parse().unwrap(),
+            address: [[192, 168, 0, n].into()],
+            previous: None,
+        }
+    }
+
+    pub(crate) fn lease(&self, key: LeaseKey) -> Lease {
+        let family = |subnet| LeaseFamily {
+            subnet,
+            public_address: match subnet {
+                ipnet::IpNet::V4(_) => self.address[0],
+                ipnet::IpNet::V6(_) => match self.address[0] {
+                    std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
+                    v6 @ std::net::IpAddr::V6(_) => v6,
+                },
+            },
+            backend_data: Some(format!(r#"{{"VNI":1,"Of":"{}"}}"#, self.id)),
+        };
+        Lease {
+            families: key.subnets().map(family).collect(),
+            backend_type: Some("vxlan".into()),
+            node_id: Some(self.id.clone()),
+            node_name: None,
+        }
+    }
+
+    pub(crate) async fn acquire(
+        &self,
+        store: &dyn LeaseStore,
+        config: &NetworkConfig,
+    ) -> Result<OwnLease, AcquireError> {
+        let claimant =
+            Claimant { id: &self.id, public_addresses: &self.address, previous: self.previous };
+        let acquiring = acquire(store, config, &claimant, |key| self.lease(key));
+        timeout(PATIENCE, acquiring).await.expect("a lease in time")
+    }
+}
+
+pub(crate) fn config(text: &str) -> NetworkConfig {
+    NetworkConfig::parse(text.as_bytes()).unwrap()
+}
+
+pub(crate) fn network() -> NetworkConfig {
+    config(r#"{"Network":"10.244.0.0/16"}"#)
+}
+
+/// Certificates in a directory: an authority, and what it signed.
+pub(crate) struct Authority {
+    pub(crate) directory: TempDir,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let certificate = parameters.self_signed(&key).unwrap();
+        fs::write(directory.path().join("ca.pem"), certificate.pem()).unwrap();
+        Self { directory, issuer: rcgen::Issuer::new(parameters, key) }
+    }
+
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        self.directory.path().join(file)
+    }
+
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.path("ca.pem")
+    }
+
+    /// Writes `<name>.pem` and `<name>.key`, good for 127.0.0.1, to both ends of a connection.
+    pub(crate) fn sign(&self, name: &str) -> (PathBuf, PathBuf) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+        parameters.extended_key_usages = vec![
+            rcgen::ExtendedKeyUsagePurpose::ServerAuth,
+            rcgen::ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
+        let files = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
+        fs::write(&files.0, certificate.pem()).unwrap();
+        fs::write(&files.1, key.serialize_pem()).unwrap();
+        files
+    }
+
+    /// An etcd with a certificate of this authority, which asks its clients for theirs if `mutual`.
+    pub(crate) fn etcd(&self, mutual: bool) -> Etcd {
+        let (certificate, key) = self.sign("server");
+        let mut flags = vec![
+            format!("--cert-file={}", certificate.display()),
+            format!("--key-file={}", key.display()),
+        ];
+        if mutual {
+            flags.push("--client-cert-auth".into());
+            flags.push(format!("--trusted-ca-file={}", self.ca_file().display()));
+        }
+        Etcd::start_with("https", flags)
+    }
+}

@@ -1,0 +1,160 @@
+//! Keeping a lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use heddle_core::lease::Lease;
+use heddle_store::{LeaseStore, LostLease, OwnLease, keep};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::behaviour::for_both_stores;
+use crate::fixture::*;
+
+for_both_stores!(
+    a_deleted_lease_is_created_again_with_the_same_subnet,
+    a_foreign_owner_is_never_overwritten,
+    a_lease_across_our_former_subnet_is_left_alone,
+    a_value_that_nobody_owns_is_put_back,
+);
+
+/// A node that keeps its lease.
+struct Keeper {
+    task: JoinHandle<LostLease>,
+    poke: Arc<Notify>,
+}
+
+impl Keeper {
+    fn start(world: &World, own: OwnLease, margin: Duration) -> Self {
+        let (store, poke) = (world.store(), Arc::new(Notify::new()));
+        let poked = poke.clone();
+        let task = tokio::spawn(async move { keep(&*store, own, margin, &poked).await });
+        Self { task, poke }
+    }
+
+    async fn lost(mut self) -> LostLease {
+        timeout(PATIENCE, &mut self.task).await.unwrap().unwrap()
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+const MARGIN: Duration = Duration::from_secs(3600);
+
+async fn acquired(world: &World) -> (OwnLease, Keeper, String) {
+    let own = TestNode::new(72).acquire(&*world.store(), &network()).await.unwrap();
+    let keeper = Keeper::start(world, own.clone(), MARGIN);
+    let path = format!("subnets/{}", own.key());
+    (own, keeper, path)
+}
+
+/// The lease as it is stored.
+async fn stored(world: &World, own: &OwnLease) -> Option<Lease> {
+    let record = world.store().get(&own.key().to_string()).await.unwrap()?;
+    Lease::from_value(own.key(), &record.value).ok()
+}
+
+async fn a_deleted_lease_is_created_again_with_the_same_subnet(world: World) {
+    let (own, keeper, path) = acquired(&world).await;
+    for _ in 0..2 {
+        world.delete(&path).await;
+        keeper.poke.notify_one();
+        let again = patiently("the lease", async || stored(&world, &own).await).await;
+        assert_eq!(&again, own.lease());
+    }
+    let record = world.store().get(&own.key().to_string()).await.unwrap().unwrap();
+    assert_eq!(record.is_reservation(), own.record().is_reservation());
+}
+
+async fn a_foreign_owner_is_never_overwritten(world: World) {
+    let (own, keeper, path) = acquired(&world).await;
+    let theirs = r#"{"PublicIP":"192.168.0.99","NodeID":"them","NodeName":"web-2"}"#;
+    world.put(&path, theirs).await;
+    keeper.poke.notify_one();
+    let lost = keeper.lost().await;
+    assert_eq!(
+        lost.to_string(),
+        format!(
+            "lease {} now belongs to web-2 (node id them) at 192.168.0.99; it is left to them",
+            own.key()
+        )
+    );
+    let record = world.store().get(&own.key().to_string()).await.unwrap().unwrap();
+    assert_eq!(record.value, theirs.as_bytes());
+}
+
+async fn a_lease_across_our_former_subnet_is_left_alone(world: World) {
+    let node = TestNode::new(72);
+    let own = node.acquire(&*world.store(), &network()).await.unwrap();
+    world.delete(&format!("subnets/{}", own.key())).await;
+    world.put("subnets/10.244.0.0-16", r#"{"PublicIP":"192.168.0.99"}"#).await;
+    let keeper = Keeper::start(&world, own.clone(), MARGIN);
+    keeper.poke.notify_one();
+    let expected = LostLease::Overlapped { key: own.key(), other: "10.244.0.0-16".into() };
+    assert_eq!(keeper.lost().await, expected);
+    assert_eq!(keys(&world.store().list().await.unwrap()), ["10.244.0.0-16"]);
+}
+
+async fn a_value_that_nobody_owns_is_put_back(world: World) {
+    let (own, keeper, path) = acquired(&world).await;
+    world.put(&path, "nonsense").await;
+    keeper.poke.notify_one();
+    let again = patiently("the lease", async || stored(&world, &own).await).await;
+    assert_eq!(&again, own.lease());
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_before_it_ends() {
+    let etcd = Etcd::start();
+    let mut client = etcd.client().await;
+    let value = r#"{"PublicIP":"192.168.0.72"}"#;
+    let id = put_with_ttl(&mut client, "10.244.8.0-24", value, 2).await;
+    let world = World::Etcd(etcd);
+    let own = TestNode::new(72).acquire(&*world.store(), &network()).await.unwrap();
+    assert_eq!(own.key().to_string(), "10.244.8.0-24");
+    let _keeper = Keeper::start(&world, own, Duration::from_secs(1));
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(lease_of(&mut client, "10.244.8.0-24").await, id);
+}
+
+#[tokio::test]
+async fn an_expired_lease_is_created_again_with_a_new_end() {
+    let etcd = Etcd::start();
+    let mut client = etcd.client().await;
+    let world = World::Etcd(etcd);
+    let (own, keeper, _) = acquired(&world).await;
+    let former = own.record().lease_id.unwrap();
+    client.lease_revoke(former).await.unwrap();
+    keeper.poke.notify_one();
+    patiently("the lease", async || stored(&world, &own).await).await;
+    let id = lease_of(&mut client, &own.key().to_string()).await;
+    assert_ne!(id, former);
+    let ttl = client.lease_time_to_live(id, None).await.unwrap();
+    assert_eq!(ttl.granted_ttl(), 86_400);
+}
+
+#[tokio::test]
+async fn a_lease_is_kept_through_an_outage() {
+    let mut etcd = Etcd::start();
+    let store = etcd.store();
+    let own = TestNode::new(72).acquire(&store, &network()).await.unwrap();
+    let poke = Notify::new();
+    let key = own.key().to_string();
+    etcd.kill();
+    poke.notify_one();
+    let outage = async {
+        sleep(Duration::from_millis(500)).await;
+        etcd.restart_empty();
+        let store = etcd.store();
+        patiently("the lease", async || store.get(&key).await.ok().flatten()).await
+    };
+    tokio::select! {
+        lost = keep(&store, own, MARGIN, &poke) => panic!("{lost}"),
+        record = outage => assert_eq!(record.key, key),
+    }
+}

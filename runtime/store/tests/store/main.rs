@@ -1,0 +1,9 @@
+//! The stores against the real thing: etcd processes and directories.
+
+mod acquiring;
+mod behaviour;
+mod connecting;
+mod etcd;
+mod fixture;
+mod keeping;
+mod outages;
