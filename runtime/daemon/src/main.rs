@@ -1,1 +1,86 @@
-fn main() {}
+//! `heddled`, the node daemon: wires the store, the plugins and the kernel together.
+//!
+//! | module | job |
+//! | --- | --- |
+//! | `flags` | the command line and the environment |
+//! | `logging` | one line an event, for terminals and journald |
+//! | `files` | subnet.env's writer, and this node's identity |
+//! | `join` | from flags to a lease: config, plugins, interface, subnet |
+//! | `reconcile` | the loop: leases in, kernel state out |
+//! | `readiness`, `health`, `notify` | whether this node is ready, told over HTTP and to systemd |
+
+mod files;
+mod flags;
+mod health;
+mod join;
+mod logging;
+mod notify;
+mod readiness;
+mod reconcile;
+mod serve;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::flags::Flags;
+use crate::readiness::Readiness;
+
+fn main() -> ExitCode {
+    let variable = |name: &str| std::env::var(name).ok();
+    let flags = match Flags::read(std::env::args_os(), variable) {
+        Ok(flags) => flags,
+        Err(error) => error.exit(),
+    };
+    logging::start(flags.health.verbosity);
+    match run(flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why the daemon ends by itself.
+type Fatal = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs until SIGTERM or SIGINT. The kernel state stays as it is: the network outlives the daemon.
+fn run(flags: Flags) -> Result<(), Fatal> {
+    if flags.kubernetes.kube_subnet_mgr {
+        return Err("--kube-subnet-mgr: leases from the Kubernetes API are not supported yet; \
+                    leave the flag out to use etcd, or give --store dir:PATH"
+            .into());
+    }
+    if !files::has_net_admin() {
+        return Err("heddled changes network devices and routes: run it as root, \
+                    or give it CAP_NET_ADMIN"
+            .into());
+    }
+    // The loop waits nearly always, for the kernel, for plugins or for etcd, which all have threads of their own.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let readiness = Readiness::new();
+        notify::follow(readiness.subscribe());
+        if flags.health.healthz_port != 0 {
+            let address = SocketAddr::new(flags.health.healthz_ip, flags.health.healthz_port);
+            health::serve(address, readiness.subscribe()).await?;
+        }
+        tracing::info!(
+            "heddled {} starts, network {}",
+            env!("CARGO_PKG_VERSION"),
+            flags.lease.network_name()
+        );
+        tokio::select! {
+            ended = serve::serve(&flags, &readiness) => ended?,
+            _ = terminate.recv() => tracing::info!("SIGTERM: the network stays as it is"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: the network stays as it is"),
+        }
+        notify::stopping();
+        Ok(())
+    })
+}

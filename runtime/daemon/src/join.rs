@@ -1,0 +1,225 @@
+//! From flags to membership: what the network is, which plugins make it, how this host is reached, and its subnet.
+
+use std::sync::Arc;
+
+use heddle_core::address::Family;
+use heddle_core::allocation::{AllocationError, Claimant};
+use heddle_core::config::NetworkConfig;
+use heddle_core::interface::{Facts, Interface, Selection, select};
+use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
+use heddle_core::node::{ExistingLink, Node, NodeId, Underlay};
+use heddle_core::object::Plan;
+use heddle_core::subnet_env::previous_subnets;
+use heddle_kernel::{Kernel, KernelError};
+use heddle_plugin::{
+    Advertisements, Backend, CallError, Catalogue, Emitter, Limits, NodePlan, PluginError, World,
+};
+use heddle_store::{AcquireError, LeaseStore, OwnLease};
+use tokio::task::block_in_place;
+
+use crate::Fatal;
+use crate::files;
+use crate::flags::Flags;
+
+/// The emitter that writes the file Docker reads. Its setting `path` is `--subnet-file`.
+const SUBNET_ENV: &str = "subnet-env";
+
+/// Where this node belongs, and everything it needs there.
+pub(crate) struct Membership {
+    pub(crate) overlay: Overlay,
+    pub(crate) own: OwnLease,
+    pub(crate) emitter: Emitter,
+}
+
+/// What plans are made of, peers apart.
+pub(crate) struct Overlay {
+    pub(crate) config: NetworkConfig,
+    pub(crate) node: Node,
+    /// This node's own.
+    pub(crate) lease: Lease,
+    pub(crate) backend: Backend,
+    /// For this node itself.
+    pub(crate) plan: NodePlan,
+}
+
+impl Overlay {
+    /// The plugin's plans for these peers, in their order.
+    pub(crate) async fn plan_peers(&self, peers: Vec<Lease>) -> Vec<Result<Plan, CallError>> {
+        let links = self.plan.links();
+        self.backend.plan_peers(&self.config, &self.node, &self.lease, links, peers).await
+    }
+}
+
+/// Why this node has not joined.
+pub(crate) enum Obstacle {
+    /// The network config, or the plugin that it names. An operator can put that right in the store or the plugin
+    /// directory, so it is looked at again and again.
+    Config(String),
+    /// There is no subnet to be had at present.
+    Lease(String),
+    /// This host or its command line. Only another start can help.
+    Fatal(Fatal),
+}
+
+impl<E: Into<Fatal>> From<E> for Obstacle {
+    fn from(error: E) -> Self {
+        Self::Fatal(error.into())
+    }
+}
+
+/// Who this node is, apart from its addresses.
+pub(crate) struct Identity {
+    pub(crate) id: NodeId,
+    pub(crate) name: Option<String>,
+}
+
+/// One attempt to join.
+///
+/// # Errors
+///
+/// [`Obstacle`], with what has to change.
+pub(crate) async fn join(
+    flags: &Flags,
+    identity: &Identity,
+    store: &Arc<dyn LeaseStore>,
+    kernel: &Kernel,
+) -> Result<Membership, Obstacle> {
+    let config = network_config(flags, store).await?;
+    // A plugin from a directory may have to be compiled first.
+    let (backend, emitter) = block_in_place(|| plugins(flags, &config.backend.kind))
+        .map_err(|error| Obstacle::Config(error.to_string()))?;
+
+    let interfaces = kernel.interfaces().await?;
+    let underlay = underlay(flags, &config, kernel, &interfaces).await?;
+    tracing::info!(
+        "interface {}, mtu {}, public address {}",
+        underlay.link,
+        underlay.mtu,
+        list(&underlay.public_addresses)
+    );
+    let node = Node { id: identity.id.clone(), underlay, links: tunnels(&interfaces) };
+    let advertised = backend.advertise(&config, &node).await.map_err(refused)?;
+
+    let value = |key| lease(key, &node, identity, &advertised);
+    let claimant = Claimant {
+        id: &node.id,
+        public_addresses: &node.underlay.public_addresses,
+        previous: previous_subnet(flags),
+    };
+    let own = heddle_store::acquire(store.as_ref(), &config, &claimant, value).await;
+    let own = own.map_err(|error| match error {
+        AcquireError::Allocation(error @ AllocationError::AddressInUse { .. }) => error.into(),
+        other => Obstacle::Lease(other.to_string()),
+    })?;
+    tracing::info!("lease {}", own.key());
+    let lease = own.lease().clone();
+    let plan = backend.plan_node(&config, &node, &lease).await.map_err(refused)?;
+    Ok(Membership { overlay: Overlay { config, node, lease, backend, plan }, own, emitter })
+}
+
+fn refused(error: CallError) -> Obstacle {
+    Obstacle::Config(error.to_string())
+}
+
+fn plugins(flags: &Flags, backend: &str) -> Result<(Backend, Emitter), PluginError> {
+    let files = &flags.files;
+    let catalogue = Catalogue::new(files.plugin_dir.clone(), None, files.cache_dir.clone())?;
+    let found = catalogue.find(backend, World::BackendPlugin)?;
+    tracing::info!("backend {backend} {}, {}", found.manifest().version, found.source());
+    let emitter = catalogue.find(SUBNET_ENV, World::EmitterPlugin)?;
+    Ok((found.backend(Limits::default())?, emitter.emitter(Limits::default())?))
+}
+
+async fn network_config(
+    flags: &Flags,
+    store: &Arc<dyn LeaseStore>,
+) -> Result<NetworkConfig, Obstacle> {
+    let key = format!("{}/config", flags.lease.network_name());
+    let text = store.network_config().await.map_err(|error| Obstacle::Config(error.to_string()))?;
+    let text = text.ok_or_else(|| {
+        let example = r#"{"Network":"10.244.0.0/16"}"#;
+        Obstacle::Config(format!("{key} does not exist: expected an object such as {example}"))
+    })?;
+    NetworkConfig::parse(&text).map_err(|error| Obstacle::Config(format!("{key}: {error}")))
+}
+
+async fn underlay(
+    flags: &Flags,
+    config: &NetworkConfig,
+    kernel: &Kernel,
+    interfaces: &[Interface],
+) -> Result<Underlay, Obstacle> {
+    let families: Vec<_> =
+        config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect();
+    let flags = &flags.interface;
+    let selection = Selection {
+        names: flags.iface.clone(),
+        patterns: flags.iface_regex.clone(),
+        can_reach: flags.iface_can_reach,
+        public_ip: flags.public_ip,
+        public_ipv6: flags.public_ipv6,
+    };
+    let facts = Facts {
+        interfaces: interfaces.to_vec(),
+        default_routes_v4: kernel.default_routes(Family::V4).await?,
+        default_routes_v6: kernel.default_routes(Family::V6).await?,
+        route_to: match selection.can_reach {
+            Some(target) => match kernel.route_to(target).await {
+                Ok(route) => Some(route),
+                Err(KernelError::Refused { .. }) => None,
+                Err(error) => return Err(error.into()),
+            },
+            None => None,
+        },
+    };
+    Ok(select(&families, &selection, &facts)?)
+}
+
+/// The devices that a backend may recognize as its own. Not all, of which a busy host has thousands.
+fn tunnels(interfaces: &[Interface]) -> Vec<ExistingLink> {
+    let tunnels = interfaces.iter().filter(|found| matches!(found.kind.as_str(), "vxlan" | "tun"));
+    let facts = |found: &Interface| ExistingLink {
+        name: found.name,
+        kind: found.kind.clone(),
+        mac: found.mac,
+    };
+    tunnels.map(facts).collect()
+}
+
+/// What this node publishes if it gets these subnets.
+fn lease(key: LeaseKey, node: &Node, identity: &Identity, advertised: &Advertisements) -> Lease {
+    let families = key.subnets().zip(&node.underlay.public_addresses).zip(&advertised.backend_data);
+    let family = |((subnet, address), data): ((_, &_), &Option<String>)| LeaseFamily {
+        subnet,
+        public_address: *address,
+        backend_data: data.clone(),
+    };
+    Lease {
+        families: families.map(family).collect(),
+        backend_type: advertised.backend_type.clone(),
+        node_id: Some(identity.id.clone()),
+        node_name: identity.name.clone(),
+    }
+}
+
+/// The subnet that this node had before, if its file still says so.
+fn previous_subnet(flags: &Flags) -> Option<LeaseKey> {
+    previous_subnets(&std::fs::read_to_string(&flags.files.subnet_file).ok()?)
+}
+
+/// This node's identity, from flags and files.
+///
+/// # Errors
+///
+/// When neither says.
+pub(crate) fn identity(flags: &Flags) -> Result<Identity, Fatal> {
+    let id = match &flags.lease.node_id {
+        Some(id) => id.clone(),
+        None => files::node_id(&flags.files.state_dir, &flags.lease.network_name())?,
+    };
+    Ok(Identity { id, name: files::node_name() })
+}
+
+fn list(items: &[impl ToString]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

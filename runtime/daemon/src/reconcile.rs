@@ -1,0 +1,404 @@
+//! The loop that makes the plan hold.
+//!
+//! State flows one way: leases → plugin → desired state → difference → kernel. Events, of leases or of the kernel, only
+//! say when to look. What to do always follows from comparing what is desired with what was observed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use heddle_core::desired::{Desired, Owner};
+use heddle_core::diff::{Change, Observed, Scope, agrees, diff, diff_keys};
+use heddle_core::lease::LeaseKey;
+use heddle_core::object::{Object, ObjectKey, Sysctl};
+use heddle_core::peers::{Delta, Peers};
+use heddle_core::retry::{Backoff, Schedule};
+use heddle_kernel::{Event, Events, Kernel, KernelError};
+use heddle_plugin::Reason;
+use heddle_store::{RecordChange, Update, Watch, WatchEvent};
+use tokio::sync::Notify;
+
+use crate::Fatal;
+use crate::join::Overlay;
+use crate::readiness::{Condition, Readiness};
+
+/// How often everything is compared even if nothing seems to have happened: for what the kernel tells nobody, such as
+/// a changed setting.
+const PERIOD: Duration = Duration::from_secs(30);
+
+/// The least time between two looks at everything, however much happens.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
+/// A look may take this part of the time: after one that took 100 ms, the next is at least 400 ms later.
+const LOOK_SHARE: u32 = 4;
+
+/// How often one look compares and applies before it leaves the rest to the next.
+const ROUNDS: usize = 4;
+
+/// How often what the kernel refuses, or a plugin fails at, is tried again.
+const RETRY: Backoff =
+    Backoff { initial: Duration::from_millis(500), limit: Duration::from_secs(60) };
+
+/// The most objects of one kind of news that are logged one by one.
+const LOG_LIMIT: usize = 5;
+
+/// Keeps the kernel as the plugin plans it.
+pub(crate) struct Reconciler {
+    kernel: Kernel,
+    events: Events,
+    overlay: Overlay,
+    scope: Scope,
+    peers: Peers,
+    desired: Desired,
+    /// The kernel as it was when last looked at, and what was changed since.
+    observed: Observed,
+    /// Objects that the kernel refuses.
+    refused: Schedule<ObjectKey>,
+    /// Peers that the plugin fails at.
+    failing: Schedule<LeaseKey>,
+    /// Peers without a plan, and why: no failure, but worth telling.
+    unplanned: BTreeMap<LeaseKey, String>,
+    /// When to look at everything next.
+    look_at: Instant,
+    /// Not before this.
+    not_before: Instant,
+}
+
+impl Reconciler {
+    /// Takes the node's plan, and listens to the kernel from now on. Changes nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot be listened to.
+    pub(crate) async fn new(
+        kernel: Kernel,
+        overlay: Overlay,
+        alias: String,
+    ) -> Result<Self, KernelError> {
+        let scope = Scope {
+            networks: overlay.config.networks.iter().map(|overlay| overlay.network).collect(),
+            links: overlay.plan.links().into_iter().collect(),
+            alias,
+        };
+        let mut desired = Desired::default();
+        desired.set(Owner::Node, overlay.plan.plan.clone());
+        let now = Instant::now();
+        Ok(Self {
+            events: kernel.subscribe(&scope).await?,
+            kernel,
+            peers: Peers::new(overlay.config.clone(), overlay.lease.key()),
+            overlay,
+            scope,
+            desired,
+            observed: Observed::default(),
+            refused: Schedule::new(RETRY),
+            failing: Schedule::new(RETRY),
+            unplanned: BTreeMap::new(),
+            look_at: now,
+            not_before: now,
+        })
+    }
+
+    /// Makes the first complete plan hold: this node's own objects, and whatever can be had of the peers'.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot be read.
+    pub(crate) async fn start(
+        &mut self,
+        update: Update,
+        readiness: &Readiness,
+    ) -> Result<(), Fatal> {
+        self.plan(update).await;
+        loop {
+            self.look().await?;
+            let Some(reason) = self.missing() else { break };
+            readiness.unmet(Condition::Kernel, reason);
+            tokio::time::sleep_until(self.wake_at().into()).await;
+        }
+        readiness.met(Condition::Kernel);
+        tracing::info!("{} peers, {} objects", self.peers.len(), self.desired.len());
+        Ok(())
+    }
+
+    /// Why one of the node's own objects is missing.
+    fn missing(&self) -> Option<String> {
+        let own = |key: &ObjectKey| self.desired.owner(key) == Some(Owner::Node);
+        let mut refused = self.refused.failing().iter();
+        refused.find(|(key, _)| own(key)).map(|(_, failing)| failing.reason.clone())
+    }
+
+    /// Follows leases and kernel for as long as there is a watch.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot be read, or the watch ends.
+    pub(crate) async fn follow(
+        &mut self,
+        watch: &mut Watch,
+        own_lease_changed: &Notify,
+        readiness: &Readiness,
+    ) -> Result<(), Fatal> {
+        loop {
+            let wake_at = self.wake_at();
+            tokio::select! {
+                event = watch.next() => match event.ok_or("the watch of the leases has ended")? {
+                    WatchEvent::Update(update) => {
+                        readiness.met(Condition::Watch);
+                        let (touched, own) = self.plan(update).await;
+                        if own {
+                            own_lease_changed.notify_one();
+                        }
+                        self.settle(touched).await;
+                    }
+                    WatchEvent::Stale { reason } => {
+                        readiness.unmet(Condition::Watch, reason);
+                    }
+                },
+                events = self.events.next_batch() => self.judge(&events),
+                () = tokio::time::sleep_until(wake_at.into()) => self.catch_up().await?,
+            }
+        }
+    }
+
+    /// Plans what an update of leases is about. Returns the keys under which something may have changed, and whether
+    /// this node's own lease is concerned.
+    async fn plan(&mut self, update: Update) -> (BTreeSet<ObjectKey>, bool) {
+        let delta = match &update {
+            Update::Snapshot(records) => {
+                let records = records.iter().map(|r| (r.key.as_str(), r.value.as_slice()));
+                self.peers.reset(records)
+            }
+            Update::Changes(changes) => {
+                let mut delta = Delta::default();
+                for change in changes {
+                    match change {
+                        RecordChange::Put(r) => self.peers.put(&r.key, &r.value, &mut delta),
+                        RecordChange::Delete(key) => self.peers.delete(key, &mut delta),
+                    }
+                }
+                delta
+            }
+        };
+        for (key, rejection) in delta.rejected.iter().take(LOG_LIMIT) {
+            tracing::warn!("lease {key} is not used: {rejection}");
+        }
+        say_of_many("leases are not used", delta.rejected.len());
+        if delta.changed.len() + delta.removed.len() <= LOG_LIMIT {
+            for key in &delta.changed {
+                if let Some(peer) = self.peers.get(*key) {
+                    tracing::info!("peer {key}: {}", peer.owner());
+                }
+            }
+            for key in &delta.removed {
+                tracing::info!("peer {key} is gone");
+            }
+        } else {
+            let (changed, removed) = (delta.changed.len(), delta.removed.len());
+            tracing::info!("{changed} peers are new or changed, {removed} are gone");
+        }
+        let mut touched = BTreeSet::new();
+        for key in delta.removed {
+            self.forget(key);
+            touched.append(&mut self.desired.remove(Owner::Peer(key)));
+        }
+        touched.append(&mut self.plan_peers(delta.changed).await);
+        (touched, delta.own)
+    }
+
+    /// Asks the plugin for these peers' plans. Returns the keys under which something may have changed.
+    async fn plan_peers(&mut self, keys: BTreeSet<LeaseKey>) -> BTreeSet<ObjectKey> {
+        let known = |key: &LeaseKey| self.peers.get(*key).cloned();
+        let (keys, leases): (Vec<_>, Vec<_>) =
+            keys.into_iter().filter_map(|key| Some((key, known(&key)?))).unzip();
+        let mut touched = BTreeSet::new();
+        if leases.is_empty() {
+            return touched;
+        }
+        let plans = self.overlay.plan_peers(leases).await;
+        let mut complaints = Vec::new();
+        for (key, plan) in keys.into_iter().zip(plans) {
+            let owner = Owner::Peer(key);
+            match plan {
+                Ok(plan) => {
+                    self.forget(key);
+                    touched.append(&mut self.desired.set(owner, plan));
+                    let conflicts = self.desired.conflicts(owner);
+                    complaints.extend(conflicts.map(|(object, other)| match other {
+                        Owner::Node => format!("peer {key} wants {object}, which is this node's"),
+                        Owner::Peer(other) => {
+                            format!("peers {key} and {other} both want {object}; {other} has it")
+                        }
+                    }));
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    let news = match error.reason {
+                        Reason::OtherBackend(_) => {
+                            touched.append(&mut self.desired.remove(owner));
+                            self.note_unplanned(key, &reason)
+                        }
+                        // What was planned before stays. The same lease would get the same answer.
+                        Reason::Invalid(_) | Reason::Refused(_) => {
+                            self.note_unplanned(key, &reason)
+                        }
+                        _ => self.failing.failed(key, reason.clone(), Instant::now()),
+                    };
+                    if news {
+                        complaints.push(reason);
+                    }
+                }
+            }
+        }
+        for complaint in complaints.iter().take(LOG_LIMIT) {
+            tracing::warn!("{complaint}");
+        }
+        say_of_many("peers are without a new plan", complaints.len());
+        touched
+    }
+
+    fn note_unplanned(&mut self, key: LeaseKey, reason: &str) -> bool {
+        self.failing.clear(&key);
+        self.unplanned.insert(key, reason.to_owned()).is_none_or(|before| before != reason)
+    }
+
+    /// Forgets what was wrong with a peer.
+    fn forget(&mut self, key: LeaseKey) {
+        self.failing.clear(&key);
+        self.unplanned.remove(&key);
+    }
+
+    /// Makes what is desired under these keys hold.
+    async fn settle(&mut self, touched: BTreeSet<ObjectKey>) {
+        let changes =
+            diff_keys(touched.iter().collect(), |key| self.desired.get(key), &self.observed);
+        for key in &touched {
+            if self.desired.get(key).is_none() {
+                self.refused.clear(key);
+            }
+        }
+        self.apply(changes).await;
+    }
+
+    /// Applies changes and takes note of what came of them.
+    async fn apply(&mut self, changes: Vec<Change>) {
+        let now = Instant::now();
+        let waiting = |change: &Change| self.refused.waiting(&change.object().key(), now);
+        let changes: Vec<_> = changes.into_iter().filter(|change| !waiting(change)).collect();
+        if changes.is_empty() {
+            return;
+        }
+        let failures = self.kernel.apply(&self.scope, changes.clone()).await;
+        let failed: BTreeSet<_> = failures.iter().map(|f| f.change.object().key()).collect();
+        for change in &changes {
+            let key = change.object().key();
+            if !failed.contains(&key) {
+                self.refused.clear(&key);
+                self.observed.note(change);
+            }
+        }
+        let mut news = Vec::new();
+        for failure in failures {
+            let key = failure.change.object().key();
+            let reason = failure.to_string();
+            if self.refused.failed(key, reason.clone(), now) {
+                news.push(reason);
+            }
+        }
+        for reason in news.iter().take(LOG_LIMIT) {
+            tracing::error!("{reason}");
+        }
+        say_of_many("changes of the kernel failed", news.len());
+    }
+
+    /// Looks at everything and makes the plan hold.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot be read.
+    async fn look(&mut self) -> Result<(), KernelError> {
+        let begun = Instant::now();
+        for _ in 0..ROUNDS {
+            let desired = self.desired.objects();
+            let sysctls: Vec<Sysctl> = desired
+                .values()
+                .filter_map(|object| match object {
+                    Object::Sysctl(sysctl) => Some(sysctl.clone()),
+                    _ => None,
+                })
+                .collect();
+            self.observed = self.kernel.observe(&self.scope, &sysctls).await?;
+            let changes = diff(&desired, &self.observed);
+            say_what_changes(&changes);
+            // A device that was changed may have lost what was on it: only then is there more to see.
+            let again = changes.iter().any(|change| self.alters_device(change));
+            self.apply(changes).await;
+            if !again {
+                break;
+            }
+        }
+        let ended = Instant::now();
+        self.not_before = ended + LOOK_PAUSE.max((ended - begun) * LOOK_SHARE);
+        self.look_at = ended + PERIOD;
+        Ok(())
+    }
+
+    fn alters_device(&self, change: &Change) -> bool {
+        let key = change.object().key();
+        matches!(key, ObjectKey::Link(_)) && self.observed.objects.contains_key(&key)
+    }
+
+    /// Decides whether events are a reason to look.
+    fn judge(&mut self, events: &[Event]) {
+        let suspicious = events.iter().any(|event| match event {
+            Event::Seen(seen) => !agrees(self.desired.get(&seen.object.key()), Some(seen)),
+            Event::Gone(key) => !agrees(self.desired.get(key), None),
+            // The kernel drops routes with a device or an address, and says nothing.
+            Event::LinkChanged(name) => {
+                *name == self.overlay.node.underlay.link || self.scope.links.contains(name)
+            }
+            Event::Lost => true,
+        });
+        if suspicious {
+            self.look_at = self.look_at.min(Instant::now());
+        }
+    }
+
+    /// When there is something to do even if nothing happens.
+    fn wake_at(&self) -> Instant {
+        let retries = [self.refused.next(), self.failing.next()];
+        let look_at = self.look_at.max(self.not_before);
+        retries.into_iter().flatten().fold(look_at, Instant::min)
+    }
+
+    /// Does what is due.
+    async fn catch_up(&mut self) -> Result<(), KernelError> {
+        let now = Instant::now();
+        let peers: BTreeSet<_> = self.failing.due(now).into_iter().collect();
+        let mut touched = self.plan_peers(peers).await;
+        touched.extend(self.refused.due(now));
+        self.settle(touched).await;
+        if self.look_at.max(self.not_before) <= now {
+            self.look().await?;
+        }
+        Ok(())
+    }
+}
+
+fn say_of_many(what: &str, count: usize) {
+    if count > LOG_LIMIT {
+        tracing::warn!("{count} {what}, of which the first {LOG_LIMIT} are named");
+    }
+}
+
+fn say_what_changes(changes: &[Change]) {
+    for change in changes.iter().take(LOG_LIMIT) {
+        match change {
+            Change::Put(object) => tracing::info!("put {object}"),
+            Change::Replace(object) => tracing::info!("replace {object}"),
+            Change::Remove(object) => tracing::info!("remove {object}"),
+        }
+    }
+    if changes.len() > LOG_LIMIT {
+        tracing::info!("{} more changes", changes.len() - LOG_LIMIT);
+    }
+}
