@@ -4,6 +4,7 @@
 //! session, and the next one begins with a new snapshot. So nothing is ever guessed about what a gap may have held:
 //! not after a broken connection, not after compaction, not after etcd lost its data and counts revisions anew.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use etcd_client::{EventType, WatchOptions, WatchResponse};
@@ -44,7 +45,8 @@ pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<WatchEvent>) {
     let mut backoff = Backoff::new();
     loop {
         let started = Instant::now();
-        let reason = match session(&shared, &events, &mut outage).await {
+        let Err(end) = follow(&shared, &events, &mut outage).await;
+        let reason = match end {
             End::Dropped => return,
             End::Failed(error) => error.to_string(),
             End::Invalid(reason) => reason,
@@ -60,18 +62,12 @@ pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<WatchEvent>) {
     }
 }
 
-async fn session(shared: &Shared, events: &mpsc::Sender<WatchEvent>, outage: &mut Outage) -> End {
-    match follow(shared, events, outage).await {
-        Ok(never) => match never {},
-        Err(end) => end,
-    }
-}
-
+/// One session. It only ever ends by failing.
 async fn follow(
     shared: &Shared,
     events: &mpsc::Sender<WatchEvent>,
     outage: &mut Outage,
-) -> Result<std::convert::Infallible, End> {
+) -> Result<Infallible, End> {
     let connector = &shared.connector;
     let timing = connector.options.timing;
     let connection = connector.connection().await?;

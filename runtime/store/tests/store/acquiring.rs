@@ -9,7 +9,7 @@ use crate::behaviour::for_both_stores;
 use crate::fixture::*;
 
 for_both_stores!(
-    fifty_nodes_at_once_get_distinct_subnets,
+    two_hundred_nodes_at_once_get_distinct_subnets,
     dual_stack_nodes_at_once_share_neither_family,
     a_node_gets_its_lease_again_with_its_new_value,
     a_lease_that_does_not_fit_is_discarded,
@@ -18,8 +18,8 @@ for_both_stores!(
     a_full_network_is_an_error,
 );
 
-async fn boot(world: &World, nodes: u8, config: &str) {
-    let config = config_of(config);
+async fn boot(world: &World, nodes: u8, network: &str) {
+    let config = config(network);
     let booting = (1..=nodes).map(|n| {
         let (store, config) = (world.store(), config.clone());
         tokio::spawn(async move { TestNode::new(n).acquire(&*store, &config).await.unwrap() })
@@ -34,13 +34,9 @@ async fn boot(world: &World, nodes: u8, config: &str) {
     assert_eq!(stored, keys.into_iter().collect());
 }
 
-fn config_of(text: &str) -> heddle_core::config::NetworkConfig {
-    config(text)
-}
-
-async fn fifty_nodes_at_once_get_distinct_subnets(world: World) {
-    // 63 subnets, so that races are sure to be lost.
-    boot(&world, 50, r#"{"Network":"10.244.0.0/18"}"#).await;
+async fn two_hundred_nodes_at_once_get_distinct_subnets(world: World) {
+    // 255 subnets, so that races are sure to be lost.
+    boot(&world, 200, r#"{"Network":"10.244.0.0/16"}"#).await;
 }
 
 async fn dual_stack_nodes_at_once_share_neither_family(world: World) {
