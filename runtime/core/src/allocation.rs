@@ -92,7 +92,7 @@ pub fn choose(
     let address = claimant.public_addresses.first().copied();
     let ours =
         |lease: &&Lease| address.is_some_and(|own| lease.public_addresses().any(|a| a == own));
-    for lease in leases.iter().filter(ours) {
+    if let Some(lease) = leases.iter().find(ours) {
         let key = lease.key();
         if let (Some(id), Some(address)) = (&lease.node_id, address)
             && id != claimant.id
