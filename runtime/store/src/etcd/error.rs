@@ -286,10 +286,8 @@ mod tests {
 
     #[test]
     fn the_cause_is_found_below_wrappers() {
-        let refused = io::Error::new(
-            io::ErrorKind::Other,
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer),
-        );
+        let refused =
+            io::Error::other(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
         let ca = PathBuf::from("/etc/ca.pem");
         let failure = EtcdFailure::of_transport(&refused, Some(&ca));
         assert_eq!(

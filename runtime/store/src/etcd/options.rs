@@ -105,10 +105,10 @@ impl EtcdOptions {
             (CERTIFICATE_FILE, &self.certificate_file),
             (KEY_FILE, &self.key_file),
         ];
-        if let Some(endpoint) = plain.first() {
-            if let Some((flag, _)) = files.iter().find(|(_, file)| file.is_some()) {
-                return Err(EtcdError::FileWithoutTls { flag, endpoint: (*endpoint).clone() });
-            }
+        if let Some(endpoint) = plain.first()
+            && let Some((flag, _)) = files.iter().find(|(_, file)| file.is_some())
+        {
+            return Err(EtcdError::FileWithoutTls { flag, endpoint: (*endpoint).clone() });
         }
         together(
             (CERTIFICATE_FILE, self.certificate_file.is_some()),

@@ -110,7 +110,7 @@ async fn every_change_is_told_at_once(world: World) {
     let store = world.store();
     let before = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
     let mut watch = store.watch();
-    assert_eq!(snapshot(&mut watch).await, [before.clone()]);
+    assert_eq!(snapshot(&mut watch).await, std::slice::from_ref(&before));
     // Each is awaited before the next is made.
     let replaced = store.replace(&before, b"2").await.unwrap().unwrap();
     assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(replaced.clone())]);
