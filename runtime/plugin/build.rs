@@ -4,11 +4,12 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::{env, fs};
 
 use sha2::{Digest, Sha256};
 
+#[path = "src/guests.rs"]
+mod guests;
 #[path = "src/section.rs"]
 mod section;
 #[path = "src/settings.rs"]
@@ -18,8 +19,6 @@ mod settings;
 const EMBEDDED: [(&str, &str); 2] =
     [("subnet-env", "heddle-plugin-subnet-env"), ("vxlan", "heddle-plugin-vxlan")];
 
-const GUEST_TARGET: &str = "wasm32-wasip2";
-
 fn main() {
     let out = PathBuf::from(variable("OUT_DIR"));
     let root = Path::new(&variable("CARGO_MANIFEST_DIR")).join("../..");
@@ -27,11 +26,13 @@ fn main() {
         println!("cargo::rerun-if-changed={}", root.join(input).display());
     }
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=src/guests.rs");
     println!("cargo::rerun-if-changed=src/section.rs");
     println!("cargo::rerun-if-changed=src/settings.rs");
 
-    let guests = out.join("guests");
-    build_guests(&root, &guests);
+    let target_dir = out.join("guests");
+    let packages = EMBEDDED.map(|(_, package)| package);
+    let components = guests::build(&root, &target_dir, &packages).unwrap_or_else(|e| panic!("{e}"));
 
     // For any processor of the target's architecture, not only the one that this machine has.
     let mut settings = settings::settings();
@@ -44,9 +45,7 @@ fn main() {
     println!("cargo::rustc-env=HEDDLE_ENGINE={:016x}", hasher.finish());
 
     let mut table = String::from("[\n");
-    for (name, krate) in EMBEDDED {
-        let file = krate.trim_start_matches("heddle-plugin-").replace('-', "_");
-        let built = guests.join(GUEST_TARGET).join("guest").join(format!("{file}.wasm"));
+    for ((name, krate), built) in EMBEDDED.into_iter().zip(components) {
         let component = fs::read(&built)
             .unwrap_or_else(|error| panic!("{krate} should have built {built:?}: {error}"));
         let native = engine
@@ -75,45 +74,6 @@ fn main() {
     }
     table += "]";
     write(&out.join("embedded.rs"), table.as_bytes());
-}
-
-/// Runs Cargo for the plugins, in a target directory of their own: the outer Cargo holds the lock of the other one.
-fn build_guests(root: &Path, target_dir: &Path) {
-    let mut cargo = Command::new(variable("CARGO"));
-    cargo.current_dir(root);
-    // What the outer build was told is not for the guests: flags for another target, clippy's or a coverage tool's
-    // wrapper, its profile. What says where Cargo lives and how it reaches the network stays.
-    for (name, _) in env::vars() {
-        let kept = ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTRIES_", "CARGO_TERM_"];
-        let ours = name.starts_with("CARGO")
-            || name.starts_with("RUSTC")
-            || name.starts_with("RUSTFLAGS")
-            || name.starts_with("RUSTDOC")
-            || name.starts_with("DEP_")
-            || matches!(
-                name.as_str(),
-                "TARGET" | "HOST" | "OUT_DIR" | "PROFILE" | "OPT_LEVEL" | "DEBUG" | "NUM_JOBS"
-            );
-        if ours && !kept.iter().any(|prefix| name.starts_with(prefix)) {
-            cargo.env_remove(name);
-        }
-    }
-    cargo.args(["build", "--locked", "--profile", "guest", "--target", GUEST_TARGET]);
-    cargo.arg("--target-dir").arg(target_dir);
-    for (_, krate) in EMBEDDED {
-        cargo.args(["--package", krate]);
-    }
-    let output = cargo.output().expect("Cargo, which runs this, can be run");
-    if !output.status.success() {
-        let errors = String::from_utf8_lossy(&output.stderr);
-        if errors.contains("target may not be installed") {
-            panic!(
-                "the plugins are built for {GUEST_TARGET}, which is not installed: \
-                 run `rustup target add {GUEST_TARGET}`\n\n{errors}"
-            );
-        }
-        panic!("building the plugins failed:\n\n{errors}");
-    }
 }
 
 fn variable(name: &str) -> String {

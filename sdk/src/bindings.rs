@@ -1,11 +1,5 @@
 //! The bindings generated from `wit/v0.1`: one module per world, with the types shared.
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    unsafe_code,
-    clippy::all,
-    reason = "generated"
-)]
+#![allow(missing_docs, unreachable_pub, unsafe_code, clippy::all, reason = "generated")]
 
 pub mod backend {
     wit_bindgen::generate!({

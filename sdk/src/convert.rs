@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use crate::MacAddress;
 use crate::bindings::backend::exports::heddle::overlay::backend as wit_backend;
 use crate::bindings::backend::heddle::overlay::types as wit;
 use crate::bindings::emitter::exports::heddle::overlay::emitter as wit_emitter;
 use crate::types as sdk;
-use crate::MacAddress;
 
 fn all<A, B: From<A>>(items: Vec<A>) -> Vec<B> {
     items.into_iter().map(B::from).collect()
@@ -177,21 +177,13 @@ impl From<sdk::Route> for wit::Route {
 
 impl From<sdk::Neighbour> for wit::Neighbour {
     fn from(neighbour: sdk::Neighbour) -> Self {
-        Self {
-            link: neighbour.link,
-            address: to_ip(neighbour.address),
-            mac: to_mac(neighbour.mac),
-        }
+        Self { link: neighbour.link, address: to_ip(neighbour.address), mac: to_mac(neighbour.mac) }
     }
 }
 
 impl From<sdk::FdbEntry> for wit::FdbEntry {
     fn from(entry: sdk::FdbEntry) -> Self {
-        Self {
-            link: entry.link,
-            mac: to_mac(entry.mac),
-            destination: to_ip(entry.destination),
-        }
+        Self { link: entry.link, mac: to_mac(entry.mac), destination: to_ip(entry.destination) }
     }
 }
 

@@ -120,8 +120,7 @@ mod tests {
 
     #[test]
     fn the_operator_says_where_the_file_goes() {
-        let setting =
-            |name: &str| Setting { name: name.into(), value: "/etc/subnet.env".into() };
+        let setting = |name: &str| Setting { name: name.into(), value: "/etc/subnet.env".into() };
         let files = SubnetEnv::emit(&view(&[V4]), &[setting("path")]).unwrap();
         assert_eq!(files[0].path, "/etc/subnet.env");
         let error = SubnetEnv::emit(&view(&[V4]), &[setting("pth")]).unwrap_err();

@@ -62,10 +62,10 @@ impl Backend for VxlanBackend {
                 name: "accept_ra".into(),
                 value: "0".into(),
             });
-            node_plan.plan.addresses.push(Address {
-                link: device,
-                network: IpNet::from(part.subnet.network()),
-            });
+            node_plan
+                .plan
+                .addresses
+                .push(Address { link: device, network: IpNet::from(part.subnet.network()) });
         }
         Ok(node_plan)
     }
@@ -146,9 +146,8 @@ fn peer_mac(
     let text = data.text("VtepMAC")?.ok_or_else(|| {
         data.error("VtepMAC", "is missing: expected the MAC address of the peer's device")
     })?;
-    let mac: MacAddress = text
-        .parse()
-        .map_err(|error| data.error("VtepMAC", format!("is {text:?}: {error}")))?;
+    let mac: MacAddress =
+        text.parse().map_err(|error| data.error("VtepMAC", format!("is {text:?}: {error}")))?;
     if !mac.is_unicast() {
         return Err(data.error("VtepMAC", format!("is {mac}: expected a unicast address")).into());
     }

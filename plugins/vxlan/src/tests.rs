@@ -201,11 +201,8 @@ fn the_lease_says_what_the_device_is() {
 fn a_device_that_is_there_keeps_its_mac() {
     let mut node = node();
     let mac: MacAddress = "3a:8b:71:f2:2e:de".parse().unwrap();
-    let existing = |kind: &str| ExistingLink {
-        name: "flannel.1".into(),
-        kind: kind.into(),
-        mac: Some(mac),
-    };
+    let existing =
+        |kind: &str| ExistingLink { name: "flannel.1".into(), kind: kind.into(), mac: Some(mac) };
     node.links = vec![existing("vxlan")];
     assert_eq!(device(&config(VXLAN), &node, &own()).0.mac, Some(mac));
     node.links = vec![existing("bridge")];
@@ -259,11 +256,8 @@ fn a_peer_takes_a_route_a_neighbour_and_an_fdb_entry() {
 
 #[test]
 fn both_families_of_a_peer_are_planned_where_both_nodes_have_them() {
-    let v6 = family(
-        "fc00:0:0:36::/64",
-        "fd00::99",
-        Some(r#"{"VNI":1,"VtepMAC":"3a:8b:71:f2:2e:df"}"#),
-    );
+    let v6 =
+        family("fc00:0:0:36::/64", "fd00::99", Some(r#"{"VNI":1,"VtepMAC":"3a:8b:71:f2:2e:df"}"#));
     let mut dual_peer = peer("192.168.0.99", DATA);
     dual_peer.families.push(v6);
     let plan = VxlanBackend::plan_peer(&dual(VXLAN), &node(), &own_dual(), &dual_peer).unwrap();
@@ -311,11 +305,11 @@ fn a_lease_of_flannel_0_14_names_no_vni() {
 
 #[test]
 fn what_is_wrong_with_a_peer_is_named() {
-    let message = |peer: Lease| match VxlanBackend::plan_peer(&config(VXLAN), &node(), &own(), &peer)
-    {
-        Err(PeerError::Invalid(message)) => message,
-        other => panic!("{other:?}"),
-    };
+    let message =
+        |peer: Lease| match VxlanBackend::plan_peer(&config(VXLAN), &node(), &own(), &peer) {
+            Err(PeerError::Invalid(message)) => message,
+            other => panic!("{other:?}"),
+        };
     for (data, expected) in [
         (
             r#"{"VNI":2,"VtepMAC":"3a:8b:71:f2:2e:de"}"#,

@@ -218,7 +218,8 @@ impl Arguments {
 
 /// In which order to ask about peers: those that failed the last time at the end.
 fn order(worker: &Worker<BackendPlugin>, peers: &[Lease]) -> Vec<usize> {
-    let suspect = |index: &usize| worker.breaker().failed_before(Subject::Peer(peers[*index].key()));
+    let suspect =
+        |index: &usize| worker.breaker().failed_before(Subject::Peer(peers[*index].key()));
     let (last, mut first): (Vec<_>, Vec<_>) = (0..peers.len()).partition(suspect);
     first.extend(last);
     first
@@ -240,9 +241,7 @@ fn plan_peer(
         )
     })?;
     match answer {
-        Ok(plan) => {
-            from_wit::plan(plan, worker.limits().peer_objects).map_err(Reason::Refused)
-        }
+        Ok(plan) => from_wit::plan(plan, worker.limits().peer_objects).map_err(Reason::Refused),
         Err(PeerError::OtherBackend(kind)) => Err(Reason::OtherBackend(plain(&kind))),
         Err(PeerError::Invalid(message)) => Err(Reason::Invalid(plain(&message))),
     }

@@ -49,7 +49,9 @@ impl Breaker {
 
     /// How long the plugin is still suspended.
     pub(crate) fn suspended(&self, now: Instant) -> Option<Duration> {
-        self.until.and_then(|until| until.checked_duration_since(now)).filter(|rest| !rest.is_zero())
+        self.until
+            .and_then(|until| until.checked_duration_since(now))
+            .filter(|rest| !rest.is_zero())
     }
 
     /// Whether the last call about this failed.

@@ -26,7 +26,9 @@ pub enum CacheError {
     #[error("is not a directory (symbolic links are not followed)")]
     NotADirectory,
     /// It belongs to someone else.
-    #[error("belongs to user {owner}: expected user {expected}, who runs this, because code in it is run unchecked")]
+    #[error(
+        "belongs to user {owner}: expected user {expected}, who runs this, because code in it is run unchecked"
+    )]
     Owner {
         /// User id of the owner.
         owner: u32,
@@ -128,7 +130,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for mode in [0o770, 0o707, 0o777, 0o1777] {
             fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
-            assert!(matches!(Cache::open(dir.path()), Err(CacheError::Mode(found)) if found == mode));
+            assert!(
+                matches!(Cache::open(dir.path()), Err(CacheError::Mode(found)) if found == mode)
+            );
         }
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         assert!(Cache::open(dir.path()).is_ok());

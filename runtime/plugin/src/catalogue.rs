@@ -190,8 +190,8 @@ impl Catalogue {
             manifest.check(name, world)?;
             Ok(manifest)
         });
-        let manifest = manifest
-            .map_err(|error| PluginError::Manifest { plugin: plugin.clone(), error })?;
+        let manifest =
+            manifest.map_err(|error| PluginError::Manifest { plugin: plugin.clone(), error })?;
         let component = match &found {
             Found::Embedded(embedded) => self
                 .runtime
@@ -199,13 +199,7 @@ impl Catalogue {
                 .map_err(|reason| PluginError::Load { plugin: plugin.clone(), reason })?,
             Found::File(_, bytes) => self.load_file(&plugin, bytes, &digest)?,
         };
-        let fits = |error: wasmtime::Error| PluginError::Load {
-            plugin: plugin.clone(),
-            reason: plain(&format!("{error:#}")),
-        };
-        let linker = host::linker(self.runtime.engine()).map_err(fits)?;
-        let instance = linker.instantiate_pre(&component).map_err(fits)?;
-        Ok(Plugin { manifest, source, digest, runtime: self.runtime.clone(), instance })
+        Plugin::link(manifest, source, digest, self.runtime.clone(), &component)
     }
 
     /// Every plugin there is, by name, the one that [`Catalogue::find`] takes first.
@@ -297,6 +291,25 @@ impl Found {
 }
 
 impl Plugin {
+    /// Gives a component what it imports.
+    pub(crate) fn link(
+        manifest: Manifest,
+        source: Source,
+        digest: String,
+        runtime: Runtime,
+        component: &Component,
+    ) -> Result<Self, PluginError> {
+        let linked =
+            host::linker(runtime.engine()).and_then(|linker| linker.instantiate_pre(component));
+        match linked {
+            Ok(instance) => Ok(Self { manifest, source, digest, runtime, instance }),
+            Err(error) => Err(PluginError::Load {
+                plugin: format!("{} ({source})", manifest.name),
+                reason: plain(&format!("{error:#}")),
+            }),
+        }
+    }
+
     /// What it says of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest

@@ -83,11 +83,7 @@ impl Emitter {
     ///
     /// [`Reason::Emitter`] where the plugin has none, [`Reason::Refused`] where a file is not acceptable, or whatever
     /// befell the plugin.
-    pub async fn emit(
-        &self,
-        view: &View,
-        settings: &[Setting],
-    ) -> Result<Vec<File>, CallError> {
+    pub async fn emit(&self, view: &View, settings: &[Setting]) -> Result<Vec<File>, CallError> {
         const CALL: &str = "emit";
         let (view, settings) = (view.clone(), settings.to_vec());
         let result = self
@@ -144,11 +140,8 @@ fn files(files: Vec<wit::File>) -> Result<Vec<File>, Refusal> {
         let object = format!("file {} of {} bytes", file.path, file.contents.len());
         return Err(Refusal::new(object, format!("expected at most {MAX_FILE}")));
     }
-    let file = |file: wit::File| File {
-        path: file.path.into(),
-        mode: file.mode,
-        contents: file.contents,
-    };
+    let file =
+        |file: wit::File| File { path: file.path.into(), mode: file.mode, contents: file.contents };
     Ok(files.into_iter().map(file).collect())
 }
 

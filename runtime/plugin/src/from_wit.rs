@@ -238,8 +238,7 @@ fn network(object: &str, network: wit::IpNetwork) -> Checked<IpNet> {
 
 fn link_name(object: &str, name: &str) -> Checked<LinkName> {
     name.parse().map_err(|_| {
-        let rule =
-            "expected the name of a device: 1 to 15 bytes without `/`, `:` or white space";
+        let rule = "expected the name of a device: 1 to 15 bytes without `/`, `:` or white space";
         Refusal::new(format_args!("{object} on `{}`", plain(name)), rule)
     })
 }
@@ -248,10 +247,9 @@ fn unicast(object: &str, (a, b, c, d, e, f): wit::MacAddress) -> Checked<MacAddr
     let mac = MacAddress([a, b, c, d, e, f]);
     match mac.is_unicast() {
         true => Ok(mac),
-        false => Err(Refusal::new(
-            format_args!("{object} with MAC {mac}"),
-            "expected a unicast address",
-        )),
+        false => {
+            Err(Refusal::new(format_args!("{object} with MAC {mac}"), "expected a unicast address"))
+        }
     }
 }
 
@@ -353,9 +351,8 @@ mod tests {
 
     #[test]
     fn an_impossible_route_is_refused() {
-        let with = |destination, gateway| {
-            refused(|plan| plan.routes.push(route(destination, gateway)))
-        };
+        let with =
+            |destination, gateway| refused(|plan| plan.routes.push(route(destination, gateway)));
         assert_eq!(
             with(net([10, 0, 0, 0], 33), v4([10, 0, 0, 1])),
             "route 10.0.0.0/33: expected a prefix of at most 32 bits"
@@ -423,9 +420,8 @@ mod tests {
     fn advertisements_fit_into_a_lease() {
         use crate::bindings::backend::exports::heddle::overlay::backend::Advertisement;
         let with = |kind: &str, data: &[&str]| {
-            let families = data.iter().map(|data| Advertisement {
-                backend_data: Some((*data).to_owned()),
-            });
+            let families =
+                data.iter().map(|data| Advertisement { backend_data: Some((*data).to_owned()) });
             let wit = WitAdvertisements {
                 backend_type: Some(kind.to_owned()),
                 families: families.collect(),

@@ -5,11 +5,11 @@
 
 use std::path::{Component, Path};
 
+use heddle_core::address::LinkName;
 use heddle_core::config::OverlayNetwork;
 use heddle_core::lease::Lease;
 use heddle_core::node::Node;
 use heddle_core::object::{Link, LinkKind, Object, Plan, Route, RouteAction};
-use heddle_core::address::LinkName;
 use ipnet::IpNet;
 
 use crate::emitter::{File, Setting};
@@ -171,9 +171,9 @@ fn next_hop(
     };
     if links.contains(&link) {
         return match gateway {
-            Some(gateway) if !networks.iter().any(|network| network.contains(&gateway)) => Err(
-                Refusal::new(object, format!("expected a gateway within {}", list(networks))),
-            ),
+            Some(gateway) if !networks.iter().any(|network| network.contains(&gateway)) => {
+                Err(Refusal::new(object, format!("expected a gateway within {}", list(networks))))
+            }
             _ => Ok(()),
         };
     }

@@ -22,12 +22,16 @@ mod engine;
 mod error;
 mod from_wit;
 mod grant;
+#[cfg(test)]
+mod guests;
 mod host;
 mod limits;
 mod manifest;
 mod metrics;
 mod section;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod text;
 mod ticker;
 mod to_wit;

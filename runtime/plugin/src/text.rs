@@ -12,12 +12,8 @@ pub(crate) fn plain(text: &str) -> String {
 
 /// The same with another bound.
 pub(crate) fn shorten(text: &str, limit: usize) -> String {
-    let mut short: String = text
-        .trim()
-        .chars()
-        .take(limit)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let mut short: String =
+        text.trim().chars().take(limit).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.trim().chars().nth(limit).is_some() {
         short.push('…');
     }

@@ -34,26 +34,26 @@ pub(crate) struct Running<'a>(&'a Ticker);
 
 impl Ticker {
     pub(crate) fn start(engine: &Engine) -> std::io::Result<TickerThread> {
-        let ticker =
-            Self(Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() }));
+        let ticker = Self(Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() }));
         let (shared, engine) = (ticker.0.clone(), engine.weak());
-        thread::Builder::new().name("plugin-epochs".into()).stack_size(64 << 10).spawn(move || {
-            let mut state = shared.lock();
-            while !state.stopped {
-                if state.running == 0 {
-                    state =
-                        shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                    continue;
+        thread::Builder::new().name("plugin-epochs".into()).stack_size(64 << 10).spawn(
+            move || {
+                let mut state = shared.lock();
+                while !state.stopped {
+                    if state.running == 0 {
+                        state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                        continue;
+                    }
+                    drop(state);
+                    thread::sleep(PERIOD);
+                    match engine.upgrade() {
+                        Some(engine) => engine.increment_epoch(),
+                        None => return,
+                    }
+                    state = shared.lock();
                 }
-                drop(state);
-                thread::sleep(PERIOD);
-                match engine.upgrade() {
-                    Some(engine) => engine.increment_epoch(),
-                    None => return,
-                }
-                state = shared.lock();
-            }
-        })?;
+            },
+        )?;
         Ok(TickerThread(ticker))
     }
 

@@ -44,7 +44,6 @@ pub(crate) struct WorkerHandle<W: World> {
 
 /// Owns the plugin's instance.
 pub(crate) struct Worker<W: World> {
-    plugin: String,
     runtime: Runtime,
     pre: W::Pre,
     limits: Limits,
@@ -66,7 +65,6 @@ impl<W: World> WorkerHandle<W> {
         let (jobs, inbox) = mpsc::channel::<Job<W>>();
         let metrics = Arc::new(Metrics::default());
         let mut worker = Worker {
-            plugin: plugin.to_owned(),
             runtime,
             pre,
             voice: Voice::new(plugin),
@@ -108,12 +106,8 @@ impl<W: World> WorkerHandle<W> {
             // Nobody waits any more: then nobody needs the answer.
             let _ = reply.send(job(worker));
         }));
-        let stopped = || CallError {
-            plugin: self.plugin.clone(),
-            call,
-            peer: None,
-            reason: Reason::Stopped,
-        };
+        let stopped =
+            || CallError { plugin: self.plugin.clone(), call, peer: None, reason: Reason::Stopped };
         match sent {
             Ok(()) => answer.await.map_err(|_| stopped()),
             Err(_) => Err(stopped()),

@@ -1,7 +1,7 @@
+use heddle_core::address::{Family, MacAddress};
 use heddle_core::lease::LeaseFamily;
 use heddle_core::node::{ExistingLink, Underlay};
 use heddle_core::object::{Address, FdbEntry, Neighbour, Sysctl, Vxlan};
-use heddle_core::address::{Family, MacAddress};
 
 use super::*;
 
@@ -131,9 +131,7 @@ fn a_device_of_someone_else_is_not_a_plugin_s() {
     for taken in ["eth0", "docker0"] {
         assert_eq!(
             for_node(vec![link(taken, "eth0", "192.168.0.72")]),
-            Err(format!(
-                "link {taken}: there is a device of that name that is no vxlan device"
-            ))
+            Err(format!("link {taken}: there is a device of that name that is no vxlan device"))
         );
     }
     assert!(for_node(vec![link("flannel.1", "eth1", "192.168.0.72")]).is_err());

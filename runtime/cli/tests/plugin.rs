@@ -1,0 +1,162 @@
+//! The command line tool as people and the daemon run it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use heddle_plugin::{Catalogue, PluginError, Source, World, embedded_component};
+
+const TOOL: &str = env!("CARGO_BIN_EXE_heddle");
+
+fn heddle(arguments: &[&str]) -> Output {
+    Command::new(TOOL).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A plugin directory with the vxlan plugin in it, and a place for a cache.
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("plugins")).unwrap();
+        let place = Self { dir };
+        fs::write(place.plugin(), embedded_component("vxlan").unwrap()).unwrap();
+        place
+    }
+
+    fn plugins(&self) -> PathBuf {
+        self.dir.path().join("plugins")
+    }
+
+    fn plugin(&self) -> PathBuf {
+        self.plugins().join("vxlan.wasm")
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.dir.path().join("cache")
+    }
+
+    fn find(&self, tool: &str) -> Result<Source, PluginError> {
+        let dirs = vec!["/nonexistent".into(), self.plugins()];
+        let catalogue = Catalogue::new(dirs, Some(tool.into()), self.cache()).unwrap();
+        catalogue.find("vxlan", World::BackendPlugin).map(|plugin| plugin.source().clone())
+    }
+
+    /// The entries of the cache.
+    fn entries(&self) -> Vec<PathBuf> {
+        fs::read_dir(self.cache()).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+#[test]
+fn a_file_comes_before_the_embedded_plugin_and_is_compiled_once() {
+    let place = Place::new();
+    assert_eq!(place.find(TOOL).unwrap(), Source::File(place.plugin()));
+    let entries = place.entries();
+    assert_eq!(entries.len(), 1, "{entries:?}");
+    // Without a compiler, it can only come from the cache.
+    assert_eq!(place.find("/nonexistent/heddle").unwrap(), Source::File(place.plugin()));
+
+    fs::remove_file(place.plugin()).unwrap();
+    assert_eq!(place.find("/nonexistent/heddle").unwrap(), Source::Embedded);
+}
+
+#[test]
+fn a_damaged_entry_of_the_cache_is_compiled_again() {
+    let place = Place::new();
+    place.find(TOOL).unwrap();
+    let entry = place.entries().remove(0);
+    let good = fs::read(&entry).unwrap();
+    for damage in [&good[..good.len() / 2], &b"nonsense"[..], &[]] {
+        fs::write(&entry, damage).unwrap();
+        assert!(matches!(place.find("/nonexistent/heddle"), Err(PluginError::Compile { .. })));
+        place.find(TOOL).unwrap();
+        assert_eq!(fs::read(&entry).unwrap().len(), good.len());
+    }
+}
+
+#[test]
+fn a_cache_that_others_can_write_to_is_not_used() {
+    let place = Place::new();
+    fs::create_dir(place.cache()).unwrap();
+    fs::set_permissions(place.cache(), fs::Permissions::from_mode(0o777)).unwrap();
+    let error = place.find(TOOL).unwrap_err().to_string();
+    assert!(error.contains("has mode 777: expected 700"), "{error}");
+}
+
+#[test]
+fn a_missing_compiler_is_named() {
+    let place = Place::new();
+    let error = place.find("/nonexistent/heddle").unwrap_err().to_string();
+    assert!(error.contains("was not found at /nonexistent/heddle: install it there"), "{error}");
+}
+
+#[test]
+fn what_the_compiler_says_is_passed_on() {
+    let place = Place::new();
+    let mut component = embedded_component("vxlan").unwrap().to_vec();
+    // The manifest stays readable; an instruction in between does not.
+    let middle = component.len() / 3;
+    component[middle..middle + 64].fill(0xff);
+    fs::write(place.plugin(), component).unwrap();
+    let error = place.find(TOOL).unwrap_err();
+    assert!(matches!(error, PluginError::Compile { .. }), "{error}");
+    let error = error.to_string();
+    assert!(error.contains("plugin compile` failed (exit status: 1)"), "{error}");
+    assert!(error.contains("cannot be compiled: "), "{error}");
+    // Nothing is left behind.
+    assert_eq!(place.entries(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn the_plugins_are_listed_with_what_comes_first() {
+    let place = Place::new();
+    fs::write(place.plugins().join("broken.wasm"), "nonsense").unwrap();
+    fs::write(place.plugins().join("Not A Plugin.wasm"), "nonsense").unwrap();
+    let output = heddle(&["plugin", "list", "--plugin-dir", place.plugins().to_str().unwrap()]);
+    assert!(output.status.success());
+    let listed = text(&output.stdout);
+    let lines: Vec<_> = listed.lines().collect();
+    assert_eq!(lines.len(), 5, "{listed}");
+    assert!(lines[1].starts_with("broken ") && lines[1].contains("not a WebAssembly component"));
+    assert!(lines[2].starts_with("subnet-env ") && lines[2].ends_with(" embedded"));
+    assert!(lines[3].starts_with("vxlan ") && lines[3].ends_with("/vxlan.wasm"));
+    assert!(lines[4].ends_with(" embedded (another one comes first)"));
+}
+
+#[test]
+fn a_plugin_is_inspected_by_name_or_file() {
+    let place = Place::new();
+    let by_name = heddle(&["plugin", "inspect", "vxlan"]);
+    let by_file = heddle(&["plugin", "inspect", place.plugin().to_str().unwrap()]);
+    for output in [by_name, by_file] {
+        assert!(output.status.success());
+        let shown = text(&output.stdout);
+        for line in ["name     vxlan", "WIT      0.1.0", "world    backend-plugin"] {
+            assert!(shown.lines().any(|shown| shown == line), "{shown}");
+        }
+        assert!(shown.contains("imports  heddle:overlay/types@0.1.0"), "{shown}");
+    }
+}
+
+#[test]
+fn failures_say_what_and_exit_with_one() {
+    for (arguments, expected) in [
+        (&["plugin", "inspect", "nope"][..], "there is no plugin `nope`"),
+        (&["plugin", "inspect", "./nope.wasm"], "./nope.wasm cannot be read"),
+        (&["plugin", "compile", "./nope.wasm", "out"], "./nope.wasm cannot be read"),
+    ] {
+        let output = heddle(arguments);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).starts_with(&format!("heddle: {expected}")));
+    }
+    assert!(!Path::new("out").exists());
+    assert_eq!(heddle(&["plugin", "frobnicate"]).status.code(), Some(2));
+}

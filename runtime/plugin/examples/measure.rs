@@ -1,0 +1,105 @@
+//! Prints what plugins cost: the time to load and call one, the memory of a process with both embedded ones, and the
+//! time for a plan of a peer.
+
+use std::time::Instant;
+use std::{env, fs};
+
+use heddle_core::config::{BackendConfig, NetworkConfig, OverlayNetwork};
+use heddle_core::lease::{Lease, LeaseFamily};
+use heddle_core::node::{Node, Underlay};
+use heddle_plugin::{Catalogue, Limits, Setting, View, World};
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failure> {
+    let peers = env::args().nth(1).map_or(Ok(10_000), |count| count.parse())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    runtime.block_on(measure(peers))
+}
+
+async fn measure(peers: u32) -> Result<(), Failure> {
+    println!("memory before:            {}", resident()?);
+    let (config, node, own) = (config()?, node()?, lease(8, "vxlan")?);
+
+    let start = Instant::now();
+    let catalogue = Catalogue::new(vec![], None, Catalogue::DEFAULT_CACHE.into())?;
+    println!("engine:                   {:?}", start.elapsed());
+    let start = Instant::now();
+    let plugin = catalogue.find("vxlan", World::BackendPlugin)?;
+    println!("vxlan, load:              {:?}", start.elapsed());
+    let start = Instant::now();
+    let backend = plugin.backend(Limits::default())?;
+    let node_plan = backend.plan_node(&config, &node, &own).await?;
+    println!("vxlan, start, first call: {:?}", start.elapsed());
+
+    let emitter = catalogue.find("subnet-env", World::EmitterPlugin)?.emitter(Limits::default())?;
+    let view =
+        View { config: config.clone(), lease: own.clone(), mtu: node_plan.mtu, ip_masq: true };
+    let setting = Setting { name: "path".into(), value: "/tmp/subnet.env".into() };
+    emitter.emit(&view, &[setting]).await?;
+    println!("memory with both plugins: {}", resident()?);
+
+    for _ in 0..5 {
+        let leases: Vec<Lease> =
+            (256..256 + peers).map(|number| lease(number, "vxlan")).collect::<Result<_, _>>()?;
+        let start = Instant::now();
+        let plans = backend.plan_peers(&config, &node, &own, node_plan.links(), leases).await;
+        let time = start.elapsed();
+        let planned = plans.iter().filter(|plan| plan.is_ok()).count();
+        println!(
+            "plans for {planned} of {peers} peers: {time:?}, {} ns each",
+            time.as_nanos() / u128::from(peers.max(1))
+        );
+    }
+    println!("memory afterwards:        {}", resident()?);
+    Ok(())
+}
+
+fn config() -> Result<NetworkConfig, Failure> {
+    Ok(NetworkConfig {
+        networks: vec![OverlayNetwork {
+            network: "10.0.0.0/8".parse()?,
+            subnet_length: 24,
+            subnet_min: "10.0.1.0".parse()?,
+            subnet_max: "10.255.255.0".parse()?,
+        }],
+        nftables: false,
+        backend: BackendConfig { kind: "vxlan".into(), json: r#"{"Type":"vxlan","VNI":1}"#.into() },
+    })
+}
+
+fn node() -> Result<Node, Failure> {
+    Ok(Node {
+        id: "measure".parse()?,
+        underlay: Underlay {
+            link: "eth0".parse()?,
+            mtu: 1500,
+            addresses: vec!["172.16.0.8/12".parse()?],
+            public_addresses: vec!["172.16.0.8".parse()?],
+        },
+        links: vec![],
+    })
+}
+
+fn lease(number: u32, kind: &str) -> Result<Lease, Failure> {
+    let (high, low) = (number >> 8, number & 0xff);
+    Ok(Lease {
+        families: vec![LeaseFamily {
+            subnet: format!("10.{high}.{low}.0/24").parse()?,
+            public_address: format!("172.16.{high}.{low}").parse()?,
+            backend_data: Some(format!(
+                r#"{{"VNI":1,"VtepMAC":"02:00:00:00:{high:02x}:{low:02x}"}}"#
+            )),
+        }],
+        backend_type: Some(kind.to_owned()),
+        node_id: None,
+        node_name: None,
+    })
+}
+
+/// The process's resident memory, as `/proc` gives it.
+fn resident() -> Result<String, Failure> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    Ok(line.unwrap_or_default().trim().to_owned())
+}

@@ -1,0 +1,68 @@
+//! Builds plugins that are crates of this workspace. Used by the build script and by the tests.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What plugins are built for.
+const TARGET: &str = "wasm32-wasip2";
+
+/// What the outer Cargo was told is not for the guests: flags for another target, clippy's or a coverage tool's
+/// wrapper, its profile.
+const DROPPED: [&str; 13] = [
+    "CARGO",
+    "RUSTC",
+    "RUSTFLAGS",
+    "RUSTDOC",
+    "DEP_",
+    "TARGET",
+    "HOST",
+    "OUT_DIR",
+    "PROFILE",
+    "OPT_LEVEL",
+    "DEBUG",
+    "NUM_JOBS",
+    "CLIPPY",
+];
+
+/// Where Cargo lives and how it reaches the network stays.
+const KEPT: [&str; 5] =
+    ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTRIES_", "CARGO_TERM_"];
+
+/// Runs Cargo for these packages, in a target directory of their own, because the outer Cargo holds the lock of the
+/// other one. Gives the components, in order.
+pub(crate) fn build(
+    root: &Path,
+    target_dir: &Path,
+    packages: &[&str],
+) -> Result<Vec<PathBuf>, String> {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root);
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| text.starts_with(prefix));
+        if starts(&DROPPED) && !starts(&KEPT) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo.args(["build", "--locked", "--profile", "guest", "--target", TARGET]);
+    cargo.arg("--target-dir").arg(target_dir);
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    let output = cargo.output().map_err(|error| format!("Cargo cannot be run: {error}"))?;
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        if errors.contains("target may not be installed") {
+            return Err(format!(
+                "plugins are built for {TARGET}, which is not installed: run `rustup target add {TARGET}`\n\n{errors}"
+            ));
+        }
+        return Err(format!("building the plugins failed:\n\n{errors}"));
+    }
+    let component = |package: &&str| {
+        let name = package.trim_start_matches("heddle-").trim_start_matches("plugin-");
+        target_dir.join(TARGET).join("guest").join(format!("{}.wasm", name.replace('-', "_")))
+    };
+    Ok(packages.iter().map(component).collect())
+}
