@@ -199,9 +199,9 @@ impl Reconciler {
         let mut touched = BTreeSet::new();
         for key in delta.removed {
             self.forget(key);
-            touched.append(&mut self.desired.remove(Owner::Peer(key)));
+            touched.extend(self.desired.remove(Owner::Peer(key)));
         }
-        touched.append(&mut self.plan_peers(delta.changed).await);
+        touched.extend(self.plan_peers(delta.changed).await);
         (touched, delta.own)
     }
 
@@ -221,7 +221,7 @@ impl Reconciler {
             match plan {
                 Ok(plan) => {
                     self.forget(key);
-                    touched.append(&mut self.desired.set(owner, plan));
+                    touched.extend(self.desired.set(owner, plan));
                     let conflicts = self.desired.conflicts(owner);
                     complaints.extend(conflicts.map(|(object, other)| match other {
                         Owner::Node => format!("peer {key} wants {object}, which is this node's"),
@@ -234,7 +234,7 @@ impl Reconciler {
                     let reason = error.to_string();
                     let news = match error.reason {
                         Reason::OtherBackend(_) => {
-                            touched.append(&mut self.desired.remove(owner));
+                            touched.extend(self.desired.remove(owner));
                             self.note_unplanned(key, &reason)
                         }
                         // What was planned before stays. The same lease would get the same answer.
