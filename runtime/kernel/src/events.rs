@@ -112,16 +112,7 @@ impl Queue {
 
 /// Starts a thread that collects events. It is in the network namespace of the calling thread.
 pub(crate) fn subscribe(scope: Scope) -> io::Result<Events> {
-    let mut multicast = netlink_sys::Socket::new(NETLINK_ROUTE)?;
-    enlarge(&multicast, RECEIVE_BUFFER)?;
-    multicast.bind(&SocketAddr::new(0, GROUPS))?;
-    let mut collector = Collector {
-        multicast,
-        questions: Socket::open()?,
-        datagram: vec![],
-        watcher: Watcher::new(scope),
-    };
-    collector.look().map_err(|refusal| io::Error::from_raw_os_error(refusal.errno()))?;
+    let collector = Collector::open(scope, RECEIVE_BUFFER)?;
     let queue = Arc::new(Queue::default());
     let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
     let events = Events { queue: queue.clone(), stop: stop.clone() };
@@ -139,6 +130,17 @@ struct Collector {
 }
 
 impl Collector {
+    fn open(scope: Scope, buffer: usize) -> io::Result<Self> {
+        let mut multicast = netlink_sys::Socket::new(NETLINK_ROUTE)?;
+        enlarge(&multicast, buffer)?;
+        multicast.bind(&SocketAddr::new(0, GROUPS))?;
+        let questions = Socket::open()?;
+        let watcher = Watcher::new(scope);
+        let mut collector = Self { multicast, questions, datagram: vec![], watcher };
+        collector.look().map_err(|refusal| io::Error::from_raw_os_error(refusal.errno()))?;
+        Ok(collector)
+    }
+
     fn run(mut self, queue: &Queue, stop: &EventFd) {
         loop {
             let mut ready = [
@@ -288,4 +290,56 @@ impl Watcher {
 
 fn gone(observation: Observation) -> Event {
     Event::Gone(observation.object.key())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use heddle_core::diff::Change;
+    use heddle_core::object::{Object, Route, RouteAction};
+    use nix::sched::{CloneFlags, unshare};
+    use nix::unistd::geteuid;
+
+    use super::*;
+    use crate::apply::apply;
+
+    #[test]
+    fn too_many_events_to_wait_are_one() {
+        let queue = Queue::default();
+        queue.put(vec![Event::LinkChanged("eth0".parse().unwrap())]);
+        queue.put(vec![Event::LinkChanged("eth1".parse().unwrap()); MOST_WAITING]);
+        assert_eq!(queue.take(), [Event::Lost]);
+        assert_eq!(queue.take(), []);
+    }
+
+    fn blackhole(number: u32) -> Object {
+        let [_, _, high, low] = number.to_be_bytes();
+        let destination = format!("10.{high}.{low}.0/24").parse().unwrap();
+        Object::Route(Route { destination, action: RouteAction::Blackhole })
+    }
+
+    #[test]
+    fn what_overflows_the_socket_is_told_once_and_then_all_is_well() {
+        if !geteuid().is_root() {
+            std::io::stderr()
+                .write_all(b"SKIPPED, not root: a test of heddle-kernel needs root\n")
+                .unwrap();
+            return;
+        }
+        let test = || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let scope = Scope { networks: vec!["10.0.0.0/8".parse().unwrap()], ..Scope::default() };
+            let mut collector = Collector::open(scope.clone(), 64 << 10).unwrap();
+            let mut socket = Socket::open().unwrap();
+            let many: Vec<Change> = (1..2000).map(blackhole).map(Change::Put).collect();
+            assert!(apply(&mut socket, &scope, &many).is_empty());
+            assert_eq!(collector.drain(), [Event::Lost]);
+            assert_eq!(collector.drain(), []);
+            let one = blackhole(0);
+            assert!(apply(&mut socket, &scope, &[Change::Put(one.clone())]).is_empty());
+            assert_eq!(collector.drain(), [Event::Seen(Observation { object: one, ours: true })]);
+        };
+        thread::spawn(test).join().unwrap();
+    }
 }

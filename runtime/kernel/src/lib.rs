@@ -25,6 +25,8 @@ mod events;
 mod links;
 mod neighbours;
 mod observe;
+#[cfg(test)]
+mod round_trip;
 mod routes;
 mod socket;
 mod sysctls;

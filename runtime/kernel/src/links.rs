@@ -236,7 +236,7 @@ fn address(mac: MacAddress) -> LinkAttribute {
     LinkAttribute::Address(mac.0.to_vec())
 }
 
-fn vxlan_info(options: Vec<InfoVxlan>) -> LinkAttribute {
+pub(crate) fn vxlan_info(options: Vec<InfoVxlan>) -> LinkAttribute {
     LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Vxlan),
         LinkInfo::Data(InfoData::Vxlan(options)),

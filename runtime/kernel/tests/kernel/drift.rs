@@ -33,6 +33,11 @@ async fn watched(kernel: &Kernel) -> Events {
     kernel.subscribe(&scope()).await.unwrap()
 }
 
+/// Whether it says what the plan says: the kernel tells of IPv6 addresses a little later.
+fn is_late_echo(event: &Event) -> bool {
+    matches!(event, Event::Seen(seen) if seen.ours && plan().contains(&seen.object))
+}
+
 fn plan() -> Vec<Object> {
     [node_v4(), node_v6(), peer_v4(), peer_v6()].concat()
 }
@@ -134,7 +139,10 @@ fn our_own_changes_come_back_as_they_were_asked_for() {
                     Event::Seen(o) if o.ours && more.contains(&o.object) => {
                         seen.insert(o.object.to_string())
                     }
-                    other => panic!("{other:?}"),
+                    other => {
+                        assert!(is_late_echo(&other), "{other:?}");
+                        false
+                    }
                 };
             }
         }
@@ -193,8 +201,10 @@ fn what_is_not_our_business_makes_no_event() {
             if matches!(o.object, Object::Route(_)))
         })
         .await;
-        let others: Vec<&Event> =
-            all.iter().filter(|e| **e != Event::LinkChanged(name("br0"))).collect();
+        let others: Vec<&Event> = all
+            .iter()
+            .filter(|e| **e != Event::LinkChanged(name("br0")) && !is_late_echo(e))
+            .collect();
         let [Event::Seen(route)] = others.as_slice() else { panic!("{others:?}") };
         assert_eq!(route.object.to_string(), "route 10.244.250.0/24 blackhole");
         assert!(!route.ours);
