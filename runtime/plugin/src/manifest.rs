@@ -100,7 +100,7 @@ impl Manifest {
     /// The bytes are not a component, there is no manifest, or it cannot be read.
     pub fn read(component: &[u8]) -> Result<Self, ManifestError> {
         let broken = |error: wasmparser::BinaryReaderError| {
-            ManifestError::NotAComponent(error.message().to_owned())
+            ManifestError::NotAComponent(plain(error.message()))
         };
         match Parser::new(0).parse_all(component).next() {
             Some(Ok(Payload::Version { encoding: Encoding::Component, .. })) => {}
@@ -178,7 +178,7 @@ pub fn inspect(component: &[u8]) -> Result<Inspection, ManifestError> {
     let mut imports = Vec::new();
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(component) {
-        let payload = payload.map_err(|e| ManifestError::NotAComponent(e.message().to_owned()))?;
+        let payload = payload.map_err(|e| ManifestError::NotAComponent(plain(e.message())))?;
         match payload {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),

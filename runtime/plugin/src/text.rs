@@ -12,10 +12,19 @@ pub(crate) fn plain(text: &str) -> String {
 
 /// The same with another bound.
 pub(crate) fn shorten(text: &str, limit: usize) -> String {
-    let mut short: String =
-        text.trim().chars().take(limit).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.trim().chars().nth(limit).is_some() {
-        short.push('…');
+    let mut short = String::new();
+    let mut length = 0;
+    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty())
+    {
+        let gap = if short.is_empty() { "" } else { " " };
+        for c in gap.chars().chain(word.chars()) {
+            if length == limit {
+                short.push('…');
+                return short;
+            }
+            short.push(c);
+            length += 1;
+        }
     }
     short
 }
@@ -45,6 +54,7 @@ mod tests {
     #[test]
     fn a_plugin_s_text_is_one_short_line() {
         assert_eq!(plain(" a\nb\u{1b}[31m "), "a b [31m");
+        assert_eq!(plain("a  b,\n    c"), "a b, c");
         assert_eq!(shorten("abcdef", 3), "abc…");
         assert_eq!(shorten("abc", 3), "abc");
     }
