@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use heddle_core::desired::{Desired, Owner};
 use heddle_core::diff::{Change, Observed, Scope, agrees, diff, diff_keys};
 use heddle_core::lease::LeaseKey;
-use heddle_core::object::{Object, ObjectKey, Sysctl};
+use heddle_core::object::{Object, ObjectKey};
 use heddle_core::peers::{Delta, Peers};
 use heddle_core::retry::{Backoff, Schedule};
 use heddle_kernel::{Event, Events, Kernel, KernelError};
@@ -24,6 +24,9 @@ use crate::readiness::{Condition, Readiness};
 /// How often everything is compared even if nothing seems to have happened: for what the kernel tells nobody, such as
 /// a changed setting.
 const PERIOD: Duration = Duration::from_secs(30);
+
+/// How soon it is tried again when the kernel could not be read.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The least time between two looks at everything, however much happens.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
@@ -99,25 +102,12 @@ impl Reconciler {
     }
 
     /// Makes the first complete plan hold: this node's own objects, and whatever can be had of the peers'.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel cannot be read.
-    pub(crate) async fn start(
-        &mut self,
-        update: Update,
-        readiness: &Readiness,
-    ) -> Result<(), Fatal> {
+    pub(crate) async fn start(&mut self, update: Update, readiness: &Readiness) {
         self.plan(update).await;
-        loop {
-            self.look().await?;
-            let Some(reason) = self.missing() else { break };
-            readiness.unmet(Condition::Kernel, reason);
+        while !self.look(readiness).await {
             tokio::time::sleep_until(self.wake_at().into()).await;
         }
-        readiness.met(Condition::Kernel);
         tracing::info!("{} peers, {} objects", self.peers.len(), self.desired.len());
-        Ok(())
     }
 
     /// Why one of the node's own objects is missing.
@@ -131,7 +121,7 @@ impl Reconciler {
     ///
     /// # Errors
     ///
-    /// When the kernel cannot be read, or the watch ends.
+    /// When the watch ends.
     pub(crate) async fn follow(
         &mut self,
         watch: &mut Watch,
@@ -155,7 +145,7 @@ impl Reconciler {
                     }
                 },
                 events = self.events.next_batch() => self.judge(&events),
-                () = tokio::time::sleep_until(wake_at.into()) => self.catch_up().await?,
+                () = tokio::time::sleep_until(wake_at.into()) => self.catch_up(readiness).await,
             }
         }
     }
@@ -310,22 +300,40 @@ impl Reconciler {
         say_of_many("changes of the kernel failed", news.len());
     }
 
-    /// Looks at everything and makes the plan hold.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel cannot be read.
-    async fn look(&mut self) -> Result<(), KernelError> {
+    /// Looks at everything and makes the plan hold. Returns whether it does, peers' objects that the kernel refuses
+    /// apart.
+    async fn look(&mut self, readiness: &Readiness) -> bool {
         let begun = Instant::now();
+        let looked = self.look_and_apply().await;
+        let ended = Instant::now();
+        self.not_before = ended + LOOK_PAUSE.max((ended - begun) * LOOK_SHARE);
+        let (pause, missing) = match looked {
+            Ok(()) => (PERIOD, self.missing()),
+            Err(error) => (LOOK_AGAIN, Some(error.to_string())),
+        };
+        self.look_at = ended + pause;
+        match missing {
+            None => {
+                readiness.met(Condition::Kernel);
+                true
+            }
+            Some(reason) => {
+                if readiness.unmet(Condition::Kernel, &reason) {
+                    tracing::error!("the plan does not hold: {reason}");
+                }
+                false
+            }
+        }
+    }
+
+    async fn look_and_apply(&mut self) -> Result<(), KernelError> {
         for _ in 0..ROUNDS {
             let desired = self.desired.objects();
-            let sysctls: Vec<Sysctl> = desired
-                .values()
-                .filter_map(|object| match object {
-                    Object::Sysctl(sysctl) => Some(sysctl.clone()),
-                    _ => None,
-                })
-                .collect();
+            let sysctls = desired.values().filter_map(|object| match object {
+                Object::Sysctl(sysctl) => Some(sysctl.clone()),
+                _ => None,
+            });
+            let sysctls: Vec<_> = sysctls.collect();
             self.observed = self.kernel.observe(&self.scope, &sysctls).await?;
             let changes = diff(&desired, &self.observed);
             say_what_changes(&changes);
@@ -336,9 +344,6 @@ impl Reconciler {
                 break;
             }
         }
-        let ended = Instant::now();
-        self.not_before = ended + LOOK_PAUSE.max((ended - begun) * LOOK_SHARE);
-        self.look_at = ended + PERIOD;
         Ok(())
     }
 
@@ -371,16 +376,15 @@ impl Reconciler {
     }
 
     /// Does what is due.
-    async fn catch_up(&mut self) -> Result<(), KernelError> {
+    async fn catch_up(&mut self, readiness: &Readiness) {
         let now = Instant::now();
         let peers: BTreeSet<_> = self.failing.due(now).into_iter().collect();
         let mut touched = self.plan_peers(peers).await;
         touched.extend(self.refused.due(now));
         self.settle(touched).await;
         if self.look_at.max(self.not_before) <= now {
-            self.look().await?;
+            self.look(readiness).await;
         }
-        Ok(())
     }
 }
 

@@ -120,7 +120,8 @@ async fn first_plan(
         match watch.next().await.ok_or("the watch of the leases has ended")? {
             WatchEvent::Update(update) => {
                 readiness.met(Condition::Watch);
-                return reconciler.start(update, readiness).await;
+                reconciler.start(update, readiness).await;
+                return Ok(());
             }
             WatchEvent::Stale { reason } => {
                 readiness.unmet(Condition::Watch, reason);
