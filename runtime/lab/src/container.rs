@@ -52,8 +52,10 @@ impl Container {
             problem: "no FLANNEL_MTU".into(),
         })?;
         if number == 0 {
-            host.namespace
-                .ip(&format!("link add name {BRIDGE} mtu {mtu} type bridge forward_delay 0"))?;
+            host.namespace.ip(&format!(
+                "link add name {BRIDGE} mtu {mtu} type bridge forward_delay 0 mcast_snooping 0"
+            ))?;
+            host.namespace.set_sysctl(&format!("ipv6/conf/{BRIDGE}/dad_transmits"), "0")?;
             for subnet in &env.subnets {
                 host.namespace
                     .ip(&format!("addr add {subnet} dev {BRIDGE}{}", nodad(subnet.addr())))?;
@@ -61,6 +63,8 @@ impl Container {
             host.namespace.ip(&format!("link set {BRIDGE} up"))?;
         }
         let namespace = Namespace::create(format!("{}-c{number}", host.namespace.name()))?;
+        // Or its link-local address could not be used for a second.
+        namespace.set_sysctl("ipv6/conf/default/dad_transmits", "0")?;
         namespace.ip(&format!(
             "link add name eth0 mtu {mtu} type veth peer name veth{number} mtu {mtu} netns {}",
             host.namespace.name()
@@ -91,15 +95,17 @@ impl Container {
         &self.addresses
     }
 
-    /// Sends one echo request with `size` bytes of payload that must not be fragmented, and returns the round-trip
-    /// time as ping prints it.
+    /// Sends echo requests with `size` bytes of payload that must not be fragmented until one is answered, and
+    /// returns its round-trip time as ping prints it.
+    ///
+    /// The first one of all may be lost: until IPv6 has resolved each hop's neighbour, little is kept waiting.
     ///
     /// # Errors
     ///
-    /// [`Error::Failed`] without an answer within a second.
+    /// [`Error::Failed`] without an answer within three seconds.
     pub fn ping(&self, address: IpAddr, size: u32) -> Result<String, Error> {
         let mut command = Command::new("ping");
-        command.args(["-n", "-c", "1", "-W", "1", "-M", "do", "-s"]);
+        command.args(["-n", "-c", "1", "-i", "0.2", "-w", "3", "-M", "do", "-s"]);
         command.args([size.to_string(), address.to_string()]);
         let printed = self.namespace.run(command)?;
         let time = printed.split("time=").nth(1).and_then(|rest| rest.lines().next());

@@ -113,7 +113,21 @@ fn start_daemons(
         let took = daemon.wait_ready()?;
         screen.fact(daemon.host(), &format!("ready {} ms after its start", took.as_millis()));
     }
-    Ok(())
+    hosts.iter().try_for_each(|host| wait_for_peers(host, hosts.len() - 1))
+}
+
+/// A host that is ready before another knows of it a moment after the other has its lease.
+fn wait_for_peers(host: &Host, peers: usize) -> Result<(), Error> {
+    let families = host.addresses().count();
+    wait_until(format!("a route to every peer on {}", host.name()), READY_LIMIT, || {
+        let state = host.kernel_state().map_err(|error| error.to_string())?;
+        let overlay = |dev: &String| dev.starts_with("flannel");
+        let routes = state.routes.iter().filter(|route| route.dev.as_ref().is_some_and(overlay));
+        match routes.count() {
+            count if count == peers * families => Ok(()),
+            count => Err(format!("{count} routes")),
+        }
+    })
 }
 
 fn show_host(screen: &Screen, families: Families, host: &Host) -> Result<(), Error> {
