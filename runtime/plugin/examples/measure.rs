@@ -1,6 +1,9 @@
 //! Prints what plugins cost: the time to load and call one, the memory of a process with both embedded ones, and the
 //! time for a plan of a peer.
+//!
+//! `measure [PEERS [PLUGIN-DIR]]`; with a directory, `heddle` has to be in `PATH`.
 
+use std::path::PathBuf;
 use std::time::Instant;
 use std::{env, fs};
 
@@ -14,15 +17,15 @@ type Failure = Box<dyn std::error::Error>;
 fn main() -> Result<(), Failure> {
     let peers = env::args().nth(1).map_or(Ok(10_000), |count| count.parse())?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    runtime.block_on(measure(peers))
+    runtime.block_on(measure(peers, env::args().nth(2).map(Into::into)))
 }
 
-async fn measure(peers: u32) -> Result<(), Failure> {
+async fn measure(peers: u32, dir: Option<PathBuf>) -> Result<(), Failure> {
     println!("memory before:            {}", resident()?);
     let (config, node, own) = (config()?, node()?, lease(8, "vxlan")?);
 
     let start = Instant::now();
-    let catalogue = Catalogue::new(vec![], None, Catalogue::DEFAULT_CACHE.into())?;
+    let catalogue = Catalogue::new(dir.into_iter().collect(), None, Catalogue::DEFAULT_CACHE.into())?;
     println!("engine:                   {:?}", start.elapsed());
     let start = Instant::now();
     let plugin = catalogue.find("vxlan", World::BackendPlugin)?;
