@@ -25,7 +25,8 @@ async fn measure(peers: u32, dir: Option<PathBuf>) -> Result<(), Failure> {
     let (config, node, own) = (config()?, node()?, lease(8, "vxlan")?);
 
     let start = Instant::now();
-    let catalogue = Catalogue::new(dir.into_iter().collect(), None, Catalogue::DEFAULT_CACHE.into())?;
+    let catalogue =
+        Catalogue::new(dir.into_iter().collect(), None, Catalogue::DEFAULT_CACHE.into())?;
     println!("engine:                   {:?}", start.elapsed());
     let start = Instant::now();
     let plugin = catalogue.find("vxlan", World::BackendPlugin)?;
@@ -100,9 +101,13 @@ fn lease(number: u32, kind: &str) -> Result<Lease, Failure> {
     })
 }
 
-/// The process's resident memory, as `/proc` gives it.
+/// The process's resident memory, as `/proc` gives it: all of it, its own, and what is mapped from files.
 fn resident() -> Result<String, Failure> {
     let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    Ok(line.unwrap_or_default().trim().to_owned())
+    let value = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    let [all, own, files] = ["VmRSS:", "RssAnon:", "RssFile:"].map(value);
+    Ok(format!("{all} ({own} own, {files} from files)"))
 }
