@@ -11,6 +11,8 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use crate::bindings::backend::heddle::overlay::log::Level;
 use crate::text::shorten;
 
+/// What the log calls the source of these lines, so that they can be filtered apart from the host's own.
+const TARGET: &str = "plugin";
 /// The longest line, in characters.
 const LINE: usize = 1024;
 /// How many lines may come at once …
@@ -93,14 +95,14 @@ impl State {
         let plugin = self.plugin.as_str();
         if self.silenced > 0 {
             let lines = std::mem::take(&mut self.silenced);
-            tracing::warn!(plugin, "{lines} lines of the plugin were dropped: too many at once");
+            tracing::warn!(target: TARGET, plugin, "{lines} lines of the plugin were dropped: too many at once");
         }
         let line = shorten(line, LINE);
         match level {
-            Level::Error => tracing::error!(plugin, "{line}"),
-            Level::Warn => tracing::warn!(plugin, "{line}"),
-            Level::Info => tracing::info!(plugin, "{line}"),
-            Level::Debug => tracing::debug!(plugin, "{line}"),
+            Level::Error => tracing::error!(target: TARGET, plugin, "{line}"),
+            Level::Warn => tracing::warn!(target: TARGET, plugin, "{line}"),
+            Level::Info => tracing::info!(target: TARGET, plugin, "{line}"),
+            Level::Debug => tracing::debug!(target: TARGET, plugin, "{line}"),
         }
     }
 }
