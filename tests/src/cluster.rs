@@ -176,6 +176,11 @@ impl Node {
         daemon.stop(signal).unwrap().code()
     }
 
+    /// Sends its daemon a signal: held with `Signal::STOP`, it does not see at once what is done to its kernel.
+    pub fn signal(&self, signal: Signal) {
+        self.daemon.as_ref().expect("the daemon runs").signal(signal).unwrap();
+    }
+
     /// Runs `ip` on the host.
     pub fn ip(&self, arguments: &str) -> String {
         self.host.namespace().ip(arguments).unwrap()

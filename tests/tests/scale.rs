@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use heddle_lab::{Families, PREFIX, wait_until};
+use heddle_lab::{Families, KernelState, PREFIX, wait_until};
 use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Node, Peer};
 
 /// For thousands of changes on a loaded machine.
@@ -11,33 +11,30 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The largest clusters that flannel is run with.
 const COUNT: u16 = 4000;
 
-fn check(node: &Node, peers: &[Peer]) {
+/// Compares counts and every single value. The message is kept short: there may be 12,000 objects.
+fn compare(node: &Node, peers: &[Peer]) -> Result<(), String> {
     let expected = Peer::objects(peers, "72");
     let found = node.objects("flannel.1");
-    assert_eq!(
-        (found.routes.len(), found.neighbours.len(), found.fdb.len()),
-        (peers.len(), peers.len(), peers.len())
-    );
-    // Not `assert_eq`, whose message would be a megabyte.
-    assert!(found == expected, "{:#?} …", {
-        let mut odd: Vec<_> = found.routes.symmetric_difference(&expected.routes).collect();
-        odd.truncate(5);
-        odd
-    });
+    let counts =
+        |state: &KernelState| (state.routes.len(), state.neighbours.len(), state.fdb.len());
+    if counts(&found) != counts(&expected) {
+        return Err(format!("{:?} instead of {:?}", counts(&found), counts(&expected)));
+    }
+    if found == expected {
+        return Ok(());
+    }
+    let mut odd: Vec<_> = found.routes.symmetric_difference(&expected.routes).collect();
+    odd.truncate(5);
+    Err(format!("as many as expected, but others: {odd:?}"))
+}
+
+fn check(node: &Node, peers: &[Peer]) {
+    compare(node, peers).unwrap();
 }
 
 fn wait_for(node: &Node, peers: &[Peer]) {
-    wait_until(format!("{} peers", peers.len()), LIMIT, || {
-        let found = node.objects("flannel.1");
-        let counts = (found.routes.len(), found.neighbours.len(), found.fdb.len());
-        if counts == (peers.len(), peers.len(), peers.len()) {
-            Ok(())
-        } else {
-            Err(format!("{counts:?}"))
-        }
-    })
-    .unwrap();
-    check(node, peers);
+    let what = format!("exactly {} peers", peers.len());
+    wait_until(what, LIMIT, || compare(node, peers)).unwrap();
 }
 
 #[test]
