@@ -3,19 +3,36 @@
 use std::fs;
 use std::path::PathBuf;
 
+use heddle_core::address::Family;
 use heddle_core::object::Sysctl;
 
 use crate::error::ApplyError;
 
-/// The setting as it is. `None` where there is none: no such device, no such setting, or no IPv6.
+/// The setting as it is. `None` where there is none: no such device, or no such setting. A setting of a family that is
+/// off is what it should be.
 pub(crate) fn read(wanted: &Sysctl) -> Option<Sysctl> {
+    if is_off(wanted) {
+        return Some(wanted.clone());
+    }
     let value = fs::read_to_string(path(wanted)?).ok()?;
     Some(Sysctl { value: value.trim_end().to_owned(), ..wanted.clone() })
 }
 
 pub(crate) fn write(sysctl: &Sysctl) -> Result<(), ApplyError> {
+    if is_off(sysctl) {
+        return Ok(());
+    }
     let path = path(sysctl).ok_or(ApplyError::NotASetting)?;
     fs::write(&path, &sysctl.value).map_err(|source| ApplyError::Sysctl { path, source })
+}
+
+/// Whether the device is there, but not for the family: IPv6 may be off for the whole host (`ipv6.disable=1`), and is for
+/// a device whose MTU is below 1280 (`addrconf_notify` in `net/ipv6/addrconf.c`). IPv4 always has the device.
+fn is_off(sysctl: &Sysctl) -> bool {
+    let settings = |family: Family| -> PathBuf {
+        ["/proc/sys/net", family.sysctl_tree(), "conf", sysctl.link.as_str()].iter().collect()
+    };
+    sysctl.family == Family::V6 && !settings(Family::V6).exists() && settings(Family::V4).exists()
 }
 
 /// The file, by components rather than with dots: names of devices may contain dots. `None` for what is no setting
@@ -36,7 +53,6 @@ fn path(sysctl: &Sysctl) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use heddle_core::address::Family;
 
     fn setting(link: &str, name: &str) -> Sysctl {
         Sysctl {

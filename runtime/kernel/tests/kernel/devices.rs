@@ -1,5 +1,5 @@
 use heddle_core::diff::Change;
-use heddle_core::object::{LinkKind, Object};
+use heddle_core::object::{Link, LinkKind, Object};
 use heddle_kernel::{ApplyError, Kernel};
 use serde_json::json;
 
@@ -47,6 +47,16 @@ fn a_device_for_ipv6_has_a_usable_address_at_once() {
         assert_eq!(address["prefixlen"], 128);
         assert!(address["tentative"].is_null());
         assert_eq!(run("cat", "/proc/sys/net/ipv6/conf/flannel-v6.1/accept_ra"), "0\n");
+    });
+}
+
+#[test]
+fn a_setting_of_ipv6_holds_where_the_device_has_no_ipv6() {
+    on_a_host(async |kernel| {
+        // Too small for IPv6, so the kernel gives the device none.
+        let link = Link { mtu: 1200, ..vxlan("flannel.1", "192.168.0.72") };
+        reconcile(&kernel, &[accept_ra(link.name), Object::Link(link)]).await;
+        assert!(!std::path::Path::new("/proc/sys/net/ipv6/conf/flannel.1").exists());
     });
 }
 
