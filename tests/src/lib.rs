@@ -5,12 +5,15 @@
 //! of the daemons that run.
 
 mod cluster;
+#[path = "../../runtime/plugin/src/guests.rs"]
+mod guests;
 mod peer;
 
 pub use cluster::{Cluster, Node, Overlay};
 pub use peer::{NETWORK_FOR_PEERS, Peer};
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// How long something that was put right may take to be put right, whatever it was.
@@ -41,4 +44,14 @@ fn binary(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// The component of `tests/rogue`.
+pub fn rogue() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let built = guests::build(&root, &root.join("target/guests"), &["heddle-rogue"]);
+        built.unwrap_or_else(|error| panic!("{error}")).remove(0)
+    })
 }
