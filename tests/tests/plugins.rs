@@ -17,6 +17,8 @@ fn install(directory: &Path) {
 
 /// A node that is given plugins of its own.
 fn node(cluster: &Cluster) -> (Node, std::path::PathBuf) {
+    // Built before anything waits for it.
+    rogue();
     let plugins = cluster.lab().directory().join("plugins");
     std::fs::create_dir(&plugins).unwrap();
     let node = cluster.starting_node("a", &[&format!("--plugin-dir={}", plugins.display())]);
@@ -121,7 +123,9 @@ fn a_peer_that_the_plugin_fails_at_is_named_and_nobody_else_notices() {
 
 #[test]
 fn a_plugin_that_fails_from_the_start_keeps_nothing_but_itself_from_working() {
-    for (harm, reason) in [("trap", "as was asked for"), ("hang", "time limit"), ("hoard", "memory")] {
+    for (harm, reason) in
+        [("trap", "as was asked for"), ("hang", "time limit"), ("hoard", "memory")]
+    {
         let config = format!(
             r#"{{"Network":"10.244.0.0/16","Backend":{{"Type":"rogue","Harm":"{harm}"}}}}"#
         );

@@ -63,6 +63,7 @@ impl Daemon {
     /// [`Error::Ended`] when it ends instead, [`Error::Timeout`] after [`READY_LIMIT`], both with its log.
     pub fn wait_ready(&mut self) -> Result<Duration, Error> {
         let mut message = [0; 4096];
+        let waiting = Instant::now();
         loop {
             match self.notify.recv(&mut message) {
                 Ok(length) => {
@@ -76,7 +77,7 @@ impl Daemon {
                 Err(error) => return Err(Error::io("reading the notify socket")(error)),
             }
             self.check_running()?;
-            if self.started.elapsed() > READY_LIMIT {
+            if waiting.elapsed() > READY_LIMIT {
                 return Err(Error::Timeout {
                     what: format!("heddled on {} getting ready", self.host),
                     limit: READY_LIMIT,
