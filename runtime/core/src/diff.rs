@@ -50,6 +50,15 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// The devices found.
+    pub fn links(&self) -> impl Iterator<Item = LinkName> {
+        // Keys are in order, devices first.
+        self.objects.keys().map_while(|key| match key {
+            ObjectKey::Link(name) => Some(*name),
+            _ => None,
+        })
+    }
+
     /// Takes note of a change that was applied.
     pub fn note(&mut self, change: &Change) {
         match change {

@@ -261,30 +261,45 @@ impl Reconciler {
     async fn settle(&mut self, touched: BTreeSet<ObjectKey>) {
         let changes =
             diff_keys(touched.iter().collect(), |key| self.desired.get(key), &self.observed);
-        for key in &touched {
-            if self.desired.get(key).is_none() {
-                self.refused.clear(key);
-            }
+        let changing: BTreeSet<_> = changes.iter().map(|change| change.object().key()).collect();
+        for key in touched.difference(&changing) {
+            // As it should be, by whatever means.
+            self.refused.clear(key);
         }
         self.apply(changes).await;
     }
 
-    /// Applies changes and takes note of what came of them.
-    async fn apply(&mut self, changes: Vec<Change>) {
+    /// Applies changes, those of devices first, and returns those that were made. What is on a device that is refused
+    /// waits for it: somebody else's device may stand there.
+    async fn apply(&mut self, changes: Vec<Change>) -> Vec<Change> {
+        let (devices, others): (Vec<_>, Vec<_>) =
+            changes.into_iter().partition(|change| matches!(change.object(), Object::Link(_)));
+        let mut made = self.attempt(devices).await;
+        let refused = |link| self.refused.failing().contains_key(&ObjectKey::Link(link));
+        let (waiting, possible): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|change| change.object().link().is_some_and(refused));
+        for change in waiting {
+            // Once the device is there, everything on it is looked at.
+            self.refused.clear(&change.object().key());
+        }
+        made.append(&mut self.attempt(possible).await);
+        made
+    }
+
+    /// Attempts those of these changes that are not waiting for another time, takes note of what comes of each, and
+    /// returns those that were made.
+    async fn attempt(&mut self, mut changes: Vec<Change>) -> Vec<Change> {
         let now = Instant::now();
-        let waiting = |change: &Change| self.refused.waiting(&change.object().key(), now);
-        let changes: Vec<_> = changes.into_iter().filter(|change| !waiting(change)).collect();
+        changes.retain(|change| !self.refused.waiting(&change.object().key(), now));
         if changes.is_empty() {
-            return;
+            return changes;
         }
         let failures = self.kernel.apply(&self.scope, changes.clone()).await;
         let failed: BTreeSet<_> = failures.iter().map(|f| f.change.object().key()).collect();
+        changes.retain(|change| !failed.contains(&change.object().key()));
         for change in &changes {
-            let key = change.object().key();
-            if !failed.contains(&key) {
-                self.refused.clear(&key);
-                self.observed.note(change);
-            }
+            self.refused.clear(&change.object().key());
+            self.observed.note(change);
         }
         let mut news = Vec::new();
         for failure in failures {
@@ -298,6 +313,7 @@ impl Reconciler {
             tracing::error!("{reason}");
         }
         say_of_many("changes of the kernel failed", news.len());
+        changes
     }
 
     /// Looks at everything and makes the plan hold. Returns whether it does, peers' objects that the kernel refuses
@@ -336,20 +352,19 @@ impl Reconciler {
             let sysctls: Vec<_> = sysctls.collect();
             self.observed = self.kernel.observe(&self.scope, &sysctls).await?;
             let changes = diff(&desired, &self.observed);
-            say_what_changes(&changes);
+            let devices: BTreeSet<_> = self.observed.links().collect();
+            let made = self.apply(changes).await;
+            say_what_changed(&made);
             // A device that was changed may have lost what was on it: only then is there more to see.
-            let again = changes.iter().any(|change| self.alters_device(change));
-            self.apply(changes).await;
-            if !again {
+            let altered = |change: &Change| match change.object() {
+                Object::Link(link) => devices.contains(&link.name),
+                _ => false,
+            };
+            if !made.iter().any(altered) {
                 break;
             }
         }
         Ok(())
-    }
-
-    fn alters_device(&self, change: &Change) -> bool {
-        let key = change.object().key();
-        matches!(key, ObjectKey::Link(_)) && self.observed.objects.contains_key(&key)
     }
 
     /// Decides whether events are a reason to look.
@@ -394,7 +409,7 @@ fn say_of_many(what: &str, count: usize) {
     }
 }
 
-fn say_what_changes(changes: &[Change]) {
+fn say_what_changed(changes: &[Change]) {
     for change in changes.iter().take(LOG_LIMIT) {
         match change {
             Change::Put(object) => tracing::info!("put {object}"),
