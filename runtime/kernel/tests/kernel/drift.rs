@@ -84,12 +84,9 @@ fn an_object_changed_by_another_is_seen_as_it_is_now() {
     on_a_host(async |kernel| {
         let mut events = watched(&kernel).await;
         ip("route replace 10.244.36.0/24 via 192.168.0.5 dev eth0 proto static");
-        let seen = until(
-            &mut events,
-            |event| matches!(event, Event::Seen(o) if matches!(o.object, Object::Route(_))),
-        )
-        .await;
-        let Some(Event::Seen(route)) = seen.last() else { panic!("{seen:?}") };
+        let is_route = |event: &Event| matches!(event, Event::Seen(seen) if matches!(seen.object, Object::Route(_)));
+        let route = until(&mut events, is_route).await.into_iter().find(is_route);
+        let Some(Event::Seen(route)) = route else { panic!("{route:?}") };
         assert_eq!(route.object.to_string(), "route 10.244.36.0/24 via 192.168.0.5 dev eth0");
         assert!(!route.ours);
 
