@@ -68,7 +68,8 @@ pub enum KernelError {
     },
 }
 
-/// A change that was not made. The kernel is as it was before, as far as this object goes.
+/// A change that was not made, or of which that is not known ([`ApplyError::NoAnswer`]). A device that was to be
+/// replaced may be gone: look again before going on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {} {}: {error}", verb(change), change.object())]
 pub struct Failure {
