@@ -35,7 +35,8 @@ impl Desired {
         let mut touched = self.remove(owner);
         let keys: Vec<_> = plan.objects.iter().map(Object::key).collect();
         for (key, object) in keys.iter().zip(plan.objects) {
-            let claims = self.claims.entry(key.clone()).or_default();
+            // Nearly always one, and a vector that grows by itself makes room for four.
+            let claims = self.claims.entry(key.clone()).or_insert_with(|| Vec::with_capacity(1));
             let place = claims.partition_point(|(other, _)| *other < owner);
             claims.insert(place, (owner, object));
         }
