@@ -73,6 +73,8 @@ impl Scene {
         let lines = monitor.drain(self.node.host.namespace()).unwrap();
         let (its, others): (Vec<_>, Vec<_>) = lines
             .into_iter()
+            // The kernel gives the device its link-local address in its own time.
+            .filter(|line| !line.contains(" fe80:"))
             .filter(|line| line.contains("flannel.1") || line.contains(named))
             .partition(|line| line.contains(named));
         // What was done, and what undid it.
