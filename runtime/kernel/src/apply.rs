@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use heddle_core::address::LinkName;
 use heddle_core::diff::{Change, Scope};
 use heddle_core::object::{Link, LinkKind, Object};
-use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 
 use crate::error::{ApplyError, Refusal};
 use crate::links::{self, Device};

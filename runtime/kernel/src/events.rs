@@ -10,13 +10,13 @@ use heddle_core::address::LinkName;
 use heddle_core::diff::{Observation, Scope};
 use heddle_core::object::ObjectKey;
 use ipnet::IpNet;
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::SocketAddr;
-use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::MsgFlags;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::sys::SocketAddr;
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use tokio::sync::Notify;
 
 use crate::addresses::Assigned;
@@ -123,7 +123,7 @@ pub(crate) fn subscribe(scope: Scope) -> io::Result<Events> {
 }
 
 struct Collector {
-    multicast: netlink_sys::Socket,
+    multicast: rtnetlink::sys::Socket,
     questions: Socket,
     datagram: Vec<u8>,
     watcher: Watcher,
@@ -131,7 +131,7 @@ struct Collector {
 
 impl Collector {
     fn open(scope: Scope, buffer: usize) -> io::Result<Self> {
-        let mut multicast = netlink_sys::Socket::new(NETLINK_ROUTE)?;
+        let mut multicast = rtnetlink::sys::Socket::new(NETLINK_ROUTE)?;
         enlarge(&multicast, buffer)?;
         multicast.bind(&SocketAddr::new(0, GROUPS))?;
         let questions = Socket::open()?;

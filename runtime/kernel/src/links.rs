@@ -5,11 +5,12 @@ use std::net::IpAddr;
 
 use heddle_core::address::{LinkName, MacAddress};
 use heddle_core::object::{Link, LinkKind, Vxlan};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::link::{
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVxlan};
 
 use crate::socket::Request;
 
@@ -176,25 +177,25 @@ pub(crate) fn named(name: LinkName) -> RouteNetlinkMessage {
 /// The request for a new VXLAN device, down. What [`configure`] sets is set here too, so that the device never
 /// shows another MAC or MTU; the alias can only be set on a device that exists (`rtnl_create_link`).
 pub(crate) fn create(link: &Link, vxlan: &Vxlan, underlay: u32) -> Request {
-    let options = vec![
-        InfoVxlan::Id(vxlan.vni),
-        match vxlan.local {
-            IpAddr::V4(address) => InfoVxlan::Local(address),
-            IpAddr::V6(address) => InfoVxlan::Local6(address),
-        },
-        InfoVxlan::Link(underlay),
-        InfoVxlan::Port(vxlan.port),
-        InfoVxlan::Learning(vxlan.learning),
+    let mut message = LinkVxlan::new(link.name.as_str(), vxlan.vni)
+        .mtu(link.mtu)
+        .dev(underlay)
+        .port(vxlan.port)
+        .learning(vxlan.learning)
         // 0: `auto`, the system's default TTL.
-        InfoVxlan::Ttl(0),
-    ];
-    let gbp = vxlan.gbp.then_some(InfoVxlan::Gbp);
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(link.name.to_string()));
-    message.attributes.push(LinkAttribute::Mtu(link.mtu));
-    message.attributes.extend(link.mac.map(address));
-    message.attributes.push(vxlan_info(options.into_iter().chain(gbp).collect()));
-    Request { message: RouteNetlinkMessage::NewLink(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+        .ttl(0);
+    message = match vxlan.local {
+        IpAddr::V4(address) => message.local(address),
+        IpAddr::V6(address) => message.local6(address),
+    };
+    if vxlan.gbp {
+        message = message.gbp();
+    }
+    if let Some(mac) = link.mac {
+        message = message.address(mac.0.to_vec());
+    }
+    let message = RouteNetlinkMessage::NewLink(message.build());
+    Request { message, flags: NLM_F_CREATE | NLM_F_EXCL }
 }
 
 /// The requests that make a device what is wanted as far as it can be changed while it is there, and bring it up.
@@ -203,42 +204,33 @@ pub(crate) fn create(link: &Link, vxlan: &Vxlan, underlay: u32) -> Request {
 /// device (`NETDEV_CHANGEADDR` in `net/ipv4/arp.c`). Options of the kind go by themselves: the kernel takes an MTU
 /// in the same message for one of them, which cannot be changed (`vxlan_nl2conf`).
 pub(crate) fn configure(device: &Device, link: &Link, alias: &str) -> Vec<Request> {
-    let mut requests = Vec::new();
+    let mut messages = Vec::new();
     if let (LinkKind::Vxlan(wanted), Some(found)) = (&link.kind, &device.vxlan)
         && wanted.learning != found.learning
     {
-        let options = vec![InfoVxlan::Id(wanted.vni), InfoVxlan::Learning(wanted.learning)];
-        let mut message = LinkMessage::default();
-        message.header.index = device.index;
-        message.attributes.push(vxlan_info(options));
-        requests.push(Request { message: RouteNetlinkMessage::NewLink(message), flags: 0 });
+        let options = LinkMessageBuilder::<LinkVxlan>::new_with_info_kind(InfoKind::Vxlan)
+            .index(device.index)
+            .id(wanted.vni)
+            .learning(wanted.learning);
+        messages.push(options.build());
     }
-    let mut message = LinkMessage::default();
-    message.header.index = device.index;
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
-    let mtu = (device.mtu != link.mtu).then_some(LinkAttribute::Mtu(link.mtu));
-    let alias = (device.alias != alias).then(|| LinkAttribute::IfAlias(alias.to_owned()));
-    let mac = link.mac.filter(|mac| device.mac != Some(*mac)).map(address);
-    message.attributes.extend([mtu, alias, mac].into_iter().flatten());
-    requests.push(Request { message: RouteNetlinkMessage::NewLink(message), flags: 0 });
-    requests
+    let mut message = LinkUnspec::new_with_index(device.index).up();
+    if device.mtu != link.mtu {
+        message = message.mtu(link.mtu);
+    }
+    if device.alias != alias {
+        message = message.alias(alias);
+    }
+    if let Some(mac) = link.mac.filter(|mac| device.mac != Some(*mac)) {
+        message = message.address(mac.0.to_vec());
+    }
+    messages.push(message.build());
+    let request = |message| Request { message: RouteNetlinkMessage::NewLink(message), flags: 0 };
+    messages.into_iter().map(request).collect()
 }
 
 /// The request to delete a device.
 pub(crate) fn delete(index: u32) -> Request {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
+    let message = LinkUnspec::new_with_index(index).build();
     Request { message: RouteNetlinkMessage::DelLink(message), flags: 0 }
-}
-
-fn address(mac: MacAddress) -> LinkAttribute {
-    LinkAttribute::Address(mac.0.to_vec())
-}
-
-pub(crate) fn vxlan_info(options: Vec<InfoVxlan>) -> LinkAttribute {
-    LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Vxlan),
-        LinkInfo::Data(InfoData::Vxlan(options)),
-    ])
 }

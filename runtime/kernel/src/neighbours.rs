@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use heddle_core::address::MacAddress;
 use heddle_core::object::{FdbEntry, Neighbour, Object, ObjectKey};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
-use netlink_packet_route::neighbour::{
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::addresses::family;
 use crate::links::Device;

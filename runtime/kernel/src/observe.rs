@@ -7,8 +7,8 @@ use heddle_core::address::{Family, LinkName};
 use heddle_core::diff::{Observation, Observed, Scope};
 use heddle_core::interface::Interface;
 use heddle_core::object::{Object, Sysctl};
-use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 
 use crate::addresses::{self, Assigned};
 use crate::error::{KernelError, Refusal};

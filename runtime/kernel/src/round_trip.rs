@@ -6,10 +6,11 @@ use heddle_core::diff::Scope;
 use heddle_core::object::{
     Address, FdbEntry, Link, LinkKind, Neighbour, Object, Route, RouteAction, Vxlan,
 };
-use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoData, InfoVxlan, LinkAttribute, LinkInfo};
-use netlink_packet_route::route::RouteProtocol;
+use rtnetlink::LinkVxlan;
+use rtnetlink::packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::InfoVxlan;
+use rtnetlink::packet_route::route::RouteProtocol;
 
 use crate::addresses::{self, Assigned};
 use crate::links::{self, Device, Devices};
@@ -135,19 +136,12 @@ fn a_device_is_seen_as_it_was_asked_for() {
 #[test]
 fn a_device_with_what_cannot_be_planned_is_of_another_kind() {
     let decoded = |extra: InfoVxlan| {
-        let mut plain = links::vxlan_info(vec![
-            InfoVxlan::Id(1),
-            InfoVxlan::Local([192, 168, 0, 72].into()),
-            InfoVxlan::Link(UNDERLAY),
-            InfoVxlan::Port(8472),
-        ]);
-        if let LinkAttribute::LinkInfo(infos) = &mut plain
-            && let Some(LinkInfo::Data(InfoData::Vxlan(options))) = infos.last_mut()
-        {
-            options.push(extra);
-        }
-        let mut message = netlink_packet_route::link::LinkMessage::default();
-        message.attributes = vec![LinkAttribute::IfName("flannel.1".into()), plain];
+        let message = LinkVxlan::new("flannel.1", 1)
+            .local([192, 168, 0, 72].into())
+            .dev(UNDERLAY)
+            .port(8472)
+            .append_info_data(extra)
+            .build();
         Device::decode(&message).unwrap().link(&view().devices).kind
     };
     assert!(matches!(decoded(InfoVxlan::L2Miss(false)), LinkKind::Vxlan(_)));

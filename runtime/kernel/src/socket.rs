@@ -7,17 +7,17 @@
 use std::io;
 use std::time::Duration;
 
-use netlink_packet_core::{
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+use rtnetlink::packet_core::{
     Emitable, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
     NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader,
     NetlinkSerializable, NlasIterator,
 };
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::SocketAddr;
-use netlink_sys::protocols::NETLINK_ROUTE;
-use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::time::{TimeVal, TimeValLike};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::sys::SocketAddr;
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
 use crate::error::Refusal;
 
@@ -117,14 +117,14 @@ pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Received<'_>> {
 
 /// A socket for questions and changes.
 pub(crate) struct Socket {
-    socket: netlink_sys::Socket,
+    socket: rtnetlink::sys::Socket,
     sequence: u32,
     datagram: Vec<u8>,
 }
 
 impl Socket {
     pub(crate) fn open() -> io::Result<Self> {
-        let mut socket = netlink_sys::Socket::new(NETLINK_ROUTE)?;
+        let mut socket = rtnetlink::sys::Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         enlarge(&socket, RECEIVE_BUFFER)?;
         let timeout = TimeVal::seconds(RECEIVE_TIMEOUT.as_secs() as i64);
@@ -273,7 +273,7 @@ fn append(datagram: &mut Vec<u8>, mut header: NetlinkHeader, message: &RouteNetl
 
 /// Receives one datagram in place of what `datagram` held.
 pub(crate) fn receive(
-    socket: &netlink_sys::Socket,
+    socket: &rtnetlink::sys::Socket,
     datagram: &mut Vec<u8>,
     flags: i32,
 ) -> io::Result<()> {
@@ -283,7 +283,7 @@ pub(crate) fn receive(
 }
 
 /// Enlarges the receive buffer, past the system's limit (`net.core.rmem_max`) if allowed.
-pub(crate) fn enlarge(socket: &netlink_sys::Socket, bytes: usize) -> io::Result<()> {
+pub(crate) fn enlarge(socket: &rtnetlink::sys::Socket, bytes: usize) -> io::Result<()> {
     setsockopt(socket, sockopt::RcvBufForce, &bytes)
         .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &bytes))
         .map_err(io::Error::from)

@@ -3,8 +3,8 @@
 
 use heddle_core::diff::{Observation, Scope};
 use heddle_core::object::{Address, Object, ObjectKey};
-use netlink_packet_route::neighbour::NeighbourMessage;
-use netlink_packet_route::route::{RouteMessage, RouteProtocol};
+use rtnetlink::packet_route::neighbour::NeighbourMessage;
+use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol};
 
 use crate::ROUTE_PROTOCOL;
 use crate::addresses::Assigned;
