@@ -23,6 +23,7 @@ demo: ## an overlay between hosts on this machine, step by step (HOSTS=3, STORE=
 
 # Two calls: built in one, Cargo would give daemon and tool the union of their features, and so the daemon a compiler.
 build: ## the daemon and the tool, in target/dist
+	@.ci/setup build
 	cargo build $(CARGO_FLAGS) -p heddled
 	cargo build $(CARGO_FLAGS) -p heddle
 	install -D -t target/dist target/release/heddled target/release/heddle

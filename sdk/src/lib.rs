@@ -30,6 +30,10 @@
 //!         _: &Lease,
 //!         peer: &Lease,
 //!     ) -> Result<Plan, PeerError> {
+//!         if peer.backend_type.as_deref() != Some("direct") {
+//!             let kind = peer.backend_type.as_deref().unwrap_or("udp");
+//!             return Err(PeerError::OtherBackend(kind.into()));
+//!         }
 //!         let mut plan = Plan::default();
 //!         for family in &peer.families {
 //!             plan.routes.push(Route::via(
@@ -45,8 +49,13 @@
 //! export_backend!(Direct, name = "direct");
 //! ```
 //!
-//! Built with `crate-type = ["cdylib", "rlib"]` for `wasm32-wasip2`, that is a plugin. On any other target the macro
-//! leaves nothing, so that `cargo test` runs the plugin's functions as the plain functions they are.
+//! Built with `crate-type = ["cdylib", "rlib"]` for `wasm32-wasip2` (`cargo build --release --target wasm32-wasip2`),
+//! that is a plugin. Cargo names the file after the crate; copied to `/etc/heddle/plugins/direct.wasm`, the name given to
+//! the macro, `heddle plugin inspect direct` shows it. It runs once `Backend.Type` is `direct` and heddled is restarted,
+//! which has it compiled by the `heddle` beside it or in `PATH`.
+//!
+//! On any other target the macro leaves nothing, so that `cargo test` runs the plugin's functions as the plain functions
+//! they are.
 //!
 //! # Purity
 //!
@@ -70,7 +79,7 @@ pub use types::*;
 
 /// A backend: how nodes reach each other. Exported with [`export_backend!`].
 pub trait Backend {
-    /// What this node's lease should say. Asked once, before the node has a lease.
+    /// What this node's lease should say. Asked before the node has a lease, at each attempt to get one.
     ///
     /// # Errors
     ///
@@ -133,6 +142,7 @@ macro_rules! export_backend {
 /// [`Emitter`].
 ///
 /// Names and versions as in [`export_backend!`].
+/// This version of the daemon runs the emitter named `subnet-env`, and no other.
 #[macro_export]
 macro_rules! export_emitter {
     ($plugin:ty, name = $name:literal) => {

@@ -21,16 +21,16 @@ fn failed<'a>(verb: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> F
 }
 
 /// Makes a file hold `contents`, in one step: whoever reads it sees all of the old or all of the new. Its directory is
-/// made if need be. A file that is right already is left alone.
+/// made if need be. A file that is right already is left alone. Returns whether it was written.
 ///
 /// # Errors
 ///
 /// [`FileError`], naming the file; what was there before is untouched.
-pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), FileError> {
+pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<bool, FileError> {
     let right = fs::read(path).is_ok_and(|found| found == contents)
         && fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o7777 == mode);
     if right {
-        return Ok(());
+        return Ok(false);
     }
     let directory = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory).map_err(failed("make directory", directory))?;
@@ -42,7 +42,8 @@ pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), FileE
         file.persist(path)?;
         Ok(())
     };
-    replace().map_err(failed("write", path))
+    replace().map_err(failed("write", path))?;
+    Ok(true)
 }
 
 /// This node's identity: as stored in `directory` by an earlier start, else derived from the machine's and stored.
@@ -96,9 +97,9 @@ mod tests {
     fn a_file_is_replaced_only_if_it_differs() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/flannel/subnet.env");
-        write(&path, b"one", 0o644).unwrap();
+        assert!(write(&path, b"one", 0o644).unwrap());
         let before = fs::metadata(&path).unwrap().modified().unwrap();
-        write(&path, b"one", 0o644).unwrap();
+        assert!(!write(&path, b"one", 0o644).unwrap());
         assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
         write(&path, b"two", 0o600).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");

@@ -31,7 +31,7 @@ pub(crate) struct Flags {
     #[command(flatten, next_help_heading = "Interface")]
     pub(crate) interface: InterfaceFlags,
 
-    #[command(flatten, next_help_heading = "Traffic rules")]
+    #[command(flatten, next_help_heading = "Traffic rules (not programmed yet)")]
     pub(crate) rules: RuleFlags,
 
     #[command(flatten, next_help_heading = "Plugins and files")]
@@ -207,6 +207,13 @@ pub(crate) struct HealthFlags {
     /// How much is logged: 0 normal, 2 more, 5 everything
     #[arg(long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub(crate) verbosity: u8,
+
+    // Of the library that flannel logs with; without a meaning here.
+    #[arg(long, hide = true)]
+    vmodule: Option<String>,
+
+    #[arg(long = "log_backtrace_at", hide = true)]
+    log_backtrace_at: Option<String>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -276,6 +283,7 @@ fn two_dashes(argument: OsString) -> OsString {
         Some(text) if text.len() > 1 && text.starts_with('-') && !text.starts_with("--") => {
             let name = match text {
                 "-h" => "help",
+                "-V" => "version",
                 _ => &text[1..],
             };
             format!("--{name}").into()

@@ -177,7 +177,7 @@ async fn underlay(
 
 /// The devices that a backend may recognize as its own. Not all, of which a busy host has thousands.
 fn tunnels(interfaces: &[Interface]) -> Vec<ExistingLink> {
-    let tunnels = interfaces.iter().filter(|found| matches!(found.kind.as_str(), "vxlan" | "tun"));
+    let tunnels = interfaces.iter().filter(|found| found.kind == "vxlan");
     let facts = |found: &Interface| ExistingLink {
         name: found.name,
         kind: found.kind.clone(),

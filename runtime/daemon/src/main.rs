@@ -6,6 +6,7 @@
 //! | `logging` | one line an event, for terminals and journald |
 //! | `files` | subnet.env's writer, and this node's identity |
 //! | `join` | from flags to a lease: config, plugins, interface, subnet |
+//! | `serve` | the daemon's life: join, plan, write the files, keep the lease |
 //! | `reconcile` | the loop: leases in, kernel state out |
 //! | `readiness`, `health`, `notify` | whether this node is ready, told over HTTP and to systemd |
 

@@ -68,6 +68,12 @@ fn warn_about_missing(flags: &Flags) {
         ("--ip-masq-fully-random-disable", rules.ip_masq_fully_random_disable),
         ("--ip-blackhole-route", rules.ip_blackhole_route),
     ];
+    if rules.iptables_forward_rules {
+        tracing::info!(
+            "this version programs no traffic rules: where the policy of FORWARD is DROP, \
+             accept the overlay's network there"
+        );
+    }
     for (flag, _) in asked.iter().filter(|(_, asked)| *asked) {
         tracing::warn!("{flag}: this version programs no traffic rules yet");
     }
@@ -154,8 +160,10 @@ async fn emit(
 async fn emit_once(emitter: &Emitter, view: &View, settings: &[Setting]) -> Result<(), String> {
     let files = emitter.emit(view, settings).await.map_err(|error| error.to_string())?;
     for file in files {
-        files::write(&file.path, &file.contents, file.mode).map_err(|error| error.to_string())?;
-        tracing::info!("wrote {}", file.path.display());
+        let written = files::write(&file.path, &file.contents, file.mode);
+        if written.map_err(|error| error.to_string())? {
+            tracing::info!("wrote {}", file.path.display());
+        }
     }
     Ok(())
 }
