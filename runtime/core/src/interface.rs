@@ -43,9 +43,9 @@ impl Interface {
 /// How the operator wants the interface to be chosen.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// `--iface`: names or addresses, the first that matches.
+    /// `--iface`: names or addresses, the first whose interface has an address of every family.
     pub names: Vec<String>,
-    /// `--iface-regex`: tried after the names; matched against addresses, then names.
+    /// `--iface-regex`: tried after the names in the same way; matched against addresses, then names.
     pub patterns: Vec<Regex>,
     /// `--iface-can-reach`: the interface through which this address is reached.
     pub can_reach: Option<IpAddr>,
@@ -126,9 +126,7 @@ pub fn select(
         };
         // Behind NAT the interface still needs an address of its own to send from.
         let own = choice
-            .address
-            .filter(|address| Family::of(*address) == family)
-            .or_else(|| choice.interface.address(family))
+            .own_address(family)
             .ok_or(SelectionError::NoAddress { link: choice.interface.name, family })?;
         public_addresses.push(public.unwrap_or(own));
     }
@@ -140,10 +138,19 @@ pub fn select(
     })
 }
 
+#[derive(Clone, Copy)]
 struct Choice<'a> {
     interface: &'a Interface,
     /// The address that it was chosen by.
     address: Option<IpAddr>,
+}
+
+impl Choice<'_> {
+    /// The interface's address of `family`, preferably the one it was chosen by.
+    fn own_address(&self, family: Family) -> Option<IpAddr> {
+        let chosen_by = self.address.filter(|address| Family::of(*address) == family);
+        chosen_by.or_else(|| self.interface.address(family))
+    }
 }
 
 fn choose<'a>(
@@ -153,9 +160,15 @@ fn choose<'a>(
 ) -> Result<Choice<'a>, SelectionError> {
     let named = |name: LinkName| facts.interfaces.iter().find(|found| found.name == name);
     if !selection.names.is_empty() || !selection.patterns.is_empty() {
-        let by_name = selection.names.iter().find_map(|wanted| by_name(wanted, facts));
-        let by_pattern = || selection.patterns.iter().find_map(|p| by_pattern(p, families, facts));
-        return by_name.or_else(by_pattern).ok_or_else(|| no_match(selection, facts));
+        let by_name = selection.names.iter().filter_map(|wanted| by_name(wanted, facts));
+        let by_pattern =
+            selection.patterns.iter().filter_map(|pattern| by_pattern(pattern, families, facts));
+        let matching: Vec<_> = by_name.chain(by_pattern).collect();
+        let complete =
+            |choice: &&Choice| families.iter().all(|family| choice.own_address(*family).is_some());
+        // If all lack an address, the first is the one to complain about.
+        let chosen = matching.iter().find(complete).or(matching.first());
+        return chosen.copied().ok_or_else(|| no_match(selection, facts));
     }
     if let Some(target) = selection.can_reach {
         return facts
@@ -312,6 +325,28 @@ mod tests {
     }
 
     #[test]
+    fn a_match_without_an_address_of_every_family_is_passed_over() {
+        let eth0 = expect("eth0", &["192.168.0.72", "fd00::72"]);
+        let patterns = |patterns: &[&str]| {
+            patterns.iter().map(|pattern| Regex::new(pattern).unwrap()).collect::<Vec<_>>()
+        };
+        for (by_name, by_pattern) in [
+            (&["eth1", "eth0"][..], &[][..]),
+            (&["10.9.0.1", "eth0"], &[]),
+            (&["lo", "eth1", "eth7", "eth0"], &[]),
+            (&["eth1"], &["^eth0$"]),
+            (&[], &["^eth1$", "^eth0$"]),
+            (&[], &["^lo$", "^wlan", "72$"]),
+        ] {
+            let selection = Selection { patterns: patterns(by_pattern), ..names(by_name) };
+            assert_eq!(selected(BOTH, &selection), eth0, "{by_name:?} {by_pattern:?}");
+        }
+        let public_ipv6 = Some("2001:db8::7".parse().unwrap());
+        let selection = Selection { public_ipv6, ..names(&["eth1", "eth0"]) };
+        assert_eq!(selected(BOTH, &selection), expect("eth0", &["192.168.0.72", "2001:db8::7"]));
+    }
+
+    #[test]
     fn the_way_to_an_address_tells_the_interface() {
         let selection =
             Selection { can_reach: Some("10.9.7.7".parse().unwrap()), ..Selection::default() };
@@ -344,6 +379,14 @@ mod tests {
         );
         assert_eq!(
             error(BOTH, &names(&["eth1"]), &facts()),
+            "interface eth1 has no IPv6 address of global scope; the network config enables IPv6"
+        );
+        assert_eq!(
+            error(
+                BOTH,
+                &Selection { patterns: pattern("^lo$").patterns, ..names(&["eth7", "eth1"]) },
+                &facts()
+            ),
             "interface eth1 has no IPv6 address of global scope; the network config enables IPv6"
         );
         let elsewhere = Facts { default_routes_v6: vec!["eth1".parse().unwrap()], ..facts() };

@@ -2,10 +2,12 @@
 //!
 //! Operators have scripted around flannel's, which are Go's: one dash or two, `-flag value` or `-flag=value`, truth
 //! values bare or as `=true`, and each flag also as an environment variable, `FLANNELD_ETCD_PREFIX`. The command line
-//! wins over the environment, and an empty variable counts as not set.
+//! wins over the environment, and the last of several values wins unless the flag is a list. An empty value, which is
+//! what templates make of an unset variable, stands for the default.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use regex::Regex;
     name = "heddled",
     version,
     disable_help_subcommand = true,
+    args_override_self = true,
     after_help = "Every flag can also be given as an environment variable: FLANNELD_ and the flag's name in upper \
                   case with underscores, such as FLANNELD_ETCD_PREFIX. Flags may start with one dash."
 )]
@@ -54,6 +57,7 @@ pub(crate) struct LeaseFlags {
     #[arg(
         long,
         value_name = "URL,…",
+        action = ArgAction::Set,
         value_delimiter = ',',
         default_value = "http://127.0.0.1:4001,http://127.0.0.1:2379"
     )]
@@ -259,17 +263,20 @@ impl Flags {
         arguments: impl IntoIterator<Item = OsString>,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, clap::Error> {
-        let mut arguments: Vec<_> = arguments.into_iter().map(two_dashes).collect();
         let command = Self::command();
-        let given = given_flags(&arguments);
+        let mut arguments = arguments.into_iter();
+        let program = arguments.next();
+        let (mut given, rest) = read_like_go(&command, arguments);
         let mut from_environment = Vec::new();
         for name in command.get_arguments().filter_map(clap::Arg::get_long) {
             let value = variable(&variable_name(name)).filter(|value| !value.is_empty());
-            if let Some(value) = value.filter(|_| !given.iter().any(|flag| flag == name)) {
+            if let Some(value) = value.filter(|_| !given.iter().any(|flag| flag.name == name)) {
                 from_environment.push(name.to_owned());
-                arguments.push(format!("--{name}={value}").into());
+                given.push(Given { name: name.to_owned(), value: Some(value.into()) });
             }
         }
+        let flags = without_empty(&command, given).into_iter().map(Given::into_argument);
+        let arguments: Vec<_> = program.into_iter().chain(flags).chain(rest).collect();
         let matches = command.try_get_matches_from(arguments);
         matches
             .and_then(|matches| Self::from_arg_matches(&matches))
@@ -277,24 +284,74 @@ impl Flags {
     }
 }
 
-/// Go's flags have one dash or two; clap's long ones have two.
-fn two_dashes(argument: OsString) -> OsString {
-    match argument.to_str() {
-        Some(text) if text.len() > 1 && text.starts_with('-') && !text.starts_with("--") => {
-            let name = match text {
-                "-h" => "help",
-                "-V" => "version",
-                _ => &text[1..],
-            };
-            format!("--{name}").into()
+/// One flag of the command line.
+struct Given {
+    name: String,
+    value: Option<OsString>,
+}
+
+impl Given {
+    /// Takes `-name`, `--name`, `-name=value` or `--name=value` apart.
+    fn parse(argument: &OsStr) -> Option<Self> {
+        let bytes = argument.as_bytes();
+        let flag = bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-"))?;
+        let mut parts = flag.splitn(2, |byte| *byte == b'=');
+        let name = parts.next().filter(|_| !flag.is_empty())?;
+        let name = match (argument.to_str(), name) {
+            (Some("-h"), _) => "help".to_owned(),
+            (Some("-V"), _) => "version".to_owned(),
+            (_, name) => String::from_utf8_lossy(name).into_owned(),
+        };
+        Some(Self { name, value: parts.next().map(|value| OsStr::from_bytes(value).to_owned()) })
+    }
+
+    /// The flag as clap reads it, unmistakably.
+    fn into_argument(self) -> OsString {
+        let mut argument = OsString::from(format!("--{}", self.name));
+        if let Some(value) = self.value {
+            argument.push("=");
+            argument.push(value);
         }
-        _ => argument,
+        argument
     }
 }
 
-fn given_flags(arguments: &[OsString]) -> Vec<String> {
-    let text = arguments.iter().filter_map(|argument| argument.to_str()?.strip_prefix("--"));
-    text.map(|flag| flag.split('=').next().unwrap_or_default().to_owned()).collect()
+/// Reads flags as Go's package `flag` does: up to the first argument that is none, and the argument after a flag that
+/// needs a value is the value, whatever it looks like. Returns the flags and the arguments after them.
+fn read_like_go(
+    command: &clap::Command,
+    arguments: impl Iterator<Item = OsString>,
+) -> (Vec<Given>, Vec<OsString>) {
+    let mut arguments = arguments.peekable();
+    let mut given = Vec::new();
+    while let Some(mut flag) = arguments.peek().and_then(|argument| Given::parse(argument)) {
+        arguments.next();
+        if flag.value.is_none() && valued(command, &flag.name).is_some() {
+            flag.value = arguments.next();
+        }
+        given.push(flag);
+    }
+    (given, arguments.collect())
+}
+
+/// Drops flags whose value is empty, which stands for the default: with it go earlier values, unless it is a list.
+fn without_empty(command: &clap::Command, given: Vec<Given>) -> Vec<Given> {
+    let mut kept = Vec::with_capacity(given.len());
+    for flag in given {
+        let empty = flag.value.as_ref().is_some_and(|value| value.is_empty());
+        match valued(command, &flag.name).filter(|_| empty).map(clap::Arg::get_action) {
+            None => kept.push(flag),
+            Some(ArgAction::Append) => {}
+            Some(_) => kept.retain(|earlier: &Given| earlier.name != flag.name),
+        }
+    }
+    kept
+}
+
+/// The flag of that name, if it needs a value: truth values may be bare.
+fn valued<'a>(command: &'a clap::Command, name: &str) -> Option<&'a clap::Arg> {
+    let mut flags = command.get_arguments();
+    flags.find(|flag| flag.get_long() == Some(name) && !flag.is_require_equals_set())
 }
 
 fn variable_name(flag: &str) -> String {
@@ -321,8 +378,10 @@ fn blame_environment(mut error: clap::Error, from_environment: &[String]) -> cla
 mod tests {
     use super::*;
 
+    /// Arguments are separated by spaces; `""` is an empty one.
     fn read(arguments: &str, environment: &[(&str, &str)]) -> Result<Flags, String> {
-        let arguments = std::iter::once("heddled").chain(arguments.split_whitespace());
+        let words = arguments.split_whitespace().map(|word| if word == "\"\"" { "" } else { word });
+        let arguments = std::iter::once("heddled").chain(words);
         let variable = |name: &str| {
             let found = environment.iter().find(|(variable, _)| *variable == name);
             found.map(|(_, value)| (*value).to_owned())
@@ -367,6 +426,61 @@ mod tests {
     }
 
     #[test]
+    fn the_last_of_several_values_counts_unless_the_flag_is_a_list() {
+        let flags = read(
+            "--ip-masq -v=2 --etcd-endpoints=http://a,http://b --iface=eth1 --iface-regex=^a --plugin-dir=/a \
+             --ip-masq=false --v 5 --etcd-endpoints http://c,http://d --iface eth0 --iface-regex ^b --plugin-dir /b",
+            &[],
+        )
+        .unwrap();
+        assert!(!flags.rules.ip_masq);
+        assert_eq!(flags.health.verbosity, 5);
+        assert_eq!(flags.lease.etcd_endpoints, ["http://c", "http://d"]);
+        assert_eq!(flags.interface.iface, ["eth1", "eth0"]);
+        let patterns: Vec<_> = flags.interface.iface_regex.iter().map(Regex::as_str).collect();
+        assert_eq!(patterns, ["^a", "^b"]);
+        assert_eq!(flags.files.plugin_dir, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert!(read("--ip-masq -ip-masq", &[]).unwrap().rules.ip_masq);
+    }
+
+    #[test]
+    fn an_empty_value_stands_for_the_default() {
+        let default = format!("{:?}", read("", &[]).unwrap());
+        for arguments in [
+            "--iface=",
+            "-iface \"\" -iface-regex=",
+            "--iface-can-reach \"\"",
+            "--public-ip= --public-ipv6=",
+            "--etcd-cafile= --etcd-certfile= --etcd-keyfile= --etcd-username= --etcd-password=",
+            "--etcd-endpoints= --etcd-prefix= --subnet-file= --plugin-dir=",
+            "--healthz-port= --v= --store= --node-id=",
+            "--public-ip=192.0.2.1 --public-ip=",
+            "--etcd-endpoints=http://a,http://b --etcd-endpoints \"\"",
+        ] {
+            assert_eq!(format!("{:?}", read(arguments, &[]).unwrap()), default, "{arguments}");
+        }
+        let flags = read("--public-ip= --iface=eth1 --iface= --public-ip=192.0.2.1", &[]).unwrap();
+        assert_eq!(flags.interface.public_ip, Some(Ipv4Addr::new(192, 0, 2, 1)));
+        assert_eq!(flags.interface.iface, ["eth1"]);
+    }
+
+    #[test]
+    fn an_empty_value_wins_over_the_environment() {
+        let environment = [("FLANNELD_PUBLIC_IP", "192.0.2.1"), ("FLANNELD_IFACE", "eth7")];
+        let flags = read("--public-ip= --iface \"\"", &environment).unwrap();
+        assert_eq!(flags.interface.public_ip, None);
+        assert!(flags.interface.iface.is_empty());
+    }
+
+    #[test]
+    fn a_value_may_look_like_a_flag() {
+        let flags = read("--etcd-password -iface --etcd-username --x=y", &[]).unwrap();
+        assert_eq!(flags.lease.etcd_password.as_deref(), Some("-iface"));
+        assert_eq!(flags.lease.etcd_username.as_deref(), Some("--x=y"));
+        assert!(flags.interface.iface.is_empty());
+    }
+
+    #[test]
     fn the_environment_stands_in_for_flags_that_are_not_given() {
         let environment = [
             ("FLANNELD_ETCD_PREFIX", "/env"),
@@ -390,6 +504,9 @@ mod tests {
             ("--public-ip fd00::1", &[], "--public-ip <IP>"),
             ("--iface-regex (", &[], "--iface-regex <REGEX>"),
             ("--ip-masq=maybe", &[], "expected true or false"),
+            ("--ip-masq= --ip-masq", &[], "--ip-masq"),
+            ("--etcd-prefix", &[], "--etcd-prefix <KEY>"),
+            ("-v=2 stray", &[], "stray"),
             ("--store consul", &[], "dir:PATH"),
             ("--nonsense", &[], "--nonsense"),
             (
@@ -401,6 +518,13 @@ mod tests {
         ] {
             let error = read(arguments, environment).unwrap_err();
             assert!(error.contains(expected), "{arguments}: {error}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_have_a_short_form() {
+        for (arguments, expected) in [("-h", "Usage: heddled"), ("-V", "heddled ")] {
+            assert!(read(arguments, &[]).unwrap_err().contains(expected), "{arguments}");
         }
     }
 
