@@ -93,7 +93,7 @@ pub fn choose(
     let ours =
         |lease: &&Lease| address.is_some_and(|own| lease.public_addresses().any(|a| a == own));
     if let Some(lease) = leases.iter().find(ours) {
-        let key = lease.key();
+        let key = lease.key;
         if let (Some(id), Some(address)) = (&lease.node_id, address)
             && id != claimant.id
         {
@@ -219,7 +219,7 @@ mod tests {
         leases: &[Lease],
         previous: Option<&str>,
     ) -> Result<Choice, AllocationError> {
-        let taken = leases.iter().map(Lease::key).collect();
+        let taken = leases.iter().map(|lease| lease.key).collect();
         let claimant = Claimant {
             id: &"me".parse().unwrap(),
             public_addresses: &["192.168.0.72".parse().unwrap()],
@@ -255,6 +255,15 @@ mod tests {
         let dual =
             config(r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#);
         assert_eq!(choose_among(&dual, &mine, None), Ok(Choice::Discard(key("10.244.9.0-24"))));
+    }
+
+    #[test]
+    fn a_reservation_that_knows_one_family_s_address_is_taken_over_for_both() {
+        let dual =
+            config(r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#);
+        let reserved = "10.244.8.0-24&fd00:0:0:8::-64";
+        let mine = [lease(reserved, r#"{"PublicIP":"192.168.0.72"}"#)];
+        assert_eq!(choose_among(&dual, &mine, None), Ok(Choice::TakeOver(key(reserved))));
     }
 
     #[test]

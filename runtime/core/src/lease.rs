@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::address::Family;
 use crate::node::NodeId;
+use crate::text::{LONGEST, one_line};
 
 /// The subnets of one node: a lease's key.
 ///
@@ -83,10 +84,6 @@ impl FromStr for LeaseKey {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         fn network<A: FromStr, N>(text: &str, new: impl Fn(A, u8) -> Option<N>) -> Option<N> {
             let (address, length) = text.rsplit_once('-')?;
-            // `u8::from_str` would take a sign.
-            if !length.bytes().all(|b| b.is_ascii_digit()) {
-                return None;
-            }
             new(address.parse().ok()?, length.parse().ok()?)
         }
         let parse = || {
@@ -99,13 +96,12 @@ impl FromStr for LeaseKey {
                 Some(second) => Some(network(second, |a, l| Ipv6Net::new(a, l).ok())?),
                 None => None,
             };
-            if v4.trunc() != v4 || v6.is_some_and(|v6| v6.trunc() != v6) {
-                return None;
-            }
             let empty = v4.addr() == Ipv4Addr::UNSPECIFIED && v4.prefix_len() == 0;
             Self::new((!empty).then_some(v4), v6)
         };
-        parse().ok_or_else(|| InvalidLeaseKey(text.to_owned()))
+        // Two spellings of one key would be two records of one peer.
+        let canonical = |key: &Self| key.to_string() == text;
+        parse().filter(canonical).ok_or_else(|| InvalidLeaseKey(one_line(text, LONGEST)))
     }
 }
 
@@ -123,7 +119,9 @@ pub struct LeaseFamily {
 /// Which subnet belongs to which node, and how that node is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// One or two families, IPv4 first.
+    /// The record's key. May have a family that the value lacks an address for.
+    pub key: LeaseKey,
+    /// The families that have both a subnet and an address: one or two, IPv4 first.
     pub families: Vec<LeaseFamily>,
     /// `BackendType`. flannel's udp backend leaves it out.
     pub backend_type: Option<String>,
@@ -189,20 +187,6 @@ pub enum InvalidLease {
 }
 
 impl Lease {
-    /// Its key.
-    ///
-    /// A lease that was read or built by this crate always has at least one family.
-    pub fn key(&self) -> LeaseKey {
-        let mut key = LeaseKey { v4: None, v6: None };
-        for family in &self.families {
-            match family.subnet {
-                IpNet::V4(subnet) => key.v4 = Some(subnet.trunc()),
-                IpNet::V6(subnet) => key.v6 = Some(subnet.trunc()),
-            }
-        }
-        key
-    }
-
     /// The part for one family.
     pub fn family(&self, family: Family) -> Option<&LeaseFamily> {
         self.families.iter().find(|f| Family::of_network(f.subnet) == family)
@@ -216,7 +200,8 @@ impl Lease {
     /// How the node is called in messages: by name or identity, else by address.
     pub fn owner(&self) -> String {
         let address = self.public_addresses().map(|a| a.to_string()).collect::<Vec<_>>().join(", ");
-        match (&self.node_name, &self.node_id) {
+        let name = self.node_name.as_ref().map(|name| one_line(name, LONGEST));
+        match (name, &self.node_id) {
             (Some(name), Some(id)) => format!("{name} (node id {id}) at {address}"),
             (Some(name), None) => format!("{name} at {address}"),
             (None, Some(id)) => format!("node id {id} at {address}"),
@@ -287,6 +272,7 @@ impl Lease {
             return Err(InvalidLease::NoAddress(field));
         }
         Ok(Self {
+            key,
             families,
             backend_type: read::<String>("BackendType", "a text", fields.backend_type)?
                 .filter(|backend| !backend.is_empty()),
@@ -355,18 +341,9 @@ fn read<'a, T: Deserialize<'a>>(
     let Some(raw) = raw else { return Ok(None) };
     serde_json::from_str(raw.get()).map_err(|_| InvalidLease::Field {
         field,
-        found: shorten(raw.get()),
+        found: one_line(raw.get(), 60),
         expected,
     })
-}
-
-/// Cuts a text for a message.
-fn shorten(text: &str) -> String {
-    const LIMIT: usize = 60;
-    if text.chars().count() <= LIMIT {
-        return text.to_owned();
-    }
-    text.chars().take(LIMIT).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -398,6 +375,9 @@ mod tests {
             "10.244.8.0-33",
             "10.244.8.0-+24",
             "10.244.8.1-24",
+            "10.244.8.0-024",
+            "10.244.8.0-24&FC00:0:0:8::-64",
+            "10.244.8.0-24&fc00:0:0:8:0:0:0:0-64",
             "10.244.8.0-24/x",
             "10.244.8.0-24&",
             "10.244.8.0-24&fc00::1-64",
@@ -412,7 +392,7 @@ mod tests {
         let value = r#"{"PublicIP":"192.168.0.72","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"3a:8b:71:f2:2e:de"}}"#;
         let lease = read("10.244.8.0-24", value).unwrap();
         assert_eq!(lease.to_value(), value);
-        assert_eq!(lease.key().to_string(), "10.244.8.0-24");
+        assert_eq!(lease.key.to_string(), "10.244.8.0-24");
     }
 
     #[test]
@@ -451,6 +431,21 @@ mod tests {
         let lease = read("10.244.8.0-24", value).unwrap();
         assert_eq!(lease.backend_type, None);
         assert_eq!(lease.to_value(), value);
+    }
+
+    #[test]
+    fn a_family_without_an_address_leaves_the_key_as_it_is() {
+        let lease = read("10.244.8.0-24&fc00::-64", r#"{"PublicIP":"1.2.3.4"}"#).unwrap();
+        assert_eq!(
+            (lease.key.to_string().as_str(), lease.families.len()),
+            ("10.244.8.0-24&fc00::-64", 1)
+        );
+    }
+
+    #[test]
+    fn a_name_cannot_forge_a_line_of_the_log() {
+        let value = r#"{"PublicIP":"1.2.3.4","NodeName":"x\n<3>y"}"#;
+        assert_eq!(read("10.244.8.0-24", value).unwrap().owner(), "x <3>y at 1.2.3.4");
     }
 
     #[test]

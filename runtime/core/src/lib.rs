@@ -16,6 +16,7 @@
 //! | [`peers`] | which peers did a change of leases concern? |
 //! | [`retry`] | when is what failed tried again? |
 //! | [`subnet_env`] | which subnet did this node have before? |
+//! | [`text`] | how is what somebody else wrote shown to people? |
 
 pub mod address;
 pub mod allocation;
@@ -29,3 +30,4 @@ pub mod object;
 pub mod peers;
 pub mod retry;
 pub mod subnet_env;
+pub mod text;

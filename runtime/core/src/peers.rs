@@ -5,11 +5,15 @@
 //! deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use crate::address::Family;
 use crate::allocation::overlap;
 use crate::config::NetworkConfig;
 use crate::lease::{InvalidLease, InvalidLeaseKey, Lease, LeaseKey};
+use crate::object::Object;
 
 /// Every peer's lease, this node's own excepted.
 #[derive(Clone, Debug)]
@@ -102,7 +106,7 @@ impl Peers {
         match self.read(text, value) {
             Ok(None) => delta.own = true,
             Ok(Some(lease)) => {
-                let key = lease.key();
+                let key = lease.key;
                 self.rejected.remove(text);
                 if self.leases.get(&key) != Some(&lease) {
                     delta.removed.remove(&key);
@@ -159,9 +163,45 @@ impl Peers {
     }
 }
 
+/// What could be in the kernel for some leases: what leads to their subnets, and what is sent to their addresses.
+#[derive(Clone, Debug, Default)]
+pub struct Footprint {
+    /// By their first address. Leases do not overlap.
+    subnets: BTreeMap<IpAddr, IpNet>,
+    addresses: BTreeSet<IpAddr>,
+}
+
+impl Footprint {
+    /// Of these leases.
+    pub fn of<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Self {
+        let mut footprint = Self::default();
+        for lease in leases {
+            footprint.subnets.extend(lease.key.subnets().map(|subnet| (subnet.network(), subnet)));
+            footprint.addresses.extend(lease.public_addresses());
+        }
+        footprint
+    }
+
+    /// Whether an object could be there for one of the leases.
+    pub fn covers(&self, object: &Object) -> bool {
+        match object {
+            Object::Route(route) => self.has(route.destination),
+            Object::Neighbour(neighbour) => self.has(neighbour.address.into()),
+            Object::FdbEntry(entry) => self.addresses.contains(&entry.destination),
+            Object::Link(_) | Object::Sysctl(_) | Object::Address(_) => false,
+        }
+    }
+
+    fn has(&self, network: IpNet) -> bool {
+        let before = self.subnets.range(..=network.network()).next_back();
+        before.is_some_and(|(_, subnet)| subnet.contains(&network))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::object::{FdbEntry, Route, RouteAction};
 
     const ONE: &str = r#"{"PublicIP":"192.168.0.1","BackendType":"vxlan"}"#;
     const TWO: &str = r#"{"PublicIP":"192.168.0.2","BackendType":"vxlan"}"#;
@@ -245,6 +285,45 @@ mod tests {
         let delta = reset(&mut peers, &[]);
         assert_eq!(delta.removed, keys(&["10.244.1.0-24"]));
         assert!(peers.rejected().is_empty());
+    }
+
+    #[test]
+    fn a_peer_that_lacks_a_family_s_address_goes_by_its_record_s_key() {
+        let mut peers = peers();
+        let dual = "10.244.1.0-24&fd00:0:0:1::-64";
+        assert_eq!(reset(&mut peers, &[(dual, ONE)]).changed, keys(&[dual]));
+        assert_eq!(reset(&mut peers, &[(dual, ONE)]).changed, keys(&[]));
+        let mut delta = Delta::default();
+        peers.delete(dual, &mut delta);
+        assert_eq!(delta.removed, keys(&[dual]));
+    }
+
+    #[test]
+    fn a_lease_s_footprint_is_its_subnets_and_addresses() {
+        let value = r#"{"PublicIP":"192.168.0.1"}"#;
+        let lease = Lease::from_value("10.244.1.0-24".parse().unwrap(), value.as_bytes()).unwrap();
+        let footprint = Footprint::of([&lease]);
+        let route = |destination: &str| {
+            let destination = destination.parse().unwrap();
+            Object::Route(Route { destination, action: RouteAction::Blackhole })
+        };
+        assert!(
+            footprint.covers(&route("10.244.1.0/24")) && footprint.covers(&route("10.244.1.8/29"))
+        );
+        assert!(
+            !footprint.covers(&route("10.244.0.0/16"))
+                && !footprint.covers(&route("10.244.2.0/24"))
+        );
+        let entry = |destination: &str| {
+            Object::FdbEntry(FdbEntry {
+                link: "flannel.1".parse().unwrap(),
+                mac: crate::address::MacAddress([2, 0, 0, 0, 0, 1]),
+                destination: destination.parse().unwrap(),
+            })
+        };
+        assert!(
+            footprint.covers(&entry("192.168.0.1")) && !footprint.covers(&entry("192.168.0.2"))
+        );
     }
 
     #[test]

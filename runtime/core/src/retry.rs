@@ -76,6 +76,19 @@ impl<K: Ord + Clone> Schedule<K> {
         self.failing.values().map(|failing| failing.due).min()
     }
 
+    /// Forgets everything but what `keep` says.
+    pub fn retain(&mut self, keep: impl Fn(&K) -> bool) {
+        self.failing.retain(|key, _| keep(key));
+    }
+
+    /// Makes everything due now, as after a first failure: the reason may have gone.
+    pub fn hasten(&mut self, now: Instant) {
+        for failing in self.failing.values_mut() {
+            failing.failures = 1;
+            failing.due = failing.due.min(now);
+        }
+    }
+
     /// Everything that is failing.
     pub fn failing(&self) -> &BTreeMap<K, Failing> {
         &self.failing
@@ -109,6 +122,20 @@ mod tests {
         assert!(schedule.waiting(&"b", now) && !schedule.waiting(&"c", now));
         assert_eq!(schedule.due(now + SECOND), ["b"]);
         assert_eq!(schedule.due(now + 2 * SECOND), ["a", "b"]);
+    }
+
+    #[test]
+    fn when_the_reason_may_have_gone_everything_is_due() {
+        let (mut schedule, now) = (schedule(), Instant::now());
+        for _ in 0..7 {
+            schedule.failed("a", "x".into(), now);
+        }
+        schedule.hasten(now);
+        assert_eq!(schedule.due(now), ["a"]);
+        schedule.failed("a", "x".into(), now);
+        assert_eq!(schedule.next(), Some(now + 2 * SECOND));
+        schedule.retain(|key| *key != "a");
+        assert_eq!(schedule.next(), None);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use heddle_plugin::{
     Advertisements, Backend, CallError, Catalogue, Emitter, Limits, NodePlan, PluginError, World,
 };
 use heddle_store::{AcquireError, LeaseStore, OwnLease};
-use tokio::task::block_in_place;
+use tokio::task::spawn_blocking;
 
 use crate::Fatal;
 use crate::files;
@@ -52,9 +52,10 @@ impl Overlay {
 
 /// Why this node has not joined.
 pub(crate) enum Obstacle {
-    /// The network config, or the plugin that it names. An operator can put that right in the store or the plugin
-    /// directory, so it is looked at again and again.
+    /// The network config. An operator can put it right in the store, so it is looked at again and again.
     Config(String),
+    /// A plugin that cannot be had. As with the config, an operator can put that right.
+    Plugin(PluginError),
     /// There is no subnet to be had at present.
     Lease(String),
     /// This host or its command line. Only another start can help.
@@ -81,22 +82,18 @@ pub(crate) struct Identity {
 pub(crate) async fn join(
     flags: &Flags,
     identity: &Identity,
+    catalogue: &Arc<Catalogue>,
     store: &Arc<dyn LeaseStore>,
     kernel: &Kernel,
 ) -> Result<Membership, Obstacle> {
     let config = network_config(flags, store).await?;
+    let (catalogue, name) = (catalogue.clone(), config.backend.kind.clone());
     // A plugin from a directory may have to be compiled first.
-    let (backend, emitter) = block_in_place(|| plugins(flags, &config.backend.kind))
-        .map_err(|error| Obstacle::Config(error.to_string()))?;
+    let finding = spawn_blocking(move || plugins(&catalogue, &name)).await?;
+    let (found, backend, emitter) = finding.map_err(Obstacle::Plugin)?;
 
     let interfaces = kernel.interfaces().await?;
     let underlay = underlay(flags, &config, kernel, &interfaces).await?;
-    tracing::info!(
-        "interface {}, mtu {}, public address {}",
-        underlay.link,
-        underlay.mtu,
-        list(&underlay.public_addresses)
-    );
     let node = Node { id: identity.id.clone(), underlay, links: tunnels(&interfaces) };
     let advertised = backend.advertise(&config, &node).await.map_err(refused)?;
 
@@ -111,6 +108,10 @@ pub(crate) async fn join(
         AcquireError::Allocation(error @ AllocationError::AddressInUse { .. }) => error.into(),
         other => Obstacle::Lease(other.to_string()),
     })?;
+    tracing::info!("{found}");
+    let underlay = &node.underlay;
+    let addresses = list(&underlay.public_addresses);
+    tracing::info!("interface {}, mtu {}, public address {addresses}", underlay.link, underlay.mtu);
     tracing::info!("lease {}", own.key());
     let lease = own.lease().clone();
     let plan = backend.plan_node(&config, &node, &lease).await.map_err(refused)?;
@@ -121,13 +122,15 @@ fn refused(error: CallError) -> Obstacle {
     Obstacle::Config(error.to_string())
 }
 
-fn plugins(flags: &Flags, backend: &str) -> Result<(Backend, Emitter), PluginError> {
-    let files = &flags.files;
-    let catalogue = Catalogue::new(files.plugin_dir.clone(), None, files.cache_dir.clone())?;
+/// Finds and starts the plugins. Says which backend it found.
+fn plugins(
+    catalogue: &Catalogue,
+    backend: &str,
+) -> Result<(String, Backend, Emitter), PluginError> {
     let found = catalogue.find(backend, World::BackendPlugin)?;
-    tracing::info!("backend {backend} {}, {}", found.manifest().version, found.source());
     let emitter = catalogue.find(SUBNET_ENV, World::EmitterPlugin)?;
-    Ok((found.backend(Limits::default())?, emitter.emitter(Limits::default())?))
+    let what = format!("backend {backend} {}, {}", found.manifest().version, found.source());
+    Ok((what, found.backend(Limits::default())?, emitter.emitter(Limits::default())?))
 }
 
 async fn network_config(
@@ -195,6 +198,7 @@ fn lease(key: LeaseKey, node: &Node, identity: &Identity, advertised: &Advertise
         backend_data: data.clone(),
     };
     Lease {
+        key,
         families: families.map(family).collect(),
         backend_type: advertised.backend_type.clone(),
         node_id: Some(identity.id.clone()),

@@ -10,8 +10,9 @@ use heddle_core::desired::{Desired, Owner};
 use heddle_core::diff::{Change, Observed, Scope, agrees, diff, diff_keys};
 use heddle_core::lease::LeaseKey;
 use heddle_core::object::{Object, ObjectKey};
-use heddle_core::peers::{Delta, Peers};
+use heddle_core::peers::{Delta, Footprint, Peers};
 use heddle_core::retry::{Backoff, Schedule};
+use heddle_core::text::one_line;
 use heddle_kernel::{Event, Events, Kernel, KernelError};
 use heddle_plugin::Reason;
 use heddle_store::{RecordChange, Update, Watch, WatchEvent};
@@ -41,8 +42,14 @@ const ROUNDS: usize = 4;
 const RETRY: Backoff =
     Backoff { initial: Duration::from_millis(500), limit: Duration::from_secs(60) };
 
+/// How often a start waits for a suspended plugin before it goes on without.
+const PATIENCE: usize = 3;
+
 /// The most objects of one kind of news that are logged one by one.
 const LOG_LIMIT: usize = 5;
+
+/// The longest key of somebody's making that is shown in full, in characters.
+const KEY_LIMIT: usize = 120;
 
 /// Keeps the kernel as the plugin plans it.
 pub(crate) struct Reconciler {
@@ -60,6 +67,10 @@ pub(crate) struct Reconciler {
     failing: Schedule<LeaseKey>,
     /// Peers without a plan, and why: no failure, but worth telling.
     unplanned: BTreeMap<LeaseKey, String>,
+    /// Whether the plugin was suspended when last asked about peers.
+    suspended: bool,
+    /// Why the kernel could not be read when last looked at.
+    unreadable: Option<String>,
     /// When to look at everything next.
     look_at: Instant,
     /// Not before this.
@@ -88,7 +99,7 @@ impl Reconciler {
         Ok(Self {
             events: kernel.subscribe(&scope).await?,
             kernel,
-            peers: Peers::new(overlay.config.clone(), overlay.lease.key()),
+            peers: Peers::new(overlay.config.clone(), overlay.lease.key),
             overlay,
             scope,
             desired,
@@ -96,22 +107,34 @@ impl Reconciler {
             refused: Schedule::new(RETRY),
             failing: Schedule::new(RETRY),
             unplanned: BTreeMap::new(),
+            suspended: false,
+            unreadable: None,
             look_at: now,
             not_before: now,
         })
     }
 
-    /// Makes the first complete plan hold: this node's own objects, and whatever can be had of the peers'.
-    pub(crate) async fn start(&mut self, update: Update, readiness: &Readiness) {
-        self.plan(update).await;
-        while !self.look(readiness).await {
-            tokio::time::sleep_until(self.wake_at().into()).await;
+    /// Takes the first snapshot, and makes the plan hold as far as it can be had at once. [`follow`](Self::follow) does
+    /// the rest. Returns whether this node's own lease is concerned.
+    pub(crate) async fn start(&mut self, update: Update, readiness: &Readiness) -> bool {
+        let (_, own) = self.plan(update).await;
+        for _ in 0..PATIENCE {
+            let Some(due) = self.failing.next().filter(|_| self.suspended) else { break };
+            tokio::time::sleep_until(due.into()).await;
+            let peers = self.failing.due(Instant::now()).into_iter().collect();
+            self.plan_peers(peers).await;
         }
+        self.look(readiness).await;
         tracing::info!("{} peers, {} objects", self.peers.len(), self.desired.len());
+        own
     }
 
-    /// Why one of the node's own objects is missing.
+    /// Why the plan does not hold: the kernel cannot be read, or refuses one of the node's own objects. What it refuses
+    /// of a peer's concerns that peer alone.
     fn missing(&self) -> Option<String> {
+        if self.unreadable.is_some() {
+            return self.unreadable.clone();
+        }
         let own = |key: &ObjectKey| self.desired.owner(key) == Some(Owner::Node);
         let mut refused = self.refused.failing().iter();
         refused.find(|(key, _)| own(key)).map(|(_, failing)| failing.reason.clone())
@@ -170,7 +193,7 @@ impl Reconciler {
             }
         };
         for (key, rejection) in delta.rejected.iter().take(LOG_LIMIT) {
-            tracing::warn!("lease {key} is not used: {rejection}");
+            tracing::warn!("lease {} is not used: {rejection}", one_line(key, KEY_LIMIT));
         }
         say_of_many("leases are not used", delta.rejected.len());
         if delta.changed.len() + delta.removed.len() <= LOG_LIMIT {
@@ -206,6 +229,7 @@ impl Reconciler {
         }
         let plans = self.overlay.plan_peers(leases).await;
         let mut complaints = Vec::new();
+        let mut suspended = false;
         for (key, plan) in keys.into_iter().zip(plans) {
             let owner = Owner::Peer(key);
             match plan {
@@ -222,6 +246,7 @@ impl Reconciler {
                 }
                 Err(error) => {
                     let reason = error.to_string();
+                    suspended |= matches!(error.reason, Reason::Suspended { .. });
                     let news = match error.reason {
                         Reason::OtherBackend(_) => {
                             touched.extend(self.desired.remove(owner));
@@ -243,6 +268,7 @@ impl Reconciler {
             tracing::warn!("{complaint}");
         }
         say_of_many("peers are without a new plan", complaints.len());
+        self.suspended = suspended;
         touched
     }
 
@@ -316,28 +342,25 @@ impl Reconciler {
         changes
     }
 
-    /// Looks at everything and makes the plan hold. Returns whether it does, peers' objects that the kernel refuses
-    /// apart.
-    async fn look(&mut self, readiness: &Readiness) -> bool {
+    /// Looks at everything and makes the plan hold.
+    async fn look(&mut self, readiness: &Readiness) {
         let begun = Instant::now();
         let looked = self.look_and_apply().await;
         let ended = Instant::now();
         self.not_before = ended + LOOK_PAUSE.max((ended - begun) * LOOK_SHARE);
-        let (pause, missing) = match looked {
-            Ok(()) => (PERIOD, self.missing()),
-            Err(error) => (LOOK_AGAIN, Some(error.to_string())),
-        };
-        self.look_at = ended + pause;
-        match missing {
-            None => {
-                readiness.met(Condition::Kernel);
-                true
-            }
+        self.look_at = ended + if looked.is_ok() { PERIOD } else { LOOK_AGAIN };
+        self.unreadable = looked.err().map(|error| error.to_string());
+        self.publish(readiness);
+    }
+
+    /// Says whether the plan holds.
+    fn publish(&self, readiness: &Readiness) {
+        match self.missing() {
+            None => readiness.met(Condition::Kernel),
             Some(reason) => {
                 if readiness.unmet(Condition::Kernel, &reason) {
                     tracing::error!("the plan does not hold: {reason}");
                 }
-                false
             }
         }
     }
@@ -351,7 +374,12 @@ impl Reconciler {
             });
             let sysctls: Vec<_> = sysctls.collect();
             self.observed = self.kernel.observe(&self.scope, &sysctls).await?;
-            let changes = diff(&desired, &self.observed);
+            let mut changes = diff(&desired, &self.observed);
+            let changing: BTreeSet<_> = changes.iter().map(|c| c.object().key()).collect();
+            // Whatever else was refused is as it should be, by whatever means.
+            self.refused.retain(|key| changing.contains(key));
+            let kept = self.kept();
+            changes.retain(|change| !matches!(change, Change::Remove(o) if kept.covers(o)));
             let devices: BTreeSet<_> = self.observed.links().collect();
             let made = self.apply(changes).await;
             say_what_changed(&made);
@@ -367,15 +395,27 @@ impl Reconciler {
         Ok(())
     }
 
+    /// What is left alone until there is a plan to compare it with: what an earlier daemon made for peers that the plugin
+    /// now fails at.
+    fn kept(&self) -> Footprint {
+        let planned = |key: &LeaseKey| self.desired.contains(Owner::Peer(*key));
+        let unknown = self.failing.failing().keys().filter(|key| !planned(key));
+        Footprint::of(unknown.filter_map(|key| self.peers.get(*key)))
+    }
+
     /// Decides whether events are a reason to look.
     fn judge(&mut self, events: &[Event]) {
+        let underlay = self.overlay.node.underlay.link;
+        if events.iter().any(|event| matches!(event, Event::LinkChanged(name) if *name == underlay))
+        {
+            // What the kernel refused may have failed for want of it.
+            self.refused.hasten(Instant::now());
+        }
         let suspicious = events.iter().any(|event| match event {
             Event::Seen(seen) => !agrees(self.desired.get(&seen.object.key()), Some(seen)),
             Event::Gone(key) => !agrees(self.desired.get(key), None),
             // The kernel drops routes with a device or an address, and says nothing.
-            Event::LinkChanged(name) => {
-                *name == self.overlay.node.underlay.link || self.scope.links.contains(name)
-            }
+            Event::LinkChanged(name) => *name == underlay || self.scope.links.contains(name),
             Event::Lost => true,
         });
         if suspicious {
@@ -397,6 +437,7 @@ impl Reconciler {
         let mut touched = self.plan_peers(peers).await;
         touched.extend(self.refused.due(now));
         self.settle(touched).await;
+        self.publish(readiness);
         if self.look_at.max(self.not_before) <= now {
             self.look(readiness).await;
         }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_core::retry::Backoff;
-use heddle_kernel::Kernel;
-use heddle_plugin::{Emitter, Setting, View};
+use heddle_kernel::{ALIAS_PREFIX, Kernel};
+use heddle_plugin::{Catalogue, Emitter, PluginError, Setting, View};
 use heddle_store::{LeaseStore, StoreConfig, Watch, WatchEvent, keep};
 use tokio::sync::Notify;
 
@@ -18,6 +18,9 @@ use crate::reconcile::Reconciler;
 
 /// How often a network config that cannot be used is read again.
 const CONFIG_RETRY: Duration = Duration::from_secs(1);
+
+/// How often a plugin is looked for again: as often as the config, but less and less often if it has to be compiled.
+const COMPILE_BACKOFF: Backoff = Backoff { initial: CONFIG_RETRY, limit: Duration::from_secs(60) };
 
 /// How often files that cannot be written are tried again.
 const EMIT_BACKOFF: Backoff =
@@ -49,7 +52,9 @@ pub(crate) async fn serve(flags: &Flags, readiness: &Readiness) -> Result<(), Fa
     let mut reconciler = Reconciler::new(kernel, overlay, network_label(flags)).await?;
     let keeping = keep(store.as_ref(), own, flags.lease.renew_margin(), &own_lease_changed);
     let working = async {
-        first_plan(&mut watch, &mut reconciler, readiness).await?;
+        if first_plan(&mut watch, &mut reconciler, readiness).await? {
+            own_lease_changed.notify_one();
+        }
         let emitting = emit(flags, &emitter, &view, readiness);
         let following = reconciler.follow(&mut watch, &own_lease_changed, readiness);
         tokio::try_join!(emitting, following).map(|_| ())
@@ -77,13 +82,20 @@ fn warn_about_missing(flags: &Flags) {
     for (flag, _) in asked.iter().filter(|(_, asked)| *asked) {
         tracing::warn!("{flag}: this version programs no traffic rules yet");
     }
+    if rules.ip_masq {
+        tracing::warn!(
+            "--ip-masq: subnet.env tells Docker not to masquerade, so containers reach nothing outside \
+             the overlay unless you masquerade what leaves it"
+        );
+    }
 }
 
 /// What marks this daemon's devices.
 fn network_label(flags: &Flags) -> String {
+    let network = flags.lease.network_name();
     match flags.lease.store {
-        StoreConfig::Etcd => format!("heddle {}", flags.lease.network_name()),
-        StoreConfig::Directory(_) => format!("heddle dir:{}", flags.lease.network_name()),
+        StoreConfig::Etcd => format!("{ALIAS_PREFIX}{network}"),
+        StoreConfig::Directory(_) => format!("{ALIAS_PREFIX}dir:{network}"),
     }
 }
 
@@ -94,40 +106,49 @@ async fn until_joined(
     kernel: &Kernel,
     readiness: &Readiness,
 ) -> Result<Membership, Fatal> {
+    let files = &flags.files;
+    let catalogue = Catalogue::new(files.plugin_dir.clone(), None, files.cache_dir.clone())?;
+    let catalogue = Arc::new(catalogue);
+    let mut compiled_in_vain = 0;
     loop {
-        let (condition, reason) = match join(flags, identity, store, kernel).await {
-            Ok(member) => {
-                readiness.met(Condition::Config);
-                readiness.met(Condition::Lease);
-                return Ok(member);
-            }
-            Err(Obstacle::Config(reason)) => (Condition::Config, reason),
-            Err(Obstacle::Lease(reason)) => {
-                readiness.met(Condition::Config);
-                (Condition::Lease, reason)
-            }
-            Err(Obstacle::Fatal(error)) => return Err(error),
-        };
+        let (condition, reason, pause) =
+            match join(flags, identity, &catalogue, store, kernel).await {
+                Ok(member) => {
+                    readiness.met(Condition::Config);
+                    readiness.met(Condition::Lease);
+                    return Ok(member);
+                }
+                Err(Obstacle::Config(reason)) => (Condition::Config, reason, CONFIG_RETRY),
+                Err(Obstacle::Plugin(error)) => {
+                    compiled_in_vain += u32::from(matches!(error, PluginError::Compile { .. }));
+                    let pause = COMPILE_BACKOFF.delay(compiled_in_vain);
+                    (Condition::Config, error.to_string(), pause)
+                }
+                Err(Obstacle::Lease(reason)) => {
+                    readiness.met(Condition::Config);
+                    (Condition::Lease, reason, CONFIG_RETRY)
+                }
+                Err(Obstacle::Fatal(error)) => return Err(error),
+            };
         // Asked for every second, said only when it is news.
         if readiness.unmet(condition, &reason) {
             tracing::error!("{condition}: {reason}");
         }
-        tokio::time::sleep(CONFIG_RETRY).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
-/// Puts the first complete plan into the kernel.
+/// Puts the first plan into the kernel. Returns whether this node's own lease is concerned.
 async fn first_plan(
     watch: &mut Watch,
     reconciler: &mut Reconciler,
     readiness: &Readiness,
-) -> Result<(), Fatal> {
+) -> Result<bool, Fatal> {
     loop {
         match watch.next().await.ok_or("the watch of the leases has ended")? {
             WatchEvent::Update(update) => {
                 readiness.met(Condition::Watch);
-                reconciler.start(update, readiness).await;
-                return Ok(());
+                return Ok(reconciler.start(update, readiness).await);
             }
             WatchEvent::Stale { reason } => {
                 readiness.unmet(Condition::Watch, reason);
@@ -136,7 +157,7 @@ async fn first_plan(
     }
 }
 
-/// Has the emitters' files written, for as long as it takes.
+/// Has the emitters' files written once the plan holds, for as long as it takes.
 async fn emit(
     flags: &Flags,
     emitter: &Emitter,
@@ -145,6 +166,8 @@ async fn emit(
 ) -> Result<(), Fatal> {
     let path = flags.files.subnet_file.display().to_string();
     let settings = [Setting { name: "path".to_owned(), value: path }];
+    let mut conditions = readiness.subscribe();
+    conditions.wait_for(|unmet| !unmet.contains_key(&Condition::Kernel)).await?;
     let mut failures = 0;
     while let Err(reason) = emit_once(emitter, view, &settings).await {
         if readiness.unmet(Condition::Emitters, &reason) {

@@ -88,6 +88,7 @@ fn node() -> Result<Node, Failure> {
 fn lease(number: u32, kind: &str) -> Result<Lease, Failure> {
     let (high, low) = (number >> 8, number & 0xff);
     Ok(Lease {
+        key: format!("10.{high}.{low}.0-24").parse()?,
         families: vec![LeaseFamily {
             subnet: format!("10.{high}.{low}.0/24").parse()?,
             public_address: format!("172.16.{high}.{low}").parse()?,

@@ -218,8 +218,7 @@ impl Arguments {
 
 /// In which order to ask about peers: those that failed the last time at the end.
 fn order(worker: &Worker<BackendPlugin>, peers: &[Lease]) -> Vec<usize> {
-    let suspect =
-        |index: &usize| worker.breaker().failed_before(Subject::Peer(peers[*index].key()));
+    let suspect = |index: &usize| worker.breaker().failed_before(Subject::Peer(peers[*index].key));
     let (last, mut first): (Vec<_>, Vec<_>) = (0..peers.len()).partition(suspect);
     first.extend(last);
     first
@@ -231,7 +230,7 @@ fn plan_peer(
     peer: &Lease,
 ) -> Result<Plan, Reason> {
     let lease = to_wit::lease(peer);
-    let answer = worker.call(Subject::Peer(peer.key()), |guest, store| {
+    let answer = worker.call(Subject::Peer(peer.key), |guest, store| {
         guest.heddle_overlay_backend().call_plan_peer(
             store,
             &wit.config,

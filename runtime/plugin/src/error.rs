@@ -100,5 +100,5 @@ impl std::error::Error for CallError {}
 
 /// A peer in messages.
 pub(crate) fn describe(lease: &Lease) -> String {
-    format!("lease {} of {}", lease.key(), text::plain(&lease.owner()))
+    format!("lease {} of {}", lease.key, text::plain(&lease.owner()))
 }

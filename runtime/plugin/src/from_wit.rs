@@ -121,7 +121,7 @@ fn json(text: String) -> Checked<String> {
     match serde_json::from_str::<&serde_json::value::RawValue>(&text) {
         Ok(_) => Ok(text),
         Err(error) => Err(Refusal::new(
-            format_args!("backend data `{}`", crate::text::shorten(&text, 60)),
+            format_args!("backend data `{}`", heddle_core::text::one_line(&text, 60)),
             format!("expected JSON: {error}"),
         )),
     }

@@ -42,6 +42,7 @@ fn node() -> Node {
 
 fn lease(subnet: &str, public: &str, kind: &str) -> Lease {
     Lease {
+        key: subnet.replace('/', "-").parse().unwrap(),
         families: vec![LeaseFamily {
             subnet: subnet.parse().unwrap(),
             public_address: public.parse().unwrap(),

@@ -2,31 +2,14 @@
 
 use std::time::Duration;
 
+use heddle_core::text::one_line;
+
 /// The longest text of a plugin's in an error message, in characters.
 const LIMIT: usize = 500;
 
 /// One line of bounded length without control characters, so that a plugin cannot forge a line of the log.
 pub(crate) fn plain(text: &str) -> String {
-    shorten(text, LIMIT)
-}
-
-/// The same with another bound.
-pub(crate) fn shorten(text: &str, limit: usize) -> String {
-    let mut short = String::new();
-    let mut length = 0;
-    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty())
-    {
-        let gap = if short.is_empty() { "" } else { " " };
-        for c in gap.chars().chain(word.chars()) {
-            if length == limit {
-                short.push('…');
-                return short;
-            }
-            short.push(c);
-            length += 1;
-        }
-    }
-    short
+    one_line(text, LIMIT)
 }
 
 /// A time limit in words: `1 s`, `250 ms`.
@@ -50,14 +33,6 @@ pub(crate) fn memory(bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_plugin_s_text_is_one_short_line() {
-        assert_eq!(plain(" a\nb\u{1b}[31m "), "a b [31m");
-        assert_eq!(plain("a  b,\n    c"), "a b, c");
-        assert_eq!(shorten("abcdef", 3), "abc…");
-        assert_eq!(shorten("abc", 3), "abc");
-    }
 
     #[test]
     fn limits_read_well() {

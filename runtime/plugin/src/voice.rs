@@ -1,5 +1,6 @@
 //! What a plugin says: its log lines and its standard output and error, on their way to the daemon's log.
 
+use heddle_core::text::one_line;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -9,7 +10,6 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::bindings::backend::heddle::overlay::log::Level;
-use crate::text::shorten;
 
 /// What the log calls the source of these lines, so that they can be filtered apart from the host's own.
 const TARGET: &str = "plugin";
@@ -59,7 +59,7 @@ impl Voice {
 
     /// What this call wrote to standard output and error, on one line.
     pub(crate) fn last_words(&self) -> String {
-        shorten(&self.lock().last_words, LINE)
+        one_line(&self.lock().last_words, LINE)
     }
 
     fn output(&self, bytes: &[u8]) {
@@ -97,7 +97,7 @@ impl State {
             let lines = std::mem::take(&mut self.silenced);
             tracing::warn!(target: TARGET, plugin, "{lines} lines of the plugin were dropped: too many at once");
         }
-        let line = shorten(line, LINE);
+        let line = one_line(line, LINE);
         match level {
             Level::Error => tracing::error!(target: TARGET, plugin, "{line}"),
             Level::Warn => tracing::warn!(target: TARGET, plugin, "{line}"),

@@ -80,8 +80,8 @@ async fn attempt(
             if let Some(record) = record_of(key) {
                 store.delete(record).await?;
             }
-            // Whoever deleted it, there is now a new decision to make, and no reason to wait for it.
-            return Box::pin(attempt(store, config, claimant, value)).await;
+            // Whoever deleted it, there is a new decision to make.
+            return Ok(None);
         }
     };
     let Some(record) = record else { return Ok(None) };
@@ -98,7 +98,7 @@ pub(crate) async fn create(
     store: &dyn LeaseStore,
     lease: &Lease,
 ) -> Result<Option<Record>, StoreError> {
-    let key = lease.key();
+    let key = lease.key;
     let value = lease.to_value();
     let Some(record) = store.create(&key.to_string(), value.as_bytes()).await? else {
         return Ok(None);

@@ -32,6 +32,7 @@ fn node() -> Node {
 
 fn peer() -> Lease {
     Lease {
+        key: "10.244.36.0-24".parse().unwrap(),
         families: vec![LeaseFamily {
             subnet: "10.244.36.0/24".parse().unwrap(),
             public_address: "192.168.0.99".parse().unwrap(),

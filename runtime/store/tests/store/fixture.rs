@@ -362,6 +362,7 @@ impl TestNode {
             backend_data: Some(format!(r#"{{"VNI":1,"Of":"{}"}}"#, self.id)),
         };
         Lease {
+            key,
             families: key.subnets().map(family).collect(),
             backend_type: Some("vxlan".into()),
             node_id: Some(self.id.clone()),
