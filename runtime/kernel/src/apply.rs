@@ -11,7 +11,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use crate::error::{ApplyError, Refusal};
 use crate::links::{self, Device};
 use crate::socket::{BATCH, Request, Socket};
-use crate::view::{changeable, made_by};
+use crate::view::{changeable, made_by, made_by_another};
 use crate::{addresses, neighbours, routes, sysctls};
 
 /// Makes the changes in their order. Returns those that could not be made, by their position.
@@ -152,8 +152,12 @@ impl Run<'_> {
             },
             Change::Put(_) | Change::Replace(_) => {
                 if let Some(device) = found {
+                    let name = device.name;
+                    if made_by_another(self.scope, &device) {
+                        return Err(ApplyError::AnotherDaemons { name, alias: device.alias });
+                    }
                     if !changeable(self.scope, &device) {
-                        return Err(ApplyError::Foreign { name: device.name, kind: device.kind });
+                        return Err(ApplyError::Foreign { name, kind: device.kind });
                     }
                     if matches!(change, Change::Put(_)) {
                         return self.configure(change, link, &device);

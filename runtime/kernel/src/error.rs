@@ -102,7 +102,19 @@ pub enum ApplyError {
     /// The device that the object needs is not there.
     #[error("there is no device {0}")]
     NoDevice(LinkName),
-    /// A device stands in the way that may not be touched.
+    /// A device stands in the way that may not be touched: another Heddle daemon's, for another network.
+    #[error(
+        "{name} belongs to another heddled, as its alias `{alias}` says: \
+         change Backend.VNI of one of the two networks, \
+         or, if that daemon is gone, remove the device with `ip link delete {name}`"
+    )]
+    AnotherDaemons {
+        /// Its name.
+        name: LinkName,
+        /// Its alias, `heddle /coreos.com/network`.
+        alias: String,
+    },
+    /// A device stands in the way that may not be touched: no Heddle daemon's.
     #[error(
         "{name} exists and is a {kind} that heddled did not make: \
          remove it with `ip link delete {name}` or change Backend.VNI"

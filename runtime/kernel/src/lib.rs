@@ -5,9 +5,11 @@
 //! daemon's business is said by a [`Scope`]:
 //!
 //! - a device is ours if it carries the scope's alias (`ip link set … alias`);
-//! - what hangs on a planned device is ours, unless the device is foreign: neither a VXLAN device nor marked as ours;
-//! - a route is ours if it has [`ROUTE_PROTOCOL`] and leads into the overlay or through a planned device, or if it is
-//!   of the kind that flannel makes: protocol boot or static, into the overlay, through a planned device.
+//! - what hangs on a planned device is ours, unless the device is foreign: not marked as ours, and either no VXLAN
+//!   device or marked by another Heddle daemon, whose alias starts with [`ALIAS_PREFIX`] as well;
+//! - a route is ours if it has [`ROUTE_PROTOCOL`] and leads into the overlay or through a planned device, but not
+//!   through another Heddle daemon's; or if it is of the kind that flannel makes: protocol boot or static, into the
+//!   overlay, through a planned device that is not foreign.
 //!
 //! Messages are those of the crate `rtnetlink` and its `packet_route`. The socket under them is our own: that crate's
 //! handle makes one round trip of a channel and a syscall for each message, and ten thousand peers are thirty thousand
@@ -58,6 +60,10 @@ use crate::worker::Worker;
 /// Neither `linux/rtnetlink.h` nor iproute2's `rt_protos` uses the number. To see a name instead, write the line
 /// `72 heddle` to a file `/etc/iproute2/rt_protos.d/heddle.conf`.
 pub const ROUTE_PROTOCOL: u8 = 72;
+
+/// What the aliases of all Heddle daemons' devices start with. The name of the network follows, as in
+/// `heddle /coreos.com/network`, and tells the daemons of one host apart.
+pub const ALIAS_PREFIX: &str = "heddle ";
 
 /// How long any call waits for the kernel.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -138,8 +144,8 @@ impl Kernel {
     /// Makes changes, in their order. Each that is not among the failures was made; one that fails does not keep the
     /// others from being made. To remove what is gone already is no failure.
     ///
-    /// New devices get the scope's alias, new routes [`ROUTE_PROTOCOL`]. A device in the way that is neither a VXLAN
-    /// device nor ours is not touched: [`ApplyError::Foreign`].
+    /// New devices get the scope's alias, new routes [`ROUTE_PROTOCOL`]. A foreign device in the way is not touched:
+    /// [`ApplyError::Foreign`], or [`ApplyError::AnotherDaemons`] if its alias says so.
     ///
     /// When the MAC of a device changes, the kernel forgets the neighbours behind it. This is seen as events.
     pub async fn apply(&self, scope: &Scope, changes: Vec<Change>) -> Vec<Failure> {

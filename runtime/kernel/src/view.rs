@@ -6,10 +6,9 @@ use heddle_core::object::{Address, Object, ObjectKey};
 use rtnetlink::packet_route::neighbour::NeighbourMessage;
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol};
 
-use crate::ROUTE_PROTOCOL;
 use crate::addresses::Assigned;
 use crate::links::{Device, Devices};
-use crate::{neighbours, routes};
+use crate::{ALIAS_PREFIX, ROUTE_PROTOCOL, neighbours, routes};
 
 /// A scope, and the devices that there are.
 pub(crate) struct View {
@@ -57,15 +56,19 @@ impl View {
     }
 
     /// A route is looked at if its destination lies in the overlay, its protocol is Heddle's, or it goes through a
-    /// managed device. It is ours to remove if the protocol says so, or if a flannel that ran here made it.
+    /// managed device. It is ours to remove if the protocol says so, unless it goes through another Heddle daemon's
+    /// device, or if a flannel that ran here made it.
     pub(crate) fn route(&self, message: &RouteMessage) -> Option<Observation> {
         let found = routes::Found::decode(message, &self.devices)?;
         let covered = self.scope.covers(found.route.destination);
-        let on_managed = found.device.is_some_and(|index| self.managed(index).is_some());
+        let device = found.device.and_then(|index| self.devices.get(index));
+        let on_managed = device.is_some_and(|device| self.manages(device));
+        let on_anothers = device.is_some_and(|device| made_by_another(&self.scope, device));
         let heddle = found.protocol == RouteProtocol::from(ROUTE_PROTOCOL);
         // flannel leaves the protocol to the kernel, which makes it boot; iproute2 and others use static.
         let flannel = matches!(found.protocol, RouteProtocol::Boot | RouteProtocol::Static);
-        let ours = (heddle && (covered || on_managed)) || (flannel && covered && on_managed);
+        let ours = (heddle && !on_anothers && (covered || on_managed))
+            || (flannel && covered && on_managed);
         (covered || on_managed || heddle)
             .then_some(Observation { object: Object::Route(found.route), ours })
     }
@@ -76,8 +79,14 @@ pub(crate) fn made_by(scope: &Scope, device: &Device) -> bool {
     !scope.alias.is_empty() && device.alias == scope.alias
 }
 
+/// Whether the device carries the mark of another Heddle daemon: one for another network.
+pub(crate) fn made_by_another(scope: &Scope, device: &Device) -> bool {
+    device.alias.starts_with(ALIAS_PREFIX) && !made_by(scope, device)
+}
+
 /// Whether a device that has a planned name may be changed or deleted: one that this daemon made, or a VXLAN device
-/// as flannel makes them. Anything else under that name belongs to somebody.
+/// as flannel makes them. Anything else under that name belongs to somebody: two daemons that both took the device
+/// of a VNI for theirs would take it from each other for ever.
 pub(crate) fn changeable(scope: &Scope, device: &Device) -> bool {
-    made_by(scope, device) || device.kind == "vxlan"
+    made_by(scope, device) || (device.kind == "vxlan" && !made_by_another(scope, device))
 }

@@ -1,6 +1,17 @@
+use std::time::Duration;
+
+use heddle_core::diff::{Change, Scope};
 use heddle_core::object::{Object, ObjectKey};
+use heddle_kernel::{ApplyError, Event};
 
 use crate::host::*;
+
+/// One change for each object, devices first: the rest hangs on them.
+fn changes(objects: &[Object], change: fn(Object) -> Change) -> Vec<Change> {
+    let mut objects = objects.to_vec();
+    objects.sort_by_key(|object| !matches!(object, Object::Link(_)));
+    objects.into_iter().map(change).collect()
+}
 
 #[test]
 fn what_is_ours_and_not_planned_goes_and_what_is_foreign_stays() {
@@ -128,6 +139,70 @@ fn a_marked_device_that_is_no_longer_planned_is_removed() {
             .map(|d| d["ifname"].as_str().unwrap().to_owned())
             .collect();
         assert_eq!(names, ["flannel.8", "flannel.1"], "the other daemon's device is left alone");
+    });
+}
+
+#[test]
+fn a_device_of_another_daemon_is_refused_and_left_with_all_that_is_on_it() {
+    on_a_host(async |kernel| {
+        // The other daemon's, for another network with the same VNI.
+        let theirs = Scope { alias: "heddle /other".into(), ..scope() };
+        let plan = [node_v4(), peer_v4()].concat();
+        let made = kernel.apply(&theirs, changes(&plan, Change::Put)).await;
+        assert!(made.is_empty(), "{made:#?}");
+        let shown = || {
+            let listed = ["link", "address", "neighbour", "route"]
+                .map(|what| ip(&format!("{what} show dev flannel.1")));
+            (listed, run("bridge", "fdb show dev flannel.1"))
+        };
+        let before = shown();
+
+        let observed = kernel.observe(&scope(), &[]).await.unwrap();
+        let ours: Vec<_> = observed.objects.values().filter(|seen| seen.ours).collect();
+        assert!(ours.is_empty(), "{ours:#?}");
+        assert!(observed.objects.contains_key(&ObjectKey::Link(name("flannel.1"))));
+
+        let link = [Object::Link(vxlan("flannel.1", "192.168.0.72"))];
+        for change in [Change::Put, Change::Replace] {
+            let failures = kernel.apply(&scope(), changes(&link, change)).await;
+            let [failure] = failures.as_slice() else { panic!("{failures:#?}") };
+            assert!(matches!(failure.error, ApplyError::AnotherDaemons { .. }));
+            assert_eq!(
+                failure.error.to_string(),
+                "flannel.1 belongs to another heddled, as its alias `heddle /other` says: \
+                 change Backend.VNI of one of the two networks, \
+                 or, if that daemon is gone, remove the device with `ip link delete flannel.1`"
+            );
+        }
+        assert_eq!(kernel.apply(&scope(), changes(&link, Change::Remove)).await.len(), 0);
+        assert_eq!(shown(), before);
+    });
+}
+
+#[test]
+fn what_happens_on_a_device_of_another_daemon_is_not_ours() {
+    on_a_host(async |kernel| {
+        let theirs = Scope { alias: "heddle /other".into(), ..scope() };
+        kernel.apply(&theirs, changes(&node_v4(), Change::Put)).await;
+        let mut events = kernel.subscribe(&scope()).await.unwrap();
+        ip("address add 10.244.8.1/32 dev flannel.1");
+        let failures = kernel.apply(&theirs, changes(&peer_v4(), Change::Put)).await;
+        assert!(failures.is_empty(), "{failures:#?}");
+        // The device itself is told of, whosever it is: this is the last event.
+        ip("link set flannel.1 mtu 1400");
+        let last = |event: &Event| match event {
+            Event::Seen(seen) => matches!(&seen.object, Object::Link(link) if link.mtu == 1400),
+            _ => false,
+        };
+        let mut seen = Vec::new();
+        while !seen.iter().any(last) {
+            let batch = tokio::time::timeout(Duration::from_secs(10), events.next_batch()).await;
+            seen.extend(batch.unwrap_or_else(|_| panic!("the last is missing: {seen:#?}")));
+        }
+        let ours = |event: &&Event| matches!(event, Event::Seen(seen) if seen.ours);
+        assert_eq!(seen.iter().find(ours), None);
+        let route = |event: &Event| matches!(event, Event::Seen(seen) if matches!(seen.object, Object::Route(_)));
+        assert!(seen.iter().any(route), "a route into the overlay is told of: {seen:#?}");
     });
 }
 
