@@ -176,6 +176,12 @@ fn choose<'a>(
             .and_then(|(link, source)| Some(Choice { interface: named(link)?, address: source }))
             .ok_or(SelectionError::Unreachable(target));
     }
+    // An address that is the host's own says which interface it means. Behind NAT it is not.
+    let public = [selection.public_ip.map(IpAddr::V4), selection.public_ipv6.map(IpAddr::V6)];
+    let known = public.into_iter().flatten().find_map(|own| by_name(&own.to_string(), facts));
+    if let Some(choice) = known {
+        return Ok(choice);
+    }
     let default = |family| {
         let routes = match family {
             Family::V4 => &facts.default_routes_v4,
@@ -362,6 +368,16 @@ mod tests {
         let selection =
             Selection { public_ip: Some("203.0.113.7".parse().unwrap()), ..names(&["eth0"]) };
         assert_eq!(selected(BOTH, &selection), expect("eth0", &["203.0.113.7", "fd00::72"]));
+    }
+
+    #[test]
+    fn a_public_address_of_the_host_tells_the_interface() {
+        let public_ip = |address: &str| Selection {
+            public_ip: Some(address.parse().unwrap()),
+            ..Selection::default()
+        };
+        assert_eq!(selected(V4, &public_ip("10.9.0.1")), expect("eth1", &["10.9.0.1"]));
+        assert_eq!(selected(V4, &public_ip("203.0.113.7")), expect("eth0", &["203.0.113.7"]));
     }
 
     #[test]
