@@ -29,7 +29,7 @@ pub struct OwnLease {
 impl OwnLease {
     /// The subnets.
     pub fn key(&self) -> LeaseKey {
-        self.lease.key()
+        self.lease.key
     }
 
     /// What is published.
@@ -192,14 +192,17 @@ async fn create_again(store: &dyn LeaseStore, own: &mut OwnLease) -> Result<Look
     }
 }
 
-/// Whether two leases are one node's: by node id where both have one, else by address, as flannel does.
+/// Whether two leases are one node's: they share a public address, by which flannel tells nodes apart, and their
+/// node ids are equal where both have one.
+///
+/// Machines cloned from one image have the same node id. A running daemon's addresses never change, so our id at
+/// other addresses is such a clone.
 fn same_node(ours: &Lease, theirs: &Lease) -> bool {
-    match (&ours.node_id, &theirs.node_id) {
-        (Some(ours), Some(theirs)) => ours == theirs,
-        _ => ours
+    let ids = ours.node_id.as_ref().zip(theirs.node_id.as_ref());
+    ids.is_none_or(|(ours, theirs)| ours == theirs)
+        && ours
             .public_addresses()
-            .any(|address| theirs.public_addresses().any(|other| other == address)),
-    }
+            .any(|address| theirs.public_addresses().any(|other| other == address))
 }
 
 #[cfg(test)]
@@ -211,16 +214,30 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_told_apart_by_id_and_without_one_by_address() {
+    fn a_node_is_known_by_its_address_and_its_id_if_there_is_one() {
         let ours = lease(r#"{"PublicIP":"192.168.0.72","NodeID":"me"}"#);
         for (value, same) in [
-            (r#"{"PublicIP":"192.168.0.73","NodeID":"me"}"#, true),
+            (r#"{"PublicIP":"192.168.0.72","NodeID":"me"}"#, true),
             (r#"{"PublicIP":"192.168.0.72","NodeID":"you"}"#, false),
             (r#"{"PublicIP":"192.168.0.72"}"#, true),
             (r#"{"PublicIP":"192.168.0.73"}"#, false),
         ] {
             assert_eq!(same_node(&ours, &lease(value)), same, "{value}");
         }
+    }
+
+    #[test]
+    fn a_clone_with_our_id_at_another_address_is_another_node() {
+        let dual = |v4: &str, v6: &str| {
+            let key = "10.244.8.0-24&fd42:0:0:8::-64".parse().unwrap();
+            let value = format!(r#"{{"PublicIP":"{v4}","PublicIPv6":"{v6}","NodeID":"me"}}"#);
+            Lease::from_value(key, value.as_bytes()).unwrap()
+        };
+        let ours = dual("192.168.0.72", "2001:db8::72");
+        assert!(!same_node(&ours, &dual("192.168.0.73", "2001:db8::73")));
+        assert!(same_node(&ours, &dual("192.168.0.72", "2001:db8::73")));
+        assert!(same_node(&ours, &dual("192.168.0.73", "2001:db8::72")));
+        assert!(!same_node(&ours, &lease(r#"{"PublicIP":"192.168.0.73","NodeID":"me"}"#)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,6 +15,7 @@ use crate::fixture::*;
 for_both_stores!(
     a_deleted_lease_is_created_again_with_the_same_subnet,
     a_foreign_owner_is_never_overwritten,
+    a_clone_with_our_node_id_is_never_overwritten,
     a_lease_across_our_former_subnet_is_left_alone,
     a_value_that_nobody_owns_is_put_back,
 );
@@ -84,6 +85,17 @@ async fn a_foreign_owner_is_never_overwritten(world: World) {
             own.key()
         )
     );
+    let record = world.store().get(&own.key().to_string()).await.unwrap().unwrap();
+    assert_eq!(record.value, theirs.as_bytes());
+}
+
+async fn a_clone_with_our_node_id_is_never_overwritten(world: World) {
+    let (own, keeper, path) = acquired(&world).await;
+    let theirs = r#"{"PublicIP":"192.168.0.99","NodeID":"node-72"}"#;
+    world.put(&path, theirs).await;
+    keeper.poke.notify_one();
+    let owner = "node id node-72 at 192.168.0.99".into();
+    assert_eq!(keeper.lost().await, LostLease::Taken { key: own.key(), owner });
     let record = world.store().get(&own.key().to_string()).await.unwrap().unwrap();
     assert_eq!(record.value, theirs.as_bytes());
 }
