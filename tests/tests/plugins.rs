@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use heddle_lab::{Families, wait_until};
+use heddle_lab::{Families, Signal, wait_until};
 use heddle_tests::{Cluster, Node, SOON, rogue};
 
 const CONFIG: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"rogue"}}"#;
@@ -114,6 +114,11 @@ fn a_peer_that_the_plugin_fails_at_is_named_and_nobody_else_notices() {
     node.daemon().wait_log(&["10.244.201.0-24", "as was asked for"], CONTAINED).unwrap();
     wait_for_routes(&node, &[201, 202, 203, 204, 205, 211]);
     node.daemon().check_running().unwrap();
+    // Not even by a restart, after which the daemon has never had a good plan for it.
+    node.stop(Signal::KILL);
+    cluster.restart(&mut node);
+    node.daemon().wait_log(&["10.244.201.0-24", "as was asked for"], CONTAINED).unwrap();
+    wait_for_routes(&node, &[201, 202, 203, 204, 205, 211]);
     // With four that keep failing.
     let log = node.daemon().log();
     assert!(log.lines().count() < 200, "{} lines of log", log.lines().count());
