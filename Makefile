@@ -10,13 +10,13 @@ GUESTS := $(patsubst plugins/%/Cargo.toml,-p heddle-plugin-%,$(wildcard plugins/
 STORE ?= dir
 HOSTS ?= 2
 
-.PHONY: help demo build test bench lint setup
+.PHONY: help demo build test bench lint setup root
 .DEFAULT_GOAL := help
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: ## an overlay between hosts on this machine, step by step (HOSTS=3, STORE=etcd); needs root
+demo: root ## an overlay between hosts on this machine, step by step (HOSTS=3, STORE=etcd); needs root
 	@.ci/setup build demo $(filter etcd,$(STORE))
 	@$(MAKE) --no-print-directory build
 	target/dist/heddle demo --hosts $(HOSTS) --store $(STORE)
@@ -30,14 +30,14 @@ build: ## the daemon and the tool, in target/dist
 
 # The end-to-end tests run what is in target/dist. What Cargo builds for the tests has other features and stays in
 # target/release; the two binaries' own tests therefore have calls of their own, too.
-test: ## all tests, end to end included; needs root
+test: root ## all tests, end to end included; needs root
 	@.ci/setup build demo etcd
 	@$(MAKE) --no-print-directory build
 	cargo test $(CARGO_FLAGS) --no-fail-fast -p heddled
 	cargo test $(CARGO_FLAGS) --no-fail-fast -p heddle
 	cargo test $(CARGO_FLAGS) --no-fail-fast --workspace --exclude heddled --exclude heddle
 
-bench: ## how fast and how large the daemon is, beside the goals: target/bench/results.json; needs root
+bench: root ## how fast and how large the daemon is, beside the goals: target/bench/results.json; needs root
 	@.ci/setup build demo etcd
 	@$(MAKE) --no-print-directory build
 	cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests
@@ -50,3 +50,7 @@ lint: ## formatting and clippy, for the host's code and the plugins'
 
 setup: ## install what a fresh Debian with rustup lacks for all of this; needs root
 	@.ci/setup build demo etcd
+
+# Asked before anything is built.
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "make: hosts are network namespaces here, and to make them takes root: run it with sudo" >&2; exit 1; }
