@@ -1,4 +1,7 @@
 //! The records of `wit/v0.1/types.wit` in everyday types. What they mean in detail stands there.
+//!
+//! The host has types much like these in a crate of its own. They are not shared: a plugin knows the WIT and nothing of
+//! the host, so that either side can change without the other.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -37,7 +37,7 @@ pub struct Cluster {
 impl Cluster {
     /// vxlan with nothing but defaults.
     pub fn new(families: Families) -> Self {
-        Self::with_config(families, Some(Self::config(families)))
+        Self::with_config(families, Some(families.config()))
     }
 
     /// With another network config, or none at all.
@@ -49,19 +49,6 @@ impl Cluster {
             store.put_config(config).unwrap();
         }
         Self { store, lab }
-    }
-
-    /// The network config for vxlan with nothing but defaults.
-    pub fn config(families: Families) -> &'static str {
-        match families {
-            Families::V4 => r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#,
-            Families::V6 => {
-                r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"vxlan"}}"#
-            }
-            Families::Dual => {
-                r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:10:244::/48","Backend":{"Type":"vxlan"}}"#
-            }
-        }
     }
 
     /// The lab it is in.

@@ -64,11 +64,6 @@ impl Desired {
         self.plans.contains_key(&owner)
     }
 
-    /// Who has a plan.
-    pub fn owners(&self) -> impl Iterator<Item = Owner> {
-        self.plans.keys().copied()
-    }
-
     /// What should be there under a key.
     pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
         self.claims.get(key)?.first().map(|(_, object)| object)

@@ -75,11 +75,6 @@ impl Peers {
         self.leases.is_empty()
     }
 
-    /// The records that are not used, by the text of their keys.
-    pub fn rejected(&self) -> &BTreeMap<String, Rejection> {
-        &self.rejected
-    }
-
     /// Takes a complete list of the records: whatever is not in it is gone.
     pub fn reset<'a>(&mut self, records: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Delta {
         let mut delta = Delta::default();
@@ -280,11 +275,11 @@ mod tests {
         let mut peers = peers();
         put(&mut peers, "10.244.1.0-24", "garbage");
         assert_eq!(put(&mut peers, "10.244.1.0-24", ONE).changed, keys(&["10.244.1.0-24"]));
-        assert!(peers.rejected().is_empty());
+        assert!(peers.rejected.is_empty());
         put(&mut peers, "10.244.1.0-24", "garbage");
         let delta = reset(&mut peers, &[]);
         assert_eq!(delta.removed, keys(&["10.244.1.0-24"]));
-        assert!(peers.rejected().is_empty());
+        assert!(peers.rejected.is_empty());
     }
 
     #[test]

@@ -50,28 +50,15 @@ impl Etcd {
     ///
     /// Without `etcd`, or when it does not answer in time.
     pub fn start(lab: &Lab) -> Result<Self, Error> {
-        Self::start_with(lab, "http", &[])
-    }
-
-    /// Starts one that takes only TLS from other hosts. `arguments` are etcd's own, `--cert-file=…`.
-    ///
-    /// # Errors
-    ///
-    /// As [`start`](Self::start).
-    pub fn start_tls(lab: &Lab, arguments: &[String]) -> Result<Self, Error> {
-        Self::start_with(lab, "https", arguments)
-    }
-
-    fn start_with(lab: &Lab, scheme: &str, extra: &[String]) -> Result<Self, Error> {
         let host = lab.host("etcd")?;
         let address = match host.addresses().next() {
             Some(IpAddr::V6(address)) => format!("[{address}]"),
             Some(IpAddr::V4(address)) => address.to_string(),
             None => unreachable!("a lab has at least one family"),
         };
-        let endpoint = format!("{scheme}://{address}:2379");
-        // The loopback listener is for this value's own requests, without TLS.
-        let mut arguments = vec![
+        let endpoint = format!("http://{address}:2379");
+        // The loopback listener is for this value's own requests.
+        let arguments = vec![
             "--name=lab".to_owned(),
             format!("--data-dir={}", host.directory().join("data").display()),
             format!("--listen-client-urls={endpoint},http://127.0.0.1:2379"),
@@ -80,7 +67,6 @@ impl Etcd {
             "--initial-advertise-peer-urls=http://127.0.0.1:2380".to_owned(),
             "--initial-cluster=lab=http://127.0.0.1:2380".to_owned(),
         ];
-        arguments.extend_from_slice(extra);
         let mut etcd = Self {
             host,
             child: None,

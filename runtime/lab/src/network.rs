@@ -30,6 +30,19 @@ impl Families {
     pub fn v6(self) -> bool {
         self != Self::V4
     }
+
+    /// The network config for an overlay of the same families: vxlan with nothing but defaults.
+    pub fn config(self) -> &'static str {
+        match self {
+            Self::V4 => r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#,
+            Self::V6 => {
+                r#"{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48", "Backend": {"Type": "vxlan"}}"#
+            }
+            Self::Dual => {
+                r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48", "Backend": {"Type": "vxlan"}}"#
+            }
+        }
+    }
 }
 
 /// A switch with a router on it, and a directory for logs and state. Hosts get 192.168.0.0/16 and fd00::/64.

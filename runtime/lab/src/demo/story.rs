@@ -63,23 +63,11 @@ fn put_config(screen: &Screen, options: &Options, lab: &Lab) -> Result<Store, Er
         Store::Directory(path) => path.join("config").display().to_string(),
         Store::Etcd(etcd) => format!("{} {PREFIX}/config", etcd.endpoint()),
     };
-    let config = config(options.families);
+    let config = options.families.config();
     store.put_config(config)?;
     screen.text(&place);
     screen.text(config);
     Ok(store)
-}
-
-fn config(families: Families) -> &'static str {
-    match families {
-        Families::V4 => r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#,
-        Families::V6 => {
-            r#"{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48", "Backend": {"Type": "vxlan"}}"#
-        }
-        Families::Dual => {
-            r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48", "Backend": {"Type": "vxlan"}}"#
-        }
-    }
 }
 
 fn start_daemons(
