@@ -195,6 +195,7 @@ fn compatible(wanted: &Link, found: &Link) -> bool {
             (wanted.vni, wanted.local, wanted.underlay, wanted.port, wanted.gbp)
                 == (found.vni, found.local, found.underlay, found.port, found.gbp)
         }
+        (LinkKind::Tun, LinkKind::Tun) => true,
         _ => false,
     }
 }

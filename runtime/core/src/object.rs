@@ -31,6 +31,8 @@ pub struct Link {
 pub enum LinkKind {
     /// A VXLAN device.
     Vxlan(Vxlan),
+    /// A TUN device (`linux/if_tun.h`): IP packets to and from a program, which makes it and with which it goes.
+    Tun,
     /// A kind that cannot be planned, by the kernel's name for it (empty: hardware). Only ever observed.
     Other(String),
 }
@@ -40,6 +42,7 @@ impl LinkKind {
     pub fn name(&self) -> &str {
         match self {
             Self::Vxlan(_) => "vxlan",
+            Self::Tun => "tun",
             Self::Other(name) => name,
         }
     }

@@ -170,8 +170,10 @@ impl Run<'_> {
     }
 
     fn create(&mut self, change: &Change, link: &Link) -> Result<(), ApplyError> {
-        let LinkKind::Vxlan(vxlan) = &link.kind else {
-            return Err(ApplyError::NotPlannable);
+        let vxlan = match &link.kind {
+            LinkKind::Vxlan(vxlan) => vxlan,
+            LinkKind::Tun => return Err(ApplyError::NotOpen(link.name)),
+            LinkKind::Other(_) => return Err(ApplyError::NotPlannable),
         };
         let underlay = self.index(change, vxlan.underlay)?;
         let request = links::create(link, vxlan, underlay);

@@ -99,6 +99,9 @@ pub enum ApplyError {
         /// What usually helps.
         hint: Option<&'static str>,
     },
+    /// A TUN device is made by the program behind it, which has not done so.
+    #[error("nothing has opened the TUN device {0}")]
+    NotOpen(LinkName),
     /// The device that the object needs is not there.
     #[error("there is no device {0}")]
     NoDevice(LinkName),

@@ -41,6 +41,8 @@ fn device(index: u32, name: &str, kind: &str) -> Device {
         up: true,
         loopback: false,
         kind: kind.into(),
+        bare: false,
+        gso_max_size: None,
         vxlan: None,
     }
 }

@@ -84,9 +84,11 @@ pub(crate) fn made_by_another(scope: &Scope, device: &Device) -> bool {
     device.alias.starts_with(ALIAS_PREFIX) && !made_by(scope, device)
 }
 
-/// Whether a device that has a planned name may be changed or deleted: one that this daemon made, or a VXLAN device
-/// as flannel makes them. Anything else under that name belongs to somebody: two daemons that both took the device
-/// of a VNI for theirs would take it from each other for ever.
+/// Whether a device that has a planned name may be changed or deleted: one that this daemon made; a VXLAN device as
+/// flannel makes them; or a TUN device, because a daemon plans only the one that it has just opened. Anything else
+/// under that name belongs to somebody: two daemons that both took the device of a VNI for theirs would take it from
+/// each other for ever.
 pub(crate) fn changeable(scope: &Scope, device: &Device) -> bool {
-    made_by(scope, device) || (device.kind == "vxlan" && !made_by_another(scope, device))
+    let adoptable = device.kind == "vxlan" || device.is_tun();
+    made_by(scope, device) || (adoptable && !made_by_another(scope, device))
 }

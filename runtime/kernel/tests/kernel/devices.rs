@@ -202,3 +202,34 @@ fn a_setting_of_ipv6_without_ipv6_fails_alone() {
         assert_eq!(missing(&kernel, &plan).await, []);
     });
 }
+
+fn tun() -> Link {
+    Link { name: name("flannel.1"), mtu: 1472, mac: None, up: true, kind: LinkKind::Tun }
+}
+
+#[test]
+fn a_tun_device_is_configured_and_not_made() {
+    on_a_host(async |kernel| {
+        let plan = [Object::Link(tun())];
+        let failures = try_reconcile(&kernel, &plan).await;
+        assert!(matches!(failures[0].error, ApplyError::NotOpen(_)), "{failures:?}");
+
+        // As a program makes it, but for staying without one.
+        ip("tuntap add dev flannel.1 mode tun");
+        reconcile(&kernel, &plan).await;
+        let device = device("flannel.1");
+        assert_eq!(device["mtu"], 1472);
+        assert_eq!(device["ifalias"], "heddle /coreos.com/network");
+        assert_eq!(device["gso_max_size"], 62_000);
+        assert!(device["flags"].as_array().unwrap().contains(&json!("UP")));
+    });
+}
+
+#[test]
+fn a_tap_device_is_no_tun_device() {
+    on_a_host(async |kernel| {
+        ip("tuntap add dev flannel.1 mode tap");
+        let failures = try_reconcile(&kernel, &[Object::Link(tun())]).await;
+        assert!(matches!(failures[0].error, ApplyError::Foreign { .. }), "{failures:?}");
+    });
+}
