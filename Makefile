@@ -31,7 +31,7 @@ build: ## the daemon and the tool, in target/dist
 # The end-to-end tests run what is in target/dist. What Cargo builds for the tests has other features and stays in
 # target/release; the two binaries' own tests therefore have calls of their own, too.
 test: root ## all tests, end to end included; needs root
-	@.ci/setup build demo etcd
+	@.ci/setup build demo etcd test
 	@$(MAKE) --no-print-directory build
 	cargo test $(CARGO_FLAGS) --no-fail-fast -p heddled
 	cargo test $(CARGO_FLAGS) --no-fail-fast -p heddle
@@ -49,7 +49,7 @@ lint: ## formatting and clippy, for the host's code and the plugins'
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile guest --target wasm32-wasip2 $(GUESTS) -- -D warnings
 
 setup: ## install what a fresh Debian with rustup lacks for all of this; needs root
-	@.ci/setup build demo etcd
+	@.ci/setup build demo etcd test
 
 # Asked before anything is built.
 root:

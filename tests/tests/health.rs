@@ -36,7 +36,7 @@ fn health_and_readiness_are_two_things() {
     assert_eq!(status, 503);
     assert!(body.contains("config"), "{body}");
 
-    cluster.store().put_config(Families::V4.config()).unwrap();
+    cluster.store().put_config(&Families::V4.config()).unwrap();
     node.daemon().wait_ready().unwrap();
     assert_eq!(node.daemon().health("/readyz").unwrap().0, 200);
     assert_eq!(node.daemon().health("/healthz").unwrap().0, 200);

@@ -22,6 +22,7 @@ mod network;
 mod ping;
 mod registry;
 mod store;
+mod transfer;
 mod view;
 mod wait;
 
@@ -37,5 +38,6 @@ pub use network::{Families, Lab};
 pub use ping::PingStream;
 pub use rustix::process::Signal;
 pub use store::Store;
+pub use transfer::{Transfer, transfer};
 pub use view::{FdbEntry, KernelState, Neighbour, Route};
 pub use wait::wait_until;

@@ -1,6 +1,7 @@
 //! Network namespaces.
 
 use std::fs::File;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -59,6 +60,16 @@ impl Namespace {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         })
+    }
+
+    /// A UDP socket inside, bound to this address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when the address is not there or the port is taken.
+    pub fn udp_socket(&self, address: SocketAddr) -> Result<UdpSocket, Error> {
+        self.enter(|| UdpSocket::bind(address))?
+            .map_err(Error::io(format!("binding UDP {address} in {}", self.name)))
     }
 
     /// Starts a program inside.

@@ -32,16 +32,22 @@ impl Families {
     }
 
     /// The network config for an overlay of the same families: vxlan with nothing but defaults.
-    pub fn config(self) -> &'static str {
-        match self {
-            Self::V4 => r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#,
+    pub fn config(self) -> String {
+        self.config_with("vxlan")
+    }
+
+    /// The same with another backend, which is all that differs: `Backend.Type`.
+    pub fn config_with(self, backend: &str) -> String {
+        let overlay = match self {
+            Self::V4 => r#""Network": "10.244.0.0/16""#,
             Self::V6 => {
-                r#"{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48", "Backend": {"Type": "vxlan"}}"#
+                r#""EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48""#
             }
             Self::Dual => {
-                r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48", "Backend": {"Type": "vxlan"}}"#
+                r#""Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48""#
             }
-        }
+        };
+        format!(r#"{{{overlay}, "Backend": {{"Type": "{backend}"}}}}"#)
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use heddle_lab::{Error, Etcd, Families, Host, Lab, Monitor, PREFIX, run};
+use heddle_lab::{Error, Etcd, Families, Host, Lab, Monitor, PREFIX, run, transfer};
 
 fn namespaces() -> String {
     run(Command::new("ip").args(["netns", "list"])).unwrap()
@@ -127,6 +127,19 @@ fn etcd_keeps_what_it_is_told_across_a_kill() {
     etcd.revoke(lease).unwrap();
     assert_eq!(etcd.get(&key(7)).unwrap(), None);
     etcd.compact().unwrap();
+}
+
+#[test]
+fn a_transfer_is_hashed_at_both_ends() {
+    let lab = Lab::new(Families::Dual).unwrap();
+    let (a, b) = (lab.host("a").unwrap(), lab.host("b").unwrap());
+    for address in b.addresses() {
+        let done = transfer(a.namespace(), b.namespace(), address, 10_000_001, None).unwrap();
+        assert!(done.is_whole() && done.bytes == 10_000_001, "{done:?}");
+    }
+    let rate = Some(1_000_000);
+    let slow = transfer(a.namespace(), b.namespace(), b.v4().into(), 500_000, rate).unwrap();
+    assert!(slow.is_whole() && slow.took >= Duration::from_millis(400), "{slow:?}");
 }
 
 #[test]

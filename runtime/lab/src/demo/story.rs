@@ -64,9 +64,9 @@ fn put_config(screen: &Screen, options: &Options, lab: &Lab) -> Result<Store, Er
         Store::Etcd(etcd) => format!("{} {PREFIX}/config", etcd.endpoint()),
     };
     let config = options.families.config();
-    store.put_config(config)?;
+    store.put_config(&config)?;
     screen.text(&place);
-    screen.text(config);
+    screen.text(&config);
     Ok(store)
 }
 
