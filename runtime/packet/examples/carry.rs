@@ -1,0 +1,167 @@
+//! Carries packets between a TUN device and UDP in the foreground, with every decision compiled in: what a plugin's
+//! way is measured against.
+//!
+//! ```text
+//! carry --device flannel0 --address 10.244.1.0/32 --local 192.168.0.1:8285 --peer 10.244.2.0/24=192.168.0.2
+//! ```
+//!
+//! Makes the device, gives it its addresses, MTU and a route for each peer's subnet with `ip`, and carries until it is
+//! killed; the device goes with it. `--one-packet-per-syscall` takes the shape of flannel's loop in C instead
+//! (`pkg/backend/udp/proxy_amd64.c`): one thread, one packet a read and a write, no offload.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+use heddle_core::address::LinkName;
+use ipnet::IpNet;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tun_rs::{DeviceBuilder, SyncDevice};
+
+#[derive(Parser)]
+struct Flags {
+    /// The TUN device to make.
+    #[arg(long)]
+    device: LinkName,
+    /// An address of its own, with a prefix length. Once per family.
+    #[arg(long, required = true)]
+    address: Vec<IpNet>,
+    /// Where datagrams are sent from and arrive. Once per family, with the same port.
+    #[arg(long, required = true)]
+    local: Vec<SocketAddr>,
+    /// A peer: `SUBNET=ADDRESS`, where packets for the subnet go to the address.
+    #[arg(long, value_parser = peer)]
+    peer: Vec<(IpNet, IpAddr)>,
+    /// The device's MTU. By default what fits an underlay of 1500.
+    #[arg(long)]
+    mtu: Option<u32>,
+    /// Read one packet, write one packet, on one thread.
+    #[arg(long)]
+    one_packet_per_syscall: bool,
+}
+
+fn peer(text: &str) -> Result<(IpNet, IpAddr)> {
+    let (subnet, address) = text.split_once('=').context("expected SUBNET=ADDRESS")?;
+    Ok((subnet.parse()?, address.parse()?))
+}
+
+fn main() -> Result<()> {
+    let flags = Flags::parse();
+    if flags.one_packet_per_syscall {
+        one_packet_per_syscall(&flags)
+    } else {
+        bail!("only --one-packet-per-syscall so far")
+    }
+}
+
+impl Flags {
+    fn mtu(&self) -> u32 {
+        // IPv4 or IPv6 header and UDP header.
+        let overhead = if self.local.iter().any(SocketAddr::is_ipv6) { 48 } else { 28 };
+        self.mtu.unwrap_or(1500 - overhead)
+    }
+
+    /// What a daemon's kernel half does for a planned TUN device.
+    fn configure(&self) -> Result<()> {
+        let device = self.device;
+        ip(&format!("link set {device} mtu {} up", self.mtu()))?;
+        for address in &self.address {
+            let nodad = if address.addr().is_ipv6() { " nodad" } else { "" };
+            ip(&format!("addr add {address} dev {device}{nodad}"))?;
+        }
+        for (subnet, _) in &self.peer {
+            ip(&format!("route add {subnet} dev {device}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn ip(arguments: &str) -> Result<()> {
+    let status = Command::new("ip").args(arguments.split(' ')).status().context("running ip")?;
+    if !status.success() {
+        bail!("`ip {arguments}` failed");
+    }
+    Ok(())
+}
+
+/// IPv4 alone, as flannel's.
+fn one_packet_per_syscall(flags: &Flags) -> Result<()> {
+    let [local] = flags.local[..] else { bail!("one packet a system call takes one --local") };
+    let device = DeviceBuilder::new().name(flags.device.as_str()).build_sync()?;
+    device.set_nonblocking(true)?;
+    let socket = UdpSocket::bind(local).with_context(|| format!("binding {local}"))?;
+    socket.set_nonblocking(true)?;
+    flags.configure()?;
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let mut waiting = [
+            PollFd::new(device.as_fd(), PollFlags::POLLIN),
+            PollFd::new(socket.as_fd(), PollFlags::POLLIN),
+        ];
+        poll(&mut waiting, PollTimeout::NONE)?;
+        // One each way in turn, and no poll as long as there is something.
+        while out(&device, &socket, flags, local.port(), &mut buffer)?
+            | inbound(&device, &socket, &mut buffer)?
+        {}
+    }
+}
+
+/// Whether there was a packet.
+fn out(
+    device: &SyncDevice,
+    socket: &UdpSocket,
+    flags: &Flags,
+    port: u16,
+    buffer: &mut [u8],
+) -> io::Result<bool> {
+    let length = match device.recv(buffer) {
+        Ok(length) => length,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let packet = &mut buffer[..length];
+    if let Some(destination) = destination(packet)
+        && let Some((_, peer)) = flags.peer.iter().find(|(subnet, _)| subnet.contains(&destination))
+        && decrement_ttl(packet)
+    {
+        // As flannel's: what cannot be sent now is lost.
+        let _ = socket.send_to(packet, (*peer, port));
+    }
+    Ok(true)
+}
+
+/// Whether there was a packet.
+fn inbound(device: &SyncDevice, socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<bool> {
+    let length = match socket.recv_from(buffer) {
+        Ok((length, _)) => length,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let packet = &mut buffer[..length];
+    if destination(packet).is_some() && decrement_ttl(packet) {
+        // As flannel's: what cannot be delivered now is lost.
+        let _ = device.send(packet);
+    }
+    Ok(true)
+}
+
+fn destination(packet: &[u8]) -> Option<IpAddr> {
+    let header: &[u8; 20] = packet.first_chunk()?;
+    let [.., a, b, c, d] = *header;
+    (header[0] >> 4 == 4).then(|| Ipv4Addr::new(a, b, c, d).into())
+}
+
+/// One hop less and the checksum that goes with it (RFC 1141), as flannel's `decrement_ttl`.
+fn decrement_ttl(packet: &mut [u8]) -> bool {
+    if packet[8] <= 1 {
+        return false;
+    }
+    packet[8] -= 1;
+    let sum = u32::from(u16::from_be_bytes([packet[10], packet[11]])) + 0x100;
+    let sum = (sum + (sum >> 16)) as u16;
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    true
+}
