@@ -4,10 +4,10 @@
 //! both run on the same machine, in turns.
 
 use std::fmt::Write;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use heddle_lab::{Etcd, Families, Host, Monitor, Signal};
+use heddle_tests::measurement::{self, Measurement, median, quantile};
 use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Peer};
 use serde_json::json;
 
@@ -16,15 +16,6 @@ const ROUNDS: usize = 7;
 
 /// How many leases are put one by one.
 const SAMPLES: u16 = 300;
-
-/// One number.
-struct Measurement {
-    what: String,
-    value: f64,
-    unit: &'static str,
-    /// Not more than this is wanted.
-    goal: Option<f64>,
-}
 
 fn main() {
     // Cargo passes `--bench`; anything else is a filter that this does not have.
@@ -36,8 +27,10 @@ fn main() {
     for count in [1_000, 10_000] {
         lease_to_route(count, &mut results);
     }
-    print(&results);
-    save(&results);
+    measurement::print(&results);
+    let rows: Vec<_> = results.iter().map(Measurement::json).collect();
+    println!();
+    measurement::save("results.json", &format!("{:#}\n", json!(rows)));
 }
 
 /// The time from exec to READY, and the memory that it takes to have no peers.
@@ -53,8 +46,8 @@ fn start_without_peers(results: &mut Vec<Measurement>) {
         daemon.stop(Signal::TERM).unwrap();
         forget(cluster.etcd(), &host);
     }
-    results.push(measurement("start without peers", median(times), "ms", Some(100.0)));
-    results.push(measurement("memory without peers", median(memory), "MiB", Some(25.0)));
+    results.push(Measurement::new("start without peers", median(times), "ms").at_most(100.0));
+    results.push(Measurement::new("memory without peers", median(memory), "MiB").at_most(25.0));
 }
 
 /// The time from exec to READY with leases in etcd, and what iproute2 takes to program the same.
@@ -80,11 +73,11 @@ fn start_with_peers(count: u16, results: &mut Vec<Measurement>) {
     }
     let (ours, theirs) = (median(ours), median(theirs));
     let what = |what: &str| format!("{what}, {count} peers");
-    results.push(measurement(what("start"), ours, "ms", None));
-    results.push(measurement(what("ip -batch and bridge -batch"), theirs, "ms", None));
-    results.push(measurement(what("start ÷ batch"), ours / theirs, "", Some(1.5)));
-    let goal = (count == 10_000).then_some(60.0);
-    results.push(measurement(what("memory"), median(memory), "MiB", goal));
+    results.push(Measurement::new(what("start"), ours, "ms"));
+    results.push(Measurement::new(what("ip -batch and bridge -batch"), theirs, "ms"));
+    results.push(Measurement::new(what("start ÷ batch"), ours / theirs, "").at_most(1.5));
+    let memory = Measurement::new(what("memory"), median(memory), "MiB");
+    results.push(if count == 10_000 { memory.at_most(60.0) } else { memory });
 }
 
 /// Programs with iproute2 what a node programs for these peers.
@@ -127,30 +120,14 @@ fn lease_to_route(count: u16, results: &mut Vec<Measurement>) {
         std::thread::sleep(Duration::from_millis(5));
     }
     let what = |what: &str| format!("{what}, {count} peers");
-    results.push(measurement(
-        what("etcd answering a put, p50"),
-        quantile(to_answer.clone(), 0.5),
-        "ms",
-        None,
-    ));
-    results.push(measurement(
-        what("etcd answering a put, p99"),
-        quantile(to_answer, 0.99),
-        "ms",
-        None,
-    ));
-    results.push(measurement(
-        what("lease to route, p50"),
-        quantile(to_route.clone(), 0.5),
-        "ms",
-        None,
-    ));
-    results.push(measurement(
-        what("lease to route, p99"),
-        quantile(to_route, 0.99),
-        "ms",
-        Some(20.0),
-    ));
+    for (name, part) in [("p50", 0.5), ("p99", 0.99)] {
+        let what = what(&format!("etcd answering a put, {name}"));
+        results.push(Measurement::new(what, quantile(to_answer.clone(), part), "ms"));
+    }
+    let p50 = quantile(to_route.clone(), 0.5);
+    results.push(Measurement::new(what("lease to route, p50"), p50, "ms"));
+    let p99 = quantile(to_route, 0.99);
+    results.push(Measurement::new(what("lease to route, p99"), p99, "ms").at_most(20.0));
 }
 
 /// Makes a host new to the cluster: no lease, no device, no subnet file.
@@ -164,54 +141,10 @@ fn forget(etcd: &Etcd, host: &Host) {
     std::fs::remove_file(host.subnet_file()).unwrap();
 }
 
-fn measurement(
-    what: impl Into<String>,
-    value: f64,
-    unit: &'static str,
-    goal: Option<f64>,
-) -> Measurement {
-    Measurement { what: what.into(), value, unit, goal }
-}
-
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
 fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
-}
-
-fn median(values: Vec<f64>) -> f64 {
-    quantile(values, 0.5)
-}
-
-/// The value below which this part of the values lies (nearest rank).
-fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let rank = (part * values.len() as f64).ceil() as usize;
-    values[rank.saturating_sub(1)]
-}
-
-fn print(results: &[Measurement]) {
-    println!("\n{:<44} {:>10} {:<4} {:>8}", "", "measured", "", "goal");
-    for result in results {
-        let goal = match result.goal {
-            Some(goal) if result.value <= goal => format!("≤ {goal:<6} met"),
-            Some(goal) => format!("≤ {goal:<6} missed"),
-            None => String::new(),
-        };
-        println!("{:<44} {:>10.2} {:<4} {goal}", result.what, result.value, result.unit);
-    }
-}
-
-fn save(results: &[Measurement]) {
-    let rows: Vec<_> = results
-        .iter()
-        .map(|r| json!({"what": r.what, "value": r.value, "unit": r.unit, "goal": r.goal}))
-        .collect();
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
-    std::fs::create_dir_all(&directory).unwrap();
-    let file = directory.join("results.json");
-    std::fs::write(&file, format!("{:#}\n", json!(rows))).unwrap();
-    println!("\nwritten to {}", file.canonicalize().unwrap().display());
 }

@@ -37,7 +37,7 @@ pub struct Cluster {
 impl Cluster {
     /// vxlan with nothing but defaults.
     pub fn new(families: Families) -> Self {
-        Self::with_config(families, Some(families.config()))
+        Self::with_config(families, Some(&families.config()))
     }
 
     /// With another network config, or none at all.

@@ -1,5 +1,5 @@
 //! What the end-to-end tests have in common: a [`Cluster`] of real daemons and a real etcd, and [`Peer`]s that
-//! exist only as leases.
+//! exist only as leases. And what the benchmarks have in common: [`measurement`]s.
 //!
 //! Helpers panic instead of returning errors: whatever goes wrong here is a failed test, and a panic shows the logs
 //! of the daemons that run.
@@ -7,6 +7,7 @@
 mod cluster;
 #[path = "../../runtime/plugin/src/guests.rs"]
 mod guests;
+pub mod measurement;
 mod peer;
 
 pub use cluster::{Cluster, Node, Overlay};
@@ -32,6 +33,11 @@ pub fn heddle() -> PathBuf {
     binary("heddle")
 }
 
+/// The packet path without a daemon, an example of `runtime/packet`: `make bench` puts it beside the binaries.
+pub fn carry() -> PathBuf {
+    binary("carry")
+}
+
 /// Binaries come from where `make build` leaves them, or from `HEDDLE_BIN_DIR`. Cargo's own are not used: what it
 /// builds along with tests has the tests' features.
 fn binary(name: &str) -> PathBuf {
@@ -40,7 +46,7 @@ fn binary(name: &str) -> PathBuf {
     let path = directory.join(name);
     assert!(
         path.is_file(),
-        "{} is not there: run `make build`, or set HEDDLE_BIN_DIR",
+        "{} is not there: run `make build` (for a benchmark `make bench`), or set HEDDLE_BIN_DIR",
         path.display()
     );
     path

@@ -1,0 +1,70 @@
+//! What the measurements were taken on, and how busy it is.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use heddle_lab::run;
+
+/// What a reader has to know about the machine.
+pub(crate) struct Machine {
+    pub(crate) processor: String,
+    pub(crate) cores: usize,
+    pub(crate) kernel: String,
+    /// The day of the run, UTC.
+    pub(crate) date: String,
+}
+
+impl Machine {
+    pub(crate) fn read() -> Self {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model =
+            cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        Self {
+            processor: model.map_or_else(|| std::env::consts::ARCH.into(), |(_, name)| name.into()),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            kernel: printed("uname", "-r"),
+            date: printed("date", "-u +%F"),
+        }
+    }
+}
+
+/// In one line.
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { processor, cores, kernel, date } = self;
+        let s = if *cores == 1 { "" } else { "s" };
+        write!(f, "{processor}, {cores} core{s} · Linux {kernel} · {date}")
+    }
+}
+
+fn printed(program: &str, arguments: &str) -> String {
+    run(Command::new(program).args(arguments.split(' '))).unwrap().trim().to_owned()
+}
+
+/// Runs something and returns how much CPU time all cores together were busy meanwhile, whatever with.
+pub(crate) fn busy_during<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+    let before = busy();
+    let result = work();
+    (busy() - before, result)
+}
+
+/// How many cores are busy while nothing is measured.
+pub(crate) fn idle_load() -> f64 {
+    let start = Instant::now();
+    let (busy, ()) = busy_during(|| std::thread::sleep(Duration::from_secs(2)));
+    busy.as_secs_f64() / start.elapsed().as_secs_f64()
+}
+
+/// CPU time since the machine started (`/proc/stat`, proc(5)): user, nice, system, irq and softirq of all cores. What the
+/// hypervisor stole is nobody's here.
+fn busy() -> Duration {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap();
+    let all_cores = stat.lines().next().and_then(|line| line.strip_prefix("cpu "));
+    let ticks: Vec<u64> =
+        all_cores.unwrap().split_whitespace().map(|ticks| ticks.parse().unwrap()).collect();
+    let [user, nice, system, _idle, _iowait, irq, softirq, ..] = ticks[..] else {
+        panic!("/proc/stat: too few numbers");
+    };
+    // A tick is a hundredth of a second on all architectures that there are binaries for.
+    Duration::from_millis(10 * (user + nice + system + irq + softirq))
+}

@@ -1,0 +1,72 @@
+//! How fast packets get from one host to another: through the udp backend, whose every packet a plugin steers, and
+//! through what it can be compared with. Prints a table, writes `target/bench/path.json`, and draws
+//! `target/bench/packet-path.svg`.
+//!
+//! No number makes it fail: what a machine can do depends on the machine, and how fast it runs may change between two
+//! minutes. So all variants are measured in each round, a ratio is taken within a round, and what is reported is the
+//! median over the rounds.
+//!
+//! - `HEDDLE_BENCH_ROUNDS`: how many rounds, 7 by default.
+//! - `HEDDLE_BENCH_SECONDS`: how long each measurement takes, 3 by default. There are 24 in a round.
+//! - Arguments choose variants: `cargo bench --bench path -- vxlan udp`.
+//!
+//! Needs what `make bench` installs and builds.
+
+mod load;
+mod machine;
+mod pair;
+mod plot;
+mod results;
+
+use std::time::Duration;
+
+use heddle_tests::measurement;
+
+use crate::load::Load;
+use crate::machine::Machine;
+use crate::pair::{Pair, Variant};
+use crate::results::Results;
+
+fn main() {
+    let rounds = setting("HEDDLE_BENCH_ROUNDS", 7);
+    let duration = Duration::from_secs(setting("HEDDLE_BENCH_SECONDS", 3));
+    let pairs: Vec<_> = chosen_variants().into_iter().map(Pair::new).collect();
+
+    let mut results = Results::new(Machine::read(), duration);
+    for round in 0..rounds {
+        println!("round {} of {rounds}", round + 1);
+        let idle = machine::idle_load();
+        results.add_idle(idle);
+        for load in Load::ALL {
+            // Whoever comes first in a round comes last in the next.
+            let turn = |i| (i + round as usize) % pairs.len();
+            for pair in (0..pairs.len()).map(|i| &pairs[turn(i)]) {
+                results.add(pair.variant, load, pair.measure(load, duration, idle));
+            }
+        }
+    }
+
+    results.print();
+    measurement::print(&results.goals());
+    println!();
+    measurement::save("path.json", &format!("{:#}\n", results.json()));
+    measurement::save("packet-path.svg", &plot::draw(&results));
+}
+
+/// A whole number of at least 1 from the environment.
+fn setting(name: &str, default: u64) -> u64 {
+    let Ok(text) = std::env::var(name) else { return default };
+    let number = text.parse().ok().filter(|&number| number > 0);
+    number.unwrap_or_else(|| panic!("{name}={text}: a whole number from 1 on is expected"))
+}
+
+/// Those that the arguments name, or all. Cargo passes `--bench`.
+fn chosen_variants() -> Vec<Variant> {
+    let named: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    for name in &named {
+        let known = Variant::ALL.map(Variant::name);
+        assert!(known.contains(&name.as_str()), "{name}: one of {} is expected", known.join(", "));
+    }
+    let chosen = |variant: &Variant| named.is_empty() || named.iter().any(|n| n == variant.name());
+    Variant::ALL.into_iter().filter(chosen).collect()
+}

@@ -1,0 +1,179 @@
+//! Two hosts, and what carries packets between them.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use heddle_lab::{Daemon, Families, Host, Lab, Store, wait_until};
+use heddle_tests::{carry, heddled};
+
+use crate::load::Load;
+use crate::machine;
+use crate::results::Sample;
+
+/// What carries packets between two hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Variant {
+    /// Nothing but the network between the hosts.
+    Bare,
+    /// The kernel's VXLAN device, programmed by two daemons.
+    Vxlan,
+    /// Two daemons with the udp backend.
+    Udp,
+    /// The udp backend's packet loop with everything else compiled in (`carry` of `runtime/packet`).
+    Native,
+    /// One packet a system call, as flannel's loop in C (`carry --one-packet-per-syscall`).
+    Naive,
+}
+
+impl Variant {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Bare, Self::Vxlan, Self::Udp, Self::Native, Self::Naive];
+
+    /// For arguments and files.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Vxlan => "vxlan",
+            Self::Udp => "udp",
+            Self::Native => "native",
+            Self::Naive => "naive",
+        }
+    }
+
+    /// For a reader.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Bare => "no overlay",
+            Self::Vxlan => "kernel VXLAN",
+            Self::Udp => "udp, steered by its plugin",
+            Self::Native => "udp, steering compiled in",
+            Self::Naive => "one packet per system call",
+        }
+    }
+}
+
+/// Two hosts in a lab of their own. Idle, it costs nothing.
+pub(crate) struct Pair {
+    pub(crate) variant: Variant,
+    /// The receiver's address in the overlay.
+    to: IpAddr,
+    // Dropped in this order.
+    _server: Process,
+    _carriers: Carriers,
+    hosts: [Host; 2],
+    _lab: Lab,
+}
+
+/// What has to run for packets to get through.
+#[derive(Default)]
+struct Carriers {
+    _daemons: Vec<Daemon>,
+    _programs: Vec<Process>,
+}
+
+impl Pair {
+    /// Sets it up, and waits until packets get through.
+    pub(crate) fn new(variant: Variant) -> Self {
+        let lab = Lab::new(Families::V4).unwrap();
+        let hosts = ["a", "b"].map(|name| lab.host(name).unwrap());
+        let (carriers, to) = match variant {
+            Variant::Bare => (Carriers::default(), hosts[1].v4().into()),
+            Variant::Vxlan | Variant::Udp => daemons(&lab, &hosts, variant.name()),
+            Variant::Native => programs(&hosts, ""),
+            Variant::Naive => programs(&hosts, "--one-packet-per-syscall"),
+        };
+        let [from, receiver] = &hosts;
+        let server = Process::start(receiver, command("iperf3 -s"));
+        wait_until(format!("iperf3's server of {}", variant.name()), LIMIT, || {
+            let listeners = receiver.namespace().run(command("ss -Hltn")).unwrap();
+            if listeners.contains(":5201") { Ok(()) } else { Err(listeners) }
+        })
+        .unwrap();
+        wait_until(format!("a packet through {}", variant.name()), LIMIT, || {
+            from.namespace().run(command(&format!("ping -n -c 1 -W 1 {to}")))
+        })
+        .unwrap();
+        Self { variant, to, _server: server, _carriers: carriers, hosts, _lab: lab }
+    }
+
+    /// Sends for so long. `idle` is how many cores are busy anyway.
+    pub(crate) fn measure(&self, load: Load, duration: Duration, idle: f64) -> Sample {
+        let [from, _] = &self.hosts;
+        let seconds = duration.as_secs();
+        // Where it hangs, it ends with an error.
+        let iperf = command(&format!(
+            "timeout {} iperf3 -J -c {} -t {seconds} {}",
+            seconds + LIMIT.as_secs(),
+            self.to,
+            load.arguments()
+        ));
+        let start = Instant::now();
+        let (busy, printed) = machine::busy_during(|| from.namespace().run(iperf).unwrap());
+        let idle = idle * start.elapsed().as_secs_f64();
+        let report = serde_json::from_str(&printed).unwrap();
+        let received = load.received(&report);
+        let received = received
+            .unwrap_or_else(|| panic!("{}, {}: {printed}", self.variant.name(), load.name()));
+        Sample { received, cpu: (busy.as_secs_f64() - idle).max(0.0) }
+    }
+}
+
+/// Two daemons with this backend, and the second host's address in the overlay.
+fn daemons(lab: &Lab, hosts: &[Host; 2], backend: &str) -> (Carriers, IpAddr) {
+    let store = Store::directory(lab.directory().join("store")).unwrap();
+    store.put_config(&Families::V4.config_with(backend)).unwrap();
+    let start = |host: &Host| {
+        let mut daemon = host.start(host.heddled(&heddled(), &store)).unwrap();
+        daemon.wait_ready().unwrap();
+        daemon
+    };
+    let daemons = hosts.iter().map(start).collect();
+    // flannel's devices have the first address of the node's subnet.
+    let to = hosts[1].subnet_env().unwrap().subnets[0].network();
+    (Carriers { _daemons: daemons, ..Carriers::default() }, to)
+}
+
+/// A packet loop without a daemon on each host, and the second host's address in the overlay.
+fn programs(hosts: &[Host; 2], flags: &str) -> (Carriers, IpAddr) {
+    let subnets = [Ipv4Addr::new(10, 244, 1, 0), Ipv4Addr::new(10, 244, 2, 0)];
+    let start = |here: usize, there: usize| {
+        let mut carry = Command::new(carry());
+        carry.args(["--device=flannel0".to_owned(), format!("--address={}/32", subnets[here])]);
+        carry.arg(format!("--local={}:8285", hosts[here].v4()));
+        carry.arg(format!("--peer={}/24={}", subnets[there], hosts[there].v4()));
+        carry.args(flags.split_whitespace());
+        Process::start(&hosts[here], carry)
+    };
+    let programs = vec![start(0, 1), start(1, 0)];
+    (Carriers { _programs: programs, ..Carriers::default() }, subnets[1].into())
+}
+
+/// How long anything may take beyond what it takes.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A command line without quotes.
+fn command(line: &str) -> Command {
+    let mut words = line.split_whitespace();
+    let mut command = Command::new(words.next().expect("a program"));
+    command.args(words);
+    command
+}
+
+/// A program that runs on a host until it is dropped.
+struct Process(Child);
+
+impl Process {
+    fn start(host: &Host, mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Self(host.namespace().spawn(command).unwrap())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is gone afterwards.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

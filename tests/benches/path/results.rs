@@ -1,0 +1,158 @@
+//! What was measured, and what follows from it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use heddle_tests::measurement::{Measurement, median};
+use serde_json::{Value, json};
+
+use crate::load::{Load, Received};
+use crate::machine::Machine;
+use crate::pair::Variant;
+
+/// One run of iperf3.
+pub(crate) struct Sample {
+    pub(crate) received: Received,
+    /// Seconds of CPU time that the whole machine was busy, less than it is when idle: sender, receiver, and all between.
+    pub(crate) cpu: f64,
+}
+
+impl Sample {
+    /// In the load's rate unit.
+    pub(crate) fn rate(&self) -> f64 {
+        self.received.rate
+    }
+
+    /// CPU seconds per [`Load::amount_unit`].
+    pub(crate) fn cost(&self) -> f64 {
+        self.cpu / self.received.amount
+    }
+}
+
+/// All of a run.
+pub(crate) struct Results {
+    pub(crate) machine: Machine,
+    duration: Duration,
+    /// How many cores were busy in each round while nothing was measured.
+    idle: Vec<f64>,
+    /// One for each round.
+    samples: BTreeMap<(Load, Variant), Vec<Sample>>,
+}
+
+impl Results {
+    pub(crate) fn new(machine: Machine, duration: Duration) -> Self {
+        Self { machine, duration, idle: Vec::new(), samples: BTreeMap::new() }
+    }
+
+    /// Of a new round.
+    pub(crate) fn add_idle(&mut self, cores: f64) {
+        self.idle.push(cores);
+    }
+
+    /// Of this round.
+    pub(crate) fn add(&mut self, variant: Variant, load: Load, sample: Sample) {
+        self.samples.entry((load, variant)).or_default().push(sample);
+    }
+
+    /// How many rounds there were, and what each measurement took.
+    pub(crate) fn method(&self) -> String {
+        format!("medians of {} rounds, {} s each", self.idle.len(), self.duration.as_secs())
+    }
+
+    /// The median over the rounds, if the variant was measured.
+    pub(crate) fn median(
+        &self,
+        load: Load,
+        variant: Variant,
+        quantity: impl Fn(&Sample) -> f64,
+    ) -> Option<f64> {
+        let samples = self.samples.get(&(load, variant))?;
+        Some(median(samples.iter().map(quantity).collect()))
+    }
+
+    /// One variant's quantity divided by another's, in each round, if both were measured.
+    pub(crate) fn ratios(
+        &self,
+        load: Load,
+        variant: Variant,
+        base: Variant,
+        quantity: impl Fn(&Sample) -> f64,
+    ) -> Option<Vec<f64>> {
+        let (samples, base) =
+            (self.samples.get(&(load, variant))?, self.samples.get(&(load, base))?);
+        Some(samples.iter().zip(base).map(|(a, b)| quantity(a) / quantity(b)).collect())
+    }
+
+    /// What is wanted of the udp backend.
+    pub(crate) fn goals(&self) -> Vec<Measurement> {
+        let wanted = [(Load::Stream, Variant::Vxlan, 0.5)];
+        let measurement = |(load, base, goal): (Load, Variant, f64)| {
+            let ratio = median(self.ratios(load, Variant::Udp, base, Sample::rate)?);
+            let what = format!("{}: udp ÷ {}", load.name(), base.name());
+            Some(Measurement::new(what, ratio, "").at_least(goal))
+        };
+        wanted.into_iter().filter_map(measurement).collect()
+    }
+
+    /// Prints all medians.
+    pub(crate) fn print(&self) {
+        println!("\n{}\n{}", self.machine, self.method());
+        for load in Load::ALL {
+            let cost_unit = format!("CPU s per {}", load.amount_unit());
+            println!(
+                "\n{:<34}{:>10}{:>9}{cost_unit:>26}{:>9}",
+                load.name(),
+                load.rate_unit(),
+                "÷ vxlan",
+                "÷ vxlan"
+            );
+            for variant in Variant::ALL {
+                let number = |quantity: fn(&Sample) -> f64| self.median(load, variant, quantity);
+                let ratio = |quantity: fn(&Sample) -> f64| {
+                    self.ratios(load, variant, Variant::Vxlan, quantity)
+                        .map_or_else(String::new, |ratios| format!("{:.2}", median(ratios)))
+                };
+                let (Some(rate), Some(cost)) = (number(Sample::rate), number(Sample::cost)) else {
+                    continue;
+                };
+                println!(
+                    "  {:<32}{rate:>10.2}{:>9}{cost:>26.2}{:>9}",
+                    variant.label(),
+                    ratio(Sample::rate),
+                    ratio(Sample::cost)
+                );
+            }
+        }
+        let idle = median(self.idle.clone());
+        println!("\nThe machine is busy with {idle:.2} cores when idle; that is subtracted.");
+    }
+
+    /// Everything.
+    pub(crate) fn json(&self) -> Value {
+        let Machine { processor, cores, kernel, date } = &self.machine;
+        let samples = self.samples.iter().map(|(&(load, variant), samples)| {
+            let rounds: Vec<_> = samples
+                .iter()
+                .map(|sample| {
+                    json!({"rate": sample.rate(), "amount": sample.received.amount, "cpu_seconds": sample.cpu})
+                })
+                .collect();
+            json!({
+                "load": load.name(),
+                "iperf3": load.arguments(),
+                "variant": variant.name(),
+                "rate_unit": load.rate_unit(),
+                "amount_unit": load.amount_unit(),
+                "rounds": rounds,
+            })
+        });
+        json!({
+            "machine": {"processor": processor, "cores": cores, "kernel": kernel},
+            "date": date,
+            "seconds": self.duration.as_secs(),
+            "idle_cores": self.idle,
+            "measured": samples.collect::<Vec<_>>(),
+            "goals": self.goals().iter().map(Measurement::json).collect::<Vec<_>>(),
+        })
+    }
+}
