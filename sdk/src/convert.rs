@@ -10,11 +10,11 @@ use crate::bindings::backend::heddle::overlay::types as wit;
 use crate::bindings::emitter::exports::heddle::overlay::emitter as wit_emitter;
 use crate::types as sdk;
 
-fn all<A, B: From<A>>(items: Vec<A>) -> Vec<B> {
+pub(crate) fn all<A, B: From<A>>(items: Vec<A>) -> Vec<B> {
     items.into_iter().map(B::from).collect()
 }
 
-fn ip(address: wit::IpAddress) -> IpAddr {
+pub(crate) fn ip(address: wit::IpAddress) -> IpAddr {
     match address {
         wit::IpAddress::Ipv4((a, b, c, d)) => Ipv4Addr::new(a, b, c, d).into(),
         wit::IpAddress::Ipv6((a, b, c, d, e, f, g, h)) => {
@@ -138,6 +138,10 @@ impl From<sdk::Link> for wit::Link {
                 port: vxlan.port,
                 learning: vxlan.learning,
                 gbp: vxlan.gbp,
+            }),
+            sdk::LinkKind::Tun(tun) => wit::LinkKind::Tun(wit::Tun {
+                local: tun.local.into_iter().map(to_ip).collect(),
+                port: tun.port,
             }),
         };
         Self { name: link.name, mtu: link.mtu, mac: link.mac.map(to_mac), kind }

@@ -4,6 +4,15 @@
 //! leases it computes the kernel state that should hold, and the host makes it so. This crate gives the interface
 //! (`wit/v0.1`) in everyday types, [`std::net::IpAddr`] and [`ipnet::IpNet`] above all.
 //!
+//! # Backends
+//!
+//! There are three kinds, one on top of the other:
+//!
+//! - A [`Backend`] plans, and the kernel carries the packets: devices, routes and what else a [`Plan`] has.
+//! - A [`PacketBackend`] plans a TUN device ([`Tunnel`]), too, and says which peer a packet goes to that the kernel
+//!   routes into it. The host carries the packets, one in each UDP datagram.
+//! - A [`Transform`] also says what the packets look like between hosts. Payloads then pass through the plugin.
+//!
 //! A backend is a type with three functions:
 //!
 //! ```
@@ -57,11 +66,38 @@
 //! On any other target the macro leaves nothing, so that `cargo test` runs the plugin's functions as the plain functions
 //! they are.
 //!
+//! A packet backend's type is its table of peers. [`PrefixTable`] is what most need:
+//!
+//! ```
+//! # use heddle_sdk::*;
+//! struct Carried {
+//!     peers: PrefixTable<PeerIndex>,
+//! }
+//!
+//! # impl Backend for Carried {
+//! #     fn advertise(_: &NetworkConfig, _: &Node) -> Result<Advertisements, ConfigError> { todo!() }
+//! #     fn plan_node(_: &NetworkConfig, _: &Node, _: &Lease) -> Result<NodePlan, ConfigError> { todo!() }
+//! #     fn plan_peer(_: &NetworkConfig, _: &Node, _: &Lease, _: &Lease) -> Result<Plan, PeerError> { todo!() }
+//! # }
+//! impl PacketBackend for Carried {
+//!     fn with_peers(_: &NetworkConfig, _: &Node, _: &Lease, peers: &[Lease]) -> Self {
+//!         Self { peers: PrefixTable::of_peers(peers) }
+//!     }
+//!
+//!     fn steer(&self, destination: std::net::IpAddr) -> Option<PeerIndex> {
+//!         self.peers.find(destination).copied()
+//!     }
+//! }
+//!
+//! export_packet_backend!(Carried, name = "carried");
+//! ```
+//!
 //! # Purity
 //!
 //! The same arguments must give the same answer, whatever was asked before: the host calls the functions in any
-//! order, on any instance, and throws instances away. There is no clock to wait on, no file and no socket. A panic is
-//! a trap: it costs the call it happens in and is reported with the panic's message, and nothing else comes of it.
+//! order, on any instance, and throws instances away. A table of peers counts as an argument: steering has an instance
+//! of its own, which the host replaces whenever it likes. There is no clock to wait on, no file and no socket. A panic
+//! is a trap: it costs the call it happens in and is reported with the panic's message, and nothing else comes of it.
 
 #[doc(hidden)]
 pub mod bindings;
@@ -71,10 +107,16 @@ pub mod export;
 pub mod json;
 pub mod log;
 mod mac;
+mod packet;
+mod prefix;
+mod tunnel;
 mod types;
 
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use mac::{InvalidMacAddress, MacAddress};
+pub use packet::{Output, PacketBackend, PeerIndex, Transform};
+pub use prefix::PrefixTable;
+pub use tunnel::Tunnel;
 pub use types::*;
 
 /// A backend: how nodes reach each other. Exported with [`export_backend!`].
@@ -130,9 +172,54 @@ macro_rules! export_backend {
         #[cfg(target_family = "wasm")]
         const _: () = {
             $crate::__manifest!($name, "backend-plugin");
-            type Exported = $crate::export::BackendExport<$plugin>;
+            type Exported = $crate::export::Export<$plugin>;
             $crate::bindings::backend::export!(
                 Exported with_types_in $crate::bindings::backend
+            );
+        };
+    };
+}
+
+/// Makes a crate a packet backend's plugin: `export_packet_backend!(Type, name = "udp")`, with a type that implements
+/// [`PacketBackend`].
+///
+/// Names and versions as in [`export_backend!`].
+#[macro_export]
+macro_rules! export_packet_backend {
+    ($plugin:ty, name = $name:literal) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            $crate::__manifest!($name, "packet-backend-plugin");
+            type Exported = $crate::export::Export<$plugin>;
+            $crate::bindings::backend::export!(
+                Exported with_types_in $crate::bindings::backend
+            );
+            $crate::bindings::steering::export!(
+                Exported with_types_in $crate::bindings::steering
+            );
+        };
+    };
+}
+
+/// Makes a crate a plugin with a say in what packets look like between hosts:
+/// `export_transform!(Type, name = "vxlan-tun")`, with a type that implements [`Transform`].
+///
+/// Names and versions as in [`export_backend!`].
+#[macro_export]
+macro_rules! export_transform {
+    ($plugin:ty, name = $name:literal) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            $crate::__manifest!($name, "transform-plugin");
+            type Exported = $crate::export::Export<$plugin>;
+            $crate::bindings::backend::export!(
+                Exported with_types_in $crate::bindings::backend
+            );
+            $crate::bindings::steering::export!(
+                Exported with_types_in $crate::bindings::steering
+            );
+            $crate::bindings::transform::export!(
+                Exported with_types_in $crate::bindings::transform
             );
         };
     };
@@ -149,7 +236,7 @@ macro_rules! export_emitter {
         #[cfg(target_family = "wasm")]
         const _: () = {
             $crate::__manifest!($name, "emitter-plugin");
-            type Exported = $crate::export::EmitterExport<$plugin>;
+            type Exported = $crate::export::Export<$plugin>;
             $crate::bindings::emitter::export!(
                 Exported with_types_in $crate::bindings::emitter
             );

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use sha2::{Digest, Sha256};
+
 /// An Ethernet address. As text `3a:8b:71:f2:2e:de`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MacAddress(pub [u8; 6]);
@@ -13,6 +15,12 @@ impl MacAddress {
     pub fn locally_administered(mut octets: [u8; 6]) -> Self {
         octets[0] = octets[0] & !0b01 | 0b10;
         Self(octets)
+    }
+
+    /// A locally administered address that follows from a text, and looks like any: the first octets of its SHA-256.
+    pub fn derived(identity: &str) -> Self {
+        let hash = Sha256::digest(identity);
+        Self::locally_administered([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5]])
     }
 
     /// Whether it names a single station: not a group, not all zeroes.
@@ -90,5 +98,12 @@ mod tests {
         assert_eq!(mac.to_string(), "fe:ff:ff:ff:ff:ff");
         assert!(mac.is_unicast());
         assert_eq!(MacAddress::locally_administered([0; 6]).to_string(), "02:00:00:00:00:00");
+    }
+
+    #[test]
+    fn a_derived_address_follows_from_the_text() {
+        // printf node | sha256sum
+        assert_eq!(MacAddress::derived("node").to_string(), "56:5e:a5:38:46:10");
+        assert!(MacAddress::derived("").is_unicast());
     }
 }

@@ -32,6 +32,22 @@ impl Family {
     pub fn of_network(network: IpNet) -> Self {
         Self::of(network.addr())
     }
+
+    /// The length of an IP header without options, in bytes: 20 or 40.
+    pub fn header_length(self) -> u32 {
+        match self {
+            Self::V4 => 20,
+            Self::V6 => 40,
+        }
+    }
+
+    /// The smallest MTU that the family works with, in bytes: 68 (RFC 791, section 3.2) or 1280 (RFC 8200, section 5).
+    pub fn least_mtu(self) -> u32 {
+        match self {
+            Self::V4 => 68,
+            Self::V6 => 1280,
+        }
+    }
 }
 
 /// One family of the overlay.
@@ -77,6 +93,38 @@ impl Underlay {
     pub fn public_address(&self, family: Family) -> Option<IpAddr> {
         self.public_addresses.iter().copied().find(|address| Family::of(*address) == family)
     }
+
+    /// The longest packet that can leave through the interface. No packet is longer than 65,535 bytes, though the
+    /// loopback interface's MTU is.
+    pub fn packet_mtu(&self) -> u32 {
+        self.mtu.min(65_535)
+    }
+
+    /// The source address of packets to peers that know this node by a public address: that one, or behind NAT, where
+    /// the interface does not have it, the interface's own.
+    pub fn local_address(&self, public: IpAddr) -> IpAddr {
+        let link_local = |address: IpAddr| match address {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
+        if self.has_address(public) {
+            return public;
+        }
+        let own = self.addresses.iter().map(IpNet::addr);
+        own.filter(|address| Family::of(*address) == Family::of(public))
+            .min_by_key(|address| link_local(*address))
+            .unwrap_or(public)
+    }
+
+    /// Whether an address is the interface's own.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|network| network.addr() == address)
+    }
+
+    /// Whether an address is reached through the interface without a gateway.
+    pub fn is_neighbour(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|network| network.contains(&address))
+    }
 }
 
 /// A device that was there when the daemon started.
@@ -99,6 +147,15 @@ pub struct Node {
     pub underlay: Underlay,
     /// Devices of the kinds that can be planned.
     pub links: Vec<ExistingLink>,
+}
+
+impl Node {
+    /// An Ethernet address for a device of this node. It follows from who and where the node is and from the device's
+    /// name, so that it comes back after a loss and cloned machines differ.
+    pub fn device_mac(&self, family: Family, device: &str) -> MacAddress {
+        let public = self.underlay.public_address(family).map(|address| address.to_string());
+        MacAddress::derived(&format!("{}\0{}\0{device}", self.id, public.unwrap_or_default()))
+    }
 }
 
 /// One family of a lease.
@@ -125,6 +182,37 @@ impl Lease {
     /// The part for one family.
     pub fn family(&self, family: Family) -> Option<&LeaseFamily> {
         self.families.iter().find(|part| Family::of_network(part.subnet) == family)
+    }
+
+    /// The parts of a peer's lease in the families that this node's own lease has, too.
+    ///
+    /// # Errors
+    ///
+    /// The peer says that it is reached at an address of this node.
+    pub fn common_families<'p>(
+        &self,
+        node: &Node,
+        peer: &'p Lease,
+    ) -> Result<Vec<&'p LeaseFamily>, PeerError> {
+        let mut common = Vec::new();
+        for own in &self.families {
+            let Some(part) = peer.family(Family::of_network(own.subnet)) else { continue };
+            let public = part.public_address;
+            if own.public_address == public || node.underlay.public_addresses.contains(&public) {
+                return Err(PeerError::Invalid(format!(
+                    "its public address {public} is this node's own: expected the address of another node"
+                )));
+            }
+            common.push(part);
+        }
+        Ok(common)
+    }
+}
+
+impl LeaseFamily {
+    /// Which family it is.
+    pub fn family(&self) -> Family {
+        Family::of_network(self.subnet)
     }
 }
 
@@ -155,12 +243,24 @@ pub struct Vxlan {
     pub gbp: bool,
 }
 
+/// A TUN device and the UDP sockets behind it. Only a [`PacketBackend`](crate::PacketBackend) can ask for it, and for
+/// one at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tun {
+    /// Source addresses of the datagrams: one per enabled family, IPv4 first.
+    pub local: Vec<IpAddr>,
+    /// UDP port of this node and of its peers.
+    pub port: u16,
+}
+
 /// The kinds of device that can be planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinkKind {
     /// A VXLAN device.
     Vxlan(Vxlan),
+    /// A TUN device.
+    Tun(Tun),
 }
 
 /// A network device that should exist and be up.
@@ -170,7 +270,7 @@ pub struct Link {
     pub name: String,
     /// In bytes, 68 to 65,535.
     pub mtu: u32,
-    /// Its Ethernet address; none: whatever the kernel gives it.
+    /// Its Ethernet address; none: whatever the kernel gives it. A TUN device has none.
     pub mac: Option<MacAddress>,
     /// What it is.
     pub kind: LinkKind,
@@ -215,18 +315,23 @@ pub struct Route {
 }
 
 impl Route {
+    /// `DESTINATION dev LINK`.
+    pub fn dev(destination: IpNet, link: &str) -> Self {
+        Self::forward(destination, None, link, false)
+    }
+
     /// `DESTINATION via GATEWAY dev LINK`.
     pub fn via(destination: IpNet, gateway: IpAddr, link: &str) -> Self {
-        Self::forward(destination, gateway, link, false)
+        Self::forward(destination, Some(gateway), link, false)
     }
 
     /// `DESTINATION via GATEWAY dev LINK onlink`.
     pub fn onlink(destination: IpNet, gateway: IpAddr, link: &str) -> Self {
-        Self::forward(destination, gateway, link, true)
+        Self::forward(destination, Some(gateway), link, true)
     }
 
-    fn forward(destination: IpNet, gateway: IpAddr, link: &str, onlink: bool) -> Self {
-        let next_hop = NextHop { link: link.to_owned(), gateway: Some(gateway), onlink };
+    fn forward(destination: IpNet, gateway: Option<IpAddr>, link: &str, onlink: bool) -> Self {
+        let next_hop = NextHop { link: link.to_owned(), gateway, onlink };
         Self { destination, action: RouteAction::Forward(next_hop) }
     }
 }
@@ -316,6 +421,13 @@ pub enum PeerError {
     OtherBackend(String),
     /// Something in the lease is wrong. Names the field and says what would be right.
     Invalid(String),
+}
+
+impl PeerError {
+    /// The peer's lease is for the backend that it names; where it names none, for `udp`, which flannel leaves out.
+    pub fn other_backend(peer: &Lease) -> Self {
+        Self::OtherBackend(peer.backend_type.as_deref().unwrap_or("udp").to_owned())
+    }
 }
 
 impl From<ConfigError> for PeerError {

@@ -1,0 +1,194 @@
+//! Longest-prefix match.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rustc_hash::FxBuildHasher;
+
+use crate::{Lease, PeerIndex};
+
+/// Values by network, found by address: the longest network around an address wins. Both families in one table.
+///
+/// A look-up costs one probe of a hash table per length that there is a network of. Overlays have one or two.
+///
+/// ```
+/// use heddle_sdk::{IpNet, PrefixTable};
+///
+/// let mut table = PrefixTable::default();
+/// for (network, value) in [("10.244.0.0/16", "overlay"), ("10.244.36.0/24", "peer")] {
+///     table.insert(network.parse::<IpNet>()?, value);
+/// }
+/// assert_eq!(table.find("10.244.36.7".parse()?), Some(&"peer"));
+/// assert_eq!(table.find("10.244.37.7".parse()?), Some(&"overlay"));
+/// assert_eq!(table.find("10.245.0.1".parse()?), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct PrefixTable<T> {
+    v4: Lengths<u32, T>,
+    v6: Lengths<u128, T>,
+}
+
+/// Values by prefix, apart by the length of the prefix, the longest first.
+type Lengths<Bits, T> = Vec<(u8, HashMap<Bits, T, FxBuildHasher>)>;
+
+impl<T> Default for PrefixTable<T> {
+    fn default() -> Self {
+        Self { v4: Vec::new(), v6: Vec::new() }
+    }
+}
+
+impl<T> PrefixTable<T> {
+    /// Adds a network, and gives the value that it had before.
+    pub fn insert(&mut self, network: IpNet, value: T) -> Option<T> {
+        let length = network.prefix_len();
+        match network.addr() {
+            IpAddr::V4(address) => {
+                put(&mut self.v4, length, prefix_v4(address.into(), length), value)
+            }
+            IpAddr::V6(address) => {
+                put(&mut self.v6, length, prefix_v6(address.into(), length), value)
+            }
+        }
+    }
+
+    /// The value of the longest network that an address is in.
+    pub fn find(&self, address: IpAddr) -> Option<&T> {
+        match address {
+            IpAddr::V4(address) => get(&self.v4, |length| prefix_v4(address.into(), length)),
+            IpAddr::V6(address) => get(&self.v6, |length| prefix_v6(address.into(), length)),
+        }
+    }
+}
+
+impl<T> FromIterator<(IpNet, T)> for PrefixTable<T> {
+    fn from_iter<I: IntoIterator<Item = (IpNet, T)>>(networks: I) -> Self {
+        let mut table = Self::default();
+        for (network, value) in networks {
+            table.insert(network, value);
+        }
+        table
+    }
+}
+
+impl PrefixTable<PeerIndex> {
+    /// The position of each lease by its subnets: what [`with_peers`](crate::PacketBackend::with_peers) is given,
+    /// made a table to steer by.
+    pub fn of_peers(peers: &[Lease]) -> Self {
+        (0..)
+            .zip(peers)
+            .flat_map(|(index, peer)| peer.families.iter().map(move |part| (part.subnet, index)))
+            .collect()
+    }
+}
+
+fn put<Bits: Eq + Hash, T>(
+    lengths: &mut Lengths<Bits, T>,
+    length: u8,
+    prefix: Bits,
+    value: T,
+) -> Option<T> {
+    let at = match lengths.binary_search_by(|(other, _)| length.cmp(other)) {
+        Ok(at) => at,
+        Err(at) => {
+            lengths.insert(at, (length, HashMap::default()));
+            at
+        }
+    };
+    lengths[at].1.insert(prefix, value)
+}
+
+fn get<Bits: Eq + Hash, T>(lengths: &Lengths<Bits, T>, prefix: impl Fn(u8) -> Bits) -> Option<&T> {
+    lengths.iter().find_map(|(length, values)| values.get(&prefix(*length)))
+}
+
+/// The first bits of an address.
+fn prefix_v4(address: u32, length: u8) -> u32 {
+    address.checked_shr(32 - u32::from(length)).unwrap_or(0)
+}
+
+fn prefix_v6(address: u128, length: u8) -> u128 {
+    address.checked_shr(128 - u32::from(length)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(networks: &[&'static str]) -> PrefixTable<&'static str> {
+        networks.iter().map(|network| (network.parse().unwrap(), *network)).collect()
+    }
+
+    fn find(table: &PrefixTable<&'static str>, address: &str) -> Option<&'static str> {
+        table.find(address.parse().unwrap()).copied()
+    }
+
+    #[test]
+    fn the_longest_network_around_an_address_wins() {
+        let table = table(&[
+            "10.244.0.0/16",
+            "10.244.36.0/24",
+            "10.244.36.7/32",
+            "fc00::/48",
+            "fc00:0:0:8::/64",
+            "fc00:0:0:8::7/128",
+        ]);
+        for (address, expected) in [
+            ("10.244.36.7", Some("10.244.36.7/32")),
+            ("10.244.36.8", Some("10.244.36.0/24")),
+            ("10.244.37.8", Some("10.244.0.0/16")),
+            ("10.245.37.8", None),
+            ("fc00:0:0:8::7", Some("fc00:0:0:8::7/128")),
+            ("fc00:0:0:8:ffff::7", Some("fc00:0:0:8::/64")),
+            ("fc00:0:0:9::", Some("fc00::/48")),
+            ("fc01::", None),
+        ] {
+            assert_eq!(find(&table, address), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_network_of_no_bits_is_around_every_address_of_its_family() {
+        let only_v4 = table(&["0.0.0.0/0"]);
+        assert_eq!(find(&only_v4, "255.255.255.255"), Some("0.0.0.0/0"));
+        assert_eq!(find(&only_v4, "::"), None);
+        assert_eq!(find(&table(&["::/0"]), "ffff::ffff"), Some("::/0"));
+        assert_eq!(find(&table(&[]), "10.0.0.1"), None);
+    }
+
+    #[test]
+    fn a_network_put_twice_has_the_later_value() {
+        let mut table = PrefixTable::default();
+        // Bits after the prefix mean nothing.
+        assert_eq!(table.insert("10.244.36.9/24".parse().unwrap(), 1), None);
+        assert_eq!(table.insert("10.244.36.0/24".parse().unwrap(), 2), Some(1));
+        assert_eq!(table.find("10.244.36.1".parse().unwrap()), Some(&2));
+    }
+
+    #[test]
+    fn peers_are_found_by_any_of_their_subnets() {
+        let family = |subnet: &str, public: &str| crate::LeaseFamily {
+            subnet: subnet.parse().unwrap(),
+            public_address: public.parse().unwrap(),
+            backend_data: None,
+        };
+        let lease = |families| Lease { families, backend_type: None };
+        let table = PrefixTable::of_peers(&[
+            lease(vec![family("10.244.8.0/24", "192.168.0.72")]),
+            lease(vec![
+                family("10.244.36.0/24", "192.168.0.99"),
+                family("fc00:0:0:36::/64", "fd00::99"),
+            ]),
+        ]);
+        for (address, expected) in [
+            ("10.244.8.1", Some(0)),
+            ("10.244.36.1", Some(1)),
+            ("fc00:0:0:36::1", Some(1)),
+            ("fc00:0:0:8::1", None),
+        ] {
+            assert_eq!(table.find(address.parse().unwrap()).copied(), expected, "{address}");
+        }
+    }
+}
