@@ -37,10 +37,14 @@ test: root ## all tests, end to end included; needs root
 	cargo test $(CARGO_FLAGS) --no-fail-fast -p heddle
 	cargo test $(CARGO_FLAGS) --no-fail-fast --workspace --exclude heddled --exclude heddle
 
-bench: root ## how fast and how large the daemon is, beside the goals: target/bench/results.json; needs root
-	@.ci/setup build demo etcd
+# carry is what the packet path is compared with; docs/performance.md shows the plot.
+bench: root ## numbers beside their goals, and a plot: target/bench (PLOT=1: docs/, too); needs root
+	@.ci/setup build demo etcd bench
 	@$(MAKE) --no-print-directory build
+	cargo build $(CARGO_FLAGS) -p heddle-packet --example carry
+	install -D -t target/dist target/release/examples/carry
 	cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests
+	$(if $(PLOT),cp target/bench/packet-path.svg docs/)
 
 lint: ## formatting and clippy, for the host's code and the plugins'
 	@.ci/setup build

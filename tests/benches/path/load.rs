@@ -58,21 +58,19 @@ impl Load {
 
     /// What arrived, by iperf3's JSON. None where that does not say.
     pub(crate) fn received(self, report: &Value) -> Option<Received> {
-        let end = &report["end"];
-        if self == Self::SmallPackets {
-            // What the receiver told the sender.
-            let sum = &end["sum"];
-            let packets = sum["packets"].as_f64()? - sum["lost_packets"].as_f64()?;
-            let seconds = sum["seconds"].as_f64()?;
-            return Some(Received { rate: packets / seconds / 1e3, amount: packets / 1e6 });
+        let forward = &report["end"]["sum_received"];
+        let seconds = forward["seconds"].as_f64()?;
+        let mut bytes = forward["bytes"].as_f64()?;
+        if self == Self::BothWays {
+            bytes += report["end"]["sum_received_bidir_reverse"]["bytes"].as_f64()?;
         }
-        let forward = &end["sum_received"];
-        let reverse = (self == Self::BothWays).then(|| &end["sum_received_bidir_reverse"]);
-        let sum = |field: &str| {
-            let values = std::iter::once(forward).chain(reverse).map(|sum| sum[field].as_f64());
-            values.sum::<Option<f64>>()
-        };
-        Some(Received { rate: sum("bits_per_second")? / 1e9, amount: sum("bytes")? / 1e9 })
+        Some(match self {
+            Self::SmallPackets => {
+                let packets = bytes / 64.0;
+                Received { rate: packets / seconds / 1e3, amount: packets / 1e6 }
+            }
+            _ => Received { rate: 8.0 * bytes / seconds / 1e9, amount: bytes / 1e9 },
+        })
     }
 }
 

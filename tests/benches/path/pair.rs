@@ -41,7 +41,18 @@ impl Variant {
         }
     }
 
-    /// For a reader.
+    /// In a plot.
+    pub(crate) fn short(self) -> &'static str {
+        match self {
+            Self::Bare => "no overlay",
+            Self::Vxlan => "kernel VXLAN",
+            Self::Udp => "udp by plugin",
+            Self::Native => "udp compiled in",
+            Self::Naive => "one by one",
+        }
+    }
+
+    /// In a table.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Bare => "no overlay",

@@ -1,7 +1,192 @@
-//! The plot.
+//! The plot: an SVG of its own background, light or dark as the reader's screen is.
 
-use crate::results::Results;
+use std::fmt::Write;
 
-pub(crate) fn draw(_results: &Results) -> String {
-    String::new()
+use heddle_tests::measurement::{median, quantile};
+
+use crate::load::Load;
+use crate::pair::Variant;
+use crate::results::{Results, Sample};
+
+/// A diagram among the others.
+struct Panel {
+    title: String,
+    /// In place of "more is better".
+    less_is_better: bool,
+    unit: &'static str,
+    load: Load,
+    quantity: fn(&Sample) -> f64,
+}
+
+fn panels() -> [Panel; 6] {
+    let rate = |load: Load| Panel {
+        title: load.name().into(),
+        less_is_better: false,
+        unit: load.rate_unit(),
+        load,
+        quantity: Sample::rate,
+    };
+    let cost = |load: Load| Panel {
+        title: format!("CPU time per {}, {}", load.amount_unit(), load.name()),
+        less_is_better: true,
+        unit: "s",
+        load,
+        quantity: Sample::cost,
+    };
+    [
+        rate(Load::Stream),
+        cost(Load::Stream),
+        rate(Load::Streams),
+        rate(Load::BothWays),
+        rate(Load::SmallPackets),
+        cost(Load::SmallPackets),
+    ]
+}
+
+// Lengths in SVG's user units.
+const WIDTH: u32 = 920;
+const MARGIN: u32 = 24;
+const TOP: u32 = 84;
+const COLUMN: u32 = 448;
+/// Where a panel's bars begin, where their values end, and the length of a bar that is as long as kernel VXLAN's.
+const BARS: u32 = 134;
+const VALUES: u32 = 424;
+const UNIT: f64 = 82.0;
+/// Longer bars are cut here, in multiples of kernel VXLAN's.
+const CUT: f64 = 2.0;
+const ROW: u32 = 21;
+const BAR: u32 = 13;
+
+const STYLE: &str = "
+    .page{fill:#fafbfd} text{fill:#223} .soft{fill:#667;font-size:12px} .title{font-weight:600}
+    .value{font-weight:600;font-size:12.5px;text-anchor:end} .unit{fill:#667;font-size:12px;text-anchor:end}
+    .label{font-size:12.5px;text-anchor:end} .grid{stroke:#d5d9e4} .base{stroke:#8890a5;stroke-dasharray:3 3}
+    .kernel{fill:#a3abbd} .plugin{fill:#4653c5} .native{fill:#a9b1f0} .naive{fill:#d3a15f}
+    .range{stroke:#223;stroke-opacity:.55;stroke-width:1.2} .cut{stroke:#fafbfd;stroke-width:3;fill:none}
+    .ours{fill:#3440a8;font-weight:600}
+    @media (prefers-color-scheme:dark){
+      .page{fill:#14171f} text{fill:#e3e7f2} .soft,.unit{fill:#9aa3b8} .grid{stroke:#2b3040} .base{stroke:#79829a}
+      .kernel{fill:#5c657b} .plugin{fill:#8490ff} .native{fill:#4a53a3} .naive{fill:#a97a3c}
+      .range{stroke:#fff} .cut{stroke:#14171f} .ours{fill:#aab3ff}
+    }";
+
+/// Draws what was measured: every bar is a ratio to kernel VXLAN.
+pub(crate) fn draw(results: &Results) -> String {
+    let variants = results.variants();
+    let rows = variants.len() as u32;
+    let panel_height = 58 + rows * ROW;
+    let panels = panels();
+    let height = TOP + panels.len().div_ceil(2) as u32 * panel_height + 44;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+         font-family=\"system-ui, sans-serif\" font-size=\"14\" role=\"img\" aria-label=\"How fast packets get from one \
+         host to another, compared with the kernel's VXLAN device; docs/performance.md has the numbers.\">\n  \
+         <style>{STYLE}\n  </style>\n  <rect class=\"page\" width=\"{WIDTH}\" height=\"{height}\" rx=\"10\"/>\n"
+    );
+    let mut text = |x: u32, y: u32, class: &str, text: &str| {
+        writeln!(svg, r#"  <text x="{x}" y="{y}" class="{class}">{}</text>"#, escape(text))
+            .unwrap();
+    };
+    text(MARGIN, 34, "title", "From host to host, compared with the kernel's VXLAN device");
+    let method = format!("Ratios to kernel VXLAN in the same round: {}.", results.method());
+    text(MARGIN, 56, "soft", &format!("{method} Thin lines: lowest and highest round."));
+    text(MARGIN, height - 20, "soft", &results.machine.to_string());
+    for (i, panel) in panels.iter().enumerate() {
+        let (column, line) = (i as u32 % 2, i as u32 / 2);
+        let (x, y) = (MARGIN + column * COLUMN, TOP + line * panel_height);
+        writeln!(svg, r#"  <g transform="translate({x} {y})">"#).unwrap();
+        draw_panel(&mut svg, results, &variants, panel).unwrap();
+        writeln!(svg, "  </g>").unwrap();
+    }
+    svg + "</svg>\n"
+}
+
+fn draw_panel(
+    svg: &mut String,
+    results: &Results,
+    variants: &[Variant],
+    panel: &Panel,
+) -> std::fmt::Result {
+    let Panel { title, less_is_better, unit, load, quantity } = panel;
+    let hint = if *less_is_better { " · less is better" } else { "" };
+    writeln!(
+        svg,
+        r#"    <text y="20"><tspan class="title">{}</tspan><tspan class="soft">{hint}</tspan></text>"#,
+        escape(title)
+    )?;
+    let bottom = 32 + variants.len() as u32 * ROW;
+    for (multiple, class) in [(0.0, "grid"), (1.0, "base"), (CUT, "grid")] {
+        let x = position(multiple);
+        writeln!(svg, r#"    <path class="{class}" d="M{x:.1} 30V{bottom}"/>"#)?;
+    }
+    for (i, &variant) in variants.iter().enumerate() {
+        let Some(value) = results.median(*load, variant, quantity) else { continue };
+        let Some(ratios) = results.ratios(*load, variant, Variant::Vxlan, quantity) else {
+            continue;
+        };
+        let (lowest, ratio) = (quantile(ratios.clone(), 0.0), median(ratios.clone()));
+        let highest = quantile(ratios, 1.0);
+        let top = 34 + i as u32 * ROW;
+        let (middle, baseline) = (f64::from(top) + f64::from(BAR) / 2.0, top + 11);
+        let length = position(ratio) - position(0.0);
+        let ours = if class(variant) == "plugin" { " ours" } else { "" };
+        writeln!(
+            svg,
+            r#"    <text x="{}" y="{baseline}" class="label{ours}">{}</text>"#,
+            BARS - 8,
+            variant.short()
+        )?;
+        writeln!(
+            svg,
+            r#"    <rect x="{BARS}" y="{top}" width="{length:.1}" height="{BAR}" rx="1.5" class="{}"/>"#,
+            class(variant)
+        )?;
+        if ratio > CUT {
+            let x = position(CUT) - 14.0;
+            writeln!(svg, r#"    <path class="cut" d="M{x:.1} {}l5 -17"/>"#, top + BAR + 2)?;
+        }
+        let (from, to) = (position(lowest), position(highest));
+        if variant != Variant::Vxlan && to - from >= 1.0 && ratio <= CUT {
+            writeln!(svg, r#"    <path class="range" d="M{from:.1} {middle}H{to:.1}"/>"#)?;
+        }
+        let ratio_end = VALUES - 86;
+        writeln!(
+            svg,
+            r#"    <text x="{ratio_end}" y="{baseline}" class="value{ours}">{} ×</text>"#,
+            digits(ratio)
+        )?;
+        writeln!(
+            svg,
+            r#"    <text x="{VALUES}" y="{baseline}" class="unit">{} {unit}</text>"#,
+            digits(value)
+        )?;
+    }
+    Ok(())
+}
+
+/// Where in a panel a bar of so many times kernel VXLAN's length ends.
+fn position(multiple: f64) -> f64 {
+    f64::from(BARS) + UNIT * multiple.min(CUT)
+}
+
+/// Three digits.
+fn digits(value: f64) -> String {
+    match value {
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+fn class(variant: Variant) -> &'static str {
+    match variant {
+        Variant::Bare | Variant::Vxlan => "kernel",
+        Variant::Udp => "plugin",
+        Variant::Native => "native",
+        Variant::Naive => "naive",
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
 }

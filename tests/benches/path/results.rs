@@ -59,6 +59,12 @@ impl Results {
         format!("medians of {} rounds, {} s each", self.idle.len(), self.duration.as_secs())
     }
 
+    /// Those that were measured.
+    pub(crate) fn variants(&self) -> Vec<Variant> {
+        let measured = |variant: &Variant| self.samples.keys().any(|(_, v)| v == variant);
+        Variant::ALL.into_iter().filter(measured).collect()
+    }
+
     /// The median over the rounds, if the variant was measured.
     pub(crate) fn median(
         &self,
