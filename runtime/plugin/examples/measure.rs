@@ -10,7 +10,7 @@ use std::{env, fs};
 use heddle_core::config::{BackendConfig, NetworkConfig, OverlayNetwork};
 use heddle_core::lease::{Lease, LeaseFamily};
 use heddle_core::node::{Node, Underlay};
-use heddle_plugin::{Catalogue, Limits, Setting, View, World};
+use heddle_plugin::{Catalogue, Limits, Role, Setting, View};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -29,14 +29,14 @@ async fn measure(peers: u32, dir: Option<PathBuf>) -> Result<(), Failure> {
         Catalogue::new(dir.into_iter().collect(), None, Catalogue::DEFAULT_CACHE.into())?;
     println!("engine:                   {:?}", start.elapsed());
     let start = Instant::now();
-    let plugin = catalogue.find("vxlan", World::BackendPlugin)?;
+    let plugin = catalogue.find("vxlan", Role::Backend)?;
     println!("vxlan, load:              {:?}", start.elapsed());
     let start = Instant::now();
     let backend = plugin.backend(Limits::default())?;
     let node_plan = backend.plan_node(&config, &node, &own).await?;
     println!("vxlan, start, first call: {:?}", start.elapsed());
 
-    let emitter = catalogue.find("subnet-env", World::EmitterPlugin)?.emitter(Limits::default())?;
+    let emitter = catalogue.find("subnet-env", Role::Emitter)?.emitter(Limits::default())?;
     let view =
         View { config: config.clone(), lease: own.clone(), mtu: node_plan.mtu, ip_masq: true };
     let setting = Setting { name: "path".into(), value: "/tmp/subnet.env".into() };

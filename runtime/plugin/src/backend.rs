@@ -1,4 +1,4 @@
-//! Backends: the host's side of the world `backend-plugin`.
+//! Backends: the host's side of the interface `backend`, which three worlds have.
 
 use std::sync::Arc;
 
@@ -11,14 +11,16 @@ use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
 use crate::bindings::backend::exports::heddle::overlay::backend::PeerError;
+use crate::bindings::backend::exports::heddle::overlay::{backend, transform};
 use crate::bindings::backend::heddle::overlay::types as wit;
-use crate::bindings::backend::{BackendPlugin, BackendPluginPre};
 use crate::breaker::Subject;
 use crate::error::{CallError, Reason, Refusal, describe};
 use crate::host::HostState;
+use crate::manifest::World;
 use crate::metrics::Metrics;
+use crate::node_plan::NodePlan;
 use crate::text::plain;
-use crate::worker::{Worker, WorkerHandle, World};
+use crate::worker::{Exports, Worker, WorkerHandle};
 use crate::{from_wit, grant, to_wit};
 
 /// What a node says of itself in its lease.
@@ -31,32 +33,17 @@ pub struct Advertisements {
     pub backend_data: Vec<Option<String>>,
 }
 
-/// The part of the plan that does not depend on peers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodePlan {
-    /// The objects.
-    pub plan: Plan,
-    /// The MTU for containers' interfaces, in bytes.
-    pub mtu: u32,
-}
-
-impl NodePlan {
-    /// The devices in it.
-    pub fn links(&self) -> Vec<LinkName> {
-        grant::planned_links(&self.plan)
-    }
-}
-
 /// A running backend plugin. Calls queue; none blocks the caller's thread.
 ///
 /// Every answer has been checked: what comes back can be programmed, and the plugin may ask for it.
 pub struct Backend {
-    worker: WorkerHandle<BackendPlugin>,
+    worker: WorkerHandle<BackendExports>,
+    world: World,
 }
 
 impl Backend {
-    pub(crate) fn new(worker: WorkerHandle<BackendPlugin>) -> Self {
-        Self { worker }
+    pub(crate) fn new(worker: WorkerHandle<BackendExports>, world: World) -> Self {
+        Self { worker, world }
     }
 
     /// The plugin's name.
@@ -85,7 +72,7 @@ impl Backend {
         self.node_call(CALL, move |worker| {
             let (config, node) = (to_wit::config(&config), to_wit::node(&node));
             let answer = worker.call(Subject::Node(CALL), |guest, store| {
-                guest.heddle_overlay_backend().call_advertise(store, &config, &node)
+                guest.backend.call_advertise(store, &config, &node)
             })?;
             let advertisements = answer.map_err(config_error)?;
             let (backend_type, backend_data) =
@@ -96,6 +83,8 @@ impl Backend {
     }
 
     /// The devices, addresses and settings of this node itself.
+    ///
+    /// If the plugin adds something to packets, the plan has room for it: its MTUs are lower by the tunnel's overhead.
     ///
     /// # Errors
     ///
@@ -108,24 +97,48 @@ impl Backend {
         lease: &Lease,
     ) -> Result<NodePlan, CallError> {
         const CALL: &str = "plan-node";
-        let (config, node, lease) = (config.clone(), node.clone(), lease.clone());
+        let world = self.world;
+        let (terms, node, lease) = (config.clone(), node.clone(), lease.clone());
+        let plan = self
+            .node_call(CALL, move |worker| {
+                let wit = Arguments::new(&terms, &node, &lease);
+                let answer = worker.call(Subject::Node(CALL), |guest, store| {
+                    guest.backend.call_plan_node(store, &wit.config, &wit.node, &wit.lease)
+                })?;
+                let answer = answer.map_err(config_error)?;
+                let checked = || -> Result<NodePlan, Refusal> {
+                    let plan = from_wit::node_plan(answer, worker.limits().node_objects)?;
+                    grant::node_plan(&plan, world, &terms.networks, &node)?;
+                    Ok(plan)
+                };
+                checked().map_err(Reason::Refused)
+            })
+            .await?;
+        match plan.tunnel {
+            Some(_) if world == World::TransformPlugin => self.leave_room(plan, config).await,
+            _ => Ok(plan),
+        }
+    }
+
+    /// The plan with room for what the plugin adds to packets.
+    async fn leave_room(
+        &self,
+        plan: NodePlan,
+        config: &NetworkConfig,
+    ) -> Result<NodePlan, CallError> {
+        const CALL: &str = "overhead";
+        let config = config.clone();
         self.node_call(CALL, move |worker| {
-            let wit = Arguments::new(&config, &node, &lease);
-            let answer = worker.call(Subject::Node(CALL), |guest, store| {
-                guest.heddle_overlay_backend().call_plan_node(
-                    store,
-                    &wit.config,
-                    &wit.node,
-                    &wit.lease,
-                )
-            })?;
-            let answer = answer.map_err(config_error)?;
-            let checked = || -> Result<NodePlan, Refusal> {
-                let plan = from_wit::plan(answer.plan, worker.limits().node_objects)?;
-                grant::node_plan(&plan, &config.networks, &node)?;
-                Ok(NodePlan { plan, mtu: from_wit::mtu(answer.mtu)? })
-            };
-            checked().map_err(Reason::Refused)
+            let config = to_wit::config(&config);
+            let answer =
+                worker.call(Subject::Node(CALL), |guest, store| match &guest.transform {
+                    Some(transform) => transform.call_overhead(store, &config),
+                    None => Ok(Ok(0)),
+                })?;
+            let overhead = answer.map_err(config_error)?;
+            from_wit::overhead(overhead)
+                .and_then(|overhead| plan.leave_room(overhead))
+                .map_err(Reason::Refused)
         })
         .await
     }
@@ -149,8 +162,6 @@ impl Backend {
         let answers = self
             .worker
             .run(CALL, move |worker| {
-                let runtime = worker.runtime();
-                let _running = runtime.ticker().running();
                 let wit = Arguments::new(&config, &node, &lease);
                 let mut answers: Vec<Option<Result<Plan, CallError>>> = vec![None; peers.len()];
                 for index in order(worker, &peers) {
@@ -178,13 +189,11 @@ impl Backend {
     async fn node_call<T: Send + 'static>(
         &self,
         call: &'static str,
-        job: impl FnOnce(&mut Worker<BackendPlugin>) -> Result<T, Reason> + Send + 'static,
+        job: impl FnOnce(&mut Worker<BackendExports>) -> Result<T, Reason> + Send + 'static,
     ) -> Result<T, CallError> {
         let result = self
             .worker
             .run(call, move |worker| {
-                let runtime = worker.runtime();
-                let _running = runtime.ticker().running();
                 let answer = job(worker);
                 count_refusal(worker, &answer);
                 answer
@@ -217,7 +226,7 @@ impl Arguments {
 }
 
 /// In which order to ask about peers: those that failed the last time at the end.
-fn order(worker: &Worker<BackendPlugin>, peers: &[Lease]) -> Vec<usize> {
+fn order(worker: &Worker<BackendExports>, peers: &[Lease]) -> Vec<usize> {
     let suspect = |index: &usize| worker.breaker().failed_before(Subject::Peer(peers[*index].key));
     let (last, mut first): (Vec<_>, Vec<_>) = (0..peers.len()).partition(suspect);
     first.extend(last);
@@ -225,19 +234,13 @@ fn order(worker: &Worker<BackendPlugin>, peers: &[Lease]) -> Vec<usize> {
 }
 
 fn plan_peer(
-    worker: &mut Worker<BackendPlugin>,
+    worker: &mut Worker<BackendExports>,
     wit: &Arguments,
     peer: &Lease,
 ) -> Result<Plan, Reason> {
     let lease = to_wit::lease(peer);
     let answer = worker.call(Subject::Peer(peer.key), |guest, store| {
-        guest.heddle_overlay_backend().call_plan_peer(
-            store,
-            &wit.config,
-            &wit.node,
-            &wit.lease,
-            &lease,
-        )
+        guest.backend.call_plan_peer(store, &wit.config, &wit.node, &wit.lease, &lease)
     })?;
     match answer {
         Ok(plan) => from_wit::plan(plan, worker.limits().peer_objects).map_err(Reason::Refused),
@@ -246,24 +249,47 @@ fn plan_peer(
     }
 }
 
-fn count_refusal<T>(worker: &Worker<BackendPlugin>, answer: &Result<T, Reason>) {
+fn count_refusal<T>(worker: &Worker<BackendExports>, answer: &Result<T, Reason>) {
     if matches!(answer, Err(Reason::Refused(_))) {
         worker.metrics().count_refusal();
     }
 }
 
-fn config_error(error: wit::ConfigError) -> Reason {
+pub(crate) fn config_error(error: wit::ConfigError) -> Reason {
     Reason::Config { key: plain(&error.key), message: plain(&error.message) }
 }
 
-impl World for BackendPlugin {
-    type Pre = BackendPluginPre<HostState>;
+/// What a backend exports for planning. What it exports for packets is [`PacketPlugin`](crate::PacketPlugin)'s.
+pub(crate) struct BackendExports {
+    backend: backend::Guest,
+    transform: Option<transform::Guest>,
+}
 
-    fn prepare(component: InstancePre<HostState>) -> wasmtime::Result<Self::Pre> {
-        BackendPluginPre::new(component)
+pub(crate) struct Prepared {
+    component: InstancePre<HostState>,
+    backend: backend::GuestIndices,
+    transform: Option<transform::GuestIndices>,
+}
+
+impl Exports for BackendExports {
+    type Prepared = Prepared;
+
+    fn prepare(component: InstancePre<HostState>, world: World) -> wasmtime::Result<Prepared> {
+        let backend = backend::GuestIndices::new(&component)?;
+        let transform = match world {
+            World::TransformPlugin => Some(transform::GuestIndices::new(&component)?),
+            _ => None,
+        };
+        Ok(Prepared { component, backend, transform })
     }
 
-    fn instantiate(pre: &Self::Pre, store: &mut Store<HostState>) -> wasmtime::Result<Self> {
-        pre.instantiate(store)
+    fn instantiate(prepared: &Prepared, store: &mut Store<HostState>) -> wasmtime::Result<Self> {
+        let instance = prepared.component.instantiate(&mut *store)?;
+        let backend = prepared.backend.load(&mut *store, &instance)?;
+        let transform = match &prepared.transform {
+            Some(transform) => Some(transform.load(&mut *store, &instance)?),
+            None => None,
+        };
+        Ok(Self { backend, transform })
     }
 }

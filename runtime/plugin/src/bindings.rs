@@ -1,10 +1,13 @@
-//! The bindings generated from `wit/v0.1`: one module per world, with the types shared.
+//! The bindings generated from `wit/v0.1`, with the types shared.
+//!
+//! A world's interfaces are looked up one by one, so `backend` serves the three worlds of backends: that of
+//! `transform-plugin` has the interfaces of the other two.
 #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 
 pub(crate) mod backend {
     wasmtime::component::bindgen!({
         path: "../../wit/v0.1",
-        world: "backend-plugin",
+        world: "transform-plugin",
     });
 }
 

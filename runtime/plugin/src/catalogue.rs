@@ -8,18 +8,18 @@ use std::path::{Path, PathBuf};
 use wasmtime::component::{Component, InstancePre};
 
 use crate::backend::Backend;
-use crate::bindings::backend::BackendPlugin;
-use crate::bindings::emitter::EmitterPlugin;
 use crate::cache::{Cache, CacheError};
+use crate::caller::Caller;
 use crate::compiler::{self, CompileError};
 use crate::embedded::EMBEDDED;
 use crate::emitter::Emitter;
 use crate::engine::Runtime;
 use crate::host::{self, HostState};
 use crate::limits::Limits;
-use crate::manifest::{self, Manifest, ManifestError, World};
+use crate::manifest::{self, Manifest, ManifestError, Role};
+use crate::packets::PacketPlugin;
 use crate::text::{memory, plain};
-use crate::worker::{self, WorkerHandle};
+use crate::worker::{Exports, WorkerHandle};
 
 /// The longest name of a plugin, in bytes.
 const MAX_NAME: usize = 32;
@@ -175,9 +175,9 @@ impl Catalogue {
     ///
     /// # Errors
     ///
-    /// The name is impossible or nowhere to be found; or what stands there is no plugin for this host, of another
-    /// world, or cannot be compiled or loaded. A file that is no good does not give way to the embedded plugin.
-    pub fn find(&self, name: &str, world: World) -> Result<Plugin, PluginError> {
+    /// The name is impossible or nowhere to be found; or what stands there is no plugin for this host, is for something
+    /// else, or cannot be compiled or loaded. A file that is no good does not give way to the embedded plugin.
+    pub fn find(&self, name: &str, role: Role) -> Result<Plugin, PluginError> {
         let found = self.look_for(name)?;
         let (source, digest) = match &found {
             Found::File(path, component) => {
@@ -187,7 +187,7 @@ impl Catalogue {
         };
         let plugin = format!("{name} ({source})");
         let manifest = found.manifest().and_then(|manifest| {
-            manifest.check(name, world)?;
+            manifest.check(name, role)?;
             Ok(manifest)
         });
         let manifest =
@@ -329,28 +329,51 @@ impl Plugin {
     ///
     /// # Errors
     ///
-    /// It was not found as a [`World::BackendPlugin`], lacks one of its functions, or there is no thread to be had.
+    /// It was not found as a [`Role::Backend`], lacks a function of its world, or there is no thread to be had.
     pub fn backend(&self, limits: Limits) -> Result<Backend, PluginError> {
-        Ok(Backend::new(self.start::<BackendPlugin>(limits)?))
+        Ok(Backend::new(self.start(limits)?, self.manifest.world))
+    }
+
+    /// Its packet path, if it is of a world that has one. Call it on the tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// It lacks a function of its world.
+    pub fn packets(&self, limits: Limits) -> Result<Option<PacketPlugin>, PluginError> {
+        if !self.manifest.world.steers() {
+            return Ok(None);
+        }
+        PacketPlugin::new(&self.manifest, self.instance.clone(), self.caller(limits))
+            .map(Some)
+            .map_err(|error| self.does_not_fit(&error))
     }
 
     /// Starts it as an emitter, with a thread of its own. Call it on the tokio runtime.
     ///
     /// # Errors
     ///
-    /// It was not found as a [`World::EmitterPlugin`], lacks its function, or there is no thread to be had.
+    /// It was not found as a [`Role::Emitter`], lacks its function, or there is no thread to be had.
     pub fn emitter(&self, limits: Limits) -> Result<Emitter, PluginError> {
-        Ok(Emitter::new(self.start::<EmitterPlugin>(limits)?))
+        Ok(Emitter::new(self.start(limits)?))
     }
 
-    fn start<W: worker::World>(&self, limits: Limits) -> Result<WorkerHandle<W>, PluginError> {
-        let name = &self.manifest.name;
-        let pre = W::prepare(self.instance.clone()).map_err(|error| PluginError::Load {
-            plugin: format!("{name} ({})", self.source),
-            reason: plain(&format!("{error:#}")),
-        })?;
-        WorkerHandle::start(name, self.runtime.clone(), pre, limits)
+    fn start<E: Exports>(&self, limits: Limits) -> Result<WorkerHandle<E>, PluginError> {
+        let Manifest { name, world, .. } = &self.manifest;
+        let prepared =
+            E::prepare(self.instance.clone(), *world).map_err(|error| self.does_not_fit(&error))?;
+        WorkerHandle::start(name, prepared, self.caller(limits))
             .map_err(|error| PluginError::Engine(error.to_string()))
+    }
+
+    fn caller(&self, limits: Limits) -> Caller {
+        Caller::new(&self.manifest.name, self.runtime.clone(), limits)
+    }
+
+    fn does_not_fit(&self, error: &wasmtime::Error) -> PluginError {
+        PluginError::Load {
+            plugin: format!("{} ({})", self.manifest.name, self.source),
+            reason: plain(&format!("{error:#}")),
+        }
     }
 }
 

@@ -13,9 +13,10 @@ use crate::bindings::emitter::{EmitterPlugin, EmitterPluginPre};
 use crate::breaker::Subject;
 use crate::error::{CallError, Reason, Refusal};
 use crate::host::HostState;
+use crate::manifest::World;
 use crate::metrics::Metrics;
 use crate::text::plain;
-use crate::worker::{WorkerHandle, World};
+use crate::worker::{Exports, WorkerHandle};
 use crate::{grant, to_wit};
 
 /// Files in one answer.
@@ -89,8 +90,6 @@ impl Emitter {
         let result = self
             .worker
             .run(CALL, move |worker| {
-                let runtime = worker.runtime();
-                let _running = runtime.ticker().running();
                 let (wit_view, wit_settings) = (to_wit_view(&view), to_wit_settings(&settings));
                 let answer = worker.call(Subject::Node(CALL), |guest, store| {
                     guest.heddle_overlay_emitter().call_emit(store, &wit_view, &wit_settings)
@@ -145,14 +144,17 @@ fn files(files: Vec<wit::File>) -> Result<Vec<File>, Refusal> {
     Ok(files.into_iter().map(file).collect())
 }
 
-impl World for EmitterPlugin {
-    type Pre = EmitterPluginPre<HostState>;
+impl Exports for EmitterPlugin {
+    type Prepared = EmitterPluginPre<HostState>;
 
-    fn prepare(component: InstancePre<HostState>) -> wasmtime::Result<Self::Pre> {
+    fn prepare(component: InstancePre<HostState>, _: World) -> wasmtime::Result<Self::Prepared> {
         EmitterPluginPre::new(component)
     }
 
-    fn instantiate(pre: &Self::Pre, store: &mut Store<HostState>) -> wasmtime::Result<Self> {
-        pre.instantiate(store)
+    fn instantiate(
+        prepared: &Self::Prepared,
+        store: &mut Store<HostState>,
+    ) -> wasmtime::Result<Self> {
+        prepared.instantiate(store)
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use heddle_core::address::{Family, LinkName, MacAddress};
 use heddle_core::object::{
@@ -10,13 +11,14 @@ use heddle_core::object::{
 };
 use ipnet::IpNet;
 
-use crate::bindings::backend::exports::heddle::overlay::backend::Advertisements as WitAdvertisements;
+use crate::bindings::backend::exports::heddle::overlay::backend as wit_backend;
 use crate::bindings::backend::heddle::overlay::types as wit;
 use crate::error::Refusal;
+use crate::node_plan::{NodePlan, Tunnel};
 use crate::text::plain;
 
 /// A packet is not longer, and IPv4 does not work with less (RFC 791, section 3.2).
-const MTU: std::ops::RangeInclusive<u32> = 68..=65_535;
+pub(crate) const MTU: RangeInclusive<u32> = 68..=65_535;
 
 /// 24 bits (RFC 7348, section 5).
 const MAX_VNI: u32 = 0xff_ffff;
@@ -27,10 +29,19 @@ const MAX_SYSCTL: usize = 64;
 /// What a lease may carry for a plugin, in bytes. A key pair and a few numbers take some hundreds.
 const MAX_BACKEND_DATA: usize = 8 << 10;
 
+/// The most bytes that a plugin may add to a packet. Headers and the tag of a cipher take some tens.
+const MAX_OVERHEAD: u32 = 1024;
+
 /// The longest `BackendType`, as long as a plugin's name.
 const MAX_BACKEND_TYPE: usize = 32;
 
 type Checked<T> = Result<T, Refusal>;
+
+/// The plan of the node, of at most `limit` objects.
+pub(crate) fn node_plan(answer: wit_backend::NodePlan, limit: usize) -> Checked<NodePlan> {
+    let tunnel = tunnel(&answer.plan.links)?;
+    Ok(NodePlan { plan: plan(answer.plan, limit)?, tunnel, mtu: mtu(answer.mtu)? })
+}
 
 /// A plan of at most `limit` objects.
 pub(crate) fn plan(plan: wit::Plan, limit: usize) -> Checked<Plan> {
@@ -75,8 +86,19 @@ pub(crate) fn plan(plan: wit::Plan, limit: usize) -> Checked<Plan> {
     Ok(Plan { objects })
 }
 
+/// What a transform adds to a packet.
+pub(crate) fn overhead(overhead: u32) -> Checked<u32> {
+    match overhead <= MAX_OVERHEAD {
+        true => Ok(overhead),
+        false => Err(Refusal::new(
+            format_args!("overhead {overhead}"),
+            format!("expected at most {MAX_OVERHEAD} bytes"),
+        )),
+    }
+}
+
 /// The MTU for containers.
-pub(crate) fn mtu(mtu: u32) -> Checked<u32> {
+fn mtu(mtu: u32) -> Checked<u32> {
     match MTU.contains(&mtu) {
         true => Ok(mtu),
         false => Err(Refusal::new(format_args!("mtu {mtu}"), "expected 68 to 65535 bytes")),
@@ -85,7 +107,7 @@ pub(crate) fn mtu(mtu: u32) -> Checked<u32> {
 
 /// The lease's texts: `BackendType`, and one piece of JSON for each of `families`.
 pub(crate) fn advertisements(
-    advertisements: WitAdvertisements,
+    advertisements: wit_backend::Advertisements,
     families: usize,
 ) -> Checked<(Option<String>, Vec<Option<String>>)> {
     if let Some(kind) = &advertisements.backend_type {
@@ -151,8 +173,31 @@ fn link(link: wit::Link) -> Checked<Link> {
                 gbp: vxlan.gbp,
             })
         }
+        wit::LinkKind::Tun(_) if mac.is_some() => {
+            return refuse("it has a MAC address: expected none, because a TUN device has none");
+        }
+        wit::LinkKind::Tun(_) => LinkKind::Tun,
     };
     Ok(Link { name, mtu: link.mtu, mac, up: true, kind })
+}
+
+/// What is behind the TUN device among these links, if there is one.
+fn tunnel(links: &[wit::Link]) -> Checked<Option<Tunnel>> {
+    let mut tunnel = None;
+    for link in links {
+        let wit::LinkKind::Tun(tun) = &link.kind else { continue };
+        let name = link_name("link", &link.name)?;
+        let refuse = |rule| Err(Refusal::new(format_args!("link {name}"), rule));
+        if tunnel.is_some() {
+            return refuse("it is the second TUN device: expected one at most");
+        }
+        if tun.port == 0 {
+            return refuse("its port is 0: expected 1 to 65535");
+        }
+        let local = tun.local.iter().copied().map(address).collect();
+        tunnel = Some(Tunnel { link: name, local, port: tun.port, overhead: 0 });
+    }
+    Ok(tunnel)
 }
 
 fn sysctl(sysctl: wit::Sysctl) -> Checked<Sysctl> {
@@ -342,10 +387,63 @@ mod tests {
         );
         assert_eq!(
             with(|link| {
-                let wit::LinkKind::Vxlan(vxlan) = &mut link.kind;
+                let wit::LinkKind::Vxlan(vxlan) = &mut link.kind else { unreachable!() };
                 vxlan.vni = 1 << 24;
             }),
             "link flannel.1: its VNI is 16777216: expected 0 to 16777215"
+        );
+    }
+
+    fn tun(name: &str) -> wit::Link {
+        let local =
+            vec![v4([192, 168, 0, 72]), wit::IpAddress::Ipv6((0xfd00, 0, 0, 0, 0, 0, 0, 1))];
+        let kind = wit::LinkKind::Tun(wit::Tun { local, port: 8285 });
+        wit::Link { name: name.into(), mtu: 1472, mac: None, kind }
+    }
+
+    fn with_links(links: Vec<wit::Link>) -> Result<NodePlan, String> {
+        let plan = wit::Plan { links, ..empty() };
+        node_plan(wit_backend::NodePlan { plan, mtu: 1472 }, 64).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_tun_device_comes_with_a_tunnel() {
+        let plan = with_links(vec![vxlan(), tun("flannel0")]).unwrap();
+        assert_eq!(plan.plan.objects[1].to_string(), "link flannel0 type tun mtu 1472 up");
+        let local = vec!["192.168.0.72".parse().unwrap(), "fd00::1".parse().unwrap()];
+        let link = "flannel0".parse().unwrap();
+        assert_eq!(plan.tunnel, Some(Tunnel { link, local, port: 8285, overhead: 0 }));
+        assert_eq!(with_links(vec![vxlan()]).unwrap().tunnel, None);
+    }
+
+    #[test]
+    fn an_impossible_tun_device_is_refused() {
+        let with = |change: fn(&mut wit::Link, &mut wit::Tun)| {
+            let mut link = tun("flannel0");
+            let wit::LinkKind::Tun(mut tun) = link.kind.clone() else { unreachable!() };
+            change(&mut link, &mut tun);
+            with_links(vec![wit::Link { kind: wit::LinkKind::Tun(tun), ..link }]).unwrap_err()
+        };
+        assert_eq!(
+            with(|_, tun| tun.port = 0),
+            "link flannel0: its port is 0: expected 1 to 65535"
+        );
+        assert_eq!(
+            with(|link, _| link.mac = Some((2, 0, 0, 0, 0, 1))),
+            "link flannel0: it has a MAC address: expected none, because a TUN device has none"
+        );
+        assert_eq!(
+            with_links(vec![tun("flannel0"), tun("flannel1")]).unwrap_err(),
+            "link flannel1: it is the second TUN device: expected one at most"
+        );
+    }
+
+    #[test]
+    fn an_overhead_leaves_room_for_a_packet() {
+        assert_eq!(overhead(1024), Ok(1024));
+        assert_eq!(
+            overhead(1025).unwrap_err().to_string(),
+            "overhead 1025: expected at most 1024 bytes"
         );
     }
 
@@ -418,11 +516,11 @@ mod tests {
 
     #[test]
     fn advertisements_fit_into_a_lease() {
-        use crate::bindings::backend::exports::heddle::overlay::backend::Advertisement;
         let with = |kind: &str, data: &[&str]| {
-            let families =
-                data.iter().map(|data| Advertisement { backend_data: Some((*data).to_owned()) });
-            let wit = WitAdvertisements {
+            let families = data
+                .iter()
+                .map(|data| wit_backend::Advertisement { backend_data: Some((*data).to_owned()) });
+            let wit = wit_backend::Advertisements {
                 backend_type: Some(kind.to_owned()),
                 families: families.collect(),
             };

@@ -3,25 +3,36 @@
 //! The rules are those that hold for every backend: a plugin has devices of its own and nothing else, routes only the
 //! overlay, and sends a peer's packets only to that peer.
 
+use std::net::IpAddr;
 use std::path::{Component, Path};
 
-use heddle_core::address::LinkName;
+use heddle_core::address::{Family, LinkName};
 use heddle_core::config::OverlayNetwork;
 use heddle_core::lease::Lease;
-use heddle_core::node::Node;
+use heddle_core::node::{Node, Underlay};
 use heddle_core::object::{Link, LinkKind, Object, Plan, Route, RouteAction};
 use ipnet::IpNet;
 
 use crate::emitter::{File, Setting};
 use crate::error::Refusal;
+use crate::manifest::World;
+use crate::node_plan::{NodePlan, Tunnel};
 
 type Granted = Result<(), Refusal>;
 
-/// Whether the plan of the node may hold.
-pub(crate) fn node_plan(plan: &Plan, networks: &[OverlayNetwork], node: &Node) -> Granted {
-    let links = planned_links(plan);
+/// Whether the plan of the node may hold, if a plugin of this world made it.
+pub(crate) fn node_plan(
+    plan: &NodePlan,
+    world: World,
+    networks: &[OverlayNetwork],
+    node: &Node,
+) -> Granted {
+    let links = plan.links();
     let networks: Vec<IpNet> = networks.iter().map(|overlay| overlay.network).collect();
-    for object in &plan.objects {
+    if let Some(tunnel) = &plan.tunnel {
+        own_tunnel(tunnel, world, &networks, &node.underlay)?;
+    }
+    for object in &plan.plan.objects {
         match object {
             Object::Link(link) => own_link(link, node),
             Object::Address(address) => {
@@ -124,23 +135,55 @@ fn own_link(link: &Link, node: &Node) -> Granted {
     if link.name == underlay.link || other.is_some() {
         return refuse(format!("there is a device of that name that is no {kind} device"));
     }
-    let LinkKind::Vxlan(vxlan) = &link.kind else {
-        return refuse(format!("a device of kind `{kind}` cannot be planned"));
-    };
-    if vxlan.underlay != underlay.link {
+    match &link.kind {
+        LinkKind::Vxlan(vxlan) => {
+            if vxlan.underlay != underlay.link {
+                return refuse(format!(
+                    "its packets leave through {}: expected {}, the external interface",
+                    vxlan.underlay, underlay.link
+                ));
+            }
+            own_source(link.name, vxlan.local, underlay)
+        }
+        // The rest of it is the tunnel.
+        LinkKind::Tun => Ok(()),
+        LinkKind::Other(_) => refuse(format!("a device of kind `{kind}` cannot be planned")),
+    }
+}
+
+/// Packets through a TUN device leave from this node's own addresses, and by a plugin that steers them.
+fn own_tunnel(tunnel: &Tunnel, world: World, networks: &[IpNet], underlay: &Underlay) -> Granted {
+    let refuse = |rule| Err(Refusal::new(format_args!("link {}", tunnel.link), rule));
+    if !world.steers() {
         return refuse(format!(
-            "its packets leave through {}: expected {}, the external interface",
-            vxlan.underlay, underlay.link
+            "it is a TUN device, planned by a plugin of the world {world}: expected {} or {}",
+            World::PacketBackendPlugin,
+            World::TransformPlugin
         ));
     }
-    let on_link = underlay.addresses.iter().any(|network| network.addr() == vxlan.local);
-    if !on_link && !underlay.public_addresses.contains(&vxlan.local) {
+    let sources = tunnel.local.iter().copied().map(Family::of);
+    if !sources.eq(networks.iter().copied().map(Family::of_network)) {
         return refuse(format!(
-            "its source address is {}: expected one of the external interface's or the public one",
-            vxlan.local
+            "its source addresses are {}: expected one of the family of each of {}, in that order",
+            list(&tunnel.local),
+            list(networks)
         ));
     }
-    Ok(())
+    tunnel.local.iter().try_for_each(|local| own_source(tunnel.link, *local, underlay))
+}
+
+/// Packets between hosts leave from an address that is this node's.
+fn own_source(link: LinkName, source: IpAddr, underlay: &Underlay) -> Granted {
+    let on_link = underlay.addresses.iter().any(|network| network.addr() == source);
+    match on_link || underlay.public_addresses.contains(&source) {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            format_args!("link {link}"),
+            format!(
+                "its source address is {source}: expected one of the external interface's or the public one"
+            ),
+        )),
+    }
 }
 
 fn on_planned_link(object: &Object, links: &[LinkName]) -> Granted {
@@ -153,7 +196,7 @@ fn on_planned_link(object: &Object, links: &[LinkName]) -> Granted {
 fn within(object: &Object, network: IpNet, networks: &[IpNet]) -> Granted {
     match networks.iter().any(|outer| outer.contains(&network)) {
         true => Ok(()),
-        false => Err(Refusal::new(object, format!("expected within {}", list(networks)))),
+        false => Err(Refusal::new(object, format!("expected within {}", either(networks)))),
     }
 }
 
@@ -172,7 +215,7 @@ fn next_hop(
     if links.contains(&link) {
         return match gateway {
             Some(gateway) if !networks.iter().any(|network| network.contains(&gateway)) => {
-                Err(Refusal::new(object, format!("expected a gateway within {}", list(networks))))
+                Err(Refusal::new(object, format!("expected a gateway within {}", either(networks))))
             }
             _ => Ok(()),
         };
@@ -191,12 +234,20 @@ fn next_hop(
     }
 }
 
-fn list(networks: &[IpNet]) -> String {
-    networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+fn addresses(peer: &Lease) -> String {
+    either(&peer.public_addresses().collect::<Vec<_>>())
 }
 
-fn addresses(peer: &Lease) -> String {
-    peer.public_addresses().map(|a| a.to_string()).collect::<Vec<_>>().join(" or ")
+fn either<T: ToString>(items: &[T]) -> String {
+    join(items, " or ")
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    join(items, ", ")
+}
+
+fn join<T: ToString>(items: &[T], separator: &str) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
 }
 
 #[cfg(test)]

@@ -2,18 +2,21 @@
 //!
 //! [`Catalogue::find`] finds a plugin by name: a file in one of the plugin directories, or one that ships inside the
 //! binary. What it finds is started as a [`Backend`] or an [`Emitter`], each with a thread of its own. Their functions
-//! take and give `heddle-core`'s types.
+//! take and give `heddle-core`'s types. A backend that steers packets is a [`PacketPlugin`] as well, whose instances are
+//! called on the threads that the packets are on.
 //!
 //! A plugin is not trusted. It has no access to anything; its time and memory are bounded; and everything it answers
 //! is checked, for being possible and for being its business, before anyone sees it. A call that goes wrong is an
 //! error that names the plugin, the call, the peer and the reason, and touches no other call.
 //!
 //! Functions are pure, so instances are disposable: each request gets a fresh one, and so does the call after a trap.
+//! Only a [`PacketInstance`] is kept, because of the peers that it was told of.
 
 mod backend;
 mod bindings;
 mod breaker;
 mod cache;
+mod caller;
 mod catalogue;
 mod compiler;
 mod embedded;
@@ -28,6 +31,8 @@ mod host;
 mod limits;
 mod manifest;
 mod metrics;
+mod node_plan;
+mod packets;
 mod section;
 mod settings;
 #[cfg(test)]
@@ -38,7 +43,7 @@ mod to_wit;
 mod voice;
 mod worker;
 
-pub use backend::{Advertisements, Backend, NodePlan};
+pub use backend::{Advertisements, Backend};
 pub use cache::CacheError;
 pub use catalogue::{Catalogue, Entry, Plugin, PluginError, Source};
 pub use compiler::CompileError;
@@ -49,5 +54,7 @@ pub use emitter::{Emitter, File, Setting, View};
 pub use engine::compile;
 pub use error::{CallError, Reason, Refusal};
 pub use limits::Limits;
-pub use manifest::{Inspection, Manifest, ManifestError, WIT_VERSION, World, inspect};
+pub use manifest::{Inspection, Manifest, ManifestError, Role, WIT_VERSION, World, inspect};
 pub use metrics::Metrics;
+pub use node_plan::{NodePlan, Tunnel};
+pub use packets::{PacketInstance, PacketPlugin};

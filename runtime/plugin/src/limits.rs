@@ -11,6 +11,8 @@ pub struct Limits {
     pub memory: usize,
     /// How long one call may take. 1 s.
     pub call: Duration,
+    /// How long one call in the packet path may take, where packets wait for it. 20 ms.
+    pub packet_call: Duration,
     /// Objects in the plan of the node. 10,000.
     pub node_objects: usize,
     /// Objects in the plan of one peer. 64.
@@ -26,6 +28,7 @@ impl Default for Limits {
         Self {
             memory: 64 << 20,
             call: Duration::from_secs(1),
+            packet_call: Duration::from_millis(20),
             node_objects: 10_000,
             peer_objects: 64,
             failures: 5,

@@ -30,12 +30,48 @@ pub struct Manifest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum World {
-    /// Plans.
+    /// Plans: the packets stay in the kernel.
     BackendPlugin,
-    /// Plans, and decides about packets.
+    /// Plans, and steers packets in user space.
     PacketBackendPlugin,
+    /// Plans, steers packets in user space, and says what they look like between hosts.
+    TransformPlugin,
     /// Writes files.
     EmitterPlugin,
+}
+
+/// What a plugin is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Says how nodes reach each other.
+    Backend,
+    /// Turns the node's lease into files.
+    Emitter,
+}
+
+impl World {
+    /// Every world.
+    const ALL: [Self; 4] = [
+        Self::BackendPlugin,
+        Self::PacketBackendPlugin,
+        Self::TransformPlugin,
+        Self::EmitterPlugin,
+    ];
+
+    /// What plugins of this world are used for.
+    pub fn role(self) -> Role {
+        match self {
+            Self::BackendPlugin | Self::PacketBackendPlugin | Self::TransformPlugin => {
+                Role::Backend
+            }
+            Self::EmitterPlugin => Role::Emitter,
+        }
+    }
+
+    /// Whether plugins of this world say where packets go, one batch after the other.
+    pub fn steers(self) -> bool {
+        matches!(self, Self::PacketBackendPlugin | Self::TransformPlugin)
+    }
 }
 
 impl fmt::Display for World {
@@ -43,9 +79,16 @@ impl fmt::Display for World {
         f.write_str(match self {
             Self::BackendPlugin => "backend-plugin",
             Self::PacketBackendPlugin => "packet-backend-plugin",
+            Self::TransformPlugin => "transform-plugin",
             Self::EmitterPlugin => "emitter-plugin",
         })
     }
+}
+
+/// The worlds that satisfy a condition, as a message lists them.
+fn worlds(condition: impl Fn(World) -> bool) -> String {
+    let names = World::ALL.into_iter().filter(|world| condition(*world));
+    names.map(|world| world.to_string()).collect::<Vec<_>>().join(" or ")
 }
 
 /// A file that is not a plugin, or not one for this host.
@@ -56,14 +99,14 @@ pub enum ManifestError {
     NotAComponent(String),
     /// A component that says nothing.
     #[error(
-        "has no manifest: expected a custom section `heddle:manifest`, which heddle-sdk's \
-         `export_backend!` and `export_emitter!` put there"
+        "has no manifest: expected a custom section `heddle:manifest`, which the macros \
+         `export_…!` of heddle-sdk put there"
     )]
     Missing,
     /// A component that says something else.
     #[error(
         "has a manifest that cannot be read ({0}): expected \
-         {{\"name\":…,\"version\":…,\"wit\":\"{WIT_VERSION}\",\"world\":\"backend-plugin\" or \"emitter-plugin\"}}"
+         {{\"name\":…,\"version\":…,\"wit\":\"{WIT_VERSION}\",\"world\":…}}, with the world {worlds}", worlds = worlds(|_| true)
     )]
     Malformed(String),
     /// It was built for an interface that this host does not know yet, or no longer.
@@ -83,12 +126,12 @@ pub enum ManifestError {
         expected: String,
     },
     /// It is something else than what it is to be used as.
-    #[error("is of the world {found}: expected {expected}")]
+    #[error("is of the world {found}: expected {}", worlds(|world| world.role() == *.expected))]
     World {
         /// What it is.
         found: World,
         /// What is wanted.
-        expected: World,
+        expected: Role,
     },
 }
 
@@ -128,16 +171,16 @@ impl Manifest {
         serde_json::from_slice(text).map_err(malformed)
     }
 
-    /// Whether this can be used as the plugin `name` in `world`.
-    pub(crate) fn check(&self, name: &str, world: World) -> Result<(), ManifestError> {
+    /// Whether this can be used as the plugin `name`, for that.
+    pub(crate) fn check(&self, name: &str, role: Role) -> Result<(), ManifestError> {
         if self.name != name {
             return Err(ManifestError::Name {
                 found: plain(&self.name),
                 expected: name.to_owned(),
             });
         }
-        if self.world != world {
-            return Err(ManifestError::World { found: self.world, expected: world });
+        if self.world.role() != role {
+            return Err(ManifestError::World { found: self.world, expected: role });
         }
         Ok(())
     }
@@ -215,7 +258,7 @@ mod tests {
         let manifest = Manifest::parse(GOOD.as_bytes()).unwrap();
         assert_eq!((manifest.name.as_str(), manifest.world), ("vxlan", World::BackendPlugin));
         assert_eq!(manifest.version, Version::new(1, 2, 3));
-        assert_eq!(manifest.check("vxlan", World::BackendPlugin), Ok(()));
+        assert_eq!(manifest.check("vxlan", Role::Backend), Ok(()));
     }
 
     #[test]
@@ -233,12 +276,29 @@ mod tests {
     fn another_name_or_world_is_refused() {
         let manifest = Manifest::parse(GOOD.as_bytes()).unwrap();
         assert_eq!(
-            manifest.check("host-gw", World::BackendPlugin).unwrap_err().to_string(),
+            manifest.check("host-gw", Role::Backend).unwrap_err().to_string(),
             "says that its name is `vxlan`: expected `host-gw`, the name of its file"
         );
         assert_eq!(
-            manifest.check("vxlan", World::EmitterPlugin).unwrap_err().to_string(),
+            manifest.check("vxlan", Role::Emitter).unwrap_err().to_string(),
             "is of the world backend-plugin: expected emitter-plugin"
+        );
+    }
+
+    #[test]
+    fn a_backend_may_be_of_any_of_three_worlds() {
+        for world in ["backend-plugin", "packet-backend-plugin", "transform-plugin"] {
+            let text = GOOD.replace("backend-plugin", world);
+            let manifest = Manifest::parse(text.as_bytes()).unwrap();
+            assert_eq!(manifest.world.to_string(), world);
+            assert_eq!(manifest.check("vxlan", Role::Backend), Ok(()));
+            assert_eq!(manifest.world.steers(), world != "backend-plugin");
+        }
+        let emitter = Manifest::parse(GOOD.replace("backend", "emitter").as_bytes()).unwrap();
+        assert_eq!(
+            emitter.check("vxlan", Role::Backend).unwrap_err().to_string(),
+            "is of the world emitter-plugin: \
+             expected backend-plugin or packet-backend-plugin or transform-plugin"
         );
     }
 

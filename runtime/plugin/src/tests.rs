@@ -116,7 +116,7 @@ async fn reason(kind: &str) -> Reason {
 
 #[tokio::test]
 async fn the_embedded_backend_plans_like_flannel() {
-    let plugin = catalogue().find("vxlan", World::BackendPlugin).unwrap();
+    let plugin = catalogue().find("vxlan", Role::Backend).unwrap();
     assert_eq!((plugin.source(), &plugin.manifest().wit), (&Source::Embedded, &WIT_VERSION));
     assert_eq!(plugin.digest(), inspect(embedded_component("vxlan").unwrap()).unwrap().digest);
     let backend = plugin.backend(Limits::default()).unwrap();
@@ -153,11 +153,8 @@ async fn the_embedded_backend_plans_like_flannel() {
 
 #[tokio::test]
 async fn a_key_that_is_wrong_in_the_config_is_named() {
-    let backend = catalogue()
-        .find("vxlan", World::BackendPlugin)
-        .unwrap()
-        .backend(Limits::default())
-        .unwrap();
+    let backend =
+        catalogue().find("vxlan", Role::Backend).unwrap().backend(Limits::default()).unwrap();
     let mut config = config();
     config.backend.json = r#"{"Type":"vxlan","VNI":"one"}"#.into();
     let error = backend.plan_node(&config, &node(), &own()).await.unwrap_err();
@@ -169,7 +166,7 @@ async fn a_key_that_is_wrong_in_the_config_is_named() {
 
 #[tokio::test]
 async fn the_embedded_emitter_writes_subnet_env() {
-    let plugin = catalogue().find("subnet-env", World::EmitterPlugin).unwrap();
+    let plugin = catalogue().find("subnet-env", Role::Emitter).unwrap();
     let emitter = plugin.emitter(Limits::default()).unwrap();
     let view = View { config: config(), lease: own(), mtu: 1450, ip_masq: true };
     let setting = Setting { name: "path".into(), value: "/tmp/subnet.env".into() };
@@ -317,7 +314,7 @@ async fn a_plugin_that_fails_at_everything_is_suspended_and_good_peers_come_firs
 fn a_name_is_checked_before_the_file_system_is_touched() {
     let long = "x".repeat(33);
     for name in ["", "../vxlan", "a/b", "Vxlan", "vx.lan", "vxlan\0", long.as_str()] {
-        let error = catalogue().find(name, World::BackendPlugin).err().unwrap();
+        let error = catalogue().find(name, Role::Backend).err().unwrap();
         assert!(matches!(error, PluginError::Name(_)), "{name}: {error}");
     }
 }
@@ -327,7 +324,7 @@ fn a_plugin_that_is_nowhere_is_named_with_the_places_searched() {
     let dirs = vec![PathBuf::from("/nonexistent/a"), PathBuf::from("/nonexistent/b")];
     let catalogue = Catalogue::new(dirs, None, "/nonexistent/cache".into()).unwrap();
     assert_eq!(
-        catalogue.find("wireguard", World::BackendPlugin).err().unwrap().to_string(),
+        catalogue.find("wireguard", Role::Backend).err().unwrap().to_string(),
         "there is no plugin `wireguard`: looked for /nonexistent/a/wireguard.wasm, /nonexistent/b/wireguard.wasm; \
          inside the binary are subnet-env, vxlan"
     );
@@ -339,7 +336,7 @@ fn refused(name: &str, component: &str) -> String {
     fs::write(dir.path().join(format!("{name}.wasm")), wat::parse_str(component).unwrap()).unwrap();
     let dirs = vec![dir.path().to_owned()];
     let catalogue = Catalogue::new(dirs, None, dir.path().join("cache")).unwrap();
-    let error = catalogue.find(name, World::BackendPlugin).err().unwrap();
+    let error = catalogue.find(name, Role::Backend).err().unwrap();
     assert!(matches!(error, PluginError::Manifest { .. }), "{error}");
     error.to_string()
 }

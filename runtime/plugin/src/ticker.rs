@@ -1,16 +1,23 @@
-//! Lets epochs pass, but only while a call is running: an idle daemon is not woken up.
+//! Lets epochs pass, but only as long as there are calls: an idle daemon is not woken up.
+//!
+//! A call in the packet path takes less than a microsecond, so it must not lock or wake anything. It only looks
+//! whether epochs pass for long enough anyway. About once a second they do not, and the ticker is told to go on.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use wasmtime::Engine;
+use wasmtime::{Engine, Store};
 
 /// How often an epoch ends.
 const PERIOD: Duration = Duration::from_millis(20);
 
+/// For how many epochs more than a call may need the ticker goes on: 1 s. Callers that keep calling wake it that rarely.
+const AHEAD: u64 = 50;
+
 /// How many epochs a call may last to have at least `limit`.
-pub(crate) fn epochs(limit: Duration) -> u64 {
+fn epochs(limit: Duration) -> u64 {
     // The first one is already under way.
     limit.as_nanos().div_ceil(PERIOD.as_nanos()) as u64 + 1
 }
@@ -19,60 +26,73 @@ pub(crate) fn epochs(limit: Duration) -> u64 {
 pub(crate) struct Ticker(Arc<Shared>);
 
 struct Shared {
-    state: Mutex<State>,
+    /// Epochs that have passed. Never behind the engine's own count.
+    now: AtomicU64,
+    /// Epochs that are going to pass. Changed under the lock, so that the thread does not miss it when it goes to sleep.
+    until: AtomicU64,
+    stopped: Mutex<bool>,
     changed: Condvar,
 }
 
-#[derive(Default)]
-struct State {
-    running: usize,
-    stopped: bool,
-}
-
-/// Epochs pass while this lives.
-pub(crate) struct Running<'a>(&'a Ticker);
-
 impl Ticker {
+    /// Starts the thread that lets the epochs of `engine` pass.
     pub(crate) fn start(engine: &Engine) -> std::io::Result<TickerThread> {
-        let ticker = Self(Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() }));
+        let ticker = Self(Arc::new(Shared {
+            now: AtomicU64::new(0),
+            until: AtomicU64::new(0),
+            stopped: Mutex::new(false),
+            changed: Condvar::new(),
+        }));
         let (shared, engine) = (ticker.0.clone(), engine.weak());
         thread::Builder::new().name("plugin-epochs".into()).stack_size(64 << 10).spawn(
             move || {
-                let mut state = shared.lock();
-                while !state.stopped {
-                    if state.running == 0 {
-                        state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                let mut stopped = shared.lock();
+                while !*stopped {
+                    if !shared.awake() {
+                        stopped =
+                            shared.changed.wait(stopped).unwrap_or_else(PoisonError::into_inner);
                         continue;
                     }
-                    drop(state);
+                    drop(stopped);
                     thread::sleep(PERIOD);
+                    shared.now.fetch_add(1, Ordering::Release);
                     match engine.upgrade() {
                         Some(engine) => engine.increment_epoch(),
                         None => return,
                     }
-                    state = shared.lock();
+                    stopped = shared.lock();
                 }
             },
         )?;
         Ok(TickerThread(ticker))
     }
 
-    pub(crate) fn running(&self) -> Running<'_> {
-        self.0.lock().running += 1;
-        self.0.changed.notify_one();
-        Running(self)
+    /// Lets the guest in `store` run for `limit` from now on, and for two epochs more at most.
+    pub(crate) fn limit<T>(&self, store: &mut Store<T>, limit: Duration) {
+        let epochs = epochs(limit);
+        // The deadline comes first: whatever happens between here and the call, epochs pass until it is over.
+        store.set_epoch_deadline(epochs);
+        let needed = self.0.now.load(Ordering::Acquire) + epochs + 1;
+        if self.0.until.load(Ordering::Acquire) < needed {
+            self.0.go_on(needed + AHEAD);
+        }
     }
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn awake(&self) -> bool {
+        self.now.load(Ordering::Acquire) < self.until.load(Ordering::Acquire)
     }
-}
 
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.0.lock().running -= 1;
+    #[cold]
+    fn go_on(&self, until: u64) {
+        let _lock = self.lock();
+        self.until.fetch_max(until, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, bool> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -87,7 +107,61 @@ impl TickerThread {
 
 impl Drop for TickerThread {
     fn drop(&mut self) {
-        self.0.0.lock().stopped = true;
+        *self.0.0.lock() = true;
         self.0.0.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn now(ticker: &Ticker) -> u64 {
+        ticker.0.now.load(Ordering::Acquire)
+    }
+
+    /// Waits for epochs to stop passing, for as long as a broken ticker deserves.
+    fn sleep_of(ticker: &Ticker) {
+        let start = Instant::now();
+        while ticker.0.awake() {
+            assert!(start.elapsed() < Duration::from_secs(60), "the ticker does not go to sleep");
+            thread::sleep(PERIOD);
+        }
+    }
+
+    #[test]
+    fn epochs_pass_as_long_as_there_are_calls_and_stop_afterwards() {
+        let engine = Engine::default();
+        let thread = Ticker::start(&engine).unwrap();
+        let ticker = thread.ticker();
+        let mut store = Store::new(&engine, ());
+        assert!(!ticker.0.awake());
+
+        // Calls wake the ticker once, not each time.
+        ticker.limit(&mut store, Duration::from_millis(100));
+        let until = ticker.0.until.load(Ordering::Acquire);
+        ticker.limit(&mut store, Duration::from_millis(100));
+        assert_eq!(ticker.0.until.load(Ordering::Acquire), until);
+
+        sleep_of(ticker);
+        let epoch = now(ticker);
+        assert_eq!(epoch, until);
+        thread::sleep(PERIOD * 5);
+        assert_eq!(now(ticker), epoch);
+
+        ticker.limit(&mut store, Duration::from_millis(100));
+        sleep_of(ticker);
+        assert!(now(ticker) > epoch);
+    }
+
+    #[test]
+    fn epochs_pass_for_longer_than_the_longest_call() {
+        let engine = Engine::default();
+        let thread = Ticker::start(&engine).unwrap();
+        let mut store = Store::new(&engine, ());
+        thread.ticker().limit(&mut store, Duration::from_secs(60));
+        assert!(thread.ticker().0.until.load(Ordering::Acquire) > 60_000 / 20);
     }
 }

@@ -11,9 +11,9 @@ use ipnet::IpNet;
 use crate::bindings::backend::heddle::overlay::types as wit;
 
 /// The kinds of device that a plan can ask for (`link-kind` in the WIT). Other devices are none of a plugin's business.
-pub(crate) const PLANNABLE: [&str; 1] = ["vxlan"];
+pub(crate) const PLANNABLE: [&str; 2] = ["vxlan", "tun"];
 
-fn address(address: IpAddr) -> wit::IpAddress {
+pub(crate) fn address(address: IpAddr) -> wit::IpAddress {
     match address {
         IpAddr::V4(address) => wit::IpAddress::Ipv4(address.octets().into()),
         IpAddr::V6(address) => wit::IpAddress::Ipv6(address.segments().into()),

@@ -1,7 +1,7 @@
 //! What a plugin says: its log lines and its standard output and error, on their way to the daemon's log.
 
 use heddle_core::text::one_line;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -22,71 +22,83 @@ const RATE: f64 = 5.0;
 /// What is taken from the guest's stream at a time, in bytes.
 const CHUNK: usize = 4096;
 
-/// The one voice of a plugin, through whatever channel. Clones are the same voice.
+/// The voice of a plugin, through whatever channel. Clones are the same voice.
 #[derive(Clone)]
-pub(crate) struct Voice(Arc<Mutex<State>>);
+pub(crate) struct Voice {
+    /// One for the plugin.
+    log: Arc<Mutex<Log>>,
+    /// One for each instance that can be called while another is.
+    output: Arc<Mutex<Output>>,
+}
 
-struct State {
+/// The plugin's lines in the daemon's log.
+struct Log {
     plugin: String,
     bucket: Bucket,
     silenced: u64,
-    /// What was written to standard output or error and has no line end yet.
+}
+
+/// An instance's standard output and error.
+#[derive(Default)]
+struct Output {
+    /// What has no line end yet.
     partial: String,
-    /// What was written there during this call: a panic's message, if it comes to that.
+    /// What was written during this call: a panic's message, if it comes to that.
     last_words: String,
 }
 
 impl Voice {
     pub(crate) fn new(plugin: &str) -> Self {
-        Self(Arc::new(Mutex::new(State {
-            plugin: plugin.to_owned(),
-            bucket: Bucket::new(Instant::now()),
-            silenced: 0,
-            partial: String::new(),
-            last_words: String::new(),
-        })))
+        let bucket = Bucket::new(Instant::now());
+        let log = Log { plugin: plugin.to_owned(), bucket, silenced: 0 };
+        Self { log: Arc::new(Mutex::new(log)), output: Arc::default() }
+    }
+
+    /// The same plugin's, for an instance that is called while others are.
+    pub(crate) fn of_another_instance(&self) -> Self {
+        Self { log: self.log.clone(), output: Arc::default() }
     }
 
     /// Writes one line.
     pub(crate) fn line(&self, level: Level, line: &str) {
-        self.lock().line(level, line);
+        lock(&self.log).line(level, line);
     }
 
     /// Forgets what earlier calls wrote.
     pub(crate) fn begin_call(&self) {
-        self.lock().last_words.clear();
+        lock(&self.output).last_words.clear();
     }
 
     /// What this call wrote to standard output and error, on one line.
     pub(crate) fn last_words(&self) -> String {
-        one_line(&self.lock().last_words, LINE)
+        one_line(&lock(&self.output).last_words, LINE)
     }
 
     fn output(&self, bytes: &[u8]) {
-        let mut state = self.lock();
+        let mut output = lock(&self.output);
         let text = String::from_utf8_lossy(bytes);
-        if state.last_words.len() < LINE {
-            state.last_words.push_str(&text);
+        if output.last_words.len() < LINE {
+            output.last_words.push_str(&text);
         }
         for piece in text.split_inclusive('\n') {
-            if state.partial.len() < LINE {
-                state.partial.push_str(piece);
+            if output.partial.len() < LINE {
+                output.partial.push_str(piece);
             }
             if piece.ends_with('\n') {
-                let line = std::mem::take(&mut state.partial);
+                let line = std::mem::take(&mut output.partial);
                 if !line.trim().is_empty() {
-                    state.line(Level::Warn, &line);
+                    self.line(Level::Warn, &line);
                 }
             }
         }
     }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl State {
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Log {
     fn line(&mut self, level: Level, line: &str) {
         if !self.bucket.take(Instant::now()) {
             self.silenced += 1;
@@ -189,6 +201,9 @@ mod tests {
         voice.output(b"before\n");
         voice.begin_call();
         voice.output(b"panicked at\nthe disco\n");
+        assert_eq!(voice.last_words(), "panicked at the disco");
+        let other = voice.of_another_instance();
+        other.output(b"fine\n");
         assert_eq!(voice.last_words(), "panicked at the disco");
     }
 }

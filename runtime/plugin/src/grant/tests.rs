@@ -1,6 +1,6 @@
-use heddle_core::address::{Family, MacAddress};
+use heddle_core::address::MacAddress;
 use heddle_core::lease::LeaseFamily;
-use heddle_core::node::{ExistingLink, Underlay};
+use heddle_core::node::ExistingLink;
 use heddle_core::object::{Address, FdbEntry, Neighbour, Sysctl, Vxlan};
 
 use super::*;
@@ -106,7 +106,21 @@ fn sysctl(link: &str) -> Object {
 }
 
 fn for_node(objects: Vec<Object>) -> Result<(), String> {
-    node_plan(&Plan { objects }, &networks(), &node()).map_err(|refusal| refusal.to_string())
+    let plan = NodePlan { plan: Plan { objects }, tunnel: None, mtu: 1450 };
+    node_plan(&plan, World::BackendPlugin, &networks(), &node())
+        .map_err(|refusal| refusal.to_string())
+}
+
+fn for_tunnel(world: World, device: &str, local: &[&str]) -> Result<(), String> {
+    let link = name(device);
+    let tun = Link { name: link, mtu: 1472, mac: None, up: true, kind: LinkKind::Tun };
+    let local = local.iter().map(|address| address.parse().unwrap()).collect();
+    let plan = NodePlan {
+        plan: Plan { objects: vec![Object::Link(tun)] },
+        tunnel: Some(Tunnel { link, local, port: 8285, overhead: 0 }),
+        mtu: 1472,
+    };
+    node_plan(&plan, world, &networks(), &node()).map_err(|refusal| refusal.to_string())
 }
 
 fn for_peer(object: Object) -> Result<(), String> {
@@ -139,6 +153,45 @@ fn a_device_of_someone_else_is_not_a_plugin_s() {
     assert!(for_node(vec![link("flannel.1", "eth0", "192.168.0.73")]).is_err());
     assert!(for_node(vec![sysctl("eth0")]).is_err());
     assert!(for_node(vec![device(), address("10.244.8.0/32", "eth0")]).is_err());
+}
+
+#[test]
+fn a_tun_device_is_for_plugins_that_steer() {
+    for world in [World::PacketBackendPlugin, World::TransformPlugin] {
+        assert_eq!(for_tunnel(world, "flannel0", &["192.168.0.72"]), Ok(()));
+        assert_eq!(for_tunnel(world, "flannel0", &["203.0.113.7"]), Ok(()));
+    }
+    assert_eq!(
+        for_tunnel(World::BackendPlugin, "flannel0", &["192.168.0.72"]),
+        Err("link flannel0: it is a TUN device, planned by a plugin of the world backend-plugin: \
+             expected packet-backend-plugin or transform-plugin"
+            .into())
+    );
+}
+
+#[test]
+fn a_tunnel_s_packets_leave_from_this_node_s_addresses() {
+    let tunnel = |device, local: &[&str]| for_tunnel(World::PacketBackendPlugin, device, local);
+    assert_eq!(
+        tunnel("flannel0", &["192.168.0.73"]),
+        Err("link flannel0: its source address is 192.168.0.73: \
+             expected one of the external interface's or the public one"
+            .into())
+    );
+    assert_eq!(
+        tunnel("flannel0", &["192.168.0.72", "fd00::1"]),
+        Err("link flannel0: its source addresses are 192.168.0.72, fd00::1: \
+             expected one of the family of each of 10.244.0.0/16, in that order"
+            .into())
+    );
+    assert!(tunnel("flannel0", &["fd00::1"]).is_err());
+    assert!(tunnel("flannel0", &[]).is_err());
+    for taken in ["eth0", "docker0", "flannel.1"] {
+        assert_eq!(
+            tunnel(taken, &["192.168.0.72"]),
+            Err(format!("link {taken}: there is a device of that name that is no tun device"))
+        );
+    }
 }
 
 #[test]

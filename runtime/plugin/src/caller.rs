@@ -1,0 +1,89 @@
+//! What surrounds every call: limits, counters, and an explanation of what went wrong.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::{Store, Trap};
+use wasmtime_wasi::I32Exit;
+
+use crate::engine::Runtime;
+use crate::error::Reason;
+use crate::host::{self, HostState};
+use crate::limits::{Limits, MemoryExceeded};
+use crate::metrics::Metrics;
+use crate::text::plain;
+use crate::voice::Voice;
+
+/// Makes the calls of one plugin, one at a time.
+pub(crate) struct Caller {
+    runtime: Runtime,
+    limits: Limits,
+    voice: Voice,
+    metrics: Arc<Metrics>,
+}
+
+impl Caller {
+    pub(crate) fn new(plugin: &str, runtime: Runtime, limits: Limits) -> Self {
+        Self { runtime, limits, voice: Voice::new(plugin), metrics: Arc::default() }
+    }
+
+    /// Another one for the same plugin, for calls at the same time.
+    pub(crate) fn another(&self) -> Self {
+        Self {
+            runtime: self.runtime.clone(),
+            limits: self.limits.clone(),
+            voice: self.voice.of_another_instance(),
+            metrics: self.metrics.clone(),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// A store for a fresh instance.
+    pub(crate) fn store(&self) -> Store<HostState> {
+        host::store(self.runtime.engine(), &self.limits, &self.voice)
+    }
+
+    /// Lets the guest run for `limit` from now on.
+    pub(crate) fn limit(&self, store: &mut Store<HostState>, limit: Duration) {
+        self.runtime.ticker().limit(store, limit);
+    }
+
+    /// Makes one call. `limit` is what the guest was given, for the explanation.
+    pub(crate) fn call<T>(
+        &self,
+        limit: Duration,
+        function: impl FnOnce() -> wasmtime::Result<T>,
+    ) -> Result<T, Reason> {
+        self.voice.begin_call();
+        let start = Instant::now();
+        let result = function();
+        self.metrics.count_call(start.elapsed(), result.is_err());
+        result.map_err(|error| self.explain(limit, &error))
+    }
+
+    #[cold]
+    fn explain(&self, limit: Duration, error: &wasmtime::Error) -> Reason {
+        if let Some(exceeded) = error.downcast_ref::<MemoryExceeded>() {
+            return Reason::OutOfMemory { limit: exceeded.limit, asked: exceeded.asked };
+        }
+        let what = match (error.downcast_ref::<Trap>(), error.downcast_ref::<I32Exit>()) {
+            (Some(Trap::Interrupt), _) => return Reason::TimedOut(limit),
+            (Some(Trap::UnreachableCodeReached), _) => "`unreachable`".to_owned(),
+            (Some(trap), _) => trap.to_string(),
+            (None, Some(exit)) => format!("it exited with status {}", exit.0),
+            (None, None) => format!("{error:#}"),
+        };
+        let words = self.voice.last_words();
+        match words.is_empty() {
+            true => Reason::Trapped(plain(&what)),
+            false => Reason::Trapped(plain(&format!("{what} ({words})"))),
+        }
+    }
+}
