@@ -1,1 +1,273 @@
-//! To come.
+//! What the path needs to know of an inner packet.
+
+use std::net::IpAddr;
+
+use etherparse::{
+    IpAuthHeaderSlice, IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice,
+    Ipv6RawExtHeaderSlice, ip_number,
+};
+use heddle_core::address::Family;
+
+/// The essentials of an inner packet whose headers were checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inner {
+    /// Its source.
+    pub source: IpAddr,
+    /// Its destination.
+    pub destination: IpAddr,
+    /// How many hops it may still make: time to live or hop limit.
+    pub hop_limit: u8,
+    /// Where the transport header begins, in bytes: behind the IP header with its options or extension headers.
+    pub header_length: u16,
+    /// Of the whole packet in bytes, at least `header_length`.
+    pub length: u16,
+    /// What follows the headers. For IPv6 the first that is no extension header, or, where `fragment_offset` is not 0,
+    /// the first of the fragmented part.
+    pub protocol: IpNumber,
+    /// Whether routers must not fragment it. Always so for IPv6.
+    pub dont_fragment: bool,
+    /// Where the payload belongs in the original packet's, in bytes.
+    pub fragment_offset: u16,
+    /// Whether fragments follow.
+    pub more_fragments: bool,
+}
+
+/// Why a packet is not taken for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// It ends within the IP header.
+    #[error("{0} bytes do not hold an IP header")]
+    Short(usize),
+    /// It is neither IPv4 nor IPv6.
+    #[error("IP version {0}: expected 4 or 6")]
+    Version(u8),
+    /// The length of the IPv4 header, in units of four bytes, is below its minimum.
+    #[error("an IPv4 header of {0} words: expected 5 or more")]
+    HeaderLength(u8),
+    /// What the header says is not what there is. Bytes behind the packet's end are refused and not cut: nothing on
+    /// the way pads a datagram, so whoever sent them means something else by it than we do. IPv6 jumbograms
+    /// (RFC 2675) state no length and do not fit in a datagram.
+    #[error("the header states a length of {stated} bytes, and there are {found}")]
+    Length {
+        /// By the header.
+        stated: usize,
+        /// In bytes.
+        found: usize,
+    },
+    /// An IPv6 extension header goes beyond the packet's end, or is impossible.
+    #[error("an IPv6 extension header ({}) does not fit in the packet", .0.0)]
+    Extension(IpNumber),
+}
+
+impl Inner {
+    /// Reads one packet that fills `packet` exactly.
+    ///
+    /// The checksum of an IPv4 header is left to the kernel, which verifies it where the packet arrives.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the headers.
+    pub fn parse(packet: &[u8]) -> Result<Self, Malformed> {
+        let first = packet.first().ok_or(Malformed::Short(0))?;
+        match first >> 4 {
+            4 => Self::v4(packet),
+            6 => Self::v6(packet),
+            version => Err(Malformed::Version(version)),
+        }
+    }
+
+    fn v4(packet: &[u8]) -> Result<Self, Malformed> {
+        let header = Ipv4HeaderSlice::from_slice(packet).map_err(|_| match packet[0] & 0xf {
+            words @ 0..5 => Malformed::HeaderLength(words),
+            _ => Malformed::Short(packet.len()),
+        })?;
+        let (header_length, length) = (header.slice().len(), header.total_len());
+        if usize::from(length) != packet.len() || header_length > packet.len() {
+            return Err(Malformed::Length { stated: length.into(), found: packet.len() });
+        }
+        Ok(Self {
+            source: header.source_addr().into(),
+            destination: header.destination_addr().into(),
+            hop_limit: header.ttl(),
+            header_length: header_length as u16,
+            length,
+            protocol: header.protocol(),
+            dont_fragment: header.dont_fragment(),
+            fragment_offset: header.fragments_offset().byte_offset(),
+            more_fragments: header.more_fragments(),
+        })
+    }
+
+    fn v6(packet: &[u8]) -> Result<Self, Malformed> {
+        let header =
+            Ipv6HeaderSlice::from_slice(packet).map_err(|_| Malformed::Short(packet.len()))?;
+        let stated = header.slice().len() + usize::from(header.payload_length());
+        let length = u16::try_from(stated)
+            .ok()
+            .filter(|_| stated == packet.len())
+            .ok_or(Malformed::Length { stated, found: packet.len() })?;
+        let mut inner = Self {
+            source: header.source_addr().into(),
+            destination: header.destination_addr().into(),
+            hop_limit: header.hop_limit(),
+            header_length: header.slice().len() as u16,
+            length,
+            protocol: header.next_header(),
+            dont_fragment: true,
+            fragment_offset: 0,
+            more_fragments: false,
+        };
+        // What follows the header of a fragment other than the first is in the middle of something.
+        while inner.fragment_offset == 0 && inner.skip_extension(packet)? {}
+        Ok(inner)
+    }
+
+    /// Goes beyond the extension header at hand. Returns whether there was one.
+    fn skip_extension(&mut self, packet: &[u8]) -> Result<bool, Malformed> {
+        use ip_number::{AUTH, IPV6_DEST_OPTIONS, IPV6_FRAG, IPV6_HOP_BY_HOP, IPV6_ROUTE};
+        let bad = Malformed::Extension(self.protocol);
+        let rest = &packet[usize::from(self.header_length)..];
+        let (length, next) = match self.protocol {
+            IPV6_HOP_BY_HOP | IPV6_DEST_OPTIONS | IPV6_ROUTE => {
+                let header = Ipv6RawExtHeaderSlice::from_slice(rest).map_err(|_| bad)?;
+                (header.slice().len(), header.next_header())
+            }
+            IPV6_FRAG => {
+                let header = Ipv6FragmentHeaderSlice::from_slice(rest).map_err(|_| bad)?;
+                self.fragment_offset = header.fragment_offset().byte_offset();
+                self.more_fragments = header.more_fragments();
+                (header.slice().len(), header.next_header())
+            }
+            AUTH => {
+                let header = IpAuthHeaderSlice::from_slice(rest).map_err(|_| bad)?;
+                (header.slice().len(), header.next_header())
+            }
+            _ => return Ok(false),
+        };
+        self.header_length += length as u16;
+        self.protocol = next;
+        Ok(true)
+    }
+
+    /// The family of its addresses.
+    pub fn family(&self) -> Family {
+        Family::of(self.source)
+    }
+
+    /// Whether it is a part of a packet.
+    pub fn is_fragment(&self) -> bool {
+        self.more_fragments || self.fragment_offset != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::samples::{A, A6, B, B6};
+
+    /// An IPv6 packet of the given extension headers and payload.
+    fn v6(next: u8, rest: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0, 0, rest.len() as u8, next, 64];
+        packet.extend(A6.octets());
+        packet.extend(B6.octets());
+        packet.extend(rest);
+        packet
+    }
+
+    #[test]
+    fn a_packet_of_each_family_is_read() {
+        let mut packet = Vec::new();
+        PacketBuilder::ipv4(A.octets(), B.octets(), 9)
+            .udp(1, 2)
+            .write(&mut packet, b"abc")
+            .unwrap();
+        let inner = Inner::parse(&packet).unwrap();
+        assert_eq!((inner.source, inner.destination), (A.into(), B.into()));
+        assert_eq!((inner.hop_limit, inner.header_length, inner.length), (9, 20, 31));
+        assert_eq!((inner.protocol, inner.dont_fragment), (ip_number::UDP, true));
+        assert!(!inner.is_fragment());
+
+        let mut packet = Vec::new();
+        PacketBuilder::ipv6(A6.octets(), B6.octets(), 9)
+            .udp(1, 2)
+            .write(&mut packet, b"abc")
+            .unwrap();
+        let inner = Inner::parse(&packet).unwrap();
+        assert_eq!((inner.source, inner.destination), (A6.into(), B6.into()));
+        assert_eq!((inner.hop_limit, inner.header_length, inner.length), (9, 40, 51));
+        assert_eq!((inner.protocol, inner.dont_fragment), (ip_number::UDP, true));
+    }
+
+    #[test]
+    fn what_is_no_packet_is_called_by_its_fault() {
+        let mut packet = Vec::new();
+        PacketBuilder::ipv4(A.octets(), B.octets(), 9)
+            .udp(1, 2)
+            .write(&mut packet, b"abc")
+            .unwrap();
+        assert_eq!(Inner::parse(&[]), Err(Malformed::Short(0)));
+        assert_eq!(Inner::parse(&[0x55; 40]), Err(Malformed::Version(5)));
+        assert_eq!(Inner::parse(&packet[..19]), Err(Malformed::Short(19)));
+        assert_eq!(Inner::parse(&[0x44; 40]), Err(Malformed::HeaderLength(4)));
+        assert_eq!(Inner::parse(&packet[..30]), Err(Malformed::Length { stated: 31, found: 30 }));
+        packet.push(0);
+        assert_eq!(Inner::parse(&packet), Err(Malformed::Length { stated: 31, found: 32 }));
+        // A total length within the header.
+        packet.truncate(24);
+        packet[0] = 0x46;
+        packet[2..4].copy_from_slice(&20u16.to_be_bytes());
+        assert_eq!(Inner::parse(&packet), Err(Malformed::Length { stated: 20, found: 24 }));
+        assert_eq!(Inner::parse(&[0x60; 39]), Err(Malformed::Short(39)));
+        assert_eq!(
+            Inner::parse(&v6(59, &[0; 8])[..47]),
+            Err(Malformed::Length { stated: 48, found: 47 })
+        );
+    }
+
+    #[test]
+    fn extension_headers_are_gone_through_to_the_transport() {
+        let mut rest = vec![60, 0, 0, 0, 0, 0, 0, 0]; // hop by hop, then destination options
+        rest.extend([43, 0, 0, 0, 0, 0, 0, 0]); // then routing
+        rest.extend([44, 0, 0, 0, 0, 0, 0, 0]); // then a fragment header
+        rest.extend([17, 0, 0, 1, 0, 0, 0, 7]); // of a first fragment, then UDP
+        rest.extend([0; 16]);
+        let inner = Inner::parse(&v6(0, &rest)).unwrap();
+        assert_eq!((inner.protocol, inner.header_length), (ip_number::UDP, 40 + 32));
+        assert_eq!((inner.fragment_offset, inner.more_fragments), (0, true));
+
+        assert_eq!(
+            Inner::parse(&v6(0, &[17, 1, 0, 0, 0, 0, 0, 0])),
+            Err(Malformed::Extension(ip_number::IPV6_HOP_BY_HOP))
+        );
+    }
+
+    #[test]
+    fn the_middle_of_a_fragmented_packet_is_not_taken_for_headers() {
+        let inner = Inner::parse(&v6(44, &[60, 0, 0, 8, 0, 0, 0, 7, 17, 255])).unwrap();
+        assert_eq!((inner.protocol, inner.fragment_offset), (ip_number::IPV6_DEST_OPTIONS, 8));
+        assert_eq!(inner.header_length, 48);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_lies_within_the_bytes(
+            first in prop::sample::select(vec![0x45, 0x46, 0x4f, 0x60u8]),
+            mut packet in prop::collection::vec(any::<u8>(), 1..120),
+        ) {
+            packet[0] = first;
+            let length = packet.len() as u16;
+            let at = if first == 0x60 { 4 } else { 2 };
+            let stated = if first == 0x60 { length.saturating_sub(40) } else { length };
+            if let Some(field) = packet.get_mut(at..at + 2) {
+                field.copy_from_slice(&stated.to_be_bytes());
+            }
+            if let Ok(inner) = Inner::parse(&packet) {
+                prop_assert_eq!(usize::from(inner.length), packet.len());
+                prop_assert!(inner.header_length <= inner.length);
+            }
+        }
+    }
+}

@@ -6,16 +6,16 @@
 //! | --- | --- |
 //! | [`headers`] | what is this packet, as far as the path needs to know? |
 //! | [`ttl`] | may it go one hop further? |
-//! | [`vnet`] | what does the kernel say about a packet that it did not finish, and how are we to say it? |
-//! | [`checksum`] | the Internet checksum |
-//! | [`split`] | which datagrams are this packet, as read from the device? |
+//! | [`vnet`] | what of a packet is left to be done, by us or by the kernel? |
+//! | [`split`] | which datagrams are this packet from the device? |
 //! | [`join`] | which packets for the device are these datagrams? |
 //! | [`fragment`] | which fragments carry this packet over a smaller MTU? |
-//! | [`icmp`] | what is its sender told? |
+//! | [`datagrams`] | what is sent of a packet, piece by piece? |
+//! | [`icmp`] | what is a packet's sender told? |
 //! | [`limit`] | how often? |
 //! | [`table`] | whose is this address? |
 
-pub mod checksum;
+pub mod datagrams;
 pub mod fragment;
 pub mod headers;
 pub mod icmp;
@@ -25,3 +25,8 @@ pub mod split;
 pub mod table;
 pub mod ttl;
 pub mod vnet;
+
+mod transport;
+
+#[cfg(test)]
+mod samples;

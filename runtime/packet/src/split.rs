@@ -1,1 +1,341 @@
-//! To come.
+//! From a packet as it was read from the device to datagrams: what the kernel left undone is done here.
+//!
+//! The kernel hands over up to 64 KiB of a TCP stream, or of UDP datagrams of one size, as one packet to be split.
+//! Each segment gets headers of its own; the payload is read once, for the checksum, and stays where it is.
+
+use etherparse::checksum::u64_16bit_word::{
+    add_2bytes, add_4bytes, add_slice, ones_complement, ones_complement_with_no_zero,
+};
+use etherparse::{TcpHeaderSlice, UdpHeader, ip_number};
+use heddle_core::address::Family;
+
+use crate::datagrams::{Datagrams, Pieces};
+use crate::headers::Inner;
+use crate::transport::{CWR, FIN, PSH, Transport, put, word};
+use crate::vnet::{self, Vnet};
+
+/// Why a packet from the device is not forwarded: what is said about it does not fit it. The kernel sends no such packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsplittable {
+    /// A kind of segmentation that we do not offer to the kernel, or not one for this packet.
+    #[error("segmentation of type {0}: expected one of TCP or UDP, and a packet of that kind")]
+    Kind(u8),
+    /// Segments of no length.
+    #[error("segments of 0 bytes")]
+    SegmentSize,
+    /// It is to be split, and the sum of its pseudo-header is not where it should be.
+    #[error("segmentation of type {0} without a checksum to complete in the transport header")]
+    NoChecksum(u8),
+    /// The transport header or the checksum is beyond the packet's end.
+    #[error("the transport header or the checksum is beyond the end of the packet of {0} bytes")]
+    Short(usize),
+}
+
+/// The datagrams that make up a packet from the device.
+///
+/// A packet that needs no splitting is one datagram, its checksum completed in place. Otherwise `headers` is filled with
+/// those of all segments, and the headers in `packet` are spoilt. It is done as the kernel does it (`tcp_gso_segment`,
+/// `__udp_gso_segment` and `inet_gso_segment`): sequence numbers go on, FIN and PSH are the last segment's, CWR is the
+/// first's, and the identification of IPv4 counts up.
+///
+/// # Errors
+///
+/// What is said about the packet does not fit it.
+pub fn split<'a>(
+    vnet: &Vnet,
+    packet: &'a mut [u8],
+    inner: &Inner,
+    headers: &'a mut Vec<u8>,
+) -> Result<Datagrams<'a>, Unsplittable> {
+    let kind = vnet.segmentation;
+    let needs_checksum = vnet.flags & vnet::NEEDS_CHECKSUM != 0;
+    let transport = match (kind & !vnet::ECN, inner.family(), inner.protocol) {
+        (vnet::NONE, _, _) => {
+            if needs_checksum {
+                complete(packet, vnet)?;
+            }
+            return Ok(Datagrams::whole(packet));
+        }
+        (vnet::TCP_V4, Family::V4, ip_number::TCP) => Transport::Tcp,
+        (vnet::TCP_V6, Family::V6, ip_number::TCP) => Transport::Tcp,
+        (vnet::UDP, _, ip_number::UDP) => Transport::Udp,
+        _ => return Err(Unsplittable::Kind(kind)),
+    };
+    if inner.is_fragment() {
+        return Err(Unsplittable::Kind(kind));
+    }
+    let checksum = (vnet.checksum_start, vnet.checksum_offset);
+    if !needs_checksum || checksum != (inner.header_length, transport.checksum() as u16) {
+        return Err(Unsplittable::NoChecksum(kind));
+    }
+    let size = usize::from(vnet.segment_size);
+    if size == 0 {
+        return Err(Unsplittable::SegmentSize);
+    }
+    let start = usize::from(inner.header_length);
+    let short = Unsplittable::Short(packet.len());
+    let length = start
+        + match transport {
+            Transport::Tcp => {
+                TcpHeaderSlice::from_slice(&packet[start..]).map_err(|_| short)?.slice().len()
+            }
+            Transport::Udp => UdpHeader::LEN,
+        };
+    if packet.len() < length {
+        return Err(short);
+    }
+    if packet.len() <= length + size {
+        complete(packet, vnet)?;
+        return Ok(Datagrams::whole(packet));
+    }
+    let (original, payload) = packet.split_at_mut(length);
+    let payload = &*payload;
+    headers.resize(payload.len().div_ceil(size) * length, 0);
+    let template = Template::new(original, start, transport, payload.len());
+    let last = headers.len() / length - 1;
+    let segments = headers.chunks_exact_mut(length).zip(payload.chunks(size));
+    for (i, (header, payload)) in segments.enumerate() {
+        template.write(header, payload, i, i * size, i == last);
+    }
+    let pieces = Pieces { header: length, payload: size };
+    Ok(Datagrams::new(headers, payload, pieces, pieces))
+}
+
+/// Completes the checksum of a packet, which holds the sum of the pseudo-header.
+fn complete(packet: &mut [u8], vnet: &Vnet) -> Result<(), Unsplittable> {
+    let start = usize::from(vnet.checksum_start);
+    let at = start + usize::from(vnet.checksum_offset);
+    if packet.len() < at + 2 {
+        return Err(Unsplittable::Short(packet.len()));
+    }
+    let sum = add_slice(0, &packet[start..]);
+    // No checksum of 0, which means none in UDP and is the same as this one elsewhere (`skb_checksum_help`).
+    packet[at..at + 2].copy_from_slice(&ones_complement_with_no_zero(sum).to_ne_bytes());
+    Ok(())
+}
+
+/// The headers of all segments, without what differs from one to another, and the sums over what does not.
+struct Template<'a> {
+    header: &'a [u8],
+    start: usize,
+    transport: Transport,
+    /// IPv4: the identification of the first segment, and the sum of the IP header.
+    network: Option<(u16, u64)>,
+    /// TCP: the first segment's.
+    sequence: u32,
+    /// TCP: of the whole packet.
+    flags: u8,
+    /// Of the transport header and the pseudo-header but for the length.
+    sum: u64,
+}
+
+impl<'a> Template<'a> {
+    /// Takes it from the headers of the whole packet.
+    fn new(header: &'a mut [u8], start: usize, transport: Transport, payload: usize) -> Self {
+        let (network, rest) = header.split_at_mut(start);
+        let network = (network[0] >> 4 == 4).then(|| {
+            let id = word(network, 4);
+            network[2..6].fill(0);
+            network[10..12].fill(0);
+            (id, add_slice(0, network))
+        });
+        // The kernel gives the sum of the pseudo-header with the whole length. Kept and corrected rather than made
+        // anew, it is also right where a routing header names another destination.
+        let length = (rest.len() + payload) as u16;
+        let (mut sequence, mut flags) = (0, 0);
+        match transport {
+            Transport::Tcp => {
+                sequence = u32::from_be_bytes([rest[4], rest[5], rest[6], rest[7]]);
+                flags = rest[13];
+                rest[4..8].fill(0);
+                rest[13] = 0;
+            }
+            Transport::Udp => rest[4..6].fill(0),
+        }
+        let sum = add_2bytes(add_slice(0, rest), (!length).to_be_bytes());
+        rest[transport.checksum()..][..2].fill(0);
+        Self { header, start, transport, network, sequence, flags, sum }
+    }
+
+    /// Writes the headers of the segment with this index, whose payload begins at `offset` in the whole.
+    fn write(&self, header: &mut [u8], payload: &[u8], index: usize, offset: usize, last: bool) {
+        header.copy_from_slice(self.header);
+        let (network, rest) = header.split_at_mut(self.start);
+        let length = (rest.len() + payload.len()) as u16;
+        if let Some((id, sum)) = self.network {
+            let (total, id) = (length + self.start as u16, id.wrapping_add(index as u16));
+            put(network, 2, total);
+            put(network, 4, id);
+            let sum = add_2bytes(add_2bytes(sum, total.to_be_bytes()), id.to_be_bytes());
+            network[10..12].copy_from_slice(&ones_complement(sum).to_ne_bytes());
+        } else {
+            put(network, 4, length + (self.start - 40) as u16);
+        }
+        let mut sum = add_2bytes(self.sum, length.to_be_bytes());
+        match self.transport {
+            Transport::Tcp => {
+                let sequence = self.sequence.wrapping_add(offset as u32).to_be_bytes();
+                let mut flags = self.flags;
+                if index > 0 {
+                    flags &= !CWR;
+                }
+                if !last {
+                    flags &= !(FIN | PSH);
+                }
+                rest[4..8].copy_from_slice(&sequence);
+                rest[13] = flags;
+                sum = add_2bytes(add_4bytes(sum, sequence), [0, flags]);
+            }
+            Transport::Udp => {
+                put(rest, 4, length);
+                sum = add_2bytes(sum, length.to_be_bytes());
+            }
+        }
+        let checksum = ones_complement_with_no_zero(add_slice(sum, payload));
+        rest[self.transport.checksum()..][..2].copy_from_slice(&checksum.to_ne_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{IpSlice, TcpSlice};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::samples::{assert_sound, ip, tcp, tcp_header, udp, unfinished};
+
+    /// The datagrams of a packet, each in one piece.
+    fn split_up(vnet: &Vnet, packet: &mut [u8]) -> Result<Vec<Vec<u8>>, Unsplittable> {
+        let inner = Inner::parse(packet).unwrap();
+        let mut headers = vec![0xaa; 7];
+        let datagrams = split(vnet, packet, &inner, &mut headers)?;
+        assert_eq!(datagrams.len(), datagrams.clone().count());
+        Ok(datagrams.map(|it| [it.header, it.payload].concat()).collect())
+    }
+
+    fn segment(packet: &[u8]) -> (IpSlice<'_>, TcpSlice<'_>) {
+        let sliced = IpSlice::from_slice(packet).unwrap();
+        let payload = sliced.payload().payload;
+        (sliced, TcpSlice::from_slice(payload).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn segments_are_sound_and_carry_the_stream_in_order(
+            v6: bool,
+            first: u32,
+            flags in 0u8..8,
+            size in 1u16..2000,
+            payload in prop::collection::vec(any::<u8>(), 1..9000),
+        ) {
+            let mut header = tcp_header(first);
+            (header.psh, header.fin, header.cwr) = (flags & 1 > 0, flags & 2 > 0, flags & 4 > 0);
+            let mut packet = tcp(v6, &header, &payload);
+            let vnet = unfinished(&mut packet, size);
+            let datagrams = split_up(&vnet, &mut packet).unwrap();
+            prop_assert_eq!(datagrams.len(), payload.len().div_ceil(size.into()));
+            let mut stream: Vec<u8> = Vec::new();
+            for (i, datagram) in datagrams.iter().enumerate() {
+                assert_sound(datagram);
+                let (ip, tcp) = segment(datagram);
+                let last = i == datagrams.len() - 1;
+                prop_assert_eq!(tcp.sequence_number(), first.wrapping_add(stream.len() as u32));
+                prop_assert_eq!((tcp.psh(), tcp.fin()), (header.psh && last, header.fin && last));
+                prop_assert_eq!((tcp.cwr(), tcp.ack()), (header.cwr && i == 0, true));
+                prop_assert_eq!((tcp.options(), tcp.window_size()), (header.options.as_slice(), 509));
+                prop_assert!(last || tcp.payload().len() == usize::from(size));
+                if let Some(v4) = ip.ipv4() {
+                    prop_assert_eq!(v4.header().identification(), 0xfffeu16.wrapping_add(i as u16));
+                }
+                stream.extend(tcp.payload());
+            }
+            prop_assert_eq!(stream, payload);
+        }
+
+        #[test]
+        fn datagrams_of_one_size_are_sound(
+            v6: bool,
+            size in 1u16..2000,
+            payload in prop::collection::vec(any::<u8>(), 1..9000),
+        ) {
+            let mut packet = udp(v6, &payload);
+            let vnet = unfinished(&mut packet, size);
+            let datagrams = split_up(&vnet, &mut packet).unwrap();
+            let start = if v6 { 48 } else { 28 };
+            for datagram in &datagrams {
+                assert_sound(datagram);
+            }
+            let data: Vec<_> = datagrams.iter().flat_map(|it| &it[start..]).copied().collect();
+            prop_assert_eq!(data, payload);
+        }
+
+        #[test]
+        fn the_checksum_of_a_plain_packet_is_completed(
+            v6: bool,
+            is_tcp: bool,
+            payload in prop::collection::vec(any::<u8>(), 0..99),
+        ) {
+            let whole = if is_tcp { tcp(v6, &tcp_header(9), &payload) } else { udp(v6, &payload) };
+            let mut packet = whole.clone();
+            let vnet = unfinished(&mut packet, 2000);
+            let datagrams = split_up(&vnet, &mut packet).unwrap();
+            assert_sound(&datagrams[0]);
+            prop_assert_eq!(datagrams, vec![whole]);
+        }
+    }
+
+    #[test]
+    fn a_finished_packet_is_one_datagram() {
+        let mut packet = udp(false, b"abc");
+        let whole = packet.clone();
+        assert_eq!(split_up(&Vnet::default(), &mut packet), Ok(vec![whole]));
+    }
+
+    #[test]
+    fn extension_headers_stand_in_front_of_every_segment() {
+        // Destination options without any, in front of TCP.
+        let header = tcp_header(1);
+        let extension = [6, 0, 1, 4, 0, 0, 0, 0];
+        let rest = [&extension[..], &header.to_bytes(), &[1; 300]].concat();
+        let mut packet = ip(true, ip_number::IPV6_DEST_OPTIONS, &rest);
+        let vnet = unfinished(&mut packet, 100);
+        assert_eq!(vnet.checksum_start, 48);
+        let datagrams = split_up(&vnet, &mut packet).unwrap();
+        assert_eq!(datagrams.len(), 3);
+        for datagram in datagrams {
+            assert_sound(&datagram);
+            assert_eq!(datagram[40..48], extension);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_the_packet_is_refused() {
+        let mut packet = tcp(false, &tcp_header(1), &[0; 300]);
+        let vnet = unfinished(&mut packet, 100);
+        let refused = |change: fn(&mut Vnet)| {
+            let mut vnet = vnet;
+            change(&mut vnet);
+            split_up(&vnet, &mut packet.clone()).unwrap_err()
+        };
+        use Unsplittable::{Kind, NoChecksum, SegmentSize, Short};
+        assert_eq!(refused(|it| it.segmentation = 3), Kind(3));
+        assert_eq!(refused(|it| it.segmentation = vnet::TCP_V6), Kind(vnet::TCP_V6));
+        assert_eq!(refused(|it| it.segmentation = vnet::UDP), Kind(vnet::UDP));
+        assert_eq!(refused(|it| it.flags = 0), NoChecksum(vnet::TCP_V4));
+        assert_eq!(refused(|it| it.checksum_start = 24), NoChecksum(vnet::TCP_V4));
+        assert_eq!(refused(|it| it.checksum_offset = 6), NoChecksum(vnet::TCP_V4));
+        assert_eq!(refused(|it| it.segment_size = 0), SegmentSize);
+        let plain = |it: &mut Vnet| (it.segmentation, it.checksum_start) = (vnet::NONE, 335);
+        assert_eq!(refused(plain), Short(352));
+
+        // A TCP header that is longer than the packet.
+        let mut packet = ip(false, ip_number::TCP, &[0xf0; 30]);
+        packet[39] = 0;
+        let vnet = Vnet { checksum_start: 20, ..vnet };
+        assert_eq!(split_up(&vnet, &mut packet), Err(Short(50)));
+        // A fragment.
+        let mut packet = tcp(false, &tcp_header(1), &[0; 300]);
+        packet[6] = 0x20;
+        assert_eq!(split_up(&vnet, &mut packet), Err(Kind(vnet::TCP_V4)));
+    }
+}

@@ -1,0 +1,71 @@
+//! Datagrams whose payload stays where it is.
+
+use std::iter::FusedIterator;
+
+/// One datagram in two pieces, to be sent one behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram<'a> {
+    /// Made for this datagram. Empty where the packet is sent as it is.
+    pub header: &'a [u8],
+    /// A part of the packet that was given.
+    pub payload: &'a [u8],
+}
+
+impl Datagram<'_> {
+    /// Of both pieces, in bytes.
+    pub fn length(&self) -> usize {
+        self.header.len() + self.payload.len()
+    }
+}
+
+/// Datagrams of one packet in their order: all as long as the first, or nearly, and the last maybe shorter.
+#[derive(Clone, Debug)]
+pub struct Datagrams<'a> {
+    headers: &'a [u8],
+    payload: &'a [u8],
+    remaining: usize,
+    next: Pieces,
+    others: Pieces,
+}
+
+/// How long the pieces of a datagram are. The last may have a shorter payload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pieces {
+    pub(crate) header: usize,
+    pub(crate) payload: usize,
+}
+
+impl<'a> Datagrams<'a> {
+    /// A packet as it is.
+    pub(crate) fn whole(packet: &'a [u8]) -> Self {
+        let pieces = Pieces { header: 0, payload: packet.len() };
+        Self { headers: &[], payload: packet, remaining: 1, next: pieces, others: pieces }
+    }
+
+    /// A payload in pieces behind headers that lie one behind the other.
+    pub(crate) fn new(headers: &'a [u8], payload: &'a [u8], first: Pieces, others: Pieces) -> Self {
+        let behind = payload.len().saturating_sub(first.payload);
+        let remaining = 1 + behind.div_ceil(others.payload);
+        Self { headers, payload, remaining, next: first, others }
+    }
+}
+
+impl<'a> Iterator for Datagrams<'a> {
+    type Item = Datagram<'a>;
+
+    fn next(&mut self) -> Option<Datagram<'a>> {
+        self.remaining = self.remaining.checked_sub(1)?;
+        let (header, headers) = self.headers.split_at(self.next.header);
+        let (payload, rest) = self.payload.split_at(self.next.payload.min(self.payload.len()));
+        (self.headers, self.payload, self.next) = (headers, rest, self.others);
+        Some(Datagram { header, payload })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.remaining, Some(self.remaining))
+    }
+}
+
+impl ExactSizeIterator for Datagrams<'_> {}
+
+impl FusedIterator for Datagrams<'_> {}
