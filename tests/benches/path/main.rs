@@ -35,13 +35,12 @@ fn main() {
     let mut results = Results::new(Machine::read(), duration);
     for round in 0..rounds {
         println!("round {} of {rounds}", round + 1);
-        let idle = machine::idle_load();
-        results.add_idle(idle);
+        results.add_idle(machine::idle_load());
         for load in Load::ALL {
             // Whoever comes first in a round comes last in the next.
             let turn = |i| (i + round as usize) % pairs.len();
             for pair in (0..pairs.len()).map(|i| &pairs[turn(i)]) {
-                results.add(pair.variant, load, pair.measure(load, duration, idle));
+                results.add(pair.variant, load, pair.measure(load, duration));
             }
         }
     }

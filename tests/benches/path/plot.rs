@@ -27,7 +27,7 @@ fn panels() -> [Panel; 6] {
         quantity: Sample::rate,
     };
     let cost = |load: Load| Panel {
-        title: format!("CPU time per {}, {}", load.amount_unit(), load.name()),
+        title: format!("CPU per {}, {}", load.amount_unit(), load.name()),
         less_is_better: true,
         unit: "s",
         load,
@@ -49,16 +49,16 @@ const MARGIN: u32 = 24;
 const TOP: u32 = 84;
 const COLUMN: u32 = 448;
 /// Where a panel's bars begin, where their values end, and the length of a bar that is as long as kernel VXLAN's.
-const BARS: u32 = 134;
+const BARS: u32 = 122;
 const VALUES: u32 = 424;
-const UNIT: f64 = 82.0;
+const UNIT: f64 = 80.0;
 /// Longer bars are cut here, in multiples of kernel VXLAN's.
 const CUT: f64 = 2.0;
 const ROW: u32 = 21;
 const BAR: u32 = 13;
 
 const STYLE: &str = "
-    .page{fill:#fafbfd} text{fill:#223} .soft{fill:#667;font-size:12px} .title{font-weight:600}
+    .page{fill:#fafbfd} text{fill:#223} .soft{fill:#667;font-size:12px} .title{font-weight:600} .head{font-weight:600;font-size:13px}
     .value{font-weight:600;font-size:12.5px;text-anchor:end} .unit{fill:#667;font-size:12px;text-anchor:end}
     .label{font-size:12.5px;text-anchor:end} .grid{stroke:#d5d9e4} .base{stroke:#8890a5;stroke-dasharray:3 3}
     .kernel{fill:#a3abbd} .plugin{fill:#4653c5} .native{fill:#a9b1f0} .naive{fill:#d3a15f}
@@ -111,7 +111,7 @@ fn draw_panel(
     let hint = if *less_is_better { " · less is better" } else { "" };
     writeln!(
         svg,
-        r#"    <text y="20"><tspan class="title">{}</tspan><tspan class="soft">{hint}</tspan></text>"#,
+        r#"    <text y="20"><tspan class="head">{}</tspan><tspan class="soft">{hint}</tspan></text>"#,
         escape(title)
     )?;
     let bottom = 32 + variants.len() as u32 * ROW;
@@ -149,7 +149,7 @@ fn draw_panel(
         if variant != Variant::Vxlan && to - from >= 1.0 && ratio <= CUT {
             writeln!(svg, r#"    <path class="range" d="M{from:.1} {middle}H{to:.1}"/>"#)?;
         }
-        let ratio_end = VALUES - 86;
+        let ratio_end = VALUES - 80;
         writeln!(
             svg,
             r#"    <text x="{ratio_end}" y="{baseline}" class="value{ours}">{} ×</text>"#,
