@@ -73,6 +73,16 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// A member that is a UDP port. As in flannel, 0 leaves the choice open, as does an absent one.
+    ///
+    /// # Errors
+    ///
+    /// It is something else.
+    pub fn port(&self, key: &str) -> Result<Option<u16>, ConfigError> {
+        let port = self.integer(key, 0..=u32::from(u16::MAX))?;
+        Ok(port.filter(|port| *port != 0).map(|port| port as u16))
+    }
+
     /// A member that is a text.
     ///
     /// # Errors
@@ -142,6 +152,17 @@ mod tests {
         let object = Object::parse("Backend", r#"{"VNI":null}"#).unwrap();
         assert_eq!(object.integer("VNI", 0..=9), Ok(None));
         assert_eq!(object.integer("Port", 0..=9), Ok(None));
+    }
+
+    #[test]
+    fn port_0_is_the_same_as_none() {
+        let object = Object::parse("Backend", r#"{"a":0,"b":65535,"c":65536}"#).unwrap();
+        let ports = ["a", "b", "none"].map(|key| object.port(key).unwrap());
+        assert_eq!(ports, [None, Some(65535), None]);
+        assert_eq!(
+            message(object.port("c")),
+            "Backend.c is 65536: expected a whole number from 0 to 65535"
+        );
     }
 
     #[test]

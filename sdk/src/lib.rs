@@ -111,6 +111,7 @@ mod packet;
 mod prefix;
 mod tunnel;
 mod types;
+pub mod vtep;
 
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use mac::{InvalidMacAddress, MacAddress};

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::ops::BitAnd;
 
 use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
@@ -27,12 +28,13 @@ use crate::{Lease, PeerIndex};
 /// ```
 #[derive(Clone, Debug)]
 pub struct PrefixTable<T> {
-    v4: Lengths<u32, T>,
-    v6: Lengths<u128, T>,
+    v4: Masks<u32, T>,
+    v6: Masks<u128, T>,
 }
 
-/// Values by prefix, apart by the length of the prefix, the longest first.
-type Lengths<Bits, T> = Vec<(u8, HashMap<Bits, T, FxBuildHasher>)>;
+/// Values by prefix, apart by the mask of the prefix, the longest first. To mask is cheaper than to shift, where there
+/// are no registers of 128 bits.
+type Masks<Bits, T> = Vec<(Bits, HashMap<Bits, T, FxBuildHasher>)>;
 
 impl<T> Default for PrefixTable<T> {
     fn default() -> Self {
@@ -43,13 +45,12 @@ impl<T> Default for PrefixTable<T> {
 impl<T> PrefixTable<T> {
     /// Adds a network, and gives the value that it had before.
     pub fn insert(&mut self, network: IpNet, value: T) -> Option<T> {
-        let length = network.prefix_len();
-        match network.addr() {
-            IpAddr::V4(address) => {
-                put(&mut self.v4, length, prefix_v4(address.into(), length), value)
+        match network {
+            IpNet::V4(network) => {
+                put(&mut self.v4, network.netmask().into(), network.network().into(), value)
             }
-            IpAddr::V6(address) => {
-                put(&mut self.v6, length, prefix_v6(address.into(), length), value)
+            IpNet::V6(network) => {
+                put(&mut self.v6, network.netmask().into(), network.network().into(), value)
             }
         }
     }
@@ -57,8 +58,8 @@ impl<T> PrefixTable<T> {
     /// The value of the longest network that an address is in.
     pub fn find(&self, address: IpAddr) -> Option<&T> {
         match address {
-            IpAddr::V4(address) => get(&self.v4, |length| prefix_v4(address.into(), length)),
-            IpAddr::V6(address) => get(&self.v6, |length| prefix_v6(address.into(), length)),
+            IpAddr::V4(address) => get(&self.v4, address.into()),
+            IpAddr::V6(address) => get(&self.v6, address.into()),
         }
     }
 }
@@ -84,33 +85,28 @@ impl PrefixTable<PeerIndex> {
     }
 }
 
-fn put<Bits: Eq + Hash, T>(
-    lengths: &mut Lengths<Bits, T>,
-    length: u8,
+fn put<Bits: Copy + Ord + Hash, T>(
+    masks: &mut Masks<Bits, T>,
+    mask: Bits,
     prefix: Bits,
     value: T,
 ) -> Option<T> {
-    let at = match lengths.binary_search_by(|(other, _)| length.cmp(other)) {
+    // As a number, a longer mask is the larger one.
+    let at = match masks.binary_search_by(|(other, _)| mask.cmp(other)) {
         Ok(at) => at,
         Err(at) => {
-            lengths.insert(at, (length, HashMap::default()));
+            masks.insert(at, (mask, HashMap::default()));
             at
         }
     };
-    lengths[at].1.insert(prefix, value)
+    masks[at].1.insert(prefix, value)
 }
 
-fn get<Bits: Eq + Hash, T>(lengths: &Lengths<Bits, T>, prefix: impl Fn(u8) -> Bits) -> Option<&T> {
-    lengths.iter().find_map(|(length, values)| values.get(&prefix(*length)))
-}
-
-/// The first bits of an address.
-fn prefix_v4(address: u32, length: u8) -> u32 {
-    address.checked_shr(32 - u32::from(length)).unwrap_or(0)
-}
-
-fn prefix_v6(address: u128, length: u8) -> u128 {
-    address.checked_shr(128 - u32::from(length)).unwrap_or(0)
+fn get<Bits, T>(masks: &Masks<Bits, T>, address: Bits) -> Option<&T>
+where
+    Bits: Copy + Eq + Hash + BitAnd<Output = Bits>,
+{
+    masks.iter().find_map(|(mask, values)| values.get(&(address & *mask)))
 }
 
 #[cfg(test)]

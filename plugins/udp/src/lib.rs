@@ -61,11 +61,9 @@ impl PacketBackend for UdpBackend {
     }
 }
 
-/// The key `Port`. As for `vxlan`, 0 leaves the choice open.
 fn port(config: &NetworkConfig) -> Result<u16, ConfigError> {
     let backend = Object::parse("Backend", &config.backend)?;
-    let port = backend.integer("Port", 0..=u32::from(u16::MAX))?.filter(|port| *port != 0);
-    Ok(port.map_or(DEFAULT_PORT, |port| port as u16))
+    Ok(backend.port("Port")?.unwrap_or(DEFAULT_PORT))
 }
 
 export_packet_backend!(UdpBackend, name = "udp");

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use super::*;
 
 fn family(subnet: &str, public: &str, data: Option<&str>) -> LeaseFamily {
