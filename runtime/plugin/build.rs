@@ -15,9 +15,8 @@ mod section;
 #[path = "src/settings.rs"]
 mod settings;
 
-/// Their names, and the crates they are built from.
-const EMBEDDED: [(&str, &str); 2] =
-    [("subnet-env", "heddle-plugin-subnet-env"), ("vxlan", "heddle-plugin-vxlan")];
+/// Their names, in order. Each is the crate `heddle-plugin-<name>`.
+const EMBEDDED: [&str; 3] = ["subnet-env", "udp", "vxlan"];
 
 fn main() {
     let out = PathBuf::from(variable("OUT_DIR"));
@@ -31,8 +30,9 @@ fn main() {
     println!("cargo::rerun-if-changed=src/settings.rs");
 
     let target_dir = out.join("guests");
-    let packages = EMBEDDED.map(|(_, package)| package);
-    let components = guests::build(&root, &target_dir, &packages).unwrap_or_else(|e| panic!("{e}"));
+    let crates = EMBEDDED.map(|name| format!("heddle-plugin-{name}"));
+    let components = guests::build(&root, &target_dir, &crates.each_ref().map(String::as_str))
+        .unwrap_or_else(|error| panic!("{error}"));
 
     // For any processor of the target's architecture, not only the one that this machine has.
     let mut settings = settings::settings();
@@ -45,12 +45,12 @@ fn main() {
     println!("cargo::rustc-env=HEDDLE_ENGINE={:016x}", hasher.finish());
 
     let mut table = String::from("[\n");
-    for ((name, krate), built) in EMBEDDED.into_iter().zip(components) {
+    for (name, built) in EMBEDDED.into_iter().zip(components) {
         let component = fs::read(&built)
-            .unwrap_or_else(|error| panic!("{krate} should have built {built:?}: {error}"));
+            .unwrap_or_else(|error| panic!("{name} should have been built as {built:?}: {error}"));
         let native = engine
             .precompile_component(&component)
-            .unwrap_or_else(|error| panic!("{krate} does not compile: {error:?}"));
+            .unwrap_or_else(|error| panic!("{name} does not compile: {error:?}"));
         let manifest = section::manifest(&component)
             .unwrap_or_else(|error| panic!("{built:?} is not a component: {error}"))
             .unwrap_or_else(|| panic!("{built:?} has no manifest"));

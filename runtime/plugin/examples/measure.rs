@@ -1,16 +1,22 @@
-//! Prints what plugins cost: the time to load and call one, the memory of a process with both embedded ones, and the
-//! time for a plan of a peer.
+//! Prints what plugins cost: the time to load and call one, the memory of a process with a backend and an emitter, the
+//! time for a plan of a peer, and that for a batch of packets.
 //!
 //! `measure [PEERS [PLUGIN-DIR]]`; with a directory, `heddle` has to be in `PATH`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use heddle_core::config::{BackendConfig, NetworkConfig, OverlayNetwork};
 use heddle_core::lease::{Lease, LeaseFamily};
 use heddle_core::node::{Node, Underlay};
 use heddle_plugin::{Catalogue, Limits, Role, Setting, View};
+
+/// Packets in a batch.
+const SIZES: [usize; 4] = [0, 1, 32, 64];
+const ROUNDS: u32 = 50;
+const CALLS: u32 = 2000;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -44,8 +50,7 @@ async fn measure(peers: u32, dir: Option<PathBuf>) -> Result<(), Failure> {
     println!("memory with both plugins: {}", resident()?);
 
     for _ in 0..5 {
-        let leases: Vec<Lease> =
-            (256..256 + peers).map(|number| lease(number, "vxlan")).collect::<Result<_, _>>()?;
+        let leases = leases(peers, "vxlan")?;
         let start = Instant::now();
         let plans = backend.plan_peers(&config, &node, &own, node_plan.links(), leases).await;
         let time = start.elapsed();
@@ -56,6 +61,41 @@ async fn measure(peers: u32, dir: Option<PathBuf>) -> Result<(), Failure> {
         );
     }
     println!("memory afterwards:        {}", resident()?);
+    steering(&catalogue, &config, &node, peers)
+}
+
+/// Batches through the embedded backend that steers, in rounds of all sizes, and the best of each: other programs only
+/// ever make a call longer.
+fn steering(
+    catalogue: &Catalogue,
+    config: &NetworkConfig,
+    node: &Node,
+    peers: u32,
+) -> Result<(), Failure> {
+    let plugin = catalogue.find("udp", Role::Backend)?.packets(Limits::default())?;
+    let plugin = plugin.ok_or("udp does not steer")?;
+    let (own, leases) = (lease(8, "udp")?, leases(peers, "udp")?);
+    let start = Instant::now();
+    let mut instance = plugin.instance(config, node, &own, &leases)?;
+    println!("steering, start, update with {peers} peers: {:?}", start.elapsed());
+    println!("memory with that:         {}", resident()?);
+
+    let destinations: Vec<IpAddr> =
+        leases.iter().cycle().take(64).map(|lease| lease.families[0].subnet.addr()).collect();
+    let mut answers = Vec::new();
+    let mut best = SIZES.map(|size| (size, Duration::MAX));
+    for _ in 0..ROUNDS {
+        for (size, best) in &mut best {
+            let start = Instant::now();
+            for _ in 0..CALLS {
+                instance.steer(&destinations[..*size], &mut answers)?;
+            }
+            *best = (*best).min(start.elapsed() / CALLS);
+        }
+    }
+    for (size, time) in best {
+        println!("steer {size:>2}:                 {} ns", time.as_nanos());
+    }
     Ok(())
 }
 
@@ -83,6 +123,11 @@ fn node() -> Result<Node, Failure> {
         },
         links: vec![],
     })
+}
+
+/// Of as many peers.
+fn leases(count: u32, kind: &str) -> Result<Vec<Lease>, Failure> {
+    (256..256 + count).map(|number| lease(number, kind)).collect()
 }
 
 fn lease(number: u32, kind: &str) -> Result<Lease, Failure> {

@@ -14,6 +14,8 @@ use heddle_core::object::Plan;
 use crate::engine::{Runtime, TrustedCode};
 use crate::*;
 
+mod packets;
+
 fn config() -> NetworkConfig {
     NetworkConfig {
         networks: vec![OverlayNetwork {
@@ -67,28 +69,37 @@ fn catalogue() -> Catalogue {
     Catalogue::new(vec![], None, "/nonexistent/heddle-cache".into()).unwrap()
 }
 
-/// The misbehaving backend, built and compiled once for all tests.
-fn misbehaving(limits: Limits) -> Backend {
-    static CODE: OnceLock<(Runtime, Vec<u8>)> = OnceLock::new();
-    let (runtime, native) = CODE.get_or_init(|| {
+/// The misbehaving plugin, built and compiled once for all tests.
+fn misbehaving_code() -> &'static [u8] {
+    static CODE: OnceLock<Vec<u8>> = OnceLock::new();
+    CODE.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let target_dir = Path::new(env!("OUT_DIR")).join("guests");
         let built = guests::build(&root, &target_dir, &["heddle-misbehaving"]).unwrap();
-        let component = fs::read(&built[0]).unwrap();
-        (Runtime::new().unwrap(), compile(&component).unwrap())
-    });
+        compile(&fs::read(&built[0]).unwrap()).unwrap()
+    })
+}
+
+/// Native code as a plugin of this world.
+fn linked(native: &[u8], world: World, runtime: &Runtime) -> Plugin {
     let component = runtime.load(TrustedCode::vouch(native)).unwrap();
     let manifest = Manifest {
         name: "misbehaving".into(),
         version: semver::Version::new(0, 1, 0),
         wit: WIT_VERSION,
-        world: World::BackendPlugin,
+        world,
     };
     let source = Source::File(PathBuf::from("misbehaving.wasm"));
-    Plugin::link(manifest, source, String::new(), runtime.clone(), &component)
-        .unwrap()
-        .backend(limits)
-        .unwrap()
+    Plugin::link(manifest, source, String::new(), runtime.clone(), &component).unwrap()
+}
+
+fn misbehaving_plugin(world: World) -> Plugin {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    linked(misbehaving_code(), world, RUNTIME.get_or_init(|| Runtime::new().unwrap()))
+}
+
+fn misbehaving(limits: Limits) -> Backend {
+    misbehaving_plugin(World::BackendPlugin).backend(limits).unwrap()
 }
 
 fn quick() -> Limits {
@@ -326,7 +337,7 @@ fn a_plugin_that_is_nowhere_is_named_with_the_places_searched() {
     assert_eq!(
         catalogue.find("wireguard", Role::Backend).err().unwrap().to_string(),
         "there is no plugin `wireguard`: looked for /nonexistent/a/wireguard.wasm, /nonexistent/b/wireguard.wasm; \
-         inside the binary are subnet-env, vxlan"
+         inside the binary are subnet-env, udp, vxlan"
     );
 }
 

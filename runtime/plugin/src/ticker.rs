@@ -67,6 +67,12 @@ impl Ticker {
         Ok(TickerThread(ticker))
     }
 
+    /// Whether epochs pass at present.
+    #[cfg(test)]
+    pub(crate) fn awake(&self) -> bool {
+        self.0.awake()
+    }
+
     /// Lets the guest in `store` run for `limit` from now on, and for two epochs more at most.
     pub(crate) fn limit<T>(&self, store: &mut Store<T>, limit: Duration) {
         let epochs = epochs(limit);
@@ -125,7 +131,7 @@ mod tests {
     /// Waits for epochs to stop passing, for as long as a broken ticker deserves.
     fn sleep_of(ticker: &Ticker) {
         let start = Instant::now();
-        while ticker.0.awake() {
+        while ticker.awake() {
             assert!(start.elapsed() < Duration::from_secs(60), "the ticker does not go to sleep");
             thread::sleep(PERIOD);
         }
@@ -137,7 +143,7 @@ mod tests {
         let thread = Ticker::start(&engine).unwrap();
         let ticker = thread.ticker();
         let mut store = Store::new(&engine, ());
-        assert!(!ticker.0.awake());
+        assert!(!ticker.awake());
 
         // Calls wake the ticker once, not each time.
         ticker.limit(&mut store, Duration::from_millis(100));

@@ -1,5 +1,7 @@
-//! A backend that does what a peer's lease tells it, for the tests of `heddle-plugin`: the lease's backend type says
-//! how to misbehave.
+//! A plugin that does what a peer's lease tells it, for the tests of `heddle-plugin`: the lease's backend type says how
+//! to misbehave. It exports all that a backend can, so it is used as one of each world.
+
+mod packets;
 
 use std::time::Duration;
 
@@ -13,7 +15,16 @@ impl Backend for Misbehaving {
         Ok(Advertisements { backend_type: None, backend_data: vec![Some("{".into())] })
     }
 
-    fn plan_node(_: &NetworkConfig, node: &Node, _: &Lease) -> Result<NodePlan, ConfigError> {
+    fn plan_node(
+        config: &NetworkConfig,
+        node: &Node,
+        lease: &Lease,
+    ) -> Result<NodePlan, ConfigError> {
+        if config.backend.contains("tun") {
+            // Without the room that `overhead` asks the host for.
+            let tunnel = Tunnel { device: "flannel0".into(), port: 8285, overhead: 0 };
+            return tunnel.plan(config, node, lease);
+        }
         let address =
             Address { link: node.underlay.link.clone(), network: node.underlay.addresses[0] };
         let plan = Plan { addresses: vec![address], ..Plan::default() };
@@ -26,16 +37,8 @@ impl Backend for Misbehaving {
         let routes = match peer.backend_type.as_deref().unwrap_or_default() {
             "good" => vec![route()],
             "panic" => panic!("at the disco"),
-            "loop" => loop {
-                std::hint::black_box(());
-            },
-            "hoard" => {
-                let mut hoard = Vec::new();
-                loop {
-                    hoard.push(vec![1_u8; 1 << 20]);
-                    std::hint::black_box(&hoard);
-                }
-            }
+            "loop" => hang(),
+            "hoard" => hoard(),
             "recurse" => recurse(0),
             "sleep" => {
                 std::thread::sleep(Duration::from_secs(3600));
@@ -63,6 +66,20 @@ impl Backend for Misbehaving {
             kind => panic!("cannot {kind}"),
         };
         Ok(Plan { routes, ..Plan::default() })
+    }
+}
+
+fn hang() -> ! {
+    loop {
+        std::hint::black_box(());
+    }
+}
+
+fn hoard() -> ! {
+    let mut hoard = Vec::new();
+    loop {
+        hoard.push(vec![1_u8; 1 << 20]);
+        std::hint::black_box(&hoard);
     }
 }
 

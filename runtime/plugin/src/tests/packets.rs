@@ -1,0 +1,224 @@
+//! Plugins in the packet path.
+
+use std::net::IpAddr;
+use std::thread;
+
+use super::*;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Packets for anywhere.
+fn destinations() -> Vec<IpAddr> {
+    ["10.0.1.1", "10.0.2.2", "10.0.3.3"].map(ip).into()
+}
+
+fn with_backend(json: &str) -> NetworkConfig {
+    let mut config = config();
+    config.backend.json = json.into();
+    config
+}
+
+/// An instance of the misbehaving plugin that is told by its only peer what to do.
+fn instance_of(plugin: &Plugin, kind: &str) -> Result<PacketInstance, Reason> {
+    let packets = plugin.packets(Limits::default()).unwrap().unwrap();
+    packets.instance(&config(), &node(), &own(), &[peer(1, kind)])
+}
+
+fn steering(kind: &str) -> PacketInstance {
+    instance_of(&misbehaving_plugin(World::PacketBackendPlugin), kind).unwrap()
+}
+
+fn transforming(kind: &str) -> PacketInstance {
+    instance_of(&misbehaving_plugin(World::TransformPlugin), kind).unwrap()
+}
+
+/// Why it does not steer.
+fn stray(kind: &str) -> Reason {
+    steering(kind).steer(&destinations(), &mut Vec::new()).unwrap_err()
+}
+
+/// Why it does not encapsulate.
+fn spoilt(kind: &str) -> Reason {
+    transforming(kind).encapsulate(0, b"onetwo", &[3, 3]).unwrap_err()
+}
+
+#[tokio::test]
+async fn the_embedded_udp_backend_plans_a_tunnel_and_steers_into_it() {
+    let plugin = catalogue().find("udp", Role::Backend).unwrap();
+    assert_eq!(plugin.manifest().world, World::PacketBackendPlugin);
+    let backend = plugin.backend(Limits::default()).unwrap();
+    let config = with_backend(r#"{"Type":"udp"}"#);
+    let plan = backend.plan_node(&config, &node(), &own()).await.unwrap();
+    let (link, local) = ("flannel0".parse().unwrap(), vec![ip("192.168.0.72")]);
+    assert_eq!(plan.tunnel, Some(Tunnel { link, local, port: 8285, overhead: 0 }));
+    assert_eq!((plan.mtu, plan.links()), (1472, vec![link]));
+
+    let packets = plugin.packets(Limits::default()).unwrap().unwrap();
+    assert_eq!((packets.name(), packets.transforms()), ("udp", false));
+    let peers: Vec<Lease> = (0..3).map(|number| peer(number, "udp")).collect();
+    let mut instance = packets.instance(&config, &node(), &own(), &peers).unwrap();
+    let mut answers = vec![Some(7)];
+    let destinations = ["10.0.2.9", "10.0.0.1", "10.0.3.1", "fd00::1"].map(ip);
+    instance.steer(&destinations, &mut answers).unwrap();
+    assert_eq!(answers, [Some(2), Some(0), None, None]);
+    instance.steer(&[], &mut answers).unwrap();
+    assert_eq!(answers, []);
+    assert_eq!((packets.metrics().calls(), packets.metrics().failures()), (3, 0));
+}
+
+#[tokio::test]
+async fn a_plugin_that_only_plans_has_no_packet_path() {
+    let plugin = catalogue().find("vxlan", Role::Backend).unwrap();
+    assert!(plugin.packets(Limits::default()).unwrap().is_none());
+}
+
+#[test]
+fn a_plugin_that_lacks_what_its_manifest_says_does_not_fit() {
+    let native = compile(embedded_component("vxlan").unwrap()).unwrap();
+    let plugin = linked(&native, World::PacketBackendPlugin, &Runtime::new().unwrap());
+    let error = plugin.packets(Limits::default()).err().unwrap();
+    assert!(matches!(error, PluginError::Load { .. }), "{error}");
+    assert!(error.to_string().contains("heddle:overlay/steering"), "{error}");
+}
+
+#[test]
+fn an_instance_goes_to_the_thread_that_the_packets_are_on() {
+    let mut instance = steering("good");
+    let answers = thread::spawn(move || {
+        let mut answers = Vec::new();
+        instance.steer(&destinations(), &mut answers).unwrap();
+        answers
+    });
+    assert_eq!(answers.join().unwrap(), [Some(0); 3]);
+}
+
+#[test]
+fn steering_that_crashes_is_told_in_its_own_words() {
+    let Reason::Trapped(message) = stray("panic") else { panic!("not a trap") };
+    assert!(message.starts_with("`unreachable`") && message.contains("at the disco"), "{message}");
+    assert!(matches!(stray("hoard"), Reason::OutOfMemory { .. }));
+}
+
+#[test]
+fn steering_that_hangs_is_stopped_after_its_own_limit_and_others_go_on() {
+    let (mut bad, mut good) = (steering("loop"), steering("good"));
+    let start = Instant::now();
+    let reason = bad.steer(&destinations(), &mut Vec::new()).unwrap_err();
+    assert_eq!(reason, Reason::TimedOut(Duration::from_millis(20)));
+    assert!(start.elapsed() >= Duration::from_millis(20));
+    assert!(bad.steer(&destinations(), &mut Vec::new()).is_err());
+    assert_eq!(good.steer(&destinations(), &mut Vec::new()), Ok(()));
+}
+
+#[test]
+fn a_call_after_a_quiet_time_is_stopped_as_well() {
+    let runtime = Runtime::new().unwrap();
+    let plugin = linked(misbehaving_code(), World::PacketBackendPlugin, &runtime);
+    let mut instance = instance_of(&plugin, "loop").unwrap();
+    let start = Instant::now();
+    while runtime.ticker().awake() {
+        assert!(start.elapsed() < Duration::from_secs(60), "the ticker does not go to sleep");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let reason = instance.steer(&destinations(), &mut Vec::new()).unwrap_err();
+    assert_eq!(reason, Reason::TimedOut(Duration::from_millis(20)));
+}
+
+#[test]
+fn an_answer_that_cannot_be_peers_is_refused() {
+    for (kind, message) in [
+        ("short", "peers for 2 packets: expected 3, one for each"),
+        ("long", "peers for 4 packets: expected 3, one for each"),
+        ("range", "peer 1: expected one of 1"),
+    ] {
+        let Reason::Refused(refusal) = stray(kind) else { panic!("{kind} not refused") };
+        assert_eq!(refusal.to_string(), message);
+    }
+    assert!(matches!(stray("avalanche"), Reason::Trapped(_)));
+}
+
+#[test]
+fn a_plugin_that_cannot_note_its_peers_has_no_instance() {
+    let plugin = misbehaving_plugin(World::PacketBackendPlugin);
+    let reason = instance_of(&plugin, "update").err().unwrap();
+    assert!(matches!(reason, Reason::Trapped(_)), "{reason}");
+}
+
+#[test]
+fn talking_in_the_packet_path_harms_nobody() {
+    let mut instance = steering("talk");
+    for _ in 0..100 {
+        instance.steer(&destinations(), &mut Vec::new()).unwrap();
+    }
+}
+
+#[test]
+fn packets_are_transformed_there_and_back() {
+    let mut instance = transforming("good");
+    let (bytes, lengths) = instance.encapsulate(0, b"onethree", &[3, 5]).unwrap();
+    assert_eq!((bytes.len(), lengths.as_slice()), (8 + 32, [19, 21].as_slice()));
+    assert_eq!(&bytes[..3], b"one");
+    let back = instance.decapsulate(0, &bytes, &lengths).unwrap();
+    assert_eq!(back, (b"onethree".to_vec(), vec![3, 5]));
+    // What is not the peer's is dropped.
+    assert_eq!(instance.decapsulate(0, b"forged", &[6]).unwrap(), (vec![], vec![0]));
+    assert_eq!(instance.encapsulate(0, &[], &[]).unwrap(), (vec![], vec![]));
+    let longest = vec![1; 45 * 1400];
+    assert_eq!(instance.encapsulate(0, &longest, &[1400; 45]).unwrap().1, [1416; 45]);
+}
+
+#[test]
+fn an_answer_that_cannot_be_packets_is_refused() {
+    for (kind, message) in [
+        ("fewer", "1 packets: expected 2, one for each"),
+        ("sum", "packets of 39 bytes: expected 38, the sum of their lengths"),
+        ("long", "packet of 20 bytes in place of 3: expected at most 19"),
+    ] {
+        let Reason::Refused(refusal) = spoilt(kind) else { panic!("{kind} not refused") };
+        assert_eq!(refusal.to_string(), message);
+    }
+    assert_eq!(spoilt("loop"), Reason::TimedOut(Duration::from_millis(20)));
+    assert!(matches!(spoilt("panic"), Reason::Trapped(_)));
+
+    let (bytes, lengths) = transforming("good").encapsulate(0, b"one", &[3]).unwrap();
+    let reason = transforming("long").decapsulate(0, &bytes, &lengths).unwrap_err();
+    assert_eq!(
+        reason.to_string(),
+        "its answer is refused: packet of 65536 bytes in place of 19: expected at most 65535"
+    );
+}
+
+#[test]
+fn a_plugin_that_only_steers_does_not_transform() {
+    let reason = steering("good").encapsulate(0, b"one", &[3]).unwrap_err();
+    assert_eq!(
+        reason.to_string(),
+        "its answer is refused: misbehaving: expected a plugin of the world transform-plugin"
+    );
+}
+
+#[tokio::test]
+async fn a_plan_leaves_room_for_what_a_plugin_adds_to_packets() {
+    let plan = |world, backend| async move {
+        let plugin = misbehaving_plugin(world).backend(Limits::default()).unwrap();
+        plugin.plan_node(&with_backend(backend), &node(), &own()).await
+    };
+    let with_room = plan(World::TransformPlugin, "tun").await.unwrap();
+    let without = plan(World::PacketBackendPlugin, "tun").await.unwrap();
+    assert_eq!((with_room.mtu, without.mtu), (1456, 1472));
+    assert_eq!(with_room.tunnel.as_ref().unwrap().overhead, 16);
+    let device = with_room.plan.objects[0].to_string();
+    assert!(device.starts_with("link flannel0 type tun mtu 1456"), "{device}");
+
+    let error = plan(World::TransformPlugin, "tun huge").await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "plugin misbehaving, overhead: its answer is refused: overhead 2000: expected at most 1024 bytes"
+    );
+    let error = plan(World::TransformPlugin, "tun wrong").await.unwrap_err();
+    assert_eq!(error.to_string(), "plugin misbehaving, overhead: Backend.Key is missing");
+    let error = plan(World::BackendPlugin, "tun").await.unwrap_err();
+    assert!(error.to_string().contains("expected packet-backend-plugin or"), "{error}");
+}
