@@ -57,6 +57,14 @@ pub enum Malformed {
     /// An IPv6 extension header goes beyond the packet's end, or is impossible.
     #[error("an IPv6 extension header ({}) does not fit in the packet", .0.0)]
     Extension(IpNumber),
+    /// A fragment ends where no packet does, beyond 65,535 bytes.
+    #[error("a fragment of {length} bytes at {offset} goes beyond the longest packet")]
+    Fragment {
+        /// Where it begins, in bytes.
+        offset: u16,
+        /// Of its payload, in bytes.
+        length: u16,
+    },
 }
 
 impl Inner {
@@ -69,11 +77,14 @@ impl Inner {
     /// What is wrong with the headers.
     pub fn parse(packet: &[u8]) -> Result<Self, Malformed> {
         let first = packet.first().ok_or(Malformed::Short(0))?;
-        match first >> 4 {
+        let inner = match first >> 4 {
             4 => Self::v4(packet),
             6 => Self::v6(packet),
             version => Err(Malformed::Version(version)),
-        }
+        }?;
+        let (offset, length) = (inner.fragment_offset, inner.length - inner.header_length);
+        offset.checked_add(length).ok_or(Malformed::Fragment { offset, length })?;
+        Ok(inner)
     }
 
     fn v4(packet: &[u8]) -> Result<Self, Malformed> {
@@ -166,7 +177,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::samples::{A, A6, B, B6};
+    use crate::samples::{A, A6, B, B6, udp};
 
     /// An IPv6 packet of the given extension headers and payload.
     fn v6(next: u8, rest: &[u8]) -> Vec<u8> {
@@ -225,6 +236,18 @@ mod tests {
             Inner::parse(&v6(59, &[0; 8])[..47]),
             Err(Malformed::Length { stated: 48, found: 47 })
         );
+    }
+
+    #[test]
+    fn a_fragment_does_not_go_beyond_the_longest_packet() {
+        let mut packet = udp(false, &[0; 2]);
+        packet[6..8].copy_from_slice(&0x1fffu16.to_be_bytes());
+        let (offset, length) = (65528, 10);
+        assert_eq!(Inner::parse(&packet), Err(Malformed::Fragment { offset, length }));
+        let rest = [17, 0, 0xff, 0xf8, 0, 0, 0, 7, 1, 2, 3, 4, 5, 6, 7, 8];
+        let (offset, length) = (65528, 8);
+        assert_eq!(Inner::parse(&v6(44, &rest)), Err(Malformed::Fragment { offset, length }));
+        assert!(Inner::parse(&v6(44, &rest[..15])).is_ok());
     }
 
     #[test]

@@ -1,1 +1,321 @@
-//! To come.
+//! What the sender of a packet is told if it cannot be forwarded.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use etherparse::icmpv4::{DestUnreachableHeader, TimeExceededCode as TimeExceededV4};
+use etherparse::icmpv6::{DestUnreachableCode, TimeExceededCode as TimeExceededV6};
+use etherparse::{
+    Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpDscp, Ipv4Header, Ipv6Header, ip_number,
+};
+
+use crate::datagrams::Datagram;
+use crate::headers::Inner;
+
+/// What there is to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// There is no peer for the destination.
+    NetUnreachable,
+    /// It has made its last hop.
+    TimeExceeded,
+    /// It is longer than this and must not be fragmented, in bytes.
+    TooBig {
+        /// The longest that goes this way.
+        mtu: u32,
+    },
+}
+
+/// How long a message is at most: RFC 1812, 4.3.2.3, and RFC 4443, 2.4 (c).
+const LONGEST_V4: usize = 576;
+const LONGEST_V6: usize = 1280;
+
+/// How far a message goes.
+const HOP_LIMIT: u8 = 64;
+
+/// Both kinds of ICMP header are this long.
+const HEADER: usize = 8;
+
+/// Makes the message about a packet for its sender in `reply`, of which it takes as much as it may be long. `source` is who
+/// sends it: an address of ours of the packet's family.
+///
+/// The packet may be a segment of the one that `inner` was read from. None where no message may be sent (RFC 1812,
+/// 4.3.2.7; RFC 4443, 2.4 (e)): about ICMP errors, for one, and to or because of addresses that do not name a host. None is
+/// sent about an IPv6 fragment other than the first, either: it may belong to an ICMP error.
+pub fn answer<'a>(
+    message: Message,
+    packet: Datagram<'_>,
+    inner: &Inner,
+    source: IpAddr,
+    reply: &'a mut Vec<u8>,
+) -> Option<&'a [u8]> {
+    if inner.fragment_offset != 0 || is_error(packet, inner) {
+        return None;
+    }
+    match (source, inner.source, inner.destination) {
+        (IpAddr::V4(from), IpAddr::V4(to), IpAddr::V4(about)) => {
+            if !names_host_v4(to) || about.is_multicast() || about.is_broadcast() {
+                return None;
+            }
+            let start = Ipv4Header::MIN_LEN + HEADER;
+            quote(packet, start, LONGEST_V4, reply);
+            let kind = match message {
+                Message::NetUnreachable => {
+                    Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Network)
+                }
+                Message::TimeExceeded => {
+                    Icmpv4Type::TimeExceeded(TimeExceededV4::TtlExceededInTransit)
+                }
+                Message::TooBig { mtu } => {
+                    let next_hop_mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+                    Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::FragmentationNeeded {
+                        next_hop_mtu,
+                    })
+                }
+            };
+            let icmp = Icmpv4Header::with_checksum(kind, &reply[start..]);
+            let length = (reply.len() - Ipv4Header::MIN_LEN) as u16;
+            let (from, to) = (from.octets(), to.octets());
+            let mut ip = Ipv4Header::new(length, HOP_LIMIT, ip_number::ICMP, from, to).ok()?;
+            // Internetwork control (RFC 1812, 4.3.2.5).
+            ip.dscp = IpDscp::try_new(0b11_0000).ok()?;
+            ip.header_checksum = ip.calc_header_checksum();
+            reply[..Ipv4Header::MIN_LEN].copy_from_slice(&ip.to_bytes());
+            reply[Ipv4Header::MIN_LEN..start].copy_from_slice(&icmp.to_bytes());
+        }
+        (IpAddr::V6(from), IpAddr::V6(to), IpAddr::V6(about)) => {
+            let too_big = matches!(message, Message::TooBig { .. });
+            if !names_host_v6(to) || (about.is_multicast() && !too_big) {
+                return None;
+            }
+            let start = Ipv6Header::LEN + HEADER;
+            quote(packet, start, LONGEST_V6, reply);
+            let kind = match message {
+                Message::NetUnreachable => {
+                    Icmpv6Type::DestinationUnreachable(DestUnreachableCode::NoRoute)
+                }
+                Message::TimeExceeded => Icmpv6Type::TimeExceeded(TimeExceededV6::HopLimitExceeded),
+                Message::TooBig { mtu } => Icmpv6Type::PacketTooBig { mtu },
+            };
+            let (source, destination) = (from.octets(), to.octets());
+            let icmp =
+                Icmpv6Header::with_checksum(kind, source, destination, &reply[start..]).ok()?;
+            let ip = Ipv6Header {
+                payload_length: (reply.len() - Ipv6Header::LEN) as u16,
+                next_header: ip_number::IPV6_ICMP,
+                hop_limit: HOP_LIMIT,
+                source,
+                destination,
+                ..Ipv6Header::default()
+            };
+            reply[..Ipv6Header::LEN].copy_from_slice(&ip.to_bytes());
+            reply[Ipv6Header::LEN..start].copy_from_slice(&icmp.to_bytes());
+        }
+        _ => return None,
+    }
+    Some(reply)
+}
+
+/// Fills `reply` with room for headers up to `start` and the beginning of the packet, `longest` bytes at most.
+fn quote(packet: Datagram<'_>, start: usize, longest: usize, reply: &mut Vec<u8>) {
+    reply.clear();
+    reply.resize(start, 0);
+    let bytes = packet.header.iter().chain(packet.payload);
+    reply.extend(bytes.take(longest - start));
+}
+
+/// Whether it is an ICMP error, or may be one for all that is known.
+fn is_error(packet: Datagram<'_>, inner: &Inner) -> bool {
+    let mut bytes = packet.header.iter().chain(packet.payload);
+    let kind = bytes.nth(inner.header_length.into());
+    match inner.protocol {
+        // Echo, router discovery, timestamp, information and address mask (RFC 1122, 3.2.2).
+        ip_number::ICMP => !matches!(kind, Some(0 | 8..=10 | 13..=18)),
+        // Informational messages but for redirects (RFC 4443, 2.1 and 2.4 (e.2)).
+        ip_number::IPV6_ICMP => !matches!(kind, Some(128..=136 | 138..)),
+        _ => false,
+    }
+}
+
+/// Not an address of "this" network, loopback, multicast, or of what is reserved above, the broadcast address included.
+fn names_host_v4(address: Ipv4Addr) -> bool {
+    !matches!(address.octets()[0], 0 | 127 | 224..)
+}
+
+fn names_host_v6(address: Ipv6Addr) -> bool {
+    !address.is_unspecified() && !address.is_loopback() && !address.is_multicast()
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::checksum::u64_16bit_word::{add_slice, ones_complement};
+    use etherparse::{Icmpv4Slice, Icmpv6Slice, IpSlice};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::samples::{A, A6, B, B6, ip, tcp, tcp_header, udp, unfinished};
+    use crate::split::split;
+
+    const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
+    const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfc00, 0, 0, 1, 0, 0, 0, 1);
+    const MESSAGES: [Message; 3] =
+        [Message::NetUnreachable, Message::TimeExceeded, Message::TooBig { mtu: 1372 }];
+
+    fn told(message: Message, packet: &[u8]) -> Option<Vec<u8>> {
+        let inner = Inner::parse(packet).unwrap();
+        let source = if inner.source.is_ipv6() { ROUTER6.into() } else { ROUTER.into() };
+        let whole = Datagram { header: &[], payload: packet };
+        answer(message, whole, &inner, source, &mut vec![0xaa; 7]).map(<[u8]>::to_vec)
+    }
+
+    fn changed(mut packet: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+        packet[at..at + bytes.len()].copy_from_slice(bytes);
+        packet
+    }
+
+    #[test]
+    fn an_ipv4_sender_is_told_by_a_sound_message() {
+        let packet = udp(false, &[5; 1000]);
+        for (message, head) in MESSAGES.into_iter().zip([[3, 0], [11, 0], [3, 4]]) {
+            let reply = told(message, &packet).unwrap();
+            let inner = Inner::parse(&reply).unwrap();
+            assert_eq!((inner.source, inner.destination), (ROUTER.into(), A.into()));
+            assert_eq!((inner.protocol, inner.length), (ip_number::ICMP, 576));
+            let sliced = IpSlice::from_slice(&reply).unwrap();
+            let header = sliced.ipv4().unwrap().header().to_header();
+            assert_eq!(header.header_checksum, header.calc_header_checksum());
+            assert_eq!(reply[1], 0xc0);
+            let icmp = Icmpv4Slice::from_slice(sliced.payload().payload).unwrap();
+            assert_eq!(ones_complement(add_slice(0, &reply[20..])), 0);
+            assert_eq!([icmp.type_u8(), icmp.code_u8()], head);
+            assert_eq!(icmp.bytes5to8(), if head == [3, 4] { [0, 0, 5, 92] } else { [0; 4] });
+            assert_eq!(icmp.payload(), &packet[..548]);
+        }
+    }
+
+    #[test]
+    fn an_ipv6_sender_is_told_by_a_sound_message() {
+        let packet = udp(true, &[5; 3000]);
+        for (message, head) in MESSAGES.into_iter().zip([[1, 0], [3, 0], [2, 0]]) {
+            let reply = told(message, &packet).unwrap();
+            let inner = Inner::parse(&reply).unwrap();
+            assert_eq!((inner.source, inner.destination), (ROUTER6.into(), A6.into()));
+            assert_eq!((inner.protocol, inner.length), (ip_number::IPV6_ICMP, 1280));
+            let sliced = IpSlice::from_slice(&reply).unwrap();
+            let icmp = Icmpv6Slice::from_slice(sliced.payload().payload).unwrap();
+            assert!(icmp.is_checksum_valid(ROUTER6.octets(), A6.octets()));
+            assert_eq!([icmp.type_u8(), icmp.code_u8()], head);
+            assert_eq!(icmp.bytes5to8(), if head == [2, 0] { [0, 0, 5, 92] } else { [0; 4] });
+            assert_eq!(icmp.payload(), &packet[..1232]);
+        }
+    }
+
+    #[test]
+    fn a_short_packet_is_quoted_as_a_whole() {
+        let packet = udp(false, b"abc");
+        assert_eq!(told(Message::TimeExceeded, &packet).unwrap()[28..], packet);
+    }
+
+    #[test]
+    fn a_segment_is_quoted_from_both_its_pieces() {
+        let mut packet = tcp(false, &tcp_header(1), &[5; 300]);
+        let vnet = unfinished(&mut packet, 100);
+        let (inner, mut headers) = (Inner::parse(&packet).unwrap(), Vec::new());
+        let segment = split(&vnet, &mut packet, &inner, &mut headers).unwrap().nth(1).unwrap();
+        let (source, mut reply) = (ROUTER.into(), Vec::new());
+        let reply = answer(MESSAGES[2], segment, &inner, source, &mut reply).unwrap();
+        assert_eq!(reply[28..], [segment.header, segment.payload].concat());
+        assert_eq!(segment.payload, [5; 100]);
+    }
+
+    #[test]
+    fn there_is_no_message_about_an_icmp_error() {
+        for message in MESSAGES {
+            for kind in 0..=255 {
+                let asks = matches!(kind, 0 | 8..=10 | 13..=18);
+                let packet = ip(false, ip_number::ICMP, &[kind, 0, 0, 0, 0, 0, 0, 0]);
+                assert_eq!(told(message, &packet).is_some(), asks, "ICMP {kind}");
+                let packet = ip(true, ip_number::IPV6_ICMP, &[kind, 0, 0, 0, 0, 0, 0, 0]);
+                let informs = kind >= 128 && kind != 137;
+                assert_eq!(told(message, &packet).is_some(), informs, "ICMPv6 {kind}");
+            }
+            assert_eq!(told(message, &ip(false, ip_number::ICMP, &[])), None);
+            // An error behind an extension header.
+            let packet = ip(true, ip_number::IPV6_DEST_OPTIONS, &[58, 0, 1, 4, 0, 0, 0, 0, 1, 0]);
+            assert_eq!(told(message, &packet), None);
+        }
+    }
+
+    #[test]
+    fn there_is_no_message_about_fragments_but_the_first() {
+        let first = changed(udp(false, &[0; 8]), 6, &[0x20, 0]);
+        let second = changed(udp(false, &[0; 8]), 6, &[0, 1]);
+        assert!(told(Message::TimeExceeded, &first).is_some());
+        assert_eq!(told(Message::TimeExceeded, &second), None);
+        let fragment = |offset| ip(true, ip_number::IPV6_FRAG, &[17, 0, 0, offset, 0, 0, 0, 1, 9]);
+        assert!(told(Message::TimeExceeded, &fragment(1)).is_some());
+        assert_eq!(told(Message::TimeExceeded, &fragment(8)), None);
+    }
+
+    #[test]
+    fn there_is_no_message_to_whom_no_address_names() {
+        for source in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
+            let octets = source.parse::<Ipv4Addr>().unwrap().octets();
+            let packet = changed(udp(false, b"abc"), 12, &octets);
+            assert_eq!(told(Message::NetUnreachable, &packet), None, "{source}");
+        }
+        for source in ["::", "::1", "ff02::1"] {
+            let octets = source.parse::<Ipv6Addr>().unwrap().octets();
+            let packet = changed(udp(true, b"abc"), 8, &octets);
+            assert_eq!(told(Message::NetUnreachable, &packet), None, "{source}");
+        }
+    }
+
+    #[test]
+    fn there_is_no_message_because_of_many_but_that_an_ipv6_packet_is_too_big() {
+        for destination in ["224.0.0.1", "255.255.255.255"] {
+            let octets = destination.parse::<Ipv4Addr>().unwrap().octets();
+            let packet = changed(udp(false, b"abc"), 16, &octets);
+            assert_eq!(MESSAGES.map(|it| told(it, &packet).is_some()), [false; 3]);
+        }
+        let packet = changed(udp(true, b"abc"), 24, &[0xff, 2]);
+        assert_eq!(MESSAGES.map(|it| told(it, &packet).is_some()), [false, false, true]);
+    }
+
+    #[test]
+    fn a_source_of_another_family_cannot_answer() {
+        let packet = udp(true, b"abc");
+        let inner = Inner::parse(&packet).unwrap();
+        let whole = Datagram { header: &[], payload: &packet };
+        assert_eq!(answer(MESSAGES[0], whole, &inner, ROUTER.into(), &mut Vec::new()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_as_a_packet_can_be_answered(
+            v6: bool,
+            protocol: u8,
+            rest in prop::collection::vec(any::<u8>(), 0..99),
+            source: [u8; 4],
+            destination: [u8; 4],
+        ) {
+            let mut packet = ip(v6, protocol.into(), &rest);
+            let (from, to) = if v6 { (8, 24) } else { (12, 16) };
+            packet[from..from + 4].copy_from_slice(&source);
+            packet[to..to + 4].copy_from_slice(&destination);
+            if let Ok(inner) = Inner::parse(&packet) {
+                let whole = Datagram { header: &[], payload: &packet };
+                for message in MESSAGES {
+                    let source = if v6 { B6.into() } else { B.into() };
+                    let (mut reply, mut again) = (Vec::new(), Vec::new());
+                    let Some(reply) = answer(message, whole, &inner, source, &mut reply) else {
+                        continue;
+                    };
+                    let error = Inner::parse(reply).unwrap();
+                    prop_assert_eq!(error.destination, inner.source);
+                    let whole = Datagram { header: &[], payload: reply };
+                    prop_assert_eq!(answer(message, whole, &error, source, &mut again), None);
+                }
+            }
+        }
+    }
+}
