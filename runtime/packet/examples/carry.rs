@@ -13,10 +13,14 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use heddle_core::address::LinkName;
+use heddle_packet::{Forwarding, Path, Peer, Settings, Table, TableSteering};
 use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tun_rs::{DeviceBuilder, SyncDevice};
@@ -38,6 +42,9 @@ struct Flags {
     /// The device's MTU. By default what fits an underlay of 1500.
     #[arg(long)]
     mtu: Option<u32>,
+    /// Print the counters each second.
+    #[arg(long)]
+    counters: bool,
     /// Read one packet, write one packet, on one thread.
     #[arg(long)]
     one_packet_per_syscall: bool,
@@ -49,11 +56,45 @@ fn peer(text: &str) -> Result<(IpNet, IpAddr)> {
 }
 
 fn main() -> Result<()> {
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
     let flags = Flags::parse();
-    if flags.one_packet_per_syscall {
-        one_packet_per_syscall(&flags)
-    } else {
-        bail!("only --one-packet-per-syscall so far")
+    if flags.one_packet_per_syscall { one_packet_per_syscall(&flags) } else { native(&flags) }
+}
+
+/// The path as the daemon runs it, steered by its own table.
+fn native(flags: &Flags) -> Result<()> {
+    let mut peers: Vec<Peer> = Vec::new();
+    for (subnet, address) in &flags.peer {
+        // Both families' addresses of a peer may be given apart; for the path these are two peers.
+        peers.push(Peer { endpoints: vec![*address], subnets: vec![*subnet] });
+    }
+    let path = Path::open(Settings {
+        device: flags.device,
+        mtu: flags.mtu(),
+        addresses: flags.address.iter().map(IpNet::addr).collect(),
+        sockets: flags.local.clone(),
+        port: flags.local[0].port(),
+    })?;
+    let running = path.start(|failure| eprintln!("{failure:?}"))?;
+    let table = Arc::new(Table::new(peers));
+    running.set(Forwarding {
+        steering: Some(Box::new(TableSteering(Arc::clone(&table)))),
+        table,
+        transform: None,
+    });
+    flags.configure()?;
+    let mut before = running.counters();
+    loop {
+        thread::sleep(Duration::from_secs(1));
+        let counters = running.counters();
+        if flags.counters && counters != before {
+            let numbers = counters.iter().zip(before.iter());
+            for ((name, now), (_, then)) in numbers.filter(|((_, now), _)| *now > 0) {
+                eprint!("{name} {now} (+{}) ", now - then);
+            }
+            eprintln!();
+            before = counters;
+        }
     }
 }
 

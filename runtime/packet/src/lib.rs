@@ -14,19 +14,53 @@
 //! | [`icmp`] | what is a packet's sender told? |
 //! | [`limit`] | how often? |
 //! | [`table`] | whose is this address? |
+//!
+//! The other half does the I/O, each direction on threads of its own that block in `poll` and nowhere else, and belong
+//! to no runtime. Where it decides, that is a function or a small state machine of its own, too:
+//!
+//! | module | question |
+//! | --- | --- |
+//! | `path` | from when to when, and between which places? |
+//! | `outbound`, `inbound` | what happens to a batch of packets, this way and that way? |
+//! | `tun`, `socket` | how are packets read and written, many with one call? |
+//! | `sender`, `message` | which datagrams go to the kernel together? |
+//! | `path_mtu` | what fits the way to a peer? |
+//! | `steer`, `transformed` | who says where packets go, and is it a proper answer? |
+//! | `forwarding` | what does the path go by, and how is that replaced? |
+//! | `counters`, `notice` | what is told of all this? |
 
+mod counters;
 pub mod datagrams;
+mod error;
+mod forwarding;
 pub mod fragment;
 pub mod headers;
 pub mod icmp;
+mod inbound;
 pub mod join;
 pub mod limit;
+mod message;
+mod notice;
+mod outbound;
+mod path;
+mod path_mtu;
+mod sender;
+mod socket;
 pub mod split;
+mod steer;
 pub mod table;
-pub mod ttl;
-pub mod vnet;
-
+mod transformed;
 mod transport;
+pub mod ttl;
+mod tun;
+pub mod vnet;
 
 #[cfg(test)]
 mod samples;
+
+pub use counters::Counters;
+pub use error::OpenError;
+pub use forwarding::{Forwarding, Transforms};
+pub use path::{Failure, Path, Running, Settings};
+pub use steer::{FALLBACK, Steer, TableSteering, Transform};
+pub use table::{Peer, Table};

@@ -1,0 +1,82 @@
+//! Why a path cannot be opened, told so that an operator can act on it.
+
+use std::io;
+use std::net::SocketAddr;
+
+use heddle_core::address::LinkName;
+
+/// Why a path cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is a device of that name, and it is not ours to take.
+    #[error(
+        "there is a device {0} already: end the program that has it open (another heddled, flanneld) \
+         or remove it with `ip link delete {0}`"
+    )]
+    DeviceExists(LinkName),
+    /// The TUN device cannot be made.
+    #[error("cannot make the TUN device {device}: {source}{}", device_hint(source))]
+    Device {
+        /// Its name.
+        device: LinkName,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is no socket to send from and to receive on.
+    #[error("cannot use UDP {local}: {source}{}", socket_hint(source))]
+    Socket {
+        /// What it was to be bound to.
+        local: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No threads, or nothing to wake them with.
+    #[error("cannot start the packet path: {0}")]
+    Start(#[source] io::Error),
+}
+
+fn device_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "; /dev/net/tun is missing: load the module with `modprobe tun`, and let a container have the file"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; it takes CAP_NET_ADMIN and write access to /dev/net/tun"
+        }
+        io::ErrorKind::ResourceBusy => "; another program has it open",
+        _ => "",
+    }
+}
+
+fn socket_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program has the port: see `ss -lunp`, or change Backend.Port"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "; no interface has the address: see `ip address`, and --public-ip"
+        }
+        io::ErrorKind::Unsupported => {
+            "; IPv6 may be disabled: see `sysctl net.ipv6.conf.all.disable_ipv6`"
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_what_was_wanted_and_what_helps() {
+        let error = OpenError::Socket {
+            local: "192.0.2.1:8285".parse().unwrap(),
+            source: io::Error::from_raw_os_error(nix::libc::EADDRINUSE),
+        };
+        assert_eq!(
+            error.to_string(),
+            "cannot use UDP 192.0.2.1:8285: Address already in use (os error 98); \
+             another program has the port: see `ss -lunp`, or change Backend.Port"
+        );
+    }
+}

@@ -1,0 +1,185 @@
+//! What a path goes by, and how the threads get a new one without being paused.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::steer::{Pilot, Steer, Transform};
+use crate::table::Table;
+
+/// What a path goes by: the peers, and the plugin's instances that were made for exactly these.
+///
+/// With neither `steering` nor `transform` there is no plugin at the moment, as while one that failed is being
+/// replaced: the table steers for as long as it may ([`FALLBACK`](crate::FALLBACK)); packets that would have been
+/// transformed are dropped.
+#[derive(Default)]
+pub struct Forwarding {
+    /// The peers.
+    pub table: Arc<Table>,
+    /// Says where packets go.
+    pub steering: Option<Box<dyn Steer>>,
+    /// Says where they go and what they look like on the way. Goes before `steering`.
+    pub transform: Option<Transforms>,
+}
+
+/// Instances of a plugin that transforms.
+pub struct Transforms {
+    /// The most bytes that `encapsulate` adds to a packet.
+    pub overhead: u32,
+    /// For what leaves.
+    pub out: Box<dyn Transform>,
+    /// For what arrives: one for each socket, in the order of [`Settings::sockets`](crate::Settings).
+    pub inbound: Vec<Box<dyn Transform>>,
+}
+
+impl fmt::Debug for Forwarding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forwarding")
+            .field("table", &self.table)
+            .field("steers", &self.steering.is_some())
+            .field("transforms", &self.transform.is_some())
+            .finish()
+    }
+}
+
+/// A new plugin for one thread, or the news that there is none.
+pub(crate) type News<P> = Option<P>;
+
+/// The part of the thread that sends.
+pub(crate) struct Outbound {
+    pub(crate) table: Arc<Table>,
+    pub(crate) pilot: News<Pilot>,
+}
+
+/// The part of a thread that receives.
+pub(crate) struct Inbound {
+    pub(crate) table: Arc<Table>,
+    pub(crate) opener: News<Opener>,
+}
+
+/// What makes inner packets of what arrives.
+pub(crate) enum Opener {
+    /// It is an inner packet.
+    Bare,
+    /// The plugin knows.
+    Transform(Box<dyn Transform>),
+    /// Nobody: it is dropped.
+    Nobody,
+}
+
+impl Opener {
+    /// The plugin is gone or failed.
+    pub(crate) fn fail(&mut self) {
+        if matches!(self, Self::Transform(_)) {
+            *self = Self::Nobody;
+        }
+    }
+}
+
+impl Forwarding {
+    /// The part of each thread: of the one that sends, and of those that receive on so many sockets.
+    pub(crate) fn split(self, sockets: usize) -> (Outbound, Vec<Inbound>) {
+        let Self { table, steering, transform } = self;
+        let inbound = |opener| Inbound { table: Arc::clone(&table), opener };
+        let (pilot, inbound): (_, Vec<_>) = match (transform, steering) {
+            (Some(Transforms { overhead, out, inbound: plugins }), _) => {
+                let overhead = overhead as usize;
+                let openers = plugins.into_iter().map(Opener::Transform);
+                // A socket without an instance must not take what it receives for bare packets.
+                let openers = openers.chain(std::iter::repeat_with(|| Opener::Nobody));
+                let pilot = Pilot::Transform { plugin: out, overhead };
+                (Some(pilot), openers.map(Some).map(inbound).take(sockets).collect())
+            }
+            (None, Some(plugin)) => {
+                let bare = std::iter::repeat_with(|| Some(Opener::Bare));
+                (Some(Pilot::Plugin(plugin)), bare.map(inbound).take(sockets).collect())
+            }
+            (None, None) => {
+                (None, std::iter::repeat_with(|| None).map(inbound).take(sockets).collect())
+            }
+        };
+        (Outbound { table, pilot }, inbound)
+    }
+}
+
+/// Where a value waits for the one thread that takes it. Looking costs one load.
+#[derive(Debug)]
+pub(crate) struct Handover<T> {
+    fresh: AtomicBool,
+    next: Mutex<Option<T>>,
+}
+
+impl<T> Default for Handover<T> {
+    fn default() -> Self {
+        Self { fresh: AtomicBool::new(false), next: Mutex::new(None) }
+    }
+}
+
+impl<T> Handover<T> {
+    /// Lays a value ready, in place of one that was not taken yet.
+    pub(crate) fn put(&self, value: T) {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        // Dropped after the lock is released: it may be a whole instance.
+        let _replaced = next.replace(value);
+        self.fresh.store(true, Ordering::Release);
+        drop(next);
+    }
+
+    /// Takes what lies ready.
+    pub(crate) fn take(&self) -> Option<T> {
+        if !self.fresh.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        self.fresh.store(false, Ordering::Relaxed);
+        next.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steer::TableSteering;
+
+    #[test]
+    fn the_latest_is_taken_and_only_once() {
+        let handover = Handover::default();
+        assert_eq!(handover.take(), None);
+        handover.put(1);
+        handover.put(2);
+        assert_eq!(handover.take(), Some(2));
+        assert_eq!(handover.take(), None);
+    }
+
+    #[test]
+    fn what_is_put_while_the_other_takes_is_not_lost() {
+        let (handover, last) = (Handover::default(), 10_000);
+        std::thread::scope(|scope| {
+            scope.spawn(|| (1..=last).for_each(|number| handover.put(number)));
+            let mut seen = 0;
+            while seen < last {
+                if let Some(number) = handover.take() {
+                    assert!(number > seen, "{number} after {seen}");
+                    seen = number;
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn without_a_plugin_nobody_is_told_of_another_one() {
+        let (out, inbound) = Forwarding::default().split(2);
+        assert!(out.pilot.is_none());
+        assert!(inbound.len() == 2 && inbound.iter().all(|inbound| inbound.opener.is_none()));
+    }
+
+    #[test]
+    fn with_steering_alone_packets_arrive_bare() {
+        let table = Arc::new(Table::default());
+        let steering: Box<dyn Steer> = Box::new(TableSteering(Arc::clone(&table)));
+        let (out, inbound) =
+            Forwarding { table, steering: Some(steering), transform: None }.split(2);
+        assert!(matches!(out.pilot, Some(Pilot::Plugin(_))));
+        assert!(inbound.iter().all(|inbound| matches!(inbound.opener, Some(Opener::Bare))));
+    }
+}

@@ -1,0 +1,306 @@
+//! From the peers to the device.
+
+use std::io::IoSlice;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use tracing::warn;
+
+use crate::Failure;
+use crate::datagrams::Datagram;
+use crate::forwarding::{Inbound, Opener};
+use crate::headers::Inner;
+use crate::icmp::{self, Message};
+use crate::join::Joiner;
+use crate::limit::Bucket;
+use crate::message::Outgoing;
+use crate::notice::Notices;
+use crate::path::{Shared, Wake, icmp_limit};
+use crate::sender::Sender;
+use crate::socket::{Received, Socket};
+use crate::table::Table;
+use crate::transformed::Transformed;
+use crate::ttl;
+use crate::tun::Tun;
+
+/// The most bytes that one call receives: datagrams that the kernel joined, or one.
+const LONGEST: usize = 65_536;
+
+/// How many calls' worth of datagrams are looked at together.
+const CALLS: usize = 4;
+
+/// After an error of the socket.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A thread that receives.
+pub(crate) struct Receiver {
+    shared: Arc<Shared>,
+    /// Which socket is its own.
+    index: usize,
+    tun: Arc<Tun>,
+    table: Arc<Table>,
+    opener: Opener,
+    joiner: Joiner,
+    sender: Sender,
+    limit: Bucket,
+    notices: Notices<Errno>,
+}
+
+/// Who sent a datagram.
+struct Origin<'a> {
+    table: &'a Table,
+    /// The peers with the address that it came from: at least one.
+    peers: &'a [u32],
+    address: IpAddr,
+    /// When it was looked at.
+    now: Instant,
+}
+
+/// Datagrams as they were received.
+struct Batch {
+    bytes: Vec<u8>,
+    /// Where each call's begin.
+    received: Vec<(usize, Received)>,
+}
+
+impl Receiver {
+    pub(crate) fn new(shared: Arc<Shared>, index: usize, tun: Arc<Tun>) -> Self {
+        Self {
+            index,
+            joiner: Joiner::new(tun.udp),
+            tun,
+            table: Arc::default(),
+            opener: Opener::Nobody,
+            sender: Sender::new(Arc::clone(&shared)),
+            limit: icmp_limit(),
+            notices: Notices::default(),
+            shared,
+        }
+    }
+
+    /// Carries packets until the path ends.
+    pub(crate) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let socket = &shared.sockets[self.index];
+        let mut batch = Batch::new();
+        while shared.stop.wait_for(socket.as_fd(), PollFlags::POLLIN, None) != Wake::Stop {
+            // Everything that is there, before waiting again.
+            loop {
+                let read = batch.read(socket);
+                self.renew();
+                self.carry(&mut batch, Instant::now());
+                match read {
+                    Ok(More::Yes) if !shared.stop.told() => {}
+                    Ok(_) => break,
+                    Err(errno) => {
+                        self.trouble(errno);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Receiver {
+    /// Takes what was handed over meanwhile.
+    fn renew(&mut self) {
+        if let Some(Inbound { table, opener }) = self.shared.inbound[self.index].take() {
+            self.table = table;
+            match opener {
+                Some(opener) => self.opener = opener,
+                None => self.opener.fail(),
+            }
+        }
+        if let Some(tun) = self.shared.devices[self.index].take() {
+            self.joiner = Joiner::new(tun.udp);
+            self.tun = tun;
+        }
+    }
+
+    /// Delivers a batch.
+    fn carry(&mut self, batch: &mut Batch, now: Instant) {
+        let table = Arc::clone(&self.table);
+        for &(at, received) in &batch.received {
+            match table.senders(received.from) {
+                [] => self.shared.tally.spoofed_outer.add(received.count()),
+                peers => {
+                    let origin = Origin { table: &table, peers, address: received.from, now };
+                    self.open(&origin, &mut batch.bytes, at, received);
+                }
+            }
+        }
+        self.deliver(&mut batch.bytes, now);
+    }
+
+    /// Gets the packets out of a peer's datagrams.
+    fn open(&mut self, origin: &Origin<'_>, bytes: &mut [u8], at: usize, received: Received) {
+        let tally = &self.shared.tally;
+        if received.length == 0 {
+            return tally.malformed.one();
+        }
+        let datagrams = chunks(at, received);
+        match &mut self.opener {
+            Opener::Bare => {
+                for datagram in datagrams {
+                    self.accept(origin, bytes, datagram);
+                }
+            }
+            Opener::Nobody => tally.plugin.add(received.count()),
+            Opener::Transform(plugin) => {
+                let lengths: Vec<_> = datagrams.map(|datagram| datagram.len() as u32).collect();
+                let result = plugin
+                    .decapsulate(origin.peers[0], &bytes[at..at + received.length], &lengths)
+                    .and_then(|(bytes, packets)| Transformed::new(bytes, packets, lengths.len()));
+                match result {
+                    Ok(transformed) => {
+                        tally.refused.add(transformed.dropped());
+                        let (mut bytes, packets) = transformed.into_parts();
+                        // What was accepted before lies in another buffer. With a transform there is nothing.
+                        for packet in packets {
+                            self.accept(origin, &mut bytes, packet);
+                        }
+                        self.deliver(&mut bytes, origin.now);
+                    }
+                    Err(reason) => {
+                        tally.plugin.add(received.count());
+                        self.opener.fail();
+                        self.failed(reason);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a packet from a peer, or drops it.
+    fn accept(&mut self, origin: &Origin<'_>, bytes: &mut [u8], at: Range<usize>) {
+        let tally = &self.shared.tally;
+        let packet = &mut bytes[at.clone()];
+        let Ok(inner) = Inner::parse(packet) else { return tally.malformed.one() };
+        let Some(peer) = origin.table.owner(origin.peers, inner.source) else {
+            return tally.spoofed_inner.one();
+        };
+        if ttl::decrement(packet, &inner).is_err() {
+            tally.ttl_exceeded.one();
+            return self.answer(origin, peer, packet, &inner);
+        }
+        tally.received_packets.one();
+        tally.received_bytes.add(inner.length.into());
+        if self.tun.offload {
+            self.joiner.push(bytes, at, &inner);
+        } else {
+            let result = self.tun.write(&[IoSlice::new(packet)]);
+            self.delivered(result, 1, origin.now);
+        }
+    }
+
+    /// Writes what was accepted.
+    fn deliver(&mut self, bytes: &mut [u8], now: Instant) {
+        let mut joiner = std::mem::take(&mut self.joiner);
+        for packet in joiner.packets(bytes) {
+            let header = packet.vnet.to_bytes();
+            let mut pieces = Vec::with_capacity(1 + packet.datagrams);
+            pieces.push(IoSlice::new(&header));
+            pieces.extend(packet.pieces.map(IoSlice::new));
+            let result = self.tun.write(&pieces);
+            self.delivered(result, packet.datagrams, now);
+        }
+        joiner.clear();
+        self.joiner = joiner;
+    }
+
+    fn delivered(&mut self, result: Result<(), Errno>, packets: usize, now: Instant) {
+        if let Err(errno) = result {
+            self.shared.tally.device_errors.add(packets);
+            let device = self.shared.settings.device;
+            if let Some(unsaid) = self.notices.due(errno, now) {
+                warn!(%device, reason = %errno.desc(), unsaid, "cannot write to the device");
+            }
+        }
+    }
+
+    /// Tells the sender of a packet, by way of the peer that it came from, that its time to live is over.
+    fn answer(&mut self, origin: &Origin<'_>, peer: u32, packet: &[u8], inner: &Inner) {
+        let Some(source) = self.shared.own_address(inner.family()) else { return };
+        let (message, mut reply) = (Message::TimeExceeded, Vec::new());
+        let packet = Datagram { header: &[], payload: packet };
+        let Some(reply) = icmp::answer(message, packet, inner, source, &mut reply) else { return };
+        if !self.limit.take(origin.now) {
+            return;
+        }
+        let transformed;
+        let payload = match &mut self.opener {
+            Opener::Bare => reply,
+            Opener::Nobody => return,
+            Opener::Transform(plugin) => {
+                match plugin.encapsulate(peer, reply, &[reply.len() as u32]) {
+                    Ok((bytes, _)) => {
+                        transformed = bytes;
+                        &transformed[..]
+                    }
+                    Err(reason) => {
+                        self.opener.fail();
+                        return self.failed(reason);
+                    }
+                }
+            }
+        };
+        if !payload.is_empty() {
+            // Shorter than any path.
+            let outgoing = Outgoing { peer, to: origin.address, header: &[], payload };
+            self.sender.send(&[outgoing], origin.now, |_, _| {});
+            self.shared.tally.icmp.one();
+        }
+    }
+
+    fn failed(&self, reason: String) {
+        let device = self.shared.settings.device;
+        warn!(%device, %reason, "the plugin failed on packets received; they are dropped");
+        (self.shared.on_failure)(Failure { reason });
+    }
+
+    /// The socket could not be read.
+    fn trouble(&mut self, errno: Errno) {
+        self.shared.tally.receive_errors.one();
+        if let Some(unsaid) = self.notices.due(errno, Instant::now()) {
+            let local = self.shared.sockets[self.index].local();
+            warn!(%local, reason = %errno.desc(), unsaid, "cannot receive datagrams");
+        }
+        self.shared.stop.pause(PAUSE);
+    }
+}
+
+/// Whether there may be more to receive.
+enum More {
+    Yes,
+    No,
+}
+
+impl Batch {
+    fn new() -> Self {
+        Self { bytes: vec![0; CALLS * LONGEST], received: Vec::with_capacity(CALLS) }
+    }
+
+    /// Receives what is there. On an error there may be datagrams, too.
+    fn read(&mut self, socket: &Socket) -> Result<More, Errno> {
+        self.received.clear();
+        for start in (0..CALLS).map(|call| call * LONGEST) {
+            match socket.receive(&mut self.bytes[start..start + LONGEST])? {
+                Some(received) => self.received.push((start, received)),
+                None => return Ok(More::No),
+            }
+        }
+        Ok(More::Yes)
+    }
+}
+
+/// Where each datagram of a call is.
+fn chunks(at: usize, received: Received) -> impl Iterator<Item = Range<usize>> {
+    let Received { length, size, .. } = received;
+    (0..length).step_by(size.max(1)).map(move |start| at + start..at + length.min(start + size))
+}

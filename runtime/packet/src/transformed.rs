@@ -1,0 +1,77 @@
+//! What a plugin's transform gave back.
+
+use std::ops::Range;
+
+/// Packets one behind the other, and the length of each. Those of length 0 are dropped.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Transformed {
+    bytes: Vec<u8>,
+    lengths: Vec<u32>,
+}
+
+impl Transformed {
+    /// Checks that there is one for each of the `expected`, and that their lengths are those of the bytes.
+    pub(crate) fn new(bytes: Vec<u8>, lengths: Vec<u32>, expected: usize) -> Result<Self, String> {
+        if lengths.len() != expected {
+            return Err(format!("{} packets out of {expected}", lengths.len()));
+        }
+        let sum: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
+        if sum != bytes.len() as u64 {
+            return Err(format!("packets of {sum} bytes in {} bytes", bytes.len()));
+        }
+        Ok(Self { bytes, lengths })
+    }
+
+    /// How many there are, with those that are dropped.
+    pub(crate) fn count(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// How many are dropped.
+    pub(crate) fn dropped(&self) -> usize {
+        self.lengths.iter().filter(|&&length| length == 0).count()
+    }
+
+    /// Those that are left.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        ranges(&self.lengths).map(|range| &self.bytes[range])
+    }
+
+    /// The bytes, and where those that are left lie.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, impl Iterator<Item = Range<usize>>) {
+        let Self { bytes, lengths } = self;
+        let places: Vec<_> = ranges(&lengths).collect();
+        (bytes, places.into_iter())
+    }
+}
+
+fn ranges(lengths: &[u32]) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    lengths
+        .iter()
+        .map(move |&length| {
+            let end = start + length as usize;
+            std::mem::replace(&mut start, end)..end
+        })
+        .filter(|range| !range.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_are_told_apart_by_their_lengths() {
+        let transformed = Transformed::new(b"onetwo".to_vec(), vec![3, 0, 3], 3).unwrap();
+        assert_eq!(transformed.iter().collect::<Vec<_>>(), [b"one", b"two"]);
+        assert_eq!((transformed.count(), transformed.dropped()), (3, 1));
+    }
+
+    #[test]
+    fn what_does_not_add_up_is_refused() {
+        let new = |lengths: &[u32]| Transformed::new(b"onetwo".to_vec(), lengths.to_vec(), 2);
+        assert_eq!(new(&[6]), Err("1 packets out of 2".into()));
+        assert_eq!(new(&[3, 4]), Err("packets of 7 bytes in 6 bytes".into()));
+        assert_eq!(new(&[u32::MAX, 7]), Err("packets of 4294967302 bytes in 6 bytes".into()));
+    }
+}

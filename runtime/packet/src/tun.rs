@@ -1,0 +1,90 @@
+//! The TUN device.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use heddle_core::address::LinkName;
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+use tracing::info;
+use tun_rs::{DeviceBuilder, SyncDevice};
+
+use crate::OpenError;
+use crate::vnet::Vnet;
+
+/// A TUN device. It exists for as long as this value.
+pub(crate) struct Tun {
+    device: SyncDevice,
+    /// Whether a header stands before each packet, and super-packets of TCP come and go (`IFF_VNET_HDR`, `TUN_F_TSO4`).
+    pub(crate) offload: bool,
+    /// Whether those of UDP do (`TUN_F_USO4`, Linux 6.2).
+    pub(crate) udp: bool,
+}
+
+impl Tun {
+    /// Makes the device. It is down, and has nothing but its name and MTU.
+    pub(crate) fn make(name: LinkName, mtu: u32) -> Result<Self, OpenError> {
+        let failed = |source: io::Error| OpenError::Device { device: name, source };
+        // The kernel would give us a persistent TUN device that nobody has open. It is somebody's.
+        match if_nametoindex(name.as_str()) {
+            Ok(_) => return Err(OpenError::DeviceExists(name)),
+            Err(Errno::ENODEV) => {}
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        let build = |offload| {
+            DeviceBuilder::new()
+                .name(name.as_str())
+                .offload(offload)
+                .inherit_enable_state()
+                .build_sync()
+        };
+        let device = build(true)
+            .or_else(|error| {
+                let device = build(false)?;
+                info!(device = %name, %error, "the kernel refuses TUN offloads: packets go one by one");
+                Ok(device)
+            })
+            .map_err(failed)?;
+        device.set_nonblocking(true).map_err(failed)?;
+        // More than the library can say is more than such a packet can be long.
+        device.set_mtu(u16::try_from(mtu).unwrap_or(u16::MAX)).map_err(failed)?;
+        let (offload, udp) = (device.tcp_gso(), device.udp_gso());
+        if offload && !udp {
+            info!(device = %name, "the kernel has no UDP offload for TUN: UDP goes one by one");
+        }
+        Ok(Self { device, offload, udp })
+    }
+
+    /// Reads a packet, with the header before it where there is offload. None when there is none.
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
+        match self.device.recv(buffer) {
+            Ok(length) => Ok(Some(length)),
+            Err(error) => match errno(&error) {
+                Errno::EAGAIN | Errno::EINTR => Ok(None),
+                errno => Err(errno),
+            },
+        }
+    }
+
+    /// Writes a complete packet.
+    pub(crate) fn write_packet(&self, packet: &[u8]) -> Result<(), Errno> {
+        let header = Vnet::default().to_bytes();
+        let header = if self.offload { &header[..] } else { &[] };
+        self.write(&[IoSlice::new(header), IoSlice::new(packet)])
+    }
+
+    /// Writes a packet, with the header before it where there is offload.
+    pub(crate) fn write(&self, pieces: &[IoSlice<'_>]) -> Result<(), Errno> {
+        self.device.send_vectored(pieces).map(drop).map_err(|error| errno(&error))
+    }
+}
+
+impl AsFd for Tun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+}
+
+fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
