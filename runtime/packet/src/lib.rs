@@ -29,6 +29,7 @@
 //! | `forwarding` | what does the path go by, and how is that replaced? |
 //! | `counters`, `notice` | what is told of all this? |
 
+mod checksum;
 mod counters;
 pub mod datagrams;
 mod error;

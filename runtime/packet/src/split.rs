@@ -9,6 +9,7 @@ use etherparse::checksum::u64_16bit_word::{
 use etherparse::{TcpHeaderSlice, UdpHeader, ip_number};
 use heddle_core::address::Family;
 
+use crate::checksum;
 use crate::datagrams::{Datagrams, Pieces};
 use crate::headers::Inner;
 use crate::transport::{CWR, FIN, PSH, Transport, put, word};
@@ -108,7 +109,7 @@ fn complete(packet: &mut [u8], vnet: &Vnet) -> Result<(), Unsplittable> {
     if packet.len() < at + 2 {
         return Err(Unsplittable::Short(packet.len()));
     }
-    let sum = add_slice(0, &packet[start..]);
+    let sum = checksum::add(0, &packet[start..]);
     // No checksum of 0, which means none in UDP and is the same as this one elsewhere (`skb_checksum_help`).
     packet[at..at + 2].copy_from_slice(&ones_complement_with_no_zero(sum).to_ne_bytes());
     Ok(())
@@ -191,7 +192,7 @@ impl<'a> Template<'a> {
                 sum = add_2bytes(sum, length.to_be_bytes());
             }
         }
-        let checksum = ones_complement_with_no_zero(add_slice(sum, payload));
+        let checksum = ones_complement_with_no_zero(checksum::add(sum, payload));
         rest[self.transport.checksum()..][..2].copy_from_slice(&checksum.to_ne_bytes());
     }
 }
