@@ -16,7 +16,7 @@ mod section;
 mod settings;
 
 /// Their names, in order. Each is the crate `heddle-plugin-<name>`.
-const EMBEDDED: [&str; 3] = ["subnet-env", "udp", "vxlan"];
+const EMBEDDED: [&str; 6] = ["alloc", "host-gw", "subnet-env", "udp", "vxlan", "vxlan-tun"];
 
 fn main() {
     let out = PathBuf::from(variable("OUT_DIR"));

@@ -68,6 +68,16 @@ impl World {
         }
     }
 
+    /// What plugins of this world do, in a few words.
+    pub fn summary(self) -> &'static str {
+        match self {
+            Self::BackendPlugin => "plans",
+            Self::PacketBackendPlugin => "plans, and steers packets",
+            Self::TransformPlugin => "plans, and steers and transforms packets",
+            Self::EmitterPlugin => "writes files",
+        }
+    }
+
     /// Whether plugins of this world say where packets go, one batch after the other.
     pub fn steers(self) -> bool {
         matches!(self, Self::PacketBackendPlugin | Self::TransformPlugin)

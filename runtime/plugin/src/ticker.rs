@@ -73,7 +73,7 @@ impl Ticker {
         self.0.awake()
     }
 
-    /// Lets the guest in `store` run for `limit` from now on, and for two epochs more at most.
+    /// Lets the guest in `store` run for `limit` from now on, rounded up to whole epochs, and for one more at most.
     pub(crate) fn limit<T>(&self, store: &mut Store<T>, limit: Duration) {
         let epochs = epochs(limit);
         // The deadline comes first: whatever happens between here and the call, epochs pass until it is over.

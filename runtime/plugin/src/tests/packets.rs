@@ -69,6 +69,43 @@ async fn the_embedded_udp_backend_plans_a_tunnel_and_steers_into_it() {
 }
 
 #[tokio::test]
+async fn the_embedded_vxlan_tun_backend_carries_packets_from_node_to_node() {
+    let plugin = catalogue().find("vxlan-tun", Role::Backend).unwrap();
+    let backend = plugin.backend(Limits::default()).unwrap();
+    let config = with_backend(r#"{"Type":"vxlan-tun"}"#);
+    let (here, mut there) = (node(), node());
+    there.id = "node-b".parse().unwrap();
+    let advertised = async |node: &Node, subnet: &str, public: &str| {
+        let mut advertisements = backend.advertise(&config, node).await.unwrap();
+        let mut lease = lease(subnet, public, &advertisements.backend_type.unwrap());
+        lease.families[0].backend_data = advertisements.backend_data.remove(0);
+        lease
+    };
+    let own = advertised(&here, "10.244.8.0/24", "192.168.0.72").await;
+    let other = advertised(&there, "10.244.9.0/24", "192.168.0.73").await;
+
+    let plan = backend.plan_node(&config, &here, &own).await.unwrap();
+    let overhead = plan.tunnel.as_ref().unwrap().overhead;
+    // Outer IPv4 and UDP, VXLAN and inner Ethernet headers.
+    assert_eq!((overhead, plan.mtu), (8 + 14, 1500 - 50));
+
+    let packets = plugin.packets(Limits::default()).unwrap().unwrap();
+    assert!(packets.transforms());
+    let instance = |node: &Node, own: &Lease, peer: &Lease| {
+        packets.instance(&config, node, own, std::slice::from_ref(peer)).unwrap()
+    };
+    let mut sender = instance(&here, &own, &other);
+    let mut receiver = instance(&there, &other, &own);
+    let packet = [&[0x45], [1; 19].as_slice()].concat();
+    let two = [packet.clone(), packet].concat();
+    let (bytes, lengths) = sender.encapsulate(0, &two, &[20, 20]).unwrap();
+    assert_eq!(lengths, [20 + overhead; 2]);
+    assert_eq!(receiver.decapsulate(0, &bytes, &lengths).unwrap(), (two, vec![20, 20]));
+    // Frames for someone else are nobody's.
+    assert_eq!(sender.decapsulate(0, &bytes, &lengths).unwrap(), (vec![], vec![0, 0]));
+}
+
+#[tokio::test]
 async fn a_plugin_that_only_plans_has_no_packet_path() {
     let plugin = catalogue().find("vxlan", Role::Backend).unwrap();
     assert!(plugin.packets(Limits::default()).unwrap().is_none());
