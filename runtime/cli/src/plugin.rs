@@ -98,7 +98,7 @@ fn show(plugin: &str, dirs: Dirs) -> anyhow::Result<()> {
     println!("name     {}", manifest.name);
     println!("version  {}", manifest.version);
     println!("WIT      {}", manifest.wit);
-    println!("world    {}", manifest.world);
+    println!("world    {} ({})", manifest.world, manifest.world.summary());
     println!("source   {source}");
     println!("size     {size} bytes");
     println!("sha256   {digest}");
