@@ -25,6 +25,7 @@
 //! | `tun`, `socket` | how are packets read and written, many with one call? |
 //! | `sender`, `message` | which datagrams go to the kernel together? |
 //! | `path_mtu` | what fits the way to a peer? |
+//! | `raw` | how do senders behind this host learn of it? |
 //! | `steer`, `transformed` | who says where packets go, and is it a proper answer? |
 //! | `forwarding` | what does the path go by, and how is that replaced? |
 //! | `counters`, `notice` | what is told of all this? |
@@ -45,6 +46,7 @@ mod notice;
 mod outbound;
 mod path;
 mod path_mtu;
+mod raw;
 mod sender;
 mod socket;
 pub mod split;

@@ -19,6 +19,7 @@ use crate::limit::Bucket;
 use crate::message::Outgoing;
 use crate::notice::Notices;
 use crate::path::{Settings, Shared, Wake, icmp_limit};
+use crate::raw::RawSockets;
 use crate::sender::Sender;
 use crate::steer::{By, Pilot};
 use crate::table::Table;
@@ -46,6 +47,7 @@ pub(crate) struct Transmitter {
     table: Arc<Table>,
     pilot: Pilot,
     sender: Sender,
+    raw: RawSockets,
     limit: Bucket,
     notices: Notices<Errno>,
     destinations: Vec<IpAddr>,
@@ -75,6 +77,7 @@ impl Transmitter {
             table: Arc::default(),
             pilot: Pilot::Nobody,
             sender: Sender::new(Arc::clone(&shared)),
+            raw: RawSockets::open(),
             limit: icmp_limit(),
             notices: Notices::default(),
             destinations: Vec::new(),
@@ -292,7 +295,7 @@ impl Transmitter {
         self.shared.tally.too_big.add(lost.len());
     }
 
-    /// Tells a packet's sender, by way of the device, what became of it.
+    /// Tells a packet's sender what became of it.
     fn answer(&mut self, message: Message, packet: &[u8], inner: &Inner, now: Instant) {
         let Some(source) = self.shared.own_address(inner.family()) else { return };
         let mut reply = Vec::new();
@@ -301,9 +304,8 @@ impl Transmitter {
         if !self.limit.take(now) {
             return;
         }
-        match self.tun.write_packet(reply) {
-            Ok(()) => self.shared.tally.icmp.one(),
-            Err(_) => self.shared.tally.device_errors.one(),
+        if self.raw.send(reply, inner.source).is_ok() {
+            self.shared.tally.icmp.one();
         }
     }
 

@@ -10,7 +10,6 @@ use tracing::info;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 use crate::OpenError;
-use crate::vnet::Vnet;
 
 /// A TUN device. It exists for as long as this value.
 pub(crate) struct Tun {
@@ -64,13 +63,6 @@ impl Tun {
                 errno => Err(errno),
             },
         }
-    }
-
-    /// Writes a complete packet.
-    pub(crate) fn write_packet(&self, packet: &[u8]) -> Result<(), Errno> {
-        let header = Vnet::default().to_bytes();
-        let header = if self.offload { &header[..] } else { &[] };
-        self.write(&[IoSlice::new(header), IoSlice::new(packet)])
     }
 
     /// Writes a packet, with the header before it where there is offload.

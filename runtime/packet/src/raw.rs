@@ -1,0 +1,45 @@
+//! ICMP errors to senders behind this host.
+//!
+//! They leave as what the host itself sends. Written to the device, they would be packets from outside with one of the
+//! host's own addresses as their source, and the kernel drops such ones (`fib_validate_source`, martian source).
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use rustix::net::{
+    AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with,
+};
+use tracing::info;
+
+/// Raw sockets that take whole IP packets (raw(7), `IPPROTO_RAW`).
+#[derive(Debug)]
+pub(crate) struct RawSockets {
+    v4: Option<OwnedFd>,
+    v6: Option<OwnedFd>,
+}
+
+impl RawSockets {
+    /// Without the privilege for them there are none, and nobody is told.
+    pub(crate) fn open() -> Self {
+        let open = |family| {
+            socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW))
+                .inspect_err(|error| {
+                    info!(%error, "no raw socket, which takes CAP_NET_RAW: senders are not told what is not delivered");
+                })
+                .ok()
+        };
+        Self { v4: open(AddressFamily::INET), v6: open(AddressFamily::INET6) }
+    }
+
+    /// Sends a packet to an address, its destination.
+    pub(crate) fn send(&self, packet: &[u8], to: IpAddr) -> io::Result<()> {
+        let socket = match to {
+            IpAddr::V4(_) => &self.v4,
+            IpAddr::V6(_) => &self.v6,
+        };
+        let socket = socket.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        sendto(socket, packet, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &SocketAddr::new(to, 0))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use heddle_lab::transfer;
+
+use crate::overlay::{Node, Pair, Plain, SOON, native, table, v4, v6};
+
+/// What a daemon's end-to-end test would send a second time is enough here once.
+const BYTES: u64 = 120_000_000;
+
+#[test]
+fn both_families_are_carried_in_whole_packets() {
+    let pair = Pair::new();
+    for address in [v4(2), v6(2)] {
+        let printed = pair.one.ping(&format!("-c 3 -i 0.1 -W 3 {address}"));
+        assert!(printed.contains(" 0% packet loss"), "{printed}");
+    }
+    // The longest that is not fragmented, with the headers of IPv4 and IPv6 and of ICMP.
+    for (address, headers) in [(v4(2), 28), (v6(2), 48)] {
+        let size = crate::overlay::MTU - headers;
+        let printed = pair.one.ping(&format!("-c 2 -i 0.1 -W 3 -M do -s {size} {address}"));
+        assert!(printed.contains(" 0% packet loss"), "{printed}");
+    }
+    let counters = pair.one.running.counters();
+    assert_eq!((counters.malformed, counters.spoofed_inner, counters.send_errors), (0, 0, 0));
+}
+
+#[test]
+fn streams_arrive_as_they_were_sent_both_ways_at_once() {
+    let pair = Pair::new();
+    let (one, two) = (&pair.one, &pair.two);
+    for address in [v4, v6] {
+        thread::scope(|scope| {
+            let there = || transfer(one.namespace(), two.namespace(), address(2), BYTES, None);
+            let there = scope.spawn(there);
+            let back = transfer(two.namespace(), one.namespace(), address(1), BYTES, None).unwrap();
+            let there = there.join().unwrap().unwrap();
+            for transfer in [there, back] {
+                assert!(transfer.is_whole() && transfer.bytes == BYTES, "{transfer:?}");
+            }
+        });
+    }
+    for node in [one, two] {
+        let counters = node.running.counters();
+        assert_eq!((counters.malformed, counters.device_errors, counters.too_big), (0, 0, 0));
+        assert!(counters.received_bytes > 2 * BYTES, "{counters:?}");
+    }
+}
+
+#[test]
+fn udp_keeps_its_datagrams_and_their_order() {
+    let pair = Pair::new();
+    for (from, to) in [(v4(1), v4(2)), (v6(1), v6(2))] {
+        let receiver = pair.two.namespace().udp_socket(SocketAddr::new(to, 0)).unwrap();
+        receiver.set_read_timeout(Some(SOON)).unwrap();
+        let sender = pair.one.namespace().udp_socket(SocketAddr::new(from, 0)).unwrap();
+        let to = receiver.local_addr().unwrap();
+        // Runs of equal sizes, which may go together, and changes of size. No more at once than a socket holds.
+        let mut buffer = [0; 2048];
+        for burst in 0..20u8 {
+            let datagrams: Vec<Vec<u8>> =
+                (0..40).map(|i| vec![burst ^ i; 64 + 400 * usize::from(i / 15)]).collect();
+            for datagram in &datagrams {
+                sender.send_to(datagram, to).unwrap();
+            }
+            for datagram in &datagrams {
+                let (length, source) = receiver.recv_from(&mut buffer).unwrap();
+                assert_eq!((&buffer[..length], source.ip()), (&datagram[..], from));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_peer_with_plain_sockets_gets_and_gives_bare_packets() {
+    let plain = Plain::new();
+    let (IpAddr::V4(one), IpAddr::V4(two)) = (v4(1), v4(2)) else { unreachable!() };
+    let mut request = Vec::new();
+    PacketBuilder::ipv4(two.octets(), one.octets(), 64)
+        .icmpv4_echo_request(7, 1)
+        .write(&mut request, &[0x5a; 300])
+        .unwrap();
+    plain.send(&request);
+    let reply = plain.receive(|datagram| {
+        let packet = SlicedPacket::from_ip(datagram).unwrap();
+        matches!(packet.transport, Some(TransportSlice::Icmpv4(_))).then(|| datagram.to_vec())
+    });
+    let packet = SlicedPacket::from_ip(&reply).unwrap();
+    let Some(NetSlice::Ipv4(ip)) = packet.net else { panic!("{packet:?}") };
+    // The kernel's 64, less one hop.
+    assert_eq!((ip.header().source_addr(), ip.header().destination_addr()), (one, two));
+    assert_eq!((ip.header().ttl(), usize::from(ip.header().total_len())), (63, reply.len()));
+    assert_eq!(ip.header().to_header().calc_header_checksum(), ip.header().header_checksum());
+    assert!(reply.ends_with(&[0x5a; 300]));
+}
+
+#[test]
+fn what_is_sent_with_offload_is_complete_for_a_peer_without() {
+    let plain = Plain::new();
+    let sender = plain.node.namespace().udp_socket(SocketAddr::new(v4(1), 4000)).unwrap();
+    for size in [0, 1, 64, 1000, 1000, 1000] {
+        sender.send_to(&vec![9; size], SocketAddr::new(v4(2), 4001)).unwrap();
+        let (length, sum) = plain.receive(|datagram| {
+            let packet = SlicedPacket::from_ip(datagram).unwrap();
+            let Some(NetSlice::Ipv4(ip)) = packet.net else { return None };
+            let Some(TransportSlice::Udp(udp)) = packet.transport else { return None };
+            let header = udp.to_header();
+            let right = header.calc_checksum_ipv4(&ip.header().to_header(), udp.payload()).unwrap();
+            Some((udp.payload().len(), header.checksum == right))
+        });
+        assert_eq!((length, sum), (size, true));
+    }
+}
+
+#[test]
+fn a_new_forwarding_under_load_loses_nothing() {
+    let pair = Pair::new();
+    let (one, two) = (&pair.one, &pair.two);
+    let tables = [table(&[(2, &two.host)]), table(&[(1, &one.host)])];
+    let done = AtomicBool::new(false);
+    let dropped = |node: &Node| {
+        let counters = node.running.counters();
+        counters.plugin + counters.fallback + counters.spoofed_outer + counters.spoofed_inner
+    };
+    let before = [dropped(one), dropped(two)];
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                one.running.set(native(Arc::clone(&tables[0])));
+                two.running.set(native(Arc::clone(&tables[1])));
+                thread::sleep(Duration::from_micros(200));
+            }
+        });
+        let printed = one.ping(&format!("-f -q -c 5000 -W 3 {}", v4(2)));
+        let sent = transfer(one.namespace(), two.namespace(), v4(2), BYTES, None);
+        done.store(true, Ordering::Relaxed);
+        assert!(printed.contains(" 0% packet loss"), "{printed}");
+        assert!(sent.as_ref().is_ok_and(heddle_lab::Transfer::is_whole), "{sent:?}");
+    });
+    assert_eq!([dropped(one), dropped(two)], before);
+}

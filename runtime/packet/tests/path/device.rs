@@ -1,0 +1,64 @@
+use std::net::UdpSocket;
+
+use heddle_lab::{Families, Lab, wait_until};
+
+use crate::overlay::{DEVICE, PORT, Pair, SOON, open, v4};
+
+#[test]
+fn a_device_that_exists_is_left_alone() {
+    let lab = Lab::new(Families::V4).unwrap();
+    let host = lab.host("one").unwrap();
+    host.namespace().ip(&format!("tuntap add name {DEVICE} mode tun")).unwrap();
+    let error = open(1, &host).unwrap_err().to_string();
+    assert!(error.contains("there is a device flannel0 already"), "{error}");
+    assert!(error.contains("`ip link delete flannel0`"), "{error}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_and_no_device_is_left() {
+    let lab = Lab::new(Families::V4).unwrap();
+    let host = lab.host("one").unwrap();
+    let _taken: UdpSocket = host.namespace().udp_socket((host.v4(), PORT).into()).unwrap();
+    let error = open(1, &host).unwrap_err().to_string();
+    assert!(error.contains(&format!("UDP {}:{PORT}", host.v4())), "{error}");
+    assert!(host.namespace().ip(&format!("link show {DEVICE}")).is_err());
+}
+
+#[test]
+fn the_device_goes_with_the_path() {
+    let Pair { one, .. } = Pair::new();
+    let (running, host) = (one.running, one.host);
+    drop(running);
+    assert!(host.namespace().ip(&format!("link show {DEVICE}")).is_err());
+    // And the port is free.
+    open(1, &host).unwrap();
+}
+
+#[test]
+fn a_deleted_device_comes_back() {
+    let pair = Pair::new();
+    let one = &pair.one;
+    one.ip(&format!("link delete {DEVICE}"));
+    wait_until("the device", SOON, || one.host.namespace().ip(&format!("link show {DEVICE}")))
+        .unwrap();
+    let link = one.ip(&format!("link show {DEVICE}"));
+    assert!(link.contains(&format!("mtu {}", crate::overlay::MTU)), "{link}");
+    one.configure();
+    let printed = one.ping(&format!("-c 3 -i 0.1 -W 3 {}", v4(2)));
+    assert!(printed.contains(" 0% packet loss"), "{printed}");
+    assert_eq!(one.running.counters().device_errors, 1);
+}
+
+#[test]
+fn a_device_that_is_down_costs_packets_and_nothing_else() {
+    let pair = Pair::new();
+    let (one, two) = (&pair.one, &pair.two);
+    two.ip(&format!("link set {DEVICE} down"));
+    let printed = one.ping(&format!("-c 3 -i 0.1 -W 1 {}", v4(2)));
+    assert!(printed.contains("100% packet loss"), "{printed}");
+    two.wait_for("lost packets", |counters| counters.device_errors >= 3);
+    two.ip(&format!("link set {DEVICE} up"));
+    two.ip(&format!("route add 10.244.0.0/16 dev {DEVICE} src {}", v4(2)));
+    let printed = one.ping(&format!("-c 3 -i 0.1 -W 3 {}", v4(2)));
+    assert!(printed.contains(" 0% packet loss"), "{printed}");
+}

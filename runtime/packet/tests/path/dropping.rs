@@ -1,0 +1,82 @@
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::PacketBuilder;
+
+use crate::overlay::{PORT, Plain, v4};
+
+/// An inner UDP packet.
+fn udp(source: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let IpAddr::V4(to) = v4(1) else { unreachable!() };
+    let mut packet = Vec::new();
+    PacketBuilder::ipv4(source, to.octets(), 64).udp(9, 9).write(&mut packet, payload).unwrap();
+    packet
+}
+
+#[test]
+fn a_datagram_from_nobody_is_dropped() {
+    let plain = Plain::new();
+    // A second address of the same host, which no lease has.
+    plain.other.namespace().ip("addr add 192.168.77.77/16 dev eth0").unwrap();
+    let stranger = plain.other.namespace().udp_socket(([192, 168, 77, 77], PORT).into()).unwrap();
+    let to = SocketAddr::new(plain.node.host.v4().into(), PORT);
+    for _ in 0..3 {
+        stranger.send_to(&udp([10, 244, 2, 1], b"hello"), to).unwrap();
+    }
+    let counters = plain.node.wait_for("three datagrams", |counters| counters.spoofed_outer == 3);
+    assert_eq!((counters.received_packets, counters.spoofed_inner), (0, 0));
+}
+
+#[test]
+fn a_packet_of_somebody_else_is_dropped() {
+    let plain = Plain::new();
+    for source in [[10, 244, 1, 0], [10, 244, 3, 1], [8, 8, 8, 8], [0; 4]] {
+        plain.send(&udp(source, b"hello"));
+    }
+    let counters = plain.node.wait_for("four packets", |counters| counters.spoofed_inner == 4);
+    assert_eq!((counters.received_packets, counters.spoofed_outer), (0, 0));
+    plain.send(&udp([10, 244, 2, 1], b"hello"));
+    plain.node.wait_for("one packet", |counters| counters.received_packets == 1);
+}
+
+#[test]
+fn what_is_no_packet_is_dropped() {
+    let plain = Plain::new();
+    let packet = udp([10, 244, 2, 1], &[7; 1000]);
+    let longer = [&packet[..], &[0]].concat();
+    let bad: [&[u8]; 7] =
+        [&[], &[0x45], &packet[..19], &packet[..500], &longer, &[0x65; 60], &[0xff; 65_507]];
+    for datagram in bad {
+        plain.send(datagram);
+    }
+    // Bytes of no meaning, of all lengths, beginning as packets do.
+    let mut word = 0x2545_f491_4f6c_dd1d_u64;
+    for length in 1..1400 {
+        let mut datagram: Vec<u8> = std::iter::repeat_with(|| {
+            word ^= word << 13;
+            word ^= word >> 7;
+            word ^= word << 17;
+            word as u8
+        })
+        .take(length)
+        .collect();
+        datagram[0] = [0x45, 0x60, datagram[0]][length % 3];
+        plain.send(&datagram);
+    }
+    let all = bad.len() as u64 + 1399;
+    let counters = plain.node.wait_for("everything to be looked at", |counters| {
+        counters.malformed + counters.spoofed_inner == all
+    });
+    assert_eq!((counters.received_packets, counters.receive_errors), (0, 0));
+    plain.send(&packet);
+    plain.node.wait_for("one packet", |counters| counters.received_packets == 1);
+}
+
+#[test]
+fn the_longest_datagram_may_hold_a_packet() {
+    let plain = Plain::new();
+    let packet = udp([10, 244, 2, 1], &[7; 65_507 - 28]);
+    assert_eq!(packet.len(), 65_507);
+    plain.send(&packet);
+    let counters = plain.node.wait_for("one packet", |counters| counters.received_packets == 1);
+    assert_eq!((counters.received_bytes, counters.device_errors), (65_507, 0));
+}

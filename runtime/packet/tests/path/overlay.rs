@@ -1,0 +1,181 @@
+//! Hosts with a path each.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use heddle_lab::{Families, Host, Lab, Namespace, wait_until};
+use heddle_packet::{
+    Counters, Forwarding, OpenError, Path, Peer, Running, Settings, Table, TableSteering,
+};
+use ipnet::IpNet;
+
+pub(crate) const PORT: u16 = 8285;
+pub(crate) const DEVICE: &str = "flannel0";
+/// What fits an Ethernet with an IPv6 header and UDP.
+pub(crate) const MTU: u32 = 1452;
+
+/// Longer than anything here takes on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+/// The subnets of a node, by its number.
+pub(crate) fn subnets(number: u8) -> Vec<IpNet> {
+    vec![
+        format!("10.244.{number}.0/24").parse().unwrap(),
+        format!("fd00:10:244:{number}::/64").parse().unwrap(),
+    ]
+}
+
+/// The addresses of its device.
+pub(crate) fn v4(number: u8) -> IpAddr {
+    Ipv4Addr::new(10, 244, number, 0).into()
+}
+
+pub(crate) fn v6(number: u8) -> IpAddr {
+    Ipv6Addr::new(0xfd00, 0x10, 0x244, number.into(), 0, 0, 0, 0x99).into()
+}
+
+/// The numbers of nodes and their hosts.
+pub(crate) fn table(nodes: &[(u8, &Host)]) -> Arc<Table> {
+    let peer = |&(number, host): &(u8, &Host)| Peer {
+        endpoints: host.addresses().collect(),
+        subnets: subnets(number),
+    };
+    Arc::new(Table::new(nodes.iter().map(peer).collect()))
+}
+
+/// The table steers, compiled in.
+pub(crate) fn native(table: Arc<Table>) -> Forwarding {
+    let steering = Box::new(TableSteering(Arc::clone(&table)));
+    Forwarding { table, steering: Some(steering), transform: None }
+}
+
+/// A host with a path.
+pub(crate) struct Node {
+    pub(crate) number: u8,
+    pub(crate) running: Running,
+    /// What failed so far.
+    pub(crate) failures: Arc<Mutex<Vec<String>>>,
+    pub(crate) host: Host,
+}
+
+pub(crate) fn settings(number: u8, host: &Host) -> Settings {
+    Settings {
+        device: DEVICE.parse().unwrap(),
+        mtu: MTU,
+        addresses: vec![v4(number), v6(number)],
+        sockets: host.addresses().map(|address| SocketAddr::new(address, PORT)).collect(),
+        port: PORT,
+    }
+}
+
+pub(crate) fn open(number: u8, host: &Host) -> Result<Path, OpenError> {
+    host.namespace().enter(|| Path::open(settings(number, host))).unwrap()
+}
+
+impl Node {
+    /// Starts a path with nothing to go by, and configures its device as a daemon would.
+    pub(crate) fn start(number: u8, host: Host) -> Self {
+        let failures = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&failures);
+        let start = || {
+            let path = Path::open(settings(number, &host)).unwrap();
+            path.start(move |failure| seen.lock().unwrap().push(failure.reason)).unwrap()
+        };
+        let running = host.namespace().enter(start).unwrap();
+        let node = Self { number, running, failures, host };
+        node.configure();
+        node
+    }
+
+    pub(crate) fn configure(&self) {
+        let (v4, v6) = (v4(self.number), v6(self.number));
+        self.ip(&format!("link set {DEVICE} up"));
+        self.ip(&format!("addr add {v4}/32 dev {DEVICE}"));
+        self.ip(&format!("addr add {v6}/128 dev {DEVICE} nodad"));
+        self.ip(&format!("route add 10.244.0.0/16 dev {DEVICE} src {v4}"));
+        self.ip(&format!("route add fd00:10:244::/48 dev {DEVICE} src {v6}"));
+    }
+
+    pub(crate) fn ip(&self, arguments: &str) -> String {
+        self.host.namespace().ip(arguments).unwrap()
+    }
+
+    pub(crate) fn namespace(&self) -> &Namespace {
+        self.host.namespace()
+    }
+
+    /// What ping prints, whether there are answers or not.
+    pub(crate) fn ping(&self, arguments: &str) -> String {
+        let arguments = format!("ping -n {arguments} 2>&1; true");
+        let mut command = Command::new("sh");
+        command.args(["-c", &arguments]);
+        self.namespace().run(command).unwrap()
+    }
+
+    /// Waits until the counters are as they should be.
+    pub(crate) fn wait_for(&self, what: &str, holds: impl Fn(&Counters) -> bool) -> Counters {
+        wait_until(what, SOON, || {
+            let counters = self.running.counters();
+            if holds(&counters) { Ok(counters) } else { Err(format!("{counters:?}")) }
+        })
+        .unwrap()
+    }
+}
+
+/// Nodes 1 and 2, which know each other.
+pub(crate) struct Pair {
+    pub(crate) one: Node,
+    pub(crate) two: Node,
+    _lab: Lab,
+}
+
+impl Pair {
+    pub(crate) fn new() -> Self {
+        let lab = Lab::new(Families::Dual).unwrap();
+        let one = Node::start(1, lab.host("one").unwrap());
+        let two = Node::start(2, lab.host("two").unwrap());
+        one.running.set(native(table(&[(2, &two.host)])));
+        two.running.set(native(table(&[(1, &one.host)])));
+        Self { one, two, _lab: lab }
+    }
+}
+
+/// Node 1, and a host that is node 2 by a plain socket, without a path.
+pub(crate) struct Plain {
+    pub(crate) node: Node,
+    pub(crate) socket: UdpSocket,
+    pub(crate) other: Host,
+    _lab: Lab,
+}
+
+impl Plain {
+    pub(crate) fn new() -> Self {
+        let lab = Lab::new(Families::Dual).unwrap();
+        let node = Node::start(1, lab.host("one").unwrap());
+        let other = lab.host("two").unwrap();
+        node.running.set(native(table(&[(2, &other)])));
+        let socket = other.namespace().udp_socket((other.v4(), PORT).into()).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        Self { node, socket, other, _lab: lab }
+    }
+
+    /// Sends a datagram to the node.
+    pub(crate) fn send(&self, payload: &[u8]) {
+        let to = SocketAddr::new(self.node.host.v4().into(), PORT);
+        assert_eq!(self.socket.send_to(payload, to).unwrap(), payload.len());
+    }
+
+    /// Receives datagrams until one is what was waited for.
+    pub(crate) fn receive<T>(&self, what: impl Fn(&[u8]) -> Option<T>) -> T {
+        let mut buffer = [0; 65_536];
+        loop {
+            let (length, from) = self.socket.recv_from(&mut buffer).unwrap();
+            assert_eq!(from, SocketAddr::new(self.node.host.v4().into(), PORT));
+            if let Some(found) = what(&buffer[..length]) {
+                return found;
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use heddle_lab::{Families, Lab};
+use heddle_packet::{Forwarding, Steer, Table, TableSteering, Transform, Transforms};
+
+use crate::overlay::{Node, Pair, Plain, table, v4, v6};
+
+/// Steers by the table so many times, and then no more.
+struct Failing {
+    left: usize,
+    steering: TableSteering,
+}
+
+impl Steer for Failing {
+    fn steer(
+        &mut self,
+        destinations: &[IpAddr],
+        answers: &mut Vec<Option<u32>>,
+    ) -> Result<(), String> {
+        self.left = self.left.checked_sub(1).ok_or("it trapped")?;
+        self.steering.steer(destinations, answers)
+    }
+}
+
+/// Puts four bytes before each packet and turns all others over.
+struct Disguise(TableSteering);
+
+const MARK: &[u8; 4] = b"HDL!";
+
+impl Steer for Disguise {
+    fn steer(
+        &mut self,
+        destinations: &[IpAddr],
+        answers: &mut Vec<Option<u32>>,
+    ) -> Result<(), String> {
+        self.0.steer(destinations, answers)
+    }
+}
+
+/// Takes packets apart by their lengths, and puts together what becomes of them.
+fn each(
+    mut bytes: &[u8],
+    lengths: &[u32],
+    change: impl Fn(&[u8]) -> Vec<u8>,
+) -> (Vec<u8>, Vec<u32>) {
+    let (mut changed, mut changed_lengths) = (Vec::new(), Vec::new());
+    for &length in lengths {
+        let (packet, rest) = bytes.split_at(length as usize);
+        let packet = change(packet);
+        changed_lengths.push(packet.len() as u32);
+        changed.extend(packet);
+        bytes = rest;
+    }
+    (changed, changed_lengths)
+}
+
+fn turned(bytes: &[u8]) -> impl Iterator<Item = u8> {
+    bytes.iter().map(|byte| !byte)
+}
+
+impl Transform for Disguise {
+    fn encapsulate(
+        &mut self,
+        _: u32,
+        bytes: &[u8],
+        lengths: &[u32],
+    ) -> Result<(Vec<u8>, Vec<u32>), String> {
+        Ok(each(bytes, lengths, |packet| MARK.iter().copied().chain(turned(packet)).collect()))
+    }
+
+    fn decapsulate(
+        &mut self,
+        _: u32,
+        bytes: &[u8],
+        lengths: &[u32],
+    ) -> Result<(Vec<u8>, Vec<u32>), String> {
+        let undo = |payload: &[u8]| {
+            payload.strip_prefix(MARK).map_or(Vec::new(), |rest| turned(rest).collect())
+        };
+        Ok(each(bytes, lengths, undo))
+    }
+}
+
+fn disguised(table: Arc<Table>) -> Forwarding {
+    let make = || Box::new(Disguise(TableSteering(Arc::clone(&table)))) as Box<dyn Transform>;
+    let transform = Transforms { overhead: 4, out: make(), inbound: vec![make(), make()] };
+    Forwarding { transform: Some(transform), steering: None, table }
+}
+
+fn failing(table: Arc<Table>, left: usize) -> Forwarding {
+    let steering = Box::new(Failing { left, steering: TableSteering(Arc::clone(&table)) });
+    Forwarding { steering: Some(steering), transform: None, table }
+}
+
+#[test]
+fn the_table_steers_when_the_plugin_fails() {
+    let pair = Pair::new();
+    let (one, two) = (&pair.one, &pair.two);
+    let before = one.running.counters().plugin;
+    one.running.set(failing(table(&[(2, &two.host)]), 3));
+    let printed = one.ping(&format!("-c 10 -i 0.05 -W 3 {}", v4(2)));
+    assert!(printed.contains(" 0% packet loss"), "{printed}");
+    assert_eq!(*one.failures.lock().unwrap(), ["it trapped"]);
+    let counters = one.running.counters();
+    assert!(counters.fallback >= 7 && counters.plugin == before, "{counters:?}");
+    // A new plugin takes over.
+    one.running.set(failing(table(&[(2, &two.host)]), usize::MAX));
+    one.ping(&format!("-c 3 -i 0.05 -W 3 {}", v4(2)));
+    assert_eq!(one.running.counters().fallback, counters.fallback);
+}
+
+#[test]
+fn nothing_is_sent_before_there_is_a_plugin() {
+    let lab = Lab::new(Families::Dual).unwrap();
+    let node = Node::start(1, lab.host("one").unwrap());
+    let peer = lab.host("two").unwrap();
+    node.running.set(Forwarding { table: table(&[(2, &peer)]), ..Forwarding::default() });
+    let printed = node.ping(&format!("-c 2 -i 0.1 -W 1 {}", v4(2)));
+    assert!(printed.contains("100% packet loss"), "{printed}");
+    let counters = node.running.counters();
+    assert!(counters.plugin >= 2 && counters.sent_packets == 0, "{counters:?}");
+}
+
+#[test]
+fn transformed_packets_travel_and_arrive() {
+    let pair = Pair::new();
+    let (one, two) = (&pair.one, &pair.two);
+    one.running.set(disguised(table(&[(2, &two.host)])));
+    two.running.set(disguised(table(&[(1, &one.host)])));
+    for address in [v4(2), v6(2)] {
+        let printed = one.ping(&format!("-c 3 -i 0.1 -W 3 {address}"));
+        assert!(printed.contains(" 0% packet loss"), "{printed}");
+        let sent =
+            heddle_lab::transfer(one.namespace(), two.namespace(), address, 50_000_000, None)
+                .unwrap();
+        assert!(sent.is_whole(), "{sent:?}");
+    }
+}
+
+#[test]
+fn what_is_to_be_transformed_never_leaves_as_it_is() {
+    let plain = Plain::new();
+    let node = &plain.node;
+    node.running.set(disguised(table(&[(2, &plain.other)])));
+    node.ping(&format!("-c 1 -W 1 {}", v4(2)));
+    plain.receive(|datagram| datagram.strip_prefix(MARK).map(|_| ()));
+    // Bare packets are none of the plugin's.
+    plain.send(&[0x45; 60]);
+    node.wait_for("a refused datagram", |counters| counters.refused == 1);
+
+    // No plugin for a while: nothing leaves, nothing arrives.
+    node.running.set(Forwarding { table: table(&[(2, &plain.other)]), ..Forwarding::default() });
+    let sent = node.running.counters().sent_packets;
+    node.ping(&format!("-c 2 -i 0.1 -W 1 {}", v4(2)));
+    plain.send(&[0x45; 60]);
+    let counters = node.wait_for("drops", |counters| counters.plugin >= 3);
+    assert_eq!((counters.sent_packets, counters.fallback), (sent, 0));
+}
