@@ -11,8 +11,10 @@ use heddle_core::node::{ExistingLink, Node, NodeId, Underlay};
 use heddle_core::object::Plan;
 use heddle_core::subnet_env::previous_subnets;
 use heddle_kernel::{Kernel, KernelError};
+use heddle_packet::OpenError;
 use heddle_plugin::{
-    Advertisements, Backend, CallError, Catalogue, Emitter, Limits, NodePlan, PluginError, World,
+    Advertisements, Backend, CallError, Catalogue, Emitter, Limits, NodePlan, PacketPlugin,
+    PluginError, Role,
 };
 use heddle_store::{AcquireError, LeaseStore, OwnLease};
 use tokio::task::spawn_blocking;
@@ -20,6 +22,7 @@ use tokio::task::spawn_blocking;
 use crate::Fatal;
 use crate::files;
 use crate::flags::Flags;
+use crate::packets::{Packets, Terms};
 
 /// The emitter that writes the file Docker reads. Its setting `path` is `--subnet-file`.
 const SUBNET_ENV: &str = "subnet-env";
@@ -40,6 +43,8 @@ pub(crate) struct Overlay {
     pub(crate) backend: Backend,
     /// For this node itself.
     pub(crate) plan: NodePlan,
+    /// Of a backend that carries packets in user space.
+    pub(crate) packets: Option<Packets>,
 }
 
 impl Overlay {
@@ -58,6 +63,8 @@ pub(crate) enum Obstacle {
     Plugin(PluginError),
     /// There is no subnet to be had at present.
     Lease(String),
+    /// The device or a socket of the packet path cannot be had at present.
+    Packets(OpenError),
     /// This host or its command line. Only another start can help.
     Fatal(Fatal),
 }
@@ -90,7 +97,7 @@ pub(crate) async fn join(
     let (catalogue, name) = (catalogue.clone(), config.backend.kind.clone());
     // A plugin from a directory may have to be compiled first.
     let finding = spawn_blocking(move || plugins(&catalogue, &name)).await?;
-    let (found, backend, emitter) = finding.map_err(Obstacle::Plugin)?;
+    let Plugins { found, backend, packets, emitter } = finding.map_err(Obstacle::Plugin)?;
 
     let interfaces = kernel.interfaces().await?;
     let underlay = underlay(flags, &config, kernel, &interfaces).await?;
@@ -115,22 +122,44 @@ pub(crate) async fn join(
     tracing::info!("lease {}", own.key());
     let lease = own.lease().clone();
     let plan = backend.plan_node(&config, &node, &lease).await.map_err(refused)?;
-    Ok(Membership { overlay: Overlay { config, node, lease, backend, plan }, own, emitter })
+    let packets = match (packets, &plan.tunnel) {
+        (Some(plugin), Some(tunnel)) => {
+            let terms = Terms { config: config.clone(), node: node.clone(), lease: lease.clone() };
+            Some(Packets::open(plugin, terms, &plan, tunnel).map_err(Obstacle::Packets)?)
+        }
+        _ => None,
+    };
+    Ok(Membership {
+        overlay: Overlay { config, node, lease, backend, plan, packets },
+        own,
+        emitter,
+    })
 }
 
 fn refused(error: CallError) -> Obstacle {
     Obstacle::Config(error.to_string())
 }
 
-/// Finds and starts the plugins. Says which backend it found.
-fn plugins(
-    catalogue: &Catalogue,
-    backend: &str,
-) -> Result<(String, Backend, Emitter), PluginError> {
-    let found = catalogue.find(backend, World::BackendPlugin)?;
-    let emitter = catalogue.find(SUBNET_ENV, World::EmitterPlugin)?;
-    let what = format!("backend {backend} {}, {}", found.manifest().version, found.source());
-    Ok((what, found.backend(Limits::default())?, emitter.emitter(Limits::default())?))
+/// The plugins of this node, started.
+struct Plugins {
+    /// Which backend it is.
+    found: String,
+    backend: Backend,
+    /// Of a backend that carries packets in user space.
+    packets: Option<PacketPlugin>,
+    emitter: Emitter,
+}
+
+/// Finds and starts the plugins.
+fn plugins(catalogue: &Catalogue, backend: &str) -> Result<Plugins, PluginError> {
+    let found = catalogue.find(backend, Role::Backend)?;
+    let emitter = catalogue.find(SUBNET_ENV, Role::Emitter)?;
+    Ok(Plugins {
+        backend: found.backend(Limits::default())?,
+        packets: found.packets(Limits::default())?,
+        emitter: emitter.emitter(Limits::default())?,
+        found: format!("backend {backend} {}, {}", found.manifest().version, found.source()),
+    })
 }
 
 async fn network_config(
@@ -180,7 +209,8 @@ async fn underlay(
 
 /// The devices that a backend may recognize as its own. Not all, of which a busy host has thousands.
 fn tunnels(interfaces: &[Interface]) -> Vec<ExistingLink> {
-    let tunnels = interfaces.iter().filter(|found| found.kind == "vxlan");
+    let plannable = |kind: &str| matches!(kind, "vxlan" | "tun");
+    let tunnels = interfaces.iter().filter(|found| plannable(&found.kind));
     let facts = |found: &Interface| ExistingLink {
         name: found.name,
         kind: found.kind.clone(),

@@ -8,6 +8,7 @@
 //! | `join` | from flags to a lease: config, plugins, interface, subnet |
 //! | `serve` | the daemon's life: join, plan, write the files, keep the lease |
 //! | `reconcile` | the loop: leases in, kernel state out |
+//! | `packets` | the packet path of backends in user space: its peers, and the plugin that steers it |
 //! | `readiness`, `health`, `notify` | whether this node is ready, told over HTTP and to systemd |
 
 mod files;
@@ -16,6 +17,7 @@ mod health;
 mod join;
 mod logging;
 mod notify;
+mod packets;
 mod readiness;
 mod reconcile;
 mod serve;
@@ -26,6 +28,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::flags::Flags;
+use crate::health::PacketCounters;
 use crate::readiness::Readiness;
 
 fn main() -> ExitCode {
@@ -66,10 +69,11 @@ fn run(flags: Flags) -> Result<(), Fatal> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let readiness = Readiness::new();
+        let counters = PacketCounters::default();
         notify::follow(readiness.subscribe());
         if flags.health.healthz_port != 0 {
             let address = SocketAddr::new(flags.health.healthz_ip, flags.health.healthz_port);
-            health::serve(address, readiness.subscribe()).await?;
+            health::serve(address, readiness.subscribe(), counters.clone()).await?;
         }
         tracing::info!(
             "heddled {} starts, network {}",
@@ -77,7 +81,7 @@ fn run(flags: Flags) -> Result<(), Fatal> {
             flags.lease.network_name()
         );
         tokio::select! {
-            ended = serve::serve(&flags, &readiness) => ended?,
+            ended = serve::serve(&flags, &readiness, &counters) => ended?,
             _ = terminate.recv() => tracing::info!("SIGTERM: the network stays as it is"),
             _ = interrupt.recv() => tracing::info!("SIGINT: the network stays as it is"),
         }

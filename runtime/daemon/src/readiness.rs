@@ -12,6 +12,8 @@ pub(crate) enum Condition {
     Config,
     /// This node has a lease.
     Lease,
+    /// The packet path is open, where the backend has one.
+    Packets,
     /// The first complete plan is in the kernel.
     Kernel,
     /// Every emitter has written its files.
@@ -25,6 +27,7 @@ impl fmt::Display for Condition {
         f.write_str(match self {
             Self::Config => "network config",
             Self::Lease => "lease",
+            Self::Packets => "packet path",
             Self::Kernel => "kernel",
             Self::Emitters => "emitters",
             Self::Watch => "watch",
@@ -42,8 +45,9 @@ pub(crate) struct Readiness(watch::Sender<Unmet>);
 impl Readiness {
     /// Nothing holds yet.
     pub(crate) fn new() -> Self {
-        use Condition::{Config, Emitters, Kernel, Lease, Watch};
-        let unmet = [Config, Lease, Kernel, Emitters, Watch].map(|c| (c, "starting".to_owned()));
+        use Condition::{Config, Emitters, Kernel, Lease, Packets, Watch};
+        let unmet =
+            [Config, Lease, Packets, Kernel, Emitters, Watch].map(|c| (c, "starting".to_owned()));
         Self(watch::Sender::new(unmet.into()))
     }
 
@@ -76,10 +80,10 @@ mod tests {
 
     #[test]
     fn ready_is_when_nothing_is_missing() {
-        use Condition::{Config, Emitters, Kernel, Lease, Watch};
+        use Condition::{Config, Emitters, Kernel, Lease, Packets, Watch};
         let readiness = Readiness::new();
         let seen = readiness.subscribe();
-        for condition in [Config, Lease, Kernel, Emitters, Watch] {
+        for condition in [Config, Lease, Packets, Kernel, Emitters, Watch] {
             assert!(seen.borrow().contains_key(&condition));
             readiness.met(condition);
         }

@@ -125,6 +125,9 @@ impl Reconciler {
             self.plan_peers(peers).await;
         }
         self.look(readiness).await;
+        if let Some(packets) = &self.overlay.packets {
+            packets.flush().await;
+        }
         tracing::info!("{} peers, {} objects", self.peers.len(), self.desired.len());
         own
     }
@@ -212,6 +215,7 @@ impl Reconciler {
         let mut touched = BTreeSet::new();
         for key in delta.removed {
             self.forget(key);
+            self.stop_steering(key);
             touched.extend(self.desired.remove(Owner::Peer(key)));
         }
         touched.extend(self.plan_peers(delta.changed).await);
@@ -235,6 +239,11 @@ impl Reconciler {
             match plan {
                 Ok(plan) => {
                     self.forget(key);
+                    if let (Some(packets), Some(lease)) =
+                        (&self.overlay.packets, self.peers.get(key))
+                    {
+                        packets.put(lease.clone());
+                    }
                     touched.extend(self.desired.set(owner, plan));
                     let conflicts = self.desired.conflicts(owner);
                     complaints.extend(conflicts.map(|(object, other)| match other {
@@ -249,6 +258,7 @@ impl Reconciler {
                     suspended |= matches!(error.reason, Reason::Suspended { .. });
                     let news = match error.reason {
                         Reason::OtherBackend(_) => {
+                            self.stop_steering(key);
                             touched.extend(self.desired.remove(owner));
                             self.note_unplanned(key, &reason)
                         }
@@ -275,6 +285,13 @@ impl Reconciler {
     fn note_unplanned(&mut self, key: LeaseKey, reason: &str) -> bool {
         self.failing.clear(&key);
         self.unplanned.insert(key, reason.to_owned()).is_none_or(|before| before != reason)
+    }
+
+    /// Sends this peer no packets, where this daemon carries them.
+    fn stop_steering(&self, key: LeaseKey) {
+        if let Some(packets) = &self.overlay.packets {
+            packets.remove(key);
+        }
     }
 
     /// Forgets what was wrong with a peer.

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use crate::Fatal;
 use crate::files;
 use crate::flags::Flags;
+use crate::health::PacketCounters;
 use crate::join::{Identity, Membership, Obstacle, identity, join};
 use crate::readiness::{Condition, Readiness};
 use crate::reconcile::Reconciler;
@@ -31,7 +32,11 @@ const EMIT_BACKOFF: Backoff =
 /// # Errors
 ///
 /// What only another start, or an operator, can put right.
-pub(crate) async fn serve(flags: &Flags, readiness: &Readiness) -> Result<(), Fatal> {
+pub(crate) async fn serve(
+    flags: &Flags,
+    readiness: &Readiness,
+    counters: &PacketCounters,
+) -> Result<(), Fatal> {
     warn_about_missing(flags);
     let identity = identity(flags)?;
     tracing::info!("node id {}", identity.id);
@@ -40,6 +45,10 @@ pub(crate) async fn serve(flags: &Flags, readiness: &Readiness) -> Result<(), Fa
     let member = until_joined(flags, &identity, &store, &kernel, readiness).await?;
 
     let Membership { overlay, own, emitter } = member;
+    if let Some(packets) = &overlay.packets {
+        // Joined once, so there is but one path.
+        counters.get_or_init(|| Box::new(packets.counters()));
+    }
     let view = View {
         config: overlay.config.clone(),
         lease: overlay.lease.clone(),
@@ -116,6 +125,7 @@ async fn until_joined(
                 Ok(member) => {
                     readiness.met(Condition::Config);
                     readiness.met(Condition::Lease);
+                    readiness.met(Condition::Packets);
                     return Ok(member);
                 }
                 Err(Obstacle::Config(reason)) => (Condition::Config, reason, CONFIG_RETRY),
@@ -127,6 +137,11 @@ async fn until_joined(
                 Err(Obstacle::Lease(reason)) => {
                     readiness.met(Condition::Config);
                     (Condition::Lease, reason, CONFIG_RETRY)
+                }
+                Err(Obstacle::Packets(error)) => {
+                    readiness.met(Condition::Config);
+                    readiness.met(Condition::Lease);
+                    (Condition::Packets, error.to_string(), CONFIG_RETRY)
                 }
                 Err(Obstacle::Fatal(error)) => return Err(error),
             };

@@ -6,12 +6,16 @@ use std::time::{Duration, Instant};
 use super::screen::Screen;
 use super::{Options, StoreKind, Summary};
 use crate::{
-    Container, Daemon, Error, Etcd, Families, Host, Lab, PREFIX, READY_LIMIT, Store, wait_until,
+    Container, Daemon, Error, Etcd, Families, Host, Lab, PREFIX, READY_LIMIT, Signal, Store,
+    wait_until,
 };
 
 /// What an echo request has besides its payload: IP and ICMP headers.
 const HEADERS_V4: u32 = 28;
 const HEADERS_V6: u32 = 48;
+
+/// What the network is made of after vxlan, one after the other.
+const OTHER_BACKENDS: [&str; 2] = ["host-gw", "udp"];
 
 pub(super) fn tell(
     screen: &Screen,
@@ -30,6 +34,9 @@ pub(super) fn tell(
     let containers = start_containers(screen, lab, &hosts)?;
     let reached = reach_everyone(screen, &hosts, &containers)?;
     let healed = heal(screen, &hosts[0])?;
+    for backend in OTHER_BACKENDS {
+        swap(screen, options, backend, &hosts, &store, daemons, &containers)?;
+    }
     if options.keep {
         keep(screen, &hosts, &containers);
     }
@@ -221,6 +228,50 @@ fn heal(screen: &Screen, host: &Host) -> Result<Duration, Error> {
     let line = format!("route show {}", route.dst);
     screen.command(&format!("ip {line}"), &host.namespace().ip(&line)?);
     Ok(healed)
+}
+
+/// Makes the network out of another backend.
+fn swap(
+    screen: &Screen,
+    options: &Options,
+    backend: &str,
+    hosts: &[Host],
+    store: &Store,
+    daemons: &mut Vec<Daemon>,
+    containers: &[Container],
+) -> Result<(), Error> {
+    screen.step(&format!(
+        "Another backend: Backend.Type is {backend} now, and the daemons are started again"
+    ));
+    store.put_config(&options.families.config_with(backend))?;
+    for daemon in daemons.drain(..) {
+        daemon.stop(Signal::TERM)?;
+    }
+    for host in hosts {
+        daemons.push(host.start(host.heddled(&options.heddled, store))?);
+    }
+    for daemon in &mut *daemons {
+        daemon.wait_ready()?;
+    }
+    let network = if options.families.v4() { "10.244.0.0/16" } else { "fd00:10:244::/48" };
+    let line = format!("route show root {network} proto 72");
+    let line = if options.families.v4() { line } else { format!("-6 {line}") };
+    screen.command(&format!("ip {line}"), &hosts[0].namespace().ip(&line)?);
+    for (from, container) in hosts.iter().zip(containers) {
+        for (to, target) in hosts.iter().zip(containers).filter(|(to, _)| to.name() != from.name())
+        {
+            for &address in target.addresses() {
+                // A host that is ready hears of the others a moment later.
+                let what = format!("an answer from {address}");
+                let time = wait_until(what, READY_LIMIT, || container.ping(address, 56))?;
+                screen.fact(
+                    &format!("{} → {}", from.name(), to.name()),
+                    &format!("{address} answers in {time}"),
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 fn keep(screen: &Screen, hosts: &[Host], containers: &[Container]) -> ! {

@@ -1,0 +1,269 @@
+//! The packet path of backends that carry packets in user space: which peers it knows, and the plugin that steers it.
+//!
+//! The path itself is `heddle-packet`'s, with threads of its own. What it needs to know is built here, on one more
+//! thread, and handed over as a unit: a table of the peers, and instances of the plugin that were told of the same
+//! peers. So neither a change of leases nor a plugin that has to be started anew holds up a packet, and neither the
+//! packets nor the plugin hold up the loop of the daemon.
+
+mod pace;
+mod steering;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Instant;
+
+use heddle_core::config::NetworkConfig;
+use heddle_core::lease::{Lease, LeaseKey};
+use heddle_core::node::Node;
+use heddle_core::object::Object;
+use heddle_packet::{
+    Counters, Forwarding, OpenError, Path, Peer, Running, Settings, Steer, Table, Transforms,
+};
+use heddle_plugin::{NodePlan, PacketPlugin, Tunnel};
+use tokio::sync::oneshot;
+
+use pace::Pace;
+use steering::Steering;
+
+/// How many addresses the plugin is asked about at once while the table is made.
+const PROBES: usize = 1024;
+
+/// What the plugin was told when it planned: its packets are steered on the same terms.
+pub(crate) struct Terms {
+    pub(crate) config: NetworkConfig,
+    pub(crate) node: Node,
+    pub(crate) lease: Lease,
+}
+
+/// The packet path of this node. It ends when this is dropped, and its device with it.
+pub(crate) struct Packets {
+    inbox: Sender<Message>,
+    running: Arc<Running>,
+}
+
+enum Message {
+    /// The plugin has a plan for this peer.
+    Put(Box<Lease>),
+    /// It has none, or the peer is gone.
+    Remove(LeaseKey),
+    /// The path dropped an instance of the plugin.
+    Failed(String),
+    /// Answer when everything said before has come into force.
+    Flush(oneshot::Sender<()>),
+    Stop,
+}
+
+impl Packets {
+    /// Makes the device and the sockets, and carries packets from then on. No peer is known yet.
+    ///
+    /// # Errors
+    ///
+    /// When the device or a socket cannot be had.
+    pub(crate) fn open(
+        plugin: PacketPlugin,
+        terms: Terms,
+        plan: &NodePlan,
+        tunnel: &Tunnel,
+    ) -> Result<Self, OpenError> {
+        let path = Path::open(settings(plan, tunnel))?;
+        let (inbox, messages) = mpsc::channel();
+        let report = inbox.clone();
+        // The supervisor may have ended before the path: then there is nobody to start the plugin anew.
+        let running = path.start(move |failure| {
+            let _ = report.send(Message::Failed(failure.reason));
+        })?;
+        let running = Arc::new(running);
+        // A path that knows no peer yet says so to whoever sends.
+        let mut pace = Pace::new(Instant::now());
+        pace.changed(Instant::now());
+        let supervisor = Supervisor {
+            plugin,
+            terms,
+            overhead: tunnel.overhead,
+            sockets: tunnel.local.len(),
+            running: running.clone(),
+            peers: BTreeMap::new(),
+            pace,
+            failing: None,
+        };
+        thread::Builder::new()
+            .name("packet peers".into())
+            .spawn(move || supervisor.run(&messages))
+            .map_err(OpenError::Start)?;
+        Ok(Self { inbox, running })
+    }
+
+    /// The plugin has a plan for this peer: its packets are steered from now on.
+    pub(crate) fn put(&self, lease: Lease) {
+        self.say(Message::Put(Box::new(lease)));
+    }
+
+    /// There is no plan for this peer any more.
+    pub(crate) fn remove(&self, key: LeaseKey) {
+        self.say(Message::Remove(key));
+    }
+
+    /// Waits until what was said before has come into force.
+    pub(crate) async fn flush(&self) {
+        let (done, waiting) = oneshot::channel();
+        self.say(Message::Flush(done));
+        // A supervisor that has ended has nothing to wait for.
+        let _ = waiting.await;
+    }
+
+    /// Reads what the path did so far, for as long as there is one.
+    pub(crate) fn counters(&self) -> impl Fn() -> Option<Counters> + Send + Sync + 'static {
+        let running = Arc::downgrade(&self.running);
+        move || Some(running.upgrade()?.counters())
+    }
+
+    fn say(&self, message: Message) {
+        // It ends only when it is told to, in `drop`.
+        let _ = self.inbox.send(message);
+    }
+}
+
+impl Drop for Packets {
+    fn drop(&mut self) {
+        self.say(Message::Stop);
+    }
+}
+
+/// What the path is made of, from the node's plan.
+fn settings(plan: &NodePlan, tunnel: &Tunnel) -> Settings {
+    let objects = &plan.plan.objects;
+    let address = |object: &Object| match object {
+        Object::Address(address) if address.link == tunnel.link => Some(address.network.addr()),
+        _ => None,
+    };
+    let mtu = objects.iter().find_map(|object| match object {
+        Object::Link(link) if link.name == tunnel.link => Some(link.mtu),
+        _ => None,
+    });
+    Settings {
+        device: tunnel.link,
+        sockets: tunnel.local.iter().map(|local| SocketAddr::new(*local, tunnel.port)).collect(),
+        port: tunnel.port,
+        addresses: objects.iter().filter_map(address).collect(),
+        mtu: mtu.unwrap_or(plan.mtu),
+    }
+}
+
+/// Keeps the path supplied with a table and a plugin that works.
+struct Supervisor {
+    plugin: PacketPlugin,
+    terms: Terms,
+    /// The most bytes that the plugin adds to a packet.
+    overhead: u32,
+    /// How many sockets the path receives from: each has an instance of its own if payloads are transformed.
+    sockets: usize,
+    running: Arc<Running>,
+    peers: BTreeMap<LeaseKey, Lease>,
+    pace: Pace,
+    /// Why the plugin could not be started the last time.
+    failing: Option<String>,
+}
+
+impl Supervisor {
+    fn run(mut self, messages: &Receiver<Message>) {
+        let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
+        let mut in_force = false;
+        loop {
+            let message = match self.pace.wait(Instant::now()) {
+                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(rest) => messages.recv_timeout(rest),
+            };
+            match message {
+                Ok(Message::Put(lease)) => {
+                    self.peers.insert(lease.key, *lease);
+                    self.pace.changed(Instant::now());
+                    in_force = false;
+                }
+                Ok(Message::Remove(key)) => {
+                    if self.peers.remove(&key).is_some() {
+                        self.pace.changed(Instant::now());
+                        in_force = false;
+                    }
+                }
+                Ok(Message::Failed(reason)) => {
+                    tracing::error!(
+                        "plugin {} failed in the packet path and is started anew: {reason}",
+                        self.plugin.name()
+                    );
+                    self.pace.failed(Instant::now());
+                }
+                Ok(Message::Flush(done)) => waiting.push(done),
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.build();
+                    in_force = true;
+                }
+            }
+            if in_force {
+                for done in waiting.drain(..) {
+                    // Whoever waited may have given up.
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+
+    /// Makes what the path needs and hands it over.
+    fn build(&mut self) {
+        let began = Instant::now();
+        let leases: Vec<Lease> = self.peers.values().cloned().collect();
+        let table = Table::new(leases.iter().map(peer).collect());
+        let built = self.steered(&leases, &table);
+        let failed = built.as_ref().err().cloned();
+        // What is known of the peers holds whether the plugin works or not.
+        let unsteered = || Forwarding { table: Arc::new(table), steering: None, transform: None };
+        self.running.set(built.unwrap_or_else(|_| unsteered()));
+        let ended = Instant::now();
+        self.pace.built(began, ended, failed.is_none());
+        if failed != self.failing {
+            let name = self.plugin.name();
+            if let Some(reason) = &failed {
+                tracing::error!("plugin {name} cannot be started for the packet path: {reason}");
+            } else {
+                tracing::info!("plugin {name} steers packets again");
+            }
+        }
+        self.failing = failed;
+    }
+
+    /// The plugin's instances that know these peers, and the table with the plugin's own answers in it.
+    fn steered(&self, peers: &[Lease], table: &Table) -> Result<Forwarding, String> {
+        let Terms { config, node, lease } = &self.terms;
+        let instance = || {
+            let instance = self.plugin.instance(config, node, lease, peers);
+            instance.map(Steering::new).map_err(|reason| reason.to_string())
+        };
+        let mut out = instance()?;
+        let probes = table.probes();
+        let (mut answers, mut some) = (Vec::with_capacity(probes.len()), Vec::new());
+        for probes in probes.chunks(PROBES) {
+            some.clear();
+            out.steer(probes, &mut some)?;
+            answers.append(&mut some);
+        }
+        let table = table.clone().with_answers(&answers).map_err(|error| error.to_string())?;
+        let (table, out) = (Arc::new(table), Box::new(out));
+        if !self.plugin.transforms() {
+            return Ok(Forwarding { table, steering: Some(out), transform: None });
+        }
+        let inbound = (0..self.sockets).map(|_| Ok(Box::new(instance()?) as _));
+        let inbound = inbound.collect::<Result<_, String>>()?;
+        let transform = Transforms { overhead: self.overhead, out, inbound };
+        Ok(Forwarding { table, steering: None, transform: Some(transform) })
+    }
+}
+
+fn peer(lease: &Lease) -> Peer {
+    Peer {
+        endpoints: lease.public_addresses().collect(),
+        subnets: lease.families.iter().map(|family| family.subnet).collect(),
+    }
+}
