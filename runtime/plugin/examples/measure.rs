@@ -13,10 +13,8 @@ use heddle_core::lease::{Lease, LeaseFamily};
 use heddle_core::node::{Node, Underlay};
 use heddle_plugin::{Catalogue, Limits, Role, Setting, View};
 
-/// Packets in a batch.
-const SIZES: [usize; 4] = [0, 1, 32, 64];
 const ROUNDS: u32 = 50;
-const CALLS: u32 = 2000;
+const CALLS: u32 = 1000;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -61,7 +59,8 @@ async fn measure(peers: u32, dir: Option<PathBuf>) -> Result<(), Failure> {
         );
     }
     println!("memory afterwards:        {}", resident()?);
-    steering(&catalogue, &config, &node, peers)
+    steering(&catalogue, &config, &node, peers)?;
+    transforming(&catalogue, &config, &node)
 }
 
 /// Batches through the embedded backend that steers, in rounds of all sizes, and the best of each: other programs only
@@ -83,18 +82,43 @@ fn steering(
     let destinations: Vec<IpAddr> =
         leases.iter().cycle().take(64).map(|lease| lease.families[0].subnet.addr()).collect();
     let mut answers = Vec::new();
-    let mut best = SIZES.map(|size| (size, Duration::MAX));
+    best("steer", [0, 1, 32, 64], |count| Ok(instance.steer(&destinations[..count], &mut answers)?))
+}
+
+/// The same for packets of 1400 bytes through the embedded backend that transforms.
+fn transforming(catalogue: &Catalogue, config: &NetworkConfig, node: &Node) -> Result<(), Failure> {
+    let plugin = catalogue.find("vxlan-tun", Role::Backend)?.packets(Limits::default())?;
+    let plugin = plugin.ok_or("vxlan-tun does not steer")?;
+    let (own, peers) = (lease(8, "vxlan-tun")?, leases(1, "vxlan-tun")?);
+    let mut instance = plugin.instance(config, node, &own, &peers)?;
+    let (bytes, lengths) = ([0x45; 64 * 1400], [1400; 64]);
+    best("encapsulate", [1, 45, 64], |count| {
+        let (sent, _) = instance.encapsulate(0, &bytes[..count * 1400], &lengths[..count])?;
+        match sent.len() > count * 1400 {
+            true => Ok(()),
+            false => Err("packets were dropped".into()),
+        }
+    })
+}
+
+/// Prints how long a call for so many packets takes.
+fn best<const N: usize>(
+    name: &str,
+    sizes: [usize; N],
+    mut call: impl FnMut(usize) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut best = sizes.map(|size| (size, Duration::MAX));
     for _ in 0..ROUNDS {
         for (size, best) in &mut best {
             let start = Instant::now();
             for _ in 0..CALLS {
-                instance.steer(&destinations[..*size], &mut answers)?;
+                call(*size)?;
             }
             *best = (*best).min(start.elapsed() / CALLS);
         }
     }
     for (size, time) in best {
-        println!("steer {size:>2}:                 {} ns", time.as_nanos());
+        println!("{:<25} {} ns", format!("{name} {size}:"), time.as_nanos());
     }
     Ok(())
 }
