@@ -144,5 +144,5 @@ pub(crate) fn assert_sound(packet: &[u8]) {
 
 /// Zero has two forms.
 fn same_sum(a: u16, b: u16) -> bool {
-    a == b || (a % 0xffff == 0 && b % 0xffff == 0)
+    a == b || (a.is_multiple_of(0xffff) && b.is_multiple_of(0xffff))
 }
