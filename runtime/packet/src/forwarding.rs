@@ -92,7 +92,8 @@ impl Forwarding {
             }
             (None, Some(plugin)) => {
                 let bare = std::iter::repeat_with(|| Some(Opener::Bare));
-                (Some(Pilot::Plugin(plugin)), bare.map(inbound).take(sockets).collect())
+                let pilot = Pilot::Plugin { plugin, until: None };
+                (Some(pilot), bare.map(inbound).take(sockets).collect())
             }
             (None, None) => {
                 (None, std::iter::repeat_with(|| None).map(inbound).take(sockets).collect())
@@ -179,7 +180,7 @@ mod tests {
         let steering: Box<dyn Steer> = Box::new(TableSteering(Arc::clone(&table)));
         let (out, inbound) =
             Forwarding { table, steering: Some(steering), transform: None }.split(2);
-        assert!(matches!(out.pilot, Some(Pilot::Plugin(_))));
+        assert!(matches!(out.pilot, Some(Pilot::Plugin { .. })));
         assert!(inbound.iter().all(|inbound| matches!(inbound.opener, Some(Opener::Bare))));
     }
 }

@@ -116,7 +116,7 @@ impl Transmitter {
         if let Some(Outbound { table, pilot }) = self.shared.outbound.take() {
             self.table = table;
             match pilot {
-                Some(pilot) => self.pilot = pilot,
+                Some(pilot) => self.pilot.replace(pilot),
                 None => self.pilot.fail(Instant::now()),
             }
         }

@@ -72,7 +72,12 @@ impl Steer for TableSteering {
 /// What steers the packets of one thread, and what does when it fails.
 pub(crate) enum Pilot {
     /// The plugin.
-    Plugin(Box<dyn Steer>),
+    Plugin {
+        /// It.
+        plugin: Box<dyn Steer>,
+        /// It comes after one that failed and has steered nothing yet: so long may the table stand in for it still.
+        until: Option<Instant>,
+    },
     /// The plugin, which transforms besides. Nothing stands in for it: what it would have encrypted must not leave as
     /// it is.
     Transform {
@@ -102,10 +107,24 @@ pub(crate) enum By {
 }
 
 impl Pilot {
+    /// Another one takes over. One that works only until it is first asked does not prolong the fallback.
+    pub(crate) fn replace(&mut self, mut next: Self) {
+        if let Self::Plugin { until, .. } = &mut next {
+            *until = match self {
+                Self::Table { until } => Some(*until),
+                Self::Plugin { until, .. } => *until,
+                Self::Transform { .. } | Self::Nobody => None,
+            };
+        }
+        *self = next;
+    }
+
     /// The plugin is gone or failed.
     pub(crate) fn fail(&mut self, now: Instant) {
         match self {
-            Self::Plugin(_) => *self = Self::Table { until: now + FALLBACK },
+            Self::Plugin { until, .. } => {
+                *self = Self::Table { until: until.unwrap_or(now + FALLBACK) };
+            }
             Self::Transform { .. } => *self = Self::Nobody,
             // What was begun is not begun anew.
             Self::Table { .. } | Self::Nobody => {}
@@ -122,20 +141,21 @@ impl Pilot {
         now: Instant,
     ) -> (By, Option<String>) {
         let result = match self {
-            Self::Plugin(plugin) => plugin.steer(destinations, answers),
+            Self::Plugin { plugin, .. } => plugin.steer(destinations, answers),
             Self::Transform { plugin, .. } => plugin.steer(destinations, answers),
             Self::Table { until } if now < *until => {
                 answers.extend(destinations.iter().map(|&destination| table.route(destination)));
                 return (By::Table, None);
             }
-            Self::Table { .. } => {
-                *self = Self::Nobody;
-                return (By::Nobody, None);
-            }
-            Self::Nobody => return (By::Nobody, None),
+            Self::Table { .. } | Self::Nobody => return (By::Nobody, None),
         };
         match result.and_then(|()| check(answers, destinations.len())) {
-            Ok(()) => (By::Plugin, None),
+            Ok(()) => {
+                if let Self::Plugin { until, .. } = self {
+                    *until = None;
+                }
+                (By::Plugin, None)
+            }
             Err(reason) => {
                 answers.clear();
                 self.fail(now);
@@ -208,6 +228,10 @@ mod tests {
         }
     }
 
+    fn plugin(answers: usize) -> Pilot {
+        Pilot::Plugin { plugin: Box::new(Answers(answers)), until: None }
+    }
+
     fn table() -> Table {
         Table::new(vec![Peer {
             endpoints: vec!["192.0.2.1".parse().unwrap()],
@@ -224,20 +248,33 @@ mod tests {
 
     #[test]
     fn the_table_stands_in_for_a_failed_plugin_and_not_for_ever() {
-        let (mut pilot, now) = (Pilot::Plugin(Box::new(Answers(1))), Instant::now());
+        let (mut pilot, now) = (plugin(1), Instant::now());
         assert_eq!(steer(&mut pilot, now), (By::Plugin, None, vec![Some(7), Some(7)]));
         let reason = Some("out of fuel".to_owned());
         assert_eq!(steer(&mut pilot, now), (By::Table, reason, vec![Some(0), None]));
         let late = now + FALLBACK - Duration::from_millis(1);
         assert_eq!(steer(&mut pilot, late), (By::Table, None, vec![Some(0), None]));
         assert_eq!(steer(&mut pilot, now + FALLBACK), (By::Nobody, None, vec![]));
-        // Time does not run backwards; what has ended stays so.
-        assert_eq!(steer(&mut pilot, now), (By::Nobody, None, vec![]));
+    }
+
+    #[test]
+    fn a_plugin_that_fails_at_once_each_time_does_not_prolong_the_fallback() {
+        let (mut pilot, now) = (plugin(0), Instant::now());
+        steer(&mut pilot, now);
+        pilot.replace(plugin(0));
+        assert_eq!(steer(&mut pilot, now + FALLBACK / 2).0, By::Table);
+        pilot.replace(plugin(0));
+        pilot.replace(plugin(0));
+        assert_eq!(steer(&mut pilot, now + FALLBACK).0, By::Nobody);
+        // One that works does.
+        pilot.replace(plugin(1));
+        assert_eq!(steer(&mut pilot, now + FALLBACK).0, By::Plugin);
+        assert_eq!(steer(&mut pilot, now + FALLBACK).0, By::Table);
     }
 
     #[test]
     fn a_failure_during_the_fallback_does_not_prolong_it() {
-        let (mut pilot, now) = (Pilot::Plugin(Box::new(Answers(0))), Instant::now());
+        let (mut pilot, now) = (plugin(0), Instant::now());
         pilot.fail(now);
         pilot.fail(now + FALLBACK / 2);
         assert_eq!(steer(&mut pilot, now + FALLBACK).0, By::Nobody);
@@ -254,7 +291,8 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_too_short_is_a_failure() {
-        let (mut pilot, now) = (Pilot::Plugin(Box::new(Forgetful)), Instant::now());
+        let (mut pilot, now) =
+            (Pilot::Plugin { plugin: Box::new(Forgetful), until: None }, Instant::now());
         let (by, reason, answers) = steer(&mut pilot, now);
         assert_eq!((by, answers), (By::Table, vec![Some(0), None]));
         assert_eq!(reason.as_deref(), Some("1 answers for 2 packets"));
