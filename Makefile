@@ -10,7 +10,11 @@ GUESTS := $(patsubst plugins/%/Cargo.toml,-p heddle-plugin-%,$(wildcard plugins/
 STORE ?= dir
 HOSTS ?= 2
 
-.PHONY: help demo build test bench lint setup root
+# What is fuzzed, and for how long each.
+TARGET ?= receive transmit
+SECONDS ?= 60
+
+.PHONY: help demo build test bench lint fuzz setup root
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -51,6 +55,16 @@ lint: ## formatting and clippy, for the host's code and the plugins'
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile guest --target wasm32-wasip2 $(GUESTS) -- -D warnings
+
+# Findings stay in target/fuzz/findings, what was learnt in target/fuzz/corpus.
+fuzz: ## random bytes for the packet path (TARGET=receive or transmit, SECONDS=60)
+	@.ci/setup build fuzz
+	@for target in $(TARGET); do \
+		mkdir -p target/fuzz/corpus/$$target target/fuzz/findings/$$target && \
+		cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none --target-dir target/fuzz $$target \
+			target/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- \
+			-max_total_time=$(SECONDS) -artifact_prefix=target/fuzz/findings/$$target/ || exit 1; \
+	done
 
 setup: ## install what a fresh Debian with rustup lacks for all of this; needs root
 	@.ci/setup build demo etcd test

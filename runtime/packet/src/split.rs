@@ -27,6 +27,9 @@ pub enum Unsplittable {
     /// It is to be split, and the sum of its pseudo-header is not where it should be.
     #[error("segmentation of type {0} without a checksum to complete in the transport header")]
     NoChecksum(u8),
+    /// The checksum would be one over the IP header.
+    #[error("a checksum to complete from byte {0} on, within the IP header")]
+    IpHeader(u16),
     /// The transport header or the checksum is beyond the packet's end.
     #[error("the transport header or the checksum is beyond the end of the packet of {0} bytes")]
     Short(usize),
@@ -53,6 +56,9 @@ pub fn split<'a>(
     let transport = match (kind & !vnet::ECN, inner.family(), inner.protocol) {
         (vnet::NONE, _, _) => {
             if needs_checksum {
+                if vnet.checksum_start < inner.header_length {
+                    return Err(Unsplittable::IpHeader(vnet.checksum_start));
+                }
                 complete(packet, vnet)?;
             }
             return Ok(Datagrams::whole(packet));
@@ -318,7 +324,7 @@ mod tests {
             change(&mut vnet);
             split_up(&vnet, &mut packet.clone()).unwrap_err()
         };
-        use Unsplittable::{Kind, NoChecksum, SegmentSize, Short};
+        use Unsplittable::{IpHeader, Kind, NoChecksum, SegmentSize, Short};
         assert_eq!(refused(|it| it.segmentation = 3), Kind(3));
         assert_eq!(refused(|it| it.segmentation = vnet::TCP_V6), Kind(vnet::TCP_V6));
         assert_eq!(refused(|it| it.segmentation = vnet::UDP), Kind(vnet::UDP));
@@ -328,6 +334,8 @@ mod tests {
         assert_eq!(refused(|it| it.segment_size = 0), SegmentSize);
         let plain = |it: &mut Vnet| (it.segmentation, it.checksum_start) = (vnet::NONE, 335);
         assert_eq!(refused(plain), Short(352));
+        let plain = |it: &mut Vnet| (it.segmentation, it.checksum_start) = (vnet::NONE, 19);
+        assert_eq!(refused(plain), IpHeader(19));
 
         // A TCP header that is longer than the packet.
         let mut packet = ip(false, ip_number::TCP, &[0xf0; 30]);

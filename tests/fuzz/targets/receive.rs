@@ -1,0 +1,163 @@
+//! Datagrams from the network, as the path takes them: read, checked against the table, taken a hop further, joined.
+//!
+//! The input is datagrams one behind the other, each with two bytes in front. The first says what is done to it (see
+//! the constants), the second how long it is.
+#![no_main]
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::LazyLock;
+
+use etherparse::ip_number;
+use heddle_fuzz::{complain, header_is_sound, hop, repair};
+use heddle_packet::datagrams::Datagram;
+use heddle_packet::headers::Inner;
+use heddle_packet::join::{Joiner, MOST};
+use heddle_packet::split::split;
+use heddle_packet::vnet::Vnet;
+use heddle_packet::{Peer, Table};
+use libfuzzer_sys::fuzz_target;
+
+/// It comes from no peer.
+const UNKNOWN: u8 = 1;
+/// Lengths and checksum are made right.
+const REPAIR: u8 = 2;
+/// The bytes are changes to the datagram before: each a place and what is added there.
+const CHANGE: u8 = 4;
+/// It is a TCP segment that continues the one before.
+const CONTINUE: u8 = 8;
+
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9));
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let subnets = |v4: &str, v6: &str| vec![v4.parse().unwrap(), v6.parse().unwrap()];
+    let other = "192.0.2.2".parse().unwrap();
+    Table::new(vec![
+        Peer { endpoints: vec![PEER], subnets: subnets("10.244.1.0/24", "fc00:0:0:1::/64") },
+        Peer { endpoints: vec![other], subnets: subnets("10.244.2.0/24", "fc00:0:0:2::/64") },
+    ])
+});
+
+/// Datagrams with where they come from.
+fn datagrams(mut input: &[u8]) -> Vec<(IpAddr, Vec<u8>)> {
+    let mut datagrams: Vec<(IpAddr, Vec<u8>)> = Vec::new();
+    while let [action, length, rest @ ..] = input {
+        let (bytes, rest) = rest.split_at(rest.len().min(usize::from(*length)));
+        input = rest;
+        let mut datagram = bytes.to_vec();
+        if action & CHANGE != 0 {
+            let Some((_, before)) = datagrams.last() else { continue };
+            datagram = before.clone();
+            for change in bytes.chunks_exact(2) {
+                if let Some(byte) = datagram.get_mut(usize::from(change[0])) {
+                    *byte = byte.wrapping_add(change[1]);
+                }
+            }
+        }
+        if action & CONTINUE != 0 {
+            advance(&mut datagram);
+        }
+        if action & REPAIR != 0 {
+            repair(&mut datagram);
+        }
+        datagrams.push((if action & UNKNOWN != 0 { NOBODY } else { PEER }, datagram));
+    }
+    datagrams
+}
+
+/// Adds the payload's length to the sequence number of TCP, and one to the identification of IPv4.
+fn advance(packet: &mut [u8]) {
+    let Ok(inner) = Inner::parse(packet) else { return };
+    if inner.source.is_ipv4() {
+        let id = u16::from_be_bytes([packet[4], packet[5]]).wrapping_add(1);
+        packet[4..6].copy_from_slice(&id.to_be_bytes());
+    }
+    let transport = &mut packet[usize::from(inner.header_length)..];
+    if inner.protocol == ip_number::TCP && transport.len() >= 20 {
+        let payload = transport.len().saturating_sub(4 * usize::from(transport[12] >> 4));
+        let sequence = u32::from_be_bytes([transport[4], transport[5], transport[6], transport[7]]);
+        let next = sequence.wrapping_add(payload as u32);
+        transport[4..8].copy_from_slice(&next.to_be_bytes());
+    }
+}
+
+/// What is compared of a datagram before and after, and the flow that it is of. What joining may lose is left out:
+/// checksums, an identification without meaning, and an urgent pointer that is none.
+fn essence(datagram: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let inner = Inner::parse(datagram).expect("it was parsed before");
+    let (hosts, start) = match inner.source {
+        IpAddr::V4(_) => (12..20, 20),
+        IpAddr::V6(_) => (8..40, 40),
+    };
+    let mut flow = datagram[hosts].to_vec();
+    flow.push(inner.protocol.0);
+    let mut bytes = datagram.to_vec();
+    if inner.is_fragment() || usize::from(inner.header_length) != start {
+        return (flow, bytes);
+    }
+    let transport = &mut bytes[start..];
+    match inner.protocol {
+        ip_number::TCP if transport.len() >= 20 => {
+            transport[16..18].fill(0);
+            if transport[13] & 0x20 == 0 {
+                transport[18..20].fill(0);
+            }
+        }
+        ip_number::UDP if transport.len() >= 8 => transport[6..8].fill(0),
+        _ => return (flow, bytes),
+    }
+    flow.extend(&transport[..4]);
+    if inner.source.is_ipv4() && inner.dont_fragment && header_is_sound(datagram, &inner) {
+        bytes[4..6].fill(0);
+        bytes[10..12].fill(0);
+    }
+    (flow, bytes)
+}
+
+fuzz_target!(|input: &[u8]| {
+    let (mut buffer, mut places) = (Vec::new(), Vec::new());
+    for (outer, mut datagram) in datagrams(input) {
+        let Ok(inner) = Inner::parse(&datagram) else { continue };
+        assert_eq!(usize::from(inner.length), datagram.len());
+        assert!(inner.header_length <= inner.length);
+        let Ok(peer) = TABLE.accepts(outer, inner.source) else { continue };
+        let sender = &TABLE.peers()[peer as usize];
+        assert!(sender.endpoints.contains(&outer));
+        assert!(sender.subnets.iter().any(|subnet| subnet.contains(&inner.source)));
+
+        complain(Datagram { header: &[], payload: &datagram }, &inner);
+        if hop(&mut datagram, &inner) {
+            let start = buffer.len();
+            buffer.extend(datagram);
+            places.push((start..buffer.len(), inner));
+        }
+    }
+
+    let mut before = BTreeMap::<_, Vec<_>>::new();
+    let mut joiner = Joiner::new(true);
+    for (at, inner) in &places {
+        let (flow, bytes) = essence(&buffer[at.clone()]);
+        before.entry(flow).or_default().push(bytes);
+        joiner.push(&buffer, at.clone(), inner);
+    }
+
+    let mut after = BTreeMap::<_, Vec<_>>::new();
+    let mut headers = Vec::new();
+    for packet in joiner.packets(&mut buffer) {
+        assert!(packet.pieces.clone().count() == packet.datagrams && packet.datagrams <= MOST);
+        let mut bytes = packet.pieces.collect::<Vec<_>>().concat();
+        assert_eq!(bytes.len(), packet.length);
+        let inner = Inner::parse(&bytes).expect("what was joined is a packet");
+        assert_eq!(packet.datagrams > 1, packet.vnet != Vnet::default());
+        assert!(packet.datagrams == 1 || header_is_sound(&bytes, &inner));
+        let segments = split(&packet.vnet, &mut bytes, &inner, &mut headers)
+            .expect("what was joined can be split");
+        assert_eq!(segments.len(), packet.datagrams);
+        for segment in segments {
+            let (flow, bytes) = essence(&[segment.header, segment.payload].concat());
+            after.entry(flow).or_default().push(bytes);
+        }
+    }
+    assert_eq!(before, after);
+});
