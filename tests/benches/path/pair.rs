@@ -22,13 +22,15 @@ pub(crate) enum Variant {
     Udp,
     /// The udp backend's packet loop with everything else compiled in (`carry` of `runtime/packet`).
     Native,
+    /// Two daemons with the vxlan-tun backend: every byte passes through the plugin.
+    VxlanTun,
     /// One packet a system call, as flannel's loop in C (`carry --one-packet-per-syscall`).
     Naive,
 }
 
 impl Variant {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Bare, Self::Vxlan, Self::Udp, Self::Native, Self::Naive];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Bare, Self::Vxlan, Self::Udp, Self::Native, Self::VxlanTun, Self::Naive];
 
     /// For arguments and files.
     pub(crate) fn name(self) -> &'static str {
@@ -37,6 +39,7 @@ impl Variant {
             Self::Vxlan => "vxlan",
             Self::Udp => "udp",
             Self::Native => "native",
+            Self::VxlanTun => "vxlan-tun",
             Self::Naive => "naive",
         }
     }
@@ -48,6 +51,7 @@ impl Variant {
             Self::Vxlan => "kernel VXLAN",
             Self::Udp => "udp, by plugin",
             Self::Native => "udp, compiled in",
+            Self::VxlanTun => "vxlan-tun, by plugin",
             Self::Naive => "one per syscall",
         }
     }
@@ -59,6 +63,7 @@ impl Variant {
             Self::Vxlan => "kernel VXLAN",
             Self::Udp => "udp, steered by its plugin",
             Self::Native => "udp, steering compiled in",
+            Self::VxlanTun => "vxlan-tun, its plugin transforms",
             Self::Naive => "one packet per system call",
         }
     }
@@ -90,7 +95,9 @@ impl Pair {
         let hosts = ["a", "b"].map(|name| lab.host(name).unwrap());
         let (carriers, to) = match variant {
             Variant::Bare => (Carriers::default(), hosts[1].v4().into()),
-            Variant::Vxlan | Variant::Udp => daemons(&lab, &hosts, variant.name()),
+            Variant::Vxlan | Variant::Udp | Variant::VxlanTun => {
+                daemons(&lab, &hosts, variant.name())
+            }
             Variant::Native => programs(&hosts, ""),
             Variant::Naive => programs(&hosts, "--one-packet-per-syscall"),
         };

@@ -181,7 +181,7 @@ fn digits(value: f64) -> String {
 fn class(variant: Variant) -> &'static str {
     match variant {
         Variant::Bare | Variant::Vxlan => "kernel",
-        Variant::Udp => "plugin",
+        Variant::Udp | Variant::VxlanTun => "plugin",
         Variant::Native => "native",
         Variant::Naive => "naive",
     }
