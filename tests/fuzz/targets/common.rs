@@ -72,7 +72,7 @@ pub fn hop(packet: &mut [u8], inner: &Inner) -> bool {
     true
 }
 
-/// Asserts that every message about the packet is sound, short, for its sender, and not answered itself.
+/// Asserts that every message about the packet is allowed, sound, short, for its sender, and not answered itself.
 pub fn complain(packet: Datagram<'_>, inner: &Inner) {
     let (source, longest) = match inner.source {
         IpAddr::V4(_) => (IpAddr::from(Ipv4Addr::new(10, 244, 0, 1)), 576),
@@ -82,6 +82,15 @@ pub fn complain(packet: Datagram<'_>, inner: &Inner) {
     for message in [Message::NetUnreachable, Message::TimeExceeded, Message::TooBig { mtu: 1280 }] {
         let Some(reply) = answer(message, packet, inner, source, &mut reply) else { continue };
         assert!(reply.len() <= longest);
+        assert!(inner.fragment_offset == 0 && !inner.source.is_multicast());
+        assert!(!inner.source.is_unspecified() && !inner.source.is_loopback());
+        let bytes = [packet.header, packet.payload].concat();
+        let kind = bytes.get(usize::from(inner.header_length)).copied();
+        match inner.protocol {
+            ip_number::ICMP => assert!(!matches!(kind, None | Some(3 | 4 | 5 | 11 | 12))),
+            ip_number::IPV6_ICMP => assert!(!matches!(kind, None | Some(..128 | 137))),
+            _ => {}
+        }
         let error = Inner::parse(reply).expect("a message is a packet");
         assert_eq!((error.source, error.destination), (source, inner.source));
         assert!(header_is_sound(reply, &error));
