@@ -1,11 +1,19 @@
 //! Nodes with one etcd.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::process::Command;
 
-use heddle_lab::{Daemon, Etcd, Families, Host, KernelState, KeyValue, Lab, PREFIX, Signal, Store};
+use heddle_lab::{
+    Daemon, Etcd, Families, Host, KernelState, KeyValue, Lab, PREFIX, Route, Signal, Store,
+};
+use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::heddled;
+
+/// `proto 72` in `ip route`: routes of Heddle's.
+pub const PROTOCOL: &str = "72";
 
 /// The overlay of one address family, as the tests configure it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +25,31 @@ pub enum Overlay {
 }
 
 impl Overlay {
+    /// The overlays of these families, IPv4 first.
+    pub fn all(families: Families) -> &'static [Self] {
+        match families {
+            Families::V4 => &[Self::V4],
+            Families::V6 => &[Self::V6],
+            Families::Dual => &[Self::V4, Self::V6],
+        }
+    }
+
+    /// Its whole network.
+    pub fn network(self) -> &'static str {
+        match self {
+            Self::V4 => "10.244.0.0/16",
+            Self::V6 => "fd00:10:244::/48",
+        }
+    }
+
+    /// A host's address of the same family.
+    pub fn address_of(self, host: &Host) -> IpAddr {
+        match self {
+            Self::V4 => host.v4().into(),
+            Self::V6 => host.v6().into(),
+        }
+    }
+
     /// The name of its VXLAN device for VNI 1.
     pub fn device(self) -> &'static str {
         match self {
@@ -117,6 +150,43 @@ impl Cluster {
             .unwrap_or_else(|| panic!("{} has no lease", node.host.name()))
     }
 
+    /// The node's subnets, IPv4 first, from its lease's key.
+    pub fn subnets(&self, node: &Node) -> Vec<IpNet> {
+        let lease = self.lease(node);
+        let (_, key) = lease.key.rsplit_once('/').unwrap();
+        key.split('&')
+            .filter(|subnet| *subnet != "0.0.0.0-0")
+            .map(|subnet| {
+                let (address, length) = subnet.rsplit_once('-').unwrap();
+                format!("{address}/{length}").parse().unwrap()
+            })
+            .collect()
+    }
+
+    /// The node's subnet in one family.
+    pub fn subnet(&self, node: &Node, overlay: Overlay) -> IpNet {
+        let wanted = |subnet: &IpNet| subnet.addr().is_ipv4() == (overlay == Overlay::V4);
+        self.subnets(node).into_iter().find(wanted).unwrap()
+    }
+
+    /// What a node's `subnet.env` should contain.
+    pub fn subnet_env(&self, node: &Node, mtu: u32) -> String {
+        let mut text = String::new();
+        for subnet in self.subnets(node) {
+            let (overlay, key) = match subnet {
+                IpNet::V4(_) => (Overlay::V4, ""),
+                IpNet::V6(_) => (Overlay::V6, "IPV6_"),
+            };
+            let first = match subnet.network() {
+                IpAddr::V4(address) => IpAddr::V4((u32::from(address) + 1).into()),
+                IpAddr::V6(address) => IpAddr::V6((u128::from(address) + 1).into()),
+            };
+            text += &format!("FLANNEL_{key}NETWORK={}\n", overlay.network());
+            text += &format!("FLANNEL_{key}SUBNET={first}/{}\n", subnet.prefix_len());
+        }
+        text + &format!("FLANNEL_MTU={mtu}\nFLANNEL_IPMASQ=false\n")
+    }
+
     /// The lease with this node id.
     pub fn find_lease(&self, id: &str) -> Option<KeyValue> {
         let leases = self.etcd().list(&lease_key("")).unwrap();
@@ -183,6 +253,62 @@ impl Node {
         let links: Vec<Value> = self.host.namespace().json("ip", "-d -j address show").unwrap();
         let named = |link: &Value| link["ifname"] == device;
         links.into_iter().find(named).unwrap_or_default()
+    }
+
+    /// Its devices' names, but for the loopback's, the underlay's and those of containers.
+    pub fn devices(&self) -> Vec<String> {
+        let links: Vec<Value> = self.host.namespace().json("ip", "-j link show").unwrap();
+        let name = |link: &Value| link["ifname"].as_str().unwrap().to_owned();
+        let known = ["lo", "eth0", "docker0"];
+        links
+            .iter()
+            .map(name)
+            .filter(|name| !known.contains(&name.as_str()) && !name.starts_with("veth"))
+            .collect()
+    }
+
+    /// What its lease should say, to the letter: names, case and order of the fields are flannel's, NodeID and NodeName
+    /// ours.
+    pub fn lease_value(
+        &self,
+        overlays: &[Overlay],
+        backend_type: Option<&str>,
+        backend_data: impl Fn(Overlay) -> Option<String>,
+    ) -> String {
+        let public = |overlay: Overlay, none: &str| match overlays.contains(&overlay) {
+            true => format!("\"{}\"", overlay.address_of(&self.host)),
+            false => none.to_owned(),
+        };
+        let mut fields = vec![
+            ("PublicIP", public(Overlay::V4, "\"0.0.0.0\"")),
+            ("PublicIPv6", public(Overlay::V6, "null")),
+        ];
+        fields.extend(backend_type.map(|kind| ("BackendType", format!("\"{kind}\""))));
+        for &overlay in overlays {
+            let field = if overlay == Overlay::V4 { "BackendData" } else { "BackendV6Data" };
+            fields.extend(backend_data(overlay).map(|data| (field, data)));
+        }
+        let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        fields.push(("NodeID", format!("\"{}\"", self.host.name())));
+        fields.push(("NodeName", format!("\"{}\"", hostname.trim())));
+        let fields: Vec<_> =
+            fields.into_iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        format!("{{{}}}", fields.join(","))
+    }
+
+    /// The routes of Heddle's: `proto 72`.
+    pub fn routes(&self) -> Vec<Route> {
+        let mut state = self.host.kernel_state().unwrap();
+        state.routes.retain(|route| route.protocol.as_deref() == Some(PROTOCOL));
+        state.routes.into_iter().collect()
+    }
+
+    /// How many packets its packet path has seen of each kind.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let daemon = self.daemon.as_ref().expect("the daemon runs");
+        let (status, body) = daemon.health("/packets").unwrap();
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error} in {body}"))
     }
 
     /// What its kernel holds on one device.

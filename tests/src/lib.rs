@@ -8,14 +8,21 @@ mod cluster;
 #[path = "../../runtime/plugin/src/guests.rs"]
 mod guests;
 pub mod measurement;
+mod packet;
 mod peer;
+mod plain;
 
-pub use cluster::{Cluster, Node, Overlay};
+pub use cluster::{Cluster, Node, Overlay, PROTOCOL};
+pub use packet::{Fragment, HOP_LIMIT, Packet, net_unreachable, time_exceeded};
 pub use peer::{NETWORK_FOR_PEERS, Peer};
+pub use plain::{PlainPeer, UDP_PORT};
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
+
+use heddle_lab::{Error, Namespace};
 
 /// How long something that was put right may take to be put right, whatever it was.
 pub const HEALED: Duration = Duration::from_secs(1);
@@ -55,9 +62,27 @@ fn binary(name: &str) -> PathBuf {
 /// The component of `tests/rogue`.
 pub fn rogue() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let built = guests::build(&root, &root.join("target/guests"), &["heddle-rogue"]);
-        built.unwrap_or_else(|error| panic!("{error}")).remove(0)
-    })
+    BUILT.get_or_init(|| guest("heddle-rogue"))
+}
+
+/// The component of `tests/rogue-udp`.
+pub fn rogue_udp() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| guest("heddle-rogue-udp"))
+}
+
+fn guest(package: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let built = guests::build(&root, &root.join("target/guests"), &[package]);
+    built.unwrap_or_else(|error| panic!("{error}")).remove(0)
+}
+
+/// What `ping` prints, answered or not.
+pub fn ping(namespace: &Namespace, arguments: &str) -> String {
+    let mut command = Command::new("ping");
+    command.arg("-n").args(arguments.split_whitespace());
+    match namespace.run(command) {
+        Ok(printed) | Err(Error::Failed { stderr: printed, .. }) => printed,
+        Err(error) => panic!("{error}"),
+    }
 }

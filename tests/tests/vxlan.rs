@@ -3,38 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 
 use heddle_lab::{Families, FdbEntry, KernelState, Neighbour, Route};
-use heddle_tests::{Cluster, Node, Overlay};
-use ipnet::IpNet;
+use heddle_tests::{Cluster, Node, Overlay, PROTOCOL};
 use serde_json::{Value, json};
-
-/// `proto 72` in `ip route`: routes of Heddle's.
-const PROTOCOL: &str = "72";
-
-/// The node's subnets, IPv4 first, from its lease's key.
-fn subnets(cluster: &Cluster, node: &Node) -> Vec<IpNet> {
-    let lease = cluster.lease(node);
-    let (_, key) = lease.key.rsplit_once('/').unwrap();
-    key.split('&')
-        .filter(|subnet| *subnet != "0.0.0.0-0")
-        .map(|subnet| {
-            let (address, length) = subnet.rsplit_once('-').unwrap();
-            format!("{address}/{length}").parse().unwrap()
-        })
-        .collect()
-}
-
-fn subnet(cluster: &Cluster, node: &Node, overlay: Overlay) -> IpNet {
-    let subnets = subnets(cluster, node);
-    let wanted = |subnet: &IpNet| subnet.addr().is_ipv4() == (overlay == Overlay::V4);
-    subnets.into_iter().find(wanted).unwrap()
-}
-
-fn address(node: &Node, overlay: Overlay) -> String {
-    match overlay {
-        Overlay::V4 => node.host.v4().to_string(),
-        Overlay::V6 => node.host.v6().to_string(),
-    }
-}
 
 fn mac(node: &Node, overlay: Overlay) -> String {
     node.link(overlay.device())["address"].as_str().unwrap().to_owned()
@@ -48,7 +18,7 @@ fn check_device(cluster: &Cluster, node: &Node, overlay: Overlay) {
     assert_eq!(link["linkinfo"]["info_kind"], "vxlan", "{link:#}");
     let local = if overlay == Overlay::V4 { "local" } else { "local6" };
     assert_eq!(data["id"], 1, "{link:#}");
-    assert_eq!(data[local], address(node, overlay), "{link:#}");
+    assert_eq!(data[local], overlay.address_of(&node.host).to_string(), "{link:#}");
     assert_eq!(data["link"], "eth0", "{link:#}");
     assert_eq!(data["port"], 8472, "{link:#}");
     assert_eq!(data["learning"], false, "{link:#}");
@@ -69,7 +39,7 @@ fn check_device(cluster: &Cluster, node: &Node, overlay: Overlay) {
             (info["local"].as_str().unwrap().to_owned(), info["prefixlen"].as_u64().unwrap())
         })
         .collect();
-    let first = subnet(cluster, node, overlay).addr().to_string();
+    let first = cluster.subnet(node, overlay).addr().to_string();
     assert_eq!(global, [(first, length)]);
 
     let accept_ra = node.host.namespace().sysctl(&format!("ipv6/conf/{device}/accept_ra"));
@@ -79,7 +49,7 @@ fn check_device(cluster: &Cluster, node: &Node, overlay: Overlay) {
 /// What `node` programs for `peer`, in one family.
 fn objects_for(cluster: &Cluster, peer: &Node, overlay: Overlay) -> KernelState {
     let device = overlay.device().to_owned();
-    let subnet = subnet(cluster, peer, overlay);
+    let subnet = cluster.subnet(peer, overlay);
     KernelState {
         routes: [Route {
             dst: subnet.to_string(),
@@ -102,7 +72,7 @@ fn objects_for(cluster: &Cluster, peer: &Node, overlay: Overlay) -> KernelState 
         fdb: [FdbEntry {
             mac: mac(peer, overlay),
             ifname: device,
-            dst: Some(address(peer, overlay)),
+            dst: Some(overlay.address_of(&peer.host).to_string()),
             flags: vec!["self".into()],
             state: "permanent".into(),
         }]
@@ -110,56 +80,9 @@ fn objects_for(cluster: &Cluster, peer: &Node, overlay: Overlay) -> KernelState 
     }
 }
 
-/// The lease's value to the letter: field names, their case and order are flannel's, NodeID and NodeName ours.
-fn lease_value(node: &Node, overlays: &[Overlay]) -> String {
-    let data = |overlay| {
-        let mac = mac(node, overlay);
-        format!(r#"{{"VNI":1,"VtepMAC":"{mac}"}}"#)
-    };
-    let v4 = overlays.contains(&Overlay::V4);
-    let v6 = overlays.contains(&Overlay::V6);
-    let mut value = String::from("{");
-    let public_ip = if v4 { address(node, Overlay::V4) } else { "0.0.0.0".into() };
-    value += &format!(r#""PublicIP":"{public_ip}","#);
-    value += &match v6 {
-        true => format!(r#""PublicIPv6":"{}","#, address(node, Overlay::V6)),
-        false => r#""PublicIPv6":null,"#.to_owned(),
-    };
-    value += r#""BackendType":"vxlan","#;
-    if v4 {
-        value += &format!(r#""BackendData":{},"#, data(Overlay::V4));
-    }
-    if v6 {
-        value += &format!(r#""BackendV6Data":{},"#, data(Overlay::V6));
-    }
-    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-    value += &format!(r#""NodeID":"{}","NodeName":"{}"}}"#, node.host.name(), hostname.trim());
-    value
-}
-
-fn subnet_env(cluster: &Cluster, node: &Node, overlays: &[Overlay]) -> String {
-    let mut text = String::new();
-    for &overlay in overlays {
-        let (network, key) = match overlay {
-            Overlay::V4 => ("10.244.0.0/16", ""),
-            Overlay::V6 => ("fd00:10:244::/48", "IPV6_"),
-        };
-        let subnet = subnet(cluster, node, overlay);
-        let first = subnet.hosts().next().unwrap();
-        // `hosts` begins with the network's own address in IPv6.
-        let first = match overlay {
-            Overlay::V4 => first.to_string(),
-            Overlay::V6 => format!("{first}1"),
-        };
-        text += &format!("FLANNEL_{key}NETWORK={network}\n");
-        text += &format!("FLANNEL_{key}SUBNET={first}/{}\n", subnet.prefix_len());
-    }
-    let mtu = if overlays.contains(&Overlay::V6) { 1430 } else { 1450 };
-    text + &format!("FLANNEL_MTU={mtu}\nFLANNEL_IPMASQ=false\n")
-}
-
 /// Two nodes, everything that one can see of them from outside, and packets both ways.
 fn two_nodes(families: Families, overlays: &[Overlay]) {
+    let mtu = if families.v6() { 1430 } else { 1450 };
     let cluster = Cluster::new(families);
     let mut nodes = [cluster.starting_node("a", &[]), cluster.starting_node("b", &[])];
     for node in &mut nodes {
@@ -178,19 +101,19 @@ fn two_nodes(families: Families, overlays: &[Overlay]) {
         }
 
         let lease = cluster.lease(node);
-        assert_eq!(lease.value, lease_value(node, overlays));
+        let data = |overlay| Some(format!(r#"{{"VNI":1,"VtepMAC":"{}"}}"#, mac(node, overlay)));
+        assert_eq!(lease.value, node.lease_value(overlays, Some("vxlan"), data));
         let (granted, left) = cluster.etcd().time_to_live(lease.lease).unwrap();
         assert_eq!(granted, 86_400);
         assert!((86_000..=86_400).contains(&left), "{left}");
 
         let file = node.host.subnet_file();
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), subnet_env(&cluster, node, overlays));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), cluster.subnet_env(node, mtu));
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o644);
     }
     assert_eq!(cluster.etcd().leases().unwrap().len(), 2);
 
     let (in_a, in_b) = (a.host.container().unwrap(), b.host.container().unwrap());
-    let mtu = a.host.subnet_env().unwrap().mtu.unwrap();
     for (from, to) in [(&in_a, &in_b), (&in_b, &in_a)] {
         assert_eq!(to.addresses().len(), overlays.len());
         for &address in to.addresses() {
@@ -222,7 +145,7 @@ fn the_backend_s_own_keys_are_obeyed() {
     let cluster = Cluster::with_config(Families::V4, Some(config));
     let nodes = [cluster.node("a"), cluster.node("b")];
 
-    let mut taken: Vec<_> = nodes.iter().map(|node| subnet(&cluster, node, Overlay::V4)).collect();
+    let mut taken: Vec<_> = nodes.iter().map(|node| cluster.subnet(node, Overlay::V4)).collect();
     taken.sort();
     assert_eq!(taken, ["10.7.3.0/26", "10.7.3.64/26"].map(|subnet| subnet.parse().unwrap()));
     let link = nodes[0].link("flannel.4096");
@@ -247,7 +170,7 @@ fn direct_routing_needs_one_route_for_a_neighbour_and_the_tunnel_for_others() {
     cluster.put_lease("10.244.250.0-24", far);
     let mut nodes = [cluster.node("a"), cluster.node("b")];
 
-    let peer = subnet(&cluster, &nodes[1], Overlay::V4);
+    let peer = cluster.subnet(&nodes[1], Overlay::V4);
     let route = Route {
         dst: peer.to_string(),
         gateway: Some(nodes[1].host.v4().to_string()),
