@@ -48,11 +48,11 @@ impl Load {
         }
     }
 
-    /// The unit of [`Received::amount`].
-    pub(crate) fn amount_unit(self) -> &'static str {
+    /// The unit of CPU time per [`Received::amount`].
+    pub(crate) fn cost_unit(self) -> &'static str {
         match self {
-            Self::SmallPackets => "million packets",
-            _ => "GB",
+            Self::SmallPackets => "µs/packet",
+            _ => "s/GB",
         }
     }
 
@@ -78,6 +78,6 @@ impl Load {
 pub(crate) struct Received {
     /// Per second: in [`Load::rate_unit`].
     pub(crate) rate: f64,
-    /// In all: in [`Load::amount_unit`].
+    /// In all: in GB, or in millions of packets.
     pub(crate) amount: f64,
 }

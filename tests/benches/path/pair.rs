@@ -49,9 +49,9 @@ impl Variant {
         match self {
             Self::Bare => "no overlay",
             Self::Vxlan => "kernel VXLAN",
-            Self::Udp => "udp, by plugin",
+            Self::Udp => "udp",
             Self::Native => "udp, compiled in",
-            Self::VxlanTun => "vxlan-tun, by plugin",
+            Self::VxlanTun => "vxlan-tun",
             Self::Naive => "one per syscall",
         }
     }

@@ -6,7 +6,7 @@ use heddle_tests::measurement::{median, quantile};
 
 use crate::load::Load;
 use crate::pair::Variant;
-use crate::results::{Results, Sample};
+use crate::results::{Results, Sample, digits};
 
 /// A diagram among the others.
 struct Panel {
@@ -27,9 +27,9 @@ fn panels() -> [Panel; 6] {
         quantity: Sample::rate,
     };
     let cost = |load: Load| Panel {
-        title: format!("CPU per {}, {}", load.amount_unit(), load.name()),
+        title: format!("{}: CPU time", load.name()),
         less_is_better: true,
-        unit: "s",
+        unit: load.cost_unit(),
         load,
         quantity: Sample::cost,
     };
@@ -51,9 +51,9 @@ const COLUMN: u32 = 448;
 /// Where a panel's bars begin, where their values end, and the length of a bar that is as long as kernel VXLAN's.
 const BARS: u32 = 122;
 const VALUES: u32 = 424;
-const UNIT: f64 = 80.0;
+const UNIT: f64 = 60.0;
 /// Longer bars are cut here, in multiples of kernel VXLAN's.
-const CUT: f64 = 2.0;
+const CUT: f64 = 2.5;
 const ROW: u32 = 21;
 const BAR: u32 = 13;
 
@@ -89,7 +89,12 @@ pub(crate) fn draw(results: &Results) -> String {
     };
     text(MARGIN, 34, "title", "From host to host, compared with the kernel's VXLAN device");
     let method = format!("Ratios to kernel VXLAN in the same round: {}.", results.method());
-    text(MARGIN, 56, "soft", &format!("{method} Thin lines: lowest and highest round."));
+    text(
+        MARGIN,
+        56,
+        "soft",
+        &format!("{method} Thin lines: lowest and highest. Blue: a plugin in the path."),
+    );
     text(MARGIN, height - 20, "soft", &results.machine.to_string());
     for (i, panel) in panels.iter().enumerate() {
         let (column, line) = (i as u32 % 2, i as u32 / 2);
@@ -149,7 +154,7 @@ fn draw_panel(
         if variant != Variant::Vxlan && to - from >= 1.0 && ratio <= CUT {
             writeln!(svg, r#"    <path class="range" d="M{from:.1} {middle}H{to:.1}"/>"#)?;
         }
-        let ratio_end = VALUES - 80;
+        let ratio_end = VALUES - 92;
         writeln!(
             svg,
             r#"    <text x="{ratio_end}" y="{baseline}" class="value{ours}">{} ×</text>"#,
@@ -167,15 +172,6 @@ fn draw_panel(
 /// Where in a panel a bar of so many times kernel VXLAN's length ends.
 fn position(multiple: f64) -> f64 {
     f64::from(BARS) + UNIT * multiple.min(CUT)
-}
-
-/// Three digits.
-fn digits(value: f64) -> String {
-    match value {
-        100.0.. => format!("{value:.0}"),
-        10.0.. => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
-    }
 }
 
 fn class(variant: Variant) -> &'static str {

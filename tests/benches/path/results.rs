@@ -10,6 +10,15 @@ use crate::load::{Load, Received};
 use crate::machine::Machine;
 use crate::pair::Variant;
 
+/// Three digits.
+pub(crate) fn digits(value: f64) -> String {
+    match value {
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
 /// One run of iperf3.
 pub(crate) struct Sample {
     pub(crate) received: Received,
@@ -23,7 +32,7 @@ impl Sample {
         self.received.rate
     }
 
-    /// CPU seconds per [`Load::amount_unit`].
+    /// In the load's cost unit.
     pub(crate) fn cost(&self) -> f64 {
         self.cpu / self.received.amount
     }
@@ -105,39 +114,40 @@ impl Results {
         wanted.into_iter().filter_map(measurement).collect()
     }
 
-    /// Prints all medians.
+    /// Prints all medians, as Markdown.
     pub(crate) fn print(&self) {
-        println!("\n{}\n{}", self.machine, self.method());
-        for load in Load::ALL {
-            let cost_unit = format!("CPU s per {}", load.amount_unit());
-            println!(
-                "\n{:<34}{:>10}{:>9}{cost_unit:>26}{:>9}",
-                load.name(),
-                load.rate_unit(),
-                "÷ vxlan",
-                "÷ vxlan"
-            );
-            for variant in Variant::ALL {
-                let number = |quantity: fn(&Sample) -> f64| self.median(load, variant, quantity);
-                let ratio = |quantity: fn(&Sample) -> f64| {
-                    self.ratios(load, variant, Variant::Vxlan, quantity)
-                        .map_or_else(String::new, |ratios| format!("{:.2}", median(ratios)))
-                };
-                let (Some(rate), Some(cost)) = (number(Sample::rate), number(Sample::cost)) else {
-                    continue;
-                };
-                println!(
-                    "  {:<32}{rate:>10.2}{:>9}{cost:>26.2}{:>9}",
-                    variant.label(),
-                    ratio(Sample::rate),
-                    ratio(Sample::cost)
-                );
-            }
-        }
+        println!("\n{}; {}; ratios are to kernel VXLAN\n", self.machine, self.method());
+        self.print_table("received", Load::rate_unit, Sample::rate);
+        self.print_table("CPU time of the whole machine", Load::cost_unit, Sample::cost);
         println!(
-            "\nBusy cores while nothing is measured, which is in the CPU time: {:.2}",
+            "Busy cores while nothing is measured, which is in the CPU time: {:.2}",
             self.idle()
         );
+    }
+
+    fn print_table(
+        &self,
+        what: &str,
+        unit: fn(Load) -> &'static str,
+        quantity: fn(&Sample) -> f64,
+    ) {
+        let row = |first: &str, cells: [String; 4]| {
+            let cells = cells.map(|cell| format!(" {cell:<28} |"));
+            println!("| {first:<33} |{}", cells.concat());
+        };
+        row(what, Load::ALL.map(|load| load.name().into()));
+        row("---", ["---"; 4].map(String::from));
+        for variant in self.variants() {
+            let cell = |load: Load| {
+                let value = self.median(load, variant, quantity);
+                let value = value.map(|value| format!("{} {}", digits(value), unit(load)));
+                let ratios = self.ratios(load, variant, Variant::Vxlan, quantity);
+                let ratio = ratios.map(|ratios| format!("{} ×", digits(median(ratios))));
+                [ratio, value].into_iter().flatten().collect::<Vec<_>>().join(", ")
+            };
+            row(variant.label(), Load::ALL.map(cell));
+        }
+        println!();
     }
 
     /// How many cores are busy while nothing is measured.
@@ -151,16 +161,14 @@ impl Results {
         let samples = self.samples.iter().map(|(&(load, variant), samples)| {
             let rounds: Vec<_> = samples
                 .iter()
-                .map(|sample| {
-                    json!({"rate": sample.rate(), "amount": sample.received.amount, "cpu_seconds": sample.cpu})
-                })
+                .map(|sample| json!({"rate": sample.rate(), "cost": sample.cost()}))
                 .collect();
             json!({
                 "load": load.name(),
                 "iperf3": load.arguments(),
                 "variant": variant.name(),
                 "rate_unit": load.rate_unit(),
-                "amount_unit": load.amount_unit(),
+                "cost_unit": load.cost_unit(),
                 "rounds": rounds,
             })
         });
