@@ -73,6 +73,11 @@ impl Cluster {
         Self::with_config(families, Some(&families.config()))
     }
 
+    /// Another backend with nothing but defaults.
+    pub fn with_backend(families: Families, backend: &str) -> Self {
+        Self::with_config(families, Some(&families.config_with(backend)))
+    }
+
     /// With another network config, or none at all.
     pub fn with_config(families: Families, config: Option<&str>) -> Self {
         let lab = Lab::new(families).unwrap();
@@ -125,6 +130,15 @@ impl Cluster {
         let mut node = self.starting_node(name, &[]);
         node.daemon().wait_ready().unwrap();
         node
+    }
+
+    /// Hosts with daemons that were started at once and are ready.
+    pub fn nodes<const N: usize>(&self, names: [&str; N]) -> [Node; N] {
+        let mut nodes = names.map(|name| self.starting_node(name, &[]));
+        for node in &mut nodes {
+            node.daemon().wait_ready().unwrap();
+        }
+        nodes
     }
 
     /// A host with a daemon that has just been started with more flags.
