@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use heddle_core::desired::{Desired, Owner};
 use heddle_core::diff::{Change, Observed, Scope, agrees, diff, diff_keys};
-use heddle_core::lease::LeaseKey;
+use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::{Object, ObjectKey};
 use heddle_core::peers::{Delta, Footprint, Peers};
 use heddle_core::retry::{Backoff, Schedule};
@@ -163,6 +163,10 @@ impl Reconciler {
                         let (touched, own) = self.plan(update).await;
                         if own {
                             own_lease_changed.notify_one();
+                        }
+                        for key in &touched {
+                            // What the kernel refused was another lease's.
+                            self.refused.clear(key);
                         }
                         self.settle(touched).await;
                     }
@@ -347,7 +351,10 @@ impl Reconciler {
         let mut news = Vec::new();
         for failure in failures {
             let key = failure.change.object().key();
-            let reason = failure.to_string();
+            let reason = match self.peer_behind(&key) {
+                Some(peer) => format!("peer {} of {}: {failure}", peer.key, peer.owner()),
+                None => failure.to_string(),
+            };
             if self.refused.failed(key, reason.clone(), now) {
                 news.push(reason);
             }
@@ -357,6 +364,14 @@ impl Reconciler {
         }
         say_of_many("changes of the kernel failed", news.len());
         changes
+    }
+
+    /// The peer that an object is for; none if it is the node's own, or nobody's any more.
+    fn peer_behind(&self, object: &ObjectKey) -> Option<&Lease> {
+        match self.desired.owner(object)? {
+            Owner::Node => None,
+            Owner::Peer(key) => self.peers.get(key),
+        }
     }
 
     /// Looks at everything and makes the plan hold.

@@ -178,7 +178,10 @@ fn hint(errno: Errno, object: &Object) -> Option<&'static str> {
         Errno::EINVAL | Errno::ERANGE if vxlan => {
             "the underlay's MTU less 50 bytes (IPv6 underlay: 70) is the most a VXLAN device can have"
         }
-        Errno::ENETUNREACH if forwards => "the gateway is on no network of that device",
+        // The latter in IPv6.
+        Errno::ENETUNREACH | Errno::EHOSTUNREACH if forwards => {
+            "the gateway is on no network of that device"
+        }
         Errno::ENETDOWN if forwards => "the device is down",
         Errno::EACCES | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT => {
             "IPv6 may be disabled: see `sysctl net.ipv6.conf.all.disable_ipv6`"
