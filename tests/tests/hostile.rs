@@ -1,0 +1,297 @@
+//! Datagrams that no honest peer sends: each is counted under its reason and dropped, and nothing else happens.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::IpHeaders;
+use heddle_lab::{Container, Families, wait_until};
+use heddle_tests::{Cluster, Node, Overlay, Packet, PlainPeer, SOON};
+
+/// How many random datagrams there are of each kind.
+const RANDOM: usize = 10_000;
+
+/// How many datagrams are sent before their being counted is waited for: fewer than a socket holds.
+const BURST: usize = 64;
+
+/// What becomes of a datagram.
+const FATES: [&str; 6] = [
+    "received_packets",
+    "spoofed_outer",
+    "spoofed_inner",
+    "malformed",
+    "ttl_exceeded",
+    "receive_errors",
+];
+
+/// The longest payload of a datagram over IPv4.
+const LONGEST: usize = 65_507;
+
+/// Two nodes with a container each, a peer that misbehaves and somebody who is no peer.
+struct Siege {
+    node: Node,
+    other: Node,
+    containers: [Container; 2],
+    peer: PlainPeer,
+    stranger: PlainPeer,
+    _cluster: Cluster,
+}
+
+impl Siege {
+    fn new() -> Self {
+        let families = Families::Dual;
+        let cluster = Cluster::with_config(families, Some(&families.config_with("udp")));
+        let peer = PlainPeer::join(&cluster, "peer", 200);
+        let stranger = PlainPeer::without_lease(&cluster, "stranger", 201);
+        let [node, other] = ["a", "b"].map(|name| cluster.node(name));
+        let containers = [&node, &other].map(|node| node.host.container().unwrap());
+        let siege = Self { node, other, containers, peer, stranger, _cluster: cluster };
+        // The nodes have learned of each other, and of what is around them.
+        siege.check_traffic();
+        siege
+    }
+
+    /// The address of the node's container.
+    fn inside(&self, overlay: Overlay) -> IpAddr {
+        address(&self.containers[0], overlay)
+    }
+
+    /// A datagram to the container that is as it should be, if the peer sends it.
+    fn good(&self, overlay: Overlay) -> Packet {
+        self.from(self.peer.address(overlay), overlay)
+    }
+
+    /// The same with another source.
+    fn from(&self, source: IpAddr, overlay: Overlay) -> Packet {
+        let (source, to) =
+            (SocketAddr::new(source, 4000), SocketAddr::new(self.inside(overlay), 9));
+        Packet::udp(source, to, b"something to deliver")
+    }
+
+    fn fates(&self) -> BTreeMap<&'static str, u64> {
+        let counters = self.node.counters();
+        FATES.into_iter().map(|fate| (fate, counters[fate])).collect()
+    }
+
+    /// Sends datagrams and waits until the node has counted as many. Returns what has become of them.
+    fn send(
+        &self,
+        sender: &PlainPeer,
+        overlay: Overlay,
+        datagrams: &[Vec<u8>],
+    ) -> BTreeMap<&'static str, u64> {
+        let before = self.fates();
+        let mut sent = 0;
+        let mut so_far = BTreeMap::new();
+        for burst in datagrams.chunks(BURST) {
+            for datagram in burst {
+                sender.send(&self.node, overlay, datagram);
+            }
+            sent += burst.len() as u64;
+            so_far = wait_until(format!("{sent} datagrams counted"), SOON, || {
+                let mut fates = self.fates();
+                for (fate, count) in &mut fates {
+                    *count -= before[fate];
+                }
+                fates.retain(|_, count| *count > 0);
+                if fates.values().sum::<u64>() == sent {
+                    Ok(fates)
+                } else {
+                    Err(format!("{fates:?}"))
+                }
+            })
+            .unwrap();
+        }
+        so_far
+    }
+
+    /// Sends datagrams, all of which have to be counted under one reason.
+    fn check(&self, sender: &PlainPeer, overlay: Overlay, datagrams: &[Vec<u8>], reason: &str) {
+        let expected: Vec<_> = [(reason, datagrams.len() as u64)].into();
+        let fates: Vec<_> = self.send(sender, overlay, datagrams).into_iter().collect();
+        assert_eq!(fates, expected, "{overlay:?}");
+    }
+
+    /// Packets get from container to container, both ways and in both families, and the peer's get through.
+    fn check_traffic(&self) {
+        let [one, two] = &self.containers;
+        for (from, to) in [(one, two), (two, one)] {
+            for &address in to.addresses() {
+                from.ping(address, 1000).unwrap();
+            }
+        }
+        for &overlay in Overlay::all(Families::Dual) {
+            // What the container said to datagrams before may have filled the peer's socket.
+            self.peer.drain(overlay);
+            let request =
+                Packet::echo_request(self.peer.address(overlay), self.inside(overlay), 5, b"?");
+            self.peer.send_packet(&self.node, &request);
+            let reply = request.echo_reply().unwrap();
+            self.peer.wait_packet(overlay, "an answer to its ping", |packet| {
+                (packet.source() == reply.source() && packet.payload == reply.payload).then_some(())
+            });
+        }
+    }
+
+    /// Nothing has happened to the node.
+    fn check_unharmed(mut self) {
+        self.check_traffic();
+        for node in [&mut self.node, &mut self.other] {
+            let daemon = node.daemon();
+            daemon.check_running().unwrap();
+            assert_eq!(daemon.health("/readyz").unwrap().0, 200);
+            let log = daemon.log();
+            assert!(!log.contains("panicked"), "{log}");
+            assert!(log.lines().count() < 100, "{} lines of log", log.lines().count());
+        }
+    }
+}
+
+fn address(container: &Container, overlay: Overlay) -> IpAddr {
+    let wanted = |address: &&IpAddr| address.is_ipv4() == (overlay == Overlay::V4);
+    *container.addresses().iter().find(wanted).unwrap()
+}
+
+/// Marsaglia's xorshift generator, so that a failure can be had again.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.next() as u8).collect()
+    }
+}
+
+#[test]
+fn what_comes_from_nobody_s_address_is_dropped() {
+    let siege = Siege::new();
+    for &overlay in Overlay::all(Families::Dual) {
+        // As the peer would send it, and as the sender would if it were one; anything else, too.
+        let own = siege.stranger.address(overlay);
+        let datagrams = [
+            siege.good(overlay).to_bytes(),
+            siege.from(own, overlay).to_bytes(),
+            vec![],
+            vec![0x45],
+            vec![0; LONGEST],
+        ];
+        siege.check(&siege.stranger, overlay, &datagrams, "spoofed_outer");
+    }
+    siege.check_unharmed();
+}
+
+#[test]
+fn what_a_peer_sends_in_the_name_of_others_is_dropped() {
+    let siege = Siege::new();
+    for &overlay in Overlay::all(Families::Dual) {
+        let sources = [
+            // The other node's container, the container itself, nobody, and hosts on the underlay and beyond.
+            address(&siege.containers[1], overlay),
+            siege.inside(overlay),
+            siege.stranger.address(overlay),
+            overlay.address_of(&siege.peer.host),
+            overlay.address_of(&siege.node.host),
+            if overlay == Overlay::V4 { "192.0.2.1" } else { "2001:db8::1" }.parse().unwrap(),
+            if overlay == Overlay::V4 { "0.0.0.0" } else { "::" }.parse().unwrap(),
+            if overlay == Overlay::V4 { "127.0.0.1" } else { "::1" }.parse().unwrap(),
+        ];
+        let datagrams = sources.map(|source| siege.from(source, overlay).to_bytes());
+        siege.check(&siege.peer, overlay, &datagrams, "spoofed_inner");
+    }
+    siege.check_unharmed();
+}
+
+#[test]
+fn what_is_cut_off_is_dropped() {
+    let siege = Siege::new();
+    for &overlay in Overlay::all(Families::Dual) {
+        let good = siege.good(overlay).to_bytes();
+        // Of any length, beginning with none.
+        let cut: Vec<_> = (0..good.len()).map(|length| good[..length].to_vec()).collect();
+        siege.check(&siege.peer, overlay, &cut, "malformed");
+        siege.check(&siege.peer, overlay, &vec![vec![]; BURST], "malformed");
+    }
+    siege.check_unharmed();
+}
+
+#[test]
+fn the_longest_datagrams_do_no_harm() {
+    let siege = Siege::new();
+    for &overlay in Overlay::all(Families::Dual) {
+        let garbage = Random(1).bytes(LONGEST);
+        siege.check(&siege.peer, overlay, &[garbage.clone(), garbage.clone()], "malformed");
+        siege.check(&siege.stranger, overlay, &[garbage.clone(), garbage], "spoofed_outer");
+    }
+    // One that is as it should be is as good as any other.
+    let overlay = Overlay::V4;
+    let receiver = SocketAddr::new(siege.inside(overlay), 0);
+    let receiver = siege.containers[0].namespace().udp_socket(receiver).unwrap();
+    receiver.set_read_timeout(Some(SOON)).unwrap();
+    let sender = SocketAddr::new(siege.peer.address(overlay), 4000);
+    let payload = Random(2).bytes(LONGEST - 28);
+    let mut packet = Packet::udp(sender, receiver.local_addr().unwrap(), &payload);
+    if let IpHeaders::Ipv4(header, _) = &mut packet.ip {
+        // The container's interface is not made for so much at once.
+        header.dont_fragment = false;
+    }
+    siege.check(&siege.peer, overlay, &[packet.to_bytes()], "received_packets");
+    let mut buffer = vec![0; 1 << 16];
+    let (length, from) = receiver.recv_from(&mut buffer).unwrap();
+    assert_eq!(from, sender);
+    assert!(buffer[..length] == payload);
+    siege.check_unharmed();
+}
+
+#[test]
+fn random_bytes_are_dropped() {
+    let siege = Siege::new();
+    let mut random = Random(3);
+    for &overlay in Overlay::all(Families::Dual) {
+        let datagrams: Vec<_> = (0..RANDOM)
+            .map(|_| {
+                let length = random.below(1473);
+                random.bytes(length)
+            })
+            .collect();
+        let fates = siege.send(&siege.peer, overlay, &datagrams);
+        println!("{overlay:?}: {fates:?}");
+        assert_eq!(fates.get("received_packets"), None);
+    }
+    siege.check_unharmed();
+}
+
+#[test]
+fn packets_with_a_few_wrong_bits_do_no_harm() {
+    let siege = Siege::new();
+    let mut random = Random(4);
+    for &overlay in Overlay::all(Families::Dual) {
+        let good = siege.good(overlay).to_bytes();
+        let datagrams: Vec<_> = (0..RANDOM)
+            .map(|_| {
+                let mut bytes = good.clone();
+                for _ in 0..=random.below(4) {
+                    let at = random.below(bytes.len());
+                    bytes[at] ^= 1 << random.below(8);
+                }
+                bytes
+            })
+            .collect();
+        // Those that are wrong in their payload alone are for the container to judge.
+        let fates = siege.send(&siege.peer, overlay, &datagrams);
+        println!("{overlay:?}: {fates:?}");
+        for fate in ["received_packets", "spoofed_inner", "malformed"] {
+            assert!(fates.contains_key(fate), "{fates:?}");
+        }
+        assert!(!fates.contains_key("spoofed_outer"), "{fates:?}");
+    }
+    siege.check_unharmed();
+}
