@@ -1,0 +1,67 @@
+//! A packet backend that harms itself on demand, for the end-to-end tests. It carries packets as udp does until one goes
+//! to an address that ends with 66, which traps, or with 99, which never comes to an end. With `Backend.Harm` any packet
+//! traps, whatever its destination; addresses of networks are no destinations, so the host may still ask about subnets.
+
+use std::net::IpAddr;
+
+use heddle_sdk::json::Object;
+use heddle_sdk::*;
+
+/// What an address ends with that traps.
+const TRAP: u8 = 66;
+
+/// What an address ends with that hangs.
+const HANG: u8 = 99;
+
+/// The backend.
+pub struct RogueUdp {
+    peers: PrefixTable<PeerIndex>,
+    /// Whether any packet traps.
+    harm: bool,
+}
+
+impl Backend for RogueUdp {
+    fn advertise(config: &NetworkConfig, _: &Node) -> Result<Advertisements, ConfigError> {
+        Ok(Advertisements { backend_type: None, backend_data: vec![None; config.networks.len()] })
+    }
+
+    fn plan_node(
+        config: &NetworkConfig,
+        node: &Node,
+        lease: &Lease,
+    ) -> Result<NodePlan, ConfigError> {
+        let tunnel = Tunnel { device: "flannel0".into(), port: 8285, overhead: 0 };
+        tunnel.plan(config, node, lease)
+    }
+
+    fn plan_peer(_: &NetworkConfig, _: &Node, _: &Lease, _: &Lease) -> Result<Plan, PeerError> {
+        Ok(Plan::default())
+    }
+}
+
+impl PacketBackend for RogueUdp {
+    fn with_peers(config: &NetworkConfig, _: &Node, _: &Lease, peers: &[Lease]) -> Self {
+        let harm = Object::parse("Backend", &config.backend)
+            .and_then(|backend| backend.flag("Harm"))
+            .is_ok_and(|harm| harm == Some(true));
+        Self { peers: PrefixTable::of_peers(peers), harm }
+    }
+
+    fn steer(&self, destination: IpAddr) -> Option<PeerIndex> {
+        let last = match destination {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(address) => address.octets()[15],
+        };
+        if last == TRAP || (self.harm && last != 0) {
+            panic!("as was asked for");
+        }
+        if last == HANG {
+            loop {
+                std::hint::black_box(());
+            }
+        }
+        self.peers.find(destination).copied()
+    }
+}
+
+export_packet_backend!(RogueUdp, name = "rogue-udp");
