@@ -15,6 +15,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Instant;
 
+use heddle_core::address::Family;
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::Node;
@@ -215,7 +216,8 @@ impl Supervisor {
     fn build(&mut self) {
         let began = Instant::now();
         let leases: Vec<Lease> = self.peers.values().cloned().collect();
-        let table = Table::new(leases.iter().map(peer).collect());
+        let config = &self.terms.config;
+        let table = Table::new(leases.iter().map(|lease| peer(config, lease)).collect());
         let built = self.steered(&leases, &table);
         let failed = built.as_ref().err().cloned();
         // What is known of the peers holds whether the plugin works or not.
@@ -261,9 +263,38 @@ impl Supervisor {
     }
 }
 
-fn peer(lease: &Lease) -> Peer {
-    Peer {
-        endpoints: lease.public_addresses().collect(),
-        subnets: lease.families.iter().map(|family| family.subnet).collect(),
+/// What the path is to know of a peer. A family that is switched off here is none of its business: nobody has looked
+/// whether the subnet is a part of any overlay.
+fn peer(config: &NetworkConfig, lease: &Lease) -> Peer {
+    let mut peer = Peer { endpoints: Vec::new(), subnets: Vec::new() };
+    for family in &lease.families {
+        if config.network(Family::of_network(family.subnet)).is_some() {
+            peer.endpoints.push(family.public_address);
+            peer.subnets.push(family.subnet);
+        }
+    }
+    peer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_sends_no_packets_of_a_family_that_is_switched_off() {
+        let known = |config: &[u8]| {
+            let value = br#"{"PublicIP":"192.0.2.1","PublicIPv6":"2001:db8::1"}"#;
+            // In a cluster with IPv4 alone nobody checks what it says of IPv6.
+            let lease = Lease::from_value("10.244.1.0-24&::-0".parse().unwrap(), value).unwrap();
+            peer(&NetworkConfig::parse(config).unwrap(), &lease)
+        };
+        let v4 = Peer {
+            endpoints: vec!["192.0.2.1".parse().unwrap()],
+            subnets: vec!["10.244.1.0/24".parse().unwrap()],
+        };
+        assert_eq!(known(br#"{"Network":"10.244.0.0/16"}"#), v4);
+        let dual =
+            known(br#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fc00::/48"}"#);
+        assert_eq!((dual.endpoints.len(), dual.subnets.len()), (2, 2));
     }
 }
