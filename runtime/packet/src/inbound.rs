@@ -49,6 +49,14 @@ pub(crate) struct Receiver {
     sender: Sender,
     limit: Bucket,
     notices: Notices<Errno>,
+    accepted: Accepted,
+}
+
+/// What is yet to be counted, all at once: to do so for each packet would be felt.
+#[derive(Default)]
+struct Accepted {
+    packets: usize,
+    bytes: usize,
 }
 
 /// Who sent a datagram.
@@ -79,6 +87,7 @@ impl Receiver {
             sender: Sender::new(Arc::clone(&shared)),
             limit: icmp_limit(),
             notices: Notices::default(),
+            accepted: Accepted::default(),
             shared,
         }
     }
@@ -189,8 +198,8 @@ impl Receiver {
             tally.ttl_exceeded.one();
             return self.answer(origin, peer, packet, &inner);
         }
-        tally.received_packets.one();
-        tally.received_bytes.add(inner.length.into());
+        self.accepted.packets += 1;
+        self.accepted.bytes += usize::from(inner.length);
         if self.tun.offload {
             self.joiner.push(bytes, at, &inner);
         } else {
@@ -201,6 +210,9 @@ impl Receiver {
 
     /// Writes what was accepted.
     fn deliver(&mut self, bytes: &mut [u8], now: Instant) {
+        let accepted = std::mem::take(&mut self.accepted);
+        self.shared.tally.received_packets.add(accepted.packets);
+        self.shared.tally.received_bytes.add(accepted.bytes);
         let mut joiner = std::mem::take(&mut self.joiner);
         for packet in joiner.packets(bytes) {
             let header = packet.vnet.to_bytes();

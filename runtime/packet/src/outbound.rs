@@ -329,7 +329,7 @@ impl Transmitter {
         let Settings { device, mtu, .. } = self.shared.settings;
         // Before the first attempt, too: somebody may delete it as fast as we make it.
         while self.shared.stop.pause(PAUSE) != Wake::Stop {
-            match Tun::make(device, mtu) {
+            match Tun::make(device, mtu, self.shared.offload) {
                 Ok(tun) => {
                     self.tun = Arc::new(tun);
                     for receiver in &self.shared.devices {

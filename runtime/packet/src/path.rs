@@ -58,6 +58,8 @@ pub struct Running {
 /// What all threads know.
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
+    /// Whether the kernel is asked for help.
+    pub(crate) offload: bool,
     pub(crate) sockets: Vec<Socket>,
     pub(crate) tally: Tally,
     pub(crate) stop: Stop,
@@ -77,9 +79,23 @@ impl Path {
     ///
     /// What is missing, or in the way.
     pub fn open(settings: Settings) -> Result<Self, OpenError> {
-        let open = |local: &SocketAddr| Socket::open(*local, settings.port);
+        Self::open_with(settings, true)
+    }
+
+    /// Does the same without any help of the kernel's: packets and datagrams go one by one, as on a kernel that has
+    /// no offloads for TUN devices and UDP.
+    ///
+    /// # Errors
+    ///
+    /// As of [`open`](Self::open).
+    pub fn open_without_offload(settings: Settings) -> Result<Self, OpenError> {
+        Self::open_with(settings, false)
+    }
+
+    fn open_with(settings: Settings, offload: bool) -> Result<Self, OpenError> {
+        let open = |local: &SocketAddr| Socket::open(*local, settings.port, offload);
         let sockets: Vec<_> = settings.sockets.iter().map(open).collect::<Result<_, _>>()?;
-        let tun = Tun::make(settings.device, settings.mtu)?;
+        let tun = Tun::make(settings.device, settings.mtu, offload)?;
         let shared = Shared {
             tally: Tally::default(),
             stop: Stop::new().map_err(OpenError::Start)?,
@@ -89,6 +105,7 @@ impl Path {
             devices: sockets.iter().map(|_| Handover::default()).collect(),
             sockets,
             settings,
+            offload,
         };
         Ok(Self { shared, tun })
     }

@@ -50,8 +50,8 @@ impl Received {
 }
 
 impl Socket {
-    /// A socket bound to `local`, that sends to `port`.
-    pub(crate) fn open(local: SocketAddr, port: u16) -> Result<Self, OpenError> {
+    /// A socket bound to `local`, that sends to `port`, with what the kernel can do for it or without.
+    pub(crate) fn open(local: SocketAddr, port: u16, offload: bool) -> Result<Self, OpenError> {
         let failed = |error: io::Error| OpenError::Socket { local, source: error };
         let fd = bound(local).map_err(failed)?;
         // Without the privilege the kernel's limits hold (net.core.rmem_max).
@@ -61,9 +61,9 @@ impl Socket {
             .and_then(|()| setsockopt(&fd, sockopt::SndBufForce, send))
             .or_else(|_| setsockopt(&fd, sockopt::SndBuf, send))
             .map_err(|errno| failed(errno.into()))?;
-        let segmentation = getsockopt(&fd, sockopt::UdpGsoSegment).is_ok();
-        let joined = setsockopt(&fd, sockopt::UdpGroSegment, &true).is_ok();
-        if !segmentation || !joined {
+        let segmentation = offload && getsockopt(&fd, sockopt::UdpGsoSegment).is_ok();
+        let joined = offload && setsockopt(&fd, sockopt::UdpGroSegment, &true).is_ok();
+        if offload && !(segmentation && joined) {
             info!(
                 %local, UDP_SEGMENT = segmentation, UDP_GRO = joined,
                 "the kernel carries datagrams one by one, which takes more of its time"
@@ -192,10 +192,10 @@ mod tests {
 
     #[test]
     fn datagrams_of_one_size_travel_together() {
-        let receiver = Socket::open("127.0.0.1:0".parse().unwrap(), 0).unwrap();
+        let receiver = Socket::open("127.0.0.1:0".parse().unwrap(), 0, true).unwrap();
         let port = rustix::net::getsockname(&receiver.fd).unwrap();
         let port = SocketAddr::try_from(port).unwrap().port();
-        let sender = Socket::open("127.0.0.1:0".parse().unwrap(), port).unwrap();
+        let sender = Socket::open("127.0.0.1:0".parse().unwrap(), port, true).unwrap();
         sender
             .send(
                 &[outgoing(b"head", b"body"), outgoing(b"he", b"ad"), outgoing(b"", b"tail")][..2],
@@ -209,19 +209,19 @@ mod tests {
     #[test]
     fn a_port_that_is_taken_is_refused() {
         let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let error = Socket::open(taken.local_addr().unwrap(), 1).unwrap_err().to_string();
+        let error = Socket::open(taken.local_addr().unwrap(), 1, true).unwrap_err().to_string();
         assert!(error.contains("another program has the port"), "{error}");
     }
 
     #[test]
     fn an_address_that_is_not_there_is_refused() {
-        let error = Socket::open("192.0.2.1:0".parse().unwrap(), 1).unwrap_err().to_string();
+        let error = Socket::open("192.0.2.1:0".parse().unwrap(), 1, true).unwrap_err().to_string();
         assert!(error.contains("no interface has the address"), "{error}");
     }
 
     #[test]
     fn what_does_not_fit_the_path_is_not_fragmented() {
-        let socket = Socket::open("127.0.0.1:0".parse().unwrap(), 9).unwrap();
+        let socket = Socket::open("127.0.0.1:0".parse().unwrap(), 9, true).unwrap();
         assert_eq!(socket.path_mtu([127, 0, 0, 1].into()).unwrap(), 65_535);
         assert_eq!(socket.send(&[outgoing(&[], &[0; 65_508])]), Err(Errno::EMSGSIZE));
     }

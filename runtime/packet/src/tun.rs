@@ -21,8 +21,9 @@ pub(crate) struct Tun {
 }
 
 impl Tun {
-    /// Makes the device. It is down, and has nothing but its name and MTU.
-    pub(crate) fn make(name: LinkName, mtu: u32) -> Result<Self, OpenError> {
+    /// Makes the device, with what the kernel can do for it or without. It is down, and has nothing but its name and
+    /// MTU.
+    pub(crate) fn make(name: LinkName, mtu: u32, offload: bool) -> Result<Self, OpenError> {
         let failed = |source: io::Error| OpenError::Device { device: name, source };
         // The kernel would give us a persistent TUN device that nobody has open. It is somebody's.
         match if_nametoindex(name.as_str()) {
@@ -37,7 +38,7 @@ impl Tun {
                 .inherit_enable_state()
                 .build_sync()
         };
-        let device = build(true)
+        let device = build(offload)
             .or_else(|error| {
                 let device = build(false)?;
                 info!(device = %name, %error, "the kernel refuses TUN offloads: packets go one by one");

@@ -52,6 +52,23 @@ fn streams_arrive_as_they_were_sent_both_ways_at_once() {
 }
 
 #[test]
+fn a_path_without_offload_gets_along_with_one_that_has_it() {
+    let pair = Pair::uneven();
+    let (one, two) = (&pair.one, &pair.two);
+    for address in [v4, v6] {
+        for (from, to, address) in [(one, two, address(2)), (two, one, address(1))] {
+            let sent =
+                transfer(from.namespace(), to.namespace(), address, 30_000_000, None).unwrap();
+            assert!(sent.is_whole(), "{sent:?}");
+        }
+    }
+    for node in [one, two] {
+        let counters = node.running.counters();
+        assert_eq!((counters.malformed, counters.device_errors, counters.send_errors), (0, 0, 0));
+    }
+}
+
+#[test]
 fn udp_keeps_its_datagrams_and_their_order() {
     let pair = Pair::new();
     for (from, to) in [(v4(1), v4(2)), (v6(1), v6(2))] {

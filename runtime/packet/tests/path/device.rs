@@ -2,7 +2,7 @@ use std::net::UdpSocket;
 
 use heddle_lab::{Families, Lab, wait_until};
 
-use crate::overlay::{DEVICE, PORT, Pair, SOON, open, v4};
+use crate::overlay::{DEVICE, Node, PORT, Pair, SOON, open, v4};
 
 #[test]
 fn a_device_that_exists_is_left_alone() {
@@ -26,8 +26,8 @@ fn a_port_that_is_taken_is_named_and_no_device_is_left() {
 
 #[test]
 fn the_device_goes_with_the_path() {
-    let Pair { one, .. } = Pair::new();
-    let (running, host) = (one.running, one.host);
+    let lab = Lab::new(Families::Dual).unwrap();
+    let Node { running, host, .. } = Node::start(1, lab.host("one").unwrap());
     drop(running);
     assert!(host.namespace().ip(&format!("link show {DEVICE}")).is_err());
     // And the port is free.

@@ -77,10 +77,18 @@ pub(crate) fn open(number: u8, host: &Host) -> Result<Path, OpenError> {
 impl Node {
     /// Starts a path with nothing to go by, and configures its device as a daemon would.
     pub(crate) fn start(number: u8, host: Host) -> Self {
+        Self::start_with(number, host, Path::open)
+    }
+
+    pub(crate) fn start_with(
+        number: u8,
+        host: Host,
+        open: impl FnOnce(Settings) -> Result<Path, OpenError> + Send,
+    ) -> Self {
         let failures = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&failures);
         let start = || {
-            let path = Path::open(settings(number, &host)).unwrap();
+            let path = open(settings(number, &host)).unwrap();
             path.start(move |failure| seen.lock().unwrap().push(failure.reason)).unwrap()
         };
         let running = host.namespace().enter(start).unwrap();
@@ -136,6 +144,18 @@ impl Pair {
         let lab = Lab::new(Families::Dual).unwrap();
         let one = Node::start(1, lab.host("one").unwrap());
         let two = Node::start(2, lab.host("two").unwrap());
+        Self::of(lab, one, two)
+    }
+
+    /// One has a kernel with all offloads and two has not, as far as the paths know.
+    pub(crate) fn uneven() -> Self {
+        let lab = Lab::new(Families::Dual).unwrap();
+        let one = Node::start(1, lab.host("one").unwrap());
+        let two = Node::start_with(2, lab.host("two").unwrap(), Path::open_without_offload);
+        Self::of(lab, one, two)
+    }
+
+    fn of(lab: Lab, one: Node, two: Node) -> Self {
         one.running.set(native(table(&[(2, &two.host)])));
         two.running.set(native(table(&[(1, &one.host)])));
         Self { one, two, _lab: lab }
