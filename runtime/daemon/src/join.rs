@@ -5,18 +5,19 @@ use std::sync::Arc;
 use heddle_core::address::Family;
 use heddle_core::allocation::{AllocationError, Claimant};
 use heddle_core::config::NetworkConfig;
+use heddle_core::diff::{Change, Scope};
 use heddle_core::interface::{Facts, Interface, Selection, select};
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::node::{ExistingLink, Node, NodeId, Underlay};
-use heddle_core::object::Plan;
+use heddle_core::object::{Object, Plan};
 use heddle_core::subnet_env::previous_subnets;
-use heddle_kernel::{Kernel, KernelError};
+use heddle_kernel::{ALIAS_PREFIX, Kernel, KernelError};
 use heddle_packet::OpenError;
 use heddle_plugin::{
     Advertisements, Backend, CallError, Catalogue, Emitter, Limits, NodePlan, PacketPlugin,
     PluginError, Role,
 };
-use heddle_store::{AcquireError, LeaseStore, OwnLease};
+use heddle_store::{AcquireError, LeaseStore, OwnLease, StoreConfig};
 use tokio::task::spawn_blocking;
 
 use crate::Fatal;
@@ -43,6 +44,8 @@ pub(crate) struct Overlay {
     pub(crate) backend: Backend,
     /// For this node itself.
     pub(crate) plan: NodePlan,
+    /// What of the kernel is the network's.
+    pub(crate) scope: Scope,
     /// Of a backend that carries packets in user space.
     pub(crate) packets: Option<Packets>,
 }
@@ -115,25 +118,58 @@ pub(crate) async fn join(
         AcquireError::Allocation(error @ AllocationError::AddressInUse { .. }) => error.into(),
         other => Obstacle::Lease(other.to_string()),
     })?;
-    tracing::info!("{found}");
-    let underlay = &node.underlay;
-    let addresses = list(&underlay.public_addresses);
-    tracing::info!("interface {}, mtu {}, public address {addresses}", underlay.link, underlay.mtu);
-    tracing::info!("lease {}", own.key());
     let lease = own.lease().clone();
     let plan = backend.plan_node(&config, &node, &lease).await.map_err(refused)?;
+    let scope = Scope {
+        networks: config.networks.iter().map(|overlay| overlay.network).collect(),
+        links: plan.links().into_iter().collect(),
+        alias: network_label(flags),
+    };
     let packets = match (packets, &plan.tunnel) {
         (Some(plugin), Some(tunnel)) => {
+            remove_former_devices(kernel, &scope).await?;
             let terms = Terms { config: config.clone(), node: node.clone(), lease: lease.clone() };
             Some(Packets::open(plugin, terms, &plan, tunnel).map_err(Obstacle::Packets)?)
         }
         _ => None,
     };
+    tracing::info!("{found}");
+    let underlay = &node.underlay;
+    let addresses = list(&underlay.public_addresses);
+    tracing::info!("interface {}, mtu {}, public address {addresses}", underlay.link, underlay.mtu);
+    tracing::info!("lease {}", own.key());
     Ok(Membership {
-        overlay: Overlay { config, node, lease, backend, plan, packets },
+        overlay: Overlay { config, node, lease, backend, plan, scope, packets },
         own,
         emitter,
     })
+}
+
+/// What marks this daemon's devices.
+fn network_label(flags: &Flags) -> String {
+    let network = flags.lease.network_name();
+    match flags.lease.store {
+        StoreConfig::Etcd => format!("{ALIAS_PREFIX}{network}"),
+        StoreConfig::Directory(_) => format!("{ALIAS_PREFIX}dir:{network}"),
+    }
+}
+
+/// Removes what an earlier backend left of devices. Not left to the first plan, as everything else is: a VXLAN device
+/// may have the port that the packet path is to have now.
+async fn remove_former_devices(kernel: &Kernel, scope: &Scope) -> Result<(), Obstacle> {
+    let observed = kernel.observe(scope, &[]).await?;
+    let former = observed.objects.values().filter(|seen| match &seen.object {
+        Object::Link(link) => seen.ours && !scope.links.contains(&link.name),
+        _ => false,
+    });
+    let removals: Vec<_> = former.map(|seen| Change::Remove(seen.object.clone())).collect();
+    for change in &removals {
+        tracing::info!("remove {}", change.object());
+    }
+    for failure in kernel.apply(scope, removals).await {
+        tracing::error!("{failure}");
+    }
+    Ok(())
 }
 
 fn refused(error: CallError) -> Obstacle {

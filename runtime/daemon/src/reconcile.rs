@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use heddle_core::desired::{Desired, Owner};
-use heddle_core::diff::{Change, Observed, Scope, agrees, diff, diff_keys};
+use heddle_core::diff::{Change, Observed, agrees, diff, diff_keys};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::{Object, ObjectKey};
 use heddle_core::peers::{Delta, Footprint, Peers};
@@ -56,7 +56,6 @@ pub(crate) struct Reconciler {
     kernel: Kernel,
     events: Events,
     overlay: Overlay,
-    scope: Scope,
     peers: Peers,
     desired: Desired,
     /// The kernel as it was when last looked at, and what was changed since.
@@ -83,25 +82,15 @@ impl Reconciler {
     /// # Errors
     ///
     /// When the kernel cannot be listened to.
-    pub(crate) async fn new(
-        kernel: Kernel,
-        overlay: Overlay,
-        alias: String,
-    ) -> Result<Self, KernelError> {
-        let scope = Scope {
-            networks: overlay.config.networks.iter().map(|overlay| overlay.network).collect(),
-            links: overlay.plan.links().into_iter().collect(),
-            alias,
-        };
+    pub(crate) async fn new(kernel: Kernel, overlay: Overlay) -> Result<Self, KernelError> {
         let mut desired = Desired::default();
         desired.set(Owner::Node, overlay.plan.plan.clone());
         let now = Instant::now();
         Ok(Self {
-            events: kernel.subscribe(&scope).await?,
+            events: kernel.subscribe(&overlay.scope).await?,
             kernel,
             peers: Peers::new(overlay.config.clone(), overlay.lease.key),
             overlay,
-            scope,
             desired,
             observed: Observed::default(),
             refused: Schedule::new(RETRY),
@@ -341,7 +330,7 @@ impl Reconciler {
         if changes.is_empty() {
             return changes;
         }
-        let failures = self.kernel.apply(&self.scope, changes.clone()).await;
+        let failures = self.kernel.apply(&self.overlay.scope, changes.clone()).await;
         let failed: BTreeSet<_> = failures.iter().map(|f| f.change.object().key()).collect();
         changes.retain(|change| !failed.contains(&change.object().key()));
         for change in &changes {
@@ -405,7 +394,7 @@ impl Reconciler {
                 _ => None,
             });
             let sysctls: Vec<_> = sysctls.collect();
-            self.observed = self.kernel.observe(&self.scope, &sysctls).await?;
+            self.observed = self.kernel.observe(&self.overlay.scope, &sysctls).await?;
             let mut changes = diff(&desired, &self.observed);
             let changing: BTreeSet<_> = changes.iter().map(|c| c.object().key()).collect();
             // Whatever else was refused is as it should be, by whatever means.
@@ -447,7 +436,9 @@ impl Reconciler {
             Event::Seen(seen) => !agrees(self.desired.get(&seen.object.key()), Some(seen)),
             Event::Gone(key) => !agrees(self.desired.get(key), None),
             // The kernel drops routes with a device or an address, and says nothing.
-            Event::LinkChanged(name) => *name == underlay || self.scope.links.contains(name),
+            Event::LinkChanged(name) => {
+                *name == underlay || self.overlay.scope.links.contains(name)
+            }
             Event::Lost => true,
         });
         if suspicious {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_core::retry::Backoff;
-use heddle_kernel::{ALIAS_PREFIX, Kernel};
+use heddle_kernel::Kernel;
 use heddle_plugin::{Catalogue, Emitter, PluginError, Setting, View};
-use heddle_store::{LeaseStore, StoreConfig, Watch, WatchEvent, keep};
+use heddle_store::{LeaseStore, Watch, WatchEvent, keep};
 use tokio::sync::Notify;
 
 use crate::Fatal;
@@ -58,7 +58,7 @@ pub(crate) async fn serve(
     // Listening starts before looking, so that nothing falls between the two.
     let mut watch = store.watch();
     let own_lease_changed = Notify::new();
-    let mut reconciler = Reconciler::new(kernel, overlay, network_label(flags)).await?;
+    let mut reconciler = Reconciler::new(kernel, overlay).await?;
     let keeping = keep(store.as_ref(), own, flags.lease.renew_margin(), &own_lease_changed);
     let working = async {
         if first_plan(&mut watch, &mut reconciler, readiness).await? {
@@ -96,15 +96,6 @@ fn warn_about_missing(flags: &Flags) {
             "--ip-masq: subnet.env tells Docker not to masquerade, so containers reach nothing outside \
              the overlay unless you masquerade what leaves it"
         );
-    }
-}
-
-/// What marks this daemon's devices.
-fn network_label(flags: &Flags) -> String {
-    let network = flags.lease.network_name();
-    match flags.lease.store {
-        StoreConfig::Etcd => format!("{ALIAS_PREFIX}{network}"),
-        StoreConfig::Directory(_) => format!("{ALIAS_PREFIX}dir:{network}"),
     }
 }
 
