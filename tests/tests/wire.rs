@@ -17,10 +17,10 @@ const HOPS: u8 = 2;
 
 /// A node with a container, and a plain peer.
 struct Wire {
-    cluster: Cluster,
     node: Node,
     peer: PlainPeer,
     container: Container,
+    cluster: Cluster,
 }
 
 impl Wire {
@@ -29,7 +29,7 @@ impl Wire {
         let peer = PlainPeer::join(&cluster, "plain", 200);
         let node = cluster.node("a");
         let container = node.host.container().unwrap();
-        Self { cluster, node, peer, container }
+        Self { node, peer, container, cluster }
     }
 
     fn overlays(&self) -> &'static [Overlay] {

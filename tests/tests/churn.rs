@@ -1,0 +1,186 @@
+//! Peers that come and go while others are talked to.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use heddle_lab::{Container, Families, transfer, wait_until};
+use heddle_tests::{Cluster, Node, Overlay, Packet, PlainPeer, SOON, ping};
+
+/// How long leases come and go.
+const DURATION: Duration = Duration::from_secs(60);
+
+/// Between two changes of leases.
+const CHANGE: Duration = Duration::from_millis(50);
+
+/// Of the transfer that goes on meanwhile, in bytes per second.
+const RATE: u64 = 4 << 20;
+
+/// The number of a peer that comes and goes and listens, and of those that are nothing but leases.
+const COMING_AND_GOING: u8 = 200;
+const LEASES: std::ops::RangeInclusive<u8> = 210..=249;
+
+/// What a lease of nobody says. Half of them are on the hosts' own network and half behind its router.
+fn put_lease(cluster: &Cluster, number: u8) {
+    let network = if number.is_multiple_of(2) { "192.168.77" } else { "172.16.77" };
+    let value = format!(r#"{{"PublicIP":"{network}.{number}","PublicIPv6":null}}"#);
+    cluster.put_lease(&lease_key(number), &value);
+}
+
+fn lease_key(number: u8) -> String {
+    format!("10.244.{number}.0-24")
+}
+
+/// Waits until the container's node has no way to an address, and says so.
+fn wait_unreachable(container: &Container, address: IpAddr) {
+    wait_until(format!("no way to {address}"), SOON, || {
+        let printed = ping(container.namespace(), &format!("-c 1 -W 1 {address}"));
+        if printed.contains("Net Unreachable") { Ok(()) } else { Err(printed) }
+    })
+    .unwrap();
+}
+
+/// Waits until the peer gets what the container sends to an address.
+fn wait_received(peer: &PlainPeer, container: &Container, to: IpAddr) {
+    let socket = container.namespace().udp_socket((container.addresses()[0], 0).into()).unwrap();
+    let start = Instant::now();
+    loop {
+        // Refused for as long as there is no way.
+        let _ = socket.send_to(b"?", (to, 9));
+        while let Some((_, datagram)) = peer.receive(Overlay::V4) {
+            if Packet::parse(&datagram).destination() == to {
+                return;
+            }
+        }
+        assert!(start.elapsed() < SOON, "{} has got nothing for {to}", peer.host.name());
+    }
+}
+
+#[test]
+fn peers_that_come_and_go_cost_the_others_nothing_and_leave_nothing() {
+    let config = Families::V4.config_with("udp");
+    let cluster = Cluster::with_config(Families::V4, Some(&config));
+    let nodes = ["a", "b", "c"].map(|name| cluster.node(name));
+    let containers = nodes.each_ref().map(|node| node.host.container().unwrap());
+    let [in_a, in_b, in_c] = &containers;
+    let pairs = [(in_a, in_b), (in_b, in_c), (in_c, in_a)];
+    for (from, to) in pairs {
+        from.ping(to.addresses()[0], 56).unwrap();
+    }
+    let guest = PlainPeer::join(&cluster, "guest", COMING_AND_GOING);
+    let at_guest = guest.address(Overlay::V4);
+    for container in &containers {
+        wait_received(&guest, container, at_guest);
+    }
+
+    let streams = pairs.map(|(from, to)| from.ping_stream(to.addresses()[0]).unwrap());
+    let stop = AtomicBool::new(false);
+    let (transferred, changes) = thread::scope(|scope| {
+        let transfer = scope.spawn(|| {
+            let bytes = RATE * DURATION.as_secs();
+            let (from, to) = (in_b.namespace(), in_a.namespace());
+            transfer(from, to, in_a.addresses()[0], bytes, Some(RATE)).unwrap()
+        });
+        // There are packets for the guest whether it is there or not.
+        let nagging = scope.spawn(|| {
+            let from = (in_c.addresses()[0], 0).into();
+            let socket = in_c.namespace().udp_socket(from).unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                // Refused while it is away.
+                let _ = socket.send_to(b"?", (at_guest, 9));
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let start = Instant::now();
+        let mut changes = 0;
+        for (number, former) in LEASES.cycle().zip(LEASES.cycle().skip(LEASES.count() / 2)) {
+            if start.elapsed() > DURATION {
+                break;
+            }
+            put_lease(&cluster, number);
+            cluster.delete_lease(&lease_key(former));
+            if changes % 2 == 0 {
+                cluster.delete_lease(&guest.lease_key());
+            } else {
+                cluster.put_lease(&guest.lease_key(), &guest.lease_value());
+            }
+            changes += 1;
+            thread::sleep(CHANGE);
+        }
+        stop.store(true, Ordering::Relaxed);
+        nagging.join().unwrap();
+        (transfer.join().unwrap(), changes)
+    });
+    for stream in streams {
+        let (answered, lost) = stream.finish().unwrap();
+        println!("{answered} answers");
+        assert!(lost.is_empty(), "{} lost of {}: {lost:?}", lost.len(), answered + lost.len());
+        assert!(answered > 1000, "{answered} answers");
+    }
+    assert!(transferred.is_whole(), "{transferred:?}");
+    println!("{changes} changes, {transferred:?}");
+    assert!(changes > 100, "{changes} changes");
+
+    cluster.delete_lease(&guest.lease_key());
+    for number in LEASES {
+        cluster.delete_lease(&lease_key(number));
+    }
+    check_gone(&nodes, &containers, &guest, at_guest);
+}
+
+/// Nobody sends packets for an address to where it was.
+fn check_gone(nodes: &[Node], containers: &[Container], guest: &PlainPeer, address: IpAddr) {
+    for container in containers {
+        wait_unreachable(container, address);
+    }
+    guest.drain(Overlay::V4);
+    for (node, container) in nodes.iter().zip(containers) {
+        let before = node.counters()["no_route"];
+        let printed = ping(container.namespace(), &format!("-c 20 -i 0.01 -W 1 {address}"));
+        assert!(printed.contains(" 0 received"), "{printed}");
+        assert!(node.counters()["no_route"] >= before + 20);
+    }
+    assert_eq!(guest.receive(Overlay::V4), None);
+}
+
+#[test]
+fn a_peer_that_moves_to_another_address_is_followed() {
+    let config = Families::V4.config_with("udp");
+    let cluster = Cluster::with_config(Families::V4, Some(&config));
+    let nodes = ["a", "b", "c"].map(|name| cluster.node(name));
+    let containers = nodes.each_ref().map(|node| node.host.container().unwrap());
+    let old = PlainPeer::join(&cluster, "old", 200);
+    let new = PlainPeer::without_lease(&cluster, "new", 201);
+    let address = old.address(Overlay::V4);
+    for container in &containers {
+        wait_received(&old, container, address);
+    }
+    // The same subnet, and another public address.
+    cluster.put_lease(&old.lease_key(), &new.lease_value());
+    for container in &containers {
+        wait_received(&new, container, address);
+    }
+    old.drain(Overlay::V4);
+    for (node, container) in nodes.iter().zip(&containers) {
+        let inside = container.addresses()[0];
+        let request = Packet::echo_request(address, inside, 5, b"from there");
+        let before = node.counters()["spoofed_outer"];
+        old.send_packet(node, &request);
+        wait_until("its former address counted as nobody's", SOON, || {
+            let count = node.counters()["spoofed_outer"];
+            if count == before + 1 { Ok(()) } else { Err(count.to_string()) }
+        })
+        .unwrap();
+        new.send_packet(node, &request);
+        new.wait_packet(Overlay::V4, "the answer", |packet| {
+            (packet.source() == inside && packet.payload == b"from there").then_some(())
+        });
+    }
+    assert_eq!(old.receive(Overlay::V4), None);
+
+    // And when it is gone for good, from neither.
+    cluster.delete_lease(&old.lease_key());
+    check_gone(&nodes, &containers, &new, address);
+    assert_eq!(old.receive(Overlay::V4), None);
+}
