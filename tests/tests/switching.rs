@@ -1,0 +1,134 @@
+//! `Backend.Type` changes and the daemons are started again, one after the other: what the former backend left behind
+//! goes, and until the last node has followed, nothing worse happens than that some do not reach each other.
+
+use heddle_lab::{Container, Families, Signal};
+use heddle_tests::{Cluster, Node, SOON};
+
+/// What follows vxlan, one after the other. The two that carry VXLAN follow each other, for they want the same port;
+/// udp and alloc do not, for leases say neither of the two.
+const BACKENDS: [&str; 6] = ["udp", "host-gw", "vxlan", "vxlan-tun", "vxlan", "alloc"];
+
+/// What a node has of its own once a backend is all there is.
+fn devices(backend: &str) -> &'static [&'static str] {
+    match backend {
+        "vxlan" => &["flannel-v6.1", "flannel.1"],
+        "udp" => &["flannel0"],
+        "vxlan-tun" => &["vtun.1"],
+        _ => &[],
+    }
+}
+
+/// The destinations of the routes that a node has then, to these peers.
+fn destinations(cluster: &Cluster, backend: &str, peers: &[&Node]) -> Vec<String> {
+    let mut destinations: Vec<_> = match backend {
+        "alloc" => vec![],
+        "udp" | "vxlan-tun" => vec!["10.244.0.0/16".to_owned(), "fd00:10:244::/48".to_owned()],
+        _ => {
+            let subnets = peers.iter().flat_map(|peer| cluster.subnets(peer));
+            subnets.map(|subnet| subnet.to_string()).collect()
+        }
+    };
+    destinations.sort();
+    destinations
+}
+
+/// Checks that a node has what a backend makes and nothing else, with these peers of the same backend.
+fn check_node(cluster: &Cluster, backend: &str, node: &Node, peers: &[&Node]) {
+    let expected = destinations(cluster, backend, peers);
+    heddle_lab::wait_until(format!("{backend} alone on {}", node.host.name()), SOON, || {
+        let mut found = node.devices();
+        found.sort();
+        let mut routes: Vec<_> = node.routes().into_iter().map(|route| route.dst).collect();
+        routes.sort();
+        // No route but the default is left, whoever made it.
+        let others = node.host.kernel_state().unwrap().routes.len() - routes.len();
+        if found == devices(backend) && routes == expected && others == 2 {
+            return Ok(());
+        }
+        Err(format!("devices {found:?}, routes {routes:?}, {others} others"))
+    })
+    .unwrap();
+}
+
+/// Checks that two nodes' containers reach each other in both families.
+fn check_ping(one: &Container, other: &Container) {
+    for (from, to) in [(one, other), (other, one)] {
+        for &address in to.addresses() {
+            from.ping(address, 56).unwrap();
+        }
+    }
+}
+
+/// Checks that a node's log names a peer, and the backend that its lease is for.
+fn check_named(cluster: &Cluster, node: &mut Node, peer: &Node, backend: &str) {
+    // What a lease without a type is for is taken to be udp.
+    let backend = if backend == "alloc" { "udp" } else { backend };
+    let key = cluster.lease(peer).key.rsplit('/').next().unwrap().to_owned();
+    let owner = format!("(node id {})", peer.host.name());
+    let what = format!("the lease is for the backend {backend}");
+    node.daemon().wait_log(&[&key, &owner, &what], SOON).unwrap();
+    node.daemon().check_running().unwrap();
+    assert_eq!(node.daemon().health("/readyz").unwrap(), (200, "ok\n".to_owned()));
+}
+
+fn start_again(cluster: &Cluster, node: &mut Node) {
+    assert_eq!(node.stop(Signal::TERM), Some(0));
+    cluster.restart(node);
+}
+
+#[test]
+fn every_change_of_the_type_takes_effect_node_by_node_and_leaves_nothing_behind() {
+    let cluster = Cluster::with_backend(Families::Dual, "vxlan");
+    let mut nodes = cluster.nodes(["a", "b", "c"]);
+    let containers = nodes.each_ref().map(|node| node.host.container().unwrap());
+    let [in_a, in_b, in_c] = &containers;
+    let keys = |nodes: &[Node; 3]| nodes.each_ref().map(|node| cluster.lease(node).key);
+    let before = keys(&nodes);
+    let mut former = "vxlan";
+
+    for backend in BACKENDS {
+        println!("from {former} to {backend}");
+        cluster.store().put_config(&Families::Dual.config_with(backend)).unwrap();
+        let [a, b, c] = &mut nodes;
+
+        // The first node follows. The others do not notice but that it is gone.
+        check_ping(in_b, in_c);
+        let streams = in_c.addresses().iter().map(|address| in_b.ping_stream(*address).unwrap());
+        let streams: Vec<_> = streams.collect();
+        start_again(&cluster, a);
+        for peer in [&mut *b, &mut *c] {
+            check_named(&cluster, a, peer, former);
+            check_named(&cluster, peer, a, backend);
+        }
+        check_node(&cluster, backend, a, &[]);
+        check_node(&cluster, former, b, &[c]);
+        for stream in streams {
+            stream.wait_answers(20).unwrap();
+            let (answered, lost) = stream.finish().unwrap();
+            assert!(answered >= 20, "{answered}");
+            assert!(lost.is_empty(), "{former}, while a leaves for {backend}: lost {lost:?}");
+        }
+
+        // The second one follows, and reaches the first.
+        start_again(&cluster, b);
+        check_named(&cluster, b, c, former);
+        check_named(&cluster, c, b, backend);
+        check_node(&cluster, backend, b, &[a]);
+        if backend != "alloc" {
+            check_ping(in_a, in_b);
+        }
+
+        start_again(&cluster, c);
+        let [a, b, c] = &nodes;
+        check_node(&cluster, backend, a, &[b, c]);
+        check_node(&cluster, backend, b, &[a, c]);
+        check_node(&cluster, backend, c, &[a, b]);
+        if backend != "alloc" {
+            check_ping(in_a, in_b);
+            check_ping(in_b, in_c);
+            check_ping(in_c, in_a);
+        }
+        assert_eq!(keys(&nodes), before, "{former} to {backend}");
+        former = backend;
+    }
+}
