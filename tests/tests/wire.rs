@@ -408,7 +408,8 @@ fn who_sends_a_packet_to_nobody_is_told() {
         let printed = ping(wire.container.namespace(), &format!("-c 1 -W 5 {nobody}"));
         let line = |line: &str| line.contains(&format!("From {router} ")) && line.contains(told);
         assert!(printed.lines().any(line), "{printed}");
-        assert_eq!(wire.counter("no_route"), before + 1);
+        // The kernel's own multicasts have no way, either.
+        assert!(wire.counter("no_route") > before);
 
         // A peer that asks this node to pass something on is told the same by it.
         let nobody = nobody.parse().unwrap();

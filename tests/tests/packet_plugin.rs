@@ -1,0 +1,232 @@
+//! A packet plugin that goes wrong: packets go on by the table of its last answers while it is started anew, and the
+//! daemon goes on with everything else.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use heddle_lab::{Container, wait_until};
+use heddle_tests::{Cluster, Node, Overlay, Packet, PlainPeer, SOON, ping, rogue_udp};
+
+const CONFIG: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"rogue-udp"}}"#;
+
+/// Any packet makes the plugin trap.
+const HARMED: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"rogue-udp","Harm":true}}"#;
+
+/// The last byte of an address that the plugin traps at, and of one that it never has an answer for.
+const TRAP: u8 = 66;
+const HANG: u8 = 99;
+
+/// The longest that one hung call may hold up packets: 20 ms, and as much again for the clock that ends it and for
+/// threads to be woken.
+const HELD_UP: Duration = Duration::from_millis(60);
+
+/// How long the table stands in for the plugin.
+const FALLBACK: Duration = Duration::from_secs(30);
+
+/// Two nodes with a container each, and a plugin from a directory.
+struct Pair {
+    nodes: [Node; 2],
+    containers: [Container; 2],
+    cluster: Cluster,
+}
+
+impl Pair {
+    fn new(config: &str) -> Self {
+        // Built before anything waits for it.
+        let plugin = rogue_udp();
+        let cluster = Cluster::with_config(heddle_lab::Families::V4, Some(config));
+        let plugins = cluster.lab().directory().join("plugins");
+        std::fs::create_dir(&plugins).unwrap();
+        std::fs::copy(plugin, plugins.join("rogue-udp.wasm")).unwrap();
+        let flag = format!("--plugin-dir={}", plugins.display());
+        let nodes = ["a", "b"].map(|name| {
+            let mut node = cluster.starting_node(name, &[&flag]);
+            node.daemon().wait_ready().unwrap();
+            node
+        });
+        let containers = [&nodes[0], &nodes[1]].map(|node| node.host.container().unwrap());
+        Self { nodes, containers, cluster }
+    }
+
+    fn counter(&self, name: &str) -> u64 {
+        self.nodes[0].counters()[name]
+    }
+
+    /// The second container's address.
+    fn target(&self) -> IpAddr {
+        self.containers[1].addresses()[0]
+    }
+
+    /// An address in the second node's subnet that ends with this.
+    fn ending_with(&self, last: u8) -> IpAddr {
+        let IpAddr::V4(address) = self.target() else { unreachable!("the overlay is IPv4's") };
+        let [a, b, c, _] = address.octets();
+        [a, b, c, last].into()
+    }
+
+    /// A socket in the first container.
+    fn socket(&self) -> UdpSocket {
+        let address = SocketAddr::new(self.containers[0].addresses()[0], 0);
+        self.containers[0].namespace().udp_socket(address).unwrap()
+    }
+
+    /// Sends a packet from the first container.
+    fn send(&self, socket: &UdpSocket, to: IpAddr) {
+        socket.send_to(b"?", SocketAddr::new(to, 9)).unwrap();
+    }
+
+    /// Waits until the first node's plugin steers: the table has nothing to do although there are packets.
+    fn wait_steered(&self) {
+        wait_until("packets steered by the plugin", SOON, || {
+            let before = self.counter("fallback");
+            self.containers[0].ping(self.target(), 56).unwrap();
+            thread::sleep(Duration::from_millis(50));
+            let steered = self.counter("fallback") - before;
+            if steered == 0 { Ok(()) } else { Err(format!("{steered} steered by the table")) }
+        })
+        .unwrap();
+    }
+
+    /// Both daemons say that they are ready.
+    fn check_ready(&mut self) {
+        for node in &mut self.nodes {
+            let daemon = node.daemon();
+            daemon.check_running().unwrap();
+            let (status, body) = daemon.health("/readyz").unwrap();
+            assert_eq!(status, 200, "{body}");
+        }
+    }
+
+    /// A peer that comes now gets the packets for it.
+    fn check_followed(&self, name: &str, number: u8) {
+        let peer = PlainPeer::join(&self.cluster, name, number);
+        let (socket, to) = (self.socket(), peer.address(Overlay::V4));
+        let arrived = |packet: &Packet| (packet.destination() == to).then_some(());
+        let start = Instant::now();
+        loop {
+            self.send(&socket, to);
+            if let Some((_, datagram)) = peer.receive(Overlay::V4) {
+                return arrived(&Packet::parse(&datagram)).expect("a packet for it");
+            }
+            assert!(start.elapsed() < SOON, "{name} has got nothing");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_lost_when_the_plugin_traps() {
+    let mut pair = Pair::new(CONFIG);
+    pair.wait_steered();
+    let stream = pair.containers[0].ping_stream(pair.target()).unwrap();
+    stream.wait_answers(20).unwrap();
+    let socket = pair.socket();
+    for number in [200, 201, 202] {
+        let before = pair.counter("fallback");
+        pair.send(&socket, pair.ending_with(TRAP));
+        wait_until("packets steered by the table", SOON, || {
+            if pair.counter("fallback") > before { Ok(()) } else { Err("none") }
+        })
+        .unwrap();
+        pair.check_ready();
+        pair.check_followed(&format!("new-{number}"), number);
+        stream.wait_answers(20).unwrap();
+    }
+    let texts = ["rogue-udp", "packet path", "as was asked for"];
+    pair.nodes[0].daemon().wait_log(&texts, SOON).unwrap();
+    // It is the plugin's turn again, once it is there.
+    wait_until("packets steered by the plugin", SOON, || {
+        let before = pair.counter("fallback");
+        stream.wait_answers(20).unwrap();
+        let steered = pair.counter("fallback") - before;
+        if steered == 0 { Ok(()) } else { Err(format!("{steered} steered by the table")) }
+    })
+    .unwrap();
+    let (answered, lost) = stream.finish().unwrap();
+    assert!(lost.is_empty(), "{lost:?} of {answered}");
+    assert_eq!(pair.counter("plugin"), 0);
+    pair.check_ready();
+}
+
+/// What `ping` says at its end: requests, answers, and the longest time between them.
+fn summary(printed: &str) -> (u32, u32, Duration) {
+    let number = |text: &str| text.split_whitespace().next().unwrap().parse().unwrap();
+    let line = printed.lines().find(|line| line.contains("packets transmitted")).expect(printed);
+    let (sent, answered) = line.split_once(',').unwrap();
+    let times = printed.lines().find(|line| line.starts_with("rtt ")).expect(printed);
+    let longest: f64 = times.split('/').nth(5).unwrap().parse().unwrap();
+    (number(sent), number(answered), Duration::from_secs_f64(longest / 1000.0))
+}
+
+#[test]
+fn a_plugin_that_hangs_holds_packets_up_for_a_moment() {
+    let mut pair = Pair::new(CONFIG);
+    pair.wait_steered();
+    let socket = pair.socket();
+    let command = format!("-i 0.01 -c 100 -W 2 {}", pair.target());
+    let mut longest = Vec::new();
+    for number in [200, 201, 202] {
+        pair.wait_steered();
+        let before = pair.counter("fallback");
+        let (sent, answered, held_up) = thread::scope(|scope| {
+            let namespace = pair.containers[0].namespace();
+            let pinging = scope.spawn(|| ping(namespace, &command));
+            thread::sleep(Duration::from_millis(200));
+            pair.send(&socket, pair.ending_with(HANG));
+            pair.check_followed(&format!("new-{number}"), number);
+            summary(&pinging.join().unwrap())
+        });
+        assert_eq!((sent, answered), (100, 100));
+        assert!(pair.counter("fallback") > before);
+        pair.check_ready();
+        longest.push(held_up);
+    }
+    pair.nodes[0].daemon().wait_log(&["rogue-udp", "packet path", "time limit"], SOON).unwrap();
+    assert_eq!(pair.counter("plugin"), 0);
+    // A loaded machine holds packets up, too, but not each time.
+    let shortest = longest.iter().min().unwrap();
+    assert!(*shortest <= HELD_UP, "packets were held up for {longest:?}");
+    println!("held up for {longest:?}");
+}
+
+#[test]
+fn a_plugin_that_always_traps_is_stood_in_for_and_not_for_ever() {
+    rogue_udp();
+    // The first packet may be one of the kernel's own, as soon as there is a device.
+    let earliest = Instant::now();
+    let mut pair = Pair::new(HARMED);
+    // By the table, which outlives many new instances.
+    pair.containers[0].ping(pair.target(), 56).unwrap();
+    let latest = Instant::now();
+    let margin = Duration::from_secs(5);
+    while earliest.elapsed() < FALLBACK - margin {
+        pair.containers[0].ping(pair.target(), 56).unwrap();
+        thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(pair.counter("plugin"), 0);
+    assert!(pair.counter("fallback") > 50, "{}", pair.counter("fallback"));
+    pair.check_ready();
+    pair.check_followed("new", 200);
+
+    let socket = pair.socket();
+    let to = pair.target();
+    let limit = (FALLBACK + margin).saturating_sub(latest.elapsed());
+    wait_until("packets dropped", limit, || {
+        pair.send(&socket, to);
+        thread::sleep(Duration::from_millis(20));
+        if pair.counter("plugin") > 0 { Ok(()) } else { Err("none") }
+    })
+    .unwrap();
+    assert!(earliest.elapsed() >= FALLBACK, "{:?}", earliest.elapsed());
+    // None gets by.
+    let (steered, dropped) = (pair.counter("fallback"), pair.counter("plugin"));
+    let printed = ping(pair.containers[0].namespace(), &format!("-c 20 -i 0.01 -W 1 {to}"));
+    assert!(printed.contains(" 0 received"), "{printed}");
+    assert_eq!(pair.counter("fallback"), steered);
+    assert!(pair.counter("plugin") >= dropped + 20);
+    let daemon = pair.nodes[0].daemon();
+    daemon.wait_log(&["rogue-udp", "packet path", "as was asked for"], SOON).unwrap();
+    let log = daemon.log();
+    assert!(log.lines().count() < 200, "{} lines of log", log.lines().count());
+    pair.check_ready();
+}
