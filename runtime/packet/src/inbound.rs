@@ -1,5 +1,6 @@
 //! From the peers to the device.
 
+use std::borrow::Cow;
 use std::io::IoSlice;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -67,6 +68,14 @@ struct Origin<'a> {
     address: IpAddr,
     /// When it was looked at.
     now: Instant,
+}
+
+impl Origin<'_> {
+    /// Whether one of the peers may send this as a packet.
+    fn sends(&self, packet: &[u8]) -> bool {
+        let source = Inner::parse(packet).map(|inner| inner.source);
+        source.is_ok_and(|source| self.table.owner(self.peers, source).is_some())
+    }
 }
 
 /// Datagrams as they were received.
@@ -161,28 +170,51 @@ impl Receiver {
                 }
             }
             Opener::Nobody => tally.plugin.add(received.count()),
-            Opener::Transform(plugin) => {
+            Opener::Transform(_) => {
                 let lengths: Vec<_> = datagrams.map(|datagram| datagram.len() as u32).collect();
-                let result = plugin
-                    .decapsulate(origin.peers[0], &bytes[at..at + received.length], &lengths)
-                    .and_then(|(bytes, packets)| Transformed::new(bytes, packets, lengths.len()));
-                match result {
-                    Ok(transformed) => {
-                        tally.refused.add(transformed.dropped());
-                        let (mut bytes, packets) = transformed.into_parts();
-                        // What was accepted before lies in another buffer. With a transform there is nothing.
-                        for packet in packets {
-                            self.accept(origin, &mut bytes, packet);
-                        }
-                        self.deliver(&mut bytes, origin.now);
-                    }
-                    Err(reason) => {
-                        tally.plugin.add(received.count());
-                        self.opener.fail();
-                        self.failed(reason);
-                    }
+                self.decapsulate(origin, &bytes[at..at + received.length], &lengths);
+            }
+        }
+    }
+
+    /// Gets the packets out of transformed payloads. Where several peers have the address, what the plugin makes no packet
+    /// of the first's of is offered to it as the next one's: how a peer transforms is proof of who it is.
+    fn decapsulate(&mut self, origin: &Origin<'_>, payloads: &[u8], lengths: &[u32]) {
+        let (mut payloads, mut lengths) = (Cow::Borrowed(payloads), Cow::Borrowed(lengths));
+        for (index, peer) in origin.peers.iter().enumerate() {
+            let is_last = index + 1 == origin.peers.len();
+            let Opener::Transform(plugin) = &mut self.opener else { return };
+            let result = plugin
+                .decapsulate(*peer, &payloads, &lengths)
+                .and_then(|(bytes, packets)| Transformed::new(bytes, packets, lengths.len()));
+            let (mut bytes, packets) = match result {
+                Ok(transformed) => transformed.into_parts(),
+                Err(reason) => {
+                    self.shared.tally.plugin.add(lengths.len());
+                    self.opener.fail();
+                    return self.failed(reason);
+                }
+            };
+            let origin = Origin { peers: std::slice::from_ref(peer), ..*origin };
+            let (mut left, mut left_lengths, mut rest) = (Vec::new(), Vec::new(), &payloads[..]);
+            // What was accepted before lies in another buffer. With a transform there is nothing.
+            for (packet, &length) in packets.zip(lengths.iter()) {
+                let (payload, behind) = rest.split_at(length as usize);
+                rest = behind;
+                if !is_last && !origin.sends(&bytes[packet.clone()]) {
+                    left.extend_from_slice(payload);
+                    left_lengths.push(length);
+                } else if packet.is_empty() {
+                    self.shared.tally.refused.one();
+                } else {
+                    self.accept(&origin, &mut bytes, packet);
                 }
             }
+            self.deliver(&mut bytes, origin.now);
+            if left.is_empty() {
+                return;
+            }
+            (payloads, lengths) = (Cow::Owned(left), Cow::Owned(left_lengths));
         }
     }
 

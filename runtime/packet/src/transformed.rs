@@ -34,10 +34,11 @@ impl Transformed {
 
     /// Those that are left.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        ranges(&self.lengths).map(|range| &self.bytes[range])
+        let left = ranges(&self.lengths).filter(|range| !range.is_empty());
+        left.map(|range| &self.bytes[range])
     }
 
-    /// The bytes, and where those that are left lie.
+    /// The bytes, and where each of them lies. Those that are dropped are empty.
     pub(crate) fn into_parts(self) -> (Vec<u8>, impl Iterator<Item = Range<usize>>) {
         let Self { bytes, lengths } = self;
         let places: Vec<_> = ranges(&lengths).collect();
@@ -47,13 +48,10 @@ impl Transformed {
 
 fn ranges(lengths: &[u32]) -> impl Iterator<Item = Range<usize>> {
     let mut start = 0;
-    lengths
-        .iter()
-        .map(move |&length| {
-            let end = start + length as usize;
-            std::mem::replace(&mut start, end)..end
-        })
-        .filter(|range| !range.is_empty())
+    lengths.iter().map(move |&length| {
+        let end = start + length as usize;
+        std::mem::replace(&mut start, end)..end
+    })
 }
 
 #[cfg(test)]
@@ -65,6 +63,8 @@ mod tests {
         let transformed = Transformed::new(b"onetwo".to_vec(), vec![3, 0, 3], 3).unwrap();
         assert_eq!(transformed.iter().collect::<Vec<_>>(), [b"one", b"two"]);
         assert_eq!((transformed.count(), transformed.dropped()), (3, 1));
+        let (_, places) = transformed.into_parts();
+        assert_eq!(places.collect::<Vec<_>>(), [0..3, 3..3, 3..6]);
     }
 
     #[test]

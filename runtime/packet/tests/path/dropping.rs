@@ -5,7 +5,7 @@ use etherparse::PacketBuilder;
 use crate::overlay::{PORT, Plain, v4};
 
 /// An inner UDP packet.
-fn udp(source: [u8; 4], payload: &[u8]) -> Vec<u8> {
+pub(crate) fn udp(source: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let IpAddr::V4(to) = v4(1) else { unreachable!() };
     let mut packet = Vec::new();
     PacketBuilder::ipv4(source, to.octets(), 64).udp(9, 9).write(&mut packet, payload).unwrap();

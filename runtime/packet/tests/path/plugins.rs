@@ -4,6 +4,7 @@ use std::sync::Arc;
 use heddle_lab::{Families, Lab};
 use heddle_packet::{Forwarding, Steer, Table, TableSteering, Transform, Transforms};
 
+use crate::dropping::udp;
 use crate::overlay::{Node, Pair, Plain, table, v4, v6};
 
 /// Steers by the table so many times, and then no more.
@@ -156,4 +157,65 @@ fn what_is_to_be_transformed_never_leaves_as_it_is() {
     plain.send(&[0x45; 60]);
     let counters = node.wait_for("drops", |counters| counters.plugin >= 3);
     assert_eq!((counters.sent_packets, counters.fallback), (sent, 0));
+}
+
+/// Puts the peer's index before each packet, and takes nothing that has another.
+struct Keyed(TableSteering);
+
+impl Steer for Keyed {
+    fn steer(
+        &mut self,
+        destinations: &[IpAddr],
+        answers: &mut Vec<Option<u32>>,
+    ) -> Result<(), String> {
+        self.0.steer(destinations, answers)
+    }
+}
+
+impl Transform for Keyed {
+    fn encapsulate(
+        &mut self,
+        peer: u32,
+        bytes: &[u8],
+        lengths: &[u32],
+    ) -> Result<(Vec<u8>, Vec<u32>), String> {
+        Ok(each(bytes, lengths, |packet| [&[peer as u8], packet].concat()))
+    }
+
+    fn decapsulate(
+        &mut self,
+        peer: u32,
+        bytes: &[u8],
+        lengths: &[u32],
+    ) -> Result<(Vec<u8>, Vec<u32>), String> {
+        let key = peer as u8;
+        let undo = |payload: &[u8]| payload.strip_prefix(&[key]).map_or(Vec::new(), <[u8]>::to_vec);
+        Ok(each(bytes, lengths, undo))
+    }
+}
+
+#[test]
+fn peers_behind_one_address_are_told_apart_by_what_the_plugin_makes_of_their_payloads() {
+    let plain = Plain::new();
+    // As behind a NAT.
+    let table = table(&[(2, &plain.other), (3, &plain.other)]);
+    let make = || Box::new(Keyed(TableSteering(Arc::clone(&table)))) as Box<dyn Transform>;
+    let transform = Transforms { overhead: 1, out: make(), inbound: vec![make(), make()] };
+    let table = Arc::clone(&table);
+    plain.node.running.set(Forwarding { transform: Some(transform), steering: None, table });
+    let send = |key: u8, subnet| {
+        let packet = udp([10, 244, subnet, 1], b"hello");
+        plain.send(&[&[key], &packet[..]].concat());
+    };
+    send(0, 2);
+    send(1, 3);
+    plain.node.wait_for("both packets", |counters| counters.received_packets == 2);
+    // Neither speaks for the other.
+    send(0, 3);
+    send(1, 2);
+    send(2, 2);
+    let counters = plain
+        .node
+        .wait_for("three drops", |counters| counters.refused + counters.spoofed_inner == 3);
+    assert_eq!(counters.received_packets, 2);
 }
