@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::process::Command;
 
 use heddle_lab::{
-    Daemon, Etcd, Families, Host, KernelState, KeyValue, Lab, PREFIX, Route, Signal, Store,
+    Container, Daemon, Etcd, Families, Host, KernelState, KeyValue, Lab, PREFIX, Route, Signal,
+    Store,
 };
 use ipnet::IpNet;
 use serde_json::Value;
@@ -48,6 +49,12 @@ impl Overlay {
             Self::V4 => host.v4().into(),
             Self::V6 => host.v6().into(),
         }
+    }
+
+    /// A container's address.
+    pub fn address_in(self, container: &Container) -> IpAddr {
+        let wanted = |address: &&IpAddr| address.is_ipv4() == (self == Self::V4);
+        *container.addresses().iter().find(wanted).expect("the container has the family")
     }
 
     /// The name of its VXLAN device for VNI 1.

@@ -59,9 +59,8 @@ fn wait_received(peer: &PlainPeer, container: &Container, to: IpAddr) {
 
 #[test]
 fn peers_that_come_and_go_cost_the_others_nothing_and_leave_nothing() {
-    let config = Families::V4.config_with("udp");
-    let cluster = Cluster::with_config(Families::V4, Some(&config));
-    let nodes = ["a", "b", "c"].map(|name| cluster.node(name));
+    let cluster = Cluster::with_backend(Families::V4, "udp");
+    let nodes = cluster.nodes(["a", "b", "c"]);
     let containers = nodes.each_ref().map(|node| node.host.container().unwrap());
     let [in_a, in_b, in_c] = &containers;
     let pairs = [(in_a, in_b), (in_b, in_c), (in_c, in_a)];
@@ -146,9 +145,8 @@ fn check_gone(nodes: &[Node], containers: &[Container], guest: &PlainPeer, addre
 
 #[test]
 fn a_peer_that_moves_to_another_address_is_followed() {
-    let config = Families::V4.config_with("udp");
-    let cluster = Cluster::with_config(Families::V4, Some(&config));
-    let nodes = ["a", "b", "c"].map(|name| cluster.node(name));
+    let cluster = Cluster::with_backend(Families::V4, "udp");
+    let nodes = cluster.nodes(["a", "b", "c"]);
     let containers = nodes.each_ref().map(|node| node.host.container().unwrap());
     let old = PlainPeer::join(&cluster, "old", 200);
     let new = PlainPeer::without_lease(&cluster, "new", 201);

@@ -39,10 +39,10 @@ struct Siege {
 impl Siege {
     fn new() -> Self {
         let families = Families::Dual;
-        let cluster = Cluster::with_config(families, Some(&families.config_with("udp")));
+        let cluster = Cluster::with_backend(families, "udp");
         let peer = PlainPeer::join(&cluster, "peer", 200);
         let stranger = PlainPeer::without_lease(&cluster, "stranger", 201);
-        let [node, other] = ["a", "b"].map(|name| cluster.node(name));
+        let [node, other] = cluster.nodes(["a", "b"]);
         let containers = [&node, &other].map(|node| node.host.container().unwrap());
         let siege = Self { node, other, containers, peer, stranger, _cluster: cluster };
         // The nodes have learned of each other, and of what is around them.
@@ -52,7 +52,7 @@ impl Siege {
 
     /// The address of the node's container.
     fn inside(&self, overlay: Overlay) -> IpAddr {
-        address(&self.containers[0], overlay)
+        overlay.address_in(&self.containers[0])
     }
 
     /// A datagram to the container that is as it should be, if the peer sends it.
@@ -146,11 +146,6 @@ impl Siege {
     }
 }
 
-fn address(container: &Container, overlay: Overlay) -> IpAddr {
-    let wanted = |address: &&IpAddr| address.is_ipv4() == (overlay == Overlay::V4);
-    *container.addresses().iter().find(wanted).unwrap()
-}
-
 /// Marsaglia's xorshift generator, so that a failure can be had again.
 struct Random(u64);
 
@@ -195,7 +190,7 @@ fn what_a_peer_sends_in_the_name_of_others_is_dropped() {
     for &overlay in Overlay::all(Families::Dual) {
         let sources = [
             // The other node's container, the container itself, nobody, and hosts on the underlay and beyond.
-            address(&siege.containers[1], overlay),
+            overlay.address_in(&siege.containers[1]),
             siege.inside(overlay),
             siege.stranger.address(overlay),
             overlay.address_of(&siege.peer.host),

@@ -102,12 +102,11 @@ impl Pair {
     fn check_followed(&self, name: &str, number: u8) {
         let peer = PlainPeer::join(&self.cluster, name, number);
         let (socket, to) = (self.socket(), peer.address(Overlay::V4));
-        let arrived = |packet: &Packet| (packet.destination() == to).then_some(());
         let start = Instant::now();
         loop {
             self.send(&socket, to);
             if let Some((_, datagram)) = peer.receive(Overlay::V4) {
-                return arrived(&Packet::parse(&datagram)).expect("a packet for it");
+                return assert_eq!(Packet::parse(&datagram).destination(), to);
             }
             assert!(start.elapsed() < SOON, "{name} has got nothing");
         }

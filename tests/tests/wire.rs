@@ -25,7 +25,7 @@ struct Wire {
 
 impl Wire {
     fn new(families: Families) -> Self {
-        let cluster = Cluster::with_config(families, Some(&families.config_with("udp")));
+        let cluster = Cluster::with_backend(families, "udp");
         let peer = PlainPeer::join(&cluster, "plain", 200);
         let node = cluster.node("a");
         let container = node.host.container().unwrap();
@@ -38,7 +38,7 @@ impl Wire {
 
     /// The container's address.
     fn inside(&self, overlay: Overlay) -> IpAddr {
-        address(&self.container, overlay)
+        overlay.address_in(&self.container)
     }
 
     /// A UDP socket in the container.
@@ -57,11 +57,6 @@ impl Wire {
     fn counter(&self, name: &str) -> u64 {
         self.node.counters()[name]
     }
-}
-
-fn address(container: &Container, overlay: Overlay) -> IpAddr {
-    let wanted = |address: &&IpAddr| address.is_ipv4() == (overlay == Overlay::V4);
-    *container.addresses().iter().find(wanted).unwrap()
 }
 
 /// The packet with lengths and checksums as they are when it is written.
@@ -437,15 +432,15 @@ fn known_mtu(container: &Container, to: IpAddr) -> Option<u32> {
 /// Two nodes; `narrow` makes the way from the first to the second one for 1400 bytes, by what it returns.
 fn narrow_way<T>(narrow: impl Fn(&Cluster, &Node, &Node) -> T) {
     let families = Families::Dual;
-    let cluster = Cluster::with_config(families, Some(&families.config_with("udp")));
-    let [a, b] = ["a", "b"].map(|name| cluster.node(name));
+    let cluster = Cluster::with_backend(families, "udp");
+    let [a, b] = cluster.nodes(["a", "b"]);
     let [in_a, in_b] = [&a, &b].map(|node| node.host.container().unwrap());
     for &to in in_b.addresses() {
         in_a.ping(to, 56).unwrap();
     }
     let _router = narrow(&cluster, &a, &b);
     for &overlay in Overlay::all(families) {
-        let to = address(&in_b, overlay);
+        let to = overlay.address_in(&in_b);
         // What may not be fragmented is not, and its sender is told by the second one at the latest: the first may have
         // been lost on the way that was not yet known to be narrow.
         let (outer, headers) = if overlay == Overlay::V4 { (28, 28) } else { (48, 48) };
@@ -465,7 +460,7 @@ fn narrow_way<T>(narrow: impl Fn(&Cluster, &Node, &Node) -> T) {
     }
     // Only now, so that nothing above was fragmented. And from a container that was not told.
     let other = a.host.container().unwrap();
-    let to = address(&in_b, Overlay::V4);
+    let to = Overlay::V4.address_in(&in_b);
     let before = a.counters()["fragmented"];
     let printed = ping(other.namespace(), &format!("-c 1 -W 5 -M dont -s 1420 {to}"));
     assert!(printed.contains("1428 bytes from"), "{printed}");
