@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -113,12 +114,16 @@ impl Receiver {
                 self.renew();
                 self.carry(&mut batch, Instant::now());
                 match read {
-                    Ok(More::Yes) if !shared.stop.told() => {}
-                    Ok(_) => break,
                     Err(errno) => {
                         self.trouble(errno);
                         break;
                     }
+                    Ok(_) if shared.stop.told() => break,
+                    Ok(More::Yes) => {}
+                    // Whoever has more for us may wait for this CPU, and to let him have it is cheaper than to sleep
+                    // and be woken by him. Once: then there is nothing to do.
+                    Ok(More::No) if !batch.received.is_empty() => thread::yield_now(),
+                    Ok(More::No) => break,
                 }
             }
         }
