@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     logging::start(flags.health.verbosity);
+    end_on_panic();
     match run(flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -45,6 +46,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends the whole process where a thread panics. The others would go on, ready by their own account, without the packets
+/// or the peers that were that thread's business; systemd starts a process that has ended again.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 /// Why the daemon ends by itself.

@@ -9,9 +9,9 @@ use crate::table::Table;
 
 /// What a path goes by: the peers, and the plugin's instances that were made for exactly these.
 ///
-/// With neither `steering` nor `transform` there is no plugin at the moment, as while one that failed is being
-/// replaced: the table steers for as long as it may ([`FALLBACK`](crate::FALLBACK)); packets that would have been
-/// transformed are dropped.
+/// With neither `steering` nor `transform` only the table is new, and the plugin's instances stay, as long as no better
+/// ones are to be had. The peers that they know have to keep their places in it; one that is gone has no addresses and no
+/// subnets any more.
 #[derive(Default)]
 pub struct Forwarding {
     /// The peers.
@@ -42,7 +42,7 @@ impl fmt::Debug for Forwarding {
     }
 }
 
-/// A new plugin for one thread, or the news that there is none.
+/// A new plugin for one thread. None: there is no other than before.
 pub(crate) type News<P> = Option<P>;
 
 /// The part of the thread that sends.
@@ -73,6 +73,20 @@ impl Opener {
         if matches!(self, Self::Transform(_)) {
             *self = Self::Nobody;
         }
+    }
+}
+
+impl Outbound {
+    /// With the plugin of one that was not taken yet, unless there is a newer one.
+    pub(crate) fn after(self, before: Option<Self>) -> Self {
+        Self { pilot: self.pilot.or(before.and_then(|before| before.pilot)), ..self }
+    }
+}
+
+impl Inbound {
+    /// With the plugin of one that was not taken yet, unless there is a newer one.
+    pub(crate) fn after(self, before: Option<Self>) -> Self {
+        Self { opener: self.opener.or(before.and_then(|before| before.opener)), ..self }
     }
 }
 
@@ -119,11 +133,15 @@ impl<T> Default for Handover<T> {
 impl<T> Handover<T> {
     /// Lays a value ready, in place of one that was not taken yet.
     pub(crate) fn put(&self, value: T) {
+        self.put_after(|_| value);
+    }
+
+    /// Lays a value ready, made of the one that was not taken yet.
+    pub(crate) fn put_after(&self, value: impl FnOnce(Option<T>) -> T) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        // Dropped after the lock is released: it may be a whole instance.
-        let _replaced = next.replace(value);
+        let value = value(next.take());
+        *next = Some(value);
         self.fresh.store(true, Ordering::Release);
-        drop(next);
     }
 
     /// Takes what lies ready.
@@ -168,10 +186,27 @@ mod tests {
     }
 
     #[test]
-    fn without_a_plugin_nobody_is_told_of_another_one() {
+    fn a_table_alone_leaves_the_plugin_as_it_is() {
         let (out, inbound) = Forwarding::default().split(2);
         assert!(out.pilot.is_none());
         assert!(inbound.len() == 2 && inbound.iter().all(|inbound| inbound.opener.is_none()));
+    }
+
+    #[test]
+    fn a_plugin_that_was_not_taken_yet_survives_a_table_alone() {
+        let table = || Arc::new(Table::default());
+        let steering: Box<dyn Steer> = Box::new(TableSteering(table()));
+        let whole = Forwarding { table: table(), steering: Some(steering), transform: None };
+        let handover = Handover::default();
+        let (latest, later) = (Arc::new(Table::default()), table());
+        handover.put(whole.split(0).0);
+        for table in [later, Arc::clone(&latest)] {
+            let (alone, _) = Forwarding { table, steering: None, transform: None }.split(0);
+            handover.put_after(|before| alone.after(before));
+        }
+        let taken = handover.take().unwrap();
+        assert!(matches!(taken.pilot, Some(Pilot::Plugin { .. })));
+        assert!(Arc::ptr_eq(&taken.table, &latest));
     }
 
     #[test]

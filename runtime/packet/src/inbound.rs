@@ -135,9 +135,8 @@ impl Receiver {
     fn renew(&mut self) {
         if let Some(Inbound { table, opener }) = self.shared.inbound[self.index].take() {
             self.table = table;
-            match opener {
-                Some(opener) => self.opener = opener,
-                None => self.opener.fail(),
+            if let Some(opener) = opener {
+                self.opener = opener;
             }
         }
         if let Some(tun) = self.shared.devices[self.index].take() {

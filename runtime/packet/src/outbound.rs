@@ -120,9 +120,8 @@ impl Transmitter {
     fn renew(&mut self) {
         if let Some(Outbound { table, pilot }) = self.shared.outbound.take() {
             self.table = table;
-            match pilot {
-                Some(pilot) => self.pilot.replace(pilot),
-                None => self.pilot.fail(Instant::now()),
+            if let Some(pilot) = pilot {
+                self.pilot.replace(pilot);
             }
         }
     }

@@ -151,9 +151,9 @@ impl Running {
         let (outbound, inbound) = forwarding.split(self.shared.inbound.len());
         // First who is believed, then who is sent to.
         for (handover, inbound) in self.shared.inbound.iter().zip(inbound) {
-            handover.put(inbound);
+            handover.put_after(|before| inbound.after(before));
         }
-        self.shared.outbound.put(outbound);
+        self.shared.outbound.put_after(|before| outbound.after(before));
     }
 
     /// What it did so far.

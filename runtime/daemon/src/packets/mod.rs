@@ -87,6 +87,7 @@ impl Packets {
             sockets: tunnel.local.len(),
             running: running.clone(),
             peers: BTreeMap::new(),
+            known: Vec::new(),
             pace,
             failing: None,
         };
@@ -163,6 +164,8 @@ struct Supervisor {
     sockets: usize,
     running: Arc<Running>,
     peers: BTreeMap<LeaseKey, Lease>,
+    /// Those that the plugin's instances know, in their order.
+    known: Vec<Lease>,
     pace: Pace,
     /// Why the plugin could not be started the last time.
     failing: Option<String>,
@@ -216,13 +219,22 @@ impl Supervisor {
     fn build(&mut self) {
         let began = Instant::now();
         let leases: Vec<Lease> = self.peers.values().cloned().collect();
-        let config = &self.terms.config;
-        let table = Table::new(leases.iter().map(|lease| peer(config, lease)).collect());
-        let built = self.steered(&leases, &table);
-        let failed = built.as_ref().err().cloned();
-        // What is known of the peers holds whether the plugin works or not.
-        let unsteered = || Forwarding { table: Arc::new(table), steering: None, transform: None };
-        self.running.set(built.unwrap_or_else(|_| unsteered()));
+        let failed = match self.steered(&leases) {
+            Ok(forwarding) => {
+                self.known = leases;
+                self.running.set(forwarding);
+                None
+            }
+            Err(reason) => {
+                // An instance that works goes on, and what has become of its peers holds whether it works or not.
+                let others = !self.plugin.transforms();
+                let config = &self.terms.config;
+                let peers = without_plugin(config, &self.known, &self.peers, others);
+                let table = Arc::new(Table::new(peers));
+                self.running.set(Forwarding { table, steering: None, transform: None });
+                Some(reason)
+            }
+        };
         let ended = Instant::now();
         self.pace.built(began, ended, failed.is_none());
         if failed != self.failing {
@@ -237,8 +249,9 @@ impl Supervisor {
     }
 
     /// The plugin's instances that know these peers, and the table with the plugin's own answers in it.
-    fn steered(&self, peers: &[Lease], table: &Table) -> Result<Forwarding, String> {
+    fn steered(&self, peers: &[Lease]) -> Result<Forwarding, String> {
         let Terms { config, node, lease } = &self.terms;
+        let table = Table::new(peers.iter().map(|lease| peer(config, lease)).collect());
         let instance = || {
             let instance = self.plugin.instance(config, node, lease, peers);
             instance.map(Steering::new).map_err(|reason| reason.to_string())
@@ -251,7 +264,7 @@ impl Supervisor {
             out.steer(probes, &mut some)?;
             answers.append(&mut some);
         }
-        let table = table.clone().with_answers(&answers).map_err(|error| error.to_string())?;
+        let table = table.with_answers(&answers).map_err(|error| error.to_string())?;
         let (table, out) = (Arc::new(table), Box::new(out));
         if !self.plugin.transforms() {
             return Ok(Forwarding { table, steering: Some(out), transform: None });
@@ -261,6 +274,27 @@ impl Supervisor {
         let transform = Transforms { overhead: self.overhead, out, inbound };
         Ok(Forwarding { table, steering: None, transform: Some(transform) })
     }
+}
+
+/// The peers as the plugin's instances number them, those that are gone or have another lease now without anything.
+/// `others` follow: peers that the instances do not know, where a table may steer in their place.
+fn without_plugin(
+    config: &NetworkConfig,
+    known: &[Lease],
+    now: &BTreeMap<LeaseKey, Lease>,
+    others: bool,
+) -> Vec<Peer> {
+    let is_known = |lease: &&Lease| {
+        // In the order of their keys, as a map's values.
+        let found = known.binary_search_by_key(&lease.key, |known| known.key);
+        found.is_ok_and(|place| known[place] == **lease)
+    };
+    let places = known.iter().map(|lease| match now.get(&lease.key) {
+        Some(same) if same == lease => peer(config, lease),
+        _ => Peer { endpoints: Vec::new(), subnets: Vec::new() },
+    });
+    let new = now.values().filter(|lease| others && !is_known(lease));
+    places.chain(new.map(|lease| peer(config, lease))).collect()
 }
 
 /// What the path is to know of a peer. A family that is switched off here is none of its business: nobody has looked
@@ -279,6 +313,28 @@ fn peer(config: &NetworkConfig, lease: &Lease) -> Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn lease(number: u8, address: &str) -> Lease {
+        let key = format!("10.244.{number}.0-24").parse().unwrap();
+        let value = format!(r#"{{"PublicIP":"{address}"}}"#);
+        Lease::from_value(key, value.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn while_the_plugin_cannot_be_started_its_peers_keep_their_places() {
+        let config = NetworkConfig::parse(br#"{"Network":"10.244.0.0/16"}"#).unwrap();
+        let known = [lease(1, "192.0.2.1"), lease(3, "192.0.2.3"), lease(5, "192.0.2.5")];
+        // One is the same, one has moved, one is gone, one is new.
+        let now = [lease(1, "192.0.2.1"), lease(2, "192.0.2.2"), lease(3, "192.0.2.33")];
+        let now = now.map(|lease| (lease.key, lease)).into();
+        let addresses = |others| {
+            let peers = without_plugin(&config, &known, &now, others).into_iter();
+            let address = |peer: Peer| peer.endpoints.first().map(ToString::to_string);
+            peers.map(|peer| address(peer).unwrap_or_default()).collect::<Vec<_>>()
+        };
+        assert_eq!(addresses(false), ["192.0.2.1", "", ""]);
+        assert_eq!(addresses(true), ["192.0.2.1", "", "", "192.0.2.2", "192.0.2.33"]);
+    }
 
     #[test]
     fn a_peer_sends_no_packets_of_a_family_that_is_switched_off() {

@@ -150,13 +150,49 @@ fn what_is_to_be_transformed_never_leaves_as_it_is() {
     plain.send(&[0x45; 60]);
     node.wait_for("a refused datagram", |counters| counters.refused == 1);
 
-    // No plugin for a while: nothing leaves, nothing arrives.
-    node.running.set(Forwarding { table: table(&[(2, &plain.other)]), ..Forwarding::default() });
+    // Other peers, and no other plugin for now: the one there is goes on.
+    let alone = || Forwarding { table: table(&[(2, &plain.other)]), ..Forwarding::default() };
+    node.running.set(alone());
+    node.ping(&format!("-c 1 -W 1 {}", v4(2)));
+    plain.receive(|datagram| datagram.strip_prefix(MARK).map(|_| ()));
+
+    // One that fails, and then none: nothing leaves, nothing arrives.
+    let transform =
+        Transforms { overhead: 0, out: Box::new(Broken), inbound: vec![Box::new(Broken)] };
+    node.running.set(Forwarding { transform: Some(transform), ..alone() });
+    node.ping(&format!("-c 1 -W 1 {}", v4(2)));
+    plain.send(&[0x45; 60]);
+    node.wait_for("failures", |counters| counters.plugin >= 2);
+    node.running.set(alone());
     let sent = node.running.counters().sent_packets;
     node.ping(&format!("-c 2 -i 0.1 -W 1 {}", v4(2)));
     plain.send(&[0x45; 60]);
-    let counters = node.wait_for("drops", |counters| counters.plugin >= 3);
+    let counters = node.wait_for("drops", |counters| counters.plugin >= 5);
     assert_eq!((counters.sent_packets, counters.fallback), (sent, 0));
+}
+
+/// Fails at every packet, after it has said where it goes.
+struct Broken;
+
+impl Steer for Broken {
+    fn steer(
+        &mut self,
+        destinations: &[IpAddr],
+        answers: &mut Vec<Option<u32>>,
+    ) -> Result<(), String> {
+        answers.extend(destinations.iter().map(|_| Some(0)));
+        Ok(())
+    }
+}
+
+impl Transform for Broken {
+    fn encapsulate(&mut self, _: u32, _: &[u8], _: &[u32]) -> Result<(Vec<u8>, Vec<u32>), String> {
+        Err("broken".to_owned())
+    }
+
+    fn decapsulate(&mut self, _: u32, _: &[u8], _: &[u32]) -> Result<(Vec<u8>, Vec<u32>), String> {
+        Err("broken".to_owned())
+    }
 }
 
 /// Puts the peer's index before each packet, and takes nothing that has another.
