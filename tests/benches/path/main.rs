@@ -6,8 +6,8 @@
 //! minutes. So all variants are measured in each round, a ratio is taken within a round, and what is reported is the
 //! median over the rounds.
 //!
-//! - `HEDDLE_BENCH_ROUNDS`: how many rounds, 11 by default.
-//! - `HEDDLE_BENCH_SECONDS`: how long each measurement takes, 2 by default. There are 24 in a round.
+//! - `HEDDLE_BENCH_ROUNDS`: how many rounds, 21 by default: many, and short, because one measurement differs much from the next.
+//! - `HEDDLE_BENCH_SECONDS`: how long each measurement takes, 1 by default. There are 24 in a round.
 //! - Arguments choose variants: `cargo bench --bench path -- vxlan udp`.
 //!
 //! Needs what `make bench` installs and builds.
@@ -28,8 +28,8 @@ use crate::pair::{Pair, Variant};
 use crate::results::Results;
 
 fn main() {
-    let rounds = setting("HEDDLE_BENCH_ROUNDS", 11);
-    let duration = Duration::from_secs(setting("HEDDLE_BENCH_SECONDS", 2));
+    let rounds = setting("HEDDLE_BENCH_ROUNDS", 21);
+    let duration = Duration::from_secs(setting("HEDDLE_BENCH_SECONDS", 1));
     let pairs: Vec<_> = chosen_variants().into_iter().map(Pair::new).collect();
 
     let mut results = Results::new(Machine::read(), duration);

@@ -93,7 +93,7 @@ pub(crate) fn draw(results: &Results) -> String {
         MARGIN,
         56,
         "soft",
-        &format!("{method} Thin lines: lowest and highest. Blue: a plugin in the path."),
+        &format!("{method} Thin lines: the middle half of them. Blue: a plugin in the path."),
     );
     text(MARGIN, height - 20, "soft", &results.machine.to_string());
     for (i, panel) in panels.iter().enumerate() {
@@ -129,8 +129,8 @@ fn draw_panel(
         let Some(ratios) = results.ratios(*load, variant, Variant::Vxlan, quantity) else {
             continue;
         };
-        let (lowest, ratio) = (quantile(ratios.clone(), 0.0), median(ratios.clone()));
-        let highest = quantile(ratios, 1.0);
+        let (lower, ratio) = (quantile(ratios.clone(), 0.25), median(ratios.clone()));
+        let upper = quantile(ratios, 0.75);
         let top = 34 + i as u32 * ROW;
         let (middle, baseline) = (f64::from(top) + f64::from(BAR) / 2.0, top + 11);
         let length = position(ratio) - position(0.0);
@@ -150,7 +150,7 @@ fn draw_panel(
             let x = position(CUT) - 14.0;
             writeln!(svg, r#"    <path class="cut" d="M{x:.1} {}l5 -17"/>"#, top + BAR + 2)?;
         }
-        let (from, to) = (position(lowest), position(highest));
+        let (from, to) = (position(lower), position(upper));
         if variant != Variant::Vxlan && to - from >= 1.0 && ratio <= CUT {
             writeln!(svg, r#"    <path class="range" d="M{from:.1} {middle}H{to:.1}"/>"#)?;
         }
