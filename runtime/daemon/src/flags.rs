@@ -200,11 +200,11 @@ pub(crate) struct FileFlags {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct HealthFlags {
-    /// Address that /healthz and /readyz are served at
+    /// Address that /healthz, /readyz and /packets are served at
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
     pub(crate) healthz_ip: IpAddr,
 
-    /// TCP port that /healthz and /readyz are served at; 0: not at all
+    /// TCP port that /healthz, /readyz and /packets are served at; 0: not at all
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub(crate) healthz_port: u16,
 

@@ -1,4 +1,5 @@
 //! From flags to membership: what the network is, which plugins make it, how this host is reached, and its subnet.
+//! Where the daemon is to carry packets, the device and the sockets for that are a part of it.
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@
 //! | `flags` | the command line and the environment |
 //! | `logging` | one line an event, for terminals and journald |
 //! | `files` | subnet.env's writer, and this node's identity |
-//! | `join` | from flags to a lease: config, plugins, interface, subnet |
+//! | `join` | from flags to membership: config, plugins, interface, subnet, packet path |
 //! | `serve` | the daemon's life: join, plan, write the files, keep the lease |
 //! | `reconcile` | the loop: leases in, kernel state out |
 //! | `packets` | the packet path of backends in user space: its peers, and the plugin that steers it |

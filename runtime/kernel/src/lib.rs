@@ -11,6 +11,8 @@
 //!   through another Heddle daemon's; or if it is of the kind that flannel makes: protocol boot or static, into the
 //!   overlay, through a planned device that is not foreign.
 //!
+//! A TUN device is made by the program that has it open. Here it is found, and configured like any other.
+//!
 //! Messages are those of the crate `rtnetlink` and its `packet_route`. The socket under them is our own: that crate's
 //! handle makes one round trip of a channel and a syscall for each message, and ten thousand peers are thirty thousand
 //! messages; `socket` sends hundreds at a time and hears only of those that fail.

@@ -1,4 +1,5 @@
-//! The packet path: inner IP packets between a TUN device and UDP sockets, one packet a datagram and nothing else.
+//! The packet path: inner IP packets between a TUN device and UDP sockets, one packet a datagram, as it is or as a
+//! plugin transforms it.
 //!
 //! The first half is data in, data out, and does no I/O:
 //!
@@ -14,6 +15,7 @@
 //! | [`icmp`] | what is a packet's sender told? |
 //! | [`limit`] | how often? |
 //! | [`table`] | whose is this address? |
+//! | `checksum`, `transport` | what of it all is the same for TCP and UDP? |
 //!
 //! The other half does the I/O, each direction on threads of its own that block in `poll` and nowhere else, and belong
 //! to no runtime. Where it decides, that is a function or a small state machine of its own, too:
@@ -28,7 +30,7 @@
 //! | `raw` | how do senders behind this host learn of it? |
 //! | `steer`, `transformed` | who says where packets go, and is it a proper answer? |
 //! | `forwarding` | what does the path go by, and how is that replaced? |
-//! | `counters`, `notice` | what is told of all this? |
+//! | `counters`, `notice`, `error` | what is told of all this? |
 
 mod checksum;
 mod counters;
