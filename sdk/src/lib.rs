@@ -59,7 +59,7 @@
 //! ```
 //!
 //! Built with `crate-type = ["cdylib", "rlib"]` for `wasm32-wasip2` (`cargo build --release --target wasm32-wasip2`),
-//! that is a plugin. Cargo names the file after the crate; copied to `/etc/heddle/plugins/direct.wasm`, the name given to
+//! that is a plugin. `heddle-sdk` is a dependency by `path` or `git`: it needs the `wit/` beside it. Cargo names the file after the crate; copied to `/etc/heddle/plugins/direct.wasm`, the name given to
 //! the macro, `heddle plugin inspect direct` shows it. It runs once `Backend.Type` is `direct` and heddled is restarted,
 //! which has it compiled by the `heddle` beside it or in `PATH`.
 //!
@@ -91,6 +91,9 @@
 //!
 //! export_packet_backend!(Carried, name = "carried");
 //! ```
+//!
+//! `plan_node` is then [`Tunnel::plan`] for most. `plugins/udp` is a whole packet backend, `plugins/vxlan-tun` a whole
+//! transform.
 //!
 //! # Purity
 //!

@@ -30,10 +30,11 @@ pub trait PacketBackend: Backend + 'static {
 /// A packet backend that says what packets look like between hosts: encrypted, or behind a header of its own. Exported
 /// with [`export_transform!`](crate::export_transform).
 ///
-/// Sending and receiving have instances of their own, each with the same peers.
+/// Sending and receiving have instances of their own, each with the same peers. Nothing may rest on what one of them
+/// remembers: a nonce has to be random, not counted.
 pub trait Transform: PacketBackend {
     /// The most bytes that [`encapsulate`](Transform::encapsulate) adds to a packet. The host lowers the MTUs of the
-    /// node's plan by it.
+    /// node's plan by it: that of the TUN device, and that for containers.
     ///
     /// # Errors
     ///

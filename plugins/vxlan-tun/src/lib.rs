@@ -1,5 +1,6 @@
 //! The `vxlan-tun` backend: VXLAN in user space (RFC 7348), for hosts whose kernel has no such device. On the wire it is
-//! what a VXLAN device of the kernel sends, and takes, that is configured alike.
+//! what a VXLAN device of the kernel sends, and takes, that is configured alike; only the UDP source port is always the
+//! same. Nodes with `vxlan` do not talk to it nevertheless, because leases say which of the two a node is.
 //!
 //! The kernel routes the whole overlay into one TUN device. A packet goes to the peer whose subnet its destination is
 //! in, behind a VXLAN header and an Ethernet header. A TUN device has no Ethernet address, so the two ends of the
