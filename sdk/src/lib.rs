@@ -59,9 +59,11 @@
 //! ```
 //!
 //! Built with `crate-type = ["cdylib", "rlib"]` for `wasm32-wasip2` (`cargo build --release --target wasm32-wasip2`),
-//! that is a plugin. `heddle-sdk` is a dependency by `path` or `git`: it needs the `wit/` beside it. Cargo names the file after the crate; copied to `/etc/heddle/plugins/direct.wasm`, the name given to
-//! the macro, `heddle plugin inspect direct` shows it. It runs once `Backend.Type` is `direct` and heddled is restarted,
-//! which has it compiled by the `heddle` beside it or in `PATH`.
+//! that is a plugin. `heddle-sdk` is a dependency by `path` or `git`: it needs the `wit/` beside it.
+//!
+//! Cargo names the file after the crate; copied to `/etc/heddle/plugins/direct.wasm`, the name given to the macro,
+//! `heddle plugin inspect direct` shows it. It runs once `Backend.Type` is `direct` and heddled is restarted, which has
+//! it compiled by the `heddle` beside it or in `PATH`.
 //!
 //! On any other target the macro leaves nothing, so that `cargo test` runs the plugin's functions as the plain functions
 //! they are.
