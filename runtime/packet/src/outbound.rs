@@ -35,8 +35,9 @@ const PACKETS: usize = 64;
 /// The longest packet, or super-packet, with the header before it.
 const LONGEST: usize = vnet::LENGTH + 65_535;
 
-/// Room for a batch: a full one of usual packets, and a super-packet.
-const ROOM: usize = PACKETS * 2048 + LONGEST;
+/// Room for a batch. Several super-packets are better than one: their segments share messages, of which the last need
+/// not be almost empty each time. Many would only wait for each other.
+const ROOM: usize = 4 * LONGEST;
 
 /// Between attempts to make the device again, and to read from one that gives errors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -132,7 +133,7 @@ impl Transmitter {
         if packets.is_empty() || !self.steer(&packets, now) {
             return;
         }
-        let mut outgoing = Vec::with_capacity(2 * PACKETS);
+        let mut outgoing = Vec::with_capacity(4 * PACKETS);
         let answers = std::mem::take(&mut self.answers);
         for (packet, answer) in packets.drain(..).zip(&answers) {
             self.prepare(packet, *answer, &mut outgoing, now);
@@ -368,7 +369,7 @@ impl Batch {
         }
     }
 
-    /// Reads what is there, up to a super-packet, which is enough for one time. On an error there may be packets, too.
+    /// Reads what is there. On an error there may be packets, too.
     fn read(&mut self, tun: &Tun) -> Result<More, Errno> {
         self.lengths.clear();
         let mut used = 0;
@@ -376,9 +377,6 @@ impl Batch {
             let Some(length) = tun.read(&mut self.bytes[used..])? else { return Ok(More::No) };
             used += length;
             self.lengths.push(length);
-            if length > 16_384 {
-                break;
-            }
         }
         Ok(More::Yes)
     }
