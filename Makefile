@@ -66,7 +66,7 @@ fuzz: ## random bytes for the packet path (TARGET=receive or transmit, SECONDS=6
 			-max_total_time=$(SECONDS) -artifact_prefix=target/fuzz/findings/$$target/ || exit 1; \
 	done
 
-setup: ## install what a fresh Debian with rustup lacks for all of this; needs root
+setup: ## install what a fresh Debian with rustup lacks for demo, test and lint; needs root
 	@.ci/setup build demo etcd test
 
 # Asked before anything is built.

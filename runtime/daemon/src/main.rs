@@ -48,6 +48,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// Says what becomes of the network.
+fn say_goodbye(signal: &str, counters: &PacketCounters) {
+    match counters.get() {
+        None => tracing::info!("{signal}: the network stays as it is"),
+        Some(_) => tracing::info!("{signal}: the packet path ends, and its device goes"),
+    }
+}
+
 /// Ends the whole process where a thread panics. The others would go on, ready by their own account, without the packets
 /// or the peers that were that thread's business; systemd starts a process that has ended again.
 fn end_on_panic() {
@@ -61,7 +69,8 @@ fn end_on_panic() {
 /// Why the daemon ends by itself.
 type Fatal = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs until SIGTERM or SIGINT. The kernel state stays as it is: the network outlives the daemon.
+/// Runs until SIGTERM or SIGINT. The kernel state stays as it is: the network outlives the daemon, unless it is the daemon
+/// that carries its packets.
 fn run(flags: Flags) -> Result<(), Fatal> {
     if flags.kubernetes.kube_subnet_mgr {
         return Err("--kube-subnet-mgr: leases from the Kubernetes API are not supported yet; \
@@ -93,8 +102,8 @@ fn run(flags: Flags) -> Result<(), Fatal> {
         );
         tokio::select! {
             ended = serve::serve(&flags, &readiness, &counters) => ended?,
-            _ = terminate.recv() => tracing::info!("SIGTERM: the network stays as it is"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: the network stays as it is"),
+            _ = terminate.recv() => say_goodbye("SIGTERM", &counters),
+            _ = interrupt.recv() => say_goodbye("SIGINT", &counters),
         }
         notify::stopping();
         Ok(())
