@@ -21,6 +21,32 @@ const RATE: u64 = 4 << 20;
 const COMING_AND_GOING: u8 = 200;
 const LEASES: std::ops::RangeInclusive<u8> = 210..=249;
 
+/// Where no packet may be counted, whoever it is for. Those for the guest are, while it is away, under `no_route`.
+const MISHAPS: [&str; 11] = [
+    "spoofed_outer",
+    "spoofed_inner",
+    "malformed",
+    "too_big",
+    "ttl_exceeded",
+    "fallback",
+    "plugin",
+    "refused",
+    "send_errors",
+    "receive_errors",
+    "device_errors",
+];
+
+/// How many packets each node has counted there.
+fn mishaps(nodes: &[Node]) -> Vec<[u64; MISHAPS.len()]> {
+    nodes
+        .iter()
+        .map(|node| {
+            let counters = node.counters();
+            MISHAPS.map(|name| counters[name])
+        })
+        .collect()
+}
+
 /// What a lease of nobody says. Half of them are on the hosts' own network and half behind its router.
 fn put_lease(cluster: &Cluster, number: u8) {
     let network = if number.is_multiple_of(2) { "192.168.77" } else { "172.16.77" };
@@ -73,6 +99,7 @@ fn peers_that_come_and_go_cost_the_others_nothing_and_leave_nothing() {
         wait_received(&guest, container, at_guest);
     }
 
+    let before = mishaps(&nodes);
     let streams = pairs.map(|(from, to)| from.ping_stream(to.addresses()[0]).unwrap());
     let stop = AtomicBool::new(false);
     let (transferred, changes) = thread::scope(|scope| {
@@ -120,6 +147,7 @@ fn peers_that_come_and_go_cost_the_others_nothing_and_leave_nothing() {
     assert!(transferred.is_whole(), "{transferred:?}");
     println!("{changes} changes, {transferred:?}");
     assert!(changes > 100, "{changes} changes");
+    assert_eq!(mishaps(&nodes), before, "{MISHAPS:?}");
 
     cluster.delete_lease(&guest.lease_key());
     for number in LEASES {

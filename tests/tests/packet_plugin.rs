@@ -101,14 +101,20 @@ impl Pair {
     /// A peer that comes now gets the packets for it.
     fn check_followed(&self, name: &str, number: u8) {
         let peer = PlainPeer::join(&self.cluster, name, number);
-        let (socket, to) = (self.socket(), peer.address(Overlay::V4));
+        self.wait_reached(&peer, peer.address(Overlay::V4));
+    }
+
+    /// Waits until a peer gets what the first container sends to an address, and nothing else.
+    fn wait_reached(&self, peer: &PlainPeer, to: IpAddr) {
+        let socket = self.socket();
         let start = Instant::now();
         loop {
-            self.send(&socket, to);
+            // Refused for as long as there is no way.
+            let _ = socket.send_to(b"?", SocketAddr::new(to, 9));
             if let Some((_, datagram)) = peer.receive(Overlay::V4) {
                 return assert_eq!(Packet::parse(&datagram).destination(), to);
             }
-            assert!(start.elapsed() < SOON, "{name} has got nothing");
+            assert!(start.elapsed() < SOON, "{} has got nothing", peer.host.name());
         }
     }
 }
@@ -228,4 +234,52 @@ fn a_plugin_that_always_traps_is_stood_in_for_and_not_for_ever() {
     let log = daemon.log();
     assert!(log.lines().count() < 200, "{} lines of log", log.lines().count());
     pair.check_ready();
+}
+
+#[test]
+fn a_lease_that_the_plugin_cannot_be_started_with_keeps_nobody_from_what_he_has() {
+    for (harm, reason) in [("trap", "as was asked for"), ("hang", "time limit")] {
+        let mut pair = Pair::new(CONFIG);
+        let leaving = PlainPeer::join(&pair.cluster, "leaving", 200);
+        let moving = PlainPeer::join(&pair.cluster, "moving", 201);
+        let elsewhere = PlainPeer::without_lease(&pair.cluster, "elsewhere", 202);
+        for peer in [&leaving, &moving] {
+            pair.wait_reached(peer, peer.address(Overlay::V4));
+        }
+        pair.wait_steered();
+        let stream = pair.containers[0].ping_stream(pair.target()).unwrap();
+        stream.wait_answers(20).unwrap();
+
+        let value =
+            format!(r#"{{"PublicIP":"192.168.77.7","PublicIPv6":null,"BackendData":"{harm}"}}"#);
+        pair.cluster.put_lease("10.244.230.0-24", &value);
+        let texts = ["rogue-udp", "cannot be started for the packet path", reason];
+        pair.nodes[0].daemon().wait_log(&texts, SOON).unwrap();
+        // The instance that is there knows nothing of what follows. No packet goes where nobody is any more.
+        pair.cluster.delete_lease(&leaving.lease_key());
+        pair.cluster.put_lease(&moving.lease_key(), &elsewhere.lease_value());
+        for peer in [&leaving, &moving] {
+            let to = peer.address(Overlay::V4);
+            wait_until(format!("no way to {to}"), SOON, || {
+                let printed = ping(pair.containers[0].namespace(), &format!("-c 1 -W 1 {to}"));
+                if printed.contains("Net Unreachable") { Ok(()) } else { Err(printed) }
+            })
+            .unwrap();
+            peer.drain(Overlay::V4);
+            pair.send(&pair.socket(), to);
+            assert_eq!(peer.receive(Overlay::V4), None);
+        }
+        stream.wait_answers(50).unwrap();
+        pair.check_ready();
+
+        // Without that lease it is told of everything again.
+        pair.cluster.delete_lease("10.244.230.0-24");
+        pair.wait_reached(&elsewhere, moving.address(Overlay::V4));
+        pair.check_followed("new", 203);
+        pair.nodes[0].daemon().wait_log(&["rogue-udp", "steers packets again"], SOON).unwrap();
+        let (answered, lost) = stream.finish().unwrap();
+        assert!(lost.is_empty(), "{harm}: {lost:?} of {answered}");
+        assert_eq!(pair.counter("plugin"), 0);
+        pair.check_ready();
+    }
 }

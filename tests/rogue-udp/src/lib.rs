@@ -1,6 +1,7 @@
 //! A packet backend that harms itself on demand, for the end-to-end tests. It carries packets as udp does until one goes
 //! to an address that ends with 66, which traps, or with 99, which never comes to an end. With `Backend.Harm` any packet
 //! traps, whatever its destination; addresses of networks are no destinations, so the host may still ask about subnets.
+//! A peer whose `BackendData` is `"trap"` or `"hang"` keeps it from being told of any peers.
 
 use std::net::IpAddr;
 
@@ -44,6 +45,14 @@ impl PacketBackend for RogueUdp {
         let harm = Object::parse("Backend", &config.backend)
             .and_then(|backend| backend.flag("Harm"))
             .is_ok_and(|harm| harm == Some(true));
+        for data in peers.iter().flat_map(|peer| &peer.families).flat_map(|part| &part.backend_data)
+        {
+            match data.as_str() {
+                r#""trap""# => trap(),
+                r#""hang""# => hang(),
+                _ => {}
+            }
+        }
         Self { peers: PrefixTable::of_peers(peers), harm }
     }
 
@@ -53,14 +62,22 @@ impl PacketBackend for RogueUdp {
             IpAddr::V6(address) => address.octets()[15],
         };
         if last == TRAP || (self.harm && last != 0) {
-            panic!("as was asked for");
+            trap();
         }
         if last == HANG {
-            loop {
-                std::hint::black_box(());
-            }
+            hang();
         }
         self.peers.find(destination).copied()
+    }
+}
+
+fn trap() -> ! {
+    panic!("as was asked for");
+}
+
+fn hang() -> ! {
+    loop {
+        std::hint::black_box(());
     }
 }
 
