@@ -15,7 +15,7 @@ const DURATION: Duration = Duration::from_secs(60);
 const CHANGE: Duration = Duration::from_millis(50);
 
 /// Of the transfer that goes on meanwhile, in bytes per second.
-const RATE: u64 = 4 << 20;
+const RATE: u64 = 32 << 20;
 
 /// The number of a peer that comes and goes and listens, and of those that are nothing but leases.
 const COMING_AND_GOING: u8 = 200;
