@@ -21,14 +21,14 @@ const RATE: u64 = 32 << 20;
 const COMING_AND_GOING: u8 = 200;
 const LEASES: std::ops::RangeInclusive<u8> = 210..=249;
 
-/// Where no packet may be counted, whoever it is for. Those for the guest are, while it is away, under `no_route`. What the
-/// table steers is not lost, and on a busy machine a call of the plugin may run out of time.
-const MISHAPS: [&str; 10] = [
+/// Where no packet may be counted, whoever it is for. Those for the guest are, while it is away, under `no_route`.
+const MISHAPS: [&str; 11] = [
     "spoofed_outer",
     "spoofed_inner",
     "malformed",
     "too_big",
     "ttl_exceeded",
+    "fallback",
     "plugin",
     "refused",
     "send_errors",
