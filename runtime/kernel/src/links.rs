@@ -15,8 +15,8 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVxlan};
 use crate::socket::Request;
 
 /// The largest super-packet that the kernel is to hand to a TUN device, in bytes. The datagrams that it is sent in go to
-/// the kernel at once, as 65,507 bytes at most, and one that is larger takes two calls: the default of 65,536 costs a
-/// tenth of the throughput.
+/// the kernel at once, as 65,507 bytes at most, and one of the default of 65,536 bytes takes two calls: less than a tenth
+/// of the throughput where they come one at a time (`docs/performance.md`).
 const TUN_GSO_MAX_SIZE: u32 = 62_000;
 
 /// A network device as the kernel shows it.
