@@ -116,9 +116,15 @@ fn complete(packet: &mut [u8], vnet: &Vnet) -> Result<(), Unsplittable> {
         return Err(Unsplittable::Short(packet.len()));
     }
     let sum = checksum::add(0, &packet[start..]);
-    // No checksum of 0, which means none in UDP and is the same as this one elsewhere (`skb_checksum_help`).
-    packet[at..at + 2].copy_from_slice(&ones_complement_with_no_zero(sum).to_ne_bytes());
+    let checksum = finish(sum, vnet.checksum_offset == Transport::Tcp.checksum() as u16);
+    packet[at..at + 2].copy_from_slice(&checksum.to_ne_bytes());
     Ok(())
+}
+
+/// The checksum of a sum. In UDP, 0 means none (RFC 768). In TCP it is a checksum like any other, and what every stack
+/// that does not leave it to a device writes, though the kernel would take the other zero as well.
+fn finish(sum: u64, tcp: bool) -> u16 {
+    if tcp { ones_complement(sum) } else { ones_complement_with_no_zero(sum) }
 }
 
 /// The headers of all segments, without what differs from one to another, and the sums over what does not.
@@ -198,7 +204,7 @@ impl<'a> Template<'a> {
                 sum = add_2bytes(sum, length.to_be_bytes());
             }
         }
-        let checksum = ones_complement_with_no_zero(checksum::add(sum, payload));
+        let checksum = finish(checksum::add(sum, payload), self.transport == Transport::Tcp);
         rest[self.transport.checksum()..][..2].copy_from_slice(&checksum.to_ne_bytes());
     }
 }
@@ -346,5 +352,11 @@ mod tests {
         let mut packet = tcp(false, &tcp_header(1), &[0; 300]);
         packet[6] = 0x20;
         assert_eq!(split_up(&vnet, &mut packet), Err(Kind(vnet::TCP_V4)));
+    }
+
+    #[test]
+    fn a_checksum_of_zero_is_one_in_tcp_and_none_in_udp() {
+        assert_eq!((finish(0xffff, true), finish(0xffff, false)), (0, 0xffff));
+        assert_eq!((finish(1, true), finish(1, false)), (!1, !1));
     }
 }
