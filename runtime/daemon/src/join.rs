@@ -12,6 +12,7 @@ use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::node::{ExistingLink, Node, NodeId, Underlay};
 use heddle_core::object::{Object, Plan};
 use heddle_core::subnet_env::previous_subnets;
+use heddle_flags::Flags;
 use heddle_kernel::{ALIAS_PREFIX, Kernel, KernelError};
 use heddle_packet::OpenError;
 use heddle_plugin::{
@@ -23,7 +24,6 @@ use tokio::task::spawn_blocking;
 
 use crate::Fatal;
 use crate::files;
-use crate::flags::Flags;
 use crate::packets::{Packets, Terms};
 
 /// The emitter that writes the file Docker reads. Its setting `path` is `--subnet-file`.

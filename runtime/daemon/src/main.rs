@@ -2,7 +2,6 @@
 //!
 //! | module | job |
 //! | --- | --- |
-//! | `flags` | the command line and the environment |
 //! | `logging` | one line an event, for terminals and journald |
 //! | `files` | subnet.env's writer, and this node's identity |
 //! | `join` | from flags to membership: config, plugins, interface, subnet, packet path |
@@ -12,7 +11,6 @@
 //! | `readiness`, `health`, `notify` | whether this node is ready, told over HTTP and to systemd |
 
 mod files;
-mod flags;
 mod health;
 mod join;
 mod logging;
@@ -25,15 +23,14 @@ mod serve;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use heddle_flags::Flags;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::flags::Flags;
 use crate::health::PacketCounters;
 use crate::readiness::Readiness;
 
 fn main() -> ExitCode {
-    let variable = |name: &str| std::env::var(name).ok();
-    let flags = match Flags::read(std::env::args_os(), variable) {
+    let flags = match Flags::of_process(std::env::args_os()) {
         Ok(flags) => flags,
         Err(error) => error.exit(),
     };

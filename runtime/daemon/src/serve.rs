@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_core::retry::Backoff;
+use heddle_flags::Flags;
 use heddle_kernel::Kernel;
 use heddle_plugin::{Catalogue, Emitter, PluginError, Setting, View};
 use heddle_store::{LeaseStore, Watch, WatchEvent, keep};
@@ -11,7 +12,6 @@ use tokio::sync::Notify;
 
 use crate::Fatal;
 use crate::files;
-use crate::flags::Flags;
 use crate::health::PacketCounters;
 use crate::join::{Identity, Membership, Obstacle, identity, join};
 use crate::readiness::{Condition, Readiness};

@@ -1,21 +1,39 @@
-//! The command line: flannel's flags, and Heddle's own.
+//! The daemon's flags: flannel's, and Heddle's own.
 //!
 //! Operators have scripted around flannel's, which are Go's: one dash or two, `-flag value` or `-flag=value`, truth
 //! values bare or as `=true`, and each flag also as an environment variable, `FLANNELD_ETCD_PREFIX`. The command line
-//! wins over the environment, and the last of several values wins unless the flag is a list. An empty value, which is
-//! what templates make of an unset variable, stands for the default.
+//! wins over `--environment-file`, which wins over the environment; the last of several values wins unless the flag is a
+//! list. An empty value, which is what templates make of an unset variable, stands for the default.
+//!
+//! A crate of its own, because the command line tool looks at a host with the same flags (`heddle doctor`).
+
+mod emit;
+mod environment_file;
+mod like_go;
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 use heddle_core::node::NodeId;
 use heddle_store::{EtcdOptions, StoreConfig};
 use regex::Regex;
+
+pub use crate::emit::{Emit, InvalidEmit};
+
+use crate::environment_file::{Assignment, assignments};
+use crate::like_go::{Given, read_like_go, without_empty};
+
+/// The flag that names the file with variables of other flags.
+const ENVIRONMENT_FILE: &str = "environment-file";
+
+/// The flag whose variable may have several values, with white space between them.
+const EMIT: &str = "emit";
 
 /// Joins this host to an overlay network: leases it a subnet and keeps the kernel as the backend plans it.
 #[derive(Clone, Debug, Parser)]
@@ -24,34 +42,46 @@ use regex::Regex;
     version,
     disable_help_subcommand = true,
     args_override_self = true,
-    after_help = "Every flag can also be given as an environment variable: FLANNELD_ and the flag's name in upper \
-                  case with underscores, such as FLANNELD_ETCD_PREFIX. Flags may start with one dash."
+    after_help = "Every flag can also be given as an environment variable, in the environment or in a file: FLANNELD_ and \
+                  the flag's name in upper case with underscores, such as FLANNELD_ETCD_PREFIX. Flags may start with one \
+                  dash."
 )]
-pub(crate) struct Flags {
+pub struct Flags {
+    /// Where leases live, and whose this node's is.
     #[command(flatten, next_help_heading = "Leases")]
-    pub(crate) lease: LeaseFlags,
+    pub lease: LeaseFlags,
 
+    /// The interface between hosts.
     #[command(flatten, next_help_heading = "Interface")]
-    pub(crate) interface: InterfaceFlags,
+    pub interface: InterfaceFlags,
 
-    #[command(flatten, next_help_heading = "Traffic rules (not programmed yet)")]
-    pub(crate) rules: RuleFlags,
+    /// Traffic rules.
+    #[command(flatten, next_help_heading = "Traffic rules")]
+    pub rules: RuleFlags,
 
+    /// Plugins and files.
     #[command(flatten, next_help_heading = "Plugins and files")]
-    pub(crate) files: FileFlags,
+    pub files: FileFlags,
 
+    /// The control socket.
+    #[command(flatten, next_help_heading = "Control")]
+    pub control: ControlFlags,
+
+    /// Health and logs.
     #[command(flatten, next_help_heading = "Health and logs")]
-    pub(crate) health: HealthFlags,
+    pub health: HealthFlags,
 
+    /// Kubernetes.
     #[command(flatten, next_help_heading = "Kubernetes (not supported yet)")]
-    pub(crate) kubernetes: KubernetesFlags,
+    pub kubernetes: KubernetesFlags,
 }
 
+/// How this node gets its lease.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct LeaseFlags {
+pub struct LeaseFlags {
     /// Where leases live: `etcd`, or `dir:PATH` for a directory of lease files
     #[arg(long, value_name = "STORE", default_value_t)]
-    pub(crate) store: StoreConfig,
+    pub store: StoreConfig,
 
     /// etcd's client URLs
     #[arg(
@@ -61,31 +91,31 @@ pub(crate) struct LeaseFlags {
         value_delimiter = ',',
         default_value = "http://127.0.0.1:4001,http://127.0.0.1:2379"
     )]
-    pub(crate) etcd_endpoints: Vec<String>,
+    pub etcd_endpoints: Vec<String>,
 
     /// The etcd key below which the network's config and leases are
     #[arg(long, value_name = "KEY", default_value = "/coreos.com/network")]
-    pub(crate) etcd_prefix: String,
+    pub etcd_prefix: String,
 
     /// Key of the client certificate (PEM)
     #[arg(long, value_name = "FILE")]
-    pub(crate) etcd_keyfile: Option<PathBuf>,
+    pub etcd_keyfile: Option<PathBuf>,
 
     /// Client certificate (PEM)
     #[arg(long, value_name = "FILE")]
-    pub(crate) etcd_certfile: Option<PathBuf>,
+    pub etcd_certfile: Option<PathBuf>,
 
     /// Certificate authority that etcd's certificate is checked against (PEM)
     #[arg(long, value_name = "FILE")]
-    pub(crate) etcd_cafile: Option<PathBuf>,
+    pub etcd_cafile: Option<PathBuf>,
 
     /// User name for etcd
     #[arg(long, value_name = "NAME")]
-    pub(crate) etcd_username: Option<String>,
+    pub etcd_username: Option<String>,
 
     /// Password for etcd
     #[arg(long, value_name = "PASSWORD")]
-    pub(crate) etcd_password: Option<String>,
+    pub etcd_password: Option<String>,
 
     /// How long before its end the lease is renewed, in minutes
     #[arg(
@@ -98,17 +128,17 @@ pub(crate) struct LeaseFlags {
 
     /// This node's identity [default: derived from /etc/machine-id and the prefix]
     #[arg(long, value_name = "ID")]
-    pub(crate) node_id: Option<NodeId>,
+    pub node_id: Option<NodeId>,
 }
 
 impl LeaseFlags {
     /// How long before its end the lease is renewed.
-    pub(crate) fn renew_margin(&self) -> Duration {
+    pub fn renew_margin(&self) -> Duration {
         Duration::from_secs(self.subnet_lease_renew_margin * 60)
     }
 
     /// How etcd is reached.
-    pub(crate) fn etcd_options(&self) -> EtcdOptions {
+    pub fn etcd_options(&self) -> EtcdOptions {
         EtcdOptions {
             ca_file: self.etcd_cafile.clone(),
             certificate_file: self.etcd_certfile.clone(),
@@ -120,7 +150,7 @@ impl LeaseFlags {
     }
 
     /// The network's name: what tells apart two daemons on one host.
-    pub(crate) fn network_name(&self) -> String {
+    pub fn network_name(&self) -> String {
         match &self.store {
             StoreConfig::Etcd => self.etcd_prefix.trim_end_matches('/').to_owned(),
             StoreConfig::Directory(path) => path.display().to_string(),
@@ -128,89 +158,114 @@ impl LeaseFlags {
     }
 }
 
+/// How other hosts reach this one.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct InterfaceFlags {
+pub struct InterfaceFlags {
     /// Interface between hosts, by name or address; the first given that exists
     #[arg(long, value_name = "NAME|IP")]
-    pub(crate) iface: Vec<String>,
+    pub iface: Vec<String>,
 
     /// Interface by regular expression, against addresses, then names; after --iface
     #[arg(long, value_name = "REGEX")]
-    pub(crate) iface_regex: Vec<Regex>,
+    pub iface_regex: Vec<Regex>,
 
     /// Interface through which this address is reached
     #[arg(long, value_name = "IP")]
-    pub(crate) iface_can_reach: Option<IpAddr>,
+    pub iface_can_reach: Option<IpAddr>,
 
     /// IPv4 address under which other hosts reach this one [default: the interface's]
     #[arg(long, value_name = "IP")]
-    pub(crate) public_ip: Option<Ipv4Addr>,
+    pub public_ip: Option<Ipv4Addr>,
 
     /// IPv6 address under which other hosts reach this one [default: the interface's]
     #[arg(long, value_name = "IP")]
-    pub(crate) public_ipv6: Option<Ipv6Addr>,
+    pub public_ipv6: Option<Ipv6Addr>,
 }
 
+/// What is masqueraded and accepted.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct RuleFlags {
+pub struct RuleFlags {
     /// Masquerade what leaves the overlay
     #[arg(long, value_name = "BOOL", value_parser = truth, action = ArgAction::Set,
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
-    pub(crate) ip_masq: bool,
+    pub ip_masq: bool,
 
     /// Masquerade without randomizing source ports
     #[arg(long, value_name = "BOOL", value_parser = truth, action = ArgAction::Set,
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
-    pub(crate) ip_masq_fully_random_disable: bool,
+    pub ip_masq_fully_random_disable: bool,
 
     /// How often traffic rules are checked, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
           value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) iptables_resync: u64,
+    pub iptables_resync: u64,
 
     /// Accept the overlay's traffic in FORWARD
     #[arg(long, value_name = "BOOL", value_parser = truth, action = ArgAction::Set,
           num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true")]
-    pub(crate) iptables_forward_rules: bool,
+    pub iptables_forward_rules: bool,
 
     /// Drop packets for addresses of the own subnet that no container has
     #[arg(long, value_name = "BOOL", value_parser = truth, action = ArgAction::Set,
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
-    pub(crate) ip_blackhole_route: bool,
+    pub ip_blackhole_route: bool,
 }
 
+/// Which plugins there are, and where files go.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct FileFlags {
+pub struct FileFlags {
     /// The file that tells Docker its subnet and MTU
     #[arg(long, value_name = "FILE", default_value = "/run/flannel/subnet.env")]
-    pub(crate) subnet_file: PathBuf,
+    pub subnet_file: PathBuf,
 
     /// Directory of plugins, which come before the built-in ones; repeatable, the first that has it wins
     #[arg(long, value_name = "DIR", default_values = ["/etc/heddle/plugins", "/usr/lib/heddle/plugins"])]
-    pub(crate) plugin_dir: Vec<PathBuf>,
+    pub plugin_dir: Vec<PathBuf>,
 
     /// Directory for compiled plugins
     #[arg(long, value_name = "DIR", default_value = "/var/cache/heddle")]
-    pub(crate) cache_dir: PathBuf,
+    pub cache_dir: PathBuf,
 
     /// Directory for this node's identity
     #[arg(long, value_name = "DIR", default_value = "/var/lib/heddle")]
-    pub(crate) state_dir: PathBuf,
+    pub state_dir: PathBuf,
+
+    /// Emitter and its settings, such as docker-opts:key=DOCKER_NETWORK_OPTIONS; repeatable, in the environment with white
+    /// space between
+    #[arg(long, value_name = "NAME[:SETTING=VALUE,…]", default_value = "subnet-env")]
+    pub emit: Vec<Emit>,
+
+    /// File of FLANNELD_ variables, read again on SIGHUP; a dash before it: it need not exist
+    #[arg(long, value_name = "FILE")]
+    pub environment_file: Option<OsString>,
 }
 
+/// How the command line tool reaches the daemon.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct HealthFlags {
+pub struct ControlFlags {
+    /// Unix socket at which `heddle status` and others ask
+    #[arg(long, value_name = "FILE", default_value = "/run/heddle/heddled.sock")]
+    pub control_socket: PathBuf,
+
+    /// Group whose members may ask there, besides root
+    #[arg(long, value_name = "GROUP")]
+    pub control_group: Option<String>,
+}
+
+/// What is served to probes, and logged.
+#[derive(Clone, Debug, Args)]
+pub struct HealthFlags {
     /// Address that /healthz, /readyz and /packets are served at
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
-    pub(crate) healthz_ip: IpAddr,
+    pub healthz_ip: IpAddr,
 
     /// TCP port that /healthz, /readyz and /packets are served at; 0: not at all
     #[arg(long, value_name = "PORT", default_value_t = 0)]
-    pub(crate) healthz_port: u16,
+    pub healthz_port: u16,
 
     /// How much is logged: 0 normal, 2 more, 5 everything
     #[arg(long = "v", value_name = "LEVEL", default_value_t = 0)]
-    pub(crate) verbosity: u8,
+    pub verbosity: u8,
 
     // Of the library that flannel logs with; without a meaning here.
     #[arg(long, hide = true)]
@@ -220,12 +275,13 @@ pub(crate) struct HealthFlags {
     log_backtrace_at: Option<String>,
 }
 
+/// flannel's for Kubernetes.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct KubernetesFlags {
+pub struct KubernetesFlags {
     /// Leases from the Kubernetes API
     #[arg(long, value_name = "BOOL", value_parser = truth, action = ArgAction::Set,
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
-    pub(crate) kube_subnet_mgr: bool,
+    pub kube_subnet_mgr: bool,
 
     #[arg(long, hide = true)]
     kube_api_url: Option<String>,
@@ -254,121 +310,132 @@ fn truth(text: &str) -> Result<bool, String> {
 }
 
 impl Flags {
-    /// Reads the command line, program name first, and the environment through `variable`.
+    /// Reads the command line, program name first; what is missing there from `--environment-file`, through `file`; and
+    /// what is missing there from the environment, through `variable`.
     ///
     /// # Errors
     ///
     /// clap's error, which also stands for `--help` and `--version`.
-    pub(crate) fn read(
+    pub fn read(
         arguments: impl IntoIterator<Item = OsString>,
         variable: impl Fn(&str) -> Option<String>,
+        file: impl Fn(&Path) -> io::Result<String>,
     ) -> Result<Self, clap::Error> {
-        let command = Self::command();
+        let mut command = Self::command();
         let mut arguments = arguments.into_iter();
         let program = arguments.next();
         let (mut given, rest) = read_like_go(&command, arguments);
-        let mut from_environment = Vec::new();
+        let stated = given.iter().rfind(|flag| flag.name == ENVIRONMENT_FILE);
+        let stated = stated.map(|flag| flag.value.clone().unwrap_or_default());
+        let path =
+            stated.or_else(|| variable(&variable_name(ENVIRONMENT_FILE)).map(OsString::from));
+        let from_file = match path.filter(|path| !path.is_empty()) {
+            Some(path) => variables(&mut command, &path, file)?,
+            None => Vec::new(),
+        };
+        let mut origins = Vec::new();
         for name in command.get_arguments().filter_map(clap::Arg::get_long) {
-            let value = variable(&variable_name(name)).filter(|value| !value.is_empty());
-            if let Some(value) = value.filter(|_| !given.iter().any(|flag| flag.name == name)) {
-                from_environment.push(name.to_owned());
-                given.push(Given { name: name.to_owned(), value: Some(value.into()) });
+            if given.iter().any(|flag| flag.name == name) {
+                continue;
             }
+            let wanted = variable_name(name);
+            let in_file = from_file.iter().rfind(|found| found.name == wanted);
+            let (value, origin) = match in_file {
+                Some(found) => (found.value.clone(), format!("{} in {}", wanted, found.path)),
+                None => match variable(&wanted) {
+                    Some(value) => (value, format!("the environment variable {wanted}")),
+                    None => continue,
+                },
+            };
+            let mut add = |value: &str| {
+                given.push(Given { name: name.to_owned(), value: Some(value.into()) });
+            };
+            match name {
+                EMIT => value.split_whitespace().for_each(add),
+                _ if value.is_empty() => continue,
+                _ => add(&value),
+            }
+            origins.push((name.to_owned(), origin));
         }
         let flags = without_empty(&command, given).into_iter().map(Given::into_argument);
         let arguments: Vec<_> = program.into_iter().chain(flags).chain(rest).collect();
         let matches = command.try_get_matches_from(arguments);
         matches
             .and_then(|matches| Self::from_arg_matches(&matches))
-            .map_err(|error| blame_environment(error, &from_environment))
+            .map_err(|error| blame(error, &origins))
+    }
+
+    /// The same for this process: its environment, and files as it finds them.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn of_process(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::read(arguments, |name| std::env::var(name).ok(), |path| std::fs::read_to_string(path))
     }
 }
 
-/// One flag of the command line.
-struct Given {
+/// A variable of the environment file.
+struct Variable {
     name: String,
-    value: Option<OsString>,
+    value: String,
+    /// Of the file.
+    path: String,
 }
 
-impl Given {
-    /// Takes `-name`, `--name`, `-name=value` or `--name=value` apart.
-    fn parse(argument: &OsStr) -> Option<Self> {
-        let bytes = argument.as_bytes();
-        let flag = bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-"))?;
-        let mut parts = flag.splitn(2, |byte| *byte == b'=');
-        let name = parts.next().filter(|_| !flag.is_empty())?;
-        let name = match (argument.to_str(), name) {
-            (Some("-h"), _) => "help".to_owned(),
-            (Some("-V"), _) => "version".to_owned(),
-            (_, name) => String::from_utf8_lossy(name).into_owned(),
-        };
-        Some(Self { name, value: parts.next().map(|value| OsStr::from_bytes(value).to_owned()) })
-    }
-
-    /// The flag as clap reads it, unmistakably.
-    fn into_argument(self) -> OsString {
-        let mut argument = OsString::from(format!("--{}", self.name));
-        if let Some(value) = self.value {
-            argument.push("=");
-            argument.push(value);
+/// Reads the environment file. One whose path has a dash before it need not exist, as in systemd's units.
+fn variables(
+    command: &mut clap::Command,
+    path: &OsStr,
+    file: impl Fn(&Path) -> io::Result<String>,
+) -> Result<Vec<Variable>, clap::Error> {
+    let optional = path.as_bytes().strip_prefix(b"-");
+    let path = Path::new(optional.map_or(path, OsStr::from_bytes));
+    let text = match file(path) {
+        Ok(text) => text,
+        Err(error) if optional.is_some() && error.kind() == io::ErrorKind::NotFound => {
+            String::new()
         }
-        argument
-    }
-}
-
-/// Reads flags as Go's package `flag` does: up to the first argument that is none, and the argument after a flag that
-/// needs a value is the value, whatever it looks like. Returns the flags and the arguments after them.
-fn read_like_go(
-    command: &clap::Command,
-    arguments: impl Iterator<Item = OsString>,
-) -> (Vec<Given>, Vec<OsString>) {
-    let mut arguments = arguments.peekable();
-    let mut given = Vec::new();
-    while let Some(mut flag) = arguments.peek().and_then(|argument| Given::parse(argument)) {
-        arguments.next();
-        if flag.value.is_none() && valued(command, &flag.name).is_some() {
-            flag.value = arguments.next();
+        Err(error) => {
+            let message = format!("--environment-file: cannot read {}: {error}", path.display());
+            return Err(command.error(ErrorKind::Io, message));
         }
-        given.push(flag);
-    }
-    (given, arguments.collect())
-}
-
-/// Drops flags whose value is empty, which stands for the default: with it go earlier values, unless it is a list.
-fn without_empty(command: &clap::Command, given: Vec<Given>) -> Vec<Given> {
-    let mut kept = Vec::with_capacity(given.len());
-    for flag in given {
-        let empty = flag.value.as_ref().is_some_and(|value| value.is_empty());
-        match valued(command, &flag.name).filter(|_| empty).map(clap::Arg::get_action) {
-            None => kept.push(flag),
-            Some(ArgAction::Append) => {}
-            Some(_) => kept.retain(|earlier: &Given| earlier.name != flag.name),
+    };
+    let known: Vec<_> =
+        command.get_arguments().filter_map(|flag| flag.get_long()).map(variable_name).collect();
+    let mut found = Vec::new();
+    for Assignment { name, value, line } in assignments(&text) {
+        if name.starts_with(PREFIX) && !known.contains(&name) {
+            let message = format!(
+                "{}, line {line}: {name} is no flag's variable: expected {PREFIX} and a flag's name in upper case, such as \
+                 FLANNELD_ETCD_PREFIX",
+                path.display()
+            );
+            return Err(command.error(ErrorKind::UnknownArgument, message));
         }
+        found.push(Variable { name, value, path: path.display().to_string() });
     }
-    kept
+    Ok(found)
 }
 
-/// The flag of that name, if it needs a value: truth values may be bare.
-fn valued<'a>(command: &'a clap::Command, name: &str) -> Option<&'a clap::Arg> {
-    let mut flags = command.get_arguments();
-    flags.find(|flag| flag.get_long() == Some(name) && !flag.is_require_equals_set())
-}
+/// What the variables of flags start with.
+const PREFIX: &str = "FLANNELD_";
 
 fn variable_name(flag: &str) -> String {
-    format!("FLANNELD_{}", flag.to_uppercase().replace('-', "_"))
+    format!("{PREFIX}{}", flag.to_uppercase().replace('-', "_"))
 }
 
-/// Lets an error about a flag name the environment variable that it came from.
-fn blame_environment(mut error: clap::Error, from_environment: &[String]) -> clap::Error {
+/// Lets an error about a flag say where its value came from, if not from the command line.
+fn blame(mut error: clap::Error, origins: &[(String, String)]) -> clap::Error {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         return error;
     };
-    let blamed = from_environment.iter().find(|name| {
+    let blamed = origins.iter().find(|(name, _)| {
         let rest = argument.strip_prefix("--").and_then(|text| text.strip_prefix(name.as_str()));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '=', '[']))
     });
-    if let Some(name) = blamed {
-        let source = format!("{argument} (from the environment variable {})", variable_name(name));
+    if let Some((_, origin)) = blamed {
+        let source = format!("{argument} (from {origin})");
         error.insert(ContextKind::InvalidArg, ContextValue::String(source));
     }
     error
@@ -386,7 +453,61 @@ mod tests {
             let found = environment.iter().find(|(variable, _)| *variable == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        Flags::read(arguments.map(OsString::from), variable).map_err(|error| error.to_string())
+        let file = |path: &Path| match path.to_str() {
+            Some("/etc/default/heddled") => Ok(FILE.to_owned()),
+            Some("/etc/default/bad") => Ok("FLANNELD_V=x".to_owned()),
+            Some("/etc/default/wrong") => Ok("\nFLANNELD_ETCD_PREFX=/x\n".to_owned()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        };
+        Flags::read(arguments.map(OsString::from), variable, file)
+            .map_err(|error| error.to_string())
+    }
+
+    const FILE: &str = "# all of it\nFLANNELD_ETCD_PREFIX=/file\nFLANNELD_IFACE=eth7\nFLANNELD_V=\"9\"\n\
+                        FLANNELD_PUBLIC_IP=\nGOMAXPROCS=1\nFLANNELD_EMIT=\"subnet-env docker-opts:key=X\"\n";
+
+    #[test]
+    fn a_file_comes_after_the_command_line_and_before_the_environment() {
+        let environment = [
+            ("FLANNELD_ETCD_PREFIX", "/env"),
+            ("FLANNELD_PUBLIC_IP", "192.0.2.1"),
+            ("FLANNELD_IP_MASQ", "true"),
+            ("FLANNELD_ENVIRONMENT_FILE", "/etc/default/heddled"),
+        ];
+        for arguments in ["--v=3", "--v=3 --environment-file=-/etc/default/heddled"] {
+            let flags = read(arguments, &environment).unwrap();
+            assert_eq!(flags.lease.etcd_prefix, "/file");
+            assert_eq!(flags.interface.iface, ["eth7"]);
+            assert_eq!(flags.interface.public_ip, None);
+            assert_eq!((flags.health.verbosity, flags.rules.ip_masq), (3, true));
+            let emitters: Vec<_> = flags.files.emit.iter().map(Emit::to_string).collect();
+            assert_eq!(emitters, ["subnet-env", "docker-opts:key=X"]);
+        }
+        assert_eq!(read("--environment-file=", &environment).unwrap().lease.etcd_prefix, "/env");
+    }
+
+    #[test]
+    fn emitters_given_replace_the_default() {
+        let emitters = |arguments: &str, environment: &[(&str, &str)]| -> Vec<String> {
+            read(arguments, environment).unwrap().files.emit.iter().map(Emit::to_string).collect()
+        };
+        assert_eq!(emitters("", &[]), ["subnet-env"]);
+        assert_eq!(emitters("", &[("FLANNELD_EMIT", " ")]), ["subnet-env"]);
+        assert_eq!(emitters("--emit a --emit=b:c=d", &[("FLANNELD_EMIT", "x")]), ["a", "b:c=d"]);
+        assert_eq!(emitters("", &[("FLANNELD_EMIT", "a  b")]), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named() {
+        for (file, expected) in [
+            ("/missing", "--environment-file: cannot read /missing"),
+            ("/etc/default/wrong", "/etc/default/wrong, line 2: FLANNELD_ETCD_PREFX is no flag's"),
+            ("/etc/default/bad", "--v <LEVEL> (from FLANNELD_V in /etc/default/bad)"),
+        ] {
+            let error = read(&format!("--environment-file {file}"), &[]).unwrap_err();
+            assert!(error.contains(expected), "{file}: {error}");
+        }
+        assert!(read("--environment-file=-/missing", &[]).is_ok());
     }
 
     #[test]

@@ -1,0 +1,121 @@
+//! Files of variables, as systemd reads them (`EnvironmentFile=`, systemd.exec(5)).
+
+/// One assignment of such a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Assignment {
+    pub(crate) name: String,
+    pub(crate) value: String,
+    /// Counted from 1: where it begins.
+    pub(crate) line: usize,
+}
+
+/// The assignments of a file, in their order. Empty lines, comments, and lines without `=` mean nothing to systemd,
+/// nor here.
+///
+/// A value may be quoted, in part or in whole, with `'` or `"`; a backslash takes away the meaning of what follows, at
+/// the end of a line that of the line's end.
+pub(crate) fn assignments(text: &str) -> Vec<Assignment> {
+    let mut found = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((number, line)) = lines.next() {
+        let line = line.trim_start();
+        if line.starts_with(['#', ';']) {
+            continue;
+        }
+        let Some((name, rest)) = line.split_once('=') else { continue };
+        let mut value = Value::default();
+        let mut ended = value.read(rest.trim_start());
+        while !ended {
+            let Some((_, next)) = lines.next() else { break };
+            ended = value.read(next);
+        }
+        found.push(Assignment {
+            name: name.trim_end().to_owned(),
+            value: value.finish(),
+            line: number + 1,
+        });
+    }
+    found
+}
+
+/// A value as far as it is read.
+#[derive(Default)]
+struct Value {
+    text: String,
+    /// What of the text stays even if it is white space: everything quoted, and what stands before it.
+    kept: usize,
+    quote: Option<char>,
+}
+
+impl Value {
+    /// Takes one more line. Returns whether the value ends with it.
+    fn read(&mut self, line: &str) -> bool {
+        let mut characters = line.chars();
+        while let Some(character) = characters.next() {
+            match (self.quote, character) {
+                (None, '\'' | '"') => self.quote = Some(character),
+                (Some(quote), _) if quote == character => {
+                    self.quote = None;
+                    self.kept = self.text.len();
+                }
+                (None | Some('"'), '\\') => match characters.next() {
+                    // Within double quotes, a backslash before anything else is a backslash.
+                    Some(next)
+                        if self.quote.is_none() || matches!(next, '"' | '\\' | '`' | '$') =>
+                    {
+                        self.text.push(next);
+                        self.kept = self.text.len();
+                    }
+                    Some(next) => self.text.extend(['\\', next]),
+                    None => return false,
+                },
+                _ => self.text.push(character),
+            }
+        }
+        if self.quote.is_some() {
+            self.text.push('\n');
+        }
+        self.quote.is_none()
+    }
+
+    fn finish(self) -> String {
+        let (kept, rest) = self.text.split_at(self.kept);
+        format!("{kept}{}", rest.trim_end())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Vec<(String, String)> {
+        assignments(text).into_iter().map(|found| (found.name, found.value)).collect()
+    }
+
+    #[test]
+    fn values_are_read_as_systemd_reads_them() {
+        for (text, value) in [
+            ("A=plain", "plain"),
+            ("A=", ""),
+            ("  A = two words  ", "two words"),
+            ("A=\"quoted  \"", "quoted  "),
+            ("A='it is \"so\"'", "it is \"so\""),
+            (r#"A="a \"b\" \$c \d""#, r#"a "b" $c \d"#),
+            (r"A=a\ b\\c", r"a b\c"),
+            ("A=one \\\ntwo", "one two"),
+            ("A=\"one\ntwo\"", "one\ntwo"),
+            ("A=a # no comment", "a # no comment"),
+            ("A=http://a=b,http://c", "http://a=b,http://c"),
+        ] {
+            assert_eq!(read(text), [("A".to_owned(), value.to_owned())], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_assignment_is_passed_over() {
+        let found = assignments("# A=1\n; A=2\n\nnothing\nB=3\nB=4\n");
+        let found: Vec<_> =
+            found.iter().map(|a| (a.name.as_str(), a.value.as_str(), a.line)).collect();
+        assert_eq!(found, [("B", "3", 5), ("B", "4", 6)]);
+    }
+}

@@ -1,0 +1,76 @@
+//! Command lines as Go's package `flag` reads them, put into words that clap cannot misunderstand.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use clap::ArgAction;
+
+/// One flag of the command line.
+pub(crate) struct Given {
+    pub(crate) name: String,
+    pub(crate) value: Option<OsString>,
+}
+
+impl Given {
+    /// Takes `-name`, `--name`, `-name=value` or `--name=value` apart.
+    fn parse(argument: &OsStr) -> Option<Self> {
+        let bytes = argument.as_bytes();
+        let flag = bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-"))?;
+        let mut parts = flag.splitn(2, |byte| *byte == b'=');
+        let name = parts.next().filter(|_| !flag.is_empty())?;
+        let name = match (argument.to_str(), name) {
+            (Some("-h"), _) => "help".to_owned(),
+            (Some("-V"), _) => "version".to_owned(),
+            (_, name) => String::from_utf8_lossy(name).into_owned(),
+        };
+        Some(Self { name, value: parts.next().map(|value| OsStr::from_bytes(value).to_owned()) })
+    }
+
+    /// The flag as clap reads it, unmistakably.
+    pub(crate) fn into_argument(self) -> OsString {
+        let mut argument = OsString::from(format!("--{}", self.name));
+        if let Some(value) = self.value {
+            argument.push("=");
+            argument.push(value);
+        }
+        argument
+    }
+}
+
+/// Reads flags as Go's package `flag` does: up to the first argument that is none, and the argument after a flag that
+/// needs a value is the value, whatever it looks like. Returns the flags and the arguments after them.
+pub(crate) fn read_like_go(
+    command: &clap::Command,
+    arguments: impl Iterator<Item = OsString>,
+) -> (Vec<Given>, Vec<OsString>) {
+    let mut arguments = arguments.peekable();
+    let mut given = Vec::new();
+    while let Some(mut flag) = arguments.peek().and_then(|argument| Given::parse(argument)) {
+        arguments.next();
+        if flag.value.is_none() && valued(command, &flag.name).is_some() {
+            flag.value = arguments.next();
+        }
+        given.push(flag);
+    }
+    (given, arguments.collect())
+}
+
+/// Drops flags whose value is empty, which stands for the default: with it go earlier values, unless it is a list.
+pub(crate) fn without_empty(command: &clap::Command, given: Vec<Given>) -> Vec<Given> {
+    let mut kept = Vec::with_capacity(given.len());
+    for flag in given {
+        let empty = flag.value.as_ref().is_some_and(|value| value.is_empty());
+        match valued(command, &flag.name).filter(|_| empty).map(clap::Arg::get_action) {
+            None => kept.push(flag),
+            Some(ArgAction::Append) => {}
+            Some(_) => kept.retain(|earlier: &Given| earlier.name != flag.name),
+        }
+    }
+    kept
+}
+
+/// The flag of that name, if it needs a value: truth values may be bare.
+fn valued<'a>(command: &'a clap::Command, name: &str) -> Option<&'a clap::Arg> {
+    let mut flags = command.get_arguments();
+    flags.find(|flag| flag.get_long() == Some(name) && !flag.is_require_equals_set())
+}
