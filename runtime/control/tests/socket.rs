@@ -1,0 +1,132 @@
+//! Daemon and tool over a real socket.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use heddle_control::{
+    CallError, Client, Handler, Leases, ListenError, Peer, Record, Status, Unavailable, serve,
+};
+use nix::unistd::{Gid, Group};
+
+/// A daemon with as many peers as it is told.
+struct Daemon {
+    peers: usize,
+    store: Result<(), &'static str>,
+}
+
+const HEALTHY: Daemon = Daemon { peers: 1, store: Ok(()) };
+
+impl Handler for Daemon {
+    async fn status(&self) -> Result<Status, Unavailable> {
+        let peer = |index| Peer { key: format!("10.{index}"), ..Peer::default() };
+        Ok(Status { peers: (0..self.peers).map(peer).collect(), ..Status::default() })
+    }
+
+    async fn leases(&self) -> Result<Leases, Unavailable> {
+        self.store.map_err(|reason| Unavailable(reason.to_owned()))?;
+        let records = vec![Record { key: "10.244.1.0-24".into(), ..Record::default() }];
+        Ok(Leases { records, ..Leases::default() })
+    }
+}
+
+/// A directory and a socket's path in it.
+fn place() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run/heddled.sock");
+    (dir, path)
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn what_the_daemon_says_arrives() {
+    let (_dir, path) = place();
+    serve(&path, None, Daemon { peers: 20_000, store: Ok(()) }).await.unwrap();
+    let client = Client::new(&path);
+    let status = client.status().await.unwrap();
+    assert_eq!((status.peers.len(), status.peers[7].key.as_str()), (20_000, "10.7"));
+    assert_eq!(client.leases().await.unwrap().records[0].key, "10.244.1.0-24");
+}
+
+#[tokio::test]
+async fn a_reason_not_to_answer_arrives_as_well() {
+    let (_dir, path) = place();
+    serve(&path, None, Daemon { peers: 0, store: Err("etcd is gone") }).await.unwrap();
+    let error = Client::new(&path).leases().await.unwrap_err();
+    assert!(
+        matches!(&error, CallError::Unavailable(reason) if reason == "etcd is gone"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn the_socket_is_root_s_alone_unless_a_group_is_named() {
+    let (_dir, path) = place();
+    serve(&path, None, HEALTHY).await.unwrap();
+    assert!(path.symlink_metadata().unwrap().file_type().is_socket());
+    assert_eq!(mode(&path), 0o600);
+    let around: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
+    assert_eq!(around.len(), 1, "{around:?}");
+
+    let (_dir, path) = place();
+    // A group that this user may give a file to.
+    let group = Group::from_gid(Gid::current()).unwrap().unwrap();
+    serve(&path, Some(&group.name), HEALTHY).await.unwrap();
+    assert_eq!(mode(&path), 0o660);
+    assert_eq!(path.metadata().unwrap().gid(), group.gid.as_raw());
+    let error = serve(&path, Some("no such group"), HEALTHY).await.unwrap_err();
+    assert!(matches!(error, ListenError::NoGroup(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_dead_daemon_s_socket_is_replaced_and_a_live_one_s_is_not() {
+    let (_dir, path) = place();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let error = Client::new(&path).status().await.unwrap_err();
+    assert!(matches!(error, CallError::NotRunning(_)), "{error}");
+    serve(&path, None, HEALTHY).await.unwrap();
+    let error = serve(&path, None, HEALTHY).await.unwrap_err();
+    assert!(matches!(&error, ListenError::InUse(at) if *at == path), "{error}");
+    assert_eq!(Client::new(&path).status().await.unwrap().peers.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_no_socket_is_left_alone() {
+    let (_dir, path) = place();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, "precious").unwrap();
+    let error = serve(&path, None, HEALTHY).await.unwrap_err();
+    assert!(matches!(error, ListenError::NotASocket(_)), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn a_missing_socket_and_a_silent_or_foreign_daemon_are_told_apart() {
+    let (_dir, path) = place();
+    let error = Client::new(&path).status().await.unwrap_err();
+    assert!(matches!(error, CallError::Missing(_)), "{error}");
+    assert!(error.to_string().contains("is heddled running?"), "{error}");
+
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let silent = tokio::net::UnixListener::bind(&path).unwrap();
+    let client = Client::new(&path).with_limit(Duration::from_millis(50));
+    let error = client.status().await.unwrap_err();
+    assert!(matches!(error, CallError::Timeout { .. }), "{error}");
+
+    tokio::spawn(async move {
+        let mut heard = Vec::new();
+        while let Ok((stream, _)) = silent.accept().await {
+            stream.writable().await.unwrap();
+            // The first one has given up already.
+            let _ = stream.try_write(b"220 mail.example.org ESMTP\r\n");
+            heard.push(stream);
+        }
+    });
+    let error = Client::new(&path).status().await.unwrap_err();
+    assert!(matches!(error, CallError::Protocol { .. }), "{error}");
+}
