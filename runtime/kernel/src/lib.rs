@@ -25,6 +25,7 @@
 //! | `socket` | questions, dumps and batches of changes on one netlink socket |
 //! | `worker` | the thread that owns the socket |
 //! | `observe`, `apply`, `events` | the three things that a [`Kernel`] does |
+//! | `survey` | what there is besides, for `heddle doctor` |
 
 mod addresses;
 mod apply;
@@ -37,6 +38,7 @@ mod observe;
 mod round_trip;
 mod routes;
 mod socket;
+mod survey;
 mod sysctls;
 mod view;
 mod worker;
@@ -52,6 +54,7 @@ use heddle_core::object::Sysctl;
 
 pub use crate::error::{ApplyError, Failure, KernelError, Refusal};
 pub use crate::events::{Event, Events};
+pub use crate::survey::{HostLink, HostRoute, TrialError, VxlanPort, try_vxlan};
 
 use crate::socket::Socket;
 use crate::worker::Worker;
@@ -120,6 +123,41 @@ impl Kernel {
     ) -> Result<(LinkName, Option<IpAddr>), KernelError> {
         self.read("the route to an address", move |socket| observe::route_to(socket, destination))
             .await
+    }
+
+    /// The devices that packets leave through which this host sends from an address of its own, one for each
+    /// destination. `None`: there is no route, or the address is not this host's.
+    ///
+    /// # Errors
+    ///
+    /// If the devices cannot be read, or the kernel does not answer in time.
+    pub async fn ways(
+        &self,
+        source: IpAddr,
+        destinations: Vec<IpAddr>,
+    ) -> Result<Vec<Option<LinkName>>, KernelError> {
+        self.read("the ways to addresses", move |socket| {
+            survey::ways(socket, source, &destinations)
+        })
+        .await
+    }
+
+    /// All devices, whoever made them, in the kernel's order.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses or does not answer in time.
+    pub async fn host_links(&self) -> Result<Vec<HostLink>, KernelError> {
+        self.read("the devices", survey::host_links).await
+    }
+
+    /// All routes of the main table that lead somewhere, whoever made them, in the kernel's order.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses or does not answer in time.
+    pub async fn host_routes(&self, family: Family) -> Result<Vec<HostRoute>, KernelError> {
+        self.read("the routes", move |socket| survey::host_routes(socket, family)).await
     }
 
     /// The part of the kernel within a scope, and of the settings those that are asked for, whatever the values

@@ -82,7 +82,7 @@ fn next_hop(message: &RouteMessage, devices: &Devices) -> Option<RouteAction> {
     Some(RouteAction::Forward { link: link?, gateway, onlink })
 }
 
-fn main_table(message: &RouteMessage) -> bool {
+pub(crate) fn main_table(message: &RouteMessage) -> bool {
     let table = message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Table(table) => Some(*table),
         _ => None,
@@ -98,7 +98,7 @@ fn metric(message: &RouteMessage) -> u32 {
     metric.unwrap_or(0)
 }
 
-fn destination(message: &RouteMessage) -> Option<IpNet> {
+pub(crate) fn destination(message: &RouteMessage) -> Option<IpNet> {
     let given = message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Destination(address) => ip(address),
         _ => None,
@@ -153,6 +153,16 @@ pub(crate) fn to(destination: IpAddr) -> RouteNetlinkMessage {
     message.header.address_family = family(destination);
     message.header.destination_prefix_length = Family::of(destination).bits();
     message.attributes.push(RouteAttribute::Destination(destination.into()));
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+/// The question for the way that packets take which this host sends from an address of its own.
+pub(crate) fn from_to(source: IpAddr, destination: IpAddr) -> RouteNetlinkMessage {
+    let RouteNetlinkMessage::GetRoute(mut message) = to(destination) else {
+        unreachable!("it is a question for a route")
+    };
+    message.header.source_prefix_length = Family::of(source).bits();
+    message.attributes.push(RouteAttribute::Source(source.into()));
     RouteNetlinkMessage::GetRoute(message)
 }
 

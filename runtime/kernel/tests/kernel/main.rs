@@ -9,3 +9,4 @@ mod interfaces;
 mod ownership;
 mod peers;
 mod scale;
+mod survey;
