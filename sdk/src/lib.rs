@@ -114,6 +114,7 @@ pub mod log;
 mod mac;
 mod packet;
 mod prefix;
+pub mod subnet_env;
 mod tunnel;
 mod types;
 pub mod vtep;
@@ -235,7 +236,7 @@ macro_rules! export_transform {
 /// [`Emitter`].
 ///
 /// Names and versions as in [`export_backend!`].
-/// This version of the daemon runs the emitter named `subnet-env`, and no other.
+/// The daemon runs the emitters that `--emit` names.
 #[macro_export]
 macro_rules! export_emitter {
     ($plugin:ty, name = $name:literal) => {

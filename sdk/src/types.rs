@@ -459,6 +459,28 @@ pub struct Setting {
     pub value: String,
 }
 
+impl Setting {
+    /// The value of a setting that is `true` or `false`.
+    ///
+    /// # Errors
+    ///
+    /// It is something else; the text names the setting.
+    pub fn flag(&self) -> Result<bool, String> {
+        self.value.parse().map_err(|_| self.error("expected true or false"))
+    }
+
+    /// An error about the value: ``setting `key` is "1A": RULE``.
+    pub fn error(&self, rule: impl fmt::Display) -> String {
+        format!("setting `{}` is {:?}: {rule}", self.name, self.value)
+    }
+
+    /// The error about a setting that the emitter does not have: ``setting `pth` is unknown: expected `path` ``.
+    pub fn unknown(&self, known: &[&str]) -> String {
+        let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+        format!("setting `{}` is unknown: expected {}", self.name, known.join(", "))
+    }
+}
+
 /// A file that should exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
