@@ -1,0 +1,74 @@
+//! The `docker-opts` emitter: options for dockerd, in a file that a systemd unit reads as its `EnvironmentFile`. In IPv4,
+//! the same that flannel's `mk-docker-opts.sh` makes of `subnet.env`.
+//!
+//! | setting | what it is | unless given |
+//! | --- | --- | --- |
+//! | `path` | where the file goes | `/run/flannel/docker.env` |
+//! | `key` | the variable that has all the options | `DOCKER_OPTS` |
+//! | `individual` | `true`: a variable for each option, and no other line | `false` |
+//! | `combined` | `true`: the variable that has all of them, and no other line | `false` |
+//! | `ip-masq` | `false` leaves `--ip-masq` out | `true` |
+//! | `subnet-env` | `true`: the lines of `subnet.env` come first, in place of a file of their own | `false` |
+//!
+//! With neither or both of `individual` and `combined`, all lines are written.
+//!
+//! Where the overlay has IPv6, `--ipv6` and `--fixed-cidr-v6` come on top, which flannel's script leaves to the operator.
+//! Docker's bridge always has IPv4: without IPv4 in the overlay there is no `--bip`, and Docker takes a network of its
+//! own for it, which other nodes do not reach.
+
+mod options;
+
+pub use options::{DockerOptions, InvalidKey, Key, Lines};
+
+use heddle_sdk::*;
+
+const DEFAULT_PATH: &str = "/run/flannel/docker.env";
+
+/// The emitter.
+pub struct DockerOpts;
+
+impl Emitter for DockerOpts {
+    fn emit(view: &View, settings: &[Setting]) -> Result<Vec<File>, String> {
+        let mut path = DEFAULT_PATH;
+        let mut key = Key::default();
+        let (mut individual, mut combined) = (false, false);
+        let (mut ip_masq, mut with_subnet_env) = (true, false);
+        for setting in settings {
+            match setting.name.as_str() {
+                "path" => path = &setting.value,
+                "key" => key = setting.value.parse().map_err(|error| setting.error(error))?,
+                "individual" => individual = setting.flag()?,
+                "combined" => combined = setting.flag()?,
+                "ip-masq" => ip_masq = setting.flag()?,
+                "subnet-env" => with_subnet_env = setting.flag()?,
+                _ => {
+                    let known = ["path", "key", "individual", "combined", "ip-masq", "subnet-env"];
+                    return Err(setting.unknown(&known));
+                }
+            }
+        }
+        let mut text = if with_subnet_env { subnet_env::text(view)? } else { String::new() };
+        text += &options(view, ip_masq).text(Lines::chosen(individual, combined), &key, "");
+        Ok(vec![File { path: path.to_owned(), mode: 0o644, contents: text.into_bytes() }])
+    }
+}
+
+fn options(view: &View, ip_masq: bool) -> DockerOptions {
+    let mut options = DockerOptions::default();
+    for part in &view.lease.families {
+        match part.family() {
+            Family::V4 => options.bip(subnet_env::bridge_address(part.subnet)),
+            Family::V6 => options.ipv6(part.subnet),
+        }
+    }
+    if ip_masq {
+        options.ip_masq(view.ip_masq);
+    }
+    options.mtu(view.mtu);
+    options
+}
+
+export_emitter!(DockerOpts, name = "docker-opts");
+
+#[cfg(test)]
+mod tests;
