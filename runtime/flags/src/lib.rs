@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
+use heddle_core::interface::Selection;
 use heddle_core::node::NodeId;
 use heddle_store::{EtcdOptions, StoreConfig};
 use regex::Regex;
@@ -156,6 +157,15 @@ impl LeaseFlags {
             StoreConfig::Directory(path) => path.display().to_string(),
         }
     }
+
+    /// The same with the kind of store: what the aliases of the daemon's devices say after
+    /// `heddle_kernel::ALIAS_PREFIX`.
+    pub fn network_label(&self) -> String {
+        match &self.store {
+            StoreConfig::Etcd => self.network_name(),
+            StoreConfig::Directory(_) => format!("dir:{}", self.network_name()),
+        }
+    }
 }
 
 /// How other hosts reach this one.
@@ -180,6 +190,19 @@ pub struct InterfaceFlags {
     /// IPv6 address under which other hosts reach this one [default: the interface's]
     #[arg(long, value_name = "IP")]
     pub public_ipv6: Option<Ipv6Addr>,
+}
+
+impl InterfaceFlags {
+    /// How the operator wants the interface to be chosen.
+    pub fn selection(&self) -> Selection {
+        Selection {
+            names: self.iface.clone(),
+            patterns: self.iface_regex.clone(),
+            can_reach: self.iface_can_reach,
+            public_ip: self.public_ip,
+            public_ipv6: self.public_ipv6,
+        }
+    }
 }
 
 /// What is masqueraded and accepted.
