@@ -14,7 +14,7 @@ HOSTS ?= 2
 TARGET ?= receive transmit
 SECONDS ?= 60
 
-.PHONY: help demo build test bench lint fuzz setup root
+.PHONY: help demo build test bench lint fuzz deb setup root
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -65,6 +65,12 @@ fuzz: ## random bytes for the packet path (TARGET=receive or transmit, SECONDS=6
 			target/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- \
 			-max_total_time=$(SECONDS) -artifact_prefix=target/fuzz/findings/$$target/ || exit 1; \
 	done
+
+# DEB_FLAGS: more for cargo-deb, such as --deb-revision 2.
+deb: ## a Debian package, in target/debian
+	@.ci/setup build package
+	@$(MAKE) --no-print-directory build
+	cargo deb -p heddled --no-build --strip --quiet $(DEB_FLAGS)
 
 setup: ## install what a fresh Debian with rustup lacks for demo, test and lint; needs root
 	@.ci/setup build demo etcd test
