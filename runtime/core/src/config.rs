@@ -128,8 +128,52 @@ const V6: FamilyKeys = FamilyKeys {
     missing: "`EnableIPv6` is true; expected the overlay's IPv6 network, such as fd00:10:244::/48",
 };
 
+const ENABLE_V4: &str = "EnableIPv4";
+const ENABLE_V6: &str = "EnableIPv6";
+const ENABLE_NFTABLES: &str = "EnableNFTables";
+const BACKEND: &str = "Backend";
+
+/// Every key.
+const KEYS: [&str; 12] = [
+    ENABLE_V4,
+    ENABLE_V6,
+    V4.network,
+    V4.subnet_length,
+    V4.subnet_min,
+    V4.subnet_max,
+    V6.network,
+    V6.subnet_length,
+    V6.subnet_min,
+    V6.subnet_max,
+    ENABLE_NFTABLES,
+    BACKEND,
+];
+
+/// What is wrong, in the order in which it was found.
+#[derive(Default)]
+struct Errors(Vec<ConfigError>);
+
+impl Errors {
+    fn add(&mut self, error: ConfigError) {
+        self.0.push(error);
+    }
+
+    /// What there is, or none and an error more.
+    fn note<T>(&mut self, result: Result<T, ConfigError>) -> Option<T> {
+        result.map_err(|error| self.add(error)).ok()
+    }
+}
+
 /// The config's members, looked up without regard to case, as Go does.
 struct Members(Map<String, Value>);
+
+fn members(text: &[u8]) -> Result<Members, ConfigError> {
+    match serde_json::from_slice(text) {
+        Ok(Value::Object(members)) => Ok(Members(members)),
+        Ok(other) => Err(ConfigError::NotAnObject(format!("found {}", kind(&other)))),
+        Err(error) => Err(ConfigError::NotAnObject(error.to_string())),
+    }
+}
 
 impl Members {
     fn get<T: DeserializeOwned>(
@@ -162,28 +206,50 @@ impl NetworkConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], naming the key and the rule.
+    /// The first [`ConfigError`] of those that [`check`](Self::check) finds.
     pub fn parse(text: &[u8]) -> Result<Self, ConfigError> {
-        let members = match serde_json::from_slice(text) {
-            Ok(Value::Object(members)) => Members(members),
-            Ok(other) => return Err(ConfigError::NotAnObject(format!("found {}", kind(&other)))),
-            Err(error) => return Err(ConfigError::NotAnObject(error.to_string())),
-        };
+        Self::check(text).map_err(|mut errors| errors.remove(0))
+    }
+
+    /// Reads the value of `<prefix>/config`, and does not stop at the first error.
+    ///
+    /// # Errors
+    ///
+    /// Every [`ConfigError`] that can be told, each naming the key and the rule. At least one.
+    pub fn check(text: &[u8]) -> Result<Self, Vec<ConfigError>> {
+        let members = members(text).map_err(|error| vec![error])?;
+        let mut errors = Errors::default();
         let flag = |key, default| -> Result<bool, ConfigError> {
             Ok(members.get(key, "true or false")?.unwrap_or(default))
         };
-        let (v4, v6) = (flag("EnableIPv4", true)?, flag("EnableIPv6", false)?);
-        if !v4 && !v6 {
-            return Err(broken("EnableIPv4", false, "`EnableIPv4` or `EnableIPv6` must be true"));
+        let v4 = errors.note(flag(ENABLE_V4, true));
+        let v6 = errors.note(flag(ENABLE_V6, false));
+        if (v4, v6) == (Some(false), Some(false)) {
+            errors.add(broken(ENABLE_V4, false, "`EnableIPv4` or `EnableIPv6` must be true"));
         }
         let mut networks = Vec::with_capacity(2);
-        if v4 {
-            networks.push(overlay_v4(&members)?);
+        if v4.unwrap_or(true) {
+            networks.extend(overlay_v4(&members, &mut errors));
         }
-        if v6 {
-            networks.push(overlay_v6(&members)?);
+        if v6.unwrap_or(false) {
+            networks.extend(overlay_v6(&members, &mut errors));
         }
-        Ok(Self { networks, nftables: flag("EnableNFTables", false)?, backend: backend(&members)? })
+        let nftables = errors.note(flag(ENABLE_NFTABLES, false));
+        let backend = errors.note(backend(&members));
+        match (nftables, backend) {
+            (Some(nftables), Some(backend)) if errors.0.is_empty() => {
+                Ok(Self { networks, nftables, backend })
+            }
+            _ => Err(errors.0),
+        }
+    }
+
+    /// The members of the value of `<prefix>/config` that are ignored, because no key is called that. Those of `Backend`
+    /// are its plugin's business. None if the text is no JSON object.
+    pub fn unknown_keys(text: &[u8]) -> Vec<String> {
+        let members = members(text).map(|members| members.0).unwrap_or_default();
+        let known = |name: &String| KEYS.iter().any(|key| name.eq_ignore_ascii_case(key));
+        members.into_iter().map(|(name, _)| name).filter(|name| !known(name)).collect()
     }
 
     /// The part for one family, if it is enabled.
@@ -204,7 +270,7 @@ impl OverlayNetwork {
 fn backend(members: &Members) -> Result<BackendConfig, ConfigError> {
     let default = || Map::from_iter([("Type".to_owned(), Value::from(DEFAULT_BACKEND))]);
     let object: Map<String, Value> =
-        members.get("Backend", "an object with a `Type`")?.unwrap_or_else(default);
+        members.get(BACKEND, "an object with a `Type`")?.unwrap_or_else(default);
     let json = serde_json::to_string(&object).expect("JSON that was read can be written");
     let kind: String = Members(object)
         .get("Type", "the name of a backend")
@@ -222,33 +288,46 @@ fn backend(members: &Members) -> Result<BackendConfig, ConfigError> {
     Ok(BackendConfig { kind, json })
 }
 
-fn overlay_v4(members: &Members) -> Result<OverlayNetwork, ConfigError> {
+fn overlay_v4(members: &Members, errors: &mut Errors) -> Option<OverlayNetwork> {
     let network = members
-        .get::<Ipv4Net>(V4.network, "an IPv4 network as text, such as \"10.244.0.0/16\"")?
-        .ok_or(ConfigError::Missing { key: V4.network, rule: V4.missing })?;
-    let bound = |key| members.get::<Ipv4Addr>(key, "an IPv4 address as text");
-    let (min, max) = (bound(V4.subnet_min)?, bound(V4.subnet_max)?);
-    overlay(&V4, members, network.trunc().into(), min.map(Into::into), max.map(Into::into))
+        .get::<Ipv4Net>(V4.network, "an IPv4 network as text, such as \"10.244.0.0/16\"")
+        .and_then(|network| {
+            network.ok_or(ConfigError::Missing { key: V4.network, rule: V4.missing })
+        });
+    let network = errors.note(network);
+    let mut bound = |key| {
+        let address = errors.note(members.get::<Ipv4Addr>(key, "an IPv4 address as text"))?;
+        Some(address.map(IpAddr::V4))
+    };
+    let bounds = [bound(V4.subnet_min), bound(V4.subnet_max)];
+    overlay(&V4, members, network?.trunc().into(), bounds, errors)
 }
 
-fn overlay_v6(members: &Members) -> Result<OverlayNetwork, ConfigError> {
+fn overlay_v6(members: &Members, errors: &mut Errors) -> Option<OverlayNetwork> {
     let network = members
-        .get::<Ipv6Net>(V6.network, "an IPv6 network as text, such as \"fd00:10:244::/48\"")?
-        .ok_or(ConfigError::Missing { key: V6.network, rule: V6.missing })?;
-    let bound = |key| members.get::<Ipv6Addr>(key, "an IPv6 address as text");
-    let (min, max) = (bound(V6.subnet_min)?, bound(V6.subnet_max)?);
-    overlay(&V6, members, network.trunc().into(), min.map(Into::into), max.map(Into::into))
+        .get::<Ipv6Net>(V6.network, "an IPv6 network as text, such as \"fd00:10:244::/48\"")
+        .and_then(|network| {
+            network.ok_or(ConfigError::Missing { key: V6.network, rule: V6.missing })
+        });
+    let network = errors.note(network);
+    let mut bound = |key| {
+        let address = errors.note(members.get::<Ipv6Addr>(key, "an IPv6 address as text"))?;
+        Some(address.map(IpAddr::V6))
+    };
+    let bounds = [bound(V6.subnet_min), bound(V6.subnet_max)];
+    overlay(&V6, members, network?.trunc().into(), bounds, errors)
 }
 
+/// One family, out of its network and its bounds: each an address, or none given, or one that could not be read.
 fn overlay(
     keys: &FamilyKeys,
     members: &Members,
     network: IpNet,
-    min: Option<IpAddr>,
-    max: Option<IpAddr>,
-) -> Result<OverlayNetwork, ConfigError> {
+    [min, max]: [Option<Option<IpAddr>>; 2],
+    errors: &mut Errors,
+) -> Option<OverlayNetwork> {
     let prefix = network.prefix_len();
-    let subnet_length = subnet_length(keys, members, network)?;
+    let subnet_length = errors.note(subnet_length(keys, members, network))?;
     // The first subnet is never given away: its first address is the network's own.
     let first = subnet_at(network, subnet_length, 1);
     let last = subnet_at(network, subnet_length, (1u128 << (subnet_length - prefix)) - 1);
@@ -262,13 +341,14 @@ fn overlay(
         }
         Some(address) => Ok(address),
     };
-    let subnet_min = bound(keys.subnet_min, min, first)?;
-    let subnet_max = bound(keys.subnet_max, max, last)?;
+    let subnet_min = min.and_then(|min| errors.note(bound(keys.subnet_min, min, first)));
+    let subnet_max = max.and_then(|max| errors.note(bound(keys.subnet_max, max, last)));
+    let (subnet_min, subnet_max) = (subnet_min?, subnet_max?);
     if subnet_min > subnet_max {
         let rule = format!("must not come after `{}` {subnet_max}", keys.subnet_max);
-        return Err(broken(keys.subnet_min, subnet_min, rule));
+        errors.add(broken(keys.subnet_min, subnet_min, rule));
     }
-    Ok(OverlayNetwork { network, subnet_length, subnet_min, subnet_max })
+    Some(OverlayNetwork { network, subnet_length, subnet_min, subnet_max })
 }
 
 fn subnet_length(keys: &FamilyKeys, members: &Members, network: IpNet) -> Result<u8, ConfigError> {
@@ -360,6 +440,35 @@ mod tests {
                 backend,
             }
         );
+    }
+
+    #[test]
+    fn every_error_is_found_at_once() {
+        let config = r#"{"EnableIPv4":1,"Network":"10.244.0.0/16","SubnetLen":99,"EnableIPv6":true,
+            "IPv6Network":"fd00::/48","IPv6SubnetMin":"fd01::","IPv6SubnetMax":7,
+            "EnableNFTables":"no","Backend":{"Port":1}}"#;
+        let errors = NetworkConfig::check(config.as_bytes()).unwrap_err();
+        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        let keys = [
+            "EnableIPv4",
+            "SubnetLen",
+            "IPv6SubnetMax",
+            "IPv6SubnetMin",
+            "EnableNFTables",
+            "Backend.Type",
+        ];
+        assert_eq!(errors.len(), keys.len(), "{errors:#?}");
+        for (error, key) in errors.iter().zip(keys) {
+            assert!(error.starts_with(&format!("`{key}` is ")), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn keys_that_mean_nothing_are_found() {
+        let unknown = |text: &str| NetworkConfig::unknown_keys(text.as_bytes());
+        let config = r#"{"network":"10.244.0.0/16","Subnetlen":24,"SubnetLength":24,"vni":1,"BACKEND":{"X":1}}"#;
+        assert_eq!(unknown(config), ["SubnetLength", "vni"]);
+        assert!(unknown("[").is_empty() && unknown("[1]").is_empty());
     }
 
     #[test]

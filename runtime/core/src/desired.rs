@@ -105,7 +105,7 @@ impl Desired {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::object::{FdbEntry, Route, RouteAction};
+    use crate::object::{FdbEntry, Metric, Route, RouteAction};
 
     fn peer(index: u8) -> Owner {
         Owner::Peer(format!("10.244.{index}.0-24").parse().unwrap())
@@ -121,6 +121,7 @@ mod tests {
 
     fn route(destination: &str) -> Object {
         Object::Route(Route {
+            metric: Metric::Default,
             destination: destination.parse().unwrap(),
             action: RouteAction::Blackhole,
         })

@@ -210,7 +210,7 @@ fn same_link(wanted: &Link, found: &Link) -> bool {
 mod tests {
     use super::*;
     use crate::address::MacAddress;
-    use crate::object::{Address, FdbEntry, Neighbour, Route, RouteAction, Vxlan};
+    use crate::object::{Address, FdbEntry, Metric, Neighbour, Route, RouteAction, Vxlan};
     use proptest::prelude::*;
 
     fn name(name: &str) -> LinkName {
@@ -240,6 +240,7 @@ mod tests {
 
     fn route(index: u8, gateway: u8) -> Object {
         Object::Route(Route {
+            metric: Metric::Default,
             destination: format!("10.244.{index}.0/24").parse().unwrap(),
             action: RouteAction::Forward {
                 link: name("flannel.1"),
@@ -356,6 +357,7 @@ mod tests {
                     mac,
                 }),
                 _ => Object::Route(Route {
+                    metric: Metric::Default,
                     destination: format!("10.244.{a}.0/24").parse().unwrap(),
                     action: RouteAction::Forward {
                         link,

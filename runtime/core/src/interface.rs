@@ -31,7 +31,7 @@ pub struct Interface {
 }
 
 impl Interface {
-    fn address(&self, family: Family) -> Option<IpAddr> {
+    pub(crate) fn address(&self, family: Family) -> Option<IpAddr> {
         self.addresses_of(family).next()
     }
 
@@ -66,6 +66,16 @@ pub struct Facts {
     pub default_routes_v6: Vec<LinkName>,
     /// The device towards [`Selection::can_reach`] and the source address that the kernel would use.
     pub route_to: Option<(LinkName, Option<IpAddr>)>,
+}
+
+impl Facts {
+    /// The devices of a family's default routes, the best first.
+    pub(crate) fn default_routes(&self, family: Family) -> &[LinkName] {
+        match family {
+            Family::V4 => &self.default_routes_v4,
+            Family::V6 => &self.default_routes_v6,
+        }
+    }
 }
 
 /// No interface could be chosen.
@@ -139,8 +149,8 @@ pub fn select(
 }
 
 #[derive(Clone, Copy)]
-struct Choice<'a> {
-    interface: &'a Interface,
+pub(crate) struct Choice<'a> {
+    pub(crate) interface: &'a Interface,
     /// The address that it was chosen by.
     address: Option<IpAddr>,
 }
@@ -153,7 +163,7 @@ impl Choice<'_> {
     }
 }
 
-fn choose<'a>(
+pub(crate) fn choose<'a>(
     families: &[Family],
     selection: &Selection,
     facts: &'a Facts,
@@ -183,10 +193,7 @@ fn choose<'a>(
         return Ok(choice);
     }
     let default = |family| {
-        let routes = match family {
-            Family::V4 => &facts.default_routes_v4,
-            Family::V6 => &facts.default_routes_v6,
-        };
+        let routes = facts.default_routes(family);
         routes.first().copied().ok_or(SelectionError::NoDefaultRoute(family))
     };
     let mut chosen = None;
@@ -204,7 +211,7 @@ fn choose<'a>(
     Ok(Choice { interface, address: None })
 }
 
-fn by_name<'a>(wanted: &str, facts: &'a Facts) -> Option<Choice<'a>> {
+pub(crate) fn by_name<'a>(wanted: &str, facts: &'a Facts) -> Option<Choice<'a>> {
     let mut interfaces = facts.interfaces.iter();
     match wanted.parse::<IpAddr>() {
         Ok(address) => interfaces
@@ -216,7 +223,7 @@ fn by_name<'a>(wanted: &str, facts: &'a Facts) -> Option<Choice<'a>> {
     }
 }
 
-fn by_pattern<'a>(pattern: &Regex, families: &[Family], facts: &'a Facts) -> Option<Choice<'a>> {
+pub(crate) fn by_pattern<'a>(pattern: &Regex, families: &[Family], facts: &'a Facts) -> Option<Choice<'a>> {
     let matching = |interface: &Interface, family| {
         interface.addresses_of(family).find(|address| pattern.is_match(&address.to_string()))
     };

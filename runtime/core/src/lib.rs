@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`config`] | what is the network? (`<prefix>/config`) |
 //! | [`interface`] | which interface and which addresses do other hosts reach this one by? |
+//! | [`explanation`] | why that one? |
 //! | [`node`] | who is this node? |
 //! | [`lease`] | which subnet belongs to whom? (`<prefix>/subnets/…`) |
 //! | [`allocation`] | which subnet should this node have? |
@@ -23,6 +24,7 @@ pub mod allocation;
 pub mod config;
 pub mod desired;
 pub mod diff;
+pub mod explanation;
 pub mod interface;
 pub mod lease;
 pub mod node;

@@ -74,13 +74,32 @@ pub struct Address {
     pub network: IpNet,
 }
 
-/// A route in the main table with the kernel's default metric.
+/// A route in the main table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Which packets it is for.
     pub destination: IpNet,
+    /// Which of several for them comes first.
+    pub metric: Metric,
     /// What happens to them.
     pub action: RouteAction,
+}
+
+impl Route {
+    /// Drops what no other route to the same destination takes: packets for a node's own subnet while there is no bridge
+    /// that has it, which would else leave by the default route.
+    pub fn last_resort(destination: IpNet) -> Self {
+        Self { destination, metric: Metric::Last, action: RouteAction::Blackhole }
+    }
+}
+
+/// The rank of a route among those to the same destination, which can exist beside each other if it differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Metric {
+    /// The kernel's default: 0 in IPv4, 1024 in IPv6. All that plugins plan.
+    Default,
+    /// 4096: after that, and after what the kernel and network managers make for addresses.
+    Last,
 }
 
 /// What happens to the packets that a route matches.
@@ -166,8 +185,8 @@ pub enum ObjectKey {
     FdbEntry(LinkName, MacAddress),
     /// A neighbour, by device and address.
     Neighbour(LinkName, IpAddr),
-    /// A route, by destination.
-    Route(IpNet),
+    /// A route, by destination and metric.
+    Route(IpNet, Metric),
 }
 
 impl Object {
@@ -179,7 +198,7 @@ impl Object {
             Self::Address(address) => ObjectKey::Address(address.link, address.network),
             Self::FdbEntry(entry) => ObjectKey::FdbEntry(entry.link, entry.mac),
             Self::Neighbour(neighbour) => ObjectKey::Neighbour(neighbour.link, neighbour.address),
-            Self::Route(route) => ObjectKey::Route(route.destination),
+            Self::Route(route) => ObjectKey::Route(route.destination, route.metric),
         }
     }
 
@@ -251,7 +270,8 @@ impl fmt::Display for ObjectKey {
             Self::Address(link, network) => write!(f, "address {network} dev {link}"),
             Self::FdbEntry(link, mac) => write!(f, "fdb {mac} dev {link}"),
             Self::Neighbour(link, address) => write!(f, "neighbour {address} dev {link}"),
-            Self::Route(destination) => write!(f, "route {destination}"),
+            Self::Route(destination, Metric::Default) => write!(f, "route {destination}"),
+            Self::Route(destination, Metric::Last) => write!(f, "route {destination} metric 4096"),
         }
     }
 }

@@ -196,7 +196,7 @@ impl Footprint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::object::{FdbEntry, Route, RouteAction};
+    use crate::object::{FdbEntry, Metric, Route, RouteAction};
 
     const ONE: &str = r#"{"PublicIP":"192.168.0.1","BackendType":"vxlan"}"#;
     const TWO: &str = r#"{"PublicIP":"192.168.0.2","BackendType":"vxlan"}"#;
@@ -300,7 +300,11 @@ mod tests {
         let footprint = Footprint::of([&lease]);
         let route = |destination: &str| {
             let destination = destination.parse().unwrap();
-            Object::Route(Route { destination, action: RouteAction::Blackhole })
+            Object::Route(Route {
+                metric: Metric::Default,
+                destination,
+                action: RouteAction::Blackhole,
+            })
         };
         assert!(
             footprint.covers(&route("10.244.1.0/24")) && footprint.covers(&route("10.244.1.8/29"))

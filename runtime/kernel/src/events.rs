@@ -297,7 +297,7 @@ mod tests {
     use std::io::Write;
 
     use heddle_core::diff::Change;
-    use heddle_core::object::{Object, Route, RouteAction};
+    use heddle_core::object::{Metric, Object, Route, RouteAction};
     use nix::sched::{CloneFlags, unshare};
     use nix::unistd::geteuid;
 
@@ -316,7 +316,11 @@ mod tests {
     fn blackhole(number: u32) -> Object {
         let [_, _, high, low] = number.to_be_bytes();
         let destination = format!("10.{high}.{low}.0/24").parse().unwrap();
-        Object::Route(Route { destination, action: RouteAction::Blackhole })
+        Object::Route(Route {
+            metric: Metric::Default,
+            destination,
+            action: RouteAction::Blackhole,
+        })
     }
 
     #[test]

@@ -25,6 +25,7 @@
 //! | `socket` | questions, dumps and batches of changes on one netlink socket |
 //! | `worker` | the thread that owns the socket |
 //! | `observe`, `apply`, `events` | the three things that a [`Kernel`] does |
+//! | `ruleset` | that traffic rules have changed, for those who look after them |
 //! | `survey` | what there is besides, for `heddle doctor` |
 
 mod addresses;
@@ -37,6 +38,7 @@ mod observe;
 #[cfg(test)]
 mod round_trip;
 mod routes;
+mod ruleset;
 mod socket;
 mod survey;
 mod sysctls;
@@ -54,6 +56,7 @@ use heddle_core::object::Sysctl;
 
 pub use crate::error::{ApplyError, Failure, KernelError, Refusal};
 pub use crate::events::{Event, Events};
+pub use crate::ruleset::RulesetChanges;
 pub use crate::survey::{HostLink, HostRoute, TrialError, VxlanPort, try_vxlan};
 
 use crate::socket::Socket;
@@ -211,6 +214,15 @@ impl Kernel {
     pub async fn subscribe(&self, scope: &Scope) -> Result<Events, KernelError> {
         let scope = scope.clone();
         self.read("events", move |_| events::subscribe(scope).map_err(KernelError::Open)).await
+    }
+
+    /// Changes of nftables' ruleset from now on.
+    ///
+    /// # Errors
+    ///
+    /// If there is no socket to be had, for want of `CAP_NET_ADMIN` or of nftables in the kernel.
+    pub fn ruleset_changes(&self) -> Result<RulesetChanges, KernelError> {
+        RulesetChanges::listen().map_err(KernelError::Open)
     }
 
     async fn read<T: Send + 'static>(

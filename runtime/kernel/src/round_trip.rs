@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use heddle_core::diff::Scope;
 use heddle_core::object::{
-    Address, FdbEntry, Link, LinkKind, Neighbour, Object, Route, RouteAction, Vxlan,
+    Address, FdbEntry, Link, LinkKind, Metric, Neighbour, Object, Route, RouteAction, Vxlan,
 };
 use rtnetlink::LinkVxlan;
 use rtnetlink::packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
@@ -78,7 +78,7 @@ fn objects(address: &str, destination: &str) -> Vec<Object> {
     let (link, mac) = ("flannel.1".parse().unwrap(), "3a:8b:71:f2:2e:de".parse().unwrap());
     let destination: ipnet::IpNet = destination.parse().unwrap();
     let gateway = Some(destination.addr());
-    let route = |action| Object::Route(Route { destination, action });
+    let route = |action| Object::Route(Route { metric: Metric::Default, destination, action });
     vec![
         Object::Address(Address { link, network: address.parse().unwrap() }),
         Object::Neighbour(Neighbour { link, address: destination.addr(), mac }),
@@ -87,6 +87,7 @@ fn objects(address: &str, destination: &str) -> Vec<Object> {
         route(RouteAction::Forward { link, gateway, onlink: false }),
         route(RouteAction::Forward { link, gateway: None, onlink: false }),
         route(RouteAction::Blackhole),
+        Object::Route(Route::last_resort(destination)),
     ]
 }
 
@@ -163,6 +164,7 @@ fn whose_a_route_is_depends_on_protocol_device_and_destination() {
     let view = view();
     let seen = |destination: &str, index: u32, protocol: RouteProtocol| {
         let route = Route {
+            metric: Metric::Default,
             destination: destination.parse().unwrap(),
             action: RouteAction::Forward {
                 link: "flannel.1".parse().unwrap(),

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use heddle_core::address::{Family, LinkName};
-use heddle_core::object::{Route, RouteAction};
+use heddle_core::object::{Metric, Route, RouteAction};
 use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use rtnetlink::packet_route::route::{
@@ -19,6 +19,9 @@ use crate::socket::Request;
 
 /// The metric of a route in IPv6 that was given none (`IP6_RT_PRIO_USER`, `net/ip6_route.h`). In IPv4 it is 0.
 const DEFAULT_METRIC_V6: u32 = 1024;
+
+/// [`Metric::Last`].
+const LAST_METRIC: u32 = 4096;
 
 /// A route that could stand under a planned route's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +42,12 @@ impl Found {
             && header.tos == 0
             && header.source_prefix_length == 0
             && !header.flags.contains(RouteFlags::Cloned);
-        let default_metric = match header.address_family {
-            AddressFamily::Inet => 0,
-            AddressFamily::Inet6 => DEFAULT_METRIC_V6,
+        let metric = match (header.address_family, metric(message)) {
+            (AddressFamily::Inet, 0) | (AddressFamily::Inet6, DEFAULT_METRIC_V6) => Metric::Default,
+            (AddressFamily::Inet | AddressFamily::Inet6, LAST_METRIC) => Metric::Last,
             _ => return None,
         };
-        if !in_main_table || metric(message) != default_metric {
+        if !in_main_table {
             return None;
         }
         let action = match header.kind {
@@ -53,7 +56,7 @@ impl Found {
             RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw => RouteAction::Other,
             _ => return None,
         };
-        let route = Route { destination: destination(message)?, action };
+        let route = Route { destination: destination(message)?, metric, action };
         let device = message.attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::Oif(index) => Some(*index),
             _ => None,
@@ -224,7 +227,7 @@ pub(crate) fn remove<E>(
 ) -> Result<Request, E> {
     let mut message = match message(route, index)? {
         Some(message) => message,
-        None => destined(route.destination),
+        None => destined(route.destination, route.metric),
     };
     message.header.scope = RouteScope::NoWhere;
     if route.action == RouteAction::Blackhole {
@@ -237,7 +240,7 @@ fn message<E>(
     route: &Route,
     index: impl FnOnce(LinkName) -> Result<u32, E>,
 ) -> Result<Option<RouteMessage>, E> {
-    let mut message = destined(route.destination);
+    let mut message = destined(route.destination, route.metric);
     match route.action {
         RouteAction::Forward { link, gateway, onlink } => {
             message.attributes.push(RouteAttribute::Oif(index(link)?));
@@ -251,14 +254,17 @@ fn message<E>(
     Ok(Some(message))
 }
 
-fn destined(destination: IpNet) -> RouteMessage {
+fn destined(destination: IpNet, metric: Metric) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family(destination.addr());
     message.header.destination_prefix_length = destination.prefix_len();
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.attributes.push(RouteAttribute::Destination(destination.network().into()));
-    if destination.addr().is_ipv6() {
-        message.attributes.push(RouteAttribute::Priority(DEFAULT_METRIC_V6));
-    }
+    let metric = match (metric, destination) {
+        (Metric::Default, IpNet::V4(_)) => None,
+        (Metric::Default, IpNet::V6(_)) => Some(DEFAULT_METRIC_V6),
+        (Metric::Last, _) => Some(LAST_METRIC),
+    };
+    message.attributes.extend(metric.map(RouteAttribute::Priority));
     message
 }

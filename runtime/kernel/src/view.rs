@@ -2,7 +2,7 @@
 //! its own. Observation and events look through the same one.
 
 use heddle_core::diff::{Observation, Scope};
-use heddle_core::object::{Address, Object, ObjectKey};
+use heddle_core::object::{Address, Metric, Object, ObjectKey};
 use rtnetlink::packet_route::neighbour::NeighbourMessage;
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol};
 
@@ -66,7 +66,8 @@ impl View {
         let on_anothers = device.is_some_and(|device| made_by_another(&self.scope, device));
         let heddle = found.protocol == RouteProtocol::from(ROUTE_PROTOCOL);
         // flannel leaves the protocol to the kernel, which makes it boot; iproute2 and others use static.
-        let flannel = matches!(found.protocol, RouteProtocol::Boot | RouteProtocol::Static);
+        let flannel = matches!(found.protocol, RouteProtocol::Boot | RouteProtocol::Static)
+            && found.route.metric == Metric::Default;
         let ours = (heddle && !on_anothers && (covered || on_managed))
             || (flannel && covered && on_managed);
         (covered || on_managed || heddle)

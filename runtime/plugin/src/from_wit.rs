@@ -7,7 +7,8 @@ use std::ops::RangeInclusive;
 
 use heddle_core::address::{Family, LinkName, MacAddress};
 use heddle_core::object::{
-    Address, FdbEntry, Link, LinkKind, Neighbour, Object, Plan, Route, RouteAction, Sysctl, Vxlan,
+    Address, FdbEntry, Link, LinkKind, Metric, Neighbour, Object, Plan, Route, RouteAction, Sysctl,
+    Vxlan,
 };
 use ipnet::IpNet;
 
@@ -251,7 +252,7 @@ fn route(route: wit::Route) -> Checked<Route> {
             RouteAction::Forward { link, gateway, onlink: next_hop.onlink }
         }
     };
-    Ok(Route { destination, action })
+    Ok(Route { metric: Metric::Default, destination, action })
 }
 
 fn no_duplicates(objects: &[Object]) -> Checked<()> {

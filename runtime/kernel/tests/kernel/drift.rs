@@ -63,7 +63,7 @@ fn each_kind_of_object_is_missed_when_it_is_deleted() {
             ),
         ] {
             ip(&format!("route delete {subnet} dev {device}"));
-            gone(&mut events, key(&objects, |key| matches!(key, ObjectKey::Route(_)))).await;
+            gone(&mut events, key(&objects, |key| matches!(key, ObjectKey::Route(..)))).await;
             ip(&format!("neighbour delete {gateway} dev {device}"));
             gone(&mut events, key(&objects, |key| matches!(key, ObjectKey::Neighbour(..)))).await;
             let fdb = key(&objects, |key| matches!(key, ObjectKey::FdbEntry(..)));

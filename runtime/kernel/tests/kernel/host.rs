@@ -8,8 +8,8 @@ use std::thread;
 use heddle_core::address::{Family, LinkName};
 use heddle_core::diff::{Change, Observed, Scope, diff};
 use heddle_core::object::{
-    Address, FdbEntry, Link, LinkKind, Neighbour, Object, ObjectKey, Route, RouteAction, Sysctl,
-    Vxlan,
+    Address, FdbEntry, Link, LinkKind, Metric, Neighbour, Object, ObjectKey, Route, RouteAction,
+    Sysctl, Vxlan,
 };
 use heddle_kernel::{Failure, Kernel};
 use nix::sched::{CloneFlags, unshare};
@@ -127,6 +127,7 @@ pub(crate) fn peer(device: &str, subnet: &str, mac: &str, public: &str) -> Vec<O
     let gateway = destination.addr();
     vec![
         Object::Route(Route {
+            metric: Metric::Default,
             destination,
             action: RouteAction::Forward { link, gateway: Some(gateway), onlink: true },
         }),

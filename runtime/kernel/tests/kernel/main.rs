@@ -8,5 +8,6 @@ mod host;
 mod interfaces;
 mod ownership;
 mod peers;
+mod ruleset;
 mod scale;
 mod survey;

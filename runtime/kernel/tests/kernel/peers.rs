@@ -1,5 +1,5 @@
 use heddle_core::diff::Change;
-use heddle_core::object::{Neighbour, Object, Route, RouteAction};
+use heddle_core::object::{Metric, Neighbour, Object, Route, RouteAction};
 use heddle_kernel::ROUTE_PROTOCOL;
 use serde_json::json;
 
@@ -78,6 +78,7 @@ fn a_peer_that_moves_is_changed_where_it_stands() {
         let renewed = peer("flannel.1", "10.244.36.0/24", "3a:8b:71:f2:2e:aa", "192.168.0.100");
         reconcile(&kernel, &[node_v4(), renewed].concat()).await;
         let direct = Object::Route(Route {
+            metric: Metric::Default,
             destination: "10.244.36.0/24".parse().unwrap(),
             action: RouteAction::Forward {
                 link: name("eth0"),
@@ -99,7 +100,11 @@ fn a_peer_that_moves_is_changed_where_it_stands() {
 fn routes_lead_to_a_device_or_nowhere_as_well() {
     on_a_host(async |kernel| {
         let route = |destination: &str, action| {
-            Object::Route(Route { destination: destination.parse().unwrap(), action })
+            Object::Route(Route {
+                metric: Metric::Default,
+                destination: destination.parse().unwrap(),
+                action,
+            })
         };
         let through = RouteAction::Forward { link: name("eth0"), gateway: None, onlink: false };
         let plan = [
@@ -120,10 +125,40 @@ fn routes_lead_to_a_device_or_nowhere_as_well() {
 }
 
 #[test]
+fn a_route_of_last_resort_stands_beside_the_bridge_s_own() {
+    on_a_host(async |kernel| {
+        ip("link add docker0 type bridge");
+        ip("address add 10.244.8.1/24 dev docker0");
+        ip("address add fd42:0:0:8::1/64 dev docker0 nodad");
+        ip("link set docker0 up");
+        ip("route add blackhole 10.244.0.0/16 metric 4096");
+        let own = ["10.244.8.0/24", "fd42:0:0:8::/64"].map(|own| own.parse().unwrap());
+        let plan = own.map(|own| Object::Route(Route::last_resort(own)));
+        reconcile(&kernel, &plan).await;
+        let shown = ip("route show root 10.244.0.0/16");
+        assert_eq!(
+            shown.lines().map(str::trim_end).collect::<Vec<_>>(),
+            [
+                "blackhole 10.244.0.0/16 metric 4096",
+                "10.244.8.0/24 dev docker0 proto kernel scope link src 10.244.8.1",
+                "blackhole 10.244.8.0/24 proto 72 metric 4096",
+            ]
+        );
+        let shown = ip("-6 route show fd42:0:0:8::/64");
+        assert!(shown.contains("dev docker0 proto kernel metric 256"), "{shown}");
+        assert!(shown.contains("blackhole fd42:0:0:8::/64 dev lo proto 72 metric 4096"), "{shown}");
+        reconcile(&kernel, &[]).await;
+        assert_eq!(ip("route show proto 72") + &ip("-6 route show proto 72"), "");
+        assert!(ip("route show").contains("blackhole 10.244.0.0/16 metric 4096"));
+    });
+}
+
+#[test]
 fn one_failing_object_does_not_keep_the_others_out() {
     on_a_host(async |kernel| {
         let nonsense = |third: u8| {
             Object::Route(Route {
+                metric: Metric::Default,
                 destination: format!("10.244.{third}.0/24").parse().unwrap(),
                 action: RouteAction::Forward {
                     link: name("eth0"),
@@ -165,6 +200,7 @@ fn a_batch_of_nothing_but_failures_names_each() {
             .map(|number| {
                 let [_, _, high, low] = number.to_be_bytes();
                 Change::Put(Object::Route(Route {
+                    metric: Metric::Default,
                     destination: format!("10.{high}.{low}.0/24").parse().unwrap(),
                     action: RouteAction::Forward {
                         link: name("eth0"),

@@ -1,7 +1,7 @@
 use heddle_core::address::MacAddress;
 use heddle_core::lease::LeaseFamily;
 use heddle_core::node::ExistingLink;
-use heddle_core::object::{Address, FdbEntry, Neighbour, Sysctl, Vxlan};
+use heddle_core::object::{Address, FdbEntry, Metric, Neighbour, Sysctl, Vxlan};
 
 use super::*;
 
@@ -77,6 +77,7 @@ fn address(network: &str, link: &str) -> Object {
 
 fn route(destination: &str, gateway: Option<&str>, link: &str) -> Object {
     Object::Route(Route {
+        metric: Metric::Default,
         destination: destination.parse().unwrap(),
         action: RouteAction::Forward {
             link: name(link),

@@ -1,0 +1,28 @@
+//! Notices of traffic rules.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::host::{on_a_host, run};
+
+#[test]
+fn a_change_of_the_ruleset_is_told_once() {
+    on_a_host(async |kernel| {
+        let mut changes = kernel.ruleset_changes().unwrap();
+        let moment = Duration::from_millis(200);
+        assert!(timeout(moment, changes.next()).await.is_err(), "nothing has happened yet");
+        for change in
+            ["add table ip one", "delete table ip one", "add table ip two", "flush ruleset"]
+        {
+            run("nft", change);
+            let told = timeout(Duration::from_secs(5), changes.next()).await;
+            told.expect(change);
+        }
+        run("iptables-nft", "-P FORWARD DROP");
+        timeout(Duration::from_secs(5), changes.next()).await.unwrap();
+        while timeout(moment, changes.next()).await.is_ok() {}
+        run("ip", "link set lo up");
+        assert!(timeout(moment, changes.next()).await.is_err(), "no rule was changed");
+    });
+}
