@@ -141,6 +141,14 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     ///
     /// Needs a Tokio runtime.
     fn watch(&self) -> Watch;
+
+    /// Connects anew with files as they are now, such as renewed certificates. Watches go on, with a snapshot. Without
+    /// success everything stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], when a file cannot be used or the store cannot be reached with it.
+    async fn reload(&self) -> Result<(), StoreError>;
 }
 
 /// A call to a store that failed.

@@ -138,6 +138,11 @@ impl LeaseStore for DirectoryStore {
         Ok(Renewal::Permanent)
     }
 
+    async fn reload(&self) -> Result<(), StoreError> {
+        // Nothing is remembered.
+        Ok(())
+    }
+
     fn watch(&self) -> Watch {
         Watch::spawn(|events| watch::run(self.0.clone(), events))
     }

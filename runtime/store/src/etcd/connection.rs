@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use etcd_client::{
     Channel, Client, ConnectOptions, GetOptions, KvClient, LeaseClient, WatchClient,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 use tonic::Code;
 use tracing::debug;
@@ -36,6 +36,8 @@ pub(super) struct Connector {
     /// With their scheme.
     endpoints: Vec<String>,
     state: Mutex<State>,
+    /// Counts the connections that took the place of a working one.
+    renewals: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -49,7 +51,12 @@ struct State {
 
 impl Connector {
     pub(super) fn new(options: EtcdOptions) -> Result<Self, EtcdError> {
-        Ok(Self { endpoints: options.check()?, options, state: Mutex::default() })
+        Ok(Self {
+            endpoints: options.check()?,
+            options,
+            state: Mutex::default(),
+            renewals: watch::Sender::new(0),
+        })
     }
 
     /// The current connection, or a new one to the first endpoint that answers.
@@ -76,6 +83,22 @@ impl Connector {
                 Err(error)
             }
         }
+    }
+
+    /// Connects once more, and takes the new connection in place of the current one if that succeeds.
+    pub(super) async fn reconnect(&self) -> Result<(), EtcdError> {
+        let mut state = self.state.lock().await;
+        let (index, connection) = self.connect_to_any(state.first).await?;
+        state.first = index;
+        state.current = Some(Arc::new(connection));
+        drop(state);
+        self.renewals.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Tells whoever holds on to a connection that another took its place.
+    pub(super) fn renewals(&self) -> watch::Receiver<u64> {
+        self.renewals.subscribe()
     }
 
     /// Gives a connection up, so that the next call uses the next endpoint.

@@ -204,6 +204,10 @@ impl LeaseStore for EtcdStore {
         })
     }
 
+    async fn reload(&self) -> Result<(), StoreError> {
+        Ok(self.0.connector.reconnect().await?)
+    }
+
     fn watch(&self) -> Watch {
         Watch::spawn(|events| watch::run(self.0.clone(), events))
     }

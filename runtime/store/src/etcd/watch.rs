@@ -31,6 +31,8 @@ enum End {
     Failed(EtcdError),
     /// The watch is no longer good for anything, although the connection may be.
     Invalid(String),
+    /// Another connection took the place of this one.
+    Renewed,
 }
 
 impl From<EtcdError> for End {
@@ -48,6 +50,7 @@ pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<WatchEvent>) {
         let Err(end) = follow(&shared, &events, &mut outage).await;
         let reason = match end {
             End::Dropped => return,
+            End::Renewed => continue,
             End::Failed(error) => error.to_string(),
             End::Invalid(reason) => reason,
         };
@@ -70,6 +73,7 @@ async fn follow(
 ) -> Result<Infallible, End> {
     let connector = &shared.connector;
     let timing = connector.options.timing;
+    let mut renewals = connector.renewals();
     let connection = connector.connection().await?;
     let snapshot = shared.snapshot().await?;
 
@@ -95,6 +99,8 @@ async fn follow(
         let message = tokio::select! {
             biased;
             message = stream.next() => message,
+            // The sender lives as long as the connector.
+            _ = renewals.changed() => return Err(End::Renewed),
             () = sleep_until(heard + limit) => {
                 if asked {
                     let failure = EtcdFailure::Deadline(timing.progress);

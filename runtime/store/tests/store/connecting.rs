@@ -1,6 +1,7 @@
 //! Endpoints, certificates, users.
 
 use std::fs;
+use std::path::PathBuf;
 
 use etcd_client::{Client, ConnectOptions, PermissionType};
 use heddle_store::{EtcdOptions, EtcdStore, LeaseStore, WatchEvent};
@@ -112,6 +113,39 @@ async fn renewed_files_are_used_for_the_next_connection() {
     assert!(store.list().await.is_err());
     fs::copy(theirs.ca_file(), ours.ca_file()).unwrap();
     patiently("etcd", async || store.list().await.ok()).await;
+}
+
+#[tokio::test]
+async fn renewed_files_are_used_at_once_on_request_and_bad_ones_not_at_all() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let etcd = ours.etcd(true);
+    let (certificate, key) = ours.sign("client");
+    let mut options = etcd.options();
+    options.ca_file = Some(ours.ca_file());
+    (options.certificate_file, options.key_file) = (Some(certificate.clone()), Some(key.clone()));
+    let store = open(options);
+    patiently("etcd", async || store.list().await.ok()).await;
+    let mut watch = store.watch();
+    assert_eq!(snapshot(&mut watch).await, []);
+
+    let replace = |(new_certificate, new_key): (PathBuf, PathBuf)| {
+        fs::copy(new_certificate, &certificate).unwrap();
+        fs::copy(new_key, &key).unwrap();
+    };
+    replace(theirs.sign("stranger"));
+    let error = store.reload().await.unwrap_err().to_string();
+    assert!(error.contains("--etcd-certfile and --etcd-keyfile"), "{error}");
+    fs::write(&certificate, "nonsense").unwrap();
+    let error = store.reload().await.unwrap_err().to_string();
+    assert!(error.contains(certificate.to_str().unwrap()), "{error}");
+    store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
+    changes(&mut watch, 1).await;
+
+    replace(ours.sign("renewed"));
+    store.reload().await.unwrap();
+    assert_eq!(snapshot(&mut watch).await.len(), 1);
+    store.create("10.244.9.0-24", b"2").await.unwrap().unwrap();
+    changes(&mut watch, 1).await;
 }
 
 #[tokio::test]
