@@ -16,7 +16,8 @@ mod section;
 mod settings;
 
 /// Their names, in order. Each is the crate `heddle-plugin-<name>`.
-const EMBEDDED: [&str; 6] = ["alloc", "host-gw", "subnet-env", "udp", "vxlan", "vxlan-tun"];
+const EMBEDDED: [&str; 8] =
+    ["alloc", "cni-conf", "docker-opts", "host-gw", "subnet-env", "udp", "vxlan", "vxlan-tun"];
 
 fn main() {
     let out = PathBuf::from(variable("OUT_DIR"));

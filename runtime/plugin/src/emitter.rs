@@ -50,7 +50,7 @@ pub struct Setting {
 /// A file that should exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Absolute, without `..`; below `/run/flannel`, or named by a setting.
+    /// Absolute, without `..`; below `/run/flannel` or `/etc/cni/net.d`, or named by a setting.
     pub path: PathBuf,
     /// Permission bits, at most `0o777`.
     pub mode: u32,

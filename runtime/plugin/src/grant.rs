@@ -93,7 +93,10 @@ pub(crate) fn peer_plan(
     Ok(())
 }
 
-/// Whether files may be written: where the operator said, or where flannel's own files are.
+/// Where emitters write without being told: flannel's own files, and networks of CNI.
+const EMITTERS_DIRECTORIES: [&str; 2] = ["/run/flannel", "/etc/cni/net.d"];
+
+/// Whether files may be written: where the operator said, or where such files are.
 pub(crate) fn files(files: &[File], settings: &[Setting]) -> Granted {
     for file in files {
         let refuse = |rule: &str| {
@@ -107,8 +110,11 @@ pub(crate) fn files(files: &[File], settings: &[Setting]) -> Granted {
             return refuse("expected permission bits up to 777");
         }
         let asked_for = settings.iter().any(|setting| Path::new(&setting.value) == file.path);
-        if !asked_for && !file.path.starts_with("/run/flannel") {
-            return refuse("expected a path below /run/flannel or one that a setting names");
+        let usual = EMITTERS_DIRECTORIES.iter().any(|directory| file.path.starts_with(directory));
+        if !asked_for && !usual {
+            return refuse(
+                "expected a path below /run/flannel or /etc/cni/net.d, or one that a setting names",
+            );
         }
         if files.iter().filter(|other| other.path == file.path).count() > 1 {
             return refuse("planned more than once");

@@ -337,7 +337,7 @@ fn a_plugin_that_is_nowhere_is_named_with_the_places_searched() {
     assert_eq!(
         catalogue.find("wireguard", Role::Backend).err().unwrap().to_string(),
         "there is no plugin `wireguard`: looked for /nonexistent/a/wireguard.wasm, /nonexistent/b/wireguard.wasm; \
-         inside the binary are alloc, host-gw, subnet-env, udp, vxlan, vxlan-tun"
+         inside the binary are alloc, cni-conf, docker-opts, host-gw, subnet-env, udp, vxlan, vxlan-tun"
     );
 }
 

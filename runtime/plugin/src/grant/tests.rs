@@ -243,6 +243,7 @@ fn files_go_where_the_operator_said() {
     let settings = [Setting { name: "path".into(), value: "/etc/subnet.env".into() }];
     let check = |file: File| files(&[file], &settings).map_err(|refusal| refusal.to_string());
     assert_eq!(check(file("/run/flannel/subnet.env", 0o644)), Ok(()));
+    assert_eq!(check(file("/etc/cni/net.d/10-heddle.conflist", 0o644)), Ok(()));
     assert_eq!(check(file("/etc/subnet.env", 0o644)), Ok(()));
     for bad in ["/etc/shadow", "/run/flannel/../../etc/shadow", "run/flannel/x", "/run/flannelx"] {
         assert!(check(file(bad, 0o644)).is_err(), "{bad}");
