@@ -118,7 +118,7 @@ impl Container {
     ///
     /// [`Error::Start`].
     pub fn ping_stream(&self, address: IpAddr) -> Result<PingStream, Error> {
-        PingStream::start(&self.namespace, address)
+        self.namespace.ping_stream(address)
     }
 
     /// Starts a web server on port 80 that answers with the files of `directory`.

@@ -2,12 +2,13 @@
 //!
 //! A [`Lab`] is a switch; each [`Host`] is a network namespace with a cable to it, addresses and a default route;
 //! a [`Container`] hangs on a bridge of its host, as Docker would have it. [`Daemon`] is a running `heddled`,
-//! [`Etcd`] a running etcd. Everything is the real thing, and everything goes away with its value, on a panic, and
+//! [`Etcd`] a running etcd. A [`Machine`] is a host on which systemd runs, with a file system of its own. Everything is the real thing, and everything goes away with its value, on a panic, and
 //! on SIGINT and SIGTERM.
 //!
 //! Needs root, and `ip`, `bridge` and `ping` of the iproute2 and iputils packages; for what uses them also `etcd`
-//! and `busybox`.
+//! and `busybox`, and for machines `systemd-nspawn` and `mmdebstrap`.
 
+mod cgroup;
 mod command;
 mod container;
 mod daemon;
@@ -16,6 +17,8 @@ mod error;
 mod etcd;
 mod host;
 mod http;
+mod image;
+mod machine;
 mod monitor;
 mod namespace;
 mod network;
@@ -32,6 +35,8 @@ pub use daemon::{Daemon, READY_LIMIT};
 pub use error::Error;
 pub use etcd::{Etcd, KeyValue, PREFIX};
 pub use host::Host;
+pub use image::Image;
+pub use machine::Machine;
 pub use monitor::Monitor;
 pub use namespace::Namespace;
 pub use network::{Families, Lab};

@@ -1,7 +1,7 @@
 //! Network namespaces.
 
 use std::fs::File;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -10,12 +10,13 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::de::DeserializeOwned;
 
 use crate::command::{display, run, run_with_input};
-use crate::{Error, registry};
+use crate::{Error, PingStream, registry};
 
-/// A network namespace, removed when dropped together with all that runs in it.
+/// A network namespace. One that was made here is removed when dropped, together with all that runs in it.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
+    path: PathBuf,
 }
 
 impl Namespace {
@@ -27,10 +28,27 @@ impl Namespace {
     pub fn create(name: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();
         registry::add_namespace(&name);
-        let namespace = Self { name };
-        run(Command::new("ip").args(["netns", "add", &namespace.name]))?;
-        namespace.ip("link set lo up")?;
+        let path = Path::new("/run/netns").join(&name);
+        let namespace = Self { name, path };
+        namespace.add()?;
         Ok(namespace)
+    }
+
+    /// One that somebody else made, and removes: `path` leads to it, as `/proc/PID/ns/net` does.
+    pub(crate) fn borrowed(name: String, path: PathBuf) -> Self {
+        Self { name, path }
+    }
+
+    fn add(&self) -> Result<(), Error> {
+        run(Command::new("ip").args(["netns", "add", &self.name]))?;
+        self.ip("link set lo up")?;
+        Ok(())
+    }
+
+    /// Puts an empty one in its place.
+    pub(crate) fn renew(&self) -> Result<(), Error> {
+        registry::clear_namespace(&self.name);
+        self.add()
     }
 
     /// Its name, for `ip netns exec` by hand.
@@ -38,8 +56,9 @@ impl Namespace {
         &self.name
     }
 
-    fn path(&self) -> PathBuf {
-        Path::new("/run/netns").join(&self.name)
+    /// Where it can be opened.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Does something on a thread inside the namespace. Processes started and sockets opened there stay in it.
@@ -90,6 +109,15 @@ impl Namespace {
     /// [`Error::Start`] or [`Error::Failed`].
     pub fn run(&self, mut command: Command) -> Result<String, Error> {
         self.enter(move || run(&mut command))?
+    }
+
+    /// Starts sending an echo request every 10 ms.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Start`].
+    pub fn ping_stream(&self, address: IpAddr) -> Result<PingStream, Error> {
+        PingStream::start(self, address)
     }
 
     /// Runs `ip` with these arguments, separated by white space.
@@ -169,6 +197,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        // Of a borrowed one, the registry knows nothing.
         registry::remove_namespace(&self.name);
     }
 }

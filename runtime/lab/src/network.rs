@@ -104,12 +104,21 @@ impl Lab {
     /// As of `ip`.
     pub fn host(&self, name: &str) -> Result<Host, Error> {
         let number = self.hosts.fetch_add(1, Ordering::Relaxed) + 1;
-        let [high, low] = u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes();
-        let v4 = Ipv4Addr::new(192, 168, high, low);
-        let v6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from_be_bytes([high, low]));
+        self.numbered_host(name, u16::try_from(number).unwrap_or(u16::MAX))
+    }
+
+    /// Adds a host whose addresses end in this number, 192.168.0.72 for 72. Hosts without one count from 1.
+    ///
+    /// # Errors
+    ///
+    /// As of `ip`.
+    pub fn numbered_host(&self, name: &str, number: u16) -> Result<Host, Error> {
+        let [high, low] = number.to_be_bytes();
         let directory = self.directory().join(name);
         std::fs::create_dir(&directory)
             .map_err(Error::io(format!("creating {}", directory.display())))?;
+        let v4 = Ipv4Addr::new(192, 168, high, low);
+        let v6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number);
         let host = Host {
             name: name.to_owned(),
             namespace: Arc::new(Namespace::create(format!("{}-{name}", self.name))?),
@@ -119,6 +128,23 @@ impl Lab {
             containers: AtomicU32::new(0),
             daemons: AtomicU32::new(0),
         };
+        self.wire(&host)?;
+        Ok(host)
+    }
+
+    /// Takes everything from a host's network namespace that was added to it, as a reboot does. `eth0` keeps its MAC.
+    pub(crate) fn renew(&self, host: &Host) -> Result<(), Error> {
+        let links: Vec<serde_json::Value> = host.namespace.json("ip", "-j link show eth0")?;
+        host.namespace.renew()?;
+        self.wire(host)?;
+        if let Some(mac) = links.first().and_then(|link| link["address"].as_str()) {
+            host.namespace.ip(&format!("link set eth0 address {mac}"))?;
+        }
+        Ok(())
+    }
+
+    /// What a host's empty network namespace is given.
+    fn wire(&self, host: &Host) -> Result<(), Error> {
         let namespace = &host.namespace;
         for setting in
             ["ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/default/forwarding"]
@@ -128,14 +154,14 @@ impl Lab {
         let mut addresses = Vec::new();
         addresses.extend(host.v4.map(|address| format!("{address}/16")));
         addresses.extend(host.v6.map(|address| format!("{address}/64")));
-        self.connect(&host, "eth0", &addresses)?;
+        self.connect(host, "eth0", &addresses)?;
         if self.families.v4() {
             namespace.ip(&format!("route add default via {} dev eth0", GATEWAY.0))?;
         }
         if self.families.v6() {
             namespace.ip(&format!("route add default via {} dev eth0", GATEWAY.1))?;
         }
-        Ok(host)
+        Ok(())
     }
 
     /// Plugs another interface of a host into the switch.

@@ -1,7 +1,7 @@
 //! What has to be removed when the process is told to end before the values that own it are dropped.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
@@ -9,21 +9,32 @@ use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::cgroup;
 use crate::command::run;
 
 /// Everything that this process made and has not removed yet.
 #[derive(Default)]
 struct Registry {
+    cgroups: BTreeSet<PathBuf>,
     namespaces: BTreeSet<String>,
     directories: BTreeSet<PathBuf>,
 }
 
-static REGISTRY: Mutex<Registry> =
-    Mutex::new(Registry { namespaces: BTreeSet::new(), directories: BTreeSet::new() });
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
+    cgroups: BTreeSet::new(),
+    namespaces: BTreeSet::new(),
+    directories: BTreeSet::new(),
+});
 
 /// A panic elsewhere must not keep anything from being removed.
 fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes note of a control group that is about to be made.
+pub(crate) fn add_cgroup(path: PathBuf) {
+    remove_all_on_signals();
+    registry().cgroups.insert(path);
 }
 
 /// Takes note of a namespace that is about to be made.
@@ -38,11 +49,19 @@ pub(crate) fn add_directory(path: PathBuf) {
     registry().directories.insert(path);
 }
 
+/// Ends what runs in a control group and removes it.
+pub(crate) fn remove_cgroup(path: &Path) {
+    let mut registry = registry();
+    if registry.cgroups.remove(path) {
+        cgroup::clear(path);
+    }
+}
+
 /// Ends what runs in a namespace and removes it.
 pub(crate) fn remove_namespace(name: &str) {
     let mut registry = registry();
     if registry.namespaces.remove(name) {
-        clear(name);
+        clear_namespace(name);
     }
 }
 
@@ -51,8 +70,10 @@ pub(crate) fn forget_directory(path: &PathBuf) {
     registry().directories.remove(path);
 }
 
+/// Ends what runs in a namespace and removes it, still noted: another takes its place.
+///
 /// Nobody is left to hear of a failure here, and a namespace that is gone already is as it should be.
-fn clear(namespace: &str) {
+pub(crate) fn clear_namespace(namespace: &str) {
     let pids = run(Command::new("ip").args(["netns", "pids", namespace])).unwrap_or_default();
     for pid in pids.lines().filter_map(|line| line.trim().parse().ok()) {
         if let Some(pid) = Pid::from_raw(pid) {
@@ -74,7 +95,8 @@ fn remove_all_on_signals() {
                 // what vanishes under it.
                 let _quiet = std::io::stdout().lock();
                 let registry = registry();
-                registry.namespaces.iter().for_each(|name| clear(name));
+                registry.cgroups.iter().for_each(|path| cgroup::clear(path));
+                registry.namespaces.iter().for_each(|name| clear_namespace(name));
                 for directory in &registry.directories {
                     let _ = std::fs::remove_dir_all(directory);
                 }

@@ -1,0 +1,100 @@
+//! Control groups, which hold all processes of a machine together.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::{Error, registry, wait_until};
+
+/// How long processes that are killed may take to be gone.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// A control group of version 2, removed when dropped together with all that runs in it.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes one below the root of the hierarchy.
+    pub(crate) fn create(name: &str) -> Result<Self, Error> {
+        let path = root()?.join(name);
+        registry::add_cgroup(path.clone());
+        std::fs::create_dir(&path).map_err(Error::io(format!("creating {}", path.display())))?;
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Kills all that runs in it.
+    pub(crate) fn kill(&self) {
+        kill(&self.path);
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        registry::remove_cgroup(&self.path);
+    }
+}
+
+/// Where the hierarchy of version 2 is mounted: on `/sys/fs/cgroup`, or below it beside version 1.
+fn root() -> Result<PathBuf, Error> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")
+        .map_err(Error::io("reading /proc/self/mounts"))?;
+    find_root(&mounts).ok_or_else(|| {
+        Error::Missing(
+            "control groups of version 2 are not mounted: mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+                .into(),
+        )
+    })
+}
+
+/// Fields of a line are the device, the mount point, the type and its options: fstab(5).
+fn find_root(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (point, kind) = (fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| point.into())
+    })
+}
+
+/// Ends what runs in a control group and removes it. Nobody is left to hear of a failure here.
+pub(crate) fn clear(path: &Path) {
+    kill(path);
+    let _ = wait_until("processes ending", END_LIMIT, || {
+        let events = std::fs::read_to_string(path.join("cgroup.events")).unwrap_or_default();
+        if events.contains("populated 1") { Err("some still run") } else { Ok(()) }
+    });
+    remove(path);
+}
+
+fn kill(path: &Path) {
+    let _ = std::fs::write(path.join("cgroup.kill"), "1");
+}
+
+/// Removes it and those below it. Their files go with them, and cannot be removed one by one.
+fn remove(path: &Path) {
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&entry.path());
+        }
+    }
+    let _ = std::fs::remove_dir(path);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_2_is_found_beside_version_1() {
+        let mounts = "proc /proc proc rw 0 0\n\
+                      cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(find_root(mounts), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(find_root("proc /proc proc rw 0 0\n"), None);
+    }
+}

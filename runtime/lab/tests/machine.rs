@@ -1,0 +1,60 @@
+//! A machine by itself: no Heddle in it.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use heddle_lab::{Error, Families, Image, Lab, Machine, run, wait_until};
+
+fn image() -> Image {
+    Image::debian(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/machines")).unwrap()
+}
+
+/// Packets between containers on two machines, before and after a reboot, and nothing that stays behind.
+#[test]
+fn a_machine_has_a_life_of_its_own() {
+    let image = image();
+    let lab = Lab::new(Families::V4).unwrap();
+    let host = lab.numbered_host("node1", 71).unwrap();
+    let mut machine = Machine::boot(host, &image).unwrap();
+    assert_eq!(machine.shell("hostname; cat /proc/1/comm").unwrap(), "node1\nsystemd\n");
+    assert!(machine.shell("ip -4 address show eth0").unwrap().contains("192.168.0.71/16"));
+    let error = machine.shell("echo so it is >&2; false; echo not reached").unwrap_err();
+    assert!(matches!(&error, Error::Failed { stderr, .. } if stderr == "so it is"), "{error}");
+
+    let page = lab.directory().join("page");
+    std::fs::write(&page, "hello\n").unwrap();
+    machine.install(&page, "/root/page").unwrap();
+    machine.shell("apt-get install -y docker.io && docker info").unwrap();
+    machine
+        .shell(
+            "install -D -t image/bin /usr/bin/busybox && tar -C image -c . | docker import - busybox && \
+             docker run -d --restart always --stop-signal KILL --name one busybox /bin/busybox sleep 1000",
+        )
+        .unwrap();
+    let pings = |machine: &Machine| {
+        let container = machine.docker_container("one").unwrap();
+        let pings = container.ping_stream("172.17.0.1".parse().unwrap()).unwrap();
+        pings.wait_answers(5).unwrap();
+        assert_eq!(pings.finish().unwrap().1, Vec::<u32>::new());
+    };
+    pings(&machine);
+
+    let id = machine.shell("cat /etc/machine-id").unwrap();
+    machine.host().namespace().ip("link add name gone type bridge").unwrap();
+    machine.reboot(&lab).unwrap();
+    assert_eq!(machine.shell("cat page").unwrap(), "hello\n");
+    assert_eq!(machine.shell("cat /etc/machine-id").unwrap(), id);
+    assert!(machine.host().namespace().ip("link show gone").is_err());
+    wait_until("the container", Duration::from_secs(10), || machine.docker_container("one"))
+        .unwrap();
+    pings(&machine);
+
+    let group = machine.host().namespace().name().to_owned();
+    let processes = || run(Command::new("ps").args(["-eo", "args"])).unwrap();
+    assert!(processes().contains(&group));
+    drop(machine);
+    assert!(!processes().contains(&group));
+    let cgroups = run(Command::new("find").args(["/sys/fs/cgroup", "-name", &group])).unwrap();
+    assert_eq!(cgroups, "");
+}
