@@ -64,6 +64,11 @@ impl Desired {
         self.plans.contains_key(&owner)
     }
 
+    /// What an owner's plan has, whether or not another has it under the same key.
+    pub fn keys(&self, owner: Owner) -> &[ObjectKey] {
+        self.plans.get(&owner).map_or(&[], Vec::as_slice)
+    }
+
     /// What should be there under a key.
     pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
         self.claims.get(key)?.first().map(|(_, object)| object)
@@ -82,8 +87,7 @@ impl Desired {
 
     /// Those of an owner's objects that another owner has in another form: the key and that owner.
     pub fn conflicts(&self, owner: Owner) -> impl Iterator<Item = (&ObjectKey, Owner)> {
-        let keys = self.plans.get(&owner).map_or(&[][..], Vec::as_slice);
-        keys.iter().filter_map(move |key| {
+        self.keys(owner).iter().filter_map(move |key| {
             let claims = self.claims.get(key)?;
             let (first, winner) = claims.first()?;
             let (_, own) = claims.iter().find(|(other, _)| *other == owner)?;

@@ -214,14 +214,14 @@ mod tests {
 
     #[test]
     fn the_first_flag_that_leads_to_an_address_of_each_family_decides() {
-        let (chosen, reasons) = explained(BOTH, &flags(&["eth1"], &["^10.8", "0$"]), &facts());
+        let (chosen, reasons) = explained(BOTH, &flags(&["eth1"], &["^wlan", "0$"]), &facts());
         assert_eq!(chosen.as_deref(), Some("wlan0"));
         assert_eq!(
             reasons,
             [
-                "--iface-regex 0$ matches it, but --iface-regex ^10.8 comes first",
+                "--iface-regex 0$ matches it, but --iface-regex ^wlan comes first",
                 "--iface eth1 matches it, but it has no IPv6 address of global scope",
-                "--iface-regex ^10.8 matches it",
+                "--iface-regex ^wlan matches it",
             ]
         );
         let (chosen, reasons) = explained(V4, &flags(&[], &["^eth"]), &facts());

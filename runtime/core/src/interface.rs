@@ -223,7 +223,11 @@ pub(crate) fn by_name<'a>(wanted: &str, facts: &'a Facts) -> Option<Choice<'a>> 
     }
 }
 
-pub(crate) fn by_pattern<'a>(pattern: &Regex, families: &[Family], facts: &'a Facts) -> Option<Choice<'a>> {
+pub(crate) fn by_pattern<'a>(
+    pattern: &Regex,
+    families: &[Family],
+    facts: &'a Facts,
+) -> Option<Choice<'a>> {
     let matching = |interface: &Interface, family| {
         interface.addresses_of(family).find(|address| pattern.is_match(&address.to_string()))
     };

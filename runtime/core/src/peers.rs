@@ -65,6 +65,16 @@ impl Peers {
         self.leases.get(&key)
     }
 
+    /// Every peer's lease, in the order of their keys.
+    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.leases.values()
+    }
+
+    /// The records that cannot be used, by their keys.
+    pub fn rejected(&self) -> impl Iterator<Item = (&str, &Rejection)> {
+        self.rejected.iter().map(|(key, rejection)| (key.as_str(), rejection))
+    }
+
     /// How many peers there are.
     pub fn len(&self) -> usize {
         self.leases.len()
