@@ -1,0 +1,256 @@
+//! What `iptables-save` prints.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use crate::rule::{Chains, Side, Step, Verdict};
+
+/// The tables of one family in one flavour of iptables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ruleset {
+    tables: BTreeMap<String, Table>,
+}
+
+/// A table: its chains by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(crate) chains: BTreeMap<String, Chain>,
+}
+
+/// A chain: its rules in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Chain {
+    /// What becomes of packets at its end: `ACCEPT` or `DROP`; `-` for one that is called from others.
+    pub(crate) policy: String,
+    pub(crate) rules: Vec<SavedRule>,
+}
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SavedRule {
+    /// As printed, without `-A` and the chain: what `iptables-restore` takes.
+    pub(crate) text: String,
+    /// The same, apart.
+    pub(crate) arguments: Vec<String>,
+}
+
+impl Ruleset {
+    /// Reads what was printed.
+    ///
+    /// # Errors
+    ///
+    /// The first line that is none of a table, a chain, a rule, `COMMIT`, a comment.
+    pub(crate) fn parse(printed: &str) -> Result<Self, String> {
+        let mut ruleset = Self::default();
+        let mut table = None;
+        for line in printed.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let unknown = || format!("`{line}`");
+            if let Some(name) = line.strip_prefix('*') {
+                table = Some(ruleset.tables.entry(name.to_owned()).or_default());
+                continue;
+            }
+            if line == "COMMIT" {
+                table = None;
+                continue;
+            }
+            let table = table.as_mut().ok_or_else(unknown)?;
+            if let Some(declaration) = line.strip_prefix(':') {
+                let (name, rest) = declaration.split_once(' ').ok_or_else(unknown)?;
+                let policy = rest.split(' ').next().unwrap_or_default().to_owned();
+                table.chains.entry(name.to_owned()).or_default().policy = policy;
+            } else {
+                let rule = line.strip_prefix("-A ").ok_or_else(unknown)?;
+                // A rule without a condition and a target is nothing but its chain.
+                let (chain, text) = rule.split_once(' ').unwrap_or((rule, ""));
+                table.chains.entry(chain.to_owned()).or_default().rules.push(SavedRule {
+                    text: text.to_owned(),
+                    arguments: arguments(text).ok_or_else(unknown)?,
+                });
+            }
+        }
+        Ok(ruleset)
+    }
+
+    /// A table, if it is in use.
+    pub(crate) fn table(&self, name: &str) -> Option<&Table> {
+        self.tables.get(name)
+    }
+
+    /// A chain, if it is there.
+    pub(crate) fn chain(&self, table: &str, chain: &str) -> Option<&Chain> {
+        self.table(table)?.chains.get(chain)
+    }
+}
+
+/// Words, of which some are in double quotes with `"`, `\` and `'` escaped (`xtables_save_string` of iptables).
+fn arguments(text: &str) -> Option<Vec<String>> {
+    // The shell's rules but for `\'` in double quotes, where a shell keeps the backslash. It occurs in strings of other
+    // people's rules only, which are compared with nothing.
+    shlex::split(text)
+}
+
+impl Table {
+    /// What its chains make of packets.
+    pub(crate) fn steps(&self) -> Chains {
+        let steps = |chain: &Chain| chain.rules.iter().map(SavedRule::step).collect();
+        self.chains.iter().map(|(name, chain)| (name.clone(), steps(chain))).collect()
+    }
+}
+
+impl Chain {
+    /// The position, from 0, of the first rule that refuses whatever comes to it.
+    pub(crate) fn catch_all(&self) -> Option<usize> {
+        self.rules.iter().position(|rule| rule.step().refuses_everything())
+    }
+
+    /// Whether a packet that no other rule concerns is refused.
+    pub(crate) fn refuses_by_default(&self) -> bool {
+        self.policy == "DROP" || self.catch_all().is_some()
+    }
+}
+
+impl SavedRule {
+    /// The chain that it jumps or goes to, or the target that decides.
+    pub(crate) fn target(&self) -> Option<&str> {
+        let at = self.arguments.iter().position(|word| word == "-j" || word == "-g")?;
+        self.arguments.get(at + 1).map(String::as_str)
+    }
+
+    /// What it makes of packets.
+    pub(crate) fn step(&self) -> Step {
+        let mut step = Step::default();
+        let mut words = self.arguments.iter().map(String::as_str).peekable();
+        let mut negated = false;
+        while let Some(word) = words.next() {
+            match (word, words.peek()) {
+                ("!", _) => {
+                    negated = true;
+                    continue;
+                }
+                ("-s" | "-d", Some(network)) => {
+                    let side = network.parse::<IpNet>().map(|network| Side { network, negated });
+                    words.next();
+                    match side {
+                        Ok(side) if word == "-s" => step.source = Some(side),
+                        Ok(side) => step.destination = Some(side),
+                        // A mask with holes.
+                        Err(_) => step.narrower = true,
+                    }
+                }
+                ("-m", Some(&"comment")) => {
+                    words.next();
+                }
+                ("--comment", Some(_)) => {
+                    words.next();
+                }
+                ("-j" | "-g", Some(&target)) => {
+                    step.verdict = verdict(word, target);
+                    // What follows are the target's own options.
+                    break;
+                }
+                _ => step.narrower = true,
+            }
+            negated = false;
+        }
+        step
+    }
+}
+
+fn verdict(option: &str, target: &str) -> Verdict {
+    match target {
+        _ if option == "-g" => Verdict::Goto(target.to_owned()),
+        "ACCEPT" => Verdict::Accept,
+        "DROP" | "REJECT" => Verdict::Refuse,
+        "RETURN" => Verdict::Return,
+        // A target such as LOG is taken for a chain that is not there, and so for one without rules.
+        _ => Verdict::Jump(target.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRINTED: &str = "\
+# Generated by iptables-save v1.8.9 (nf_tables) on Tue Nov 24 03:41:26 2026
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [12:3456]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD ! -s 10.0.0.0/8 -d 10.244.0.0/16 -m comment --comment \"it\\\"s -j DROP\" -j ACCEPT
+-A FORWARD -p tcp -m tcp --dport 80 -g web
+-A FORWARD -m comment --comment last -j REJECT --reject-with icmp-host-prohibited
+-A DOCKER-USER
+COMMIT
+# Completed on Tue Nov 24 03:41:26 2026
+*nat
+:POSTROUTING ACCEPT [0:0]
+COMMIT
+";
+
+    fn rule(text: &str) -> SavedRule {
+        SavedRule { text: text.into(), arguments: arguments(text).unwrap() }
+    }
+
+    #[test]
+    fn tables_chains_and_rules_are_told_apart() {
+        let ruleset = Ruleset::parse(PRINTED).unwrap();
+        let forward = ruleset.chain("filter", "FORWARD").unwrap();
+        assert_eq!(forward.policy, "DROP");
+        assert_eq!(forward.rules.len(), 4);
+        assert_eq!(forward.rules[0], rule("-j DOCKER-USER"));
+        assert_eq!(forward.rules[1].arguments[8], "it\"s -j DROP");
+        assert_eq!(ruleset.chain("filter", "DOCKER-USER").unwrap().rules.len(), 1);
+        assert!(ruleset.chain("nat", "POSTROUTING").unwrap().rules.is_empty());
+        assert_eq!(ruleset.table("mangle"), None);
+    }
+
+    #[test]
+    fn nothing_printed_is_no_tables() {
+        assert_eq!(Ruleset::parse(""), Ok(Ruleset::default()));
+    }
+
+    #[test]
+    fn a_line_of_another_kind_is_shown() {
+        assert_eq!(Ruleset::parse("*nat\nwhat\n"), Err("`what`".into()));
+        assert_eq!(Ruleset::parse("-A FORWARD -j DROP\n"), Err("`-A FORWARD -j DROP`".into()));
+    }
+
+    #[test]
+    fn a_rule_is_understood_as_far_as_addresses_go() {
+        let ruleset = Ruleset::parse(PRINTED).unwrap();
+        let steps = ruleset.table("filter").unwrap().steps();
+        let side = |text: &str, negated| Some(Side { network: text.parse().unwrap(), negated });
+        assert_eq!(
+            steps["FORWARD"][..3],
+            [
+                Step { verdict: Verdict::Jump("DOCKER-USER".into()), ..Step::default() },
+                Step {
+                    source: side("10.0.0.0/8", true),
+                    destination: side("10.244.0.0/16", false),
+                    verdict: Verdict::Accept,
+                    narrower: false,
+                },
+                Step { narrower: true, verdict: Verdict::Goto("web".into()), ..Step::default() },
+            ]
+        );
+        assert_eq!(steps["DOCKER-USER"], [Step::default()]);
+    }
+
+    #[test]
+    fn a_chain_refuses_by_its_policy_or_by_a_rule_without_a_condition() {
+        let chain = |policy: &str, rules: &[&str]| Chain {
+            policy: policy.into(),
+            rules: rules.iter().map(|text| rule(text)).collect(),
+        };
+        assert!(chain("DROP", &[]).refuses_by_default());
+        assert!(
+            !chain("ACCEPT", &["-i eth0 -j DROP", "-s 10.0.0.0/8 -j DROP"]).refuses_by_default()
+        );
+        let rejecting = chain("ACCEPT", &["-i eth0 -j ACCEPT", "-j REJECT --reject-with x"]);
+        assert_eq!(rejecting.catch_all(), Some(1));
+        assert!(rejecting.refuses_by_default());
+    }
+}

@@ -1,0 +1,201 @@
+//! What everybody's chains at the forward hook make of packets.
+
+use std::collections::BTreeMap;
+
+use heddle_core::address::Family;
+use ipnet::IpNet;
+use serde_json::Value;
+
+use crate::nft::table::family_name;
+use crate::rule::{Chains, Side, Step, Verdict};
+
+/// A table that concerns a family's packets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ListedTable {
+    /// `ip`, `ip6` or `inet`.
+    pub(crate) family: String,
+    pub(crate) name: String,
+    pub(crate) chains: Chains,
+    /// The chains at the forward hook, and whether their policy is drop.
+    pub(crate) forward: BTreeMap<String, bool>,
+}
+
+/// The tables among listed objects that concern a family's packets.
+pub(crate) fn tables(objects: &[Value], family: Family) -> Vec<ListedTable> {
+    let mut tables: BTreeMap<(String, String), ListedTable> = BTreeMap::new();
+    for object in objects {
+        let (kind, properties) = match (object.get("chain"), object.get("rule")) {
+            (Some(chain), _) => ("name", chain),
+            (_, Some(rule)) => ("chain", rule),
+            _ => continue,
+        };
+        let text = |key: &str| properties[key].as_str().unwrap_or_default().to_owned();
+        if !["inet", family_name(family)].contains(&text("family").as_str()) {
+            continue;
+        }
+        let table = tables.entry((text("family"), text("table"))).or_default();
+        (table.family, table.name) = (text("family"), text("table"));
+        let chain = table.chains.entry(text(kind)).or_default();
+        if kind == "chain" {
+            chain.push(step(&properties["expr"], family));
+        } else if properties["hook"] == "forward" {
+            table.forward.insert(text("name"), properties["policy"] == "drop");
+        }
+    }
+    tables.into_values().collect()
+}
+
+/// What a rule makes of packets of a family.
+fn step(statements: &Value, family: Family) -> Step {
+    let mut step = Step::default();
+    let statements = statements.as_array().map(Vec::as_slice).unwrap_or_default();
+    for (kind, properties) in statements.iter().filter_map(only_property) {
+        match kind {
+            "counter" | "log" => {}
+            "xt" if properties["name"] == "comment" => {}
+            "accept" => step.verdict = Verdict::Accept,
+            "drop" | "reject" => step.verdict = Verdict::Refuse,
+            "return" => step.verdict = Verdict::Return,
+            "jump" => step.verdict = Verdict::Jump(target(properties)),
+            "goto" => step.verdict = Verdict::Goto(target(properties)),
+            "match" => match condition(properties, family) {
+                Some(Condition::Always) => {}
+                Some(Condition::Source(side)) if step.source.is_none() => step.source = Some(side),
+                Some(Condition::Destination(side)) if step.destination.is_none() => {
+                    step.destination = Some(side);
+                }
+                _ => step.narrower = true,
+            },
+            // What a map decides, what a limit lets through: nothing that holds for every packet.
+            _ => step.narrower = true,
+        }
+    }
+    step
+}
+
+enum Condition {
+    Always,
+    Source(Side),
+    Destination(Side),
+}
+
+/// A condition on an address, or one that every packet of a family fulfils.
+fn condition(properties: &Value, family: Family) -> Option<Condition> {
+    let negated = match properties["op"].as_str()? {
+        "==" => false,
+        "!=" => true,
+        _ => return None,
+    };
+    let (left, right) = (&properties["left"], &properties["right"]);
+    let nfproto = match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    };
+    if left["meta"]["key"] == "nfproto" && right == nfproto && !negated {
+        return Some(Condition::Always);
+    }
+    if left["payload"]["protocol"] != family_name(family) {
+        return None;
+    }
+    let side = Side { network: network(right)?, negated };
+    match left["payload"]["field"].as_str()? {
+        "saddr" => Some(Condition::Source(side)),
+        "daddr" => Some(Condition::Destination(side)),
+        _ => None,
+    }
+}
+
+/// An address or a prefix; none: a set, a range, a name.
+fn network(value: &Value) -> Option<IpNet> {
+    let address = |value: &Value| value.as_str()?.parse().ok();
+    match value.get("prefix") {
+        Some(prefix) => {
+            let length = prefix["len"].as_u64()?.try_into().ok()?;
+            IpNet::new(address(&prefix["addr"])?, length).ok()
+        }
+        None => address(value).map(IpNet::from),
+    }
+}
+
+fn target(properties: &Value) -> String {
+    properties["target"].as_str().unwrap_or_default().to_owned()
+}
+
+fn only_property(statement: &Value) -> Option<(&str, &Value)> {
+    let (kind, properties) = statement.as_object()?.iter().next()?;
+    Some((kind, properties))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn chain(family: &str, name: &str, hook: Option<&str>, policy: &str) -> Value {
+        json!({"chain": {
+            "family": family, "table": "t", "name": name, "hook": hook, "policy": policy,
+        }})
+    }
+
+    fn rule(chain: &str, expr: Value) -> Value {
+        json!({"rule": {"family": "inet", "table": "t", "chain": chain, "expr": expr}})
+    }
+
+    #[test]
+    fn chains_at_the_hook_are_found_with_their_policy() {
+        let objects = [
+            chain("inet", "forward", Some("forward"), "drop"),
+            chain("inet", "input", Some("input"), "drop"),
+            chain("inet", "zones", None, ""),
+            chain("ip6", "other", Some("forward"), "drop"),
+        ];
+        let found = tables(&objects, Family::V4);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].forward, BTreeMap::from([("forward".into(), true)]));
+        assert_eq!(tables(&objects, Family::V6).len(), 2);
+    }
+
+    #[test]
+    fn a_rule_is_understood_as_far_as_addresses_go() {
+        let saddr = json!({"payload": {"protocol": "ip", "field": "saddr"}});
+        let nfproto = json!({"meta": {"key": "nfproto"}});
+        let prefix = json!({"prefix": {"addr": "10.244.0.0", "len": 16}});
+        let state = json!({"ct": {"key": "state"}});
+        let objects = [
+            chain("inet", "forward", Some("forward"), "accept"),
+            rule(
+                "forward",
+                json!([
+                    {"match": {"op": "==", "left": nfproto, "right": "ipv4"}},
+                    {"match": {"op": "!=", "left": saddr, "right": prefix}},
+                    {"counter": {"packets": 1, "bytes": 2}},
+                    {"goto": {"target": "zones"}}
+                ]),
+            ),
+            rule(
+                "forward",
+                json!([
+                    {"match": {"op": "in", "left": state, "right": "established"}},
+                    {"accept": null}
+                ]),
+            ),
+            rule("forward", json!([{"reject": {"type": "icmpx", "expr": "admin-prohibited"}}])),
+        ];
+        let network = "10.244.0.0/16".parse().unwrap();
+        assert_eq!(
+            tables(&objects, Family::V4)[0].chains["forward"],
+            [
+                Step {
+                    source: Some(Side { network, negated: true }),
+                    verdict: Verdict::Goto("zones".into()),
+                    ..Step::default()
+                },
+                Step { narrower: true, verdict: Verdict::Accept, ..Step::default() },
+                Step { verdict: Verdict::Refuse, ..Step::default() },
+            ]
+        );
+        // The same rules, seen by a packet of the other family.
+        assert!(tables(&objects, Family::V6)[0].chains["forward"][0].narrower);
+    }
+}

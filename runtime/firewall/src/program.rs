@@ -1,0 +1,143 @@
+//! Running `nft` and the programs of iptables.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::FirewallError;
+
+/// How long a program may take. Those of iptables may wait for their lock for [`crate::iptables::LOCK_SECONDS`] of it.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// What to do about a program that is not there.
+const INSTALL_IPTABLES: &str =
+    "Install the package iptables, or set \"EnableNFTables\": true in the network config.";
+const INSTALL_NFT: &str =
+    "Install the package nftables, or set \"EnableNFTables\": false in the network config.";
+
+/// Runs a program with this input to its end, and returns what it printed. It sees the network namespace of the
+/// calling thread.
+///
+/// # Errors
+///
+/// All but `Output` and `Unsettled`.
+pub(crate) fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, FirewallError> {
+    run_within(LIMIT, program, arguments, input)
+}
+
+fn run_within(
+    limit: Duration,
+    program: &str,
+    arguments: &[&str],
+    input: &str,
+) -> Result<String, FirewallError> {
+    let command = command_line(program, arguments);
+    let start_error = |source| FirewallError::Start { command: command.clone(), source };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|source| match source.kind() {
+            ErrorKind::NotFound => FirewallError::Missing {
+                program: program.to_owned(),
+                remedy: if program == "nft" { INSTALL_NFT } else { INSTALL_IPTABLES },
+            },
+            _ => start_error(source),
+        })?;
+    let mut stdin = child.stdin.take().expect("standard input is piped");
+    let stdout = child.stdout.take().expect("standard output is piped");
+    let stderr = child.stderr.take().expect("standard error is piped");
+    // Each pipe has a thread of its own: a program may print before it has read everything.
+    let (status, stdout, stderr) = thread::scope(|scope| {
+        // A program that ends without reading is judged by its exit status.
+        scope.spawn(move || stdin.write_all(input.as_bytes()));
+        let stdout = scope.spawn(|| read(stdout));
+        let stderr = scope.spawn(|| read(stderr));
+        let status = wait(&mut child, limit);
+        (status, stdout.join(), stderr.join())
+    });
+    let Some(status) = status.map_err(start_error)? else {
+        return Err(FirewallError::Timeout { command, limit });
+    };
+    let stdout = stdout.expect("reading does not panic").map_err(start_error)?;
+    let stderr = stderr.expect("reading does not panic").map_err(start_error)?;
+    if status.success() {
+        Ok(stdout)
+    } else {
+        Err(FirewallError::Failed { command, status, stderr: stderr.trim().to_owned() })
+    }
+}
+
+/// Waits until a program ends. None: it did not within the limit, and was killed.
+fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let ended = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    let start = Instant::now();
+    loop {
+        let left = limit.saturating_sub(start.elapsed());
+        let timeout = Timespec::try_from(left).ok();
+        match poll(&mut [PollFd::new(&ended, PollFlags::IN)], timeout.as_ref()) {
+            Ok(0) => {
+                child.kill()?;
+                child.wait()?;
+                return Ok(None);
+            }
+            Ok(_) => return child.wait().map(Some),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+fn read(mut pipe: impl Read) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    pipe.read_to_end(&mut bytes)?;
+    // Other people's comments may be anything.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The command line as one would type it.
+pub(crate) fn command_line(program: &str, arguments: &[&str]) -> String {
+    std::iter::once(program).chain(arguments.iter().copied()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_a_pipe_holds_goes_through() {
+        let input = "0123456789abcdef".repeat(1 << 16);
+        assert_eq!(run("cat", &[], &input).unwrap(), input);
+    }
+
+    #[test]
+    fn a_missing_program_is_named_with_what_to_do() {
+        assert_eq!(
+            run("no-such-iptables", &[], "").unwrap_err().to_string(),
+            "cannot run `no-such-iptables`: it is not installed. Install the package iptables, or \
+             set \"EnableNFTables\": true in the network config."
+        );
+    }
+
+    #[test]
+    fn a_failure_shows_the_command_and_what_it_said() {
+        let error = run("sh", &["-c", "echo no such thing >&2; exit 3"], "").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`sh -c echo no such thing >&2; exit 3` failed (exit status: 3): no such thing"
+        );
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_killed() {
+        let limit = Duration::from_millis(50);
+        let error = run_within(limit, "sleep", &["1000"], "").unwrap_err();
+        assert!(matches!(error, FirewallError::Timeout { .. }), "{error}");
+    }
+}

@@ -1,0 +1,144 @@
+//! Putting something right that others change as well.
+
+use std::fmt::Display;
+
+use crate::FirewallError;
+
+/// How to put a place right.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Repair {
+    /// For the program that changes it.
+    pub(crate) input: String,
+    /// What was found, one phrase for each difference: `filter FLANNEL-FWD was missing`.
+    pub(crate) differences: Vec<String>,
+}
+
+/// How often a place is written before it is given up until the next time.
+const ROUNDS: usize = 3;
+
+/// Writes until there is nothing to put right any more, and adds to `lines` what was found. The first look has been
+/// taken.
+///
+/// A write may fail, or be undone, because another program was faster.
+///
+/// # Errors
+///
+/// What the last write failed with, what a look failed with, and [`FirewallError::Unsettled`].
+pub(crate) fn settle<S>(
+    place: &dyn Display,
+    mut seen: S,
+    look: impl Fn() -> Result<S, FirewallError>,
+    plan: impl Fn(&S) -> Option<Repair>,
+    write: impl Fn(&str) -> Result<(), FirewallError>,
+    lines: &mut Vec<String>,
+) -> Result<(), FirewallError> {
+    let mut failure = None;
+    for _ in 0..ROUNDS {
+        let Some(repair) = plan(&seen) else { return Ok(()) };
+        match write(&repair.input) {
+            Ok(()) => {
+                failure = None;
+                let line = |difference| format!("{place}: {difference}; put right");
+                lines.extend(repair.differences.into_iter().map(line));
+            }
+            // It may have been about something that was gone by then.
+            Err(error @ FirewallError::Failed { .. }) => failure = Some(error),
+            Err(error) => return Err(error),
+        }
+        seen = look()?;
+    }
+    match (plan(&seen), failure) {
+        (None, _) => Ok(()),
+        (Some(_), Some(error)) => Err(error),
+        (Some(repair), None) => Err(FirewallError::Unsettled {
+            place: place.to_string(),
+            difference: repair.differences.join(", "),
+            rounds: ROUNDS,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    /// Settles a number that should be 0, with a program of this kind.
+    fn settle_number(
+        first: i32,
+        write: impl Fn(&Cell<i32>) -> Result<(), FirewallError>,
+    ) -> (Result<(), FirewallError>, Vec<String>) {
+        let number = Cell::new(first);
+        let lines = RefCell::new(Vec::new());
+        let result = settle(
+            &"there",
+            first,
+            || Ok(number.get()),
+            |seen| {
+                (*seen != 0).then(|| Repair {
+                    input: String::new(),
+                    differences: vec![format!("it was {seen}")],
+                })
+            },
+            |_| write(&number),
+            &mut lines.borrow_mut(),
+        );
+        (result, lines.into_inner())
+    }
+
+    fn failed() -> FirewallError {
+        FirewallError::Failed {
+            command: "nft".into(),
+            status: ExitStatus::from_raw(256),
+            stderr: "no such file".into(),
+        }
+    }
+
+    #[test]
+    fn what_is_right_is_not_written() {
+        let (result, lines) = settle_number(0, |_| panic!("written"));
+        result.unwrap();
+        assert_eq!(lines, [""; 0]);
+    }
+
+    #[test]
+    fn what_was_found_is_told() {
+        let (result, lines) = settle_number(7, |number| {
+            number.set(0);
+            Ok(())
+        });
+        result.unwrap();
+        assert_eq!(lines, ["there: it was 7; put right"]);
+    }
+
+    #[test]
+    fn what_failed_is_looked_at_and_tried_again() {
+        let (result, lines) = settle_number(2, |number| {
+            number.set(number.get() - 1);
+            if number.get() == 0 { Ok(()) } else { Err(failed()) }
+        });
+        result.unwrap();
+        assert_eq!(lines, ["there: it was 1; put right"]);
+    }
+
+    #[test]
+    fn what_fails_for_good_is_an_error() {
+        let (result, lines) = settle_number(2, |_| Err(failed()));
+        assert!(result.unwrap_err().to_string().contains("no such file"));
+        assert_eq!(lines, [""; 0]);
+    }
+
+    #[test]
+    fn what_does_not_stay_is_an_error() {
+        let (result, lines) = settle_number(7, |_| Ok(()));
+        assert_eq!(
+            result.unwrap_err().to_string(),
+            "there: it was 7, even after it was put right 3 times; something else may be changing it \
+             all the time"
+        );
+        assert_eq!(lines.len(), 3);
+    }
+}
