@@ -1,7 +1,17 @@
 //! `heddle`: what the daemon leaves to people, and to processes of their own.
 
+mod config;
+mod daemon;
+mod daemon_flags;
 mod demo;
+mod docker_opts;
+mod explain_iface;
+mod lease;
+mod manual;
+mod output;
 mod plugin;
+mod status;
+mod trial;
 
 use std::process::ExitCode;
 
@@ -17,18 +27,39 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// What the daemon on this host is doing: its lease, plugins, devices and peers.
+    Status(status::Arguments),
+    /// Leases in the store.
+    #[command(subcommand)]
+    Lease(lease::Command),
+    /// The network config.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Shows each interface of this host, and why it would or would not carry the overlay.
+    ExplainIface(explain_iface::Arguments),
     /// Plugins: what there is, what is in one, and compiling one.
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// The node's subnet as options for dockerd, in a file for its systemd unit. `mk-docker-opts.sh` is this.
+    DockerOpts(docker_opts::Arguments),
     /// An overlay between hosts on this machine that exist for a few seconds, step by step. Needs root.
     Demo(demo::Arguments),
+    /// Writes manual pages and completions, for packages.
+    #[command(hide = true)]
+    Manual(manual::Arguments),
 }
 
 /// Exits with 1 after a failure, and with 2 after a wrong command line.
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
+        Command::Status(arguments) => status::status(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Lease(command) => lease::run(&command).map(|()| ExitCode::SUCCESS),
+        Command::Config(command) => config::run(command),
+        Command::ExplainIface(arguments) => explain_iface::explain_iface(arguments),
         Command::Plugin(command) => plugin::run(command).map(|()| ExitCode::SUCCESS),
+        Command::DockerOpts(arguments) => Ok(docker_opts::docker_opts(&arguments)),
         Command::Demo(arguments) => demo::demo(arguments),
+        Command::Manual(arguments) => manual::manual(&arguments).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         eprintln!("heddle: {error:#}");

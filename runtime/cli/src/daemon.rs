@@ -1,0 +1,31 @@
+//! Which daemon is asked.
+
+use std::future::Future;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use heddle_control::{Client, socket_of};
+
+/// Which daemon is asked.
+#[derive(Args)]
+pub(crate) struct Daemon {
+    /// The instance, where several networks have a daemon on this host
+    #[arg(short, long, value_name = "NAME")]
+    instance: Option<String>,
+    /// The daemon's socket [default: /run/heddle/heddled.sock, of an instance /run/heddle/NAME.sock]
+    #[arg(long, value_name = "FILE", conflicts_with = "instance")]
+    socket: Option<PathBuf>,
+}
+
+impl Daemon {
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.socket.clone().unwrap_or_else(|| socket_of(self.instance.as_deref())))
+    }
+}
+
+/// Waits for what needs Tokio.
+pub(crate) fn wait_for<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("the asynchronous runtime cannot be started")?.block_on(work)
+}

@@ -1,0 +1,148 @@
+//! `heddle explain-iface`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use heddle_core::address::Family;
+use heddle_core::config::NetworkConfig;
+use heddle_core::explanation::{Verdict, explain};
+use heddle_core::interface::{Facts, Interface, SelectionError, select};
+use heddle_core::node::Underlay;
+use heddle_core::text::one_line;
+use heddle_flags::Flags;
+use heddle_kernel::Kernel;
+
+use crate::daemon::wait_for;
+use crate::daemon_flags::DaemonFlags;
+use crate::output::{list, print, table};
+
+/// How long the store may take to say which families there are.
+const STORE_LIMIT: Duration = Duration::from_secs(5);
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    flags: DaemonFlags,
+}
+
+pub(crate) fn explain_iface(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let flags = arguments.flags.read();
+    wait_for(async {
+        let (families, origin) = match families(&flags).await {
+            Ok(families) => (families, "by the network config".to_owned()),
+            Err(reason) => (vec![Family::V4], format!("assumed: {reason}")),
+        };
+        let selection = flags.interface.selection();
+        let facts = Kernel::open()?.facts(selection.can_reach).await?;
+        let verdicts = explain(&families, &selection, &facts);
+        let selected = select(&families, &selection, &facts);
+        let families = format!("{}, {}", list(&families), one_line(&origin, 1000));
+        print(&render(&families, &facts, &verdicts, &selected))?;
+        Ok(if selected.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}
+
+/// The address families of the network config, or why it cannot be had.
+async fn families(flags: &Flags) -> Result<Vec<Family>, String> {
+    let store = flags.lease.store.open(flags.lease.etcd_options());
+    let store = store.map_err(|error| error.to_string())?;
+    let name = flags.lease.network_name();
+    let text = match tokio::time::timeout(STORE_LIMIT, store.network_config()).await {
+        Ok(read) => read.map_err(|error| error.to_string())?,
+        Err(_) => return Err(format!("no answer within {} s", STORE_LIMIT.as_secs())),
+    };
+    let text = text.ok_or_else(|| format!("{name}/config does not exist"))?;
+    let config = NetworkConfig::parse(&text).map_err(|error| format!("{name}/config: {error}"))?;
+    Ok(config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect())
+}
+
+fn render(
+    families: &str,
+    facts: &Facts,
+    verdicts: &[Verdict],
+    selected: &Result<Underlay, SelectionError>,
+) -> String {
+    let row = |(interface, verdict): (&Interface, &Verdict)| {
+        [
+            interface.name.to_string(),
+            if interface.up { "up" } else { "down" }.to_owned(),
+            interface.mtu.to_string(),
+            list(&interface.addresses),
+            if verdict.chosen { "yes" } else { "no" }.to_owned(),
+            verdict.reason.clone(),
+        ]
+    };
+    let mut text = format!("families  {families}\n\n");
+    text += &table(
+        ["INTERFACE", "STATE", "MTU", "ADDRESSES", "CHOSEN", "WHY"],
+        facts.interfaces.iter().zip(verdicts).map(row),
+    );
+    text += "\n";
+    text += &match selected {
+        Ok(underlay) => format!(
+            "interface {}, mtu {}, public address {}\n",
+            underlay.link,
+            underlay.mtu,
+            list(&underlay.public_addresses)
+        ),
+        Err(error) => format!("heddled cannot start: {error}\n"),
+    };
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_core::interface::Selection;
+
+    use super::*;
+
+    fn rendered(selection: &Selection) -> String {
+        let interface = |name: &str, up, addresses: &[&str]| Interface {
+            name: name.parse().unwrap(),
+            mtu: 1500,
+            up,
+            loopback: false,
+            kind: String::new(),
+            mac: None,
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        };
+        let facts = Facts {
+            interfaces: vec![
+                interface("eth0", true, &["192.168.0.72/24", "192.168.0.73/24"]),
+                interface("eth1", false, &[]),
+            ],
+            default_routes_v4: vec!["eth0".parse().unwrap()],
+            ..Facts::default()
+        };
+        let verdicts = explain(&[Family::V4], selection, &facts);
+        render("IPv4", &facts, &verdicts, &select(&[Family::V4], selection, &facts))
+    }
+
+    #[test]
+    fn every_interface_is_shown_with_the_reason() {
+        assert_eq!(
+            rendered(&Selection::default()),
+            "\
+families  IPv4
+
+INTERFACE  STATE  MTU   ADDRESSES                        CHOSEN  WHY
+eth0       up     1500  192.168.0.72/24,192.168.0.73/24  yes     the IPv4 default route goes through it
+eth1       down   1500  -                                no      the IPv4 default route goes through eth0
+
+interface eth0, mtu 1500, public address 192.168.0.72
+"
+        );
+    }
+
+    #[test]
+    fn a_choice_that_is_no_good_is_shown_with_the_error() {
+        let text = rendered(&Selection { names: vec!["eth1".into()], ..Selection::default() });
+        for line in [
+            "yes     --iface eth1 matches it, but it has no IPv4 address of global scope\n",
+            "heddled cannot start: interface eth1 has no IPv4 address of global scope;",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! `heddle lease …`.
+
+use clap::{Args, Subcommand};
+use heddle_control::Leases;
+
+use crate::daemon::{Daemon, wait_for};
+use crate::output::{json, list, print, table};
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Lists every lease and reservation that is in the store, as the daemon reads them.
+    List(List),
+}
+
+#[derive(Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// For programs: everything as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
+    let Command::List(arguments) = command;
+    let leases = wait_for(async { Ok(arguments.daemon.client().leases().await?) })?;
+    print(&if arguments.json { json(&leases)? } else { render(&leases) })
+}
+
+fn render(leases: &Leases) -> String {
+    let rows = leases.records.iter().map(|record| {
+        let name = record.node_name.as_ref().or(record.node_id.as_ref());
+        [
+            record.key.clone(),
+            list(&record.public_addresses),
+            name.cloned().unwrap_or_default(),
+            record.backend.clone().unwrap_or_default(),
+            if record.reservation { "reservation" } else { "lease" }.to_owned(),
+            if record.own { "own" } else { "" }.to_owned(),
+            record.problem.clone().unwrap_or_default(),
+        ]
+    });
+    table(["LEASE", "ADDRESS", "NODE", "BACKEND", "KIND", "OWN", "PROBLEM"], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_control::Record;
+
+    use super::*;
+
+    #[test]
+    fn leases_and_reservations_are_told_apart() {
+        let lease = Record {
+            key: "10.244.8.0-24".into(),
+            node_id: Some("4f3c".into()),
+            node_name: Some("a".into()),
+            public_addresses: vec!["192.168.0.72".parse().unwrap()],
+            backend: Some("vxlan".into()),
+            own: true,
+            ..Record::default()
+        };
+        let reservation = Record {
+            key: "10.244.9.0-24".into(),
+            node_id: Some("77aa".into()),
+            reservation: true,
+            ..Record::default()
+        };
+        let garbage = Record {
+            key: "x".into(),
+            problem: Some("not a lease key".into()),
+            ..Record::default()
+        };
+        let leases = Leases { records: vec![lease, reservation, garbage], ..Leases::default() };
+        assert_eq!(
+            render(&leases),
+            "\
+LEASE          ADDRESS       NODE  BACKEND  KIND         OWN  PROBLEM
+10.244.8.0-24  192.168.0.72  a     vxlan    lease        own  -
+10.244.9.0-24  -             77aa  -        reservation  -    -
+x              -             -     -        lease        -    not a lease key
+"
+        );
+    }
+}

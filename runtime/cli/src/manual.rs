@@ -1,0 +1,92 @@
+//! `heddle manual`: what a package needs besides the binaries.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+use clap_mangen::Man;
+use heddle_flags::Flags;
+
+/// What stands above every page.
+const MANUAL: &str = "Heddle";
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Where `man` and `completions` go.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+}
+
+/// Writes manual pages of `heddled` and `heddle` with its subcommands to DIR/man, and completions of both for bash, zsh
+/// and fish to DIR/completions, each named as its shell looks for it.
+pub(crate) fn manual(arguments: &Arguments) -> anyhow::Result<()> {
+    let dir = &arguments.dir;
+    let written = || -> io::Result<()> {
+        let man = dir.join("man");
+        fs::create_dir_all(&man)?;
+        pages(Flags::command(), "8", &man)?;
+        pages(tool(), "1", &man)?;
+        for (name, command) in [("heddled", Flags::command()), ("heddle", tool())] {
+            completions(name, &command, &dir.join("completions"))?;
+        }
+        Ok(())
+    };
+    written().with_context(|| format!("{} cannot be written", dir.display()))
+}
+
+fn tool() -> clap::Command {
+    crate::Arguments::command()
+}
+
+/// A page for the command and one for each of its subcommands.
+fn pages(command: clap::Command, section: &str, dir: &Path) -> io::Result<()> {
+    let mut command = command.disable_help_subcommand(true);
+    command.build();
+    let mut waiting = vec![command];
+    while let Some(command) = waiting.pop() {
+        waiting.extend(command.get_subcommands().filter(|c| !c.is_hide_set()).cloned());
+        Man::new(command).section(section).manual(MANUAL).generate_to(dir)?;
+    }
+    Ok(())
+}
+
+fn completions(name: &str, command: &clap::Command, dir: &Path) -> io::Result<()> {
+    for (shell, file) in [
+        (Shell::Bash, format!("bash/{name}")),
+        (Shell::Zsh, format!("zsh/_{name}")),
+        (Shell::Fish, format!("fish/{name}.fish")),
+    ] {
+        let path = dir.join(file);
+        fs::create_dir_all(path.parent().expect("there is a directory in each name"))?;
+        let mut file = BufWriter::new(File::create(path)?);
+        clap_complete::generate(shell, &mut command.clone(), name, &mut file);
+        file.flush()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_a_page_and_every_shell_its_completions() {
+        let dir = tempfile::tempdir().unwrap();
+        manual(&Arguments { dir: dir.path().to_owned() }).unwrap();
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        assert!(read("man/heddled.8").contains("etcd\\-prefix"));
+        assert!(read("man/heddle.1").contains("heddle\\-status(1)"));
+        assert!(read("man/heddle-lease-list.1").contains("\\-\\-json"));
+        assert!(read("man/heddle-config-check.1").contains("FILE"));
+        assert!(!dir.path().join("man/heddle-manual.1").exists());
+        for name in ["bash/heddle", "zsh/_heddle", "fish/heddle.fish"] {
+            assert!(read(&format!("completions/{name}")).contains("explain-iface"), "{name}");
+        }
+        for name in ["bash/heddled", "zsh/_heddled", "fish/heddled.fish"] {
+            assert!(read(&format!("completions/{name}")).contains("etcd-prefix"), "{name}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What goes to the terminal, or into a pipe.
+
+use std::io::{self, ErrorKind, Write};
+
+use anyhow::Context;
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use heddle_core::text::one_line;
+use serde::Serialize;
+
+/// The longest cell of a table, in characters. Some have reasons in them.
+const LONGEST: usize = 300;
+
+/// Prints a text. Whoever reads it may stop before its end.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("the output cannot be written")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// As JSON, for programs.
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+/// Columns under their names, with nothing but space between. What is empty is a dash, so that a row has as many columns
+/// as the header; only the last column has spaces in it.
+pub(crate) fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(header);
+    for row in rows {
+        table.add_row(row.map(|cell| cell_text(&cell)));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt() + "\n"
+}
+
+fn cell_text(text: &str) -> String {
+    let line = one_line(text, LONGEST);
+    if line.is_empty() { "-".to_owned() } else { line }
+}
+
+/// Things in one cell.
+pub(crate) fn list(items: &[impl ToString]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// A span of time in its two largest units: `12s`, `3m5s`, `26d4h`.
+pub(crate) fn span(seconds: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
+    let first = UNITS.iter().position(|(length, _)| seconds >= *length).unwrap_or(3);
+    let mut text = format!("{}{}", seconds / UNITS[first].0, UNITS[first].1);
+    if let Some((length, name)) = UNITS.get(first + 1) {
+        let rest = seconds % UNITS[first].0 / length;
+        if rest > 0 {
+            text += &format!("{rest}{name}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_nothing_is_empty() {
+        let rows = [["a", "", "two words"], ["longer", "1", ""]];
+        let rows = rows.map(|row| row.map(str::to_owned));
+        assert_eq!(
+            table(["NAME", "N", "TEXT"], rows),
+            "NAME    N  TEXT\n\
+             a       -  two words\n\
+             longer  1  -\n"
+        );
+        assert_eq!(table(["NAME"], []), "NAME\n");
+    }
+
+    #[test]
+    fn somebody_s_text_cannot_forge_a_row() {
+        let rows = [["a\nb\u{1b}[2J".to_owned()]];
+        assert_eq!(table(["NAME"], rows), "NAME\na b [2J\n");
+    }
+
+    #[test]
+    fn long_cells_are_not_wrapped() {
+        let long = "word ".repeat(50);
+        assert_eq!(table(["NAME"], [[long]]).lines().count(), 2);
+    }
+
+    #[test]
+    fn spans_are_in_their_two_largest_units() {
+        for (seconds, text) in
+            [(0, "0s"), (59, "59s"), (60, "1m"), (185, "3m5s"), (3600, "1h"), (2_260_800, "26d4h")]
+        {
+            assert_eq!(span(seconds), text);
+        }
+    }
+}
