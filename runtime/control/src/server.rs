@@ -27,6 +27,16 @@ pub trait Handler: Send + Sync + 'static {
     fn leases(&self) -> impl Future<Output = Result<Leases, Unavailable>> + Send;
 }
 
+impl<H: Handler> Handler for Arc<H> {
+    fn status(&self) -> impl Future<Output = Result<Status, Unavailable>> + Send {
+        H::status(self)
+    }
+
+    fn leases(&self) -> impl Future<Output = Result<Leases, Unavailable>> + Send {
+        H::leases(self)
+    }
+}
+
 /// The daemon cannot answer at present. Has the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

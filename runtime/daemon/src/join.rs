@@ -7,33 +7,33 @@ use heddle_core::address::Family;
 use heddle_core::allocation::{AllocationError, Claimant};
 use heddle_core::config::NetworkConfig;
 use heddle_core::diff::{Change, Scope};
-use heddle_core::interface::{Facts, Interface, Selection, select};
+use heddle_core::interface::{Facts, Interface, select};
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::node::{ExistingLink, Node, NodeId, Underlay};
-use heddle_core::object::{Object, Plan};
+use heddle_core::object::{Object, Plan, Route};
 use heddle_core::subnet_env::previous_subnets;
 use heddle_flags::Flags;
 use heddle_kernel::{ALIAS_PREFIX, Kernel, KernelError};
 use heddle_packet::OpenError;
 use heddle_plugin::{
-    Advertisements, Backend, CallError, Catalogue, Emitter, Limits, NodePlan, PacketPlugin,
-    PluginError, Role,
+    Advertisements, Backend, CallError, Catalogue, Emitter, Limits, Manifest, NodePlan,
+    PacketPlugin, Plugin, PluginError, Role, Source,
 };
-use heddle_store::{AcquireError, LeaseStore, OwnLease, StoreConfig};
+use heddle_store::{AcquireError, LeaseStore, OwnLease};
 use tokio::task::spawn_blocking;
 
 use crate::Fatal;
+use crate::emit::Output;
 use crate::files;
 use crate::packets::{Packets, Terms};
-
-/// The emitter that writes the file Docker reads. Its setting `path` is `--subnet-file`.
-const SUBNET_ENV: &str = "subnet-env";
 
 /// Where this node belongs, and everything it needs there.
 pub(crate) struct Membership {
     pub(crate) overlay: Overlay,
     pub(crate) own: OwnLease,
-    pub(crate) emitter: Emitter,
+    pub(crate) outputs: Vec<Arc<Output>>,
+    /// The backend, and the emitters in the order of `outputs`, as they were found.
+    pub(crate) found: Found,
 }
 
 /// What plans are made of, peers apart.
@@ -80,6 +80,7 @@ impl<E: Into<Fatal>> From<E> for Obstacle {
 }
 
 /// Who this node is, apart from its addresses.
+#[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) id: NodeId,
     pub(crate) name: Option<String>,
@@ -99,9 +100,10 @@ pub(crate) async fn join(
 ) -> Result<Membership, Obstacle> {
     let config = network_config(flags, store).await?;
     let (catalogue, name) = (catalogue.clone(), config.backend.kind.clone());
+    let asked: Vec<_> = flags.files.emit.iter().map(|emit| emit.emitter.clone()).collect();
     // A plugin from a directory may have to be compiled first.
-    let finding = spawn_blocking(move || plugins(&catalogue, &name)).await?;
-    let Plugins { found, backend, packets, emitter } = finding.map_err(Obstacle::Plugin)?;
+    let finding = spawn_blocking(move || plugins(&catalogue, &name, &asked)).await?;
+    let Plugins { found, backend, packets, emitters } = finding.map_err(Obstacle::Plugin)?;
 
     let interfaces = kernel.interfaces().await?;
     let underlay = underlay(flags, &config, kernel, &interfaces).await?;
@@ -120,11 +122,15 @@ pub(crate) async fn join(
         other => Obstacle::Lease(other.to_string()),
     })?;
     let lease = own.lease().clone();
-    let plan = backend.plan_node(&config, &node, &lease).await.map_err(refused)?;
+    let mut plan = backend.plan_node(&config, &node, &lease).await.map_err(refused)?;
+    if flags.rules.ip_blackhole_route {
+        let routes = lease.key.subnets().map(|own| Object::Route(Route::last_resort(own)));
+        plan.plan.objects.extend(routes);
+    }
     let scope = Scope {
         networks: config.networks.iter().map(|overlay| overlay.network).collect(),
         links: plan.links().into_iter().collect(),
-        alias: network_label(flags),
+        alias: format!("{ALIAS_PREFIX}{}", flags.lease.network_label()),
     };
     let packets = match (packets, &plan.tunnel) {
         (Some(plugin), Some(tunnel)) => {
@@ -134,7 +140,8 @@ pub(crate) async fn join(
         }
         _ => None,
     };
-    tracing::info!("{found}");
+    let used = &found.backend;
+    tracing::info!("backend {} {}, {}", used.manifest.name, used.manifest.version, used.source);
     let underlay = &node.underlay;
     let addresses = list(&underlay.public_addresses);
     tracing::info!("interface {}, mtu {}, public address {addresses}", underlay.link, underlay.mtu);
@@ -142,17 +149,13 @@ pub(crate) async fn join(
     Ok(Membership {
         overlay: Overlay { config, node, lease, backend, plan, scope, packets },
         own,
-        emitter,
+        outputs: emitters
+            .into_iter()
+            .zip(&flags.files.emit)
+            .map(|(emitter, asked)| Arc::new(Output::new(emitter, asked, flags)))
+            .collect(),
+        found,
     })
-}
-
-/// What marks this daemon's devices.
-fn network_label(flags: &Flags) -> String {
-    let network = flags.lease.network_name();
-    match flags.lease.store {
-        StoreConfig::Etcd => format!("{ALIAS_PREFIX}{network}"),
-        StoreConfig::Directory(_) => format!("{ALIAS_PREFIX}dir:{network}"),
-    }
 }
 
 /// Removes what an earlier backend left of devices. Not left to the first plan, as everything else is: a VXLAN device
@@ -177,25 +180,59 @@ fn refused(error: CallError) -> Obstacle {
     Obstacle::Config(error.to_string())
 }
 
+/// A plugin as it was found.
+#[derive(Clone)]
+pub(crate) struct FoundPlugin {
+    pub(crate) manifest: Manifest,
+    pub(crate) source: Source,
+    pub(crate) digest: String,
+}
+
+impl FoundPlugin {
+    fn of(plugin: &Plugin) -> Self {
+        Self {
+            manifest: plugin.manifest().clone(),
+            source: plugin.source().clone(),
+            digest: plugin.digest().to_owned(),
+        }
+    }
+}
+
+/// The plugins of this node as they were found.
+pub(crate) struct Found {
+    pub(crate) backend: FoundPlugin,
+    pub(crate) emitters: Vec<FoundPlugin>,
+}
+
 /// The plugins of this node, started.
 struct Plugins {
-    /// Which backend it is.
-    found: String,
+    found: Found,
     backend: Backend,
     /// Of a backend that carries packets in user space.
     packets: Option<PacketPlugin>,
-    emitter: Emitter,
+    emitters: Vec<Emitter>,
 }
 
 /// Finds and starts the plugins.
-fn plugins(catalogue: &Catalogue, backend: &str) -> Result<Plugins, PluginError> {
-    let found = catalogue.find(backend, Role::Backend)?;
-    let emitter = catalogue.find(SUBNET_ENV, Role::Emitter)?;
+fn plugins(
+    catalogue: &Catalogue,
+    backend: &str,
+    emitters: &[String],
+) -> Result<Plugins, PluginError> {
+    let backend = catalogue.find(backend, Role::Backend)?;
+    let find = |name: &String| catalogue.find(name, Role::Emitter);
+    let emitters = emitters.iter().map(find).collect::<Result<Vec<_>, _>>()?;
     Ok(Plugins {
-        backend: found.backend(Limits::default())?,
-        packets: found.packets(Limits::default())?,
-        emitter: emitter.emitter(Limits::default())?,
-        found: format!("backend {backend} {}, {}", found.manifest().version, found.source()),
+        found: Found {
+            backend: FoundPlugin::of(&backend),
+            emitters: emitters.iter().map(FoundPlugin::of).collect(),
+        },
+        backend: backend.backend(Limits::default())?,
+        packets: backend.packets(Limits::default())?,
+        emitters: emitters
+            .iter()
+            .map(|emitter| emitter.emitter(Limits::default()))
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -220,14 +257,7 @@ async fn underlay(
 ) -> Result<Underlay, Obstacle> {
     let families: Vec<_> =
         config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect();
-    let flags = &flags.interface;
-    let selection = Selection {
-        names: flags.iface.clone(),
-        patterns: flags.iface_regex.clone(),
-        can_reach: flags.iface_can_reach,
-        public_ip: flags.public_ip,
-        public_ipv6: flags.public_ipv6,
-    };
+    let selection = flags.interface.selection();
     let facts = Facts {
         interfaces: interfaces.to_vec(),
         default_routes_v4: kernel.default_routes(Family::V4).await?,

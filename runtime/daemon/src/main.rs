@@ -8,8 +8,13 @@
 //! | `serve` | the daemon's life: join, plan, write the files, keep the lease |
 //! | `reconcile` | the loop: leases in, kernel state out |
 //! | `packets` | the packet path of backends in user space: its peers, and the plugin that steers it |
+//! | `rules` | when traffic rules are looked at |
+//! | `emit` | the files for other programs |
 //! | `readiness`, `health`, `notify` | whether this node is ready, told over HTTP and to systemd |
+//! | `control` | what `heddle status` is told |
 
+mod control;
+mod emit;
 mod files;
 mod health;
 mod join;
@@ -18,25 +23,33 @@ mod notify;
 mod packets;
 mod readiness;
 mod reconcile;
+mod rules;
 mod serve;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use heddle_flags::Flags;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
+use crate::control::Facts;
 use crate::health::PacketCounters;
+use crate::logging::SetVerbosity;
 use crate::readiness::Readiness;
+
+/// How many questions wait for the loop. Whoever asks one more waits.
+const QUESTIONS: usize = 8;
 
 fn main() -> ExitCode {
     let flags = match Flags::of_process(std::env::args_os()) {
         Ok(flags) => flags,
         Err(error) => error.exit(),
     };
-    logging::start(flags.health.verbosity);
+    let set_verbosity = logging::start(flags.health.verbosity);
     end_on_panic();
-    match run(flags) {
+    match run(flags, &set_verbosity) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -68,7 +81,7 @@ type Fatal = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs until SIGTERM or SIGINT. The kernel state stays as it is: the network outlives the daemon, unless it is the daemon
 /// that carries its packets.
-fn run(flags: Flags) -> Result<(), Fatal> {
+fn run(flags: Flags, set_verbosity: &SetVerbosity) -> Result<(), Fatal> {
     if flags.kubernetes.kube_subnet_mgr {
         return Err("--kube-subnet-mgr: leases from the Kubernetes API are not supported yet; \
                     leave the flag out to use etcd, or give --store dir:PATH"
@@ -85,6 +98,7 @@ fn run(flags: Flags) -> Result<(), Fatal> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let readiness = Readiness::new();
         let counters = PacketCounters::default();
         notify::follow(readiness.subscribe());
@@ -92,17 +106,67 @@ fn run(flags: Flags) -> Result<(), Fatal> {
             let address = SocketAddr::new(flags.health.healthz_ip, flags.health.healthz_port);
             health::serve(address, readiness.subscribe(), counters.clone()).await?;
         }
+        let (ask, questions) = mpsc::channel(QUESTIONS);
+        let network = flags.lease.network_name();
+        let facts = Facts::new(network, readiness.subscribe(), counters.clone(), ask);
+        let facts = Arc::new(facts);
+        let control = &flags.control;
+        heddle_control::serve(
+            &control.control_socket,
+            control.control_group.as_deref(),
+            facts.clone(),
+        )
+        .await?;
+        notify::watchdog(facts.clone());
         tracing::info!(
             "heddled {} starts, network {}",
             env!("CARGO_PKG_VERSION"),
             flags.lease.network_name()
         );
+        let reloading = async {
+            let mut current = flags.clone();
+            while hangup.recv().await.is_some() {
+                current = reload(current, &facts, set_verbosity).await;
+            }
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
-            ended = serve::serve(&flags, &readiness, &counters) => ended?,
+            ended = serve::serve(&flags, &readiness, &counters, &facts, questions) => ended?,
+            () = reloading => {}
             _ = terminate.recv() => say_goodbye("SIGTERM", &counters),
             _ = interrupt.recv() => say_goodbye("SIGINT", &counters),
         }
         notify::stopping();
         Ok(())
     })
+}
+
+/// SIGHUP: reads the flags again, and what can change while the daemon runs changes: the verbosity, and the files behind
+/// the connection to etcd. Returns the flags as they are now. What cannot be used leaves everything as it is.
+async fn reload(mut current: Flags, facts: &Facts, set_verbosity: &SetVerbosity) -> Flags {
+    let flags = match Flags::of_process(std::env::args_os()) {
+        Ok(flags) => flags,
+        Err(error) => {
+            tracing::error!("SIGHUP: nothing is changed: {}", error.to_string().trim());
+            return current;
+        }
+    };
+    let verbosity = flags.health.verbosity;
+    set_verbosity(verbosity);
+    tracing::info!("SIGHUP: --v={verbosity}");
+    current.health.verbosity = verbosity;
+    if format!("{flags:?}") != format!("{current:?}") {
+        tracing::warn!(
+            "SIGHUP: other flags than --v have changed, and take effect with the next start"
+        );
+    }
+    if let Some(store) = facts.store() {
+        match store.reload().await {
+            Ok(()) => tracing::info!("SIGHUP: the store is reached with the files as they are now"),
+            Err(error) => {
+                tracing::error!("SIGHUP: the connection to the store stays as it is: {error}");
+            }
+        }
+    }
+    flags
 }

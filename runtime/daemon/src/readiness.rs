@@ -16,6 +16,8 @@ pub(crate) enum Condition {
     Packets,
     /// The first complete plan is in the kernel.
     Kernel,
+    /// Traffic rules are in place.
+    Rules,
     /// Every emitter has written its files.
     Emitters,
     /// Changes of leases are heard.
@@ -29,6 +31,7 @@ impl fmt::Display for Condition {
             Self::Lease => "lease",
             Self::Packets => "packet path",
             Self::Kernel => "kernel",
+            Self::Rules => "traffic rules",
             Self::Emitters => "emitters",
             Self::Watch => "watch",
         })
@@ -45,9 +48,9 @@ pub(crate) struct Readiness(watch::Sender<Unmet>);
 impl Readiness {
     /// Nothing holds yet.
     pub(crate) fn new() -> Self {
-        use Condition::{Config, Emitters, Kernel, Lease, Packets, Watch};
-        let unmet =
-            [Config, Lease, Packets, Kernel, Emitters, Watch].map(|c| (c, "starting".to_owned()));
+        use Condition::{Config, Emitters, Kernel, Lease, Packets, Rules, Watch};
+        let unmet = [Config, Lease, Packets, Kernel, Rules, Emitters, Watch]
+            .map(|c| (c, "starting".to_owned()));
         Self(watch::Sender::new(unmet.into()))
     }
 
@@ -80,10 +83,10 @@ mod tests {
 
     #[test]
     fn ready_is_when_nothing_is_missing() {
-        use Condition::{Config, Emitters, Kernel, Lease, Packets, Watch};
+        use Condition::{Config, Emitters, Kernel, Lease, Packets, Rules, Watch};
         let readiness = Readiness::new();
         let seen = readiness.subscribe();
-        for condition in [Config, Lease, Packets, Kernel, Emitters, Watch] {
+        for condition in [Config, Lease, Packets, Kernel, Rules, Emitters, Watch] {
             assert!(seen.borrow().contains_key(&condition));
             readiness.met(condition);
         }

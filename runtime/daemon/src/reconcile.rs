@@ -4,7 +4,7 @@
 //! say when to look. What to do always follows from comparing what is desired with what was observed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use heddle_core::desired::{Desired, Owner};
 use heddle_core::diff::{Change, Observed, agrees, diff, diff_keys};
@@ -16,7 +16,7 @@ use heddle_core::text::one_line;
 use heddle_kernel::{Event, Events, Kernel, KernelError};
 use heddle_plugin::Reason;
 use heddle_store::{RecordChange, Update, Watch, WatchEvent};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::Fatal;
 use crate::join::Overlay;
@@ -51,6 +51,64 @@ const LOG_LIMIT: usize = 5;
 /// The longest key of somebody's making that is shown in full, in characters.
 const KEY_LIMIT: usize = 120;
 
+/// What others ask the loop. That it answers shows that it lives.
+pub(crate) enum Question {
+    /// Nothing more than that.
+    Alive(oneshot::Sender<()>),
+    /// What it knows of peers and kernel.
+    Report(oneshot::Sender<Report>),
+}
+
+/// What the loop knows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    /// In the order of their keys.
+    pub(crate) peers: Vec<PeerReport>,
+    /// Records that cannot be used, and why.
+    pub(crate) rejected: Vec<(String, String)>,
+    pub(crate) changes: Tally,
+}
+
+/// A peer, and what became of its plan.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerReport {
+    pub(crate) lease: Lease,
+    /// When its record was last seen to change.
+    pub(crate) changed: SystemTime,
+    pub(crate) objects: usize,
+    pub(crate) state: PeerState,
+}
+
+/// What became of a peer's plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PeerState {
+    /// It is in the kernel.
+    InKernel,
+    /// A part of it is not, and why.
+    Incomplete(String),
+    /// The plugin has none, and why. What was planned before may still be there.
+    NoPlan(String),
+}
+
+/// What was done to the kernel, in objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) put: u64,
+    pub(crate) replaced: u64,
+    pub(crate) removed: u64,
+    pub(crate) refused: u64,
+}
+
+impl Tally {
+    fn count(&mut self, change: &Change) {
+        match change {
+            Change::Put(_) => self.put += 1,
+            Change::Replace(_) => self.replaced += 1,
+            Change::Remove(_) => self.removed += 1,
+        }
+    }
+}
+
 /// Keeps the kernel as the plugin plans it.
 pub(crate) struct Reconciler {
     kernel: Kernel,
@@ -66,6 +124,10 @@ pub(crate) struct Reconciler {
     failing: Schedule<LeaseKey>,
     /// Peers without a plan, and why: no failure, but worth telling.
     unplanned: BTreeMap<LeaseKey, String>,
+    /// When each peer's record was last seen to change.
+    changed: BTreeMap<LeaseKey, SystemTime>,
+    tally: Tally,
+    questions: mpsc::Receiver<Question>,
     /// Whether the plugin was suspended when last asked about peers.
     suspended: bool,
     /// Why the kernel could not be read when last looked at.
@@ -82,7 +144,11 @@ impl Reconciler {
     /// # Errors
     ///
     /// When the kernel cannot be listened to.
-    pub(crate) async fn new(kernel: Kernel, overlay: Overlay) -> Result<Self, KernelError> {
+    pub(crate) async fn new(
+        kernel: Kernel,
+        overlay: Overlay,
+        questions: mpsc::Receiver<Question>,
+    ) -> Result<Self, KernelError> {
         let mut desired = Desired::default();
         desired.set(Owner::Node, overlay.plan.plan.clone());
         let now = Instant::now();
@@ -96,6 +162,9 @@ impl Reconciler {
             refused: Schedule::new(RETRY),
             failing: Schedule::new(RETRY),
             unplanned: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            tally: Tally::default(),
+            questions,
             suspended: false,
             unreadable: None,
             look_at: now,
@@ -164,6 +233,7 @@ impl Reconciler {
                     }
                 },
                 events = self.events.next_batch() => self.judge(&events),
+                Some(question) = self.questions.recv() => self.answer(question),
                 () = tokio::time::sleep_until(wake_at.into()) => self.catch_up(readiness).await,
             }
         }
@@ -205,8 +275,11 @@ impl Reconciler {
             let (changed, removed) = (delta.changed.len(), delta.removed.len());
             tracing::info!("{changed} peers are new or changed, {removed} are gone");
         }
+        let now = SystemTime::now();
+        self.changed.extend(delta.changed.iter().map(|key| (*key, now)));
         let mut touched = BTreeSet::new();
         for key in delta.removed {
+            self.changed.remove(&key);
             self.forget(key);
             self.stop_steering(key);
             touched.extend(self.desired.remove(Owner::Peer(key)));
@@ -336,7 +409,9 @@ impl Reconciler {
         for change in &changes {
             self.refused.clear(&change.object().key());
             self.observed.note(change);
+            self.tally.count(change);
         }
+        self.tally.refused += failures.len() as u64;
         let mut news = Vec::new();
         for failure in failures {
             let key = failure.change.object().key();
@@ -443,6 +518,49 @@ impl Reconciler {
         });
         if suspicious {
             self.look_at = self.look_at.min(Instant::now());
+        }
+    }
+
+    /// Answers. Whoever asked may have gone.
+    fn answer(&self, question: Question) {
+        match question {
+            Question::Alive(answer) => drop(answer.send(())),
+            Question::Report(answer) => drop(answer.send(self.report())),
+        }
+    }
+
+    fn report(&self) -> Report {
+        let peer = |lease: &Lease| PeerReport {
+            lease: lease.clone(),
+            changed: self.changed.get(&lease.key).copied().unwrap_or(SystemTime::UNIX_EPOCH),
+            objects: self.desired.keys(Owner::Peer(lease.key)).len(),
+            state: self.state_of(lease.key),
+        };
+        let rejected = self.peers.rejected();
+        Report {
+            peers: self.peers.leases().map(peer).collect(),
+            rejected: rejected.map(|(key, why)| (key.to_owned(), why.to_string())).collect(),
+            changes: self.tally,
+        }
+    }
+
+    fn state_of(&self, key: LeaseKey) -> PeerState {
+        if let Some(reason) = self.unplanned.get(&key) {
+            return PeerState::NoPlan(reason.clone());
+        }
+        if let Some(failing) = self.failing.failing().get(&key) {
+            return PeerState::NoPlan(failing.reason.clone());
+        }
+        let planned = self.desired.keys(Owner::Peer(key));
+        let missing = planned
+            .iter()
+            .find(|key| !agrees(self.desired.get(key), self.observed.objects.get(key)));
+        match missing {
+            None => PeerState::InKernel,
+            Some(key) => PeerState::Incomplete(match self.refused.failing().get(key) {
+                Some(failing) => failing.reason.clone(),
+                None => format!("{key} is not in the kernel yet"),
+            }),
         }
     }
 

@@ -6,26 +6,24 @@ use std::time::Duration;
 use heddle_core::retry::Backoff;
 use heddle_flags::Flags;
 use heddle_kernel::Kernel;
-use heddle_plugin::{Catalogue, Emitter, PluginError, Setting, View};
+use heddle_plugin::{Catalogue, PluginError, View};
 use heddle_store::{LeaseStore, Watch, WatchEvent, keep};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::Fatal;
-use crate::files;
+use crate::control::Facts;
+use crate::emit::emit;
 use crate::health::PacketCounters;
 use crate::join::{Identity, Membership, Obstacle, identity, join};
 use crate::readiness::{Condition, Readiness};
-use crate::reconcile::Reconciler;
+use crate::reconcile::{Question, Reconciler};
+use crate::rules;
 
 /// How often a network config that cannot be used is read again.
 const CONFIG_RETRY: Duration = Duration::from_secs(1);
 
 /// How often a plugin is looked for again: as often as the config, but less and less often if it has to be compiled.
 const COMPILE_BACKOFF: Backoff = Backoff { initial: CONFIG_RETRY, limit: Duration::from_secs(60) };
-
-/// How often files that cannot be written are tried again.
-const EMIT_BACKOFF: Backoff =
-    Backoff { initial: Duration::from_millis(200), limit: Duration::from_secs(30) };
 
 /// Runs the node. Returns only with a reason to end.
 ///
@@ -36,15 +34,19 @@ pub(crate) async fn serve(
     flags: &Flags,
     readiness: &Readiness,
     counters: &PacketCounters,
+    facts: &Facts,
+    questions: mpsc::Receiver<Question>,
 ) -> Result<(), Fatal> {
-    warn_about_missing(flags);
     let identity = identity(flags)?;
     tracing::info!("node id {}", identity.id);
     let store = flags.lease.store.open(flags.lease.etcd_options())?;
+    facts.learn(identity.clone(), store.clone());
     let kernel = Kernel::open()?;
     let member = until_joined(flags, &identity, &store, &kernel, readiness).await?;
+    let rules = rules::rules(flags, &member.overlay.config, &member.overlay.lease);
+    facts.join(&member, &rules);
 
-    let Membership { overlay, own, emitter } = member;
+    let Membership { overlay, own, outputs, .. } = member;
     if let Some(packets) = &overlay.packets {
         // Joined once, so there is but one path.
         counters.get_or_init(|| Box::new(packets.counters()));
@@ -58,44 +60,21 @@ pub(crate) async fn serve(
     // Listening starts before looking, so that nothing falls between the two.
     let mut watch = store.watch();
     let own_lease_changed = Notify::new();
-    let mut reconciler = Reconciler::new(kernel, overlay).await?;
+    let mut reconciler = Reconciler::new(kernel.clone(), overlay, questions).await?;
     let keeping = keep(store.as_ref(), own, flags.lease.renew_margin(), &own_lease_changed);
+    let resync = Duration::from_secs(flags.rules.iptables_resync);
     let working = async {
         if first_plan(&mut watch, &mut reconciler, readiness).await? {
             own_lease_changed.notify_one();
         }
-        let emitting = emit(flags, &emitter, &view, readiness);
+        let ruling = rules::follow(rules, &kernel, resync, readiness);
+        let emitting = emit(&outputs, &view, readiness);
         let following = reconciler.follow(&mut watch, &own_lease_changed, readiness);
-        tokio::try_join!(emitting, following).map(|_| ())
+        tokio::try_join!(ruling, emitting, following).map(|_| ())
     };
     tokio::select! {
         ended = working => ended,
         lost = keeping => Err(lost.into()),
-    }
-}
-
-/// Says what was asked for and is not done.
-fn warn_about_missing(flags: &Flags) {
-    let rules = &flags.rules;
-    let asked = [
-        ("--ip-masq", rules.ip_masq),
-        ("--ip-masq-fully-random-disable", rules.ip_masq_fully_random_disable),
-        ("--ip-blackhole-route", rules.ip_blackhole_route),
-    ];
-    if rules.iptables_forward_rules {
-        tracing::info!(
-            "this version programs no traffic rules: where the policy of FORWARD is DROP, \
-             accept the overlay's network there"
-        );
-    }
-    for (flag, _) in asked.iter().filter(|(_, asked)| *asked) {
-        tracing::warn!("{flag}: this version programs no traffic rules yet");
-    }
-    if rules.ip_masq {
-        tracing::warn!(
-            "--ip-masq: subnet.env tells Docker not to masquerade, so containers reach nothing outside \
-             the overlay unless you masquerade what leaves it"
-        );
     }
 }
 
@@ -161,38 +140,4 @@ async fn first_plan(
             }
         }
     }
-}
-
-/// Has the emitters' files written once the plan holds, for as long as it takes.
-async fn emit(
-    flags: &Flags,
-    emitter: &Emitter,
-    view: &View,
-    readiness: &Readiness,
-) -> Result<(), Fatal> {
-    let path = flags.files.subnet_file.display().to_string();
-    let settings = [Setting { name: "path".to_owned(), value: path }];
-    let mut conditions = readiness.subscribe();
-    conditions.wait_for(|unmet| !unmet.contains_key(&Condition::Kernel)).await?;
-    let mut failures = 0;
-    while let Err(reason) = emit_once(emitter, view, &settings).await {
-        if readiness.unmet(Condition::Emitters, &reason) {
-            tracing::error!("{reason}");
-        }
-        failures += 1;
-        tokio::time::sleep(EMIT_BACKOFF.delay(failures)).await;
-    }
-    readiness.met(Condition::Emitters);
-    Ok(())
-}
-
-async fn emit_once(emitter: &Emitter, view: &View, settings: &[Setting]) -> Result<(), String> {
-    let files = emitter.emit(view, settings).await.map_err(|error| error.to_string())?;
-    for file in files {
-        let written = files::write(&file.path, &file.contents, file.mode);
-        if written.map_err(|error| error.to_string())? {
-            tracing::info!("wrote {}", file.path.display());
-        }
-    }
-    Ok(())
 }

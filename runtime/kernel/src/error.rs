@@ -60,6 +60,14 @@ pub enum KernelError {
         /// The kernel's reason.
         refusal: Refusal,
     },
+    /// The devices' numbers cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Statistics {
+        /// The file.
+        path: &'static std::path::Path,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// There was no answer in time.
     #[error("cannot read {what}: the kernel gave no answer within {} s", crate::DEADLINE.as_secs())]
     NoAnswer {

@@ -25,6 +25,7 @@
 //! | `socket` | questions, dumps and batches of changes on one netlink socket |
 //! | `worker` | the thread that owns the socket |
 //! | `observe`, `apply`, `events` | the three things that a [`Kernel`] does |
+//! | `statistics` | what went through devices |
 //! | `ruleset` | that traffic rules have changed, for those who look after them |
 //! | `survey` | what there is besides, for `heddle doctor` |
 
@@ -32,6 +33,7 @@ mod addresses;
 mod apply;
 mod error;
 mod events;
+mod facts;
 mod links;
 mod neighbours;
 mod observe;
@@ -40,6 +42,7 @@ mod round_trip;
 mod routes;
 mod ruleset;
 mod socket;
+mod statistics;
 mod survey;
 mod sysctls;
 mod view;
@@ -57,6 +60,7 @@ use heddle_core::object::Sysctl;
 pub use crate::error::{ApplyError, Failure, KernelError, Refusal};
 pub use crate::events::{Event, Events};
 pub use crate::ruleset::RulesetChanges;
+pub use crate::statistics::{Statistics, statistics};
 pub use crate::survey::{HostLink, HostRoute, TrialError, VxlanPort, try_vxlan};
 
 use crate::socket::Socket;

@@ -66,6 +66,11 @@ impl Host {
         self.directory.join("run/flannel/subnet.env")
     }
 
+    /// Where its daemon answers `heddle status`.
+    pub fn control_socket(&self) -> PathBuf {
+        self.directory.join("run/heddle/heddled.sock")
+    }
+
     /// What its daemon wrote for the container runtime.
     ///
     /// # Errors
@@ -89,6 +94,7 @@ impl Host {
             .arg(format!("--subnet-file={}", self.subnet_file().display()))
             .arg(flag("--state-dir", "state"))
             .arg(flag("--cache-dir", "cache"))
+            .arg(format!("--control-socket={}", self.control_socket().display()))
             .args([
                 "--healthz-ip=127.0.0.1".to_owned(),
                 format!("--healthz-port={}", Daemon::HEALTH_PORT),

@@ -1,0 +1,326 @@
+//! What the daemon says of itself on the control socket: put together here out of what its parts know.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use heddle_control as wire;
+use heddle_control::{Handler, Leases, Status, Unavailable};
+use heddle_core::config::NetworkConfig;
+use heddle_core::lease::{Lease, LeaseKey};
+use heddle_core::node::Underlay;
+use heddle_core::object::Object;
+use heddle_core::peers::Peers;
+use heddle_core::text::one_line;
+use heddle_firewall::{Mode, Rules};
+use heddle_kernel::Statistics;
+use heddle_plugin::{Metrics, Source};
+use heddle_store::{LeaseStore, Record};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::emit::Output;
+use crate::health::PacketCounters;
+use crate::join::{FoundPlugin, Identity, Membership};
+use crate::readiness::{Condition, Unmet};
+use crate::reconcile::{PeerReport, PeerState, Question, Report};
+
+/// How long the loop may take to answer. It answers between two of its steps.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The longest reason that is passed on, in characters.
+const REASON_LIMIT: usize = 500;
+
+/// What is known about the daemon. It becomes more while it starts.
+pub(crate) struct Facts {
+    started: Instant,
+    network: String,
+    readiness: watch::Receiver<Unmet>,
+    counters: PacketCounters,
+    questions: mpsc::Sender<Question>,
+    identity: OnceLock<Identity>,
+    store: OnceLock<Arc<dyn LeaseStore>>,
+    joined: OnceLock<Joined>,
+}
+
+/// What is known once the node has joined, and does not change any more.
+struct Joined {
+    config: NetworkConfig,
+    lease: Lease,
+    mtu: u32,
+    underlay: Underlay,
+    /// Name, kind and MTU.
+    devices: Vec<wire::Device>,
+    backend: (FoundPlugin, Arc<Metrics>),
+    outputs: Vec<(FoundPlugin, Arc<Output>)>,
+    rules: Rules,
+}
+
+impl Facts {
+    /// With nothing known yet. Questions go to the loop.
+    pub(crate) fn new(
+        network: String,
+        readiness: watch::Receiver<Unmet>,
+        counters: PacketCounters,
+        questions: mpsc::Sender<Question>,
+    ) -> Self {
+        Self {
+            started: Instant::now(),
+            network,
+            readiness,
+            counters,
+            questions,
+            identity: OnceLock::new(),
+            store: OnceLock::new(),
+            joined: OnceLock::new(),
+        }
+    }
+
+    /// Who the node is, and where its leases are.
+    pub(crate) fn learn(&self, identity: Identity, store: Arc<dyn LeaseStore>) {
+        let _ = self.identity.set(identity);
+        let _ = self.store.set(store);
+    }
+
+    /// What it has. Joined once.
+    pub(crate) fn join(&self, member: &Membership, rules: &Rules) {
+        let overlay = &member.overlay;
+        let devices = overlay.plan.plan.objects.iter().filter_map(|object| match object {
+            Object::Link(link) => Some(wire::Device {
+                name: link.name.to_string(),
+                kind: link.kind.name().to_owned(),
+                mtu: link.mtu,
+                counters: None,
+            }),
+            _ => None,
+        });
+        let emitters = member.found.emitters.iter().cloned();
+        let _ = self.joined.set(Joined {
+            config: overlay.config.clone(),
+            lease: overlay.lease.clone(),
+            mtu: overlay.plan.mtu,
+            underlay: overlay.node.underlay.clone(),
+            devices: devices.collect(),
+            backend: (member.found.backend.clone(), overlay.backend.metrics().clone()),
+            outputs: emitters.zip(member.outputs.iter().cloned()).collect(),
+            rules: rules.clone(),
+        });
+    }
+
+    /// The store, once it is open.
+    pub(crate) fn store(&self) -> Option<&Arc<dyn LeaseStore>> {
+        self.store.get()
+    }
+
+    /// Whether the loop lives: it answers in time.
+    pub(crate) async fn alive(&self, limit: Duration) -> bool {
+        self.ask(Question::Alive, limit).await.is_some()
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Question,
+        limit: Duration,
+    ) -> Option<T> {
+        let (answer, waiting) = oneshot::channel();
+        let asking = async {
+            self.questions.send(question(answer)).await.ok()?;
+            waiting.await.ok()
+        };
+        tokio::time::timeout(limit, asking).await.ok()?
+    }
+}
+
+impl Handler for Facts {
+    async fn status(&self) -> Result<Status, Unavailable> {
+        let unmet = self.readiness.borrow().clone();
+        let identity = self.identity.get();
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            network: self.network.clone(),
+            ready: unmet.is_empty(),
+            unmet: unmet
+                .iter()
+                .map(|(condition, reason)| wire::Unmet {
+                    condition: condition.to_string(),
+                    reason: reason.clone(),
+                })
+                .collect(),
+            uptime: self.started.elapsed().as_secs(),
+            node: identity.map_or_else(Default::default, |identity| wire::Node {
+                id: identity.id.to_string(),
+                name: identity.name.clone(),
+            }),
+            packets: self.counters.get().and_then(|read| read()).map(|counters| {
+                counters.iter().map(|(name, count)| (name.to_owned(), count)).collect()
+            }),
+            ..Status::default()
+        };
+        let Some(joined) = self.joined.get() else { return Ok(status) };
+        let report = self.ask(Question::Report, PATIENCE).await;
+        match report {
+            Some(report) => add_report(&mut status, report),
+            None => status.unmet.push(wire::Unmet {
+                condition: "loop".to_owned(),
+                reason: format!("it has not answered within {} s", PATIENCE.as_secs()),
+            }),
+        }
+        let underlay = &joined.underlay;
+        status.underlay = Some(wire::Underlay {
+            interface: underlay.link.to_string(),
+            mtu: underlay.mtu,
+            public_addresses: underlay.public_addresses.clone(),
+        });
+        status.lease = Some(wire::OwnLease {
+            key: joined.lease.key.to_string(),
+            subnets: joined.lease.key.subnets().collect(),
+            backend: joined.lease.backend_type.clone(),
+            mtu: joined.mtu,
+        });
+        let (found, metrics) = &joined.backend;
+        status.backend = Some(plugin(found, metrics));
+        status.emitters = joined.outputs.iter().map(emitter).collect();
+        status.rules = rules(&joined.rules, &unmet);
+        status.devices = devices(&joined.devices);
+        Ok(status)
+    }
+
+    async fn leases(&self) -> Result<Leases, Unavailable> {
+        let store = self.store.get().ok_or_else(|| Unavailable("it starts".to_owned()))?;
+        let records = store.list().await.map_err(|error| Unavailable(error.to_string()))?;
+        let joined = self.joined.get();
+        let own = joined.map(|joined| joined.lease.key);
+        // Judged by the same rules as those that the daemon follows.
+        let mut peers = joined.map(|joined| Peers::new(joined.config.clone(), joined.lease.key));
+        Ok(Leases {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            network: self.network.clone(),
+            records: records.iter().map(|found| record(found, own, peers.as_mut())).collect(),
+        })
+    }
+}
+
+fn add_report(status: &mut Status, report: Report) {
+    let rejected = report.rejected.into_iter().map(|(key, reason)| wire::Peer {
+        key: one_line(&key, REASON_LIMIT),
+        state: wire::PeerState::NotUsed,
+        reason: Some(reason),
+        ..wire::Peer::default()
+    });
+    status.peers = report.peers.into_iter().map(peer).chain(rejected).collect();
+    let changes = report.changes;
+    status.changes = wire::Changes {
+        put: changes.put,
+        replaced: changes.replaced,
+        removed: changes.removed,
+        refused: changes.refused,
+    };
+}
+
+fn peer(found: PeerReport) -> wire::Peer {
+    let (state, reason) = match found.state {
+        PeerState::InKernel => (wire::PeerState::InKernel, None),
+        PeerState::Incomplete(reason) => (wire::PeerState::Incomplete, Some(reason)),
+        PeerState::NoPlan(reason) => (wire::PeerState::NoPlan, Some(reason)),
+    };
+    let lease = found.lease;
+    wire::Peer {
+        key: lease.key.to_string(),
+        public_addresses: lease.public_addresses().collect(),
+        node_id: lease.node_id.map(|id| id.to_string()),
+        node_name: lease.node_name,
+        backend: lease.backend_type,
+        changed: seconds(found.changed),
+        objects: found.objects as u64,
+        state,
+        reason: reason.map(|reason| one_line(&reason, REASON_LIMIT)),
+    }
+}
+
+/// Since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn plugin(found: &FoundPlugin, metrics: &Metrics) -> wire::Plugin {
+    wire::Plugin {
+        name: found.manifest.name.clone(),
+        version: found.manifest.version.to_string(),
+        source: match &found.source {
+            Source::File(path) => wire::Source::Path(path.clone()),
+            Source::Embedded => wire::Source::BuiltIn,
+        },
+        digest: found.digest.clone(),
+        calls: metrics.calls(),
+        failures: metrics.failures(),
+        refusals: metrics.refusals(),
+        seconds: metrics.time().as_secs_f64(),
+    }
+}
+
+fn emitter((found, output): &(FoundPlugin, Arc<Output>)) -> wire::Emitter {
+    let outcome = output.outcome();
+    wire::Emitter {
+        plugin: plugin(found, output.emitter.metrics()),
+        files: outcome.files,
+        problem: outcome.problem,
+    }
+}
+
+/// None where the daemon is told to program none.
+fn rules(asked: &Rules, unmet: &Unmet) -> Option<wire::TrafficRules> {
+    (asked.masquerade.is_some() || asked.forward).then(|| wire::TrafficRules {
+        mode: match asked.mode {
+            Mode::Iptables => wire::Mode::Iptables,
+            Mode::Nftables => wire::Mode::Nftables,
+        },
+        masquerade: asked.masquerade.is_some(),
+        forward: asked.forward,
+        problem: unmet.get(&Condition::Rules).cloned(),
+    })
+}
+
+fn devices(planned: &[wire::Device]) -> Vec<wire::Device> {
+    let statistics = heddle_kernel::statistics().unwrap_or_default();
+    let count = |device: &wire::Device| {
+        let name = device.name.parse().ok()?;
+        statistics.get(&name).map(|found: &Statistics| wire::Counters {
+            rx_packets: found.rx_packets,
+            rx_bytes: found.rx_bytes,
+            rx_errors: found.rx_errors,
+            rx_dropped: found.rx_dropped,
+            tx_packets: found.tx_packets,
+            tx_bytes: found.tx_bytes,
+            tx_errors: found.tx_errors,
+            tx_dropped: found.tx_dropped,
+        })
+    };
+    planned
+        .iter()
+        .map(|device| wire::Device { counters: count(device), ..device.clone() })
+        .collect()
+}
+
+/// A record of the store. `peers` judges it, and is `None` as long as it is not known by what config.
+fn record(found: &Record, own: Option<LeaseKey>, peers: Option<&mut Peers>) -> wire::Record {
+    let key = found.key.parse::<LeaseKey>();
+    let lease = key.clone().ok().map(|key| Lease::from_value(key, &found.value));
+    let problem = match (&key, &lease) {
+        (Err(error), _) => Some(error.to_string()),
+        (_, Some(Err(error))) => Some(error.to_string()),
+        _ => peers.and_then(|peers| {
+            let mut delta = Default::default();
+            peers.put(&found.key, &found.value, &mut delta);
+            delta.rejected.pop().map(|(_, rejection)| rejection.to_string())
+        }),
+    };
+    let lease = lease.and_then(Result::ok);
+    wire::Record {
+        key: one_line(&found.key, REASON_LIMIT),
+        node_id: lease.as_ref().and_then(|lease| lease.node_id.as_ref().map(ToString::to_string)),
+        node_name: lease.as_ref().and_then(|lease| lease.node_name.clone()),
+        public_addresses: lease.iter().flat_map(Lease::public_addresses).collect(),
+        backend: lease.as_ref().and_then(|lease| lease.backend_type.clone()),
+        reservation: found.is_reservation(),
+        own: own.is_some() && key.ok() == own,
+        problem,
+    }
+}

@@ -1,0 +1,150 @@
+//! The files that tell other programs about this node: written once the plan and the rules hold, and tried again until
+//! they are.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use heddle_core::retry::Backoff;
+use heddle_flags::{Emit, Flags};
+use heddle_plugin::{Emitter, File, Setting, View};
+
+use crate::Fatal;
+use crate::files;
+use crate::readiness::{Condition, Readiness};
+
+/// How often files that cannot be written are tried again.
+const BACKOFF: Backoff =
+    Backoff { initial: Duration::from_millis(200), limit: Duration::from_secs(30) };
+
+/// The emitter whose file has a flag of its own, `--subnet-file`, which is its setting `path` unless that is given.
+const SUBNET_ENV: &str = "subnet-env";
+
+/// An emitter, and what becomes of its files.
+pub(crate) struct Output {
+    pub(crate) emitter: Emitter,
+    settings: Vec<Setting>,
+    outcome: Mutex<Outcome>,
+}
+
+/// What became of an emitter's files.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    /// Those that were written.
+    pub(crate) files: Vec<PathBuf>,
+    /// Why not all of them were.
+    pub(crate) problem: Option<String>,
+}
+
+impl Outcome {
+    fn written(&self) -> bool {
+        self.problem.is_none() && !self.files.is_empty()
+    }
+}
+
+impl Output {
+    pub(crate) fn new(emitter: Emitter, asked: &Emit, flags: &Flags) -> Self {
+        let setting =
+            |(name, value): &(String, String)| Setting { name: name.clone(), value: value.clone() };
+        let mut settings: Vec<_> = asked.settings.iter().map(setting).collect();
+        if asked.emitter == SUBNET_ENV && !settings.iter().any(|setting| setting.name == "path") {
+            let value = flags.files.subnet_file.display().to_string();
+            settings.push(Setting { name: "path".to_owned(), value });
+        }
+        Self { emitter, settings, outcome: Mutex::default() }
+    }
+
+    /// What became of its files so far.
+    pub(crate) fn outcome(&self) -> Outcome {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, outcome: Outcome) {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+    }
+}
+
+/// Has the emitters' files written once everything else holds that they promise, for as long as it takes.
+///
+/// # Errors
+///
+/// Never, but where the daemon itself is broken.
+pub(crate) async fn emit(
+    outputs: &[Arc<Output>],
+    view: &View,
+    readiness: &Readiness,
+) -> Result<(), Fatal> {
+    let promised = [Condition::Kernel, Condition::Rules];
+    let mut conditions = readiness.subscribe();
+    conditions.wait_for(|unmet| promised.iter().all(|c| !unmet.contains_key(c))).await?;
+    let mut failures = 0;
+    loop {
+        let problems = emit_once(outputs, view).await;
+        if problems.is_empty() {
+            readiness.met(Condition::Emitters);
+            return Ok(());
+        }
+        let reason = problems.join("; ");
+        if readiness.unmet(Condition::Emitters, &reason) {
+            tracing::error!("{reason}");
+        }
+        failures += 1;
+        tokio::time::sleep(BACKOFF.delay(failures)).await;
+    }
+}
+
+/// Asks every emitter and writes what it wants written. One that fails does not keep the others from it. Returns what
+/// went wrong.
+async fn emit_once(outputs: &[Arc<Output>], view: &View) -> Vec<String> {
+    let mut problems = Vec::new();
+    // Whose each file is.
+    let mut owners: BTreeMap<PathBuf, &str> = BTreeMap::new();
+    for output in outputs {
+        let before = output.outcome();
+        if before.written() {
+            // Somebody may have put something else there since, as mk-docker-opts.sh does.
+            owners.extend(before.files.into_iter().map(|path| (path, output.emitter.name())));
+            continue;
+        }
+        let asked = output.emitter.emit(view, &output.settings).await;
+        let files = asked.map_err(|error| error.to_string()).and_then(|files| {
+            for file in &files {
+                let name = output.emitter.name();
+                if let Some(other) = owners.get(&file.path) {
+                    return Err(conflict(file, other, name));
+                }
+                owners.insert(file.path.clone(), name);
+            }
+            write(files)
+        });
+        match files {
+            Ok(files) => output.set(Outcome { files, problem: None }),
+            Err(problem) => {
+                output.set(Outcome { files: Vec::new(), problem: Some(problem.clone()) });
+                problems.push(problem);
+            }
+        }
+    }
+    problems
+}
+
+fn conflict(file: &File, first: &str, second: &str) -> String {
+    let path = file.path.display();
+    format!(
+        "--emit: {first} and {second} both write {path}: expected a file of its own for each, such as \
+         --emit={second}:path=/run/flannel/{second}.env"
+    )
+}
+
+fn write(files: Vec<File>) -> Result<Vec<PathBuf>, String> {
+    let mut written = Vec::new();
+    for file in files {
+        let changed = files::write(&file.path, &file.contents, file.mode);
+        if changed.map_err(|error| error.to_string())? {
+            tracing::info!("wrote {}", file.path.display());
+        }
+        written.push(file.path);
+    }
+    Ok(written)
+}

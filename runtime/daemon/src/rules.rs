@@ -1,0 +1,91 @@
+//! Traffic rules: when they are looked at. What they are, and how they get into the kernel, is `heddle-firewall`'s.
+
+use std::time::{Duration, Instant};
+
+use heddle_core::config::NetworkConfig;
+use heddle_core::lease::Lease;
+use heddle_firewall::{FamilyRules, Firewall, Masquerade, Mode, Rules};
+use heddle_flags::Flags;
+use heddle_kernel::{Kernel, RulesetChanges};
+use tokio::task::spawn_blocking;
+
+use crate::Fatal;
+use crate::readiness::{Condition, Readiness};
+
+/// The least time between two looks, however often somebody changes rules.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A look may take this part of the time: after one that took 100 ms, the next is at least 400 ms later.
+const SHARE: u32 = 4;
+
+/// What should hold on this node.
+pub(crate) fn rules(flags: &Flags, config: &NetworkConfig, lease: &Lease) -> Rules {
+    let families = config.networks.iter().zip(&lease.families);
+    let asked = &flags.rules;
+    Rules {
+        network_name: flags.lease.network_name(),
+        families: families
+            .map(|(overlay, own)| FamilyRules { network: overlay.network, subnet: own.subnet })
+            .collect(),
+        masquerade: asked
+            .ip_masq
+            .then_some(Masquerade { random_fully: !asked.ip_masq_fully_random_disable }),
+        forward: asked.iptables_forward_rules,
+        mode: if config.nftables { Mode::Nftables } else { Mode::Iptables },
+    }
+}
+
+/// Has the rules hold from now on: looks at once, then whenever somebody changed rules, and at the latest after
+/// `resync`.
+///
+/// # Errors
+///
+/// Never, but where the daemon itself is broken.
+pub(crate) async fn follow(
+    rules: Rules,
+    kernel: &Kernel,
+    resync: Duration,
+    readiness: &Readiness,
+) -> Result<(), Fatal> {
+    let mut changes = match kernel.ruleset_changes() {
+        Ok(changes) => Some(changes),
+        Err(error) => {
+            let seconds = resync.as_secs();
+            tracing::warn!("traffic rules are looked at every {seconds} s only: {error}");
+            None
+        }
+    };
+    let mut firewall = Firewall::new(rules);
+    loop {
+        let begun = Instant::now();
+        let (returned, looked) = spawn_blocking(move || {
+            let looked = firewall.ensure();
+            (firewall, looked)
+        })
+        .await?;
+        firewall = returned;
+        match looked {
+            Ok(done) => {
+                for line in done {
+                    tracing::info!("{line}");
+                }
+                readiness.met(Condition::Rules);
+            }
+            Err(error) => {
+                if readiness.unmet(Condition::Rules, &error) {
+                    tracing::error!("{error}");
+                }
+            }
+        }
+        tokio::time::sleep(PAUSE.max(begun.elapsed() * SHARE)).await;
+        // What was just done is told as well: the next look finds nothing to do.
+        let _ = tokio::time::timeout(resync, changed(&mut changes)).await;
+    }
+}
+
+async fn changed(changes: &mut Option<RulesetChanges>) {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,91 @@
+//! What went through devices: `/proc/net/dev`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use heddle_core::address::LinkName;
+
+use crate::error::KernelError;
+
+/// Where the kernel shows them: those of the network namespace of the thread that reads.
+const FILE: &str = "/proc/thread-self/net/dev";
+
+/// What went through a device since it was made (`struct rtnl_link_stats64`, `linux/if_link.h`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Bad packets received.
+    pub rx_errors: u64,
+    /// Packets received and not processed.
+    pub rx_dropped: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Packets that could not be sent.
+    pub tx_errors: u64,
+    /// Packets dropped on their way out.
+    pub tx_dropped: u64,
+}
+
+/// Of all devices of the thread's network namespace.
+///
+/// # Errors
+///
+/// [`KernelError::Statistics`], without `/proc`.
+pub fn statistics() -> Result<BTreeMap<LinkName, Statistics>, KernelError> {
+    let text = fs::read_to_string(FILE);
+    let text = text.map_err(|source| KernelError::Statistics { path: Path::new(FILE), source })?;
+    Ok(parse(&text))
+}
+
+/// One device a line, eight numbers for each direction (`dev_seq_printf_stats`, `net/core/net-procfs.c`).
+fn parse(text: &str) -> BTreeMap<LinkName, Statistics> {
+    let device = |line: &str| {
+        let (name, numbers) = line.split_once(':')?;
+        let numbers: Vec<u64> = numbers.split_whitespace().map_while(|n| n.parse().ok()).collect();
+        let [received, sent] = [numbers.get(..4)?, numbers.get(8..12)?];
+        let statistics = Statistics {
+            rx_bytes: received[0],
+            rx_packets: received[1],
+            rx_errors: received[2],
+            rx_dropped: received[3],
+            tx_bytes: sent[0],
+            tx_packets: sent[1],
+            tx_errors: sent[2],
+            tx_dropped: sent[3],
+        };
+        Some((name.trim().parse().ok()?, statistics))
+    };
+    text.lines().filter_map(device).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_directions_are_read() {
+        let text = "\
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:       1       2    3    4    5     6          7         8        9      10   11   12   13    14      15         16
+flannel.1: 18446744073709551615 0 0 0 0 0 0 0 5 6 7 8 0 0 0 0
+";
+        let found = parse(text);
+        assert_eq!(found.len(), 2);
+        let lo = found[&"lo".parse().unwrap()];
+        assert_eq!((lo.rx_bytes, lo.rx_packets, lo.rx_errors, lo.rx_dropped), (1, 2, 3, 4));
+        assert_eq!((lo.tx_bytes, lo.tx_packets, lo.tx_errors, lo.tx_dropped), (9, 10, 11, 12));
+        assert_eq!(found[&"flannel.1".parse().unwrap()].rx_bytes, u64::MAX);
+    }
+
+    #[test]
+    fn every_namespace_has_a_loopback_device() {
+        assert!(statistics().unwrap().contains_key(&"lo".parse().unwrap()));
+    }
+}
