@@ -1,0 +1,263 @@
+//! Whether the files are good that etcd is reached with. Its own certificate shows when it is asked.
+
+use std::time::Duration;
+
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+use x509_parser::time::ASN1Time;
+
+use crate::facts::credentials::{CredentialFile, Credentials};
+use crate::report::{Finding, Severity};
+
+const CHECK: &str = "certificate";
+
+/// How long before its end a certificate is reported.
+const NOTICE: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// `now` is the time since 1970.
+pub(crate) fn check(credentials: &Credentials, now: Duration) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(file) = &credentials.authorities {
+        match certificates(file) {
+            Ok(found) => findings.extend(authorities(file, &found, now)),
+            Err(finding) => findings.push(finding),
+        }
+    }
+    let mut chain = None;
+    if let Some(file) = &credentials.certificate {
+        match certificates(file) {
+            Ok(found) => {
+                findings.extend(found.iter().filter_map(|der| certificate(file, der, now)));
+                chain = Some((file, found));
+            }
+            Err(finding) => findings.push(finding),
+        }
+    }
+    if let Some(file) = &credentials.key {
+        match (key(file), chain) {
+            (Ok(key), Some((of, chain))) => findings.extend(pair(file, key, of, chain)),
+            (Ok(_), None) => {}
+            (Err(finding), _) => findings.push(finding),
+        }
+    }
+    findings
+}
+
+fn contents(file: &CredentialFile) -> Result<&[u8], Finding> {
+    let refused = |reason: &String| unusable(file, &format!("cannot be read: {reason}"));
+    file.contents.as_deref().map_err(refused)
+}
+
+fn certificates(file: &CredentialFile) -> Result<Vec<CertificateDer<'static>>, Finding> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(contents(file)?).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(unusable(file, "holds no certificate in PEM")),
+        Ok(found) => Ok(found),
+        Err(error) => Err(unusable(file, &format!("is no PEM file: {error}"))),
+    }
+}
+
+fn key(file: &CredentialFile) -> Result<PrivateKeyDer<'static>, Finding> {
+    PrivateKeyDer::from_pem_slice(contents(file)?)
+        .map_err(|_| unusable(file, "holds no private key in PEM, or one that is encrypted"))
+}
+
+/// Of several authorities, as there are while one takes another's place, the one that lasts longest counts.
+fn authorities(
+    file: &CredentialFile,
+    found: &[CertificateDer<'_>],
+    now: Duration,
+) -> Option<Finding> {
+    let end = |der: &&CertificateDer<'_>| {
+        X509Certificate::from_der(der).map_or(i64::MIN, |(_, c)| c.validity().not_after.timestamp())
+    };
+    certificate(file, found.iter().max_by_key(end)?, now)
+}
+
+fn certificate(file: &CredentialFile, der: &CertificateDer<'_>, now: Duration) -> Option<Finding> {
+    let certificate = match X509Certificate::from_der(der) {
+        Ok((_, certificate)) => certificate,
+        Err(error) => return Some(unusable(file, &format!("holds no X.509 certificate: {error}"))),
+    };
+    let (subject, validity) = (certificate.subject(), certificate.validity());
+    let seconds = |time: &ASN1Time| time.timestamp();
+    let now_seconds = now.as_secs().cast_signed();
+    let (severity, what) = if seconds(&validity.not_before) > now_seconds {
+        (Severity::Error, format!("is not valid before {}", validity.not_before))
+    } else if seconds(&validity.not_after) < now_seconds {
+        (Severity::Error, format!("has expired on {}", validity.not_after))
+    } else if seconds(&validity.not_after) < (now + NOTICE).as_secs().cast_signed() {
+        (Severity::Warning, format!("expires on {}", validity.not_after))
+    } else {
+        return None;
+    };
+    let symptom = match severity {
+        Severity::Error => "etcd and heddled refuse each other, and the lease is not renewed",
+        Severity::Warning => {
+            "From then on, etcd and heddled refuse each other, and the lease is not renewed"
+        }
+    };
+    let remedy = if seconds(&validity.not_before) > now_seconds {
+        "Set this host's clock, if it is that which is wrong; otherwise have another certificate issued."
+    } else {
+        "Have another certificate issued, and put it into the same file. heddled reads it by itself, without a restart."
+    };
+    Some(Finding {
+        check: CHECK,
+        severity,
+        problem: format!(
+            "{} {}: the certificate of {subject} {what}",
+            file.flag,
+            file.path.display()
+        ),
+        symptom: symptom.to_owned(),
+        remedy: remedy.to_owned(),
+        command: Some(format!(
+            "openssl x509 -noout -dates -subject -issuer -in {}",
+            file.path.display()
+        )),
+    })
+}
+
+fn pair(
+    file: &CredentialFile,
+    key: PrivateKeyDer<'static>,
+    of: &CredentialFile,
+    chain: Vec<CertificateDer<'static>>,
+) -> Option<Finding> {
+    match CertifiedKey::from_der(chain, key, &default_provider()) {
+        Ok(_) => None,
+        Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+            let what =
+                format!("is the key of another certificate than {} {}", of.flag, of.path.display());
+            Some(unusable(file, &what))
+        }
+        Err(error) => Some(unusable(file, &format!("cannot be used: {error}"))),
+    }
+}
+
+fn unusable(file: &CredentialFile, what: &str) -> Finding {
+    Finding {
+        check: CHECK,
+        severity: Severity::Error,
+        problem: format!("{} {}: {what}", file.flag, file.path.display()),
+        symptom: "heddled does not reach etcd, and names the file in its log and in `/readyz`".to_owned(),
+        remedy: "Put the right file in its place, readable for the user that heddled runs as, or name another.".to_owned(),
+        command: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    /// 1 June 2030.
+    const NOW: Duration = Duration::from_secs(1_906_502_400);
+
+    fn file(flag: &'static str, contents: impl Into<Vec<u8>>) -> Option<CredentialFile> {
+        Some(CredentialFile { flag, path: "/f.pem".into(), contents: Ok(contents.into()) })
+    }
+
+    /// A certificate and its key. Dates are year, month and day.
+    fn issued(from: (i32, u8, u8), to: (i32, u8, u8)) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        parameters.distinguished_name.push(DnType::CommonName, "node");
+        parameters.not_before = date_time_ymd(from.0, from.1, from.2);
+        parameters.not_after = date_time_ymd(to.0, to.1, to.2);
+        (parameters.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    fn problems(credentials: &Credentials) -> Vec<(Severity, String)> {
+        check(credentials, NOW).into_iter().map(|f| (f.severity, f.problem)).collect()
+    }
+
+    fn client(certificate: &str, key: &str) -> Credentials {
+        Credentials {
+            certificate: file("--etcd-certfile", certificate),
+            key: file("--etcd-keyfile", key),
+            authorities: None,
+        }
+    }
+
+    fn problem(credentials: &Credentials) -> (Severity, String) {
+        let found = problems(credentials);
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn what_is_good_is_not_mentioned() {
+        let (certificate, key) = issued((2030, 1, 1), (2031, 1, 1));
+        assert_eq!(problems(&client(&certificate, &key)), []);
+        assert_eq!(problems(&Credentials::default()), []);
+    }
+
+    #[test]
+    fn certificates_have_their_time() {
+        for (from, to, severity, what) in [
+            ((2029, 1, 1), (2030, 5, 31), Severity::Error, "has expired on May 31 00:00:00 2030"),
+            (
+                (2030, 6, 2),
+                (2031, 1, 1),
+                Severity::Error,
+                "is not valid before Jun  2 00:00:00 2030",
+            ),
+            ((2029, 1, 1), (2030, 6, 14), Severity::Warning, "expires on Jun 14 00:00:00 2030"),
+        ] {
+            let (certificate, key) = issued(from, to);
+            let (found, problem) = problem(&client(&certificate, &key));
+            assert_eq!(found, severity);
+            let expected = format!("--etcd-certfile /f.pem: the certificate of CN=node {what}");
+            assert!(problem.starts_with(&expected), "{problem}");
+        }
+        let (certificate, key) = issued((2029, 1, 1), (2030, 6, 16));
+        assert_eq!(problems(&client(&certificate, &key)), []);
+    }
+
+    #[test]
+    fn an_authority_that_another_takes_the_place_of_may_end() {
+        let (old, _) = issued((2020, 1, 1), (2030, 5, 31));
+        let (new, _) = issued((2030, 1, 1), (2040, 1, 1));
+        let authorities = |text: String| Credentials {
+            authorities: file("--etcd-cafile", text),
+            ..Credentials::default()
+        };
+        assert_eq!(problems(&authorities(format!("{old}{new}"))), []);
+        assert_eq!(problem(&authorities(old)).0, Severity::Error);
+    }
+
+    #[test]
+    fn a_key_belongs_to_its_certificate() {
+        let (certificate, _) = issued((2030, 1, 1), (2031, 1, 1));
+        let (_, key) = issued((2030, 1, 1), (2031, 1, 1));
+        assert_eq!(
+            problem(&client(&certificate, &key)).1,
+            "--etcd-keyfile /f.pem: is the key of another certificate than --etcd-certfile /f.pem"
+        );
+    }
+
+    #[test]
+    fn what_is_no_certificate_or_key_or_file_is_named() {
+        let (certificate, key) = issued((2030, 1, 1), (2031, 1, 1));
+        let swapped = problems(&client(&key, &certificate));
+        assert_eq!(swapped[0].1, "--etcd-certfile /f.pem: holds no certificate in PEM");
+        assert_eq!(
+            swapped[1].1,
+            "--etcd-keyfile /f.pem: holds no private key in PEM, or one that is encrypted"
+        );
+        let mut unreadable = client(&certificate, &key);
+        unreadable.key.as_mut().unwrap().contents = Err("Permission denied (os error 13)".into());
+        assert_eq!(
+            problem(&unreadable).1,
+            "--etcd-keyfile /f.pem: cannot be read: Permission denied (os error 13)"
+        );
+    }
+}

@@ -1,0 +1,101 @@
+//! Whether the daemon runs, and is content.
+
+use crate::facts::unit::{Daemon, Unit};
+use crate::report::{Finding, Severity};
+
+const CHECK: &str = "daemon";
+
+/// `unit` is the daemon's, if systemd knows it. A daemon that nobody wants to run is no fault.
+pub(crate) fn check(daemon: &Daemon, unit: Option<&Unit>) -> Vec<Finding> {
+    match daemon {
+        Daemon::Answers(status) => {
+            status.unmet.iter().map(|unmet| not_ready(&unmet.condition, &unmet.reason)).collect()
+        }
+        Daemon::Absent => unit.and_then(not_running).into_iter().collect(),
+        Daemon::Silent(reason) => vec![silent(reason)],
+        Daemon::Unknown(_) => vec![],
+    }
+}
+
+fn not_ready(condition: &str, reason: &str) -> Finding {
+    Finding {
+        check: CHECK,
+        severity: Severity::Error,
+        problem: format!("heddled is not ready, {condition}: {reason}"),
+        symptom: "`systemctl start heddled` waits, and `/readyz` answers 503".to_owned(),
+        remedy: "See to the reason; if another finding here has the same, to that one. heddled goes on by itself.".to_owned(),
+        command: None,
+    }
+}
+
+fn not_running(unit: &Unit) -> Option<Finding> {
+    let Unit { name, enabled, state, result } = unit;
+    let wanted = *enabled || state != "inactive";
+    wanted.then(|| Finding {
+        check: CHECK,
+        severity: Severity::Error,
+        problem: match result.as_str() {
+            "success" => format!("heddled does not run: {name} is {state}"),
+            _ => format!("heddled does not run: {name} is {state} ({result})"),
+        },
+        symptom: "This node's lease ends a day after its last renewal, and other nodes are not heard of any more".to_owned(),
+        remedy: format!("`journalctl -u {name}` says why it ended. Start it:"),
+        command: Some(format!("systemctl start {name}")),
+    })
+}
+
+fn silent(reason: &str) -> Finding {
+    Finding {
+        check: CHECK,
+        severity: Severity::Error,
+        problem: reason.to_owned(),
+        symptom: "`heddle status` fails".to_owned(),
+        remedy: "If it does not pass by itself, start heddled again.".to_owned(),
+        command: Some("systemctl restart heddled".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_control::{Status, Unmet};
+
+    use super::*;
+
+    fn unit(enabled: bool, state: &str, result: &str) -> Unit {
+        Unit { name: "heddled.service".into(), enabled, state: state.into(), result: result.into() }
+    }
+
+    fn problems(daemon: &Daemon, unit: Option<&Unit>) -> Vec<String> {
+        check(daemon, unit).into_iter().map(|finding| finding.problem).collect()
+    }
+
+    #[test]
+    fn a_daemon_that_is_ready_is_not_mentioned() {
+        let ready = Daemon::Answers(Box::new(Status { ready: true, ..Status::default() }));
+        assert_eq!(problems(&ready, Some(&unit(true, "active", "success"))), [""; 0]);
+    }
+
+    #[test]
+    fn each_reason_not_to_be_ready_is_passed_on() {
+        let unmet = Unmet { condition: "watch".into(), reason: "etcd is gone".into() };
+        let status = Status { unmet: vec![unmet], ..Status::default() };
+        assert_eq!(
+            problems(&Daemon::Answers(Box::new(status)), None),
+            ["heddled is not ready, watch: etcd is gone"]
+        );
+    }
+
+    #[test]
+    fn a_daemon_is_missed_only_if_its_unit_says_that_it_should_run() {
+        assert_eq!(problems(&Daemon::Absent, None), [""; 0]);
+        assert_eq!(problems(&Daemon::Absent, Some(&unit(false, "inactive", "success"))), [""; 0]);
+        assert_eq!(
+            problems(&Daemon::Absent, Some(&unit(true, "inactive", "success"))),
+            ["heddled does not run: heddled.service is inactive"]
+        );
+        assert_eq!(
+            problems(&Daemon::Absent, Some(&unit(false, "failed", "watchdog"))),
+            ["heddled does not run: heddled.service is failed (watchdog)"]
+        );
+    }
+}

@@ -1,0 +1,26 @@
+//! Whether the files can be written that containers' runtimes read.
+
+use crate::facts::files::Unwritable;
+use crate::report::{Finding, Severity};
+
+/// One finding for each file.
+pub(crate) fn check(unwritable: &[Unwritable]) -> Vec<Finding> {
+    let finding = |found: &Unwritable| {
+        Finding {
+        check: "files",
+        severity: Severity::Error,
+        problem: format!(
+            "{} cannot be written: {}: {}",
+            found.file.display(),
+            found.at.display(),
+            found.reason
+        ),
+        symptom: "heddled does not get ready (`emitters` in `/readyz`), and Docker does not learn its subnet".to_owned(),
+        remedy: "Make its directory one that heddled can write to, or name another file with --subnet-file or --emit. \
+                 In a unit with ProtectSystem=, the directory belongs into ReadWritePaths= or RuntimeDirectory=."
+            .to_owned(),
+        command: None,
+    }
+    };
+    unwritable.iter().map(finding).collect()
+}

@@ -1,0 +1,34 @@
+//! Whether this host forwards packets: between containers and other hosts it is a router.
+
+use crate::facts::settings::Setting;
+use crate::report::{Finding, Severity};
+
+/// `settings`: those that have to be on.
+pub(crate) fn check(settings: &[Setting]) -> Vec<Finding> {
+    let off = settings.iter().filter(|setting| setting.value == "0");
+    off.map(|setting| Finding {
+        check: "ip-forward",
+        severity: Severity::Error,
+        problem: format!("{} is 0: this host forwards no packets", setting.name),
+        symptom: "Hosts reach each other over the overlay, containers on different hosts do not"
+            .to_owned(),
+        remedy: "Turn it on, and keep it on in a file below /etc/sysctl.d.".to_owned(),
+        command: Some(format!("sysctl -w {}=1", setting.name)),
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_does_not_forward_is_told_how_to() {
+        let setting =
+            |value: &str| Setting { name: "net.ipv4.ip_forward".into(), value: value.into() };
+        assert_eq!(check(&[setting("1")]), []);
+        let found = check(&[setting("0")]);
+        assert_eq!(found[0].problem, "net.ipv4.ip_forward is 0: this host forwards no packets");
+        assert_eq!(found[0].command.as_deref(), Some("sysctl -w net.ipv4.ip_forward=1"));
+    }
+}

@@ -1,0 +1,42 @@
+//! What is wrong: from facts to findings, one subject in each module. Pure functions; nothing here looks at the host.
+
+pub(crate) mod checksum_offload;
+pub(crate) mod credentials;
+pub(crate) mod daemon;
+pub(crate) mod device_name;
+pub(crate) mod docker_bridge;
+pub(crate) mod files;
+pub(crate) mod forwarding;
+pub(crate) mod kernel_support;
+pub(crate) mod mtu;
+pub(crate) mod outlook;
+pub(crate) mod overlap;
+pub(crate) mod reverse_path;
+#[cfg(test)]
+mod samples;
+pub(crate) mod udp_port;
+
+use std::fmt::Display;
+
+use heddle_core::object::{Link, LinkKind, Object, Vxlan};
+use heddle_plugin::NodePlan;
+
+/// The devices of a plan.
+fn planned_links(plan: &NodePlan) -> impl Iterator<Item = &Link> {
+    plan.plan.objects.iter().filter_map(|object| match object {
+        Object::Link(link) => Some(link),
+        _ => None,
+    })
+}
+
+/// Those of them that are VXLAN devices.
+pub(crate) fn planned_vxlans(plan: &NodePlan) -> impl Iterator<Item = (&Link, &Vxlan)> {
+    planned_links(plan).filter_map(|link| match &link.kind {
+        LinkKind::Vxlan(vxlan) => Some((link, vxlan)),
+        _ => None,
+    })
+}
+
+fn list(items: impl IntoIterator<Item = impl Display>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,140 @@
+//! Whether packets that fit into one device fit into the next.
+
+use heddle_core::address::{Family, LinkName};
+use heddle_core::interface::Interface;
+use heddle_core::lease::LeaseKey;
+use heddle_core::node::Underlay;
+use heddle_kernel::HostLink;
+use heddle_plugin::NodePlan;
+
+use super::planned_vxlans;
+use crate::report::{Finding, Severity};
+
+const CHECK: &str = "mtu";
+
+/// Looks from the underlay up: overlay devices, then what hangs on the bridges that have an address of this node's
+/// subnet.
+pub(crate) fn check(
+    plan: &NodePlan,
+    underlay: &Underlay,
+    interfaces: &[Interface],
+    links: &[HostLink],
+    subnets: Option<LeaseKey>,
+) -> Vec<Finding> {
+    let too_big = planned_vxlans(plan).filter_map(|(link, vxlan)| {
+        let outer = link.mtu + overhead(Family::of(vxlan.local));
+        (outer > underlay.mtu).then(|| overlay(link.name, link.mtu, outer, underlay))
+    });
+    let bridges: Vec<_> = interfaces
+        .iter()
+        .filter(|interface| interface.kind == "bridge" && has_address_in(interface, subnets))
+        .map(|interface| interface.name)
+        .collect();
+    let ports = links.iter().filter(|link| {
+        link.mtu > plan.mtu && link.master.is_some_and(|master| bridges.contains(&master))
+    });
+    let mut narrower = std::collections::BTreeMap::<LinkName, Vec<&HostLink>>::new();
+    for port in ports {
+        narrower.entry(port.master.unwrap_or(port.name)).or_default().push(port);
+    }
+    let on_bridges = narrower.iter().map(|(bridge, ports)| containers(*bridge, ports, plan.mtu));
+    too_big.chain(on_bridges).collect()
+}
+
+/// What VXLAN adds to an Ethernet frame's payload: IP, UDP and VXLAN headers, and the inner Ethernet header (RFC 7348).
+fn overhead(family: Family) -> u32 {
+    let ip = match family {
+        Family::V4 => 20,
+        Family::V6 => 40,
+    };
+    ip + 8 + 8 + 14
+}
+
+fn has_address_in(interface: &Interface, subnets: Option<LeaseKey>) -> bool {
+    let mut subnets = subnets.iter().flat_map(LeaseKey::subnets);
+    subnets.any(|subnet| interface.addresses.iter().any(|address| subnet.contains(&address.addr())))
+}
+
+fn overlay(device: LinkName, mtu: u32, outer: u32, underlay: &Underlay) -> Finding {
+    let most = underlay.mtu - (outer - mtu);
+    Finding {
+        check: CHECK,
+        severity: Severity::Error,
+        problem: format!(
+            "{device} is to have an MTU of {mtu}, which makes packets of {outer} bytes; {} carries {}",
+            underlay.link, underlay.mtu
+        ),
+        symptom: "Small packets arrive, large ones do not or in fragments: ping works, and transfers hang".to_owned(),
+        remedy: format!(
+            "Take `MTU` out of `Backend` or set it to {} at most (which gives {device} {most}); or raise that of {}, and of \
+             everything between the hosts:",
+            underlay.mtu, underlay.link
+        ),
+        command: Some(format!("ip link set {} mtu {outer}", underlay.link)),
+    }
+}
+
+fn containers(bridge: LinkName, ports: &[&HostLink], mtu: u32) -> Finding {
+    let largest =
+        ports.iter().max_by_key(|port| port.mtu).map_or((bridge, mtu), |p| (p.name, p.mtu));
+    let (port, found) = largest;
+    let count = ports.len();
+    Finding {
+        check: CHECK,
+        severity: Severity::Warning,
+        problem: format!(
+            "containers on {bridge} have a larger MTU than the overlay's {mtu}: {count} of them, such as that behind {port} \
+             with {found}"
+        ),
+        symptom: "Transfers to other hosts start slowly, or hang where something filters ICMP"
+            .to_owned(),
+        remedy: format!(
+            "Start Docker with --mtu={mtu}, which heddled's files have for it (for CNI: `mtu` in the bridge's \
+             configuration), then start the containers again:"
+        ),
+        command: (bridge.as_str() == "docker0").then(|| "systemctl restart docker".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::*;
+    use super::*;
+
+    fn problems(plan: &NodePlan, interfaces: &[Interface], links: &[HostLink]) -> Vec<String> {
+        let found = check(plan, &underlay(), interfaces, links, subnets());
+        found.into_iter().map(|finding| finding.problem).collect()
+    }
+
+    #[test]
+    fn the_outer_packet_fits_the_underlay() {
+        assert_eq!(problems(&vxlan_plan(1450), &[], &[]), [""; 0]);
+        let found = check(&vxlan_plan(1451), &underlay(), &[], &[], None);
+        assert_eq!(
+            found[0].problem,
+            "flannel.1 is to have an MTU of 1451, which makes packets of 1501 bytes; eth0 carries 1500"
+        );
+        assert!(found[0].remedy.contains("1500 at most (which gives flannel.1 1450)"));
+        assert_eq!(problems(&tunnel_plan(), &[], &[]), [""; 0]);
+    }
+
+    #[test]
+    fn containers_fit_the_overlay() {
+        let bridge =
+            |address| Interface { kind: "bridge".into(), ..interface("docker0", &[address]) };
+        let port = |mtu| HostLink { mtu, master: Some(name("docker0")), ..link("veth7") };
+        let problems = |address, mtu| {
+            problems(&vxlan_plan(1450), &[bridge(address)], &[link("docker0"), port(mtu)])
+        };
+        assert_eq!(problems("10.244.8.1/24", 1450), [""; 0]);
+        assert_eq!(
+            problems("10.244.8.1/24", 1500),
+            [
+                "containers on docker0 have a larger MTU than the overlay's 1450: 1 of them, such as that behind veth7 with \
+              1500"
+            ]
+        );
+        // A bridge that has nothing to do with the overlay.
+        assert_eq!(problems("172.17.0.1/16", 1500), [""; 0]);
+    }
+}

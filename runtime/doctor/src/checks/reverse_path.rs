@@ -1,0 +1,114 @@
+//! Whether the reverse path filter drops what peers send (`rp_filter` in the kernel's ip-sysctl documentation).
+//!
+//! In strict mode a packet is dropped unless the way back to its source is the interface that it came in by. Peers send
+//! to this node's public address, so that they come in by the underlay; their packets are dropped where this host's way
+//! to them is another one. Overlay devices need no look: what comes out of one is from a peer's subnet, and the route to
+//! that is the plan's. IPv6 has no such filter.
+
+use std::net::IpAddr;
+
+use heddle_core::address::LinkName;
+
+use super::list;
+use crate::facts::settings::Setting;
+use crate::report::{Finding, Severity};
+
+/// Strict mode; 2 is loose, 0 off.
+const STRICT: &str = "1";
+
+/// How many peers are named.
+const NAMED: usize = 5;
+
+/// Whether the filter is strict, given the settings of all devices and of one: the larger value counts
+/// (`IN_DEV_RPFILTER` in `linux/inetdevice.h`).
+pub(crate) fn is_strict(settings: &[Setting]) -> bool {
+    settings.iter().map(|setting| setting.value.as_str()).max() == Some(STRICT)
+}
+
+/// `ways`: the devices by which this host reaches its peers.
+pub(crate) fn check(
+    settings: &[Setting],
+    underlay: LinkName,
+    ways: &[(IpAddr, Option<LinkName>)],
+) -> Option<Finding> {
+    if !is_strict(settings) {
+        return None;
+    }
+    let elsewhere: Vec<_> = ways
+        .iter()
+        .filter_map(|(peer, way)| Some((peer, way.filter(|way| *way != underlay)?)))
+        .collect();
+    let strict = settings.iter().find(|setting| setting.value == STRICT)?;
+    let (_, way) = elsewhere.first()?;
+    let named = list(elsewhere.iter().take(NAMED).map(|(peer, _)| peer));
+    let more = elsewhere.len().saturating_sub(NAMED);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    Some(Finding {
+        check: "rp-filter",
+        severity: Severity::Error,
+        problem: format!(
+            "{} = {STRICT} drops what arrives on {underlay} from {named}{more}: this host's own way there is {way}",
+            strict.name
+        ),
+        symptom: "No packet from these hosts arrives, although tcpdump shows them; `nstat -az TcpExtIPReversePathFilter` \
+                  counts them"
+            .to_owned(),
+        remedy: format!(
+            "Make the filter loose; or choose the interface with --iface {way}, if the others know this host by its address \
+             there."
+        ),
+        command: Some(format!("sysctl -w net/ipv4/conf/{underlay}/rp_filter=2")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::name;
+    use super::*;
+
+    fn settings(all: &str, underlay: &str) -> Vec<Setting> {
+        let setting = |link: &str, value: &str| Setting {
+            name: format!("net.ipv4.conf.{link}.rp_filter"),
+            value: value.into(),
+        };
+        vec![setting("all", all), setting("eth0", underlay)]
+    }
+
+    fn problem(settings: &[Setting], way: Option<&str>) -> Option<String> {
+        let ways = [("192.168.0.99".parse().unwrap(), way.map(name))];
+        check(settings, name("eth0"), &ways).map(|finding| finding.problem)
+    }
+
+    #[test]
+    fn the_larger_setting_counts() {
+        for (all, underlay, strict) in [
+            ("0", "0", false),
+            ("0", "1", true),
+            ("1", "0", true),
+            ("2", "1", false),
+            ("1", "2", false),
+            ("1", "1", true),
+        ] {
+            assert_eq!(is_strict(&settings(all, underlay)), strict, "{all} {underlay}");
+            assert_eq!(problem(&settings(all, underlay), Some("eth1")).is_some(), strict);
+        }
+    }
+
+    #[test]
+    fn strict_alone_is_no_fault() {
+        assert_eq!(problem(&settings("1", "1"), Some("eth0")), None);
+        assert_eq!(problem(&settings("1", "1"), None), None);
+        assert_eq!(
+            problem(&settings("0", "1"), Some("eth1")).unwrap(),
+            "net.ipv4.conf.eth0.rp_filter = 1 drops what arrives on eth0 from 192.168.0.99: this host's own way there is eth1"
+        );
+    }
+
+    #[test]
+    fn many_peers_are_not_all_named() {
+        let ways: Vec<_> =
+            (1..=7).map(|n| (IpAddr::from([10, 0, 0, n]), Some(name("eth1")))).collect();
+        let problem = check(&settings("1", "1"), name("eth0"), &ways).unwrap().problem;
+        assert!(problem.contains("10.0.0.5 and 2 more: "), "{problem}");
+    }
+}

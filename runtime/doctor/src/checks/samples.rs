@@ -1,0 +1,115 @@
+//! A host and its plan, for the tests of the checks.
+
+use heddle_core::address::{Family, LinkName};
+use heddle_core::interface::Interface;
+use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
+use heddle_core::node::Underlay;
+use heddle_core::object::{Link, LinkKind, Object, Plan, Vxlan};
+use heddle_kernel::{HostLink, HostRoute, VxlanPort};
+use heddle_plugin::{NodePlan, Tunnel};
+use ipnet::IpNet;
+
+pub(super) const ALIAS: &str = "heddle /coreos.com/network";
+
+pub(super) fn name(text: &str) -> LinkName {
+    text.parse().unwrap()
+}
+
+pub(super) fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+/// The subnet of this node.
+pub(super) fn subnets() -> Option<LeaseKey> {
+    Some("10.244.8.0-24".parse().unwrap())
+}
+
+pub(super) fn underlay() -> Underlay {
+    Underlay {
+        link: name("eth0"),
+        mtu: 1500,
+        addresses: vec![net("192.168.0.72/24")],
+        public_addresses: vec!["192.168.0.72".parse().unwrap()],
+    }
+}
+
+pub(super) fn interface(device: &str, addresses: &[&str]) -> Interface {
+    Interface {
+        name: name(device),
+        mtu: 1500,
+        up: true,
+        loopback: device == "lo",
+        kind: String::new(),
+        mac: None,
+        addresses: addresses.iter().map(|address| net(address)).collect(),
+    }
+}
+
+/// A device of hardware.
+pub(super) fn link(device: &str) -> HostLink {
+    HostLink {
+        name: name(device),
+        kind: String::new(),
+        mtu: 1500,
+        up: true,
+        alias: String::new(),
+        master: None,
+        vxlan: None,
+    }
+}
+
+/// A VXLAN device that receives IPv4.
+pub(super) fn vxlan_link(device: &str, vni: u32, port: u16) -> HostLink {
+    let vxlan = VxlanPort { vni, port, families: vec![Family::V4], gbp: false, special: false };
+    HostLink { kind: "vxlan".into(), vxlan: Some(vxlan), ..link(device) }
+}
+
+pub(super) fn route(destination: &str, device: &str) -> HostRoute {
+    HostRoute { destination: net(destination), link: Some(name(device)), protocol: 3 }
+}
+
+/// What vxlan plans: VNI 1, port 8472.
+pub(super) fn vxlan_plan(mtu: u32) -> NodePlan {
+    let vxlan = Vxlan {
+        vni: 1,
+        local: "192.168.0.72".parse().unwrap(),
+        underlay: name("eth0"),
+        port: 8472,
+        learning: false,
+        gbp: false,
+    };
+    plan(Link { name: name("flannel.1"), mtu, mac: None, up: true, kind: LinkKind::Vxlan(vxlan) })
+}
+
+/// What udp plans: port 8285.
+pub(super) fn tunnel_plan() -> NodePlan {
+    let device = name("flannel0");
+    let link = Link { name: device, mtu: 1472, mac: None, up: true, kind: LinkKind::Tun };
+    let local = vec!["192.168.0.72".parse().unwrap()];
+    let tunnel = Tunnel { link: device, local, port: 8285, overhead: 0 };
+    NodePlan { tunnel: Some(tunnel), ..plan(link) }
+}
+
+/// What host-gw plans.
+pub(super) fn empty_plan() -> NodePlan {
+    NodePlan { plan: Plan::default(), tunnel: None, mtu: 1500 }
+}
+
+fn plan(link: Link) -> NodePlan {
+    NodePlan { mtu: link.mtu, plan: Plan { objects: vec![Object::Link(link)] }, tunnel: None }
+}
+
+/// The lease of 10.244.36.0/24 at 192.168.0.99.
+pub(super) fn peer() -> Lease {
+    Lease {
+        key: "10.244.36.0-24".parse().unwrap(),
+        families: vec![LeaseFamily {
+            subnet: net("10.244.36.0/24"),
+            public_address: "192.168.0.99".parse().unwrap(),
+            backend_data: None,
+        }],
+        backend_type: Some("vxlan".into()),
+        node_id: None,
+        node_name: None,
+    }
+}

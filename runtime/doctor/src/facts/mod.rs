@@ -1,0 +1,26 @@
+//! What there is: everything that is read, one kind of source in each module. Nothing here judges.
+
+pub(crate) mod credentials;
+pub(crate) mod docker;
+pub(crate) mod files;
+pub(crate) mod offload;
+pub(crate) mod settings;
+pub(crate) mod sockets;
+pub(crate) mod tun;
+pub(crate) mod unit;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+/// How long another program may take.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(3);
+
+/// What a program prints. `None`: it is not there, failed, or took too long.
+async fn printed(program: &str, arguments: &[&str]) -> Option<String> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(PROGRAM_LIMIT, command.output()).await.ok()?.ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}

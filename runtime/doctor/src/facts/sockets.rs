@@ -1,0 +1,175 @@
+//! UDP sockets of this network namespace, and whose they are (proc(5)).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use heddle_core::address::Family;
+
+/// A bound UDP socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UdpSocket {
+    /// Its own address; unspecified: any.
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+    inode: u64,
+    /// Who has it open. Empty: the kernel itself, or a process that cannot be seen from here.
+    pub(crate) owners: Vec<Process>,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) id: u32,
+    /// Its name, of at most 15 bytes.
+    pub(crate) name: String,
+    /// The TUN and TAP devices that it has open.
+    pub(crate) devices: Vec<String>,
+}
+
+impl UdpSocket {
+    #[cfg(test)]
+    pub(crate) fn new(address: &str, port: u16, owners: Vec<Process>) -> Self {
+        Self { address: address.parse().unwrap(), port, inode: 0, owners }
+    }
+}
+
+/// The sockets on one port.
+pub(crate) fn on_port(port: u16) -> Vec<UdpSocket> {
+    // Of this thread's namespace, whichever the process's others are in.
+    let table = |file: &str| fs::read_to_string(Path::new("/proc/thread-self/net").join(file));
+    let mut sockets = Vec::new();
+    for (file, family) in [("udp", Family::V4), ("udp6", Family::V6)] {
+        // Without IPv6 there is no such file, and there are no such sockets.
+        sockets.extend(parse(&table(file).unwrap_or_default(), family));
+    }
+    sockets.retain(|socket| socket.port == port);
+    let mut owners = owners(&sockets.iter().map(|socket| socket.inode).collect());
+    for socket in &mut sockets {
+        socket.owners = owners.remove(&socket.inode).unwrap_or_default();
+    }
+    sockets
+}
+
+fn parse(table: &str, family: Family) -> Vec<UdpSocket> {
+    let row = |line: &str| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let (address, port) = columns.get(1)?.split_once(':')?;
+        Some(UdpSocket {
+            address: address_of(address, family)?,
+            port: u16::from_str_radix(port, 16).ok()?,
+            inode: columns.get(9)?.parse().ok()?,
+            owners: Vec::new(),
+        })
+    };
+    table.lines().skip(1).filter_map(row).collect()
+}
+
+/// Addresses are printed as 32-bit words in the machine's own order.
+fn address_of(hexadecimal: &str, family: Family) -> Option<IpAddr> {
+    let word = |start: usize| {
+        let digits = hexadecimal.get(start..start + 8)?;
+        Some(u32::from_str_radix(digits, 16).ok()?.to_ne_bytes())
+    };
+    match family {
+        Family::V4 => Some(Ipv4Addr::from(word(0)?).into()),
+        Family::V6 => {
+            let words = [word(0)?, word(8)?, word(16)?, word(24)?];
+            let octets: [u8; 16] = words.concat().try_into().ok()?;
+            Some(Ipv6Addr::from(octets).into())
+        }
+    }
+}
+
+/// The processes that have these sockets open, as far as they can be seen.
+fn owners(inodes: &BTreeSet<u64>) -> BTreeMap<u64, Vec<Process>> {
+    let mut found: BTreeMap<u64, Vec<Process>> = BTreeMap::new();
+    if inodes.is_empty() {
+        return found;
+    }
+    for process in processes() {
+        let mut open: BTreeSet<u64> = inodes_of(process).collect();
+        open.retain(|inode| inodes.contains(inode));
+        for inode in open {
+            let (name, devices) = (name_of(process), devices_of(process));
+            found.entry(inode).or_default().push(Process { id: process, name, devices });
+        }
+    }
+    found
+}
+
+/// Whether a process of this name runs.
+pub(crate) fn runs(name: &str) -> bool {
+    processes().any(|process| name_of(process) == name)
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// A process may end at any time, and another user's show nothing.
+fn inodes_of(process: u32) -> impl Iterator<Item = u64> {
+    let files = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    files.filter_map(|file| {
+        let target = fs::read_link(file.path()).ok()?;
+        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    })
+}
+
+fn name_of(process: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
+/// `iff:` in `/proc/PID/fdinfo` (`tun_chr_show_fdinfo` in `drivers/net/tun.c`).
+fn devices_of(process: u32) -> Vec<String> {
+    let infos = fs::read_dir(format!("/proc/{process}/fdinfo")).into_iter().flatten().flatten();
+    let device = |info: fs::DirEntry| {
+        let text = fs::read_to_string(info.path()).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("iff:").map(|name| name.trim().to_owned()))
+    };
+    infos.filter_map(device).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket as Socket;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_s_owner_is_found() {
+        for local in ["127.0.0.1:0", "[::1]:0"] {
+            let socket = Socket::bind(local).unwrap();
+            let address = socket.local_addr().unwrap();
+            let found = on_port(address.port());
+            let found = found.iter().find(|found| found.address == address.ip()).unwrap();
+            assert_eq!(found.owners.len(), 1, "{found:?}");
+            assert_eq!(found.owners[0].id, std::process::id());
+            assert!(!found.owners[0].name.is_empty());
+        }
+    }
+
+    #[test]
+    fn this_process_runs_and_others_do_not() {
+        assert!(runs(&name_of(std::process::id())));
+        assert!(!runs("no such name"));
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn the_table_is_read() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
+             \x20 123: 4800A8C0:2118 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 0\n";
+        let found = parse(table, Family::V4);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].address.to_string(), "192.168.0.72");
+        assert_eq!((found[0].port, found[0].inode), (8472, 4711));
+        assert_eq!(
+            address_of("000000FD000000000000000001000000", Family::V6),
+            Some("fd00::1".parse().unwrap())
+        );
+    }
+}

@@ -1,0 +1,221 @@
+//! `heddle doctor`: looks at a host as the daemon would, and names what would keep the overlay from working.
+//!
+//! ```text
+//! flags ──► outlook (what would the daemon do?) ──► checks ──► report
+//!             facts (what is there?)            ──┘
+//! ```
+//!
+//! | module | job |
+//! | --- | --- |
+//! | `outlook` | asks the store, the plugin and the kernel what the daemon asks them, and does nothing |
+//! | `facts` | what else there is: sockets, settings, files, devices |
+//! | `checks` | from facts to findings: pure functions |
+//! | [`report`](Report) | what is said |
+//!
+//! A check finds what keeps packets from arriving, or soon will, and nothing that is a matter of taste: nothing is said
+//! of a healthy host, before the daemon runs there and while it does.
+
+mod checks;
+mod facts;
+mod outlook;
+mod report;
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use heddle_core::address::{Family, LinkName};
+use heddle_core::config::NetworkConfig;
+use heddle_core::interface::Interface;
+use heddle_core::lease::Lease;
+use heddle_core::node::Underlay;
+use heddle_flags::Flags;
+use heddle_kernel::{ALIAS_PREFIX, HostLink, HostRoute, Kernel, KernelError, try_vxlan};
+use heddle_plugin::NodePlan;
+use ipnet::IpNet;
+use rustix::process::geteuid;
+use tokio::task::spawn_blocking;
+
+pub use crate::report::{Finding, Report, Severity, Skipped};
+
+use crate::checks::outlook::Commands;
+use crate::checks::overlap::Own;
+use crate::facts::settings::{self, Setting};
+use crate::facts::{credentials, docker, files, offload, sockets, tun, unit};
+
+/// Where the emitter docker-opts writes to unless it is told otherwise.
+const DOCKER_OPTIONS: &str = "/run/flannel/docker.env";
+
+/// Looks at this host, with the flags that its daemon has. `unit` is the name of the daemon's unit in systemd.
+///
+/// Takes some ten seconds at most, where nothing answers. Changes nothing, but for the kernel's modules: those that the
+/// backend needs are loaded by looking whether they are there.
+///
+/// Without root, what takes root is reported as not looked at.
+pub async fn examine(flags: &Flags, unit: &str) -> Report {
+    let mut report = Report::default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let credentials = credentials::read(&flags.lease);
+    report.found(checks::credentials::check(&credentials, now));
+    let kernel = match Kernel::open() {
+        Ok(kernel) => Some(kernel),
+        Err(error) => {
+            report.skip("the host's network", error);
+            None
+        }
+    };
+    if let Some(kernel) = kernel {
+        match Host::read(&kernel).await {
+            Ok(host) => examine_network(flags, &kernel, &host, &mut report).await,
+            Err(error) => report.skip("the host's network", error),
+        }
+    }
+    let written = std::iter::once(flags.files.subnet_file.as_path()).chain(emitted(flags));
+    let unwritable: Vec<_> = written.filter_map(files::unwritable).collect();
+    report.found(checks::files::check(&unwritable));
+    let daemon = unit::daemon(&flags.control.control_socket).await;
+    report.found(checks::daemon::check(&daemon, unit::unit(unit).await.as_ref()));
+    if let unit::Daemon::Unknown(reason) = daemon {
+        report.skip("the daemon", reason);
+    }
+    report.sorted()
+}
+
+/// The network of this host as it is.
+struct Host {
+    interfaces: Vec<Interface>,
+    links: Vec<HostLink>,
+    routes: Vec<HostRoute>,
+}
+
+impl Host {
+    async fn read(kernel: &Kernel) -> Result<Self, KernelError> {
+        let mut routes = kernel.host_routes(Family::V4).await?;
+        routes.extend(kernel.host_routes(Family::V6).await?);
+        Ok(Self {
+            interfaces: kernel.interfaces().await?,
+            links: kernel.host_links().await?,
+            routes,
+        })
+    }
+}
+
+/// Asks what the daemon would do, and whether it could.
+async fn examine_network(flags: &Flags, kernel: &Kernel, host: &Host, report: &mut Report) {
+    let outlook = outlook::look(flags, kernel, &host.interfaces).await;
+    let commands = Commands::new(flags);
+    report.found(outlook.obstacles.iter().filter_map(|o| checks::outlook::check(o, &commands)));
+    let Some(config) = &outlook.config else {
+        report.skip("ports, devices, routes and MTUs", "the network config is not known");
+        return;
+    };
+    let alias = format!("{ALIAS_PREFIX}{}", flags.lease.network_label());
+    let planned = outlook.plan.as_ref().map(NodePlan::links).unwrap_or_default();
+    let instruction = docker::instruction(&docker_files(flags));
+    let instruction = instruction.as_deref();
+    let (interfaces, links) = (&host.interfaces, &host.links);
+    report.found(checks::docker_bridge::check(interfaces, config, outlook.subnets, instruction));
+    report.found(checks::forwarding::check(&forwarding(config, interfaces, &planned)));
+    let own = Own {
+        subnets: outlook.subnets,
+        links: &planned,
+        alias: &alias,
+        underlay: outlook.underlay.as_ref().map(|underlay| underlay.link),
+        peers: &outlook.peers,
+    };
+    let networks: Vec<_> = config.networks.iter().map(|overlay| overlay.network).collect();
+    report.found(checks::overlap::check(&networks, &host.routes, interfaces, links, &own));
+    let (Some(plan), Some(underlay)) = (&outlook.plan, &outlook.underlay) else {
+        report.skip("ports, devices and MTUs", "the backend has no plan for this node");
+        return;
+    };
+    report.found(reverse_path(kernel, underlay, &outlook.peers).await);
+    report.found(checks::mtu::check(plan, underlay, interfaces, links, outlook.subnets));
+    report.found(checks::device_name::check(plan, links, &alias));
+    if geteuid().is_root() {
+        let sockets: Vec<_> =
+            checks::udp_port::ports(plan).into_iter().flat_map(sockets::on_port).collect();
+        report.found(checks::udp_port::check(plan, links, &sockets, &alias));
+        report.found(kernel_support(plan, links).await);
+    } else {
+        report.skip("who has UDP ports, what the kernel supports", "it takes root");
+    }
+    report.found(checksum_offload(plan).await);
+}
+
+/// The files that Docker may be told to take its options from.
+fn docker_files(flags: &Flags) -> Vec<&Path> {
+    let mut files = vec![flags.files.subnet_file.as_path(), Path::new(DOCKER_OPTIONS)];
+    files.extend(emitted(flags));
+    files
+}
+
+/// The files that the operator wants emitters to write.
+fn emitted(flags: &Flags) -> impl Iterator<Item = &Path> {
+    let settings = flags.files.emit.iter().flat_map(|emit| &emit.settings);
+    settings.filter(|(name, _)| name == "path").map(|(_, path)| Path::new(path))
+}
+
+/// The settings that have to be on. IPv4 has one for each device, too, and that of the device counts which a packet
+/// comes in by; in IPv6 it is the one for all.
+fn forwarding(
+    config: &NetworkConfig,
+    interfaces: &[Interface],
+    planned: &[LinkName],
+) -> Vec<Setting> {
+    let mut wanted = Vec::new();
+    if config.network(Family::V4).is_some() {
+        wanted.extend(settings::read("net/ipv4/ip_forward"));
+        let all_off = wanted.iter().any(|setting| setting.value == "0");
+        let there = interfaces.iter().map(|interface| interface.name);
+        let there = there.filter(|name| !all_off && planned.contains(name));
+        wanted.extend(there.filter_map(|name| settings::of_link(name, "forwarding")));
+    }
+    if config.network(Family::V6).is_some() {
+        wanted.extend(settings::read("net/ipv6/conf/all/forwarding"));
+    }
+    wanted
+}
+
+async fn reverse_path(kernel: &Kernel, underlay: &Underlay, peers: &[Lease]) -> Option<Finding> {
+    let settings: Vec<_> = ["all", underlay.link.as_str()]
+        .iter()
+        .filter_map(|link| settings::read(&format!("net/ipv4/conf/{link}/rp_filter")))
+        .collect();
+    // Behind NAT the public address is none that packets could be sent from.
+    let own = underlay.addresses.iter().map(IpNet::addr).find(IpAddr::is_ipv4)?;
+    let public = |peer: &Lease| peer.family(Family::V4).map(|part| part.public_address);
+    if !checks::reverse_path::is_strict(&settings) {
+        return None;
+    }
+    let addresses: Vec<_> = peers.iter().filter_map(public).collect();
+    let ways = kernel.ways(own, addresses.clone()).await.ok()?;
+    let ways: Vec<_> = addresses.into_iter().zip(ways).collect();
+    checks::reverse_path::check(&settings, underlay.link, &ways)
+}
+
+/// What the plan has no need of is not tried, and what is there already needs no trial.
+async fn kernel_support(plan: &NodePlan, links: &[HostLink]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let there = links.iter().any(|link| link.kind == "vxlan");
+    if checks::planned_vxlans(plan).next().is_some() && !there {
+        // A trial that panics has found nothing out.
+        let tried = spawn_blocking(try_vxlan).await.unwrap_or(Ok(()));
+        findings.extend(checks::kernel_support::vxlan(&tried));
+    }
+    if plan.tunnel.is_some() {
+        findings.extend(checks::kernel_support::tun(&tun::open()));
+    }
+    findings
+}
+
+async fn checksum_offload(plan: &NodePlan) -> Option<Finding> {
+    let (device, _) = checks::planned_vxlans(plan).next()?;
+    let release = offload::kernel_release();
+    if !checks::checksum_offload::is_affected(&release) {
+        return None;
+    }
+    let deferred = offload::checksums_deferred(device.name).await;
+    let translates = sockets::runs("kube-proxy");
+    checks::checksum_offload::check(&release, translates, device.name, deferred)
+}

@@ -1,0 +1,275 @@
+//! What the daemon would do on this host with these flags: the same questions in the same order, but nothing is done.
+//! What it would stumble over is an [`Obstacle`].
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use heddle_core::address::Family;
+use heddle_core::allocation::{AllocationError, Choice, Claimant, choose};
+use heddle_core::config::{ConfigError, NetworkConfig};
+use heddle_core::interface::{Facts, Interface, SelectionError, select};
+use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
+use heddle_core::node::{ExistingLink, Node, NodeId, Underlay};
+use heddle_core::subnet_env::previous_subnets;
+use heddle_flags::Flags;
+use heddle_kernel::{Kernel, KernelError};
+use heddle_plugin::{
+    Advertisements, Backend, CallError, Catalogue, Limits, NodePlan, PluginError, Role,
+};
+use heddle_store::etcd::EtcdTiming;
+use heddle_store::{EtcdOptions, StoreError};
+use tokio::task::spawn_blocking;
+
+/// How long the store may take, whatever it is asked.
+pub(crate) const STORE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the daemon would do, as far as that can be told.
+#[derive(Debug, Default)]
+pub(crate) struct Outlook {
+    pub(crate) config: Option<NetworkConfig>,
+    pub(crate) underlay: Option<Underlay>,
+    /// The subnets that this node has: by its lease, or else by its subnet.env.
+    pub(crate) subnets: Option<LeaseKey>,
+    pub(crate) plan: Option<NodePlan>,
+    /// The leases of others that can be read.
+    pub(crate) peers: Vec<Lease>,
+    /// What keeps the rest from being known.
+    pub(crate) obstacles: Vec<Obstacle>,
+}
+
+/// What the daemon would stumble over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Obstacle {
+    /// The store, or the flags that lead to it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store is too slow.
+    #[error("the lease store has not answered within {} s", .0.as_secs())]
+    StoreLate(Duration),
+    /// There is no network config.
+    #[error("{0} does not exist")]
+    NoConfig(String),
+    /// There is one that cannot be used.
+    #[error("{key}: {error}")]
+    Config { key: String, error: ConfigError },
+    /// There is no plugin for the backend.
+    #[error("{key}, `Backend.Type`: {error}")]
+    Plugin { key: String, error: PluginError },
+    /// The plugin does not take the config, or fails.
+    #[error("{key}: {error}")]
+    Backend { key: String, error: CallError },
+    /// No interface can be chosen.
+    #[error(transparent)]
+    Interface(#[from] SelectionError),
+    /// There is no subnet to be had.
+    #[error(transparent)]
+    Lease(#[from] AllocationError),
+    /// This node does not know who it is.
+    #[error("this node has no identity: {}: {error}", path.display())]
+    Identity { path: PathBuf, error: io::Error },
+    /// The kernel cannot be read.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+/// Asks what the daemon asks. `interfaces` are this host's.
+pub(crate) async fn look(flags: &Flags, kernel: &Kernel, interfaces: &[Interface]) -> Outlook {
+    let mut outlook = Outlook { subnets: previous(flags), ..Outlook::default() };
+    if let Err(obstacle) = outlook.fill(flags, kernel, interfaces).await {
+        outlook.obstacles.push(obstacle);
+    }
+    outlook
+}
+
+impl Outlook {
+    /// Goes as far as it can.
+    async fn fill(
+        &mut self,
+        flags: &Flags,
+        kernel: &Kernel,
+        interfaces: &[Interface],
+    ) -> Result<(), Obstacle> {
+        let contents = contents(flags).await?;
+        let key = format!("{}/config", flags.lease.network_name());
+        let text = contents.config.ok_or_else(|| Obstacle::NoConfig(key.clone()))?;
+        let config = NetworkConfig::parse(&text)
+            .map_err(|error| Obstacle::Config { key: key.clone(), error })?;
+        self.config = Some(config.clone());
+
+        // Neither needs the other, so both may be wrong.
+        let underlay = underlay(flags, &config, kernel, interfaces).await;
+        let backend = backend(flags, &config).await;
+        let backend = backend.map_err(|error| Obstacle::Plugin { key: key.clone(), error });
+        let (underlay, backend) = match (underlay, backend) {
+            (Ok(underlay), Ok(backend)) => (underlay, backend),
+            (Ok(underlay), Err(obstacle)) => {
+                self.underlay = Some(underlay);
+                return Err(obstacle);
+            }
+            (Err(obstacle), Ok(_)) => return Err(obstacle),
+            (Err(first), Err(second)) => {
+                self.obstacles.push(first);
+                return Err(second);
+            }
+        };
+        self.underlay = Some(underlay.clone());
+
+        let node = Node { id: identity(flags)?, underlay, links: tunnels(interfaces) };
+        let refused = |error| Obstacle::Backend { key: key.clone(), error };
+        let advertised = backend.advertise(&config, &node).await.map_err(refused)?;
+        let (taken, leases) = leases(&contents.records);
+        let claimant = Claimant {
+            id: &node.id,
+            public_addresses: &node.underlay.public_addresses,
+            previous: previous(flags),
+        };
+        let choice = choose(&config, &taken, &leases, &claimant, &mut |_| 0)?;
+        let own = match choice {
+            Choice::TakeOver(key) => {
+                self.subnets = Some(key);
+                key
+            }
+            // What it will be nobody knows yet, but one is as good as another to plan with.
+            Choice::Create(key) => key,
+            Choice::Discard(key) => {
+                let taken = taken.iter().copied().filter(|taken| *taken != key).collect();
+                let leases: Vec<_> = leases.iter().filter(|l| l.key != key).cloned().collect();
+                match choose(&config, &taken, &leases, &claimant, &mut |_| 0)? {
+                    Choice::TakeOver(key) | Choice::Create(key) | Choice::Discard(key) => key,
+                }
+            }
+        };
+        self.peers = leases.into_iter().filter(|lease| lease.key != own).collect();
+        let lease = lease(own, &node, &advertised);
+        self.plan = Some(backend.plan_node(&config, &node, &lease).await.map_err(refused)?);
+        Ok(())
+    }
+}
+
+/// What is in the store.
+struct Contents {
+    config: Option<Vec<u8>>,
+    records: Vec<heddle_store::Record>,
+}
+
+async fn contents(flags: &Flags) -> Result<Contents, Obstacle> {
+    let options = flags.lease.etcd_options();
+    let endpoints = u32::try_from(options.endpoints.len()).unwrap_or(u32::MAX).max(1);
+    let timing = EtcdTiming::default();
+    // All endpoints are tried within the limit, with some of it left to ask.
+    let connect = timing.connect.min(STORE_LIMIT * 4 / 5 / endpoints);
+    let timing = EtcdTiming { connect, ..timing };
+    let store = flags.lease.store.open(EtcdOptions { timing, ..options })?;
+    let reading = async {
+        let config = store.network_config().await?;
+        Ok(Contents { config, records: store.list().await? })
+    };
+    let read = tokio::time::timeout(STORE_LIMIT, reading).await;
+    read.unwrap_or(Err(Obstacle::StoreLate(STORE_LIMIT)))
+}
+
+/// The keys in use, and the leases that can be read.
+fn leases(records: &[heddle_store::Record]) -> (BTreeSet<LeaseKey>, Vec<Lease>) {
+    let keyed: Vec<_> = records
+        .iter()
+        .filter_map(|record| Some((record.key.parse().ok()?, &record.value)))
+        .collect();
+    let taken = keyed.iter().map(|(key, _)| *key).collect();
+    let read = |(key, value): (LeaseKey, &Vec<u8>)| Lease::from_value(key, value).ok();
+    (taken, keyed.into_iter().filter_map(read).collect())
+}
+
+async fn backend(flags: &Flags, config: &NetworkConfig) -> Result<Backend, PluginError> {
+    let (files, name) = (flags.files.clone(), config.backend.kind.clone());
+    // A plugin from a directory may have to be compiled first.
+    let find = move || {
+        let catalogue = Catalogue::new(files.plugin_dir, None, files.cache_dir)?;
+        catalogue.find(&name, Role::Backend)?.backend(Limits::default())
+    };
+    let found = spawn_blocking(find).await;
+    found.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+async fn underlay(
+    flags: &Flags,
+    config: &NetworkConfig,
+    kernel: &Kernel,
+    interfaces: &[Interface],
+) -> Result<Underlay, Obstacle> {
+    let selection = flags.interface.selection();
+    let families: Vec<_> =
+        config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect();
+    let facts = Facts {
+        interfaces: interfaces.to_vec(),
+        default_routes_v4: kernel.default_routes(Family::V4).await?,
+        default_routes_v6: kernel.default_routes(Family::V6).await?,
+        route_to: match selection.can_reach {
+            Some(target) => match kernel.route_to(target).await {
+                Ok(route) => Some(route),
+                Err(KernelError::Refused { .. }) => None,
+                Err(error) => return Err(error.into()),
+            },
+            None => None,
+        },
+    };
+    Ok(select(&families, &selection, &facts)?)
+}
+
+/// The devices that a backend may recognize as its own.
+fn tunnels(interfaces: &[Interface]) -> Vec<ExistingLink> {
+    let tunnels = interfaces.iter().filter(|found| matches!(&*found.kind, "vxlan" | "tun"));
+    let facts = |found: &Interface| ExistingLink {
+        name: found.name,
+        kind: found.kind.clone(),
+        mac: found.mac,
+    };
+    tunnels.map(facts).collect()
+}
+
+/// This node's identity, where the daemon looks for it. Nothing is stored.
+fn identity(flags: &Flags) -> Result<NodeId, Obstacle> {
+    if let Some(id) = &flags.lease.node_id {
+        return Ok(id.clone());
+    }
+    let network = flags.lease.network_name();
+    let directory = flags.files.state_dir.join(network.trim_matches('/').replace('/', "-"));
+    let stored = directory.join("node-id");
+    let machine = Path::new("/etc/machine-id");
+    let failed = |path: &Path, error| Obstacle::Identity { path: path.to_owned(), error };
+    match fs::read_to_string(&stored) {
+        Ok(text) => {
+            let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+            text.trim().parse().map_err(|error| failed(&stored, invalid(error)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let machine_id = fs::read_to_string(machine).map_err(|error| failed(machine, error))?;
+            Ok(NodeId::derive(&machine_id, &network))
+        }
+        Err(error) => Err(failed(&stored, error)),
+    }
+}
+
+/// A lease as this node would publish it.
+fn lease(key: LeaseKey, node: &Node, advertised: &Advertisements) -> Lease {
+    let families = key.subnets().zip(&node.underlay.public_addresses).zip(&advertised.backend_data);
+    let family = |((subnet, address), data): ((_, &_), &Option<String>)| LeaseFamily {
+        subnet,
+        public_address: *address,
+        backend_data: data.clone(),
+    };
+    Lease {
+        key,
+        families: families.map(family).collect(),
+        backend_type: advertised.backend_type.clone(),
+        node_id: Some(node.id.clone()),
+        node_name: None,
+    }
+}
+
+/// The subnets that this node had before, if its file says so.
+fn previous(flags: &Flags) -> Option<LeaseKey> {
+    previous_subnets(&fs::read_to_string(&flags.files.subnet_file).ok()?)
+}
