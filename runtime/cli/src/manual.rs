@@ -29,8 +29,10 @@ pub(crate) fn manual(arguments: &Arguments) -> anyhow::Result<()> {
         fs::create_dir_all(&man)?;
         pages(Flags::command(), "8", &man)?;
         pages(tool(), "1", &man)?;
-        for (name, command) in [("heddled", Flags::command()), ("heddle", tool())] {
-            completions(name, &command, &dir.join("completions"))?;
+        for (name, command) in
+            [("heddled", Flags::command()), ("heddle", with_daemon_flags(tool()))]
+        {
+            completions(name, command, &dir.join("completions"))?;
         }
         Ok(())
     };
@@ -41,6 +43,18 @@ fn tool() -> clap::Command {
     crate::Arguments::command()
 }
 
+/// Completes the daemon's flags where a subcommand takes them as they come.
+fn with_daemon_flags(command: clap::Command) -> clap::Command {
+    let flags = Flags::command();
+    let takes_them =
+        |c: &clap::Command| c.get_positionals().any(clap::Arg::is_trailing_var_arg_set);
+    command.mut_subcommands(|subcommand| {
+        let flags = flags.get_arguments().filter(|_| takes_them(&subcommand)).cloned();
+        let flags: Vec<_> = flags.collect();
+        subcommand.args(flags)
+    })
+}
+
 /// A page for the command and one for each of its subcommands.
 fn pages(command: clap::Command, section: &str, dir: &Path) -> io::Result<()> {
     let mut command = command.disable_help_subcommand(true);
@@ -48,12 +62,13 @@ fn pages(command: clap::Command, section: &str, dir: &Path) -> io::Result<()> {
     let mut waiting = vec![command];
     while let Some(command) = waiting.pop() {
         waiting.extend(command.get_subcommands().filter(|c| !c.is_hide_set()).cloned());
-        Man::new(command).section(section).manual(MANUAL).generate_to(dir)?;
+        let page = Man::new(command).section(section).manual(MANUAL);
+        page.source(concat!("Heddle ", env!("CARGO_PKG_VERSION"))).generate_to(dir)?;
     }
     Ok(())
 }
 
-fn completions(name: &str, command: &clap::Command, dir: &Path) -> io::Result<()> {
+fn completions(name: &str, mut command: clap::Command, dir: &Path) -> io::Result<()> {
     for (shell, file) in [
         (Shell::Bash, format!("bash/{name}")),
         (Shell::Zsh, format!("zsh/_{name}")),
@@ -62,7 +77,7 @@ fn completions(name: &str, command: &clap::Command, dir: &Path) -> io::Result<()
         let path = dir.join(file);
         fs::create_dir_all(path.parent().expect("there is a directory in each name"))?;
         let mut file = BufWriter::new(File::create(path)?);
-        clap_complete::generate(shell, &mut command.clone(), name, &mut file);
+        clap_complete::generate(shell, &mut command, name, &mut file);
         file.flush()?;
     }
     Ok(())
@@ -83,7 +98,8 @@ mod tests {
         assert!(read("man/heddle-config-check.1").contains("FILE"));
         assert!(!dir.path().join("man/heddle-manual.1").exists());
         for name in ["bash/heddle", "zsh/_heddle", "fish/heddle.fish"] {
-            assert!(read(&format!("completions/{name}")).contains("explain-iface"), "{name}");
+            let script = read(&format!("completions/{name}"));
+            assert!(script.contains("explain-iface") && script.contains("iface-regex"), "{name}");
         }
         for name in ["bash/heddled", "zsh/_heddled", "fish/heddled.fish"] {
             assert!(read(&format!("completions/{name}")).contains("etcd-prefix"), "{name}");
