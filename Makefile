@@ -66,11 +66,16 @@ fuzz: ## random bytes for the packet path (TARGET=receive or transmit, SECONDS=6
 			-max_total_time=$(SECONDS) -artifact_prefix=target/fuzz/findings/$$target/ || exit 1; \
 	done
 
-# DEB_FLAGS: more for cargo-deb, such as --deb-revision 2.
+# The manual pages, the completions and the plugins as files come out of the tool. DEB_FLAGS: more for cargo-deb, such
+# as --deb-revision 2.
 deb: ## a Debian package, in target/debian
 	@.ci/setup build package
 	@$(MAKE) --no-print-directory build
-	cargo deb -p heddled --no-build --strip --quiet $(DEB_FLAGS)
+	rm -rf target/dist/package
+	install -D --strip -t target/dist/package target/dist/heddled target/dist/heddle
+	target/dist/heddle manual target/dist/package/manual
+	target/dist/heddle plugin export target/dist/package/plugins
+	cargo deb -p heddled --no-build --quiet $(DEB_FLAGS)
 
 setup: ## install what a fresh Debian with rustup lacks for demo, test and lint; needs root
 	@.ci/setup build demo etcd test

@@ -32,17 +32,22 @@ pub(crate) enum Command {
         #[command(flatten)]
         dirs: Dirs,
     },
+    /// Writes the built-in plugins' components into a directory, each as NAME.wasm.
+    Export {
+        /// The directory, which is made if need be. One of those that the daemon searches would have it prefer the files.
+        dir: PathBuf,
+    },
 }
 
 #[derive(Args)]
 pub(crate) struct Dirs {
     /// Where plugins are looked for, in this order, before those inside the binary. Repeatable.
     #[arg(long = "plugin-dir", value_name = "DIR", default_values = Catalogue::DEFAULT_DIRS)]
-    dirs: Vec<PathBuf>,
+    pub(crate) dirs: Vec<PathBuf>,
 }
 
 impl Dirs {
-    fn catalogue(self) -> anyhow::Result<Catalogue> {
+    pub(crate) fn catalogue(self) -> anyhow::Result<Catalogue> {
         Ok(Catalogue::new(self.dirs, None, Catalogue::DEFAULT_CACHE.into())?)
     }
 }
@@ -52,6 +57,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Compile { input, output } => compile(&input, &output),
         Command::List { dirs } => list(dirs),
         Command::Inspect { plugin, dirs } => show(&plugin, dirs),
+        Command::Export { dir } => export(&dir),
     }
 }
 
@@ -104,6 +110,20 @@ fn show(plugin: &str, dirs: Dirs) -> anyhow::Result<()> {
     println!("sha256   {digest}");
     for (number, import) in imports.iter().enumerate() {
         println!("{:<8} {import}", if number == 0 { "imports" } else { "" });
+    }
+    Ok(())
+}
+
+fn export(dir: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    let built_in = Catalogue::new(Vec::new(), None, Catalogue::DEFAULT_CACHE.into())?;
+    for entry in built_in.list() {
+        let name = entry.name;
+        let component = embedded_component(&name)
+            .with_context(|| format!("the embedded plugin `{name}` is missing"))?;
+        let path = dir.join(format!("{name}.wasm"));
+        fs::write(&path, component)
+            .with_context(|| format!("{} cannot be written", path.display()))?;
     }
     Ok(())
 }

@@ -152,6 +152,19 @@ fn a_plugin_is_inspected_by_name_or_file() {
 }
 
 #[test]
+fn the_built_in_plugins_are_exported_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let plugins = dir.path().join("new/plugins");
+    assert!(heddle(&["plugin", "export", plugins.to_str().unwrap()]).status.success());
+    let built_in = Catalogue::new(Vec::new(), None, dir.path().join("cache")).unwrap().list();
+    assert_eq!(fs::read_dir(&plugins).unwrap().count(), built_in.len());
+    for entry in built_in {
+        let exported = fs::read(plugins.join(format!("{}.wasm", entry.name))).unwrap();
+        assert_eq!(exported, embedded_component(&entry.name).unwrap(), "{}", entry.name);
+    }
+}
+
+#[test]
 fn failures_say_what_and_exit_with_one() {
     for (arguments, expected) in [
         (&["plugin", "inspect", "nope"][..], "there is no plugin `nope`"),
