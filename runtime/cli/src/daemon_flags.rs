@@ -20,36 +20,75 @@ pub(crate) struct DaemonFlags {
 impl DaemonFlags {
     /// The flags that the daemon would run with. Ends the process if they are wrong, as the daemon would.
     pub(crate) fn read(self) -> Flags {
-        let arguments =
-            arguments(self.words, std::env::var_os("FLANNELD_ENVIRONMENT_FILE").is_some());
-        Flags::of_process(arguments).unwrap_or_else(|error| error.exit())
+        let Words { instance, rest } = Words::of(self.words);
+        let variable = |name: &str| match &instance {
+            Some(instance) => of_instance(instance, name).or_else(|| std::env::var(name).ok()),
+            None => std::env::var(name).ok(),
+        };
+        let has_file = variable("FLANNELD_ENVIRONMENT_FILE").is_some();
+        let arguments = arguments(instance.as_deref(), rest, has_file);
+        let flags = Flags::read(arguments, variable, |path| std::fs::read_to_string(path));
+        flags.unwrap_or_else(|error| error.exit())
+    }
+
+    /// The daemon's unit in systemd: `heddled.service`, of an instance `heddled@NAME.service`.
+    pub(crate) fn unit(&self) -> String {
+        match Words::of(self.words.clone()).instance {
+            Some(name) => format!("heddled@{name}.service"),
+            None => "heddled.service".to_owned(),
+        }
     }
 }
 
-/// The daemon's command line: without the instance, and with its file unless another is named.
-fn arguments(words: Vec<OsString>, has_file: bool) -> Vec<OsString> {
-    let mut rest = Vec::new();
-    let mut instance = None;
-    let mut words = words.into_iter();
-    while let Some(word) = words.next() {
-        match word.to_str() {
-            Some("-i" | "--instance" | "-instance") => instance = words.next(),
-            Some(text) => match text.strip_prefix("--instance=") {
-                Some(name) => instance = Some(name.into()),
+/// What was given.
+struct Words {
+    instance: Option<String>,
+    /// The daemon's flags.
+    rest: Vec<OsString>,
+}
+
+impl Words {
+    fn of(words: Vec<OsString>) -> Self {
+        let (mut instance, mut rest) = (None, Vec::new());
+        let mut words = words.into_iter();
+        while let Some(word) = words.next() {
+            match word.to_str() {
+                Some("-i" | "--instance" | "-instance") => instance = words.next(),
+                Some(text) => match text.strip_prefix("--instance=") {
+                    Some(name) => instance = Some(name.into()),
+                    None => rest.push(word),
+                },
                 None => rest.push(word),
-            },
-            None => rest.push(word),
+            }
         }
+        let instance = instance.map(|name| name.to_string_lossy().into_owned());
+        Self { instance, rest }
     }
+}
+
+/// What the unit of an instance has in its environment (`dist/heddled@.service`).
+fn of_instance(instance: &str, variable: &str) -> Option<String> {
+    match variable {
+        "FLANNELD_SUBNET_FILE" => Some(format!("/run/flannel/{instance}.env")),
+        "FLANNELD_CONTROL_SOCKET" => {
+            Some(heddle_control::socket_of(Some(instance)).display().to_string())
+        }
+        _ => None,
+    }
+}
+
+/// The daemon's command line, with its file unless another is named.
+fn arguments(instance: Option<&str>, rest: Vec<OsString>, has_file: bool) -> Vec<OsString> {
     let mut arguments = vec![OsString::from("heddled")];
     // The last one counts, so that one of the operator's own wins.
-    if instance.is_some() || !has_file {
-        let mut file = OsString::from(format!("--environment-file=-{ENVIRONMENT_FILE}"));
-        if let Some(name) = instance {
-            file.push("@");
-            file.push(name);
+    match instance {
+        Some(name) => {
+            arguments.push(format!("--environment-file=-{ENVIRONMENT_FILE}@{name}").into());
         }
-        arguments.push(file);
+        None if !has_file => {
+            arguments.push(format!("--environment-file=-{ENVIRONMENT_FILE}").into())
+        }
+        None => {}
     }
     arguments.extend(rest);
     arguments
@@ -61,7 +100,8 @@ mod tests {
 
     fn read(words: &str, has_file: bool) -> String {
         let words = words.split_whitespace().map(OsString::from).collect();
-        let arguments = arguments(words, has_file);
+        let Words { instance, rest } = Words::of(words);
+        let arguments = arguments(instance.as_deref(), rest, has_file);
         let arguments: Vec<_> = arguments.iter().map(|word| word.to_str().unwrap()).collect();
         arguments.join(" ")
     }
@@ -81,5 +121,15 @@ mod tests {
             assert_eq!(read(instance, true), format!("{FILE}@blue"));
             assert_eq!(read(&format!("-v 5 {instance}"), false), format!("{FILE}@blue -v 5"));
         }
+    }
+
+    #[test]
+    fn an_instance_has_a_unit_and_files_of_its_own() {
+        let flags = |words: &[&str]| DaemonFlags { words: words.iter().map(Into::into).collect() };
+        assert_eq!(flags(&[]).unit(), "heddled.service");
+        assert_eq!(flags(&["-v", "5", "-i", "blue"]).unit(), "heddled@blue.service");
+        let flags = flags(&["-i", "blue"]).read();
+        assert_eq!(flags.files.subnet_file.to_str(), Some("/run/flannel/blue.env"));
+        assert_eq!(flags.control.control_socket.to_str(), Some("/run/heddle/blue.sock"));
     }
 }

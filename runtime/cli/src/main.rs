@@ -5,6 +5,7 @@ mod daemon;
 mod daemon_flags;
 mod demo;
 mod docker_opts;
+mod doctor;
 mod explain_iface;
 mod lease;
 mod manual;
@@ -37,6 +38,8 @@ enum Command {
     Config(config::Command),
     /// Shows each interface of this host, and why it would or would not carry the overlay.
     ExplainIface(explain_iface::Arguments),
+    /// Looks for what would keep the overlay from working on this host. Needs root. Says nothing if there is nothing.
+    Doctor(doctor::Arguments),
     /// Plugins: what there is, what is in one, and compiling one.
     #[command(subcommand)]
     Plugin(plugin::Command),
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Lease(command) => lease::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Config(command) => config::run(command),
         Command::ExplainIface(arguments) => explain_iface::explain_iface(arguments),
+        Command::Doctor(arguments) => doctor::doctor(arguments),
         Command::Plugin(command) => plugin::run(command).map(|()| ExitCode::SUCCESS),
         Command::DockerOpts(arguments) => Ok(docker_opts::docker_opts(&arguments)),
         Command::Demo(arguments) => demo::demo(arguments),

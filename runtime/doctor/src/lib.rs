@@ -21,14 +21,14 @@ mod outlook;
 mod report;
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use heddle_core::address::{Family, LinkName};
 use heddle_core::config::NetworkConfig;
-use heddle_core::interface::Interface;
+use heddle_core::interface::{Facts, Interface};
 use heddle_core::lease::Lease;
 use heddle_core::node::Underlay;
+use heddle_firewall::forward_verdicts;
 use heddle_flags::Flags;
 use heddle_kernel::{ALIAS_PREFIX, HostLink, HostRoute, Kernel, KernelError, try_vxlan};
 use heddle_plugin::NodePlan;
@@ -38,13 +38,12 @@ use tokio::task::spawn_blocking;
 
 pub use crate::report::{Finding, Report, Severity, Skipped};
 
+use crate::checks::forward::Answering;
 use crate::checks::outlook::Commands;
 use crate::checks::overlap::Own;
 use crate::facts::settings::{self, Setting};
-use crate::facts::{credentials, docker, files, offload, sockets, tun, unit};
-
-/// Where the emitter docker-opts writes to unless it is told otherwise.
-const DOCKER_OPTIONS: &str = "/run/flannel/docker.env";
+use crate::facts::unit::{self, Daemon};
+use crate::facts::{credentials, docker, files, offload, sockets, tun};
 
 /// Looks at this host, with the flags that its daemon has. `unit` is the name of the daemon's unit in systemd.
 ///
@@ -55,27 +54,14 @@ const DOCKER_OPTIONS: &str = "/run/flannel/docker.env";
 pub async fn examine(flags: &Flags, unit: &str) -> Report {
     let mut report = Report::default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let credentials = credentials::read(&flags.lease);
-    report.found(checks::credentials::check(&credentials, now));
-    let kernel = match Kernel::open() {
-        Ok(kernel) => Some(kernel),
-        Err(error) => {
-            report.skip("the host's network", error);
-            None
-        }
-    };
-    if let Some(kernel) = kernel {
-        match Host::read(&kernel).await {
-            Ok(host) => examine_network(flags, &kernel, &host, &mut report).await,
-            Err(error) => report.skip("the host's network", error),
-        }
-    }
-    let written = std::iter::once(flags.files.subnet_file.as_path()).chain(emitted(flags));
-    let unwritable: Vec<_> = written.filter_map(files::unwritable).collect();
-    report.found(checks::files::check(&unwritable));
+    report.found(checks::credentials::check(&credentials::read(&flags.lease), now));
     let daemon = unit::daemon(&flags.control.control_socket).await;
+    match Host::read(flags).await {
+        Ok(host) => examine_host(flags, &host, &daemon, &mut report).await,
+        Err(error) => report.skip("the host's network", error),
+    }
     report.found(checks::daemon::check(&daemon, unit::unit(unit).await.as_ref()));
-    if let unit::Daemon::Unknown(reason) = daemon {
+    if let Daemon::Unknown(reason) = daemon {
         report.skip("the daemon", reason);
     }
     report.sorted()
@@ -83,37 +69,43 @@ pub async fn examine(flags: &Flags, unit: &str) -> Report {
 
 /// The network of this host as it is.
 struct Host {
-    interfaces: Vec<Interface>,
+    kernel: Kernel,
+    facts: Facts,
     links: Vec<HostLink>,
     routes: Vec<HostRoute>,
 }
 
 impl Host {
-    async fn read(kernel: &Kernel) -> Result<Self, KernelError> {
+    async fn read(flags: &Flags) -> Result<Self, KernelError> {
+        let kernel = Kernel::open()?;
         let mut routes = kernel.host_routes(Family::V4).await?;
         routes.extend(kernel.host_routes(Family::V6).await?);
         Ok(Self {
-            interfaces: kernel.interfaces().await?,
+            facts: kernel.facts(flags.interface.selection().can_reach).await?,
             links: kernel.host_links().await?,
             routes,
+            kernel,
         })
     }
 }
 
-/// Asks what the daemon would do, and whether it could.
-async fn examine_network(flags: &Flags, kernel: &Kernel, host: &Host, report: &mut Report) {
-    let outlook = outlook::look(flags, kernel, &host.interfaces).await;
+/// Asks what the daemon would do, and looks at what it needs for that.
+async fn examine_host(flags: &Flags, host: &Host, daemon: &Daemon, report: &mut Report) {
+    let outlook = outlook::look(flags, &host.facts).await;
     let commands = Commands::new(flags);
     report.found(outlook.obstacles.iter().filter_map(|o| checks::outlook::check(o, &commands)));
+    let unwritable: Vec<_> = outlook.files.iter().filter_map(|f| files::unwritable(f)).collect();
+    report.found(checks::files::check(&unwritable));
     let Some(config) = &outlook.config else {
-        report.skip("ports, devices, routes and MTUs", "the network config is not known");
+        report.skip("ports, devices, routes and rules", "the network config is not known");
         return;
     };
     let alias = format!("{ALIAS_PREFIX}{}", flags.lease.network_label());
     let planned = outlook.plan.as_ref().map(NodePlan::links).unwrap_or_default();
-    let instruction = docker::instruction(&docker_files(flags));
+    let networks: Vec<_> = config.networks.iter().map(|overlay| overlay.network).collect();
+    let (interfaces, links) = (&host.facts.interfaces, &host.links);
+    let instruction = docker::instruction(&outlook.files);
     let instruction = instruction.as_deref();
-    let (interfaces, links) = (&host.interfaces, &host.links);
     report.found(checks::docker_bridge::check(interfaces, config, outlook.subnets, instruction));
     report.found(checks::forwarding::check(&forwarding(config, interfaces, &planned)));
     let own = Own {
@@ -123,37 +115,41 @@ async fn examine_network(flags: &Flags, kernel: &Kernel, host: &Host, report: &m
         underlay: outlook.underlay.as_ref().map(|underlay| underlay.link),
         peers: &outlook.peers,
     };
-    let networks: Vec<_> = config.networks.iter().map(|overlay| overlay.network).collect();
     report.found(checks::overlap::check(&networks, &host.routes, interfaces, links, &own));
+    if geteuid().is_root() {
+        examine_rules(flags, networks, daemon, report).await;
+    } else {
+        report
+            .skip("forwarding rules, who has UDP ports, what the kernel supports", "it takes root");
+    }
     let (Some(plan), Some(underlay)) = (&outlook.plan, &outlook.underlay) else {
-        report.skip("ports, devices and MTUs", "the backend has no plan for this node");
+        report.skip("ports, devices and MTUs", "there is no plan for this node");
         return;
     };
-    report.found(reverse_path(kernel, underlay, &outlook.peers).await);
+    report.found(reverse_path(&host.kernel, underlay, &outlook.peers).await);
     report.found(checks::mtu::check(plan, underlay, interfaces, links, outlook.subnets));
     report.found(checks::device_name::check(plan, links, &alias));
+    report.found(checksum_offload(plan).await);
     if geteuid().is_root() {
         let sockets: Vec<_> =
             checks::udp_port::ports(plan).into_iter().flat_map(sockets::on_port).collect();
         report.found(checks::udp_port::check(plan, links, &sockets, &alias));
         report.found(kernel_support(plan, links).await);
-    } else {
-        report.skip("who has UDP ports, what the kernel supports", "it takes root");
     }
-    report.found(checksum_offload(plan).await);
 }
 
-/// The files that Docker may be told to take its options from.
-fn docker_files(flags: &Flags) -> Vec<&Path> {
-    let mut files = vec![flags.files.subnet_file.as_path(), Path::new(DOCKER_OPTIONS)];
-    files.extend(emitted(flags));
-    files
-}
-
-/// The files that the operator wants emitters to write.
-fn emitted(flags: &Flags) -> impl Iterator<Item = &Path> {
-    let settings = flags.files.emit.iter().flat_map(|emit| &emit.settings);
-    settings.filter(|(name, _)| name == "path").map(|(_, path)| Path::new(path))
+async fn examine_rules(flags: &Flags, networks: Vec<IpNet>, daemon: &Daemon, report: &mut Report) {
+    let verdicts = spawn_blocking(move || forward_verdicts(&networks)).await;
+    match verdicts.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
+        Ok(refusals) => {
+            let answering = Answering {
+                wanted: flags.rules.iptables_forward_rules,
+                running: *daemon != Daemon::Absent,
+            };
+            report.found(checks::forward::check(&refusals, answering));
+        }
+        Err(error) => report.skip("forwarding rules", error),
+    }
 }
 
 /// The settings that have to be on. IPv4 has one for each device, too, and that of the device counts which a packet

@@ -14,10 +14,10 @@ use heddle_core::interface::{Facts, Interface, SelectionError, select};
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::node::{ExistingLink, Node, NodeId, Underlay};
 use heddle_core::subnet_env::previous_subnets;
-use heddle_flags::Flags;
-use heddle_kernel::{Kernel, KernelError};
+use heddle_flags::{Emit, Flags};
 use heddle_plugin::{
-    Advertisements, Backend, CallError, Catalogue, Limits, NodePlan, PluginError, Role,
+    Advertisements, Backend, CallError, Catalogue, Emitter, Limits, NodePlan, PluginError, Role,
+    Setting, View,
 };
 use heddle_store::etcd::EtcdTiming;
 use heddle_store::{EtcdOptions, StoreError};
@@ -34,6 +34,8 @@ pub(crate) struct Outlook {
     /// The subnets that this node has: by its lease, or else by its subnet.env.
     pub(crate) subnets: Option<LeaseKey>,
     pub(crate) plan: Option<NodePlan>,
+    /// The files that emitters write.
+    pub(crate) files: Vec<PathBuf>,
     /// The leases of others that can be read.
     pub(crate) peers: Vec<Lease>,
     /// What keeps the rest from being known.
@@ -55,9 +57,12 @@ pub(crate) enum Obstacle {
     /// There is one that cannot be used.
     #[error("{key}: {error}")]
     Config { key: String, error: ConfigError },
-    /// There is no plugin for the backend.
-    #[error("{key}, `Backend.Type`: {error}")]
-    Plugin { key: String, error: PluginError },
+    /// There is no plugin of a name that is asked for.
+    #[error("{origin}: {error}")]
+    Plugin { origin: String, error: PluginError },
+    /// An emitter does not take its settings, or fails.
+    #[error("--emit={asked}: {error}")]
+    Emitter { asked: Emit, error: CallError },
     /// The plugin does not take the config, or fails.
     #[error("{key}: {error}")]
     Backend { key: String, error: CallError },
@@ -70,15 +75,16 @@ pub(crate) enum Obstacle {
     /// This node does not know who it is.
     #[error("this node has no identity: {}: {error}", path.display())]
     Identity { path: PathBuf, error: io::Error },
-    /// The kernel cannot be read.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
 }
 
-/// Asks what the daemon asks. `interfaces` are this host's.
-pub(crate) async fn look(flags: &Flags, kernel: &Kernel, interfaces: &[Interface]) -> Outlook {
-    let mut outlook = Outlook { subnets: previous(flags), ..Outlook::default() };
-    if let Err(obstacle) = outlook.fill(flags, kernel, interfaces).await {
+/// Asks what the daemon asks.
+pub(crate) async fn look(flags: &Flags, facts: &Facts) -> Outlook {
+    let mut outlook = Outlook {
+        subnets: previous(flags),
+        files: vec![flags.files.subnet_file.clone()],
+        ..Outlook::default()
+    };
+    if let Err(obstacle) = outlook.fill(flags, facts).await {
         outlook.obstacles.push(obstacle);
     }
     outlook
@@ -86,12 +92,7 @@ pub(crate) async fn look(flags: &Flags, kernel: &Kernel, interfaces: &[Interface
 
 impl Outlook {
     /// Goes as far as it can.
-    async fn fill(
-        &mut self,
-        flags: &Flags,
-        kernel: &Kernel,
-        interfaces: &[Interface],
-    ) -> Result<(), Obstacle> {
+    async fn fill(&mut self, flags: &Flags, facts: &Facts) -> Result<(), Obstacle> {
         let contents = contents(flags).await?;
         let key = format!("{}/config", flags.lease.network_name());
         let text = contents.config.ok_or_else(|| Obstacle::NoConfig(key.clone()))?;
@@ -100,24 +101,19 @@ impl Outlook {
         self.config = Some(config.clone());
 
         // Neither needs the other, so both may be wrong.
-        let underlay = underlay(flags, &config, kernel, interfaces).await;
-        let backend = backend(flags, &config).await;
-        let backend = backend.map_err(|error| Obstacle::Plugin { key: key.clone(), error });
-        let (underlay, backend) = match (underlay, backend) {
-            (Ok(underlay), Ok(backend)) => (underlay, backend),
-            (Ok(underlay), Err(obstacle)) => {
-                self.underlay = Some(underlay);
-                return Err(obstacle);
-            }
-            (Err(obstacle), Ok(_)) => return Err(obstacle),
-            (Err(first), Err(second)) => {
-                self.obstacles.push(first);
-                return Err(second);
+        let plugins = plugins(flags, &config, &key).await;
+        let underlay = match underlay(flags, &config, facts) {
+            Ok(underlay) => underlay,
+            Err(error) => {
+                self.obstacles.extend(plugins.err());
+                return Err(error.into());
             }
         };
         self.underlay = Some(underlay.clone());
+        let Plugins { backend, emitters } = plugins?;
 
-        let node = Node { id: identity(flags)?, underlay, links: tunnels(interfaces) };
+        let links = tunnels(&facts.interfaces);
+        let node = Node { id: identity(flags)?, underlay, links };
         let refused = |error| Obstacle::Backend { key: key.clone(), error };
         let advertised = backend.advertise(&config, &node).await.map_err(refused)?;
         let (taken, leases) = leases(&contents.records);
@@ -144,7 +140,21 @@ impl Outlook {
         };
         self.peers = leases.into_iter().filter(|lease| lease.key != own).collect();
         let lease = lease(own, &node, &advertised);
-        self.plan = Some(backend.plan_node(&config, &node, &lease).await.map_err(refused)?);
+        let plan = backend.plan_node(&config, &node, &lease).await.map_err(refused)?;
+        let mtu = plan.mtu;
+        self.plan = Some(plan);
+
+        let view = View { config, lease, mtu, ip_masq: flags.rules.ip_masq };
+        let mut files = BTreeSet::new();
+        for (emitter, asked) in emitters.iter().zip(&flags.files.emit) {
+            match emitter.emit(&view, &settings(asked, flags)).await {
+                Ok(found) => files.extend(found.into_iter().map(|file| file.path)),
+                Err(error) => {
+                    self.obstacles.push(Obstacle::Emitter { asked: asked.clone(), error });
+                }
+            }
+        }
+        self.files = files.into_iter().collect();
         Ok(())
     }
 }
@@ -182,40 +192,52 @@ fn leases(records: &[heddle_store::Record]) -> (BTreeSet<LeaseKey>, Vec<Lease>) 
     (taken, keyed.into_iter().filter_map(read).collect())
 }
 
-async fn backend(flags: &Flags, config: &NetworkConfig) -> Result<Backend, PluginError> {
+/// The plugins that the daemon would start.
+struct Plugins {
+    backend: Backend,
+    emitters: Vec<Emitter>,
+}
+
+async fn plugins(flags: &Flags, config: &NetworkConfig, key: &str) -> Result<Plugins, Obstacle> {
     let (files, name) = (flags.files.clone(), config.backend.kind.clone());
+    let origin = format!("{key}, `Backend.Type`");
     // A plugin from a directory may have to be compiled first.
     let find = move || {
-        let catalogue = Catalogue::new(files.plugin_dir, None, files.cache_dir)?;
-        catalogue.find(&name, Role::Backend)?.backend(Limits::default())
+        let backend = |error| Obstacle::Plugin { origin: origin.clone(), error };
+        let catalogue = Catalogue::new(files.plugin_dir, None, files.cache_dir).map_err(backend)?;
+        let found = catalogue.find(&name, Role::Backend).map_err(backend)?;
+        let mut emitters = Vec::new();
+        for asked in &files.emit {
+            let started = catalogue.find(&asked.emitter, Role::Emitter);
+            let started = started.and_then(|found| found.emitter(Limits::default()));
+            let origin = format!("--emit={asked}");
+            emitters.push(started.map_err(|error| Obstacle::Plugin { origin, error })?);
+        }
+        Ok(Plugins { backend: found.backend(Limits::default()).map_err(backend)?, emitters })
     };
     let found = spawn_blocking(find).await;
     found.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-async fn underlay(
+/// What an emitter is told: the settings that were given, and `--subnet-file` to the one that it is for.
+fn settings(asked: &Emit, flags: &Flags) -> Vec<Setting> {
+    let setting = |name: &str, value: String| Setting { name: name.to_owned(), value };
+    let mut settings: Vec<_> =
+        asked.settings.iter().map(|(name, value)| setting(name, value.clone())).collect();
+    if asked.emitter == "subnet-env" && !settings.iter().any(|setting| setting.name == "path") {
+        settings.push(setting("path", flags.files.subnet_file.display().to_string()));
+    }
+    settings
+}
+
+fn underlay(
     flags: &Flags,
     config: &NetworkConfig,
-    kernel: &Kernel,
-    interfaces: &[Interface],
-) -> Result<Underlay, Obstacle> {
-    let selection = flags.interface.selection();
+    facts: &Facts,
+) -> Result<Underlay, SelectionError> {
     let families: Vec<_> =
         config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect();
-    let facts = Facts {
-        interfaces: interfaces.to_vec(),
-        default_routes_v4: kernel.default_routes(Family::V4).await?,
-        default_routes_v6: kernel.default_routes(Family::V6).await?,
-        route_to: match selection.can_reach {
-            Some(target) => match kernel.route_to(target).await {
-                Ok(route) => Some(route),
-                Err(KernelError::Refused { .. }) => None,
-                Err(error) => return Err(error.into()),
-            },
-            None => None,
-        },
-    };
-    Ok(select(&families, &selection, &facts)?)
+    select(&families, &flags.interface.selection(), facts)
 }
 
 /// The devices that a backend may recognize as its own.

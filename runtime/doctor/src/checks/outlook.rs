@@ -65,9 +65,9 @@ pub(crate) fn check(obstacle: &Obstacle, commands: &Commands) -> Option<Finding>
             command: Some(commands.get_config.clone()),
         },
         Obstacle::Plugin { .. } => Advice {
-            check: "backend",
+            check: "plugin",
             symptom: WAITING,
-            remedy: "Correct `Backend.Type`, or put the plugin into one of these places. Those that there are:",
+            remedy: "Correct the name, or put the plugin into one of these places. Those that there are:",
             command: Some("heddle plugin list".to_owned()),
         },
         Obstacle::Interface(_) => Advice {
@@ -94,10 +94,10 @@ pub(crate) fn check(obstacle: &Obstacle, commands: &Commands) -> Option<Finding>
             remedy: "Correct the file, or give --node-id.",
             command: Some("systemd-machine-id-setup".to_owned()),
         },
-        Obstacle::Kernel(_) => Advice {
-            check: "kernel",
-            symptom: ENDING,
-            remedy: "Run this as root, on the host's network.",
+        Obstacle::Emitter { .. } => Advice {
+            check: "files",
+            symptom: "heddled does not get ready (`emitters` in `/readyz`), and Docker does not learn its subnet",
+            remedy: "Correct the setting, in the unit's command line or in FLANNELD_EMIT.",
             command: None,
         },
     };

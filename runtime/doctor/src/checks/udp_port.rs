@@ -77,7 +77,7 @@ fn wanted(plan: &NodePlan) -> Vec<Wanted<'_>> {
             vxlan: Some(vxlan),
         })
         .collect();
-    for tunnel in &plan.tunnel {
+    if let Some(tunnel) = &plan.tunnel {
         wanted.extend(tunnel.local.iter().map(|address| Wanted {
             device: tunnel.link,
             port: tunnel.port,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where a unit's drop-ins are (systemd.unit(5)), and Debian's file of variables for it.
+/// Where a unit's drop-ins are (systemd.unit(5)).
 const DIRECTORIES: [&str; 3] = [
     "/etc/systemd/system/docker.service.d",
     "/run/systemd/system/docker.service.d",
@@ -11,20 +11,20 @@ const DIRECTORIES: [&str; 3] = [
 ];
 
 /// The file that tells Docker to take its options from one of `sources`, if there is one.
-pub(crate) fn instruction(sources: &[&Path]) -> Option<PathBuf> {
+pub(crate) fn instruction(sources: &[PathBuf]) -> Option<PathBuf> {
     let files = DIRECTORIES.iter().filter_map(|directory| fs::read_dir(directory).ok());
     let files = files.flatten().flatten().map(|entry| entry.path());
     let mut files = files.chain([PathBuf::from("/etc/systemd/system/docker.service")]);
     files.find(|path| mentions(path, sources))
 }
 
-fn mentions(file: &Path, sources: &[&Path]) -> bool {
+fn mentions(file: &Path, sources: &[PathBuf]) -> bool {
     let text = fs::read_to_string(file).unwrap_or_default();
     let lines = text.lines().filter(|line| !line.trim_start().starts_with(['#', ';']));
     let mut lines = lines.filter_map(|line| line.split_once("EnvironmentFile="));
     lines.any(|(_, path)| {
         let path = path.trim().trim_start_matches('-');
-        sources.iter().any(|source| Path::new(path) == *source)
+        sources.iter().any(|source| source == Path::new(path))
     })
 }
 
@@ -36,7 +36,7 @@ mod tests {
     fn a_drop_in_that_reads_one_of_the_files_is_an_instruction() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("heddle.conf");
-        let sources = [Path::new("/run/flannel/docker.env"), Path::new("/run/flannel/subnet.env")];
+        let sources = ["/run/flannel/docker.env", "/run/flannel/subnet.env"].map(PathBuf::from);
         for (text, expected) in [
             ("[Service]\nEnvironmentFile=-/run/flannel/docker.env\n", true),
             ("[Service]\nEnvironmentFile=/run/flannel/subnet.env\n", true),
