@@ -1,0 +1,306 @@
+//! Traffic rules: what they let through, what they masquerade, and that they come back.
+//!
+//! To the letter they are compared in `runtime/firewall`; here packets are.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use heddle_lab::{Container, Daemon, Families, Host, Namespace, Signal, wait_until};
+use heddle_tests::Cluster;
+
+/// How long rules may take to come back where somebody tells that they are gone.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// The least that `--iptables-resync` can be, for where nobody tells.
+const RESYNC: &str = "--iptables-resync=1";
+
+/// So long that what comes back before came back because of a notice.
+const NO_RESYNC: &str = "--iptables-resync=3600";
+
+/// What `iptables` is on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flavour {
+    Nft,
+    Legacy,
+}
+
+impl Flavour {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nft => "nft",
+            Self::Legacy => "legacy",
+        }
+    }
+
+    /// A directory in which `iptables` and its kin are of this flavour, as Debian's alternatives would have it.
+    fn alternatives(self, host: &Host) -> String {
+        let directory = host.directory().join("alternatives");
+        std::fs::create_dir_all(&directory).unwrap();
+        for program in ["iptables", "ip6tables"] {
+            for kind in ["", "-save", "-restore"] {
+                let target = format!("/usr/sbin/{program}-{}{kind}", self.name());
+                let link = directory.join(format!("{program}{kind}"));
+                symlink(Path::new(&target), link).unwrap();
+            }
+        }
+        directory.display().to_string()
+    }
+}
+
+/// Has a shell on a host do something.
+fn on(host: &Host, line: &str) -> String {
+    let mut command = Command::new("sh");
+    command.args(["-ec", line]);
+    host.namespace().run(command).unwrap()
+}
+
+fn config(nftables: bool) -> String {
+    format!(r#"{{"Network":"10.244.0.0/16","EnableNFTables":{nftables}}}"#)
+}
+
+/// A node on a host where `iptables` is of this flavour.
+fn start(cluster: &Cluster, host: &Host, flavour: Flavour, flags: &[&str]) -> Daemon {
+    let mut command = cluster.heddled(host);
+    let path = format!("{}:{}", flavour.alternatives(host), std::env::var("PATH").unwrap());
+    command.args(flags).env("PATH", path);
+    let mut daemon = host.start(command).unwrap();
+    daemon.wait_ready().unwrap();
+    daemon
+}
+
+fn ping(from: &Container, to: &Container) -> Result<String, heddle_lab::Error> {
+    from.ping(to.addresses()[0], 56)
+}
+
+/// FORWARD has the policy DROP, on one host before the daemon starts, on the other it gets it afterwards, in `docker`'s
+/// flavour, while the daemon's is `own`, or nftables.
+fn drop_is_answered(own: Flavour, nftables: bool, docker: Flavour) {
+    let cluster = Cluster::with_config(Families::V4, Some(&config(nftables)));
+    let hosts = ["a", "b"].map(|name| cluster.host(name));
+    let drop = format!("iptables-{} -P FORWARD DROP", docker.name());
+    on(&hosts[0], &drop);
+    let daemons = hosts.each_ref().map(|host| start(&cluster, host, own, &[RESYNC]));
+    let [in_a, in_b] = hosts.each_ref().map(|host| host.container().unwrap());
+    wait_until("a ping through the policy DROP that was there", AT_ONCE, || ping(&in_b, &in_a))
+        .unwrap();
+    on(&hosts[1], &drop);
+    wait_until("a ping through the policy DROP that came", AT_ONCE + AT_ONCE, || {
+        ping(&in_a, &in_b)
+    })
+    .unwrap();
+    for (host, daemon) in hosts.iter().zip(&daemons) {
+        let save = format!("iptables-{}-save", docker.name());
+        let rules = on(host, &save);
+        assert!(rules.contains(":FORWARD DROP"), "{rules}");
+        assert_eq!(rules.matches("-j FLANNEL-FWD").count(), 1, "{rules}\n{}", daemon.log());
+    }
+}
+
+#[test]
+fn docker_s_drop_is_answered_in_iptables_nft() {
+    drop_is_answered(Flavour::Nft, false, Flavour::Nft);
+}
+
+#[test]
+fn docker_s_drop_is_answered_in_iptables_legacy() {
+    drop_is_answered(Flavour::Legacy, false, Flavour::Legacy);
+}
+
+#[test]
+fn docker_s_drop_is_answered_in_the_other_flavour() {
+    drop_is_answered(Flavour::Nft, false, Flavour::Legacy);
+    drop_is_answered(Flavour::Legacy, false, Flavour::Nft);
+}
+
+#[test]
+fn docker_s_drop_is_answered_with_nftables() {
+    drop_is_answered(Flavour::Nft, true, Flavour::Nft);
+    drop_is_answered(Flavour::Nft, true, Flavour::Legacy);
+}
+
+/// Everything that is in the rules of a host, without counters and comments.
+fn rules(host: &Host, list: &str) -> Vec<String> {
+    let printed = on(host, list);
+    let rules = printed.lines().filter(|line| !line.starts_with('#'));
+    rules.map(|line| line.split(" [").next().unwrap().to_owned()).collect()
+}
+
+/// Does something to the rules of a host, and waits until they are as before.
+fn come_back(host: &Host, list: &str, destroy: &str, limit: Duration) {
+    let before = rules(host, list);
+    assert!(before.iter().any(|line| line.to_lowercase().contains("masquerade")), "{before:#?}");
+    on(host, destroy);
+    wait_until(format!("the rules after `{destroy}`"), limit, || match rules(host, list) {
+        now if now == before => Ok(()),
+        now => Err(format!("{now:#?}, and before {before:#?}")),
+    })
+    .unwrap();
+}
+
+/// What people and tools do to rules of iptables, `TOOL` being one of them.
+const DAMAGE: [&str; 7] = [
+    "TOOL -F; TOOL -t nat -F",
+    "TOOL -F FLANNEL-FWD; TOOL -t nat -F FLANNEL-POSTRTG",
+    "TOOL -D FORWARD -m comment --comment 'flanneld forward' -j FLANNEL-FWD",
+    "TOOL -t nat -F POSTROUTING; TOOL -t nat -F FLANNEL-POSTRTG; TOOL -t nat -X FLANNEL-POSTRTG",
+    "TOOL -t nat -D FLANNEL-POSTRTG 2",
+    "TOOL -A FORWARD -m comment --comment 'flanneld forward' -j FLANNEL-FWD",
+    "TOOL -t nat -I FLANNEL-POSTRTG 1 -s 10.244.0.0/16 -j MASQUERADE",
+];
+
+#[test]
+fn rules_of_iptables_nft_come_back_at_once() {
+    let cluster = Cluster::with_config(Families::V4, Some(&config(false)));
+    let host = cluster.host("a");
+    let _daemon = start(&cluster, &host, Flavour::Nft, &["--ip-masq", NO_RESYNC]);
+    for damage in DAMAGE.into_iter().chain(["nft flush ruleset"]) {
+        let damage = damage.replace("TOOL", "iptables-nft");
+        come_back(&host, "iptables-nft-save", &damage, AT_ONCE);
+    }
+}
+
+#[test]
+fn rules_of_iptables_legacy_come_back_with_the_next_look() {
+    let cluster = Cluster::with_config(Families::V4, Some(&config(false)));
+    let host = cluster.host("a");
+    let _daemon = start(&cluster, &host, Flavour::Legacy, &["--ip-masq", RESYNC]);
+    for damage in DAMAGE {
+        let damage = damage.replace("TOOL", "iptables-legacy");
+        come_back(&host, "iptables-legacy-save", &damage, AT_ONCE + Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn rules_of_nftables_come_back_at_once() {
+    let cluster = Cluster::with_config(Families::V4, Some(&config(true)));
+    let host = cluster.host("a");
+    let _daemon = start(&cluster, &host, Flavour::Nft, &["--ip-masq", NO_RESYNC]);
+    for damage in
+        ["nft flush ruleset", "nft delete table ip flannel-ipv4", "nft flush table ip flannel-ipv4"]
+    {
+        come_back(&host, "nft list ruleset", damage, AT_ONCE);
+    }
+}
+
+#[test]
+fn another_mode_takes_the_place_of_the_former_one() {
+    let cluster = Cluster::with_config(Families::V4, Some(&config(false)));
+    let mut node = cluster.starting_node("a", &["--ip-masq"]);
+    node.daemon().wait_ready().unwrap();
+    for nftables in [true, false] {
+        node.stop(Signal::TERM);
+        cluster.store().put_config(&config(nftables)).unwrap();
+        cluster.restart(&mut node);
+        let (tables, chains) =
+            (on(&node.host, "nft list ruleset"), on(&node.host, "iptables-nft-save"));
+        assert_eq!(tables.contains("table ip flannel-ipv4"), nftables, "{tables}");
+        assert_eq!(chains.contains("FLANNEL-POSTRTG"), !nftables, "{chains}");
+        assert_eq!(chains.contains("FLANNEL-FWD"), !nftables, "{chains}");
+    }
+    node.stop(Signal::TERM);
+    cluster.restart(&mut node);
+    let before = rules(&node.host, "iptables-nft-save");
+    assert!(before.iter().any(|line| line.contains("MASQUERADE")), "{before:#?}");
+}
+
+#[test]
+fn two_networks_on_one_host_leave_each_other_s_rules_alone() {
+    let cluster = Cluster::with_config(Families::V4, Some(&config(false)));
+    let other = r#"{"Network":"10.99.0.0/16","Backend":{"Type":"vxlan","VNI":99}}"#;
+    cluster.etcd().put("/other/config", other).unwrap();
+    let mut first = cluster.starting_node("a", &["--ip-masq", RESYNC]);
+    first.daemon().wait_ready().unwrap();
+    let alone = rules(&first.host, "iptables-nft-save");
+    let mut command = cluster.heddled(&first.host);
+    command.args(["--etcd-prefix=/other", "--healthz-port=0", "--ip-masq", RESYNC]);
+    for (flag, file) in [("--subnet-file", "other.env"), ("--control-socket", "other.sock")] {
+        command.arg(format!("{flag}={}", first.host.directory().join(file).display()));
+    }
+    let mut second = first.host.start(command).unwrap();
+    second.wait_ready().unwrap();
+    let both = rules(&first.host, "iptables-nft-save");
+    for line in &alone {
+        assert!(both.contains(line), "{line} is not in {both:#?}");
+    }
+    let others = both.iter().filter(|line| line.contains("10.99.0.0/16")).count();
+    assert_eq!(
+        others,
+        alone.iter().filter(|line| line.contains("10.244.0.0/16")).count(),
+        "{both:#?}"
+    );
+    // Several looks of both later.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(rules(&first.host, "iptables-nft-save"), both);
+    for log in [first.daemon().log(), second.log()] {
+        // Each its two chains, and no more.
+        assert_eq!(log.matches("put right").count(), 2, "{log}");
+    }
+}
+
+/// Sends a datagram from one namespace to another, and returns the source that the receiver sees.
+fn source_seen(from: &Namespace, to: &Namespace, address: IpAddr) -> IpAddr {
+    let receiver = to.udp_socket(SocketAddr::new(address, 0)).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let sender = from.udp_socket(any.parse().unwrap()).unwrap();
+    sender.send_to(b"who is it?", receiver.local_addr().unwrap()).unwrap();
+    let (_, source) = receiver.recv_from(&mut [0; 64]).unwrap();
+    source.ip()
+}
+
+/// What leaves the overlay has the node's address, what stays in it the container's, in each family.
+fn masquerades(nftables: bool) {
+    let overlay = Families::Dual.config();
+    let config = overlay.replacen('{', &format!(r#"{{"EnableNFTables": {nftables}, "#), 1);
+    let cluster = Cluster::with_config(Families::Dual, Some(&config));
+    let [a, b] = ["a", "b"].map(|name| {
+        let mut node = cluster.starting_node(name, &["--ip-masq"]);
+        node.daemon().wait_ready().unwrap();
+        node
+    });
+    let outside = cluster.host("outside");
+    let [in_a, in_b] = [&a, &b].map(|node| node.host.container().unwrap());
+    for (family, outer) in outside.addresses().enumerate() {
+        let (container, peer) = (in_a.addresses()[family], in_b.addresses()[family]);
+        // Until each hop has resolved its neighbours, little is kept waiting.
+        wait_until("a ping", Duration::from_secs(10), || in_a.ping(peer, 56)).unwrap();
+        assert_eq!(source_seen(in_a.namespace(), in_b.namespace(), peer), container);
+        let node = a.host.addresses().nth(family).unwrap();
+        assert_eq!(source_seen(in_a.namespace(), outside.namespace(), outer), node);
+        // A host that talks to a container elsewhere does so as a member of the overlay.
+        let seen = source_seen(a.host.namespace(), in_b.namespace(), peer);
+        assert!(cluster.subnets(&a)[family].contains(&seen), "{seen}");
+    }
+}
+
+#[test]
+fn what_leaves_the_overlay_is_masqueraded_and_nothing_else() {
+    masquerades(false);
+}
+
+#[test]
+fn what_leaves_the_overlay_is_masqueraded_with_nftables_and_nothing_else() {
+    masquerades(true);
+}
+
+#[test]
+fn a_packet_for_the_own_subnet_without_a_bridge_goes_nowhere() {
+    let cluster = Cluster::new(Families::V4);
+    let mut node = cluster.starting_node("a", &["--ip-blackhole-route"]);
+    node.daemon().wait_ready().unwrap();
+    let own = cluster.subnets(&node)[0];
+    let route = node.ip(&format!("route show {own}"));
+    assert_eq!(route.trim_end(), format!("blackhole {own} proto 72 metric 4096"));
+    // The bridge's own route comes first.
+    let container = node.host.container().unwrap();
+    ping(&container, &node.host.container().unwrap()).unwrap();
+    node.ip(&format!("route delete blackhole {own} metric 4096"));
+    let came_back = || match node.ip(&format!("route show {own}")) {
+        found if found.contains("blackhole") => Ok(()),
+        found => Err(found),
+    };
+    wait_until("the route", AT_ONCE, came_back).unwrap();
+}
