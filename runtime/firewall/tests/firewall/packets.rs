@@ -1,0 +1,218 @@
+//! What becomes of packets on a host: whose address they carry, and whether they pass.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use heddle_core::address::Family;
+use heddle_firewall::{Firewall, Mode, Rules};
+use heddle_lab::{Namespace, wait_until};
+use nix::unistd::geteuid;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::host::{ensure, rules, sh};
+
+/// A host that forwards between three neighbours.
+struct World {
+    host: Namespace,
+    /// In this node's subnet.
+    container: Neighbour,
+    /// In another node's subnet.
+    far: Neighbour,
+    /// Not in the overlay.
+    outsider: Neighbour,
+}
+
+struct Neighbour {
+    namespace: Namespace,
+    address: IpAddr,
+    /// The host's own address on the way there.
+    gateway: IpAddr,
+}
+
+/// Runs a test in a world of one family, and again in one of the other.
+fn in_worlds(test: impl Fn(&World, Family)) {
+    if !geteuid().is_root() {
+        // Past the test harness, which swallows what `eprintln!` writes.
+        std::io::stderr()
+            .write_all(b"SKIPPED, not root: a test of heddle-firewall needs root\n")
+            .unwrap();
+        return;
+    }
+    for family in [Family::V4, Family::V6] {
+        test(&World::new(family), family);
+    }
+}
+
+impl World {
+    fn new(family: Family) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = |role: &str| format!("hdl-fw-{}-{number}-{role}", std::process::id());
+        let host = Namespace::create(name("host")).unwrap();
+        // Or no link-local address, which neighbours are asked from, could be used for a second.
+        let no_dad = |namespace: &Namespace| {
+            namespace.set_sysctl("ipv6/conf/default/dad_transmits", "0").unwrap();
+        };
+        no_dad(&host);
+        host.set_sysctl("ipv4/ip_forward", "1").unwrap();
+        host.set_sysctl("ipv6/conf/all/forwarding", "1").unwrap();
+        let neighbour = |role: &str, v4: &str, v6: &str| {
+            let (network, length) = match family {
+                Family::V4 => (v4, 24),
+                Family::V6 => (v6, 64),
+            };
+            let address = |number: u8| format!("{network}{number}");
+            let namespace = Namespace::create(name(role)).unwrap();
+            no_dad(&namespace);
+            let nodad = if family == Family::V6 { " nodad" } else { "" };
+            host.ip(&format!(
+                "link add {role} type veth peer name eth0 netns {}",
+                namespace.name()
+            ))
+            .unwrap();
+            host.ip(&format!("address add {}/{length} dev {role}{nodad}", address(1))).unwrap();
+            host.ip(&format!("link set {role} up")).unwrap();
+            namespace.ip(&format!("address add {}/{length} dev eth0{nodad}", address(2))).unwrap();
+            namespace.ip("link set eth0 up").unwrap();
+            namespace.ip(&format!("route add default via {} dev eth0", address(1))).unwrap();
+            Neighbour {
+                namespace,
+                address: address(2).parse().unwrap(),
+                gateway: address(1).parse().unwrap(),
+            }
+        };
+        let container = neighbour("container", "10.244.8.", "2001:cafe:42:8::");
+        let far = neighbour("far", "10.244.36.", "2001:cafe:42:36::");
+        let outsider = neighbour("outsider", "192.0.2.", "2001:db8:1::");
+        // Until each interface has seen its cable, which the kernel looks after once a second.
+        for (sender, receiver) in [(&container, &far), (&far, &outsider), (&outsider, &container)] {
+            wait_until("packets passing", Duration::from_secs(10), || {
+                sent(sender, receiver).ok_or("none passed")
+            })
+            .unwrap();
+        }
+        Self { host, container, far, outsider }
+    }
+
+    fn ensure(&self, rules: Rules) {
+        self.host.enter(|| ensure(&mut Firewall::new(rules))).unwrap();
+    }
+
+    /// Refuses forwarding wherever iptables can.
+    fn refuse(&self) {
+        let commands = ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"]
+            .map(|command| format!("{command} -P FORWARD DROP\n"));
+        self.host.enter(|| sh(&commands.concat())).unwrap();
+    }
+}
+
+/// Sends a packet from an address, and returns the source that it arrives with. None: it does not arrive.
+fn arrives_from(sender: &Namespace, source: IpAddr, receiver: &Neighbour) -> Option<IpAddr> {
+    let receiving = receiver.namespace.udp_socket(SocketAddr::new(receiver.address, 0)).unwrap();
+    receiving.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let sending = sender.udp_socket(SocketAddr::new(source, 0)).unwrap();
+    // The first ones may be lost until neighbours are resolved.
+    for _ in 0..10 {
+        // An answer that it is refused is an error of the next call.
+        let _ = sending.send_to(b"packet", receiving.local_addr().unwrap());
+        if let Ok((_, from)) = receiving.recv_from(&mut [0; 16]) {
+            return Some(from.ip());
+        }
+    }
+    None
+}
+
+fn sent(sender: &Neighbour, receiver: &Neighbour) -> Option<IpAddr> {
+    arrives_from(&sender.namespace, sender.address, receiver)
+}
+
+#[test]
+fn forwarding_that_is_refused_is_made_to_pass() {
+    in_worlds(|world, family| {
+        world.refuse();
+        assert_eq!(sent(&world.container, &world.far), None, "{family}");
+        for mode in [Mode::Iptables, Mode::Nftables] {
+            world.ensure(rules(mode));
+            let source = Some(world.container.address);
+            assert_eq!(sent(&world.container, &world.far), source, "{family}, {mode:?}");
+            let source = Some(world.outsider.address);
+            assert_eq!(sent(&world.outsider, &world.container), source, "{family}, {mode:?}");
+            world.ensure(Rules { forward: false, masquerade: None, ..rules(mode) });
+        }
+        assert_eq!(sent(&world.container, &world.far), None, "{family}");
+    });
+}
+
+#[test]
+fn what_leaves_the_overlay_is_masqueraded_and_what_stays_is_not() {
+    in_worlds(|world, family| {
+        let World { host, container, far, outsider } = world;
+        for mode in [Mode::Iptables, Mode::Nftables] {
+            let what = format!("{family}, {mode:?}");
+            world.ensure(rules(mode));
+            assert_eq!(sent(container, outsider), Some(outsider.gateway), "{what}");
+            assert_eq!(sent(far, outsider), Some(outsider.gateway), "{what}");
+            assert_eq!(sent(container, far), Some(container.address), "{what}");
+            assert_eq!(sent(far, container), Some(far.address), "{what}");
+            // A client keeps its address on its way to a container here, but not into the overlay.
+            assert_eq!(sent(outsider, container), Some(outsider.address), "{what}");
+            assert_eq!(sent(outsider, far), Some(far.gateway), "{what}");
+            // The host as a client in the overlay.
+            assert_eq!(arrives_from(host, outsider.gateway, far), Some(far.gateway), "{what}");
+
+            world.ensure(Rules { masquerade: None, ..rules(mode) });
+            assert_eq!(sent(container, outsider), Some(container.address), "{what}");
+        }
+    });
+}
+
+#[test]
+fn no_packet_is_lost_while_rules_are_put_right() {
+    in_worlds(|world, family| {
+        world.refuse();
+        for (mode, damage) in [
+            (
+                Mode::Iptables,
+                "iptables -A FORWARD -j FLANNEL-FWD\nip6tables -A FLANNEL-FWD -p tcp -j ACCEPT",
+            ),
+            (
+                Mode::Nftables,
+                "nft add rule ip flannel-ipv4 forward tcp dport 80 accept
+                 iptables -A FLANNEL-FWD -p tcp -j ACCEPT
+                 ip6tables-legacy -A FORWARD -j FLANNEL-FWD",
+            ),
+        ] {
+            world.ensure(rules(mode));
+            assert!(sent(&world.container, &world.far).is_some());
+            let mut ping = Command::new("ping");
+            ping.args(["-n", "-q", "-i", "0.002", &world.far.address.to_string()]);
+            ping.stdout(Stdio::piped());
+            let ping = world.container.namespace.spawn(ping).unwrap();
+            let repairs = world.host.enter(|| {
+                let mut firewall = Firewall::new(rules(mode));
+                for _ in 0..25 {
+                    sh(damage);
+                    assert!(!firewall.ensure().unwrap().is_empty());
+                }
+            });
+            kill_process(Pid::from_child(&ping), Signal::INT).unwrap();
+            let printed = ping.wait_with_output().unwrap().stdout;
+            repairs.unwrap();
+            let printed = String::from_utf8(printed).unwrap();
+            let sent: u32 = printed
+                .lines()
+                .find_map(|line| line.split_once(" packets transmitted")?.0.parse().ok())
+                .unwrap();
+            assert!(sent > 100, "{printed}");
+            // The last one may be on its way.
+            let received = [sent, sent - 1].map(|number| format!(" {number} received"));
+            assert!(
+                received.iter().any(|received| printed.contains(received)),
+                "{family}, {mode:?}: {printed}"
+            );
+        }
+    });
+}
