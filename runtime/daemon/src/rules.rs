@@ -13,10 +13,11 @@ use crate::Fatal;
 use crate::readiness::{Condition, Readiness};
 
 /// The least time between two looks, however often somebody changes rules.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(500);
 
-/// A look may take this part of the time: after one that took 100 ms, the next is at least 400 ms later.
-const SHARE: u32 = 4;
+/// A look may take a tenth of the time: after one that took 100 ms, the next is at least 900 ms later. Where containers
+/// come and go, somebody changes rules all the time.
+const SHARE: u32 = 9;
 
 /// What should hold on this node.
 pub(crate) fn rules(flags: &Flags, config: &NetworkConfig, lease: &Lease) -> Rules {
