@@ -11,11 +11,13 @@ pub mod measurement;
 mod packet;
 mod peer;
 mod plain;
+mod podman;
 
 pub use cluster::{Cluster, Node, Overlay, PROTOCOL};
 pub use packet::{Fragment, HOP_LIMIT, Packet, net_unreachable, time_exceeded};
 pub use peer::{NETWORK_FOR_PEERS, Peer};
 pub use plain::{PlainPeer, UDP_PORT};
+pub use podman::Podman;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
