@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -32,6 +33,17 @@ pub struct KeyValue {
     pub revision: i64,
 }
 
+/// What an etcd with TLS needs: PEM files. Its clients have to show a certificate of the same authority.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The authority's certificate.
+    pub authority: PathBuf,
+    /// The server's certificate.
+    pub certificate: PathBuf,
+    /// The key for it.
+    pub key: PathBuf,
+}
+
 /// An etcd on a host of its own. Data lives as long as this value.
 #[derive(Debug)]
 pub struct Etcd {
@@ -50,15 +62,31 @@ impl Etcd {
     ///
     /// Without `etcd`, or when it does not answer in time.
     pub fn start(lab: &Lab) -> Result<Self, Error> {
+        Self::launch(lab, |_| None)
+    }
+
+    /// Starts one that talks TLS, given the files for its address.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_with_tls(
+        lab: &Lab,
+        files: impl FnOnce(IpAddr) -> TlsFiles,
+    ) -> Result<Self, Error> {
+        Self::launch(lab, |address| Some(files(address)))
+    }
+
+    fn launch(lab: &Lab, tls: impl FnOnce(IpAddr) -> Option<TlsFiles>) -> Result<Self, Error> {
         let host = lab.host("etcd")?;
-        let address = match host.addresses().next() {
-            Some(IpAddr::V6(address)) => format!("[{address}]"),
-            Some(IpAddr::V4(address)) => address.to_string(),
-            None => unreachable!("a lab has at least one family"),
+        let Some(address) = host.addresses().next() else {
+            unreachable!("a lab has at least one family")
         };
-        let endpoint = format!("http://{address}:2379");
+        let tls = tls(address);
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let endpoint = format!("{scheme}://{}", SocketAddr::new(address, 2379));
         // The loopback listener is for this value's own requests.
-        let arguments = vec![
+        let mut arguments = vec![
             "--name=lab".to_owned(),
             format!("--data-dir={}", host.directory().join("data").display()),
             format!("--listen-client-urls={endpoint},http://127.0.0.1:2379"),
@@ -67,6 +95,14 @@ impl Etcd {
             "--initial-advertise-peer-urls=http://127.0.0.1:2380".to_owned(),
             "--initial-cluster=lab=http://127.0.0.1:2380".to_owned(),
         ];
+        if let Some(TlsFiles { authority, certificate, key }) = tls {
+            arguments.extend([
+                "--client-cert-auth".to_owned(),
+                format!("--trusted-ca-file={}", authority.display()),
+                format!("--cert-file={}", certificate.display()),
+                format!("--key-file={}", key.display()),
+            ]);
+        }
         let mut etcd = Self {
             host,
             child: None,

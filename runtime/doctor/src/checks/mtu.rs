@@ -7,13 +7,16 @@ use heddle_core::node::Underlay;
 use heddle_kernel::HostLink;
 use heddle_plugin::NodePlan;
 
-use super::planned_vxlans;
+use super::{planned_links, planned_vxlans};
 use crate::report::{Finding, Severity};
 
 const CHECK: &str = "mtu";
 
-/// Looks from the underlay up: overlay devices, then what hangs on the bridges that have an address of this node's
-/// subnet.
+const LARGE: &str =
+    "small packets arrive, large ones do not or in fragments: ping works, and transfers hang";
+
+/// Looks from the underlay up: overlay devices as they are planned and as they are, then what hangs on the bridges that
+/// have an address of this node's subnet.
 pub(crate) fn check(
     plan: &NodePlan,
     underlay: &Underlay,
@@ -24,6 +27,10 @@ pub(crate) fn check(
     let too_big = planned_vxlans(plan).filter_map(|(link, vxlan)| {
         let outer = link.mtu + overhead(Family::of(vxlan.local));
         (outer > underlay.mtu).then(|| overlay(link.name, link.mtu, outer, underlay))
+    });
+    let outdated = planned_links(plan).filter_map(|planned| {
+        let link = links.iter().find(|link| link.name == planned.name && link.mtu > planned.mtu)?;
+        Some(left_behind(link, planned.mtu, underlay))
     });
     let bridges: Vec<_> = interfaces
         .iter()
@@ -38,7 +45,7 @@ pub(crate) fn check(
         narrower.entry(port.master.unwrap_or(port.name)).or_default().push(port);
     }
     let on_bridges = narrower.iter().map(|(bridge, ports)| containers(*bridge, ports, plan.mtu));
-    too_big.chain(on_bridges).collect()
+    too_big.chain(outdated).chain(on_bridges).collect()
 }
 
 /// What VXLAN adds to an Ethernet frame's payload: IP, UDP and VXLAN headers, and the inner Ethernet header (RFC 7348).
@@ -64,13 +71,32 @@ fn overlay(device: LinkName, mtu: u32, outer: u32, underlay: &Underlay) -> Findi
             "{device} is to have an MTU of {mtu}, which makes packets of {outer} bytes; {} carries {}",
             underlay.link, underlay.mtu
         ),
-        symptom: "Small packets arrive, large ones do not or in fragments: ping works, and transfers hang".to_owned(),
+        symptom: format!(
+            "The kernel refuses the device, and heddled does not get ready; if {device} is there already, {LARGE}"
+        ),
         remedy: format!(
             "Take `MTU` out of `Backend` or set it to {} at most (which gives {device} {most}); or raise that of {}, and of \
              everything between the hosts:",
             underlay.mtu, underlay.link
         ),
         command: Some(format!("ip link set {} mtu {outer}", underlay.link)),
+    }
+}
+
+fn left_behind(link: &HostLink, right: u32, underlay: &Underlay) -> Finding {
+    Finding {
+        check: CHECK,
+        severity: Severity::Error,
+        problem: format!(
+            "{} has an MTU of {}, and that of {}, {}, leaves room for {right}",
+            link.name, link.mtu, underlay.link, underlay.mtu
+        ),
+        symptom: LARGE.to_owned(),
+        remedy: format!(
+            "Set the MTU of {} to what it was; or start heddled, Docker and the containers again, which then have the new one.",
+            underlay.link
+        ),
+        command: Some("systemctl restart heddled docker".to_owned()),
     }
 }
 
@@ -116,6 +142,17 @@ mod tests {
         );
         assert!(found[0].remedy.contains("1500 at most (which gives flannel.1 1450)"));
         assert_eq!(problems(&tunnel_plan(), &[], &[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_device_keeps_up_with_the_underlay() {
+        let device = |mtu| HostLink { mtu, ..vxlan_link("flannel.1", 1, 8472) };
+        let problems = |mtu| problems(&vxlan_plan(1350), &[], &[device(mtu)]);
+        assert_eq!(problems(1350), [""; 0]);
+        // Smaller is not larger: heddled puts it right, and nothing is lost until then.
+        assert_eq!(problems(1300), [""; 0]);
+        let expected = "flannel.1 has an MTU of 1450, and that of eth0, 1500, leaves room for 1350";
+        assert_eq!(problems(1450), [expected]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The daemon, as systemd and its control socket see it.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -39,6 +40,9 @@ pub(crate) async fn daemon(socket: &Path) -> Daemon {
     match Client::new(socket).with_limit(LIMIT).status().await {
         Ok(status) => Daemon::Answers(Box::new(status)),
         Err(CallError::Missing(_) | CallError::NotRunning(_)) => Daemon::Absent,
+        Err(CallError::Io { source, .. }) if source.kind() == ErrorKind::NotADirectory => {
+            Daemon::Absent
+        }
         Err(error @ CallError::Denied { .. }) => Daemon::Unknown(error.to_string()),
         Err(error) => Daemon::Silent(error.to_string()),
     }

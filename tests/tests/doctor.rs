@@ -1,0 +1,540 @@
+//! `heddle doctor` finds what is wrong with a host, says so until it is put right, and says nothing of a healthy host.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use heddle_lab::{Container, Error, Etcd, Families, Host, Lab, PREFIX, TlsFiles};
+use heddle_tests::{Cluster, Node, Overlay, heddle};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    date_time_ymd,
+};
+use serde_json::Value;
+
+/// What was found on a host.
+#[derive(Debug)]
+struct Diagnosis {
+    code: Option<i32>,
+    report: Value,
+}
+
+impl Diagnosis {
+    fn findings(&self) -> &[Value] {
+        self.report["findings"].as_array().unwrap()
+    }
+
+    /// A check has found something, and says so with all of these texts, somewhere in the finding.
+    fn names(&self, check: &str, texts: &[&str]) {
+        assert_eq!(self.code, Some(1), "{self:#?}");
+        let found = self.findings().iter().any(|finding| {
+            let says = finding.to_string();
+            finding["check"] == check && texts.iter().all(|text| says.contains(text))
+        });
+        assert!(found, "{check} with {texts:?} in {self:#?}");
+        for field in ["problem", "symptom", "remedy"] {
+            assert!(self.findings().iter().all(|finding| finding[field] != ""), "{self:#?}");
+        }
+    }
+
+    /// That check has found something, and no other has.
+    fn names_only(&self, check: &str, texts: &[&str]) {
+        self.names(check, texts);
+        assert_eq!(self.findings().len(), 1, "{self:#?}");
+        assert_eq!(self.report["skipped"], Value::Array(vec![]), "{self:#?}");
+    }
+}
+
+/// The command line of the doctor, with the flags of the host's daemon and more.
+fn doctor(cluster: &Cluster, host: &Host, options: &[&str], flags: &[&str]) -> Command {
+    let daemon = cluster.heddled(host);
+    let mut command = Command::new(heddle());
+    command.arg("doctor").args(options).args(daemon.get_args()).args(flags);
+    // This machine may have a Heddle of its own.
+    command.arg("--environment-file=-/no/such/file");
+    command
+}
+
+fn run(host: &Host, command: Command) -> (Option<i32>, String) {
+    match host.namespace().run(command) {
+        Ok(printed) => (Some(0), printed),
+        Err(Error::Failed { status, stderr, .. }) => (status.code(), stderr),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn diagnose_with(cluster: &Cluster, host: &Host, flags: &[&str]) -> Diagnosis {
+    let (code, printed) = run(host, doctor(cluster, host, &["--json"], flags));
+    let report = serde_json::from_str(&printed).unwrap_or_else(|e| panic!("{e} in {printed}"));
+    Diagnosis { code, report }
+}
+
+fn diagnose(cluster: &Cluster, host: &Host) -> Diagnosis {
+    diagnose_with(cluster, host, &[])
+}
+
+/// Nothing is printed, and the exit code is 0.
+fn assert_healthy_with(cluster: &Cluster, host: &Host, flags: &[&str]) {
+    let (code, printed) = run(host, doctor(cluster, host, &[], flags));
+    assert_eq!((code, printed.as_str()), (Some(0), ""), "{}", host.name());
+}
+
+fn assert_healthy(cluster: &Cluster, host: &Host) {
+    assert_healthy_with(cluster, host, &[]);
+}
+
+/// Two nodes with a container each, of which the first reaches the second.
+fn two_nodes(cluster: &Cluster) -> ([Node; 2], [Container; 2]) {
+    let nodes = cluster.nodes(["alpha", "beta"]);
+    let containers = [nodes[0].host.container().unwrap(), nodes[1].host.container().unwrap()];
+    (nodes, containers)
+}
+
+fn reaches(containers: &[Container; 2]) -> bool {
+    let target = Overlay::V4.address_in(&containers[1]);
+    containers[0].ping(target, 56).is_ok()
+}
+
+#[test]
+fn a_healthy_node_of_every_backend_is_not_talked_about() {
+    for families in [Families::V4, Families::Dual] {
+        for backend in ["vxlan", "host-gw", "udp", "vxlan-tun", "alloc"] {
+            let cluster = Cluster::with_backend(families, backend);
+            let before = cluster.host("before");
+            assert_healthy(&cluster, &before);
+            let (nodes, _containers) = two_nodes(&cluster);
+            for node in &nodes {
+                assert_healthy(&cluster, &node.host);
+            }
+            let diagnosis = diagnose(&cluster, &nodes[0].host);
+            assert_eq!(diagnosis.code, Some(0));
+            assert_eq!(diagnosis.report.to_string(), r#"{"findings":[],"skipped":[]}"#);
+        }
+    }
+}
+
+#[test]
+fn a_node_that_masquerades_and_writes_more_files_is_healthy() {
+    let cluster = Cluster::new(Families::Dual);
+    let flags = ["--ip-masq", "--ip-blackhole-route"];
+    let mut node = cluster.starting_node("alpha", &flags);
+    node.daemon().wait_ready().unwrap();
+    let _container = node.host.container().unwrap();
+    assert_healthy_with(&cluster, &node.host, &flags);
+}
+
+#[test]
+fn a_port_that_a_program_has_is_found() {
+    for (backend, port) in [("vxlan", 8472), ("udp", 8285)] {
+        let cluster = Cluster::with_backend(Families::V4, backend);
+        let host = cluster.host("alpha");
+        let socket = host.namespace().udp_socket(SocketAddr::from(([0, 0, 0, 0], port)));
+        let process = format!("(process {})", std::process::id());
+        let port = format!("UDP port {port} is taken by ");
+        diagnose(&cluster, &host).names_only("udp-port", &[&port, &process]);
+        drop(socket);
+        assert_healthy(&cluster, &host);
+    }
+}
+
+#[test]
+fn a_port_that_another_device_has_is_found() {
+    let cluster = Cluster::new(Families::V4);
+    let host = cluster.host("alpha");
+    let device = |options: &str| {
+        host.namespace().ip(&format!("link add other type vxlan dstport 8472 {options}")).unwrap();
+        host.namespace().ip("link set other up").unwrap();
+    };
+    device("id 1 dev eth0");
+    let texts = ["VNI 1 on UDP port 8472 is taken by the VXLAN device other"];
+    diagnose(&cluster, &host).names_only("udp-port", &texts);
+    host.namespace().ip("link delete other").unwrap();
+    device("external");
+    let texts = ["UDP port 8472 is taken by the VXLAN device other"];
+    diagnose(&cluster, &host).names_only("udp-port", &texts);
+    host.namespace().ip("link delete other").unwrap();
+    // The kernel gives both one socket.
+    device("id 2 dev eth0");
+    assert_healthy(&cluster, &host);
+}
+
+#[test]
+fn a_missing_tun_device_is_found() {
+    let cluster = Cluster::with_backend(Families::V4, "udp");
+    let host = cluster.host("alpha");
+    let healthy = doctor(&cluster, &host, &["--json"], &[]);
+    let mut hidden = Command::new("unshare");
+    hidden.args(["--mount", "sh", "-c", r#"mount -t tmpfs none /dev/net && exec "$0" "$@""#]);
+    hidden.arg(healthy.get_program()).args(healthy.get_args());
+    let (code, printed) = run(&host, hidden);
+    let diagnosis = Diagnosis { code, report: serde_json::from_str(&printed).unwrap() };
+    diagnosis.names_only("kernel-support", &["/dev/net/tun", "modprobe tun"]);
+    assert_healthy(&cluster, &host);
+}
+
+#[test]
+fn an_mtu_that_the_underlay_does_not_carry_is_found() {
+    let config =
+        |mtu| format!(r#"{{"Network":"10.244.0.0/16","Backend":{{"Type":"vxlan","MTU":{mtu}}}}}"#);
+    let cluster = Cluster::with_config(Families::V4, Some(&config(9000)));
+    let host = cluster.host("alpha");
+    let texts = ["flannel.1 is to have an MTU of 8950", "eth0 carries 1500"];
+    diagnose(&cluster, &host).names_only("mtu", &texts);
+    host.namespace().ip("link set eth0 mtu 9000").unwrap();
+    assert_healthy(&cluster, &host);
+}
+
+#[test]
+fn a_device_that_was_made_for_another_underlay_is_found() {
+    let cluster = Cluster::new(Families::V4);
+    let node = cluster.node("alpha");
+    node.ip("link set eth0 mtu 1400");
+    let texts = ["flannel.1 has an MTU of 1450", "eth0, 1400, leaves room for 1350"];
+    diagnose(&cluster, &node.host).names_only("mtu", &texts);
+    node.ip("link set eth0 mtu 1500");
+    assert_healthy(&cluster, &node.host);
+}
+
+#[test]
+fn containers_with_a_larger_mtu_than_the_overlay_s_are_found() {
+    let cluster = Cluster::new(Families::V4);
+    let (nodes, _containers) = two_nodes(&cluster);
+    nodes[0].ip("link set veth0 mtu 1500");
+    let diagnosis = diagnose(&cluster, &nodes[0].host);
+    diagnosis.names_only("mtu", &["docker0", "1450", "veth0 with 1500", "warning"]);
+    nodes[0].ip("link set veth0 mtu 1450");
+    assert_healthy(&cluster, &nodes[0].host);
+}
+
+#[test]
+fn a_forward_chain_that_drops_is_found() {
+    let cluster = Cluster::new(Families::V4);
+    let (nodes, containers) = two_nodes(&cluster);
+    let nft = |arguments: &[&str]| {
+        let mut command = Command::new("nft");
+        command.args(arguments);
+        nodes[0].host.namespace().run(command).unwrap();
+    };
+    nft(&["add table inet guard"]);
+    nft(&["add chain inet guard passage { type filter hook forward priority 0; policy drop; }"]);
+    assert!(!reaches(&containers));
+    let texts = ["policy of chain passage", "inet guard", "nft list chain inet guard passage"];
+    diagnose(&cluster, &nodes[0].host).names_only("forward", &texts);
+    nft(&["delete table inet guard"]);
+    assert!(reaches(&containers));
+    assert_healthy(&cluster, &nodes[0].host);
+}
+
+#[test]
+fn docker_s_forward_policy_is_found_where_heddled_is_not_to_answer_it() {
+    let cluster = Cluster::new(Families::V4);
+    let unanswered = ["--iptables-forward-rules=false"];
+    let mut node = cluster.starting_node("alpha", &unanswered);
+    node.daemon().wait_ready().unwrap();
+    let policy = |policy: &str| {
+        let mut command = Command::new("iptables");
+        command.args(["-w", "-P", "FORWARD", policy]);
+        node.host.namespace().run(command).unwrap();
+    };
+    policy("DROP");
+    let diagnosis = diagnose_with(&cluster, &node.host, &unanswered);
+    diagnosis.names_only("forward", &["policy of chain FORWARD", "--iptables-forward-rules"]);
+    policy("ACCEPT");
+    assert_healthy_with(&cluster, &node.host, &unanswered);
+}
+
+#[test]
+fn a_strict_reverse_path_filter_is_found_where_it_drops() {
+    let cluster = Cluster::new(Families::V4);
+    let (nodes, containers) = two_nodes(&cluster);
+    let [alpha, beta] = &nodes;
+    let filter = |value| {
+        let namespace = alpha.host.namespace();
+        namespace.set_sysctl("ipv4/conf/all/rp_filter", "0").unwrap();
+        namespace.set_sysctl("ipv4/conf/eth0/rp_filter", value).unwrap();
+    };
+    filter("1");
+    assert!(reaches(&containers));
+    assert_healthy(&cluster, &alpha.host);
+
+    // A second interface, and the way to beta through it. Beta's own way to alpha is as before: each interface answers
+    // for its own address.
+    cluster.lab().connect(&alpha.host, "eth1", &["192.168.99.1/32".to_owned()]).unwrap();
+    for (setting, value) in
+        [("eth1/rp_filter", "0"), ("all/arp_ignore", "1"), ("all/arp_announce", "2")]
+    {
+        alpha.host.namespace().set_sysctl(&format!("ipv4/conf/{setting}"), value).unwrap();
+    }
+    alpha.ip(&format!("route add {} dev eth1", beta.host.v4()));
+    assert!(!reaches(&containers));
+    let peer = beta.host.v4().to_string();
+    let texts = ["net.ipv4.conf.eth0.rp_filter = 1", &peer, "eth1"];
+    diagnose(&cluster, &alpha.host).names_only("rp-filter", &texts);
+    filter("2");
+    assert!(reaches(&containers));
+    assert_healthy(&cluster, &alpha.host);
+}
+
+/// An authority, and the files that it issues.
+struct Authority {
+    directory: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new(directory: &Path) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.distinguished_name.push(DnType::CommonName, "authority");
+        let certificate = parameters.self_signed(&key).unwrap();
+        fs::write(directory.join("ca.pem"), certificate.pem()).unwrap();
+        Self { directory: directory.to_owned(), issuer: Issuer::new(parameters, key) }
+    }
+
+    fn files(&self, name: &str) -> TlsFiles {
+        TlsFiles {
+            authority: self.directory.join("ca.pem"),
+            certificate: self.directory.join(format!("{name}.pem")),
+            key: self.directory.join(format!("{name}.key")),
+        }
+    }
+
+    /// Writes a certificate that ends in a year, and its key.
+    fn issue(&self, name: &str, address: Option<IpAddr>, last_year: i32) -> TlsFiles {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<_> = address.map(|address| address.to_string()).into_iter().collect();
+        let mut parameters = CertificateParams::new(names).unwrap();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        parameters.not_before = date_time_ymd(2020, 1, 1);
+        parameters.not_after = date_time_ymd(last_year, 1, 1);
+        let files = self.files(name);
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
+        fs::write(&files.certificate, certificate.pem()).unwrap();
+        fs::write(&files.key, key.serialize_pem()).unwrap();
+        files
+    }
+}
+
+#[test]
+fn certificates_that_have_expired_or_do_not_fit_are_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new(directory.path());
+    let lab = Lab::new(Families::V4).unwrap();
+    let server = |address| authority.issue("server", Some(address), 2100);
+    let etcd = Etcd::start_with_tls(&lab, server).unwrap();
+    let cluster = Cluster::with_etcd(lab, etcd);
+    let host = cluster.host("alpha");
+
+    let files = authority.issue("client", None, 2021);
+    let flags = [
+        format!("--etcd-cafile={}", files.authority.display()),
+        format!("--etcd-certfile={}", files.certificate.display()),
+        format!("--etcd-keyfile={}", files.key.display()),
+    ];
+    let flags = flags.each_ref().map(String::as_str);
+    let certificate = files.certificate.display().to_string();
+    let diagnosis = diagnose_with(&cluster, &host, &flags);
+    diagnosis.names("certificate", &["CN=client has expired", &certificate, "--etcd-certfile"]);
+    diagnosis.names("store", &["https://", "certificate"]);
+
+    authority.issue("client", None, 2100);
+    assert_healthy_with(&cluster, &host, &flags);
+
+    let other = authority.issue("other", None, 2100);
+    fs::copy(other.key, &files.key).unwrap();
+    let diagnosis = diagnose_with(&cluster, &host, &flags);
+    diagnosis.names("certificate", &["is the key of another certificate", "--etcd-keyfile"]);
+    fs::remove_file(&files.key).unwrap();
+    let key = files.key.display().to_string();
+    let diagnosis = diagnose_with(&cluster, &host, &flags);
+    diagnosis.names("certificate", &[&key, "cannot be read", "--etcd-keyfile"]);
+}
+
+#[test]
+fn an_etcd_that_is_gone_and_a_config_that_is_missing_or_wrong_are_found() {
+    let mut cluster = Cluster::new(Families::V4);
+    let host = cluster.host("alpha");
+    let endpoint = cluster.etcd().endpoint().to_owned();
+    cluster.etcd_mut().stop();
+    diagnose(&cluster, &host).names("store", &[&endpoint, "connection refused"]);
+    cluster.etcd_mut().resume().unwrap();
+    assert_healthy(&cluster, &host);
+
+    let key = format!("{PREFIX}/config");
+    cluster.etcd().delete(&key).unwrap();
+    let command = format!("etcdctl put {key} ");
+    let missing = format!("{key} does not exist");
+    diagnose(&cluster, &host).names("network-config", &[&missing, &command]);
+    for (config, check, texts) in [
+        ("{", "network-config", &["not a JSON object"][..]),
+        (r#"{"Network":"10.244.0.0/30"}"#, "network-config", &["`Network`"]),
+        (
+            r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","Port":"x"}}"#,
+            "network-config",
+            &["Backend.Port"],
+        ),
+        (
+            r#"{"Network":"10.244.0.0/16","Backend":{"Type":"wormhole"}}"#,
+            "plugin",
+            &["wormhole", "Backend.Type"],
+        ),
+    ] {
+        cluster.store().put_config(config).unwrap();
+        let texts: Vec<_> = texts.iter().copied().chain([key.as_str()]).collect();
+        diagnose(&cluster, &host).names(check, &texts);
+    }
+    cluster.store().put_config(&Families::V4.config()).unwrap();
+    assert_healthy(&cluster, &host);
+}
+
+#[test]
+fn a_docker_bridge_of_an_earlier_subnet_is_found() {
+    let cluster = Cluster::new(Families::V4);
+    let (nodes, _containers) = two_nodes(&cluster);
+    let subnet = cluster.subnet(&nodes[0], Overlay::V4);
+    let right = format!("{}/24", nodes[0].host.subnet_env().unwrap().subnets[0].addr());
+    nodes[0].ip(&format!("address delete {right} dev docker0"));
+    nodes[0].ip("address add 10.244.250.1/24 dev docker0");
+    let texts = ["docker0 has 10.244.250.1/24", &subnet.to_string(), "systemctl restart docker"];
+    diagnose(&cluster, &nodes[0].host).names_only("docker-bridge", &texts);
+    nodes[0].ip("address delete 10.244.250.1/24 dev docker0");
+    nodes[0].ip(&format!("address add {right} dev docker0"));
+    assert_healthy(&cluster, &nodes[0].host);
+}
+
+#[test]
+fn a_host_that_forwards_nothing_is_found() {
+    let cluster = Cluster::new(Families::Dual);
+    let (nodes, _containers) = two_nodes(&cluster);
+    let namespace = nodes[0].host.namespace();
+    for (file, name) in [
+        ("ipv4/ip_forward", "net.ipv4.ip_forward"),
+        ("ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding"),
+    ] {
+        namespace.set_sysctl(file, "0").unwrap();
+        let command = format!("sysctl -w {name}=1");
+        diagnose(&cluster, &nodes[0].host).names_only("ip-forward", &[name, &command]);
+        namespace.set_sysctl(file, "1").unwrap();
+    }
+    assert_healthy(&cluster, &nodes[0].host);
+}
+
+#[test]
+fn a_network_that_is_within_the_overlay_is_found() {
+    let cluster = Cluster::new(Families::V4);
+    let (nodes, _containers) = two_nodes(&cluster);
+    let host = &nodes[0].host;
+    let address = vec!["10.244.240.9/20".to_owned()];
+    cluster.lab().connect(host, "eth1", &address).unwrap();
+    let texts = ["eth1 has the address 10.244.240.9/20", "10.244.0.0/16"];
+    diagnose(&cluster, host).names_only("overlap", &texts);
+    nodes[0].ip("link delete eth1");
+    nodes[0].ip("route add 10.244.240.0/20 via 192.168.255.254 dev eth0 metric 100");
+    diagnose(&cluster, host).names_only("overlap", &["route to 10.244.240.0/20 through eth0"]);
+    nodes[0].ip("route delete 10.244.240.0/20");
+    // Shorter routes give way to those of peers.
+    nodes[0].ip("route add 10.0.0.0/8 via 192.168.255.254 dev eth0");
+    assert_healthy(&cluster, host);
+}
+
+#[test]
+fn an_address_that_another_node_has_is_found() {
+    let cluster = Cluster::new(Families::V4);
+    let alpha = cluster.node("alpha");
+    let clone = cluster.host("clone");
+    let address = alpha.host.v4().to_string();
+    let flag = format!("--public-ip={address}");
+    let lease = cluster.lease(&alpha).key;
+    let command = format!("etcdctl del '{lease}'");
+    let diagnosis = diagnose_with(&cluster, &clone, &[&flag, "--iface=eth0"]);
+    diagnosis.names("public-address", &[&address, "node id alpha", &command]);
+    assert_healthy(&cluster, &clone);
+}
+
+#[test]
+fn an_address_behind_nat_is_found_with_host_gw() {
+    let cluster = Cluster::with_backend(Families::V4, "host-gw");
+    let host = cluster.host("alpha");
+    let diagnosis = diagnose_with(&cluster, &host, &["--public-ip=203.0.113.7"]);
+    diagnosis.names("network-config", &["203.0.113.7 is not an address of eth0"]);
+}
+
+#[test]
+fn an_interface_that_does_not_exist_is_found() {
+    let cluster = Cluster::new(Families::V4);
+    let host = cluster.host("alpha");
+    let diagnosis = diagnose_with(&cluster, &host, &["--iface=eth7"]);
+    diagnosis.names("interface", &["--iface eth7", "eth0 (192.168."]);
+}
+
+#[test]
+fn a_device_of_the_same_name_is_found() {
+    let cluster = Cluster::new(Families::V4);
+    let host = cluster.host("alpha");
+    host.namespace().ip("link add name flannel.1 type bridge").unwrap();
+    let texts = ["the device flannel.1 is none of Heddle's (bridge)", "ip link delete flannel.1"];
+    diagnose(&cluster, &host).names_only("device-name", &texts);
+    host.namespace().ip("link delete flannel.1").unwrap();
+    assert_healthy(&cluster, &host);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_and_an_emitter_s_wrong_setting_are_found() {
+    let cluster = Cluster::new(Families::V4);
+    let host = cluster.host("alpha");
+    let in_the_way = host.directory().join("file");
+    fs::write(&in_the_way, "").unwrap();
+    let flag = format!("--subnet-file={}/subnet.env", in_the_way.display());
+    let texts = [&in_the_way.display().to_string(), "is no directory"];
+    diagnose_with(&cluster, &host, &[&flag]).names_only("files", &texts);
+    fs::remove_file(&in_the_way).unwrap();
+    assert_healthy_with(&cluster, &host, &[&flag]);
+    let diagnosis = diagnose_with(&cluster, &host, &["--emit=subnet-env:pth=/x"]);
+    diagnosis.names_only("files", &["--emit=subnet-env:pth=/x", "setting `pth` is unknown"]);
+    assert_healthy(&cluster, &host);
+}
+
+#[test]
+fn a_daemon_that_is_not_ready_is_found_with_its_reason() {
+    let cluster = Cluster::with_backend(Families::V4, "udp");
+    let host = cluster.host("alpha");
+    let socket = host.namespace().udp_socket(SocketAddr::from(([0, 0, 0, 0], 8285))).unwrap();
+    let mut daemon = host.start(cluster.heddled(&host)).unwrap();
+    daemon.wait_log(&["packet path"], heddle_tests::SOON).unwrap();
+    let diagnosis = diagnose(&cluster, &host);
+    diagnosis.names("daemon", &["heddled is not ready, packet path: ", "8285"]);
+    diagnosis.names("udp-port", &["UDP port 8285 is taken by "]);
+    drop(socket);
+    daemon.wait_ready().unwrap();
+    assert_healthy(&cluster, &host);
+}
+
+#[test]
+fn who_is_not_root_is_told_what_was_not_looked_at() {
+    let cluster = Cluster::new(Families::V4);
+    let host = cluster.host("alpha");
+    let tool = tempfile::tempdir().unwrap();
+    let copy = tool.path().join("heddle");
+    fs::copy(heddle(), &copy).unwrap();
+    let as_root = doctor(&cluster, &host, &[], &[]);
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);
+    command.args(as_root.get_args());
+    open(tool.path());
+    open(cluster.lab().directory());
+    open(host.directory());
+    let (code, printed) = run(&host, command);
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("not looked at: forwarding rules, who has UDP ports"), "{printed}");
+    assert!(printed.contains("it takes root"), "{printed}");
+}
+
+/// Lets everybody into a directory.
+fn open(directory: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+}
