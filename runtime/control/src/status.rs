@@ -218,7 +218,7 @@ pub struct Peer {
     pub objects: u64,
     /// What became of it.
     pub state: PeerState,
-    /// Why, unless it is in the kernel.
+    /// Why; of one in the kernel, what is wrong with a newer record that is not used.
     pub reason: Option<String>,
 }
 

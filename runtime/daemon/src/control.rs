@@ -1,5 +1,7 @@
 //! What the daemon says of itself on the control socket: put together here out of what its parts know.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -158,10 +160,11 @@ impl Handler for Facts {
         let report = self.ask(Question::Report, PATIENCE).await;
         match report {
             Some(report) => add_report(&mut status, report),
-            None => status.unmet.push(wire::Unmet {
-                condition: "loop".to_owned(),
-                reason: format!("it has not answered within {} s", PATIENCE.as_secs()),
-            }),
+            None => {
+                status.ready = false;
+                let reason = format!("it has not answered within {} s", PATIENCE.as_secs());
+                status.unmet.push(wire::Unmet { condition: "loop".to_owned(), reason });
+            }
         }
         let underlay = &joined.underlay;
         status.underlay = Some(wire::Underlay {
@@ -199,13 +202,22 @@ impl Handler for Facts {
 }
 
 fn add_report(status: &mut Status, report: Report) {
-    let rejected = report.rejected.into_iter().map(|(key, reason)| wire::Peer {
-        key: one_line(&key, REASON_LIMIT),
-        state: wire::PeerState::NotUsed,
-        reason: Some(reason),
-        ..wire::Peer::default()
-    });
-    status.peers = report.peers.into_iter().map(peer).chain(rejected).collect();
+    let mut peers: BTreeMap<String, wire::Peer> =
+        report.peers.into_iter().map(|found| (found.lease.key.to_string(), peer(found))).collect();
+    for (key, reason) in report.rejected {
+        match peers.entry(key) {
+            // What was good before is kept.
+            Entry::Occupied(mut known) => {
+                known.get_mut().reason = Some(format!("what is there now is not used: {reason}"));
+            }
+            Entry::Vacant(unknown) => {
+                let key = one_line(unknown.key(), REASON_LIMIT);
+                let (state, reason) = (wire::PeerState::NotUsed, Some(reason));
+                unknown.insert(wire::Peer { key, state, reason, ..wire::Peer::default() });
+            }
+        }
+    }
+    status.peers = peers.into_values().collect();
     let changes = report.changes;
     status.changes = wire::Changes {
         put: changes.put,

@@ -13,7 +13,7 @@ use heddle_core::node::{ExistingLink, Node, NodeId, Underlay};
 use heddle_core::object::{Object, Plan, Route};
 use heddle_core::subnet_env::previous_subnets;
 use heddle_flags::Flags;
-use heddle_kernel::{ALIAS_PREFIX, Kernel, KernelError};
+use heddle_kernel::{ALIAS_PREFIX, Kernel};
 use heddle_packet::OpenError;
 use heddle_plugin::{
     Advertisements, Backend, CallError, Catalogue, Emitter, Limits, Manifest, NodePlan,
@@ -105,9 +105,9 @@ pub(crate) async fn join(
     let finding = spawn_blocking(move || plugins(&catalogue, &name, &asked)).await?;
     let Plugins { found, backend, packets, emitters } = finding.map_err(Obstacle::Plugin)?;
 
-    let interfaces = kernel.interfaces().await?;
-    let underlay = underlay(flags, &config, kernel, &interfaces).await?;
-    let node = Node { id: identity.id.clone(), underlay, links: tunnels(&interfaces) };
+    let facts = kernel.facts(flags.interface.iface_can_reach).await?;
+    let underlay = underlay(flags, &config, &facts)?;
+    let node = Node { id: identity.id.clone(), underlay, links: tunnels(&facts.interfaces) };
     let advertised = backend.advertise(&config, &node).await.map_err(refused)?;
 
     let value = |key| lease(key, &node, identity, &advertised);
@@ -249,29 +249,11 @@ async fn network_config(
     NetworkConfig::parse(&text).map_err(|error| Obstacle::Config(format!("{key}: {error}")))
 }
 
-async fn underlay(
-    flags: &Flags,
-    config: &NetworkConfig,
-    kernel: &Kernel,
-    interfaces: &[Interface],
-) -> Result<Underlay, Obstacle> {
+/// Which interface it is to be, by the flags and what there is.
+fn underlay(flags: &Flags, config: &NetworkConfig, facts: &Facts) -> Result<Underlay, Obstacle> {
     let families: Vec<_> =
         config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect();
-    let selection = flags.interface.selection();
-    let facts = Facts {
-        interfaces: interfaces.to_vec(),
-        default_routes_v4: kernel.default_routes(Family::V4).await?,
-        default_routes_v6: kernel.default_routes(Family::V6).await?,
-        route_to: match selection.can_reach {
-            Some(target) => match kernel.route_to(target).await {
-                Ok(route) => Some(route),
-                Err(KernelError::Refused { .. }) => None,
-                Err(error) => return Err(error.into()),
-            },
-            None => None,
-        },
-    };
-    Ok(select(&families, &selection, &facts)?)
+    Ok(select(&families, &flags.interface.selection(), facts)?)
 }
 
 /// The devices that a backend may recognize as its own. Not all, of which a busy host has thousands.
