@@ -6,6 +6,9 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 CARGO_FLAGS := --release $(if $(CI),--locked)
 GUESTS := $(patsubst plugins/%/Cargo.toml,-p heddle-plugin-%,$(wildcard plugins/*/Cargo.toml))
 
+# What static binaries are built for.
+STATIC := $(shell uname -m)-unknown-linux-musl
+
 # Where the demo keeps its leases: dir or etcd.
 STORE ?= dir
 HOSTS ?= 2
@@ -14,7 +17,7 @@ HOSTS ?= 2
 TARGET ?= receive transmit
 SECONDS ?= 60
 
-.PHONY: help demo build test bench lint fuzz deb setup root
+.PHONY: help demo build test bench lint fuzz deb tarball setup root
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -32,11 +35,11 @@ build: ## the daemon and the tool, in target/dist
 	cargo build $(CARGO_FLAGS) -p heddle
 	install -D -t target/dist target/release/heddled target/release/heddle
 
-# The end-to-end tests run what is in target/dist. What Cargo builds for the tests has other features and stays in
+# The end-to-end tests run what is in target/dist, and install what is in target/debian. What Cargo builds for the tests has other features and stays in
 # target/release; the two binaries' own tests therefore have calls of their own, too.
 test: root ## all tests, end to end included; needs root
-	@.ci/setup build demo etcd test
-	@$(MAKE) --no-print-directory build
+	@.ci/setup build demo etcd test package
+	@$(MAKE) --no-print-directory deb
 	cargo test $(CARGO_FLAGS) --no-fail-fast -p heddled
 	cargo test $(CARGO_FLAGS) --no-fail-fast -p heddle
 	cargo test $(CARGO_FLAGS) --no-fail-fast --workspace --exclude heddled --exclude heddle
@@ -77,8 +80,15 @@ deb: ## a Debian package, in target/debian
 	target/dist/heddle plugin export target/dist/package/plugins
 	cargo deb -p heddled --no-build --quiet $(DEB_FLAGS)
 
+# Two calls, as above. The package says what there is besides the binaries.
+tarball: deb ## the same for any Linux, with static binaries: target/heddle-VERSION-linux-ARCH.tar.gz
+	@.ci/setup static
+	cargo build $(CARGO_FLAGS) --target $(STATIC) -p heddled
+	cargo build $(CARGO_FLAGS) --target $(STATIC) -p heddle
+	.ci/tarball "$$(ls -t target/debian/heddle_*.deb | head -n 1)" target/$(STATIC)/release
+
 setup: ## install what a fresh Debian with rustup lacks for demo, test and lint; needs root
-	@.ci/setup build demo etcd test
+	@.ci/setup build demo etcd test package
 
 # Asked before anything is built.
 root:
