@@ -35,8 +35,8 @@ build: ## the daemon and the tool, in target/dist
 	cargo build $(CARGO_FLAGS) -p heddle
 	install -D -t target/dist target/release/heddled target/release/heddle
 
-# The end-to-end tests run what is in target/dist, and install what is in target/debian. What Cargo builds for the tests has other features and stays in
-# target/release; the two binaries' own tests therefore have calls of their own, too.
+# The end-to-end tests run what is in target/dist and install what is in target/debian. What Cargo builds for the tests
+# has other features and stays in target/release; the two binaries' own tests therefore have calls of their own, too.
 test: root ## all tests, end to end included; needs root
 	@.ci/setup build demo etcd test package
 	@$(MAKE) --no-print-directory deb
