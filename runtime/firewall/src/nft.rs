@@ -13,7 +13,7 @@ use crate::FirewallError;
 use crate::program::{command_line, run};
 use table::{WantedTable, family_name};
 
-/// What nft lists of each wanted table; none: there is no such table.
+/// What nft lists of each wanted table; none: there is no such table, or no chain in it.
 pub(crate) type Seen = Vec<Option<Vec<Value>>>;
 
 /// Looks at our tables.
@@ -22,15 +22,16 @@ pub(crate) type Seen = Vec<Option<Vec<Value>>>;
 ///
 /// As running nft; and output that cannot be read.
 pub(crate) fn look(wanted: &[WantedTable]) -> Result<Seen, FirewallError> {
-    let tables = list(&["-j", "list", "tables"])?;
+    // Tables are told by their chains. To list the tables themselves, nft 1.0.6 reads every rule of every table: with
+    // 3,000 rules of somebody's that is ten times the work of all the rest.
+    let chains = list(&["-j", "list", "chains"])?;
     wanted
         .iter()
         .map(|table| {
             let family = family_name(table.family);
-            let listed = tables.iter().filter_map(|object| object.get("table"));
-            let mut ours = listed.filter(|listed| {
-                listed["family"] == family && listed["name"] == table.name.as_str()
-            });
+            let chains = chains.iter().filter_map(|object| object.get("chain"));
+            let mut ours = chains
+                .filter(|chain| chain["family"] == family && chain["table"] == table.name.as_str());
             // To list a table that is not there is an error.
             ours.next().map(|_| list(&["-j", "list", "table", family, &table.name])).transpose()
         })

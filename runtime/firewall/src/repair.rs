@@ -9,8 +9,23 @@ use crate::FirewallError;
 pub(crate) struct Repair {
     /// For the program that changes it.
     pub(crate) input: String,
-    /// What was found, one phrase for each difference: `filter FLANNEL-FWD was missing`.
-    pub(crate) differences: Vec<String>,
+    /// What was found.
+    pub(crate) differences: Vec<Difference>,
+}
+
+/// One thing that was not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Difference {
+    /// What was found: `filter FLANNEL-FWD was missing`.
+    pub(crate) found: String,
+    /// What the repair does about it: `put right`.
+    pub(crate) remedy: &'static str,
+}
+
+impl Difference {
+    pub(crate) fn new(found: String, remedy: &'static str) -> Self {
+        Self { found, remedy }
+    }
 }
 
 /// How often a place is written before it is given up until the next time.
@@ -38,8 +53,11 @@ pub(crate) fn settle<S>(
         match write(&repair.input) {
             Ok(()) => {
                 failure = None;
-                let line = |difference| format!("{place}: {difference}; put right");
-                lines.extend(repair.differences.into_iter().map(line));
+                let differences = repair.differences.into_iter();
+                lines.extend(
+                    differences
+                        .map(|Difference { found, remedy }| format!("{place}: {found}; {remedy}")),
+                );
             }
             // It may have been about something that was gone by then.
             Err(error @ FirewallError::Failed { .. }) => failure = Some(error),
@@ -52,7 +70,10 @@ pub(crate) fn settle<S>(
         (Some(_), Some(error)) => Err(error),
         (Some(repair), None) => Err(FirewallError::Unsettled {
             place: place.to_string(),
-            difference: repair.differences.join(", "),
+            difference: repair
+                .differences
+                .first()
+                .map_or_else(String::new, |difference| difference.found.clone()),
             rounds: ROUNDS,
         }),
     }
@@ -80,7 +101,7 @@ mod tests {
             |seen| {
                 (*seen != 0).then(|| Repair {
                     input: String::new(),
-                    differences: vec![format!("it was {seen}")],
+                    differences: vec![Difference::new(format!("it was {seen}"), "put right")],
                 })
             },
             |_| write(&number),

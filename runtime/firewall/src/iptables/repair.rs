@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::iptables::saved::{Ruleset, SavedRule};
-use crate::repair::Repair;
+use crate::repair::{Difference, Repair};
 use crate::rule::{Action, Purpose, Rule, Side};
 
 /// A chain of ours as it should be.
@@ -56,7 +56,7 @@ fn put(
     saved: &Ruleset,
     wanted: &WantedChain,
     rules: &[Rule],
-    differences: &mut Vec<String>,
+    differences: &mut Vec<Difference>,
 ) -> Vec<String> {
     let WantedChain { purpose, name, .. } = wanted;
     let (table, base) = (purpose.table(), purpose.base_chain());
@@ -73,8 +73,8 @@ fn put(
             lines.push(format!(":{name} - [0:0]"));
             lines.extend(content.iter().map(|rule| format!("-A {name} {}", quoted(rule))));
             differences.push(match found {
-                None => format!("{table} {name} was missing"),
-                Some(_) => format!("{table} {name} had other rules"),
+                None => Difference::new(format!("{table} {name} was missing"), "put right"),
+                Some(_) => Difference::new(format!("{table} {name} had other rules"), "put right"),
             });
         }
     }
@@ -102,7 +102,7 @@ fn put(
         more => Some(Some(format!("{table} {base} jumped to {name} {} times", more.len()))),
     };
     if let Some(difference) = difference {
-        differences.extend(difference);
+        differences.extend(difference.map(|found| Difference::new(found, "put right")));
         lines.extend(jumps.iter().map(|rule| format!("-D {base} {}", rule.text)));
         let position = others
             .iter()
@@ -117,13 +117,14 @@ fn put(
 }
 
 /// The lines that remove a chain, and whatever jumps to it.
-fn remove(saved: &Ruleset, wanted: &WantedChain, differences: &mut Vec<String>) -> Vec<String> {
+fn remove(saved: &Ruleset, wanted: &WantedChain, differences: &mut Vec<Difference>) -> Vec<String> {
     let WantedChain { purpose, name, .. } = wanted;
     let Some(table) = saved.table(purpose.table()) else { return Vec::new() };
     if !table.chains.contains_key(name) {
         return Vec::new();
     }
-    differences.push(format!("{} {name} was left over", purpose.table()));
+    let found = format!("{} {name} was left over", purpose.table());
+    differences.push(Difference::new(found, "removed"));
     let mut lines = vec![format!(":{name} - [0:0]")];
     for (chain, content) in table.chains.iter().filter(|(chain, _)| *chain != name) {
         let jumps = content.rules.iter().filter(|rule| rule.target() == Some(name));
@@ -243,7 +244,7 @@ mod tests {
 COMMIT
 "
         );
-        assert_eq!(repair.differences, ["nat FLANNEL-POSTRTG was missing"]);
+        assert_eq!(repair.differences[0].found, "nat FLANNEL-POSTRTG was missing");
     }
 
     #[test]
@@ -299,7 +300,8 @@ COMMIT
             .unwrap();
             let repair = plan(&saved, &[wanted(Purpose::Forward)]).unwrap();
             assert_eq!(repair.input, format!("*filter\n:FLANNEL-FWD - [0:0]\n{CHAIN}COMMIT\n"));
-            assert_eq!(repair.differences, ["filter FLANNEL-FWD had other rules"], "{found:?}");
+            assert_eq!(repair.differences.len(), 1, "{found:?}");
+            assert_eq!(repair.differences[0].found, "filter FLANNEL-FWD had other rules");
         }
     }
 

@@ -6,7 +6,7 @@ use heddle_core::address::Family;
 use serde_json::{Value, json};
 
 use crate::nft::Seen;
-use crate::repair::Repair;
+use crate::repair::{Difference, Repair};
 use crate::rule::{Action, Purpose, Rule, Side};
 
 /// A table of ours as it should be: a chain for each purpose.
@@ -32,19 +32,16 @@ pub(crate) fn plan(seen: &Seen, wanted: &[WantedTable]) -> Option<Repair> {
     let mut commands = Vec::new();
     let mut differences = Vec::new();
     for (table, seen) in wanted.iter().zip(seen) {
-        let difference = match seen {
+        let (how, remedy) = match seen {
             None if table.chains.is_empty() => continue,
-            None => "was missing",
-            Some(_) if table.chains.is_empty() => "was left over",
+            None => ("was missing", "put right"),
+            Some(_) if table.chains.is_empty() => ("was left over", "removed"),
             Some(listed) if table.is_listed(listed) => continue,
-            Some(_) => "had other rules",
+            Some(_) => ("had other rules", "put right"),
         };
         commands.extend(table.replace());
-        differences.push(format!(
-            "table {} {} {difference}",
-            family_name(table.family),
-            table.name
-        ));
+        let found = format!("table {} {} {how}", family_name(table.family), table.name);
+        differences.push(Difference::new(found, remedy));
     }
     let input = json!({"nftables": commands}).to_string();
     (!differences.is_empty()).then_some(Repair { input, differences })
@@ -255,8 +252,9 @@ mod tests {
             (none.clone(), Some(listed()), Some("table ip flannel-ipv4 was left over")),
             (none, None, None),
         ] {
-            let differences = plan(&vec![seen], &[table]).map(|repair| repair.differences);
-            assert_eq!(differences, expected.map(|difference| vec![difference.to_owned()]));
+            let repair = plan(&vec![seen], &[table]);
+            let found = repair.as_ref().map(|repair| repair.differences[0].found.as_str());
+            assert_eq!(found, expected);
         }
     }
 }

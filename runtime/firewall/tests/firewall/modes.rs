@@ -28,7 +28,10 @@ fn each_mode_removes_what_the_other_left() {
         ensure(&mut Firewall::new(rules(Mode::Iptables)));
         ensure(&mut Firewall::new(other_rules(Mode::Iptables)));
         let lines = ensure(&mut Firewall::new(rules(Mode::Nftables)));
-        assert!(lines.iter().any(|line| line.contains("FLANNEL-FWD was left over")), "{lines:?}");
+        assert!(
+            lines.iter().any(|line| line.contains("FLANNEL-FWD was left over; removed")),
+            "{lines:?}"
+        );
         // The other network's are still there.
         let found = traces();
         assert_eq!(found.len(), 4, "{found:?}");
@@ -37,7 +40,10 @@ fn each_mode_removes_what_the_other_left() {
         assert_eq!(found.len(), 3, "{found:?}");
         assert!(found.iter().all(|line| line.starts_with("table")), "{found:?}");
         let lines = ensure(&mut Firewall::new(rules(Mode::Iptables)));
-        assert!(lines.iter().any(|line| line.contains("flannel-ipv4 was left over")), "{lines:?}");
+        assert!(
+            lines.iter().any(|line| line.contains("flannel-ipv4 was left over; removed")),
+            "{lines:?}"
+        );
     });
 }
 
