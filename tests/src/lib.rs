@@ -7,6 +7,7 @@
 mod cluster;
 #[path = "../../runtime/plugin/src/guests.rs"]
 mod guests;
+pub mod guide;
 pub mod measurement;
 mod packet;
 mod peer;
@@ -24,7 +25,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use heddle_lab::{Error, Namespace};
+use heddle_lab::{Error, Image, Namespace};
 
 /// How long something that was put right may take to be put right, whatever it was.
 pub const HEALED: Duration = Duration::from_secs(1);
@@ -59,6 +60,28 @@ fn binary(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// The package under test: what `make deb` leaves, or `HEDDLE_DEB`.
+pub fn package() -> PathBuf {
+    if let Some(path) = std::env::var_os("HEDDLE_DEB") {
+        return path.into();
+    }
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debian");
+    let files = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+    // Of several versions, the one that was made last.
+    files
+        .filter(|file| file.path().extension().is_some_and(|extension| extension == "deb"))
+        .max_by_key(|file| file.metadata().and_then(|metadata| metadata.modified()).ok())
+        .unwrap_or_else(|| {
+            panic!("no .deb in {}: run `make deb`, or set HEDDLE_DEB", directory.display())
+        })
+        .path()
+}
+
+/// What machines boot from, kept between runs.
+pub fn image() -> Image {
+    Image::debian(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/machines")).unwrap()
 }
 
 /// The component of `tests/rogue`.

@@ -1,0 +1,190 @@
+//! What a guide has its reader do, taken from its text.
+//!
+//! A fenced block is a step if its info string begins with `sh`. The words after it are for this module; a reader of
+//! the rendered text does not see them:
+//!
+//! ````text
+//! ```sh node1            the block is for the machine node1
+//! ```sh all              for each machine, one after the other
+//! ```sh node1 CONTAINER  and what it prints is what CONTAINER stands for in later blocks
+//! ````
+//!
+//! A block of `text` after it is what it prints. There, a number stands for any number and a MAC for any MAC, since
+//! they are not the same on the next machine; white space is as long as it is; `…` is left out, and alone on a line it
+//! is any number of lines.
+
+use regex::Regex;
+
+/// A block of commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Under how many headings of the second level it stands.
+    pub section: usize,
+    /// The machine that it is for, or `all`.
+    pub machine: String,
+    /// The commands.
+    pub script: String,
+    /// What later steps call its output.
+    pub name: Option<String>,
+    /// What it should print.
+    pub output: Option<String>,
+}
+
+/// The steps in the order of the text.
+///
+/// # Panics
+///
+/// On commands that do not say which machine they are for, and on an output that belongs to none.
+pub fn steps(markdown: &str) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    let mut section = 0;
+    let mut lines = markdown.lines();
+    while let Some(line) = lines.next() {
+        if line.starts_with("## ") {
+            section += 1;
+        }
+        let Some(info) = line.strip_prefix("```") else { continue };
+        let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+        let block = block.join("\n");
+        let mut words = info.split_whitespace();
+        match words.next() {
+            Some("sh") => {
+                let machine = words.next().unwrap_or_else(|| panic!("on which machine?\n{block}"));
+                steps.push(Step {
+                    section,
+                    machine: machine.to_owned(),
+                    script: block,
+                    name: words.next().map(ToOwned::to_owned),
+                    output: None,
+                });
+            }
+            Some("text") => {
+                let Some(step) = steps.last_mut().filter(|step| step.output.is_none()) else {
+                    panic!("whose output?\n{block}");
+                };
+                step.output = Some(block);
+            }
+            _ => {}
+        }
+    }
+    steps
+}
+
+/// Whether something was printed that is as the guide shows it.
+pub fn is_as_shown(shown: &str, printed: &str) -> bool {
+    let whole = Regex::new(&format!("^(?:{})$", pattern(shown))).expect("it was escaped");
+    let lines: Vec<&str> = printed.lines().map(str::trim_end).collect();
+    whole.is_match(&format!("{}\n", lines.join("\n").trim_end()))
+}
+
+/// A regular expression for an output's lines.
+fn pattern(shown: &str) -> String {
+    let special = Regex::new(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}|[0-9]+|[ \t]+|…").expect("it is one");
+    let mut pattern = String::new();
+    for line in shown.trim_end().lines() {
+        if line == "…" {
+            pattern += "(?:[^\n]*\n)*?";
+            continue;
+        }
+        let mut rest = line.trim_end();
+        while let Some(found) = special.find(rest) {
+            pattern += &regex::escape(&rest[..found.start()]);
+            pattern += match found.as_str() {
+                "…" => "[^\n]*",
+                space if space.trim().is_empty() => "[ \t]+",
+                mac if mac.contains(':') => "(?:[0-9a-f]{2}:){5}[0-9a-f]{2}",
+                _ => "[0-9]+",
+            };
+            rest = &rest[found.end()..];
+        }
+        pattern += &regex::escape(rest);
+        pattern += "\n";
+    }
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUIDE: &str = "\
+# Guide
+
+## One
+
+Text, and `sh` in it.
+
+```sh all
+cat <<X
+## not a heading
+X
+```
+
+```text
+## not a heading
+```
+
+## Two
+
+```sh node1 NAME
+hostname
+```
+
+```json
+{}
+```
+";
+
+    #[test]
+    fn steps_come_with_their_machines_outputs_and_names() {
+        assert_eq!(
+            steps(GUIDE),
+            [
+                Step {
+                    section: 1,
+                    machine: "all".into(),
+                    script: "cat <<X\n## not a heading\nX".into(),
+                    name: None,
+                    output: Some("## not a heading".into()),
+                },
+                Step {
+                    section: 2,
+                    machine: "node1".into(),
+                    script: "hostname".into(),
+                    name: Some("NAME".into()),
+                    output: None,
+                },
+            ]
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "on which machine?\ntrue")]
+    fn commands_without_a_machine_are_refused() {
+        steps("# Guide\n\n```sh\ntrue\n```\n");
+    }
+
+    #[test]
+    #[should_panic(expected = "whose output?\ntwo")]
+    fn an_output_belongs_to_a_step() {
+        steps("```sh all\ntrue\n```\n\n```text\none\n```\n\n```text\ntwo\n```\n");
+    }
+
+    #[test]
+    fn numbers_and_macs_differ_between_machines() {
+        let shown = "3: docker0 mtu 1450\n  link 02:42:ee:33:88:6f up";
+        assert!(is_as_shown(shown, "12: docker0 mtu 1430\n    link 1e:00:00:aa:bb:cc up  \n"));
+        assert!(!is_as_shown(shown, "12: docker0 mtu 1430\n    link none up\n"));
+        assert!(!is_as_shown(shown, "12: docker0 mtu x\n    link 1e:00:00:aa:bb:cc up\n"));
+    }
+
+    #[test]
+    fn what_is_left_out_may_be_anything() {
+        assert!(is_as_shown("a … d", "a b c d\n"));
+        assert!(is_as_shown("…\nb\n…", "a\na\nb\n"));
+        assert!(is_as_shown("a\n…", "a\n"));
+        assert!(!is_as_shown("a\n…", "b\na\n"));
+        assert!(!is_as_shown("a", "a\nb\n"));
+        assert!(!is_as_shown("a.", "ab\n"));
+    }
+}

@@ -1,0 +1,385 @@
+//! `docs/guide.md`, followed by somebody who types what it says: two machines with systemd, the package, etcd with
+//! client certificates, Docker. And what has to hold on such machines afterwards.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use heddle_lab::{Error, Families, Host, Lab, Machine, Namespace, run, wait_until};
+use heddle_tests::guide::{Step, is_as_shown, steps};
+use heddle_tests::{SOON, image, package};
+
+/// `--iptables-resync` is 5 seconds; and then it takes a moment.
+const RESYNC: Duration = Duration::from_secs(8);
+
+/// `WatchdogSec` is a minute; and then the daemon starts.
+const WATCHDOG: Duration = Duration::from_secs(90);
+
+#[test]
+fn the_guide_says_the_same_in_both_languages() {
+    let [english, chinese] = ["guide.md", "guide.zh.md"].map(guide);
+    assert!(!english.is_empty());
+    assert_eq!(english, chinese);
+}
+
+type Part = fn(&mut Site);
+
+/// What happens on the two machines, one after the other: to boot them for each would take too long.
+const PARTS: [(&str, Part); 14] = [
+    ("the guide ends with pings", the_guide),
+    ("who receives a packet sees who sent it", sources),
+    ("a daemon hangs", hang),
+    ("a restart loses no packet", restart),
+    ("an upgrade loses no packet", upgrade),
+    ("FORWARD's policy becomes DROP", forward_drop_after),
+    ("FORWARD's policy is DROP at the start", forward_drop_before),
+    ("iptables -F", flush_filter),
+    ("iptables -t nat -F", flush_nat),
+    ("nft flush ruleset", flush_ruleset),
+    ("the daemon that hangs is started again", watchdog),
+    ("certificates of another authority, and more in the log", reload),
+    ("Docker's options in subnet.env", options_in_subnet_env),
+    ("a reboot, into iptables-legacy and then nftables", reboot),
+];
+
+#[test]
+fn an_operator_follows_the_guide() {
+    let mut site = Site::boot();
+    for (name, part) in PARTS {
+        eprintln!("--- {name}");
+        let start = Instant::now();
+        part(&mut site);
+        eprintln!("--- {name}: {:.1?}", start.elapsed());
+    }
+}
+
+fn the_guide(site: &mut Site) {
+    site.follow(|step, last| step.section < last);
+    for machine in [1, 2] {
+        let links = site.container(machine).ip("link show eth0").unwrap();
+        assert!(links.contains(" mtu 1450 "), "{links}");
+    }
+}
+
+fn sources(site: &mut Site) {
+    let outside = site.outside.v4().into();
+    for (from, to) in [(1, 2), (2, 1)] {
+        let container = site.container(from);
+        let seen = source(&container, &site.container(to), site.address(to));
+        assert_eq!(seen, site.address(from));
+        let seen = source(&container, site.outside.namespace(), outside);
+        assert_eq!(seen, IpAddr::from(site.machine(from).host().v4()));
+    }
+}
+
+/// What comes of it is looked at in [`watchdog`], a minute later.
+fn hang(site: &mut Site) {
+    site.node2.shell("systemctl kill --kill-whom=main --signal=SIGSTOP heddled").unwrap();
+    site.stopped = Some(Instant::now());
+}
+
+fn restart(site: &mut Site) {
+    site.disturbs_nobody("systemctl restart heddled");
+}
+
+fn upgrade(site: &mut Site) {
+    let upgrade = newer(&package(), site.lab.directory());
+    site.node1.install(&upgrade, "/root/upgrade.deb").unwrap();
+    site.disturbs_nobody("apt-get install -y ./upgrade.deb");
+    let version = site.node1.shell("dpkg-query -W heddle").unwrap();
+    assert!(version.trim_end().ends_with(UPGRADE), "{version}");
+}
+
+fn forward_drop_after(site: &mut Site) {
+    site.node1.shell("iptables -P FORWARD DROP").unwrap();
+    site.pings_within(Duration::ZERO);
+}
+
+fn forward_drop_before(site: &mut Site) {
+    site.node1
+        .shell(
+            "systemctl stop heddled
+             iptables -F FORWARD
+             iptables -F FLANNEL-FWD
+             iptables -X FLANNEL-FWD",
+        )
+        .unwrap();
+    assert!(site.ping().is_err());
+    site.node1.shell("systemctl start heddled").unwrap();
+    site.pings_within(Duration::ZERO);
+}
+
+fn flush_filter(site: &mut Site) {
+    site.node1.shell("iptables -F").unwrap();
+    site.rules_are_back();
+}
+
+fn flush_nat(site: &mut Site) {
+    site.node1.shell("iptables -t nat -F").unwrap();
+    site.rules_are_back();
+}
+
+fn flush_ruleset(site: &mut Site) {
+    site.node1.shell("nft flush ruleset; iptables -P FORWARD DROP").unwrap();
+    site.rules_are_back();
+}
+
+fn watchdog(site: &mut Site) {
+    let passed = site.stopped.unwrap().elapsed();
+    wait_until("a restart", WATCHDOG.saturating_sub(passed), || {
+        let show = "systemctl show --property=NRestarts,ActiveState heddled";
+        let state = site.node2.shell(show).unwrap();
+        if state == "NRestarts=1\nActiveState=active\n" { Ok(()) } else { Err(state) }
+    })
+    .unwrap();
+    let journal = site.node2.shell("journalctl --unit=heddled").unwrap();
+    assert!(journal.contains("watchdog"), "{journal}");
+    site.pings_within(Duration::ZERO);
+}
+
+/// etcd trusts another authority, and only new certificates get anywhere.
+fn reload(site: &mut Site) {
+    const DEBUG: &str = "journalctl --quiet --unit=heddled --priority=debug..debug";
+    let nodes = |site: &Site, script| [1, 2].map(|node| site.machine(node).shell(script).unwrap());
+    assert_eq!(nodes(site, DEBUG), ["", ""]);
+    let etcd = site.steps.iter().find(|step| step.script.contains("etcd_ca.key")).unwrap().section;
+    site.follow(|step, _| step.section == etcd);
+    nodes(site, "echo FLANNELD_V=5 >> /etc/default/heddled; systemctl reload heddled");
+    // Who speaks to etcd hears of a lease that comes now.
+    let value = r#"{"PublicIP":"192.168.0.73","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"0e:00:00:00:00:73"}}"#;
+    let key = "/coreos.com/network/subnets/10.244.255.0-24";
+    site.node1.shell(&format!("etcdctl put {key} '{value}'")).unwrap();
+    wait_until("a route to the new peer", SOON, || {
+        let routes = nodes(site, "ip route show 10.244.255.0/24");
+        if routes.iter().any(String::is_empty) { Err(format!("{routes:?}")) } else { Ok(()) }
+    })
+    .unwrap();
+    site.node1.shell(&format!("etcdctl del {key}")).unwrap();
+    assert!(nodes(site, DEBUG).iter().all(|journal| !journal.is_empty()));
+}
+
+fn options_in_subnet_env(site: &mut Site) {
+    let options = |file| format!("grep DOCKER_NETWORK_OPTIONS /run/flannel/{file}");
+    let before = site.node2.shell(&options("docker.env")).unwrap();
+    site.follow(|step, last| step.section == last);
+    assert_eq!(site.node2.shell(&options("subnet.env")).unwrap(), before);
+    site.pings_within(Duration::ZERO);
+}
+
+fn reboot(site: &mut Site) {
+    site.node2
+        .shell(
+            "update-alternatives --set iptables /usr/sbin/iptables-legacy
+             docker update --restart=always two",
+        )
+        .unwrap();
+    let Site { lab, node2, .. } = site;
+    node2.reboot(lab).unwrap();
+    site.node2.shell("iptables -P FORWARD DROP").unwrap();
+    let legacy = site.node2.shell("iptables-legacy -S FLANNEL-FWD; iptables-nft -S").unwrap();
+    assert_eq!(legacy.matches("-j ACCEPT").count(), 2, "{legacy}");
+    site.pings_within(SOON);
+
+    let config = r#"{"Network":"10.244.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#;
+    site.node1.shell(&format!("etcdctl put /coreos.com/network/config '{config}'")).unwrap();
+    for machine in [&site.node1, &site.node2] {
+        machine.shell("systemctl restart heddled; nft list table ip flannel-ipv4").unwrap();
+        assert!(machine.shell("iptables -t nat -S FLANNEL-POSTRTG").is_err());
+        assert!(machine.shell("iptables -S FORWARD").unwrap().contains("-P FORWARD DROP"));
+    }
+    site.pings_within(Duration::ZERO);
+    sources(site);
+    site.node1.shell("nft flush ruleset; iptables -P FORWARD DROP").unwrap();
+    site.pings_within(RESYNC);
+    wait_until("masquerading", RESYNC, || {
+        site.node1.shell("nft list table ip flannel-ipv4 | grep masquerade")
+    })
+    .unwrap();
+}
+
+/// Two machines, a host that is not in the overlay, and what the guide's reader has written down.
+struct Site {
+    node1: Machine,
+    node2: Machine,
+    outside: Host,
+    steps: Vec<Step>,
+    values: BTreeMap<String, String>,
+    /// Since when node2's daemon hangs.
+    stopped: Option<Instant>,
+    /// Dropped last: the others are plugged into it.
+    lab: Lab,
+}
+
+impl Site {
+    /// Machines as the guide finds them: the package lies there.
+    fn boot() -> Self {
+        let (image, package) = (image(), package());
+        let lab = Lab::new(Families::V4).unwrap();
+        let boot = |name, number| {
+            let host = lab.numbered_host(name, number).unwrap();
+            let machine = Machine::boot(host, &image).unwrap();
+            let file = Path::new("/root").join(package.file_name().unwrap());
+            machine.install(&package, file.to_str().unwrap()).unwrap();
+            machine
+        };
+        Self {
+            node1: boot("node1", 71),
+            node2: boot("node2", 72),
+            outside: lab.host("outside").unwrap(),
+            steps: guide("guide.md"),
+            values: BTreeMap::new(),
+            stopped: None,
+            lab,
+        }
+    }
+
+    /// Does what the guide says in some of its steps, and compares what it shows. Steps are chosen by themselves and the
+    /// last section's number.
+    fn follow(&mut self, wanted: impl Fn(&Step, usize) -> bool) {
+        let last = self.steps.last().unwrap().section;
+        for step in self.steps.clone().iter().filter(|step| wanted(step, last)) {
+            let mut script = step.script.clone();
+            for (name, value) in &self.values {
+                script = script.replace(name, value);
+            }
+            let machines = match step.machine.as_str() {
+                "node1" => &[1][..],
+                "node2" => &[2],
+                "all" => &[1, 2],
+                other => panic!("the guide has a block for {other}"),
+            };
+            for &node in machines {
+                let printed = self.machine(node).type_in(&script);
+                if let Some(shown) = &step.output {
+                    assert!(is_as_shown(shown, &printed), "the guide shows:\n{shown}");
+                }
+                if let Some(name) = &step.name {
+                    self.values.insert(name.clone(), printed.trim().to_owned());
+                }
+            }
+        }
+    }
+
+    fn machine(&self, node: usize) -> &Machine {
+        [&self.node1, &self.node2][node - 1]
+    }
+
+    /// The network namespace of the guide's container on a machine.
+    fn container(&self, node: usize) -> Namespace {
+        self.machine(node).docker_container(["one", "two"][node - 1]).unwrap()
+    }
+
+    /// Its address, as the guide's reader has written it down.
+    fn address(&self, node: usize) -> IpAddr {
+        self.values[&format!("CONTAINER{node}")].parse().unwrap()
+    }
+
+    /// One ping from each container to the other.
+    fn ping(&self) -> Result<(), Error> {
+        for (from, to) in [(1, 2), (2, 1)] {
+            let mut ping = Command::new("ping");
+            ping.args(["-n", "-c", "1", "-W", "1", &self.address(to).to_string()]);
+            self.container(from).run(ping)?;
+        }
+        Ok(())
+    }
+
+    fn pings_within(&self, limit: Duration) {
+        wait_until("pings between containers", limit, || self.ping()).unwrap();
+    }
+
+    /// After somebody has removed rules on node1 where the policy of FORWARD is DROP.
+    fn rules_are_back(&self) {
+        self.pings_within(RESYNC);
+        wait_until("masquerading", RESYNC, || {
+            self.node1.shell(
+                "iptables -t nat -S POSTROUTING | grep FLANNEL-POSTRTG
+                 iptables -t nat -S FLANNEL-POSTRTG | grep MASQUERADE
+                 iptables -S FORWARD | grep 'P FORWARD DROP'",
+            )
+        })
+        .unwrap();
+    }
+
+    /// Does something to node1's daemon under pings both ways, every 10 ms. None is lost, and Docker goes on.
+    fn disturbs_nobody(&self, script: &str) {
+        let show = |properties, unit| {
+            self.node1.shell(&format!("systemctl show --property={properties} {unit}")).unwrap()
+        };
+        let docker = || show("MainPID,ActiveEnterTimestampMonotonic", "docker");
+        let before = (docker(), show("MainPID", "heddled"));
+        let pings = [(1, 2), (2, 1)]
+            .map(|(from, to)| self.container(from).ping_stream(self.address(to)).unwrap());
+        pings.iter().for_each(|pings| pings.wait_answers(20).unwrap());
+        self.node1.type_in(script);
+        pings.iter().for_each(|pings| pings.wait_answers(100).unwrap());
+        for pings in pings {
+            let (answered, lost) = pings.finish().unwrap();
+            assert!(lost.is_empty(), "{answered} answered, lost {lost:?}");
+        }
+        assert_eq!(docker(), before.0);
+        assert_ne!(show("MainPID", "heddled"), before.1);
+    }
+}
+
+/// Somebody at a machine.
+trait Typing {
+    /// Runs what is typed. It is shown, with what it prints, if the test fails.
+    fn type_in(&self, script: &str) -> String;
+}
+
+impl Typing for Machine {
+    fn type_in(&self, script: &str) -> String {
+        if script.contains("docker run ") {
+            provide_busybox(self);
+        }
+        let start = Instant::now();
+        let printed = self.shell(script).unwrap();
+        eprintln!("{}# {script}\n{printed}({:.1?})", self.host().name(), start.elapsed());
+        printed
+    }
+}
+
+fn guide(name: &str) -> Vec<Step> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    steps(&std::fs::read_to_string(path).unwrap())
+}
+
+/// Connects to an address, and returns whom the receiver takes the sender for.
+fn source(from: &Namespace, to: &Namespace, address: IpAddr) -> IpAddr {
+    let listener = to.enter(|| TcpListener::bind(SocketAddr::new(address, 0))).unwrap().unwrap();
+    let target = listener.local_addr().unwrap();
+    let _stream = from.enter(|| TcpStream::connect_timeout(&target, SOON)).unwrap().unwrap();
+    listener.accept().unwrap().1.ip()
+}
+
+/// Has Docker have the image that it would get from a registry.
+fn provide_busybox(machine: &Machine) {
+    machine
+        .shell(
+            "install -D -t image/bin /usr/bin/busybox
+             for name in sh sleep ping; do ln -sf busybox image/bin/$name; done
+             tar -C image -c . | docker import - busybox",
+        )
+        .unwrap();
+}
+
+/// What a newer version has at its end.
+const UPGRADE: &str = "+newer";
+
+/// A package of the same contents and a higher version.
+fn newer(package: &Path, directory: &Path) -> PathBuf {
+    let (contents, upgrade) = (directory.join("contents"), directory.join("upgrade.deb"));
+    run(Command::new("dpkg-deb").arg("--raw-extract").args([package, &contents])).unwrap();
+    let control = contents.join("DEBIAN/control");
+    let text = std::fs::read_to_string(&control).unwrap();
+    let lines = text.lines().map(|line| match line.starts_with("Version: ") {
+        true => format!("{line}{UPGRADE}\n"),
+        false => format!("{line}\n"),
+    });
+    std::fs::write(&control, lines.collect::<String>()).unwrap();
+    run(Command::new("dpkg-deb").args(["-Znone", "--build"]).args([&contents, &upgrade])).unwrap();
+    upgrade
+}
