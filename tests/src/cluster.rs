@@ -96,6 +96,13 @@ impl Cluster {
         Self { store, lab }
     }
 
+    /// With an etcd of the lab that was started otherwise.
+    pub fn with_etcd(lab: Lab, etcd: Etcd) -> Self {
+        let store = Store::Etcd(etcd);
+        store.put_config(&lab.families().config()).unwrap();
+        Self { store, lab }
+    }
+
     /// The lab it is in.
     pub fn lab(&self) -> &Lab {
         &self.lab

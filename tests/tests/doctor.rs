@@ -190,7 +190,7 @@ fn a_device_that_was_made_for_another_underlay_is_found() {
     let cluster = Cluster::new(Families::V4);
     let node = cluster.node("alpha");
     node.ip("link set eth0 mtu 1400");
-    let texts = ["flannel.1 has an MTU of 1450", "eth0, 1400, leaves room for 1350"];
+    let texts = ["flannel.1 has an MTU of 1450", "eth0", "is to have 1350"];
     diagnose(&cluster, &node.host).names_only("mtu", &texts);
     node.ip("link set eth0 mtu 1500");
     assert_healthy(&cluster, &node.host);

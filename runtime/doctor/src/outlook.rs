@@ -62,10 +62,10 @@ pub(crate) enum Obstacle {
     Plugin { origin: String, error: PluginError },
     /// An emitter does not take its settings, or fails.
     #[error("--emit={asked}: {error}")]
-    Emitter { asked: Emit, error: CallError },
+    Emitter { asked: Emit, error: Box<CallError> },
     /// The plugin does not take the config, or fails.
     #[error("{key}: {error}")]
-    Backend { key: String, error: CallError },
+    Backend { key: String, error: Box<CallError> },
     /// No interface can be chosen.
     #[error(transparent)]
     Interface(#[from] SelectionError),
@@ -114,7 +114,7 @@ impl Outlook {
 
         let links = tunnels(&facts.interfaces);
         let node = Node { id: identity(flags)?, underlay, links };
-        let refused = |error| Obstacle::Backend { key: key.clone(), error };
+        let refused = |error| Obstacle::Backend { key: key.clone(), error: Box::new(error) };
         let advertised = backend.advertise(&config, &node).await.map_err(refused)?;
         let (taken, leases) = leases(&contents.records);
         let claimant = Claimant {
@@ -150,6 +150,7 @@ impl Outlook {
             match emitter.emit(&view, &settings(asked, flags)).await {
                 Ok(found) => files.extend(found.into_iter().map(|file| file.path)),
                 Err(error) => {
+                    let error = Box::new(error);
                     self.obstacles.push(Obstacle::Emitter { asked: asked.clone(), error });
                 }
             }

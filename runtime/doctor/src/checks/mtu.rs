@@ -29,8 +29,9 @@ pub(crate) fn check(
         (outer > underlay.mtu).then(|| overlay(link.name, link.mtu, outer, underlay))
     });
     let outdated = planned_links(plan).filter_map(|planned| {
-        let link = links.iter().find(|link| link.name == planned.name && link.mtu > planned.mtu)?;
-        Some(left_behind(link, planned.mtu, underlay))
+        let link = links.iter().find(|link| link.name == planned.name)?;
+        let larger = link.kind == planned.kind.name() && link.mtu > planned.mtu;
+        larger.then(|| left_behind(link, planned.mtu, underlay))
     });
     let bridges: Vec<_> = interfaces
         .iter()
@@ -88,12 +89,13 @@ fn left_behind(link: &HostLink, right: u32, underlay: &Underlay) -> Finding {
         check: CHECK,
         severity: Severity::Error,
         problem: format!(
-            "{} has an MTU of {}, and that of {}, {}, leaves room for {right}",
-            link.name, link.mtu, underlay.link, underlay.mtu
+            "{} has an MTU of {}; with {} and the network config as they are now, it is to have {right}",
+            link.name, link.mtu, underlay.link
         ),
         symptom: LARGE.to_owned(),
         remedy: format!(
-            "Set the MTU of {} to what it was; or start heddled, Docker and the containers again, which then have the new one.",
+            "Set the MTU of {} to what it was, if it is that which has changed; or start heddled, Docker and the containers \
+             again, which then have the new one.",
             underlay.link
         ),
         command: Some("systemctl restart heddled docker".to_owned()),
@@ -151,7 +153,7 @@ mod tests {
         assert_eq!(problems(1350), [""; 0]);
         // Smaller is not larger: heddled puts it right, and nothing is lost until then.
         assert_eq!(problems(1300), [""; 0]);
-        let expected = "flannel.1 has an MTU of 1450, and that of eth0, 1500, leaves room for 1350";
+        let expected = "flannel.1 has an MTU of 1450; with eth0 and the network config as they are now, it is to have 1350";
         assert_eq!(problems(1450), [expected]);
     }
 
