@@ -9,12 +9,14 @@ mod cluster;
 mod guests;
 pub mod guide;
 pub mod measurement;
+mod package;
 mod packet;
 mod peer;
 mod plain;
 mod podman;
 
 pub use cluster::{Cluster, Node, Overlay, PROTOCOL};
+pub use package::{NEWER, image, newer_package, package};
 pub use packet::{Fragment, HOP_LIMIT, Packet, net_unreachable, time_exceeded};
 pub use peer::{NETWORK_FOR_PEERS, Peer};
 pub use plain::{PlainPeer, UDP_PORT};
@@ -25,7 +27,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use heddle_lab::{Error, Image, Namespace};
+use heddle_lab::{Error, Namespace};
 
 /// How long something that was put right may take to be put right, whatever it was.
 pub const HEALED: Duration = Duration::from_secs(1);
@@ -60,28 +62,6 @@ fn binary(name: &str) -> PathBuf {
         path.display()
     );
     path
-}
-
-/// The package under test: what `make deb` leaves, or `HEDDLE_DEB`.
-pub fn package() -> PathBuf {
-    if let Some(path) = std::env::var_os("HEDDLE_DEB") {
-        return path.into();
-    }
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debian");
-    let files = std::fs::read_dir(&directory).into_iter().flatten().flatten();
-    // Of several versions, the one that was made last.
-    files
-        .filter(|file| file.path().extension().is_some_and(|extension| extension == "deb"))
-        .max_by_key(|file| file.metadata().and_then(|metadata| metadata.modified()).ok())
-        .unwrap_or_else(|| {
-            panic!("no .deb in {}: run `make deb`, or set HEDDLE_DEB", directory.display())
-        })
-        .path()
-}
-
-/// What machines boot from, kept between runs.
-pub fn image() -> Image {
-    Image::debian(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/machines")).unwrap()
 }
 
 /// The component of `tests/rogue`.

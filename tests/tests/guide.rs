@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use heddle_lab::{Error, Families, Host, Lab, Machine, Namespace, run, wait_until};
+use heddle_lab::{Error, Families, Host, Lab, Machine, Namespace, wait_until};
 use heddle_tests::guide::{Step, is_as_shown, steps};
-use heddle_tests::{SOON, image, package};
+use heddle_tests::{NEWER, SOON, image, newer_package, package};
 
 /// `--iptables-resync` is 5 seconds; and then it takes a moment.
 const RESYNC: Duration = Duration::from_secs(8);
@@ -27,7 +27,7 @@ fn the_guide_says_the_same_in_both_languages() {
 type Part = fn(&mut Site);
 
 /// What happens on the two machines, one after the other: to boot them for each would take too long.
-const PARTS: [(&str, Part); 14] = [
+const PARTS: [(&str, Part); 15] = [
     ("the guide ends with pings", the_guide),
     ("who receives a packet sees who sent it", sources),
     ("a daemon hangs", hang),
@@ -41,7 +41,8 @@ const PARTS: [(&str, Part); 14] = [
     ("the daemon that hangs is started again", watchdog),
     ("certificates of another authority, and more in the log", reload),
     ("Docker's options in subnet.env", options_in_subnet_env),
-    ("a reboot, into iptables-legacy and then nftables", reboot),
+    ("a reboot, into iptables-legacy", reboot),
+    ("nftables in place of iptables", nftables),
 ];
 
 #[test]
@@ -85,11 +86,11 @@ fn restart(site: &mut Site) {
 }
 
 fn upgrade(site: &mut Site) {
-    let upgrade = newer(&package(), site.lab.directory());
+    let upgrade = newer_package(site.lab.directory());
     site.node1.install(&upgrade, "/root/upgrade.deb").unwrap();
     site.disturbs_nobody("apt-get install -y ./upgrade.deb");
     let version = site.node1.shell("dpkg-query -W heddle").unwrap();
-    assert!(version.trim_end().ends_with(UPGRADE), "{version}");
+    assert!(version.trim_end().ends_with(NEWER), "{version}");
 }
 
 fn forward_drop_after(site: &mut Site) {
@@ -177,11 +178,21 @@ fn reboot(site: &mut Site) {
         .unwrap();
     let Site { lab, node2, .. } = site;
     node2.reboot(lab).unwrap();
+    let rules = site.node2.shell("iptables-legacy -S FLANNEL-FWD; iptables-nft -S").unwrap();
+    assert_eq!(rules.matches("-j ACCEPT").count(), 2, "{rules}");
     site.node2.shell("iptables -P FORWARD DROP").unwrap();
-    let legacy = site.node2.shell("iptables-legacy -S FLANNEL-FWD; iptables-nft -S").unwrap();
-    assert_eq!(legacy.matches("-j ACCEPT").count(), 2, "{legacy}");
     site.pings_within(SOON);
+    // Nobody is told of this.
+    site.node2.shell("iptables -F").unwrap();
+    site.pings_within(RESYNC);
+    site.node2.shell("systemctl stop heddled; iptables -F").unwrap();
+    assert!(site.ping().is_err());
+    site.node2.shell("systemctl start heddled").unwrap();
+    site.pings_within(Duration::ZERO);
+}
 
+/// Where Docker goes on with iptables, of the one flavour on node1 and of the other on node2.
+fn nftables(site: &mut Site) {
     let config = r#"{"Network":"10.244.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#;
     site.node1.shell(&format!("etcdctl put /coreos.com/network/config '{config}'")).unwrap();
     for machine in [&site.node1, &site.node2] {
@@ -355,31 +366,14 @@ fn source(from: &Namespace, to: &Namespace, address: IpAddr) -> IpAddr {
     listener.accept().unwrap().1.ip()
 }
 
-/// Has Docker have the image that it would get from a registry.
+/// Has Docker have the image that it would get from a registry. Its containers do not take ten seconds to end.
 fn provide_busybox(machine: &Machine) {
     machine
         .shell(
             "install -D -t image/bin /usr/bin/busybox
              for name in sh sleep ping; do ln -sf busybox image/bin/$name; done
-             tar -C image -c . | docker import - busybox",
+             tar -C image -c . | docker import - files
+             printf 'FROM files\\nSTOPSIGNAL KILL\\n' | docker build --tag busybox -",
         )
         .unwrap();
-}
-
-/// What a newer version has at its end.
-const UPGRADE: &str = "+newer";
-
-/// A package of the same contents and a higher version.
-fn newer(package: &Path, directory: &Path) -> PathBuf {
-    let (contents, upgrade) = (directory.join("contents"), directory.join("upgrade.deb"));
-    run(Command::new("dpkg-deb").arg("--raw-extract").args([package, &contents])).unwrap();
-    let control = contents.join("DEBIAN/control");
-    let text = std::fs::read_to_string(&control).unwrap();
-    let lines = text.lines().map(|line| match line.starts_with("Version: ") {
-        true => format!("{line}{UPGRADE}\n"),
-        false => format!("{line}\n"),
-    });
-    std::fs::write(&control, lines.collect::<String>()).unwrap();
-    run(Command::new("dpkg-deb").args(["-Znone", "--build"]).args([&contents, &upgrade])).unwrap();
-    upgrade
 }

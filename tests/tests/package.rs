@@ -1,10 +1,9 @@
 //! The package on a machine that never saw one: installed, used as its units have it, upgraded, removed, purged.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use heddle_lab::{Families, Lab, Machine, run};
-use heddle_tests::{image, package};
+use heddle_lab::{Families, Lab, Machine};
+use heddle_tests::{NEWER, image, newer_package, package};
 
 /// What `systemd-analyze security` may find at most, in tenths of its score: 24, and nothing more.
 const EXPOSURE: u32 = 24;
@@ -32,8 +31,7 @@ fn a_package_comes_works_stays_through_an_upgrade_and_goes() {
     let lab = Lab::new(Families::V4).unwrap();
     let machine = Machine::boot(lab.host("node").unwrap(), &image()).unwrap();
     let shell = |script: &str| machine.shell(script).unwrap();
-    let package = package();
-    machine.install(&package, "/root/heddle.deb").unwrap();
+    machine.install(&package(), "/root/heddle.deb").unwrap();
     let before = files(&machine);
 
     shell("apt-get install -y ./heddle.deb");
@@ -111,9 +109,9 @@ END
     let running = "systemctl show --property=MainPID heddled heddled@blue | grep MainPID";
     let device = "ip -o link show flannel.1";
     let (daemons, link) = (shell(running), shell(device));
-    machine.install(&newer(&package, lab.directory()), "/root/heddle.deb").unwrap();
+    machine.install(&newer_package(lab.directory()), "/root/heddle.deb").unwrap();
     shell("apt-get install -y ./heddle.deb");
-    assert!(shell("dpkg-query -W heddle").ends_with("+newer\n"));
+    assert!(shell("dpkg-query -W heddle").trim_end().ends_with(NEWER));
     for (old, new) in daemons.lines().zip(shell(running).lines()) {
         assert_ne!(old, new);
     }
@@ -164,16 +162,4 @@ fn files(machine: &Machine) -> String {
              -o -path /var/lib/systemd/random-seed \\) -prune -o -print | sort",
         )
         .unwrap()
-}
-
-/// A package of the same contents and a higher version.
-fn newer(package: &Path, directory: &Path) -> PathBuf {
-    let (contents, upgrade) = (directory.join("contents"), directory.join("upgrade.deb"));
-    run(Command::new("dpkg-deb").arg("--raw-extract").args([package, &contents])).unwrap();
-    let control = contents.join("DEBIAN/control");
-    let text = std::fs::read_to_string(&control).unwrap();
-    let version = text.lines().find(|line| line.starts_with("Version: ")).unwrap();
-    std::fs::write(&control, text.replace(version, &format!("{version}+newer"))).unwrap();
-    run(Command::new("dpkg-deb").args(["-Znone", "--build"]).args([&contents, &upgrade])).unwrap();
-    upgrade
 }
