@@ -86,7 +86,7 @@ fn arguments(instance: Option<&str>, rest: Vec<OsString>, has_file: bool) -> Vec
             arguments.push(format!("--environment-file=-{ENVIRONMENT_FILE}@{name}").into());
         }
         None if !has_file => {
-            arguments.push(format!("--environment-file=-{ENVIRONMENT_FILE}").into())
+            arguments.push(format!("--environment-file=-{ENVIRONMENT_FILE}").into());
         }
         None => {}
     }

@@ -74,7 +74,7 @@ mod tests {
                 Some("the device flannel0 is another program's"),
             ),
         ] {
-            let found = check(&plan, &[link.clone()], ALIAS);
+            let found = check(&plan, std::slice::from_ref(&link), ALIAS);
             let problems: Vec<_> = found.iter().map(|finding| finding.problem.as_str()).collect();
             assert_eq!(problems, problem.into_iter().collect::<Vec<_>>(), "{link:?}");
         }

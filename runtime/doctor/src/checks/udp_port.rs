@@ -241,7 +241,10 @@ mod tests {
         let tun = HostLink { kind: "tun".into(), alias: ALIAS.into(), ..link("flannel0") };
         let socket =
             |devices| UdpSocket::new("192.168.0.72", 8285, vec![process("heddled", devices)]);
-        assert_eq!(problems(&tunnel_plan(), &[tun.clone()], &[socket(&["flannel0"])]), [""; 0]);
+        assert_eq!(
+            problems(&tunnel_plan(), std::slice::from_ref(&tun), &[socket(&["flannel0"])]),
+            [""; 0]
+        );
         let another_s = HostLink { alias: "heddle /other".into(), ..tun };
         assert_eq!(problems(&tunnel_plan(), &[another_s], &[socket(&["flannel0"])]).len(), 1);
     }
@@ -269,7 +272,7 @@ mod tests {
         let mut external = vxlan_link("cilium_vxlan", 0, 8472);
         external.vxlan.as_mut().unwrap().special = true;
         let expected = "UDP port 8472 is taken by the VXLAN device cilium_vxlan";
-        assert_eq!(problems(&plan, &[external.clone()], &[]), [expected]);
+        assert_eq!(problems(&plan, std::slice::from_ref(&external), &[]), [expected]);
         external.up = false;
         assert_eq!(problems(&plan, &[external], &[]), [""; 0]);
     }
