@@ -50,6 +50,17 @@ pub enum FirewallError {
         /// Which part, and why.
         problem: String,
     },
+    /// A table of iptables that has rules which only `nft` can have written.
+    #[error(
+        "{place}: table {table} has rules that iptables cannot read, so nothing is changed there. Move what `nft` wrote \
+         into a table of its own, or set \"EnableNFTables\": true in the network config."
+    )]
+    Hidden {
+        /// Which flavour of iptables.
+        place: String,
+        /// The table.
+        table: &'static str,
+    },
     /// What was written is not what is read back, several times over.
     #[error(
         "{place}: {difference}, even after it was put right {rounds} times; something else may be \

@@ -11,7 +11,6 @@ use crate::names::Names;
 use crate::nft::table::WantedTable;
 use crate::repair::settle;
 use crate::rule::{Purpose, Rule};
-use crate::verdict::unless_missing;
 use crate::{FamilyRules, FirewallError, Mode, Rules, iptables, nft};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -38,22 +37,30 @@ impl Firewall {
     /// too late or there twice. Removes what is ours and not wanted, left behind by an earlier start with other flags.
     ///
     /// Returns what it found and put right, one line each; empty: all was right, and nothing was written. A place where
-    /// rules may be left over and that cannot be looked at gets a line, once.
+    /// rules may be left over and that cannot be looked at gets a line, once; so does a program that is not installed, where
+    /// only forwarding would need it.
     ///
     /// # Errors
     ///
-    /// A program that is needed and not installed, one that fails, and [`FirewallError::Unsettled`]. What comes before it
-    /// is put right: first the rules of the mode in use, then the answers to refusals elsewhere and what is left over.
+    /// A program that is needed for masquerading and not installed, one that fails, [`FirewallError::Hidden`], and
+    /// [`FirewallError::Unsettled`]. What comes before it is put right: first the rules of the mode in use, then the
+    /// answers to refusals elsewhere and what is left over.
     pub fn ensure(&mut self) -> Result<Vec<String>, FirewallError> {
         let mut lines = Vec::new();
-        self.ask_installed()?;
+        self.ask_installed(&mut lines)?;
         if self.rules.mode == Mode::Nftables {
-            self.settle_tables(nft::look(&self.wanted_tables())?, &mut lines)?;
+            let seen = nft::look(&self.wanted_tables());
+            if let Some(seen) = self.unless_dispensable(seen, &mut lines)? {
+                self.settle_tables(seen, &mut lines)?;
+            }
         }
         let own = self.own_places();
         for &place in &own {
             let tools = self.tools(place);
-            self.settle_chains(&tools, tools.save()?, true, &mut lines)?;
+            let saved = tools.save()?;
+            let hidden = self.hidden(place, &saved, true);
+            self.settle_chains(&tools, saved, true, &mut lines)?;
+            hidden?;
         }
         for place in Place::all().filter(|place| !own.contains(place)) {
             if place.flavour == Flavour::Legacy && !legacy_in_use(place.family) {
@@ -61,6 +68,7 @@ impl Firewall {
             }
             let tools = self.tools(place);
             if let Some(saved) = self.unless_trouble(tools.save(), &mut lines) {
+                self.unless_trouble(self.hidden(place, &saved, false), &mut lines);
                 self.settle_chains(&tools, saved, false, &mut lines)?;
             }
         }
@@ -73,17 +81,38 @@ impl Firewall {
     }
 
     /// What is not installed may be later. What is stays as it is: a change of Debian's alternative takes a restart.
-    fn ask_installed(&mut self) -> Result<(), FirewallError> {
+    fn ask_installed(&mut self, lines: &mut Vec<String>) -> Result<(), FirewallError> {
         for family in FAMILIES {
             if self.installed.contains_key(&family) {
                 continue;
             }
-            let needed = self.rules.mode == Mode::Iptables && self.family(family).is_some();
             let asked = Installed::ask(family);
-            let installed = if needed { Some(asked?) } else { unless_missing(asked)? };
+            let concerned = self.rules.mode == Mode::Iptables && self.family(family).is_some();
+            let installed = if concerned {
+                self.unless_dispensable(asked, lines)?
+            } else {
+                self.unless_trouble(asked, lines)
+            };
             self.installed.extend(installed.map(|installed| (family, installed)));
         }
         Ok(())
+    }
+
+    /// What is not installed is needed for masquerading alone: it refuses nothing that would have to be accepted.
+    fn unless_dispensable<T>(
+        &mut self,
+        seen: Result<T, FirewallError>,
+        lines: &mut Vec<String>,
+    ) -> Result<Option<T>, FirewallError> {
+        match seen {
+            Err(error @ FirewallError::Missing { .. }) if self.rules.masquerade.is_none() => {
+                if self.rules.forward {
+                    self.tell_once(format!("no rules for forwarding: {error}"), lines);
+                }
+                Ok(None)
+            }
+            seen => seen.map(Some),
+        }
     }
 
     /// Where iptables has both chains.
@@ -95,6 +124,21 @@ impl Firewall {
                 && installed.is_some_and(|installed| installed.flavour == place.flavour)
         };
         Place::all().filter(own).collect()
+    }
+
+    /// # Errors
+    ///
+    /// [`FirewallError::Hidden`], if what is to be in a place cannot be compared with what is.
+    fn hidden(&self, place: Place, saved: &Ruleset, own: bool) -> Result<(), FirewallError> {
+        let needed = |purpose: &Purpose| match purpose {
+            Purpose::Masquerade => own && self.rules.masquerade.is_some(),
+            Purpose::Forward => self.rules.forward && self.family(place.family).is_some(),
+        };
+        let mut tables = Purpose::ALL.into_iter().filter(needed).map(Purpose::table);
+        match tables.find(|table| saved.hides(table)) {
+            Some(table) => Err(FirewallError::Hidden { place: place.to_string(), table }),
+            None => Ok(()),
+        }
     }
 
     fn settle_chains(
@@ -194,9 +238,13 @@ impl Firewall {
             Err(error) => error,
         };
         let line = format!("cannot look for rules left over, or that refuse forwarding: {error}");
+        self.tell_once(line, lines);
+        None
+    }
+
+    fn tell_once(&mut self, line: String, lines: &mut Vec<String>) {
         if self.told.insert(line.clone()) {
             lines.push(line);
         }
-        None
     }
 }

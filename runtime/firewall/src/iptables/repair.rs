@@ -34,11 +34,12 @@ impl Purpose {
 }
 
 /// Compares what there is with what should be. The input of the repair is for `iptables-restore --noflush`; each table is
-/// changed in one step, at its `COMMIT`.
+/// changed in one step, at its `COMMIT`. A table that cannot be read is left alone: what is there already would be put
+/// there once more.
 pub(crate) fn plan(saved: &Ruleset, wanted: &[WantedChain]) -> Option<Repair> {
     let mut input = String::new();
     let mut differences = Vec::new();
-    for wanted in wanted {
+    for wanted in wanted.iter().filter(|wanted| !saved.hides(wanted.purpose.table())) {
         let lines = match &wanted.rules {
             Some(rules) => put(saved, wanted, rules, &mut differences),
             None => remove(saved, wanted, &mut differences),

@@ -1,6 +1,6 @@
 //! What `iptables-save` prints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
@@ -10,6 +10,8 @@ use crate::rule::{Chains, Side, Step, Verdict};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ruleset {
     tables: BTreeMap<String, Table>,
+    /// Tables that are there, and not printed: somebody wrote rules into them that iptables does not know.
+    hidden: BTreeSet<String>,
 }
 
 /// A table: its chains by name.
@@ -44,8 +46,13 @@ impl Ruleset {
     pub(crate) fn parse(printed: &str) -> Result<Self, String> {
         let mut ruleset = Self::default();
         let mut table = None;
-        for line in printed.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let mut lines = printed.lines().filter(|line| !line.is_empty());
+        while let Some(line) = lines.next() {
             let unknown = || format!("`{line}`");
+            if line.starts_with('#') {
+                ruleset.hidden.extend(hidden(line).map(str::to_owned));
+                continue;
+            }
             if let Some(name) = line.strip_prefix('*') {
                 table = Some(ruleset.tables.entry(name.to_owned()).or_default());
                 continue;
@@ -63,10 +70,16 @@ impl Ruleset {
                 let rule = line.strip_prefix("-A ").ok_or_else(unknown)?;
                 // A rule without a condition and a target is nothing but its chain.
                 let (chain, text) = rule.split_once(' ').unwrap_or((rule, ""));
-                table.chains.entry(chain.to_owned()).or_default().rules.push(SavedRule {
-                    text: text.to_owned(),
-                    arguments: arguments(text).ok_or_else(unknown)?,
-                });
+                let mut text = text.to_owned();
+                let arguments = loop {
+                    if let Some(arguments) = arguments(&text) {
+                        break arguments;
+                    }
+                    // Somebody's comment may have several lines, and is printed as it is.
+                    text = [&text, lines.next().ok_or_else(unknown)?].join("\n");
+                };
+                let chain = table.chains.entry(chain.to_owned()).or_default();
+                chain.rules.push(SavedRule { text, arguments });
             }
         }
         Ok(ruleset)
@@ -77,10 +90,22 @@ impl Ruleset {
         self.tables.get(name)
     }
 
+    /// Whether a table is there and cannot be read: nothing can be said of what is in it.
+    pub(crate) fn hides(&self, table: &str) -> bool {
+        self.hidden.contains(table)
+    }
+
     /// A chain, if it is there.
     pub(crate) fn chain(&self, table: &str, chain: &str) -> Option<&Chain> {
         self.table(table)?.chains.get(chain)
     }
+}
+
+/// The table that is not printed, as a comment says (`xtables-save.c` of iptables).
+fn hidden(comment: &str) -> Option<&str> {
+    let (table, rest) = comment.strip_prefix("# Table `")?.split_once('\'')?;
+    // Not `contains incompatible base-chains`: then the rest of it is printed.
+    rest.starts_with(" is incompatible").then_some(table)
 }
 
 /// Words, of which some are in double quotes with `"`, `\` and `'` escaped (`xtables_save_string` of iptables).
@@ -210,6 +235,27 @@ COMMIT
     #[test]
     fn nothing_printed_is_no_tables() {
         assert_eq!(Ruleset::parse(""), Ok(Ruleset::default()));
+    }
+
+    #[test]
+    fn a_rule_may_have_several_lines() {
+        let printed =
+            "*nat\n-A A -m comment --comment \"one\n# two\" -j ACCEPT\n-A A -j DROP\nCOMMIT\n";
+        let ruleset = Ruleset::parse(printed).unwrap();
+        let rules = &ruleset.chain("nat", "A").unwrap().rules;
+        assert_eq!(rules.len(), 2);
+        assert_eq!(rules[0].arguments[3], "one\n# two");
+        assert_eq!(rules[0].target(), Some("ACCEPT"));
+        let error = Ruleset::parse("*nat\n-A A -i it's\nCOMMIT\n").unwrap_err();
+        assert_eq!(error, "`-A A -i it's`");
+    }
+
+    #[test]
+    fn tables_that_are_not_printed_are_remembered() {
+        let printed = "# Table `filter' is incompatible, use 'nft' tool.\n\
+                       # Table `nat' contains incompatible base-chains, use 'nft' tool to list them.\n*nat\nCOMMIT\n";
+        let ruleset = Ruleset::parse(printed).unwrap();
+        assert!(ruleset.hides("filter") && !ruleset.hides("nat"));
     }
 
     #[test]

@@ -231,3 +231,39 @@ fn two_networks_side_by_side_do_not_disturb_each_other() {
         assert_eq!(filter(), FORWARD);
     });
 }
+
+#[test]
+fn a_table_that_cannot_be_read_is_left_alone() {
+    on_a_host(|| {
+        let mut firewall = Firewall::new(rules(Mode::Iptables));
+        ensure(&mut firewall);
+        // What iptables cannot say: it shows nothing of the whole table any more, and still adds to it.
+        sh(
+            "iptables-nft -P FORWARD DROP\nnft add rule ip filter FORWARD ip saddr 192.0.2.9 quota 1 mbytes accept",
+        );
+        let chain = listed("nft list chain ip filter FORWARD");
+        if listed("iptables --version").concat().contains("legacy") {
+            assert!(
+                firewall.ensure().unwrap()[0]
+                    .contains("table filter has rules that iptables cannot read")
+            );
+            assert_eq!(firewall.ensure().unwrap(), [""; 0]);
+        } else {
+            for _ in 0..2 {
+                let error = firewall.ensure().unwrap_err().to_string();
+                assert!(error.starts_with("iptables-nft: table filter has rules"), "{error}");
+            }
+        }
+        assert_eq!(listed("nft list chain ip filter FORWARD"), chain);
+        sh("nft flush chain ip filter FORWARD");
+        ensure(&mut firewall);
+    });
+}
+
+#[test]
+fn what_others_say_in_several_lines_is_in_nobodys_way() {
+    on_a_host(|| {
+        sh("iptables -A FORWARD -m comment --comment 'it is\n# \"so\"\n' -j ACCEPT");
+        ensure(&mut Firewall::new(rules(Mode::Iptables)));
+    });
+}

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use heddle_firewall::{Firewall, Mode};
+use heddle_firewall::{Firewall, Mode, Rules};
 
 use crate::host::{ensure, listed, on_a_host, other_rules, rules, sh};
 
@@ -97,6 +97,36 @@ fn iptables_may_be_of_either_flavour() {
             let printed = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success(), "{flavour}: {printed}");
             assert!(!printed.contains("running 0 tests"), "{printed}");
+        }
+    });
+}
+
+#[test]
+fn where_nothing_is_installed_only_masquerading_is_missed() {
+    let nothing = tempfile::tempdir().unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "modes::bare_host"])
+        .env("PATH", nothing.path())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{printed}");
+    assert!(printed.contains("running 1 test"), "{printed}");
+}
+
+#[test]
+#[ignore = "takes a PATH without any program, which another test gives it"]
+fn bare_host() {
+    on_a_host(|| {
+        for (mode, program) in [(Mode::Iptables, "iptables"), (Mode::Nftables, "nft")] {
+            let error = Firewall::new(rules(mode)).ensure().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("cannot run `{program}`")), "{error}");
+            let mut firewall = Firewall::new(Rules { masquerade: None, ..rules(mode) });
+            let lines = firewall.ensure().unwrap();
+            assert!(lines[0].contains(&format!("cannot run `{program}`")), "{lines:?}");
+            assert_eq!(firewall.ensure().unwrap(), [""; 0]);
+            let none = Rules { masquerade: None, forward: false, ..rules(mode) };
+            assert_eq!(Firewall::new(none).ensure().unwrap(), [""; 0]);
         }
     });
 }
