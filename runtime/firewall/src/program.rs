@@ -1,12 +1,13 @@
 //! Running `nft` and the programs of iptables.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::FirewallError;
 
@@ -42,6 +43,8 @@ fn run_within(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // Behind the name may be a script: whatever it has started ends with it, or would keep the pipes open.
+        .process_group(0)
         .spawn()
         .map_err(|source| match source.kind() {
             ErrorKind::NotFound => FirewallError::Missing {
@@ -83,7 +86,7 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let timeout = Timespec::try_from(left).ok();
         match poll(&mut [PollFd::new(&ended, PollFlags::IN)], timeout.as_ref()) {
             Ok(0) => {
-                child.kill()?;
+                kill_process_group(Pid::from_child(child), Signal::KILL)?;
                 child.wait()?;
                 return Ok(None);
             }
@@ -135,9 +138,11 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_hangs_is_killed() {
+    fn a_program_that_hangs_is_killed_with_what_it_has_started() {
         let limit = Duration::from_millis(50);
-        let error = run_within(limit, "sleep", &["1000"], "").unwrap_err();
-        assert!(matches!(error, FirewallError::Timeout { .. }), "{error}");
+        for script in ["exec sleep 1000", "sleep 1000; true"] {
+            let error = run_within(limit, "sh", &["-c", script], "").unwrap_err();
+            assert!(matches!(error, FirewallError::Timeout { .. }), "{error}");
+        }
     }
 }
