@@ -15,8 +15,8 @@ use crate::readiness::{Condition, Readiness};
 /// The least time between two looks, however often somebody changes rules.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// A look may take a tenth of the time: after one that took 100 ms, the next is at least 900 ms later. Where containers
-/// come and go, somebody changes rules all the time.
+/// A look may take a tenth of the time: after one that took 100 ms, the next is at least 900 ms later, unless it is due
+/// by then. Where containers come and go, somebody changes rules all the time.
 const SHARE: u32 = 9;
 
 /// What should hold on this node.
@@ -78,15 +78,35 @@ pub(crate) async fn follow(
                 }
             }
         }
-        tokio::time::sleep(PAUSE.max(begun.elapsed() * SHARE)).await;
+        tokio::time::sleep(pause(begun.elapsed(), resync)).await;
         // What was just done is told as well: the next look finds nothing to do.
-        let _ = tokio::time::timeout(resync, changed(&mut changes)).await;
+        let left = resync.saturating_sub(begun.elapsed());
+        let _ = tokio::time::timeout(left, changed(&mut changes)).await;
     }
+}
+
+/// How long nothing is looked at after a look. A program that waited for another, as those of iptables do, takes its
+/// time once, and is no reason to leave rules unlooked at for minutes.
+fn pause(took: Duration, resync: Duration) -> Duration {
+    PAUSE.max(took * SHARE).min(resync)
 }
 
 async fn changed(changes: &mut Option<RulesetChanges>) {
     match changes {
         Some(changes) => changes.next().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_that_take_long_are_rarer_but_never_overdue() {
+        let resync = Duration::from_secs(5);
+        for (took, expected) in [(1, 500), (100, 900), (15_000, 5000)] {
+            assert_eq!(pause(Duration::from_millis(took), resync), Duration::from_millis(expected));
+        }
     }
 }
