@@ -95,7 +95,7 @@ fn run(flags: Flags, set_verbosity: &SetVerbosity) -> Result<(), Fatal> {
     // The loop waits nearly always, for the kernel, for plugins or for etcd, which all have threads of their own.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
@@ -138,7 +138,10 @@ fn run(flags: Flags, set_verbosity: &SetVerbosity) -> Result<(), Fatal> {
         }
         notify::stopping();
         Ok(())
-    })
+    });
+    // Not dropped, which would wait for a program of iptables that hangs, or for a compiler.
+    runtime.shutdown_background();
+    ended
 }
 
 /// SIGHUP: reads the flags again, and what can change while the daemon runs changes: the verbosity, and the files behind
