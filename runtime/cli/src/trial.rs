@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use heddle_core::address::Family;
 use heddle_core::config::NetworkConfig;
-use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
+use heddle_core::lease::LeaseKey;
 use heddle_core::node::{Node, Underlay};
 use heddle_plugin::{CallError, Catalogue, Limits, Reason, Role};
 use ipnet::IpNet;
@@ -21,7 +21,7 @@ pub(crate) async fn try_out(config: &NetworkConfig, catalogue: &Catalogue) -> Op
         Ok(advertised) => advertised,
         Err(error) => return Some(problem(error)),
     };
-    let lease = lease(config, &node, advertised.backend_type, advertised.backend_data)?;
+    let lease = advertised.lease(first_subnets(config)?, &node, None);
     backend.plan_node(config, &node, &lease).await.err().map(problem)
 }
 
@@ -54,37 +54,14 @@ fn node(config: &NetworkConfig) -> Node {
     }
 }
 
-/// A lease of the first subnets.
-fn lease(
-    config: &NetworkConfig,
-    node: &Node,
-    backend_type: Option<String>,
-    backend_data: Vec<Option<String>>,
-) -> Option<Lease> {
-    let subnets = config
-        .networks
-        .iter()
-        .map(|overlay| IpNet::new(overlay.subnet_min, overlay.subnet_length).ok());
-    let subnets: Vec<_> = subnets.collect::<Option<_>>()?;
-    let v4 = subnets.iter().find_map(|subnet| match subnet {
-        IpNet::V4(subnet) => Some(*subnet),
-        IpNet::V6(_) => None,
-    });
-    let v6 = subnets.iter().find_map(|subnet| match subnet {
-        IpNet::V6(subnet) => Some(*subnet),
-        IpNet::V4(_) => None,
-    });
-    let families = subnets.iter().zip(&node.underlay.public_addresses).zip(backend_data);
-    let family = |((subnet, address), backend_data): ((&IpNet, &IpAddr), _)| LeaseFamily {
-        subnet: *subnet,
-        public_address: *address,
-        backend_data,
-    };
-    Some(Lease {
-        key: LeaseKey::new(v4, v6)?,
-        families: families.map(family).collect(),
-        backend_type,
-        node_id: Some(node.id.clone()),
-        node_name: None,
-    })
+/// The first subnets.
+fn first_subnets(config: &NetworkConfig) -> Option<LeaseKey> {
+    let (mut v4, mut v6) = (None, None);
+    for overlay in &config.networks {
+        match IpNet::new(overlay.subnet_min, overlay.subnet_length).ok()? {
+            IpNet::V4(subnet) => v4 = Some(subnet),
+            IpNet::V6(subnet) => v6 = Some(subnet),
+        }
+    }
+    LeaseKey::new(v4, v6)
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::address::{LinkName, MacAddress};
+use crate::interface::Interface;
 
 /// The identity of a node: 1 to 64 characters of `a–z A–Z 0–9 . _ -`.
 ///
@@ -100,6 +101,19 @@ pub struct ExistingLink {
     pub kind: String,
     /// Its Ethernet address, if it has one.
     pub mac: Option<MacAddress>,
+}
+
+/// The devices that a backend may recognize as its own: those of plannable kinds. Not all, of which a busy host has
+/// thousands.
+pub fn existing_links(interfaces: &[Interface]) -> Vec<ExistingLink> {
+    let plannable = |kind: &str| matches!(kind, "vxlan" | "tun");
+    let found = interfaces.iter().filter(|found| plannable(&found.kind));
+    let link = |found: &Interface| ExistingLink {
+        name: found.name,
+        kind: found.kind.clone(),
+        mac: found.mac,
+    };
+    found.map(link).collect()
 }
 
 /// This node as it was when the daemon started.

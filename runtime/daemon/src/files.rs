@@ -5,8 +5,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use heddle_core::node::NodeId;
-
 /// A file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} {}: {source}", path.display())]
@@ -44,33 +42,6 @@ pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<bool, Fil
     };
     replace().map_err(failed("write", path))?;
     Ok(true)
-}
-
-/// This node's identity: as stored in `directory` by an earlier start, else derived from the machine's and stored.
-///
-/// # Errors
-///
-/// [`FileError`], when neither a stored identity nor the machine's can be read. That the derived one cannot be stored
-/// is only a warning, since it will be the same next time.
-pub(crate) fn node_id(directory: &Path, network: &str) -> Result<NodeId, FileError> {
-    // One directory a network, because two daemons of one host are two nodes.
-    let name = network.trim_matches('/').replace('/', "-");
-    let path = directory.join(name).join("node-id");
-    match fs::read_to_string(&path) {
-        Ok(text) => {
-            let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-            return text.trim().parse().map_err(invalid).map_err(failed("use", &path));
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed("read", &path)(error)),
-    }
-    let machine = Path::new("/etc/machine-id");
-    let machine_id = fs::read_to_string(machine).map_err(failed("read", machine))?;
-    let id = NodeId::derive(&machine_id, network);
-    if let Err(error) = write(&path, format!("{id}\n").as_bytes(), 0o644) {
-        tracing::warn!("the node id is not stored: {error}");
-    }
-    Ok(id)
 }
 
 /// This node's name, for people.
@@ -114,19 +85,5 @@ mod tests {
         fs::create_dir(&path).unwrap();
         let error = write(&path, b"x", 0o644).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot write {}: ", path.display())), "{error}");
-    }
-
-    #[test]
-    fn an_identity_is_kept_once_it_is_known() {
-        let directory = tempfile::tempdir().unwrap();
-        let first = node_id(directory.path(), "/coreos.com/network").unwrap();
-        let path = directory.path().join("coreos.com-network/node-id");
-        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{first}\n"));
-        fs::write(&path, "other\n").unwrap();
-        assert_eq!(node_id(directory.path(), "/coreos.com/network").unwrap().as_str(), "other");
-        assert_ne!(node_id(directory.path(), "/else").unwrap().as_str(), "other");
-        fs::write(&path, "not an id\n").unwrap();
-        let error = node_id(directory.path(), "/coreos.com/network").unwrap_err().to_string();
-        assert!(error.contains("node-id") && error.contains("not a node id"), "{error}");
     }
 }

@@ -7,17 +7,17 @@ use heddle_core::address::Family;
 use heddle_core::allocation::{AllocationError, Claimant};
 use heddle_core::config::NetworkConfig;
 use heddle_core::diff::{Change, Scope};
-use heddle_core::interface::{Facts, Interface, select};
-use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
-use heddle_core::node::{ExistingLink, Node, NodeId, Underlay};
+use heddle_core::interface::{Facts, select};
+use heddle_core::lease::{Lease, LeaseKey};
+use heddle_core::node::{Node, NodeId, Underlay, existing_links};
 use heddle_core::object::{Object, Plan, Route};
 use heddle_core::subnet_env::previous_subnets;
 use heddle_flags::Flags;
 use heddle_kernel::{ALIAS_PREFIX, Kernel};
 use heddle_packet::OpenError;
 use heddle_plugin::{
-    Advertisements, Backend, CallError, Catalogue, Emitter, Limits, Manifest, NodePlan,
-    PacketPlugin, Plugin, PluginError, Role, Source,
+    Backend, CallError, Catalogue, Emitter, Limits, Manifest, NodePlan, PacketPlugin, Plugin,
+    PluginError, Role, Source,
 };
 use heddle_store::{AcquireError, LeaseStore, OwnLease};
 use tokio::task::spawn_blocking;
@@ -107,10 +107,10 @@ pub(crate) async fn join(
 
     let facts = kernel.facts(flags.interface.iface_can_reach).await?;
     let underlay = underlay(flags, &config, &facts)?;
-    let node = Node { id: identity.id.clone(), underlay, links: tunnels(&facts.interfaces) };
+    let node = Node { id: identity.id.clone(), underlay, links: existing_links(&facts.interfaces) };
     let advertised = backend.advertise(&config, &node).await.map_err(refused)?;
 
-    let value = |key| lease(key, &node, identity, &advertised);
+    let value = |key| advertised.lease(key, &node, identity.name.clone());
     let claimant = Claimant {
         id: &node.id,
         public_addresses: &node.underlay.public_addresses,
@@ -256,51 +256,25 @@ fn underlay(flags: &Flags, config: &NetworkConfig, facts: &Facts) -> Result<Unde
     Ok(select(&families, &flags.interface.selection(), facts)?)
 }
 
-/// The devices that a backend may recognize as its own. Not all, of which a busy host has thousands.
-fn tunnels(interfaces: &[Interface]) -> Vec<ExistingLink> {
-    let plannable = |kind: &str| matches!(kind, "vxlan" | "tun");
-    let tunnels = interfaces.iter().filter(|found| plannable(&found.kind));
-    let facts = |found: &Interface| ExistingLink {
-        name: found.name,
-        kind: found.kind.clone(),
-        mac: found.mac,
-    };
-    tunnels.map(facts).collect()
-}
-
-/// What this node publishes if it gets these subnets.
-fn lease(key: LeaseKey, node: &Node, identity: &Identity, advertised: &Advertisements) -> Lease {
-    let families = key.subnets().zip(&node.underlay.public_addresses).zip(&advertised.backend_data);
-    let family = |((subnet, address), data): ((_, &_), &Option<String>)| LeaseFamily {
-        subnet,
-        public_address: *address,
-        backend_data: data.clone(),
-    };
-    Lease {
-        key,
-        families: families.map(family).collect(),
-        backend_type: advertised.backend_type.clone(),
-        node_id: Some(identity.id.clone()),
-        node_name: identity.name.clone(),
-    }
-}
-
 /// The subnet that this node had before, if its file still says so.
 fn previous_subnet(flags: &Flags) -> Option<LeaseKey> {
     previous_subnets(&std::fs::read_to_string(&flags.files.subnet_file).ok()?)
 }
 
-/// This node's identity, from flags and files.
+/// This node's identity, from flags and files. That a derived one cannot be stored is only a warning, since it will be
+/// the same next time.
 ///
 /// # Errors
 ///
 /// When neither says.
 pub(crate) fn identity(flags: &Flags) -> Result<Identity, Fatal> {
-    let id = match &flags.lease.node_id {
-        Some(id) => id.clone(),
-        None => files::node_id(&flags.files.state_dir, &flags.lease.network_name())?,
-    };
-    Ok(Identity { id, name: files::node_name() })
+    let known = flags.identity()?;
+    if let Some(path) = known.unstored
+        && let Err(error) = files::write(&path, format!("{}\n", known.id).as_bytes(), 0o644)
+    {
+        tracing::warn!("the node id is not stored: {error}");
+    }
+    Ok(Identity { id: known.id, name: files::node_name() })
 }
 
 fn list(items: &[impl ToString]) -> String {

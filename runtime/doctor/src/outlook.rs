@@ -3,21 +3,19 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use heddle_core::address::Family;
 use heddle_core::allocation::{AllocationError, Choice, Claimant, choose};
 use heddle_core::config::{ConfigError, NetworkConfig};
-use heddle_core::interface::{Facts, Interface, SelectionError, select};
-use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
-use heddle_core::node::{ExistingLink, Node, NodeId, Underlay};
+use heddle_core::interface::{Facts, SelectionError, select};
+use heddle_core::lease::{Lease, LeaseKey};
+use heddle_core::node::{Node, Underlay, existing_links};
 use heddle_core::subnet_env::previous_subnets;
-use heddle_flags::{Emit, Flags};
+use heddle_flags::{Emit, Flags, IdentityError};
 use heddle_plugin::{
-    Advertisements, Backend, CallError, Catalogue, Emitter, Limits, NodePlan, PluginError, Role,
-    Setting, View,
+    Backend, CallError, Catalogue, Emitter, Limits, NodePlan, PluginError, Role, Setting, View,
 };
 use heddle_store::etcd::EtcdTiming;
 use heddle_store::{EtcdOptions, StoreError};
@@ -73,8 +71,8 @@ pub(crate) enum Obstacle {
     #[error(transparent)]
     Lease(#[from] AllocationError),
     /// This node does not know who it is.
-    #[error("this node has no identity: {}: {error}", path.display())]
-    Identity { path: PathBuf, error: io::Error },
+    #[error("this node has no identity: {0}")]
+    Identity(#[from] IdentityError),
 }
 
 /// Asks what the daemon asks.
@@ -112,8 +110,8 @@ impl Outlook {
         self.underlay = Some(underlay.clone());
         let Plugins { backend, emitters } = plugins?;
 
-        let links = tunnels(&facts.interfaces);
-        let node = Node { id: identity(flags)?, underlay, links };
+        let links = existing_links(&facts.interfaces);
+        let node = Node { id: flags.identity()?.id, underlay, links };
         let refused = |error| Obstacle::Backend { key: key.clone(), error: Box::new(error) };
         let advertised = backend.advertise(&config, &node).await.map_err(refused)?;
         let (taken, leases) = leases(&contents.records);
@@ -139,7 +137,7 @@ impl Outlook {
             }
         };
         self.peers = leases.into_iter().filter(|lease| lease.key != own).collect();
-        let lease = lease(own, &node, &advertised);
+        let lease = advertised.lease(own, &node, None);
         let plan = backend.plan_node(&config, &node, &lease).await.map_err(refused)?;
         let mtu = plan.mtu;
         self.plan = Some(plan);
@@ -239,57 +237,6 @@ fn underlay(
     let families: Vec<_> =
         config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect();
     select(&families, &flags.interface.selection(), facts)
-}
-
-/// The devices that a backend may recognize as its own.
-fn tunnels(interfaces: &[Interface]) -> Vec<ExistingLink> {
-    let tunnels = interfaces.iter().filter(|found| matches!(&*found.kind, "vxlan" | "tun"));
-    let facts = |found: &Interface| ExistingLink {
-        name: found.name,
-        kind: found.kind.clone(),
-        mac: found.mac,
-    };
-    tunnels.map(facts).collect()
-}
-
-/// This node's identity, where the daemon looks for it. Nothing is stored.
-fn identity(flags: &Flags) -> Result<NodeId, Obstacle> {
-    if let Some(id) = &flags.lease.node_id {
-        return Ok(id.clone());
-    }
-    let network = flags.lease.network_name();
-    let directory = flags.files.state_dir.join(network.trim_matches('/').replace('/', "-"));
-    let stored = directory.join("node-id");
-    let machine = Path::new("/etc/machine-id");
-    let failed = |path: &Path, error| Obstacle::Identity { path: path.to_owned(), error };
-    match fs::read_to_string(&stored) {
-        Ok(text) => {
-            let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-            text.trim().parse().map_err(|error| failed(&stored, invalid(error)))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let machine_id = fs::read_to_string(machine).map_err(|error| failed(machine, error))?;
-            Ok(NodeId::derive(&machine_id, &network))
-        }
-        Err(error) => Err(failed(&stored, error)),
-    }
-}
-
-/// A lease as this node would publish it.
-fn lease(key: LeaseKey, node: &Node, advertised: &Advertisements) -> Lease {
-    let families = key.subnets().zip(&node.underlay.public_addresses).zip(&advertised.backend_data);
-    let family = |((subnet, address), data): ((_, &_), &Option<String>)| LeaseFamily {
-        subnet,
-        public_address: *address,
-        backend_data: data.clone(),
-    };
-    Lease {
-        key,
-        families: families.map(family).collect(),
-        backend_type: advertised.backend_type.clone(),
-        node_id: Some(node.id.clone()),
-        node_name: None,
-    }
 }
 
 /// The subnets that this node had before, if its file says so.

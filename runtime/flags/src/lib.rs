@@ -9,6 +9,7 @@
 
 mod emit;
 mod environment_file;
+mod identity;
 mod like_go;
 
 use std::ffi::{OsStr, OsString};
@@ -26,6 +27,7 @@ use heddle_store::{EtcdOptions, StoreConfig};
 use regex::Regex;
 
 pub use crate::emit::{Emit, InvalidEmit};
+pub use crate::identity::{Identity, IdentityError};
 
 use crate::environment_file::{Assignment, assignments};
 use crate::like_go::{Given, read_like_go, without_empty};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use heddle_core::address::LinkName;
 use heddle_core::config::NetworkConfig;
-use heddle_core::lease::Lease;
+use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::node::Node;
 use heddle_core::object::Plan;
 use wasmtime::Store;
@@ -31,6 +31,25 @@ pub struct Advertisements {
     /// JSON text for `BackendData` and `BackendV6Data`: one per enabled family, in the order of
     /// [`NetworkConfig::networks`].
     pub backend_data: Vec<Option<String>>,
+}
+
+impl Advertisements {
+    /// The lease of a node that has these subnets.
+    pub fn lease(&self, key: LeaseKey, node: &Node, node_name: Option<String>) -> Lease {
+        let families = key.subnets().zip(&node.underlay.public_addresses).zip(&self.backend_data);
+        let family = |((subnet, address), data): ((_, &_), &Option<String>)| LeaseFamily {
+            subnet,
+            public_address: *address,
+            backend_data: data.clone(),
+        };
+        Lease {
+            key,
+            families: families.map(family).collect(),
+            backend_type: self.backend_type.clone(),
+            node_id: Some(node.id.clone()),
+            node_name,
+        }
+    }
 }
 
 /// A running backend plugin. Calls queue; none blocks the caller's thread.

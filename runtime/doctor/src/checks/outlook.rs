@@ -88,7 +88,7 @@ pub(crate) fn check(obstacle: &Obstacle, commands: &Commands) -> Option<Finding>
             remedy: "Delete the leases of nodes that are gone, or choose a larger `Network` or `SubnetLen`.",
             command: Some("heddle lease list".to_owned()),
         },
-        Obstacle::Identity { .. } => Advice {
+        Obstacle::Identity(_) => Advice {
             check: "identity",
             symptom: ENDING,
             remedy: "Correct the file, or give --node-id.",

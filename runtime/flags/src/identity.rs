@@ -1,0 +1,88 @@
+//! Who this node is, where nobody says so with `--node-id`: what an earlier start stored, or what the machine is.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use heddle_core::node::NodeId;
+
+use crate::Flags;
+
+/// What the machine is known by (machine-id(5)).
+const MACHINE_ID: &str = "/etc/machine-id";
+
+/// A node's identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Itself.
+    pub id: NodeId,
+    /// The file that it should be stored in, if it was derived: so that it stays although the machine's may change.
+    pub unstored: Option<PathBuf>,
+}
+
+/// Neither a stored identity nor the machine's can be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {verb} {}: {source}", path.display())]
+pub struct IdentityError {
+    verb: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Flags {
+    /// This node's identity. Reads files and writes none.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError`], naming the file.
+    pub fn identity(&self) -> Result<Identity, IdentityError> {
+        match &self.lease.node_id {
+            Some(id) => Ok(Identity { id: id.clone(), unstored: None }),
+            None => identity(&self.files.state_dir, &self.lease.network_name()),
+        }
+    }
+}
+
+fn identity(directory: &Path, network: &str) -> Result<Identity, IdentityError> {
+    // One directory a network, because two daemons of one host are two nodes.
+    let name = network.trim_matches('/').replace('/', "-");
+    let path = directory.join(name).join("node-id");
+    let failed = |verb, path: &Path| {
+        let path = path.to_owned();
+        move |source| IdentityError { verb, path, source }
+    };
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+            let id = text.trim().parse().map_err(invalid).map_err(failed("use", &path))?;
+            Ok(Identity { id, unstored: None })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let machine = Path::new(MACHINE_ID);
+            let machine_id = fs::read_to_string(machine).map_err(failed("read", machine))?;
+            Ok(Identity { id: NodeId::derive(&machine_id, network), unstored: Some(path) })
+        }
+        Err(error) => Err(failed("read", &path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_kept_once_it_is_stored() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = identity(directory.path(), "/coreos.com/network").unwrap();
+        let path = directory.path().join("coreos.com-network/node-id");
+        assert_eq!(first.unstored, Some(path.clone()));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "other\n").unwrap();
+        let second = identity(directory.path(), "/coreos.com/network").unwrap();
+        assert_eq!((second.id.as_str(), second.unstored), ("other", None));
+        assert_ne!(identity(directory.path(), "/else").unwrap().id.as_str(), "other");
+        fs::write(&path, "not an id\n").unwrap();
+        let error = identity(directory.path(), "/coreos.com/network").unwrap_err().to_string();
+        assert!(error.contains("node-id") && error.contains("not a node id"), "{error}");
+    }
+}
