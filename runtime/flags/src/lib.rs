@@ -230,7 +230,7 @@ pub struct RuleFlags {
           num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true")]
     pub iptables_forward_rules: bool,
 
-    /// Drop packets for addresses of the own subnet that no container has
+    /// Drop packets for the own subnet while there is no bridge that has it
     #[arg(long, value_name = "BOOL", value_parser = truth, action = ArgAction::Set,
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub ip_blackhole_route: bool,
@@ -430,7 +430,9 @@ fn variables(
         command.get_arguments().filter_map(|flag| flag.get_long()).map(variable_name).collect();
     let mut found = Vec::new();
     for Assignment { name, value, line } in assignments(&text) {
-        if name.starts_with(PREFIX) && !known.contains(&name) {
+        // As well with a word before it, such as a shell's `export`, which systemd would pass over.
+        let meant = name.split_whitespace().any(|word| word.starts_with(PREFIX));
+        if meant && !known.contains(&name) {
             let message = format!(
                 "{}, line {line}: {name} is no flag's variable: expected {PREFIX} and a flag's name in upper case, such as \
                  FLANNELD_ETCD_PREFIX",
@@ -481,6 +483,7 @@ mod tests {
         let file = |path: &Path| match path.to_str() {
             Some("/etc/default/heddled") => Ok(FILE.to_owned()),
             Some("/etc/default/bad") => Ok("FLANNELD_V=x".to_owned()),
+            Some("/etc/default/shell") => Ok("export FLANNELD_V=5\n".to_owned()),
             Some("/etc/default/wrong") => Ok("\nFLANNELD_ETCD_PREFX=/x\n".to_owned()),
             _ => Err(io::ErrorKind::NotFound.into()),
         };
@@ -527,6 +530,7 @@ mod tests {
         for (file, expected) in [
             ("/missing", "--environment-file: cannot read /missing"),
             ("/etc/default/wrong", "/etc/default/wrong, line 2: FLANNELD_ETCD_PREFX is no flag's"),
+            ("/etc/default/shell", "/etc/default/shell, line 1: export FLANNELD_V is no flag's"),
             ("/etc/default/bad", "--v <LEVEL> (from FLANNELD_V in /etc/default/bad)"),
         ] {
             let error = read(&format!("--environment-file {file}"), &[]).unwrap_err();
