@@ -11,7 +11,7 @@ use heddle_flags::{Emit, Flags};
 use heddle_plugin::{Emitter, File, Setting, View};
 
 use crate::Fatal;
-use crate::files;
+use crate::files::{self, FileError};
 use crate::readiness::{Condition, Readiness};
 
 /// How often files that cannot be written are tried again.
@@ -109,14 +109,14 @@ async fn emit_once(outputs: &[Arc<Output>], view: &View) -> Vec<String> {
         }
         let asked = output.emitter.emit(view, &output.settings).await;
         let files = asked.map_err(|error| error.to_string()).and_then(|files| {
+            let name = output.emitter.name();
             for file in &files {
-                let name = output.emitter.name();
                 if let Some(other) = owners.get(&file.path) {
                     return Err(conflict(file, other, name));
                 }
                 owners.insert(file.path.clone(), name);
             }
-            write(files)
+            write(files).map_err(|error| format!("--emit {name}: {error}"))
         });
         match files {
             Ok(files) => output.set(Outcome { files, problem: None }),
@@ -137,11 +137,10 @@ fn conflict(file: &File, first: &str, second: &str) -> String {
     )
 }
 
-fn write(files: Vec<File>) -> Result<Vec<PathBuf>, String> {
+fn write(files: Vec<File>) -> Result<Vec<PathBuf>, FileError> {
     let mut written = Vec::new();
     for file in files {
-        let changed = files::write(&file.path, &file.contents, file.mode);
-        if changed.map_err(|error| error.to_string())? {
+        if files::write(&file.path, &file.contents, file.mode)? {
             tracing::info!("wrote {}", file.path.display());
         }
         written.push(file.path);
