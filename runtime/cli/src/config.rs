@@ -27,7 +27,8 @@ const LONGEST: usize = 1000;
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Checks a network config before it goes to <prefix>/config: the rules for its keys, and what the backend's plugin
-    /// says of its own. Prints the config with every default filled in, or every problem.
+    /// says of its own. Prints the config with the defaults of the keys that are not the backend's filled in, or every
+    /// problem.
     Check(Check),
 }
 
@@ -98,7 +99,7 @@ fn backend_alone(text: &[u8]) -> Option<NetworkConfig> {
     NetworkConfig::parse(Value::from(config).to_string().as_bytes()).ok()
 }
 
-/// The config with every default filled in, as it could stand in the store.
+/// The config with defaults filled in, but for those of the backend's own keys, as it could stand in the store.
 #[derive(Serialize)]
 struct Effective<'a> {
     #[serde(rename = "EnableIPv4")]

@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
 use heddle_flags::Flags;
 
 /// What stands above every page.
@@ -62,11 +63,61 @@ fn pages(command: clap::Command, section: &str, dir: &Path) -> io::Result<()> {
     let mut waiting = vec![command];
     while let Some(command) = waiting.pop() {
         waiting.extend(command.get_subcommands().filter(|c| !c.is_hide_set()).cloned());
-        let page = Man::new(command).section(section).manual(MANUAL);
-        page.source(concat!("Heddle ", env!("CARGO_PKG_VERSION"))).generate_to(dir)?;
+        page(command, section, dir)?;
     }
     Ok(())
 }
+
+/// What clap knows of a command, and what else a reader looks for.
+fn page(command: clap::Command, section: &str, dir: &Path) -> io::Result<()> {
+    let notes = command.get_after_help().map(ToString::to_string);
+    let subcommands = command.has_subcommands();
+    let (files, other) = match command.get_name() {
+        "heddled" => (&FILES[..], "heddle(1)"),
+        _ => (&FILES[..1], "heddled(8)"),
+    };
+    let page = Man::new(command).section(section).manual(MANUAL);
+    let page = page.source(concat!("Heddle ", env!("CARGO_PKG_VERSION")));
+    let mut file = BufWriter::new(File::create(dir.join(page.get_filename()))?);
+    page.render_title(&mut file)?;
+    page.render_name_section(&mut file)?;
+    page.render_synopsis_section(&mut file)?;
+    page.render_description_section(&mut file)?;
+    page.render_options_section(&mut file)?;
+    if subcommands {
+        page.render_subcommands_section(&mut file)?;
+    }
+    let mut rest = Roff::new();
+    if let Some(notes) = notes {
+        rest.control("SH", ["NOTES"]).text([roman(notes)]);
+    }
+    rest.control("SH", ["FILES"]);
+    for (path, what) in files {
+        rest.control("TP", []).text([bold(*path)]).text([roman(*what)]);
+    }
+    rest.control("SH", ["SEE ALSO"]).text([roman(format!("{other}, {DOCUMENTATION}"))]);
+    rest.to_writer(&mut file)?;
+    file.flush()
+}
+
+/// What the daemon reads and writes unless a flag says otherwise. The tool reads the first.
+const FILES: [(&str, &str); 6] = [
+    (
+        "/etc/default/heddled",
+        "Options of heddled.service, as variables; of heddled@NAME.service in /etc/default/heddled@NAME.",
+    ),
+    ("/run/flannel/subnet.env", "The node's subnet, for Docker and scripts."),
+    ("/run/heddle/heddled.sock", "Where heddle status asks."),
+    (
+        "/etc/heddle/plugins, /usr/lib/heddle/plugins",
+        "Plugins, which come before the built-in ones.",
+    ),
+    ("/var/cache/heddle", "Compiled plugins."),
+    ("/var/lib/heddle", "The node's identity."),
+];
+
+/// Where the package has the rest.
+const DOCUMENTATION: &str = "/usr/share/doc/heddle/docs";
 
 fn completions(name: &str, mut command: clap::Command, dir: &Path) -> io::Result<()> {
     for (shell, file) in [
@@ -93,6 +144,13 @@ mod tests {
         manual(&Arguments { dir: dir.path().to_owned() }).unwrap();
         let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
         assert!(read("man/heddled.8").contains("etcd\\-prefix"));
+        let daemon = read("man/heddled.8");
+        for heading in ["NOTES", "FILES", "SEE ALSO"] {
+            assert!(
+                daemon.lines().any(|line| line.trim_end_matches('"').ends_with(heading)),
+                "{heading}"
+            );
+        }
         assert!(read("man/heddle.1").contains("heddle\\-status(1)"));
         assert!(read("man/heddle-lease-list.1").contains("\\-\\-json"));
         assert!(read("man/heddle-config-check.1").contains("FILE"));

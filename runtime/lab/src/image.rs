@@ -12,12 +12,11 @@ use crate::{Error, run};
 const RELEASE: &str = "bookworm";
 
 /// What is installed: systemd, and what a server has that somebody put on the network and can log in to.
-const INSTALLED: [&str; 14] = [
+const INSTALLED: [&str; 13] = [
     "busybox-static",
     "ca-certificates",
     "dbus",
     "iproute2",
-    "iptables",
     "iputils-ping",
     "kmod",
     "nftables",
@@ -30,7 +29,7 @@ const INSTALLED: [&str; 14] = [
 ];
 
 /// What machines can install although they reach no mirror: it lies in apt's cache.
-const DOWNLOADED: [&str; 3] = ["docker.io", "etcd-client", "etcd-server"];
+const DOWNLOADED: [&str; 4] = ["docker.io", "etcd-client", "etcd-server", "iptables"];
 
 /// What is done at last, with the image's directory as `$1`.
 ///
