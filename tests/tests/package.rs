@@ -34,7 +34,8 @@ fn a_package_comes_works_stays_through_an_upgrade_and_goes() {
     machine.install(&package(), "/root/heddle.deb").unwrap();
     let before = files(&machine);
 
-    shell("apt-get install -y ./heddle.deb");
+    // What traffic rules are made with comes along.
+    shell("! command -v iptables && apt-get install -y ./heddle.deb && command -v iptables");
     assert_eq!(
         shell("systemctl is-enabled heddled || true; systemctl is-active heddled || true"),
         "disabled\ninactive\n"
@@ -59,7 +60,7 @@ fn a_package_comes_works_stays_through_an_upgrade_and_goes() {
 
     // Each backend that needs other privileges, and each way to make rules.
     shell(&format!(
-        r#"mkdir -p /etc/heddle/plugins /etc/cni/net.d
+        r#"mkdir -p /etc/heddle/plugins
         cp /usr/share/heddle/plugins/vxlan.wasm /etc/heddle/plugins/
         network() {{
             mkdir -p /var/lib/heddle/$1/subnets
@@ -127,11 +128,12 @@ END
         "test ! -e /usr/bin/heddled; grep red /etc/default/heddled; test -e /var/lib/heddle/red/config",
     );
 
-    shell("apt-get purge -y heddle");
     // What was made by hand is removed by hand.
     shell(
-        "rm -r /etc/default/heddled@* /etc/heddle /etc/cni /etc/systemd/system/multi-user.target.wants/heddled@blue.service",
+        "rm -r /etc/default/heddled@* /etc/heddle /etc/cni/net.d/10-heddle.conflist \
+         /etc/systemd/system/multi-user.target.wants/heddled@blue.service",
     );
+    shell("apt-get purge -y heddle && apt-get autoremove --purge -y");
     shell("test ! -e /run/heddle");
     assert_eq!(files(&machine), before);
 }
