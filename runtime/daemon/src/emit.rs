@@ -2,7 +2,7 @@
 //! they are.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,23 +17,6 @@ use crate::readiness::{Condition, Readiness};
 /// How often files that cannot be written are tried again.
 const BACKOFF: Backoff =
     Backoff { initial: Duration::from_millis(200), limit: Duration::from_secs(30) };
-
-/// The emitter whose file has a flag of its own, `--subnet-file`, which is its setting `path` unless that is given.
-const SUBNET_ENV: &str = "subnet-env";
-
-/// The setting that says where a file goes.
-const PATH: &str = "path";
-
-/// Where this node's subnet.env is: what an earlier start wrote there says which subnet it had.
-pub(crate) fn subnet_file(flags: &Flags) -> &Path {
-    let mut asked = flags.files.emit.iter().filter(|asked| asked.emitter == SUBNET_ENV);
-    asked.find_map(path_of).unwrap_or(&flags.files.subnet_file)
-}
-
-fn path_of(asked: &Emit) -> Option<&Path> {
-    let path = asked.settings.iter().find(|(name, _)| name == PATH);
-    path.map(|(_, value)| Path::new(value))
-}
 
 /// An emitter, and what becomes of its files.
 pub(crate) struct Output {
@@ -59,13 +42,8 @@ impl Outcome {
 
 impl Output {
     pub(crate) fn new(emitter: Emitter, asked: &Emit, flags: &Flags) -> Self {
-        let setting =
-            |(name, value): &(String, String)| Setting { name: name.clone(), value: value.clone() };
-        let mut settings: Vec<_> = asked.settings.iter().map(setting).collect();
-        if asked.emitter == SUBNET_ENV && path_of(asked).is_none() {
-            let value = flags.files.subnet_file.display().to_string();
-            settings.push(Setting { name: PATH.to_owned(), value });
-        }
+        let settings = flags.files.settings(asked).into_iter();
+        let settings = settings.map(|(name, value)| Setting { name, value }).collect();
         Self { emitter, settings, outcome: Mutex::default() }
     }
 
@@ -160,23 +138,4 @@ fn write(files: Vec<File>) -> Result<Vec<PathBuf>, FileError> {
         written.push(file.path);
     }
     Ok(written)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_file_of_subnet_env_is_where_its_setting_says() {
-        for (arguments, expected) in [
-            (&[][..], "/run/flannel/subnet.env"),
-            (&["--subnet-file=/run/a"], "/run/a"),
-            (&["--subnet-file=/run/a", "--emit=docker-opts:path=/run/b"], "/run/a"),
-            (&["--subnet-file=/run/a", "--emit=subnet-env:path=/run/c"], "/run/c"),
-        ] {
-            let arguments = ["heddled"].iter().chain(arguments).map(Into::into);
-            let flags = Flags::read(arguments, |_| None, |_| unreachable!()).unwrap();
-            assert_eq!(subnet_file(&flags), Path::new(expected));
-        }
-    }
 }

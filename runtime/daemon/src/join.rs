@@ -23,7 +23,7 @@ use heddle_store::{AcquireError, LeaseStore, OwnLease};
 use tokio::task::spawn_blocking;
 
 use crate::Fatal;
-use crate::emit::{Output, subnet_file};
+use crate::emit::Output;
 use crate::files;
 use crate::packets::{Packets, Terms};
 
@@ -258,7 +258,7 @@ fn underlay(flags: &Flags, config: &NetworkConfig, facts: &Facts) -> Result<Unde
 
 /// The subnet that this node had before, if its file still says so.
 fn previous_subnet(flags: &Flags) -> Option<LeaseKey> {
-    previous_subnets(&std::fs::read_to_string(subnet_file(flags)).ok()?)
+    previous_subnets(&std::fs::read_to_string(flags.files.subnet_env()).ok()?)
 }
 
 /// This node's identity, from flags and files. That a derived one cannot be stored is only a warning, since it will be

@@ -79,7 +79,7 @@ pub(crate) enum Obstacle {
 pub(crate) async fn look(flags: &Flags, facts: &Facts) -> Outlook {
     let mut outlook = Outlook {
         subnets: previous(flags),
-        files: vec![flags.files.subnet_file.clone()],
+        files: vec![flags.files.subnet_env().to_owned()],
         ..Outlook::default()
     };
     if let Err(obstacle) = outlook.fill(flags, facts).await {
@@ -145,7 +145,9 @@ impl Outlook {
         let view = View { config, lease, mtu, ip_masq: flags.rules.ip_masq };
         let mut files = BTreeSet::new();
         for (emitter, asked) in emitters.iter().zip(&flags.files.emit) {
-            match emitter.emit(&view, &settings(asked, flags)).await {
+            let settings = flags.files.settings(asked).into_iter();
+            let settings: Vec<_> = settings.map(|(name, value)| Setting { name, value }).collect();
+            match emitter.emit(&view, &settings).await {
                 Ok(found) => files.extend(found.into_iter().map(|file| file.path)),
                 Err(error) => {
                     let error = Box::new(error);
@@ -218,17 +220,6 @@ async fn plugins(flags: &Flags, config: &NetworkConfig, key: &str) -> Result<Plu
     found.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-/// What an emitter is told: the settings that were given, and `--subnet-file` to the one that it is for.
-fn settings(asked: &Emit, flags: &Flags) -> Vec<Setting> {
-    let setting = |name: &str, value: String| Setting { name: name.to_owned(), value };
-    let mut settings: Vec<_> =
-        asked.settings.iter().map(|(name, value)| setting(name, value.clone())).collect();
-    if asked.emitter == "subnet-env" && !settings.iter().any(|setting| setting.name == "path") {
-        settings.push(setting("path", flags.files.subnet_file.display().to_string()));
-    }
-    settings
-}
-
 fn underlay(
     flags: &Flags,
     config: &NetworkConfig,
@@ -241,5 +232,5 @@ fn underlay(
 
 /// The subnets that this node had before, if its file says so.
 fn previous(flags: &Flags) -> Option<LeaseKey> {
-    previous_subnets(&fs::read_to_string(&flags.files.subnet_file).ok()?)
+    previous_subnets(&fs::read_to_string(flags.files.subnet_env()).ok()?)
 }

@@ -26,6 +26,13 @@ pub enum InvalidEmit {
     Twice(String),
 }
 
+impl Emit {
+    /// The value of a setting, if it was given.
+    pub(crate) fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+}
+
 impl FromStr for Emit {
     type Err = InvalidEmit;
 

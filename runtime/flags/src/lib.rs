@@ -265,6 +265,30 @@ pub struct FileFlags {
     pub environment_file: Option<OsString>,
 }
 
+/// The emitter whose file has a flag of its own, `--subnet-file`, which is its setting `path` unless that is given.
+const SUBNET_ENV: &str = "subnet-env";
+
+/// The setting that says where a file goes.
+const PATH: &str = "path";
+
+impl FileFlags {
+    /// What an emitter is told, names and values: the settings that were given, and `--subnet-file` to the one that it is
+    /// for.
+    pub fn settings(&self, asked: &Emit) -> Vec<(String, String)> {
+        let mut settings = asked.settings.clone();
+        if asked.emitter == SUBNET_ENV && asked.setting(PATH).is_none() {
+            settings.push((PATH.to_owned(), self.subnet_file.display().to_string()));
+        }
+        settings
+    }
+
+    /// Where subnet.env is: what an earlier start wrote there says which subnet the node had.
+    pub fn subnet_env(&self) -> &Path {
+        let mut asked = self.emit.iter().filter(|asked| asked.emitter == SUBNET_ENV);
+        asked.find_map(|asked| asked.setting(PATH)).map_or(&self.subnet_file, Path::new)
+    }
+}
+
 /// How the command line tool reaches the daemon.
 #[derive(Clone, Debug, Args)]
 pub struct ControlFlags {
@@ -523,6 +547,26 @@ mod tests {
         assert_eq!(emitters("", &[("FLANNELD_EMIT", " ")]), ["subnet-env"]);
         assert_eq!(emitters("--emit a --emit=b:c=d", &[("FLANNELD_EMIT", "x")]), ["a", "b:c=d"]);
         assert_eq!(emitters("", &[("FLANNELD_EMIT", "a  b")]), ["a", "b"]);
+    }
+
+    #[test]
+    fn the_file_of_subnet_env_is_where_its_setting_says() {
+        for (arguments, expected) in [
+            ("", "/run/flannel/subnet.env"),
+            ("--subnet-file=/run/a", "/run/a"),
+            ("--subnet-file=/run/a --emit=docker-opts:path=/run/b", "/run/a"),
+            ("--subnet-file=/run/a --emit=subnet-env:path=/run/c", "/run/c"),
+        ] {
+            let files = read(arguments, &[]).unwrap().files;
+            assert_eq!(files.subnet_env(), Path::new(expected));
+            let asked = "subnet-env".parse().unwrap();
+            let path = ("path".to_owned(), files.subnet_file.display().to_string());
+            assert_eq!(files.settings(&asked), [path]);
+            assert!(
+                files.emit.iter().all(|asked| asked.setting("path").is_none()
+                    || files.settings(asked) == asked.settings)
+            );
+        }
     }
 
     #[test]
