@@ -20,7 +20,7 @@ const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 pub struct Firewall {
     rules: Rules,
     names: Names,
-    /// What `iptables` and `ip6tables` are, as far as they are there.
+    /// What `iptables` and `ip6tables` are, as far as they are there, as of the last look.
     installed: BTreeMap<Family, Installed>,
     /// Troubles that were told already.
     told: BTreeSet<String>,
@@ -80,12 +80,10 @@ impl Firewall {
         Ok(lines)
     }
 
-    /// What is not installed may be later. What is stays as it is: a change of Debian's alternative takes a restart.
+    /// At each look: what is not installed may be later, and what is may be another flavour, as after
+    /// `update-alternatives`. Then rules move: there first, and what was where they were is left over.
     fn ask_installed(&mut self, lines: &mut Vec<String>) -> Result<(), FirewallError> {
         for family in FAMILIES {
-            if self.installed.contains_key(&family) {
-                continue;
-            }
             let asked = Installed::ask(family);
             let concerned = self.rules.mode == Mode::Iptables && self.family(family).is_some();
             let installed = if concerned {
@@ -93,7 +91,10 @@ impl Firewall {
             } else {
                 self.unless_trouble(asked, lines)
             };
-            self.installed.extend(installed.map(|installed| (family, installed)));
+            match installed {
+                Some(installed) => drop(self.installed.insert(family, installed)),
+                None => drop(self.installed.remove(&family)),
+            }
         }
         Ok(())
     }

@@ -76,27 +76,67 @@ fn the_legacy_flavour_is_not_woken_without_need() {
     });
 }
 
+/// Makes `iptables` and `ip6tables` in a directory this flavour, as Debian's alternatives do.
+fn choose(flavour: &str, directory: &Path) {
+    for command in ["iptables", "ip6tables"] {
+        for tool in ["", "-save", "-restore"] {
+            let program = Path::new("/usr/sbin").join(format!("{command}-{flavour}{tool}"));
+            let link = directory.join(format!("{command}{tool}"));
+            let _ = fs::remove_file(&link);
+            symlink(program, link).unwrap();
+        }
+    }
+}
+
+/// The variable with the directory that `PATH` begins with, if it is one to change.
+const FIRST: &str = "HEDDLE_TEST_FIRST";
+
+/// Runs tests of this binary again, with this before everything else in `PATH`.
+fn run_again(tests: &[&str], directory: &Path) {
+    let path = std::env::var("PATH").unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(tests)
+        .env("PATH", format!("{}:{path}", directory.display()))
+        .env(FIRST, directory)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}: {printed}", directory.display());
+    assert!(!printed.contains("running 0 tests"), "{printed}");
+}
+
 /// Runs the tests that depend on it again, with `iptables` being one flavour and then the other.
 #[test]
 fn iptables_may_be_of_either_flavour() {
     on_a_host(|| {
         for flavour in ["nft", "legacy"] {
             let directory = tempfile::tempdir().unwrap();
-            for command in ["iptables", "ip6tables"] {
-                for tool in ["", "-save", "-restore"] {
-                    let program = Path::new("/usr/sbin").join(format!("{command}-{flavour}{tool}"));
-                    symlink(program, directory.path().join(format!("{command}{tool}"))).unwrap();
-                }
-            }
-            let path = std::env::var("PATH").unwrap();
-            let output = Command::new(std::env::current_exe().unwrap())
-                .args(["iptables::", "unbroken::iptables", "refusals::docker"])
-                .env("PATH", format!("{}:{path}", directory.path().display()))
-                .output()
-                .unwrap();
-            let printed = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success(), "{flavour}: {printed}");
-            assert!(!printed.contains("running 0 tests"), "{printed}");
+            choose(flavour, directory.path());
+            let tests = ["iptables::", "unbroken::iptables", "refusals::docker"];
+            run_again(&tests, directory.path());
+        }
+    });
+}
+
+#[test]
+fn rules_follow_a_change_of_flavour() {
+    let directory = tempfile::tempdir().unwrap();
+    choose("nft", directory.path());
+    run_again(&["--ignored", "modes::changing_host"], directory.path());
+}
+
+#[test]
+#[ignore = "takes a PATH that begins with a directory to change, which another test gives it"]
+fn changing_host() {
+    on_a_host(|| {
+        let directory = std::env::var(FIRST).expect("run by another test");
+        let mut firewall = Firewall::new(rules(Mode::Iptables));
+        for flavour in ["nft", "legacy", "nft"] {
+            choose(flavour, Path::new(&directory));
+            ensure(&mut firewall);
+            let found = traces();
+            assert_eq!(found.len(), 4, "{flavour}: {found:?}");
+            assert!(found.iter().all(|line| line.contains(flavour)), "{flavour}: {found:?}");
         }
     });
 }
