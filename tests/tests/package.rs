@@ -1,7 +1,6 @@
 //! The package on a machine that never saw one: installed, used as its units have it, upgraded, removed, purged.
 
 use std::collections::BTreeSet;
-
 use std::path::Path;
 
 use heddle_lab::{Families, Lab, Machine};
