@@ -25,7 +25,7 @@ use crate::join::{FoundPlugin, Identity, Membership};
 use crate::readiness::{Condition, Unmet};
 use crate::reconcile::{PeerReport, PeerState, Question, Report};
 
-/// How long the loop may take to answer. It answers between two of its steps.
+/// How long the loop may take to answer. It answers between two of its steps, and while a plugin works for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The longest reason that is passed on, in characters.

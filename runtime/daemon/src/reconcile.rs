@@ -9,12 +9,12 @@ use std::time::{Duration, Instant, SystemTime};
 use heddle_core::desired::{Desired, Owner};
 use heddle_core::diff::{Change, Observed, agrees, diff, diff_keys};
 use heddle_core::lease::{Lease, LeaseKey};
-use heddle_core::object::{Object, ObjectKey};
+use heddle_core::object::{Object, ObjectKey, Plan};
 use heddle_core::peers::{Delta, Footprint, Peers};
 use heddle_core::retry::{Backoff, Schedule};
 use heddle_core::text::one_line;
 use heddle_kernel::{Event, Events, Kernel, KernelError};
-use heddle_plugin::Reason;
+use heddle_plugin::{CallError, Reason};
 use heddle_store::{RecordChange, Update, Watch, WatchEvent};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -297,7 +297,7 @@ impl Reconciler {
         if leases.is_empty() {
             return touched;
         }
-        let plans = self.overlay.plan_peers(leases).await;
+        let plans = self.ask_for_plans(leases).await;
         let mut complaints = Vec::new();
         let mut suspended = false;
         for (key, plan) in keys.into_iter().zip(plans) {
@@ -346,6 +346,26 @@ impl Reconciler {
         say_of_many("peers are without a new plan", complaints.len());
         self.suspended = suspended;
         touched
+    }
+
+    /// Asks the plugin, which may take a second for each peer. Meanwhile questions are answered, for as long as it gets on.
+    async fn ask_for_plans(&mut self, leases: Vec<Lease>) -> Vec<Result<Plan, CallError>> {
+        let calls = || self.overlay.backend.metrics().calls();
+        let mut before = None;
+        let mut planning = std::pin::pin!(self.overlay.plan_peers(leases));
+        loop {
+            tokio::select! {
+                plans = &mut planning => return plans,
+                Some(question) = self.questions.recv() => {
+                    let now = Some(calls());
+                    let stuck = matches!(question, Question::Alive(_))
+                        && std::mem::replace(&mut before, now) == now;
+                    if !stuck {
+                        self.answer(question);
+                    }
+                }
+            }
+        }
     }
 
     fn note_unplanned(&mut self, key: LeaseKey, reason: &str) -> bool {
