@@ -2,12 +2,91 @@
 //!
 //! Keys are matched without regard to case, as Go does and as flannel's users rely on. `null` is the same as absent,
 //! and unknown keys are ignored. Every error names its key, `Backend.VNI`, and the rule it breaks.
+//!
+//! [`read`] fills a type of the plugin's own, by serde; [`NetworkConfig::settings`](crate::NetworkConfig::settings) and
+//! [`LeaseFamily::data`](crate::LeaseFamily::data) are what most need of it. An [`Object`] is read key by key, with the
+//! range that each number is in.
 
 use std::ops::RangeInclusive;
 
+use serde::de::{DeserializeOwned, Deserializer, Error, Visitor};
+use serde::forward_to_deserialize_any;
 use serde_json::{Map, Value};
 
 use crate::ConfigError;
+
+/// Reads an object that messages call `name` into a type of the plugin's own.
+///
+/// ```
+/// use heddle_sdk::json;
+/// use serde::Deserialize;
+///
+/// #[derive(Deserialize)]
+/// #[serde(rename_all = "PascalCase", default)]
+/// struct Settings {
+///     port: u16,
+///     relays: Vec<std::net::IpAddr>,
+/// }
+///
+/// impl Default for Settings {
+///     fn default() -> Self {
+///         Self { port: 8285, relays: vec![] }
+///     }
+/// }
+///
+/// let settings: Settings = json::read("Backend", r#"{"Type":"x","PORT":4000,"Relays":null}"#)?;
+/// assert_eq!((settings.port, settings.relays.len()), (4000, 0));
+/// let error = json::read::<Settings>("Backend", r#"{"Relays":["fd00::1","here"]}"#).err().unwrap();
+/// assert_eq!(error.key, "Backend.Relays[1]");
+/// # Ok::<(), heddle_sdk::ConfigError>(())
+/// ```
+///
+/// # Errors
+///
+/// The text is not a JSON object, or a member is not what the type expects. Names it by its path.
+pub fn read<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, ConfigError> {
+    let Object { members, .. } = Object::parse(name, text)?;
+    serde_path_to_error::deserialize(Relaxed(members)).map_err(|error| {
+        let path = error.path().to_string();
+        let key = if path == "." { name.to_owned() } else { format!("{name}.{path}") };
+        ConfigError { key, message: format!("cannot be used: {}", error.into_inner()) }
+    })
+}
+
+/// An object whose keys are found without regard to case, and in which `null` is the same as absent.
+struct Relaxed(Map<String, Value>);
+
+impl<'de> Deserializer<'de> for Relaxed {
+    type Error = serde_json::Error;
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        let mut members = Map::new();
+        for (key, value) in self.0.into_iter().filter(|(_, value)| !value.is_null()) {
+            let field = fields.iter().find(|field| field.eq_ignore_ascii_case(&key));
+            let key = field.map_or(key, |field| (*field).to_owned());
+            if members.contains_key(&key) {
+                let message = format!("`{key}` is given more than once (case does not matter)");
+                return Err(Self::Error::custom(message));
+            }
+            members.insert(key, value);
+        }
+        Value::Object(members).deserialize_struct(name, fields, visitor)
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        Value::Object(self.0).deserialize_any(visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
 
 /// A JSON object that was read, with the name it goes by in messages.
 ///
@@ -137,6 +216,46 @@ mod tests {
 
     fn message<T: std::fmt::Debug>(result: Result<T, ConfigError>) -> String {
         result.unwrap_err().to_string()
+    }
+
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Settings {
+        remote: std::net::IpAddr,
+        port: Option<u16>,
+    }
+
+    fn settings(text: &str) -> Result<Settings, String> {
+        read("Backend", text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_type_of_ones_own_is_filled_with_errors_that_name_the_key() {
+        let remote = "192.0.2.1".parse().unwrap();
+        assert_eq!(
+            settings(r#"{"Type":"x","REMOTE":"192.0.2.1","port":7}"#),
+            Ok(Settings { remote, port: Some(7) })
+        );
+        assert_eq!(
+            settings(r#"{"remote":"192.0.2.1","Port":null}"#),
+            Ok(Settings { remote, port: None })
+        );
+        for (text, expected) in [
+            (r#"{"Port":1}"#, "Backend cannot be used: missing field `Remote`"),
+            (r#"{"remote":null}"#, "Backend cannot be used: missing field `Remote`"),
+            (r#"{"remote":"here"}"#, "Backend.Remote cannot be used: invalid IP address syntax"),
+            (
+                r#"{"remote":"192.0.2.1","PORT":70000}"#,
+                "Backend.Port cannot be used: invalid value: integer `70000`, expected u16",
+            ),
+            (
+                r#"{"remote":"192.0.2.1","port":1,"PORT":2}"#,
+                "Backend cannot be used: `Port` is given more than once (case does not matter)",
+            ),
+        ] {
+            assert_eq!(settings(text), Err(expected.to_owned()));
+        }
+        assert!(settings("[]").unwrap_err().starts_with("Backend is not a JSON object: "));
     }
 
     #[test]

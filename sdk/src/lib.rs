@@ -61,12 +61,23 @@
 //! Built with `crate-type = ["cdylib", "rlib"]` for `wasm32-wasip2` (`cargo build --release --target wasm32-wasip2`),
 //! that is a plugin. `heddle-sdk` is a dependency by `path` or `git`: it needs the `wit/` beside it.
 //!
-//! Cargo names the file after the crate; copied to `/etc/heddle/plugins/direct.wasm`, the name given to the macro,
-//! `heddle plugin inspect direct` shows it. It runs once `Backend.Type` is `direct` and heddled is restarted, which has
-//! it compiled by the `heddle` beside it or in `PATH`.
+//! `heddle plugin new` makes such a crate, with tests. Cargo names the file after the crate; copied to
+//! `/etc/heddle/plugins/direct.wasm`, the name given to the macro, `heddle plugin inspect direct` shows it. It runs once
+//! `Backend.Type` is `direct` and heddled is restarted, which has it compiled by the `heddle` beside it or in `PATH`.
 //!
 //! On any other target the macro leaves nothing, so that `cargo test` runs the plugin's functions as the plain functions
-//! they are.
+//! they are; `heddle-testkit` has situations to run them in, as functions and as the component.
+//!
+//! # Settings
+//!
+//! A backend's keys in the network config are a type of its own, read by serde with
+//! [`NetworkConfig::settings`]; what is wrong is a [`ConfigError`] that names the key. [`LeaseFamily::data`] reads what a
+//! peer says of itself in the same way.
+//!
+//! # Capabilities
+//!
+//! Devices, their settings and UDP ports, routes beyond the overlay, and an emitter's files are [asked
+//! for](export_backend#capabilities) where the plugin is exported, and granted by the operator.
 //!
 //! A packet backend's type is its table of peers. [`PrefixTable`] is what most need:
 //!
@@ -107,6 +118,7 @@
 #[doc(hidden)]
 pub mod bindings;
 mod convert;
+mod display;
 #[doc(hidden)]
 pub mod export;
 pub mod json;
@@ -173,12 +185,31 @@ pub trait Emitter {
 ///
 /// The name is what stands in `Backend.Type`, and must be the file's: `vxlan.wasm`. 1 to 32 of `a–z`, `0–9` and `-`.
 /// The plugin's version is the crate's.
+///
+/// # Capabilities
+///
+/// Routes of the overlay need nothing more. What else a plugin plans, it asks for, and an operator grants it:
+///
+/// ```ignore
+/// export_backend!(
+///     Tunnels,
+///     name = "tunnels",
+///     links = ["heddle-*"],     // devices by these names, `*` for any characters
+///     link_kinds = ["vxlan"],   // of these kinds: vxlan, tun
+///     udp_ports = ["4000-4999"], // one port of these at a time
+///     sysctls = ["accept_ra"],  // settings of its own devices
+///     routes = ["10.96.0.0/12"], // destinations beyond the overlay, through its own devices
+///     files = ["/run/heddle/"], // an emitter's files: a path, or a directory and all below it
+/// );
+/// ```
+///
+/// `heddle plugin inspect` shows what a plugin asks for, and what it is granted.
 #[macro_export]
 macro_rules! export_backend {
-    ($plugin:ty, name = $name:literal) => {
+    ($plugin:ty, name = $name:literal $(, $capability:ident = $values:tt)* $(,)?) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            $crate::__manifest!($name, "backend-plugin");
+            $crate::__manifest!($name, "backend-plugin" $(, $capability $values)*);
             type Exported = $crate::export::Export<$plugin>;
             $crate::bindings::backend::export!(
                 Exported with_types_in $crate::bindings::backend
@@ -193,10 +224,10 @@ macro_rules! export_backend {
 /// Names and versions as in [`export_backend!`].
 #[macro_export]
 macro_rules! export_packet_backend {
-    ($plugin:ty, name = $name:literal) => {
+    ($plugin:ty, name = $name:literal $(, $capability:ident = $values:tt)* $(,)?) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            $crate::__manifest!($name, "packet-backend-plugin");
+            $crate::__manifest!($name, "packet-backend-plugin" $(, $capability $values)*);
             type Exported = $crate::export::Export<$plugin>;
             $crate::bindings::backend::export!(
                 Exported with_types_in $crate::bindings::backend
@@ -214,10 +245,10 @@ macro_rules! export_packet_backend {
 /// Names and versions as in [`export_backend!`].
 #[macro_export]
 macro_rules! export_transform {
-    ($plugin:ty, name = $name:literal) => {
+    ($plugin:ty, name = $name:literal $(, $capability:ident = $values:tt)* $(,)?) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            $crate::__manifest!($name, "transform-plugin");
+            $crate::__manifest!($name, "transform-plugin" $(, $capability $values)*);
             type Exported = $crate::export::Export<$plugin>;
             $crate::bindings::backend::export!(
                 Exported with_types_in $crate::bindings::backend
@@ -239,10 +270,10 @@ macro_rules! export_transform {
 /// The daemon runs the emitters that `--emit` names.
 #[macro_export]
 macro_rules! export_emitter {
-    ($plugin:ty, name = $name:literal) => {
+    ($plugin:ty, name = $name:literal $(, $capability:ident = $values:tt)* $(,)?) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            $crate::__manifest!($name, "emitter-plugin");
+            $crate::__manifest!($name, "emitter-plugin" $(, $capability $values)*);
             type Exported = $crate::export::Export<$plugin>;
             $crate::bindings::emitter::export!(
                 Exported with_types_in $crate::bindings::emitter
@@ -255,7 +286,7 @@ macro_rules! export_emitter {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __manifest {
-    ($name:literal, $world:literal) => {
+    ($name:literal, $world:literal $(, $capability:ident $values:tt)*) => {
         const MANIFEST: &str = ::core::concat!(
             "{\"name\":\"",
             $name,
@@ -263,10 +294,72 @@ macro_rules! __manifest {
             ::core::env!("CARGO_PKG_VERSION"),
             "\",\"wit\":\"0.1.0\",\"world\":\"",
             $world,
-            "\"}"
+            "\",\"capabilities\":",
+            $crate::__capabilities!($($capability $values),*),
+            "}"
         );
         #[used]
         #[unsafe(link_section = "heddle:manifest")]
         static SECTION: [u8; MANIFEST.len()] = *MANIFEST.as_bytes().first_chunk().unwrap();
     };
+}
+
+/// The capabilities in a manifest, as JSON.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __capabilities {
+    () => {
+        "{}"
+    };
+    ($first:ident $values:tt $(, $other:ident $others:tt)*) => {
+        ::core::concat!(
+            "{",
+            $crate::__capability!($first $values),
+            $(",", $crate::__capability!($other $others),)*
+            "}"
+        )
+    };
+}
+
+/// One of them. Here is which there are.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __capability {
+    (links $values:tt) => {
+        $crate::__capability!("links" $values)
+    };
+    (link_kinds $values:tt) => {
+        $crate::__capability!("link-kinds" $values)
+    };
+    (routes $values:tt) => {
+        $crate::__capability!("routes" $values)
+    };
+    (udp_ports $values:tt) => {
+        $crate::__capability!("udp-ports" $values)
+    };
+    (sysctls $values:tt) => {
+        $crate::__capability!("sysctls" $values)
+    };
+    (files $values:tt) => {
+        $crate::__capability!("files" $values)
+    };
+    ($name:literal [$first:literal $(, $other:literal)* $(,)?]) => {
+        ::core::concat!("\"", $name, "\":[\"", $first, "\"", $(",\"", $other, "\"",)* "]")
+    };
+    ($unknown:ident $values:tt) => {
+        ::core::compile_error!(::core::concat!(
+            "`", ::core::stringify!($unknown),
+            "` is no capability: expected links, link_kinds, routes, udp_ports, sysctls or files"
+        ))
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn capabilities_are_json() {
+        let json = __capabilities!(links["flannel.*", "wg0"], udp_ports[8472, "1024-2048"]);
+        assert_eq!(json, r#"{"links":["flannel.*","wg0"],"udp-ports":["8472","1024-2048"]}"#);
+        assert_eq!(__capabilities!(), "{}");
+    }
 }

@@ -7,8 +7,9 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::de::DeserializeOwned;
 
-use crate::MacAddress;
+use crate::{MacAddress, json};
 
 /// One of the two address families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +70,15 @@ pub struct NetworkConfig {
 }
 
 impl NetworkConfig {
+    /// The backend's keys, in a type of the plugin's own: see [`json::read`](crate::json::read).
+    ///
+    /// # Errors
+    ///
+    /// A key is not what the type expects.
+    pub fn settings<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
+        json::read("Backend", &self.backend)
+    }
+
     /// The enabled families, IPv4 first.
     pub fn families(&self) -> impl Iterator<Item = Family> {
         self.networks.iter().map(|overlay| Family::of_network(overlay.network))
@@ -210,6 +220,22 @@ impl Lease {
 }
 
 impl LeaseFamily {
+    /// What the node's backend says of itself, in a type of the plugin's own: see [`json::read`](crate::json::read).
+    ///
+    /// # Errors
+    ///
+    /// It says nothing, or a member is not what the type expects.
+    pub fn data<T: DeserializeOwned>(&self) -> Result<T, PeerError> {
+        let field = match self.family() {
+            Family::V4 => "BackendData",
+            Family::V6 => "BackendV6Data",
+        };
+        match &self.backend_data {
+            Some(data) => Ok(json::read(field, data)?),
+            None => Err(PeerError::Invalid(format!("{field} is missing"))),
+        }
+    }
+
     /// Which family it is.
     pub fn family(&self) -> Family {
         Family::of_network(self.subnet)

@@ -4,12 +4,13 @@
 //! both run on the same machine, in turns.
 
 use std::fmt::Write;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use heddle_lab::{Etcd, Families, Host, Monitor, Signal};
 use heddle_tests::measurement::{self, Measurement, median, quantile};
-use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Peer};
-use serde_json::json;
+use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Peer, heddle};
+use serde_json::{Value, json};
 
 /// How often a start is measured.
 const ROUNDS: usize = 7;
@@ -20,6 +21,7 @@ const SAMPLES: u16 = 300;
 fn main() {
     // Cargo passes `--bench`; anything else is a filter that this does not have.
     let mut results = Vec::new();
+    plugins(&mut results);
     start_without_peers(&mut results);
     for count in [4_000, 10_000] {
         start_with_peers(count, &mut results);
@@ -31,6 +33,34 @@ fn main() {
     let rows: Vec<_> = results.iter().map(Measurement::json).collect();
     println!();
     measurement::save("results.json", &format!("{:#}\n", json!(rows)));
+}
+
+/// What it takes to have a plugin ready, and to ask it: one that ships, and the same from a file.
+fn plugins(results: &mut Vec<Measurement>) {
+    let directory = std::env::temp_dir().join(format!("heddle-bench-{}", std::process::id()));
+    let tool = |arguments: &[&str]| {
+        heddle_lab::run(Command::new(heddle()).arg("plugin").args(arguments)).unwrap()
+    };
+    tool(&["export", directory.to_str().unwrap()]);
+    let file = directory.join("vxlan.wasm");
+    for (plugin, load) in
+        [("vxlan", "load, embedded"), (file.to_str().unwrap(), "load, from the cache")]
+    {
+        let rows: Vec<Value> = serde_json::from_str(&tool(&["bench", plugin, "--json"])).unwrap();
+        let median = |call: &str| {
+            let row = rows.iter().find(|row| row["call"] == call).unwrap();
+            row["median"].as_f64().unwrap() / 1e6
+        };
+        let row =
+            |call: &str| Measurement::new(format!("plugin vxlan: {call}"), median(call), "ms");
+        if load == "load, embedded" {
+            results.push(row("compile"));
+            results.push(row("plan-node"));
+            results.push(row("plan-peer, one of 1000"));
+        }
+        results.push(row(load).at_most(5.0));
+    }
+    std::fs::remove_dir_all(directory).unwrap();
 }
 
 /// The time from exec to READY, and the memory that it takes to have no peers.

@@ -88,7 +88,7 @@ fn device_name(setting: &Setting) -> Result<&str, String> {
     }
 }
 
-export_emitter!(CniConf, name = "cni-conf");
+export_emitter!(CniConf, name = "cni-conf", files = ["/etc/cni/net.d/10-heddle.conflist"]);
 
 #[cfg(test)]
 mod tests {

@@ -68,7 +68,7 @@ fn options(view: &View, ip_masq: bool) -> DockerOptions {
     options
 }
 
-export_emitter!(DockerOpts, name = "docker-opts");
+export_emitter!(DockerOpts, name = "docker-opts", files = ["/run/flannel/docker.env"]);
 
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ impl Emitter for SubnetEnv {
     }
 }
 
-export_emitter!(SubnetEnv, name = "subnet-env");
+export_emitter!(SubnetEnv, name = "subnet-env", files = ["/run/flannel/subnet.env"]);
 
 #[cfg(test)]
 mod tests {

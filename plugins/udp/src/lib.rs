@@ -66,7 +66,15 @@ fn port(config: &NetworkConfig) -> Result<u16, ConfigError> {
     Ok(backend.port("Port")?.unwrap_or(DEFAULT_PORT))
 }
 
-export_packet_backend!(UdpBackend, name = "udp");
+export_packet_backend!(
+    UdpBackend,
+    name = "udp",
+    links = ["flannel0"],
+    link_kinds = ["tun"],
+    // `Backend.Port` is the operator's.
+    udp_ports = ["1-65535"],
+    sysctls = ["accept_ra"],
+);
 
 #[cfg(test)]
 mod tests;

@@ -150,7 +150,15 @@ impl Settings {
     }
 }
 
-export_transform!(VxlanTunBackend, name = "vxlan-tun");
+export_transform!(
+    VxlanTunBackend,
+    name = "vxlan-tun",
+    links = ["vtun.*"],
+    link_kinds = ["tun"],
+    // `Backend.Port` is the operator's.
+    udp_ports = ["1-65535"],
+    sysctls = ["accept_ra"],
+);
 
 #[cfg(test)]
 mod tests;

@@ -99,7 +99,15 @@ fn device_mac(settings: &Settings, node: &Node, family: Family) -> MacAddress {
     mac.unwrap_or_else(|| node.device_mac(family, &device))
 }
 
-export_backend!(VxlanBackend, name = "vxlan");
+export_backend!(
+    VxlanBackend,
+    name = "vxlan",
+    links = ["flannel.*", "flannel-v6.*"],
+    link_kinds = ["vxlan"],
+    // `Backend.Port` is the operator's.
+    udp_ports = ["1-65535"],
+    sysctls = ["accept_ra"],
+);
 
 #[cfg(test)]
 mod tests;

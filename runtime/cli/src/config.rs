@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::daemon::wait_for;
 use crate::output::{json, print};
-use crate::plugin::Dirs;
+use crate::plugin::Places;
 use crate::trial::try_out;
 
 /// The longest line about a problem, in characters.
@@ -38,16 +38,16 @@ pub(crate) struct Check {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
-    dirs: Dirs,
+    places: Places,
 }
 
 pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
-    let Command::Check(Check { file, dirs }) = command;
+    let Command::Check(Check { file, places }) = command;
     let (name, text) = read(&file)?;
     for key in NetworkConfig::unknown_keys(&text) {
         eprintln!("{name}: `{}` is unknown and ignored", one_line(&key, LONGEST));
     }
-    match wait_for(check(&text, dirs))? {
+    match wait_for(check(&text, &places))? {
         Ok(config) => {
             print(&json(&Effective::of(&config)?)?)?;
             Ok(ExitCode::SUCCESS)
@@ -74,7 +74,7 @@ fn read(file: &PathBuf) -> anyhow::Result<(String, Vec<u8>)> {
 }
 
 /// The config, or everything that is wrong with it.
-async fn check(text: &[u8], dirs: Dirs) -> anyhow::Result<Result<NetworkConfig, Vec<String>>> {
+async fn check(text: &[u8], places: &Places) -> anyhow::Result<Result<NetworkConfig, Vec<String>>> {
     let checked = NetworkConfig::check(text);
     let mut problems: Vec<_> = match &checked {
         Ok(_) => Vec::new(),
@@ -82,7 +82,7 @@ async fn check(text: &[u8], dirs: Dirs) -> anyhow::Result<Result<NetworkConfig, 
     };
     // What is wrong elsewhere does not keep the plugin from looking at its own keys.
     if let Some(config) = checked.clone().ok().or_else(|| backend_alone(text)) {
-        problems.extend(try_out(&config, &dirs.catalogue()?).await);
+        problems.extend(try_out(&config, &places.catalogue()?).await);
     }
     Ok(match checked {
         Ok(config) if problems.is_empty() => Ok(config),
@@ -153,8 +153,8 @@ mod tests {
     use super::*;
 
     fn problems(config: &str) -> Vec<String> {
-        let dirs = Dirs { dirs: Vec::new() };
-        let checked = wait_for(check(config.as_bytes(), dirs)).unwrap();
+        let places = Places::none();
+        let checked = wait_for(check(config.as_bytes(), &places)).unwrap();
         checked.err().unwrap_or_default()
     }
 

@@ -40,7 +40,7 @@ enum Command {
     ExplainIface(explain_iface::Arguments),
     /// Looks for what would keep the overlay from working on this host. Needs root. Says nothing if there is nothing.
     Doctor(doctor::Arguments),
-    /// Plugins: what there is, what is in one, and compiling one.
+    /// Plugins: what there is and what they may do; and what their authors work with.
     #[command(subcommand)]
     Plugin(plugin::Command),
     /// The node's subnet as options for dockerd, in a file for its systemd unit. `mk-docker-opts.sh` is this.
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         Command::Config(command) => config::run(command),
         Command::ExplainIface(arguments) => explain_iface::explain_iface(arguments),
         Command::Doctor(arguments) => doctor::doctor(arguments),
-        Command::Plugin(command) => plugin::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Plugin(command) => plugin::run(command),
         Command::DockerOpts(arguments) => Ok(docker_opts::docker_opts(&arguments)),
         Command::Demo(arguments) => demo::demo(arguments),
         Command::Manual(arguments) => manual::manual(&arguments).map(|()| ExitCode::SUCCESS),

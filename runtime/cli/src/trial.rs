@@ -6,13 +6,13 @@ use heddle_core::address::Family;
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::LeaseKey;
 use heddle_core::node::{Node, Underlay};
-use heddle_plugin::{CallError, Catalogue, Limits, Reason, Role};
+use heddle_plugin::{CallError, Catalogue, Reason, Role};
 use ipnet::IpNet;
 
 /// Has the config's backend plan a node with an Ethernet interface, and returns what it has against the config.
 pub(crate) async fn try_out(config: &NetworkConfig, catalogue: &Catalogue) -> Option<String> {
     let found = catalogue.find(&config.backend.kind, Role::Backend);
-    let backend = match found.and_then(|plugin| plugin.backend(Limits::default())) {
+    let backend = match found.and_then(|plugin| plugin.backend()) {
         Ok(backend) => backend,
         Err(error) => return Some(format!("`Backend.Type` is {}: {error}", config.backend.kind)),
     };

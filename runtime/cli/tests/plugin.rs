@@ -151,6 +151,117 @@ fn a_plugin_is_inspected_by_name_or_file() {
     }
 }
 
+/// A manifest that asks for something that is granted, and something that is not.
+const MANIFEST: &str = r#"{"name":"mine","version":"1.0.0","wit":"0.1.0","world":"backend-plugin",
+    "capabilities":{"links":["heddle-*"],"udp-ports":[53]}}"#;
+
+/// The vxlan plugin's component, without its manifest and with another one.
+fn other_plugin(place: &Place) -> PathBuf {
+    let path = place.plugins().join("mine.wasm");
+    let component = fs::read(place.plugin()).unwrap();
+    let (old, new) = (b"heddle:manifest", b"heddle:nanifest");
+    let at = component.windows(old.len()).position(|window| window == old).unwrap();
+    let mut bare = component;
+    bare[at..at + new.len()].copy_from_slice(new);
+    fs::write(&path, bare).unwrap();
+    path
+}
+
+#[test]
+fn a_component_is_given_a_manifest() {
+    let place = Place::new();
+    let (component, manifest) = (other_plugin(&place), place.dir.path().join("manifest.json"));
+    fs::write(&manifest, MANIFEST).unwrap();
+    let arguments = ["plugin", "manifest", component.to_str().unwrap(), manifest.to_str().unwrap()];
+    assert!(heddle(&arguments).status.success());
+    let dirs = place.plugins();
+    let dirs = ["--plugin-dir", dirs.to_str().unwrap()];
+    let shown = heddle(&[&["plugin", "inspect", "mine"], &dirs[..]].concat());
+    let shown = text(&shown.stdout);
+    assert!(shown.contains("name     mine\n"), "{shown}");
+    assert!(shown.contains("asks     links heddle-*                   granted\n"), "{shown}");
+    assert!(shown.contains("         udp-ports 53                     NOT granted\n"), "{shown}");
+
+    let again = heddle(&arguments);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("has a manifest already"), "{again:?}");
+}
+
+#[test]
+fn what_is_not_granted_or_not_the_one_is_not_loaded() {
+    let place = Place::new();
+    let (component, manifest) = (other_plugin(&place), place.dir.path().join("manifest.json"));
+    fs::write(&manifest, MANIFEST).unwrap();
+    let arguments = ["plugin", "manifest", component.to_str().unwrap(), manifest.to_str().unwrap()];
+    assert!(heddle(&arguments).status.success());
+    let digest = heddle_plugin::inspect(&fs::read(&component).unwrap()).unwrap().digest;
+    let policy = place.dir.path().join("plugins.toml");
+    let find = |text: &str| {
+        fs::write(&policy, text).unwrap();
+        let catalogue = Catalogue::new(vec![place.plugins()], Some(TOOL.into()), place.cache());
+        let catalogue = catalogue.unwrap().with_policy(policy.clone());
+        catalogue.find("mine", Role::Backend).map(|plugin| plugin.limits().memory)
+    };
+    assert_eq!(
+        find("").unwrap_err().to_string(),
+        format!(
+            "plugin mine ({}) asks for what it is not granted: udp-ports 53; to grant it, say so in {}, section \
+             `plugin.mine`",
+            component.display(),
+            policy.display()
+        )
+    );
+    assert_eq!(find("[plugin.mine]\nudp-ports = [53]\n").unwrap(), 64 << 20);
+    let pinned = |digest: &str| format!("[plugin.mine]\nudp-ports = [53]\nsha256 = '{digest}'\n");
+    let limited = format!("{}[plugin.mine.limits]\nmemory-mib = 9\n", pinned(&digest));
+    assert_eq!(find(&limited).unwrap(), 9 << 20);
+    let other = "0".repeat(64);
+    assert_eq!(
+        find(&pinned(&other)).unwrap_err().to_string(),
+        format!(
+            "plugin mine ({}) has the SHA-256 {digest}: expected {other}, which {} says of it",
+            component.display(),
+            policy.display()
+        )
+    );
+    let error = find("[plugin.mine]\nport = 53\n").unwrap_err().to_string();
+    let expected = format!("{}: line 2 (`port = 53`): unknown field `port`", policy.display());
+    assert!(error.starts_with(&expected), "{error}");
+}
+
+#[test]
+fn a_plugin_is_checked_and_measured() {
+    let output = heddle(&["plugin", "check", "host-gw", "--rounds", "20"]);
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{shown}");
+    for rule in ["works", "pure", "order", "apart", "others", "robust", "granted"] {
+        assert!(shown.lines().any(|line| line.starts_with(&format!("ok      {rule} "))), "{shown}");
+    }
+    // A backend that lacks a key says so everywhere.
+    let wrong = r#"--backend={"VNI":-1}"#;
+    let output = heddle(&["plugin", "check", "vxlan", "--rounds", "1", wrong]);
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("FAILED  works"), "{shown}");
+    assert!(shown.contains("note    IPv4: it says: Backend.VNI is -1"), "{shown}");
+    let output = heddle(&["plugin", "check", "vxlan", r#"--backend={"Type":"x"}"#]);
+    assert!(text(&output.stderr).contains("`Type` is \"x\": expected \"vxlan\""), "{output:?}");
+
+    let place = Place::new();
+    for (plugin, rows) in [
+        ("udp", &["compile", "load, embedded", "advertise", "plan-node", "steer 64"][..]),
+        (place.plugin().to_str().unwrap(), &["load, from the cache", "plan-peer, one of 50"]),
+        ("vxlan-tun", &["encapsulate 64 of 1400 bytes"]),
+        ("subnet-env", &["emit"]),
+    ] {
+        let output = heddle(&["plugin", "bench", plugin, "--peers", "50"]);
+        let shown = text(&output.stdout);
+        for row in rows {
+            assert!(shown.lines().any(|line| line.starts_with(row)), "{shown}\n{output:?}");
+        }
+    }
+}
+
 #[test]
 fn the_built_in_plugins_are_exported_as_they_are() {
     let dir = tempfile::tempdir().unwrap();

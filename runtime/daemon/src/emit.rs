@@ -108,7 +108,7 @@ async fn emit_once(outputs: &[Arc<Output>], view: &View) -> Vec<String> {
                 }
                 owners.insert(file.path.clone(), name);
             }
-            write(files).map_err(|error| format!("--emit {name}: {error}"))
+            write(files, &output.settings).map_err(|error| format!("--emit {name}: {error}"))
         });
         match files {
             Ok(files) => output.set(Outcome { files, problem: None }),
@@ -129,7 +129,12 @@ fn conflict(file: &File, first: &str, second: &str) -> String {
     )
 }
 
-fn write(files: Vec<File>) -> Result<Vec<PathBuf>, FileError> {
+/// All or none: before the first is written, all places are looked at.
+fn write(files: Vec<File>, settings: &[Setting]) -> Result<Vec<PathBuf>, FileError> {
+    let named = |file: &File| settings.iter().any(|setting| setting.names(&file.path));
+    for file in files.iter().filter(|file| !named(file)) {
+        files::inspect_place(&file.path)?;
+    }
     let mut written = Vec::new();
     for file in files {
         if files::write(&file.path, &file.contents, file.mode)? {

@@ -44,6 +44,26 @@ pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<bool, Fil
     Ok(true)
 }
 
+/// Looks at where a file of a plugin's choice would be: its directory is reached through no symbolic link, which might
+/// lead anywhere, and it stands in the place of no socket, device or directory.
+///
+/// # Errors
+///
+/// [`FileError`], naming what is in the way.
+pub(crate) fn inspect_place(path: &Path) -> Result<(), FileError> {
+    let in_the_way = |found: &Path, what: &str| failed("use", found)(io::Error::other(what));
+    let is_link = |found: &&Path| fs::symlink_metadata(found).is_ok_and(|m| m.is_symlink());
+    if let Some(link) = path.ancestors().skip(1).find(is_link) {
+        return Err(in_the_way(link, "it is a symbolic link: expected a directory"));
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() && !found.is_symlink() => {
+            Err(in_the_way(path, "it is there and no file: expected a path of the plugin's own"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// This node's name, for people.
 pub(crate) fn node_name() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
@@ -76,6 +96,32 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_plugin_s_file_is_reached_by_directories_and_replaces_files_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        let error = |name: &str| inspect_place(&root.join(name)).map_err(|e| e.to_string());
+        fs::create_dir(root.join("real")).unwrap();
+        std::os::unix::fs::symlink("/etc", root.join("link")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", root.join("real/passwd")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+        fs::write(root.join("real/file"), "").unwrap();
+        for good in ["real/file", "real/new", "new/new", "real/passwd"] {
+            assert_eq!(error(good), Ok(()));
+        }
+        let link = format!(
+            "cannot use {}/link: it is a symbolic link: expected a directory",
+            root.display()
+        );
+        assert_eq!(error("link/cron.d/x"), Err(link));
+        for bad in ["socket", "real"] {
+            assert!(error(bad).unwrap_err().contains("it is there and no file"), "{bad}");
+        }
+        // A link in the last place is replaced, and not followed.
+        write(&root.join("real/passwd"), b"x", 0o644).unwrap();
+        assert!(!fs::symlink_metadata(root.join("real/passwd")).unwrap().is_symlink());
     }
 
     #[test]

@@ -16,8 +16,8 @@ use heddle_flags::Flags;
 use heddle_kernel::{ALIAS_PREFIX, Kernel};
 use heddle_packet::OpenError;
 use heddle_plugin::{
-    Backend, CallError, Catalogue, Emitter, Limits, Manifest, NodePlan, PacketPlugin, Plugin,
-    PluginError, Role, Source,
+    Backend, CallError, Catalogue, Emitter, Manifest, NodePlan, PacketPlugin, Plugin, PluginError,
+    Role, Source,
 };
 use heddle_store::{AcquireError, LeaseStore, OwnLease};
 use tokio::task::spawn_blocking;
@@ -227,12 +227,9 @@ fn plugins(
             backend: FoundPlugin::of(&backend),
             emitters: emitters.iter().map(FoundPlugin::of).collect(),
         },
-        backend: backend.backend(Limits::default())?,
-        packets: backend.packets(Limits::default())?,
-        emitters: emitters
-            .iter()
-            .map(|emitter| emitter.emitter(Limits::default()))
-            .collect::<Result<_, _>>()?,
+        backend: backend.backend()?,
+        packets: backend.packets()?,
+        emitters: emitters.iter().map(Plugin::emitter).collect::<Result<_, _>>()?,
     })
 }
 

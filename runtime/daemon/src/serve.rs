@@ -87,7 +87,7 @@ async fn until_joined(
 ) -> Result<Membership, Fatal> {
     let files = &flags.files;
     let catalogue = Catalogue::new(files.plugin_dir.clone(), None, files.cache_dir.clone())?;
-    let catalogue = Arc::new(catalogue);
+    let catalogue = Arc::new(catalogue.with_policy(files.plugin_policy.clone()));
     let mut compiled_in_vain = 0;
     loop {
         let (condition, reason, pause) =

@@ -15,7 +15,7 @@ use heddle_core::node::{Node, Underlay, existing_links};
 use heddle_core::subnet_env::previous_subnets;
 use heddle_flags::{Emit, Flags, IdentityError};
 use heddle_plugin::{
-    Backend, CallError, Catalogue, Emitter, Limits, NodePlan, PluginError, Role, Setting, View,
+    Backend, CallError, Catalogue, Emitter, NodePlan, PluginError, Role, Setting, View,
 };
 use heddle_store::etcd::EtcdTiming;
 use heddle_store::{EtcdOptions, StoreError};
@@ -206,15 +206,16 @@ async fn plugins(flags: &Flags, config: &NetworkConfig, key: &str) -> Result<Plu
     let find = move || {
         let backend = |error| Obstacle::Plugin { origin: origin.clone(), error };
         let catalogue = Catalogue::new(files.plugin_dir, None, files.cache_dir).map_err(backend)?;
+        let catalogue = catalogue.with_policy(files.plugin_policy);
         let found = catalogue.find(&name, Role::Backend).map_err(backend)?;
         let mut emitters = Vec::new();
         for asked in &files.emit {
             let started = catalogue.find(&asked.emitter, Role::Emitter);
-            let started = started.and_then(|found| found.emitter(Limits::default()));
+            let started = started.and_then(|found| found.emitter());
             let origin = format!("--emit={asked}");
             emitters.push(started.map_err(|error| Obstacle::Plugin { origin, error })?);
         }
-        Ok(Plugins { backend: found.backend(Limits::default()).map_err(backend)?, emitters })
+        Ok(Plugins { backend: found.backend().map_err(backend)?, emitters })
     };
     let found = spawn_blocking(find).await;
     found.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))

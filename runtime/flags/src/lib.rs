@@ -247,6 +247,10 @@ pub struct FileFlags {
     #[arg(long, value_name = "DIR", default_values = ["/etc/heddle/plugins", "/usr/lib/heddle/plugins"])]
     pub plugin_dir: Vec<PathBuf>,
 
+    /// What plugins may do: grants, limits and pinned digests; the default need not exist
+    #[arg(long, value_name = "FILE", default_value = "/etc/heddle/plugins.toml")]
+    pub plugin_policy: PathBuf,
+
     /// Directory for compiled plugins
     #[arg(long, value_name = "DIR", default_value = "/var/cache/heddle")]
     pub cache_dir: PathBuf,

@@ -11,7 +11,7 @@ use std::{env, fs};
 use heddle_core::config::{BackendConfig, NetworkConfig, OverlayNetwork};
 use heddle_core::lease::{Lease, LeaseFamily};
 use heddle_core::node::{Node, Underlay};
-use heddle_plugin::{Catalogue, Limits, Role, Setting, View};
+use heddle_plugin::{Catalogue, Role, Setting, View};
 
 const ROUNDS: u32 = 50;
 const CALLS: u32 = 1000;
@@ -36,11 +36,11 @@ async fn measure(peers: u32, dir: Option<PathBuf>) -> Result<(), Failure> {
     let plugin = catalogue.find("vxlan", Role::Backend)?;
     println!("vxlan, load:              {:?}", start.elapsed());
     let start = Instant::now();
-    let backend = plugin.backend(Limits::default())?;
+    let backend = plugin.backend()?;
     let node_plan = backend.plan_node(&config, &node, &own).await?;
     println!("vxlan, start, first call: {:?}", start.elapsed());
 
-    let emitter = catalogue.find("subnet-env", Role::Emitter)?.emitter(Limits::default())?;
+    let emitter = catalogue.find("subnet-env", Role::Emitter)?.emitter()?;
     let view =
         View { config: config.clone(), lease: own.clone(), mtu: node_plan.mtu, ip_masq: true };
     let setting = Setting { name: "path".into(), value: "/tmp/subnet.env".into() };
@@ -71,7 +71,7 @@ fn steering(
     node: &Node,
     peers: u32,
 ) -> Result<(), Failure> {
-    let plugin = catalogue.find("udp", Role::Backend)?.packets(Limits::default())?;
+    let plugin = catalogue.find("udp", Role::Backend)?.packets()?;
     let plugin = plugin.ok_or("udp does not steer")?;
     let (own, leases) = (lease(8, "udp")?, leases(peers, "udp")?);
     let start = Instant::now();
@@ -87,7 +87,7 @@ fn steering(
 
 /// The same for packets of 1400 bytes through the embedded backend that transforms.
 fn transforming(catalogue: &Catalogue, config: &NetworkConfig, node: &Node) -> Result<(), Failure> {
-    let plugin = catalogue.find("vxlan-tun", Role::Backend)?.packets(Limits::default())?;
+    let plugin = catalogue.find("vxlan-tun", Role::Backend)?.packets()?;
     let plugin = plugin.ok_or("vxlan-tun does not steer")?;
     let (own, peers) = (lease(8, "vxlan-tun")?, leases(1, "vxlan-tun")?);
     let mut instance = plugin.instance(config, node, &own, &peers)?;

@@ -14,6 +14,7 @@ use crate::bindings::backend::exports::heddle::overlay::backend::PeerError;
 use crate::bindings::backend::exports::heddle::overlay::{backend, transform};
 use crate::bindings::backend::heddle::overlay::types as wit;
 use crate::breaker::Subject;
+use crate::capabilities::Capabilities;
 use crate::error::{CallError, Reason, Refusal, describe};
 use crate::host::HostState;
 use crate::manifest::World;
@@ -58,11 +59,16 @@ impl Advertisements {
 pub struct Backend {
     worker: WorkerHandle<BackendExports>,
     world: World,
+    capabilities: Arc<Capabilities>,
 }
 
 impl Backend {
-    pub(crate) fn new(worker: WorkerHandle<BackendExports>, world: World) -> Self {
-        Self { worker, world }
+    pub(crate) fn new(
+        worker: WorkerHandle<BackendExports>,
+        world: World,
+        capabilities: Arc<Capabilities>,
+    ) -> Self {
+        Self { worker, world, capabilities }
     }
 
     /// The plugin's name.
@@ -116,7 +122,7 @@ impl Backend {
         lease: &Lease,
     ) -> Result<NodePlan, CallError> {
         const CALL: &str = "plan-node";
-        let world = self.world;
+        let (world, capabilities) = (self.world, self.capabilities.clone());
         let (terms, node, lease) = (config.clone(), node.clone(), lease.clone());
         let plan = self
             .node_call(CALL, move |worker| {
@@ -127,7 +133,7 @@ impl Backend {
                 let answer = answer.map_err(config_error)?;
                 let checked = || -> Result<NodePlan, Refusal> {
                     let plan = from_wit::node_plan(answer, worker.limits().node_objects)?;
-                    grant::node_plan(&plan, world, &terms.networks, &node)?;
+                    grant::node_plan(&plan, &capabilities, world, &terms.networks, &node)?;
                     Ok(plan)
                 };
                 checked().map_err(Reason::Refused)
@@ -176,7 +182,7 @@ impl Backend {
     ) -> Vec<Result<Plan, CallError>> {
         const CALL: &str = "plan-peer";
         let (config, node, lease) = (config.clone(), node.clone(), lease.clone());
-        let plugin = self.name().to_owned();
+        let (plugin, capabilities) = (self.name().to_owned(), self.capabilities.clone());
         let count = peers.len();
         let answers = self
             .worker
@@ -186,8 +192,15 @@ impl Backend {
                 for index in order(worker, &peers) {
                     let peer = &peers[index];
                     let answer = plan_peer(worker, &wit, peer).and_then(|plan| {
-                        grant::peer_plan(&plan, &links, &config.networks, &node, peer)
-                            .map_err(Reason::Refused)?;
+                        grant::peer_plan(
+                            &plan,
+                            &capabilities,
+                            &links,
+                            &config.networks,
+                            &node,
+                            peer,
+                        )
+                        .map_err(Reason::Refused)?;
                         Ok(plan)
                     });
                     count_refusal(worker, &answer);

@@ -4,9 +4,9 @@
 //! SHA-256 of the native code, then the code. The hash finds damage; against forgery there is only the directory, which
 //! must belong to this user and be writable by nobody else.
 
-use std::fs::{self, DirBuilder};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -15,6 +15,12 @@ use tempfile::{NamedTempFile, TempDir};
 use crate::engine::{FINGERPRINT, TrustedCode};
 
 const HASH: usize = 32;
+
+/// What entries' names end with.
+const EXTENSION: &str = ".cwasm";
+
+/// Links are not followed (open(2)).
+const O_NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 
 /// Group's and others' permission to write.
 const FOREIGN_WRITE: u32 = 0o022;
@@ -82,14 +88,27 @@ impl Cache {
         Ok(Self { dir: dir.to_owned() })
     }
 
-    /// The code made from a component, by its digest. A damaged entry is the same as none.
+    /// The code made from a component, by its digest. An entry that is damaged, or that somebody else could have made
+    /// or can change, is the same as none.
     pub(crate) fn get(&self, digest: &str) -> Option<CachedCode> {
-        let bytes = fs::read(self.entry(digest)).ok()?;
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).custom_flags(O_NOFOLLOW).open(self.entry(digest)).ok()?;
+        let metadata = file.metadata().ok()?;
+        let ours = metadata.is_file()
+            && metadata.uid() == rustix::process::geteuid().as_raw()
+            && metadata.mode() & FOREIGN_WRITE == 0
+            && metadata.nlink() == 1;
+        if !ours {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).ok()?;
         let (hash, code) = bytes.split_at_checked(HASH)?;
         (Sha256::digest(code).as_slice() == hash).then_some(CachedCode(bytes))
     }
 
-    /// Keeps code that was made from a component. Whoever reads at the same time sees all of it or nothing.
+    /// Keeps code that was made from a component. Whoever reads at the same time sees all of it or nothing. What other
+    /// engines made goes: with an upgrade there is nobody left who could load it.
     pub(crate) fn put(&self, digest: &str, code: &[u8]) -> Result<CachedCode, CacheError> {
         let mut bytes = Sha256::digest(code).to_vec();
         bytes.extend_from_slice(code);
@@ -97,7 +116,20 @@ impl Cache {
         file.write_all(&bytes)?;
         file.as_file().sync_all()?;
         file.persist(self.entry(digest)).map_err(|error| error.error)?;
+        self.prune();
         Ok(CachedCode(bytes))
+    }
+
+    fn prune(&self) {
+        let current = format!("-{FINGERPRINT}{EXTENSION}");
+        for file in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let name = file.file_name();
+            let name = name.to_string_lossy();
+            if name.ends_with(EXTENSION) && !name.ends_with(&current) {
+                // It will be tried again.
+                let _ = fs::remove_file(file.path());
+            }
+        }
     }
 
     /// A place to work in, removed with everything in it when it is dropped.
@@ -106,7 +138,7 @@ impl Cache {
     }
 
     fn entry(&self, digest: &str) -> PathBuf {
-        self.dir.join(format!("{digest}-{FINGERPRINT}.cwasm"))
+        self.dir.join(format!("{digest}-{FINGERPRINT}{EXTENSION}"))
     }
 }
 
@@ -145,6 +177,48 @@ mod tests {
         fs::create_dir(&target).unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
         assert!(matches!(Cache::open(&link), Err(CacheError::NotADirectory)));
+    }
+
+    #[test]
+    fn an_entry_that_somebody_else_could_have_made_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let (entry, copy) = (cache.entry("d"), dir.path().join("copy"));
+        let fresh = || {
+            cache.put("d", b"code").unwrap();
+            assert!(cache.get("d").is_some());
+        };
+        fresh();
+        fs::set_permissions(&entry, fs::Permissions::from_mode(0o660)).unwrap();
+        assert!(cache.get("d").is_none());
+        fresh();
+        fs::rename(&entry, &copy).unwrap();
+        std::os::unix::fs::symlink(&copy, &entry).unwrap();
+        assert!(cache.get("d").is_none());
+        fresh();
+        fs::remove_file(&copy).unwrap();
+        fs::hard_link(&entry, &copy).unwrap();
+        assert!(cache.get("d").is_none());
+        fs::remove_file(&copy).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&entry, Some(65534), None).unwrap();
+            assert!(cache.get("d").is_none());
+        }
+        fresh();
+    }
+
+    #[test]
+    fn what_another_engine_made_goes_once_there_is_something_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        cache.put("old", b"code").unwrap();
+        let foreign = dir.path().join("old-0123456789abcdef.cwasm");
+        let other = dir.path().join("notes");
+        fs::write(&foreign, "").unwrap();
+        fs::write(&other, "").unwrap();
+        cache.put("new", b"code").unwrap();
+        assert!(!foreign.exists() && other.exists());
+        assert!(cache.get("old").is_some() && cache.get("new").is_some());
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) fn new(plugin: &str, runtime: Runtime, limits: Limits) -> Self {
-        Self { runtime, limits, voice: Voice::new(plugin), metrics: Arc::default() }
+        let voice = Voice::new(plugin, &limits);
+        Self { runtime, limits, voice, metrics: Arc::default() }
     }
 
     /// Another one for the same plugin, for calls at the same time.
@@ -72,6 +73,10 @@ impl Caller {
     fn explain(&self, limit: Duration, error: &wasmtime::Error) -> Reason {
         if let Some(exceeded) = error.downcast_ref::<MemoryExceeded>() {
             return Reason::OutOfMemory { limit: exceeded.limit, asked: exceeded.asked };
+        }
+        // The type of this error is wasmtime's own.
+        if error.chain().any(|cause| cause.to_string().contains("fuel allocated for hostcalls")) {
+            return Reason::TooLong(self.limits.answer);
         }
         let what = match (error.downcast_ref::<Trap>(), error.downcast_ref::<I32Exit>()) {
             (Some(Trap::Interrupt), _) => return Reason::TimedOut(limit),

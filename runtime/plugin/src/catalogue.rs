@@ -4,20 +4,25 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use wasmtime::component::{Component, InstancePre};
 
 use crate::backend::Backend;
 use crate::cache::{Cache, CacheError};
 use crate::caller::Caller;
+use crate::capabilities::{Capabilities, Capability};
 use crate::compiler::{self, CompileError};
 use crate::embedded::EMBEDDED;
 use crate::emitter::Emitter;
 use crate::engine::Runtime;
+#[cfg(feature = "compiler")]
+use crate::engine::TrustedCode;
 use crate::host::{self, HostState};
 use crate::limits::Limits;
 use crate::manifest::{self, Manifest, ManifestError, Role};
 use crate::packets::PacketPlugin;
+use crate::policy::{Policy, PolicyError};
 use crate::text::{memory, plain};
 use crate::worker::{Exports, WorkerHandle};
 
@@ -36,6 +41,7 @@ pub struct Catalogue {
     dirs: Vec<PathBuf>,
     compiler: Option<PathBuf>,
     cache: PathBuf,
+    policy: PathBuf,
 }
 
 /// A plugin that was found and loaded, ready to be started.
@@ -43,6 +49,7 @@ pub struct Plugin {
     manifest: Manifest,
     source: Source,
     digest: String,
+    limits: Limits,
     runtime: Runtime,
     instance: InstancePre<HostState>,
 }
@@ -104,6 +111,38 @@ pub enum PluginError {
         plugin: String,
         /// Why.
         error: ManifestError,
+    },
+    /// The operator's file cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// It is another component than the operator wants.
+    #[error(
+        "plugin {plugin} has the SHA-256 {found}: expected {expected}, which {} says of it", .policy.display()
+    )]
+    Digest {
+        /// Its name and where it is.
+        plugin: String,
+        /// The component's.
+        found: String,
+        /// The one that is wanted.
+        expected: String,
+        /// Where that is said.
+        policy: PathBuf,
+    },
+    /// It asks for more than the operator grants.
+    #[error(
+        "plugin {plugin} asks for what it is not granted: {}; to grant it, say so in {}, section `plugin.{name}`",
+        .missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), .policy.display()
+    )]
+    NotGranted {
+        /// Its name.
+        name: String,
+        /// Its name and where it is.
+        plugin: String,
+        /// What it asks for and is not granted.
+        missing: Vec<Capability>,
+        /// Where it could be.
+        policy: PathBuf,
     },
     /// The cache directory cannot be used.
     #[error("cache directory {} {error}", .dir.display())]
@@ -168,7 +207,14 @@ impl Catalogue {
         cache: PathBuf,
     ) -> Result<Self, PluginError> {
         let runtime = Runtime::new().map_err(PluginError::Engine)?;
-        Ok(Self { runtime, dirs, compiler, cache })
+        let policy = PathBuf::from(Policy::DEFAULT_FILE);
+        Ok(Self { runtime, dirs, compiler, cache, policy })
+    }
+
+    /// The same with another file of the operator's than [`Policy::DEFAULT_FILE`]. It is read whenever a plugin is looked
+    /// for.
+    pub fn with_policy(self, file: PathBuf) -> Self {
+        Self { policy: file, ..self }
     }
 
     /// Finds a plugin and loads it. Blocks for as long as a file takes to be compiled, if it was never seen before.
@@ -176,7 +222,8 @@ impl Catalogue {
     /// # Errors
     ///
     /// The name is impossible or nowhere to be found; or what stands there is no plugin for this host, is for something
-    /// else, or cannot be compiled or loaded. A file that is no good does not give way to the embedded plugin.
+    /// else, is not what the operator wants or asks for more than the operator grants, or cannot be compiled or loaded. A
+    /// file that is no good does not give way to the embedded plugin.
     pub fn find(&self, name: &str, role: Role) -> Result<Plugin, PluginError> {
         let found = self.look_for(name)?;
         let (source, digest) = match &found {
@@ -192,6 +239,8 @@ impl Catalogue {
         });
         let manifest =
             manifest.map_err(|error| PluginError::Manifest { plugin: plugin.clone(), error })?;
+        self.authorise(&plugin, &manifest, &digest)?;
+        let limits = self.policy()?.limits(name);
         let component = match &found {
             Found::Embedded(embedded) => self
                 .runtime
@@ -199,7 +248,100 @@ impl Catalogue {
                 .map_err(|reason| PluginError::Load { plugin: plugin.clone(), reason })?,
             Found::File(_, bytes) => self.load_file(&plugin, bytes, &digest)?,
         };
-        Plugin::link(manifest, source, digest, self.runtime.clone(), &component)
+        Plugin::link(manifest, source, digest, limits, self.runtime.clone(), &component)
+    }
+
+    /// Loads a component from any file, for those who make plugins: under whatever name, and with all that it asks for.
+    /// It is compiled in this process, and nothing of it is kept.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, is no plugin for this host, or cannot be compiled or loaded.
+    #[cfg(feature = "compiler")]
+    pub fn open(&self, path: &Path) -> Result<Plugin, PluginError> {
+        let bytes =
+            read(path).map_err(|error| PluginError::Read { path: path.to_owned(), error })?;
+        self.open_component(Source::File(path.to_owned()), &bytes)
+    }
+
+    /// The same for a component that was read already.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Catalogue::open`].
+    #[cfg(feature = "compiler")]
+    pub fn open_component(&self, source: Source, bytes: &[u8]) -> Result<Plugin, PluginError> {
+        let plugin = source.to_string();
+        let manifest = Manifest::read(bytes)
+            .map_err(|error| PluginError::Manifest { plugin: plugin.clone(), error })?;
+        check_name(&manifest.name)?;
+        let limits = self.policy()?.limits(&manifest.name);
+        let native = crate::engine::compile(bytes)
+            .map_err(|reason| PluginError::Load { plugin: plugin.clone(), reason })?;
+        let component = self
+            .runtime
+            .load(TrustedCode::vouch(&native))
+            .map_err(|reason| PluginError::Load { plugin, reason: plain(&reason) })?;
+        let digest = manifest::digest(bytes);
+        Plugin::link(manifest, source, digest, limits, self.runtime.clone(), &component)
+    }
+
+    /// What the operator lets plugins do.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be used.
+    pub fn policy(&self) -> Result<Policy, PolicyError> {
+        Policy::read(&self.policy)
+    }
+
+    /// What a plugin asks for and is not granted. What is inside the binary is granted what it asks for, and so is a copy
+    /// of it. `digest` is the component's SHA-256, in hexadecimal.
+    ///
+    /// # Errors
+    ///
+    /// The operator's file cannot be used.
+    pub fn not_granted(
+        &self,
+        manifest: &Manifest,
+        digest: &str,
+    ) -> Result<Vec<Capability>, PolicyError> {
+        let policy = self.policy()?;
+        let ships = EMBEDDED
+            .iter()
+            .any(|embedded| (embedded.name, embedded.digest) == (&manifest.name, digest));
+        if ships {
+            return Ok(Vec::new());
+        }
+        Ok(manifest.capabilities.not_granted(&policy.grant(&manifest.name)))
+    }
+
+    /// Whether a plugin is the one that the operator wants, and asks for no more than it is granted.
+    fn authorise(
+        &self,
+        plugin: &str,
+        manifest: &Manifest,
+        digest: &str,
+    ) -> Result<(), PluginError> {
+        let policy = self.policy()?;
+        if let Some(expected) = policy.digest(&manifest.name).filter(|wanted| *wanted != digest) {
+            return Err(PluginError::Digest {
+                plugin: plugin.to_owned(),
+                found: digest.to_owned(),
+                expected: expected.to_owned(),
+                policy: self.policy.clone(),
+            });
+        }
+        let missing = self.not_granted(manifest, digest)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(PluginError::NotGranted {
+            name: manifest.name.clone(),
+            plugin: plugin.to_owned(),
+            missing,
+            policy: self.policy.clone(),
+        })
     }
 
     /// Every plugin there is, by name, the one that [`Catalogue::find`] takes first.
@@ -296,13 +438,14 @@ impl Plugin {
         manifest: Manifest,
         source: Source,
         digest: String,
+        limits: Limits,
         runtime: Runtime,
         component: &Component,
     ) -> Result<Self, PluginError> {
         let linked =
             host::linker(runtime.engine()).and_then(|linker| linker.instantiate_pre(component));
         match linked {
-            Ok(instance) => Ok(Self { manifest, source, digest, runtime, instance }),
+            Ok(instance) => Ok(Self { manifest, source, digest, limits, runtime, instance }),
             Err(error) => Err(PluginError::Load {
                 plugin: format!("{} ({source})", manifest.name),
                 reason: plain(&format!("{error:#}")),
@@ -325,13 +468,23 @@ impl Plugin {
         &self.digest
     }
 
+    /// How much it may take: as much as the operator says.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The same plugin with other limits.
+    pub fn limited(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
     /// Starts it as a backend, with a thread of its own. Call it on the tokio runtime.
     ///
     /// # Errors
     ///
     /// It was not found as a [`Role::Backend`], lacks a function of its world, or there is no thread to be had.
-    pub fn backend(&self, limits: Limits) -> Result<Backend, PluginError> {
-        Ok(Backend::new(self.start(limits)?, self.manifest.world))
+    pub fn backend(&self) -> Result<Backend, PluginError> {
+        Ok(Backend::new(self.start()?, self.manifest.world, self.capabilities()))
     }
 
     /// Its packet path, if it is of a world that has one. Call it on the tokio runtime.
@@ -339,11 +492,11 @@ impl Plugin {
     /// # Errors
     ///
     /// It lacks a function of its world.
-    pub fn packets(&self, limits: Limits) -> Result<Option<PacketPlugin>, PluginError> {
+    pub fn packets(&self) -> Result<Option<PacketPlugin>, PluginError> {
         if !self.manifest.world.steers() {
             return Ok(None);
         }
-        PacketPlugin::new(&self.manifest, self.instance.clone(), self.caller(limits))
+        PacketPlugin::new(&self.manifest, self.instance.clone(), self.caller())
             .map(Some)
             .map_err(|error| self.does_not_fit(&error))
     }
@@ -353,20 +506,25 @@ impl Plugin {
     /// # Errors
     ///
     /// It was not found as a [`Role::Emitter`], lacks its function, or there is no thread to be had.
-    pub fn emitter(&self, limits: Limits) -> Result<Emitter, PluginError> {
-        Ok(Emitter::new(self.start(limits)?))
+    pub fn emitter(&self) -> Result<Emitter, PluginError> {
+        Ok(Emitter::new(self.start()?, self.capabilities()))
     }
 
-    fn start<E: Exports>(&self, limits: Limits) -> Result<WorkerHandle<E>, PluginError> {
+    /// What it may touch: what it asks for, since it would not have been found without being granted that.
+    fn capabilities(&self) -> Arc<Capabilities> {
+        Arc::new(self.manifest.capabilities.clone())
+    }
+
+    fn start<E: Exports>(&self) -> Result<WorkerHandle<E>, PluginError> {
         let Manifest { name, world, .. } = &self.manifest;
         let prepared =
             E::prepare(self.instance.clone(), *world).map_err(|error| self.does_not_fit(&error))?;
-        WorkerHandle::start(name, prepared, self.caller(limits))
+        WorkerHandle::start(name, prepared, self.caller())
             .map_err(|error| PluginError::Engine(error.to_string()))
     }
 
-    fn caller(&self, limits: Limits) -> Caller {
-        Caller::new(&self.manifest.name, self.runtime.clone(), limits)
+    fn caller(&self) -> Caller {
+        Caller::new(&self.manifest.name, self.runtime.clone(), self.limits.clone())
     }
 
     fn does_not_fit(&self, error: &wasmtime::Error) -> PluginError {
@@ -387,7 +545,8 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path)
 }
 
-fn check_name(name: &str) -> Result<(), PluginError> {
+/// Whether a plugin may have this name.
+pub(crate) fn check_name(name: &str) -> Result<(), PluginError> {
     let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     match (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(good) {
         true => Ok(()),

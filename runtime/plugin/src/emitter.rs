@@ -1,6 +1,6 @@
 //! Emitters: the host's side of the world `emitter-plugin`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use heddle_core::config::NetworkConfig;
@@ -11,19 +11,15 @@ use wasmtime::component::InstancePre;
 use crate::bindings::emitter::exports::heddle::overlay::emitter as wit;
 use crate::bindings::emitter::{EmitterPlugin, EmitterPluginPre};
 use crate::breaker::Subject;
+use crate::capabilities::Capabilities;
 use crate::error::{CallError, Reason, Refusal};
 use crate::host::HostState;
+use crate::limits::Limits;
 use crate::manifest::World;
 use crate::metrics::Metrics;
 use crate::text::plain;
 use crate::worker::{Exports, WorkerHandle};
 use crate::{grant, to_wit};
-
-/// Files in one answer.
-const MAX_FILES: usize = 16;
-
-/// The longest file, in bytes.
-const MAX_FILE: usize = 1 << 20;
 
 /// What an emitter is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,10 +43,17 @@ pub struct Setting {
     pub value: String,
 }
 
+impl Setting {
+    /// Whether it says that a file goes there: a setting `path`, or one whose name ends with `-path`.
+    pub fn names(&self, file: &Path) -> bool {
+        (self.name == "path" || self.name.ends_with("-path")) && Path::new(&self.value) == file
+    }
+}
+
 /// A file that should exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Absolute, without `..`; below `/run/flannel` or `/etc/cni/net.d`, or named by a setting.
+    /// Absolute, without `..`; among the plugin's [`Capabilities`](crate::Capabilities), or named by a setting.
     pub path: PathBuf,
     /// Permission bits, at most `0o777`.
     pub mode: u32,
@@ -61,11 +64,15 @@ pub struct File {
 /// A running emitter plugin. Calls queue; none blocks the caller's thread.
 pub struct Emitter {
     worker: WorkerHandle<EmitterPlugin>,
+    capabilities: Arc<Capabilities>,
 }
 
 impl Emitter {
-    pub(crate) fn new(worker: WorkerHandle<EmitterPlugin>) -> Self {
-        Self { worker }
+    pub(crate) fn new(
+        worker: WorkerHandle<EmitterPlugin>,
+        capabilities: Arc<Capabilities>,
+    ) -> Self {
+        Self { worker, capabilities }
     }
 
     /// The plugin's name.
@@ -87,6 +94,7 @@ impl Emitter {
     pub async fn emit(&self, view: &View, settings: &[Setting]) -> Result<Vec<File>, CallError> {
         const CALL: &str = "emit";
         let (view, settings) = (view.clone(), settings.to_vec());
+        let capabilities = self.capabilities.clone();
         let result = self
             .worker
             .run(CALL, move |worker| {
@@ -95,8 +103,8 @@ impl Emitter {
                     guest.heddle_overlay_emitter().call_emit(store, &wit_view, &wit_settings)
                 })?;
                 let answer = answer.map_err(|message| Reason::Emitter(plain(&message)))?;
-                let checked = files(answer).and_then(|files| {
-                    grant::files(&files, &settings)?;
+                let checked = files(answer, worker.limits()).and_then(|files| {
+                    grant::files(&files, &capabilities, &settings)?;
                     Ok(files)
                 });
                 checked.map_err(|refusal| {
@@ -130,14 +138,14 @@ fn to_wit_settings(settings: &[Setting]) -> Vec<wit::Setting> {
         .collect()
 }
 
-fn files(files: Vec<wit::File>) -> Result<Vec<File>, Refusal> {
-    if files.len() > MAX_FILES {
-        let rule = format!("expected at most {MAX_FILES}");
+fn files(files: Vec<wit::File>, limits: &Limits) -> Result<Vec<File>, Refusal> {
+    if files.len() > limits.files {
+        let rule = format!("expected at most {}", limits.files);
         return Err(Refusal::new(format_args!("{} files", files.len()), rule));
     }
-    if let Some(file) = files.iter().find(|file| file.contents.len() > MAX_FILE) {
+    if let Some(file) = files.iter().find(|file| file.contents.len() > limits.file) {
         let object = format!("file {} of {} bytes", file.path, file.contents.len());
-        return Err(Refusal::new(object, format!("expected at most {MAX_FILE}")));
+        return Err(Refusal::new(object, format!("expected at most {}", limits.file)));
     }
     let file =
         |file: wit::File| File { path: file.path.into(), mode: file.mode, contents: file.contents };

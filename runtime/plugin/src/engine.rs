@@ -42,9 +42,9 @@ impl Runtime {
     #[allow(unsafe_code, reason = "the bytes become machine code")]
     pub(crate) fn load(&self, native: TrustedCode<'_>) -> Result<Component, String> {
         // SAFETY: `deserialize` requires bytes that wasmtime's own compiler made and nobody changed since. A
-        // `TrustedCode` is made in two places: from this binary's own data, which the build script compiled, and from
-        // a cache directory that was checked to belong to this user and to be writable by nobody else, where only our
-        // own compiler's output is put.
+        // `TrustedCode` is made of three things: this binary's own data, which the build script compiled; what our own
+        // compiler has just made; and what is in a cache directory that was checked to belong to this user and to be
+        // writable by nobody else, where only our own compiler's output is put.
         unsafe { Component::deserialize(&self.0.engine, native.0) }
             .map_err(|error| format!("{error:#}"))
     }
@@ -55,7 +55,8 @@ impl Runtime {
 pub(crate) struct TrustedCode<'a>(&'a [u8]);
 
 impl<'a> TrustedCode<'a> {
-    /// Takes bytes at their word. Only [`embedded`](crate::embedded) and [`cache`](crate::cache) may.
+    /// Takes bytes at their word. Only [`embedded`](crate::embedded) and [`cache`](crate::cache) may,
+    /// and who has just compiled them.
     pub(crate) fn vouch(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }

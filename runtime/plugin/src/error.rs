@@ -37,6 +37,9 @@ pub enum Reason {
         /// In bytes.
         asked: usize,
     },
+    /// Its answer, or a line for the log, is too long to be taken over. By how much, the component model does not say.
+    #[error("exceeded the limit of {} on an answer", text::memory(*.0))]
+    TooLong(usize),
     /// It was not called, because too many calls failed one after the other.
     #[error("suspended for another {} after {failures} calls in a row failed", text::time(*.rest))]
     Suspended {

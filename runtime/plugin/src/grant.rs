@@ -1,10 +1,11 @@
 //! What a plugin may ask for: pure functions from a plan, and what the host knows, to yes or the offending object.
 //!
-//! The rules are those that hold for every backend: a plugin has devices of its own and nothing else, routes only the
-//! overlay, and sends a peer's packets only to that peer.
+//! Some rules hold for every backend: a plugin has devices of its own and nothing else, routes only the overlay, and
+//! sends a peer's packets only to that peer. What it may have beyond that is in its [`Capabilities`].
 
+use std::fmt;
 use std::net::IpAddr;
-use std::path::{Component, Path};
+use std::path::Component;
 
 use heddle_core::address::{Family, LinkName};
 use heddle_core::config::OverlayNetwork;
@@ -13,6 +14,7 @@ use heddle_core::node::{Node, Underlay};
 use heddle_core::object::{Link, LinkKind, Object, Plan, Route, RouteAction};
 use ipnet::IpNet;
 
+use crate::capabilities::{Capabilities, Kind};
 use crate::emitter::{File, Setting};
 use crate::error::Refusal;
 use crate::manifest::World;
@@ -23,6 +25,7 @@ type Granted = Result<(), Refusal>;
 /// Whether the plan of the node may hold, if a plugin of this world made it.
 pub(crate) fn node_plan(
     plan: &NodePlan,
+    capabilities: &Capabilities,
     world: World,
     networks: &[OverlayNetwork],
     node: &Node,
@@ -32,19 +35,28 @@ pub(crate) fn node_plan(
     if let Some(tunnel) = &plan.tunnel {
         own_tunnel(tunnel, world, &networks, &node.underlay)?;
     }
+    let mut port = tunnel_port(plan, capabilities)?;
     for object in &plan.plan.objects {
         match object {
-            Object::Link(link) => own_link(link, node),
+            Object::Link(link) => {
+                own_link(link, capabilities, node)?;
+                one_port(link, &mut port)
+            }
             Object::Address(address) => {
                 on_planned_link(object, &links)?;
                 within(object, IpNet::from(address.network.addr()), &networks)
             }
-            Object::Sysctl(_) => on_planned_link(object, &links),
+            Object::Sysctl(sysctl) => {
+                on_planned_link(object, &links)?;
+                let has = capabilities.has_sysctl(&sysctl.name);
+                granted(has, object, "sysctls", &capabilities.sysctls)
+            }
             Object::Neighbour(_) | Object::FdbEntry(_) => {
                 Err(Refusal::new(object, "expected only in the plan of the peer it belongs to"))
             }
             Object::Route(route) => {
-                within(object, route.destination, &networks)?;
+                let reach = Reach { inside: &networks, capabilities, links: &links };
+                reach.destination(object, route)?;
                 next_hop(object, route, &links, &networks, None)
             }
         }?;
@@ -55,6 +67,7 @@ pub(crate) fn node_plan(
 /// Whether the plan of a peer may hold. `links` are those of the node's own plan.
 pub(crate) fn peer_plan(
     plan: &Plan,
+    capabilities: &Capabilities,
     links: &[LinkName],
     networks: &[OverlayNetwork],
     node: &Node,
@@ -85,7 +98,7 @@ pub(crate) fn peer_plan(
                 }
             }
             Object::Route(route) => {
-                within(object, route.destination, &subnets)?;
+                Reach { inside: &subnets, capabilities, links }.destination(object, route)?;
                 next_hop(object, route, links, &networks, Some((node, peer)))
             }
         }?;
@@ -93,11 +106,8 @@ pub(crate) fn peer_plan(
     Ok(())
 }
 
-/// Where emitters write without being told: flannel's own files, and networks of CNI.
-const EMITTERS_DIRECTORIES: [&str; 2] = ["/run/flannel", "/etc/cni/net.d"];
-
-/// Whether files may be written: where the operator said, or where such files are.
-pub(crate) fn files(files: &[File], settings: &[Setting]) -> Granted {
+/// Whether files may be written: where the operator said with a setting, or where the plugin may by itself.
+pub(crate) fn files(files: &[File], capabilities: &Capabilities, settings: &[Setting]) -> Granted {
     for file in files {
         let refuse = |rule: &str| {
             Err(Refusal::new(format_args!("file {} ({:o})", file.path.display(), file.mode), rule))
@@ -109,12 +119,13 @@ pub(crate) fn files(files: &[File], settings: &[Setting]) -> Granted {
         if file.mode > 0o777 {
             return refuse("expected permission bits up to 777");
         }
-        let asked_for = settings.iter().any(|setting| Path::new(&setting.value) == file.path);
-        let usual = EMITTERS_DIRECTORIES.iter().any(|directory| file.path.starts_with(directory));
-        if !asked_for && !usual {
-            return refuse(
-                "expected a path below /run/flannel or /etc/cni/net.d, or one that a setting names",
-            );
+        let asked_for = settings.iter().any(|setting| setting.names(&file.path));
+        let has = file.path.to_str().is_some_and(|path| capabilities.has_file(path));
+        if !asked_for && !has {
+            return refuse(&format!(
+                "expected the setting `path`, or a capability for it: files {}",
+                or_none(&capabilities.files)
+            ));
         }
         if files.iter().filter(|other| other.path == file.path).count() > 1 {
             return refuse("planned more than once");
@@ -133,16 +144,24 @@ pub(crate) fn planned_links(plan: &Plan) -> Vec<LinkName> {
 }
 
 /// A plugin's device is new, or is what it is to be already. It is nobody else's.
-fn own_link(link: &Link, node: &Node) -> Granted {
+fn own_link(link: &Link, capabilities: &Capabilities, node: &Node) -> Granted {
     let underlay = &node.underlay;
     let refuse = |rule: String| Err(Refusal::new(format_args!("link {}", link.name), rule));
     let kind = link.kind.name();
+    // Below /proc/sys/net, these two stand for every device.
+    if matches!(link.name.as_str(), "all" | "default") {
+        return refuse("expected a name that is not that of all devices' settings".into());
+    }
     let other = node.links.iter().find(|found| found.name == link.name && found.kind != kind);
     if link.name == underlay.link || other.is_some() {
         return refuse(format!("there is a device of that name that is no {kind} device"));
     }
+    let object = format_args!("link {}", link.name);
+    granted(capabilities.has_link(link.name.as_str()), object, "links", &capabilities.links)?;
     match &link.kind {
         LinkKind::Vxlan(vxlan) => {
+            has_kind(link, Kind::Vxlan, capabilities)?;
+            has_port(link.name, vxlan.port, capabilities)?;
             if vxlan.underlay != underlay.link {
                 return refuse(format!(
                     "its packets leave through {}: expected {}, the external interface",
@@ -152,8 +171,37 @@ fn own_link(link: &Link, node: &Node) -> Granted {
             own_source(link.name, vxlan.local, underlay)
         }
         // The rest of it is the tunnel.
-        LinkKind::Tun => Ok(()),
+        LinkKind::Tun => has_kind(link, Kind::Tun, capabilities),
         LinkKind::Other(_) => refuse(format!("a device of kind `{kind}` cannot be planned")),
+    }
+}
+
+fn has_kind(link: &Link, kind: Kind, capabilities: &Capabilities) -> Granted {
+    let object = format_args!("link {} type {kind}", link.name);
+    granted(capabilities.link_kinds.contains(&kind), object, "link-kinds", &capabilities.link_kinds)
+}
+
+fn has_port(link: LinkName, port: u16, capabilities: &Capabilities) -> Granted {
+    let object = format_args!("link {link} with UDP port {port}");
+    granted(capabilities.has_port(port), object, "udp-ports", &capabilities.udp_ports)
+}
+
+/// The port of the plan's TUN device.
+fn tunnel_port(plan: &NodePlan, capabilities: &Capabilities) -> Result<Option<u16>, Refusal> {
+    let Some(tunnel) = &plan.tunnel else { return Ok(None) };
+    has_port(tunnel.link, tunnel.port, capabilities)?;
+    Ok(Some(tunnel.port))
+}
+
+/// All devices of a plan receive at one port: `port`, as soon as one of them has said which.
+fn one_port(link: &Link, port: &mut Option<u16>) -> Granted {
+    let LinkKind::Vxlan(vxlan) = &link.kind else { return Ok(()) };
+    match *port.get_or_insert(vxlan.port) {
+        port if port == vxlan.port => Ok(()),
+        port => Err(Refusal::new(
+            format_args!("link {} with UDP port {}", link.name, vxlan.port),
+            format!("expected {port}, that of the plan's other device: a plugin has one UDP port"),
+        )),
     }
 }
 
@@ -196,6 +244,42 @@ fn on_planned_link(object: &Object, links: &[LinkName]) -> Granted {
     match object.link() {
         Some(link) if links.contains(&link) => Ok(()),
         _ => Err(Refusal::new(object, "expected on a device that the node's plan has")),
+    }
+}
+
+/// Refuses what a capability is missing for.
+fn granted<T: ToString>(has: bool, object: impl fmt::Display, key: &str, those: &[T]) -> Granted {
+    match has {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            object,
+            format!("expected a capability for it: {key} {}", or_none(those)),
+        )),
+    }
+}
+
+/// Where routes may lead: inside these networks, and wherever the plugin may by devices of its own.
+struct Reach<'a> {
+    inside: &'a [IpNet],
+    capabilities: &'a Capabilities,
+    links: &'a [LinkName],
+}
+
+impl Reach<'_> {
+    fn destination(&self, object: &Object, route: &Route) -> Granted {
+        let beyond = self.capabilities.routes.iter().any(|net| net.contains(&route.destination));
+        let by_own_device = object.link().is_some_and(|link| self.links.contains(&link));
+        match beyond && by_own_device {
+            true => Ok(()),
+            false if beyond => Err(Refusal::new(
+                object,
+                format!(
+                    "expected within {}, or through a device that the node's plan has",
+                    either(self.inside)
+                ),
+            )),
+            false => within(object, route.destination, self.inside),
+        }
     }
 }
 
@@ -246,6 +330,10 @@ fn addresses(peer: &Lease) -> String {
 
 fn either<T: ToString>(items: &[T]) -> String {
     join(items, " or ")
+}
+
+fn or_none<T: ToString>(items: &[T]) -> String {
+    if items.is_empty() { "none".to_owned() } else { list(items) }
 }
 
 fn list<T: ToString>(items: &[T]) -> String {

@@ -5,7 +5,7 @@ use wasmtime::{Engine, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::bindings::backend::heddle::overlay::{log, types};
-use crate::limits::{Limits, MemoryLimiter, TRANSFER};
+use crate::limits::{Limits, MemoryLimiter};
 use crate::voice::Voice;
 
 /// The interface with which a guest could wait for the time to pass, as wasmtime's WASI names it.
@@ -49,7 +49,7 @@ pub(crate) fn store(engine: &Engine, limits: &Limits, voice: &Voice) -> Store<Ho
     };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.memory);
-    store.set_hostcall_fuel(TRANSFER);
+    store.set_hostcall_fuel(limits.answer);
     store.epoch_deadline_trap();
     store
 }

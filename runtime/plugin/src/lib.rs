@@ -17,6 +17,7 @@ mod bindings;
 mod breaker;
 mod cache;
 mod caller;
+mod capabilities;
 mod catalogue;
 mod compiler;
 mod embedded;
@@ -33,6 +34,7 @@ mod manifest;
 mod metrics;
 mod node_plan;
 mod packets;
+mod policy;
 mod section;
 mod settings;
 #[cfg(test)]
@@ -45,6 +47,9 @@ mod worker;
 
 pub use backend::{Advertisements, Backend};
 pub use cache::CacheError;
+pub use capabilities::{
+    Capabilities, Capability, InvalidCapability, Kind, NamePattern, PathPattern, Ports,
+};
 pub use catalogue::{Catalogue, Entry, Plugin, PluginError, Source};
 pub use compiler::CompileError;
 #[cfg(feature = "compiler")]
@@ -54,7 +59,10 @@ pub use emitter::{Emitter, File, Setting, View};
 pub use engine::compile;
 pub use error::{CallError, Reason, Refusal};
 pub use limits::Limits;
-pub use manifest::{Inspection, Manifest, ManifestError, Role, WIT_VERSION, World, inspect};
+pub use manifest::{
+    Inspection, Manifest, ManifestError, Role, WIT_VERSION, World, inspect, with_manifest,
+};
 pub use metrics::Metrics;
 pub use node_plan::{NodePlan, Tunnel};
 pub use packets::{PacketInstance, PacketPlugin};
+pub use policy::{Policy, PolicyError};

@@ -5,8 +5,10 @@ use std::fmt;
 use semver::Version;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use wasm_encoder::{ComponentSection, CustomSection};
 use wasmparser::{Encoding, Parser, Payload};
 
+use crate::capabilities::Capabilities;
 use crate::section;
 use crate::text::plain;
 
@@ -24,6 +26,9 @@ pub struct Manifest {
     pub wit: Version,
     /// What it is.
     pub world: World,
+    /// What it asks for.
+    #[serde(default)]
+    pub capabilities: Capabilities,
 }
 
 /// A world of `heddle:overlay`: what a plugin can be.
@@ -110,13 +115,13 @@ pub enum ManifestError {
     /// A component that says nothing.
     #[error(
         "has no manifest: expected a custom section `heddle:manifest`, which the macros \
-         `export_…!` of heddle-sdk put there"
+         `export_…!` of heddle-sdk put there, and `heddle plugin manifest` in other languages"
     )]
     Missing,
     /// A component that says something else.
     #[error(
         "has a manifest that cannot be read ({0}): expected \
-         {{\"name\":…,\"version\":…,\"wit\":\"{WIT_VERSION}\",\"world\":…}}, with the world {worlds}", worlds = worlds(|_| true)
+         {{\"name\":…,\"version\":…,\"wit\":\"{WIT_VERSION}\",\"world\":…,\"capabilities\":…}}, with the world {worlds}", worlds = worlds(|_| true)
     )]
     Malformed(String),
     /// It was built for an interface that this host does not know yet, or no longer.
@@ -127,6 +132,11 @@ pub enum ManifestError {
         /// What would help.
         expected: &'static str,
     },
+    /// It says something already.
+    #[error(
+        "has a manifest already: expected a component without one, as the language's tools make it"
+    )]
+    Present,
     /// It stands under another name.
     #[error("says that its name is `{found}`: expected `{expected}`, the name of its file")]
     Name {
@@ -247,6 +257,24 @@ pub fn inspect(component: &[u8]) -> Result<Inspection, ManifestError> {
     Ok(Inspection { manifest, digest: digest(component), size: component.len(), imports })
 }
 
+/// The component with a manifest in it.
+///
+/// # Errors
+///
+/// The bytes are not a component or have a manifest already, or `manifest` is not one.
+pub fn with_manifest(component: &[u8], manifest: &[u8]) -> Result<Vec<u8>, ManifestError> {
+    match Manifest::read(component) {
+        Err(ManifestError::Missing) => {}
+        Err(error @ ManifestError::NotAComponent(_)) => return Err(error),
+        Ok(_) | Err(_) => return Err(ManifestError::Present),
+    }
+    Manifest::parse(manifest)?;
+    let mut with = component.to_vec();
+    let section = CustomSection { name: section::NAME.into(), data: manifest.into() };
+    section.append_to_component(&mut with);
+    Ok(with)
+}
+
 /// SHA-256 in hexadecimal.
 pub(crate) fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -269,6 +297,31 @@ mod tests {
         assert_eq!((manifest.name.as_str(), manifest.world), ("vxlan", World::BackendPlugin));
         assert_eq!(manifest.version, Version::new(1, 2, 3));
         assert_eq!(manifest.check("vxlan", Role::Backend), Ok(()));
+    }
+
+    #[test]
+    fn what_it_asks_for_is_nothing_unless_it_says_so() {
+        let manifest = Manifest::parse(GOOD.as_bytes()).unwrap();
+        assert_eq!(manifest.capabilities, Capabilities::default());
+        let asking =
+            GOOD.replace('}', r#","capabilities":{"links":["flannel.*"],"udp-ports":["8472"]}}"#);
+        let asked = Manifest::parse(asking.as_bytes()).unwrap().capabilities.all();
+        let asked: Vec<_> = asked.iter().map(ToString::to_string).collect();
+        assert_eq!(asked, ["links flannel.*", "udp-ports 8472"]);
+        assert!(error(&asking.replace("links", "linsk")).contains("unknown field `linsk`"));
+    }
+
+    #[test]
+    fn a_component_without_a_manifest_is_given_one() {
+        let bare = wat::parse_str("(component)").unwrap();
+        let with = with_manifest(&bare, GOOD.as_bytes()).unwrap();
+        assert_eq!(Manifest::read(&with), Manifest::parse(GOOD.as_bytes()));
+        assert_eq!(with_manifest(&with, GOOD.as_bytes()), Err(ManifestError::Present));
+        assert!(matches!(with_manifest(&bare, b"{}"), Err(ManifestError::Malformed(_))));
+        assert!(matches!(
+            with_manifest(b"x", GOOD.as_bytes()),
+            Err(ManifestError::NotAComponent(_))
+        ));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use wasmparser::{BinaryReaderError, Parser, Payload};
 
 /// The custom section that says what a plugin is.
-const NAME: &str = "heddle:manifest";
+pub(crate) const NAME: &str = "heddle:manifest";
 
 /// The manifest's text. It stands in the component itself or in a module inside it, which is where a linker puts it.
 pub(crate) fn manifest(component: &[u8]) -> Result<Option<&[u8]>, BinaryReaderError> {

@@ -10,15 +10,12 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::bindings::backend::heddle::overlay::log::Level;
+use crate::limits::Limits;
 
 /// What the log calls the source of these lines, so that they can be filtered apart from the host's own.
 const TARGET: &str = "plugin";
 /// The longest line, in characters.
 const LINE: usize = 1024;
-/// How many lines may come at once …
-const BURST: f64 = 20.0;
-/// … and how many a second in the long run.
-const RATE: f64 = 5.0;
 /// What is taken from the guest's stream at a time, in bytes.
 const CHUNK: usize = 4096;
 
@@ -48,8 +45,8 @@ struct Output {
 }
 
 impl Voice {
-    pub(crate) fn new(plugin: &str) -> Self {
-        let bucket = Bucket::new(Instant::now());
+    pub(crate) fn new(plugin: &str, limits: &Limits) -> Self {
+        let bucket = Bucket::new(limits.log_burst, limits.log_rate, Instant::now());
         let log = Log { plugin: plugin.to_owned(), bucket, silenced: 0 };
         Self { log: Arc::new(Mutex::new(log)), output: Arc::default() }
     }
@@ -107,7 +104,11 @@ impl Log {
         let plugin = self.plugin.as_str();
         if self.silenced > 0 {
             let lines = std::mem::take(&mut self.silenced);
-            tracing::warn!(target: TARGET, plugin, "{lines} lines of the plugin were dropped: too many at once");
+            let Bucket { burst, rate, .. } = self.bucket;
+            tracing::warn!(
+                target: TARGET, plugin,
+                "{lines} lines of the plugin were dropped: expected at most {burst} at once and {rate} a second"
+            );
         }
         let line = one_line(line, LINE);
         match level {
@@ -121,18 +122,23 @@ impl Log {
 
 /// A token bucket.
 struct Bucket {
+    /// How many lines may come at once …
+    burst: f64,
+    /// … and how many a second in the long run.
+    rate: f64,
     tokens: f64,
     filled: Instant,
 }
 
 impl Bucket {
-    fn new(now: Instant) -> Self {
-        Self { tokens: BURST, filled: now }
+    fn new(burst: u32, rate: u32, now: Instant) -> Self {
+        let (burst, rate) = (f64::from(burst), f64::from(rate));
+        Self { burst, rate, tokens: burst, filled: now }
     }
 
     fn take(&mut self, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.tokens = (self.tokens + passed * RATE).min(BURST);
+        self.tokens = (self.tokens + passed * self.rate).min(self.burst);
         self.filled = now;
         let granted = self.tokens >= 1.0;
         if granted {
@@ -188,7 +194,7 @@ mod tests {
     #[test]
     fn a_talkative_plugin_is_silenced_for_a_while() {
         let start = Instant::now();
-        let mut bucket = Bucket::new(start);
+        let mut bucket = Bucket::new(20, 5, start);
         let heard = (0..1000).filter(|_| bucket.take(start)).count();
         assert_eq!(heard, 20);
         assert!(!bucket.take(start + Duration::from_millis(100)));
@@ -197,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_last_words_are_those_of_this_call() {
-        let voice = Voice::new("test");
+        let voice = Voice::new("test", &Limits::default());
         voice.output(b"before\n");
         voice.begin_call();
         voice.output(b"panicked at\nthe disco\n");

@@ -81,4 +81,11 @@ fn hang() -> ! {
     }
 }
 
-export_packet_backend!(RogueUdp, name = "rogue-udp");
+export_packet_backend!(
+    RogueUdp,
+    name = "rogue-udp",
+    links = ["flannel0"],
+    link_kinds = ["tun"],
+    udp_ports = ["8285"],
+    sysctls = ["accept_ra"],
+);

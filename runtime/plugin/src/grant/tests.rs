@@ -106,10 +106,22 @@ fn sysctl(link: &str) -> Object {
     })
 }
 
-fn for_node(objects: Vec<Object>) -> Result<(), String> {
+/// What the plugin asked for and was granted, unless a test says otherwise.
+const ASKED: &str = r#"{"links":["flannel.*","flannel0","new"],"link-kinds":["vxlan","tun"],
+    "udp-ports":["8000-9000"],"sysctls":["accept_ra"],"files":["/run/flannel/"]}"#;
+
+fn capabilities(json: &str) -> Capabilities {
+    serde_json::from_str(json).unwrap()
+}
+
+fn for_node_with(asked: &str, objects: Vec<Object>) -> Result<(), String> {
     let plan = NodePlan { plan: Plan { objects }, tunnel: None, mtu: 1450 };
-    node_plan(&plan, World::BackendPlugin, &networks(), &node())
+    node_plan(&plan, &capabilities(asked), World::BackendPlugin, &networks(), &node())
         .map_err(|refusal| refusal.to_string())
+}
+
+fn for_node(objects: Vec<Object>) -> Result<(), String> {
+    for_node_with(ASKED, objects)
 }
 
 fn for_tunnel(world: World, device: &str, local: &[&str]) -> Result<(), String> {
@@ -121,13 +133,18 @@ fn for_tunnel(world: World, device: &str, local: &[&str]) -> Result<(), String> 
         tunnel: Some(Tunnel { link, local, port: 8285, overhead: 0 }),
         mtu: 1472,
     };
-    node_plan(&plan, world, &networks(), &node()).map_err(|refusal| refusal.to_string())
+    node_plan(&plan, &capabilities(ASKED), world, &networks(), &node())
+        .map_err(|refusal| refusal.to_string())
+}
+
+fn for_peer_with(asked: &str, object: Object) -> Result<(), String> {
+    let plan = Plan { objects: vec![object] };
+    peer_plan(&plan, &capabilities(asked), &[name("flannel.1")], &networks(), &node(), &peer())
+        .map_err(|refusal| refusal.to_string())
 }
 
 fn for_peer(object: Object) -> Result<(), String> {
-    let plan = Plan { objects: vec![object] };
-    peer_plan(&plan, &[name("flannel.1")], &networks(), &node(), &peer())
-        .map_err(|refusal| refusal.to_string())
+    for_peer_with(ASKED, object)
 }
 
 #[test]
@@ -241,14 +258,104 @@ fn a_peer_s_plan_touches_nothing_else() {
 fn files_go_where_the_operator_said() {
     let file = |path: &str, mode| File { path: path.into(), mode, contents: vec![] };
     let settings = [Setting { name: "path".into(), value: "/etc/subnet.env".into() }];
-    let check = |file: File| files(&[file], &settings).map_err(|refusal| refusal.to_string());
+    let may = capabilities(ASKED);
+    let check = |file: File| files(&[file], &may, &settings).map_err(|refusal| refusal.to_string());
     assert_eq!(check(file("/run/flannel/subnet.env", 0o644)), Ok(()));
-    assert_eq!(check(file("/etc/cni/net.d/10-heddle.conflist", 0o644)), Ok(()));
     assert_eq!(check(file("/etc/subnet.env", 0o644)), Ok(()));
     for bad in ["/etc/shadow", "/run/flannel/../../etc/shadow", "run/flannel/x", "/run/flannelx"] {
         assert!(check(file(bad, 0o644)).is_err(), "{bad}");
     }
     assert!(check(file("/run/flannel/subnet.env", 0o4755)).is_err());
     let twice = [file("/run/flannel/x", 0o644), file("/run/flannel/x", 0o644)];
-    assert!(files(&twice, &[]).is_err());
+    assert!(files(&twice, &may, &[]).is_err());
+    assert_eq!(
+        check(file("/etc/cni/net.d/10-heddle.conflist", 0o644)),
+        Err("file /etc/cni/net.d/10-heddle.conflist (644): expected the setting `path`, \
+             or a capability for it: files /run/flannel/"
+            .into())
+    );
+}
+
+#[test]
+fn only_a_setting_that_is_for_it_says_where_a_file_goes() {
+    let file = File { path: "/etc/shadow".into(), mode: 0o644, contents: vec![] };
+    let check = |name: &str| {
+        let settings = [Setting { name: name.into(), value: "/etc/shadow".into() }];
+        files(std::slice::from_ref(&file), &Capabilities::default(), &settings).is_ok()
+    };
+    assert!(check("path") && check("key-path"));
+    assert!(!check("template") && !check("compath"));
+}
+
+#[test]
+fn what_a_device_takes_is_a_capability_each() {
+    for (asked, expected) in [
+        (ASKED, Ok(())),
+        ("{}", Err("link flannel.1: expected a capability for it: links none")),
+        (
+            r#"{"links":["flannel.*"],"link-kinds":["tun"]}"#,
+            Err("link flannel.1 type vxlan: expected a capability for it: link-kinds tun"),
+        ),
+        (
+            r#"{"links":["flannel.*"],"link-kinds":["vxlan"],"udp-ports":[53,"1000-2000"]}"#,
+            Err(
+                "link flannel.1 with UDP port 8472: expected a capability for it: udp-ports 53, 1000-2000",
+            ),
+        ),
+    ] {
+        assert_eq!(for_node_with(asked, vec![device()]), expected.map_err(str::to_owned));
+    }
+    let asked = ASKED.replace("accept_ra", "rp_filter");
+    assert_eq!(
+        for_node_with(&asked, vec![device(), sysctl("flannel.1")]),
+        Err("sysctl net.ipv6.conf.flannel.1.accept_ra = 0: \
+             expected a capability for it: sysctls rp_filter"
+            .into())
+    );
+}
+
+#[test]
+fn a_plan_has_one_udp_port() {
+    let other = |port| {
+        let Object::Link(mut link) = link("flannel.2", "eth0", "192.168.0.72") else {
+            unreachable!()
+        };
+        let LinkKind::Vxlan(vxlan) = &mut link.kind else { unreachable!() };
+        vxlan.port = port;
+        Object::Link(link)
+    };
+    assert_eq!(for_node(vec![device(), other(8472)]), Ok(()));
+    assert_eq!(
+        for_node(vec![device(), other(8473)]),
+        Err("link flannel.2 with UDP port 8473: expected 8472, that of the plan's other device: \
+             a plugin has one UDP port"
+            .into())
+    );
+}
+
+#[test]
+fn the_name_of_all_devices_settings_is_no_device_s() {
+    for all in ["all", "default"] {
+        let error =
+            for_node_with(&ASKED.replace("new", "*"), vec![link(all, "eth0", "192.168.0.72")]);
+        assert!(error.unwrap_err().contains("all devices' settings"));
+    }
+}
+
+#[test]
+fn routes_beyond_the_overlay_take_a_capability_and_a_device_of_ones_own() {
+    let wide = ASKED.replace("{", r#"{"routes":["10.96.0.0/12"],"#);
+    let service = |gateway, link| route("10.96.0.0/16", gateway, link);
+    assert!(for_node(vec![device(), service(None, "flannel.1")]).is_err());
+    assert_eq!(for_node_with(&wide, vec![device(), service(None, "flannel.1")]), Ok(()));
+    assert_eq!(for_peer_with(&wide, service(Some("10.244.36.0"), "flannel.1")), Ok(()));
+    assert_eq!(
+        for_peer_with(&wide, service(Some("192.168.0.99"), "eth0")),
+        Err(
+            "route 10.96.0.0/16 via 192.168.0.99 dev eth0 onlink: expected within 10.244.36.0/24, \
+             or through a device that the node's plan has"
+                .into()
+        )
+    );
+    assert!(for_peer_with(&wide, route("10.0.0.0/8", Some("10.244.36.0"), "flannel.1")).is_err());
 }

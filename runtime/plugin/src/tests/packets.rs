@@ -22,21 +22,21 @@ fn with_backend(json: &str) -> NetworkConfig {
 
 /// An instance of the misbehaving plugin that is told by its only peer what to do. One that hangs has the time that it
 /// has in a daemon; the others are not to fail for want of it on a busy machine.
-fn instance_of(plugin: &Plugin, kind: &str) -> Result<PacketInstance, Reason> {
+fn instance_of(plugin: Plugin, kind: &str) -> Result<PacketInstance, Reason> {
     let mut limits = Limits::default();
     if kind != "loop" {
         limits.packet_call = Duration::from_secs(10);
     }
-    let packets = plugin.packets(limits).unwrap().unwrap();
+    let packets = plugin.limited(limits).packets().unwrap().unwrap();
     packets.instance(&config(), &node(), &own(), &[peer(1, kind)])
 }
 
 fn steering(kind: &str) -> PacketInstance {
-    instance_of(&misbehaving_plugin(World::PacketBackendPlugin), kind).unwrap()
+    instance_of(misbehaving_plugin(World::PacketBackendPlugin), kind).unwrap()
 }
 
 fn transforming(kind: &str) -> PacketInstance {
-    instance_of(&misbehaving_plugin(World::TransformPlugin), kind).unwrap()
+    instance_of(misbehaving_plugin(World::TransformPlugin), kind).unwrap()
 }
 
 /// Why it does not steer.
@@ -53,14 +53,14 @@ fn spoilt(kind: &str) -> Reason {
 async fn the_embedded_udp_backend_plans_a_tunnel_and_steers_into_it() {
     let plugin = catalogue().find("udp", Role::Backend).unwrap();
     assert_eq!(plugin.manifest().world, World::PacketBackendPlugin);
-    let backend = plugin.backend(Limits::default()).unwrap();
+    let backend = plugin.backend().unwrap();
     let config = with_backend(r#"{"Type":"udp"}"#);
     let plan = backend.plan_node(&config, &node(), &own()).await.unwrap();
     let (link, local) = ("flannel0".parse().unwrap(), vec![ip("192.168.0.72")]);
     assert_eq!(plan.tunnel, Some(Tunnel { link, local, port: 8285, overhead: 0 }));
     assert_eq!((plan.mtu, plan.links()), (1472, vec![link]));
 
-    let packets = plugin.packets(Limits::default()).unwrap().unwrap();
+    let packets = plugin.packets().unwrap().unwrap();
     assert_eq!((packets.name(), packets.transforms()), ("udp", false));
     let peers: Vec<Lease> = (0..3).map(|number| peer(number, "udp")).collect();
     let mut instance = packets.instance(&config, &node(), &own(), &peers).unwrap();
@@ -76,7 +76,7 @@ async fn the_embedded_udp_backend_plans_a_tunnel_and_steers_into_it() {
 #[tokio::test]
 async fn the_embedded_vxlan_tun_backend_carries_packets_from_node_to_node() {
     let plugin = catalogue().find("vxlan-tun", Role::Backend).unwrap();
-    let backend = plugin.backend(Limits::default()).unwrap();
+    let backend = plugin.backend().unwrap();
     let config = with_backend(r#"{"Type":"vxlan-tun"}"#);
     let (here, mut there) = (node(), node());
     there.id = "node-b".parse().unwrap();
@@ -94,7 +94,7 @@ async fn the_embedded_vxlan_tun_backend_carries_packets_from_node_to_node() {
     // Outer IPv4 and UDP, VXLAN and inner Ethernet headers.
     assert_eq!((overhead, plan.mtu), (8 + 14, 1500 - 50));
 
-    let packets = plugin.packets(Limits::default()).unwrap().unwrap();
+    let packets = plugin.packets().unwrap().unwrap();
     assert!(packets.transforms());
     let instance = |node: &Node, own: &Lease, peer: &Lease| {
         packets.instance(&config, node, own, std::slice::from_ref(peer)).unwrap()
@@ -113,14 +113,14 @@ async fn the_embedded_vxlan_tun_backend_carries_packets_from_node_to_node() {
 #[tokio::test]
 async fn a_plugin_that_only_plans_has_no_packet_path() {
     let plugin = catalogue().find("vxlan", Role::Backend).unwrap();
-    assert!(plugin.packets(Limits::default()).unwrap().is_none());
+    assert!(plugin.packets().unwrap().is_none());
 }
 
 #[test]
 fn a_plugin_that_lacks_what_its_manifest_says_does_not_fit() {
     let native = compile(embedded_component("vxlan").unwrap()).unwrap();
     let plugin = linked(&native, World::PacketBackendPlugin, &Runtime::new().unwrap());
-    let error = plugin.packets(Limits::default()).err().unwrap();
+    let error = plugin.packets().err().unwrap();
     assert!(matches!(error, PluginError::Load { .. }), "{error}");
     assert!(error.to_string().contains("heddle:overlay/steering"), "{error}");
 }
@@ -244,7 +244,7 @@ fn a_plugin_that_only_steers_does_not_transform() {
 #[tokio::test]
 async fn a_plan_leaves_room_for_what_a_plugin_adds_to_packets() {
     let plan = |world, backend| async move {
-        let plugin = misbehaving_plugin(world).backend(Limits::default()).unwrap();
+        let plugin = misbehaving_plugin(world).backend().unwrap();
         plugin.plan_node(&with_backend(backend), &node(), &own()).await
     };
     let with_room = plan(World::TransformPlugin, "tun").await.unwrap();

@@ -1,0 +1,121 @@
+//! `heddle plugin bench`.
+
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use heddle_conformance::{Measurement, measure};
+use heddle_plugin::{Catalogue, Role, Source};
+use serde::Serialize;
+
+use super::{Component, Which};
+use crate::daemon::wait_for;
+use crate::output::{json, print, table};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    which: Which,
+    /// How many peers a backend is asked about.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
+    peers: u32,
+    /// For programs: times in nanoseconds.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How long one thing took.
+#[derive(Serialize)]
+struct Row {
+    call: String,
+    least: u64,
+    median: u64,
+    p99: u64,
+    times: usize,
+}
+
+impl Row {
+    fn of(Measurement { what, mut times }: Measurement) -> Self {
+        times.sort_unstable();
+        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_nanos() as u64;
+        Self { call: what, least: at(0.0), median: at(0.5), p99: at(0.99), times: times.len() }
+    }
+}
+
+/// How often it is loaded.
+const LOADS: usize = 20;
+
+pub(super) fn bench(arguments: &Arguments) -> anyhow::Result<()> {
+    let component = arguments.which.read()?;
+    let mut rows = loading(&component)?;
+    let plugin = arguments.which.load()?;
+    rows.extend(wait_for(async { Ok(measure(&plugin, arguments.peers).await?) })?);
+    let rows: Vec<_> = rows.into_iter().map(Row::of).collect();
+    if arguments.json {
+        return print(&json(&rows)?);
+    }
+    let shown = |row: &Row| {
+        [row.call.clone(), time(row.least), time(row.median), time(row.p99), row.times.to_string()]
+    };
+    print(&table(["CALL", "LEAST", "MEDIAN", "P99", "TIMES"], rows.iter().map(shown)))
+}
+
+/// What it takes to have it ready: compiled, and from the cache or from the binary.
+fn loading(component: &Component) -> anyhow::Result<Vec<Measurement>> {
+    let start = Instant::now();
+    if let Err(reason) = heddle_plugin::compile(&component.bytes) {
+        bail!("{} cannot be compiled: {reason}", component.source);
+    }
+    let compile = Measurement { what: "compile".to_owned(), times: vec![start.elapsed()] };
+    let manifest = heddle_plugin::Manifest::read(&component.bytes)?;
+    let place = tempfile::tempdir().context("there is no place for a cache")?;
+    let (plugins, cache) = (place.path().join("plugins"), place.path().join("cache"));
+    let role = manifest.world.role();
+    // What is embedded is loaded from the binary; anything else as a file, once it was compiled.
+    let (what, dirs) = match component.source {
+        Source::Embedded => ("load, embedded", Vec::new()),
+        Source::File(_) => {
+            fs::create_dir(&plugins)?;
+            fs::write(plugins.join(format!("{}.wasm", manifest.name)), &component.bytes)?;
+            ("load, from the cache", vec![plugins])
+        }
+    };
+    let policy = place.path().join("plugins.toml");
+    fs::write(&policy, grant_all(&manifest))?;
+    let tool = std::env::current_exe().context("this program does not know where it is")?;
+    let catalogue = Catalogue::new(dirs, Some(tool), cache)?.with_policy(policy);
+    let load = |role: Role| catalogue.find(&manifest.name, role).map(drop);
+    // The first fills the cache.
+    load(role)?;
+    let mut times = Vec::new();
+    for _ in 0..LOADS {
+        let start = Instant::now();
+        load(role)?;
+        times.push(start.elapsed());
+    }
+    Ok(vec![compile, Measurement { what: what.to_owned(), times }])
+}
+
+/// A policy that grants a plugin what it asks for.
+pub(super) fn grant_all(manifest: &heddle_plugin::Manifest) -> String {
+    let mut text = format!("[plugin.{}]\n", manifest.name);
+    let asked = manifest.capabilities.all();
+    let mut keys: Vec<_> = asked.iter().map(|asked| asked.key).collect();
+    keys.dedup();
+    for key in keys {
+        let of_key = asked.iter().filter(|asked| asked.key == key);
+        let values: Vec<_> = of_key.map(|asked| format!("{:?}", asked.value)).collect();
+        text += &format!("{key} = [{}]\n", values.join(", "));
+    }
+    text
+}
+
+/// Nanoseconds with three digits or so.
+fn time(nanoseconds: u64) -> String {
+    match nanoseconds {
+        nanos @ ..10_000 => format!("{nanos} ns"),
+        nanos @ ..10_000_000 => format!("{:.1} µs", nanos as f64 / 1e3),
+        nanos => format!("{:.1} ms", nanos as f64 / 1e6),
+    }
+}

@@ -1,0 +1,39 @@
+//! `heddle plugin compile`: also what the daemon calls, which has no compiler.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The component, a `.wasm` file.
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// Where the native code goes.
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+}
+
+pub(super) fn compile(Arguments { input, output }: &Arguments) -> anyhow::Result<()> {
+    let component =
+        fs::read(input).with_context(|| format!("{} cannot be read", input.display()))?;
+    match heddle_plugin::compile(&component) {
+        Ok(native) => replace(output, &native),
+        Err(reason) => bail!("{} cannot be compiled: {reason}", input.display()),
+    }
+}
+
+/// Puts a file in the place of what is there, in one step.
+pub(super) fn replace(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
+    let written = || -> std::io::Result<()> {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let mut file = tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new(".")))?;
+        file.write_all(contents)?;
+        file.persist(path)?;
+        Ok(())
+    };
+    written().with_context(|| format!("{} cannot be written", path.display()))
+}

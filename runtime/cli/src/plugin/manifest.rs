@@ -1,0 +1,28 @@
+//! `heddle plugin manifest`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use heddle_plugin::with_manifest;
+
+use super::compile::replace;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The component, a `.wasm` file. It is replaced by one with the manifest in it.
+    component: PathBuf,
+    /// The manifest, a file with a JSON object.
+    manifest: PathBuf,
+}
+
+pub(super) fn manifest(Arguments { component, manifest }: &Arguments) -> anyhow::Result<()> {
+    let read = |path: &PathBuf| {
+        fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
+    };
+    let (bytes, text) = (read(component)?, read(manifest)?);
+    let with = with_manifest(&bytes, &text)
+        .with_context(|| format!("{} and {}", component.display(), manifest.display()))?;
+    replace(component, &with)
+}

@@ -1,0 +1,103 @@
+//! `heddle plugin record`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use heddle_core::address::Family;
+use heddle_core::config::NetworkConfig;
+use heddle_core::interface::select;
+use heddle_core::lease::{Lease, LeaseKey};
+use heddle_core::node::{NodeId, Underlay, existing_links};
+use heddle_flags::Flags;
+use heddle_kernel::Kernel;
+use heddle_store::Record;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::daemon::wait_for;
+use crate::daemon_flags::DaemonFlags;
+use crate::output;
+
+/// How long the store may take, whatever it is asked.
+const STORE_LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    flags: DaemonFlags,
+}
+
+pub(super) fn record(arguments: Arguments) -> anyhow::Result<()> {
+    let flags = arguments.flags.read();
+    let scenario = wait_for(async {
+        let reading = tokio::time::timeout(STORE_LIMIT, read(&flags)).await;
+        let Ok(read) = reading else {
+            bail!("the lease store has not answered within {} s", STORE_LIMIT.as_secs());
+        };
+        let (text, records) = read?;
+        let key = format!("{}/config", flags.lease.network_name());
+        let config = NetworkConfig::parse(&text).with_context(|| key.clone())?;
+        let families: Vec<_> =
+            config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect();
+        let selection = flags.interface.selection();
+        let facts = Kernel::open()?.facts(selection.can_reach).await?;
+        let underlay = select(&families, &selection, &facts)?;
+        let id = flags.identity()?.id;
+        let (own, leases) = sort_out(records, &id, &underlay);
+        let own = own.context("this node has no lease yet: start heddled first")?;
+        let links = existing_links(&facts.interfaces);
+        let links: Vec<_> = links
+            .iter()
+            .map(|link| json!({ "name": link.name.as_str(), "kind": link.kind, "mac": link.mac }))
+            .collect();
+        let config: Box<RawValue> = serde_json::from_slice(&text).with_context(|| key)?;
+        Ok(json!({
+            "config": config,
+            "node": {
+                "id": id,
+                "subnets": own.subnets().map(|subnet| subnet.to_string()).collect::<Vec<_>>(),
+                "link": underlay.link.as_str(),
+                "mtu": underlay.mtu,
+                "addresses": underlay.addresses,
+                "public-addresses": underlay.public_addresses,
+                "links": links,
+            },
+            "leases": leases,
+        }))
+    })?;
+    output::print(&output::json(&scenario)?)
+}
+
+/// The network config, and all records of leases.
+async fn read(flags: &Flags) -> anyhow::Result<(Vec<u8>, Vec<Record>)> {
+    let store = flags.lease.store.open(flags.lease.etcd_options())?;
+    let Some(text) = store.network_config().await? else {
+        bail!("{}/config does not exist", flags.lease.network_name());
+    };
+    Ok((text, store.list().await?))
+}
+
+/// This node's key, and the other leases that are JSON, by their keys.
+fn sort_out(
+    records: Vec<Record>,
+    id: &NodeId,
+    underlay: &Underlay,
+) -> (Option<LeaseKey>, BTreeMap<String, Value>) {
+    let (mut own, mut others) = (None, BTreeMap::new());
+    for record in records {
+        let Ok(value) = serde_json::from_slice::<Value>(&record.value) else { continue };
+        let Ok(key) = record.key.parse::<LeaseKey>() else { continue };
+        let ours = Lease::from_value(key, &record.value).is_ok_and(|lease| {
+            let mut addresses = lease.public_addresses();
+            addresses.any(|address| underlay.public_addresses.contains(&address))
+                && lease.node_id.as_ref().is_none_or(|owner| owner == id)
+        });
+        match ours {
+            true => own = Some(key),
+            false => drop(others.insert(record.key, value)),
+        }
+    }
+    (own, others)
+}

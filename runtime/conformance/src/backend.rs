@@ -1,0 +1,293 @@
+//! What every backend has to do.
+
+use heddle_core::address::Family;
+use heddle_core::desired::{Desired, Owner};
+use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
+use heddle_core::object::Plan;
+use heddle_plugin::{Backend, CallError, NodePlan, Plugin, PluginError, Reason};
+use ipnet::IpNet;
+use serde_json::Value;
+
+use crate::chance::Chance;
+use crate::report::{Report, Rule};
+use crate::{Plans, Scenario, Thoroughness, apart, packets};
+
+/// How often the same is asked.
+const REPEATS: usize = 3;
+
+/// Which families an overlay can have, for people.
+const OVERLAYS: [(&str, &[Family]); 3] = [
+    ("IPv4", &[Family::V4]),
+    ("IPv6", &[Family::V6]),
+    ("IPv4 and IPv6", &[Family::V4, Family::V6]),
+];
+
+pub(crate) async fn examine(
+    plugin: &Plugin,
+    settings: &Value,
+    thoroughness: &Thoroughness,
+) -> Result<Report, PluginError> {
+    let backend = plugin.backend()?;
+    let mut report = Report::default();
+    let mut worked = Vec::new();
+    for (name, families) in OVERLAYS {
+        let scenario = match Scenario::ordinary(families, settings) {
+            Ok(scenario) => scenario,
+            Err(error) => {
+                report.look(Rule::Works, false, || error.to_string());
+                return Ok(report);
+            }
+        };
+        let situation = Situation { name, scenario, backend: &backend };
+        let Some(plans) = situation.works(&mut report).await else { continue };
+        situation.pure(&plans, &mut report).await;
+        situation.order(&plans, &mut report).await;
+        situation.apart(&plans, &mut report);
+        situation.others(&plans, &mut report).await;
+        situation.robust(&plans, settings, thoroughness, &mut report).await;
+        if let Some(packets) = plugin.packets()? {
+            // They may not be called from asynchronous code.
+            apart(|| {
+                packets::examine(&packets, &situation.scenario, &plans, thoroughness, &mut report)
+            });
+        }
+        worked.push(name);
+    }
+    report.look(Rule::Works, !worked.is_empty(), || {
+        "it plans for none of IPv4, IPv6 and both: where it needs keys in `Backend`, give them with --backend".to_owned()
+    });
+    Ok(report)
+}
+
+/// What a plugin answers in an ordinary situation.
+pub(crate) struct Good {
+    pub(crate) own: Lease,
+    pub(crate) node: NodePlan,
+    pub(crate) peers: Vec<Lease>,
+    plans: Vec<Plan>,
+    all: Plans,
+}
+
+struct Situation<'a> {
+    name: &'static str,
+    scenario: Scenario,
+    backend: &'a Backend,
+}
+
+impl Situation<'_> {
+    /// Every node plans every other.
+    async fn works(&self, report: &mut Report) -> Option<Good> {
+        let all = Plans::of(self.backend, &self.scenario).await;
+        let ask = |call: &str| format!("{}, {call}", self.name);
+        let advertised = report.sound(|| ask("advertise"), all.advertised.clone())?;
+        // That it does without a family is its own business.
+        let declined = |reason: &Reason| format!("{}: it says: {reason}", self.name);
+        let advertised = match advertised {
+            Ok(advertised) => advertised,
+            Err(reason) => {
+                report.note(declined(&reason));
+                return None;
+            }
+        };
+        let node = match report.sound(|| ask("plan-node"), all.node.clone()?)? {
+            Ok(node) => node,
+            Err(reason) => {
+                report.note(declined(&reason));
+                return None;
+            }
+        };
+        let underlay = self.scenario.node.1.underlay.mtu;
+        report.look(Rule::Works, node.mtu <= underlay, || {
+            format!(
+                "{}: an MTU of {} for containers, and the interface's is {underlay}",
+                self.name, node.mtu
+            )
+        });
+        let peers = report.sound(|| ask("advertise for another node"), all.peers.clone())?.ok()?;
+        let mut plans = Vec::new();
+        for (peer, answer) in peers.iter().zip(&all.answers) {
+            let ask = || ask(&format!("plan-peer for {}", peer.key));
+            match report.sound(ask, answer.clone())? {
+                Ok(plan) => plans.push(plan),
+                Err(reason) => {
+                    report.look(Rule::Works, false, || {
+                        format!(
+                            "{}: there is no plan for its own peer {}: {reason}",
+                            self.name, peer.key
+                        )
+                    });
+                    return None;
+                }
+            }
+        }
+        report.look(Rule::Works, true, String::new);
+        let (key, own) = &self.scenario.node;
+        Some(Good { own: advertised.lease(*key, own, None), node, peers, plans, all })
+    }
+
+    /// The same question, and the same answer.
+    async fn pure(&self, good: &Good, report: &mut Report) {
+        for _ in 0..REPEATS {
+            let again = Plans::of(self.backend, &self.scenario).await;
+            report.look(Rule::Pure, again == good.all, || {
+                format!("{}: first it says {}, then {}", self.name, good.all.text(), again.text())
+            });
+        }
+    }
+
+    async fn plan_peers(&self, good: &Good, peers: Vec<Lease>) -> Vec<Result<Plan, CallError>> {
+        let Scenario { config, node: (_, node), .. } = &self.scenario;
+        self.backend.plan_peers(config, node, &good.own, good.node.links(), peers).await
+    }
+
+    /// Peers in another order, and each alone. An instance is asked for all peers of one request.
+    async fn order(&self, good: &Good, report: &mut Report) {
+        let mut orders: Vec<Vec<usize>> = (0..good.peers.len()).map(|one| vec![one]).collect();
+        orders.push((0..good.peers.len()).rev().collect());
+        orders.push((0..good.peers.len()).flat_map(|one| [one, one]).collect());
+        for order in orders {
+            let peers = order.iter().map(|index| good.peers[*index].clone()).collect();
+            let answers = self.plan_peers(good, peers).await;
+            for (index, answer) in order.iter().zip(answers) {
+                let same = answer.as_ref().is_ok_and(|plan| *plan == good.plans[*index]);
+                report.look(Rule::Order, same, || {
+                    let peer = good.peers[*index].key;
+                    format!(
+                        "{}: the plan for peer {peer} depends on who was asked about before it",
+                        self.name
+                    )
+                });
+            }
+        }
+    }
+
+    /// Peers come and go in the desired state, as they do in the daemon.
+    fn apart(&self, good: &Good, report: &mut Report) {
+        let mut desired = Desired::default();
+        desired.set(Owner::Node, good.node.plan.clone());
+        let alone = format!("{:?}", desired.objects());
+        for (peer, plan) in good.peers.iter().zip(&good.plans) {
+            let before = format!("{:?}", desired.objects());
+            let owner = Owner::Peer(peer.key);
+            desired.set(owner, plan.clone());
+            let conflict = desired.conflicts(owner).next().map(|(object, _)| object.to_string());
+            report.look(Rule::Apart, conflict.is_none(), || {
+                let object = conflict.unwrap_or_default();
+                format!(
+                    "{}: the plan for peer {} has {object}, which is another's",
+                    self.name, peer.key
+                )
+            });
+            let mut without = desired.clone();
+            without.remove(owner);
+            report.look(Rule::Apart, format!("{:?}", without.objects()) == before, || {
+                format!(
+                    "{}: when peer {} is gone, not all is as it was before it came",
+                    self.name, peer.key
+                )
+            });
+        }
+        for peer in &good.peers {
+            desired.remove(Owner::Peer(peer.key));
+        }
+        report.look(Rule::Apart, format!("{:?}", desired.objects()) == alone, || {
+            format!("{}: when all peers are gone, more is left than the node's plan", self.name)
+        });
+    }
+
+    /// A lease for another backend brings nothing about.
+    async fn others(&self, good: &Good, report: &mut Report) {
+        let other =
+            |peer: &Lease| Lease { backend_type: Some("some-other".into()), ..peer.clone() };
+        let peers: Vec<_> = good.peers.iter().map(other).collect();
+        for (peer, answer) in peers.iter().zip(self.plan_peers(good, peers.clone()).await) {
+            let ask = || format!("{}, plan-peer for a lease of another backend", self.name);
+            let Some(answer) = report.sound(ask, answer) else { continue };
+            let left_alone = match &answer {
+                Ok(plan) => plan.objects.is_empty(),
+                Err(reason) => matches!(reason, Reason::OtherBackend(_)),
+            };
+            report.look(Rule::Others, left_alone, || {
+                format!(
+                    "{}: lease {} is for the backend some-other, and it plans for it: expected `other-backend`",
+                    self.name, peer.key
+                )
+            });
+        }
+    }
+
+    /// Configs and leases that nobody would write.
+    async fn robust(
+        &self,
+        good: &Good,
+        settings: &Value,
+        thoroughness: &Thoroughness,
+        report: &mut Report,
+    ) {
+        let mut chance = Chance::new(thoroughness.seed);
+        let node = &self.scenario.node.1;
+        for _ in 0..thoroughness.rounds {
+            let mut config = self.scenario.config.clone();
+            config.backend.json = chance.disturbed(settings).to_string();
+            let ask = |call: &str| format!("{call} with `Backend` {}", config.backend.json);
+            let advertised = self.backend.advertise(&config, node).await;
+            self.blame(report, &ask("advertise"), advertised);
+            let planned = self.backend.plan_node(&config, node, &good.own).await;
+            self.blame(report, &ask("plan-node"), planned);
+        }
+        let strangers: Vec<_> =
+            (0..thoroughness.rounds).filter_map(|_| self.stranger(good, &mut chance)).collect();
+        for (peer, answer) in strangers.iter().zip(self.plan_peers(good, strangers.clone()).await) {
+            let ask = || {
+                let data = peer.families.iter().map(|part| part.backend_data.as_deref());
+                let data: Vec<_> = data.map(Option::unwrap_or_default).collect();
+                format!(
+                    "plan-peer for lease {} at {:?} of type {:?} with data {}",
+                    peer.key,
+                    peer.public_addresses().collect::<Vec<_>>(),
+                    peer.backend_type,
+                    data.join(" and ")
+                )
+            };
+            report.sound(ask, answer);
+        }
+    }
+
+    /// Takes note of what befell a call about a made-up config. A complaint names a key.
+    fn blame<T>(&self, report: &mut Report, question: &str, answer: Result<T, CallError>) {
+        if let Some(Err(Reason::Config { key, message })) =
+            report.sound(|| question.to_owned(), answer)
+        {
+            let named = key == "Backend" || key.starts_with("Backend.");
+            report.look(Rule::Robust, named && !message.is_empty(), || {
+                format!("{question}: it complains about `{key}`: expected `Backend.` and the key that is wrong")
+            });
+        }
+    }
+
+    /// A lease that a hostile or a broken node could have published.
+    fn stranger(&self, good: &Good, chance: &mut Chance) -> Option<Lease> {
+        let honest = good.peers.first()?;
+        let (mut v4, mut v6) = (None, None);
+        let mut families = Vec::new();
+        for (part, overlay) in honest.families.iter().zip(&self.scenario.config.networks) {
+            let subnet = chance.subnet(overlay.network, overlay.subnet_length);
+            match subnet {
+                IpNet::V4(subnet) => v4 = Some(subnet),
+                IpNet::V6(subnet) => v6 = Some(subnet),
+            }
+            families.push(LeaseFamily {
+                subnet,
+                public_address: chance.address(part.public_address),
+                backend_data: chance.backend_data(part.backend_data.as_deref()),
+            });
+        }
+        Some(Lease {
+            key: LeaseKey::new(v4, v6)?,
+            families,
+            backend_type: chance.backend_type(honest.backend_type.as_deref()),
+            node_id: None,
+            node_name: None,
+        })
+    }
+}

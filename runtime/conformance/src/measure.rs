@@ -1,0 +1,202 @@
+//! What a plugin's calls cost.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use heddle_core::address::Family;
+use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
+use heddle_plugin::{
+    Advertisements, CallError, PacketInstance, PacketPlugin, Plugin, Reason, Role, View,
+};
+use ipnet::{IpNet, Ipv4Net};
+use serde_json::json;
+
+use crate::scenario::InvalidScenario;
+use crate::{Scenario, Settings, apart};
+
+/// How often each call is made.
+const TIMES: usize = 200;
+
+/// Packets in a batch: the most that the host asks about at once.
+const BATCH: usize = 64;
+
+/// Bytes of a packet that is transformed.
+const PACKET: usize = 1400;
+
+/// How long something took, each time.
+#[derive(Clone, Debug)]
+pub struct Measurement {
+    /// What it was.
+    pub what: String,
+    /// Never empty.
+    pub times: Vec<Duration>,
+}
+
+/// A plugin that cannot be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum MeasureError {
+    /// It cannot be started.
+    #[error(transparent)]
+    Plugin(#[from] heddle_plugin::PluginError),
+    /// A call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// A call in the packet path failed.
+    #[error("the packet path: {0}")]
+    Packets(Reason),
+    /// There is no situation to ask it in.
+    #[error(transparent)]
+    Scenario(#[from] InvalidScenario),
+}
+
+impl Measurement {
+    async fn of<T>(
+        what: impl Into<String>,
+        mut call: impl AsyncFnMut() -> Result<T, CallError>,
+    ) -> Result<Self, MeasureError> {
+        let mut times = Vec::with_capacity(TIMES);
+        for _ in 0..TIMES {
+            let start = Instant::now();
+            call().await?;
+            times.push(start.elapsed());
+        }
+        Ok(Self { what: what.into(), times })
+    }
+
+    fn of_packets(
+        what: impl Into<String>,
+        mut call: impl FnMut() -> Result<(), Reason>,
+    ) -> Result<Self, MeasureError> {
+        let mut times = Vec::with_capacity(TIMES);
+        for _ in 0..TIMES {
+            let start = Instant::now();
+            call().map_err(MeasureError::Packets)?;
+            times.push(start.elapsed());
+        }
+        Ok(Self { what: what.into(), times })
+    }
+}
+
+/// Measures a plugin's calls. Those that plan are made on a fresh instance each, as the daemon makes them, and have the
+/// way to the plugin's thread and back in them; `plan-peer` is a share of one request for all of `peers`.
+///
+/// Call it on a tokio runtime.
+///
+/// # Errors
+///
+/// The plugin cannot be started, or a call fails.
+pub async fn measure(plugin: &Plugin, peers: u32) -> Result<Vec<Measurement>, MeasureError> {
+    match plugin.manifest().world.role() {
+        Role::Backend => backend(plugin, peers).await,
+        Role::Emitter => emitter(plugin).await,
+    }
+}
+
+async fn backend(plugin: &Plugin, peers: u32) -> Result<Vec<Measurement>, MeasureError> {
+    let settings = Settings::least(&plugin.manifest().name).backend;
+    let scenario = Scenario::ordinary(&[Family::V4], &settings)?;
+    let Scenario { config, node: (key, node), nodes, .. } = &scenario;
+    let backend = plugin.backend()?;
+    let mut rows =
+        vec![Measurement::of("advertise", async || backend.advertise(config, node).await).await?];
+    let own = backend.advertise(config, node).await?.lease(*key, node, None);
+    rows.push(
+        Measurement::of("plan-node", async || backend.plan_node(config, node, &own).await).await?,
+    );
+    let plan = backend.plan_node(config, node, &own).await?;
+    let advertised = match nodes.first() {
+        Some((_, other)) => backend.advertise(config, other).await?,
+        None => return Ok(rows),
+    };
+    let leases: Vec<_> = (0..peers).filter_map(|number| peer(&advertised, number)).collect();
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let start = Instant::now();
+        let answers = backend.plan_peers(config, node, &own, plan.links(), leases.clone()).await;
+        times.push(start.elapsed() / peers.max(1));
+        answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+    }
+    rows.push(Measurement { what: format!("plan-peer, one of {peers}"), times });
+    let Some(packets) = plugin.packets()? else { return Ok(rows) };
+    // They may not be called from asynchronous code.
+    rows.extend(apart(|| packet_path(&packets, &scenario, &own, &leases))?);
+    Ok(rows)
+}
+
+fn packet_path(
+    packets: &PacketPlugin,
+    scenario: &Scenario,
+    own: &Lease,
+    leases: &[Lease],
+) -> Result<Vec<Measurement>, MeasureError> {
+    let Scenario { config, node: (_, node), .. } = scenario;
+    let instance = || packets.instance(config, node, own, leases).map_err(MeasureError::Packets);
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let start = Instant::now();
+        instance()?;
+        times.push(start.elapsed());
+    }
+    let what = format!("update with {} peers", leases.len());
+    let mut rows = vec![Measurement { what, times }];
+    rows.extend(steer(&mut instance()?, leases)?);
+    if packets.transforms() {
+        rows.extend(transform(&mut instance()?)?);
+    }
+    Ok(rows)
+}
+
+/// A lease of a peer that does not exist, by what another node says of itself.
+fn peer(advertised: &Advertisements, number: u32) -> Option<Lease> {
+    let subnet = Ipv4Net::new((0x0a00_0000 + (number + 16) * 256).into(), 24).ok()?;
+    let family = LeaseFamily {
+        subnet: subnet.into(),
+        public_address: IpAddr::V4((0xac10_0000 + number + 16).into()),
+        backend_data: advertised.backend_data.first().cloned().flatten(),
+    };
+    Some(Lease {
+        key: LeaseKey::new(Some(subnet), None)?,
+        families: vec![family],
+        backend_type: advertised.backend_type.clone(),
+        node_id: None,
+        node_name: None,
+    })
+}
+
+fn steer(instance: &mut PacketInstance, peers: &[Lease]) -> Result<Vec<Measurement>, MeasureError> {
+    let subnets = peers.iter().filter_map(|peer| peer.families.first()).map(|part| part.subnet);
+    let destinations: Vec<IpAddr> =
+        subnets.map(|subnet: IpNet| subnet.addr()).cycle().take(BATCH).collect();
+    let mut answers = Vec::new();
+    [1, destinations.len()]
+        .into_iter()
+        .map(|count| {
+            let batch = &destinations[..count.min(destinations.len())];
+            Measurement::of_packets(format!("steer {count}"), || {
+                instance.steer(batch, &mut answers)
+            })
+        })
+        .collect()
+}
+
+fn transform(instance: &mut PacketInstance) -> Result<Vec<Measurement>, MeasureError> {
+    let (bytes, lengths) = (vec![0x45; BATCH * PACKET], vec![PACKET as u32; BATCH]);
+    [1, BATCH]
+        .into_iter()
+        .map(|count| {
+            Measurement::of_packets(format!("encapsulate {count} of {PACKET} bytes"), || {
+                instance.encapsulate(0, &bytes[..count * PACKET], &lengths[..count]).map(drop)
+            })
+        })
+        .collect()
+}
+
+async fn emitter(plugin: &Plugin) -> Result<Vec<Measurement>, MeasureError> {
+    let scenario = Scenario::ordinary(&[Family::V4], &json!({ "Type": "vxlan" }))?;
+    let (key, node) = &scenario.node;
+    let advertised = Advertisements { backend_type: None, backend_data: vec![None] };
+    let lease = advertised.lease(*key, node, None);
+    let view = View { config: scenario.config, lease, mtu: 1450, ip_masq: true };
+    let emitter = plugin.emitter()?;
+    Ok(vec![Measurement::of("emit", async || emitter.emit(&view, &[]).await).await?])
+}

@@ -1,0 +1,158 @@
+//! What every backend has to do that carries packets in user space.
+
+use std::net::IpAddr;
+
+use heddle_core::lease::Lease;
+use heddle_plugin::{PacketInstance, PacketPlugin, Reason};
+use ipnet::IpNet;
+
+use crate::backend::Good;
+use crate::chance::Chance;
+use crate::report::{Report, Rule};
+use crate::{Scenario, Thoroughness};
+
+/// The shortest and the longest packet that is tried, in bytes: an IPv6 header, and an Ethernet frame's payload less
+/// some.
+const PACKET: (usize, usize) = (40, 1400);
+
+pub(crate) fn examine(
+    plugin: &PacketPlugin,
+    scenario: &Scenario,
+    good: &Good,
+    thoroughness: &Thoroughness,
+    report: &mut Report,
+) {
+    let Scenario { config, node: (_, node), .. } = scenario;
+    let here = plugin.instance(config, node, &good.own, &good.peers);
+    let Some(mut here) = sound(report, "update", here) else { return };
+    steers(&mut here, good, report);
+    if plugin.transforms() {
+        transforms(plugin, here, scenario, good, thoroughness, report);
+    }
+}
+
+/// Takes note of what befell a call.
+fn sound<T>(report: &mut Report, call: &str, answer: Result<T, Reason>) -> Option<T> {
+    let (robust, granted) = match &answer {
+        Ok(_) => (true, true),
+        Err(Reason::Refused(_)) => (true, false),
+        Err(_) => (false, true),
+    };
+    let say =
+        || answer.as_ref().err().map(|reason| format!("{call}: {reason}")).unwrap_or_default();
+    report.look(Rule::Robust, robust, say);
+    report.look(Rule::Granted, granted, say);
+    answer.ok()
+}
+
+/// Addresses of each peer's subnet go to that peer or nowhere, and those of nobody nowhere.
+fn steers(instance: &mut PacketInstance, good: &Good, report: &mut Report) {
+    let mut asked: Vec<(IpAddr, Option<u32>)> = Vec::new();
+    for (index, peer) in good.peers.iter().enumerate() {
+        for part in &peer.families {
+            let (first, last) = (part.subnet.network(), part.subnet.broadcast());
+            asked.extend([first, last].map(|address| (address, Some(index as u32))));
+        }
+    }
+    for part in &good.own.families {
+        asked.push((part.subnet.network(), None));
+    }
+    for nowhere in ["192.0.2.1", "2001:db8::1", "0.0.0.0", "::"] {
+        asked.extend(nowhere.parse().ok().map(|address| (address, None)));
+    }
+    let destinations: Vec<_> = asked.iter().map(|(address, _)| *address).collect();
+    // Again, in another order, and nothing at all: the same instance is asked for as long as the peers stay.
+    let mut backwards = destinations.clone();
+    backwards.reverse();
+    for destinations in [&destinations, &Vec::new(), &backwards, &destinations] {
+        let mut answers = Vec::new();
+        let steered = instance.steer(destinations, &mut answers);
+        if sound(report, "steer", steered).is_none() {
+            return;
+        }
+        for (destination, answer) in destinations.iter().zip(answers) {
+            let right =
+                asked.iter().find(|(address, _)| address == destination).map(|(_, peer)| *peer);
+            let good = answer.is_none() || Some(answer) == right;
+            report.look(Rule::Steers, good, || {
+                format!(
+                    "{destination} goes to peer {answer:?}: expected {:?} or none",
+                    right.flatten()
+                )
+            });
+        }
+        let reached = destinations.is_empty() || good.peers.is_empty();
+        let mut answers = Vec::new();
+        let _ = instance.steer(destinations, &mut answers);
+        report.look(Rule::Steers, reached || answers.iter().any(Option::is_some), || {
+            "no packet goes to any peer".to_owned()
+        });
+    }
+}
+
+/// What one node encapsulates for another comes out there as it was.
+fn transforms(
+    plugin: &PacketPlugin,
+    mut here: PacketInstance,
+    scenario: &Scenario,
+    good: &Good,
+    thoroughness: &Thoroughness,
+    report: &mut Report,
+) {
+    let config = &scenario.config;
+    let mut chance = Chance::new(thoroughness.seed);
+    for (key, node) in &scenario.nodes {
+        let Some(at) = good.peers.iter().position(|peer| peer.key == *key) else { continue };
+        // The same table as the other node would have: all but itself.
+        let mut others: Vec<Lease> = good.peers.iter().filter(|p| p.key != *key).cloned().collect();
+        others.push(good.own.clone());
+        let back = (others.len() - 1) as u32;
+        let there = plugin.instance(config, node, &good.peers[at], &others);
+        let Some(mut there) = sound(report, "update", there) else { return };
+        for _ in 0..thoroughness.rounds.div_ceil(10) {
+            let (mut bytes, lengths) = chance.packets(PACKET.0, PACKET.1);
+            address(&mut bytes, &lengths, &good.own, &good.peers[at]);
+            let sent = here.encapsulate(at as u32, &bytes, &lengths);
+            let Some((payload, sent_lengths)) = sound(report, "encapsulate", sent) else { return };
+            let received = there.decapsulate(back, &payload, &sent_lengths);
+            let Some(received) = sound(report, "decapsulate", received) else { return };
+            report.look(Rule::Transforms, received == (bytes, lengths), || {
+                format!(
+                    "packets for peer {} are not what they were on the other side",
+                    good.peers[at].key
+                )
+            });
+            let (junk, lengths) = chance.packets(0, PACKET.1);
+            if sound(report, "decapsulate of junk", there.decapsulate(back, &junk, &lengths))
+                .is_none()
+            {
+                return;
+            }
+        }
+    }
+}
+
+/// Makes packets of bytes: IP headers from one node's subnet to another's, as far as there is room.
+fn address(bytes: &mut [u8], lengths: &[u32], from: &Lease, to: &Lease) {
+    let mut rest = bytes;
+    for length in lengths {
+        let (packet, behind) = rest.split_at_mut(*length as usize);
+        rest = behind;
+        let family = |lease: &Lease| lease.families.first().map(|part| part.subnet);
+        match (family(from), family(to)) {
+            (Some(IpNet::V4(from)), Some(IpNet::V4(to))) if packet.len() >= PACKET.0 => {
+                packet[0] = 0x45;
+                packet[2..4].copy_from_slice(&(*length as u16).to_be_bytes());
+                packet[12..16].copy_from_slice(&from.addr().octets());
+                packet[16..20].copy_from_slice(&to.addr().octets());
+            }
+            (Some(IpNet::V6(from)), Some(IpNet::V6(to))) if packet.len() >= PACKET.0 => {
+                packet[0] = 0x60;
+                packet[4..6].copy_from_slice(&((*length - 40) as u16).to_be_bytes());
+                packet[8..24].copy_from_slice(&from.addr().octets());
+                packet[24..40].copy_from_slice(&to.addr().octets());
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What a backend plans in a scenario.
+
+use std::fmt::Write;
+
+use heddle_core::lease::Lease;
+use heddle_core::object::{Object, Plan};
+use heddle_plugin::{Advertisements, Backend, CallError, NodePlan};
+
+use crate::Scenario;
+
+/// A backend's answers in one scenario, as far as they go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plans {
+    /// What it says of this node.
+    pub advertised: Result<Advertisements, CallError>,
+    /// Its plan for the node; none if it does not say what stands in the node's lease.
+    pub node: Option<Result<NodePlan, CallError>>,
+    /// All other leases: those of the scenario, and those that the plugin advertises for other nodes. In the order of
+    /// their keys.
+    pub peers: Result<Vec<Lease>, CallError>,
+    /// Its plan for each.
+    pub answers: Vec<Result<Plan, CallError>>,
+}
+
+impl Plans {
+    /// Asks a backend.
+    pub async fn of(backend: &Backend, scenario: &Scenario) -> Self {
+        let Scenario { config, node: (key, node), .. } = scenario;
+        let advertised = backend.advertise(config, node).await;
+        let mut plans = Self { advertised, node: None, peers: Ok(Vec::new()), answers: Vec::new() };
+        let Ok(advertised) = &plans.advertised else { return plans };
+        let own = advertised.lease(*key, node, None);
+        let planned = backend.plan_node(config, node, &own).await;
+        plans.peers = peers(backend, scenario).await;
+        if let (Ok(planned), Ok(peers)) = (&planned, &plans.peers) {
+            let (links, peers) = (planned.links(), peers.clone());
+            plans.answers = backend.plan_peers(config, node, &own, links, peers).await;
+        }
+        plans.node = Some(planned);
+        plans
+    }
+
+    /// All of it as text: what it advertises, its plan for the node, and that for each peer; in place of a plan after `!`,
+    /// why there is none. The test kit of the SDK says the same of a plugin that is run natively.
+    pub fn text(&self) -> String {
+        let mut text = "advertise\n".to_owned();
+        match &self.advertised {
+            Ok(said) => {
+                for line in said.backend_type.iter().chain(said.backend_data.iter().flatten()) {
+                    let _ = writeln!(text, "  {line}");
+                }
+            }
+            Err(error) => complain(&mut text, error),
+        }
+        match &self.node {
+            None => return text,
+            Some(Err(error)) => {
+                text.push_str("node\n");
+                complain(&mut text, error);
+                return text;
+            }
+            Some(Ok(planned)) => {
+                let _ = writeln!(text, "node\n  mtu {}", planned.mtu);
+                for line in lines(planned) {
+                    let _ = writeln!(text, "  {line}");
+                }
+            }
+        }
+        match &self.peers {
+            Err(error) => complain(&mut text, error),
+            Ok(peers) => {
+                for (peer, answer) in peers.iter().zip(&self.answers) {
+                    let _ = writeln!(text, "peer {}", peer.key);
+                    match answer {
+                        Err(error) => complain(&mut text, error),
+                        Ok(plan) => {
+                            for line in sorted(plan, |_| true) {
+                                let _ = writeln!(text, "  {line}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        text
+    }
+}
+
+/// The other leases of a scenario.
+async fn peers(backend: &Backend, scenario: &Scenario) -> Result<Vec<Lease>, CallError> {
+    let mut peers = scenario.leases.clone();
+    for (key, node) in &scenario.nodes {
+        let advertised = backend.advertise(&scenario.config, node).await?;
+        let mut lease = advertised.lease(*key, node, None);
+        // As plugins are told of it: they know nothing of nodes' ids.
+        lease.node_id = None;
+        peers.push(lease);
+    }
+    peers.sort_by_key(|lease| lease.key.to_string());
+    Ok(peers)
+}
+
+fn complain(text: &mut String, error: &CallError) {
+    let _ = writeln!(text, "  ! {}", error.reason);
+}
+
+/// A node's plan, one object a line: devices, what is on them, and routes.
+fn lines(planned: &NodePlan) -> Vec<String> {
+    let is_link = |object: &Object| matches!(object, Object::Link(_));
+    let mut lines = sorted(&planned.plan, is_link);
+    if let Some(tunnel) = &planned.tunnel {
+        let local: Vec<_> = tunnel.local.iter().map(ToString::to_string).collect();
+        lines.push(format!(
+            "tunnel {} local {} port {}",
+            tunnel.link,
+            local.join(","),
+            tunnel.port
+        ));
+    }
+    lines.extend(sorted(&planned.plan, |object| !is_link(object)));
+    lines
+}
+
+/// Objects in the order of their kinds, those of one kind in alphabetical order.
+fn sorted(plan: &Plan, wanted: impl Fn(&Object) -> bool) -> Vec<String> {
+    let rank = |object: &Object| match object {
+        Object::Link(_) => 0,
+        Object::Sysctl(_) => 1,
+        Object::Address(_) => 2,
+        Object::FdbEntry(_) => 3,
+        Object::Neighbour(_) => 4,
+        Object::Route(_) => 5,
+    };
+    let mut objects: Vec<_> = plan
+        .objects
+        .iter()
+        .filter(|object| wanted(object))
+        .map(|object| (rank(object), object.to_string()))
+        .collect();
+    objects.sort_unstable();
+    objects.into_iter().map(|(_, line)| line).collect()
+}

@@ -1,0 +1,70 @@
+//! Each rule can be broken, and is found to be.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use heddle_conformance::{Report, Rule, Settings, Thoroughness, examine};
+use heddle_plugin::{Catalogue, Source};
+use serde_json::json;
+
+#[path = "../../plugin/src/guests.rs"]
+mod guests;
+
+/// The component of `tests/broken`.
+fn component() -> &'static (PathBuf, Vec<u8>) {
+    static COMPONENT: OnceLock<(PathBuf, Vec<u8>)> = OnceLock::new();
+    COMPONENT.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let built = guests::build(&root, &root.join("target/guests"), &["heddle-broken"]).unwrap();
+        (built[0].clone(), fs::read(&built[0]).unwrap())
+    })
+}
+
+async fn report(fault: &str) -> Report {
+    let catalogue = Catalogue::new(Vec::new(), None, "/nonexistent/cache".into()).unwrap();
+    let (path, bytes) = component();
+    let plugin = catalogue.open_component(Source::File(path.clone()), bytes).unwrap();
+    let settings = Settings {
+        backend: json!({ "Type": "broken", "Fault": fault }),
+        ..Settings::least("broken")
+    };
+    let thoroughness = Thoroughness { rounds: 60, ..Thoroughness::default() };
+    examine(&plugin, &settings, &thoroughness).await.unwrap()
+}
+
+#[tokio::test]
+async fn without_a_fault_there_is_nothing_to_find() {
+    let report = report("").await;
+    assert!(report.passed(), "{report:#?}");
+}
+
+#[tokio::test]
+async fn each_fault_is_found_as_what_it_is() {
+    for (fault, rule, says) in [
+        ("peer", Rule::Works, "there is no plan for its own peer"),
+        ("mtu", Rule::Works, "an MTU of"),
+        ("clock", Rule::Pure, "then"),
+        ("memory", Rule::Order, "depends on who was asked about before"),
+        ("same", Rule::Apart, "which is another's"),
+        ("others", Rule::Others, "expected `other-backend`"),
+        ("trap", Rule::Robust, "never saw a VNI"),
+        ("key", Rule::Works, "it plans for none of"),
+        ("data", Rule::Robust, "never saw any data"),
+        ("default", Rule::Granted, "route 0.0.0.0/0"),
+        ("port", Rule::Granted, "UDP port 53"),
+        ("sysctl", Rule::Granted, "forwarding"),
+        ("astray", Rule::Steers, "goes to peer"),
+        ("nowhere", Rule::Steers, "no packet goes to any peer"),
+        ("range", Rule::Granted, "peer 1000"),
+        ("bits", Rule::Transforms, "are not what they were"),
+        ("long", Rule::Granted, "expected at most"),
+        ("junk", Rule::Robust, "where is the head?"),
+    ] {
+        let report = report(fault).await;
+        let found = report.rules().any(|(found, _, findings)| {
+            found == rule && findings.iter().any(|finding| finding.text.contains(says))
+        });
+        assert!(found, "{fault}: {rule} with {says:?} in {report:#?}");
+    }
+}

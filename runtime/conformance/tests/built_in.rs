@@ -1,0 +1,30 @@
+//! The plugins that ship do what every plugin has to do.
+
+use heddle_conformance::{Settings, Thoroughness, examine};
+use heddle_plugin::{Catalogue, Plugin, Role, Source, embedded_component};
+
+fn catalogue() -> Catalogue {
+    Catalogue::new(Vec::new(), None, "/nonexistent/cache".into()).unwrap()
+}
+
+/// A built-in plugin, as its component.
+fn plugin(name: &str) -> Plugin {
+    let component = embedded_component(name).unwrap();
+    catalogue().open_component(Source::Embedded, component).unwrap()
+}
+
+#[tokio::test]
+async fn every_built_in_plugin_conforms() {
+    let catalogue = catalogue();
+    let names: Vec<_> = catalogue.list().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names.len(), 8, "{names:?}");
+    for name in names {
+        let plugin = plugin(&name);
+        let report = examine(&plugin, &Settings::least(&name), &Thoroughness::default()).await;
+        let report = report.unwrap();
+        assert!(report.passed(), "{name}: {report:#?}");
+        let looks: u64 = report.rules().map(|(_, times, _)| times).sum();
+        let least = if plugin.manifest().world.role() == Role::Backend { 1000 } else { 200 };
+        assert!(looks > least, "{name} was looked at {looks} times");
+    }
+}

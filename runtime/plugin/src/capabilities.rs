@@ -1,0 +1,416 @@
+//! What a plugin may touch beside the routes of the overlay: what its manifest asks for, and what an operator grants.
+//!
+//! Both are written the same way, in JSON in the manifest and in TOML in the operator's file, and compared by
+//! [`Capabilities::not_granted`]. Comparing is careful: what cannot be told to be granted is not.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::{Component, Path};
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// Things beyond the routes of the overlay. Nothing by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Capabilities {
+    /// Names of devices that it may have.
+    pub links: Vec<NamePattern>,
+    /// Kinds of device that it may have.
+    pub link_kinds: Vec<Kind>,
+    /// Destinations of routes beyond the overlay. They go through devices of the plugin's own.
+    pub routes: Vec<IpNet>,
+    /// UDP ports at which its devices receive.
+    pub udp_ports: Vec<Ports>,
+    /// Settings of its own devices, by their last component.
+    pub sysctls: Vec<NamePattern>,
+    /// Files that it may write, beside those that an operator names with `--emit`.
+    pub files: Vec<PathPattern>,
+}
+
+/// A kind of device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A VXLAN device.
+    Vxlan,
+    /// A TUN device, with UDP sockets behind it.
+    Tun,
+}
+
+/// Names, `flannel.*`: `*` stands for any number of characters.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct NamePattern(String);
+
+/// Paths: `/run/flannel/` is everything below it, and `*` stands for any number of characters but `/`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PathPattern(String);
+
+/// One UDP port, `8472`, or a range of them, `1024-65535`. Never 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ports(RangeInclusive<u16>);
+
+/// A text that is no pattern or range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidCapability {
+    /// Not a pattern for names.
+    #[error(
+        "`{0}` is no pattern of names: expected letters, digits, `.`, `-`, `_` and `*`, such as flannel.*"
+    )]
+    Name(String),
+    /// Not a pattern for paths.
+    #[error(
+        "`{0}` is no pattern of paths: expected an absolute path without `..`, such as /run/flannel/*.env, or with a `/` \
+         at its end for everything below it"
+    )]
+    Path(String),
+    /// Not a range of ports.
+    #[error("`{0}` are no UDP ports: expected one from 1 to 65535, or a range, such as 1024-65535")]
+    Ports(String),
+}
+
+/// One thing that is asked for, as messages and `heddle plugin inspect` show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capability {
+    /// The key: `links`.
+    pub key: &'static str,
+    /// The value: `flannel.*`.
+    pub value: String,
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.key, self.value)
+    }
+}
+
+impl Capabilities {
+    /// What a plugin from a file is granted where the operator says nothing: devices under Heddle's own names, settings
+    /// of those, a port that no system service has, and files where such files are.
+    pub fn usual() -> Self {
+        let name = |pattern: &str| NamePattern(pattern.to_owned());
+        let path = |pattern: &str| PathPattern(pattern.to_owned());
+        Self {
+            links: ["flannel*", "heddle*"].map(name).into(),
+            link_kinds: vec![Kind::Vxlan, Kind::Tun],
+            routes: Vec::new(),
+            udp_ports: vec![Ports(1024..=u16::MAX)],
+            sysctls: vec![name("*")],
+            files: ["/run/flannel/", "/run/heddle/"].map(path).into(),
+        }
+    }
+
+    /// Each of them.
+    pub fn all(&self) -> Vec<Capability> {
+        Self::default().lacks(self)
+    }
+
+    /// What these lack to be granted by `granted`.
+    pub fn not_granted(&self, granted: &Self) -> Vec<Capability> {
+        granted.lacks(self)
+    }
+
+    /// Those of `asked` that are not among these.
+    fn lacks(&self, asked: &Self) -> Vec<Capability> {
+        fn missing<T: ToString>(
+            key: &'static str,
+            asked: &[T],
+            granted: impl Fn(&T) -> bool,
+        ) -> impl Iterator<Item = Capability> {
+            let missing = asked.iter().filter(move |asked| !granted(asked));
+            missing.map(move |asked| Capability { key, value: asked.to_string() })
+        }
+        let within = |net: &IpNet| self.routes.iter().any(|granted| granted.contains(net));
+        let ports = |asked: &Ports| {
+            let granted = |granted: &Ports| {
+                granted.0.contains(asked.0.start()) && granted.0.contains(asked.0.end())
+            };
+            self.udp_ports.iter().any(granted)
+        };
+        // A `*` that is asked for is matched by nothing but a `*` that is granted.
+        missing("links", &asked.links, |asked| self.has_link(&asked.0))
+            .chain(missing("link-kinds", &asked.link_kinds, |asked| {
+                self.link_kinds.contains(asked)
+            }))
+            .chain(missing("routes", &asked.routes, within))
+            .chain(missing("udp-ports", &asked.udp_ports, ports))
+            .chain(missing("sysctls", &asked.sysctls, |asked| self.has_sysctl(&asked.0)))
+            .chain(missing("files", &asked.files, |asked| self.has_file(&asked.0)))
+            .collect()
+    }
+
+    /// Whether a device may have this name.
+    pub(crate) fn has_link(&self, name: &str) -> bool {
+        self.links.iter().any(|pattern| matches(&pattern.0, name))
+    }
+
+    /// Whether a device may receive at this port.
+    pub(crate) fn has_port(&self, port: u16) -> bool {
+        self.udp_ports.iter().any(|ports| ports.0.contains(&port))
+    }
+
+    /// Whether a setting of this name may be changed.
+    pub(crate) fn has_sysctl(&self, name: &str) -> bool {
+        self.sysctls.iter().any(|pattern| matches(&pattern.0, name))
+    }
+
+    /// Whether a file may be at this path, which is absolute and without `..`.
+    pub(crate) fn has_file(&self, path: &str) -> bool {
+        self.files.iter().any(|pattern| pattern.matches(path))
+    }
+}
+
+impl PathPattern {
+    /// Component by component. What ends with `/` is for all that has more of them.
+    fn matches(&self, path: &str) -> bool {
+        let (pattern, below) = match self.0.strip_suffix('/') {
+            Some(directory) => (directory, true),
+            None => (self.0.as_str(), false),
+        };
+        let mut parts = path.split('/');
+        let begins = pattern
+            .split('/')
+            .all(|pattern| parts.next().is_some_and(|part| matches(pattern, part)));
+        begins && parts.next().is_some() == below
+    }
+}
+
+/// Whether a text is one that the pattern stands for.
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut literals = pattern.split('*');
+    let first = literals.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let Some(last) = literals.next_back() else { return rest.is_empty() };
+    // As early as possible, which leaves the most for those behind.
+    for literal in literals {
+        match rest.split_once(literal) {
+            Some((_, behind)) => rest = behind,
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+impl TryFrom<String> for NamePattern {
+    type Error = InvalidCapability;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '*');
+        match !text.is_empty() && text.len() <= 64 && text.chars().all(good) {
+            true => Ok(Self(text)),
+            false => Err(InvalidCapability::Name(crate::text::plain(&text))),
+        }
+    }
+}
+
+impl TryFrom<String> for PathPattern {
+    type Error = InvalidCapability;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+        let path = Path::new(&text);
+        let fits = path.is_absolute()
+            && path.components().all(plain)
+            && !text.chars().any(char::is_control)
+            && text.len() <= 1024;
+        match fits {
+            true => Ok(Self(text)),
+            false => Err(InvalidCapability::Path(crate::text::plain(&text))),
+        }
+    }
+}
+
+impl FromStr for Ports {
+    type Err = InvalidCapability;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidCapability::Ports(crate::text::plain(text));
+        let port = |text: &str| match text.parse() {
+            Ok(port) if port > 0 && text.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
+            _ => Err(invalid()),
+        };
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let range = port(first)?..=port(last)?;
+        if range.is_empty() { Err(invalid()) } else { Ok(Self(range)) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Ports {
+    /// From a text, or from a number for a single one.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl Visitor<'_> for Either {
+            type Value = Ports;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a UDP port, or a range of them such as \"1024-65535\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Ports, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Ports, E> {
+                self.visit_str(&number.to_string())
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Ports, E> {
+                self.visit_str(&number.to_string())
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vxlan => "vxlan",
+            Self::Tun => "tun",
+        })
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.start(), self.0.end()) {
+            (first, last) if first == last => write!(f, "{first}"),
+            (first, last) => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capabilities(json: &str) -> Capabilities {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn error(json: &str) -> String {
+        serde_json::from_str::<Capabilities>(json).unwrap_err().to_string()
+    }
+
+    fn not_granted(asked: &str, granted: &str) -> Vec<String> {
+        let missing = capabilities(asked).not_granted(&capabilities(granted));
+        missing.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_within_what_is_granted_is_granted() {
+        let asked = r#"{"links":["flannel.*","wg0"],"link-kinds":["tun"],"routes":["10.96.0.0/16"],
+            "udp-ports":[51820,"2000-3000"],"sysctls":["accept_ra"],"files":["/run/x/*.env","/run/x/y/"]}"#;
+        let granted = r#"{"links":["flannel*","wg*"],"link-kinds":["vxlan","tun"],"routes":["10.96.0.0/12"],
+            "udp-ports":["1024-65535"],"sysctls":["*"],"files":["/run/x/"]}"#;
+        assert_eq!(not_granted(asked, granted), [""; 0]);
+        assert_eq!(not_granted(asked, asked), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_not_granted_is_named() {
+        let asked = r#"{"links":["*","wg0"],"link-kinds":["tun"],"routes":["0.0.0.0/0"],
+            "udp-ports":[53,"1000-2000"],"sysctls":["a*"],"files":["/etc/*","/run/","/run/x/y*"]}"#;
+        let granted = r#"{"links":["wg*"],"link-kinds":["vxlan"],"routes":["10.96.0.0/12"],
+            "udp-ports":["1024-65535"],"sysctls":["ab*"],"files":["/run/x/"]}"#;
+        assert_eq!(
+            not_granted(asked, granted),
+            [
+                "links *",
+                "link-kinds tun",
+                "routes 0.0.0.0/0",
+                "udp-ports 53",
+                "udp-ports 1000-2000",
+                "sysctls a*",
+                "files /etc/*",
+                "files /run/"
+            ]
+        );
+    }
+
+    #[test]
+    fn patterns_of_paths_stay_in_their_directory() {
+        let has = |pattern: &str, path: &str| {
+            capabilities(&format!(r#"{{"files":["{pattern}"]}}"#)).has_file(path)
+        };
+        assert!(has("/run/flannel/", "/run/flannel/a/b.env"));
+        assert!(!has("/run/flannel/", "/run/flannel"));
+        assert!(!has("/run/flannel/", "/run/flannel.d/a"));
+        assert!(has("/run/*/x.env", "/run/flannel/x.env"));
+        assert!(!has("/run/*.env", "/run/flannel/x.env"));
+        assert!(has("/run/*/", "/run/flannel/a/b"));
+        assert!(!has("/run/*/", "/run/flannel"));
+    }
+
+    #[test]
+    fn a_star_is_any_number_of_characters() {
+        for (pattern, text, expected) in [
+            ("flannel.*", "flannel.", true),
+            ("flannel.*", "flannel", false),
+            ("*", "", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("ab*ba", "aba", false),
+            ("**x", "x", true),
+            ("wg0", "wg00", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        for (json, expected) in [
+            (r#"{"links":["eth0:1"]}"#, "`eth0:1` is no pattern of names: expected letters"),
+            (r#"{"links":[""]}"#, "`` is no pattern of names"),
+            (r#"{"link-kinds":["bridge"]}"#, "unknown variant `bridge`, expected `vxlan` or `tun`"),
+            (r#"{"routes":["10.0.0.0"]}"#, "invalid IP address syntax"),
+            (r#"{"udp-ports":[0]}"#, "`0` are no UDP ports: expected one from 1 to 65535"),
+            (r#"{"udp-ports":["9-8"]}"#, "`9-8` are no UDP ports"),
+            (r#"{"udp-ports":["+9"]}"#, "`+9` are no UDP ports"),
+            (r#"{"udp-ports":[-9]}"#, "`-9` are no UDP ports"),
+            (r#"{"files":["/run/../etc/"]}"#, "`/run/../etc/` is no pattern of paths"),
+            (r#"{"files":["run/x"]}"#, "`run/x` is no pattern of paths: expected an absolute path"),
+            (r#"{"sockets":[]}"#, "unknown field `sockets`, expected one of `links`"),
+        ] {
+            let error = error(json);
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn everything_that_is_asked_for_is_listed() {
+        let listed: Vec<_> = Capabilities::usual().all().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            listed,
+            [
+                "links flannel*",
+                "links heddle*",
+                "link-kinds vxlan",
+                "link-kinds tun",
+                "udp-ports 1024-65535",
+                "sysctls *",
+                "files /run/flannel/",
+                "files /run/heddle/"
+            ]
+        );
+    }
+}
