@@ -90,7 +90,7 @@ impl fmt::Display for Capability {
 
 impl Capabilities {
     /// What a plugin from a file is granted where the operator says nothing: devices under Heddle's own names, settings
-    /// of those, a port that no system service has, and files where such files are.
+    /// of those that open nothing, a port that no system service has, and files where such files are.
     pub fn usual() -> Self {
         let name = |pattern: &str| NamePattern(pattern.to_owned());
         let path = |pattern: &str| PathPattern(pattern.to_owned());
@@ -99,7 +99,7 @@ impl Capabilities {
             link_kinds: vec![Kind::Vxlan, Kind::Tun],
             routes: Vec::new(),
             udp_ports: vec![Ports(1024..=u16::MAX)],
-            sysctls: vec![name("*")],
+            sysctls: ["accept_ra", "addr_gen_mode", "autoconf", "disable_ipv6"].map(name).into(),
             files: ["/run/flannel/", "/run/heddle/"].map(path).into(),
         }
     }
@@ -407,7 +407,10 @@ mod tests {
                 "link-kinds vxlan",
                 "link-kinds tun",
                 "udp-ports 1024-65535",
-                "sysctls *",
+                "sysctls accept_ra",
+                "sysctls addr_gen_mode",
+                "sysctls autoconf",
+                "sysctls disable_ipv6",
                 "files /run/flannel/",
                 "files /run/heddle/"
             ]

@@ -36,6 +36,7 @@ pub(crate) fn node_plan(
         own_tunnel(tunnel, world, &networks, &node.underlay)?;
     }
     let mut port = tunnel_port(plan, capabilities)?;
+    links.iter().try_for_each(|link| takes_no_routes(*link, &plan.plan))?;
     for object in &plan.plan.objects {
         match object {
             Object::Link(link) => {
@@ -173,6 +174,27 @@ fn own_link(link: &Link, capabilities: &Capabilities, node: &Node) -> Granted {
         // The rest of it is the tunnel.
         LinkKind::Tun => has_kind(link, Kind::Tun, capabilities),
         LinkKind::Other(_) => refuse(format!("a device of kind `{kind}` cannot be planned")),
+    }
+}
+
+/// Nobody on the overlay is to give the node routes (RFC 4861, section 6.3.4; `accept_ra` in the kernel's
+/// `Documentation/networking/ip-sysctl.rst`).
+fn takes_no_routes(link: LinkName, plan: &Plan) -> Granted {
+    let refused = plan.objects.iter().any(|object| match object {
+        Object::Sysctl(sysctl) => {
+            (sysctl.link, sysctl.family) == (link, Family::V6)
+                && (sysctl.name.as_str(), sysctl.value.as_str()) == ("accept_ra", "0")
+        }
+        _ => false,
+    });
+    match refused {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            format_args!("link {link}"),
+            format!(
+                "expected the setting net.ipv6.conf.{link}.accept_ra = 0, so that nobody on the overlay gives this node routes"
+            ),
+        )),
     }
 }
 

@@ -97,13 +97,17 @@ fn fdb(destination: &str, link: &str) -> Object {
     Object::FdbEntry(FdbEntry { link: name(link), mac: MAC, destination })
 }
 
-fn sysctl(link: &str) -> Object {
+fn setting(link: &str, setting: &str, value: &str) -> Object {
     Object::Sysctl(Sysctl {
         link: name(link),
         family: Family::V6,
-        name: "accept_ra".into(),
-        value: "0".into(),
+        name: setting.into(),
+        value: value.into(),
     })
+}
+
+fn sysctl(link: &str) -> Object {
+    setting(link, "accept_ra", "0")
 }
 
 /// What the plugin asked for and was granted, unless a test says otherwise.
@@ -114,7 +118,18 @@ fn capabilities(json: &str) -> Capabilities {
     serde_json::from_str(json).unwrap()
 }
 
-fn for_node_with(asked: &str, objects: Vec<Object>) -> Result<(), String> {
+/// A plan of these objects, and of the setting that every device has to have.
+fn for_node_with(asked: &str, mut objects: Vec<Object>) -> Result<(), String> {
+    let links = objects.iter().filter_map(|object| match object {
+        Object::Link(link) => Some(sysctl(link.name.as_str())),
+        _ => None,
+    });
+    let missing: Vec<_> = links.filter(|sysctl| !objects.contains(sysctl)).collect();
+    objects.extend(missing);
+    for_node_alone(asked, objects)
+}
+
+fn for_node_alone(asked: &str, objects: Vec<Object>) -> Result<(), String> {
     let plan = NodePlan { plan: Plan { objects }, tunnel: None, mtu: 1450 };
     node_plan(&plan, &capabilities(asked), World::BackendPlugin, &networks(), &node())
         .map_err(|refusal| refusal.to_string())
@@ -129,7 +144,7 @@ fn for_tunnel(world: World, device: &str, local: &[&str]) -> Result<(), String> 
     let tun = Link { name: link, mtu: 1472, mac: None, up: true, kind: LinkKind::Tun };
     let local = local.iter().map(|address| address.parse().unwrap()).collect();
     let plan = NodePlan {
-        plan: Plan { objects: vec![Object::Link(tun)] },
+        plan: Plan { objects: vec![Object::Link(tun), sysctl(device)] },
         tunnel: Some(Tunnel { link, local, port: 8285, overhead: 0 }),
         mtu: 1472,
     };
@@ -305,13 +320,25 @@ fn what_a_device_takes_is_a_capability_each() {
     ] {
         assert_eq!(for_node_with(asked, vec![device()]), expected.map_err(str::to_owned));
     }
-    let asked = ASKED.replace("accept_ra", "rp_filter");
     assert_eq!(
-        for_node_with(&asked, vec![device(), sysctl("flannel.1")]),
-        Err("sysctl net.ipv6.conf.flannel.1.accept_ra = 0: \
-             expected a capability for it: sysctls rp_filter"
+        for_node(vec![device(), setting("flannel.1", "forwarding", "1")]),
+        Err("sysctl net.ipv6.conf.flannel.1.forwarding = 1: \
+             expected a capability for it: sysctls accept_ra"
             .into())
     );
+}
+
+#[test]
+fn a_device_takes_no_routes_from_the_overlay() {
+    let error = "link flannel.1: expected the setting net.ipv6.conf.flannel.1.accept_ra = 0, \
+                 so that nobody on the overlay gives this node routes";
+    for objects in [
+        vec![device()],
+        vec![device(), setting("flannel.1", "accept_ra", "2")],
+        vec![device(), setting("flannel.1", "autoconf", "0")],
+    ] {
+        assert_eq!(for_node_alone(ASKED, objects), Err(error.into()));
+    }
 }
 
 #[test]
