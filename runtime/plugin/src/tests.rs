@@ -391,3 +391,44 @@ const GOOD_MANIFEST: &str =
 fn a_file_that_is_no_good_does_not_give_way_to_the_embedded_plugin() {
     assert!(refused("vxlan", "(component)").contains("has no manifest"));
 }
+
+/// A component that was built when a version of the interface was finished.
+fn fixture(version: &str, name: &str) -> Plugin {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    catalogue().open(&fixtures.join(version).join(format!("{name}.wasm"))).unwrap()
+}
+
+#[tokio::test]
+async fn what_was_built_for_0_1_0_loads_and_answers_for_ever() {
+    let (config, node, own) = (config(), node(), own());
+    for (name, world, mtu) in [
+        ("vxlan", World::BackendPlugin, 1450),
+        ("udp", World::PacketBackendPlugin, 1472),
+        ("vxlan-tun", World::TransformPlugin, 1450),
+    ] {
+        let plugin = fixture("0.1.0", name);
+        assert_eq!(plugin.manifest().wit, semver::Version::new(0, 1, 0));
+        assert_eq!(plugin.manifest().world, world);
+        let backend = plugin.backend().unwrap();
+        let planned = backend.plan_node(&config, &node, &own).await.unwrap();
+        assert_eq!(planned.mtu, mtu, "{name}");
+        let advertised = backend.advertise(&config, &node).await.unwrap();
+        let peer = Lease { backend_type: advertised.backend_type, ..peer(1, "") };
+        let peers = vec![peer.clone()];
+        let plans = backend.plan_peers(&config, &node, &own, planned.links(), peers).await;
+        assert!(plans[0].is_ok(), "{name}: {plans:?}");
+        let Some(packets) = plugin.packets().unwrap() else { continue };
+        let mut instance = packets.instance(&config, &node, &own, &[peer]).unwrap();
+        let mut answers = Vec::new();
+        instance.steer(&["10.0.1.9".parse().unwrap()], &mut answers).unwrap();
+        assert_eq!(answers, [Some(0)], "{name}");
+        if packets.transforms() {
+            let (sent, _) = instance.encapsulate(0, &[0x45; 60], &[60]).unwrap();
+            assert_eq!(sent.len(), 60 + 22, "{name}");
+        }
+    }
+    let emitter = fixture("0.1.0", "subnet-env").emitter().unwrap();
+    let view = View { config, lease: own, mtu: 1450, ip_masq: false };
+    let files = emitter.emit(&view, &[]).await.unwrap();
+    assert_eq!(files[0].path, Path::new("/run/flannel/subnet.env"));
+}
