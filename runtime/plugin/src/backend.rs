@@ -133,7 +133,7 @@ impl Backend {
                 let answer = answer.map_err(config_error)?;
                 let checked = || -> Result<NodePlan, Refusal> {
                     let plan = from_wit::node_plan(answer, worker.limits().node_objects)?;
-                    grant::node_plan(&plan, &capabilities, world, &terms.networks, &node)?;
+                    grant::node_plan(&plan, &capabilities, world, &terms.networks, &node, &lease)?;
                     Ok(plan)
                 };
                 checked().map_err(Reason::Refused)
@@ -192,15 +192,8 @@ impl Backend {
                 for index in order(worker, &peers) {
                     let peer = &peers[index];
                     let answer = plan_peer(worker, &wit, peer).and_then(|plan| {
-                        grant::peer_plan(
-                            &plan,
-                            &capabilities,
-                            &links,
-                            &config.networks,
-                            &node,
-                            peer,
-                        )
-                        .map_err(Reason::Refused)?;
+                        grant::peer_plan(&plan, &capabilities, &links, &node, peer)
+                            .map_err(Reason::Refused)?;
                         Ok(plan)
                     });
                     count_refusal(worker, &answer);

@@ -283,8 +283,10 @@ fn network(object: &str, network: wit::IpNetwork) -> Checked<IpNet> {
 }
 
 fn link_name(object: &str, name: &str) -> Checked<LinkName> {
-    name.parse().map_err(|_| {
-        let rule = "expected the name of a device: 1 to 15 bytes without `/`, `:` or white space";
+    // The kernel has nothing against control characters; whoever reads the log has.
+    let shown = !name.chars().any(|c| c.is_control() || c.is_whitespace());
+    name.parse().ok().filter(|_| shown).ok_or_else(|| {
+        let rule = "expected the name of a device: 1 to 15 bytes without `/`, `:`, white space or control characters";
         Refusal::new(format_args!("{object} on `{}`", plain(name)), rule)
     })
 }
@@ -384,8 +386,9 @@ mod tests {
         );
         assert_eq!(
             with(|link| link.name = "../../eth0\n".into()),
-            "link on `../../eth0`: expected the name of a device: 1 to 15 bytes without `/`, `:` or white space"
+            "link on `../../eth0`: expected the name of a device: 1 to 15 bytes without `/`, `:`, white space or control characters"
         );
+        assert!(with(|link| link.name = "heddle\u{1b}[2J".into()).contains("link on `heddle [2J`"));
         assert_eq!(
             with(|link| {
                 let wit::LinkKind::Vxlan(vxlan) = &mut link.kind else { unreachable!() };

@@ -20,6 +20,9 @@ use crate::error::Refusal;
 use crate::manifest::World;
 use crate::node_plan::{NodePlan, Tunnel};
 
+/// The longest path of a file, in bytes.
+const MAX_PATH: usize = 1024;
+
 type Granted = Result<(), Refusal>;
 
 /// Whether the plan of the node may hold, if a plugin of this world made it.
@@ -29,6 +32,7 @@ pub(crate) fn node_plan(
     world: World,
     networks: &[OverlayNetwork],
     node: &Node,
+    lease: &Lease,
 ) -> Granted {
     let links = plan.links();
     let networks: Vec<IpNet> = networks.iter().map(|overlay| overlay.network).collect();
@@ -45,7 +49,10 @@ pub(crate) fn node_plan(
             }
             Object::Address(address) => {
                 on_planned_link(object, &links)?;
-                within(object, IpNet::from(address.network.addr()), &networks)
+                let subnets: Vec<IpNet> = lease.families.iter().map(|own| own.subnet).collect();
+                within(object, IpNet::from(address.network.addr()), &subnets)?;
+                // The kernel makes a route of its own for what is directly connected.
+                within(object, address.network.trunc(), &networks)
             }
             Object::Sysctl(sysctl) => {
                 on_planned_link(object, &links)?;
@@ -70,11 +77,9 @@ pub(crate) fn peer_plan(
     plan: &Plan,
     capabilities: &Capabilities,
     links: &[LinkName],
-    networks: &[OverlayNetwork],
     node: &Node,
     peer: &Lease,
 ) -> Granted {
-    let networks: Vec<IpNet> = networks.iter().map(|overlay| overlay.network).collect();
     let subnets: Vec<IpNet> = peer.families.iter().map(|family| family.subnet).collect();
     for object in &plan.objects {
         match object {
@@ -86,7 +91,7 @@ pub(crate) fn peer_plan(
             }
             Object::Neighbour(neighbour) => {
                 on_planned_link(object, links)?;
-                within(object, IpNet::from(neighbour.address), &networks)
+                within(object, IpNet::from(neighbour.address), &subnets)
             }
             Object::FdbEntry(entry) => {
                 on_planned_link(object, links)?;
@@ -100,7 +105,7 @@ pub(crate) fn peer_plan(
             }
             Object::Route(route) => {
                 Reach { inside: &subnets, capabilities, links }.destination(object, route)?;
-                next_hop(object, route, links, &networks, Some((node, peer)))
+                next_hop(object, route, links, &subnets, Some((node, peer)))
             }
         }?;
     }
@@ -117,8 +122,17 @@ pub(crate) fn files(files: &[File], capabilities: &Capabilities, settings: &[Set
         if !file.path.is_absolute() || !file.path.components().all(plain) {
             return refuse("expected an absolute path without `..`");
         }
-        if file.mode > 0o777 {
-            return refuse("expected permission bits up to 777");
+        // It is shown in the log.
+        let path = file.path.to_string_lossy();
+        if path.len() > MAX_PATH {
+            return refuse(&format!("expected a path of at most {MAX_PATH} bytes"));
+        }
+        if path.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
+            return refuse("expected a path without control characters");
+        }
+        // What others could change would be whatever they want, to those who read it.
+        if file.mode & !0o755 != 0 {
+            return refuse("expected permission bits up to 755, none of them for others to write");
         }
         let asked_for = settings.iter().any(|setting| setting.names(&file.path));
         let has = file.path.to_str().is_some_and(|path| capabilities.has_file(path));
@@ -312,8 +326,8 @@ fn within(object: &Object, network: IpNet, networks: &[IpNet]) -> Granted {
     }
 }
 
-/// Where a route may lead: through a device of the plugin's own to anywhere on the overlay, or through the external
-/// interface to the peer itself.
+/// Where a route may lead: through a device of the plugin's own into these networks, or through the external interface
+/// to the peer itself.
 fn next_hop(
     object: &Object,
     route: &Route,

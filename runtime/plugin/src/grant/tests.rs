@@ -30,12 +30,20 @@ fn node() -> Node {
     }
 }
 
+fn own() -> Lease {
+    lease("10.244.8.0/24", "203.0.113.7")
+}
+
 fn peer() -> Lease {
+    lease("10.244.36.0/24", "192.168.0.99")
+}
+
+fn lease(subnet: &str, public_address: &str) -> Lease {
     Lease {
-        key: "10.244.36.0-24".parse().unwrap(),
+        key: subnet.replace('/', "-").parse().unwrap(),
         families: vec![LeaseFamily {
-            subnet: "10.244.36.0/24".parse().unwrap(),
-            public_address: "192.168.0.99".parse().unwrap(),
+            subnet: subnet.parse().unwrap(),
+            public_address: public_address.parse().unwrap(),
             backend_data: None,
         }],
         backend_type: None,
@@ -131,7 +139,7 @@ fn for_node_with(asked: &str, mut objects: Vec<Object>) -> Result<(), String> {
 
 fn for_node_alone(asked: &str, objects: Vec<Object>) -> Result<(), String> {
     let plan = NodePlan { plan: Plan { objects }, tunnel: None, mtu: 1450 };
-    node_plan(&plan, &capabilities(asked), World::BackendPlugin, &networks(), &node())
+    node_plan(&plan, &capabilities(asked), World::BackendPlugin, &networks(), &node(), &own())
         .map_err(|refusal| refusal.to_string())
 }
 
@@ -148,13 +156,13 @@ fn for_tunnel(world: World, device: &str, local: &[&str]) -> Result<(), String> 
         tunnel: Some(Tunnel { link, local, port: 8285, overhead: 0 }),
         mtu: 1472,
     };
-    node_plan(&plan, &capabilities(ASKED), world, &networks(), &node())
+    node_plan(&plan, &capabilities(ASKED), world, &networks(), &node(), &own())
         .map_err(|refusal| refusal.to_string())
 }
 
 fn for_peer_with(asked: &str, object: Object) -> Result<(), String> {
     let plan = Plan { objects: vec![object] };
-    peer_plan(&plan, &capabilities(asked), &[name("flannel.1")], &networks(), &node(), &peer())
+    peer_plan(&plan, &capabilities(asked), &[name("flannel.1")], &node(), &peer())
         .map_err(|refusal| refusal.to_string())
 }
 
@@ -230,6 +238,16 @@ fn a_tunnel_s_packets_leave_from_this_node_s_addresses() {
 #[test]
 fn a_node_s_addresses_and_routes_stay_within_the_overlay() {
     assert!(for_node(vec![device(), address("192.168.0.1/32", "flannel.1")]).is_err());
+    // An address is this node's own, and the route that the kernel makes with it leads into the overlay.
+    assert_eq!(for_node(vec![device(), address("10.244.8.1/16", "flannel.1")]), Ok(()));
+    assert_eq!(
+        for_node(vec![device(), address("10.244.36.1/32", "flannel.1")]),
+        Err("address 10.244.36.1/32 dev flannel.1: expected within 10.244.8.0/24".into())
+    );
+    assert_eq!(
+        for_node(vec![device(), address("10.244.8.1/5", "flannel.1")]),
+        Err("address 10.244.8.1/5 dev flannel.1: expected within 10.244.0.0/16".into())
+    );
     assert_eq!(
         for_node(vec![device(), route("0.0.0.0/0", None, "flannel.1")]),
         Err("route 0.0.0.0/0 dev flannel.1 onlink: expected within 10.244.0.0/16".into())
@@ -260,6 +278,8 @@ fn a_peer_s_plan_touches_nothing_else() {
         route("10.244.36.0/24", None, "eth0"),
         route("10.244.36.0/24", Some("192.168.0.99"), "docker0"),
         route("10.244.36.0/24", Some("192.168.0.99"), "flannel.1"),
+        route("10.244.36.0/24", Some("10.244.37.0"), "flannel.1"),
+        neighbour("10.244.37.0", "flannel.1"),
         neighbour("192.168.0.99", "flannel.1"),
         neighbour("10.244.36.0", "eth0"),
         fdb("192.168.0.98", "flannel.1"),
@@ -280,7 +300,16 @@ fn files_go_where_the_operator_said() {
     for bad in ["/etc/shadow", "/run/flannel/../../etc/shadow", "run/flannel/x", "/run/flannelx"] {
         assert!(check(file(bad, 0o644)).is_err(), "{bad}");
     }
-    assert!(check(file("/run/flannel/subnet.env", 0o4755)).is_err());
+    for mode in [0o4755, 0o666, 0o664, 0o1644] {
+        let refused = check(file("/run/flannel/subnet.env", mode)).unwrap_err();
+        assert!(refused.contains("expected permission bits up to 755"), "{refused}");
+    }
+    for bad in ["/run/flannel/a\nb", "/run/flannel/\u{1b}[2J", "/run/flannel/\u{2028}"] {
+        let refused = check(file(bad, 0o644)).unwrap_err();
+        assert!(refused.ends_with("expected a path without control characters"), "{refused}");
+    }
+    let long = format!("/run/flannel/{}", "x/".repeat(1024));
+    assert!(check(file(&long, 0o644)).unwrap_err().ends_with("at most 1024 bytes"));
     let twice = [file("/run/flannel/x", 0o644), file("/run/flannel/x", 0o644)];
     assert!(files(&twice, &may, &[]).is_err());
     assert_eq!(
