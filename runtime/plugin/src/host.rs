@@ -5,17 +5,23 @@ use wasmtime::{Engine, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::bindings::backend::heddle::overlay::{log, types};
-use crate::limits::{Limits, MemoryLimiter};
+use crate::limits::{Limiter, Limits};
 use crate::voice::Voice;
 
 /// The interface with which a guest could wait for the time to pass, as wasmtime's WASI names it.
 const MONOTONIC_CLOCK: &str = "wasi:clocks/monotonic-clock@0.2.12";
 
+/// How many handles a guest may hold: of streams and the like, and of resources of its own. It needs a few.
+const HANDLES: usize = 1000;
+
+/// The most random bytes at a time. A key takes some tens.
+const RANDOM: u64 = 64 << 10;
+
 /// The host's side of one instance.
 pub(crate) struct HostState {
     wasi: WasiCtx,
     table: ResourceTable,
-    memory: MemoryLimiter,
+    limiter: Limiter,
     voice: Voice,
 }
 
@@ -40,16 +46,16 @@ pub(crate) fn store(engine: &Engine, limits: &Limits, voice: &Voice) -> Store<Ho
         .stderr(voice.clone())
         .allow_tcp(false)
         .allow_udp(false)
+        .max_random_size(RANDOM)
         .build();
-    let state = HostState {
-        wasi,
-        table: ResourceTable::new(),
-        memory: MemoryLimiter::new(limits.memory),
-        voice: voice.clone(),
-    };
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(HANDLES);
+    let state =
+        HostState { wasi, table, limiter: Limiter::new(limits.memory), voice: voice.clone() };
     let mut store = Store::new(engine, state);
-    store.limiter(|state| &mut state.memory);
+    store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(limits.answer);
+    store.set_max_component_handles(HANDLES);
     store.epoch_deadline_trap();
     store
 }

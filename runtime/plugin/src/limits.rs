@@ -53,18 +53,29 @@ impl Default for Limits {
     }
 }
 
-/// Elements in one table of functions. A Rust guest has some hundreds.
+/// Elements in all tables of functions together. A Rust guest has some hundreds, a language's whole runtime some ten
+/// thousand.
 const TABLE_ELEMENTS: usize = 100_000;
 
-/// Keeps the memory of one instance within bounds.
-pub(crate) struct MemoryLimiter {
-    limit: usize,
+/// Instances of core modules. A Rust guest has four, a language whose libraries are modules of their own some ten.
+const INSTANCES: usize = 100;
+
+/// Memories. Nearly all components have one, in which all modules are; each is a range of addresses of some GiB.
+const MEMORIES: usize = 16;
+
+/// Tables of functions.
+const TABLES: usize = 100;
+
+/// Keeps what one instance takes within bounds.
+pub(crate) struct Limiter {
+    memory: usize,
     used: usize,
+    elements: usize,
 }
 
-impl MemoryLimiter {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, used: 0 }
+impl Limiter {
+    pub(crate) fn new(memory: usize) -> Self {
+        Self { memory, used: 0, elements: 0 }
     }
 }
 
@@ -76,7 +87,7 @@ pub(crate) struct MemoryExceeded {
     pub(crate) asked: usize,
 }
 
-impl ResourceLimiter for MemoryLimiter {
+impl ResourceLimiter for Limiter {
     fn memory_growing(
         &mut self,
         current: usize,
@@ -85,10 +96,10 @@ impl ResourceLimiter for MemoryLimiter {
     ) -> wasmtime::Result<bool> {
         // A component may have several memories; the limit is on all of them together.
         let asked = self.used.saturating_add(desired.saturating_sub(current));
-        if asked > self.limit {
+        if asked > self.memory {
             // An error instead of a refusal: it ends the call and says why, where a guest told that there is no
             // memory left would only trap.
-            return Err(wasmtime::Error::new(MemoryExceeded { limit: self.limit, asked }));
+            return Err(wasmtime::Error::new(MemoryExceeded { limit: self.memory, asked }));
         }
         self.used = asked;
         Ok(true)
@@ -96,11 +107,30 @@ impl ResourceLimiter for MemoryLimiter {
 
     fn table_growing(
         &mut self,
-        _: usize,
+        current: usize,
         desired: usize,
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS)
+        let asked = self.elements.saturating_add(desired.saturating_sub(current));
+        if asked > TABLE_ELEMENTS {
+            return Err(wasmtime::Error::msg(format!(
+                "{asked} elements in tables are more than the limit of {TABLE_ELEMENTS}"
+            )));
+        }
+        self.elements = asked;
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        TABLES
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES
     }
 }
 
@@ -110,7 +140,7 @@ mod tests {
 
     #[test]
     fn all_memories_together_stay_within_the_limit() {
-        let mut limiter = MemoryLimiter::new(100);
+        let mut limiter = Limiter::new(100);
         assert!(limiter.memory_growing(0, 60, None).is_ok());
         assert!(limiter.memory_growing(0, 40, None).is_ok());
         let error = limiter.memory_growing(40, 41, None).unwrap_err();
@@ -118,5 +148,14 @@ mod tests {
             error.downcast_ref::<MemoryExceeded>(),
             Some(&MemoryExceeded { limit: 100, asked: 101 })
         );
+    }
+
+    #[test]
+    fn all_tables_together_stay_within_the_limit() {
+        let mut limiter = Limiter::new(100);
+        assert!(limiter.table_growing(0, 60_000, None).is_ok());
+        assert!(limiter.table_growing(0, 40_000, None).is_ok());
+        let error = limiter.table_growing(40_000, 40_001, None).unwrap_err().to_string();
+        assert_eq!(error, "100001 elements in tables are more than the limit of 100000");
     }
 }

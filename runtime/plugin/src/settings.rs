@@ -13,5 +13,6 @@ pub(crate) fn settings() -> wasmtime::Config {
     config.concurrency_support(false);
     // Where in the plugin's code it trapped says nothing to an operator, and costs memory.
     config.generate_address_map(false);
+    config.wasm_backtrace_max_frames(None);
     config
 }
