@@ -43,6 +43,7 @@ mod text;
 mod ticker;
 mod to_wit;
 mod voice;
+mod weight;
 mod worker;
 
 pub use backend::{Advertisements, Backend};

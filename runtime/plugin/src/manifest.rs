@@ -10,10 +10,14 @@ use wasmparser::{Encoding, Parser, Payload};
 
 use crate::capabilities::Capabilities;
 use crate::section;
-use crate::text::plain;
+use crate::text::{memory, plain};
+use crate::weight;
 
 /// The version of the interface that this host speaks: the package `heddle:overlay` in `wit/`.
 pub const WIT_VERSION: Version = Version::new(0, 1, 0);
+
+/// The longest manifest, in bytes. It is compared with everything that is planned, and parts of it are shown.
+const MAX_MANIFEST: usize = 16 << 10;
 
 /// The custom section `heddle:manifest`: a JSON object.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -124,6 +128,19 @@ pub enum ManifestError {
          {{\"name\":…,\"version\":…,\"wit\":\"{WIT_VERSION}\",\"world\":…,\"capabilities\":…}}, with the world {worlds}", worlds = worlds(|_| true)
     )]
     Malformed(String),
+    /// A component that says too much.
+    #[error("has a manifest of {} bytes: expected at most {}", .0, memory(MAX_MANIFEST))]
+    TooLong(usize),
+    /// A component that would take too much before it is asked anything.
+    #[error(
+        "takes too much to come to life: {found} functions, variables and elements of tables in its instances, \
+         expected at most {}",
+        weight::LIMIT
+    )]
+    TooHeavy {
+        /// How many.
+        found: u64,
+    },
     /// It was built for an interface that this host does not know yet, or no longer.
     #[error("was built for WIT {found}, and this host speaks {WIT_VERSION}: expected {}", .expected)]
     Wit {
@@ -173,6 +190,10 @@ impl Manifest {
             }
             Some(Err(error)) => return Err(broken(error)),
         }
+        let found = weight::of(component).map_err(broken)?;
+        if found > weight::LIMIT {
+            return Err(ManifestError::TooHeavy { found });
+        }
         let text = section::manifest(component).map_err(broken)?;
         Self::parse(text.ok_or(ManifestError::Missing)?)
     }
@@ -183,6 +204,9 @@ impl Manifest {
         #[derive(Deserialize)]
         struct Header {
             wit: Version,
+        }
+        if text.len() > MAX_MANIFEST {
+            return Err(ManifestError::TooLong(text.len()));
         }
         let malformed =
             |error: serde_json::Error| ManifestError::Malformed(plain(&error.to_string()));
@@ -333,6 +357,15 @@ mod tests {
         );
         assert!(error(&GOOD.replace("0.1.0", "0.1.1")).contains("WIT 0.1.1"));
         assert!(error(&GOOD.replace("0.1.0", "0.0.9")).ends_with("expected a newer plugin"));
+    }
+
+    #[test]
+    fn a_long_manifest_is_not_read() {
+        let long = GOOD.replace("1.2.3", &format!("1.2.3-{}", "a".repeat(MAX_MANIFEST)));
+        assert_eq!(
+            error(&long),
+            format!("has a manifest of {} bytes: expected at most 16 KiB", long.len())
+        );
     }
 
     #[test]
