@@ -3,18 +3,27 @@
 use std::ffi::OsStr;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
 use crate::cache::Cache;
-use crate::text::{plain, time};
+use crate::text::{memory, plain, time};
 
 /// The command line tool, the only binary with a compiler.
 const TOOL: &str = "heddle";
 
 /// How long a compilation may take. The embedded plugins take a tenth of a second.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// How much memory a compilation may take, in bytes. The embedded plugins take some tens of MiB, those with a language's
+/// whole runtime inside a GiB.
+const MEMORY_LIMIT: u64 = 3 << 30;
+
+/// The most native code, in bytes: four times the largest component.
+const CODE_LIMIT: u64 = 256 << 20;
 
 const POLL: Duration = Duration::from_millis(10);
 
@@ -37,6 +46,14 @@ pub enum CompileError {
     /// It did not finish.
     #[error("`{} plugin compile` was stopped after {}", .0.display(), time(TIME_LIMIT))]
     TimedOut(PathBuf),
+    /// Too much came of it.
+    #[error("`{} plugin compile` made {} of it: expected at most {}", .tool.display(), memory(*.size as usize), memory(CODE_LIMIT as usize))]
+    TooLarge {
+        /// The tool.
+        tool: PathBuf,
+        /// In bytes.
+        size: u64,
+    },
     /// It could not be run.
     #[error("`{} plugin compile` cannot be run: {error}", .tool.display())]
     Io {
@@ -73,6 +90,7 @@ pub(crate) fn compile(
         .stderr(messages.try_clone().map_err(io)?)
         .spawn()
         .map_err(io)?;
+    limit(&child);
     let deadline = Instant::now() + TIME_LIMIT;
     let status = loop {
         if let Some(status) = child.try_wait().map_err(io)? {
@@ -89,10 +107,25 @@ pub(crate) fn compile(
         let mut text = Vec::new();
         messages.rewind().map_err(io)?;
         messages.take(4096).read_to_end(&mut text).map_err(io)?;
-        let message = plain(&String::from_utf8_lossy(&text));
+        // The copy's name is another each time, and would make news of what was said before.
+        let text = String::from_utf8_lossy(&text).replace(&*input.to_string_lossy(), "it");
+        let message = plain(&text);
         return Err(CompileError::Failed { tool, status, message });
     }
-    fs::read(&output).map_err(io)
+    match fs::metadata(&output).map_err(io)?.len() {
+        size if size > CODE_LIMIT => Err(CompileError::TooLarge { tool, size }),
+        _ => fs::read(&output).map_err(io),
+    }
+}
+
+/// Sees to it that it ends even if this process does before it, and that it leaves some memory to others.
+fn limit(child: &Child) {
+    let at_most = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
+    let pid = Some(Pid::from_child(child));
+    for (resource, most) in [(Resource::Cpu, TIME_LIMIT.as_secs()), (Resource::As, MEMORY_LIMIT)] {
+        // It may have ended already.
+        let _ = prlimit(pid, resource, at_most(most));
+    }
 }
 
 fn find_tool(tool: Option<&Path>) -> Result<PathBuf, CompileError> {
