@@ -65,6 +65,8 @@ pub(crate) enum Obstacle {
     Config(String),
     /// A plugin that cannot be had. As with the config, an operator can put that right.
     Plugin(PluginError),
+    /// A plugin that answers nothing to go on. It may be a key of the config that is wrong, and is said to be that.
+    Call(CallError),
     /// There is no subnet to be had at present.
     Lease(String),
     /// The device or a socket of the packet path cannot be had at present.
@@ -108,7 +110,7 @@ pub(crate) async fn join(
     let facts = kernel.facts(flags.interface.iface_can_reach).await?;
     let underlay = underlay(flags, &config, &facts)?;
     let node = Node { id: identity.id.clone(), underlay, links: existing_links(&facts.interfaces) };
-    let advertised = backend.advertise(&config, &node).await.map_err(refused)?;
+    let advertised = backend.advertise(&config, &node).await.map_err(Obstacle::Call)?;
 
     let value = |key| advertised.lease(key, &node, identity.name.clone());
     let claimant = Claimant {
@@ -122,7 +124,7 @@ pub(crate) async fn join(
         other => Obstacle::Lease(other.to_string()),
     })?;
     let lease = own.lease().clone();
-    let mut plan = backend.plan_node(&config, &node, &lease).await.map_err(refused)?;
+    let mut plan = backend.plan_node(&config, &node, &lease).await.map_err(Obstacle::Call)?;
     if flags.rules.ip_blackhole_route {
         let routes = lease.key.subnets().map(|own| Object::Route(Route::last_resort(own)));
         plan.plan.objects.extend(routes);
@@ -174,10 +176,6 @@ async fn remove_former_devices(kernel: &Kernel, scope: &Scope) -> Result<(), Obs
         tracing::error!("{failure}");
     }
     Ok(())
-}
-
-fn refused(error: CallError) -> Obstacle {
-    Obstacle::Config(error.to_string())
 }
 
 /// A plugin as it was found.

@@ -475,7 +475,8 @@ impl Reconciler {
             None => readiness.met(Condition::Kernel),
             Some(reason) => {
                 if readiness.unmet(Condition::Kernel, &reason) {
-                    tracing::error!("the plan does not hold: {reason}");
+                    let plugin = self.overlay.backend.name();
+                    tracing::error!("the plan of plugin {plugin} does not hold: {reason}");
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! The daemon's life: join, make the plan hold, write the files, and keep all of it until told to stop.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use heddle_core::retry::Backoff;
 use heddle_flags::Flags;
@@ -24,6 +24,15 @@ const CONFIG_RETRY: Duration = Duration::from_secs(1);
 
 /// How often a plugin is looked for again: as often as the config, but less and less often if it has to be compiled.
 const COMPILE_BACKOFF: Backoff = Backoff { initial: CONFIG_RETRY, limit: Duration::from_secs(60) };
+
+/// How often one that says something else each time is asked again, which is in the log each time.
+const NEWS_BACKOFF: Backoff = Backoff { initial: CONFIG_RETRY, limit: Duration::from_secs(60) };
+
+/// A plugin in vain may take a tenth of the time: after a second of it, the next try is at least nine seconds later.
+const PLUGIN_SHARE: u32 = 9;
+
+/// But not later than this.
+const PLUGIN_PAUSE: Duration = Duration::from_secs(600);
 
 /// Runs the node. Returns only with a reason to end.
 ///
@@ -88,8 +97,10 @@ async fn until_joined(
     let files = &flags.files;
     let catalogue = Catalogue::new(files.plugin_dir.clone(), None, files.cache_dir.clone())?;
     let catalogue = Arc::new(catalogue.with_policy(files.plugin_policy.clone()));
-    let mut compiled_in_vain = 0;
+    let (mut compiled_in_vain, mut news) = (0, 0);
     loop {
+        let begun = Instant::now();
+        let after_plugin = || (begun.elapsed() * PLUGIN_SHARE).min(PLUGIN_PAUSE);
         let (condition, reason, pause) =
             match join(flags, identity, &catalogue, store, kernel).await {
                 Ok(member) => {
@@ -101,7 +112,11 @@ async fn until_joined(
                 Err(Obstacle::Config(reason)) => (Condition::Config, reason, CONFIG_RETRY),
                 Err(Obstacle::Plugin(error)) => {
                     compiled_in_vain += u32::from(matches!(error, PluginError::Compile { .. }));
-                    let pause = COMPILE_BACKOFF.delay(compiled_in_vain);
+                    let pause = COMPILE_BACKOFF.delay(compiled_in_vain).max(after_plugin());
+                    (Condition::Config, error.to_string(), pause)
+                }
+                Err(Obstacle::Call(error)) => {
+                    let pause = NEWS_BACKOFF.delay(news).max(after_plugin());
                     (Condition::Config, error.to_string(), pause)
                 }
                 Err(Obstacle::Lease(reason)) => {
@@ -118,6 +133,9 @@ async fn until_joined(
         // Asked for every second, said only when it is news.
         if readiness.unmet(condition, &reason) {
             tracing::error!("{condition}: {reason}");
+            news += 1;
+        } else {
+            news = 0;
         }
         tokio::time::sleep(pause).await;
     }
