@@ -129,16 +129,28 @@ fn conflict(file: &File, first: &str, second: &str) -> String {
     )
 }
 
-/// All or none: before the first is written, all places are looked at.
+/// All or none: before the first is written, all places are looked at; and where one cannot be written after all, those
+/// that are new go again. A plugin may have thought of other names by the next time.
 fn write(files: Vec<File>, settings: &[Setting]) -> Result<Vec<PathBuf>, FileError> {
     let named = |file: &File| settings.iter().any(|setting| setting.names(&file.path));
     for file in files.iter().filter(|file| !named(file)) {
         files::inspect_place(&file.path)?;
     }
+    let mut made = Vec::new();
     let mut written = Vec::new();
     for file in files {
-        if files::write(&file.path, &file.contents, file.mode)? {
-            tracing::info!("wrote {}", file.path.display());
+        if file.path.symlink_metadata().is_err() {
+            made.push((file.path.clone(), files::first_missing(&file.path)));
+        }
+        match files::write(&file.path, &file.contents, file.mode) {
+            Ok(true) => tracing::info!("wrote {}", file.path.display()),
+            Ok(false) => {}
+            Err(error) => {
+                for (path, first_made) in made.iter().rev() {
+                    files::unmake(path, first_made.as_deref());
+                }
+                return Err(error);
+            }
         }
         written.push(file.path);
     }

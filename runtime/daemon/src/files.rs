@@ -44,6 +44,24 @@ pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<bool, Fil
     Ok(true)
 }
 
+/// Removes a file that was not there before, with those of the directories above it that were made for it.
+pub(crate) fn unmake(path: &Path, first_made: Option<&Path>) {
+    // Whatever is left is no more than was written.
+    let _ = fs::remove_file(path);
+    let Some(first_made) = first_made else { return };
+    for directory in path.ancestors().skip(1).take_while(|above| above.starts_with(first_made)) {
+        if fs::remove_dir(directory).is_err() {
+            return;
+        }
+    }
+}
+
+/// The outermost of the directories above a path that are still to be made.
+pub(crate) fn first_missing(path: &Path) -> Option<PathBuf> {
+    let missing = path.ancestors().skip(1).take_while(|above| !above.exists());
+    missing.last().map(Path::to_owned)
+}
+
 /// Looks at where a file of a plugin's choice would be: its directory is reached through no symbolic link, which might
 /// lead anywhere, and it stands in the place of no socket, device or directory.
 ///
@@ -52,9 +70,16 @@ pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<bool, Fil
 /// [`FileError`], naming what is in the way.
 pub(crate) fn inspect_place(path: &Path) -> Result<(), FileError> {
     let in_the_way = |found: &Path, what: &str| failed("use", found)(io::Error::other(what));
-    let is_link = |found: &&Path| fs::symlink_metadata(found).is_ok_and(|m| m.is_symlink());
-    if let Some(link) = path.ancestors().skip(1).find(is_link) {
-        return Err(in_the_way(link, "it is a symbolic link: expected a directory"));
+    for above in path.ancestors().skip(1) {
+        match fs::symlink_metadata(above) {
+            Ok(found) if found.is_symlink() => {
+                return Err(in_the_way(above, "it is a symbolic link: expected a directory"));
+            }
+            Ok(found) if !found.is_dir() => {
+                return Err(in_the_way(above, "it is there and no directory"));
+            }
+            _ => {}
+        }
     }
     match fs::symlink_metadata(path) {
         Ok(found) if !found.is_file() && !found.is_symlink() => {
@@ -119,9 +144,29 @@ mod tests {
         for bad in ["socket", "real"] {
             assert!(error(bad).unwrap_err().contains("it is there and no file"), "{bad}");
         }
+        assert!(
+            error("real/file/x").unwrap_err().ends_with("real/file: it is there and no directory")
+        );
         // A link in the last place is replaced, and not followed.
         write(&root.join("real/passwd"), b"x", 0o644).unwrap();
         assert!(!fs::symlink_metadata(root.join("real/passwd")).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn what_was_made_for_a_file_goes_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fs::create_dir(root.join("there")).unwrap();
+        for (path, left) in [("there/a/b/c", "there"), ("a/b", ""), ("there/x", "there")] {
+            let path = root.join(path);
+            let first_made = first_missing(&path);
+            write(&path, b"x", 0o644).unwrap();
+            unmake(&path, first_made.as_deref());
+            assert!(root.join(left).is_dir());
+            let rest: Vec<_> = fs::read_dir(root).unwrap().flatten().collect();
+            assert_eq!(rest.len(), 1, "{rest:?}");
+            assert_eq!(fs::read_dir(root.join("there")).unwrap().count(), 0);
+        }
     }
 
     #[test]
