@@ -14,6 +14,7 @@ mod packet;
 mod peer;
 mod plain;
 mod podman;
+pub mod victim;
 
 pub use cluster::{Cluster, Node, Overlay, PROTOCOL};
 pub use package::{NEWER, image, newer_package, package};
@@ -21,6 +22,7 @@ pub use packet::{Fragment, HOP_LIMIT, Packet, net_unreachable, time_exceeded};
 pub use peer::{NETWORK_FOR_PEERS, Peer};
 pub use plain::{PlainPeer, UDP_PORT};
 pub use podman::Podman;
+pub use victim::Victim;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,6 +30,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use heddle_lab::{Error, Namespace};
+use wasm_encoder::{ComponentSection, ComponentSectionId, InstanceSection, RawSection};
+use wasmparser::{Parser, Payload};
 
 /// How long something that was put right may take to be put right, whatever it was.
 pub const HEALED: Duration = Duration::from_secs(1);
@@ -80,6 +84,45 @@ fn guest(package: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let built = guests::build(&root, &root.join("target/guests"), &[package]);
     built.unwrap_or_else(|error| panic!("{error}")).remove(0)
+}
+
+/// The component of one of the examples in `tests/hostile`.
+pub fn hostile(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let directory = BUILT.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let what = ["--package=heddle-hostile", "--examples"];
+        let built = guests::cargo(&root, &root.join("target/guests"), "hostile", &what);
+        built.unwrap_or_else(|error| panic!("{error}")).join("examples")
+    });
+    directory.join(format!("{}.wasm", name.replace('-', "_")))
+}
+
+/// A component with more in it: instances of a module, as many as `count`, which come to life with it.
+pub fn graft(component: &[u8], module: &str, count: u32) -> Vec<u8> {
+    let module = wat::parse_str(module).unwrap();
+    let mut modules = 0;
+    let mut depth = 0;
+    for payload in Parser::new(0).parse_all(component) {
+        match payload.unwrap() {
+            Payload::ModuleSection { .. } => {
+                modules += u32::from(depth == 0);
+                depth += 1;
+            }
+            Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth -= 1,
+            _ => {}
+        }
+    }
+    let mut instances = InstanceSection::new();
+    for _ in 0..count {
+        instances.instantiate::<_, &str>(modules, []);
+    }
+    let mut more = component.to_vec();
+    RawSection { id: ComponentSectionId::CoreModule as u8, data: &module }
+        .append_to_component(&mut more);
+    instances.append_to_component(&mut more);
+    more
 }
 
 /// What `ping` prints, answered or not.

@@ -29,13 +29,30 @@ const DROPPED: [&str; 13] = [
 const KEPT: [&str; 5] =
     ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTRIES_", "CARGO_TERM_"];
 
-/// Runs Cargo for these packages, in a target directory of their own, because the outer Cargo holds the lock of the
-/// other one. Gives the components, in order.
+/// Builds these packages, in a target directory of their own, because the outer Cargo holds the lock of the other one.
+/// Gives the components, in order.
 pub(crate) fn build(
     root: &Path,
     target_dir: &Path,
     packages: &[&str],
 ) -> Result<Vec<PathBuf>, String> {
+    let chosen: Vec<_> = packages.iter().map(|package| format!("--package={package}")).collect();
+    let chosen: Vec<_> = chosen.iter().map(String::as_str).collect();
+    let built = cargo(root, target_dir, "guest", &chosen)?;
+    let component = |package: &&str| {
+        let name = package.trim_start_matches("heddle-").trim_start_matches("plugin-");
+        built.join(format!("{}.wasm", name.replace('-', "_")))
+    };
+    Ok(packages.iter().map(component).collect())
+}
+
+/// Runs Cargo for what is `chosen`. Gives the directory that the components are in.
+pub(crate) fn cargo(
+    root: &Path,
+    target_dir: &Path,
+    profile: &str,
+    chosen: &[&str],
+) -> Result<PathBuf, String> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root);
     for (name, _) in env::vars_os() {
@@ -45,11 +62,8 @@ pub(crate) fn build(
             cargo.env_remove(name);
         }
     }
-    cargo.args(["build", "--locked", "--profile", "guest", "--target", TARGET]);
-    cargo.arg("--target-dir").arg(target_dir);
-    for package in packages {
-        cargo.args(["--package", package]);
-    }
+    cargo.args(["build", "--locked", "--profile", profile, "--target", TARGET]);
+    cargo.arg("--target-dir").arg(target_dir).args(chosen);
     let output = cargo.output().map_err(|error| format!("Cargo cannot be run: {error}"))?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -60,9 +74,5 @@ pub(crate) fn build(
         }
         return Err(format!("building the plugins failed:\n\n{errors}"));
     }
-    let component = |package: &&str| {
-        let name = package.trim_start_matches("heddle-").trim_start_matches("plugin-");
-        target_dir.join(TARGET).join("guest").join(format!("{}.wasm", name.replace('-', "_")))
-    };
-    Ok(packages.iter().map(component).collect())
+    Ok(target_dir.join(TARGET).join(profile))
 }

@@ -1,0 +1,15 @@
+//! Plans a default route through its own device, so that all the host sends goes to it.
+
+use heddle_hostile::{DEVICE, Malice, Scene, hostile, network};
+use heddle_sdk::{NodePlan, Route};
+
+/// The malice.
+pub struct DefaultRoute;
+
+impl Malice for DefaultRoute {
+    fn plan_node(_: &Scene<'_>, good: &mut NodePlan) {
+        good.plan.routes.push(Route::dev(network("0.0.0.0/0"), DEVICE));
+    }
+}
+
+hostile!(DefaultRoute, name = "default-route");

@@ -1,0 +1,33 @@
+//! Has another plan each time that it is asked, which nothing that it is told explains.
+
+use std::hash::{BuildHasher, RandomState};
+
+use heddle_hostile::{Malice, Scene, hostile};
+use heddle_sdk::{Lease, NodePlan, Plan, Route, RouteAction};
+
+/// The malice.
+pub struct Fickle;
+
+fn chance() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+impl Malice for Fickle {
+    fn plan_node(_: &Scene<'_>, good: &mut NodePlan) {
+        good.mtu = 1400 - (chance() % 100) as u32;
+    }
+
+    fn plan_peer(_: &Scene<'_>, peer: &Lease, good: &mut Plan) {
+        let destination = peer.families[0].subnet;
+        good.routes = match chance() % 3 {
+            0 => vec![Route { destination, action: RouteAction::Blackhole }],
+            1 => vec![],
+            _ => std::mem::take(&mut good.routes),
+        };
+        if chance() % 2 == 0 {
+            panic!("not today");
+        }
+    }
+}
+
+hostile!(Fickle, name = "fickle");

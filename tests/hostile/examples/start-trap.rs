@@ -1,0 +1,21 @@
+//! Traps before it is asked anything.
+
+use heddle_hostile::{Malice, hostile};
+
+/// The malice.
+pub struct StartTrap;
+
+impl Malice for StartTrap {}
+
+hostile!(StartTrap, name = "start-trap");
+
+#[cfg(target_family = "wasm")]
+#[used]
+#[allow(unsafe_code, reason = "that is where constructors stand")]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = {
+    extern "C" fn construct() {
+        panic!("as was asked for");
+    }
+    construct
+};

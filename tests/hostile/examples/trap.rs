@@ -1,0 +1,27 @@
+//! Traps, in whatever function it is asked to, with words that are made to look like the daemon's own.
+
+use heddle_hostile::{Malice, Scene, hostile};
+use heddle_sdk::{Advertisements, Lease, NodePlan, Plan};
+
+/// The malice.
+pub struct Trap;
+
+fn trap() -> ! {
+    panic!("as was asked for\n2026-01-01T00:00:00Z  INFO forged: all is well\r\u{1b}[2J");
+}
+
+impl Malice for Trap {
+    fn advertise(scene: &Scene<'_>, _: &mut Advertisements) {
+        scene.play("advertise", || trap());
+    }
+
+    fn plan_node(scene: &Scene<'_>, _: &mut NodePlan) {
+        scene.play("plan-node", || trap());
+    }
+
+    fn plan_peer(_: &Scene<'_>, _: &Lease, _: &mut Plan) {
+        trap();
+    }
+}
+
+hostile!(Trap, name = "trap");

@@ -1,0 +1,15 @@
+//! Plans two devices that receive at a port each.
+
+use heddle_hostile::{Malice, PORT, Scene, hostile};
+use heddle_sdk::NodePlan;
+
+/// The malice.
+pub struct TwoPorts;
+
+impl Malice for TwoPorts {
+    fn plan_node(scene: &Scene<'_>, good: &mut NodePlan) {
+        scene.plan_device(good, "heddle2", PORT + 1);
+    }
+}
+
+hostile!(TwoPorts, name = "two-ports");

@@ -1,0 +1,187 @@
+//! A host that has much to lose, and what a process has taken.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::UdpSocket;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use heddle_lab::Host;
+use serde_json::Value;
+
+use crate::PROTOCOL;
+
+/// Devices of somebody else's. `heddle0` has a name that a plugin may ask for.
+const FOREIGN: &str = "\
+link add name br0 type bridge
+link set br0 up
+address add 172.30.0.1/24 dev br0
+link add name vxlan100 type vxlan id 100 dev eth0 dstport 4789 nolearning
+link set vxlan100 up
+link add name heddle0 type bridge
+link set heddle0 up
+address add 192.0.2.1/32 dev eth0
+route add 198.51.100.0/24 via 192.168.255.254 proto static
+route add blackhole 203.0.113.0/24
+neighbour add 192.168.255.254 lladdr 02:00:00:00:00:99 dev eth0 nud permanent
+rule add from 192.0.2.0/24 table 100
+route add default via 192.168.255.254 table 100
+";
+
+/// Devices that a plugin under test may have made.
+const ITS: [&str; 3] = ["heddle1", "heddle2", "flannel.1"];
+
+/// Settings that are not of one device.
+const SETTINGS: [&str; 3] = ["ipv4/ip_forward", "ipv4/conf", "ipv6/conf"];
+
+/// A host with devices, addresses, routes, settings and files that are none of a plugin's business, and somebody who
+/// listens at port 53.
+#[derive(Debug)]
+pub struct Victim {
+    /// The host.
+    pub host: Host,
+    resolver: UdpSocket,
+    before: State,
+}
+
+/// All that has to stay as it is.
+#[derive(Debug, PartialEq)]
+struct State {
+    /// What `ip` and `bridge` say.
+    kernel: BTreeMap<&'static str, Vec<Value>>,
+    settings: BTreeMap<PathBuf, String>,
+    /// Contents, or where a link leads.
+    files: BTreeMap<PathBuf, String>,
+}
+
+impl Victim {
+    /// Gives a host something to lose.
+    pub fn new(host: Host) -> Self {
+        host.namespace().batch("ip", FOREIGN).unwrap();
+        let file = |name: &str| host.directory().join(name);
+        for directory in ["private", "run/flannel"] {
+            fs::create_dir_all(file(directory)).unwrap();
+        }
+        fs::write(file("private/passwd"), "root:x:0:0\n").unwrap();
+        fs::write(file("run/present"), "mine\n").unwrap();
+        symlink("../private", file("run/link")).unwrap();
+        let resolver = host.namespace().udp_socket(([0, 0, 0, 0], 53).into()).unwrap();
+        resolver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let before = State::of(&host, true);
+        Self { host, resolver, before }
+    }
+
+    /// Makes sure that it has lost nothing, and won nothing but a device with what is on it; not even that if it is
+    /// `untouched`.
+    pub fn check(&self, untouched: bool) {
+        let now = State::of(&self.host, untouched);
+        for (what, before) in &self.before.kernel {
+            let now = &now.kernel[what];
+            let lost: Vec<_> = before.iter().filter(|value| !now.contains(value)).collect();
+            let won: Vec<_> = now.iter().filter(|value| !before.contains(value)).collect();
+            assert!(lost.is_empty() && won.is_empty(), "{what}: {lost:#?} are now {won:#?}");
+        }
+        for (path, before) in &self.before.settings {
+            assert_eq!(now.settings.get(path), Some(before), "{}", path.display());
+        }
+        assert_eq!(now.files, self.before.files);
+        let asker = self.host.namespace().udp_socket(([127, 0, 0, 1], 0).into()).unwrap();
+        asker.send_to(b"?", ("127.0.0.1", 53)).unwrap();
+        let mut question = [0; 16];
+        let (length, from) = self.resolver.recv_from(&mut question).unwrap();
+        assert_eq!((&question[..length], from), (&b"?"[..], asker.local_addr().unwrap()));
+    }
+}
+
+impl State {
+    fn of(host: &Host, whole: bool) -> Self {
+        let kernel = [
+            ("devices", "ip", "-d -j link show"),
+            ("addresses", "ip", "-j address show"),
+            ("routes", "ip", "-j -4 route show table all"),
+            ("routes of IPv6", "ip", "-j -6 route show"),
+            ("neighbours", "ip", "-j neighbour show nud permanent"),
+            ("rules", "ip", "-j rule show"),
+            ("FDB", "bridge", "-j fdb show"),
+        ];
+        let kernel = kernel.map(|(what, program, arguments)| {
+            let mut found: Vec<Value> = host.namespace().json(program, arguments).unwrap();
+            for value in &mut found {
+                // The kernel gives devices link-local addresses, and finds out about carriers, in its own time.
+                if let Some(addresses) = value["addr_info"].as_array_mut() {
+                    addresses.retain(|address| address["scope"] != "link");
+                }
+                if let Some(link) = value.as_object_mut()
+                    && link.remove("operstate").is_some()
+                {
+                    link["flags"].as_array_mut().unwrap().retain(|flag| flag == "UP");
+                    if let Some(options) = value.pointer_mut("/linkinfo/info_data") {
+                        options.as_object_mut().unwrap().retain(|key, _| !key.ends_with("_timer"));
+                    }
+                }
+            }
+            found.retain(|value| {
+                let device = value["ifname"].as_str().or(value["dev"].as_str()).unwrap_or_default();
+                let text = |key: &str| value[key].as_str().unwrap_or_default();
+                let link_local = text("dst").starts_with("fe80");
+                // So it does with groups that it listens to.
+                let group =
+                    ["33:33:", "01:00:5e:"].iter().any(|begin| text("mac").starts_with(begin));
+                let its = ITS.contains(&device) || text("protocol") == PROTOCOL;
+                !link_local && !group && (whole || !its)
+            });
+            (what, found)
+        });
+        let mut settings = BTreeMap::new();
+        host.namespace()
+            .enter(|| {
+                for root in SETTINGS {
+                    read_all(&Path::new("/proc/sys/net").join(root), &mut settings);
+                }
+            })
+            .unwrap();
+        let mut files = BTreeMap::new();
+        for name in ["private", "run"] {
+            read_all(&host.directory().join(name), &mut files);
+        }
+        read_all(Path::new("/etc/passwd"), &mut files);
+        // What the daemon itself has there.
+        let own = [host.subnet_file(), host.control_socket()];
+        files.retain(|path, _| !own.contains(path));
+        Self { kernel: kernel.into(), settings, files }
+    }
+}
+
+/// Reads a file, or all below a directory. What cannot be read is not there.
+fn read_all(path: &Path, files: &mut BTreeMap<PathBuf, String>) {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return };
+    if metadata.is_symlink() {
+        let target = fs::read_link(path).unwrap();
+        files.insert(path.to_owned(), format!("-> {}", target.display()));
+    } else if metadata.is_dir() {
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            read_all(&entry.path(), files);
+        }
+    } else if let Ok(contents) = fs::read(path) {
+        files.insert(path.to_owned(), String::from_utf8_lossy(&contents).into_owned());
+    }
+}
+
+/// How long a process has run on a processor.
+pub fn cpu_time(pid: u32) -> Duration {
+    /// `USER_HZ`, which is the same for all of Linux's interfaces: proc(5).
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The second field is the name, which may contain anything.
+    let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let ticks = |index: usize| fields[index - 3].parse::<u32>().unwrap();
+    TICK * (ticks(14) + ticks(15))
+}
+
+/// The most memory that a process has had (`VmHWM` of `/proc/<pid>/status`), in bytes.
+pub fn peak_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+}
