@@ -58,6 +58,7 @@ lint: ## formatting and clippy, for the host's code and the plugins'
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile guest --target wasm32-wasip2 $(GUESTS) -- -D warnings
+	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile hostile --target wasm32-wasip2 -p heddle-hostile --examples -- -D warnings
 
 # Findings stay in target/fuzz/findings, what was learnt in target/fuzz/corpus.
 fuzz: ## random bytes for the packet path (TARGET=receive or transmit, SECONDS=60)

@@ -190,12 +190,12 @@ impl Manifest {
             }
             Some(Err(error)) => return Err(broken(error)),
         }
-        let found = weight::of(component).map_err(broken)?;
-        if found > weight::LIMIT {
-            return Err(ManifestError::TooHeavy { found });
-        }
         let text = section::manifest(component).map_err(broken)?;
-        Self::parse(text.ok_or(ManifestError::Missing)?)
+        let manifest = Self::parse(text.ok_or(ManifestError::Missing)?)?;
+        match weight::of(component).map_err(broken)? {
+            found if found > weight::LIMIT => Err(ManifestError::TooHeavy { found }),
+            _ => Ok(manifest),
+        }
     }
 
     /// Reads a manifest's text.
