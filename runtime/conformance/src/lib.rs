@@ -7,12 +7,14 @@
 mod backend;
 mod chance;
 mod emitter;
+mod files;
 mod measure;
 mod packets;
 mod plan;
 mod report;
 mod scenario;
 
+pub use files::Files;
 pub use measure::{MeasureError, Measurement, measure};
 pub use plan::Plans;
 pub use report::{Finding, Report, Rule};

@@ -23,6 +23,10 @@ pub struct Scenario {
     pub nodes: Vec<(LeaseKey, Node)>,
     /// Leases as they were recorded.
     pub leases: Vec<Lease>,
+    /// The MTU for containers' interfaces, which emitters are told. 1450 unless given.
+    pub mtu: u32,
+    /// Whether the daemon masquerades, which emitters are told. Not unless given.
+    pub ip_masq: bool,
 }
 
 /// A text that is no scenario.
@@ -32,7 +36,8 @@ pub struct InvalidScenario(String);
 
 impl Scenario {
     /// Reads a scenario: a JSON object with the network config (`config`), this node (`node`), other nodes that have the
-    /// same plugin (`nodes`), and leases by their keys (`leases`), the last two in the formats that etcd has.
+    /// same plugin (`nodes`), and leases by their keys (`leases`), in the formats that etcd has. Emitters are told `mtu` and
+    /// `ip-masq`, too.
     ///
     /// # Errors
     ///
@@ -56,6 +61,8 @@ impl Scenario {
                 .map(|node| node.node(&families))
                 .collect::<Result<_, _>>()?,
             leases: raw.leases.into_iter().map(lease).collect::<Result<_, _>>()?,
+            mtu: raw.mtu,
+            ip_masq: raw.ip_masq,
             config,
         })
     }
@@ -95,7 +102,7 @@ fn invalid(error: impl ToString) -> InvalidScenario {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Raw<'a> {
     #[serde(borrow)]
     config: &'a RawValue,
@@ -104,6 +111,15 @@ struct Raw<'a> {
     nodes: Vec<RawNode>,
     #[serde(borrow, default)]
     leases: BTreeMap<String, &'a RawValue>,
+    #[serde(default = "usual_mtu")]
+    mtu: u32,
+    #[serde(default)]
+    ip_masq: bool,
+}
+
+/// What vxlan leaves of an Ethernet network's MTU.
+fn usual_mtu() -> u32 {
+    1450
 }
 
 #[derive(Deserialize)]

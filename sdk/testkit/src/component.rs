@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde::Deserialize;
+
 use crate::Scenario;
 
 /// The command line tool: what `HEDDLE` in the environment names, or `heddle` in `PATH`.
@@ -31,21 +33,29 @@ impl Component {
         Self { tool: tool.as_ref().to_owned(), ..self }
     }
 
-    /// What the crate under test is as a component, built for that now: `manifest_dir` is its
-    /// `env!("CARGO_MANIFEST_DIR")`, and `library` the library's name, that of the package with `_` for `-`.
+    /// What the crate under test is as a component, built for that now as `cargo build --release --target wasm32-wasip2`
+    /// builds it: `manifest_dir` is its `env!("CARGO_MANIFEST_DIR")`, and `library` the library's name, that of the
+    /// package with `_` for `-`.
     ///
     /// # Panics
     ///
     /// It cannot be built.
     pub fn build(manifest_dir: impl AsRef<Path>, library: &str) -> Self {
-        let target_dir = manifest_dir.as_ref().join("target/component");
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo
-            .current_dir(&manifest_dir)
-            .args(["build", "--quiet", "--release", "--target", "wasm32-wasip2", "--target-dir"])
-            .arg(&target_dir);
-        run(cargo, "");
-        Self::file(target_dir.join("wasm32-wasip2/release").join(format!("{library}.wasm")))
+        cargo.current_dir(&manifest_dir);
+        cargo.args(["build", "--quiet", "--release", "--target", "wasm32-wasip2"]);
+        cargo.arg("--message-format=json-render-diagnostics");
+        // A line for each thing that was built, with its files.
+        let messages = run(cargo, "");
+        let built = messages.lines().filter_map(|line| serde_json::from_str::<Built>(line).ok());
+        let files =
+            built.filter(|built| built.target.name == library).flat_map(|built| built.filenames);
+        let component =
+            files.into_iter().rfind(|file| file.extension().is_some_and(|e| e == "wasm"));
+        Self::file(
+            component
+                .unwrap_or_else(|| panic!("Cargo builds no component of a library `{library}`")),
+        )
     }
 
     /// Where it is.
@@ -59,10 +69,39 @@ impl Component {
     ///
     /// The [tool](heddle) is not there, or the file is no plugin.
     pub fn plan(&self, scenario: &Scenario) -> String {
-        let mut command = Command::new(&self.tool);
-        command.args(["plugin", "plan"]).arg(&self.path).arg("-");
+        run(self.question(), scenario.json())
+    }
+
+    /// What it writes in a scenario with these settings, names and values, as text: see [`Scenario::emit`].
+    ///
+    /// # Panics
+    ///
+    /// As for [`Component::plan`].
+    pub fn emit(&self, scenario: &Scenario, settings: &[(&str, &str)]) -> String {
+        let mut command = self.question();
+        for (name, value) in settings {
+            command.arg(format!("--setting={name}={value}"));
+        }
         run(command, scenario.json())
     }
+
+    fn question(&self) -> Command {
+        let mut command = Command::new(&self.tool);
+        command.args(["plugin", "plan"]).arg(&self.path).arg("-");
+        command
+    }
+}
+
+/// What Cargo says of something that it built (`--message-format`).
+#[derive(Deserialize)]
+struct Built {
+    target: Target,
+    filenames: Vec<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
 }
 
 /// Runs a command to its end, and returns what it prints.

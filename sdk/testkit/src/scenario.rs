@@ -7,8 +7,9 @@ use std::path::Path;
 use std::{fs, iter};
 
 use heddle_sdk::{
-    Advertisements, Backend, ConfigError, ExistingLink, Family, IpNet, Lease, LeaseFamily,
-    MacAddress, NetworkConfig, Node, OverlayNetwork, PeerError, Plan, Underlay,
+    Advertisements, Backend, ConfigError, Emitter, ExistingLink, Family, File, IpNet, Lease,
+    LeaseFamily, MacAddress, NetworkConfig, Node, OverlayNetwork, PeerError, Plan, Setting,
+    Underlay, View,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -26,6 +27,9 @@ pub struct Scenario {
     nodes: Vec<(Vec<IpNet>, Node)>,
     /// Leases as they were recorded, by their keys.
     leases: BTreeMap<String, Lease>,
+    /// What emitters are told besides.
+    mtu: u32,
+    ip_masq: bool,
 }
 
 impl Scenario {
@@ -130,7 +134,8 @@ impl Scenario {
     ///
     /// `config` is the key `config` below the etcd prefix, `leases` are keys below `subnets` and their values. Other
     /// `nodes` are like `node`, and have leases as the plugin advertises them. `public-addresses` are the first of
-    /// `addresses` in each family unless given; `links` are devices that are there already.
+    /// `addresses` in each family unless given; `links` are devices that are there already. What emitters are told
+    /// besides stands beside `config`: `mtu`, 1450 unless given, and `ip-masq`.
     ///
     /// # Panics
     ///
@@ -148,6 +153,8 @@ impl Scenario {
             nodes: raw.nodes.into_iter().map(|node| node.node(&families)).collect(),
             leases: raw.leases.into_iter().map(|(key, value)| recorded(key, &value)).collect(),
             config,
+            mtu: raw.mtu,
+            ip_masq: raw.ip_masq,
         }
     }
 
@@ -186,6 +193,42 @@ impl Scenario {
         let mut text = String::new();
         // What is wrong has been written where it was found.
         let _ = self.write_plan::<B>(&mut text);
+        text
+    }
+
+    /// What an emitter writes on this node with these settings, names and values, as text; after `!`, why there are no
+    /// files. The node's lease is for the config's backend.
+    pub fn emit<E: Emitter>(&self, settings: &[(&str, &str)]) -> String {
+        let backend: Value = serde_json::from_str(&self.config.backend).unwrap_or_default();
+        let advertised = Advertisements {
+            backend_type: backend["Type"].as_str().map(str::to_owned),
+            backend_data: vec![None; self.config.networks.len()],
+        };
+        let view = View {
+            config: self.config.clone(),
+            lease: lease(&self.subnets, &self.node, advertised),
+            mtu: self.mtu,
+            ip_masq: self.ip_masq,
+        };
+        let setting = |(name, value): &(&str, &str)| Setting {
+            name: (*name).to_owned(),
+            value: (*value).to_owned(),
+        };
+        let settings: Vec<_> = settings.iter().map(setting).collect();
+        let mut text = String::new();
+        match E::emit(&view, &settings) {
+            Err(error) => {
+                let _ = writeln!(text, "! {error}");
+            }
+            Ok(files) => {
+                for File { path, mode, contents } in files {
+                    let _ = writeln!(text, "file {path} mode {mode:o}");
+                    for line in String::from_utf8_lossy(&contents).lines() {
+                        let _ = writeln!(text, "  {line}");
+                    }
+                }
+            }
+        }
         text
     }
 
@@ -233,7 +276,7 @@ fn indent(text: &mut String, plan: &Plan) {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Raw {
     config: Value,
     node: RawNode,
@@ -241,6 +284,15 @@ struct Raw {
     nodes: Vec<RawNode>,
     #[serde(default)]
     leases: BTreeMap<String, Value>,
+    #[serde(default = "usual_mtu")]
+    mtu: u32,
+    #[serde(default)]
+    ip_masq: bool,
+}
+
+/// What vxlan leaves of an Ethernet network's MTU.
+fn usual_mtu() -> u32 {
+    1450
 }
 
 #[derive(Deserialize)]

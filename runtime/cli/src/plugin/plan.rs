@@ -1,4 +1,4 @@
-//! `heddle plugin plan`.
+//! `heddle plugin plan`: what a backend plans, and what an emitter writes.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -6,30 +6,36 @@ use std::{fs, io};
 
 use anyhow::Context;
 use clap::Args;
-use heddle_conformance::{Plans, Scenario};
+use heddle_conformance::{Files, Plans, Scenario};
+use heddle_plugin::{Role, Setting};
 
-use super::Which;
+use super::{Which, setting};
 use crate::daemon::wait_for;
 use crate::output::print;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// A backend's name, or a `.wasm` file (anything with a `/` or a `.` in it).
     #[command(flatten)]
     which: Which,
     /// The situation, a JSON file (-: standard input): network config, this node, other nodes, leases.
     scenario: PathBuf,
+    /// An emitter's setting. Repeatable.
+    #[arg(long = "setting", value_name = "NAME=VALUE", value_parser = setting)]
+    settings: Vec<Setting>,
 }
 
-pub(super) fn plan(Arguments { which, scenario: file }: &Arguments) -> anyhow::Result<()> {
+pub(super) fn plan(arguments: &Arguments) -> anyhow::Result<()> {
+    let Arguments { which, scenario: file, settings } = arguments;
     let text = read(file).with_context(|| format!("{} cannot be read", file.display()))?;
     let scenario = Scenario::parse(&text).with_context(|| file.display().to_string())?;
     let plugin = which.load()?;
-    let plans = wait_for(async {
-        let backend = plugin.backend()?;
-        Ok(Plans::of(&backend, &scenario).await)
+    let answer = wait_for(async {
+        Ok(match plugin.manifest().world.role() {
+            Role::Backend => Plans::of(&plugin.backend()?, &scenario).await.text(),
+            Role::Emitter => Files::of(&plugin.emitter()?, &scenario, settings).await.text(),
+        })
     })?;
-    print(&plans.text())
+    print(&answer)
 }
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {

@@ -1,0 +1,44 @@
+//! What an emitter writes in a scenario.
+
+use std::fmt::Write;
+
+use heddle_plugin::{Advertisements, CallError, Emitter, File, Setting, View};
+
+use crate::Scenario;
+
+/// An emitter's answer in one scenario.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files(pub Result<Vec<File>, CallError>);
+
+impl Files {
+    /// Asks an emitter, on a node whose lease is for the config's backend.
+    pub async fn of(emitter: &Emitter, scenario: &Scenario, settings: &[Setting]) -> Self {
+        let Scenario { config, node: (key, node), mtu, ip_masq, .. } = scenario.clone();
+        let advertised = Advertisements {
+            backend_type: Some(config.backend.kind.clone()),
+            backend_data: vec![None; config.networks.len()],
+        };
+        let lease = advertised.lease(key, &node, None);
+        Self(emitter.emit(&View { config, lease, mtu, ip_masq }, settings).await)
+    }
+
+    /// The files as text, or after `!` why there are none. The test kit of the SDK says the same of a plugin that is run
+    /// natively.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        match &self.0 {
+            Err(error) => {
+                let _ = writeln!(text, "! {}", error.reason);
+            }
+            Ok(files) => {
+                for File { path, mode, contents } in files {
+                    let _ = writeln!(text, "file {} mode {mode:o}", path.display());
+                    for line in String::from_utf8_lossy(contents).lines() {
+                        let _ = writeln!(text, "  {line}");
+                    }
+                }
+            }
+        }
+        text
+    }
+}
