@@ -1,12 +1,12 @@
-//! `heddle demo`.
+//! `heddle demo`, and what it has in common with `heddle plugin run`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use heddle_lab::Families;
-use heddle_lab::demo::{Options, StoreKind, Verdict, run};
+use heddle_lab::demo::{Options, StoreKind, run};
+use heddle_lab::{Families, Verdict};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -16,6 +16,13 @@ pub(crate) struct Arguments {
     /// Where the hosts find each other.
     #[arg(long, value_enum, default_value_t = Store::Dir)]
     store: Store,
+    #[command(flatten)]
+    stage: Stage,
+}
+
+/// How hosts are made that exist for a few seconds.
+#[derive(Args)]
+pub(crate) struct Stage {
     /// IPv6 instead of IPv4.
     #[arg(long)]
     ipv6: bool,
@@ -30,6 +37,32 @@ pub(crate) struct Arguments {
     heddled: Option<PathBuf>,
 }
 
+impl Stage {
+    /// The families of overlay and underlay.
+    pub(crate) fn families(&self) -> Families {
+        match (self.ipv6, self.dual_stack) {
+            (true, _) => Families::V6,
+            (_, true) => Families::Dual,
+            _ => Families::V4,
+        }
+    }
+
+    /// Whether it is left running.
+    pub(crate) fn keep(&self) -> bool {
+        self.keep
+    }
+
+    /// The daemon to run.
+    pub(crate) fn heddled(&self) -> anyhow::Result<PathBuf> {
+        match &self.heddled {
+            Some(path) => Ok(path.clone()),
+            None => Ok(std::env::current_exe()
+                .context("this program does not know where it is; name the daemon with --heddled")?
+                .with_file_name("heddled")),
+        }
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Store {
     /// A directory.
@@ -39,25 +72,16 @@ enum Store {
 }
 
 pub(crate) fn demo(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let heddled = match arguments.heddled {
-        Some(path) => path,
-        None => std::env::current_exe()
-            .context("this program does not know where it is; name the daemon with --heddled")?
-            .with_file_name("heddled"),
-    };
+    let Arguments { hosts, store, stage } = arguments;
     let options = Options {
-        heddled,
-        hosts: arguments.hosts.into(),
-        store: match arguments.store {
+        heddled: stage.heddled()?,
+        hosts: hosts.into(),
+        store: match store {
             Store::Dir => StoreKind::Directory,
             Store::Etcd => StoreKind::Etcd,
         },
-        families: match (arguments.ipv6, arguments.dual_stack) {
-            (true, _) => Families::V6,
-            (_, true) => Families::Dual,
-            _ => Families::V4,
-        },
-        keep: arguments.keep,
+        families: stage.families(),
+        keep: stage.keep(),
     };
     Ok(match run(&options)? {
         Verdict::Pass => ExitCode::SUCCESS,

@@ -6,7 +6,7 @@
 //! on SIGINT and SIGTERM.
 //!
 //! Needs root, and `ip`, `bridge` and `ping` of the iproute2 and iputils packages; for what uses them also `etcd`
-//! and `busybox`, and for machines `systemd-nspawn` and `mmdebstrap`.
+//! and `busybox`, for machines `systemd-nspawn` and `mmdebstrap`, and where a plugin fails `tcpdump`.
 
 mod cgroup;
 mod command;
@@ -24,8 +24,12 @@ mod namespace;
 mod network;
 mod ping;
 mod registry;
+mod requirements;
+mod screen;
+mod stage;
 mod store;
 mod transfer;
+pub mod trial;
 mod view;
 mod wait;
 
@@ -42,6 +46,7 @@ pub use namespace::Namespace;
 pub use network::{Families, Lab};
 pub use ping::PingStream;
 pub use rustix::process::Signal;
+pub use stage::Verdict;
 pub use store::Store;
 pub use transfer::{Transfer, transfer};
 pub use view::{FdbEntry, KernelState, Neighbour, Route};

@@ -38,6 +38,11 @@ impl Families {
 
     /// The same with another backend, which is all that differs: `Backend.Type`.
     pub fn config_with(self, backend: &str) -> String {
+        self.config_of(&format!(r#"{{"Type": "{backend}"}}"#))
+    }
+
+    /// The same with an object `Backend` of its own, as JSON.
+    pub fn config_of(self, backend: &str) -> String {
         let overlay = match self {
             Self::V4 => r#""Network": "10.244.0.0/16""#,
             Self::V6 => {
@@ -47,7 +52,7 @@ impl Families {
                 r#""Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48""#
             }
         };
-        format!(r#"{{{overlay}, "Backend": {{"Type": "{backend}"}}}}"#)
+        format!(r#"{{{overlay}, "Backend": {backend}}}"#)
     }
 }
 

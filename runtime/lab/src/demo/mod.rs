@@ -1,14 +1,13 @@
 //! `heddle demo`: an overlay between hosts that exist for half a minute, shown step by step.
 
-mod requirements;
-mod screen;
 mod story;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::{Daemon, Error, Families, Lab};
-use screen::Screen;
+use crate::screen::Screen;
+use crate::stage::show_log;
+use crate::{Error, Families, Lab, Verdict, requirements};
 
 /// What the demo should show.
 #[derive(Clone, Debug)]
@@ -34,15 +33,6 @@ pub enum StoreKind {
     Etcd,
 }
 
-/// How the demo ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Everything that was shown worked.
-    Pass,
-    /// Something did not, and the demo has said what.
-    Fail,
-}
-
 /// What there is to be proud of at the end.
 struct Summary {
     /// How many times one container reached another.
@@ -57,17 +47,17 @@ struct Summary {
 ///
 /// When it cannot begin: no root, or a program or kernel feature is missing. Nothing has been printed then.
 pub fn run(options: &Options) -> Result<Verdict, Error> {
-    requirements::check(options)?;
+    check(options)?;
     let start = Instant::now();
-    let screen = Screen::new();
+    let screen = Screen::new("demo");
     let lab = Lab::new(options.families)?;
-    requirements::check_vxlan(&lab)?;
+    requirements::vxlan(&lab)?;
     // Outside the story, because their logs are wanted when it breaks off.
     let mut daemons = Vec::new();
     match story::tell(&screen, options, &lab, &mut daemons) {
         Ok(summary) => {
             screen.verdict(
-                "PASS",
+                Verdict::Pass,
                 &format!(
                     "{} hosts, {} ways from container to container, a deleted route back after {} ms; {:.1} s in all",
                     options.hosts,
@@ -82,13 +72,22 @@ pub fn run(options: &Options) -> Result<Verdict, Error> {
             for daemon in &daemons {
                 show_log(&screen, daemon);
             }
-            screen.verdict("FAIL", &error.to_string());
+            screen.verdict(Verdict::Fail, &error.to_string());
             Ok(Verdict::Fail)
         }
     }
 }
 
-fn show_log(screen: &Screen, daemon: &Daemon) {
-    screen.heading(&format!("The log of heddled on {} ends with", daemon.host()));
-    screen.text(&daemon.log_tail());
+fn check(options: &Options) -> Result<(), Error> {
+    requirements::root("the demo")?;
+    if options.hosts < 2 {
+        return Err(requirements::missing("the demo needs at least 2 hosts"));
+    }
+    let mut programs = requirements::HOSTS.to_vec();
+    programs.push(("busybox", "busybox-static"));
+    if options.store == StoreKind::Etcd {
+        programs.push(("etcd", "etcd-server"));
+    }
+    requirements::programs(&programs)?;
+    requirements::daemon(&options.heddled)
 }

@@ -1,18 +1,14 @@
 //! The demo's steps.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::screen::Screen;
 use super::{Options, StoreKind, Summary};
+use crate::screen::Screen;
+use crate::stage::{self, largest_payload};
 use crate::{
     Container, Daemon, Error, Etcd, Families, Host, Lab, PREFIX, READY_LIMIT, Signal, Store,
     wait_until,
 };
-
-/// What an echo request has besides its payload: IP and ICMP headers.
-const HEADERS_V4: u32 = 28;
-const HEADERS_V6: u32 = 48;
 
 /// What the network is made of after vxlan, one after the other.
 const OTHER_BACKENDS: [&str; 2] = ["host-gw", "udp"];
@@ -27,9 +23,13 @@ pub(super) fn tell(
         "Heddle: an overlay network between {} hosts on this machine",
         options.hosts
     ));
-    let hosts = make_hosts(screen, options, lab)?;
+    screen.step("Hosts: a network namespace each, plugged into one switch");
+    let hosts = stage::make_hosts(screen, lab, options.hosts)?;
     let store = put_config(screen, options, lab)?;
-    start_daemons(screen, options, &hosts, &store, daemons)?;
+    screen.step("A daemon on each host, all at once; each takes a lease, in flannel's format");
+    let command = |host: &Host| host.heddled(&options.heddled, &store);
+    stage::start_daemons(screen, &hosts, &store, command, daemons)?;
+    hosts.iter().try_for_each(|host| wait_for_peers(host, hosts.len() - 1))?;
     show_host(screen, options.families, &hosts[0])?;
     let containers = start_containers(screen, lab, &hosts)?;
     let reached = reach_everyone(screen, &hosts, &containers)?;
@@ -38,21 +38,9 @@ pub(super) fn tell(
         swap(screen, options, backend, &hosts, &store, daemons, &containers)?;
     }
     if options.keep {
-        keep(screen, &hosts, &containers);
+        stage::keep(screen, &hosts, &containers);
     }
     Ok(Summary { reached, healed })
-}
-
-fn make_hosts(screen: &Screen, options: &Options, lab: &Lab) -> Result<Vec<Host>, Error> {
-    screen.step("Hosts: a network namespace each, plugged into one switch");
-    (1..=options.hosts)
-        .map(|number| {
-            let host = lab.host(&format!("host{number}"))?;
-            let addresses: Vec<_> = host.addresses().map(|a| a.to_string()).collect();
-            screen.fact(host.name(), &format!("eth0 {}", addresses.join(", ")));
-            Ok(host)
-        })
-        .collect()
 }
 
 fn put_config(screen: &Screen, options: &Options, lab: &Lab) -> Result<Store, Error> {
@@ -75,40 +63,6 @@ fn put_config(screen: &Screen, options: &Options, lab: &Lab) -> Result<Store, Er
     screen.text(&place);
     screen.text(&config);
     Ok(store)
-}
-
-fn start_daemons(
-    screen: &Screen,
-    options: &Options,
-    hosts: &[Host],
-    store: &Store,
-    daemons: &mut Vec<Daemon>,
-) -> Result<(), Error> {
-    screen.step("A daemon on each host, all at once; each takes a lease, in flannel's format");
-    for host in hosts {
-        daemons.push(host.start(host.heddled(&options.heddled, store))?);
-    }
-    let mut seen = BTreeSet::new();
-    wait_until("a lease for each host", READY_LIMIT, || {
-        for (key, value) in store.leases().map_err(|error| error.to_string())? {
-            if seen.insert(key.clone()) {
-                screen.fact(&key, &value);
-            }
-        }
-        // A daemon that has ended is not waited for.
-        if let Err(ended) = daemons.iter_mut().try_for_each(Daemon::check_running) {
-            return Ok(Err(ended));
-        }
-        if seen.len() == hosts.len() {
-            return Ok(Ok(()));
-        }
-        Err(format!("{} of {}", seen.len(), hosts.len()))
-    })??;
-    for daemon in daemons {
-        let took = daemon.wait_ready()?;
-        screen.fact(daemon.host(), &format!("ready {} ms after its start", took.as_millis()));
-    }
-    hosts.iter().try_for_each(|host| wait_for_peers(host, hosts.len() - 1))
 }
 
 /// A host that is ready before another knows of it a moment after the other has its lease.
@@ -183,8 +137,7 @@ fn reach_everyone(
                 continue;
             }
             for &address in target.addresses() {
-                let headers = if address.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
-                let time = container.ping(address, mtu - headers)?;
+                let time = container.ping(address, largest_payload(address, mtu))?;
                 // The server was started a moment ago.
                 let page =
                     wait_until(format!("the page of {address}"), Duration::from_secs(5), || {
@@ -272,16 +225,4 @@ fn swap(
         }
     }
     Ok(())
-}
-
-fn keep(screen: &Screen, hosts: &[Host], containers: &[Container]) -> ! {
-    screen.step("Look around; Ctrl-C removes everything");
-    for (host, container) in hosts.iter().zip(containers) {
-        let enter = |name: &str| format!("ip netns exec {name} bash");
-        screen.fact(host.name(), &enter(host.namespace().name()));
-        screen.fact(&format!("on {}", host.name()), &enter(container.namespace().name()));
-    }
-    loop {
-        std::thread::park();
-    }
 }

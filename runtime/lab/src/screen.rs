@@ -1,13 +1,16 @@
-//! The demo's look.
+//! The look of what is shown step by step.
 
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
+
+use crate::Verdict;
 
 /// Longer lines of other programs' output are cut.
 const WIDTH: usize = 110;
 
 /// Standard output, with colours on a terminal.
-pub(super) struct Screen {
+pub(crate) struct Screen {
+    name: &'static str,
     colours: bool,
     steps: Cell<u32>,
 }
@@ -23,10 +26,11 @@ enum Style {
 }
 
 impl Screen {
-    /// Colours are left out where nobody would see them, and where the user asks for it (<https://no-color.org>).
-    pub(super) fn new() -> Self {
+    /// `name` is what the verdict is on. Colours are left out where nobody would see them, and where the user asks for it
+    /// (<https://no-color.org>).
+    pub(crate) fn new(name: &'static str) -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { colours: wanted && std::io::stdout().is_terminal(), steps: Cell::new(0) }
+        Self { name, colours: wanted && std::io::stdout().is_terminal(), steps: Cell::new(0) }
     }
 
     fn paint(&self, style: Style, text: &str) -> String {
@@ -40,36 +44,43 @@ impl Screen {
     }
 
     /// The first line.
-    pub(super) fn title(&self, text: &str) {
+    pub(crate) fn title(&self, text: &str) {
         self.print(&self.paint(Style::Bold, text));
     }
 
     /// A numbered step.
-    pub(super) fn step(&self, text: &str) {
+    pub(crate) fn step(&self, text: &str) {
         self.steps.set(self.steps.get() + 1);
         self.heading(&format!("{}. {text}", self.steps.get()));
     }
 
     /// A step without a number.
-    pub(super) fn heading(&self, text: &str) {
+    pub(crate) fn heading(&self, text: &str) {
         self.print("");
         self.print(&self.paint(Style::Bold, text));
     }
 
     /// One thing that is so: what, and how.
-    pub(super) fn fact(&self, name: &str, value: &str) {
+    pub(crate) fn fact(&self, name: &str, value: &str) {
         let name = self.paint(Style::Cyan, &format!("{name:<20}"));
         self.print(&format!("   {name} {value}"));
     }
 
     /// A command line and what it printed.
-    pub(super) fn command(&self, line: &str, output: &str) {
+    pub(crate) fn command(&self, line: &str, output: &str) {
         self.print(&self.paint(Style::Dim, &format!("   $ {line}")));
         self.text(output);
     }
 
-    /// Text of another program.
-    pub(super) fn text(&self, text: &str) {
+    /// Text in which nothing may be missing.
+    pub(crate) fn whole(&self, text: &str) {
+        for line in text.trim_end().lines() {
+            self.print(&format!("   {}", line.trim_end()));
+        }
+    }
+
+    /// Text of another program. Long lines are cut.
+    pub(crate) fn text(&self, text: &str) {
         for line in text.trim_end().lines() {
             let cut: String = line.chars().take(WIDTH).collect();
             let more = if cut.len() < line.len() { " …" } else { "" };
@@ -78,9 +89,12 @@ impl Screen {
     }
 
     /// The last line.
-    pub(super) fn verdict(&self, word: &str, text: &str) {
-        let style = if word == "PASS" { Style::Green } else { Style::Red };
+    pub(crate) fn verdict(&self, verdict: Verdict, text: &str) {
+        let (style, word) = match verdict {
+            Verdict::Pass => (Style::Green, "PASS"),
+            Verdict::Fail => (Style::Red, "FAIL"),
+        };
         self.print("");
-        self.print(&format!("demo: {} {text}", self.paint(style, word)));
+        self.print(&format!("{}: {} {text}", self.name, self.paint(style, word)));
     }
 }
