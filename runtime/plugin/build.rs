@@ -22,7 +22,7 @@ const EMBEDDED: [&str; 8] =
 fn main() {
     let out = PathBuf::from(variable("OUT_DIR"));
     let root = Path::new(&variable("CARGO_MANIFEST_DIR")).join("../..");
-    for input in ["plugins", "sdk", "wit", "Cargo.toml", "Cargo.lock"] {
+    for input in ["plugins", "sdk/Cargo.toml", "sdk/src", "wit", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", root.join(input).display());
     }
     println!("cargo::rerun-if-changed=build.rs");

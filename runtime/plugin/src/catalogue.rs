@@ -546,7 +546,11 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Whether a plugin may have this name.
-pub(crate) fn check_name(name: &str) -> Result<(), PluginError> {
+///
+/// # Errors
+///
+/// [`PluginError::Name`].
+pub fn check_name(name: &str) -> Result<(), PluginError> {
     let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     match (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(good) {
         true => Ok(()),

@@ -51,7 +51,7 @@ pub use cache::CacheError;
 pub use capabilities::{
     Capabilities, Capability, InvalidCapability, Kind, NamePattern, PathPattern, Ports,
 };
-pub use catalogue::{Catalogue, Entry, Plugin, PluginError, Source};
+pub use catalogue::{Catalogue, Entry, Plugin, PluginError, Source, check_name};
 pub use compiler::CompileError;
 #[cfg(feature = "compiler")]
 pub use embedded::embedded_component;

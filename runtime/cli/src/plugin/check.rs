@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
 use clap::Args;
 use heddle_conformance::{Report, Settings, Thoroughness, examine};
 use heddle_plugin::Setting;
 
-use super::Which;
+use super::{Which, backend, setting};
 use crate::daemon::wait_for;
 
 #[derive(Args)]
@@ -18,8 +17,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "JSON")]
     backend: Option<String>,
     /// An emitter's setting. Repeatable.
-    #[arg(long = "setting", value_name = "NAME=VALUE")]
-    settings: Vec<String>,
+    #[arg(long = "setting", value_name = "NAME=VALUE", value_parser = setting)]
+    settings: Vec<Setting>,
     /// How many made-up configs, leases and batches of packets are tried.
     #[arg(long, value_name = "NUMBER", default_value_t = Thoroughness::default().rounds)]
     rounds: u32,
@@ -31,35 +30,16 @@ pub(crate) struct Arguments {
 pub(super) fn check(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let plugin = arguments.which.load()?;
     let manifest = plugin.manifest();
-    let mut settings = Settings::least(&manifest.name);
-    if let Some(json) = &arguments.backend {
-        settings.backend = backend(json, &manifest.name)?;
-    }
-    for given in &arguments.settings {
-        let Some((name, value)) = given.split_once('=') else {
-            bail!("--setting={given}: expected NAME=VALUE");
-        };
-        settings.emitter.push(Setting { name: name.to_owned(), value: value.to_owned() });
-    }
+    let settings = Settings {
+        backend: backend(arguments.backend.as_deref(), &manifest.name)?,
+        emitter: arguments.settings.clone(),
+    };
     let Arguments { rounds, seed, .. } = *arguments;
     println!("{} {}, {} ({})", manifest.name, manifest.version, manifest.world, plugin.source());
     let thoroughness = Thoroughness { rounds, seed };
     let report = wait_for(async { Ok(examine(&plugin, &settings, &thoroughness).await?) })?;
     print(&report);
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The object `Backend`, with the plugin's name in it.
-fn backend(json: &str, name: &str) -> anyhow::Result<serde_json::Value> {
-    let mut backend: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json)
-        .with_context(|| format!("--backend={json}: expected a JSON object"))?;
-    let kind = backend.entry("Type").or_insert_with(|| name.into());
-    if kind != name {
-        bail!(
-            "--backend={json}: `Type` is {kind}: expected \"{name}\", the plugin's name, or none"
-        );
-    }
-    Ok(backend.into())
 }
 
 /// A line for each rule, and one for each finding.

@@ -7,8 +7,10 @@ mod export;
 mod inspect;
 mod list;
 mod manifest;
+mod new;
 mod plan;
 mod record;
+mod run;
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,10 +18,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use heddle_plugin::{Catalogue, Plugin, Policy, Source, embedded_component};
+use heddle_plugin::{Catalogue, Plugin, Policy, Setting, Source, embedded_component};
+use serde_json::{Map, Value};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Makes a directory with a new plugin in it, which works: a crate to be changed, with its tests.
+    New(new::Arguments),
     /// Lists the plugins that the daemon would find.
     List(Places),
     /// Shows what a plugin is, what it asks for and whether it is granted that, without running it.
@@ -30,6 +35,8 @@ pub(crate) enum Command {
     Plan(plan::Arguments),
     /// Describes this host, its network config and the other leases in such a file, for tests of plugins.
     Record(record::Arguments),
+    /// Runs a plugin between two hosts on this machine that exist for a few seconds. Needs root.
+    Run(run::Arguments),
     /// Measures what a plugin costs: to compile, to load, and each call.
     Bench(bench::Arguments),
     /// Puts a manifest into a component that was made in a language without a Heddle SDK.
@@ -74,6 +81,30 @@ struct Which {
     places: Places,
 }
 
+/// An emitter's setting, as it is given.
+fn setting(text: &str) -> Result<Setting, String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => {
+            Ok(Setting { name: name.to_owned(), value: value.to_owned() })
+        }
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+/// The object `Backend` that was given, with the plugin's name in it.
+fn backend(json: Option<&str>, name: &str) -> anyhow::Result<Value> {
+    let json = json.unwrap_or("{}");
+    let mut backend: Map<String, Value> = serde_json::from_str(json)
+        .with_context(|| format!("--backend={json}: expected a JSON object"))?;
+    let kind = backend.entry("Type").or_insert_with(|| name.into());
+    if kind != name {
+        bail!(
+            "--backend={json}: `Type` is {kind}: expected \"{name}\", the plugin's name, or none"
+        );
+    }
+    Ok(backend.into())
+}
+
 /// A component that was read.
 struct Component {
     source: Source,
@@ -113,11 +144,13 @@ impl Which {
 
 pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::New(arguments) => new::new(&arguments),
         Command::List(places) => list::list(&places),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
         Command::Check(arguments) => return check::check(&arguments),
         Command::Plan(arguments) => plan::plan(&arguments),
         Command::Record(arguments) => record::record(arguments),
+        Command::Run(arguments) => return run::run(arguments),
         Command::Bench(arguments) => bench::bench(&arguments),
         Command::Manifest(arguments) => manifest::manifest(&arguments),
         Command::Compile(arguments) => compile::compile(&arguments),
