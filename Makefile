@@ -17,7 +17,7 @@ HOSTS ?= 2
 TARGET ?= receive transmit
 SECONDS ?= 60
 
-.PHONY: help demo build test bench lint fuzz deb tarball setup root
+.PHONY: help demo build test bench lint fuzz reference deb tarball setup root
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -69,6 +69,9 @@ fuzz: ## random bytes for the packet path (TARGET=receive or transmit, SECONDS=6
 			target/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- \
 			-max_total_time=$(SECONDS) -artifact_prefix=target/fuzz/findings/$$target/ || exit 1; \
 	done
+
+reference: ## docs/plugin-reference.md, out of the comments in wit/v0.1
+	cargo run $(CARGO_FLAGS) --quiet -p heddle-reference
 
 # The manual pages, the completions and the plugins as files come out of the tool. DEB_FLAGS: more for cargo-deb, such
 # as --deb-revision 2.

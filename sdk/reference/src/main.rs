@@ -1,0 +1,9 @@
+//! `make reference`.
+
+use anyhow::Context;
+use heddle_reference::{document, markdown, wit};
+
+fn main() -> anyhow::Result<()> {
+    let path = document();
+    std::fs::write(&path, markdown(&wit())?).with_context(|| path.display().to_string())
+}
