@@ -7,6 +7,8 @@
 //! ```sh node1            the block is for the machine node1
 //! ```sh all              for each machine, one after the other
 //! ```sh node1 CONTAINER  and what it prints is what CONTAINER stands for in later blocks
+//! ```rust node1 FILE     what is put into FILE there, in whatever language
+//! ```text node1 FILE     what then stands in FILE there, among other lines
 //! ````
 //!
 //! A block of `text` after it is what it prints. There, a number stands for any number and a MAC for any MAC, since
@@ -29,6 +31,9 @@ pub struct Step {
     /// What it should print.
     pub output: Option<String>,
 }
+
+/// What ends a file's contents in a script.
+const END_OF_FILE: &str = "END-OF-FILE";
 
 /// The steps in the order of the text.
 ///
@@ -59,12 +64,34 @@ pub fn steps(markdown: &str) -> Vec<Step> {
                 });
             }
             Some("text") => {
+                if let (Some(machine), Some(path)) = (words.next(), words.next()) {
+                    steps.push(Step {
+                        section,
+                        machine: machine.to_owned(),
+                        script: format!("cat {path}"),
+                        name: None,
+                        output: Some(format!("…\n{block}\n…")),
+                    });
+                    continue;
+                }
                 let Some(step) = steps.last_mut().filter(|step| step.output.is_none()) else {
                     panic!("whose output?\n{block}");
                 };
                 step.output = Some(block);
             }
-            _ => {}
+            // A file's contents: a machine and a path behind the language.
+            Some(_) => {
+                if let (Some(machine), Some(path)) = (words.next(), words.next()) {
+                    steps.push(Step {
+                        section,
+                        machine: machine.to_owned(),
+                        script: format!("cat > {path} <<'{END_OF_FILE}'\n{block}\n{END_OF_FILE}"),
+                        name: None,
+                        output: None,
+                    });
+                }
+            }
+            None => {}
         }
     }
     steps
@@ -133,6 +160,14 @@ hostname
 ```json
 {}
 ```
+
+```toml node2 a/b.toml
+[c]
+```
+
+```text node2 a/b.toml
+[c]
+```
 ";
 
     #[test]
@@ -153,6 +188,20 @@ hostname
                     script: "hostname".into(),
                     name: Some("NAME".into()),
                     output: None,
+                },
+                Step {
+                    section: 2,
+                    machine: "node2".into(),
+                    script: "cat > a/b.toml <<'END-OF-FILE'\n[c]\nEND-OF-FILE".into(),
+                    name: None,
+                    output: None,
+                },
+                Step {
+                    section: 2,
+                    machine: "node2".into(),
+                    script: "cat a/b.toml".into(),
+                    name: None,
+                    output: Some("…\n[c]\n…".into()),
                 },
             ]
         );

@@ -1,0 +1,120 @@
+//! `heddle plugin run`: a plugin between two hosts, and what is shown of it if it does not work.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use heddle_tests::heddle;
+
+/// How it ended, and what it printed: to standard output, and to standard error.
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(heddle());
+    command.args(["plugin", "run"]).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let pid = child.id();
+    let output = child.wait_with_output().unwrap();
+    let namespaces = Command::new("ip").args(["netns", "list"]).output().unwrap();
+    let left = String::from_utf8(namespaces.stdout).unwrap();
+    assert!(!left.contains(&format!("heddle-{pid}-")), "{left}");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn verdict(shown: &str) -> &str {
+    shown.lines().last().unwrap_or_default()
+}
+
+#[test]
+fn both_families_are_carried() {
+    for (flag, ways) in [("--ipv6", 2), ("--dual-stack", 4)] {
+        let (code, shown, errors) = run(&["vxlan", flag]);
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{shown}");
+        assert_eq!(shown.matches(" bytes to ").count(), ways, "{shown}");
+        assert!(shown.contains("$ bridge fdb show dev flannel-v6.1"), "{shown}");
+        let expected = format!("run: PASS vxlan: {ways} ways");
+        assert!(verdict(&shown).starts_with(&expected), "{shown}");
+    }
+}
+
+#[test]
+fn what_the_plugin_is_granted_is_shown_and_the_backend_is_the_one_that_was_given() {
+    let (code, shown, _) = run(&["udp", "--backend", r#"{"Port":4000}"#]);
+    assert_eq!(code, Some(0), "{shown}");
+    for expected in [
+        "udp-ports = [\"1-65535\"]",
+        r#""Backend": {"Port":4000,"Type":"udp"}"#,
+        "1472 bytes to 10.244.",
+        "$ ip -d link show flannel0",
+        "10.244.0.0/16 dev flannel0",
+    ] {
+        assert!(shown.contains(expected), "{expected}:\n{shown}");
+    }
+}
+
+/// `alloc` hands out subnets, and leaves packets to somebody else.
+#[test]
+fn a_backend_that_does_not_carry_packets_is_looked_into() {
+    let (code, shown, _) = run(&["alloc"]);
+    assert_eq!(code, Some(1), "{shown}");
+    let expected = "run: FAIL alloc: packets do not get through: host1 → host2 to 10.244.";
+    assert!(verdict(&shown).starts_with(expected), "{shown}");
+    for expected in [
+        "no answer from 10.244.",
+        "$ ip -4 route show proto 72\n   no routes",
+        "$ tcpdump -ni eth0   # on host1",
+        "$ tcpdump -ni eth0   # on host2",
+        "ICMP echo request",
+        "The log of heddled on host1 ends with",
+        "The log of heddled on host2 ends with",
+    ] {
+        assert!(shown.contains(expected), "{expected}:\n{shown}");
+    }
+}
+
+#[test]
+fn a_backend_that_is_not_ready_says_why() {
+    let (code, shown, _) = run(&["vxlan", "--backend", r#"{"VNI":16777216}"#]);
+    assert_eq!(code, Some(1), "{shown}");
+    let reason = "network config: plugin vxlan, advertise: \
+                  Backend.VNI is 16777216: expected a whole number from 0 to 16777215\n";
+    assert!(shown.contains(&format!("Why host1 is not ready\n   {reason}")), "{shown}");
+    assert!(shown.contains(&format!("Why host2 is not ready\n   {reason}")), "{shown}");
+    assert!(verdict(&shown).starts_with("run: FAIL vxlan: a lease for each host"), "{shown}");
+}
+
+#[test]
+fn an_emitter_s_files_are_shown_and_this_machine_s_stay_as_they_are() {
+    let real = Path::new("/run/flannel/docker.env");
+    let before = fs::read(real).ok();
+    let (code, shown, _) = run(&["docker-opts", "--setting", "key=DOCKER_NETWORK_OPTIONS"]);
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("/run/flannel/docker.env mode 644"), "{shown}");
+    assert!(shown.contains("DOCKER_NETWORK_OPTIONS=\" --bip=10.244."), "{shown}");
+    assert!(verdict(&shown).starts_with("run: PASS docker-opts: 1 file"), "{shown}");
+    assert_eq!(fs::read(real).ok(), before);
+}
+
+#[test]
+fn what_cannot_be_done_is_said_before_it_begins() {
+    for (arguments, expected) in [
+        (
+            &["vxlan", "--setting", "path=/x"][..],
+            "--setting is for emitters, and vxlan is a backend",
+        ),
+        (&["cni-conf", "--backend", "{}"], "--backend is for backends, and cni-conf is an emitter"),
+        (&["vxlan", "--backend", "[]"], "expected a JSON object"),
+        (
+            &["vxlan", "--backend", r#"{"Type":"x"}"#],
+            "expected \"vxlan\", the plugin's name, or none",
+        ),
+        (&["vxlan", "--heddled", "/nowhere/heddled"], "the daemon is not at /nowhere/heddled"),
+        (
+            &["cni-conf", "--setting", "path=/x"],
+            "cannot be kept apart from this machine's own files",
+        ),
+    ] {
+        let (code, shown, errors) = run(arguments);
+        assert_eq!((code, shown.as_str()), (Some(1), ""), "{arguments:?}: {errors}");
+        assert!(errors.contains(expected), "{arguments:?}: {errors}");
+    }
+}
