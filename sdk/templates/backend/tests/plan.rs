@@ -8,9 +8,12 @@ use heddle_testkit::{Component, Scenario};
 
 use my_plugin::Plugin;
 
+/// The library, as Cargo calls it.
+const LIBRARY: &str = "my_plugin";
+
 /// What is installed: the plugin as a WebAssembly component.
 static COMPONENT: LazyLock<Component> =
-    LazyLock::new(|| Component::build(env!("CARGO_MANIFEST_DIR"), "my_plugin"));
+    LazyLock::new(|| Component::build(env!("CARGO_MANIFEST_DIR"), LIBRARY));
 
 /// What is planned in a scenario, by the functions as they are, and by the component in the host: the same.
 fn planned(scenario: &Scenario) -> String {

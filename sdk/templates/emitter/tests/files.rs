@@ -11,9 +11,12 @@ use my_plugin::Plugin;
 /// The backend of the network that the node is part of.
 const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 
+/// The library, as Cargo calls it.
+const LIBRARY: &str = "my_plugin";
+
 /// What is installed: the plugin as a WebAssembly component.
 static COMPONENT: LazyLock<Component> =
-    LazyLock::new(|| Component::build(env!("CARGO_MANIFEST_DIR"), "my_plugin"));
+    LazyLock::new(|| Component::build(env!("CARGO_MANIFEST_DIR"), LIBRARY));
 
 /// What is written on the node of a scenario, by the function as it is, and by the component in the host: the same.
 fn written(scenario: &Scenario, settings: &[(&str, &str)]) -> String {
