@@ -42,7 +42,7 @@ test: root ## all tests, end to end included; needs root
 	@$(MAKE) --no-print-directory deb
 	cargo test $(CARGO_FLAGS) --no-fail-fast -p heddled
 	cargo test $(CARGO_FLAGS) --no-fail-fast -p heddle
-	cargo test $(CARGO_FLAGS) --no-fail-fast --workspace --exclude heddled --exclude heddle
+	cargo test $(CARGO_FLAGS) --no-fail-fast --workspace --exclude heddled --exclude heddle --exclude heddle-hostile
 
 # carry is what the packet path is compared with; docs/performance.md shows the plot.
 bench: root ## numbers beside their goals, and a plot: target/bench (PLOT=1: docs/, too); needs root
@@ -56,7 +56,7 @@ bench: root ## numbers beside their goals, and a plot: target/bench (PLOT=1: doc
 lint: ## formatting and clippy, for the host's code and the plugins'
 	@.ci/setup build
 	cargo fmt --all --check
-	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	cargo clippy $(CARGO_FLAGS) --workspace --exclude heddle-hostile --all-targets -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile guest --target wasm32-wasip2 $(GUESTS) -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile hostile --target wasm32-wasip2 -p heddle-hostile --examples -- -D warnings
 

@@ -46,6 +46,10 @@ impl Place {
     fn find(&self, tool: &str) -> Result<Source, PluginError> {
         let dirs = vec!["/nonexistent".into(), self.plugins()];
         let catalogue = Catalogue::new(dirs, Some(tool.into()), self.cache()).unwrap();
+        // For a file that is not a copy of the plugin that ships.
+        let policy = self.dir.path().join("plugins.toml");
+        fs::write(&policy, "[plugin.vxlan]\nudp-ports = ['1-65535']\n").unwrap();
+        let catalogue = catalogue.with_policy(policy);
         catalogue.find("vxlan", Role::Backend).map(|plugin| plugin.source().clone())
     }
 

@@ -48,7 +48,7 @@ pub(crate) async fn examine(
         if let Some(packets) = plugin.packets()? {
             // They may not be called from asynchronous code.
             apart(|| {
-                packets::examine(&packets, &situation.scenario, &plans, thoroughness, &mut report)
+                packets::examine(&packets, &situation.scenario, &plans, thoroughness, &mut report);
             });
         }
         worked.push(name);

@@ -57,7 +57,7 @@ pub(crate) enum Obstacle {
     Config { key: String, error: ConfigError },
     /// There is no plugin of a name that is asked for.
     #[error("{origin}: {error}")]
-    Plugin { origin: String, error: PluginError },
+    Plugin { origin: String, error: Box<PluginError> },
     /// An emitter does not take its settings, or fails.
     #[error("--emit={asked}: {error}")]
     Emitter { asked: Emit, error: Box<CallError> },
@@ -204,7 +204,8 @@ async fn plugins(flags: &Flags, config: &NetworkConfig, key: &str) -> Result<Plu
     let origin = format!("{key}, `Backend.Type`");
     // A plugin from a directory may have to be compiled first.
     let find = move || {
-        let backend = |error| Obstacle::Plugin { origin: origin.clone(), error };
+        let plugin = |origin: String, error| Obstacle::Plugin { origin, error: Box::new(error) };
+        let backend = |error| plugin(origin.clone(), error);
         let catalogue = Catalogue::new(files.plugin_dir, None, files.cache_dir).map_err(backend)?;
         let catalogue = catalogue.with_policy(files.plugin_policy);
         let found = catalogue.find(&name, Role::Backend).map_err(backend)?;
@@ -213,7 +214,7 @@ async fn plugins(flags: &Flags, config: &NetworkConfig, key: &str) -> Result<Plu
             let started = catalogue.find(&asked.emitter, Role::Emitter);
             let started = started.and_then(|found| found.emitter());
             let origin = format!("--emit={asked}");
-            emitters.push(started.map_err(|error| Obstacle::Plugin { origin, error })?);
+            emitters.push(started.map_err(|error| plugin(origin, error))?);
         }
         Ok(Plugins { backend: found.backend().map_err(backend)?, emitters })
     };

@@ -24,7 +24,7 @@ impl Malice for Fickle {
             1 => vec![],
             _ => std::mem::take(&mut good.routes),
         };
-        if chance() % 2 == 0 {
+        if chance().is_multiple_of(2) {
             panic!("not today");
         }
     }

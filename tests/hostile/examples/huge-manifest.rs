@@ -10,6 +10,7 @@ impl Malice for HugeManifest {}
 const BEFORE: &str = r#"{"name":"huge-manifest","version":"1.0.0-"#;
 const AFTER: &str = r#"","wit":"0.1.0","world":"backend-plugin"}"#;
 
+#[allow(clippy::large_const_arrays, reason = "it is used once, and only for the section")]
 const BYTES: [u8; 1 << 20] = {
     let mut bytes = [b'a'; 1 << 20];
     let mut index = 0;
