@@ -2,6 +2,7 @@
 //! Where the daemon is to carry packets, the device and the sockets for that are a part of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use heddle_core::address::Family;
 use heddle_core::allocation::{AllocationError, Claimant};
@@ -66,7 +67,12 @@ pub(crate) enum Obstacle {
     /// A plugin that cannot be had. As with the config, an operator can put that right.
     Plugin(PluginError),
     /// A plugin that answers nothing to go on. It may be a key of the config that is wrong, and is said to be that.
-    Call(CallError),
+    Call {
+        /// What it answered instead.
+        error: Box<CallError>,
+        /// How long it took over that: its calls alone, not what it takes to compile it.
+        took: Duration,
+    },
     /// There is no subnet to be had at present.
     Lease(String),
     /// The device or a socket of the packet path cannot be had at present.
@@ -110,7 +116,11 @@ pub(crate) async fn join(
     let facts = kernel.facts(flags.interface.iface_can_reach).await?;
     let underlay = underlay(flags, &config, &facts)?;
     let node = Node { id: identity.id.clone(), underlay, links: existing_links(&facts.interfaces) };
-    let advertised = backend.advertise(&config, &node).await.map_err(Obstacle::Call)?;
+    let failed = |error| {
+        let (error, took) = (Box::new(error), backend.metrics().time());
+        Obstacle::Call { error, took }
+    };
+    let advertised = backend.advertise(&config, &node).await.map_err(failed)?;
 
     let value = |key| advertised.lease(key, &node, identity.name.clone());
     let claimant = Claimant {
@@ -124,7 +134,7 @@ pub(crate) async fn join(
         other => Obstacle::Lease(other.to_string()),
     })?;
     let lease = own.lease().clone();
-    let mut plan = backend.plan_node(&config, &node, &lease).await.map_err(Obstacle::Call)?;
+    let mut plan = backend.plan_node(&config, &node, &lease).await.map_err(failed)?;
     if flags.rules.ip_blackhole_route {
         let routes = lease.key.subnets().map(|own| Object::Route(Route::last_resort(own)));
         plan.plan.objects.extend(routes);

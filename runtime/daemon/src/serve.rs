@@ -100,7 +100,7 @@ async fn until_joined(
     let (mut compiled_in_vain, mut news) = (0, 0);
     loop {
         let begun = Instant::now();
-        let after_plugin = || (begun.elapsed() * PLUGIN_SHARE).min(PLUGIN_PAUSE);
+        let after = |took: Duration| (took * PLUGIN_SHARE).min(PLUGIN_PAUSE);
         let (condition, reason, pause) =
             match join(flags, identity, &catalogue, store, kernel).await {
                 Ok(member) => {
@@ -112,11 +112,11 @@ async fn until_joined(
                 Err(Obstacle::Config(reason)) => (Condition::Config, reason, CONFIG_RETRY),
                 Err(Obstacle::Plugin(error)) => {
                     compiled_in_vain += u32::from(matches!(error, PluginError::Compile { .. }));
-                    let pause = COMPILE_BACKOFF.delay(compiled_in_vain).max(after_plugin());
+                    let pause = COMPILE_BACKOFF.delay(compiled_in_vain).max(after(begun.elapsed()));
                     (Condition::Config, error.to_string(), pause)
                 }
-                Err(Obstacle::Call(error)) => {
-                    let pause = NEWS_BACKOFF.delay(news).max(after_plugin());
+                Err(Obstacle::Call { error, took }) => {
+                    let pause = NEWS_BACKOFF.delay(news).max(after(took));
                     (Condition::Config, error.to_string(), pause)
                 }
                 Err(Obstacle::Lease(reason)) => {
