@@ -81,11 +81,9 @@ impl Backend for Broken {
             "data" if part.backend_data.is_some() => panic!("never saw any data"),
             "default" => route.destination = "0.0.0.0/0".parse().expect("a network"),
             "same" => {
-                let address =
-                    part.subnet.supernet().map_or(part.subnet.addr(), |net| net.network());
-                let mac = MacAddress::derived(&part.subnet.to_string());
-                let neighbour = Neighbour { link: DEVICE.into(), address, mac };
-                return Ok(Plan { neighbours: vec![neighbour], ..Plan::default() });
+                let (link, mac) = (DEVICE.into(), MacAddress::derived("everybody"));
+                let entry = FdbEntry { link, mac, destination: part.public_address };
+                return Ok(Plan { fdb_entries: vec![entry], ..Plan::default() });
             }
             _ => {}
         }
