@@ -72,6 +72,8 @@ pub(crate) enum Obstacle {
         error: Box<CallError>,
         /// How long it took over that: its calls alone, not what it takes to compile it.
         took: Duration,
+        /// What it was asked about.
+        config: Box<NetworkConfig>,
     },
     /// There is no subnet to be had at present.
     Lease(String),
@@ -118,7 +120,7 @@ pub(crate) async fn join(
     let node = Node { id: identity.id.clone(), underlay, links: existing_links(&facts.interfaces) };
     let failed = |error| {
         let (error, took) = (Box::new(error), backend.metrics().time());
-        Obstacle::Call { error, took }
+        Obstacle::Call { error, took, config: Box::new(config.clone()) }
     };
     let advertised = backend.advertise(&config, &node).await.map_err(failed)?;
 

@@ -25,7 +25,7 @@ const CONFIG_RETRY: Duration = Duration::from_secs(1);
 /// How often a plugin is looked for again: as often as the config, but less and less often if it has to be compiled.
 const COMPILE_BACKOFF: Backoff = Backoff { initial: CONFIG_RETRY, limit: Duration::from_secs(60) };
 
-/// How often one that says something else each time is asked again, which is in the log each time.
+/// How often one that says something else of the same config each time is asked again, which is in the log each time.
 const NEWS_BACKOFF: Backoff = Backoff { initial: CONFIG_RETRY, limit: Duration::from_secs(60) };
 
 /// A plugin in vain may take a tenth of the time: after a second of it, the next try is at least nine seconds later.
@@ -97,7 +97,7 @@ async fn until_joined(
     let files = &flags.files;
     let catalogue = Catalogue::new(files.plugin_dir.clone(), None, files.cache_dir.clone())?;
     let catalogue = Arc::new(catalogue.with_policy(files.plugin_policy.clone()));
-    let (mut compiled_in_vain, mut news) = (0, 0);
+    let (mut compiled_in_vain, mut news, mut asked_about) = (0, 0, None);
     loop {
         let begun = Instant::now();
         let after = |took: Duration| (took * PLUGIN_SHARE).min(PLUGIN_PAUSE);
@@ -115,7 +115,10 @@ async fn until_joined(
                     let pause = COMPILE_BACKOFF.delay(compiled_in_vain).max(after(begun.elapsed()));
                     (Condition::Config, error.to_string(), pause)
                 }
-                Err(Obstacle::Call { error, took }) => {
+                Err(Obstacle::Call { error, took, config }) => {
+                    if asked_about.replace(config.clone()) != Some(config) {
+                        news = 0;
+                    }
                     let pause = NEWS_BACKOFF.delay(news).max(after(took));
                     (Condition::Config, error.to_string(), pause)
                 }
