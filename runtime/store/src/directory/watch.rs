@@ -162,12 +162,16 @@ fn concerns(directory: &Path, event: &notify::Result<notify::Event>) -> bool {
 mod tests {
     use super::*;
     use crate::directory::record;
+    use heddle_core::lease::Age;
     use notify::event::{CreateKind, ModifyKind, RenameMode};
 
     fn records(records: &[(&str, &str)]) -> Records {
         records
             .iter()
-            .map(|(key, value)| ((*key).to_owned(), record((*key).to_owned(), (*value).into())))
+            .map(|(key, value)| {
+                let record = record((*key).to_owned(), (*value).into(), Age::default());
+                ((*key).to_owned(), record)
+            })
             .collect()
     }
 
