@@ -226,6 +226,7 @@ fn add_report(status: &mut Status, report: Report) {
         }
     }
     status.peers = peers.into_values().collect();
+    status.superseded = report.superseded;
     let changes = report.changes;
     status.changes = wire::Changes {
         put: changes.put,

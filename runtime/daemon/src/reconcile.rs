@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
+use heddle_core::config::Superseded;
 use heddle_core::desired::{Desired, Owner, Standing};
 use heddle_core::diff::{Change, Observed, agrees, diff, diff_keys};
 use heddle_core::lease::{Lease, LeaseKey};
@@ -67,6 +68,8 @@ pub(crate) struct Report {
     /// Records that cannot be used, and why.
     pub(crate) rejected: Vec<(String, String)>,
     pub(crate) changes: Tally,
+    /// Why another start would begin with another network config.
+    pub(crate) superseded: Option<String>,
 }
 
 /// A peer, and what became of its plan.
@@ -132,6 +135,8 @@ pub(crate) struct Reconciler {
     suspended: bool,
     /// Why the kernel could not be read when last looked at.
     unreadable: Option<String>,
+    /// Why another start would begin with another network config.
+    superseded: Option<Superseded>,
     /// When to look at everything next.
     look_at: Instant,
     /// Not before this.
@@ -167,6 +172,7 @@ impl Reconciler {
             questions,
             suspended: false,
             unreadable: None,
+            superseded: None,
             look_at: now,
             not_before: now,
         })
@@ -228,6 +234,7 @@ impl Reconciler {
                         }
                         self.settle(touched).await;
                     }
+                    WatchEvent::Config(config) => self.compare_config(config.as_deref()),
                     WatchEvent::Stale { reason } => {
                         readiness.unmet(Condition::Watch, reason);
                     }
@@ -237,6 +244,22 @@ impl Reconciler {
                 () = tokio::time::sleep_until(wake_at.into()) => self.catch_up(readiness).await,
             }
         }
+    }
+
+    /// Compares the network config in the store with the one that this node has joined with. What follows from another is
+    /// for a restart: when, is for an operator to say.
+    pub(crate) fn compare_config(&mut self, config: Option<&[u8]>) {
+        let superseded = self.overlay.config.superseded_by(config);
+        match &superseded {
+            Some(reason) if self.superseded.as_ref() != Some(reason) => {
+                tracing::warn!("network config: {reason}");
+            }
+            None if self.superseded.is_some() => {
+                tracing::info!("network config: it is the one again that this node started with");
+            }
+            _ => {}
+        }
+        self.superseded = superseded;
     }
 
     /// Plans what an update of leases is about. Returns the keys under which something may have changed, and whether
@@ -576,6 +599,7 @@ impl Reconciler {
             peers: self.peers.leases().map(peer).collect(),
             rejected: rejected.map(|(key, why)| (key.to_owned(), why.to_string())).collect(),
             changes: self.tally,
+            superseded: self.superseded.as_ref().map(ToString::to_string),
         }
     }
 

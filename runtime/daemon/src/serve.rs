@@ -135,6 +135,7 @@ async fn first_plan(
                 readiness.met(Condition::Watch);
                 return Ok(reconciler.start(update, readiness).await);
             }
+            WatchEvent::Config(config) => reconciler.compare_config(config.as_deref()),
             WatchEvent::Stale { reason } => {
                 readiness.unmet(Condition::Watch, reason);
             }

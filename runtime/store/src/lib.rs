@@ -141,7 +141,7 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     /// [`StoreError`], when the store cannot be reached.
     async fn renew(&self, current: &Record) -> Result<Renewal, StoreError>;
 
-    /// Follows all records, from now until the [`Watch`] is dropped.
+    /// Follows all records and the network config, from now until the [`Watch`] is dropped.
     ///
     /// Needs a Tokio runtime.
     fn watch(&self) -> Watch;

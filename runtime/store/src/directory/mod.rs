@@ -23,6 +23,9 @@ mod watch;
 
 use crate::{LeaseStore, Record, Renewal, StoreError, Watch};
 
+/// The file with the network config.
+const CONFIG: &str = "config";
+
 /// How long to wait for others to finish their writes.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
 
@@ -104,9 +107,7 @@ impl DirectoryStore {
 #[async_trait]
 impl LeaseStore for DirectoryStore {
     async fn network_config(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        let value =
-            |layout: &Layout| Ok(read(&layout.root.join("config"))?.map(|(value, _)| value));
-        self.run(value).await
+        self.run(Layout::config).await
     }
 
     async fn list(&self) -> Result<Vec<Record>, StoreError> {
@@ -156,6 +157,10 @@ struct Layout {
 impl Layout {
     fn subnets(&self) -> PathBuf {
         self.root.join("subnets")
+    }
+
+    fn config(&self) -> Result<Option<Vec<u8>>, DirectoryError> {
+        Ok(read(&self.root.join(CONFIG))?.map(|(value, _)| value))
     }
 
     fn path_of(&self, key: &str) -> Result<PathBuf, DirectoryError> {

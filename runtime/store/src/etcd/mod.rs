@@ -100,6 +100,17 @@ enum Put<'a> {
 }
 
 impl Shared {
+    /// The network config, and the revision at which it was read.
+    async fn config(&self) -> Result<(Option<Vec<u8>>, i64), EtcdError> {
+        let key = self.keyspace.config();
+        let mut answer = self
+            .connector
+            .call("read the network config", |mut c| async move { c.kv.get(key, None).await })
+            .await?;
+        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+        Ok((answer.take_kvs().pop().map(|kv| kv.into_key_value().1), revision))
+    }
+
     async fn snapshot(&self) -> Result<Snapshot, EtcdError> {
         let prefix = self.keyspace.leases();
         let options = GetOptions::new().with_prefix();
@@ -121,13 +132,7 @@ impl Shared {
 #[async_trait]
 impl LeaseStore for EtcdStore {
     async fn network_config(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        let key = self.0.keyspace.config();
-        let mut answer = self
-            .0
-            .connector
-            .call("read the network config", |mut c| async move { c.kv.get(key, None).await })
-            .await?;
-        Ok(answer.take_kvs().pop().map(|kv| kv.into_key_value().1))
+        Ok(self.0.config().await?.0)
     }
 
     async fn list(&self) -> Result<Vec<Record>, StoreError> {
