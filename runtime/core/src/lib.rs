@@ -15,6 +15,7 @@
 //! | [`desired`] | the union of all plans |
 //! | [`diff`] | what has to change in the kernel for it to hold |
 //! | [`peers`] | which peers did a change of leases concern? |
+//! | [`probe`] | where is a peer asked whether the overlay leads to it? |
 //! | [`retry`] | when is what failed tried again? |
 //! | [`patience`] | when does a node that cannot join try again? |
 //! | [`subnet_env`] | which subnet did this node have before? |
@@ -33,6 +34,7 @@ pub mod object;
 mod overlaps;
 pub mod patience;
 pub mod peers;
+pub mod probe;
 pub mod retry;
 pub mod subnet_env;
 pub mod text;

@@ -95,16 +95,6 @@ pub(crate) fn node_name() -> Option<String> {
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
-/// Whether this process may change the network of its namespace (`CAP_NET_ADMIN`, capabilities(7)).
-pub(crate) fn has_net_admin() -> bool {
-    const CAP_NET_ADMIN: u64 = 12;
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
-    // Where it cannot be told, the kernel will say so.
-    bits.is_none_or(|bits| bits & (1 << CAP_NET_ADMIN) != 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,11 +3,13 @@
 //! | module | job |
 //! | --- | --- |
 //! | `logging` | one line an event, for terminals and journald |
+//! | `privileges` | what the daemon may do, and no more |
 //! | `files` | subnet.env's writer, and this node's identity |
 //! | `join` | from flags to membership: config, plugins, interface, subnet, packet path |
 //! | `serve` | the daemon's life: join, plan, write the files, keep the lease |
 //! | `reconcile` | the loop: leases in, kernel state out |
 //! | `packets` | the packet path of backends in user space: its peers, and the plugin that steers it |
+//! | `probing` | asking peers over the overlay whether they answer |
 //! | `rules` | when traffic rules are looked at |
 //! | `emit` | the files for other programs |
 //! | `readiness`, `health`, `notify` | whether this node is ready, told over HTTP and to systemd |
@@ -21,6 +23,8 @@ mod join;
 mod logging;
 mod notify;
 mod packets;
+mod privileges;
+mod probing;
 mod readiness;
 mod reconcile;
 mod rules;
@@ -87,11 +91,12 @@ fn run(flags: Flags, set_verbosity: &SetVerbosity) -> Result<(), Fatal> {
                     leave the flag out to use etcd, or give --store dir:PATH"
             .into());
     }
-    if !files::has_net_admin() {
+    if !privileges::has_net_admin() {
         return Err("heddled changes network devices and routes: run it as root, \
                     or give it CAP_NET_ADMIN"
             .into());
     }
+    privileges::give_up()?;
     // The loop waits nearly always, for the kernel, for plugins or for etcd, which all have threads of their own.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

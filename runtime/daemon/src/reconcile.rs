@@ -16,11 +16,13 @@ use heddle_core::retry::{Backoff, Schedule};
 use heddle_core::text::one_line;
 use heddle_kernel::{Event, Events, Kernel, KernelError};
 use heddle_plugin::{CallError, Reason};
+use heddle_probe::{Health, News, State};
 use heddle_store::{Record, RecordChange, Update, Watch, WatchEvent};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::Fatal;
 use crate::join::Overlay;
+use crate::probing::Probing;
 use crate::readiness::{Condition, Readiness};
 
 /// How often everything is compared even if nothing seems to have happened: for what the kernel tells nobody, such as
@@ -35,6 +37,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// A look may take this part of the time: after one that took 100 ms, the next is at least 400 ms later.
 const LOOK_SHARE: u32 = 4;
+
+/// How long after a change of peers it is told to those that ask them whether they answer.
+const PROBE_PAUSE: Duration = Duration::from_millis(500);
 
 /// How often one look compares and applies before it leaves the rest to the next.
 const ROUNDS: usize = 4;
@@ -80,6 +85,8 @@ pub(crate) struct PeerReport {
     pub(crate) changed: SystemTime,
     pub(crate) objects: usize,
     pub(crate) state: PeerState,
+    /// Whether it answers over the overlay, if it is asked.
+    pub(crate) health: Option<Health>,
 }
 
 /// What became of a peer's plan.
@@ -130,6 +137,10 @@ pub(crate) struct Reconciler {
     /// When each peer's record was last seen to change.
     changed: BTreeMap<LeaseKey, SystemTime>,
     tally: Tally,
+    /// Asks peers whether they answer, if it should.
+    probing: Option<Probing>,
+    /// When to tell it of peers that came or went.
+    probe_at: Option<Instant>,
     questions: mpsc::Receiver<Question>,
     /// Whether the plugin was suspended when last asked about peers.
     suspended: bool,
@@ -152,6 +163,7 @@ impl Reconciler {
     pub(crate) async fn new(
         kernel: Kernel,
         overlay: Overlay,
+        probing: Option<Probing>,
         questions: mpsc::Receiver<Question>,
     ) -> Result<Self, KernelError> {
         let mut desired = Desired::default();
@@ -169,6 +181,8 @@ impl Reconciler {
             unplanned: BTreeMap::new(),
             changed: BTreeMap::new(),
             tally: Tally::default(),
+            probing,
+            probe_at: None,
             questions,
             suspended: false,
             unreadable: None,
@@ -240,6 +254,7 @@ impl Reconciler {
                     }
                 },
                 events = self.events.next_batch() => self.judge(&events),
+                news = probed(&mut self.probing) => self.say_who_answers(news),
                 Some(question) = self.questions.recv() => self.answer(question),
                 () = tokio::time::sleep_until(wake_at.into()) => self.catch_up(readiness).await,
             }
@@ -291,6 +306,10 @@ impl Reconciler {
             let (changed, removed) = (delta.changed.len(), delta.removed.len());
             tracing::info!("{changed} peers are new or changed, {removed} are gone");
         }
+        if self.probing.is_some() && !(delta.changed.is_empty() && delta.removed.is_empty()) {
+            // A thousand leases that come one by one are one change.
+            self.probe_at.get_or_insert(Instant::now() + PROBE_PAUSE);
+        }
         let now = SystemTime::now();
         self.changed.extend(delta.changed.iter().map(|key| (*key, now)));
         let mut touched = BTreeSet::new();
@@ -302,6 +321,25 @@ impl Reconciler {
         }
         touched.extend(self.plan_peers(delta.changed).await);
         (touched, delta.own)
+    }
+
+    /// Says of a peer that it answers over the overlay, or no longer does.
+    fn say_who_answers(&self, News { address, state }: News) {
+        let asked = |peer: &&Lease| {
+            self.probing.as_ref().is_some_and(|probing| probing.is_of(address, peer))
+        };
+        let Some(peer) = self.peers.leases().find(asked) else { return };
+        let (key, owner) = (peer.key, peer.owner());
+        match state {
+            State::Unreachable => {
+                tracing::warn!(
+                    "peer {key} of {owner} does not answer at {address} over the overlay"
+                );
+            }
+            State::Reachable | State::Unknown => {
+                tracing::info!("peer {key} of {owner} answers at {address} over the overlay");
+            }
+        }
     }
 
     /// Asks the plugin for these peers' plans. Returns the keys under which something may have changed.
@@ -593,6 +631,7 @@ impl Reconciler {
             changed: self.changed.get(&lease.key).copied().unwrap_or(SystemTime::UNIX_EPOCH),
             objects: self.desired.keys(Owner::Peer(lease.key)).len(),
             state: self.state_of(lease.key),
+            health: self.probing.as_ref().and_then(|probing| probing.health(lease)),
         };
         let rejected = self.peers.rejected();
         Report {
@@ -627,7 +666,7 @@ impl Reconciler {
     fn wake_at(&self) -> Instant {
         let retries = [self.refused.next(), self.failing.next()];
         let look_at = self.look_at.max(self.not_before);
-        retries.into_iter().flatten().fold(look_at, Instant::min)
+        retries.into_iter().chain([self.probe_at]).flatten().fold(look_at, Instant::min)
     }
 
     /// Does what is due.
@@ -641,6 +680,20 @@ impl Reconciler {
         if self.look_at.max(self.not_before) <= now {
             self.look(readiness).await;
         }
+        if self.probe_at.is_some_and(|at| at <= now)
+            && let Some(probing) = &self.probing
+        {
+            self.probe_at = None;
+            probing.watch(self.peers.leases());
+        }
+    }
+}
+
+/// News of a peer that is asked whether it answers; never any if none is.
+async fn probed(probing: &mut Option<Probing>) -> News {
+    match probing {
+        Some(probing) => probing.news().await,
+        None => std::future::pending().await,
     }
 }
 

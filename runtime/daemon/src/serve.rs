@@ -15,6 +15,7 @@ use crate::control::Facts;
 use crate::emit::emit;
 use crate::health::PacketCounters;
 use crate::join::{Identity, Membership, Obstacle, identity, join};
+use crate::probing::Probing;
 use crate::readiness::{Condition, Readiness};
 use crate::reconcile::{Question, Reconciler};
 use crate::rules;
@@ -54,7 +55,8 @@ pub(crate) async fn serve(
     // Listening starts before looking, so that nothing falls between the two.
     let mut watch = store.watch();
     let own_lease_changed = Notify::new();
-    let mut reconciler = Reconciler::new(kernel.clone(), overlay, questions).await?;
+    let probing = Probing::start(flags.control.probe_interval, &overlay)?;
+    let mut reconciler = Reconciler::new(kernel.clone(), overlay, probing, questions).await?;
     let keeping = keep(store.as_ref(), own, flags.lease.renew_margin(), &own_lease_changed);
     let resync = Duration::from_secs(flags.rules.iptables_resync);
     let working = async {

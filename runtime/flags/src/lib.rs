@@ -303,6 +303,11 @@ pub struct ControlFlags {
     /// Group whose members may ask there, besides root
     #[arg(long, value_name = "GROUP")]
     pub control_group: Option<String>,
+
+    /// Seconds between two ICMP echo requests to each peer over the overlay: who does not answer is in the log, in
+    /// `heddle status` and in the metrics. 0 asks nobody
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub probe_interval: u64,
 }
 
 /// What is served to probes, and logged.

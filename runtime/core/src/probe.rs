@@ -1,0 +1,105 @@
+//! Where a node is asked whether the overlay leads to it.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::address::Family;
+use crate::lease::Lease;
+use crate::object::{Object, Plan};
+
+/// At which place of its subnet every node of this backend answers, in each family.
+///
+/// It is the place of the backend's own address, if it gives the node one inside its subnet: the first, with VXLAN. Else it
+/// is the next one, which a bridge for containers has, once there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    v4: u128,
+    v6: u128,
+}
+
+/// A bridge's: `FLANNEL_SUBNET` is the subnet's second address.
+const BRIDGE: u128 = 1;
+
+impl Place {
+    /// As this node's own plan has it.
+    pub fn of(own: &Lease, plan: &Plan) -> Self {
+        let place = |family| {
+            let subnet = own.family(family)?.subnet;
+            let addresses = plan.objects.iter().filter_map(|object| match object {
+                Object::Address(address) => Some(address.network.addr()),
+                _ => None,
+            });
+            let mut inside = addresses.filter(|address| subnet.contains(address));
+            Some(number(inside.next()?) - number(subnet.network()))
+        };
+        let place = |family| place(family).unwrap_or(BRIDGE);
+        Self { v4: place(Family::V4), v6: place(Family::V6) }
+    }
+
+    /// A peer's addresses there, one for each family of its lease.
+    pub fn addresses(self, peer: &Lease) -> impl Iterator<Item = IpAddr> + '_ {
+        peer.families.iter().filter_map(move |family| {
+            let offset = if family.subnet.addr().is_ipv4() { self.v4 } else { self.v6 };
+            let first = number(family.subnet.network());
+            let address = match family.subnet {
+                IpNet::V4(_) => IpAddr::V4(u32::try_from(first + offset).ok()?.into()),
+                IpNet::V6(_) => IpAddr::V6(first.checked_add(offset)?.into()),
+            };
+            family.subnet.contains(&address).then_some(address)
+        })
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::Address;
+
+    fn lease(key: &str) -> Lease {
+        let value = br#"{"PublicIP":"192.168.0.1","PublicIPv6":"2001:db8::1"}"#;
+        Lease::from_value(key.parse().unwrap(), value).unwrap()
+    }
+
+    fn plan(networks: &[&str]) -> Plan {
+        let address = |network: &&str| {
+            let network = network.parse().unwrap();
+            Object::Address(Address { link: "flannel.1".parse().unwrap(), network })
+        };
+        Plan { objects: networks.iter().map(address).collect() }
+    }
+
+    fn asked(plan: &Plan) -> Vec<String> {
+        let place = Place::of(&lease("10.244.8.0-24&fd00:0:0:8::-64"), plan);
+        let peer = lease("10.244.9.0-24&fd00:0:0:9::-64");
+        place.addresses(&peer).map(|address| address.to_string()).collect()
+    }
+
+    #[test]
+    fn it_is_where_the_own_address_is() {
+        assert_eq!(
+            asked(&plan(&["10.244.8.0/32", "fd00:0:0:8::/128"])),
+            ["10.244.9.0", "fd00:0:0:9::"]
+        );
+        assert_eq!(asked(&plan(&["10.244.8.7/16"])), ["10.244.9.7", "fd00:0:0:9::1"]);
+    }
+
+    #[test]
+    fn without_an_own_address_in_the_subnet_it_is_the_bridge_s() {
+        assert_eq!(asked(&plan(&[])), ["10.244.9.1", "fd00:0:0:9::1"]);
+        assert_eq!(asked(&plan(&["169.254.0.1/32"])), ["10.244.9.1", "fd00:0:0:9::1"]);
+    }
+
+    #[test]
+    fn a_peer_with_a_smaller_subnet_has_no_such_place() {
+        let place = Place::of(&lease("10.244.8.0-24"), &plan(&["10.244.8.200/32"]));
+        assert_eq!(place.addresses(&lease("10.244.9.0-25")).count(), 0);
+    }
+}

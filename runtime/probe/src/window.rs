@@ -1,0 +1,145 @@
+//! What follows from the last answers of one address.
+
+use std::time::{Duration, SystemTime};
+
+/// How many requests in a row go without an answer until an address counts as unreachable. One can be lost by chance.
+pub const PATIENCE: u32 = 3;
+
+/// Over how many requests the loss is told.
+pub const SPAN: u32 = 32;
+
+/// Whether an address answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Too few requests to say.
+    Unknown,
+    /// It answers.
+    Reachable,
+    /// It does not.
+    Unreachable,
+}
+
+/// What is known of an address.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Health {
+    /// Whether it answers.
+    pub state: State,
+    /// Since when that is so.
+    pub since: SystemTime,
+    /// From request to answer, smoothed as TCP smooths it (RFC 6298, section 2). None before the first answer.
+    pub round_trip: Option<Duration>,
+    /// The part of the last [`SPAN`] requests that went without an answer: from 0 to 1.
+    pub loss: f64,
+}
+
+/// The last answers of one address.
+#[derive(Clone, Debug)]
+pub struct Window {
+    state: State,
+    since: SystemTime,
+    round_trip: Option<Duration>,
+    /// A bit for each request, set if it was lost; the last one's is the lowest.
+    lost: u32,
+    /// How many of them there are.
+    requests: u32,
+}
+
+impl Window {
+    /// Nothing is known yet.
+    pub fn new(now: SystemTime) -> Self {
+        Self { state: State::Unknown, since: now, round_trip: None, lost: 0, requests: 0 }
+    }
+
+    /// Takes note of what came of a request: the time until the answer, if there was one. Returns the state if that is
+    /// another than before.
+    pub fn note(&mut self, answer: Option<Duration>, now: SystemTime) -> Option<State> {
+        self.lost = (self.lost << 1) | u32::from(answer.is_none());
+        self.requests = (self.requests + 1).min(SPAN);
+        if let Some(time) = answer {
+            self.round_trip = Some(match self.round_trip {
+                None => time,
+                Some(smoothed) => (smoothed * 7 + time) / 8,
+            });
+        }
+        let in_a_row = self.lost.trailing_ones();
+        let state = match answer {
+            Some(_) => State::Reachable,
+            None if in_a_row >= PATIENCE => State::Unreachable,
+            None => self.state,
+        };
+        if state == self.state {
+            return None;
+        }
+        (self.state, self.since) = (state, now);
+        Some(state)
+    }
+
+    /// What is known.
+    pub fn health(&self) -> Health {
+        let lost = self.lost.count_ones();
+        let loss =
+            if self.requests == 0 { 0.0 } else { f64::from(lost) / f64::from(self.requests) };
+        Health { state: self.state, since: self.since, round_trip: self.round_trip, loss }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: Option<Duration> = Some(Duration::from_millis(8));
+
+    fn at(second: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(second)
+    }
+
+    #[test]
+    fn the_first_answer_and_the_third_loss_in_a_row_are_news() {
+        let mut window = Window::new(at(0));
+        assert_eq!(window.health().state, State::Unknown);
+        assert_eq!(window.note(ANSWER, at(1)), Some(State::Reachable));
+        for (second, answer) in [(2, None), (3, None), (4, ANSWER), (5, None), (6, None)] {
+            assert_eq!(window.note(answer, at(second)), None);
+        }
+        assert_eq!(window.health().since, at(1));
+        assert_eq!(window.note(None, at(7)), Some(State::Unreachable));
+        assert_eq!(window.note(None, at(8)), None);
+        assert_eq!((window.health().state, window.health().since), (State::Unreachable, at(7)));
+        assert_eq!(window.note(ANSWER, at(9)), Some(State::Reachable));
+    }
+
+    #[test]
+    fn what_never_answers_is_unreachable_after_three_requests() {
+        let mut window = Window::new(at(0));
+        let news: Vec<_> = (1..=4).map(|second| window.note(None, at(second))).collect();
+        assert_eq!(news, [None, None, Some(State::Unreachable), None]);
+        assert_eq!(window.health().round_trip, None);
+    }
+
+    #[test]
+    fn loss_is_of_the_last_requests() {
+        let mut window = Window::new(at(0));
+        assert_eq!(window.health().loss.to_bits(), 0f64.to_bits());
+        window.note(None, at(1));
+        window.note(ANSWER, at(2));
+        assert!((window.health().loss - 0.5).abs() < 1e-9);
+        for second in 0..u64::from(SPAN) {
+            window.note(ANSWER, at(3 + second));
+        }
+        assert!(window.health().loss < 1e-9);
+        for second in 0..u64::from(SPAN) {
+            window.note(None, at(100 + second));
+        }
+        assert!((window.health().loss - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_round_trip_is_smoothed() {
+        let mut window = Window::new(at(0));
+        window.note(ANSWER, at(1));
+        window.note(Some(Duration::from_millis(16)), at(2));
+        assert_eq!(window.health().round_trip, Some(Duration::from_millis(9)));
+        window.note(None, at(3));
+        assert_eq!(window.health().round_trip, Some(Duration::from_millis(9)));
+    }
+}
