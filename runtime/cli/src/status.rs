@@ -224,6 +224,7 @@ mod tests {
                 subnets: vec!["10.244.8.0/24".parse().unwrap()],
                 backend: Some("vxlan".into()),
                 mtu: 1450,
+                ..OwnLease::default()
             }),
             backend: Some(Plugin {
                 name: "vxlan".into(),
