@@ -4,6 +4,7 @@
 //! Helpers panic instead of returning errors: whatever goes wrong here is a failed test, and a panic shows the logs
 //! of the daemons that run.
 
+mod browser;
 mod cluster;
 #[path = "../../runtime/plugin/src/guests.rs"]
 mod guests;
@@ -16,6 +17,7 @@ mod plain;
 mod podman;
 pub mod victim;
 
+pub use browser::Browser;
 pub use cluster::{Cluster, Node, Overlay, PROTOCOL};
 pub use package::{NEWER, image, newer_package, package};
 pub use packet::{Fragment, HOP_LIMIT, Packet, net_unreachable, time_exceeded};

@@ -28,14 +28,14 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<String> {
 
 /// Columns under their names, with nothing but space between. What is empty is a dash, so that a row has as many columns
 /// as the header; only the last column has spaces in it.
-pub(crate) fn table<const N: usize>(
-    header: [&str; N],
-    rows: impl IntoIterator<Item = [String; N]>,
+pub(crate) fn table<'a>(
+    header: impl IntoIterator<Item = &'a str>,
+    rows: impl IntoIterator<Item = impl IntoIterator<Item = String>>,
 ) -> String {
     let mut table = Table::new();
-    table.load_style(NOTHING).set_header(header);
+    table.load_style(NOTHING).set_header(header.into_iter().collect::<Vec<_>>());
     for row in rows {
-        table.add_row(row.map(|cell| cell_text(&cell)));
+        table.add_row(row.into_iter().map(|cell| cell_text(&cell)).collect::<Vec<_>>());
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));

@@ -3,7 +3,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use heddle_control::{Emitter, Mode, Peer, PeerState, Plugin, Source, Status, TrafficRules};
+use heddle_control::{
+    Emitter, Health, Mode, Peer, PeerState, Plugin, Source, Status, TrafficRules,
+};
 use heddle_core::text::one_line;
 
 use crate::daemon::{Daemon, wait_for};
@@ -174,20 +176,41 @@ fn peers(peers: &[Peer], now: u64) -> String {
     if peers.is_empty() {
         return "no peers\n".to_owned();
     }
+    // Whether peers answer is asked where an operator wants that.
+    let asked = peers.iter().any(|peer| peer.health.is_some());
     let rows = peers.iter().map(|peer| {
         let age = (peer.changed > 0).then(|| span(now.saturating_sub(peer.changed)));
         let name = peer.node_name.as_ref().or(peer.node_id.as_ref());
-        [
+        let mut row = vec![
             peer.key.clone(),
             list(&peer.public_addresses),
             name.cloned().unwrap_or_default(),
             peer.backend.clone().unwrap_or_default(),
             age.unwrap_or_default(),
             peer.objects.to_string(),
-            state(peer),
-        ]
+        ];
+        if asked {
+            row.extend(answers(peer.health));
+        }
+        row.push(state(peer));
+        row
     });
-    table(["PEER", "ADDRESS", "NODE", "BACKEND", "CHANGED", "OBJECTS", "STATE"], rows)
+    let mut header = vec!["PEER", "ADDRESS", "NODE", "BACKEND", "CHANGED", "OBJECTS"];
+    if asked {
+        header.extend(["ANSWERS", "LOSS"]);
+    }
+    header.push("STATE");
+    table(header, rows)
+}
+
+/// How fast a peer answers, and how much goes without.
+fn answers(health: Option<Health>) -> [String; 2] {
+    let Some(health) = health else { return ["not asked yet".to_owned(), String::new()] };
+    let answers = match health.rtt_micros {
+        Some(micros) if health.reachable => format!("in {:.2} ms", micros as f64 / 1000.0),
+        _ => "no".to_owned(),
+    };
+    [answers, format!("{:.0} %", health.loss_percent)]
 }
 
 fn state(peer: &Peer) -> String {
@@ -227,6 +250,7 @@ mod tests {
                 subnets: vec!["10.244.8.0/24".parse().unwrap()],
                 backend: Some("vxlan".into()),
                 mtu: 1450,
+                ..OwnLease::default()
             }),
             backend: Some(Plugin {
                 name: "vxlan".into(),

@@ -19,8 +19,8 @@ pub use error::{CallError, ListenError};
 pub use leases::{Leases, Record};
 pub use server::{Handler, Unavailable, serve};
 pub use status::{
-    Changes, Counters, Device, Emitter, Mode, Node, OwnLease, Peer, PeerState, Plugin, Source,
-    Status, TrafficRules, Underlay, Unmet,
+    Changes, Counters, Device, Emitter, Event, EventKind, Health, Mode, Node, OwnLease, Peer,
+    PeerState, Plugin, Source, Status, TrafficRules, Underlay, Unmet, Watch,
 };
 
 /// The directory of the daemons' sockets.

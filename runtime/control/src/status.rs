@@ -21,10 +21,16 @@ pub struct Status {
     pub unmet: Vec<Unmet>,
     /// Why another start would begin with another network config, or not begin at all.
     pub superseded: Option<String>,
+    /// All that has to hold, by name, in the order in which a start gets there.
+    pub conditions: Vec<String>,
+    /// When this was put together, in seconds since 1970 (UTC): what other times are to be compared with.
+    pub time: u64,
     /// Seconds since the daemon was started.
     pub uptime: u64,
     /// Who this node is.
     pub node: Node,
+    /// How changes of leases are heard. None before the store is followed.
+    pub watch: Option<Watch>,
     /// What carries the overlay. None before the node has joined.
     pub underlay: Option<Underlay>,
     /// What the node has. None before it has joined.
@@ -43,6 +49,8 @@ pub struct Status {
     pub packets: Option<BTreeMap<String, u64>>,
     /// What the daemon changed in the kernel since it was started.
     pub changes: Changes,
+    /// What it lately did and saw, the oldest first. So many are kept and no more.
+    pub events: Vec<Event>,
 }
 
 /// A condition that does not hold.
@@ -89,6 +97,21 @@ pub struct OwnLease {
     pub backend: Option<String>,
     /// The MTU for containers in bytes.
     pub mtu: u32,
+    /// Seconds until it ends unless it is renewed; 0: it is past that. None: it has no end, like a reservation or a lease
+    /// in a directory.
+    pub remaining: Option<u64>,
+    /// Seconds since it was taken or last renewed.
+    pub age: u64,
+}
+
+/// How changes of leases are heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Watch {
+    /// Seconds since the store was last heard. etcd says something every few seconds, a directory when it is read again.
+    pub lag: u64,
+    /// Why changes are not heard at present; none: they are.
+    pub stale: Option<String>,
 }
 
 /// A plugin at work.
@@ -201,7 +224,7 @@ pub struct Counters {
 }
 
 /// A record below `<prefix>/subnets` that is not this node's own, and what became of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Peer {
     /// Its key below `<prefix>/subnets/`. May be anything at all, if it is not used.
@@ -222,6 +245,22 @@ pub struct Peer {
     pub state: PeerState,
     /// Why; of one in the kernel, what is wrong with a newer record that is not used.
     pub reason: Option<String>,
+    /// Whether it answers. None where nobody asks it.
+    pub health: Option<Health>,
+}
+
+/// Whether a peer answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Health {
+    /// Whether it does.
+    pub reachable: bool,
+    /// The round trip in microseconds. None as long as nothing came back.
+    pub rtt_micros: Option<u64>,
+    /// How much of what was lately sent did not come back, in percent: 0 to 100.
+    pub loss_percent: f64,
+    /// Since when it is reachable, or is not, in seconds since 1970 (UTC).
+    pub since: u64,
 }
 
 /// What became of a peer.
@@ -242,8 +281,21 @@ pub enum PeerState {
     Other,
 }
 
+impl PeerState {
+    /// As it is written: `in-kernel`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InKernel => "in-kernel",
+            Self::Incomplete => "incomplete",
+            Self::NotUsed => "not-used",
+            Self::NoPlan => "no-plan",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// How many changes were made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Changes {
     /// Objects put where there was nothing.
@@ -254,6 +306,57 @@ pub struct Changes {
     pub removed: u64,
     /// Attempts that the kernel refused.
     pub refused: u64,
+    /// Those of the above that put right what somebody else had changed, by kind of object: `link`, `sysctl`, `address`,
+    /// `fdb`, `neighbour` and `route`.
+    pub repairs: BTreeMap<String, u64>,
+}
+
+/// Something that the daemon did or saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Event {
+    /// When, in seconds since 1970 (UTC).
+    pub time: u64,
+    /// What kind of thing.
+    pub kind: EventKind,
+    /// The whole of it, in one line for people.
+    pub text: String,
+}
+
+/// What kind of thing happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    /// A peer is new.
+    PeerJoined,
+    /// A peer's record changed.
+    PeerChanged,
+    /// A peer is gone.
+    PeerLeft,
+    /// A peer does not answer over the overlay.
+    PeerSilent,
+    /// A peer answers over the overlay.
+    PeerAnswers,
+    /// What somebody had changed in the kernel is as it should be again.
+    Drift,
+    /// The kernel refused a change.
+    Refused,
+    /// A call to a plugin failed, or its answer was refused.
+    Plugin,
+    /// A record cannot be used.
+    Record,
+    /// Changes of leases are not heard.
+    StoreLost,
+    /// Changes of leases are heard again.
+    StoreBack,
+    /// Everything holds.
+    Ready,
+    /// Something does not hold that did.
+    NotReady,
+    /// Something that this reader does not know.
+    #[default]
+    #[serde(other)]
+    Other,
 }
 
 #[cfg(test)]
@@ -269,7 +372,12 @@ mod tests {
                 seconds: 0.25,
                 ..Plugin::default()
             }),
-            peers: vec![Peer { state: PeerState::NotUsed, ..Peer::default() }],
+            peers: vec![Peer {
+                state: PeerState::NotUsed,
+                health: Some(Health { rtt_micros: Some(310), ..Health::default() }),
+                ..Peer::default()
+            }],
+            events: vec![Event { time: 7, kind: EventKind::StoreBack, text: "etcd".into() }],
             packets: Some([("sent_packets".to_owned(), 3)].into()),
             ..Status::default()
         };
@@ -287,5 +395,19 @@ mod tests {
         assert_eq!((status.version.as_str(), status.ready), ("9", false));
         assert_eq!(status.rules.unwrap().mode, Mode::Other);
         assert_eq!(status.peers[0].state, PeerState::Other);
+        assert_eq!(status.peers[0].health, None);
+    }
+
+    #[test]
+    fn a_state_s_name_is_what_is_written() {
+        for state in [
+            PeerState::InKernel,
+            PeerState::Incomplete,
+            PeerState::NotUsed,
+            PeerState::NoPlan,
+            PeerState::Other,
+        ] {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.name());
+        }
     }
 }

@@ -168,6 +168,12 @@ pub fn agrees(desired: Option<&Object>, seen: Option<&Observation>) -> bool {
     }
 }
 
+/// Whether a change puts right what somebody else did: what stood under its key at the last look, and by all that this
+/// daemon did since, was as desired.
+pub fn is_repair(change: &Change, desired: Option<&Object>, before: &Observed) -> bool {
+    agrees(desired, before.objects.get(&change.object().key()))
+}
+
 enum Verdict {
     Same,
     Changeable,
@@ -275,6 +281,21 @@ mod tests {
             let changes = diff(&wanted(&link), &seen(&[(found, true)]));
             assert_eq!(changes, link.clone().map(Change::Put));
         }
+    }
+
+    #[test]
+    fn a_repair_is_what_nobody_asked_for() {
+        let route = route(36, 36);
+        let held = seen(&[(route.clone(), true)]);
+        let none = Observed::default();
+        // Somebody removed it.
+        assert!(is_repair(&Change::Put(route.clone()), Some(&route), &held));
+        // It was never there: a lease asks for it.
+        assert!(!is_repair(&Change::Put(route.clone()), Some(&route), &none));
+        // Somebody added it.
+        assert!(is_repair(&Change::Remove(route.clone()), None, &none));
+        // It was there with reason, and its lease is gone.
+        assert!(!is_repair(&Change::Remove(route), None, &held));
     }
 
     #[test]

@@ -189,6 +189,23 @@ pub enum ObjectKey {
     Route(IpNet, Metric),
 }
 
+impl ObjectKey {
+    /// What [`kind`](Self::kind) gives.
+    pub const KINDS: [&str; 6] = ["link", "sysctl", "address", "fdb", "neighbour", "route"];
+
+    /// The kind of object, in a word: the one that its text begins with.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Link(..) => "link",
+            Self::Sysctl(..) => "sysctl",
+            Self::Address(..) => "address",
+            Self::FdbEntry(..) => "fdb",
+            Self::Neighbour(..) => "neighbour",
+            Self::Route(..) => "route",
+        }
+    }
+}
+
 impl Object {
     /// What the kernel tells it apart by.
     pub fn key(&self) -> ObjectKey {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use heddle_control as wire;
@@ -16,12 +16,14 @@ use heddle_core::text::one_line;
 use heddle_firewall::{Mode, Rules};
 use heddle_kernel::Statistics;
 use heddle_plugin::{Metrics, Source};
-use heddle_store::{LeaseStore, Record};
+use heddle_probe::{Health, State};
+use heddle_store::{LeaseStore, Pulse, Record, Term};
+use heddle_telemetry::History;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::emit::Output;
-use crate::health::PacketCounters;
 use crate::join::{FoundPlugin, Identity, Membership};
+use crate::packets::PacketCounters;
 use crate::readiness::{Condition, Unmet};
 use crate::reconcile::{PeerReport, PeerState, Question, Report, known};
 
@@ -37,10 +39,13 @@ pub(crate) struct Facts {
     network: String,
     readiness: watch::Receiver<Unmet>,
     counters: PacketCounters,
+    history: History,
     questions: mpsc::Sender<Question>,
     identity: OnceLock<Identity>,
     store: OnceLock<Arc<dyn LeaseStore>>,
     joined: OnceLock<Joined>,
+    term: Mutex<Option<Term>>,
+    watch: OnceLock<(Instant, Pulse)>,
 }
 
 /// What is known once the node has joined, and does not change any more.
@@ -62,6 +67,7 @@ impl Facts {
         network: String,
         readiness: watch::Receiver<Unmet>,
         counters: PacketCounters,
+        history: History,
         questions: mpsc::Sender<Question>,
     ) -> Self {
         Self {
@@ -69,10 +75,13 @@ impl Facts {
             network,
             readiness,
             counters,
+            history,
             questions,
             identity: OnceLock::new(),
             store: OnceLock::new(),
             joined: OnceLock::new(),
+            term: Mutex::new(None),
+            watch: OnceLock::new(),
         }
     }
 
@@ -105,6 +114,16 @@ impl Facts {
             outputs: emitters.zip(member.outputs.iter().cloned()).collect(),
             rules: rules.clone(),
         });
+    }
+
+    /// How long its lease lasts, as far as that is known now.
+    pub(crate) fn hold(&self, term: Term) {
+        *self.term.lock().unwrap_or_else(PoisonError::into_inner) = Some(term);
+    }
+
+    /// The store is followed from now on.
+    pub(crate) fn follow(&self, pulse: Pulse) {
+        let _ = self.watch.set((Instant::now(), pulse));
     }
 
     /// The store, once it is open.
@@ -146,6 +165,8 @@ impl Handler for Facts {
                     reason: reason.clone(),
                 })
                 .collect(),
+            conditions: Condition::ALL.map(|condition| condition.to_string()).into(),
+            time: seconds(SystemTime::now()),
             uptime: self.started.elapsed().as_secs(),
             node: identity.map_or_else(Default::default, |identity| wire::Node {
                 id: identity.id.to_string(),
@@ -154,6 +175,11 @@ impl Handler for Facts {
             packets: self.counters.get().and_then(|read| read()).map(|counters| {
                 counters.iter().map(|(name, count)| (name.to_owned(), count)).collect()
             }),
+            watch: self.watch.get().map(|(begun, pulse)| wire::Watch {
+                lag: pulse.last().map_or_else(|| begun.elapsed(), |at| at.elapsed()).as_secs(),
+                stale: unmet.get(&Condition::Watch).cloned(),
+            }),
+            events: self.history.events(),
             ..Status::default()
         };
         let Some(joined) = self.joined.get() else { return Ok(status) };
@@ -177,6 +203,7 @@ impl Handler for Facts {
             subnets: joined.lease.key.subnets().collect(),
             backend: joined.lease.backend_type.clone(),
             mtu: joined.mtu,
+            ..term(*self.term.lock().unwrap_or_else(PoisonError::into_inner))
         });
         let (found, metrics) = &joined.backend;
         status.backend = Some(plugin(found, metrics));
@@ -209,6 +236,16 @@ impl Handler for Facts {
     }
 }
 
+/// How long a lease lasts. Of one that nobody keeps yet, nothing is known.
+fn term(term: Option<Term>) -> wire::OwnLease {
+    let remaining = term.and_then(|term| term.ends).map(|ends| {
+        let now = tokio::time::Instant::now();
+        ends.saturating_duration_since(now).as_secs()
+    });
+    let age = term.map_or(0, |term| term.renewed.elapsed().as_secs());
+    wire::OwnLease { remaining, age, ..wire::OwnLease::default() }
+}
+
 fn add_report(status: &mut Status, report: Report) {
     let mut peers: BTreeMap<String, wire::Peer> =
         report.peers.into_iter().map(|found| (found.lease.key.to_string(), peer(found))).collect();
@@ -233,6 +270,7 @@ fn add_report(status: &mut Status, report: Report) {
         replaced: changes.replaced,
         removed: changes.removed,
         refused: changes.refused,
+        repairs: report.repairs.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
     };
 }
 
@@ -253,7 +291,25 @@ fn peer(found: PeerReport) -> wire::Peer {
         objects: found.objects as u64,
         state,
         reason: reason.map(|reason| one_line(&reason, REASON_LIMIT)),
+        health: found.health.and_then(health),
     }
+}
+
+/// What is known of a peer that is asked; nothing as long as that is too little to say.
+fn health(found: Health) -> Option<wire::Health> {
+    let reachable = match found.state {
+        State::Unknown => return None,
+        State::Reachable => true,
+        State::Unreachable => false,
+    };
+    Some(wire::Health {
+        reachable,
+        rtt_micros: found
+            .round_trip
+            .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+        loss_percent: found.loss * 100.0,
+        since: seconds(found.since),
+    })
 }
 
 /// Since 1970.

@@ -12,13 +12,12 @@
 //! | `probing` | asking peers over the overlay whether they answer |
 //! | `rules` | when traffic rules are looked at |
 //! | `emit` | the files for other programs |
-//! | `readiness`, `health`, `notify` | whether this node is ready, told over HTTP and to systemd |
-//! | `control` | what `heddle status` is told |
+//! | `readiness`, `notify` | whether this node is ready, told to systemd |
+//! | `control` | what `heddle status` and the status page are told |
 
 mod control;
 mod emit;
 mod files;
-mod health;
 mod join;
 mod logging;
 mod notify;
@@ -35,12 +34,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use heddle_flags::Flags;
+use heddle_telemetry::{Listener, Notes};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::control::Facts;
-use crate::health::PacketCounters;
 use crate::logging::SetVerbosity;
+use crate::packets::PacketCounters;
 use crate::readiness::Readiness;
 
 /// How many questions wait for the loop. Whoever asks one more waits.
@@ -106,15 +106,27 @@ fn run(flags: Flags, set_verbosity: &SetVerbosity) -> Result<(), Fatal> {
         let mut hangup = signal(SignalKind::hangup())?;
         let readiness = Readiness::new();
         let counters = PacketCounters::default();
+        let notes = Notes::default();
         notify::follow(readiness.subscribe());
+        readiness::chronicle(readiness.subscribe(), notes.history.clone());
         if flags.health.healthz_port != 0 {
             let address = SocketAddr::new(flags.health.healthz_ip, flags.health.healthz_port);
-            health::serve(address, readiness.subscribe(), counters.clone()).await?;
+            let listener = Listener::bind(address, "--healthz-ip, --healthz-port").await?;
+            let (unmet, counters) = (readiness.subscribe(), counters.clone());
+            listener.serve(heddle_telemetry::health(
+                move || unmet.borrow().clone(),
+                move || counters.get().and_then(|read| read()).map(|counters| counters.iter()),
+            ));
         }
         let (ask, questions) = mpsc::channel(QUESTIONS);
         let network = flags.lease.network_name();
-        let facts = Facts::new(network, readiness.subscribe(), counters.clone(), ask);
+        let history = notes.history.clone();
+        let facts = Facts::new(network, readiness.subscribe(), counters.clone(), history, ask);
         let facts = Arc::new(facts);
+        if let Some(address) = flags.health.status_address {
+            let listener = Listener::bind(address, "--status-address").await?;
+            listener.serve(heddle_telemetry::pages(address, facts.clone(), notes.timings.clone()));
+        }
         let control = &flags.control;
         heddle_control::serve(
             &control.control_socket,
@@ -136,7 +148,7 @@ fn run(flags: Flags, set_verbosity: &SetVerbosity) -> Result<(), Fatal> {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            ended = serve::serve(&flags, &readiness, &counters, &facts, questions) => ended?,
+            ended = serve::serve(&flags, &readiness, &counters, &facts, questions, notes) => ended?,
             () = reloading => {}
             _ = terminate.recv() => say_goodbye("SIGTERM", &counters),
             _ = interrupt.recv() => say_goodbye("SIGINT", &counters),

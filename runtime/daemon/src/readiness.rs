@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use heddle_control::EventKind;
+use heddle_telemetry::History;
 use tokio::sync::watch;
 
 /// What has to hold for the node to be ready. In the order in which a start gets there.
@@ -24,6 +26,19 @@ pub(crate) enum Condition {
     Watch,
 }
 
+impl Condition {
+    /// All of them.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Config,
+        Self::Lease,
+        Self::Packets,
+        Self::Kernel,
+        Self::Rules,
+        Self::Emitters,
+        Self::Watch,
+    ];
+}
+
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -38,6 +53,9 @@ impl fmt::Display for Condition {
     }
 }
 
+/// Why a condition does not hold that nobody has looked at yet.
+const STARTING: &str = "starting";
+
 /// The conditions that do not hold, with reasons. Ready when there is none.
 pub(crate) type Unmet = BTreeMap<Condition, String>;
 
@@ -48,9 +66,7 @@ pub(crate) struct Readiness(watch::Sender<Unmet>);
 impl Readiness {
     /// Nothing holds yet.
     pub(crate) fn new() -> Self {
-        use Condition::{Config, Emitters, Kernel, Lease, Packets, Rules, Watch};
-        let unmet = [Config, Lease, Packets, Kernel, Rules, Emitters, Watch]
-            .map(|c| (c, "starting".to_owned()));
+        let unmet = Condition::ALL.map(|condition| (condition, STARTING.to_owned()));
         Self(watch::Sender::new(unmet.into()))
     }
 
@@ -77,16 +93,72 @@ impl Readiness {
     }
 }
 
+/// Has the history tell of every change of readiness.
+pub(crate) fn chronicle(mut readiness: watch::Receiver<Unmet>, history: History) {
+    tokio::spawn(async move {
+        let mut before = readiness.borrow_and_update().clone();
+        while readiness.changed().await.is_ok() {
+            let now = readiness.borrow_and_update().clone();
+            for (kind, text) in turns(&before, &now) {
+                history.note(kind, text);
+            }
+            before = now;
+        }
+    });
+}
+
+/// What there is to tell of a change.
+fn turns(before: &Unmet, now: &Unmet) -> Vec<(EventKind, String)> {
+    let mut told = Vec::new();
+    match (before.get(&Condition::Watch), now.get(&Condition::Watch)) {
+        (None, Some(reason)) => told.push((EventKind::StoreLost, reason.clone())),
+        (Some(reason), None) if reason != STARTING => {
+            told.push((EventKind::StoreBack, "changes of leases are heard again".to_owned()));
+        }
+        _ => {}
+    }
+    match (before.is_empty(), now.iter().next()) {
+        (true, Some((condition, reason))) => {
+            told.push((EventKind::NotReady, format!("{condition}: {reason}")));
+        }
+        (false, None) => told.push((EventKind::Ready, "everything holds".to_owned())),
+        _ => {}
+    }
+    told
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn what_turned_is_told_once() {
+        use EventKind::{NotReady, Ready, StoreBack, StoreLost};
+        let unmet = |found: &[(Condition, &str)]| -> Unmet {
+            found.iter().map(|(condition, reason)| (*condition, (*reason).to_owned())).collect()
+        };
+        let kinds = |before: &Unmet, now: &Unmet| -> Vec<_> {
+            turns(before, now).into_iter().map(|(kind, _)| kind).collect()
+        };
+        let start = unmet(&Condition::ALL.map(|condition| (condition, STARTING)));
+        let good = unmet(&[]);
+        let lost = unmet(&[(Condition::Watch, "etcd is gone")]);
+        let refused = unmet(&[(Condition::Kernel, "no")]);
+        assert_eq!(kinds(&start, &refused), []);
+        assert_eq!(kinds(&start, &good), [Ready]);
+        assert_eq!(kinds(&good, &lost), [StoreLost, NotReady]);
+        assert_eq!(kinds(&lost, &unmet(&[(Condition::Watch, "etcd is still gone")])), []);
+        assert_eq!(kinds(&lost, &refused), [StoreBack]);
+        assert_eq!(kinds(&lost, &good), [StoreBack, Ready]);
+        assert_eq!(turns(&good, &refused), [(NotReady, "kernel: no".to_owned())]);
+    }
+
+    #[test]
     fn ready_is_when_nothing_is_missing() {
-        use Condition::{Config, Emitters, Kernel, Lease, Packets, Rules, Watch};
+        use Condition::Watch;
         let readiness = Readiness::new();
         let seen = readiness.subscribe();
-        for condition in [Config, Lease, Packets, Kernel, Rules, Emitters, Watch] {
+        for condition in Condition::ALL {
             assert!(seen.borrow().contains_key(&condition));
             readiness.met(condition);
         }

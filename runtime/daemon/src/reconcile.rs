@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
+use heddle_control::EventKind;
 use heddle_core::config::Superseded;
 use heddle_core::desired::{Desired, Owner, Standing};
-use heddle_core::diff::{Change, Observed, agrees, diff, diff_keys};
+use heddle_core::diff::{Change, Observed, agrees, diff, diff_keys, is_repair};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::{Object, ObjectKey, Plan};
 use heddle_core::peers::{self, Footprint, Peers};
@@ -18,6 +19,7 @@ use heddle_kernel::{Event, Events, Kernel, KernelError};
 use heddle_plugin::{CallError, Reason};
 use heddle_probe::{Health, News, State};
 use heddle_store::{Record, RecordChange, Update, Watch, WatchEvent};
+use heddle_telemetry::Notes;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::Fatal;
@@ -75,6 +77,8 @@ pub(crate) struct Report {
     pub(crate) changes: Tally,
     /// Why another start would begin with another network config.
     pub(crate) superseded: Option<String>,
+    /// How many of the changes were repairs, by kind of object.
+    pub(crate) repairs: BTreeMap<&'static str, u64>,
 }
 
 /// A peer, and what became of its plan.
@@ -128,6 +132,8 @@ pub(crate) struct Reconciler {
     desired: Desired,
     /// The kernel as it was when last looked at, and what was changed since.
     observed: Observed,
+    /// Whether it was ever looked at.
+    looked: bool,
     /// Objects that the kernel refuses.
     refused: Schedule<ObjectKey>,
     /// Peers that the plugin fails at.
@@ -141,6 +147,8 @@ pub(crate) struct Reconciler {
     probing: Option<Probing>,
     /// When to tell it of peers that came or went.
     probe_at: Option<Instant>,
+    repairs: BTreeMap<&'static str, u64>,
+    notes: Notes,
     questions: mpsc::Receiver<Question>,
     /// Whether the plugin was suspended when last asked about peers.
     suspended: bool,
@@ -165,6 +173,7 @@ impl Reconciler {
         overlay: Overlay,
         probing: Option<Probing>,
         questions: mpsc::Receiver<Question>,
+        notes: Notes,
     ) -> Result<Self, KernelError> {
         let mut desired = Desired::default();
         desired.set(Owner::Node, &Standing::default(), overlay.plan.plan.clone());
@@ -176,6 +185,7 @@ impl Reconciler {
             overlay,
             desired,
             observed: Observed::default(),
+            looked: false,
             refused: Schedule::new(RETRY),
             failing: Schedule::new(RETRY),
             unplanned: BTreeMap::new(),
@@ -183,6 +193,8 @@ impl Reconciler {
             tally: Tally::default(),
             probing,
             probe_at: None,
+            repairs: ObjectKey::KINDS.map(|kind| (kind, 0)).into(),
+            notes,
             questions,
             suspended: false,
             unreadable: None,
@@ -289,23 +301,7 @@ impl Reconciler {
                 }))
             }
         };
-        for (key, rejection) in delta.rejected.iter().take(LOG_LIMIT) {
-            tracing::warn!("lease {} is not used: {rejection}", one_line(key, KEY_LIMIT));
-        }
-        say_of_many("leases are not used", delta.rejected.len());
-        if delta.changed.len() + delta.removed.len() <= LOG_LIMIT {
-            for key in &delta.changed {
-                if let Some(peer) = self.peers.get(*key) {
-                    tracing::info!("peer {key}: {}", peer.owner());
-                }
-            }
-            for key in &delta.removed {
-                tracing::info!("peer {key} is gone");
-            }
-        } else {
-            let (changed, removed) = (delta.changed.len(), delta.removed.len());
-            tracing::info!("{changed} peers are new or changed, {removed} are gone");
-        }
+        self.tell(&delta);
         if self.probing.is_some() && !(delta.changed.is_empty() && delta.removed.is_empty()) {
             // A thousand leases that come one by one are one change.
             self.probe_at.get_or_insert(Instant::now() + PROBE_PAUSE);
@@ -330,15 +326,51 @@ impl Reconciler {
         };
         let Some(peer) = self.peers.leases().find(asked) else { return };
         let (key, owner) = (peer.key, peer.owner());
+        let peer = format!("peer {key} of {owner}");
+        let history = &self.notes.history;
         match state {
             State::Unreachable => {
-                tracing::warn!(
-                    "peer {key} of {owner} does not answer at {address} over the overlay"
-                );
+                let text = format!("{peer} does not answer at {address} over the overlay");
+                tracing::warn!("{text}");
+                history.note(EventKind::PeerSilent, text);
             }
             State::Reachable | State::Unknown => {
-                tracing::info!("peer {key} of {owner} answers at {address} over the overlay");
+                let text = format!("{peer} answers at {address} over the overlay");
+                tracing::info!("{text}");
+                history.note(EventKind::PeerAnswers, text);
             }
+        }
+    }
+
+    /// Tells the log and the history what an update is about.
+    fn tell(&self, delta: &peers::Delta) {
+        let history = &self.notes.history;
+        for (key, rejection) in delta.rejected.iter().take(LOG_LIMIT) {
+            let text = format!("lease {} is not used: {rejection}", one_line(key, KEY_LIMIT));
+            tracing::warn!("{text}");
+            history.note(EventKind::Record, text);
+        }
+        say_of_many("leases are not used", delta.rejected.len());
+        if delta.changed.len() + delta.removed.len() > LOG_LIMIT {
+            let (changed, removed) = (delta.changed.len(), delta.removed.len());
+            let text = format!("{changed} peers are new or changed, {removed} are gone");
+            tracing::info!("{text}");
+            history.note(EventKind::PeerChanged, text);
+            return;
+        }
+        for key in &delta.changed {
+            if let Some(peer) = self.peers.get(*key) {
+                let text = format!("peer {key}: {}", peer.owner());
+                tracing::info!("{text}");
+                let known = self.changed.contains_key(key);
+                let kind = if known { EventKind::PeerChanged } else { EventKind::PeerJoined };
+                history.note(kind, text);
+            }
+        }
+        for key in &delta.removed {
+            let text = format!("peer {key} is gone");
+            tracing::info!("{text}");
+            history.note(EventKind::PeerLeft, text);
         }
     }
 
@@ -351,7 +383,9 @@ impl Reconciler {
         if leases.is_empty() {
             return touched;
         }
+        let begun = Instant::now();
         let plans = self.ask_for_plans(leases).await;
+        self.notes.timings.planned(begun.elapsed());
         let mut complaints = Vec::new();
         let mut suspended = false;
         for (key, plan) in keys.into_iter().zip(plans) {
@@ -392,6 +426,7 @@ impl Reconciler {
         }
         for complaint in complaints.iter().take(LOG_LIMIT) {
             tracing::warn!("{complaint}");
+            self.notes.history.note(EventKind::Plugin, complaint);
         }
         say_of_many("peers are without a new plan", complaints.len());
         self.suspended = suspended;
@@ -495,7 +530,9 @@ impl Reconciler {
         if changes.is_empty() {
             return changes;
         }
+        let begun = Instant::now();
         let failures = self.kernel.apply(&self.overlay.scope, changes.clone()).await;
+        self.notes.timings.applied(begun.elapsed());
         let failed: BTreeSet<_> = failures.iter().map(|f| f.change.object().key()).collect();
         changes.retain(|change| !failed.contains(&change.object().key()));
         for change in &changes {
@@ -521,6 +558,7 @@ impl Reconciler {
         }
         for reason in news.iter().take(LOG_LIMIT) {
             tracing::error!("{reason}");
+            self.notes.history.note(EventKind::Refused, reason);
         }
         say_of_many("changes of the kernel failed", news.len());
         changes
@@ -558,6 +596,8 @@ impl Reconciler {
     }
 
     async fn look_and_apply(&mut self) -> Result<(), KernelError> {
+        // As it should still be, but for what others did. What a start finds is nobody's doing.
+        let mut before = None;
         for _ in 0..ROUNDS {
             let desired = self.desired.objects();
             let sysctls = desired.values().filter_map(|object| match object {
@@ -565,7 +605,10 @@ impl Reconciler {
                 _ => None,
             });
             let sysctls: Vec<_> = sysctls.collect();
-            self.observed = self.kernel.observe(&self.overlay.scope, &sysctls).await?;
+            let observed = self.kernel.observe(&self.overlay.scope, &sysctls).await?;
+            let known = std::mem::replace(&mut self.observed, observed);
+            let looked = std::mem::replace(&mut self.looked, true);
+            let before = before.get_or_insert_with(|| looked.then_some(known));
             let mut changes = diff(&desired, &self.observed);
             let changing: BTreeSet<_> = changes.iter().map(|c| c.object().key()).collect();
             // Whatever else was refused is as it should be, by whatever means.
@@ -575,6 +618,9 @@ impl Reconciler {
             let devices: BTreeSet<_> = self.observed.links().collect();
             let made = self.apply(changes).await;
             say_what_changed(&made);
+            if let Some(before) = before {
+                self.note_repairs(&made, before);
+            }
             // A device that was changed may have lost what was on it: only then is there more to see.
             let altered = |change: &Change| match change.object() {
                 Object::Link(link) => devices.contains(&link.name),
@@ -585,6 +631,30 @@ impl Reconciler {
             }
         }
         Ok(())
+    }
+
+    /// Counts and tells which changes put right what somebody else had changed.
+    fn note_repairs(&mut self, made: &[Change], before: &Observed) {
+        let repair =
+            |change: &&Change| is_repair(change, self.desired.get(&change.object().key()), before);
+        let repairs: Vec<_> = made.iter().filter(repair).collect();
+        for change in &repairs {
+            *self.repairs.entry(change.object().key().kind()).or_default() += 1;
+        }
+        let history = &self.notes.history;
+        for change in repairs.iter().take(LOG_LIMIT) {
+            history.note(
+                EventKind::Drift,
+                match change {
+                    Change::Put(object) => format!("{object} is back as planned"),
+                    Change::Replace(object) => format!("{object} is made anew, as planned"),
+                    Change::Remove(object) => format!("{object} is removed: it is in no plan"),
+                },
+            );
+        }
+        if repairs.len() > LOG_LIMIT {
+            history.note(EventKind::Drift, format!("{} more repairs", repairs.len() - LOG_LIMIT));
+        }
     }
 
     /// What is left alone until there is a plan to compare it with: what an earlier daemon made for peers that the plugin
@@ -639,6 +709,7 @@ impl Reconciler {
             rejected: rejected.map(|(key, why)| (key.to_owned(), why.to_string())).collect(),
             changes: self.tally,
             superseded: self.superseded.as_ref().map(ToString::to_string),
+            repairs: self.repairs.clone(),
         }
     }
 

@@ -8,13 +8,14 @@ use heddle_flags::Flags;
 use heddle_kernel::Kernel;
 use heddle_plugin::{Catalogue, PluginError, View};
 use heddle_store::{LeaseStore, Watch, WatchEvent, keep};
+use heddle_telemetry::Notes;
 use tokio::sync::{Notify, mpsc};
 
 use crate::Fatal;
 use crate::control::Facts;
 use crate::emit::emit;
-use crate::health::PacketCounters;
 use crate::join::{Identity, Membership, Obstacle, identity, join};
+use crate::packets::PacketCounters;
 use crate::probing::Probing;
 use crate::readiness::{Condition, Readiness};
 use crate::reconcile::{Question, Reconciler};
@@ -31,6 +32,7 @@ pub(crate) async fn serve(
     counters: &PacketCounters,
     facts: &Facts,
     questions: mpsc::Receiver<Question>,
+    notes: Notes,
 ) -> Result<(), Fatal> {
     let identity = identity(flags)?;
     tracing::info!("node id {}", identity.id);
@@ -54,10 +56,14 @@ pub(crate) async fn serve(
     };
     // Listening starts before looking, so that nothing falls between the two.
     let mut watch = store.watch();
+    facts.follow(watch.pulse());
     let own_lease_changed = Notify::new();
     let probing = Probing::start(flags.control.probe_interval, &overlay)?;
-    let mut reconciler = Reconciler::new(kernel.clone(), overlay, probing, questions).await?;
-    let keeping = keep(store.as_ref(), own, flags.lease.renew_margin(), &own_lease_changed);
+    let mut reconciler =
+        Reconciler::new(kernel.clone(), overlay, probing, questions, notes).await?;
+    let margin = flags.lease.renew_margin();
+    let held = |term| facts.hold(term);
+    let keeping = keep(store.as_ref(), own, margin, &own_lease_changed, held);
     let resync = Duration::from_secs(flags.rules.iptables_resync);
     let working = async {
         if first_plan(&mut watch, &mut reconciler, readiness).await? {

@@ -14,7 +14,7 @@ mod like_go;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -321,6 +321,11 @@ pub struct HealthFlags {
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub healthz_port: u16,
 
+    /// Address that the status page (/), /status.json and /metrics are served at: a TCP port, then on 127.0.0.1 alone, or
+    /// an IP address and a port [default: not at all]
+    #[arg(long, value_name = "[IP:]PORT", value_parser = address)]
+    pub status_address: Option<SocketAddr>,
+
     /// How much is logged: 0 normal, 2 more, 5 everything
     #[arg(long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub verbosity: u8,
@@ -365,6 +370,13 @@ fn truth(text: &str) -> Result<bool, String> {
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => Err("expected true or false".to_owned()),
     }
+}
+
+/// Where something is served: on the loopback, unless an address is given.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let on_loopback = || Some(SocketAddr::from((Ipv4Addr::LOCALHOST, text.parse().ok()?)));
+    let found = text.parse().ok().or_else(on_loopback).filter(|found| found.port() != 0);
+    found.ok_or_else(|| "expected a port, such as 9981, or 192.0.2.1:9981, or [::]:9981".to_owned())
 }
 
 impl Flags {
@@ -602,6 +614,25 @@ mod tests {
         assert_eq!((flags.health.healthz_port, flags.rules.iptables_resync), (0, 5));
         assert!(flags.rules.iptables_forward_rules && !flags.rules.ip_masq);
         assert!(!flags.rules.ip_masq_fully_random_disable && !flags.rules.ip_blackhole_route);
+    }
+
+    #[test]
+    fn the_status_page_is_on_the_loopback_unless_an_address_is_given() {
+        let read = |arguments: &str| read(arguments, &[]).map(|flags| flags.health.status_address);
+        assert_eq!(read(""), Ok(None));
+        assert_eq!(read("--status-address="), Ok(None));
+        for (given, expected) in [
+            ("9981", "127.0.0.1:9981"),
+            ("0.0.0.0:9981", "0.0.0.0:9981"),
+            ("[::1]:9981", "[::1]:9981"),
+        ] {
+            let found = read(&format!("--status-address={given}")).unwrap();
+            assert_eq!(found, Some(expected.parse().unwrap()), "{given}");
+        }
+        for given in ["0", "127.0.0.1:0", "127.0.0.1", "localhost:9981", "99999", "::1:x"] {
+            let error = read(&format!("--status-address={given}")).unwrap_err();
+            assert!(error.contains("192.0.2.1:9981"), "{given}: {error}");
+        }
     }
 
     #[test]

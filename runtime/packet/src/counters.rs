@@ -14,7 +14,7 @@ macro_rules! counters {
 
         impl Counters {
             /// Names and numbers, in this order.
-            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
                 [$((stringify!($name), self.$name),)+].into_iter()
             }
         }

@@ -34,8 +34,8 @@ pub use acquire::{AcquireError, acquire};
 pub use config::{InvalidStoreConfig, StoreConfig};
 pub use directory::{DirectoryError, DirectoryStore};
 pub use etcd::{EtcdError, EtcdOptions, EtcdStore};
-pub use own_lease::{LostLease, OwnLease, keep};
-pub use watch::{RecordChange, Update, Watch, WatchEvent};
+pub use own_lease::{LostLease, OwnLease, Term, keep};
+pub use watch::{Pulse, RecordChange, Update, Watch, WatchEvent};
 
 /// One lease as it is stored.
 #[derive(Clone, PartialEq, Eq)]

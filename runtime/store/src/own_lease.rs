@@ -22,8 +22,16 @@ const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 pub struct OwnLease {
     lease: Lease,
     record: Record,
+    term: Term,
+}
+
+/// How long a lease lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// When it was taken or last renewed.
+    pub renewed: Instant,
     /// When it ends unless it is renewed. None: never.
-    ends: Option<Instant>,
+    pub ends: Option<Instant>,
 }
 
 impl OwnLease {
@@ -42,23 +50,30 @@ impl OwnLease {
         &self.record
     }
 
+    /// How long it lasts.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
     /// Renews the record, which holds `lease`. None when it has expired.
     pub(crate) async fn renewed(
         store: &dyn LeaseStore,
         lease: Lease,
         record: Record,
     ) -> Result<Option<Self>, StoreError> {
-        let ends = match store.renew(&record).await? {
-            Renewal::Renewed { remaining } => Some(Instant::now() + remaining),
+        let remaining = match store.renew(&record).await? {
+            Renewal::Renewed { remaining } => Some(remaining),
             Renewal::Permanent => None,
             Renewal::Gone => return Ok(None),
         };
-        Ok(Some(Self { lease, record, ends }))
+        let renewed = Instant::now();
+        let term = Term { renewed, ends: remaining.map(|remaining| renewed + remaining) };
+        Ok(Some(Self { lease, record, term }))
     }
 
     /// When to renew: `margin` before the end, or halfway there if the margin is longer than the lease.
     fn renewal(&self, margin: Duration) -> Option<Instant> {
-        let ends = self.ends?;
+        let ends = self.term.ends?;
         let left = ends.saturating_duration_since(Instant::now());
         Some(ends - if margin < left { margin } else { left / 2 })
     }
@@ -104,14 +119,18 @@ enum Look {
 /// is never overwritten.
 ///
 /// While the store cannot be reached this waits and tries again, even beyond the end of the lease.
+///
+/// `held` is told how long the lease lasts, whenever that was looked at.
 pub async fn keep(
     store: &dyn LeaseStore,
     mut own: OwnLease,
     margin: Duration,
     poke: &Notify,
+    held: impl Fn(Term),
 ) -> LostLease {
     let mut outage = Outage::new(format!("keeping lease {}", own.key()));
     loop {
+        held(own.term());
         let due = own.renewal(margin);
         let renewal = async {
             match due {
@@ -252,7 +271,10 @@ mod tests {
                 age: heddle_core::lease::Age::default(),
                 lease_id: None,
             },
-            ends: seconds.map(|seconds| now + Duration::from_secs(seconds)),
+            term: Term {
+                renewed: now,
+                ends: seconds.map(|seconds| now + Duration::from_secs(seconds)),
+            },
         };
         let renewal = |seconds, margin| {
             let at = own(seconds).renewal(Duration::from_secs(margin));

@@ -1,9 +1,11 @@
 //! What a watch delivers.
 
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::Record;
 
@@ -52,21 +54,44 @@ pub enum WatchEvent {
     },
 }
 
+/// When a store was last heard, whether or not it had news. Clones are of the same store.
+#[derive(Clone, Debug, Default)]
+pub struct Pulse(Arc<Mutex<Option<Instant>>>);
+
+impl Pulse {
+    /// It is heard now.
+    pub(crate) fn beat(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// When it was last heard. None: not yet.
+    pub fn last(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A running watch. It starts with the network config and a snapshot, or with the reason why there are none yet.
 #[derive(Debug)]
 pub struct Watch {
     events: mpsc::Receiver<WatchEvent>,
+    pulse: Pulse,
     task: JoinHandle<()>,
 }
 
 impl Watch {
     /// Runs a watch beside its consumer.
-    pub(crate) fn spawn<F>(run: impl FnOnce(mpsc::Sender<WatchEvent>) -> F) -> Self
+    pub(crate) fn spawn<F>(run: impl FnOnce(mpsc::Sender<WatchEvent>, Pulse) -> F) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let (sender, events) = mpsc::channel(QUEUE);
-        Self { events, task: tokio::spawn(run(sender)) }
+        let pulse = Pulse::default();
+        Self { events, task: tokio::spawn(run(sender, pulse.clone())), pulse }
+    }
+
+    /// When the store was last heard: to be asked while somebody else waits for [`next`](Self::next).
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// The next event. May be dropped while it waits; nothing is lost.

@@ -10,8 +10,8 @@ mod steering;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Instant;
 
@@ -31,6 +31,9 @@ use steering::Steering;
 
 /// How many addresses the plugin is asked about at once while the table is made.
 const PROBES: usize = 1024;
+
+/// Reads the counters of the packet path. Empty as long as there is none.
+pub(crate) type PacketCounters = Arc<OnceLock<Box<dyn Fn() -> Option<Counters> + Send + Sync>>>;
 
 /// What the plugin was told when it planned: its packets are steered on the same terms.
 pub(crate) struct Terms {

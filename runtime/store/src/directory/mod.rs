@@ -144,7 +144,7 @@ impl LeaseStore for DirectoryStore {
     }
 
     fn watch(&self) -> Watch {
-        Watch::spawn(|events| watch::run(self.0.clone(), events))
+        Watch::spawn(|events, pulse| watch::run(self.0.clone(), events, pulse))
     }
 }
 

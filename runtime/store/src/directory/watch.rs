@@ -21,7 +21,7 @@ use tracing::warn;
 use super::{CONFIG, DirectoryError, Layout};
 use crate::Record;
 use crate::outage::Outage;
-use crate::watch::{RecordChange, Update, WatchEvent};
+use crate::watch::{Pulse, RecordChange, Update, WatchEvent};
 
 /// How often to look without a notification. Network file systems notify of local changes alone.
 const RESCAN: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ const RETRY: Duration = Duration::from_secs(1);
 type Records = BTreeMap<String, Record>;
 
 /// Delivers updates until nobody listens.
-pub(super) async fn run(layout: Arc<Layout>, events: mpsc::Sender<WatchEvent>) {
+pub(super) async fn run(layout: Arc<Layout>, events: mpsc::Sender<WatchEvent>, pulse: Pulse) {
     let mut outage = Outage::new(format!("the watch of {}", layout.subnets().display()));
     let changed = Arc::new(Notify::new());
     let mut ears = Ears::default();
@@ -50,6 +50,7 @@ pub(super) async fn run(layout: Arc<Layout>, events: mpsc::Sender<WatchEvent>) {
         };
         let (event, pause) = match scan {
             Ok((now, records)) => {
+                pulse.beat();
                 outage.end();
                 if config.as_ref() != Some(&now) {
                     config = Some(now.clone());

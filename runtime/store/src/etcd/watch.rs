@@ -16,7 +16,7 @@ use super::error::{EtcdError, EtcdFailure};
 use super::{Keyspace, Shared};
 use crate::outage::Outage;
 use crate::retry::{Backoff, LONGEST};
-use crate::watch::{RecordChange, Update, WatchEvent};
+use crate::watch::{Pulse, RecordChange, Update, WatchEvent};
 
 const OPERATION: &str = "watch the leases";
 
@@ -45,13 +45,13 @@ impl From<EtcdError> for End {
 }
 
 /// Runs one session after the other until nobody listens.
-pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<WatchEvent>) {
+pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<WatchEvent>, pulse: Pulse) {
     let mut outage = Outage::new("the watch of the leases in etcd");
     let mut backoff = Backoff::new();
     let mut known = None;
     loop {
         let started = Instant::now();
-        let Err(end) = follow(&shared, &events, &mut known, &mut outage).await;
+        let Err(end) = follow(&shared, &events, &pulse, &mut known, &mut outage).await;
         let reason = match end {
             End::Dropped => return,
             End::Renewed => continue,
@@ -76,6 +76,7 @@ type Known = Option<Option<Vec<u8>>>;
 async fn follow(
     shared: &Shared,
     events: &mpsc::Sender<WatchEvent>,
+    pulse: &Pulse,
     known: &mut Known,
     outage: &mut Outage,
 ) -> Result<Infallible, End> {
@@ -144,6 +145,7 @@ async fn follow(
             };
             check(&response, snapshot.cluster, snapshot.revision).map_err(End::Invalid)?;
             opened += usize::from(response.created());
+            pulse.beat();
             collect(&shared.keyspace, &response, &mut changes, &mut config);
             next = if changes.len() < JOINED { stream.next().now_or_never() } else { None };
         }

@@ -30,7 +30,7 @@ impl Keeper {
     fn start(world: &World, own: OwnLease, margin: Duration) -> Self {
         let (store, poke) = (world.store(), Arc::new(Notify::new()));
         let poked = poke.clone();
-        let task = tokio::spawn(async move { keep(&*store, own, margin, &poked).await });
+        let task = tokio::spawn(async move { keep(&*store, own, margin, &poked, |_| {}).await });
         Self { task, poke }
     }
 

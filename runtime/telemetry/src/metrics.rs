@@ -1,0 +1,509 @@
+//! The status as Prometheus reads it: OpenMetrics text, version 1.0.
+//!
+//! Nothing is counted here but time: each answer is made of one [`Status`] and [`Timings`]. `docs/metrics.md` has a line
+//! for each metric, which a test compares with these.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use heddle_control::{Peer, PeerState, Plugin, Status};
+use heddle_core::text::one_line;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry, Unit};
+
+/// With more peers than that, there are only their numbers by state: a series for each peer on each node would be the
+/// square of the nodes in Prometheus.
+pub const PEERS_BY_NAME: usize = 200;
+
+/// The longest value of a label that somebody else chose, in characters.
+const LABEL_LIMIT: usize = 120;
+
+/// How long the daemon's work takes. Clones take the same times.
+#[derive(Clone, Debug)]
+pub struct Timings {
+    plan: Histogram,
+    apply: Histogram,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        // From half a millisecond, each four times the one before, to 33 s.
+        let buckets = || Histogram::new(exponential_buckets(0.0005, 4.0, 9));
+        Self { plan: buckets(), apply: buckets() }
+    }
+}
+
+impl Timings {
+    /// A plugin was asked for plans, for so long.
+    pub fn planned(&self, took: Duration) {
+        self.plan.observe(took.as_secs_f64());
+    }
+
+    /// Changes were made in the kernel, for so long.
+    pub fn applied(&self, took: Duration) {
+        self.apply.observe(took.as_secs_f64());
+    }
+}
+
+/// Everything as OpenMetrics text.
+pub fn metrics(status: &Status, timings: &Timings) -> String {
+    let mut all = Exposition(Registry::with_prefix("heddle"));
+    node(&mut all, status);
+    store(&mut all, status);
+    work(&mut all, status, timings);
+    plugins(&mut all, status);
+    if let Some(packets) = &status.packets {
+        let packets = packets.iter().map(|(name, count)| (name.as_str(), *count));
+        packet_path(&mut all, packets.collect());
+    }
+    peers(&mut all, &status.peers);
+    let mut text = String::new();
+    encode(&mut text, &all.0).expect("a string takes everything");
+    text
+}
+
+fn node(all: &mut Exposition, status: &Status) {
+    let labels = vec![("version", status.version.clone()), ("network", short(&status.network))];
+    all.0.register("build", "The daemon's version and its network", Info::new(labels));
+    all.seconds("uptime", "How long the daemon runs", status.uptime);
+    all.one("ready", "Whether all conditions hold: 1, else 0", truth(status.ready));
+    let conditions = status.conditions.iter().map(|name| {
+        let met = status.unmet.iter().all(|unmet| unmet.condition != *name);
+        ([("condition", name.replace(' ', "_"))], truth(met))
+    });
+    all.gauges("condition_met", "Whether a condition of readiness holds: 1, else 0", conditions);
+}
+
+fn store(all: &mut Exposition, status: &Status) {
+    if let Some(lease) = &status.lease {
+        if let Some(remaining) = lease.remaining {
+            let help =
+                "How long this node's lease lasts unless it is renewed; absent if it has no end";
+            all.seconds("lease_remaining", help, remaining);
+        }
+        all.seconds("lease_age", "Since this node's lease was taken or last renewed", lease.age);
+    }
+    all.one(
+        "config_superseded",
+        "Whether another start would begin with another network config, or not begin: 1, else 0",
+        truth(status.superseded.is_some()),
+    );
+    if let Some(watch) = &status.watch {
+        all.seconds("watch_lag", "Since the store was last heard", watch.lag);
+        let stale = truth(watch.stale.is_some());
+        all.one(
+            "watch_stale",
+            "Whether changes of leases are not heard at present: 1, else 0",
+            stale,
+        );
+    }
+}
+
+fn work(all: &mut Exposition, status: &Status, timings: &Timings) {
+    let changes = &status.changes;
+    let counted = [
+        ("put", changes.put),
+        ("replaced", changes.replaced),
+        ("removed", changes.removed),
+        ("refused", changes.refused),
+    ];
+    let counted = counted.map(|(change, count)| ([("change", change.to_owned())], count));
+    all.counters(
+        "kernel_changes",
+        "Kernel objects changed, and attempts that the kernel refused",
+        counted,
+    );
+    let repairs = changes.repairs.iter().map(|(kind, count)| ([("kind", kind.clone())], *count));
+    all.counters("drift_repairs", "Changes that put right what somebody else had changed", repairs);
+    let help = "How long a plugin was asked for the plans of some peers";
+    all.histogram("plan_duration", help, &timings.plan);
+    let help = "How long it took to make some changes in the kernel";
+    all.histogram("apply_duration", help, &timings.apply);
+}
+
+fn plugins(all: &mut Exposition, status: &Status) {
+    // Two emitters may be one plugin with other settings.
+    let emitters = status.emitters.iter().enumerate();
+    let emitters =
+        emitters.map(|(place, emitter)| (format!("emitter-{}", place + 1), &emitter.plugin));
+    let backend = status.backend.iter().map(|plugin| ("backend".to_owned(), plugin));
+    let plugins: Vec<_> = backend.chain(emitters).collect();
+    let counted = |count: fn(&Plugin) -> u64| {
+        plugins.iter().map(move |(role, plugin)| {
+            ([("plugin", short(&plugin.name)), ("role", role.clone())], count(plugin))
+        })
+    };
+    all.counters("plugin_calls", "Calls of a plugin, whatever came of them", counted(|p| p.calls));
+    let help = "Calls of a plugin that trapped, took too long or wanted too much memory";
+    all.counters("plugin_failures", help, counted(|p| p.failures));
+    all.counters(
+        "plugin_refusals",
+        "Answers of a plugin that were refused",
+        counted(|p| p.refusals),
+    );
+    let time = Family::<_, Counter<f64, AtomicU64>>::default();
+    for (role, plugin) in &plugins {
+        let labels = [("plugin", short(&plugin.name)), ("role", role.clone())];
+        time.get_or_create(&labels).inc_by(plugin.seconds);
+    }
+    all.0.register_with_unit("plugin_call", "Time spent in calls of a plugin", Unit::Seconds, time);
+}
+
+/// What became of the packets that the daemon carries itself.
+fn packet_path(all: &mut Exposition, counters: Vec<(&str, u64)>) {
+    let of_kind = |kind: fn(&str) -> Option<(&'static str, &str)>, unit: &'static str| {
+        let found = counters.iter().filter_map(move |(name, count)| {
+            let (label, value) = kind(name)?;
+            (unit == label).then(|| ([(label, value.to_owned())], *count))
+        });
+        found.collect::<Vec<_>>()
+    };
+    let packets = of_kind(|name| Some(("direction", name.strip_suffix("_packets")?)), "direction");
+    all.counters("packets", "Packets that the daemon carried", packets);
+    let bytes = of_kind(|name| Some(("direction", name.strip_suffix("_bytes")?)), "direction");
+    all.counters_in(Unit::Bytes, "packets", "The bytes of those packets", bytes);
+    let dropped = of_kind(|name| Some(("reason", dropped(name)?)), "reason");
+    all.counters("packets_dropped", "Packets that went no further", dropped);
+    let events = of_kind(|name| Some(("event", other(name)?)), "event");
+    all.counters("packet_events", "What else the packet path did", events);
+}
+
+/// The reason, if the counter counts dropped packets.
+fn dropped(counter: &str) -> Option<&str> {
+    let reason = matches!(
+        counter,
+        "no_route"
+            | "spoofed_outer"
+            | "spoofed_inner"
+            | "malformed"
+            | "too_big"
+            | "ttl_exceeded"
+            | "plugin"
+            | "refused"
+            | "send_errors"
+            | "device_errors"
+    );
+    reason.then_some(counter)
+}
+
+/// What is neither carried nor dropped.
+fn other(counter: &str) -> Option<&str> {
+    let carried = counter.ends_with("_packets") || counter.ends_with("_bytes");
+    (!carried && dropped(counter).is_none()).then_some(counter)
+}
+
+fn peers(all: &mut Exposition, peers: &[Peer]) {
+    let states =
+        [PeerState::InKernel, PeerState::Incomplete, PeerState::NoPlan, PeerState::NotUsed];
+    let counted = states.map(|state| {
+        let count = peers.iter().filter(|peer| peer.state == state).count();
+        ([("state", state.name().to_owned())], count as f64)
+    });
+    all.gauges("peers", "Records of other nodes by what became of them", counted);
+    let rejected = peers.iter().filter(|peer| peer.state == PeerState::NotUsed).count();
+    all.one("records_rejected", "Records that cannot be used", rejected as f64);
+    if peers.len() > PEERS_BY_NAME {
+        return;
+    }
+    let info = peers.iter().map(|peer| {
+        let address = peer.public_addresses.first().map(ToString::to_string);
+        let labels = [
+            ("peer", short(&peer.key)),
+            ("node", short(peer.node_name.as_deref().unwrap_or_default())),
+            ("public_address", address.unwrap_or_default()),
+            ("backend", short(peer.backend.as_deref().unwrap_or_default())),
+            ("state", peer.state.name().to_owned()),
+        ];
+        (labels, 1.0)
+    });
+    let help = "A record of another node: always 1; only where there are no more than 200";
+    all.gauges("peer_info", help, info);
+    let health = |peer: &Peer| Some(([("peer", short(&peer.key))], peer.health?));
+    let asked: Vec<_> = peers.iter().filter_map(health).collect();
+    let reachable = asked.iter().map(|(peer, health)| (peer.clone(), truth(health.reachable)));
+    all.gauges("peer_reachable", "Whether a peer that is asked answers: 1, else 0", reachable);
+    let trips = asked.iter().filter_map(|(peer, health)| {
+        Some((peer.clone(), Duration::from_micros(health.rtt_micros?).as_secs_f64()))
+    });
+    all.gauges_in(Unit::Seconds, "peer_rtt", "The round trip to a peer", trips);
+    let loss = asked.iter().map(|(peer, health)| (peer.clone(), health.loss_percent / 100.0));
+    all.gauges_in(
+        Unit::Other("ratio".to_owned()),
+        "peer_loss",
+        "How much of what a peer was sent did not come back",
+        loss,
+    );
+}
+
+fn truth(value: bool) -> f64 {
+    f64::from(u8::from(value))
+}
+
+fn short(text: &str) -> String {
+    one_line(text, LABEL_LIMIT)
+}
+
+type Labels<const N: usize> = [(&'static str, String); N];
+
+/// What is said.
+struct Exposition(Registry);
+
+impl Exposition {
+    fn add(&mut self, unit: Option<Unit>, name: &str, help: &str, metric: impl Metric) {
+        match unit {
+            Some(unit) => self.0.register_with_unit(name, help, unit, metric),
+            None => self.0.register(name, help, metric),
+        }
+    }
+
+    fn one(&mut self, name: &str, help: &str, value: f64) {
+        let gauge = Gauge::<f64, AtomicU64>::default();
+        gauge.set(value);
+        self.add(None, name, help, gauge);
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, value: u64) {
+        let gauge = Gauge::<f64, AtomicU64>::default();
+        gauge.set(value as f64);
+        self.add(Some(Unit::Seconds), name, help, gauge);
+    }
+
+    fn gauges<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (Labels<N>, f64)>,
+    ) {
+        self.add(None, name, help, gauges(series));
+    }
+
+    fn gauges_in<const N: usize>(
+        &mut self,
+        unit: Unit,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (Labels<N>, f64)>,
+    ) {
+        self.add(Some(unit), name, help, gauges(series));
+    }
+
+    fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (Labels<N>, u64)>,
+    ) {
+        self.add(None, name, help, counters(series));
+    }
+
+    fn counters_in<const N: usize>(
+        &mut self,
+        unit: Unit,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (Labels<N>, u64)>,
+    ) {
+        self.add(Some(unit), name, help, counters(series));
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.add(Some(Unit::Seconds), name, help, histogram.clone());
+    }
+}
+
+fn gauges<const N: usize>(
+    series: impl IntoIterator<Item = (Labels<N>, f64)>,
+) -> Family<Labels<N>, Gauge<f64, AtomicU64>> {
+    let family = Family::<_, Gauge<f64, AtomicU64>>::default();
+    for (labels, value) in series {
+        family.get_or_create(&labels).set(value);
+    }
+    family
+}
+
+fn counters<const N: usize>(
+    series: impl IntoIterator<Item = (Labels<N>, u64)>,
+) -> Family<Labels<N>, Counter> {
+    let family = Family::<_, Counter>::default();
+    for (labels, value) in series {
+        family.get_or_create(&labels).inc_by(value);
+    }
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use heddle_control::{Changes, Emitter, Event, Health, OwnLease, Unmet, Watch};
+
+    use super::*;
+
+    /// A node of which there is everything to say.
+    fn status() -> Status {
+        let peer = |key: &str, state, health| Peer {
+            key: key.to_owned(),
+            node_name: Some("rack \"7\"\nb\\c".to_owned()),
+            public_addresses: vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()],
+            state,
+            health,
+            ..Peer::default()
+        };
+        let health = Health {
+            reachable: true,
+            rtt_micros: Some(1500),
+            loss_percent: 12.5,
+            ..Health::default()
+        };
+        let plugin = |name: &str, calls| Plugin {
+            name: name.to_owned(),
+            calls,
+            seconds: 0.25,
+            ..Plugin::default()
+        };
+        let emitter = |name| Emitter { plugin: plugin(name, 1), ..Emitter::default() };
+        Status {
+            version: "1.2.3".to_owned(),
+            network: "/coreos.com/network".to_owned(),
+            conditions: vec!["network config".to_owned(), "watch".to_owned()],
+            unmet: vec![Unmet { condition: "watch".to_owned(), reason: "gone".to_owned() }],
+            uptime: 61,
+            lease: Some(OwnLease { remaining: Some(86_000), age: 400, ..OwnLease::default() }),
+            watch: Some(Watch { lag: 3, stale: Some("gone".to_owned()) }),
+            backend: Some(plugin("udp", 5)),
+            emitters: vec![emitter("docker-opts"), emitter("docker-opts")],
+            packets: Some(
+                ["sent_packets", "received_bytes", "no_route", "fallback"]
+                    .map(|name| (name.to_owned(), 9))
+                    .into(),
+            ),
+            changes: Changes {
+                put: 4,
+                repairs: BTreeMap::from([("route".to_owned(), 2)]),
+                ..Changes::default()
+            },
+            peers: vec![
+                peer("10.244.1.0-24", PeerState::InKernel, Some(health)),
+                peer("10.244.2.0-24", PeerState::NoPlan, None),
+                peer("nonsense", PeerState::NotUsed, None),
+            ],
+            events: vec![Event::default()],
+            ..Status::default()
+        }
+    }
+
+    /// Names and types, as the text declares them: of a counter without `_total`.
+    fn declared(text: &str) -> BTreeMap<String, String> {
+        let declarations = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        declarations
+            .map(|line| line.split_once(' ').unwrap())
+            .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn a_status_becomes_series() {
+        let text = metrics(&status(), &Timings::default());
+        for line in [
+            r#"heddle_build_info{version="1.2.3",network="/coreos.com/network"} 1"#,
+            "heddle_uptime_seconds 61.0",
+            "heddle_ready 0.0",
+            r#"heddle_condition_met{condition="network_config"} 1.0"#,
+            r#"heddle_condition_met{condition="watch"} 0.0"#,
+            "heddle_lease_remaining_seconds 86000.0",
+            "heddle_lease_age_seconds 400.0",
+            "heddle_watch_lag_seconds 3.0",
+            "heddle_watch_stale 1.0",
+            "heddle_config_superseded 0.0",
+            r#"heddle_kernel_changes_total{change="put"} 4"#,
+            r#"heddle_kernel_changes_total{change="refused"} 0"#,
+            r#"heddle_drift_repairs_total{kind="route"} 2"#,
+            r#"heddle_plugin_calls_total{plugin="udp",role="backend"} 5"#,
+            r#"heddle_plugin_call_seconds_total{plugin="docker-opts",role="emitter-2"} 0.25"#,
+            r#"heddle_packets_total{direction="sent"} 9"#,
+            r#"heddle_packets_bytes_total{direction="received"} 9"#,
+            r#"heddle_packets_dropped_total{reason="no_route"} 9"#,
+            r#"heddle_packet_events_total{event="fallback"} 9"#,
+            r#"heddle_peers{state="in-kernel"} 1.0"#,
+            r#"heddle_peers{state="incomplete"} 0.0"#,
+            "heddle_records_rejected 1.0",
+            r#"heddle_peer_info{peer="nonsense",node="rack \"7\" b\\c",public_address="192.0.2.7",backend="",state="not-used"} 1.0"#,
+            r#"heddle_peer_reachable{peer="10.244.1.0-24"} 1.0"#,
+            r#"heddle_peer_rtt_seconds{peer="10.244.1.0-24"} 0.0015"#,
+            r#"heddle_peer_loss_ratio{peer="10.244.1.0-24"} 0.125"#,
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_counted_in_buckets() {
+        let timings = Timings::default();
+        timings.clone().planned(Duration::from_millis(1));
+        timings.applied(Duration::from_secs(100));
+        let text = metrics(&Status::default(), &timings);
+        for line in [
+            r#"heddle_plan_duration_seconds_bucket{le="0.0005"} 0"#,
+            r#"heddle_plan_duration_seconds_bucket{le="0.002"} 1"#,
+            r#"heddle_apply_duration_seconds_bucket{le="32.768"} 0"#,
+            r#"heddle_apply_duration_seconds_bucket{le="+Inf"} 1"#,
+            "heddle_apply_duration_seconds_sum 100.0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn many_peers_are_counted_and_not_named() {
+        let peers = |count| Status {
+            peers: (0..count)
+                .map(|index| Peer { key: index.to_string(), ..Peer::default() })
+                .collect(),
+            ..Status::default()
+        };
+        let named = |count| {
+            let text = metrics(&peers(count), &Timings::default());
+            text.lines().filter(|line| line.starts_with("heddle_peer_info{")).count()
+        };
+        assert_eq!(named(PEERS_BY_NAME), PEERS_BY_NAME);
+        assert_eq!(named(PEERS_BY_NAME + 1), 0);
+    }
+
+    #[test]
+    fn what_somebody_named_is_cut() {
+        let mut long = status();
+        long.peers[0].key = "x".repeat(5000);
+        assert!(metrics(&long, &Timings::default()).lines().all(|line| line.len() < 400));
+    }
+
+    #[test]
+    fn the_documented_metrics_are_those_that_there_are() {
+        let rows = include_str!("../../../docs/metrics.md").lines();
+        let rows = rows.filter_map(|line| line.strip_prefix("| `heddle_"));
+        let documented: BTreeMap<_, _> = rows
+            .map(|row| {
+                let mut cells = row.split(" | ");
+                let name = format!("heddle_{}", cells.next().unwrap().trim_end_matches('`'));
+                (name, cells.next().unwrap().to_owned())
+            })
+            .collect();
+        let real: BTreeMap<_, _> = declared(&metrics(&status(), &Timings::default()))
+            .into_iter()
+            .map(|(name, kind)| {
+                let suffix = match kind.as_str() {
+                    "counter" => "_total",
+                    "info" => "_info",
+                    _ => "",
+                };
+                (name + suffix, kind)
+            })
+            .collect();
+        assert_eq!(documented, real);
+    }
+}

@@ -1,0 +1,189 @@
+//! A browser on a host of the lab: headless Chromium, by the DevTools protocol
+//! (<https://chromedevtools.github.io/devtools-protocol/>).
+//!
+//! The crates that know the whole protocol are tens of thousands of generated lines; what is needed here is six commands
+//! and four events.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use heddle_lab::{Host, wait_until};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tungstenite::{Message, WebSocket};
+
+/// How long a browser may take to start or to answer on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A browser with one page. Ends when dropped.
+#[derive(Debug)]
+pub struct Browser {
+    child: Child,
+    /// Lives as long as the browser, which writes there.
+    _profile: TempDir,
+    socket: WebSocket<TcpStream>,
+    session: Option<String>,
+    commands: u64,
+    events: Vec<Value>,
+}
+
+impl Browser {
+    /// Starts one on a host, with a window of this size in pixels.
+    pub fn start(host: &Host, width: u32, height: u32) -> Self {
+        let profile = tempfile::tempdir().unwrap();
+        let mut command = Command::new("chromium");
+        command
+            // Root has no sandbox. What is opened here is our own.
+            .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+            .args(["--no-first-run", "--disable-background-networking", "--disable-sync"])
+            .args(["--disable-component-update", "--hide-scrollbars"])
+            .arg(format!("--window-size={width},{height}"))
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .args(["--remote-debugging-port=0", "about:blank"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = host.namespace().spawn(command).unwrap();
+        let told = profile.path().join("DevToolsActivePort");
+        let (port, path) = wait_until("the browser's port", PATIENCE, || {
+            let text = std::fs::read_to_string(&told).map_err(|error| error.to_string())?;
+            let (port, path) = text.split_once('\n').ok_or("half a file")?;
+            Ok::<_, String>((port.parse::<u16>().map_err(|e| e.to_string())?, path.to_owned()))
+        })
+        .unwrap();
+        let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, port));
+        let stream = host.namespace().enter(connect).unwrap().unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        // The handshake does not know of timeouts.
+        let url = format!("ws://127.0.0.1:{port}{}", path.trim());
+        let mut attempt = tungstenite::client(url, stream);
+        let socket = loop {
+            match attempt {
+                Ok((socket, _)) => break socket,
+                Err(tungstenite::HandshakeError::Interrupted(half)) => attempt = half.handshake(),
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let mut browser = Self {
+            child,
+            _profile: profile,
+            socket,
+            session: None,
+            commands: 0,
+            events: Vec::new(),
+        };
+        let target = browser.command("Target.createTarget", json!({"url": "about:blank"}));
+        let target = json!({"targetId": target["targetId"], "flatten": true});
+        let attached = browser.command("Target.attachToTarget", target);
+        browser.session = attached["sessionId"].as_str().map(str::to_owned);
+        for domain in ["Page", "Network", "Runtime", "Log"] {
+            browser.command(&format!("{domain}.enable"), json!({}));
+        }
+        browser
+    }
+
+    /// Opens a page, and waits until it is there.
+    pub fn open(&mut self, url: &str) {
+        let answer = self.command("Page.navigate", json!({"url": url}));
+        assert!(answer.get("errorText").is_none(), "{url}: {answer}");
+        let there =
+            format!("document.readyState === 'complete' && location.href === {}", json!(url));
+        wait_until(url.to_owned(), PATIENCE, || match self.evaluate(&there) {
+            Value::Bool(true) => Ok(()),
+            other => Err(other.to_string()),
+        })
+        .unwrap();
+    }
+
+    /// What an expression is on the page.
+    ///
+    /// # Panics
+    ///
+    /// If it throws.
+    pub fn evaluate(&mut self, expression: &str) -> Value {
+        let asked = json!({"expression": expression, "returnByValue": true});
+        let answer = self.command("Runtime.evaluate", asked);
+        assert!(answer.get("exceptionDetails").is_none(), "{expression}: {answer}");
+        answer["result"].get("value").cloned().unwrap_or_default()
+    }
+
+    /// Presses a key where the focus is, as `KeyboardEvent.key` calls it.
+    pub fn press(&mut self, key: &str) {
+        for kind in ["rawKeyDown", "keyUp"] {
+            self.command("Input.dispatchKeyEvent", json!({"type": kind, "key": key}));
+        }
+    }
+
+    /// A picture of the page as it is in the window, in PNG.
+    pub fn screenshot(&mut self, path: &Path) {
+        let answer = self.command("Page.captureScreenshot", json!({"format": "png"}));
+        let picture = STANDARD.decode(answer["data"].as_str().unwrap()).unwrap();
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, picture).unwrap();
+    }
+
+    /// The addresses that were asked for so far.
+    pub fn requests(&self) -> Vec<String> {
+        let sent = self.of("Network.requestWillBeSent");
+        sent.map(|event| event["request"]["url"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// What the console complains about so far: errors, exceptions, what the page's policy kept it from.
+    pub fn complaints(&self) -> Vec<String> {
+        let thrown = self.of("Runtime.exceptionThrown").map(ToString::to_string);
+        let said = self.of("Runtime.consoleAPICalled");
+        let said = said.filter(|event| event["type"] == "error").map(ToString::to_string);
+        let logged = self.of("Log.entryAdded");
+        let logged =
+            logged.filter(|event| event["entry"]["level"] == "error").map(ToString::to_string);
+        thrown.chain(said).chain(logged).collect()
+    }
+
+    fn of(&self, method: &str) -> impl Iterator<Item = &Value> {
+        let found = self.events.iter().filter(move |event| event["method"] == method);
+        found.map(|event| &event["params"])
+    }
+
+    /// Commands the browser, and keeps the events that come meanwhile.
+    fn command(&mut self, method: &str, parameters: Value) -> Value {
+        self.commands += 1;
+        let mut command = json!({"id": self.commands, "method": method, "params": parameters});
+        if let Some(session) = &self.session {
+            command["sessionId"] = session.as_str().into();
+        }
+        self.socket.send(Message::text(command.to_string())).unwrap();
+        let begun = Instant::now();
+        loop {
+            assert!(begun.elapsed() < PATIENCE, "{method} is not answered");
+            let message = match self.socket.read() {
+                Ok(message) => message,
+                Err(tungstenite::Error::Io(error))
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    continue;
+                }
+                Err(error) => panic!("{method}: {error}"),
+            };
+            let Ok(text) = message.to_text() else { continue };
+            let value: Value = serde_json::from_str(text).unwrap();
+            if value["id"] == self.commands {
+                assert!(value.get("error").is_none(), "{method}: {value}");
+                return value["result"].clone();
+            }
+            self.events.push(value);
+        }
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Its other processes end with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

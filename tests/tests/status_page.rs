@@ -1,0 +1,211 @@
+//! The status page in a real browser.
+
+use std::path::Path;
+use std::time::Duration;
+
+use heddle_lab::{Families, Signal, wait_until};
+use heddle_tests::{Browser, Cluster, Node, SOON};
+use serde_json::{Value, json};
+
+const PORT: &str = "--status-address=9981";
+const PAGE: &str = "http://127.0.0.1:9981/";
+
+/// Leases for nodes that exist as a lease alone are below what nodes take.
+const NETWORK: &str =
+    r#"{"Network":"10.244.0.0/16","SubnetMin":"10.244.100.0","Backend":{"Type":"vxlan"}}"#;
+
+/// How soon the page shows what became of a peer: a promise.
+const SHOWN: Duration = Duration::from_secs(10);
+
+/// Waits until an expression on the page is as wanted.
+fn wait_page(browser: &mut Browser, limit: Duration, expression: &str, wanted: &Value) {
+    wait_until(expression.to_owned(), limit, || {
+        let found = browser.evaluate(expression);
+        if found == *wanted { Ok(()) } else { Err(format!("{found:#}")) }
+    })
+    .unwrap();
+}
+
+/// The keys of the peers, as the picture and as the table have them.
+const IN_MESH: &str = "[...document.querySelectorAll('#mesh .spot')].map(s => s.peer.key).sort()";
+const IN_TABLE: &str = "[...rows].filter(([, r]) => r.isConnected).map(([key]) => key).sort()";
+
+/// The text of the row with this key.
+fn row(key: &str) -> String {
+    format!("rows.get({})?.innerText", json!(key))
+}
+
+fn key_of(cluster: &Cluster, node: &Node) -> String {
+    cluster.lease(node).key.rsplit_once('/').unwrap().1.to_owned()
+}
+
+/// A node that exists as a lease alone.
+fn lease(name: &str, last: u8, backend: &str) -> String {
+    json!({
+        "PublicIP": format!("172.16.0.{last}"),
+        "BackendType": backend,
+        "BackendData": {"VNI": 1, "VtepMAC": format!("02:00:00:00:00:{last:02x}")},
+        "NodeName": name,
+    })
+    .to_string()
+}
+
+/// Everybody whom the page should show, in the order of their keys.
+fn sorted(mut keys: Vec<String>) -> Value {
+    keys.sort();
+    json!(keys)
+}
+
+#[test]
+fn the_page_shows_the_mesh_and_what_becomes_of_it() {
+    let cluster = Cluster::with_config(Families::V4, Some(NETWORK));
+    let mut alder = cluster.starting_node("alder", &[PORT]);
+    let [mut birch, cedar] = cluster.nodes(["birch", "cedar"]);
+    alder.daemon().wait_ready().unwrap();
+    cluster.put_lease("10.244.0.0-24", &lease("dogwood", 9, "vxlan"));
+    cluster.put_lease("10.244.1.0-24", &lease("elm", 10, "wormhole"));
+    let [of_birch, of_cedar] = [&birch, &cedar].map(|node| key_of(&cluster, node));
+    let others = ["10.244.0.0-24", "10.244.1.0-24"].map(str::to_owned);
+    let everybody =
+        |more: &[&String]| sorted(others.iter().chain(more.iter().copied()).cloned().collect());
+
+    let mut browser = Browser::start(&alder.host, 1280, 1440);
+    browser.open(PAGE);
+    let all = everybody(&[&of_birch, &of_cedar]);
+    for keys in [IN_MESH, IN_TABLE] {
+        wait_page(&mut browser, SOON, keys, &all);
+    }
+    // One that did not reload has this.
+    browser.evaluate("window.before = true");
+    let text = |browser: &mut Browser, id: &str| {
+        browser.evaluate(&format!("byId('{id}').innerText")).as_str().unwrap().to_owned()
+    };
+    // Hosts of a lab share a host name, so that their ids tell them apart.
+    assert_eq!(text(&mut browser, "name"), "alder");
+    wait_page(&mut browser, SOON, "byId('ready').innerText", &json!("✓ ready"));
+    let mesh = browser.evaluate("byId('mesh').textContent").as_str().unwrap().to_owned();
+    for name in ["alder", "birch", "cedar", "dogwood", "elm", "vxlan"] {
+        assert!(mesh.contains(name), "{name} is not in {mesh}");
+    }
+    for (key, said) in [(&of_birch, "in the kernel"), (&others[1], "no plan")] {
+        wait_page(&mut browser, SOON, &format!("{}.includes('{said}')", row(key)), &json!(true));
+    }
+    let elm = browser.evaluate(&row(&others[1])).as_str().unwrap().to_owned();
+    assert!(elm.contains("the lease is for the backend wormhole"), "{elm}");
+
+    // What is repaired is among the events.
+    let gone = cluster.subnet(&cedar, heddle_tests::Overlay::V4);
+    alder.ip(&format!("route del {gone}"));
+    let event = format!("byId('events').innerText.includes('route {gone} ')");
+    wait_page(&mut browser, SHOWN, &event, &json!(true));
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/screenshots");
+    browser.screenshot(&target.join("status-page.png"));
+
+    // A peer whose plan is refused, and one that leaves.
+    cluster.put_lease(&others[0], &lease("dogwood", 9, "wormhole"));
+    wait_page(
+        &mut browser,
+        SHOWN,
+        &format!("{}.includes('no plan')", row(&others[0])),
+        &json!(true),
+    );
+    birch.stop(Signal::TERM);
+    cluster.delete_lease(&of_birch);
+    for keys in [IN_MESH, IN_TABLE] {
+        wait_page(&mut browser, SHOWN, keys, &everybody(&[&of_cedar]));
+    }
+    let left = format!("byId('events').innerText.includes('peer {of_birch} is gone')");
+    wait_page(&mut browser, SHOWN, &left, &json!(true));
+    assert_eq!(browser.evaluate("window.before"), true, "the page was loaded anew");
+
+    let elsewhere: Vec<_> = browser
+        .requests()
+        .into_iter()
+        .filter(|url| !url.starts_with(PAGE) && !url.starts_with("data:"))
+        .collect();
+    assert!(elsewhere.is_empty(), "{elsewhere:?}");
+    assert!(browser.requests().len() > 3, "{:?}", browser.requests());
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+
+    // A page that hears nothing any more does not look as if it did.
+    alder.stop(Signal::TERM);
+    let old = "!byId('warning').hidden && byId('live').innerText";
+    wait_page(&mut browser, SHOWN, old, &json!("not live"));
+}
+
+#[test]
+fn names_of_others_are_text() {
+    let cluster = Cluster::with_config(Families::V4, Some(NETWORK));
+    let mut node = cluster.starting_node("a", &[PORT]);
+    node.daemon().wait_ready().unwrap();
+    let name = "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>";
+    cluster.put_lease("10.244.0.0-24", &lease(name, 9, "vxlan"));
+    cluster.put_lease("10.244.1.0-24", &lease("b", 10, "<b>wormhole</b>"));
+    cluster.put_lease("<svg onload=alert(1)>", "{}");
+    let mut browser = Browser::start(&node.host, 1280, 1000);
+    browser.open(PAGE);
+    wait_page(&mut browser, SOON, "rows.size", &json!(3));
+    for (key, text) in [
+        ("10.244.0.0-24", "<script>document.title="),
+        ("10.244.1.0-24", "<b>wormhole</b>"),
+        ("<svg onload=alert(1)>", "<svg onload=alert(1)>"),
+    ] {
+        let found = browser.evaluate(&row(key)).as_str().unwrap().to_owned();
+        assert!(found.contains(text), "{text} is not in {found}");
+    }
+    let made = "document.querySelectorAll('body script, img, b, svg[onload]').length";
+    // The script of the page, and its name in the head.
+    assert_eq!(browser.evaluate(made), 2);
+    assert!(browser.evaluate("document.title").as_str().unwrap().ends_with("Heddle"));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn the_page_is_used_by_keyboard() {
+    let cluster = Cluster::with_config(Families::V4, Some(NETWORK));
+    let mut node = cluster.starting_node("a", &[PORT]);
+    node.daemon().wait_ready().unwrap();
+    for number in 0..70 {
+        let name = format!("node-{number:02}");
+        cluster.put_lease(&format!("10.244.{number}.0-24"), &lease(&name, number + 10, "vxlan"));
+    }
+    cluster.put_lease("nonsense", "{}");
+    let mut browser = Browser::start(&node.host, 1280, 1000);
+    browser.open(PAGE);
+    // More than a ring takes: a grid, those with problems first.
+    wait_page(&mut browser, SOON, "document.querySelectorAll('#mesh .spot').length", &json!(71));
+    assert_eq!(browser.evaluate("document.querySelectorAll('#mesh .link').length"), 0);
+    assert_eq!(browser.evaluate("document.querySelector('#mesh .spot').peer.key"), "nonsense");
+
+    // One of the picture is a stop for the tab key; arrows lead on from there, Enter to the row.
+    assert_eq!(browser.evaluate("document.querySelectorAll('#mesh [tabindex=\"0\"]').length"), 1);
+    browser.evaluate("document.querySelector('#mesh [tabindex=\"0\"]').focus()");
+    browser.press("ArrowRight");
+    browser.press("ArrowRight");
+    let focused = "document.activeElement.peer?.key";
+    wait_page(&mut browser, SOON, focused, &json!("10.244.1.0-24"));
+    assert!(browser.evaluate("byId('detail').innerText").as_str().unwrap().contains("node-01"));
+    browser.press("Enter");
+    assert_eq!(browser.evaluate("document.querySelector('tr.chosen td').innerText"), "node-01");
+    // The focus survives that the page is drawn anew.
+    cluster.delete_lease("10.244.69.0-24");
+    wait_page(&mut browser, SHOWN, "document.querySelectorAll('#mesh .spot').length", &json!(70));
+    assert_eq!(browser.evaluate(focused), "10.244.1.0-24");
+
+    browser.press("/");
+    assert_eq!(browser.evaluate("document.activeElement.id"), "filter");
+    browser.evaluate(
+        "byId('filter').value = 'NODE-1'; byId('filter').dispatchEvent(new Event('input'))",
+    );
+    assert_eq!(browser.evaluate("byId('rows').childElementCount"), 10);
+    assert_eq!(browser.evaluate("byId('shown').innerText"), "10 of 70 peers");
+    let head = "document.querySelector('th[data-name=node] button').click()";
+    let first = "byId('rows').firstChild.firstChild.innerText";
+    browser.evaluate(head);
+    assert_eq!(browser.evaluate(first), "node-10");
+    browser.evaluate(head);
+    assert_eq!(browser.evaluate(first), "node-19");
+    let sorted = "document.querySelector('th[aria-sort]').getAttribute('aria-sort')";
+    assert_eq!(browser.evaluate(sorted), "descending");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
