@@ -3,9 +3,14 @@
 //! Anybody who can write to the store can write anything there. A record that cannot be used changes nothing: it is
 //! rejected by itself, with a reason, and a peer that had a good lease under the same key keeps it until the key is
 //! deleted.
+//!
+//! A store can lose its data, or be restored from an old copy of it. One that lacks this node's own lease, which is held
+//! and was not given up, has lost it, and is not believed about what else it lacks: that is kept until the own lease is
+//! there again and the others had [`GRACE`] to write theirs. What the store has is taken at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -15,6 +20,10 @@ use crate::config::NetworkConfig;
 use crate::lease::{InvalidLease, InvalidLeaseKey, Lease, LeaseKey};
 use crate::object::Object;
 
+/// How long nodes have to write their leases into a store that lost them, from when this node's own is there again: that
+/// shows that the store can be written. Each tries again after ten seconds at most, but thousands at once take longer.
+pub const GRACE: Duration = Duration::from_secs(120);
+
 /// Every peer's lease, this node's own excepted.
 #[derive(Clone, Debug)]
 pub struct Peers {
@@ -22,6 +31,22 @@ pub struct Peers {
     own: LeaseKey,
     leases: BTreeMap<LeaseKey, Lease>,
     rejected: BTreeMap<String, Rejection>,
+    /// Of the leases, those that the store lacks.
+    missing: BTreeSet<LeaseKey>,
+    /// Whether the store has a record under the own key.
+    own_is_there: bool,
+    memory: Memory,
+}
+
+/// What is thought of a store's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    /// What it lacks is gone.
+    Sound,
+    /// It lacks the own lease.
+    Lost,
+    /// Others may still have to write their leases again, until then.
+    Returning(Instant),
 }
 
 /// What a change of records came to.
@@ -31,6 +56,8 @@ pub struct Delta {
     pub changed: BTreeSet<LeaseKey>,
     /// Leases that are gone.
     pub removed: BTreeSet<LeaseKey>,
+    /// Leases that the store lacks now, and that are kept for a time.
+    pub missing: BTreeSet<LeaseKey>,
     /// Records that were found unusable, and were usable or had another fault before.
     pub rejected: Vec<(String, Rejection)>,
     /// Whether the record under this node's own key was among them.
@@ -57,7 +84,15 @@ pub enum Rejection {
 impl Peers {
     /// No peers yet.
     pub fn new(config: NetworkConfig, own: LeaseKey) -> Self {
-        Self { config, own, leases: BTreeMap::new(), rejected: BTreeMap::new() }
+        Self {
+            config,
+            own,
+            leases: BTreeMap::new(),
+            rejected: BTreeMap::new(),
+            missing: BTreeSet::new(),
+            own_is_there: false,
+            memory: Memory::Sound,
+        }
     }
 
     /// A peer's lease.
@@ -85,22 +120,27 @@ impl Peers {
         self.leases.is_empty()
     }
 
-    /// Takes a complete list of the records: whatever is not in it is gone.
-    pub fn reset<'a>(&mut self, records: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Delta {
+    /// Takes a complete list of the records: whatever is not in it is gone, unless the store has lost data.
+    pub fn reset<'a>(
+        &mut self,
+        records: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+        now: Instant,
+    ) -> Delta {
         let mut delta = Delta::default();
-        let mut present = BTreeSet::new();
-        for (key, value) in records {
-            self.put(key, value, &mut delta);
-            present.insert(key);
-        }
+        let records: BTreeMap<_, _> = records.into_iter().collect();
         let leases = self.leases.keys().map(ToString::to_string);
         let gone: Vec<_> = leases
             .chain(self.rejected.keys().cloned())
-            .filter(|key| !present.contains(key.as_str()))
+            .filter(|key| !records.contains_key(key.as_str()))
             .collect();
         for key in gone {
             self.delete(&key, &mut delta);
         }
+        self.own_is_there = false;
+        for (key, value) in records {
+            self.put(key, value, &mut delta);
+        }
+        self.settle(now, &mut delta);
         // Whoever reads a complete list may have missed a change of the own record.
         delta.own = true;
         delta
@@ -109,17 +149,25 @@ impl Peers {
     /// Takes a new or changed record.
     pub fn put(&mut self, text: &str, value: &[u8], delta: &mut Delta) {
         match self.read(text, value) {
-            Ok(None) => delta.own = true,
+            Ok(None) => {
+                self.own_is_there = true;
+                delta.own = true;
+            }
             Ok(Some(lease)) => {
                 let key = lease.key;
                 self.rejected.remove(text);
+                self.found(key, delta);
                 if self.leases.get(&key) != Some(&lease) {
+                    self.supersede(&lease, delta);
                     delta.removed.remove(&key);
                     delta.changed.insert(key);
                     self.leases.insert(key, lease);
                 }
             }
             Err(rejection) => {
+                if let Ok(key) = text.parse() {
+                    self.found(key, delta);
+                }
                 if self.rejected.get(text) != Some(&rejection) {
                     delta.rejected.push((text.to_owned(), rejection.clone()));
                     self.rejected.insert(text.to_owned(), rejection);
@@ -128,13 +176,75 @@ impl Peers {
         }
     }
 
-    /// Takes note that a record is gone.
+    /// Takes note that a record is not there any more. What that means is decided by [`settle`](Self::settle).
     pub fn delete(&mut self, text: &str, delta: &mut Delta) {
         self.rejected.remove(text);
         let Ok(key) = text.parse() else { return };
         if key == self.own {
+            self.own_is_there = false;
             delta.own = true;
-        } else if self.leases.remove(&key).is_some() {
+        } else if self.leases.contains_key(&key) && self.missing.insert(key) {
+            delta.missing.insert(key);
+        }
+    }
+
+    /// Takes note that the store went back to an earlier state: for [`GRACE`], what it lacks is kept.
+    pub fn distrust(&mut self, now: Instant) {
+        self.memory = Memory::Returning(now + GRACE);
+    }
+
+    /// Ends a batch of changes, and the time for which leases are kept: what the store lacks is gone, unless it has lost
+    /// data and others may still write theirs again.
+    pub fn settle(&mut self, now: Instant, delta: &mut Delta) {
+        self.memory = match self.memory {
+            _ if !self.own_is_there => Memory::Lost,
+            Memory::Lost => Memory::Returning(now + GRACE),
+            Memory::Returning(until) if until <= now => Memory::Sound,
+            memory => memory,
+        };
+        if self.memory == Memory::Sound {
+            for key in std::mem::take(&mut self.missing) {
+                self.remove(key, delta);
+            }
+        }
+    }
+
+    /// When there is something to [`settle`](Self::settle) even if nothing changes.
+    pub fn due(&self) -> Option<Instant> {
+        match self.memory {
+            Memory::Returning(until) => Some(until),
+            Memory::Sound | Memory::Lost => None,
+        }
+    }
+
+    /// Whether a lease is kept although the store lacks it.
+    pub fn is_missing(&self, key: LeaseKey) -> bool {
+        self.missing.contains(&key)
+    }
+
+    /// The store has a record under this key.
+    fn found(&mut self, key: LeaseKey, delta: &mut Delta) {
+        self.missing.remove(&key);
+        delta.missing.remove(&key);
+    }
+
+    /// Removes what is only kept, and contradicts a lease: its addresses are another's now, or its node has another subnet.
+    fn supersede(&mut self, lease: &Lease, delta: &mut Delta) {
+        let contradicts = |key: &LeaseKey| {
+            let addresses = self.leases.get(key).into_iter().flat_map(Lease::public_addresses);
+            let same_address = |address| lease.public_addresses().any(|other| other == address);
+            overlap(*key, lease.key) || addresses.into_iter().any(same_address)
+        };
+        let (gone, kept): (BTreeSet<_>, _) = self.missing.iter().copied().partition(contradicts);
+        self.missing = kept;
+        for key in gone {
+            self.remove(key, delta);
+        }
+    }
+
+    fn remove(&mut self, key: LeaseKey, delta: &mut Delta) {
+        delta.missing.remove(&key);
+        if self.leases.remove(&key).is_some() {
             delta.changed.remove(&key);
             delta.removed.insert(key);
         }
@@ -211,13 +321,30 @@ mod tests {
     const ONE: &str = r#"{"PublicIP":"192.168.0.1","BackendType":"vxlan"}"#;
     const TWO: &str = r#"{"PublicIP":"192.168.0.2","BackendType":"vxlan"}"#;
 
+    /// This node's key.
+    const OWN: &str = "10.244.8.0-24";
+
     fn peers() -> Peers {
         let config = NetworkConfig::parse(br#"{"Network":"10.244.0.0/16"}"#).unwrap();
-        Peers::new(config, "10.244.8.0-24".parse().unwrap())
+        Peers::new(config, OWN.parse().unwrap())
     }
 
+    /// A list of these records and the own one.
     fn reset(peers: &mut Peers, records: &[(&str, &str)]) -> Delta {
-        peers.reset(records.iter().map(|(key, value)| (*key, value.as_bytes())))
+        let own = [(OWN, ONE)];
+        let delta = reset_without_own(peers, &[records, &own].concat(), Instant::now());
+        assert!(delta.missing.is_empty());
+        delta
+    }
+
+    fn reset_without_own(peers: &mut Peers, records: &[(&str, &str)], now: Instant) -> Delta {
+        peers.reset(records.iter().map(|(key, value)| (*key, value.as_bytes())), now)
+    }
+
+    fn settle(peers: &mut Peers, now: Instant) -> Delta {
+        let mut delta = Delta::default();
+        peers.settle(now, &mut delta);
+        delta
     }
 
     fn put(peers: &mut Peers, key: &str, value: &str) -> Delta {
@@ -253,7 +380,7 @@ mod tests {
         assert!(put(&mut peers, "10.244.8.0-24", ONE).own);
         assert!(put(&mut peers, "10.244.8.0-24", "garbage").own);
         let mut delta = Delta::default();
-        peers.delete("10.244.8.0-24", &mut delta);
+        peers.delete(OWN, &mut delta);
         assert!(delta.own && peers.is_empty() && delta.removed.is_empty());
     }
 
@@ -300,6 +427,7 @@ mod tests {
         assert_eq!(reset(&mut peers, &[(dual, ONE)]).changed, keys(&[]));
         let mut delta = Delta::default();
         peers.delete(dual, &mut delta);
+        peers.settle(Instant::now(), &mut delta);
         assert_eq!(delta.removed, keys(&[dual]));
     }
 
@@ -338,13 +466,105 @@ mod tests {
     #[test]
     fn within_one_batch_the_last_word_counts() {
         let mut peers = peers();
+        reset(&mut peers, &[]);
         let mut delta = Delta::default();
         peers.put("10.244.1.0-24", ONE.as_bytes(), &mut delta);
         peers.delete("10.244.1.0-24", &mut delta);
+        peers.settle(Instant::now(), &mut delta);
         assert_eq!((delta.changed.len(), delta.removed), (0, keys(&["10.244.1.0-24"])));
+        put(&mut peers, "10.244.1.0-24", ONE);
+        for (value, changed) in [(ONE, keys(&[])), (TWO, keys(&["10.244.1.0-24"]))] {
+            let mut delta = Delta::default();
+            peers.delete("10.244.1.0-24", &mut delta);
+            peers.put("10.244.1.0-24", value.as_bytes(), &mut delta);
+            peers.settle(Instant::now(), &mut delta);
+            assert_eq!(delta, Delta { changed, ..Delta::default() });
+        }
+    }
+
+    #[test]
+    fn a_store_without_our_own_lease_is_not_believed_about_what_else_it_lacks() {
+        let (mut peers, now) = (peers(), Instant::now());
+        reset(&mut peers, &[("10.244.1.0-24", ONE), ("10.244.2.0-24", TWO)]);
+        let other = r#"{"PublicIP":"192.168.0.3","BackendType":"vxlan"}"#;
+        let delta = reset_without_own(&mut peers, &[("10.244.2.0-24", other)], now);
+        assert_eq!((delta.changed, delta.removed), (keys(&["10.244.2.0-24"]), keys(&[])));
+        assert_eq!(delta.missing, keys(&["10.244.1.0-24"]));
+        assert!(peers.is_missing("10.244.1.0-24".parse().unwrap()));
+        // However long that lasts: nobody may be able to write.
+        assert_eq!(peers.due(), None);
+        assert_eq!(settle(&mut peers, now + 9 * GRACE), Delta::default());
+
+        // Our own is there again, so the others' should follow.
+        let back = now + 10 * GRACE;
+        put(&mut peers, OWN, ONE);
+        settle(&mut peers, back);
+        assert_eq!(peers.due(), Some(back + GRACE));
+        assert_eq!(settle(&mut peers, back + GRACE / 2), Delta::default());
+        assert_eq!(settle(&mut peers, back + GRACE).removed, keys(&["10.244.1.0-24"]));
+        assert_eq!((peers.due(), peers.len()), (None, 1));
+        assert_eq!(reset(&mut peers, &[]).removed, keys(&["10.244.2.0-24"]));
+    }
+
+    #[test]
+    fn who_writes_a_lease_again_in_time_has_never_been_gone() {
+        let (mut peers, now) = (peers(), Instant::now());
+        reset(&mut peers, &[("10.244.1.0-24", ONE)]);
+        reset_without_own(&mut peers, &[], now);
+        assert_eq!(put(&mut peers, "10.244.1.0-24", ONE), Delta::default());
+        let delta = reset_without_own(&mut peers, &[(OWN, ONE), ("10.244.1.0-24", ONE)], now);
+        assert_eq!(delta, Delta { own: true, ..Delta::default() });
+        assert_eq!(settle(&mut peers, now + GRACE), Delta::default());
+        assert_eq!(peers.len(), 1);
+    }
+
+    #[test]
+    fn leases_that_go_together_with_our_own_are_kept_as_well() {
+        let (mut peers, now) = (peers(), Instant::now());
+        reset(&mut peers, &[("10.244.1.0-24", ONE), ("10.244.9.0-24", TWO)]);
+        // In the order in which one deletion of many keys is told.
         let mut delta = Delta::default();
-        peers.delete("10.244.1.0-24", &mut delta);
-        peers.put("10.244.1.0-24", ONE.as_bytes(), &mut delta);
-        assert_eq!((delta.changed, delta.removed.len()), (keys(&["10.244.1.0-24"]), 0));
+        for key in ["10.244.1.0-24", OWN, "10.244.9.0-24"] {
+            peers.delete(key, &mut delta);
+        }
+        peers.settle(now, &mut delta);
+        assert_eq!(delta.missing, keys(&["10.244.1.0-24", "10.244.9.0-24"]));
+        assert!(delta.own && delta.removed.is_empty());
+    }
+
+    #[test]
+    fn what_is_only_kept_gives_way_to_what_the_store_has() {
+        let now = Instant::now();
+        for (key, value, gone) in [
+            // Another's subnet lies across it.
+            ("10.244.1.0-25", r#"{"PublicIP":"192.168.0.3"}"#, keys(&["10.244.1.0-24"])),
+            // Its node has another subnet.
+            ("10.244.3.0-24", TWO, keys(&["10.244.2.0-24"])),
+            ("10.244.3.0-24", r#"{"PublicIP":"192.168.0.3"}"#, keys(&[])),
+        ] {
+            // Whether it is there at once or comes later.
+            for at_once in [true, false] {
+                let mut peers = peers();
+                reset(&mut peers, &[("10.244.1.0-24", ONE), ("10.244.2.0-24", TWO)]);
+                let delta = if at_once {
+                    reset_without_own(&mut peers, &[(key, value)], now)
+                } else {
+                    reset_without_own(&mut peers, &[], now);
+                    put(&mut peers, key, value)
+                };
+                let found = (delta.changed, delta.removed);
+                assert_eq!(found, (keys(&[key]), gone.clone()), "{key} {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_store_that_went_back_is_not_believed_for_a_time_although_it_has_our_lease() {
+        let (mut peers, now) = (peers(), Instant::now());
+        reset(&mut peers, &[("10.244.1.0-24", ONE)]);
+        peers.distrust(now);
+        let delta = reset_without_own(&mut peers, &[(OWN, ONE)], now);
+        assert_eq!((delta.removed, delta.missing), (keys(&[]), keys(&["10.244.1.0-24"])));
+        assert_eq!(settle(&mut peers, now + GRACE).removed, keys(&["10.244.1.0-24"]));
     }
 }

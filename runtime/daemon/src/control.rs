@@ -229,6 +229,10 @@ fn add_report(status: &mut Status, report: Report) {
 
 fn peer(found: PeerReport) -> wire::Peer {
     let (state, reason) = match found.state {
+        PeerState::InKernel if found.missing => {
+            let reason = "the store has lost its lease, and its node has a while to write it again";
+            (wire::PeerState::InKernel, Some(reason.to_owned()))
+        }
         PeerState::InKernel => (wire::PeerState::InKernel, None),
         PeerState::Incomplete(reason) => (wire::PeerState::Incomplete, Some(reason)),
         PeerState::NoPlan(reason) => (wire::PeerState::NoPlan, Some(reason)),

@@ -10,7 +10,7 @@ use heddle_core::desired::{Desired, Owner};
 use heddle_core::diff::{Change, Observed, agrees, diff, diff_keys};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::{Object, ObjectKey, Plan};
-use heddle_core::peers::{Delta, Footprint, Peers};
+use heddle_core::peers::{Delta, Footprint, GRACE, Peers};
 use heddle_core::retry::{Backoff, Schedule};
 use heddle_core::text::one_line;
 use heddle_kernel::{Event, Events, Kernel, KernelError};
@@ -77,6 +77,8 @@ pub(crate) struct PeerReport {
     pub(crate) changed: SystemTime,
     pub(crate) objects: usize,
     pub(crate) state: PeerState,
+    /// Whether the store has lost its lease, and it is kept for a time.
+    pub(crate) missing: bool,
 }
 
 /// What became of a peer's plan.
@@ -231,6 +233,10 @@ impl Reconciler {
                     WatchEvent::Stale { reason } => {
                         readiness.unmet(Condition::Watch, reason);
                     }
+                    WatchEvent::SetBack { reason } => {
+                        tracing::warn!("{reason}");
+                        self.peers.distrust(Instant::now());
+                    }
                 },
                 events = self.events.next_batch() => self.judge(&events),
                 Some(question) = self.questions.recv() => self.answer(question),
@@ -245,7 +251,7 @@ impl Reconciler {
         let delta = match &update {
             Update::Snapshot(records) => {
                 let records = records.iter().map(|r| (r.key.as_str(), r.value.as_slice()));
-                self.peers.reset(records)
+                self.peers.reset(records, Instant::now())
             }
             Update::Changes(changes) => {
                 let mut delta = Delta::default();
@@ -255,9 +261,16 @@ impl Reconciler {
                         RecordChange::Delete(key) => self.peers.delete(key, &mut delta),
                     }
                 }
+                self.peers.settle(Instant::now(), &mut delta);
                 delta
             }
         };
+        let own = delta.own;
+        (self.take(delta).await, own)
+    }
+
+    /// Plans what has become of peers. Returns the keys under which something may have changed.
+    async fn take(&mut self, delta: Delta) -> BTreeSet<ObjectKey> {
         for (key, rejection) in delta.rejected.iter().take(LOG_LIMIT) {
             tracing::warn!("lease {} is not used: {rejection}", one_line(key, KEY_LIMIT));
         }
@@ -275,6 +288,14 @@ impl Reconciler {
             let (changed, removed) = (delta.changed.len(), delta.removed.len());
             tracing::info!("{changed} peers are new or changed, {removed} are gone");
         }
+        if !delta.missing.is_empty() {
+            tracing::warn!(
+                "the store has lost data: it lacks the leases of {} peers, which stay in the kernel until {} s after \
+                 this node's own lease is there again, for their nodes to write them",
+                delta.missing.len(),
+                GRACE.as_secs(),
+            );
+        }
         let now = SystemTime::now();
         self.changed.extend(delta.changed.iter().map(|key| (*key, now)));
         let mut touched = BTreeSet::new();
@@ -285,7 +306,7 @@ impl Reconciler {
             touched.extend(self.desired.remove(Owner::Peer(key)));
         }
         touched.extend(self.plan_peers(delta.changed).await);
-        (touched, delta.own)
+        touched
     }
 
     /// Asks the plugin for these peers' plans. Returns the keys under which something may have changed.
@@ -556,6 +577,7 @@ impl Reconciler {
             changed: self.changed.get(&lease.key).copied().unwrap_or(SystemTime::UNIX_EPOCH),
             objects: self.desired.keys(Owner::Peer(lease.key)).len(),
             state: self.state_of(lease.key),
+            missing: self.peers.is_missing(lease.key),
         };
         let rejected = self.peers.rejected();
         Report {
@@ -587,7 +609,7 @@ impl Reconciler {
 
     /// When there is something to do even if nothing happens.
     fn wake_at(&self) -> Instant {
-        let retries = [self.refused.next(), self.failing.next()];
+        let retries = [self.refused.next(), self.failing.next(), self.peers.due()];
         let look_at = self.look_at.max(self.not_before);
         retries.into_iter().flatten().fold(look_at, Instant::min)
     }
@@ -598,6 +620,11 @@ impl Reconciler {
         let peers: BTreeSet<_> = self.failing.due(now).into_iter().collect();
         let mut touched = self.plan_peers(peers).await;
         touched.extend(self.refused.due(now));
+        if self.peers.due().is_some_and(|due| due <= now) {
+            let mut delta = Delta::default();
+            self.peers.settle(now, &mut delta);
+            touched.extend(self.take(delta).await);
+        }
         self.settle(touched).await;
         self.publish(readiness);
         if self.look_at.max(self.not_before) <= now {

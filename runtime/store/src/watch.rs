@@ -48,6 +48,12 @@ pub enum WatchEvent {
         /// Why, in one sentence without a full stop.
         reason: String,
     },
+    /// The store went back to an earlier state: it lost data, or was restored. The snapshot that follows may lack records
+    /// whose owners have not written them again.
+    SetBack {
+        /// How that was seen, in one sentence without a full stop.
+        reason: String,
+    },
 }
 
 /// A running watch. It starts with a snapshot, or with the reason why there is none yet.
