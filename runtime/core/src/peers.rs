@@ -2,7 +2,8 @@
 //!
 //! Anybody who can write to the store can write anything there. A record that cannot be used changes nothing: it is
 //! rejected by itself, with a reason, and a peer that had a good lease under the same key keeps it until the key is
-//! deleted.
+//! deleted. Nor can a peer's packets be drawn elsewhere by a lease across its subnet: of two, the one is used that is as
+//! the config has it, else the one that was used before.
 //!
 //! A store can lose its data, or be restored from an old copy of it. One that lacks this node's own lease, which is held
 //! and was not given up, has lost it, and is not believed about what else it lacks: that is kept until the own lease is
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use crate::address::Family;
-use crate::allocation::overlap;
+use crate::allocation::{fits, overlap};
 use crate::config::NetworkConfig;
 use crate::lease::{InvalidLease, InvalidLeaseKey, Lease, LeaseKey};
 use crate::object::Object;
@@ -31,6 +32,10 @@ pub struct Peers {
     own: LeaseKey,
     leases: BTreeMap<LeaseKey, Lease>,
     rejected: BTreeMap<String, Rejection>,
+    /// The subnets of all these leases, by their first address. They do not overlap.
+    subnets: BTreeMap<IpAddr, (IpNet, LeaseKey)>,
+    /// Leases that are not used because they lie across others.
+    across: BTreeMap<LeaseKey, Lease>,
     /// Of the leases, those that the store lacks.
     missing: BTreeSet<LeaseKey>,
     /// Whether the store has a record under the own key.
@@ -79,6 +84,9 @@ pub enum Rejection {
     /// The subnet overlaps this node's.
     #[error("its subnet overlaps this node's own, {0}")]
     OverlapsOwn(LeaseKey),
+    /// The subnet overlaps a peer's.
+    #[error("its subnet overlaps that of another peer, {0}")]
+    OverlapsPeer(LeaseKey),
 }
 
 impl Peers {
@@ -89,6 +97,8 @@ impl Peers {
             own,
             leases: BTreeMap::new(),
             rejected: BTreeMap::new(),
+            subnets: BTreeMap::new(),
+            across: BTreeMap::new(),
             missing: BTreeSet::new(),
             own_is_there: false,
             memory: Memory::Sound,
@@ -108,6 +118,11 @@ impl Peers {
     /// The records that cannot be used, by their keys.
     pub fn rejected(&self) -> impl Iterator<Item = (&str, &Rejection)> {
         self.rejected.iter().map(|(key, rejection)| (key.as_str(), rejection))
+    }
+
+    /// Why a record cannot be used; none if it can.
+    pub fn rejection(&self, key: &str) -> Option<&Rejection> {
+        self.rejected.get(key)
     }
 
     /// How many peers there are.
@@ -154,24 +169,15 @@ impl Peers {
                 delta.own = true;
             }
             Ok(Some(lease)) => {
-                let key = lease.key;
-                self.rejected.remove(text);
-                self.found(key, delta);
-                if self.leases.get(&key) != Some(&lease) {
-                    self.supersede(&lease, delta);
-                    delta.removed.remove(&key);
-                    delta.changed.insert(key);
-                    self.leases.insert(key, lease);
-                }
+                self.found(lease.key, delta);
+                self.supersede(&lease, delta);
+                self.consider(lease, delta);
             }
             Err(rejection) => {
                 if let Ok(key) = text.parse() {
                     self.found(key, delta);
                 }
-                if self.rejected.get(text) != Some(&rejection) {
-                    delta.rejected.push((text.to_owned(), rejection.clone()));
-                    self.rejected.insert(text.to_owned(), rejection);
-                }
+                self.reject(text.to_owned(), rejection, delta);
             }
         }
     }
@@ -180,6 +186,7 @@ impl Peers {
     pub fn delete(&mut self, text: &str, delta: &mut Delta) {
         self.rejected.remove(text);
         let Ok(key) = text.parse() else { return };
+        self.across.remove(&key);
         if key == self.own {
             self.own_is_there = false;
             delta.own = true;
@@ -207,6 +214,10 @@ impl Peers {
                 self.remove(key, delta);
             }
         }
+        // What they lay across may be gone.
+        for lease in std::mem::take(&mut self.across).into_values() {
+            self.consider(lease, delta);
+        }
     }
 
     /// When there is something to [`settle`](Self::settle) even if nothing changes.
@@ -224,8 +235,50 @@ impl Peers {
 
     /// The store has a record under this key.
     fn found(&mut self, key: LeaseKey, delta: &mut Delta) {
+        self.across.remove(&key);
         self.missing.remove(&key);
         delta.missing.remove(&key);
+    }
+
+    /// Uses a lease, unless it lies across one that comes before it.
+    fn consider(&mut self, lease: Lease, delta: &mut Delta) {
+        let key = lease.key;
+        let others = self.overlapping(key);
+        let comes_first = |other: &LeaseKey| fits(&self.config, *other) || !fits(&self.config, key);
+        if let Some(first) = others.iter().copied().find(comes_first) {
+            self.across.insert(key, lease);
+            return self.reject(key.to_string(), Rejection::OverlapsPeer(first), delta);
+        }
+        for other in others {
+            self.across.extend(self.leases.get(&other).cloned().map(|lease| (other, lease)));
+            self.remove(other, delta);
+            self.reject(other.to_string(), Rejection::OverlapsPeer(key), delta);
+        }
+        self.rejected.remove(&key.to_string());
+        if self.leases.get(&key) != Some(&lease) {
+            delta.removed.remove(&key);
+            delta.changed.insert(key);
+            self.subnets.extend(key.subnets().map(|subnet| (subnet.network(), (subnet, key))));
+            self.leases.insert(key, lease);
+        }
+    }
+
+    fn reject(&mut self, text: String, rejection: Rejection, delta: &mut Delta) {
+        if self.rejected.get(&text) != Some(&rejection) {
+            delta.rejected.push((text.clone(), rejection.clone()));
+            self.rejected.insert(text, rejection);
+        }
+    }
+
+    /// The leases in use that have an address of this key's.
+    fn overlapping(&self, key: LeaseKey) -> BTreeSet<LeaseKey> {
+        let around = |subnet: IpNet| {
+            let before = self.subnets.range(..subnet.network()).next_back();
+            let before = before.filter(|(_, (other, _))| other.contains(&subnet.network()));
+            before.into_iter().chain(self.subnets.range(subnet.network()..=subnet.broadcast()))
+        };
+        let keys = key.subnets().flat_map(around).map(|(_, (_, other))| *other);
+        keys.filter(|other| *other != key).collect()
     }
 
     /// Removes what is only kept, and contradicts a lease: its addresses are another's now, or its node has another subnet.
@@ -244,7 +297,11 @@ impl Peers {
 
     fn remove(&mut self, key: LeaseKey, delta: &mut Delta) {
         delta.missing.remove(&key);
+        self.missing.remove(&key);
         if self.leases.remove(&key).is_some() {
+            for subnet in key.subnets() {
+                self.subnets.remove(&subnet.network());
+            }
             delta.changed.remove(&key);
             delta.removed.insert(key);
         }
@@ -530,6 +587,53 @@ mod tests {
         peers.settle(now, &mut delta);
         assert_eq!(delta.missing, keys(&["10.244.1.0-24", "10.244.9.0-24"]));
         assert!(delta.own && delta.removed.is_empty());
+    }
+
+    #[test]
+    fn a_lease_across_a_peer_s_is_not_used() {
+        let other = |last: u8| format!(r#"{{"PublicIP":"192.168.0.{last}"}}"#);
+        let rejected = |by: &str| Rejection::OverlapsPeer(by.parse().unwrap());
+        let used = "10.244.1.0-24";
+        for key in ["10.244.1.0-25", "10.244.1.7-32", "10.244.0.0-21"] {
+            // Whichever is there first, and both at once.
+            let mut first = peers();
+            reset(&mut first, &[(used, ONE)]);
+            let delta = put(&mut first, key, &other(3));
+            assert_eq!(delta.rejected, [(key.to_owned(), rejected(used))]);
+            assert_eq!(put(&mut first, key, &other(3)), Delta::default());
+            let mut last = peers();
+            reset(&mut last, &[(key, &other(3))]);
+            let delta = put(&mut last, used, ONE);
+            assert_eq!((delta.changed, delta.removed), (keys(&[used]), keys(&[key])));
+            assert_eq!(delta.rejected, [(key.to_owned(), rejected(used))]);
+            let mut both = peers();
+            let delta = reset(&mut both, &[(key, &other(3)), (used, ONE)]);
+            assert_eq!(delta.changed, keys(&[used]));
+            for peers in [&mut first, &mut last, &mut both] {
+                assert_eq!((peers.len(), peers.rejected().count()), (1, 1));
+                // With that peer gone, there is nothing against it.
+                let mut delta = Delta::default();
+                peers.delete(used, &mut delta);
+                peers.settle(Instant::now(), &mut delta);
+                assert_eq!((delta.changed, delta.removed), (keys(&[key]), keys(&[used])));
+                assert_eq!((peers.len(), peers.rejected().count()), (1, 0));
+            }
+        }
+    }
+
+    #[test]
+    fn of_two_leases_across_each_other_that_are_alike_the_first_one_is_used() {
+        let mut peers = peers();
+        reset(&mut peers, &[("10.244.4.0-25", ONE)]);
+        for key in ["10.244.4.0-26", "10.244.4.0-23"] {
+            assert_eq!(put(&mut peers, key, TWO).rejected.len(), 1, "{key}");
+        }
+        let mut delta = Delta::default();
+        peers.delete("10.244.4.0-26", &mut delta);
+        peers.delete("10.244.4.0-23", &mut delta);
+        peers.settle(Instant::now(), &mut delta);
+        assert_eq!(delta, Delta::default());
+        assert_eq!((peers.len(), peers.rejected().count()), (1, 0));
     }
 
     #[test]

@@ -192,11 +192,16 @@ impl Handler for Facts {
         let joined = self.joined.get();
         let own = joined.map(|joined| joined.lease.key);
         // Judged by the same rules as those that the daemon follows.
-        let mut peers = joined.map(|joined| Peers::new(joined.config.clone(), joined.lease.key));
+        let peers = joined.map(|joined| {
+            let mut peers = Peers::new(joined.config.clone(), joined.lease.key);
+            let records = records.iter().map(|found| (found.key.as_str(), found.value.as_slice()));
+            peers.reset(records, Instant::now());
+            peers
+        });
         Ok(Leases {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             network: self.network.clone(),
-            records: records.iter().map(|found| record(found, own, peers.as_mut())).collect(),
+            records: records.iter().map(|found| record(found, own, peers.as_ref())).collect(),
         })
     }
 }
@@ -315,18 +320,14 @@ fn devices(planned: &[wire::Device]) -> Vec<wire::Device> {
         .collect()
 }
 
-/// A record of the store. `peers` judges it, and is `None` as long as it is not known by what config.
-fn record(found: &Record, own: Option<LeaseKey>, peers: Option<&mut Peers>) -> wire::Record {
+/// A record of the store. `peers` has judged it, and is `None` as long as it is not known by what config.
+fn record(found: &Record, own: Option<LeaseKey>, peers: Option<&Peers>) -> wire::Record {
     let key = found.key.parse::<LeaseKey>();
     let lease = key.clone().ok().map(|key| Lease::from_value(key, &found.value));
     let problem = match (&key, &lease) {
         (Err(error), _) => Some(error.to_string()),
         (_, Some(Err(error))) => Some(error.to_string()),
-        _ => peers.and_then(|peers| {
-            let mut delta = Default::default();
-            peers.put(&found.key, &found.value, &mut delta);
-            delta.rejected.pop().map(|(_, rejection)| rejection.to_string())
-        }),
+        _ => peers.and_then(|peers| peers.rejection(&found.key)).map(ToString::to_string),
     };
     let lease = lease.and_then(Result::ok);
     wire::Record {
