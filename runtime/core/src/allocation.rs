@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_lease_with_our_id_comes_before_others_with_our_address() {
-        let config = config(r#"{"Network":"10.244.0.0/16"}"#);
+        let config = config(NETWORK);
         for other in [
             lease("10.244.3.0-24", r#"{"PublicIP":"192.168.0.72"}"#),
             lease("10.244.3.0-25", r#"{"PublicIP":"192.168.0.72"}"#),
