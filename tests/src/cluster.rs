@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::Command;
+use std::time::Duration;
 
 use heddle_lab::{
-    Container, Daemon, Etcd, Families, Host, KernelState, KeyValue, Lab, PREFIX, Route, Signal,
-    Store,
+    Container, Daemon, Etcd, Families, FdbEntry, Host, KernelState, KeyValue, Lab, Neighbour,
+    PREFIX, Route, Signal, Store,
 };
 use ipnet::IpNet;
 use serde_json::Value;
@@ -98,8 +99,14 @@ impl Cluster {
 
     /// With an etcd of the lab that was started otherwise.
     pub fn with_etcd(lab: Lab, etcd: Etcd) -> Self {
+        let config = lab.families().config();
+        Self::with_etcd_and_config(lab, etcd, &config)
+    }
+
+    /// The same with another network config.
+    pub fn with_etcd_and_config(lab: Lab, etcd: Etcd, config: &str) -> Self {
         let store = Store::Etcd(etcd);
-        store.put_config(&lab.families().config()).unwrap();
+        store.put_config(config).unwrap();
         Self { store, lab }
     }
 
@@ -155,9 +162,19 @@ impl Cluster {
         nodes
     }
 
+    /// A node on a host that was made before.
+    pub fn node_on(&self, host: Host) -> Node {
+        let mut node = self.starting_node_on(host, &[]);
+        node.daemon().wait_ready().unwrap();
+        node
+    }
+
     /// A host with a daemon that has just been started with more flags.
     pub fn starting_node(&self, name: &str, flags: &[&str]) -> Node {
-        let host = self.host(name);
+        self.starting_node_on(self.host(name), flags)
+    }
+
+    fn starting_node_on(&self, host: Host, flags: &[&str]) -> Node {
         let mut command = self.heddled(&host);
         command.args(flags);
         let daemon = host.start(command).unwrap();
@@ -174,8 +191,7 @@ impl Cluster {
 
     /// The lease that a node has in etcd.
     pub fn lease(&self, node: &Node) -> KeyValue {
-        self.find_lease(node.host.name())
-            .unwrap_or_else(|| panic!("{} has no lease", node.host.name()))
+        self.lease_of(&node.host).unwrap_or_else(|| panic!("{} has no lease", node.host.name()))
     }
 
     /// The node's subnets, IPv4 first, from its lease's key.
@@ -215,6 +231,11 @@ impl Cluster {
         text + &format!("FLANNEL_MTU={mtu}\nFLANNEL_IPMASQ=false\n")
     }
 
+    /// The lease of the node on this host.
+    pub fn lease_of(&self, host: &Host) -> Option<KeyValue> {
+        self.find_lease(host.name())
+    }
+
     /// The lease with this node id.
     pub fn find_lease(&self, id: &str) -> Option<KeyValue> {
         let leases = self.etcd().list(&lease_key("")).unwrap();
@@ -222,6 +243,45 @@ impl Cluster {
             let value: Value = serde_json::from_str(&lease.value).unwrap_or_default();
             value["NodeID"] == id
         })
+    }
+
+    /// What a host's kernel should hold on `flannel.1`, by the leases in etcd as they are now: a route, a neighbour and an
+    /// FDB entry for each of vxlan's but the host's own. IPv4 alone.
+    pub fn planned(&self, host: &Host) -> KernelState {
+        let mut planned = KernelState::default();
+        for (key, value) in self.etcd().leases().unwrap() {
+            let value: Value = serde_json::from_str(&value).unwrap_or_default();
+            let mac = value["BackendData"]["VtepMAC"].as_str();
+            let (Some(public), Some(mac)) = (value["PublicIP"].as_str(), mac) else { continue };
+            let Some((first, length)) = key.split_once('-') else { continue };
+            if public == host.v4().to_string() {
+                continue;
+            }
+            let device = || "flannel.1".to_owned();
+            planned.routes.insert(Route {
+                dst: format!("{first}/{length}"),
+                gateway: Some(first.to_owned()),
+                dev: Some(device()),
+                kind: None,
+                protocol: Some(PROTOCOL.to_owned()),
+                flags: vec!["onlink".into()],
+                metric: None,
+            });
+            planned.neighbours.insert(Neighbour {
+                dst: first.to_owned(),
+                dev: device(),
+                lladdr: Some(mac.to_owned()),
+                state: vec!["PERMANENT".into()],
+            });
+            planned.fdb.insert(FdbEntry {
+                mac: mac.to_owned(),
+                ifname: device(),
+                dst: Some(public.to_owned()),
+                flags: vec!["self".into()],
+                state: "permanent".into(),
+            });
+        }
+        planned
     }
 
     /// Writes a lease.
@@ -259,6 +319,13 @@ impl Node {
     pub fn stop(&mut self, signal: Signal) -> Option<i32> {
         let daemon = self.daemon.take().expect("the daemon runs");
         daemon.stop(signal).unwrap().code()
+    }
+
+    /// Waits until its daemon has ended by itself, and returns its exit code, if it was not a signal that ended it.
+    pub fn wait_end(&mut self, limit: Duration) -> Option<i32> {
+        let status = self.daemon().wait_exit(limit).unwrap();
+        self.daemon = None;
+        status.code()
     }
 
     /// Sends its daemon a signal: held with `Signal::STOP`, it does not see at once what is done to its kernel.

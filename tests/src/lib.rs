@@ -4,26 +4,34 @@
 //! Helpers panic instead of returning errors: whatever goes wrong here is a failed test, and a panic shows the logs
 //! of the daemons that run.
 
+mod authority;
 mod browser;
 mod cluster;
+mod flow;
 #[path = "../../runtime/plugin/src/guests.rs"]
 mod guests;
 pub mod guide;
 pub mod measurement;
 mod package;
 mod packet;
+mod partition;
 mod peer;
 mod plain;
 mod podman;
+mod recovery;
 pub mod victim;
 
+pub use authority::Authority;
 pub use browser::Browser;
 pub use cluster::{Cluster, Node, Overlay, PROTOCOL};
+pub use flow::Flow;
 pub use package::{NEWER, image, newer_package, package};
 pub use packet::{Fragment, HOP_LIMIT, Packet, net_unreachable, time_exceeded};
+pub use partition::{Loss, cut, heal};
 pub use peer::{NETWORK_FOR_PEERS, Peer};
 pub use plain::{PlainPeer, UDP_PORT};
 pub use podman::Podman;
+pub use recovery::recovered;
 pub use victim::Victim;
 
 use std::path::{Path, PathBuf};

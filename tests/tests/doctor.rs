@@ -2,15 +2,12 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
-use heddle_lab::{Container, Error, Etcd, Families, Host, Lab, PREFIX, TlsFiles};
-use heddle_tests::{Cluster, Node, Overlay, heddle};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    date_time_ymd,
-};
+use heddle_lab::{Clients, Container, Error, Etcd, Families, Host, Lab, PREFIX};
+use heddle_tests::{Authority, Cluster, Node, Overlay, heddle};
 use serde_json::Value;
 
 /// What was found on a host.
@@ -276,60 +273,18 @@ fn a_strict_reverse_path_filter_is_found_where_it_drops() {
     assert_healthy(&cluster, &alpha.host);
 }
 
-/// An authority, and the files that it issues.
-struct Authority {
-    directory: PathBuf,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new(directory: &Path) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        parameters.distinguished_name.push(DnType::CommonName, "authority");
-        let certificate = parameters.self_signed(&key).unwrap();
-        fs::write(directory.join("ca.pem"), certificate.pem()).unwrap();
-        Self { directory: directory.to_owned(), issuer: Issuer::new(parameters, key) }
-    }
-
-    fn files(&self, name: &str) -> TlsFiles {
-        TlsFiles {
-            authority: self.directory.join("ca.pem"),
-            certificate: self.directory.join(format!("{name}.pem")),
-            key: self.directory.join(format!("{name}.key")),
-        }
-    }
-
-    /// Writes a certificate that ends in a year, and its key.
-    fn issue(&self, name: &str, address: Option<IpAddr>, last_year: i32) -> TlsFiles {
-        let key = KeyPair::generate().unwrap();
-        let names: Vec<_> = address.map(|address| address.to_string()).into_iter().collect();
-        let mut parameters = CertificateParams::new(names).unwrap();
-        parameters.distinguished_name.push(DnType::CommonName, name);
-        parameters.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        parameters.not_before = date_time_ymd(2020, 1, 1);
-        parameters.not_after = date_time_ymd(last_year, 1, 1);
-        let files = self.files(name);
-        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
-        fs::write(&files.certificate, certificate.pem()).unwrap();
-        fs::write(&files.key, key.serialize_pem()).unwrap();
-        files
-    }
-}
-
 #[test]
 fn certificates_that_have_expired_or_do_not_fit_are_found() {
     let directory = tempfile::tempdir().unwrap();
     let authority = Authority::new(directory.path());
     let lab = Lab::new(Families::V4).unwrap();
-    let server = |address| authority.issue("server", Some(address), 2100);
-    let etcd = Etcd::start_with_tls(&lab, server).unwrap();
+    let server = |address| authority.issue("server", Some(address));
+    let etcd = Etcd::start_with_tls(&lab, Clients::Known, server).unwrap();
     let cluster = Cluster::with_etcd(lab, etcd);
     let host = cluster.host("alpha");
 
-    let files = authority.issue("client", None, 2021);
+    let yesterday = SystemTime::now() - Duration::from_secs(86_400);
+    let files = authority.issue_until("client", None, yesterday);
     let flags = [
         format!("--etcd-cafile={}", files.authority.display()),
         format!("--etcd-certfile={}", files.certificate.display()),
@@ -341,10 +296,10 @@ fn certificates_that_have_expired_or_do_not_fit_are_found() {
     diagnosis.names("certificate", &["CN=client has expired", &certificate, "--etcd-certfile"]);
     diagnosis.names("store", &["https://", "certificate"]);
 
-    authority.issue("client", None, 2100);
+    authority.issue("client", None);
     assert_healthy_with(&cluster, &host, &flags);
 
-    let other = authority.issue("other", None, 2100);
+    let other = authority.issue("other", None);
     fs::copy(other.key, &files.key).unwrap();
     let diagnosis = diagnose_with(&cluster, &host, &flags);
     diagnosis.names("certificate", &["is the key of another certificate", "--etcd-keyfile"]);

@@ -92,7 +92,9 @@ pub fn choose(
     let address = claimant.public_addresses.first().copied();
     let ours =
         |lease: &&Lease| address.is_some_and(|own| lease.public_addresses().any(|a| a == own));
-    if let Some(lease) = leases.iter().find(ours) {
+    // Anybody may publish this address as well, and the lease with this node's id is its own.
+    let anonymous_or_foreign = |lease: &&Lease| lease.node_id.as_ref() != Some(claimant.id);
+    if let Some(lease) = leases.iter().filter(ours).min_by_key(anonymous_or_foreign) {
         let key = lease.key;
         if let (Some(id), Some(address)) = (&lease.node_id, address)
             && id != claimant.id
@@ -277,6 +279,20 @@ mod tests {
             "public address 192.168.0.72 is already published by web-2 (node id them) at 192.168.0.72 in lease \
              10.244.9.0-24; give this node another one (--iface, --public-ip), or delete that lease if its node is gone"
         );
+    }
+
+    #[test]
+    fn a_lease_with_our_id_comes_before_others_with_our_address() {
+        let config = config(NETWORK);
+        for other in [
+            lease("10.244.3.0-24", r#"{"PublicIP":"192.168.0.72"}"#),
+            lease("10.244.3.0-25", r#"{"PublicIP":"192.168.0.72"}"#),
+            lease("10.244.3.0-24", r#"{"PublicIP":"192.168.0.72","NodeID":"thief"}"#),
+        ] {
+            let ours = lease("10.244.9.0-24", r#"{"PublicIP":"192.168.0.72","NodeID":"me"}"#);
+            let choice = choose_among(&config, &[other, ours.clone()], None);
+            assert_eq!(choice, Ok(Choice::TakeOver(ours.key)));
+        }
     }
 
     #[test]

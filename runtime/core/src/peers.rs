@@ -2,21 +2,30 @@
 //!
 //! Anybody who can write to the store can write anything there. A record that cannot be used changes nothing: it is
 //! rejected by itself, with a reason, and a peer that had a good lease under the same key keeps it until the key is
-//! deleted. Nor does a record that came later take addresses away from one that was there: of leases that overlap, the
-//! one that was made first is used.
+//! deleted. Nor can a peer's packets be drawn elsewhere by a lease across its subnet: of two, the one is used that is as
+//! the config has it, and of two such, the one that was made first.
+//!
+//! A store can lose its data, or be restored from an old copy of it. One that lacks this node's own lease, which is held
+//! and was not given up, has lost it, and is not believed about what else it lacks: that is kept until the own lease is
+//! there again and the others had [`GRACE`] to write theirs. What the store has is taken at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use crate::address::Family;
-use crate::allocation::overlap;
+use crate::allocation::{fits, overlap};
 use crate::config::NetworkConfig;
 use crate::desired::Standing;
 use crate::lease::{Age, InvalidLease, InvalidLeaseKey, Lease, LeaseKey};
 use crate::object::Object;
 use crate::overlaps::Overlaps;
+
+/// How long nodes have to write their leases into a store that lost them, from when this node's own is there again: that
+/// shows that the store can be written. Each tries again after ten seconds at most, but thousands at once take longer.
+pub const GRACE: Duration = Duration::from_secs(120);
 
 /// Every peer's lease, this node's own excepted.
 #[derive(Clone, Debug)]
@@ -26,6 +35,22 @@ pub struct Peers {
     leases: BTreeMap<LeaseKey, Held>,
     overlaps: Overlaps,
     rejected: BTreeMap<String, Rejection>,
+    /// Those of the leases that the store lacks.
+    missing: BTreeSet<LeaseKey>,
+    /// Whether the store has a record under the own key.
+    own_is_there: bool,
+    memory: Memory,
+}
+
+/// What is thought of a store's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    /// What it lacks is gone.
+    Sound,
+    /// It lacks the own lease.
+    Lost,
+    /// Others may still have to write their leases again, until then.
+    Returning(Instant),
 }
 
 /// A good lease.
@@ -33,14 +58,18 @@ pub struct Peers {
 struct Held {
     lease: Lease,
     age: Age,
-    /// The lease that overlaps it and was there first: this one is not used.
+    /// Whether it is as the config has it.
+    fits: bool,
+    /// The lease that overlaps it and comes first: this one is not used.
     behind: Option<LeaseKey>,
 }
 
+/// By what leases that overlap are ordered: the first is used.
+type Seniority = (bool, u64, LeaseKey);
+
 impl Held {
-    /// By which leases that overlap are ordered.
-    fn seniority(&self) -> (u64, LeaseKey) {
-        (self.age.made, self.lease.key)
+    fn seniority(&self) -> Seniority {
+        (!self.fits, self.age.made, self.lease.key)
     }
 }
 
@@ -60,7 +89,7 @@ pub struct Record<'a> {
 pub enum Change<'a> {
     /// It is new, or was written anew.
     Put(Record<'a>),
-    /// It is gone.
+    /// It is not there any more.
     Delete(&'a str),
 }
 
@@ -71,6 +100,8 @@ pub struct Delta {
     pub changed: BTreeSet<LeaseKey>,
     /// Leases that are gone.
     pub removed: BTreeSet<LeaseKey>,
+    /// Leases that the store lacks now, and that are kept for a time.
+    pub missing: BTreeSet<LeaseKey>,
     /// Records that were found unusable, and were usable or had another fault before.
     pub rejected: Vec<(String, Rejection)>,
     /// Whether the record under this node's own key was among them.
@@ -83,8 +114,10 @@ struct Progress {
     delta: Delta,
     /// The leases that were used before, where something happened to them.
     before: BTreeMap<LeaseKey, Option<Lease>>,
-    /// Whose place among those that overlap it has to be found anew, the oldest first.
-    unsettled: BTreeSet<(u64, LeaseKey)>,
+    /// Those that were missing before.
+    missing: BTreeSet<LeaseKey>,
+    /// Whose place among those that overlap it has to be found anew, the first first.
+    unsettled: BTreeSet<Seniority>,
 }
 
 /// Why a record is not used.
@@ -103,7 +136,7 @@ pub enum Rejection {
     #[error("its subnet overlaps this node's own, {0}")]
     OverlapsOwn(LeaseKey),
     /// The subnet overlaps a peer's.
-    #[error("its subnet overlaps {key} of {owner}, which was there first")]
+    #[error("its subnet overlaps {key} of {owner}, which comes first")]
     OverlapsPeer {
         /// The peer's lease.
         key: LeaseKey,
@@ -121,6 +154,9 @@ impl Peers {
             leases: BTreeMap::new(),
             overlaps: Overlaps::default(),
             rejected: BTreeMap::new(),
+            missing: BTreeSet::new(),
+            own_is_there: false,
+            memory: Memory::Sound,
         }
     }
 
@@ -147,6 +183,16 @@ impl Peers {
         self.rejected.iter().map(|(key, rejection)| (key.as_str(), rejection))
     }
 
+    /// Why a record cannot be used; none if it can.
+    pub fn rejection(&self, key: &str) -> Option<&Rejection> {
+        self.rejected.get(key)
+    }
+
+    /// Whether a lease is kept although the store lacks it.
+    pub fn is_missing(&self, key: LeaseKey) -> bool {
+        self.missing.contains(&key)
+    }
+
     /// How many peers there are.
     pub fn len(&self) -> usize {
         self.leases().count()
@@ -157,76 +203,139 @@ impl Peers {
         self.leases().next().is_none()
     }
 
-    /// Takes a complete list of the records: whatever is not in it is gone.
-    pub fn reset<'a>(&mut self, records: impl IntoIterator<Item = Record<'a>>) -> Delta {
+    /// Takes a complete list of the records: whatever is not in it is gone, unless the store has lost data.
+    pub fn reset<'a>(
+        &mut self,
+        records: impl IntoIterator<Item = Record<'a>>,
+        now: Instant,
+    ) -> Delta {
+        let mut progress = self.begin();
         // Whoever reads a complete list may have missed a change of the own record.
-        let mut progress =
-            Progress { delta: Delta { own: true, ..Delta::default() }, ..Progress::default() };
-        let mut present = BTreeSet::new();
-        for record in records {
-            self.put(&record, &mut progress);
-            present.insert(record.key);
-        }
+        progress.delta.own = true;
+        let records: BTreeMap<_, _> =
+            records.into_iter().map(|record| (record.key, record)).collect();
         let leases = self.leases.keys().map(ToString::to_string);
         let gone: Vec<_> = leases
             .chain(self.rejected.keys().cloned())
-            .filter(|key| !present.contains(key.as_str()))
+            .filter(|key| !records.contains_key(key.as_str()))
             .collect();
         for key in gone {
             self.delete(&key, &mut progress);
         }
-        self.finish(progress)
+        self.own_is_there = false;
+        for record in records.values() {
+            self.put(record, &mut progress);
+        }
+        self.finish(progress, now)
     }
 
     /// Takes changes, in the order in which they happened.
-    pub fn update<'a>(&mut self, changes: impl IntoIterator<Item = Change<'a>>) -> Delta {
-        let mut progress = Progress::default();
+    pub fn update<'a>(
+        &mut self,
+        changes: impl IntoIterator<Item = Change<'a>>,
+        now: Instant,
+    ) -> Delta {
+        let mut progress = self.begin();
         for change in changes {
             match change {
                 Change::Put(record) => self.put(&record, &mut progress),
                 Change::Delete(key) => self.delete(key, &mut progress),
             }
         }
-        self.finish(progress)
+        self.finish(progress, now)
+    }
+
+    /// Takes note that the store went back to an earlier state: for [`GRACE`], what it lacks is kept.
+    pub fn distrust(&mut self, now: Instant) {
+        self.memory = Memory::Returning(now + GRACE);
+    }
+
+    /// When there is something to [`update`](Self::update), even if nothing changes.
+    pub fn due(&self) -> Option<Instant> {
+        match self.memory {
+            Memory::Returning(until) => Some(until),
+            Memory::Sound | Memory::Lost => None,
+        }
+    }
+
+    fn begin(&self) -> Progress {
+        Progress { missing: self.missing.clone(), ..Progress::default() }
     }
 
     fn put(&mut self, record: &Record<'_>, progress: &mut Progress) {
         match self.read(record.key, record.value) {
-            Ok(None) => progress.delta.own = true,
-            Ok(Some(lease)) => {
-                // Until its place is found, see below.
-                self.rejected.remove(record.key);
-                let (key, age) = (lease.key, record.age);
-                match self.leases.get(&key) {
-                    Some(held) if held.lease == lease && held.age == age => {}
-                    Some(held) if held.lease == lease && held.age.made == age.made => {
-                        let held = Held { age, ..held.clone() };
-                        self.leases.insert(key, held);
-                    }
-                    _ => {
-                        self.remember(key, progress);
-                        self.unsettle(key, progress);
-                        self.overlaps.insert(key);
-                        // It was used if it was there, and is until its place is found.
-                        let behind = self.leases.get(&key).and_then(|held| held.behind);
-                        self.leases.insert(key, Held { lease, age, behind });
-                        progress.unsettled.insert((age.made, key));
-                    }
-                }
-                if let Some(behind) = self.leases.get(&key).and_then(|held| held.behind) {
-                    self.note_overlap(key, behind, progress);
-                }
+            Ok(None) => {
+                self.own_is_there = true;
+                progress.delta.own = true;
             }
-            Err(rejection) => self.reject(record.key, rejection, progress),
+            Ok(Some(lease)) => {
+                self.missing.remove(&lease.key);
+                self.supersede(&lease, progress);
+                // Whether it overlaps another is found out at the end.
+                if !self.is_behind(record.key) {
+                    self.rejected.remove(record.key);
+                }
+                self.hold(lease, record.age, progress);
+            }
+            Err(rejection) => {
+                if let Ok(key) = record.key.parse() {
+                    self.missing.remove(&key);
+                }
+                self.reject(record.key, rejection, progress);
+            }
         }
     }
 
+    fn hold(&mut self, lease: Lease, age: Age, progress: &mut Progress) {
+        let key = lease.key;
+        let before = self.leases.get(&key);
+        let behind = before.and_then(|held| held.behind);
+        if before.is_none_or(|held| held.lease != lease || held.age.made != age.made) {
+            self.remember(key, progress);
+            self.unsettle(key, progress);
+            self.overlaps.insert(key);
+        }
+        let fits = fits(&self.config, key);
+        let held = Held { lease, age, fits, behind };
+        progress.unsettled.insert(held.seniority());
+        self.leases.insert(key, held);
+    }
+
+    /// What that means is decided at the end.
     fn delete(&mut self, text: &str, progress: &mut Progress) {
         self.rejected.remove(text);
         let Ok(key) = text.parse() else { return };
         if key == self.own {
+            self.own_is_there = false;
             progress.delta.own = true;
-        } else if self.leases.contains_key(&key) {
+        } else if self.used(key).is_some() {
+            self.missing.insert(key);
+        } else {
+            self.remove(key, progress);
+        }
+    }
+
+    /// Removes what is only kept, and contradicts a lease: its addresses are another's now, or its node has another subnet.
+    fn supersede(&mut self, lease: &Lease, progress: &mut Progress) {
+        let contradicts = |key: &LeaseKey| {
+            let same_node = self.leases.get(key).is_some_and(|held| match &held.lease.node_id {
+                Some(id) => lease.node_id.as_ref() == Some(id),
+                None => {
+                    let mut addresses = held.lease.public_addresses();
+                    addresses.any(|address| lease.public_addresses().any(|other| other == address))
+                }
+            });
+            same_node || overlap(*key, lease.key)
+        };
+        let gone: Vec<_> = self.missing.iter().copied().filter(contradicts).collect();
+        for key in gone {
+            self.remove(key, progress);
+        }
+    }
+
+    fn remove(&mut self, key: LeaseKey, progress: &mut Progress) {
+        self.missing.remove(&key);
+        if self.leases.contains_key(&key) {
             self.remember(key, progress);
             self.unsettle(key, progress);
             self.overlaps.remove(key);
@@ -240,6 +349,7 @@ impl Peers {
             self.rejected.insert(text.to_owned(), rejection);
         }
     }
+
     /// The lease in a record; none if it is the own one.
     fn read(&self, text: &str, value: &[u8]) -> Result<Option<Lease>, Rejection> {
         let key: LeaseKey = text.parse()?;
@@ -267,6 +377,11 @@ impl Peers {
         Ok(Some(lease))
     }
 
+    /// Whether a record is rejected for a peer's sake.
+    fn is_behind(&self, text: &str) -> bool {
+        matches!(self.rejected.get(text), Some(Rejection::OverlapsPeer { .. }))
+    }
+
     /// A lease that is used.
     fn used(&self, key: LeaseKey) -> Option<&Held> {
         self.leases.get(&key).filter(|held| held.behind.is_none())
@@ -283,36 +398,22 @@ impl Peers {
         progress.unsettled.extend(others.map(Held::seniority));
     }
 
-    /// Finds who is used and who is not, and what that comes to. From old to young: whether a lease is used depends on
-    /// older ones alone.
-    fn finish(&mut self, mut progress: Progress) -> Delta {
-        while let Some((_, key)) = progress.unsettled.pop_first() {
-            let Some(held) = self.leases.get(&key) else { continue };
-            let own = held.seniority();
-            let rivals = self.overlaps.with(key).filter_map(|other| self.used(other));
-            let behind = rivals.map(Held::seniority).filter(|other| *other < own).min();
-            let behind = behind.map(|(_, other)| other);
-            if held.behind.is_none() != behind.is_none() {
-                self.remember(key, &mut progress);
-                let others = self.overlaps.with(key).filter_map(|other| self.leases.get(&other));
-                let younger = others.map(Held::seniority).filter(|other| *other > own);
-                progress.unsettled.extend(younger);
-            }
-            if let Some(held) = self.leases.get_mut(&key) {
-                held.behind = behind;
-            }
-            match behind {
-                Some(behind) => self.note_overlap(key, behind, &mut progress),
-                None => {
-                    let text = key.to_string();
-                    if matches!(self.rejected.get(&text), Some(Rejection::OverlapsPeer { .. })) {
-                        self.rejected.remove(&text);
-                    }
-                }
+    /// Decides what became of what the store lacks, finds who is used and who is not, and says what that comes to.
+    fn finish(&mut self, mut progress: Progress, now: Instant) -> Delta {
+        self.memory = match self.memory {
+            _ if !self.own_is_there => Memory::Lost,
+            Memory::Lost => Memory::Returning(now + GRACE),
+            Memory::Returning(until) if until <= now => Memory::Sound,
+            memory => memory,
+        };
+        if self.memory == Memory::Sound {
+            for key in std::mem::take(&mut self.missing) {
+                self.remove(key, &mut progress);
             }
         }
-        let mut delta = progress.delta;
-        for (key, before) in progress.before {
+        self.settle(&mut progress);
+        let Progress { mut delta, before, missing, .. } = progress;
+        for (key, before) in before {
             match (before, self.get(key)) {
                 (Some(_), None) => _ = delta.removed.insert(key),
                 (before, Some(now)) if before.as_ref() != Some(now) => {
@@ -321,7 +422,41 @@ impl Peers {
                 _ => {}
             }
         }
+        delta.missing = &self.missing - &missing;
+        // Said of what it is in the end.
+        delta.rejected.retain(|(key, why)| self.rejected.get(key) == Some(why));
         delta
+    }
+
+    /// Finds who is used. From the first to the last: whether a lease is used depends on those alone that come before it.
+    fn settle(&mut self, progress: &mut Progress) {
+        while let Some((.., key)) = progress.unsettled.pop_first() {
+            let Some(held) = self.leases.get(&key) else { continue };
+            let own = held.seniority();
+            let rivals = self.overlaps.with(key).filter_map(|other| self.used(other));
+            let behind = rivals.map(Held::seniority).filter(|other| *other < own).min();
+            let behind = behind.map(|(.., other)| other);
+            if held.behind.is_none() != behind.is_none() {
+                self.remember(key, progress);
+                let others = self.overlaps.with(key).filter_map(|other| self.leases.get(&other));
+                let after = others.map(Held::seniority).filter(|other| *other > own);
+                progress.unsettled.extend(after);
+            }
+            if let Some(held) = self.leases.get_mut(&key) {
+                held.behind = behind;
+            }
+            match behind {
+                // What is only kept is not kept for later.
+                Some(_) if self.missing.contains(&key) => self.remove(key, progress),
+                Some(behind) => self.note_overlap(key, behind, progress),
+                None => {
+                    let text = key.to_string();
+                    if self.is_behind(&text) {
+                        self.rejected.remove(&text);
+                    }
+                }
+            }
+        }
     }
 
     fn note_overlap(&mut self, key: LeaseKey, behind: LeaseKey, progress: &mut Progress) {
@@ -372,22 +507,42 @@ mod tests {
 
     const ONE: &str = r#"{"PublicIP":"192.168.0.1","BackendType":"vxlan"}"#;
     const TWO: &str = r#"{"PublicIP":"192.168.0.2","BackendType":"vxlan"}"#;
+    const OWN: &str = "10.244.8.0-24";
 
+    /// Of a store that has the own lease.
     fn peers() -> Peers {
         let config = NetworkConfig::parse(br#"{"Network":"10.244.0.0/16"}"#).unwrap();
-        Peers::new(config, "10.244.8.0-24".parse().unwrap())
+        let mut peers = Peers::new(config, OWN.parse().unwrap());
+        peers.update([Change::Put(record(OWN, ONE, 1))], Instant::now());
+        peers
     }
 
     fn record<'a>(key: &'a str, value: &'a str, made: u64) -> Record<'a> {
         Record { key, value: value.as_bytes(), age: Age { made, written: made } }
     }
 
+    /// A list of these records and the own one.
     fn reset(peers: &mut Peers, records: &[(&str, &str)]) -> Delta {
-        peers.reset(records.iter().map(|(key, value)| record(key, value, 1)))
+        let own = [(OWN, ONE)];
+        let delta = reset_without_own(peers, &[records, &own].concat(), Instant::now());
+        assert!(delta.missing.is_empty());
+        delta
+    }
+
+    fn reset_without_own(peers: &mut Peers, records: &[(&str, &str)], now: Instant) -> Delta {
+        peers.reset(records.iter().map(|(key, value)| record(key, value, 1)), now)
+    }
+
+    fn update<'a>(peers: &mut Peers, changes: &[Change<'a>]) -> Delta {
+        peers.update(changes.iter().copied(), Instant::now())
     }
 
     fn put(peers: &mut Peers, key: &str, value: &str) -> Delta {
-        peers.update([Change::Put(record(key, value, 1))])
+        update(peers, &[Change::Put(record(key, value, 1))])
+    }
+
+    fn settle(peers: &mut Peers, now: Instant) -> Delta {
+        peers.update([], now)
     }
 
     fn keys(keys: &[&str]) -> BTreeSet<LeaseKey> {
@@ -416,7 +571,7 @@ mod tests {
         let mut peers = peers();
         assert!(put(&mut peers, "10.244.8.0-24", ONE).own);
         assert!(put(&mut peers, "10.244.8.0-24", "garbage").own);
-        let delta = peers.update([Change::Delete("10.244.8.0-24")]);
+        let delta = update(&mut peers, &[Change::Delete("10.244.8.0-24")]);
         assert!(delta.own && peers.is_empty() && delta.removed.is_empty());
     }
 
@@ -461,7 +616,7 @@ mod tests {
         let dual = "10.244.1.0-24&fd00:0:0:1::-64";
         assert_eq!(reset(&mut peers, &[(dual, ONE)]).changed, keys(&[dual]));
         assert_eq!(reset(&mut peers, &[(dual, ONE)]).changed, keys(&[]));
-        let delta = peers.update([Change::Delete(dual)]);
+        let delta = update(&mut peers, &[Change::Delete(dual)]);
         assert_eq!(delta.removed, keys(&[dual]));
     }
 
@@ -501,24 +656,25 @@ mod tests {
     fn within_one_batch_the_last_word_counts() {
         let (one, two) = ("10.244.1.0-24", "10.244.2.0-24");
         let mut peers = peers();
-        let delta = peers.update([Change::Put(record(one, ONE, 1)), Change::Delete(one)]);
+        let delta = update(&mut peers, &[Change::Put(record(one, ONE, 1)), Change::Delete(one)]);
         assert_eq!(delta, Delta::default());
-        let delta = peers.update([Change::Delete(two), Change::Put(record(two, ONE, 1))]);
+        let delta = update(&mut peers, &[Change::Delete(two), Change::Put(record(two, ONE, 1))]);
         assert_eq!((delta.changed, delta.removed.len()), (keys(&[two]), 0));
         // Nothing came of it.
-        let delta = peers.update([Change::Delete(two), Change::Put(record(two, ONE, 2))]);
+        let delta = update(&mut peers, &[Change::Delete(two), Change::Put(record(two, ONE, 2))]);
         assert_eq!(delta, Delta::default());
     }
 
     #[test]
     fn of_leases_that_overlap_the_one_that_was_made_first_is_used() {
-        let (large, small) = ("10.244.0.0-21", "10.244.1.0-24");
+        // Neither is as the config has it.
+        let (large, small) = ("10.244.4.0-23", "10.244.4.0-25");
         for (first, second) in [(large, small), (small, large)] {
             let (old, new) = (record(first, ONE, 1), record(second, TWO, 2));
             for order in [[old, new], [new, old]] {
                 let mut peers = peers();
-                peers.update([Change::Put(order[0])]);
-                peers.update([Change::Put(order[1])]);
+                update(&mut peers, &[Change::Put(order[0])]);
+                update(&mut peers, &[Change::Put(order[1])]);
                 assert_eq!(
                     peers.leases().map(|it| it.key).collect::<BTreeSet<_>>(),
                     keys(&[first])
@@ -527,11 +683,11 @@ mod tests {
                 assert_eq!(
                     why.collect::<Vec<_>>(),
                     [format!(
-                        "{second}: its subnet overlaps {first} of 192.168.0.1, which was there first"
+                        "{second}: its subnet overlaps {first} of 192.168.0.1, which comes first"
                     )]
                 );
                 // Its turn has come.
-                let delta = peers.update([Change::Delete(first)]);
+                let delta = update(&mut peers, &[Change::Delete(first)]);
                 assert_eq!((delta.changed, delta.removed), (keys(&[second]), keys(&[first])));
                 assert_eq!(peers.rejected().count(), 0);
             }
@@ -540,16 +696,17 @@ mod tests {
 
     #[test]
     fn whoever_comes_first_after_all_takes_the_place() {
-        let (large, small) = ("10.244.0.0-21", "10.244.1.0-24");
+        // Neither is as the config has it.
+        let (large, small) = ("10.244.4.0-23", "10.244.4.0-25");
         let mut peers = peers();
-        peers.update([Change::Put(record(large, ONE, 5))]);
-        let delta = peers.update([Change::Put(record(small, TWO, 4))]);
+        update(&mut peers, &[Change::Put(record(large, ONE, 5))]);
+        let delta = update(&mut peers, &[Change::Put(record(small, TWO, 4))]);
         assert_eq!((delta.changed, delta.removed), (keys(&[small]), keys(&[large])));
         assert_eq!(delta.rejected.len(), 1);
         // A lease that is made anew is as old as that, one that is written anew as old as before.
         let rewritten = Record { age: Age { made: 4, written: 9 }, ..record(small, ONE, 4) };
-        assert_eq!(peers.update([Change::Put(rewritten)]).changed, keys(&[small]));
-        let delta = peers.update([Change::Put(record(small, ONE, 10))]);
+        assert_eq!(update(&mut peers, &[Change::Put(rewritten)]).changed, keys(&[small]));
+        let delta = update(&mut peers, &[Change::Put(record(small, ONE, 10))]);
         assert_eq!((delta.changed, delta.removed), (keys(&[large]), keys(&[small])));
     }
 
@@ -559,10 +716,125 @@ mod tests {
             r#"{"PublicIP":"192.168.0.1","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}}"#;
         let mut peers = peers();
         let age = Age { made: 1, written: 2 };
-        peers.update([Change::Put(Record { age, ..record("10.244.1.0-24", value, 1) })]);
+        update(&mut peers, &[Change::Put(Record { age, ..record("10.244.1.0-24", value, 1) })]);
         let standing = peers.standing("10.244.1.0-24".parse().unwrap());
         let macs = [crate::address::MacAddress([2, 0, 0, 0, 0, 1])].into();
         assert_eq!(standing, Standing { written: 2, macs });
+    }
+
+    #[test]
+    fn a_store_without_our_own_lease_is_not_believed_about_what_else_it_lacks() {
+        let (mut peers, now) = (peers(), Instant::now());
+        reset(&mut peers, &[("10.244.1.0-24", ONE), ("10.244.2.0-24", TWO)]);
+        let other = r#"{"PublicIP":"192.168.0.3","BackendType":"vxlan"}"#;
+        let delta = reset_without_own(&mut peers, &[("10.244.2.0-24", other)], now);
+        assert_eq!((delta.changed, delta.removed), (keys(&["10.244.2.0-24"]), keys(&[])));
+        assert_eq!(delta.missing, keys(&["10.244.1.0-24"]));
+        assert!(peers.is_missing("10.244.1.0-24".parse().unwrap()));
+        // However long that lasts: nobody may be able to write.
+        assert_eq!(peers.due(), None);
+        assert_eq!(settle(&mut peers, now + 9 * GRACE), Delta::default());
+
+        // Our own is there again, so the others' should follow.
+        let back = now + 10 * GRACE;
+        peers.update([Change::Put(record(OWN, ONE, 1))], back);
+        assert_eq!(peers.due(), Some(back + GRACE));
+        assert_eq!(settle(&mut peers, back + GRACE / 2), Delta::default());
+        assert_eq!(settle(&mut peers, back + GRACE).removed, keys(&["10.244.1.0-24"]));
+        assert_eq!((peers.due(), peers.len()), (None, 1));
+        assert_eq!(reset(&mut peers, &[]).removed, keys(&["10.244.2.0-24"]));
+    }
+
+    #[test]
+    fn who_writes_a_lease_again_in_time_has_never_been_gone() {
+        let (mut peers, now) = (peers(), Instant::now());
+        reset(&mut peers, &[("10.244.1.0-24", ONE)]);
+        reset_without_own(&mut peers, &[], now);
+        assert_eq!(put(&mut peers, "10.244.1.0-24", ONE), Delta::default());
+        let delta = reset_without_own(&mut peers, &[(OWN, ONE), ("10.244.1.0-24", ONE)], now);
+        assert_eq!(delta, Delta { own: true, ..Delta::default() });
+        assert_eq!(settle(&mut peers, now + GRACE), Delta::default());
+        assert_eq!(peers.len(), 1);
+    }
+
+    #[test]
+    fn leases_that_go_together_with_our_own_are_kept_as_well() {
+        let (mut peers, now) = (peers(), Instant::now());
+        reset(&mut peers, &[("10.244.1.0-24", ONE), ("10.244.9.0-24", TWO)]);
+        // In the order in which one deletion of many keys is told.
+        let gone = ["10.244.1.0-24", OWN, "10.244.9.0-24"].map(Change::Delete);
+        let delta = peers.update(gone, now);
+        assert_eq!(delta.missing, keys(&["10.244.1.0-24", "10.244.9.0-24"]));
+        assert!(delta.own && delta.removed.is_empty());
+    }
+
+    #[test]
+    fn a_lease_across_a_peer_s_is_not_used() {
+        let other = |last: u8| format!(r#"{{"PublicIP":"192.168.0.{last}"}}"#);
+        let rejected = |by: &str| Rejection::OverlapsPeer {
+            key: by.parse().unwrap(),
+            owner: "192.168.0.1".to_owned(),
+        };
+        let used = "10.244.1.0-24";
+        for key in ["10.244.1.0-25", "10.244.1.7-32", "10.244.0.0-21"] {
+            // Whichever is there first, and both at once.
+            let mut first = peers();
+            reset(&mut first, &[(used, ONE)]);
+            let delta = put(&mut first, key, &other(3));
+            assert_eq!(delta.rejected, [(key.to_owned(), rejected(used))]);
+            assert_eq!(put(&mut first, key, &other(3)), Delta::default());
+            let mut last = peers();
+            reset(&mut last, &[(key, &other(3))]);
+            let delta = put(&mut last, used, ONE);
+            assert_eq!((delta.changed, delta.removed), (keys(&[used]), keys(&[key])));
+            assert_eq!(delta.rejected, [(key.to_owned(), rejected(used))]);
+            let mut both = peers();
+            let delta = reset(&mut both, &[(key, &other(3)), (used, ONE)]);
+            assert_eq!(delta.changed, keys(&[used]));
+            for peers in [&mut first, &mut last, &mut both] {
+                assert_eq!((peers.len(), peers.rejected().count()), (1, 1));
+                // With that peer gone, there is nothing against it.
+                let delta = update(peers, &[Change::Delete(used)]);
+                assert_eq!((delta.changed, delta.removed), (keys(&[key]), keys(&[used])));
+                assert_eq!((peers.len(), peers.rejected().count()), (1, 0));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_only_kept_gives_way_to_what_the_store_has() {
+        let now = Instant::now();
+        for (key, value, gone) in [
+            // Another's subnet lies across it.
+            ("10.244.1.0-25", r#"{"PublicIP":"192.168.0.3"}"#, keys(&["10.244.1.0-24"])),
+            // Its node has another subnet.
+            ("10.244.3.0-24", TWO, keys(&["10.244.2.0-24"])),
+            ("10.244.3.0-24", r#"{"PublicIP":"192.168.0.3"}"#, keys(&[])),
+        ] {
+            // Whether it is there at once or comes later.
+            for at_once in [true, false] {
+                let mut peers = peers();
+                reset(&mut peers, &[("10.244.1.0-24", ONE), ("10.244.2.0-24", TWO)]);
+                let delta = if at_once {
+                    reset_without_own(&mut peers, &[(key, value)], now)
+                } else {
+                    reset_without_own(&mut peers, &[], now);
+                    put(&mut peers, key, value)
+                };
+                let found = (delta.changed, delta.removed);
+                assert_eq!(found, (keys(&[key]), gone.clone()), "{key} {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_store_that_went_back_is_not_believed_for_a_time_although_it_has_our_lease() {
+        let (mut peers, now) = (peers(), Instant::now());
+        reset(&mut peers, &[("10.244.1.0-24", ONE)]);
+        peers.distrust(now);
+        let delta = reset_without_own(&mut peers, &[(OWN, ONE)], now);
+        assert_eq!((delta.removed, delta.missing), (keys(&[]), keys(&["10.244.1.0-24"])));
+        assert_eq!(settle(&mut peers, now + GRACE).removed, keys(&["10.244.1.0-24"]));
     }
 
     mod overlapping {
@@ -585,7 +857,7 @@ mod tests {
         proptest! {
             /// What is used follows from what is there, whatever happened before.
             #[test]
-            fn the_oldest_are_used_and_nothing_that_overlaps_them(
+            fn the_first_are_used_and_nothing_that_overlaps_them(
                 steps in proptest::collection::vec((lease(), any::<bool>()), 1..40),
             ) {
                 let mut peers = peers();
@@ -596,18 +868,20 @@ mod tests {
                     let delta = match put {
                         true => {
                             records.insert(key.clone(), *made);
-                            peers.update([Change::Put(record(key, ONE, *made))])
+                            update(&mut peers, &[Change::Put(record(key, ONE, *made))])
                         }
                         false => {
                             records.remove(key);
-                            peers.update([Change::Delete(key)])
+                            update(&mut peers, &[Change::Delete(key)])
                         }
                     };
-                    let mut by_age: Vec<(u64, LeaseKey)> =
-                        records.iter().map(|(key, made)| (*made, key.parse().unwrap())).collect();
+                    let seniority = |(key, made): (&String, &u64)| {
+                        (!key.ends_with("-24"), *made, key.parse::<LeaseKey>().unwrap())
+                    };
+                    let mut by_age: Vec<_> = records.iter().map(seniority).collect();
                     by_age.sort_unstable();
                     let mut expected: BTreeSet<LeaseKey> = BTreeSet::new();
-                    for (_, key) in by_age {
+                    for (.., key) in by_age {
                         if !expected.iter().any(|other| overlap(*other, key)) {
                             expected.insert(key);
                         }

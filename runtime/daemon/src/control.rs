@@ -11,7 +11,7 @@ use heddle_core::config::NetworkConfig;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::Underlay;
 use heddle_core::object::Object;
-use heddle_core::peers::{Peers, Rejection};
+use heddle_core::peers::Peers;
 use heddle_core::text::one_line;
 use heddle_firewall::{Mode, Rules};
 use heddle_kernel::Statistics;
@@ -219,19 +219,15 @@ impl Handler for Facts {
         let joined = self.joined.get();
         let own = joined.map(|joined| joined.lease.key);
         // Judged by the same rules as those that the daemon follows.
-        let mut rejected = BTreeMap::new();
-        if let Some(joined) = joined {
+        let peers = joined.map(|joined| {
             let mut peers = Peers::new(joined.config.clone(), joined.lease.key);
-            let delta = peers.reset(records.iter().map(known));
-            rejected.extend(delta.rejected);
-        }
+            peers.reset(records.iter().map(known), Instant::now());
+            peers
+        });
         Ok(Leases {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             network: self.network.clone(),
-            records: records
-                .iter()
-                .map(|found| record(found, own, rejected.get(&found.key)))
-                .collect(),
+            records: records.iter().map(|found| record(found, own, peers.as_ref())).collect(),
         })
     }
 }
@@ -276,6 +272,10 @@ fn add_report(status: &mut Status, report: Report) {
 
 fn peer(found: PeerReport) -> wire::Peer {
     let (state, reason) = match found.state {
+        PeerState::InKernel if found.missing => {
+            let reason = "the store has lost its lease, and its node has a while to write it again";
+            (wire::PeerState::InKernel, Some(reason.to_owned()))
+        }
         PeerState::InKernel => (wire::PeerState::InKernel, None),
         PeerState::Incomplete(reason) => (wire::PeerState::Incomplete, Some(reason)),
         PeerState::NoPlan(reason) => (wire::PeerState::NoPlan, Some(reason)),
@@ -376,14 +376,14 @@ fn devices(planned: &[wire::Device]) -> Vec<wire::Device> {
         .collect()
 }
 
-/// A record of the store. As long as the config is not known, no more is known against it than that it cannot be read.
-fn record(found: &Record, own: Option<LeaseKey>, rejected: Option<&Rejection>) -> wire::Record {
+/// A record of the store. `peers` has judged it, and is `None` as long as it is not known by what config.
+fn record(found: &Record, own: Option<LeaseKey>, peers: Option<&Peers>) -> wire::Record {
     let key = found.key.parse::<LeaseKey>();
     let lease = key.clone().ok().map(|key| Lease::from_value(key, &found.value));
     let problem = match (&key, &lease) {
         (Err(error), _) => Some(error.to_string()),
         (_, Some(Err(error))) => Some(error.to_string()),
-        _ => rejected.map(ToString::to_string),
+        _ => peers.and_then(|peers| peers.rejection(&found.key)).map(ToString::to_string),
     };
     let lease = lease.and_then(Result::ok);
     wire::Record {

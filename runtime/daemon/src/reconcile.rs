@@ -12,7 +12,7 @@ use heddle_core::desired::{Desired, Owner, Standing};
 use heddle_core::diff::{Change, Observed, agrees, diff, diff_keys, is_repair};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::{Object, ObjectKey, Plan};
-use heddle_core::peers::{self, Footprint, Peers};
+use heddle_core::peers::{self, Footprint, GRACE, Peers};
 use heddle_core::retry::{Backoff, Schedule};
 use heddle_core::text::one_line;
 use heddle_kernel::{Event, Events, Kernel, KernelError};
@@ -91,6 +91,8 @@ pub(crate) struct PeerReport {
     pub(crate) state: PeerState,
     /// Whether it answers over the overlay, if it is asked.
     pub(crate) health: Option<Health>,
+    /// Whether the store has lost its lease, and it is kept for a time.
+    pub(crate) missing: bool,
 }
 
 /// What became of a peer's plan.
@@ -264,6 +266,10 @@ impl Reconciler {
                     WatchEvent::Stale { reason } => {
                         readiness.unmet(Condition::Watch, reason);
                     }
+                    WatchEvent::SetBack { reason } => {
+                        tracing::warn!("{reason}");
+                        self.peers.distrust(Instant::now());
+                    }
                 },
                 events = self.events.next_batch() => self.judge(&events),
                 news = probed(&mut self.probing) => self.say_who_answers(news),
@@ -293,18 +299,35 @@ impl Reconciler {
     /// this node's own lease is concerned.
     async fn plan(&mut self, update: Update) -> (BTreeSet<ObjectKey>, bool) {
         let delta = match &update {
-            Update::Snapshot(records) => self.peers.reset(records.iter().map(known)),
+            Update::Snapshot(records) => {
+                self.peers.reset(records.iter().map(known), Instant::now())
+            }
             Update::Changes(changes) => {
-                self.peers.update(changes.iter().map(|change| match change {
+                let changes = changes.iter().map(|change| match change {
                     RecordChange::Put(record) => peers::Change::Put(known(record)),
                     RecordChange::Delete(key) => peers::Change::Delete(key),
-                }))
+                });
+                self.peers.update(changes, Instant::now())
             }
         };
+        let own = delta.own;
+        (self.take(delta).await, own)
+    }
+
+    /// Plans what has become of peers. Returns the keys under which something may have changed.
+    async fn take(&mut self, delta: peers::Delta) -> BTreeSet<ObjectKey> {
         self.tell(&delta);
         if self.probing.is_some() && !(delta.changed.is_empty() && delta.removed.is_empty()) {
             // A thousand leases that come one by one are one change.
             self.probe_at.get_or_insert(Instant::now() + PROBE_PAUSE);
+        }
+        if !delta.missing.is_empty() {
+            tracing::warn!(
+                "the store has lost data: it lacks the leases of {} peers, which stay in the kernel until {} s after \
+                 this node's own lease is there again, for their nodes to write them",
+                delta.missing.len(),
+                GRACE.as_secs(),
+            );
         }
         let now = SystemTime::now();
         self.changed.extend(delta.changed.iter().map(|key| (*key, now)));
@@ -316,7 +339,7 @@ impl Reconciler {
             touched.extend(self.desired.remove(Owner::Peer(key)));
         }
         touched.extend(self.plan_peers(delta.changed).await);
-        (touched, delta.own)
+        touched
     }
 
     /// Says of a peer that it answers over the overlay, or no longer does.
@@ -702,6 +725,7 @@ impl Reconciler {
             objects: self.desired.keys(Owner::Peer(lease.key)).len(),
             state: self.state_of(lease.key),
             health: self.probing.as_ref().and_then(|probing| probing.health(lease)),
+            missing: self.peers.is_missing(lease.key),
         };
         let rejected = self.peers.rejected();
         Report {
@@ -735,7 +759,7 @@ impl Reconciler {
 
     /// When there is something to do even if nothing happens.
     fn wake_at(&self) -> Instant {
-        let retries = [self.refused.next(), self.failing.next()];
+        let retries = [self.refused.next(), self.failing.next(), self.peers.due()];
         let look_at = self.look_at.max(self.not_before);
         retries.into_iter().chain([self.probe_at]).flatten().fold(look_at, Instant::min)
     }
@@ -746,6 +770,10 @@ impl Reconciler {
         let peers: BTreeSet<_> = self.failing.due(now).into_iter().collect();
         let mut touched = self.plan_peers(peers).await;
         touched.extend(self.refused.due(now));
+        if self.peers.due().is_some_and(|due| due <= now) {
+            let delta = self.peers.update([], now);
+            touched.extend(self.take(delta).await);
+        }
         self.settle(touched).await;
         self.publish(readiness);
         if self.look_at.max(self.not_before) <= now {

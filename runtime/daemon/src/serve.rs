@@ -147,6 +147,8 @@ async fn first_plan(
             WatchEvent::Stale { reason } => {
                 readiness.unmet(Condition::Watch, reason);
             }
+            // Nothing is known yet that could be missing.
+            WatchEvent::SetBack { .. } => {}
         }
     }
 }

@@ -62,6 +62,15 @@ impl Daemon {
     ///
     /// [`Error::Ended`] when it ends instead, [`Error::Timeout`] after [`READY_LIMIT`], both with its log.
     pub fn wait_ready(&mut self) -> Result<Duration, Error> {
+        self.wait_ready_within(READY_LIMIT)
+    }
+
+    /// The same with another limit.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_ready`](Self::wait_ready).
+    pub fn wait_ready_within(&mut self, limit: Duration) -> Result<Duration, Error> {
         let mut message = [0; 4096];
         let waiting = Instant::now();
         loop {
@@ -80,10 +89,10 @@ impl Daemon {
                 Err(error) => return Err(Error::io("reading the notify socket")(error)),
             }
             self.check_running()?;
-            if waiting.elapsed() > READY_LIMIT {
+            if waiting.elapsed() > limit {
                 return Err(Error::Timeout {
                     what: format!("heddled on {} getting ready", self.host),
-                    limit: READY_LIMIT,
+                    limit,
                     seen: format!("a log ending with:\n{}", self.log_tail()),
                 });
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -12,10 +12,14 @@ use base64::prelude::BASE64_STANDARD;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::{Error, Host, Lab, wait_until};
+use crate::{Error, Host, Lab, run, wait_until};
 
 /// flannel's default for `--etcd-prefix`.
 pub const PREFIX: &str = "/coreos.com/network";
+
+/// etcd's own ports.
+const CLIENT_PORT: u16 = 2379;
+const PEER_PORT: u16 = 2380;
 
 /// The most operations that etcd takes in one transaction (`--max-txn-ops`).
 const TRANSACTION_LIMIT: usize = 128;
@@ -33,7 +37,7 @@ pub struct KeyValue {
     pub revision: i64,
 }
 
-/// What an etcd with TLS needs: PEM files. Its clients have to show a certificate of the same authority.
+/// What an etcd with TLS needs: PEM files, which it reads for each connection.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
     /// The authority's certificate.
@@ -44,6 +48,15 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// What an etcd with TLS asks of its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// Nothing.
+    Anyone,
+    /// A certificate of the same authority.
+    Known,
+}
+
 /// An etcd on a host of its own. Data lives as long as this value.
 #[derive(Debug)]
 pub struct Etcd {
@@ -52,6 +65,8 @@ pub struct Etcd {
     child: Option<Child>,
     arguments: Vec<String>,
     endpoint: String,
+    /// Those of all members.
+    endpoints: String,
     agent: ureq::Agent,
 }
 
@@ -62,7 +77,7 @@ impl Etcd {
     ///
     /// Without `etcd`, or when it does not answer in time.
     pub fn start(lab: &Lab) -> Result<Self, Error> {
-        Self::launch(lab, |_| None)
+        Self::start_alone(lab, |_| None)
     }
 
     /// Starts one that talks TLS, given the files for its address.
@@ -72,54 +87,100 @@ impl Etcd {
     /// As [`start`](Self::start).
     pub fn start_with_tls(
         lab: &Lab,
+        clients: Clients,
         files: impl FnOnce(IpAddr) -> TlsFiles,
     ) -> Result<Self, Error> {
-        Self::launch(lab, |address| Some(files(address)))
+        Self::start_alone(lab, |address| Some((files(address), clients)))
     }
 
-    fn launch(lab: &Lab, tls: impl FnOnce(IpAddr) -> Option<TlsFiles>) -> Result<Self, Error> {
+    /// Starts the members of one cluster, each on a host of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_members(lab: &Lab, count: usize) -> Result<Vec<Self>, Error> {
+        let hosts: Vec<_> =
+            (1..=count).map(|n| lab.host(&format!("etcd{n}"))).collect::<Result<_, _>>()?;
+        let url = |host: &Host, port| format!("http://{}", SocketAddr::new(address(host), port));
+        let peers: Vec<_> = hosts.iter().map(|host| url(host, PEER_PORT)).collect();
+        let named = |(host, peer): (&Host, &String)| format!("{}={peer}", host.name());
+        let cluster = hosts.iter().zip(&peers).map(named).collect::<Vec<_>>().join(",");
+        let endpoints: Vec<_> = hosts.iter().map(|host| url(host, CLIENT_PORT)).collect();
+        let all = endpoints.join(",");
+        let mut members: Vec<_> = hosts
+            .into_iter()
+            .zip(peers)
+            .zip(endpoints)
+            .map(|((host, peer), endpoint)| {
+                let mut etcd = Self::on(host, endpoint, &peer, &cluster);
+                etcd.endpoints.clone_from(&all);
+                etcd
+            })
+            .collect();
+        // None of them answers before there are enough.
+        members.iter_mut().try_for_each(Self::launch)?;
+        members.iter().try_for_each(Self::wait_answering)?;
+        Ok(members)
+    }
+
+    fn start_alone(
+        lab: &Lab,
+        tls: impl FnOnce(IpAddr) -> Option<(TlsFiles, Clients)>,
+    ) -> Result<Self, Error> {
         let host = lab.host("etcd")?;
-        let Some(address) = host.addresses().next() else {
-            unreachable!("a lab has at least one family")
-        };
-        let tls = tls(address);
+        let tls = tls(address(&host));
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let endpoint = format!("{scheme}://{}", SocketAddr::new(address, 2379));
-        // The loopback listener is for this value's own requests.
-        let mut arguments = vec![
-            "--name=lab".to_owned(),
-            format!("--data-dir={}", host.directory().join("data").display()),
-            format!("--listen-client-urls={endpoint},http://127.0.0.1:2379"),
-            format!("--advertise-client-urls={endpoint}"),
-            "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
-            "--initial-advertise-peer-urls=http://127.0.0.1:2380".to_owned(),
-            "--initial-cluster=lab=http://127.0.0.1:2380".to_owned(),
-        ];
-        if let Some(TlsFiles { authority, certificate, key }) = tls {
-            arguments.extend([
-                "--client-cert-auth".to_owned(),
-                format!("--trusted-ca-file={}", authority.display()),
+        let endpoint = format!("{scheme}://{}", SocketAddr::new(address(&host), CLIENT_PORT));
+        let peer = format!("http://127.0.0.1:{PEER_PORT}");
+        let mut etcd = Self::on(host, endpoint, &peer, &format!("etcd={peer}"));
+        if let Some((TlsFiles { authority, certificate, key }, clients)) = tls {
+            etcd.arguments.extend([
                 format!("--cert-file={}", certificate.display()),
                 format!("--key-file={}", key.display()),
             ]);
+            if clients == Clients::Known {
+                etcd.arguments.extend([
+                    "--client-cert-auth".to_owned(),
+                    format!("--trusted-ca-file={}", authority.display()),
+                ]);
+            }
         }
-        let mut etcd = Self {
+        etcd.resume()?;
+        Ok(etcd)
+    }
+
+    /// One that does not run yet. `peer` is its own URL for other members, and `cluster` names all of them.
+    fn on(host: Host, endpoint: String, peer: &str, cluster: &str) -> Self {
+        Self {
+            // The loopback listener is for this value's own requests.
+            arguments: vec![
+                format!("--name={}", host.name()),
+                format!("--data-dir={}", data(&host).display()),
+                format!("--listen-client-urls={endpoint},http://127.0.0.1:{CLIENT_PORT}"),
+                format!("--advertise-client-urls={endpoint}"),
+                format!("--listen-peer-urls={peer}"),
+                format!("--initial-advertise-peer-urls={peer}"),
+                format!("--initial-cluster={cluster}"),
+            ],
             host,
             child: None,
-            arguments,
+            endpoints: endpoint.clone(),
             endpoint,
             agent: ureq::Agent::config_builder()
                 .timeout_global(Some(Duration::from_secs(10)))
                 .build()
                 .into(),
-        };
-        etcd.resume()?;
-        Ok(etcd)
+        }
     }
 
     /// Its address for clients on other hosts.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// The addresses of all members of its cluster, separated by commas.
+    pub fn endpoints(&self) -> &str {
+        &self.endpoints
     }
 
     /// The host it runs on.
@@ -133,7 +194,17 @@ impl Etcd {
     ///
     /// As [`start`](Self::start).
     pub fn resume(&mut self) -> Result<(), Error> {
-        let log = self.host.directory().join("etcd.log");
+        self.launch()?;
+        self.wait_answering()
+    }
+
+    /// The same without waiting for an answer, which a member gives only when there are enough.
+    ///
+    /// # Errors
+    ///
+    /// Without `etcd`.
+    pub fn launch(&mut self) -> Result<(), Error> {
+        let log = self.log_path();
         let output = File::options()
             .create(true)
             .append(true)
@@ -147,14 +218,59 @@ impl Etcd {
             .stdout(Stdio::null())
             .stderr(output);
         self.child = Some(self.host.namespace().spawn(command)?);
+        Ok(())
+    }
+
+    /// Waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] with the end of its log.
+    pub fn wait_answering(&self) -> Result<(), Error> {
         wait_until("etcd answering", Duration::from_secs(20), || {
             let answer = self.call("maintenance/status", json!({}));
-            answer.map_err(|error| {
-                let log = std::fs::read_to_string(&log).unwrap_or_default();
+            answer.map(drop).map_err(|error| {
+                let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
                 format!("{error}; its log ends with: {}", log.lines().last().unwrap_or(""))
             })
-        })?;
-        Ok(())
+        })
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.host.directory().join("etcd.log")
+    }
+
+    /// Whether it leads its cluster.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`].
+    pub fn is_leader(&self) -> Result<bool, Error> {
+        let status = self.call("maintenance/status", json!({}))?;
+        Ok(status["leader"] == status["header"]["member_id"])
+    }
+
+    /// Copies its data while it is stopped. Returns where to.
+    ///
+    /// # Errors
+    ///
+    /// As of `cp`.
+    pub fn copy_data(&self) -> Result<PathBuf, Error> {
+        let copy = self.host.directory().join("copy");
+        run(Command::new("cp").arg("-a").arg(data(&self.host)).arg(&copy))?;
+        Ok(copy)
+    }
+
+    /// Takes its data away while it is stopped, and gives it what was copied earlier, if anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn replace_data(&self, copy: Option<&Path>) -> Result<(), Error> {
+        let data = data(&self.host);
+        std::fs::remove_dir_all(&data)
+            .and_then(|()| copy.map_or(Ok(()), |copy| std::fs::rename(copy, &data)))
+            .map_err(Error::io(format!("replacing {}", data.display())))
     }
 
     /// Kills it. Its data stays.
@@ -186,6 +302,26 @@ impl Etcd {
     /// [`Error::Http`].
     pub fn put(&self, key: &str, value: &str) -> Result<(), Error> {
         self.call("kv/put", json!({"key": encode(key), "value": encode(value)}))?;
+        Ok(())
+    }
+
+    /// Sets a key of any bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`], also when etcd refuses it.
+    pub fn put_bytes(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.call("kv/put", json!({"key": encode(key), "value": encode(value)}))?;
+        Ok(())
+    }
+
+    /// Removes a key of any bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`].
+    pub fn delete_bytes(&self, key: &[u8]) -> Result<(), Error> {
+        self.call("kv/deleterange", json!({"key": encode(key)}))?;
         Ok(())
     }
 
@@ -352,7 +488,7 @@ impl Etcd {
 
     /// For a thread that is in etcd's namespace already.
     fn call_here(&self, method: &str, request: &Value) -> Result<Value, Error> {
-        let url = format!("http://127.0.0.1:2379/v3/{method}");
+        let url = format!("http://127.0.0.1:{CLIENT_PORT}/v3/{method}");
         let call = || {
             self.agent
                 .post(&url)
@@ -375,8 +511,21 @@ impl Drop for Etcd {
     }
 }
 
-fn encode(text: &str) -> String {
-    BASE64_STANDARD.encode(text)
+/// The first address of a host.
+fn address(host: &Host) -> IpAddr {
+    let Some(address) = host.addresses().next() else {
+        unreachable!("a lab has at least one family")
+    };
+    address
+}
+
+/// Where an etcd on this host has its data.
+fn data(host: &Host) -> PathBuf {
+    host.directory().join("data")
+}
+
+fn encode(bytes: impl AsRef<[u8]>) -> String {
+    BASE64_STANDARD.encode(bytes)
 }
 
 /// Fields that are empty or zero are left out of the answer.

@@ -37,7 +37,7 @@ pub use command::run;
 pub use container::{Container, SubnetEnv};
 pub use daemon::{Daemon, READY_LIMIT};
 pub use error::Error;
-pub use etcd::{Etcd, KeyValue, PREFIX, TlsFiles};
+pub use etcd::{Clients, Etcd, KeyValue, PREFIX, TlsFiles};
 pub use host::Host;
 pub use image::Image;
 pub use machine::Machine;

@@ -30,7 +30,7 @@ impl Store {
     /// The flags that make a daemon use this store.
     pub fn arguments(&self) -> Vec<String> {
         match self {
-            Self::Etcd(etcd) => vec![format!("--etcd-endpoints={}", etcd.endpoint())],
+            Self::Etcd(etcd) => vec![format!("--etcd-endpoints={}", etcd.endpoints())],
             Self::Directory(path) => vec![format!("--store=dir:{}", path.display())],
         }
     }

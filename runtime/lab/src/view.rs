@@ -58,7 +58,7 @@ pub struct FdbEntry {
 }
 
 /// What an overlay consists of on one host. Two of them can be compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelState {
     /// All routes of the main tables, but for those that the kernel makes by itself for each address.
     pub routes: BTreeSet<Route>,

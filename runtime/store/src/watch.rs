@@ -52,6 +52,12 @@ pub enum WatchEvent {
         /// Why, in one sentence without a full stop.
         reason: String,
     },
+    /// The store went back to an earlier state: it lost data, or was restored. The snapshot that follows may lack records
+    /// whose owners have not written them again.
+    SetBack {
+        /// How that was seen, in one sentence without a full stop.
+        reason: String,
+    },
 }
 
 /// When a store was last heard, whether or not it had news. Clones are of the same store.

@@ -44,14 +44,41 @@ impl From<EtcdError> for End {
     }
 }
 
+/// Where etcd's history is at.
+#[derive(Clone, Copy)]
+struct Point {
+    cluster: u64,
+    revision: i64,
+}
+
+impl Point {
+    /// Why this does not come after `before`. Never asked about answers that were overtaken by later ones.
+    fn contradicts(self, before: Self) -> Option<String> {
+        if self.cluster != before.cluster {
+            return Some(format!(
+                "etcd is another cluster now: its id was {:x} and is {:x}",
+                before.cluster, self.cluster
+            ));
+        }
+        (self.revision < before.revision).then(|| {
+            format!(
+                "etcd went back from revision {} to {}: it lost data or was restored",
+                before.revision, self.revision
+            )
+        })
+    }
+}
+
 /// Runs one session after the other until nobody listens.
 pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<WatchEvent>, pulse: Pulse) {
     let mut outage = Outage::new("the watch of the leases in etcd");
+    let mut latest = None;
     let mut backoff = Backoff::new();
     let mut known = None;
     loop {
         let started = Instant::now();
-        let Err(end) = follow(&shared, &events, &pulse, &mut known, &mut outage).await;
+        let end = follow(&shared, &events, &pulse, &mut known, &mut outage, &mut latest);
+        let Err(end) = end.await;
         let reason = match end {
             End::Dropped => return,
             End::Renewed => continue,
@@ -72,13 +99,14 @@ pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<WatchEvent>, p
 /// What was last said of the config, if anything.
 type Known = Option<Option<Vec<u8>>>;
 
-/// One session. It only ever ends by failing.
+/// One session. It only ever ends by failing. `latest` is the latest point of etcd's history that was told of.
 async fn follow(
     shared: &Shared,
     events: &mpsc::Sender<WatchEvent>,
     pulse: &Pulse,
     known: &mut Known,
     outage: &mut Outage,
+    latest: &mut Option<Point>,
 ) -> Result<Infallible, End> {
     let connector = &shared.connector;
     let timing = connector.options.timing;
@@ -86,6 +114,7 @@ async fn follow(
     let connection = connector.connection().await?;
     let (mut config, config_revision) = shared.config().await?;
     let snapshot = shared.snapshot().await?;
+    let begin = Point { cluster: snapshot.cluster, revision: snapshot.revision };
 
     let options = |revision| {
         let options = WatchOptions::new().with_start_revision(revision + 1);
@@ -130,6 +159,7 @@ async fn follow(
         asked = false;
 
         let mut changes = Vec::new();
+        let mut reached = begin.revision;
         let mut next = Some(message);
         while let Some(message) = next {
             let response = match message {
@@ -143,10 +173,11 @@ async fn follow(
                     return Err(connector.failed(&connection, OPERATION, failure).await.into());
                 }
             };
-            check(&response, snapshot.cluster, snapshot.revision).map_err(End::Invalid)?;
+            let point = check(&response, begin).map_err(End::Invalid)?;
             opened += usize::from(response.created());
             pulse.beat();
             collect(&shared.keyspace, &response, &mut changes, &mut config);
+            reached = reached.max(point.revision);
             next = if changes.len() < JOINED { stream.next().now_or_never() } else { None };
         }
         if opened < WATCHES {
@@ -161,7 +192,14 @@ async fn follow(
         }
         if let Some(records) = records.take() {
             outage.end();
+            if let Some(reason) = latest.and_then(|latest| begin.contradicts(latest)) {
+                send(events, WatchEvent::SetBack { reason }).await?;
+            }
+            *latest = Some(begin);
             deliver(events, Update::Snapshot(records)).await?;
+        }
+        if let Some(latest) = latest {
+            latest.revision = latest.revision.max(reached);
         }
         if !changes.is_empty() {
             deliver(events, Update::Changes(changes)).await?;
@@ -170,12 +208,15 @@ async fn follow(
 }
 
 async fn deliver(events: &mpsc::Sender<WatchEvent>, update: Update) -> Result<(), End> {
-    let event = WatchEvent::Update(update);
+    send(events, WatchEvent::Update(update)).await
+}
+
+async fn send(events: &mpsc::Sender<WatchEvent>, event: WatchEvent) -> Result<(), End> {
     events.send(event).await.map_err(|_| End::Dropped)
 }
 
-/// Whether a response continues the snapshot.
-fn check(response: &WatchResponse, cluster: u64, revision: i64) -> Result<(), String> {
+/// Whether a response continues the snapshot at this point, and where it is at.
+fn check(response: &WatchResponse, begin: Point) -> Result<Point, String> {
     if response.compact_revision() > 0 {
         return Err(format!(
             "etcd has compacted its history up to revision {}, and the watch was behind that",
@@ -189,18 +230,10 @@ fn check(response: &WatchResponse, cluster: u64, revision: i64) -> Result<(), St
         };
         return Err(format!("etcd cancelled the watch: {reason}"));
     }
-    match response.header() {
-        Some(header) if header.cluster_id() != cluster => Err(format!(
-            "etcd is another cluster now: its id was {cluster:x} and is {:x}",
-            header.cluster_id()
-        )),
-        // Never compared with a later revision than the snapshot's: an answer about progress may overtake events.
-        Some(header) if header.revision() < revision => Err(format!(
-            "etcd went back from revision {revision} to {}: it lost data or was restored",
-            header.revision()
-        )),
-        _ => Ok(()),
-    }
+    let Some(header) = response.header() else { return Ok(begin) };
+    let point = Point { cluster: header.cluster_id(), revision: header.revision() };
+    // Never compared with a later revision than the snapshot's: an answer about progress may overtake events.
+    point.contradicts(begin).map_or(Ok(point), Err)
 }
 
 fn collect(

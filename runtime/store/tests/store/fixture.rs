@@ -116,8 +116,22 @@ impl Etcd {
 
     /// Starts it again where it was, without its data.
     pub(crate) fn restart_empty(&mut self) {
-        self.directory = tempfile::tempdir().unwrap();
+        self.restart_with(tempfile::tempdir().unwrap());
+    }
+
+    /// Starts it again where it was, with other data.
+    pub(crate) fn restart_with(&mut self, data: TempDir) {
+        self.directory = data;
         self.restart();
+    }
+
+    /// A copy of its data as it is now that it does not run.
+    pub(crate) fn copy_data(&self) -> TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        let mut command = Command::new("cp");
+        command.arg("-a").arg(self.directory.path().join(".")).arg(copy.path());
+        assert!(command.status().unwrap().success());
+        copy
     }
 }
 

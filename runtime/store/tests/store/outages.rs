@@ -13,6 +13,17 @@ async fn stale(watch: &mut heddle_store::Watch) -> String {
     }
 }
 
+/// The next word of the store's having gone back to an earlier state, before any snapshot.
+async fn set_back(watch: &mut heddle_store::Watch) -> String {
+    loop {
+        match next(watch).await {
+            WatchEvent::SetBack { reason } => return reason,
+            WatchEvent::Stale { .. } => {}
+            other => panic!("expected to hear that the store went back, got {other:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_watch_goes_on_after_etcd_was_killed() {
     let mut etcd = Etcd::start();
@@ -53,11 +64,33 @@ async fn a_watch_notices_that_etcd_lost_its_data() {
     assert_eq!(snapshot(&mut watch).await.len(), 20);
     etcd.kill();
     etcd.restart_empty();
+    assert!(set_back(&mut watch).await.contains("went back from revision 21 to 1"));
     assert_eq!(snapshot(&mut watch).await, []);
     // Its revision is one that the old etcd had long ago.
     let new =
         patiently("etcd", async || store.create("10.244.99.0-24", b"1").await.ok()).await.unwrap();
     assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(new)]);
+}
+
+#[tokio::test]
+async fn a_watch_notices_that_etcd_was_restored_from_an_old_copy() {
+    let mut etcd = Etcd::start();
+    let store = etcd.store();
+    etcd.client().await;
+    let first = store.create("10.244.1.0-24", b"1").await.unwrap().unwrap();
+    etcd.kill();
+    let copy = etcd.copy_data();
+    etcd.restart();
+    patiently("etcd", async || store.create("10.244.2.0-24", b"1").await.ok()).await.unwrap();
+    let mut watch = store.watch();
+    assert_eq!(snapshot(&mut watch).await.len(), 2);
+    // Told of while it watches, not with the snapshot.
+    store.create("10.244.3.0-24", b"1").await.unwrap();
+    changes(&mut watch, 1).await;
+    etcd.kill();
+    etcd.restart_with(copy);
+    assert!(set_back(&mut watch).await.contains("went back from revision 4 to 2"));
+    assert_eq!(snapshot(&mut watch).await, [first]);
 }
 
 #[tokio::test]
@@ -121,6 +154,7 @@ async fn a_watch_that_falls_behind_compaction_starts_again_from_a_snapshot() {
             WatchEvent::Update(Update::Snapshot(records)) => break assert_eq!(records, []),
             WatchEvent::Update(Update::Changes(_)) | WatchEvent::Config(_) => {}
             WatchEvent::Stale { reason } => reasons.push(reason),
+            WatchEvent::SetBack { reason } => panic!("{reason}"),
         }
     }
     assert!(reasons[0].contains("compacted"), "{reasons:?}");

@@ -1,0 +1,6 @@
+//! What users of such daemons live with, and what is promised here instead: each row of `docs/reliability.md` is a test
+//! that makes the fault happen, and measures how long it takes until everything is as it should be.
+
+mod boot;
+mod store;
+mod writer;
