@@ -40,6 +40,7 @@ for_both_stores!(
     every_change_is_told_at_once,
     records_that_are_no_leases_are_told_as_well,
     a_second_watch_sees_what_the_first_sees,
+    a_store_without_news_is_heard,
 );
 
 async fn a_key_is_created_once(world: World) {
@@ -192,4 +193,14 @@ async fn a_directory_that_cannot_be_read_makes_the_watch_stale() {
     assert_eq!(next(&mut watch).await, WatchEvent::Stale { reason });
     std::fs::remove_file(&subnets).unwrap();
     assert_eq!(snapshot(&mut watch).await, []);
+}
+
+async fn a_store_without_news_is_heard(world: World) {
+    let mut watch = world.store().watch();
+    let pulse = watch.pulse();
+    timeout(PATIENCE, watch.next()).await.unwrap().unwrap();
+    let first = pulse.last().unwrap();
+    patiently("a sign of life", async || pulse.last().filter(|last| *last > first)).await;
+    // Nothing was told meanwhile.
+    assert!(timeout(Duration::ZERO, watch.next()).await.is_err());
 }
