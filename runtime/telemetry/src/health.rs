@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn the_answer_names_every_reason() {
-        assert_eq!(readyz([("", String::new()); 0]), (StatusCode::OK, "ok\n".into()));
+        assert_eq!(readyz(Vec::<(&str, String)>::new()), (StatusCode::OK, "ok\n".into()));
         assert_eq!(
             readyz([("network config", "a".to_owned()), ("watch", "b".to_owned())]),
             (StatusCode::SERVICE_UNAVAILABLE, "network config: a\nwatch: b\n".into())

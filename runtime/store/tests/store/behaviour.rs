@@ -42,6 +42,7 @@ for_both_stores!(
     a_second_watch_sees_what_the_first_sees,
     the_network_config_is_watched,
     a_record_is_as_old_as_its_key_and_its_value,
+    a_store_without_news_is_heard,
 );
 
 async fn a_key_is_created_once(world: World) {
@@ -226,4 +227,14 @@ async fn a_record_is_as_old_as_its_key_and_its_value(world: World) {
     assert!(first.age.made <= second.age.made && first.age.written < second.age.written);
     // What is read is what was told at the time.
     assert_eq!(store.list().await.unwrap(), [second, older]);
+}
+
+async fn a_store_without_news_is_heard(world: World) {
+    let mut watch = world.store().watch();
+    let pulse = watch.pulse();
+    next(&mut watch).await;
+    let first = pulse.last().unwrap();
+    patiently("a sign of life", async || pulse.last().filter(|last| *last > first)).await;
+    // Nothing was told meanwhile.
+    assert!(timeout(Duration::ZERO, watch.next()).await.is_err());
 }

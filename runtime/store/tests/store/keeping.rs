@@ -1,6 +1,6 @@
 //! Keeping a lease.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use heddle_core::lease::Lease;
@@ -157,16 +157,24 @@ async fn a_lease_is_kept_through_an_outage() {
     let own = TestNode::new(72).acquire(&store, &network()).await.unwrap();
     let poke = Notify::new();
     let key = own.key().to_string();
+    let before = own.term();
+    let told = Mutex::new(Vec::new());
     etcd.kill();
     poke.notify_one();
     let outage = async {
         sleep(Duration::from_millis(500)).await;
         etcd.restart_empty();
         let store = etcd.store();
-        patiently("the lease", async || store.get(&key).await.ok().flatten()).await
+        let record = patiently("the lease", async || store.get(&key).await.ok().flatten()).await;
+        let told = async || told.lock().unwrap().get(1).copied();
+        (record, patiently("its new term", told).await)
     };
     tokio::select! {
-        lost = keep(&store, own, MARGIN, &poke) => panic!("{lost}"),
-        record = outage => assert_eq!(record.key, key),
+        lost = keep(&store, own, MARGIN, &poke, |term| told.lock().unwrap().push(term)) => panic!("{lost}"),
+        (record, after) = outage => {
+            assert_eq!(record.key, key);
+            assert_eq!(told.lock().unwrap()[0], before);
+            assert!(after.renewed > before.renewed && after.ends > before.ends, "{after:?}");
+        }
     }
 }
