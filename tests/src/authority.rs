@@ -38,9 +38,10 @@ impl Authority {
         }
     }
 
-    /// Writes a certificate that does not end before the test does, and its key.
+    /// Writes a certificate that ends in a year, and its key.
     pub fn issue(&self, name: &str, address: Option<IpAddr>) -> TlsFiles {
-        self.issue_until(name, address, SystemTime::now() + Duration::from_secs(86_400))
+        const YEAR: Duration = Duration::from_secs(365 * 86_400);
+        self.issue_until(name, address, SystemTime::now() + YEAR)
     }
 
     /// Writes a certificate that ends, or has ended, at a time, and its key. Files of the same name are replaced.

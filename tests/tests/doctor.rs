@@ -1,7 +1,7 @@
 //! `heddle doctor` finds what is wrong with a host, says so until it is put right, and says nothing of a healthy host.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};

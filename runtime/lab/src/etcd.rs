@@ -64,8 +64,7 @@ pub struct Etcd {
     /// None while it is stopped.
     child: Option<Child>,
     arguments: Vec<String>,
-    endpoint: String,
-    /// Those of all members.
+    /// Those of all members, its own first.
     endpoints: String,
     agent: ureq::Agent,
 }
@@ -106,17 +105,12 @@ impl Etcd {
         let named = |(host, peer): (&Host, &String)| format!("{}={peer}", host.name());
         let cluster = hosts.iter().zip(&peers).map(named).collect::<Vec<_>>().join(",");
         let endpoints: Vec<_> = hosts.iter().map(|host| url(host, CLIENT_PORT)).collect();
-        let all = endpoints.join(",");
-        let mut members: Vec<_> = hosts
-            .into_iter()
-            .zip(peers)
-            .zip(endpoints)
-            .map(|((host, peer), endpoint)| {
-                let mut etcd = Self::on(host, endpoint, &peer, &cluster);
-                etcd.endpoints.clone_from(&all);
-                etcd
-            })
-            .collect();
+        let mut members = Vec::with_capacity(count);
+        for (index, (host, peer)) in hosts.into_iter().zip(&peers).enumerate() {
+            let mut own_first = endpoints.clone();
+            own_first.rotate_left(index);
+            members.push(Self::on(host, own_first.join(","), peer, &cluster));
+        }
         // None of them answers before there are enough.
         members.iter_mut().try_for_each(Self::launch)?;
         members.iter().try_for_each(Self::wait_answering)?;
@@ -149,8 +143,10 @@ impl Etcd {
         Ok(etcd)
     }
 
-    /// One that does not run yet. `peer` is its own URL for other members, and `cluster` names all of them.
-    fn on(host: Host, endpoint: String, peer: &str, cluster: &str) -> Self {
+    /// One that does not run yet. `endpoints` are those of all members, its own first; `peer` is its own URL for other
+    /// members, and `cluster` names all of them.
+    fn on(host: Host, endpoints: String, peer: &str, cluster: &str) -> Self {
+        let endpoint = endpoints.split(',').next().unwrap_or_default();
         Self {
             // The loopback listener is for this value's own requests.
             arguments: vec![
@@ -164,8 +160,7 @@ impl Etcd {
             ],
             host,
             child: None,
-            endpoints: endpoint.clone(),
-            endpoint,
+            endpoints,
             agent: ureq::Agent::config_builder()
                 .timeout_global(Some(Duration::from_secs(10)))
                 .build()
@@ -175,7 +170,7 @@ impl Etcd {
 
     /// Its address for clients on other hosts.
     pub fn endpoint(&self) -> &str {
-        &self.endpoint
+        self.endpoints.split(',').next().unwrap_or_default()
     }
 
     /// The addresses of all members of its cluster, separated by commas.
