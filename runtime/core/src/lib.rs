@@ -17,6 +17,7 @@
 //! | [`peers`] | which peers did a change of leases concern? |
 //! | [`retry`] | when is what failed tried again? |
 //! | [`subnet_env`] | which subnet did this node have before? |
+//! | [`underlay`] | is the interface still what it was? |
 //! | [`text`] | how is what somebody else wrote shown to people? |
 
 pub mod address;
@@ -33,3 +34,4 @@ pub mod peers;
 pub mod retry;
 pub mod subnet_env;
 pub mod text;
+pub mod underlay;

@@ -7,6 +7,7 @@
 //! | `join` | from flags to membership: config, plugins, interface, subnet, packet path |
 //! | `serve` | the daemon's life: join, plan, write the files, keep the lease |
 //! | `reconcile` | the loop: leases in, kernel state out |
+//! | `underlay` | whether the interface is still what it was at the start |
 //! | `packets` | the packet path of backends in user space: its peers, and the plugin that steers it |
 //! | `rules` | when traffic rules are looked at |
 //! | `emit` | the files for other programs |
@@ -25,6 +26,7 @@ mod readiness;
 mod reconcile;
 mod rules;
 mod serve;
+mod underlay;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

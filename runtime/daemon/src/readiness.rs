@@ -10,6 +10,8 @@ use tokio::sync::watch;
 pub(crate) enum Condition {
     /// There is a network config, and a plugin for its backend that accepts it.
     Config,
+    /// The interface that the plan rests on is up and has its addresses.
+    Underlay,
     /// This node has a lease.
     Lease,
     /// The packet path is open, where the backend has one.
@@ -28,6 +30,7 @@ impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Config => "network config",
+            Self::Underlay => "underlay",
             Self::Lease => "lease",
             Self::Packets => "packet path",
             Self::Kernel => "kernel",
@@ -48,8 +51,8 @@ pub(crate) struct Readiness(watch::Sender<Unmet>);
 impl Readiness {
     /// Nothing holds yet.
     pub(crate) fn new() -> Self {
-        use Condition::{Config, Emitters, Kernel, Lease, Packets, Rules, Watch};
-        let unmet = [Config, Lease, Packets, Kernel, Rules, Emitters, Watch]
+        use Condition::{Config, Emitters, Kernel, Lease, Packets, Rules, Underlay, Watch};
+        let unmet = [Config, Underlay, Lease, Packets, Kernel, Rules, Emitters, Watch]
             .map(|c| (c, "starting".to_owned()));
         Self(watch::Sender::new(unmet.into()))
     }
@@ -83,10 +86,10 @@ mod tests {
 
     #[test]
     fn ready_is_when_nothing_is_missing() {
-        use Condition::{Config, Emitters, Kernel, Lease, Packets, Rules, Watch};
+        use Condition::{Config, Emitters, Kernel, Lease, Packets, Rules, Underlay, Watch};
         let readiness = Readiness::new();
         let seen = readiness.subscribe();
-        for condition in [Config, Lease, Packets, Kernel, Rules, Emitters, Watch] {
+        for condition in [Config, Underlay, Lease, Packets, Kernel, Rules, Emitters, Watch] {
             assert!(seen.borrow().contains_key(&condition));
             readiness.met(condition);
         }

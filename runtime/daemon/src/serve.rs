@@ -17,7 +17,7 @@ use crate::health::PacketCounters;
 use crate::join::{Identity, Membership, Obstacle, identity, join};
 use crate::readiness::{Condition, Readiness};
 use crate::reconcile::{Question, Reconciler};
-use crate::rules;
+use crate::{rules, underlay};
 
 /// How often a network config that cannot be used is read again.
 const CONFIG_RETRY: Duration = Duration::from_secs(1);
@@ -66,6 +66,7 @@ pub(crate) async fn serve(
         mtu: overlay.plan.mtu,
         ip_masq: flags.rules.ip_masq,
     };
+    let (config, started_with) = (overlay.config.clone(), overlay.node.underlay.clone());
     // Listening starts before looking, so that nothing falls between the two.
     let mut watch = store.watch();
     let own_lease_changed = Notify::new();
@@ -76,10 +77,12 @@ pub(crate) async fn serve(
         if first_plan(&mut watch, &mut reconciler, readiness).await? {
             own_lease_changed.notify_one();
         }
+        let changed = reconciler.underlay_changed();
+        let looking = underlay::follow(flags, &config, &started_with, &kernel, changed, readiness);
         let ruling = rules::follow(rules, &kernel, resync, readiness);
         let emitting = emit(&outputs, &view, readiness);
         let following = reconciler.follow(&mut watch, &own_lease_changed, readiness);
-        tokio::try_join!(ruling, emitting, following).map(|_| ())
+        tokio::try_join!(looking, ruling, emitting, following).map(|_| ())
     };
     tokio::select! {
         ended = working => ended,
@@ -105,6 +108,7 @@ async fn until_joined(
             match join(flags, identity, &catalogue, store, kernel).await {
                 Ok(member) => {
                     readiness.met(Condition::Config);
+                    readiness.met(Condition::Underlay);
                     readiness.met(Condition::Lease);
                     readiness.met(Condition::Packets);
                     return Ok(member);
@@ -124,10 +128,12 @@ async fn until_joined(
                 }
                 Err(Obstacle::Lease(reason)) => {
                     readiness.met(Condition::Config);
+                    readiness.met(Condition::Underlay);
                     (Condition::Lease, reason, CONFIG_RETRY)
                 }
                 Err(Obstacle::Packets(error)) => {
                     readiness.met(Condition::Config);
+                    readiness.met(Condition::Underlay);
                     readiness.met(Condition::Lease);
                     (Condition::Packets, error.to_string(), CONFIG_RETRY)
                 }
