@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::Command;
+use std::time::Duration;
 
 use heddle_lab::{
     Container, Daemon, Etcd, Families, Host, KernelState, KeyValue, Lab, PREFIX, Route, Signal,
@@ -259,6 +260,13 @@ impl Node {
     pub fn stop(&mut self, signal: Signal) -> Option<i32> {
         let daemon = self.daemon.take().expect("the daemon runs");
         daemon.stop(signal).unwrap().code()
+    }
+
+    /// Waits until its daemon has ended by itself, and returns its exit code and its log.
+    pub fn ended(&mut self, limit: Duration) -> (Option<i32>, String) {
+        let mut daemon = self.daemon.take().expect("the daemon runs");
+        let status = daemon.wait_exit(limit).unwrap();
+        (status.code(), daemon.log())
     }
 
     /// Sends its daemon a signal: held with `Signal::STOP`, it does not see at once what is done to its kernel.

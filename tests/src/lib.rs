@@ -5,6 +5,7 @@
 //! of the daemons that run.
 
 mod cluster;
+mod flows;
 #[path = "../../runtime/plugin/src/guests.rs"]
 mod guests;
 pub mod guide;
@@ -14,14 +15,21 @@ mod packet;
 mod peer;
 mod plain;
 mod podman;
+mod recovery;
+mod snapshot;
+mod trio;
 pub mod victim;
 
 pub use cluster::{Cluster, Node, Overlay, PROTOCOL};
+pub use flows::Flows;
 pub use package::{NEWER, image, newer_package, package};
 pub use packet::{Fragment, HOP_LIMIT, Packet, net_unreachable, time_exceeded};
 pub use peer::{NETWORK_FOR_PEERS, Peer};
 pub use plain::{PlainPeer, UDP_PORT};
 pub use podman::Podman;
+pub use recovery::Recovery;
+pub use snapshot::Snapshot;
+pub use trio::Trio;
 pub use victim::Victim;
 
 use std::path::{Path, PathBuf};
