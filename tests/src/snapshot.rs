@@ -25,7 +25,6 @@ impl Snapshot {
         // The kernel numbers a new device anew, and gives it a link-local address in its own time.
         if let Some(device) = device.as_object_mut() {
             device.remove("ifindex");
-            device.remove("link_index");
             if let Some(addresses) = device["addr_info"].as_array_mut() {
                 addresses.retain(|address| address["scope"] == "global");
             }

@@ -21,7 +21,12 @@ pub enum Standing {
     /// It has not, and another start would find nothing to go by either: there is nothing to do but wait.
     Missing(String),
     /// It has not, and another start would use something else.
-    Elsewhere(String),
+    Elsewhere {
+        /// Why, and what it would use.
+        reason: String,
+        /// Whether other hosts would have to reach this one by other addresses.
+        readdressed: bool,
+    },
 }
 
 /// What a host is reached by: an interface, and the addresses of its own that packets leave it with.
@@ -77,10 +82,17 @@ pub fn standing(
         }
     };
     match chosen_now {
-        Ok(chosen) if Reach::of(chosen) != needed => Standing::Elsewhere(format!(
-            "{lacking}: this daemon was started with {needed}, and the next one would use {}",
-            Reach::of(chosen)
-        )),
+        Ok(chosen) if Reach::of(chosen) != needed => Standing::Elsewhere {
+            reason: format!(
+                "{lacking}: this daemon was started with {needed}, and the next one would use {}",
+                Reach::of(chosen)
+            ),
+            // One in common is enough for others to know a node by.
+            readdressed: !chosen
+                .public_addresses
+                .iter()
+                .any(|address| started_with.public_addresses.contains(address)),
+        },
         // Between the interfaces and the choice everything came back.
         Ok(_) => Standing::Intact,
         Err(error) => Standing::Missing(format!("{lacking}: {error}")),
@@ -100,6 +112,7 @@ mod tests {
             loopback: false,
             kind: String::new(),
             mac: None,
+            local: None,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         }
     }
@@ -188,17 +201,21 @@ mod tests {
 
     #[test]
     fn another_address_or_another_name_is_for_another_start() {
-        let elsewhere = |lacking: &str, next: &str| {
-            Standing::Elsewhere(format!(
+        let elsewhere = |lacking: &str, next: &str, readdressed| Standing::Elsewhere {
+            reason: format!(
                 "interface eth0 {lacking}: this daemon was started with eth0 with 192.168.0.2, \
                  and the next one would use {next}"
-            ))
+            ),
+            readdressed,
         };
         check(
             vec![interface("eth0", true, &["192.168.0.9/24"])],
-            elsewhere("has lost 192.168.0.2", "eth0 with 192.168.0.9"),
+            elsewhere("has lost 192.168.0.2", "eth0 with 192.168.0.9", true),
         );
-        check(vec![interface("lan0", true, &V4)], elsewhere("is gone", "lan0 with 192.168.0.2"));
+        check(
+            vec![interface("lan0", true, &V4)],
+            elsewhere("is gone", "lan0 with 192.168.0.2", false),
+        );
     }
 
     #[test]
@@ -209,7 +226,7 @@ mod tests {
         assert_eq!(compare(before(), vec![before()], &selection), Standing::Intact);
         let renumbered = vec![interface("eth0", true, &["192.168.0.9/24"])];
         let standing = compare(before(), renumbered, &selection);
-        assert!(matches!(standing, Standing::Elsewhere(_)), "{standing:?}");
+        assert!(matches!(standing, Standing::Elsewhere { readdressed: false, .. }), "{standing:?}");
     }
 
     #[test]
@@ -222,6 +239,6 @@ mod tests {
         );
         let expected = "interface eth0 has lost fd00::2: this daemon was started with eth0 with \
                         192.168.0.2 and fd00::2, and the next one would use eth0 with 192.168.0.2 and fd00::9";
-        assert_eq!(standing, Standing::Elsewhere(expected.into()));
+        assert_eq!(standing, Standing::Elsewhere { reason: expected.into(), readdressed: false });
     }
 }

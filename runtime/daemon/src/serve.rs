@@ -7,7 +7,7 @@ use heddle_core::retry::Backoff;
 use heddle_flags::Flags;
 use heddle_kernel::Kernel;
 use heddle_plugin::{Catalogue, PluginError, View};
-use heddle_store::{LeaseStore, Watch, WatchEvent, keep};
+use heddle_store::{LeaseStore, OwnLease, Watch, WatchEvent, keep, release};
 use tokio::sync::{Notify, mpsc};
 
 use crate::Fatal;
@@ -17,7 +17,8 @@ use crate::health::PacketCounters;
 use crate::join::{Identity, Membership, Obstacle, identity, join};
 use crate::readiness::{Condition, Readiness};
 use crate::reconcile::{Question, Reconciler};
-use crate::{rules, underlay};
+use crate::rules;
+use crate::underlay::{self, Moved};
 
 /// How often a network config that cannot be used is read again.
 const CONFIG_RETRY: Duration = Duration::from_secs(1);
@@ -33,6 +34,9 @@ const PLUGIN_SHARE: u32 = 9;
 
 /// But not later than this.
 const PLUGIN_PAUSE: Duration = Duration::from_secs(600);
+
+/// How long an end may be put off to give the lease up. The connection to the store may have gone with the address.
+const GIVE_UP_LIMIT: Duration = Duration::from_secs(15);
 
 /// Runs the node. Returns only with a reason to end.
 ///
@@ -71,6 +75,7 @@ pub(crate) async fn serve(
     let mut watch = store.watch();
     let own_lease_changed = Notify::new();
     let mut reconciler = Reconciler::new(kernel.clone(), overlay, questions).await?;
+    let held = own.clone();
     let keeping = keep(store.as_ref(), own, flags.lease.renew_margin(), &own_lease_changed);
     let resync = Duration::from_secs(flags.rules.iptables_resync);
     let working = async {
@@ -82,11 +87,31 @@ pub(crate) async fn serve(
         let ruling = rules::follow(rules, &kernel, resync, readiness);
         let emitting = emit(&outputs, &view, readiness);
         let following = reconciler.follow(&mut watch, &own_lease_changed, readiness);
+        let looking = async { looking.await.map_err(Fatal::from) };
         tokio::try_join!(looking, ruling, emitting, following).map(|_| ())
     };
-    tokio::select! {
+    let ended = tokio::select! {
         ended = working => ended,
         lost = keeping => Err(lost.into()),
+    };
+    // Nobody keeps the lease any more.
+    if let Err(error) = &ended
+        && error.downcast_ref::<Moved>().is_some_and(|moved| moved.readdressed)
+    {
+        give_up(store.as_ref(), &held).await;
+    }
+    ended
+}
+
+/// Gives up a lease with addresses that are no longer this node's. The next start finds the subnet free and takes it
+/// again, with the addresses of then.
+async fn give_up(store: &dyn LeaseStore, held: &OwnLease) {
+    let key = held.key();
+    match tokio::time::timeout(GIVE_UP_LIMIT, release(store, held)).await {
+        Ok(Ok(true)) => tracing::info!("lease {key} is given up, for the next start to take"),
+        Ok(Ok(false)) => {}
+        Ok(Err(error)) => tracing::warn!("lease {key} is left to end by itself: {error}"),
+        Err(_) => tracing::warn!("lease {key} is left to end by itself: the store does not answer"),
     }
 }
 

@@ -12,7 +12,6 @@ use heddle_flags::Flags;
 use heddle_kernel::Kernel;
 use tokio::sync::Notify;
 
-use crate::Fatal;
 use crate::join::families;
 use crate::readiness::{Condition, Readiness};
 
@@ -26,11 +25,20 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// addresses and routes away first, and a DHCP server may take seconds to give them back.
 const SETTLED: Duration = Duration::from_secs(10);
 
+/// The underlay is elsewhere for good.
+#[derive(Debug, thiserror::Error)]
+#[error("underlay: {reason}: this one ends")]
+pub(crate) struct Moved {
+    reason: String,
+    /// Whether other hosts have to reach this one by other addresses now.
+    pub(crate) readdressed: bool,
+}
+
 /// Looks at the underlay whenever something happens to it.
 ///
 /// # Errors
 ///
-/// When it has been elsewhere for some time: the daemon has to be started again. It is not when the interface is down or
+/// [`Moved`], when it has been elsewhere for some time: the daemon has to be started again. It is not when the interface is down or
 /// gone and there is no other.
 pub(crate) async fn follow(
     flags: &Flags,
@@ -39,7 +47,7 @@ pub(crate) async fn follow(
     kernel: &Kernel,
     changed: Arc<Notify>,
     readiness: &Readiness,
-) -> Result<(), Fatal> {
+) -> Result<(), Moved> {
     let families = families(config);
     let selection = flags.interface.selection();
     let look = |facts: &Facts| {
@@ -58,9 +66,9 @@ pub(crate) async fn follow(
                 say(readiness, reason);
                 LOOK_AGAIN
             }
-            Ok(Standing::Elsewhere(reason)) => {
+            Ok(Standing::Elsewhere { reason, readdressed }) => {
                 if patience.ends(Instant::now()) {
-                    return Err(format!("underlay: {reason}: this one ends").into());
+                    return Err(Moved { reason, readdressed });
                 }
                 say(readiness, reason);
                 LOOK_AGAIN

@@ -80,6 +80,7 @@ fn fault_the_underlay_is_without_its_address_for_a_moment() {
 fn fault_the_underlay_has_another_address() {
     let mut trio = Trio::new();
     let old = trio.nodes[0].host.v4();
+    let before = trio.cluster.lease(&trio.nodes[0]);
     let flows = trio.flows(&[(1, 2)]);
     trio.nodes[0].ip(&format!("addr del {old}/16 dev eth0"));
     trio.nodes[0].ip("addr add 192.168.99.99/16 dev eth0");
@@ -94,16 +95,22 @@ fn fault_the_underlay_has_another_address() {
     );
     assert!(log.contains(&format!("WARN {said}")), "{log}");
     assert!(log.contains(&format!("ERROR {said}: this one ends")), "{log}");
+    assert!(log.contains("is given up, for the next start to take"), "{log}");
     trio.cluster.restart(&mut trio.nodes[0]);
     let lease = trio.cluster.lease(&trio.nodes[0]);
     assert!(lease.value.contains(r#""PublicIP":"192.168.99.99""#), "{lease:?}");
-    // Its container has a new subnet, as others may still reach the old one at the old address.
+    // The subnet is the same, so that containers keep their addresses.
+    assert_eq!(lease.key, before.key);
+    assert_eq!(trio.cluster.etcd().leases().unwrap().len(), 3);
     let reached = || {
         let state = trio.nodes[1].host.kernel_state().unwrap();
         let found = state.fdb.iter().any(|entry| entry.dst.as_deref() == Some("192.168.99.99"));
         if found { Ok(()) } else { Err(format!("{:#?}", state.fdb)) }
     };
     recovery.wait("peers know the new address", SOON, reached);
+    for place in [1, 2] {
+        wait_until("a ping", SOON, || trio.reaches(place)).unwrap();
+    }
     flows.lost_nothing();
 }
 
@@ -122,7 +129,6 @@ fn fault_the_underlay_is_renamed() {
     trio.cluster.restart(&mut trio.nodes[0]);
     recovery.done("the next daemon is ready");
     let as_before = |mut now: Snapshot| {
-        now.device["link"] = before.device["link"].clone();
         let link = before.device.pointer("/linkinfo/info_data/link").cloned().unwrap();
         *now.device.pointer_mut("/linkinfo/info_data/link").unwrap() = link;
         let routes = now.objects.routes.into_iter().map(|mut route| {
