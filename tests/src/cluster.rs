@@ -321,11 +321,11 @@ impl Node {
         daemon.stop(signal).unwrap().code()
     }
 
-    /// Waits until its daemon has ended by itself, and returns its exit code, if it was not a signal that ended it.
-    pub fn wait_end(&mut self, limit: Duration) -> Option<i32> {
-        let status = self.daemon().wait_exit(limit).unwrap();
-        self.daemon = None;
-        status.code()
+    /// Waits until its daemon has ended by itself, and returns its exit code and its log.
+    pub fn ended(&mut self, limit: Duration) -> (Option<i32>, String) {
+        let mut daemon = self.daemon.take().expect("the daemon runs");
+        let status = daemon.wait_exit(limit).unwrap();
+        (status.code(), daemon.log())
     }
 
     /// Sends its daemon a signal: held with `Signal::STOP`, it does not see at once what is done to its kernel.

@@ -8,6 +8,7 @@ mod authority;
 mod browser;
 mod cluster;
 mod flow;
+mod flows;
 #[path = "../../runtime/plugin/src/guests.rs"]
 mod guests;
 pub mod guide;
@@ -19,19 +20,25 @@ mod peer;
 mod plain;
 mod podman;
 mod recovery;
+mod snapshot;
+mod trio;
 pub mod victim;
 
 pub use authority::Authority;
 pub use browser::Browser;
 pub use cluster::{Cluster, Node, Overlay, PROTOCOL};
 pub use flow::Flow;
+pub use flows::Flows;
 pub use package::{NEWER, image, newer_package, package};
 pub use packet::{Fragment, HOP_LIMIT, Packet, net_unreachable, time_exceeded};
 pub use partition::{Loss, cut, heal};
 pub use peer::{NETWORK_FOR_PEERS, Peer};
 pub use plain::{PlainPeer, UDP_PORT};
 pub use podman::Podman;
+pub use recovery::Recovery;
 pub use recovery::recovered;
+pub use snapshot::Snapshot;
+pub use trio::Trio;
 pub use victim::Victim;
 
 use std::path::{Path, PathBuf};

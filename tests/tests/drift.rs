@@ -1,8 +1,8 @@
 //! Somebody else deletes or changes what the daemon programmed: it is back within a second, and nothing else is
 //! touched on the way.
 
-use heddle_lab::{Families, KernelState, Monitor, Signal, wait_until};
-use heddle_tests::{Cluster, HEALED, NETWORK_FOR_PEERS, Node, Peer, SOON};
+use heddle_lab::{Families, Monitor, Signal, wait_until};
+use heddle_tests::{Cluster, HEALED, NETWORK_FOR_PEERS, Node, Peer, SOON, Snapshot};
 use serde_json::Value;
 
 /// A node with two peers. Everything is done to what belongs to the first.
@@ -11,14 +11,6 @@ struct Scene {
     node: Node,
     peers: Vec<Peer>,
     _cluster: Cluster,
-}
-
-/// Everything that is watched over.
-#[derive(Clone, Debug, PartialEq)]
-struct Everything {
-    device: Value,
-    objects: KernelState,
-    accept_ra: String,
 }
 
 impl Scene {
@@ -30,22 +22,8 @@ impl Scene {
         Self { node, peers, _cluster: cluster }
     }
 
-    fn everything(&self) -> Everything {
-        let mut device = self.node.link("flannel.1");
-        let setting = self.node.host.namespace().sysctl("ipv6/conf/flannel.1/accept_ra");
-        // The kernel numbers a new device anew, and gives it a link-local address in its own time.
-        if let Some(device) = device.as_object_mut() {
-            device.remove("ifindex");
-            if let Some(addresses) = device["addr_info"].as_array_mut() {
-                addresses.retain(|address| address["scope"] == "global");
-            }
-        }
-        Everything {
-            device,
-            objects: self.node.host.kernel_state().unwrap(),
-            // There is none while there is no device.
-            accept_ra: setting.unwrap_or_default(),
-        }
+    fn everything(&self) -> Snapshot {
+        Snapshot::of(&self.node)
     }
 
     fn index(&self) -> Value {
@@ -53,12 +31,8 @@ impl Scene {
     }
 
     /// Waits until everything is as it was.
-    fn wait_for(&self, before: &Everything) {
-        wait_until("everything as it was", HEALED, || {
-            let now = self.everything();
-            if now == *before { Ok(()) } else { Err(format!("{now:#?}\ninstead of {before:#?}")) }
-        })
-        .unwrap();
+    fn wait_for(&self, before: &Snapshot) {
+        before.wait(&self.node, HEALED);
     }
 
     /// Does harm to one thing; the kernel must report changes only of what contains `named`.

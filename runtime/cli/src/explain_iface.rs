@@ -105,6 +105,7 @@ mod tests {
             loopback: false,
             kind: String::new(),
             mac: None,
+            local: None,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         };
         let facts = Facts {

@@ -155,6 +155,7 @@ mod tests {
             loopback: false,
             kind: String::new(),
             mac: None,
+            local: None,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         }
     }

@@ -26,6 +26,8 @@ pub struct Interface {
     pub kind: String,
     /// Its Ethernet address, if it has one.
     pub mac: Option<MacAddress>,
+    /// Of a VXLAN device that one of ours could be: the address that it sends from.
+    pub local: Option<IpAddr>,
     /// Its usable addresses of global scope, with their prefix lengths, in the kernel's order.
     pub addresses: Vec<IpNet>,
 }
@@ -278,6 +280,7 @@ mod tests {
             loopback: name == "lo",
             kind: String::new(),
             mac: None,
+            local: None,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         }
     }

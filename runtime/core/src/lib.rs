@@ -19,6 +19,7 @@
 //! | [`retry`] | when is what failed tried again? |
 //! | [`patience`] | when does a node that cannot join try again? |
 //! | [`subnet_env`] | which subnet did this node have before? |
+//! | [`underlay`] | is the interface still what it was? |
 //! | [`text`] | how is what somebody else wrote shown to people? |
 
 pub mod address;
@@ -38,3 +39,4 @@ pub mod probe;
 pub mod retry;
 pub mod subnet_env;
 pub mod text;
+pub mod underlay;

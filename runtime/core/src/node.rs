@@ -105,9 +105,17 @@ pub struct ExistingLink {
 
 /// The devices that a backend may recognize as its own: those of plannable kinds. Not all, of which a busy host has
 /// thousands.
+///
+/// Without a VXLAN device that sends from an address which this host no longer has. Nobody reaches the host by it, and
+/// its MAC is no use any more: it may stand in the lease that the host had then, beside the one that it gets now.
 pub fn existing_links(interfaces: &[Interface]) -> Vec<ExistingLink> {
     let plannable = |kind: &str| matches!(kind, "vxlan" | "tun");
-    let found = interfaces.iter().filter(|found| plannable(&found.kind));
+    let own = |address| {
+        let mut addresses = interfaces.iter().flat_map(|found| &found.addresses);
+        addresses.any(|own| own.addr() == address)
+    };
+    let found =
+        interfaces.iter().filter(|found| plannable(&found.kind) && found.local.is_none_or(own));
     let link = |found: &Interface| ExistingLink {
         name: found.name,
         kind: found.kind.clone(),
@@ -138,6 +146,30 @@ mod tests {
         assert_ne!(id, NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda5", "/coreos.com/network"));
         assert_ne!(id, NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda4", "/other"));
         assert!(id.as_str().parse::<NodeId>().is_ok());
+    }
+
+    #[test]
+    fn a_device_of_a_former_address_is_not_recognized() {
+        let interface = |name: &str, kind: &str, local: Option<&str>| Interface {
+            name: name.parse().unwrap(),
+            mtu: 1500,
+            up: true,
+            loopback: false,
+            kind: kind.into(),
+            mac: None,
+            local: local.map(|address| address.parse().unwrap()),
+            addresses: vec!["192.168.0.72/24".parse().unwrap()],
+        };
+        let found = [
+            interface("eth0", "", None),
+            interface("flannel.1", "vxlan", Some("192.168.0.72")),
+            interface("flannel.2", "vxlan", Some("192.168.0.71")),
+            interface("flannel.3", "vxlan", None),
+            interface("flannel0", "tun", None),
+        ];
+        let names: Vec<_> =
+            existing_links(&found).iter().map(|link| link.name.to_string()).collect();
+        assert_eq!(names, ["flannel.1", "flannel.3", "flannel0"]);
     }
 
     #[test]

@@ -258,9 +258,12 @@ async fn network_config(
 
 /// Which interface it is to be, by the flags and what there is.
 fn underlay(flags: &Flags, config: &NetworkConfig, facts: &Facts) -> Result<Underlay, Obstacle> {
-    let families: Vec<_> =
-        config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect();
-    Ok(select(&families, &flags.interface.selection(), facts)?)
+    Ok(select(&families(config), &flags.interface.selection(), facts)?)
+}
+
+/// The families of the overlay, which are the underlay's as well.
+pub(crate) fn families(config: &NetworkConfig) -> Vec<Family> {
+    config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect()
 }
 
 /// The subnet that this node had before, if its file still says so.

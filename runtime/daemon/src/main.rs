@@ -8,6 +8,7 @@
 //! | `join` | from flags to membership: config, plugins, interface, subnet, packet path |
 //! | `serve` | the daemon's life: join, plan, write the files, keep the lease |
 //! | `reconcile` | the loop: leases in, kernel state out |
+//! | `underlay` | whether the interface is still what it was at the start |
 //! | `packets` | the packet path of backends in user space: its peers, and the plugin that steers it |
 //! | `probing` | asking peers over the overlay whether they answer |
 //! | `rules` | when traffic rules are looked at |
@@ -28,6 +29,7 @@ mod readiness;
 mod reconcile;
 mod rules;
 mod serve;
+mod underlay;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

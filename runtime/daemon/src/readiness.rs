@@ -12,6 +12,8 @@ use tokio::sync::watch;
 pub(crate) enum Condition {
     /// There is a network config, and a plugin for its backend that accepts it.
     Config,
+    /// The interface that the plan rests on is up and has its addresses.
+    Underlay,
     /// This node has a lease.
     Lease,
     /// The packet path is open, where the backend has one.
@@ -28,8 +30,9 @@ pub(crate) enum Condition {
 
 impl Condition {
     /// All of them.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Config,
+        Self::Underlay,
         Self::Lease,
         Self::Packets,
         Self::Kernel,
@@ -43,6 +46,7 @@ impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Config => "network config",
+            Self::Underlay => "underlay",
             Self::Lease => "lease",
             Self::Packets => "packet path",
             Self::Kernel => "kernel",

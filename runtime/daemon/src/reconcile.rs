@@ -4,6 +4,7 @@
 //! say when to look. What to do always follows from comparing what is desired with what was observed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use heddle_control::EventKind;
@@ -151,6 +152,7 @@ pub(crate) struct Reconciler {
     probe_at: Option<Instant>,
     repairs: BTreeMap<&'static str, u64>,
     notes: Notes,
+    underlay_changed: Arc<Notify>,
     questions: mpsc::Receiver<Question>,
     /// Whether the plugin was suspended when last asked about peers.
     suspended: bool,
@@ -197,6 +199,7 @@ impl Reconciler {
             probe_at: None,
             repairs: ObjectKey::KINDS.map(|kind| (kind, 0)).into(),
             notes,
+            underlay_changed: Arc::default(),
             questions,
             suspended: false,
             unreadable: None,
@@ -204,6 +207,11 @@ impl Reconciler {
             look_at: now,
             not_before: now,
         })
+    }
+
+    /// Woken when something may have happened to the underlay.
+    pub(crate) fn underlay_changed(&self) -> Arc<Notify> {
+        self.underlay_changed.clone()
     }
 
     /// Takes the first snapshot, and makes the plan hold as far as it can be had at once. [`follow`](Self::follow) does
@@ -694,7 +702,15 @@ impl Reconciler {
         if events.iter().any(|event| matches!(event, Event::LinkChanged(name) if *name == underlay))
         {
             // What the kernel refused may have failed for want of it.
-            self.refused.hasten(Instant::now());
+            // It is tried once that is known, so that nothing is done about what is in order again.
+            self.refused.hasten(self.not_before.max(Instant::now()));
+        }
+        if events.iter().any(|event| match event {
+            Event::LinkChanged(name) => *name == underlay,
+            Event::Lost => true,
+            Event::Seen(_) | Event::Gone(_) => false,
+        }) {
+            self.underlay_changed.notify_one();
         }
         let suspicious = events.iter().any(|event| match event {
             Event::Seen(seen) => !agrees(self.desired.get(&seen.object.key()), Some(seen)),
@@ -769,6 +785,11 @@ impl Reconciler {
         let now = Instant::now();
         let peers: BTreeSet<_> = self.failing.due(now).into_iter().collect();
         let mut touched = self.plan_peers(peers).await;
+        if self.look_at.max(self.not_before) <= now {
+            // Everything that is due is seen to there, by what the kernel holds by now.
+            self.look(readiness).await;
+            return;
+        }
         touched.extend(self.refused.due(now));
         if self.peers.due().is_some_and(|due| due <= now) {
             let delta = self.peers.update([], now);
@@ -776,9 +797,6 @@ impl Reconciler {
         }
         self.settle(touched).await;
         self.publish(readiness);
-        if self.look_at.max(self.not_before) <= now {
-            self.look(readiness).await;
-        }
         if self.probe_at.is_some_and(|at| at <= now)
             && let Some(probing) = &self.probing
         {

@@ -7,7 +7,7 @@ use heddle_core::patience::{InVain, Patience};
 use heddle_flags::Flags;
 use heddle_kernel::Kernel;
 use heddle_plugin::{Catalogue, PluginError, View};
-use heddle_store::{LeaseStore, Watch, WatchEvent, keep};
+use heddle_store::{LeaseStore, OwnLease, Watch, WatchEvent, keep, release};
 use heddle_telemetry::Notes;
 use tokio::sync::{Notify, mpsc};
 
@@ -20,6 +20,10 @@ use crate::probing::Probing;
 use crate::readiness::{Condition, Readiness};
 use crate::reconcile::{Question, Reconciler};
 use crate::rules;
+use crate::underlay::{self, Moved};
+
+/// How long an end may be put off to give the lease up. The connection to the store may have gone with the address.
+const GIVE_UP_LIMIT: Duration = Duration::from_secs(15);
 
 /// Runs the node. Returns only with a reason to end.
 ///
@@ -54,6 +58,7 @@ pub(crate) async fn serve(
         mtu: overlay.plan.mtu,
         ip_masq: flags.rules.ip_masq,
     };
+    let (config, started_with) = (overlay.config.clone(), overlay.node.underlay.clone());
     // Listening starts before looking, so that nothing falls between the two.
     let mut watch = store.watch();
     facts.follow(watch.pulse());
@@ -62,21 +67,44 @@ pub(crate) async fn serve(
     let mut reconciler =
         Reconciler::new(kernel.clone(), overlay, probing, questions, notes).await?;
     let margin = flags.lease.renew_margin();
-    let held = |term| facts.hold(term);
-    let keeping = keep(store.as_ref(), own, margin, &own_lease_changed, held);
+    let held = own.clone();
+    let told = |term| facts.hold(term);
+    let keeping = keep(store.as_ref(), own, margin, &own_lease_changed, told);
     let resync = Duration::from_secs(flags.rules.iptables_resync);
     let working = async {
         if first_plan(&mut watch, &mut reconciler, readiness).await? {
             own_lease_changed.notify_one();
         }
+        let changed = reconciler.underlay_changed();
+        let looking = underlay::follow(flags, &config, &started_with, &kernel, changed, readiness);
         let ruling = rules::follow(rules, &kernel, resync, readiness);
         let emitting = emit(&outputs, &view, readiness);
         let following = reconciler.follow(&mut watch, &own_lease_changed, readiness);
-        tokio::try_join!(ruling, emitting, following).map(|_| ())
+        let looking = async { looking.await.map_err(Fatal::from) };
+        tokio::try_join!(looking, ruling, emitting, following).map(|_| ())
     };
-    tokio::select! {
+    let ended = tokio::select! {
         ended = working => ended,
         lost = keeping => Err(lost.into()),
+    };
+    // Nobody keeps the lease any more.
+    if let Err(error) = &ended
+        && error.downcast_ref::<Moved>().is_some_and(|moved| moved.readdressed)
+    {
+        give_up(store.as_ref(), &held).await;
+    }
+    ended
+}
+
+/// Gives up a lease with addresses that are no longer this node's. The next start finds the subnet free and takes it
+/// again, with the addresses of then.
+async fn give_up(store: &dyn LeaseStore, held: &OwnLease) {
+    let key = held.key();
+    match tokio::time::timeout(GIVE_UP_LIMIT, release(store, held)).await {
+        Ok(Ok(true)) => tracing::info!("lease {key} is given up, for the next start to take"),
+        Ok(Ok(false)) => {}
+        Ok(Err(error)) => tracing::warn!("lease {key} is left to end by itself: {error}"),
+        Err(_) => tracing::warn!("lease {key} is left to end by itself: the store does not answer"),
     }
 }
 
@@ -97,6 +125,7 @@ async fn until_joined(
             match join(flags, identity, &catalogue, store, kernel).await {
                 Ok(member) => {
                     readiness.met(Condition::Config);
+                    readiness.met(Condition::Underlay);
                     readiness.met(Condition::Lease);
                     readiness.met(Condition::Packets);
                     return Ok(member);
@@ -113,10 +142,12 @@ async fn until_joined(
                 }
                 Err(Obstacle::Lease(reason)) => {
                     readiness.met(Condition::Config);
+                    readiness.met(Condition::Underlay);
                     (Condition::Lease, reason, InVain::Waiting)
                 }
                 Err(Obstacle::Packets(error)) => {
                     readiness.met(Condition::Config);
+                    readiness.met(Condition::Underlay);
                     readiness.met(Condition::Lease);
                     (Condition::Packets, error.to_string(), InVain::Waiting)
                 }

@@ -162,22 +162,34 @@ impl Run<'_> {
                     if matches!(change, Change::Put(_)) {
                         return self.configure(change, link, &device);
                     }
+                    // What the new one needs is looked for while the old one still works.
+                    let creation = self.creation(change, link)?;
                     self.delete(change, &device)?;
+                    return self.create(change, link, creation);
                 }
-                self.create(change, link)
+                let creation = self.creation(change, link)?;
+                self.create(change, link, creation)
             }
         }
     }
 
-    fn create(&mut self, change: &Change, link: &Link) -> Result<(), ApplyError> {
-        let vxlan = match &link.kind {
-            LinkKind::Vxlan(vxlan) => vxlan,
-            LinkKind::Tun => return Err(ApplyError::NotOpen(link.name)),
-            LinkKind::Other(_) => return Err(ApplyError::NotPlannable),
-        };
-        let underlay = self.index(change, vxlan.underlay)?;
-        let request = links::create(link, vxlan, underlay);
-        self.socket.change(request).map_err(|refusal| ApplyError::refused(change, refusal))?;
+    fn creation(&mut self, change: &Change, link: &Link) -> Result<Request, ApplyError> {
+        match &link.kind {
+            LinkKind::Vxlan(vxlan) => {
+                Ok(links::create(link, vxlan, self.index(change, vxlan.underlay)?))
+            }
+            LinkKind::Tun => Err(ApplyError::NotOpen(link.name)),
+            LinkKind::Other(_) => Err(ApplyError::NotPlannable),
+        }
+    }
+
+    fn create(
+        &mut self,
+        change: &Change,
+        link: &Link,
+        creation: Request,
+    ) -> Result<(), ApplyError> {
+        self.socket.change(creation).map_err(|refusal| ApplyError::refused(change, refusal))?;
         let device = self.device(change, link.name)?.ok_or(ApplyError::NoDevice(link.name))?;
         self.configure(change, link, &device)
     }

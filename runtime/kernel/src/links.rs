@@ -115,6 +115,11 @@ impl Device {
 }
 
 impl VxlanOptions {
+    /// The address that it sends from.
+    pub(crate) fn local(&self) -> IpAddr {
+        self.local
+    }
+
     /// `None` without what a planned device has, or with what none has: a default destination, metadata from
     /// routes, notification of misses, the generic protocol extension.
     fn decode(options: &[InfoVxlan]) -> Option<Self> {

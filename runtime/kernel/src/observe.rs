@@ -12,7 +12,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 
 use crate::addresses::{self, Assigned};
 use crate::error::{KernelError, Refusal};
-use crate::links::{self, Device, Devices};
+use crate::links::{self, Device, Devices, VxlanOptions};
 use crate::socket::Socket;
 use crate::view::View;
 use crate::{neighbours, routes, sysctls};
@@ -54,6 +54,7 @@ pub(crate) fn interfaces(socket: &mut Socket) -> Result<Vec<Interface>, KernelEr
         up: device.up,
         loopback: device.loopback,
         addresses: by_device.remove(&device.index).unwrap_or_default(),
+        local: device.vxlan.as_ref().map(VxlanOptions::local),
         kind: device.kind,
         mac: device.mac,
     };

@@ -54,6 +54,14 @@ pub enum CompileError {
         /// In bytes.
         size: u64,
     },
+    /// There is no room for what goes into the compiler.
+    #[error("cannot write to {}: {error}", directory.display())]
+    Workplace {
+        /// The cache directory.
+        directory: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
     /// It could not be run.
     #[error("`{} plugin compile` cannot be run: {error}", .tool.display())]
     Io {
@@ -79,7 +87,11 @@ pub(crate) fn compile(
     let workplace = cache.workplace().map_err(|error| io(io::Error::other(error)))?;
     // A copy, because the file may have changed since it was read.
     let (input, output) = (workplace.path().join("in.wasm"), workplace.path().join("out.cwasm"));
-    fs::write(&input, component).map_err(io)?;
+    fs::write(&input, component).map_err(|error| {
+        // Its own name is another each time.
+        let directory = workplace.path().parent().unwrap_or(workplace.path()).to_owned();
+        CompileError::Workplace { directory, error }
+    })?;
 
     let mut messages = tempfile::tempfile().map_err(io)?;
     let mut child = Command::new(&tool)

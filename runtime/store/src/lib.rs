@@ -10,6 +10,7 @@
 //! | [`directory`] | a directory of lease files, for labs and static clusters |
 //! | [`acquire`](mod@acquire) | getting a lease for this node |
 //! | [`own_lease`] | keeping it |
+//! | [`release`](mod@release) | giving it up |
 //!
 //! Every write is a compare-and-swap: what was read is what is replaced, or nothing happens. So two nodes never
 //! overwrite each other, whatever the order in which they come.
@@ -24,6 +25,7 @@ pub mod acquire;
 pub mod directory;
 pub mod etcd;
 pub mod own_lease;
+pub mod release;
 
 mod config;
 mod outage;
@@ -35,6 +37,7 @@ pub use config::{InvalidStoreConfig, StoreConfig};
 pub use directory::{DirectoryError, DirectoryStore};
 pub use etcd::{EtcdError, EtcdOptions, EtcdStore};
 pub use own_lease::{LostLease, OwnLease, Term, keep};
+pub use release::release;
 pub use watch::{Pulse, RecordChange, Update, Watch, WatchEvent};
 
 /// One lease as it is stored.

@@ -124,7 +124,7 @@ fn row_17_an_address_that_another_node_publishes_is_refused_and_its_holder_named
 
     let mut second = cluster.starting_node("second", &[shared]);
     let since = Instant::now();
-    assert_eq!(second.wait_end(SOON), Some(1));
+    assert_eq!(second.ended(SOON).0, Some(1));
     let log = fs::read_to_string(second.host.directory().join("heddled-0.log")).unwrap();
     let said = |line: &&str| line.contains("ERROR") && line.contains("10.0.2.15");
     let error = log.lines().find(said).unwrap_or_else(|| panic!("{log}"));

@@ -446,7 +446,7 @@ fn row_06_a_renewal_never_overwrites_another_owner() {
 
     // a says so and ends, as a failure: systemd starts it again.
     nodes[0].daemon().wait_log(&["ERROR", "thief", "172.16.0.9"], LIMIT).unwrap();
-    assert_eq!(nodes[0].wait_end(SOON), Some(1));
+    assert_eq!(nodes[0].ended(SOON).0, Some(1));
     assert_eq!(cluster.etcd().get(&lease.key).unwrap().unwrap().value, THIEF);
     cluster.restart(&mut nodes[0]);
     wait_exact(&cluster, &nodes);

@@ -41,6 +41,7 @@ pub(super) fn interface(device: &str, addresses: &[&str]) -> Interface {
         loopback: device == "lo",
         kind: String::new(),
         mac: None,
+        local: None,
         addresses: addresses.iter().map(|address| net(address)).collect(),
     }
 }

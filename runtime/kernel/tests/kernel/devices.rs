@@ -1,4 +1,4 @@
-use heddle_core::diff::Change;
+use heddle_core::diff::{Change, diff};
 use heddle_core::object::{Link, LinkKind, Object};
 use heddle_kernel::{ApplyError, Kernel};
 use serde_json::json;
@@ -115,6 +115,32 @@ fn an_incompatible_device_is_replaced() {
         let after = device("flannel.1");
         assert_ne!(after["ifindex"], before["ifindex"]);
         assert_eq!(after["linkinfo"]["info_data"]["port"], 4789);
+    });
+}
+
+#[test]
+fn a_device_stays_where_the_one_to_replace_it_cannot_be_made() {
+    on_a_host(async |kernel| {
+        let mut plan = node_v4();
+        plan.extend(peer_v4());
+        reconcile(&kernel, &plan).await;
+        let before = json("ip", "address show flannel.1");
+        ip("link set eth0 name lan0");
+        let observed = kernel.observe(&scope(), &[]).await.unwrap();
+        let plan = plan.iter().map(|object| (object.key(), object)).collect();
+        let changes = diff(&plan, &observed);
+        let replaced = |change: &&Change| matches!(change, Change::Replace(Object::Link(_)));
+        let replacement: Vec<_> = changes.iter().filter(replaced).cloned().collect();
+        assert_eq!(replacement.len(), 1, "{changes:#?}");
+        let failures = kernel.apply(&scope(), replacement).await;
+        let [failure] = &failures[..] else { panic!("{failures:#?}") };
+        assert!(matches!(failure.error, ApplyError::NoDevice(missing) if missing == name("eth0")));
+        let kept = |mut found: Vec<serde_json::Value>| {
+            found[0]["link"].take();
+            found[0]["linkinfo"]["info_data"]["link"].take();
+            found
+        };
+        assert_eq!(kept(json("ip", "address show flannel.1")), kept(before));
     });
 }
 

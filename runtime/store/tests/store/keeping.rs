@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use heddle_core::lease::Lease;
-use heddle_store::{LeaseStore, LostLease, OwnLease, keep};
+use heddle_store::{LeaseStore, LostLease, OwnLease, keep, release};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -177,4 +177,31 @@ async fn a_lease_is_kept_through_an_outage() {
             assert!(after.renewed > before.renewed && after.ends > before.ends, "{after:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_lease_that_is_given_up_is_gone_and_nothing_else() {
+    let world = World::etcd();
+    let store = world.store();
+    let node = TestNode::new(72);
+    let own = node.acquire(&*store, &network()).await.unwrap();
+    assert!(release(&*store, &own).await.unwrap());
+    assert!(store.list().await.unwrap().is_empty());
+    assert!(!release(&*store, &own).await.unwrap());
+
+    // Somebody else's by now.
+    let path = format!("subnets/{}", own.key());
+    let theirs = TestNode::new(73).lease(own.key()).to_value();
+    let own = node.acquire(&*store, &network()).await.unwrap();
+    world.put(&path, &theirs).await;
+    assert!(!release(&*store, &own).await.unwrap());
+    let path = format!("subnets/{}", own.key());
+    world.delete(&path).await;
+
+    // A reservation of the operator's.
+    world.put("subnets/10.244.99.0-24", r#"{"PublicIP":"192.168.0.72"}"#).await;
+    let own = node.acquire(&*store, &network()).await.unwrap();
+    assert_eq!(own.key().to_string(), "10.244.99.0-24");
+    assert!(!release(&*store, &own).await.unwrap());
+    assert!(store.get("10.244.99.0-24").await.unwrap().is_some());
 }

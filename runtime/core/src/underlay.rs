@@ -1,0 +1,244 @@
+//! Whether the interface that carries the overlay is still what the daemon was started with.
+//!
+//! Plans rest on the underlay as it was at the start. When it changes there is nothing to adapt: another start sees all of
+//! it as it is by then. So the only questions are whether this start still has what it needs, and if not, whether another
+//! one would be better off.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::address::{Family, LinkName};
+use crate::interface::{Interface, SelectionError};
+use crate::node::Underlay;
+
+/// How the underlay is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has all that the daemon was started with.
+    Intact,
+    /// It has not, and another start would find nothing to go by either: there is nothing to do but wait.
+    Missing(String),
+    /// It has not, and another start would use something else.
+    Elsewhere {
+        /// Why, and what it would use.
+        reason: String,
+        /// Whether other hosts would have to reach this one by other addresses.
+        readdressed: bool,
+    },
+}
+
+/// What a host is reached by: an interface, and the addresses of its own that packets leave it with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Reach {
+    link: LinkName,
+    addresses: Vec<IpAddr>,
+}
+
+impl Reach {
+    /// Behind NAT, where the interface does not have the public address, it is the interface's first of that family.
+    fn of(underlay: &Underlay) -> Self {
+        let own = |public: &IpAddr| {
+            let has = underlay.addresses.iter().any(|network| network.addr() == *public);
+            if has {
+                return Some(*public);
+            }
+            let mut others = underlay.addresses.iter().map(IpNet::addr);
+            others.find(|other| Family::of(*other) == Family::of(*public))
+        };
+        let addresses = underlay.public_addresses.iter().filter_map(own).collect();
+        Self { link: underlay.link, addresses }
+    }
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
+        write!(f, "{} with {}", self.link, addresses.join(" and "))
+    }
+}
+
+/// Compares the underlay of the start with the interfaces of now, and where something is missing with what another start
+/// would choose.
+pub fn standing(
+    started_with: &Underlay,
+    interfaces: &[Interface],
+    chosen_now: &Result<Underlay, SelectionError>,
+) -> Standing {
+    let needed = Reach::of(started_with);
+    let lacking = match interfaces.iter().find(|found| found.name == needed.link) {
+        None => format!("interface {} is gone", needed.link),
+        // Whoever sets it down sets it up again. IPv6 addresses go meanwhile, and are no reason to choose another.
+        Some(found) if !found.up => {
+            return Standing::Missing(format!("interface {} is down", needed.link));
+        }
+        Some(found) => {
+            let has = |address: &IpAddr| found.addresses.iter().any(|own| own.addr() == *address);
+            match needed.addresses.iter().find(|address| !has(address)) {
+                None => return Standing::Intact,
+                Some(address) => format!("interface {} has lost {address}", needed.link),
+            }
+        }
+    };
+    match chosen_now {
+        Ok(chosen) if Reach::of(chosen) != needed => Standing::Elsewhere {
+            reason: format!(
+                "{lacking}: this daemon was started with {needed}, and the next one would use {}",
+                Reach::of(chosen)
+            ),
+            // One in common is enough for others to know a node by.
+            readdressed: !chosen
+                .public_addresses
+                .iter()
+                .any(|address| started_with.public_addresses.contains(address)),
+        },
+        // Between the interfaces and the choice everything came back.
+        Ok(_) => Standing::Intact,
+        Err(error) => Standing::Missing(format!("{lacking}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interface::{Facts, Selection, select};
+
+    fn interface(name: &str, up: bool, addresses: &[&str]) -> Interface {
+        Interface {
+            name: name.parse().unwrap(),
+            mtu: 1500,
+            up,
+            loopback: false,
+            kind: String::new(),
+            mac: None,
+            local: None,
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        }
+    }
+
+    /// The default route is on the last of the interfaces that are up, if there is one.
+    fn facts(interfaces: Vec<Interface>) -> Facts {
+        let up = interfaces.iter().rev().find(|found| found.up);
+        let routes: Vec<_> = up.map(|found| found.name).into_iter().collect();
+        Facts {
+            interfaces,
+            default_routes_v4: routes.clone(),
+            default_routes_v6: routes,
+            route_to: None,
+        }
+    }
+
+    /// Started with `before`, what is it with `now`?
+    fn compare(before: Interface, now: Vec<Interface>, selection: &Selection) -> Standing {
+        let families: Vec<_> = [Family::V4, Family::V6]
+            .into_iter()
+            .filter(|family| before.address(*family).is_some())
+            .collect();
+        let started_with = select(&families, selection, &facts(vec![before])).unwrap();
+        let now = facts(now);
+        standing(&started_with, &now.interfaces, &select(&families, selection, &now))
+    }
+
+    const V4: [&str; 1] = ["192.168.0.2/24"];
+
+    fn check(now: Vec<Interface>, expected: Standing) {
+        let standing = compare(interface("eth0", true, &V4), now, &Selection::default());
+        assert_eq!(standing, expected);
+    }
+
+    #[test]
+    fn what_is_still_there_is_intact_whatever_there_is_besides() {
+        check(vec![interface("eth0", true, &V4)], Standing::Intact);
+        check(
+            vec![
+                interface("eth0", true, &["192.168.0.9/24", "192.168.0.2/16", "fd00::9/64"]),
+                // It has the default route now.
+                interface("eth1", true, &["10.0.0.1/8"]),
+            ],
+            Standing::Intact,
+        );
+    }
+
+    #[test]
+    fn an_interface_that_is_down_is_waited_for_even_if_there_is_another() {
+        let down = || Standing::Missing("interface eth0 is down".into());
+        check(vec![interface("eth0", false, &V4)], down());
+        let eth1 = || interface("eth1", true, &["10.0.0.1/8", "fd01::1/64"]);
+        check(vec![interface("eth0", false, &V4), eth1()], down());
+        let standing = compare(
+            interface("eth0", true, &["fd00::2/64"]),
+            vec![interface("eth0", false, &[]), eth1()],
+            &Selection::default(),
+        );
+        assert_eq!(standing, down());
+    }
+
+    #[test]
+    fn without_anything_to_choose_it_is_waited_for() {
+        let missing = |text: &str| Standing::Missing(text.into());
+        check(
+            vec![interface("eth0", true, &[])],
+            missing(
+                "interface eth0 has lost 192.168.0.2: interface eth0 has no IPv4 address of global \
+                 scope; the network config enables IPv4",
+            ),
+        );
+        check(
+            vec![],
+            missing(
+                "interface eth0 is gone: there is no IPv4 default route to tell the interface by; \
+                 name it with --iface",
+            ),
+        );
+        let selection = Selection { names: vec!["192.168.0.2".into()], ..Selection::default() };
+        let renumbered = interface("eth0", true, &["192.168.0.9/24"]);
+        let standing = compare(interface("eth0", true, &V4), vec![renumbered], &selection);
+        let expected = "interface eth0 has lost 192.168.0.2: no interface matches --iface 192.168.0.2; \
+                        there are eth0 (192.168.0.9)";
+        assert_eq!(standing, missing(expected));
+    }
+
+    #[test]
+    fn another_address_or_another_name_is_for_another_start() {
+        let elsewhere = |lacking: &str, next: &str, readdressed| Standing::Elsewhere {
+            reason: format!(
+                "interface eth0 {lacking}: this daemon was started with eth0 with 192.168.0.2, \
+                 and the next one would use {next}"
+            ),
+            readdressed,
+        };
+        check(
+            vec![interface("eth0", true, &["192.168.0.9/24"])],
+            elsewhere("has lost 192.168.0.2", "eth0 with 192.168.0.9", true),
+        );
+        check(
+            vec![interface("lan0", true, &V4)],
+            elsewhere("is gone", "lan0 with 192.168.0.2", false),
+        );
+    }
+
+    #[test]
+    fn behind_nat_it_is_the_interface_s_own_address_that_counts() {
+        let public_ip = Some("203.0.113.7".parse().unwrap());
+        let selection = Selection { public_ip, ..Selection::default() };
+        let before = || interface("eth0", true, &V4);
+        assert_eq!(compare(before(), vec![before()], &selection), Standing::Intact);
+        let renumbered = vec![interface("eth0", true, &["192.168.0.9/24"])];
+        let standing = compare(before(), renumbered, &selection);
+        assert!(matches!(standing, Standing::Elsewhere { readdressed: false, .. }), "{standing:?}");
+    }
+
+    #[test]
+    fn each_family_counts() {
+        let both = ["192.168.0.2/24", "fd00::2/64"];
+        let standing = compare(
+            interface("eth0", true, &both),
+            vec![interface("eth0", true, &["192.168.0.2/24", "fd00::9/64"])],
+            &Selection::default(),
+        );
+        let expected = "interface eth0 has lost fd00::2: this daemon was started with eth0 with \
+                        192.168.0.2 and fd00::2, and the next one would use eth0 with 192.168.0.2 and fd00::9";
+        assert_eq!(standing, Standing::Elsewhere { reason: expected.into(), readdressed: false });
+    }
+}

@@ -1,0 +1,59 @@
+//! Three nodes that talk to each other.
+
+use heddle_lab::{Container, Families, wait_until};
+
+use crate::{Cluster, Flows, Node, SOON};
+
+/// Nodes `a`, `b` and `c` with a container each. Faults are done to `a`.
+#[derive(Debug)]
+pub struct Trio {
+    /// Dropped first: they hang on the nodes.
+    pub containers: [Container; 3],
+    /// `a`, `b` and `c`.
+    pub nodes: [Node; 3],
+    /// With their etcd.
+    pub cluster: Cluster,
+}
+
+impl Trio {
+    /// vxlan over IPv4 with nothing but defaults. All know of each other.
+    pub fn new() -> Self {
+        Self::on(Cluster::new(Families::V4), &[])
+    }
+
+    /// On another cluster, and with flags.
+    pub fn on(cluster: Cluster, flags: &[&str]) -> Self {
+        let mut nodes = ["a", "b", "c"].map(|name| cluster.starting_node(name, flags));
+        for node in &mut nodes {
+            node.daemon().wait_ready().unwrap();
+        }
+        let containers = nodes.each_ref().map(|node| node.host.container().unwrap());
+        let trio = Self { containers, nodes, cluster };
+        for (from, to) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
+            wait_until("a ping", SOON, || trio.ping(from, to)).unwrap();
+        }
+        trio
+    }
+
+    fn ping(&self, from: usize, to: usize) -> Result<String, heddle_lab::Error> {
+        self.containers[from].ping(self.containers[to].addresses()[0], 56)
+    }
+
+    /// Flows between these nodes, by their places.
+    pub fn flows(&self, pairs: &[(usize, usize)]) -> Flows {
+        let container = |place: usize| &self.containers[place];
+        let pairs: Vec<_> = pairs.iter().map(|&(a, b)| (container(a), container(b))).collect();
+        Flows::between(&pairs)
+    }
+
+    /// Whether the container of `a` reaches that of another node.
+    pub fn reaches(&self, place: usize) -> Result<String, heddle_lab::Error> {
+        self.ping(0, place)
+    }
+}
+
+impl Default for Trio {
+    fn default() -> Self {
+        Self::new()
+    }
+}

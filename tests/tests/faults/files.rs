@@ -1,0 +1,207 @@
+//! When a node says that it is ready, and what it does where nothing can be written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use heddle_lab::{Daemon, Families, Signal, wait_until};
+use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Peer, Recovery, SOON, Snapshot, Trio, rogue};
+
+/// Files that could not be written are tried again less and less often, every half a minute in the end.
+const BACKED_OFF: Duration = Duration::from_secs(60);
+
+fn wait_not_ready(daemon: &Daemon, texts: &[&str]) {
+    wait_until(format!("/readyz answering 503 with {texts:?}"), SOON, || {
+        match daemon.health("/readyz") {
+            Ok((503, body)) if texts.iter().all(|text| body.contains(text)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn row_13_ready_is_when_everything_is_there_and_who_fails_says_so() {
+    const PEERS: u16 = 500;
+    let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
+    let mut trio = Trio::on(cluster, &[]);
+    let flows = trio.flows(&[(1, 2)]);
+    let peers = Peer::range(1, PEERS);
+    trio.cluster.etcd().put_all(&Peer::leases(&peers), 100).unwrap();
+
+    // There is a file where the directory of subnet.env has to be.
+    let host = trio.cluster.host("d");
+    let obstacle = host.directory().join("run");
+    fs::write(&obstacle, "").unwrap();
+    let mut command = trio.cluster.heddled(&host);
+    command.arg(format!("--control-socket={}", host.directory().join("d.sock").display()));
+    let mut daemon = host.start(command).unwrap();
+    let named = host.subnet_file().parent().unwrap().display().to_string();
+    wait_not_ready(&daemon, &["emitters", &named]);
+    fs::remove_file(&obstacle).unwrap();
+    let recovery = Recovery::from("row 13");
+    daemon.wait_ready().unwrap();
+    // Everything is there by then, not soon.
+    let state = host.kernel_state().unwrap().on("flannel.1");
+    let env = host.subnet_env().unwrap();
+    recovery.done("ready after subnet.env can be written");
+    assert_eq!(state.len(), 3 * (usize::from(PEERS) + trio.nodes.len()));
+    let mut known = Peer::objects(&peers, "72");
+    known.routes.retain(|route| !state.routes.contains(route));
+    assert!(known.routes.is_empty(), "{known:#?}");
+    assert_eq!(env.mtu, Some(1450));
+
+    // Another node takes the lease of one: systemd is to start that one again, so it does not end as if all were well.
+    let lease = trio.cluster.lease(&trio.nodes[0]);
+    let thief = lease.value.replace(r#""NodeID":"a""#, r#""NodeID":"thief""#);
+    assert_ne!(thief, lease.value);
+    let before = Snapshot::of(&trio.nodes[0]);
+    trio.cluster.etcd().put(&lease.key, &thief).unwrap();
+    let status = trio.nodes[0].daemon().wait_exit(SOON).unwrap();
+    assert_eq!(status.code(), Some(1));
+    before.compare(&trio.nodes[0]).unwrap();
+    flows.lost_nothing();
+}
+
+/// A node whose daemon has a small file system of its own for some of its files. It is the daemon's alone, and goes with
+/// it, so that nothing is left behind whatever happens.
+struct SmallDisk {
+    mount: PathBuf,
+    pid: u32,
+}
+
+impl SmallDisk {
+    /// Wraps a daemon's command line. The file system is full at first.
+    fn wrap(mount: &Path, daemon: &Command) -> Command {
+        let script = r#"
+            mount -t tmpfs -o size=8m,nr_inodes=64 small "$0"
+            dd if=/dev/zero of="$0/filler" bs=4k 2>/dev/null || true
+            exec "$@"
+        "#;
+        fs::create_dir_all(mount).unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", script]).arg(mount);
+        command.arg(daemon.get_program()).args(daemon.get_args());
+        command
+    }
+
+    fn of(daemon: &Daemon, mount: &Path) -> Self {
+        Self { mount: mount.to_owned(), pid: daemon.pid() }
+    }
+
+    /// A path on it, as others see it.
+    fn path(&self, path: &Path) -> PathBuf {
+        let inside = path.strip_prefix("/").unwrap();
+        Path::new("/proc").join(self.pid.to_string()).join("root").join(inside)
+    }
+
+    /// All of its files and directories, by their paths on it.
+    fn files(&self) -> Vec<String> {
+        let root = self.path(&self.mount);
+        let mut command = Command::new("find");
+        command.arg(&root).args(["-mindepth", "1", "-printf", "%P\n"]);
+        let mut files: Vec<_> =
+            heddle_lab::run(&mut command).unwrap().lines().map(str::to_owned).collect();
+        files.sort();
+        files
+    }
+
+    /// Makes room.
+    fn empty(&self) {
+        fs::remove_file(self.path(&self.mount.join("filler"))).unwrap();
+    }
+}
+
+#[test]
+fn fault_there_is_no_room_for_the_files_of_emitters() {
+    let trio = Trio::new();
+    let flows = trio.flows(&[(0, 1), (1, 2)]);
+    let host = trio.cluster.host("d");
+    let mount = host.directory().join("run/flannel");
+    let cni = mount.join("cni/10-heddle.conflist");
+    let mut command = trio.cluster.heddled(&host);
+    command.arg("--emit=subnet-env").arg(format!("--emit=cni-conf:path={}", cni.display()));
+    let mut daemon = host.start(SmallDisk::wrap(&mount, &command)).unwrap();
+    let disk = SmallDisk::of(&daemon, &mount);
+    let subnet_env = host.subnet_file().display().to_string();
+    wait_not_ready(&daemon, &["emitters", &subnet_env, "No space left on device"]);
+    // The network works; only those who read the files have to wait. No half of a file is there.
+    assert_eq!(host.kernel_state().unwrap().on("flannel.1").routes.len(), 3);
+    thread::sleep(Duration::from_secs(1));
+    let left = disk.files();
+    assert!(left.iter().all(|name| name == "filler" || name == "cni"), "{left:?}");
+    disk.empty();
+    let recovery = Recovery::from("disk full");
+    recovery.wait("emitters' files", BACKED_OFF, || match daemon.health("/readyz") {
+        Ok((200, _)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    daemon.wait_ready().unwrap();
+    assert_eq!(disk.files(), ["cni", "cni/10-heddle.conflist", "subnet.env"]);
+    let env = fs::read_to_string(disk.path(&host.subnet_file())).unwrap();
+    assert!(env.contains("FLANNEL_MTU=1450\n"), "{env}");
+    let log = daemon.log();
+    assert!(log.lines().count() < 100, "{log}");
+    flows.lost_nothing();
+}
+
+#[test]
+fn fault_there_is_no_room_for_state_and_cache() {
+    // A plugin of a directory, so that there is something to keep in the cache.
+    let component = rogue();
+    let config = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"rogue"}}"#;
+    let cluster = Cluster::with_config(Families::V4, Some(config));
+    let plugins = cluster.lab().directory().join("plugins");
+    fs::create_dir(&plugins).unwrap();
+    fs::copy(component, plugins.join("rogue.wasm")).unwrap();
+    let flag = format!("--plugin-dir={}", plugins.display());
+    let trio = Trio::on(cluster, &[&flag]);
+    let flows = trio.flows(&[(0, 1), (1, 2)]);
+
+    let host = trio.cluster.host("d");
+    let disk = host.directory().join("disk");
+    let with = |program: &Command| {
+        let mut command = Command::new(program.get_program());
+        // Only what is derived is stored: not what a flag gives.
+        let flags = program.get_args().filter(|flag| {
+            let flag = flag.to_string_lossy();
+            !["--node-id=", "--state-dir=", "--cache-dir="]
+                .iter()
+                .any(|name| flag.starts_with(name))
+        });
+        command.args(flags).arg(&flag);
+        for (flag, name) in [("--state-dir", "state"), ("--cache-dir", "cache")] {
+            command.arg(format!("{flag}={}", disk.join(name).display()));
+        }
+        command
+    };
+    let full = SmallDisk::wrap(&disk, &with(&trio.cluster.heddled(&host)));
+    let mut daemon = host.start(full).unwrap();
+    // Who it is, it knows all the same. What it has to compile has to be somewhere.
+    let cache = disk.join("cache").display().to_string();
+    wait_not_ready(&daemon, &["network config", &cache, "No space left on device"]);
+    SmallDisk::of(&daemon, &disk).empty();
+    let recovery = Recovery::from("disk full");
+    daemon.wait_ready().unwrap();
+    recovery.done("ready after there is room for a plugin to be compiled");
+    daemon
+        .wait_log(&["WARN", "the node id is not stored", "No space left on device"], SOON)
+        .unwrap();
+    let id = |daemon: &Daemon| {
+        daemon.wait_log(&["INFO node id "], SOON).unwrap().rsplit_once(' ').unwrap().1.to_owned()
+    };
+    let first = id(&daemon);
+    assert_eq!(daemon.stop(Signal::TERM).unwrap().code(), Some(0));
+    // The next start finds room, and is the same node.
+    let mut daemon = host.start(with(&trio.cluster.heddled(&host))).unwrap();
+    daemon.wait_ready().unwrap();
+    assert_eq!(id(&daemon), first);
+    assert_eq!(trio.cluster.etcd().leases().unwrap().len(), 4);
+    assert!(disk.join("state/coreos.com-network/node-id").is_file());
+    let container = host.container().unwrap();
+    let ping = || trio.containers[0].ping(container.addresses()[0], 56);
+    wait_until("a ping", SOON, ping).unwrap();
+    flows.lost_nothing();
+}
