@@ -81,7 +81,7 @@ mod tests {
              a       -  two words\n\
              longer  1  -\n"
         );
-        assert_eq!(table(["NAME"], []), "NAME\n");
+        assert_eq!(table(["NAME"], [] as [[String; 1]; 0]), "NAME\n");
     }
 
     #[test]
