@@ -1,7 +1,9 @@
 //! Nodes that start: all at once, and as copies of each other.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use heddle_lab::{Daemon, Families, Host, wait_until};
@@ -68,12 +70,11 @@ fn row_07_two_hundred_nodes_that_boot_at_once_get_a_subnet_each() {
 
 /// Starts a daemon that says who it is by the machine's id alone, which is the same for all hosts of a lab, as it is for
 /// machines that are copies of one image.
-fn clone(cluster: &Cluster, host: &Host, flags: &[&str]) -> Daemon {
+fn clone(cluster: &Cluster, host: &Host) -> Daemon {
     let command = cluster.heddled(host);
-    let mut anonymous = std::process::Command::new(command.get_program());
-    let says_who =
-        |argument: &&std::ffi::OsStr| !argument.to_string_lossy().starts_with("--node-id");
-    anonymous.args(command.get_args().filter(says_who)).args(flags);
+    let mut anonymous = Command::new(command.get_program());
+    let says_who = |argument: &&OsStr| argument.to_string_lossy().starts_with("--node-id");
+    anonymous.args(command.get_args().filter(|argument| !says_who(argument)));
     host.start(anonymous).unwrap()
 }
 
@@ -90,17 +91,20 @@ fn lease_at(cluster: &Cluster, host: &Host) -> (String, Value) {
 fn row_17_machines_that_are_copies_of_each_other_are_told_apart() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let hosts = ["a", "b"].map(|name| cluster.host(name));
-    let mut daemons = hosts.each_ref().map(|host| clone(&cluster, host, &[]));
-    for daemon in &mut daemons {
+    // One after the other: the second finds a lease of its own name.
+    let mut daemons = hosts.each_ref().map(|host| {
+        let mut daemon = clone(&cluster, host);
         daemon.wait_ready().unwrap();
-    }
+        daemon
+    });
     let leases = hosts.each_ref().map(|host| lease_at(&cluster, host));
     let [(key, one), (other_key, other)] = &leases;
     assert_eq!(one["NodeID"], other["NodeID"], "they are copies");
     assert_ne!(key, other_key);
     assert_ne!(one["BackendData"]["VtepMAC"], other["BackendData"]["VtepMAC"]);
     let since = Instant::now();
-    for host in &hosts {
+    for (host, daemon) in hosts.iter().zip(&mut daemons) {
+        daemon.check_running().unwrap();
         wait_until(format!("the plan, on {}", host.name()), SOON, || {
             let found = host.kernel_state().unwrap().on("flannel.1");
             let planned = cluster.planned(host);
