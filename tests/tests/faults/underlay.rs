@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use heddle_lab::{Daemon, Families, wait_until};
-use heddle_tests::{Cluster, HEALED, Node, Recovery, SOON, Snapshot, Trio};
+use heddle_lab::{Daemon, Families, Signal, wait_until};
+use heddle_tests::{Cluster, HEALED, Node, Recovery, SOON, Snapshot, Trio, ping};
 
 /// How long the daemon waits before it takes a change for good, and what a slow machine adds.
 const SETTLED: Duration = Duration::from_secs(30);
@@ -111,6 +111,38 @@ fn fault_the_underlay_has_another_address() {
     for place in [1, 2] {
         wait_until("a ping", SOON, || trio.reaches(place)).unwrap();
     }
+    flows.lost_nothing();
+}
+
+/// Nobody gave the lease up: others still send to the old address what is for the old subnet.
+#[test]
+fn fault_the_underlay_has_another_address_when_the_daemon_starts() {
+    let mut trio = Trio::new();
+    let flows = trio.flows(&[(1, 2)]);
+    let [old, address] = [trio.nodes[0].host.v4().to_string(), "192.168.99.99".to_owned()];
+    trio.nodes[0].stop(Signal::KILL);
+    trio.nodes[0].ip(&format!("addr del {old}/16 dev eth0"));
+    trio.nodes[0].ip(&format!("addr add {address}/16 dev eth0"));
+    route_back(&trio.nodes[0]);
+    let recovery = Recovery::from("underlay readdressed");
+    trio.cluster.restart(&mut trio.nodes[0]);
+    // The device has another MAC, so that it is found whoever else has the old one.
+    let mac = trio.nodes[0].link("flannel.1")["address"].as_str().unwrap().to_owned();
+    let own = trio.nodes[0].link("flannel.1")["addr_info"][0]["local"].as_str().unwrap().to_owned();
+    recovery.wait("peers know the new address, after a start with it", SOON, || {
+        let fdb = trio.nodes[1].host.kernel_state().unwrap().fdb;
+        let known = |mac: Option<&str>, to: &str| {
+            fdb.iter().any(|entry| {
+                entry.dst.as_deref() == Some(to) && mac.is_none_or(|mac| entry.mac == mac)
+            })
+        };
+        let both = known(Some(&mac), &address) && known(None, &old);
+        if both { Ok(()) } else { Err(format!("{fdb:#?}")) }
+    });
+    let answers = ping(trio.nodes[1].host.namespace(), &format!("-c 1 -W 5 {own}"));
+    assert!(answers.contains("1 received"), "{answers}");
+    let log = trio.nodes[1].daemon().log();
+    assert!(!log.contains("both want"), "{log}");
     flows.lost_nothing();
 }
 
