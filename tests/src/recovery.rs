@@ -48,8 +48,9 @@ pub fn recovered(row: &str, time: Duration) {
 
 fn note(fault: &str, what: &str, time: Duration) {
     let seconds = time.as_secs_f64();
+    let line = format!("recovered: {fault}: {seconds:.2} s ({what})\n");
     // Past the test harness, which swallows what `println!` writes.
-    writeln!(std::io::stderr(), "recovered: {fault}: {seconds:.2} s ({what})").unwrap();
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/recovery.tsv");
     let mut file = OpenOptions::new().create(true).append(true).open(file).unwrap();
     // In one piece: tests of several processes write to it.

@@ -37,7 +37,11 @@ impl Snapshot {
         }
     }
 
-    /// Whether a node is as it was: otherwise how it differs.
+    /// Whether a node is as it was.
+    ///
+    /// # Errors
+    ///
+    /// How it differs.
     pub fn compare(&self, node: &Node) -> Result<(), String> {
         let now = Self::of(node);
         if now == *self { Ok(()) } else { Err(format!("{now:#?}\ninstead of {self:#?}")) }

@@ -46,7 +46,11 @@ impl Trio {
         Flows::between(&pairs)
     }
 
-    /// Whether the container of `a` reaches that of another node.
+    /// Whether the container of `a` reaches that of another node, and how long it takes.
+    ///
+    /// # Errors
+    ///
+    /// Without an answer.
     pub fn reaches(&self, place: usize) -> Result<String, heddle_lab::Error> {
         self.ping(0, place)
     }

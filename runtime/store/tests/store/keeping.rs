@@ -181,27 +181,27 @@ async fn a_lease_is_kept_through_an_outage() {
 
 #[tokio::test]
 async fn a_lease_that_is_given_up_is_gone_and_nothing_else() {
-    let world = World::etcd();
-    let store = world.store();
+    let etcd = Etcd::start();
+    let store = etcd.store();
     let node = TestNode::new(72);
-    let own = node.acquire(&*store, &network()).await.unwrap();
-    assert!(release(&*store, &own).await.unwrap());
+    let own = node.acquire(&store, &network()).await.unwrap();
+    assert!(release(&store, &own).await.unwrap());
     assert!(store.list().await.unwrap().is_empty());
-    assert!(!release(&*store, &own).await.unwrap());
+    assert!(!release(&store, &own).await.unwrap());
 
     // Somebody else's by now.
-    let path = format!("subnets/{}", own.key());
+    let own = node.acquire(&store, &network()).await.unwrap();
+    let key = own.key().to_string();
     let theirs = TestNode::new(73).lease(own.key()).to_value();
-    let own = node.acquire(&*store, &network()).await.unwrap();
-    world.put(&path, &theirs).await;
-    assert!(!release(&*store, &own).await.unwrap());
-    let path = format!("subnets/{}", own.key());
-    world.delete(&path).await;
+    put_with_ttl(&mut etcd.client().await, &key, &theirs, 3600).await;
+    assert!(!release(&store, &own).await.unwrap());
+    assert!(store.get(&key).await.unwrap().is_some());
 
     // A reservation of the operator's.
+    let world = World::Etcd(etcd);
     world.put("subnets/10.244.99.0-24", r#"{"PublicIP":"192.168.0.72"}"#).await;
-    let own = node.acquire(&*store, &network()).await.unwrap();
+    let own = node.acquire(&store, &network()).await.unwrap();
     assert_eq!(own.key().to_string(), "10.244.99.0-24");
-    assert!(!release(&*store, &own).await.unwrap());
+    assert!(!release(&store, &own).await.unwrap());
     assert!(store.get("10.244.99.0-24").await.unwrap().is_some());
 }
