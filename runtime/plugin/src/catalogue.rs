@@ -6,12 +6,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use heddle_grant::text::{memory, plain};
+use heddle_grant::{
+    Capabilities, Capability, InvalidName, Limits, Manifest, ManifestError, Policy, PolicyError,
+    Role, check_name,
+};
 use wasmtime::component::{Component, InstancePre};
 
 use crate::backend::Backend;
 use crate::cache::{Cache, CacheError};
 use crate::caller::Caller;
-use crate::capabilities::{Capabilities, Capability};
 use crate::compiler::{self, CompileError};
 use crate::embedded::EMBEDDED;
 use crate::emitter::Emitter;
@@ -19,15 +23,8 @@ use crate::engine::Runtime;
 #[cfg(feature = "compiler")]
 use crate::engine::TrustedCode;
 use crate::host::{self, HostState};
-use crate::limits::Limits;
-use crate::manifest::{self, Manifest, ManifestError, Role};
 use crate::packets::PacketPlugin;
-use crate::policy::{Policy, PolicyError};
-use crate::text::{memory, plain};
 use crate::worker::{Exports, WorkerHandle};
-
-/// The longest name of a plugin, in bytes.
-const MAX_NAME: usize = 32;
 
 /// The largest component. Rust's have a tenth of a MiB, those with a language's whole runtime inside some ten.
 const MAX_COMPONENT: u64 = 64 << 20;
@@ -80,8 +77,8 @@ pub struct Entry {
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
     /// The name is impossible.
-    #[error("`{0}` cannot name a plugin: expected 1 to {MAX_NAME} out of a–z, 0–9 and `-`")]
-    Name(String),
+    #[error(transparent)]
+    Name(#[from] InvalidName),
     /// It is nowhere.
     #[error(
         "there is no plugin `{name}`: looked for {}; inside the binary are {}",
@@ -228,7 +225,7 @@ impl Catalogue {
         let found = self.look_for(name)?;
         let (source, digest) = match &found {
             Found::File(path, component) => {
-                (Source::File(path.clone()), manifest::digest(component))
+                (Source::File(path.clone()), heddle_grant::digest(component))
             }
             Found::Embedded(embedded) => (Source::Embedded, embedded.digest.to_owned()),
         };
@@ -282,7 +279,7 @@ impl Catalogue {
             .runtime
             .load(TrustedCode::vouch(&native))
             .map_err(|reason| PluginError::Load { plugin, reason: plain(&reason) })?;
-        let digest = manifest::digest(bytes);
+        let digest = heddle_grant::digest(bytes);
         Plugin::link(manifest, source, digest, limits, self.runtime.clone(), &component)
     }
 
@@ -543,17 +540,4 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("it has {size} bytes: expected at most {limit}")));
     }
     fs::read(path)
-}
-
-/// Whether a plugin may have this name.
-///
-/// # Errors
-///
-/// [`PluginError::Name`].
-pub fn check_name(name: &str) -> Result<(), PluginError> {
-    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    match (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(good) {
-        true => Ok(()),
-        false => Err(PluginError::Name(plain(name))),
-    }
 }

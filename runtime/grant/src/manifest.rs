@@ -199,7 +199,11 @@ impl Manifest {
     }
 
     /// Reads a manifest's text.
-    pub(crate) fn parse(text: &[u8]) -> Result<Self, ManifestError> {
+    ///
+    /// # Errors
+    ///
+    /// It is too long, for another version of the interface, or cannot be read.
+    pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
         /// The part that every version has, so that a version from the future is told from nonsense.
         #[derive(Deserialize)]
         struct Header {
@@ -216,7 +220,11 @@ impl Manifest {
     }
 
     /// Whether this can be used as the plugin `name`, for that.
-    pub(crate) fn check(&self, name: &str, role: Role) -> Result<(), ManifestError> {
+    ///
+    /// # Errors
+    ///
+    /// It says another name, or is of a world for something else.
+    pub fn check(&self, name: &str, role: Role) -> Result<(), ManifestError> {
         if self.name != name {
             return Err(ManifestError::Name {
                 found: plain(&self.name),
@@ -300,7 +308,7 @@ pub fn with_manifest(component: &[u8], manifest: &[u8]) -> Result<Vec<u8>, Manif
 }
 
 /// SHA-256 in hexadecimal.
-pub(crate) fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
