@@ -191,10 +191,12 @@ impl Manifest {
             Some(Err(error)) => return Err(broken(error)),
         }
         let text = section::manifest(component).map_err(broken)?;
+        // Told first, because what is damaged cannot be mended with a manifest.
+        let found = weight::of(component).map_err(broken)?;
         let manifest = Self::parse(text.ok_or(ManifestError::Missing)?)?;
-        match weight::of(component).map_err(broken)? {
-            found if found > weight::LIMIT => Err(ManifestError::TooHeavy { found }),
-            _ => Ok(manifest),
+        match found > weight::LIMIT {
+            true => Err(ManifestError::TooHeavy { found }),
+            false => Ok(manifest),
         }
     }
 
@@ -293,7 +295,7 @@ pub fn inspect(component: &[u8]) -> Result<Inspection, ManifestError> {
 ///
 /// # Errors
 ///
-/// The bytes are not a component or have a manifest already, or `manifest` is not one.
+/// The bytes are not a component, take too much to come to life, or have a manifest already; or `manifest` is not one.
 pub fn with_manifest(component: &[u8], manifest: &[u8]) -> Result<Vec<u8>, ManifestError> {
     match Manifest::read(component) {
         Err(ManifestError::Missing) => {}
@@ -304,6 +306,7 @@ pub fn with_manifest(component: &[u8], manifest: &[u8]) -> Result<Vec<u8>, Manif
     let mut with = component.to_vec();
     let section = CustomSection { name: section::NAME.into(), data: manifest.into() };
     section.append_to_component(&mut with);
+    Manifest::read(&with)?;
     Ok(with)
 }
 
@@ -354,6 +357,26 @@ mod tests {
             with_manifest(b"x", GOOD.as_bytes()),
             Err(ManifestError::NotAComponent(_))
         ));
+    }
+
+    #[test]
+    fn what_could_not_be_used_is_given_none() {
+        let module = "(core module $m (table 1 funcref) (elem (i32.const 0) func 0 0) (func))";
+        let bare = wat::parse_str(format!("(component {module})")).unwrap();
+        // Of two elements only the count is left, which then is one of far too many.
+        let position = bare.windows(3).position(|bytes| bytes == [2, 0, 0]).unwrap();
+        let mut damaged = bare;
+        damaged[position] = 99;
+        for manifest in
+            [Manifest::read(&damaged).map(drop), with_manifest(&damaged, GOOD.as_bytes()).map(drop)]
+        {
+            assert!(matches!(manifest, Err(ManifestError::NotAComponent(_))), "{manifest:?}");
+        }
+        let instances = "(core instance (instantiate $m)) ".repeat(1000);
+        let heavy = format!("(component (core module $m {}) {instances})", "(func) ".repeat(2001));
+        let heavy = wat::parse_str(heavy).unwrap();
+        let error = with_manifest(&heavy, GOOD.as_bytes()).unwrap_err();
+        assert_eq!(error, ManifestError::TooHeavy { found: 2_001_000 });
     }
 
     #[test]
