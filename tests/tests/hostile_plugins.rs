@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use heddle_lab::{Daemon, Families, Host, Lab, Signal, Store, wait_until};
+use heddle_sdk::MacAddress;
 use heddle_tests::{PROTOCOL, SOON, Victim, graft, heddled, hostile, ping, victim};
 
 /// How long it may take until the log says what is wrong: some calls may take a second each, on a loaded machine.
@@ -86,8 +87,12 @@ impl Stage {
         fs::write(path("plugins.toml"), POLICY).unwrap();
         let store = Store::directory(path("store")).unwrap();
         for number in [SPOILT].into_iter().chain(HONEST) {
-            let data = if number == SPOILT { r#""hostile""# } else { "null" };
-            put_lease(&store, number, "hostile", data);
+            let data = match number {
+                SPOILT => r#""hostile""#.to_owned(),
+                // As with VXLAN, a record says under which Ethernet address its node is reached.
+                _ => format!(r#"{{"VtepMAC":"{}"}}"#, end_point(number)),
+            };
+            put_lease(&store, number, "hostile", &data);
         }
         let stage = Self { plugin: plugin.to_owned(), victim: Victim::new(host), store };
         stage.replace(component);
@@ -202,6 +207,11 @@ fn put_lease(store: &Store, number: u8, kind: &str, data: &str) {
         r#"{{"PublicIP":"192.168.0.{number}","BackendType":"{kind}","BackendData":{data}}}"#
     );
     fs::write(path.join(format!("subnets/10.244.{number}.0-24")), value).unwrap();
+}
+
+/// The Ethernet address that the backend derives from a peer's public address.
+fn end_point(number: u8) -> String {
+    MacAddress::derived(&format!("192.168.0.{number}")).to_string()
 }
 
 /// The daemon lives, and takes and says no more than it may.
@@ -544,11 +554,31 @@ fn what_does_no_harm() {
         ],
     );
     let stage = |name| Stage::new(&lab, name, name, &fs::read(hostile(name)).unwrap());
-    // As with any two leases that say the same of themselves, the first of them has it, and both are named.
-    let says = "peers 10.244.201.0-24 and 10.244.66.0-24 both want fdb";
-    stage("end-point-theft").play("", Everything, &[says], &[]);
     let says = "heddle0 exists and is a bridge that heddled did not make";
-    stage("foreign-device").play("heddle0", WithoutDevice, &[says], &[]);
+    stage("foreign-device").play("heddle0", WithoutDevice, &["plugin foreign-device", says], &[]);
+}
+
+/// A peer's Ethernet address is whose record says so, however old the thief's is.
+#[test]
+fn a_peer_s_end_point_stays_its_own() {
+    let lab = lab();
+    let component = fs::read(hostile("end-point-theft")).unwrap();
+    let stage = Stage::new(&lab, "end-point-theft", "end-point-theft", &component);
+    stage.put_config("");
+    let mut daemon = stage.start(&[]);
+    let [said, both] = ["10.244.201.0-24 of 192.168.0.201", "10.244.66.0-24 of 192.168.0.66"];
+    let says = ["plugin end-point-theft plans fdb", said, both, "192.168.0.201 has it"];
+    daemon.wait_log(&says, SAID).unwrap();
+    stage.check_fate(&daemon, Everything, &[]);
+    let fdb = stage.host().kernel_state().unwrap().fdb;
+    for number in [SPOILT].into_iter().chain(HONEST) {
+        let mac = end_point(number);
+        let found: Vec<_> = fdb.iter().filter(|entry| entry.mac == mac).collect();
+        let expected = format!("192.168.0.{number}");
+        assert!(found.len() == 1 && found[0].dst.as_ref() == Some(&expected), "{mac}: {found:?}");
+    }
+    stage.victim.check(false);
+    check_bounds(&mut daemon);
 }
 
 #[test]

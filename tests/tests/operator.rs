@@ -524,3 +524,53 @@ fn pages_and_completions_are_written_for_packages() {
         assert_eq!(run(bash, "").code, Some(0));
     }
 }
+
+/// Another network config waits for the next start of each node, which is the operator's to choose. It is told at once,
+/// and a node that goes on does so untouched.
+#[test]
+fn row_16_another_network_config_is_told_at_once_and_taken_with_the_next_start() {
+    let cluster = Cluster::new(Families::V4);
+    let (mut a, b) = (cluster.node("a"), cluster.node("b"));
+    let [in_a, in_b] = [&a, &b].map(|node| node.host.container().unwrap());
+    let stream = in_a.ping_stream(in_b.addresses()[0]).unwrap();
+    stream.wait_answers(20).unwrap();
+    let kernel = a.objects("flannel.1");
+    let superseded = |node: &Node, says: Option<&str>| {
+        wait_status(node, &format!("superseded: {says:?}"), |status| {
+            match (status["superseded"].as_str(), says) {
+                (found, None) => found.is_none(),
+                (Some(found), Some(says)) => found.contains(says),
+                (None, Some(_)) => false,
+            }
+        });
+    };
+    superseded(&a, None);
+    let put = |config: &str| cluster.store().put_config(config).unwrap();
+
+    put(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","VNI":7}}"#);
+    superseded(&a, Some("it has changed (`Backend`)"));
+    superseded(&b, Some("it has changed (`Backend`)"));
+    a.daemon().wait_log(&["network config: it has changed (`Backend`)"], SOON).unwrap();
+    let status = ask(&a.host, &["status"]);
+    assert!(status.stdout.contains("until it is started again"), "{status:?}");
+
+    put(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","VNI":"x"}}"#);
+    superseded(&a, Some("it has changed (`Backend`)"));
+    put("{");
+    superseded(&a, Some("not a JSON object"));
+    cluster.store().put_config(&Families::V4.config()).unwrap();
+    superseded(&a, None);
+    a.daemon().wait_log(&["it is the one again that this node started with"], SOON).unwrap();
+
+    assert_eq!(a.objects("flannel.1"), kernel);
+    assert!(a.daemon().health("/readyz").unwrap().0 == 200);
+    stream.wait_answers(20).unwrap();
+    let (_, lost) = stream.finish().unwrap();
+    assert!(lost.is_empty(), "lost {lost:?}");
+
+    put(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","VNI":7}}"#);
+    assert_eq!(a.stop(Signal::TERM), Some(0));
+    cluster.restart(&mut a);
+    superseded(&a, None);
+    assert!(!a.link("flannel.7").is_null() && a.link("flannel.1").is_null());
+}

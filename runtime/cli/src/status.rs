@@ -61,6 +61,9 @@ fn fields(status: &Status) -> Vec<(&'static str, String)> {
         },
     ));
     fields.push(("network", status.network.clone()));
+    if let Some(reason) = &status.superseded {
+        fields.push(("", format!("its config: {reason}")));
+    }
     if let Some(underlay) = &status.underlay {
         let addresses = list(&underlay.public_addresses);
         let (name, mtu) = (&underlay.interface, underlay.mtu);

@@ -1,7 +1,7 @@
 //! What every backend has to do.
 
 use heddle_core::address::Family;
-use heddle_core::desired::{Desired, Owner};
+use heddle_core::desired::{Desired, Owner, Standing};
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::object::Plan;
 use heddle_plugin::{Backend, CallError, NodePlan, Plugin, PluginError, Reason};
@@ -164,12 +164,13 @@ impl Situation<'_> {
     /// Peers come and go in the desired state, as they do in the daemon.
     fn apart(&self, good: &Good, report: &mut Report) {
         let mut desired = Desired::default();
-        desired.set(Owner::Node, good.node.plan.clone());
+        let standing = Standing::default();
+        desired.set(Owner::Node, &standing, good.node.plan.clone());
         let alone = format!("{:?}", desired.objects());
         for (peer, plan) in good.peers.iter().zip(&good.plans) {
             let before = format!("{:?}", desired.objects());
             let owner = Owner::Peer(peer.key);
-            desired.set(owner, plan.clone());
+            desired.set(owner, &standing, plan.clone());
             let conflict = desired.conflicts(owner).next().map(|(object, _)| object.to_string());
             report.look(Rule::Apart, conflict.is_none(), || {
                 let object = conflict.unwrap_or_default();

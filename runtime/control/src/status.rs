@@ -19,6 +19,8 @@ pub struct Status {
     pub ready: bool,
     /// What does not hold. Empty when ready.
     pub unmet: Vec<Unmet>,
+    /// Why another start would begin with another network config, or not begin at all.
+    pub superseded: Option<String>,
     /// Seconds since the daemon was started.
     pub uptime: u64,
     /// Who this node is.

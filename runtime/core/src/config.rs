@@ -201,7 +201,49 @@ impl Members {
     }
 }
 
+/// Why a node that started with one network config would start with another now, or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Superseded {
+    /// There is none any more.
+    #[error(
+        "it is gone from the store: this node goes on with the one it started with, but would not start again without one"
+    )]
+    Gone,
+    /// What is there cannot be used.
+    #[error(
+        "{0}; this node goes on with the one it started with, but would not start again with this one"
+    )]
+    Unusable(ConfigError),
+    /// There is another.
+    #[error(
+        "it has changed ({}): this node goes on with the one it started with until it is started again",
+        .0.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+    )]
+    Changed(Vec<&'static str>),
+}
+
 impl NetworkConfig {
+    /// What there is to say of a node that started with this config, now that there is another value in the store. None
+    /// if that means the same.
+    pub fn superseded_by(&self, now: Option<&[u8]>) -> Option<Superseded> {
+        let now = match now.map(Self::parse) {
+            None => return Some(Superseded::Gone),
+            Some(Err(error)) => return Some(Superseded::Unusable(error)),
+            Some(Ok(now)) => now,
+        };
+        let network = |config: &Self, family| config.network(family).copied();
+        let json = |config: &Self| serde_json::from_str::<Value>(&config.backend.json).ok();
+        let differs = [
+            ("Network", network(self, Family::V4) != network(&now, Family::V4)),
+            ("IPv6Network", network(self, Family::V6) != network(&now, Family::V6)),
+            (ENABLE_NFTABLES, self.nftables != now.nftables),
+            ("Backend", self.backend.kind != now.backend.kind || json(self) != json(&now)),
+        ];
+        let keys: Vec<_> =
+            differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
+        (!keys.is_empty()).then_some(Superseded::Changed(keys))
+    }
+
     /// Reads the value of `<prefix>/config`.
     ///
     /// # Errors
@@ -426,6 +468,25 @@ mod tests {
             subnet_min: min.parse().unwrap(),
             subnet_max: max.parse().unwrap(),
         }
+    }
+
+    #[test]
+    fn a_config_that_means_the_same_supersedes_nothing() {
+        let started =
+            parse(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","VNI":1}}"#).unwrap();
+        let now =
+            |text: &str| started.superseded_by(Some(text.as_bytes())).map(|it| it.to_string());
+        let same = r#"{ "backend": {"VNI":1, "Type":"vxlan"}, "Network": "10.244.0.0/16", "SubnetLen": 24 }"#;
+        assert_eq!(now(same), None);
+        let changed = now(r#"{"Network":"10.245.0.0/16","Backend":{"Type":"vxlan","VNI":2}}"#);
+        assert!(changed.unwrap().starts_with("it has changed (`Network`, `Backend`): "));
+        let changed = now(
+            r#"{"Network":"10.244.0.0/16","SubnetLen":25,"EnableNFTables":true,"Backend":{"Type":"vxlan","VNI":1}}"#,
+        );
+        assert!(changed.unwrap().starts_with("it has changed (`Network`, `EnableNFTables`): "));
+        let unusable = now(r#"{"Network":"10.244.0.0/40"}"#).unwrap();
+        assert!(unusable.contains("`Network`") && unusable.contains("would not start again"));
+        assert_eq!(started.superseded_by(None), Some(Superseded::Gone));
     }
 
     #[test]

@@ -1,11 +1,19 @@
 //! The desired state: the union of the node's own plan and the plan of each peer.
 //!
 //! Each plan belongs to an [`Owner`] and is replaced or withdrawn as a whole, which touches only the objects in it.
-//! Two owners may ask for different things under one name (two leases with one MAC, say). The first owner in order
-//! then has it, whatever order they came in, and the other gets it once the first no longer wants it.
+//! Two owners may ask for different things under one name (two leases with one MAC, say). Then one of them has it, and
+//! another gets it once that one no longer wants it:
+//!
+//! - the node itself, before all peers;
+//! - a peer whose record publishes the Ethernet address in question, before one for which only a plugin says so;
+//! - the peer that has asked for it longest, by when its record was written. Whatever else a peer changes later, what it
+//!   asks for unchanged it does not lose.
+//!
+//! So whoever comes later, in a record of its own or through a plugin, takes nothing away from those who were there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::address::MacAddress;
 use crate::lease::LeaseKey;
 use crate::object::{Object, ObjectKey, Plan};
 
@@ -18,27 +26,63 @@ pub enum Owner {
     Peer(LeaseKey),
 }
 
+/// What decides between owners that want different things under one name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// When the record behind the plan was written ([`Age`](crate::lease::Age)).
+    pub written: u64,
+    /// The Ethernet addresses that it publishes.
+    pub macs: BTreeSet<MacAddress>,
+}
+
+/// Smaller comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    is_peer: bool,
+    is_unpublished: bool,
+    since: u64,
+    owner: Owner,
+}
+
 /// An object and who wants it.
-type Claim = (Owner, Object);
+#[derive(Clone, Debug)]
+struct Claim {
+    rank: Rank,
+    object: Object,
+}
 
 /// What should be in the kernel.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
     plans: BTreeMap<Owner, Vec<ObjectKey>>,
-    /// In the owners' order; never empty.
+    /// By rank; never empty.
     claims: BTreeMap<ObjectKey, Vec<Claim>>,
 }
 
 impl Desired {
     /// Replaces an owner's plan. Returns the keys under which something may have changed.
-    pub fn set(&mut self, owner: Owner, plan: Plan) -> BTreeSet<ObjectKey> {
-        let mut touched = self.remove(owner);
+    pub fn set(&mut self, owner: Owner, standing: &Standing, plan: Plan) -> BTreeSet<ObjectKey> {
         let keys: Vec<_> = plan.objects.iter().map(Object::key).collect();
-        for (key, object) in keys.iter().zip(plan.objects) {
+        let before = |(key, object): (&ObjectKey, &Object)| {
+            let claim = self.claim(key, owner).filter(|claim| claim.object == *object)?;
+            Some(claim.rank.since)
+        };
+        let since: Vec<_> = keys.iter().zip(&plan.objects).map(before).collect();
+        let mut touched = self.remove(owner);
+        for ((key, object), since) in keys.iter().zip(plan.objects).zip(since) {
+            let rank = Rank {
+                is_peer: owner != Owner::Node,
+                is_unpublished: match &object {
+                    Object::FdbEntry(entry) => !standing.macs.contains(&entry.mac),
+                    _ => false,
+                },
+                since: since.map_or(standing.written, |since| since.min(standing.written)),
+                owner,
+            };
             // Nearly always one, and a vector that grows by itself makes room for four.
             let claims = self.claims.entry(key.clone()).or_insert_with(|| Vec::with_capacity(1));
-            let place = claims.partition_point(|(other, _)| *other < owner);
-            claims.insert(place, (owner, object));
+            let place = claims.partition_point(|claim| claim.rank < rank);
+            claims.insert(place, Claim { rank, object });
         }
         touched.extend(keys.iter().cloned());
         self.plans.insert(owner, keys);
@@ -50,7 +94,7 @@ impl Desired {
         let keys = self.plans.remove(&owner).unwrap_or_default();
         for key in &keys {
             if let Some(claims) = self.claims.get_mut(key) {
-                claims.retain(|(other, _)| *other != owner);
+                claims.retain(|claim| claim.rank.owner != owner);
                 if claims.is_empty() {
                     self.claims.remove(key);
                 }
@@ -71,28 +115,32 @@ impl Desired {
 
     /// What should be there under a key.
     pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
-        self.claims.get(key)?.first().map(|(_, object)| object)
+        self.claims.get(key)?.first().map(|claim| &claim.object)
     }
 
     /// Who asked for what is there under a key.
     pub fn owner(&self, key: &ObjectKey) -> Option<Owner> {
-        self.claims.get(key)?.first().map(|(owner, _)| *owner)
+        self.claims.get(key)?.first().map(|claim| claim.rank.owner)
     }
 
     /// Everything that should be there.
     pub fn objects(&self) -> BTreeMap<ObjectKey, &Object> {
         let objects = self.claims.iter().filter_map(|(key, claims)| Some((key, claims.first()?)));
-        objects.map(|(key, (_, object))| (key.clone(), object)).collect()
+        objects.map(|(key, claim)| (key.clone(), &claim.object)).collect()
     }
 
-    /// Those of an owner's objects that another owner has in another form: the key and that owner.
+    /// What an owner wants in another form than another owner: the key, and that other. Of several others, the one that
+    /// comes first.
     pub fn conflicts(&self, owner: Owner) -> impl Iterator<Item = (&ObjectKey, Owner)> {
         self.keys(owner).iter().filter_map(move |key| {
-            let claims = self.claims.get(key)?;
-            let (first, winner) = claims.first()?;
-            let (_, own) = claims.iter().find(|(other, _)| *other == owner)?;
-            (own != winner).then_some((key, *first))
+            let own = self.claim(key, owner)?;
+            let mut others = self.claims.get(key)?.iter().filter(|it| it.object != own.object);
+            others.next().map(|other| (key, other.rank.owner))
         })
+    }
+
+    fn claim(&self, key: &ObjectKey, owner: Owner) -> Option<&Claim> {
+        self.claims.get(key)?.iter().find(|claim| claim.rank.owner == owner)
     }
 
     /// How many objects there should be.
@@ -135,12 +183,20 @@ mod tests {
         Plan { objects: objects.to_vec() }
     }
 
+    fn written(written: u64) -> Standing {
+        Standing { written, ..Standing::default() }
+    }
+
     #[test]
     fn a_new_plan_touches_what_the_old_one_had_and_nothing_of_others() {
         let mut desired = Desired::default();
-        desired.set(peer(1), plan(&[route("10.244.1.0/24"), fdb(1, "192.168.0.1")]));
-        desired.set(peer(2), plan(&[route("10.244.2.0/24")]));
-        let touched = desired.set(peer(1), plan(&[route("10.244.1.0/24"), fdb(3, "192.168.0.1")]));
+        desired.set(peer(1), &written(1), plan(&[route("10.244.1.0/24"), fdb(1, "192.168.0.1")]));
+        desired.set(peer(2), &written(2), plan(&[route("10.244.2.0/24")]));
+        let touched = desired.set(
+            peer(1),
+            &written(1),
+            plan(&[route("10.244.1.0/24"), fdb(3, "192.168.0.1")]),
+        );
         let expected = [route("10.244.1.0/24"), fdb(1, "192.168.0.1"), fdb(3, "192.168.0.1")];
         assert_eq!(touched, expected.iter().map(Object::key).collect());
         assert_eq!(desired.len(), 3);
@@ -148,27 +204,65 @@ mod tests {
     }
 
     #[test]
-    fn the_first_owner_has_it_in_whatever_order_they_came() {
+    fn whoever_was_there_first_has_it_in_whatever_order_they_are_seen() {
         let (one, two) = (fdb(1, "192.168.0.1"), fdb(1, "192.168.0.2"));
-        for order in [[1, 2], [2, 1]] {
+        let claims = [(peer(1), written(9), one.clone()), (peer(2), written(3), two.clone())];
+        for order in [[0, 1], [1, 0]] {
             let mut desired = Desired::default();
             for index in order {
-                desired
-                    .set(peer(index), plan(&[if index == 1 { one.clone() } else { two.clone() }]));
+                let (owner, standing, object) = &claims[index];
+                desired.set(*owner, standing, plan(std::slice::from_ref(object)));
             }
-            assert_eq!(desired.get(&one.key()), Some(&one));
-            assert_eq!(desired.conflicts(peer(2)).collect::<Vec<_>>(), [(&one.key(), peer(1))]);
-            assert_eq!(desired.conflicts(peer(1)).count(), 0);
-            desired.remove(peer(1));
             assert_eq!(desired.get(&one.key()), Some(&two));
-            assert_eq!(desired.conflicts(peer(2)).count(), 0);
+            assert_eq!(desired.owner(&one.key()), Some(peer(2)));
+            assert_eq!(desired.conflicts(peer(1)).collect::<Vec<_>>(), [(&one.key(), peer(2))]);
+            assert_eq!(desired.conflicts(peer(2)).collect::<Vec<_>>(), [(&one.key(), peer(1))]);
+            desired.remove(peer(2));
+            assert_eq!(desired.get(&one.key()), Some(&one));
+            assert_eq!(desired.conflicts(peer(1)).count(), 0);
         }
+    }
+
+    #[test]
+    fn what_is_asked_for_unchanged_is_not_lost_with_a_new_record() {
+        let (one, two) = (fdb(1, "192.168.0.1"), fdb(1, "192.168.0.2"));
+        let mut desired = Desired::default();
+        desired.set(peer(1), &written(1), plan(&[one.clone()]));
+        desired.set(peer(2), &written(2), plan(&[two.clone()]));
+        desired.set(peer(1), &written(3), plan(&[one.clone(), route("10.244.1.0/24")]));
+        assert_eq!(desired.owner(&one.key()), Some(peer(1)));
+        // What is asked for anew comes last.
+        desired.set(peer(1), &written(4), plan(&[fdb(1, "192.168.0.3")]));
+        assert_eq!(desired.owner(&one.key()), Some(peer(2)));
+    }
+
+    #[test]
+    fn an_address_is_whose_record_publishes_it() {
+        let (one, two) = (fdb(1, "192.168.0.1"), fdb(1, "192.168.0.2"));
+        let publishes = Standing { macs: [MacAddress([2, 0, 0, 0, 0, 1])].into(), ..written(2) };
+        let mut desired = Desired::default();
+        desired.set(peer(1), &written(1), plan(&[one.clone()]));
+        desired.set(peer(2), &publishes, plan(&[two.clone()]));
+        assert_eq!(desired.owner(&one.key()), Some(peer(2)));
+        // Of two that publish it, the one that was there first.
+        desired.set(peer(3), &Standing { written: 3, ..publishes }, plan(&[one]));
+        assert_eq!(desired.owner(&two.key()), Some(peer(2)));
+    }
+
+    #[test]
+    fn the_node_comes_before_all_peers() {
+        let (one, two) = (fdb(1, "192.168.0.1"), fdb(1, "192.168.0.2"));
+        let publishes = Standing { macs: [MacAddress([2, 0, 0, 0, 0, 1])].into(), written: 0 };
+        let mut desired = Desired::default();
+        desired.set(peer(1), &publishes, plan(&[one]));
+        desired.set(Owner::Node, &written(9), plan(&[two.clone()]));
+        assert_eq!(desired.owner(&two.key()), Some(Owner::Node));
     }
 
     #[test]
     fn nothing_is_left_of_a_plan_that_was_withdrawn() {
         let mut desired = Desired::default();
-        desired.set(peer(1), plan(&[route("10.244.1.0/24")]));
+        desired.set(peer(1), &written(1), plan(&[route("10.244.1.0/24")]));
         assert_eq!(desired.remove(peer(1)), [route("10.244.1.0/24").key()].into());
         assert!(desired.is_empty() && !desired.contains(peer(1)));
         assert!(desired.remove(peer(1)).is_empty());

@@ -3,15 +3,17 @@
 //! A lease is one etcd key, `<prefix>/subnets/10.244.8.0-24`, whose value is a JSON object (flannel's
 //! `pkg/subnet/subnet.go` and `pkg/lease/lease.go`). [`LeaseKey`] and [`Lease`] read and write both.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::address::Family;
+use crate::address::{Family, MacAddress};
 use crate::node::NodeId;
 use crate::text::{LONGEST, one_line};
 
@@ -105,6 +107,16 @@ impl FromStr for LeaseKey {
     }
 }
 
+/// When a record was made and when it was last written, in the store's own count: smaller is earlier. What cannot be told
+/// apart is equal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Age {
+    /// etcd: `create_revision`; directory: the file's time of modification.
+    pub made: u64,
+    /// etcd: `mod_revision`; directory: the same as `made`.
+    pub written: u64,
+}
+
 /// One family of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseFamily {
@@ -195,6 +207,26 @@ impl Lease {
     /// The node's public addresses, IPv4 first.
     pub fn public_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.families.iter().map(|family| family.public_address)
+    }
+
+    /// The Ethernet addresses that stand anywhere in the backend data.
+    pub fn published_macs(&self) -> BTreeSet<MacAddress> {
+        fn collect(value: &Value, found: &mut BTreeSet<MacAddress>) {
+            match value {
+                Value::String(text) => found.extend(text.parse::<MacAddress>().ok()),
+                Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
+                Value::Object(members) => members.values().for_each(|item| collect(item, found)),
+                Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            }
+        }
+        let mut found = BTreeSet::new();
+        for data in self.families.iter().filter_map(|family| family.backend_data.as_deref()) {
+            // It is JSON, since it is a part of a record that was read. serde_json bounds its depth.
+            if let Ok(value) = serde_json::from_str(data) {
+                collect(&value, &mut found);
+            }
+        }
+        found
     }
 
     /// How the node is called in messages: by name or identity, else by address.

@@ -16,6 +16,7 @@
 //! | [`diff`] | what has to change in the kernel for it to hold |
 //! | [`peers`] | which peers did a change of leases concern? |
 //! | [`retry`] | when is what failed tried again? |
+//! | [`patience`] | when does a node that cannot join try again? |
 //! | [`subnet_env`] | which subnet did this node have before? |
 //! | [`text`] | how is what somebody else wrote shown to people? |
 
@@ -29,6 +30,8 @@ pub mod interface;
 pub mod lease;
 pub mod node;
 pub mod object;
+mod overlaps;
+pub mod patience;
 pub mod peers;
 pub mod retry;
 pub mod subnet_env;

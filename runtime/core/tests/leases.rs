@@ -2,14 +2,17 @@
 //! anew, with a loss now and then. After that comes a complete list, so whatever it heard, it ends where a node begins
 //! that starts with the list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use heddle_core::address::MacAddress;
+use heddle_core::allocation::overlap;
 use heddle_core::config::NetworkConfig;
 use heddle_core::desired::{Desired, Owner};
-use heddle_core::lease::{Lease, LeaseKey};
-use heddle_core::object::{FdbEntry, Metric, Object, ObjectKey, Plan, Route, RouteAction};
-use heddle_core::peers::{Delta, Peers};
+use heddle_core::lease::{Age, Lease, LeaseKey};
+use heddle_core::object::{FdbEntry, Metric, Object, Plan, Route, RouteAction};
+use heddle_core::peers::{Change, Delta, Peers, Record};
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 const CONFIG: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#;
@@ -28,19 +31,27 @@ const KEYS: [&str; 9] = [
     "nonsense",
 ];
 
-/// A record's value: a node's address and the MAC of its device, which nodes may share; or nonsense.
+/// A record's value: a node's address and, of every other node, the MAC of its device, which nodes may share; or nonsense.
 fn value(node: u8) -> String {
-    match node {
-        0 => "{}".to_owned(),
-        _ => format!(
-            r#"{{"PublicIP":"192.168.0.{node}","PublicIPv6":"2001:db8::{node}","BackendData":{}}}"#,
-            node % 3
-        ),
-    }
+    let data = match node {
+        0 => return "{}".to_owned(),
+        _ if node % 2 == 0 => "{}".to_owned(),
+        _ => format!(r#"{{"VtepMAC":"{}"}}"#, mac(node)),
+    };
+    format!(
+        r#"{{"PublicIP":"192.168.0.{node}","PublicIPv6":"2001:db8::{node}","BackendData":{data}}}"#
+    )
 }
 
-/// A change of one record: its new value, or none.
-type Change = (&'static str, Option<String>);
+fn mac(node: u8) -> MacAddress {
+    MacAddress([2, 0, 0, 0, 0, node % 3])
+}
+
+/// The records by their keys, as they are now.
+type Store = BTreeMap<&'static str, (String, Age)>;
+
+/// What happened to a record: its new value, or that it was deleted.
+type Event = (&'static str, Option<(String, Age)>);
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -66,7 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a plugin plans for a peer. Two that share a MAC want one FDB entry.
+/// What a plugin plans for a peer. Two that share a MAC want one FDB entry, whether or not they publish it.
 fn plan(lease: &Lease) -> Plan {
     let link = "flannel.1".parse().unwrap();
     let mut objects = Vec::new();
@@ -75,13 +86,16 @@ fn plan(lease: &Lease) -> Plan {
         let action = RouteAction::Forward { link, gateway, onlink: true };
         let route = Route { destination: family.subnet, metric: Metric::Default, action };
         objects.push(Object::Route(route));
-        if let Some(data) = &family.backend_data {
-            let mac = MacAddress([2, 0, 0, 0, 0, data.parse().unwrap()]);
-            let destination = family.public_address;
+        if let IpAddr::V4(address) = family.public_address {
+            let (mac, destination) = (mac(address.octets()[3]), address.into());
             objects.push(Object::FdbEntry(FdbEntry { link, mac, destination }));
         }
     }
     Plan { objects }
+}
+
+fn record<'a>(key: &'a str, value: &'a str, age: Age) -> Record<'a> {
+    Record { key, value: value.as_bytes(), age }
 }
 
 /// A node, as far as leases concern it.
@@ -98,19 +112,18 @@ impl Node {
         Self { own, peers: Peers::new(config, own), desired: Desired::default() }
     }
 
-    fn list(&mut self, store: &BTreeMap<&'static str, String>) {
-        let delta = self.peers.reset(store.iter().map(|(key, value)| (*key, value.as_bytes())));
+    fn list(&mut self, store: &Store) {
+        let delta =
+            self.peers.reset(store.iter().map(|(key, (value, age))| record(key, value, *age)));
         self.follow(&delta);
     }
 
-    fn hear<'a>(&mut self, changes: impl IntoIterator<Item = &'a Change>) {
-        let mut delta = Delta::default();
-        for (key, value) in changes {
-            match value {
-                Some(value) => self.peers.put(key, value.as_bytes(), &mut delta),
-                None => self.peers.delete(key, &mut delta),
-            }
-        }
+    fn hear<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
+        let changes = events.into_iter().map(|(key, value)| match value {
+            Some((value, age)) => Change::Put(record(key, value, *age)),
+            None => Change::Delete(key),
+        });
+        let delta = self.peers.update(changes);
         self.follow(&delta);
     }
 
@@ -122,17 +135,43 @@ impl Node {
         }
         for key in &delta.changed {
             let lease = self.peers.get(*key).expect("a lease that changed is there");
-            self.desired.set(Owner::Peer(*key), plan(lease));
+            let standing = self.peers.standing(*key);
+            self.desired.set(Owner::Peer(*key), &standing, plan(lease));
         }
         assert!(self.peers.get(self.own).is_none(), "the own lease is no peer");
         assert!(!self.desired.contains(Owner::Peer(self.own)));
         assert!(self.peers.leases().all(|it| self.desired.contains(Owner::Peer(it.key))));
     }
 
-    /// What it would do.
-    fn state(&self) -> (Vec<&Lease>, BTreeMap<ObjectKey, &Object>) {
-        (self.peers.leases().collect(), self.desired.objects())
+    /// The leases that it uses.
+    fn used(&self) -> Vec<&Lease> {
+        self.peers.leases().collect()
     }
+}
+
+/// The leases that are to be used: the oldest, and of the others those that overlap none of them.
+fn to_use(store: &Store) -> BTreeSet<LeaseKey> {
+    let own: LeaseKey = OWN.parse().unwrap();
+    let network = "10.244.0.0/16".parse::<IpNet>().unwrap();
+    let mut records: Vec<_> = store
+        .iter()
+        .filter_map(|(text, (value, age))| {
+            let key: LeaseKey = text.parse().ok()?;
+            let lease = Lease::from_value(key, value.as_bytes()).ok()?;
+            let inside = |it: IpNet| it != network && network.contains(&it);
+            let fits =
+                lease.families.iter().all(|it| it.subnet.addr().is_ipv6() || inside(it.subnet));
+            (fits && !overlap(key, own)).then_some((age.made, key))
+        })
+        .collect();
+    records.sort_unstable();
+    let mut used: Vec<LeaseKey> = Vec::new();
+    for (_, key) in records {
+        if !used.iter().any(|other| overlap(*other, key)) {
+            used.push(key);
+        }
+    }
+    used.into_iter().collect()
 }
 
 proptest! {
@@ -142,15 +181,17 @@ proptest! {
     fn whatever_was_heard_of_leases_a_node_ends_where_it_would_begin(
         steps in prop::collection::vec(step(), 0..80),
     ) {
-        let mut store: BTreeMap<&str, String> = BTreeMap::new();
-        let mut log: Vec<Change> = Vec::new();
+        let mut store = Store::new();
+        let mut log: Vec<Event> = Vec::new();
         let mut node = Node::new();
         // What of the log was delivered, since when it can be delivered again, and whether something is missing.
         let (mut heard, mut since, mut lost) = (0, 0, false);
         for step in steps {
             match step {
                 Step::Write(key, node) => {
-                    let (key, value) = (KEYS[key], node.map(value));
+                    let (key, now) = (KEYS[key], log.len() as u64 + 1);
+                    let made = store.get(key).map_or(now, |(_, age)| age.made);
+                    let value = node.map(|node| (value(node), Age { made, written: now }));
                     match &value {
                         Some(value) => store.insert(key, value.clone()),
                         None => store.remove(key),
@@ -181,7 +222,7 @@ proptest! {
             }
         }
         // Of a record that became nonsense the node keeps what it was, which one that starts cannot know.
-        let nonsense: Vec<_> = store.iter().filter(|(_, text)| **text == value(0)).map(|(key, _)| *key).collect();
+        let nonsense: Vec<_> = store.iter().filter(|(_, (text, _))| *text == value(0)).map(|(key, _)| *key).collect();
         for key in nonsense {
             store.remove(key);
             log.push((key, None));
@@ -192,9 +233,18 @@ proptest! {
         }
         let mut fresh = Node::new();
         fresh.list(&store);
-        prop_assert_eq!(node.state(), fresh.state());
-        for lease in node.peers.leases() {
-            prop_assert!(store.contains_key(lease.key.to_string().as_str()));
+        prop_assert_eq!(node.used(), fresh.used());
+        prop_assert_eq!(node.peers.leases().map(|it| it.key).collect::<BTreeSet<_>>(), to_use(&store));
+        // Who of several has an object depends on how long they have asked for it, and so on what was heard. Where each
+        // was written once, there is nothing more to hear of it.
+        let once = |owner: &LeaseKey| log.iter().filter(|(key, _)| owner.to_string() == *key).count() == 1;
+        let (known, found) = (node.desired.objects(), fresh.desired.objects());
+        prop_assert!(known.keys().eq(found.keys()));
+        for (key, object) in known {
+            let wanting: Vec<_> = node.used().into_iter().filter(|it| plan(it).objects.iter().any(|it| it.key() == key)).collect();
+            let same = wanting.len() == 1 || wanting.iter().all(|lease| once(&lease.key));
+            prop_assert!(!same || object == found[&key], "{key}: {wanting:?}");
+            prop_assert!(wanting.iter().any(|lease| plan(lease).objects.contains(object)));
         }
     }
 }

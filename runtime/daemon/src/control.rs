@@ -11,7 +11,7 @@ use heddle_core::config::NetworkConfig;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::Underlay;
 use heddle_core::object::Object;
-use heddle_core::peers::Peers;
+use heddle_core::peers::{Peers, Rejection};
 use heddle_core::text::one_line;
 use heddle_firewall::{Mode, Rules};
 use heddle_kernel::Statistics;
@@ -23,7 +23,7 @@ use crate::emit::Output;
 use crate::health::PacketCounters;
 use crate::join::{FoundPlugin, Identity, Membership};
 use crate::readiness::{Condition, Unmet};
-use crate::reconcile::{PeerReport, PeerState, Question, Report};
+use crate::reconcile::{PeerReport, PeerState, Question, Report, known};
 
 /// How long the loop may take to answer. It answers between two of its steps, and while a plugin works for it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -192,11 +192,19 @@ impl Handler for Facts {
         let joined = self.joined.get();
         let own = joined.map(|joined| joined.lease.key);
         // Judged by the same rules as those that the daemon follows.
-        let mut peers = joined.map(|joined| Peers::new(joined.config.clone(), joined.lease.key));
+        let mut rejected = BTreeMap::new();
+        if let Some(joined) = joined {
+            let mut peers = Peers::new(joined.config.clone(), joined.lease.key);
+            let delta = peers.reset(records.iter().map(known));
+            rejected.extend(delta.rejected);
+        }
         Ok(Leases {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             network: self.network.clone(),
-            records: records.iter().map(|found| record(found, own, peers.as_mut())).collect(),
+            records: records
+                .iter()
+                .map(|found| record(found, own, rejected.get(&found.key)))
+                .collect(),
         })
     }
 }
@@ -218,6 +226,7 @@ fn add_report(status: &mut Status, report: Report) {
         }
     }
     status.peers = peers.into_values().collect();
+    status.superseded = report.superseded;
     let changes = report.changes;
     status.changes = wire::Changes {
         put: changes.put,
@@ -311,18 +320,14 @@ fn devices(planned: &[wire::Device]) -> Vec<wire::Device> {
         .collect()
 }
 
-/// A record of the store. `peers` judges it, and is `None` as long as it is not known by what config.
-fn record(found: &Record, own: Option<LeaseKey>, peers: Option<&mut Peers>) -> wire::Record {
+/// A record of the store. As long as the config is not known, no more is known against it than that it cannot be read.
+fn record(found: &Record, own: Option<LeaseKey>, rejected: Option<&Rejection>) -> wire::Record {
     let key = found.key.parse::<LeaseKey>();
     let lease = key.clone().ok().map(|key| Lease::from_value(key, &found.value));
     let problem = match (&key, &lease) {
         (Err(error), _) => Some(error.to_string()),
         (_, Some(Err(error))) => Some(error.to_string()),
-        _ => peers.and_then(|peers| {
-            let mut delta = Default::default();
-            peers.put(&found.key, &found.value, &mut delta);
-            delta.rejected.pop().map(|(_, rejection)| rejection.to_string())
-        }),
+        _ => rejected.map(ToString::to_string),
     };
     let lease = lease.and_then(Result::ok);
     wire::Record {

@@ -6,16 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
-use heddle_core::desired::{Desired, Owner};
+use heddle_core::config::Superseded;
+use heddle_core::desired::{Desired, Owner, Standing};
 use heddle_core::diff::{Change, Observed, agrees, diff, diff_keys};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::{Object, ObjectKey, Plan};
-use heddle_core::peers::{Delta, Footprint, Peers};
+use heddle_core::peers::{self, Footprint, Peers};
 use heddle_core::retry::{Backoff, Schedule};
 use heddle_core::text::one_line;
 use heddle_kernel::{Event, Events, Kernel, KernelError};
 use heddle_plugin::{CallError, Reason};
-use heddle_store::{RecordChange, Update, Watch, WatchEvent};
+use heddle_store::{Record, RecordChange, Update, Watch, WatchEvent};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::Fatal;
@@ -67,6 +68,8 @@ pub(crate) struct Report {
     /// Records that cannot be used, and why.
     pub(crate) rejected: Vec<(String, String)>,
     pub(crate) changes: Tally,
+    /// Why another start would begin with another network config.
+    pub(crate) superseded: Option<String>,
 }
 
 /// A peer, and what became of its plan.
@@ -132,6 +135,8 @@ pub(crate) struct Reconciler {
     suspended: bool,
     /// Why the kernel could not be read when last looked at.
     unreadable: Option<String>,
+    /// Why another start would begin with another network config.
+    superseded: Option<Superseded>,
     /// When to look at everything next.
     look_at: Instant,
     /// Not before this.
@@ -150,7 +155,7 @@ impl Reconciler {
         questions: mpsc::Receiver<Question>,
     ) -> Result<Self, KernelError> {
         let mut desired = Desired::default();
-        desired.set(Owner::Node, overlay.plan.plan.clone());
+        desired.set(Owner::Node, &Standing::default(), overlay.plan.plan.clone());
         let now = Instant::now();
         Ok(Self {
             events: kernel.subscribe(&overlay.scope).await?,
@@ -167,6 +172,7 @@ impl Reconciler {
             questions,
             suspended: false,
             unreadable: None,
+            superseded: None,
             look_at: now,
             not_before: now,
         })
@@ -228,6 +234,7 @@ impl Reconciler {
                         }
                         self.settle(touched).await;
                     }
+                    WatchEvent::Config(config) => self.compare_config(config.as_deref()),
                     WatchEvent::Stale { reason } => {
                         readiness.unmet(Condition::Watch, reason);
                     }
@@ -239,23 +246,32 @@ impl Reconciler {
         }
     }
 
+    /// Compares the network config in the store with the one that this node has joined with. What follows from another is
+    /// for a restart: when, is for an operator to say.
+    pub(crate) fn compare_config(&mut self, config: Option<&[u8]>) {
+        let superseded = self.overlay.config.superseded_by(config);
+        match &superseded {
+            Some(reason) if self.superseded.as_ref() != Some(reason) => {
+                tracing::warn!("network config: {reason}");
+            }
+            None if self.superseded.is_some() => {
+                tracing::info!("network config: it is the one again that this node started with");
+            }
+            _ => {}
+        }
+        self.superseded = superseded;
+    }
+
     /// Plans what an update of leases is about. Returns the keys under which something may have changed, and whether
     /// this node's own lease is concerned.
     async fn plan(&mut self, update: Update) -> (BTreeSet<ObjectKey>, bool) {
         let delta = match &update {
-            Update::Snapshot(records) => {
-                let records = records.iter().map(|r| (r.key.as_str(), r.value.as_slice()));
-                self.peers.reset(records)
-            }
+            Update::Snapshot(records) => self.peers.reset(records.iter().map(known)),
             Update::Changes(changes) => {
-                let mut delta = Delta::default();
-                for change in changes {
-                    match change {
-                        RecordChange::Put(r) => self.peers.put(&r.key, &r.value, &mut delta),
-                        RecordChange::Delete(key) => self.peers.delete(key, &mut delta),
-                    }
-                }
-                delta
+                self.peers.update(changes.iter().map(|change| match change {
+                    RecordChange::Put(record) => peers::Change::Put(known(record)),
+                    RecordChange::Delete(key) => peers::Change::Delete(key),
+                }))
             }
         };
         for (key, rejection) in delta.rejected.iter().take(LOG_LIMIT) {
@@ -310,14 +326,10 @@ impl Reconciler {
                     {
                         packets.put(lease.clone());
                     }
-                    touched.extend(self.desired.set(owner, plan));
+                    touched.extend(self.desired.set(owner, &self.peers.standing(key), plan));
                     let conflicts = self.desired.conflicts(owner);
-                    complaints.extend(conflicts.map(|(object, other)| match other {
-                        Owner::Node => format!("peer {key} wants {object}, which is this node's"),
-                        Owner::Peer(other) => {
-                            format!("peers {key} and {other} both want {object}; {other} has it")
-                        }
-                    }));
+                    complaints
+                        .extend(conflicts.map(|(object, other)| self.dispute(object, key, other)));
                 }
                 Err(error) => {
                     let reason = error.to_string();
@@ -346,6 +358,28 @@ impl Reconciler {
         say_of_many("peers are without a new plan", complaints.len());
         self.suspended = suspended;
         touched
+    }
+
+    /// What is planned for a peer and, otherwise, for another or for the node: whose is it?
+    fn dispute(&self, object: &ObjectKey, peer: LeaseKey, other: Owner) -> String {
+        let plugin = self.overlay.backend.name();
+        let name = |key: LeaseKey| {
+            let owner = self.peers.get(key).map_or_else(String::new, Lease::owner);
+            format!("{key} of {owner}")
+        };
+        let peer = name(peer);
+        let plans = format!("plugin {plugin} plans {object} for peer {peer}");
+        match (other, self.desired.owner(object)) {
+            (Owner::Peer(other), Some(Owner::Peer(has))) => {
+                let (other, has) = (name(other), name(has));
+                format!(
+                    "{plans} and otherwise for peer {other}: {has} has it, whose record says so or was there first"
+                )
+            }
+            (Owner::Peer(_) | Owner::Node, _) => {
+                format!("{plans}, which is this node's and stays so")
+            }
+        }
     }
 
     /// Asks the plugin, which may take a second for each peer. Meanwhile questions are answered, for as long as it gets on.
@@ -435,9 +469,13 @@ impl Reconciler {
         let mut news = Vec::new();
         for failure in failures {
             let key = failure.change.object().key();
+            let plugin = self.overlay.backend.name();
             let reason = match self.peer_behind(&key) {
-                Some(peer) => format!("peer {} of {}: {failure}", peer.key, peer.owner()),
-                None => failure.to_string(),
+                Some(peer) => {
+                    let (key, owner) = (peer.key, peer.owner());
+                    format!("plugin {plugin}, the plan for peer {key} of {owner}: {failure}")
+                }
+                None => format!("plugin {plugin}, the plan for this node: {failure}"),
             };
             if self.refused.failed(key, reason.clone(), now) {
                 news.push(reason);
@@ -475,8 +513,7 @@ impl Reconciler {
             None => readiness.met(Condition::Kernel),
             Some(reason) => {
                 if readiness.unmet(Condition::Kernel, &reason) {
-                    let plugin = self.overlay.backend.name();
-                    tracing::error!("the plan of plugin {plugin} does not hold: {reason}");
+                    tracing::error!("the plan does not hold: {reason}");
                 }
             }
         }
@@ -562,6 +599,7 @@ impl Reconciler {
             peers: self.peers.leases().map(peer).collect(),
             rejected: rejected.map(|(key, why)| (key.to_owned(), why.to_string())).collect(),
             changes: self.tally,
+            superseded: self.superseded.as_ref().map(ToString::to_string),
         }
     }
 
@@ -604,6 +642,11 @@ impl Reconciler {
             self.look(readiness).await;
         }
     }
+}
+
+/// A record as it is judged.
+pub(crate) fn known(record: &Record) -> peers::Record<'_> {
+    peers::Record { key: &record.key, value: &record.value, age: record.age }
 }
 
 fn say_of_many(what: &str, count: usize) {

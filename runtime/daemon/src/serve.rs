@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use heddle_core::retry::Backoff;
+use heddle_core::patience::{InVain, Patience};
 use heddle_flags::Flags;
 use heddle_kernel::Kernel;
 use heddle_plugin::{Catalogue, PluginError, View};
@@ -18,21 +18,6 @@ use crate::join::{Identity, Membership, Obstacle, identity, join};
 use crate::readiness::{Condition, Readiness};
 use crate::reconcile::{Question, Reconciler};
 use crate::rules;
-
-/// How often a network config that cannot be used is read again.
-const CONFIG_RETRY: Duration = Duration::from_secs(1);
-
-/// How often a plugin is looked for again: as often as the config, but less and less often if it has to be compiled.
-const COMPILE_BACKOFF: Backoff = Backoff { initial: CONFIG_RETRY, limit: Duration::from_secs(60) };
-
-/// How often one that says something else of the same config each time is asked again, which is in the log each time.
-const NEWS_BACKOFF: Backoff = Backoff { initial: CONFIG_RETRY, limit: Duration::from_secs(60) };
-
-/// A plugin in vain may take a tenth of the time: after a second of it, the next try is at least nine seconds later.
-const PLUGIN_SHARE: u32 = 9;
-
-/// But not later than this.
-const PLUGIN_PAUSE: Duration = Duration::from_secs(600);
 
 /// Runs the node. Returns only with a reason to end.
 ///
@@ -97,11 +82,10 @@ async fn until_joined(
     let files = &flags.files;
     let catalogue = Catalogue::new(files.plugin_dir.clone(), None, files.cache_dir.clone())?;
     let catalogue = Arc::new(catalogue.with_policy(files.plugin_policy.clone()));
-    let (mut compiled_in_vain, mut news, mut asked_about) = (0, 0, None);
+    let mut patience = Patience::new();
     loop {
         let begun = Instant::now();
-        let after = |took: Duration| (took * PLUGIN_SHARE).min(PLUGIN_PAUSE);
-        let (condition, reason, pause) =
+        let (condition, reason, in_vain) =
             match join(flags, identity, &catalogue, store, kernel).await {
                 Ok(member) => {
                     readiness.met(Condition::Config);
@@ -109,38 +93,33 @@ async fn until_joined(
                     readiness.met(Condition::Packets);
                     return Ok(member);
                 }
-                Err(Obstacle::Config(reason)) => (Condition::Config, reason, CONFIG_RETRY),
+                Err(Obstacle::Config(reason)) => (Condition::Config, reason, InVain::Waiting),
                 Err(Obstacle::Plugin(error)) => {
-                    compiled_in_vain += u32::from(matches!(error, PluginError::Compile { .. }));
-                    let pause = COMPILE_BACKOFF.delay(compiled_in_vain).max(after(begun.elapsed()));
-                    (Condition::Config, error.to_string(), pause)
+                    let compiling = matches!(error, PluginError::Compile { .. });
+                    let in_vain = InVain::Plugin { compiling, took: begun.elapsed() };
+                    (Condition::Config, error.to_string(), in_vain)
                 }
                 Err(Obstacle::Call { error, took, config }) => {
-                    if asked_about.replace(config.clone()) != Some(config) {
-                        news = 0;
-                    }
-                    let pause = NEWS_BACKOFF.delay(news).max(after(took));
-                    (Condition::Config, error.to_string(), pause)
+                    let in_vain = InVain::Answer { question: config, took };
+                    (Condition::Config, error.to_string(), in_vain)
                 }
                 Err(Obstacle::Lease(reason)) => {
                     readiness.met(Condition::Config);
-                    (Condition::Lease, reason, CONFIG_RETRY)
+                    (Condition::Lease, reason, InVain::Waiting)
                 }
                 Err(Obstacle::Packets(error)) => {
                     readiness.met(Condition::Config);
                     readiness.met(Condition::Lease);
-                    (Condition::Packets, error.to_string(), CONFIG_RETRY)
+                    (Condition::Packets, error.to_string(), InVain::Waiting)
                 }
                 Err(Obstacle::Fatal(error)) => return Err(error),
             };
         // Asked for every second, said only when it is news.
-        if readiness.unmet(condition, &reason) {
+        let news = readiness.unmet(condition, &reason);
+        if news {
             tracing::error!("{condition}: {reason}");
-            news += 1;
-        } else {
-            news = 0;
         }
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(patience.after(in_vain, news)).await;
     }
 }
 
@@ -156,6 +135,7 @@ async fn first_plan(
                 readiness.met(Condition::Watch);
                 return Ok(reconciler.start(update, readiness).await);
             }
+            WatchEvent::Config(config) => reconciler.compare_config(config.as_deref()),
             WatchEvent::Stale { reason } => {
                 readiness.unmet(Condition::Watch, reason);
             }

@@ -32,7 +32,8 @@ pub use capabilities::{
 pub use file::{File, Setting};
 pub use limits::Limits;
 pub use manifest::{
-    Inspection, Manifest, ManifestError, Role, WIT_VERSION, World, digest, inspect, with_manifest,
+    Inspection, Manifest, ManifestError, Role, WIT_VERSION, World, digest, inspect, manifest_text,
+    with_manifest,
 };
 pub use name::{InvalidName, check_name};
 pub use node_plan::{MTU, NodePlan, Tunnel};

@@ -172,6 +172,19 @@ pub enum ManifestError {
     },
 }
 
+/// The manifest's text, as it stands in a component. None if there is none.
+///
+/// # Errors
+///
+/// The bytes are not a component.
+pub fn manifest_text(component: &[u8]) -> Result<Option<&[u8]>, ManifestError> {
+    section::manifest(component).map_err(|error| broken(&error))
+}
+
+fn broken(error: &wasmparser::BinaryReaderError) -> ManifestError {
+    ManifestError::NotAComponent(plain(error.message()))
+}
+
 impl Manifest {
     /// Reads the manifest of a component.
     ///
@@ -179,20 +192,17 @@ impl Manifest {
     ///
     /// The bytes are not a component, there is no manifest, or it cannot be read.
     pub fn read(component: &[u8]) -> Result<Self, ManifestError> {
-        let broken = |error: wasmparser::BinaryReaderError| {
-            ManifestError::NotAComponent(plain(error.message()))
-        };
         match Parser::new(0).parse_all(component).next() {
             Some(Ok(Payload::Version { encoding: Encoding::Component, .. })) => {}
             Some(Ok(_)) | None => {
                 let found = "it is a core module; build it for wasm32-wasip2".to_owned();
                 return Err(ManifestError::NotAComponent(found));
             }
-            Some(Err(error)) => return Err(broken(error)),
+            Some(Err(error)) => return Err(broken(&error)),
         }
-        let text = section::manifest(component).map_err(broken)?;
+        let text = manifest_text(component)?;
         // Told first, because what is damaged cannot be mended with a manifest.
-        let found = weight::of(component).map_err(broken)?;
+        let found = weight::of(component).map_err(|error| broken(&error))?;
         let manifest = Self::parse(text.ok_or(ManifestError::Missing)?)?;
         match found > weight::LIMIT {
             true => Err(ManifestError::TooHeavy { found }),
@@ -275,7 +285,7 @@ pub fn inspect(component: &[u8]) -> Result<Inspection, ManifestError> {
     let mut imports = Vec::new();
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(component) {
-        let payload = payload.map_err(|e| ManifestError::NotAComponent(plain(e.message())))?;
+        let payload = payload.map_err(|error| broken(&error))?;
         match payload {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),

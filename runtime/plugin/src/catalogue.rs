@@ -1,23 +1,23 @@
 //! Where plugins come from.
 
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use heddle_grant::text::{memory, plain};
 use heddle_grant::{
     Capabilities, Capability, InvalidName, Limits, Manifest, ManifestError, Policy, PolicyError,
-    Role, check_name,
+    Role, check_name, manifest_text,
 };
 use wasmtime::component::{Component, InstancePre};
 
 use crate::backend::Backend;
-use crate::cache::{Cache, CacheError};
+use crate::cache::{Cache, CacheError, Known, Stamp};
 use crate::caller::Caller;
 use crate::compiler::{self, CompileError};
-use crate::embedded::EMBEDDED;
+use crate::embedded::{EMBEDDED, Embedded};
 use crate::emitter::Emitter;
 use crate::engine::Runtime;
 #[cfg(feature = "compiler")]
@@ -179,10 +179,27 @@ impl fmt::Display for Source {
     }
 }
 
-/// A component, found but not yet loaded.
+/// Where a plugin was found.
 enum Found {
-    File(PathBuf, Vec<u8>),
-    Embedded(&'static crate::embedded::Embedded),
+    File(PathBuf),
+    Embedded(&'static Embedded),
+}
+
+/// What is looked for, and what the operator says of it.
+struct Wanted<'a> {
+    name: &'a str,
+    role: Role,
+    policy: &'a Policy,
+    /// Where the operator says it.
+    file: &'a Path,
+}
+
+/// A component that may be loaded.
+struct Admitted {
+    manifest: Manifest,
+    source: Source,
+    digest: String,
+    limits: Limits,
 }
 
 impl Catalogue {
@@ -193,7 +210,8 @@ impl Catalogue {
     pub const DEFAULT_CACHE: &str = "/var/cache/heddle";
 
     /// A catalogue of these plugin directories. `compiler` is the command line tool; without one, that beside this
-    /// executable or in `PATH`. Neither it nor the cache is touched before a file has to be compiled.
+    /// executable or in `PATH`. The cache is not touched
+    /// before a plugin is found in a file, nor the tool before it has to be compiled.
     ///
     /// # Errors
     ///
@@ -223,29 +241,70 @@ impl Catalogue {
     /// file that is no good does not give way to the embedded plugin.
     pub fn find(&self, name: &str, role: Role) -> Result<Plugin, PluginError> {
         let found = self.look_for(name)?;
-        let (source, digest) = match &found {
-            Found::File(path, component) => {
-                (Source::File(path.clone()), heddle_grant::digest(component))
+        let wanted = Wanted { name, role, policy: &self.policy()?, file: &self.policy };
+        match found {
+            Found::File(path) => self.find_file(&wanted, &path),
+            Found::Embedded(embedded) => {
+                let manifest = Manifest::parse(embedded.manifest.as_bytes());
+                let digest = embedded.digest.to_owned();
+                let admitted = wanted.admit(Source::Embedded, digest, manifest)?;
+                let component = self.runtime.load(embedded.native());
+                let component = component.map_err(|reason| admitted.does_not_load(reason))?;
+                self.link(admitted, &component)
             }
-            Found::Embedded(embedded) => (Source::Embedded, embedded.digest.to_owned()),
+        }
+    }
+
+    /// Loads a plugin from a file, with what the cache has of it.
+    fn find_file(&self, wanted: &Wanted<'_>, path: &Path) -> Result<Plugin, PluginError> {
+        let cache = Cache::open(&self.cache);
+        let source = Source::File(path.to_owned());
+        if let Ok(cache) = &cache
+            && let Some(known) = cache.recall(wanted.name, path)
+        {
+            let manifest = Manifest::parse(known.manifest.as_bytes());
+            let admitted = wanted.admit(source.clone(), known.digest, manifest)?;
+            if let Some(component) = self.load_cached(cache, &admitted) {
+                return self.link(admitted, &component);
+            }
+        }
+        let unreadable = |error| PluginError::Read { path: path.to_owned(), error };
+        let (bytes, stamp) = read(path).map_err(unreadable)?;
+        let admitted =
+            wanted.admit(source, heddle_grant::digest(&bytes), Manifest::read(&bytes))?;
+        let unusable = |error| PluginError::Cache { dir: self.cache.clone(), error };
+        let cache = cache.map_err(unusable)?;
+        let component = match self.load_cached(&cache, &admitted) {
+            Some(component) => component,
+            None => {
+                let native = compiler::compile(&bytes, self.compiler.as_deref(), &cache).map_err(
+                    |error| PluginError::Compile { plugin: admitted.to_string(), error },
+                )?;
+                let code = cache.put(&admitted.digest, &native).map_err(unusable)?;
+                let component = self.runtime.load_file(code.trusted());
+                component.map_err(|reason| admitted.does_not_load(plain(&reason)))?
+            }
         };
-        let plugin = format!("{name} ({source})");
-        let manifest = found.manifest().and_then(|manifest| {
-            manifest.check(name, role)?;
-            Ok(manifest)
-        });
-        let manifest =
-            manifest.map_err(|error| PluginError::Manifest { plugin: plugin.clone(), error })?;
-        self.authorise(&plugin, &manifest, &digest)?;
-        let limits = self.policy()?.limits(name);
-        let component = match &found {
-            Found::Embedded(embedded) => self
-                .runtime
-                .load(embedded.native())
-                .map_err(|reason| PluginError::Load { plugin: plugin.clone(), reason })?,
-            Found::File(_, bytes) => self.load_file(&plugin, bytes, &digest)?,
-        };
-        Plugin::link(manifest, source, digest, limits, self.runtime.clone(), &component)
+        if let (Some(stamp), Ok(Some(manifest))) = (stamp, manifest_text(&bytes)) {
+            let manifest = String::from_utf8_lossy(manifest).into_owned();
+            let known = Known { digest: admitted.digest.clone(), manifest };
+            cache.note(wanted.name, path, stamp, known);
+        }
+        self.link(admitted, &component)
+    }
+
+    /// What was compiled before, if it can still be loaded.
+    fn load_cached(&self, cache: &Cache, admitted: &Admitted) -> Option<Component> {
+        let code = cache.get(&admitted.digest)?;
+        let loaded = self.runtime.load_file(code.trusted());
+        // Made for another processor, for one.
+        let say = |reason: &String| tracing::info!("compiling plugin {admitted} again: {reason}");
+        loaded.inspect_err(say).ok()
+    }
+
+    fn link(&self, admitted: Admitted, component: &Component) -> Result<Plugin, PluginError> {
+        let Admitted { manifest, source, digest, limits } = admitted;
+        Plugin::link(manifest, source, digest, limits, self.runtime.clone(), component)
     }
 
     /// Loads a component from any file, for those who make plugins: under whatever name, and with all that it asks for.
@@ -256,7 +315,7 @@ impl Catalogue {
     /// It cannot be read, is no plugin for this host, or cannot be compiled or loaded.
     #[cfg(feature = "compiler")]
     pub fn open(&self, path: &Path) -> Result<Plugin, PluginError> {
-        let bytes =
+        let (bytes, _) =
             read(path).map_err(|error| PluginError::Read { path: path.to_owned(), error })?;
         self.open_component(Source::File(path.to_owned()), &bytes)
     }
@@ -294,51 +353,14 @@ impl Catalogue {
 
     /// What a plugin asks for and is not granted. What is inside the binary is granted what it asks for, and so is a copy
     /// of it. `digest` is the component's SHA-256, in hexadecimal.
-    ///
-    /// # Errors
-    ///
-    /// The operator's file cannot be used.
-    pub fn not_granted(
-        &self,
-        manifest: &Manifest,
-        digest: &str,
-    ) -> Result<Vec<Capability>, PolicyError> {
-        let policy = self.policy()?;
+    pub fn not_granted(policy: &Policy, manifest: &Manifest, digest: &str) -> Vec<Capability> {
         let ships = EMBEDDED
             .iter()
             .any(|embedded| (embedded.name, embedded.digest) == (&manifest.name, digest));
-        if ships {
-            return Ok(Vec::new());
+        match ships {
+            true => Vec::new(),
+            false => manifest.capabilities.not_granted(&policy.grant(&manifest.name)),
         }
-        Ok(manifest.capabilities.not_granted(&policy.grant(&manifest.name)))
-    }
-
-    /// Whether a plugin is the one that the operator wants, and asks for no more than it is granted.
-    fn authorise(
-        &self,
-        plugin: &str,
-        manifest: &Manifest,
-        digest: &str,
-    ) -> Result<(), PluginError> {
-        let policy = self.policy()?;
-        if let Some(expected) = policy.digest(&manifest.name).filter(|wanted| *wanted != digest) {
-            return Err(PluginError::Digest {
-                plugin: plugin.to_owned(),
-                found: digest.to_owned(),
-                expected: expected.to_owned(),
-                policy: self.policy.clone(),
-            });
-        }
-        let missing = self.not_granted(manifest, digest)?;
-        if missing.is_empty() {
-            return Ok(());
-        }
-        Err(PluginError::NotGranted {
-            name: manifest.name.clone(),
-            plugin: plugin.to_owned(),
-            missing,
-            policy: self.policy.clone(),
-        })
     }
 
     /// Every plugin there is, by name, the one that [`Catalogue::find`] takes first.
@@ -353,7 +375,7 @@ impl Catalogue {
                     continue;
                 }
                 let manifest = match read(&path) {
-                    Ok(component) => Manifest::read(&component),
+                    Ok((component, _)) => Manifest::read(&component),
                     Err(error) => Err(ManifestError::NotAComponent(error.to_string())),
                 };
                 entries.push((name.to_owned(), Source::File(path), manifest));
@@ -378,8 +400,8 @@ impl Catalogue {
         let files: Vec<PathBuf> =
             self.dirs.iter().map(|dir| dir.join(format!("{name}.wasm"))).collect();
         for path in &files {
-            match read(path) {
-                Ok(component) => return Ok(Found::File(path.clone(), component)),
+            match fs::metadata(path) {
+                Ok(_) => return Ok(Found::File(path.clone())),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(PluginError::Read { path: path.clone(), error }),
             }
@@ -393,39 +415,46 @@ impl Catalogue {
             }),
         }
     }
+}
 
-    /// Loads a file's component from the cache, or compiles it.
-    fn load_file(
+impl Wanted<'_> {
+    /// Whether a component may be loaded: it is what it should be, the one that the operator wants, and asks for no more
+    /// than it is granted.
+    fn admit(
         &self,
-        plugin: &str,
-        component: &[u8],
-        digest: &str,
-    ) -> Result<Component, PluginError> {
-        let unusable = |error| PluginError::Cache { dir: self.cache.clone(), error };
-        let cache = Cache::open(&self.cache).map_err(unusable)?;
-        if let Some(code) = cache.get(digest) {
-            match self.runtime.load(code.trusted()) {
-                Ok(component) => return Ok(component),
-                // Made for another processor, for one.
-                Err(reason) => tracing::info!("compiling plugin {plugin} again: {reason}"),
-            }
+        source: Source,
+        digest: String,
+        manifest: Result<Manifest, ManifestError>,
+    ) -> Result<Admitted, PluginError> {
+        let plugin = format!("{} ({source})", self.name);
+        let manifest = manifest.and_then(|manifest| {
+            manifest.check(self.name, self.role)?;
+            Ok(manifest)
+        });
+        let manifest =
+            manifest.map_err(|error| PluginError::Manifest { plugin: plugin.clone(), error })?;
+        if let Some(expected) = self.policy.digest(self.name).filter(|wanted| *wanted != digest) {
+            let (expected, policy) = (expected.to_owned(), self.file.to_owned());
+            return Err(PluginError::Digest { plugin, found: digest, expected, policy });
         }
-        let native = compiler::compile(component, self.compiler.as_deref(), &cache)
-            .map_err(|error| PluginError::Compile { plugin: plugin.to_owned(), error })?;
-        let code = cache.put(digest, &native).map_err(unusable)?;
-        self.runtime.load(code.trusted()).map_err(|reason| PluginError::Load {
-            plugin: plugin.to_owned(),
-            reason: plain(&reason),
-        })
+        let missing = Catalogue::not_granted(self.policy, &manifest, &digest);
+        if !missing.is_empty() {
+            let (name, policy) = (self.name.to_owned(), self.file.to_owned());
+            return Err(PluginError::NotGranted { name, plugin, missing, policy });
+        }
+        Ok(Admitted { manifest, source, digest, limits: self.policy.limits(self.name) })
     }
 }
 
-impl Found {
-    fn manifest(&self) -> Result<Manifest, ManifestError> {
-        match self {
-            Self::File(_, component) => Manifest::read(component),
-            Self::Embedded(embedded) => Manifest::parse(embedded.manifest.as_bytes()),
-        }
+impl Admitted {
+    fn does_not_load(&self, reason: String) -> PluginError {
+        PluginError::Load { plugin: self.to_string(), reason }
+    }
+}
+
+impl fmt::Display for Admitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.manifest.name, self.source)
     }
 }
 
@@ -532,12 +561,19 @@ impl Plugin {
     }
 }
 
-/// Reads a component of bounded size.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let size = fs::metadata(path)?.len();
+/// Reads a component of bounded size. The file's stamp, if it did not change meanwhile.
+fn read(path: &Path) -> io::Result<(Vec<u8>, Option<Stamp>)> {
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let size = metadata.len();
     if size > MAX_COMPONENT {
         let limit = memory(MAX_COMPONENT as usize);
         return Err(io::Error::other(format!("it has {size} bytes: expected at most {limit}")));
     }
-    fs::read(path)
+    let mut bytes = Vec::with_capacity(size as usize);
+    // A file that grows meanwhile, or has no size, such as a pipe, is bounded as well.
+    (&mut file).take(MAX_COMPONENT).read_to_end(&mut bytes)?;
+    let stamp = Stamp::of(&metadata);
+    let same = Stamp::of(&file.metadata()?) == stamp;
+    Ok((bytes, same.then_some(stamp)))
 }

@@ -1,5 +1,6 @@
 //! The engine that runs native code, and the one place where code is trusted.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use wasmtime::Engine;
@@ -42,10 +43,20 @@ impl Runtime {
     #[allow(unsafe_code, reason = "the bytes become machine code")]
     pub(crate) fn load(&self, native: TrustedCode<'_>) -> Result<Component, String> {
         // SAFETY: `deserialize` requires bytes that wasmtime's own compiler made and nobody changed since. A
-        // `TrustedCode` is made of three things: this binary's own data, which the build script compiled; what our own
-        // compiler has just made; and what is in a cache directory that was checked to belong to this user and to be
-        // writable by nobody else, where only our own compiler's output is put.
+        // `TrustedCode` is made of two things: this binary's own data, which the build script compiled, and what our own
+        // compiler has just made.
         unsafe { Component::deserialize(&self.0.engine, native.0) }
+            .map_err(|error| format!("{error:#}"))
+    }
+
+    /// The same for code in a file, which is mapped: what is never called is never read.
+    #[allow(unsafe_code, reason = "the file becomes machine code")]
+    pub(crate) fn load_file(&self, native: TrustedFile<'_>) -> Result<Component, String> {
+        // SAFETY: `deserialize_file` requires what `deserialize` does, for as long as the component lives, because the
+        // file stays mapped. A `TrustedFile` is in a cache directory that was checked to belong to this user and to be
+        // writable by nobody else. Only our own compiler's output is put there, and it is replaced by another file, never
+        // written to.
+        unsafe { Component::deserialize_file(&self.0.engine, native.0) }
             .map_err(|error| format!("{error:#}"))
     }
 }
@@ -55,10 +66,20 @@ impl Runtime {
 pub(crate) struct TrustedCode<'a>(&'a [u8]);
 
 impl<'a> TrustedCode<'a> {
-    /// Takes bytes at their word. Only [`embedded`](crate::embedded) and [`cache`](crate::cache) may,
-    /// and who has just compiled them.
+    /// Takes bytes at their word. Only [`embedded`](crate::embedded) may, and who has just compiled them.
     pub(crate) fn vouch(bytes: &'a [u8]) -> Self {
         Self(bytes)
+    }
+}
+
+/// A file of native code that only we can write to. See [`Runtime::load_file`].
+#[derive(Clone, Copy)]
+pub(crate) struct TrustedFile<'a>(&'a Path);
+
+impl<'a> TrustedFile<'a> {
+    /// Takes a file at its word. Only [`cache`](crate::cache) may.
+    pub(crate) fn vouch(path: &'a Path) -> Self {
+        Self(path)
     }
 }
 

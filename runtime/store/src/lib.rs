@@ -18,6 +18,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use heddle_core::lease::Age;
 
 pub mod acquire;
 pub mod directory;
@@ -45,6 +46,8 @@ pub struct Record {
     pub value: Vec<u8>,
     /// Changes with every write. etcd: `mod_revision`; directory: a hash of the value.
     pub version: u64,
+    /// How old it is, compared with other records of the store.
+    pub age: Age,
     /// The etcd lease that the key is attached to. None for a reservation, and for every file of a directory.
     pub lease_id: Option<i64>,
 }
@@ -62,6 +65,7 @@ impl fmt::Debug for Record {
             .field("key", &self.key)
             .field("value", &String::from_utf8_lossy(&self.value))
             .field("version", &self.version)
+            .field("age", &self.age)
             .field("lease_id", &self.lease_id)
             .finish()
     }
@@ -137,7 +141,7 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     /// [`StoreError`], when the store cannot be reached.
     async fn renew(&self, current: &Record) -> Result<Renewal, StoreError>;
 
-    /// Follows all records, from now until the [`Watch`] is dropped.
+    /// Follows all records and the network config, from now until the [`Watch`] is dropped.
     ///
     /// Needs a Tokio runtime.
     fn watch(&self) -> Watch;

@@ -249,6 +249,7 @@ mod tests {
                 key: "10.244.8.0-24".into(),
                 value: Vec::new(),
                 version: 1,
+                age: heddle_core::lease::Age::default(),
                 lease_id: None,
             },
             ends: seconds.map(|seconds| now + Duration::from_secs(seconds)),

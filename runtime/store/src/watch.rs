@@ -43,6 +43,8 @@ pub enum Update {
 pub enum WatchEvent {
     /// The records as they are now. Ends staleness.
     Update(Update),
+    /// The bytes of the network config, if there is one: before the first snapshot, and whenever they have changed.
+    Config(Option<Vec<u8>>),
     /// Updates cannot be had at present. The next update is a snapshot. Said again when the reason changes.
     Stale {
         /// Why, in one sentence without a full stop.
@@ -50,7 +52,7 @@ pub enum WatchEvent {
     },
 }
 
-/// A running watch. It starts with a snapshot, or with the reason why there is none yet.
+/// A running watch. It starts with the network config and a snapshot, or with the reason why there are none yet.
 #[derive(Debug)]
 pub struct Watch {
     events: mpsc::Receiver<WatchEvent>,

@@ -2,8 +2,8 @@
 #![no_main]
 
 use heddle_core::config::NetworkConfig;
-use heddle_core::lease::{Lease, LeaseKey};
-use heddle_core::peers::{Delta, Footprint, Peers};
+use heddle_core::lease::{Age, Lease, LeaseKey};
+use heddle_core::peers::{Change, Delta, Footprint, Peers, Record};
 use libfuzzer_sys::fuzz_target;
 
 /// This node's own.
@@ -14,20 +14,19 @@ const CONFIG: &[u8] = br#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Netw
 fn as_peer(key: &str, value: &[u8]) {
     let config = NetworkConfig::parse(CONFIG).expect("a config");
     let mut peers = Peers::new(config, OWN.parse().expect("a key"));
-    let mut delta = Delta::default();
-    peers.put(key, value, &mut delta);
+    let record = Record { key, value, age: Age::default() };
+    let delta = peers.update([Change::Put(record)]);
     let said = delta.changed.len() + delta.rejected.len() + usize::from(delta.own);
     assert_eq!((said, delta.removed.len()), (1, 0));
     assert_eq!(peers.len(), delta.changed.len());
     for lease in peers.leases() {
         assert!(key != OWN && lease.key.to_string() == key && !lease.families.is_empty());
+        assert_eq!(peers.standing(lease.key).macs, lease.published_macs());
         Footprint::of([lease]);
     }
-    let mut again = Delta::default();
-    peers.put(key, value, &mut again);
+    let again = peers.update([Change::Put(record)]);
     assert_eq!(again, Delta { own: delta.own, ..Delta::default() });
-    let mut gone = Delta::default();
-    peers.delete(key, &mut gone);
+    let gone = peers.update([Change::Delete(key)]);
     assert_eq!(gone.removed, delta.changed);
     assert!(peers.is_empty() && peers.rejected().next().is_none());
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use arbitrary::{Result, Unstructured};
 use heddle_core::address::{Family, LinkName};
-use heddle_core::desired::{Desired, Owner};
+use heddle_core::desired::{Desired, Owner, Standing};
 use heddle_core::diff::{Change, Observation, Observed, diff};
 use heddle_core::object::{LinkKind, Object, Plan, RouteAction, Sysctl};
 use heddle_fuzz::world::{address, name, networks, node, object, own, peer};
@@ -233,8 +233,9 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     }
 
     let mut desired = Desired::default();
-    desired.set(Owner::Node, node_plan.plan);
-    desired.set(Owner::Peer(peer.key), peer_plan);
+    let standing = Standing::default();
+    desired.set(Owner::Node, &standing, node_plan.plan);
+    desired.set(Owner::Peer(peer.key), &standing, peer_plan);
     let mut observed = Observed::default();
     for object in objects(u, 16)? {
         observed.objects.insert(object.key(), Observation { object, ours: u.arbitrary()? });

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use heddle_plugin::{Inspection, inspect as look_into};
+use heddle_plugin::{Catalogue, Inspection, inspect as look_into};
 
 use super::{Component, Which};
 
@@ -20,7 +20,7 @@ pub(super) fn inspect(Arguments { which }: &Arguments) -> anyhow::Result<()> {
         look_into(&bytes).with_context(|| source.to_string())?;
     let catalogue = which.places.catalogue()?;
     let policy = catalogue.policy()?;
-    let missing = catalogue.not_granted(&manifest, &digest)?;
+    let missing = Catalogue::not_granted(&policy, &manifest, &digest);
     let start = Instant::now();
     if let Err(reason) = heddle_plugin::compile(&bytes) {
         bail!("{source} cannot be compiled: {reason}");

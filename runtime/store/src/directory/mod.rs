@@ -7,20 +7,24 @@
 //! of one. What is compared and what is swapped for it lies under an exclusive lock on `PATH/.lock` (flock(2)).
 //! People who edit files by hand need no lock, but do well to write elsewhere and rename.
 
-use std::fs::{self, File, Permissions, TryLockError};
+use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use heddle_core::lease::Age;
 use tokio::task::spawn_blocking;
 
 mod watch;
 
 use crate::{LeaseStore, Record, Renewal, StoreError, Watch};
+
+/// The file with the network config.
+const CONFIG: &str = "config";
 
 /// How long to wait for others to finish their writes.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
@@ -103,7 +107,7 @@ impl DirectoryStore {
 #[async_trait]
 impl LeaseStore for DirectoryStore {
     async fn network_config(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        self.run(|layout| read(&layout.root.join("config"))).await
+        self.run(Layout::config).await
     }
 
     async fn list(&self) -> Result<Vec<Record>, StoreError> {
@@ -116,22 +120,18 @@ impl LeaseStore for DirectoryStore {
     }
 
     async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Record>, StoreError> {
-        let new = record(key.to_owned(), value.to_owned());
-        self.run(move |layout| layout.swap(&new.key, None, Some(&new.value), &new)).await
+        let (key, value) = (key.to_owned(), value.to_owned());
+        self.run(move |layout| layout.put(&key, None, value)).await
     }
 
     async fn replace(&self, current: &Record, value: &[u8]) -> Result<Option<Record>, StoreError> {
-        let current = current.clone();
-        let new = record(current.key.clone(), value.to_owned());
-        self.run(move |layout| layout.swap(&new.key, Some(&current.value), Some(&new.value), &new))
-            .await
+        let (current, value) = (current.clone(), value.to_owned());
+        self.run(move |layout| layout.put(&current.key, Some(&current.value), value)).await
     }
 
     async fn delete(&self, current: &Record) -> Result<bool, StoreError> {
         let current = current.clone();
-        self.run(move |layout| layout.swap(&current.key, Some(&current.value), None, &()))
-            .await
-            .map(|deleted| deleted.is_some())
+        self.run(move |layout| layout.delete(&current.key, &current.value)).await
     }
 
     async fn renew(&self, _current: &Record) -> Result<Renewal, StoreError> {
@@ -159,6 +159,10 @@ impl Layout {
         self.root.join("subnets")
     }
 
+    fn config(&self) -> Result<Option<Vec<u8>>, DirectoryError> {
+        Ok(read(&self.root.join(CONFIG))?.map(|(value, _)| value))
+    }
+
     fn path_of(&self, key: &str) -> Result<PathBuf, DirectoryError> {
         if key.is_empty() || key.starts_with('.') || key.contains(['/', '\0']) {
             return Err(DirectoryError::InvalidKey(key.to_owned()));
@@ -167,8 +171,8 @@ impl Layout {
     }
 
     fn get(&self, key: &str) -> Result<Option<Record>, DirectoryError> {
-        let value = read(&self.path_of(key)?)?;
-        Ok(value.map(|value| record(key.to_owned(), value)))
+        let found = read(&self.path_of(key)?)?;
+        Ok(found.map(|(value, age)| record(key.to_owned(), value, age)))
     }
 
     fn list(&self) -> Result<Vec<Record>, DirectoryError> {
@@ -187,36 +191,50 @@ impl Layout {
                 continue;
             }
             // A file that was deleted since is none.
-            if let Some(value) = read(&entry.path())? {
-                records.push(record(key, value));
+            if let Some((value, age)) = read(&entry.path())? {
+                records.push(record(key, value, age));
             }
         }
         records.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Ok(records)
     }
 
-    /// Puts `new` in the place of `old`, where none means no file. `done` if `old` was there.
-    fn swap<T: Clone>(
+    /// Puts a value in the place of `old`, where none means no file. The new record if `old` was there.
+    fn put(
         &self,
         key: &str,
         old: Option<&Vec<u8>>,
-        new: Option<&Vec<u8>>,
-        done: &T,
+        value: Vec<u8>,
+    ) -> Result<Option<Record>, DirectoryError> {
+        let put = |path: &Path| {
+            write(&self.subnets(), path, &value)?;
+            Ok(age(&fs::metadata(path)?))
+        };
+        let age = self.instead_of(old, key, put)?;
+        Ok(age.map(|age| record(key.to_owned(), value, age)))
+    }
+
+    /// Deletes `old`. Whether it was there.
+    fn delete(&self, key: &str, old: &Vec<u8>) -> Result<bool, DirectoryError> {
+        Ok(self.instead_of(Some(old), key, |path| fs::remove_file(path))?.is_some())
+    }
+
+    /// Changes a file, if its value is `old`.
+    fn instead_of<T>(
+        &self,
+        old: Option<&Vec<u8>>,
+        key: &str,
+        change: impl FnOnce(&Path) -> io::Result<T>,
     ) -> Result<Option<T>, DirectoryError> {
         let path = self.path_of(key)?;
         let directory = self.subnets();
         fs::create_dir_all(&directory).map_err(DirectoryError::io("create", &directory))?;
         let _lock = self.lock()?;
-        if read(&path)?.as_ref() != old {
+        if read(&path)?.map(|(value, _)| value).as_ref() != old {
             return Ok(None);
         }
-        match new {
-            Some(value) => write(&directory, &path, value),
-            None => fs::remove_file(&path),
-        }
-        .and_then(|()| File::open(&directory)?.sync_all())
-        .map_err(DirectoryError::io("write", &path))?;
-        Ok(Some(done.clone()))
+        let synced = |done| File::open(&directory)?.sync_all().map(|()| Some(done));
+        change(&path).and_then(synced).map_err(DirectoryError::io("write", &path))
     }
 
     /// Held until it is dropped.
@@ -247,15 +265,28 @@ impl Layout {
     }
 }
 
-fn record(key: String, value: Vec<u8>) -> Record {
+fn record(key: String, value: Vec<u8>, age: Age) -> Record {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
-    Record { key, version: hasher.finish(), value, lease_id: None }
+    Record { key, version: hasher.finish(), value, age, lease_id: None }
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, DirectoryError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
+/// A file is replaced as a whole, so it was made when it was last written.
+fn age(metadata: &Metadata) -> Age {
+    let since_1970 = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let nanos = since_1970.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    Age { made: nanos, written: nanos }
+}
+
+fn read(path: &Path) -> Result<Option<(Vec<u8>, Age)>, DirectoryError> {
+    let read = || -> io::Result<_> {
+        let mut file = File::open(path)?;
+        let mut value = Vec::new();
+        file.read_to_end(&mut value)?;
+        Ok((value, age(&file.metadata()?)))
+    };
+    match read() {
+        Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(DirectoryError::io("read", path)(error)),
     }

@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::Layout;
+use super::{CONFIG, DirectoryError, Layout};
 use crate::Record;
 use crate::outage::Outage;
 use crate::watch::{RecordChange, Update, WatchEvent};
@@ -38,15 +38,25 @@ pub(super) async fn run(layout: Arc<Layout>, events: mpsc::Sender<WatchEvent>) {
     let mut ears = Ears::default();
     // What the consumer knows. None: nothing, or nothing that is still true.
     let mut known: Option<Records> = None;
+    // What it was last told of the config.
+    let mut config: Option<Option<Vec<u8>>> = None;
     loop {
         ears.listen(&layout, &changed);
         let scanned = layout.clone();
-        let Ok(scan) = spawn_blocking(move || scanned.list()).await else {
+        let scan =
+            spawn_blocking(move || Ok::<_, DirectoryError>((scanned.config()?, scanned.list()?)));
+        let Ok(scan) = scan.await else {
             return;
         };
         let (event, pause) = match scan {
-            Ok(records) => {
+            Ok((now, records)) => {
                 outage.end();
+                if config.as_ref() != Some(&now) {
+                    config = Some(now.clone());
+                    if events.send(WatchEvent::Config(now)).await.is_err() {
+                        return;
+                    }
+                }
                 let records: Records = records.into_iter().map(|r| (r.key.clone(), r)).collect();
                 let update = match &known {
                     None => Some(Update::Snapshot(records.values().cloned().collect())),
@@ -150,11 +160,15 @@ fn concerns(directory: &Path, event: &notify::Result<notify::Event>) -> bool {
     // An overflow of the queue names no path.
     event.paths.is_empty()
         || event.paths.iter().any(|path| {
+            let config = || {
+                let root = directory.parent();
+                path.file_name() == Some(CONFIG.as_ref()) && path.parent() == root
+            };
             let hidden = || {
                 let name = path.file_name().unwrap_or_default();
                 name.as_encoded_bytes().starts_with(b".")
             };
-            directory.starts_with(path) || path.parent() == Some(directory) && !hidden()
+            directory.starts_with(path) || path.parent() == Some(directory) && !hidden() || config()
         })
 }
 
@@ -162,12 +176,16 @@ fn concerns(directory: &Path, event: &notify::Result<notify::Event>) -> bool {
 mod tests {
     use super::*;
     use crate::directory::record;
+    use heddle_core::lease::Age;
     use notify::event::{CreateKind, ModifyKind, RenameMode};
 
     fn records(records: &[(&str, &str)]) -> Records {
         records
             .iter()
-            .map(|(key, value)| ((*key).to_owned(), record((*key).to_owned(), (*value).into())))
+            .map(|(key, value)| {
+                let record = record((*key).to_owned(), (*value).into(), Age::default());
+                ((*key).to_owned(), record)
+            })
             .collect()
     }
 

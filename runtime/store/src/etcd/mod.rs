@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, PutOptions, Txn, TxnOp};
+use heddle_core::lease::Age;
 
 mod connection;
 mod error;
@@ -61,20 +62,25 @@ impl EtcdStore {
         condition: Compare,
         key: &str,
         value: &[u8],
-        lease: PutLease,
+        put: Put<'_>,
     ) -> Result<Option<Record>, EtcdError> {
-        let (options, lease_id) = match lease {
-            PutLease::New(id) => (PutOptions::new().with_lease(id), Some(id)),
-            PutLease::Keep(id) => (PutOptions::new().with_ignore_lease(), id),
+        let (options, lease_id, made) = match put {
+            Put::New(id) => (PutOptions::new().with_lease(id), Some(id), None),
+            Put::InPlaceOf(record) => {
+                let keep = PutOptions::new().with_ignore_lease();
+                (keep, record.lease_id, Some(record.age.made))
+            }
         };
         let put = TxnOp::put(self.0.keyspace.lease(key), value, Some(options));
         let txn = Txn::new().when([condition]).and_then([put]);
         let answer =
             self.0.connector.call(operation, |mut c| async move { c.kv.txn(txn).await }).await?;
+        let written = version(answer.header().map_or(0, etcd_client::ResponseHeader::revision));
         Ok(answer.succeeded().then(|| Record {
             key: key.to_owned(),
             value: value.to_owned(),
-            version: version(answer.header().map_or(0, etcd_client::ResponseHeader::revision)),
+            version: written,
+            age: Age { made: made.unwrap_or(written), written },
             lease_id,
         }))
     }
@@ -85,13 +91,26 @@ impl EtcdStore {
     }
 }
 
-/// What a written key is attached to.
-enum PutLease {
+/// What is written.
+enum Put<'a> {
+    /// A key that is not there, attached to this lease.
     New(i64),
-    Keep(Option<i64>),
+    /// A key that stays attached to what it is attached to.
+    InPlaceOf(&'a Record),
 }
 
 impl Shared {
+    /// The network config, and the revision at which it was read.
+    async fn config(&self) -> Result<(Option<Vec<u8>>, i64), EtcdError> {
+        let key = self.keyspace.config();
+        let mut answer = self
+            .connector
+            .call("read the network config", |mut c| async move { c.kv.get(key, None).await })
+            .await?;
+        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+        Ok((answer.take_kvs().pop().map(|kv| kv.into_key_value().1), revision))
+    }
+
     async fn snapshot(&self) -> Result<Snapshot, EtcdError> {
         let prefix = self.keyspace.leases();
         let options = GetOptions::new().with_prefix();
@@ -113,13 +132,7 @@ impl Shared {
 #[async_trait]
 impl LeaseStore for EtcdStore {
     async fn network_config(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        let key = self.0.keyspace.config();
-        let mut answer = self
-            .0
-            .connector
-            .call("read the network config", |mut c| async move { c.kv.get(key, None).await })
-            .await?;
-        Ok(answer.take_kvs().pop().map(|kv| kv.into_key_value().1))
+        Ok(self.0.config().await?.0)
     }
 
     async fn list(&self) -> Result<Vec<Record>, StoreError> {
@@ -146,7 +159,7 @@ impl LeaseStore for EtcdStore {
             .await?
             .id();
         let absent = Compare::version(self.0.keyspace.lease(key), CompareOp::Equal, 0);
-        let created = self.put_if("create a lease", absent, key, value, PutLease::New(id)).await;
+        let created = self.put_if("create a lease", absent, key, value, Put::New(id)).await;
         if !matches!(created, Ok(Some(_))) {
             // Also when nobody knows whether the key was written: then it goes with its lease. A lease that cannot
             // be revoked ends by itself.
@@ -164,8 +177,8 @@ impl LeaseStore for EtcdStore {
 
     async fn replace(&self, current: &Record, value: &[u8]) -> Result<Option<Record>, StoreError> {
         let unchanged = self.unchanged(current);
-        let lease = PutLease::Keep(current.lease_id);
-        Ok(self.put_if("replace a lease", unchanged, &current.key, value, lease).await?)
+        let put = Put::InPlaceOf(current);
+        Ok(self.put_if("replace a lease", unchanged, &current.key, value, put).await?)
     }
 
     async fn delete(&self, current: &Record) -> Result<bool, StoreError> {
@@ -255,11 +268,13 @@ impl Keyspace {
 
     fn record(&self, kv: KeyValue) -> Option<Record> {
         let key = self.key_of(kv.key())?;
-        let (version, lease) = (version(kv.mod_revision()), kv.lease());
+        let (made, written) = (version(kv.create_revision()), version(kv.mod_revision()));
+        let lease = kv.lease();
         Some(Record {
             key,
             value: kv.into_key_value().1,
-            version,
+            version: written,
+            age: Age { made, written },
             lease_id: (lease != 0).then_some(lease),
         })
     }

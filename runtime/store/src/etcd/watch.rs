@@ -1,6 +1,6 @@
-//! Following the leases in etcd.
+//! Following the leases and the network config in etcd.
 //!
-//! A session is a snapshot and a watch from the revision after it. Whatever goes wrong, however small, ends the
+//! A session is a snapshot and a watch from the revision after it, of the leases and of the config. Whatever goes wrong, however small, ends the
 //! session, and the next one begins with a new snapshot. So nothing is ever guessed about what a gap may have held:
 //! not after a broken connection, not after compaction, not after etcd lost its data and counts revisions anew.
 
@@ -19,6 +19,9 @@ use crate::retry::{Backoff, LONGEST};
 use crate::watch::{RecordChange, Update, WatchEvent};
 
 const OPERATION: &str = "watch the leases";
+
+/// That of the leases and that of the config.
+const WATCHES: usize = 2;
 
 /// Where responses that are ready at once stop being joined into one update, in changes.
 const JOINED: usize = 10_000;
@@ -45,9 +48,10 @@ impl From<EtcdError> for End {
 pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<WatchEvent>) {
     let mut outage = Outage::new("the watch of the leases in etcd");
     let mut backoff = Backoff::new();
+    let mut known = None;
     loop {
         let started = Instant::now();
-        let Err(end) = follow(&shared, &events, &mut outage).await;
+        let Err(end) = follow(&shared, &events, &mut known, &mut outage).await;
         let reason = match end {
             End::Dropped => return,
             End::Renewed => continue,
@@ -65,32 +69,41 @@ pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<WatchEvent>) {
     }
 }
 
+/// What was last said of the config, if anything.
+type Known = Option<Option<Vec<u8>>>;
+
 /// One session. It only ever ends by failing.
 async fn follow(
     shared: &Shared,
     events: &mpsc::Sender<WatchEvent>,
+    known: &mut Known,
     outage: &mut Outage,
 ) -> Result<Infallible, End> {
     let connector = &shared.connector;
     let timing = connector.options.timing;
     let mut renewals = connector.renewals();
     let connection = connector.connection().await?;
+    let (mut config, config_revision) = shared.config().await?;
     let snapshot = shared.snapshot().await?;
 
-    let options = WatchOptions::new()
-        .with_prefix()
-        .with_start_revision(snapshot.revision + 1)
-        .with_progress_notify()
-        .with_fragment();
+    let options = |revision| {
+        let options = WatchOptions::new().with_start_revision(revision + 1);
+        options.with_progress_notify().with_fragment()
+    };
     let prefix = shared.keyspace.leases();
     let mut watch = connection.watch.clone();
-    let opening = connector.answer(timing.call, watch.watch(prefix, Some(options)));
-    let mut stream = match opening.await {
+    let of_leases = options(snapshot.revision).with_prefix();
+    let opening = async {
+        let mut stream = watch.watch(prefix, Some(of_leases)).await?;
+        stream.watch(shared.keyspace.config(), Some(options(config_revision))).await?;
+        Ok(stream)
+    };
+    let mut stream = match connector.answer(timing.call, opening).await {
         Ok(stream) => stream,
         Err(failure) => return Err(connector.failed(&connection, OPERATION, failure).await.into()),
     };
 
-    let mut opened = false;
+    let mut opened = 0;
     let mut heard = Instant::now();
     let mut asked = false;
     let mut records = Some(snapshot.records);
@@ -130,15 +143,20 @@ async fn follow(
                 }
             };
             check(&response, snapshot.cluster, snapshot.revision).map_err(End::Invalid)?;
-            opened |= response.created();
-            collect(&shared.keyspace, &response, &mut changes);
+            opened += usize::from(response.created());
+            collect(&shared.keyspace, &response, &mut changes, &mut config);
             next = if changes.len() < JOINED { stream.next().now_or_never() } else { None };
         }
-        if !opened {
+        if opened < WATCHES {
             continue;
         }
         // The snapshot is delivered once the watch that continues it runs, so that "up to date" is never said of a
         // store that cannot be watched.
+        if known.as_ref() != Some(&config) {
+            *known = Some(config.clone());
+            let event = WatchEvent::Config(config.clone());
+            events.send(event).await.map_err(|_| End::Dropped)?;
+        }
         if let Some(records) = records.take() {
             outage.end();
             deliver(events, Update::Snapshot(records)).await?;
@@ -183,9 +201,19 @@ fn check(response: &WatchResponse, cluster: u64, revision: i64) -> Result<(), St
     }
 }
 
-fn collect(keyspace: &Keyspace, response: &WatchResponse, changes: &mut Vec<RecordChange>) {
+fn collect(
+    keyspace: &Keyspace,
+    response: &WatchResponse,
+    changes: &mut Vec<RecordChange>,
+    config: &mut Option<Vec<u8>>,
+) {
     for event in response.events() {
         let Some(kv) = event.kv() else { continue };
+        if kv.key() == keyspace.config().as_bytes() {
+            let put = event.event_type() == EventType::Put;
+            *config = put.then(|| kv.value().to_vec());
+            continue;
+        }
         let change = match event.event_type() {
             EventType::Put => keyspace.record(kv.clone()).map(RecordChange::Put),
             EventType::Delete => keyspace.key_of(kv.key()).map(RecordChange::Delete),

@@ -40,6 +40,8 @@ for_both_stores!(
     every_change_is_told_at_once,
     records_that_are_no_leases_are_told_as_well,
     a_second_watch_sees_what_the_first_sees,
+    the_network_config_is_watched,
+    a_record_is_as_old_as_its_key_and_its_value,
 );
 
 async fn a_key_is_created_once(world: World) {
@@ -192,4 +194,36 @@ async fn a_directory_that_cannot_be_read_makes_the_watch_stale() {
     assert_eq!(next(&mut watch).await, WatchEvent::Stale { reason });
     std::fs::remove_file(&subnets).unwrap();
     assert_eq!(snapshot(&mut watch).await, []);
+}
+
+async fn the_network_config_is_watched(world: World) {
+    let store = world.store();
+    let mut watch = store.watch();
+    let config = |text: &str| WatchEvent::Config(Some(text.into()));
+    let first = any(&mut watch).await;
+    assert!(matches!(first, WatchEvent::Config(_)), "{first:?}");
+    let snapshot = any(&mut watch).await;
+    assert!(matches!(snapshot, WatchEvent::Update(Update::Snapshot(_))), "{snapshot:?}");
+    for text in ["one", "two"] {
+        world.put("config", text).await;
+        assert_eq!(any(&mut watch).await, config(text));
+    }
+    // The same again is no news: the next is the lease's.
+    world.put("config", "two").await;
+    store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
+    let lease = any(&mut watch).await;
+    assert!(matches!(lease, WatchEvent::Update(Update::Changes(_))), "{lease:?}");
+    world.delete("config").await;
+    assert_eq!(any(&mut watch).await, WatchEvent::Config(None));
+}
+
+async fn a_record_is_as_old_as_its_key_and_its_value(world: World) {
+    let store = world.store();
+    let older = store.create("10.244.9.0-24", b"1").await.unwrap().unwrap();
+    let first = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
+    assert!(older.age.made < first.age.made && older.age.written < first.age.written);
+    let second = store.replace(&first, b"2").await.unwrap().unwrap();
+    assert!(first.age.made <= second.age.made && first.age.written < second.age.written);
+    // What is read is what was told at the time.
+    assert_eq!(store.list().await.unwrap(), [second, older]);
 }

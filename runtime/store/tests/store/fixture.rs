@@ -263,8 +263,12 @@ impl World {
             }
             Self::Directory(directory) => {
                 let path = directory.path().join(path);
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(path, value).unwrap();
+                let parent = path.parent().unwrap();
+                fs::create_dir_all(parent).unwrap();
+                // In one step, so that nobody reads half of it.
+                let new = parent.join(".put");
+                fs::write(&new, value).unwrap();
+                fs::rename(new, path).unwrap();
             }
         }
     }
@@ -298,11 +302,22 @@ pub(crate) async fn lease_of(client: &mut Client, key: &str) -> i64 {
     answer.kvs()[0].lease()
 }
 
-pub(crate) async fn next(watch: &mut Watch) -> WatchEvent {
+/// What the watch says next, of the network config or anything else.
+pub(crate) async fn any(watch: &mut Watch) -> WatchEvent {
     timeout(PATIENCE, watch.next())
         .await
         .expect("the watch says something")
         .expect("the watch goes on")
+}
+
+/// What the watch says next of the leases.
+pub(crate) async fn next(watch: &mut Watch) -> WatchEvent {
+    loop {
+        match any(watch).await {
+            WatchEvent::Config(_) => {}
+            event => return event,
+        }
+    }
 }
 
 /// The next snapshot; what comes before it is skipped.

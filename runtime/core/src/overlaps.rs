@@ -1,0 +1,110 @@
+//! Which leases have addresses in common.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+
+use crate::address::Family;
+use crate::lease::LeaseKey;
+
+/// Leases by their subnets. To find those that overlap one takes as many steps as there are such, and lengths of subnets.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overlaps {
+    subnets: BTreeMap<IpNet, BTreeSet<LeaseKey>>,
+    /// How many subnets have each prefix length.
+    lengths: BTreeMap<(Family, u8), usize>,
+}
+
+impl Overlaps {
+    pub(crate) fn insert(&mut self, key: LeaseKey) {
+        for subnet in key.subnets() {
+            let leases = self.subnets.entry(subnet).or_default();
+            if leases.is_empty() {
+                *self.lengths.entry(length(subnet)).or_default() += 1;
+            }
+            leases.insert(key);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: LeaseKey) {
+        for subnet in key.subnets() {
+            let Some(leases) = self.subnets.get_mut(&subnet) else { continue };
+            leases.remove(&key);
+            if !leases.is_empty() {
+                continue;
+            }
+            self.subnets.remove(&subnet);
+            if let Some(count) = self.lengths.get_mut(&length(subnet)) {
+                *count -= 1;
+                if *count == 0 {
+                    self.lengths.remove(&length(subnet));
+                }
+            }
+        }
+    }
+
+    /// The leases that overlap this one, itself excepted. One that does so in both families occurs twice.
+    pub(crate) fn with(&self, key: LeaseKey) -> impl Iterator<Item = LeaseKey> {
+        let subnets: Vec<_> = key.subnets().collect();
+        let found = subnets.into_iter().flat_map(|subnet| self.with_subnet(subnet));
+        found.filter(move |other| *other != key)
+    }
+
+    fn with_subnet(&self, subnet: IpNet) -> impl Iterator<Item = LeaseKey> {
+        let (family, own) = length(subnet);
+        let shorter = self.lengths.range((family, 0)..(family, own));
+        let around = shorter.filter_map(move |(&(_, length), _)| {
+            let around = IpNet::new(subnet.addr(), length).ok()?;
+            self.subnets.get(&around.trunc())
+        });
+        // In order of first addresses and then of lengths, so those inside a subnet follow it.
+        let last = IpNet::new(subnet.broadcast(), family.bits()).unwrap_or(subnet);
+        let inside = self.subnets.range(subnet..=last).map(|(_, leases)| leases);
+        around.chain(inside).flatten().copied()
+    }
+}
+
+fn length(subnet: IpNet) -> (Family, u8) {
+    (Family::of_network(subnet), subnet.prefix_len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::allocation::overlap;
+
+    /// Lease keys in a small part of each family, so that many overlap.
+    fn key() -> impl Strategy<Value = LeaseKey> {
+        let v4 = (0_u8..4, 22_u8..=26).prop_map(|(part, length)| {
+            format!("10.244.{part}.{}/{length}", u32::from(part) * 64 % 256).parse().unwrap()
+        });
+        let v6 = (0_u8..4, 62_u8..=66)
+            .prop_map(|(part, length)| format!("fd00:0:0:{part}::/{length}").parse().unwrap());
+        (proptest::option::of(v4), proptest::option::of(v6))
+            .prop_filter_map("a key has a subnet", |(v4, v6)| LeaseKey::new(v4, v6))
+    }
+
+    proptest! {
+        #[test]
+        fn it_finds_what_comparing_each_with_each_finds(
+            keys in proptest::collection::btree_set(key(), 0..24),
+            gone in proptest::collection::vec(any::<bool>(), 24),
+        ) {
+            let mut overlaps = Overlaps::default();
+            keys.iter().for_each(|key| overlaps.insert(*key));
+            let mut left = keys.clone();
+            for (key, _) in keys.iter().zip(gone).filter(|(_, gone)| *gone) {
+                overlaps.remove(*key);
+                left.remove(key);
+            }
+            for key in &keys {
+                let found: BTreeSet<_> = overlaps.with(*key).collect();
+                let expected: BTreeSet<_> =
+                    left.iter().copied().filter(|it| it != key && overlap(*it, *key)).collect();
+                prop_assert_eq!(found, expected, "{}", key);
+            }
+        }
+    }
+}

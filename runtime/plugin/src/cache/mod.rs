@@ -1,0 +1,401 @@
+//! Compiled plugins on disk, so that a start does not compile.
+//!
+//! There are three kinds of files, each replaced as a whole:
+//! - *code*, named by what it was made from (the component's SHA-256 and the engine's fingerprint), mapped and not read;
+//! - a *seal* beside it, with the code's SHA-256, which finds damage, and the code's stamp when that was last compared:
+//!   as long as the stamp is the same, it need not be again;
+//! - a *receipt* for each plugin, with the stamp of the component's file, its SHA-256 and its manifest: as long as that
+//!   stamp is the same, the component need not be read.
+//!
+//! So a plugin of many megabytes is loaded in the time of a small one. Against forgery there is only the directory, which
+//! must belong to this user and be writable by nobody else.
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tempfile::{NamedTempFile, TempDir};
+
+use crate::engine::{FINGERPRINT, TrustedFile};
+
+mod stamp;
+
+pub(crate) use stamp::Stamp;
+
+/// What the names of the three kinds end with.
+const CODE: &str = "cwasm";
+const SEAL: &str = "seal";
+const RECEIPT: &str = "receipt";
+
+/// Whose receipts hold: another version might judge a manifest otherwise.
+const HOST: &str = env!("CARGO_PKG_VERSION");
+
+/// Links are not followed (open(2)).
+const O_NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+
+/// Group's and others' permission to write.
+const FOREIGN_WRITE: u32 = 0o022;
+
+/// A cache directory that cannot be trusted or used.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// It is not a directory.
+    #[error("is not a directory (symbolic links are not followed)")]
+    NotADirectory,
+    /// It belongs to someone else.
+    #[error(
+        "belongs to user {owner}: expected user {expected}, who runs this, because code in it is run unchecked"
+    )]
+    Owner {
+        /// User id of the owner.
+        owner: u32,
+        /// User id that runs this.
+        expected: u32,
+    },
+    /// Others can write to it.
+    #[error("has mode {0:o}: expected 700, because code in it is run unchecked")]
+    Mode(u32),
+    /// The operating system says no.
+    #[error("cannot be used: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// A directory that was checked.
+pub(crate) struct Cache {
+    dir: PathBuf,
+}
+
+/// Native code in a checked directory.
+pub(crate) struct CachedCode(PathBuf);
+
+impl CachedCode {
+    pub(crate) fn trusted(&self) -> TrustedFile<'_> {
+        TrustedFile::vouch(&self.0)
+    }
+}
+
+/// What was found out about a component when it was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    /// SHA-256, in hexadecimal.
+    pub(crate) digest: String,
+    /// The manifest's text.
+    pub(crate) manifest: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Receipt {
+    host: String,
+    path: PathBuf,
+    component: Stamp,
+    known: Known,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Seal {
+    sha256: String,
+    code: Stamp,
+}
+
+impl Cache {
+    /// Opens a cache directory, and makes it if need be.
+    pub(crate) fn open(dir: &Path) -> Result<Self, CacheError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).or_else(|error| {
+            match error.kind() {
+                // Looked at below.
+                io::ErrorKind::AlreadyExists => Ok(()),
+                _ => Err(error),
+            }
+        })?;
+        let metadata = fs::symlink_metadata(dir)?;
+        if !metadata.is_dir() {
+            return Err(CacheError::NotADirectory);
+        }
+        let (owner, expected) = (metadata.uid(), rustix::process::geteuid().as_raw());
+        if owner != expected {
+            return Err(CacheError::Owner { owner, expected });
+        }
+        let mode = metadata.mode() & 0o7777;
+        if mode & FOREIGN_WRITE != 0 {
+            return Err(CacheError::Mode(mode));
+        }
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// What is known of the component in a file, unless that has changed since. `plugin` names it.
+    pub(crate) fn recall(&self, plugin: &str, path: &Path) -> Option<Known> {
+        let receipt: Receipt = self.read(&self.entry(plugin, RECEIPT))?;
+        let component = Stamp::of(&fs::metadata(path).ok()?);
+        let same = receipt.host == HOST && receipt.path == path && receipt.component == component;
+        same.then_some(receipt.known)
+    }
+
+    /// Takes note of what was found out about the component in a file, which had this stamp before and after it was read.
+    /// It is no harm if that fails: then it is read again.
+    pub(crate) fn note(&self, plugin: &str, path: &Path, component: Stamp, known: Known) {
+        if component.settled(SystemTime::now()) {
+            let receipt = Receipt { host: HOST.into(), path: path.to_owned(), component, known };
+            let _ = self.write_json(&self.entry(plugin, RECEIPT), &receipt);
+        }
+    }
+
+    /// The code made from a component, by its digest. An entry that is damaged, or that somebody else could have made
+    /// or can change, is the same as none.
+    pub(crate) fn get(&self, digest: &str) -> Option<CachedCode> {
+        let (path, seal_path) = (self.entry(digest, CODE), self.entry(digest, SEAL));
+        let seal: Seal = self.read(&seal_path)?;
+        let (mut file, metadata) = open_own(&path)?;
+        let stamp = Stamp::of(&metadata);
+        if seal.code != stamp {
+            let mut hasher = Sha256::new();
+            io::copy(&mut file, &mut hasher).ok()?;
+            if hex(hasher) != seal.sha256 {
+                return None;
+            }
+            if stamp.settled(SystemTime::now()) {
+                // Else it is compared again.
+                let _ = self.write_json(&seal_path, &Seal { code: stamp, ..seal });
+            }
+        }
+        Some(CachedCode(path))
+    }
+
+    /// Keeps code that was made from a component. Whoever reads at the same time sees all of it or nothing. What other
+    /// engines made goes: with an upgrade there is nobody left who could load it.
+    pub(crate) fn put(&self, digest: &str, code: &[u8]) -> Result<CachedCode, CacheError> {
+        let path = self.entry(digest, CODE);
+        let sha256 = hex(Sha256::new().chain_update(code));
+        // Code without its own seal is the same as none.
+        self.write(&path, code)?;
+        let stamp = Stamp::of(&fs::symlink_metadata(&path)?);
+        stamp.settle();
+        self.write_json(&self.entry(digest, SEAL), &Seal { sha256, code: stamp })?;
+        self.prune();
+        Ok(CachedCode(path))
+    }
+
+    fn prune(&self) {
+        let kinds = [CODE, SEAL, RECEIPT];
+        for file in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let name = file.file_name();
+            let name = name.to_string_lossy();
+            let Some((stem, kind)) = name.rsplit_once('.') else { continue };
+            if kinds.contains(&kind) && !stem.ends_with(&format!("-{FINGERPRINT}")) {
+                // It will be tried again.
+                let _ = fs::remove_file(file.path());
+            }
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &Path) -> Option<T> {
+        let (file, _) = open_own(path)?;
+        serde_json::from_reader(io::BufReader::new(file)).ok()
+    }
+
+    fn write_json(&self, path: &Path, value: &impl Serialize) -> io::Result<()> {
+        self.write(path, &serde_json::to_vec(value)?)
+    }
+
+    /// Replaces a file as a whole.
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = NamedTempFile::new_in(&self.dir)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    }
+
+    /// A place to work in, removed with everything in it when it is dropped.
+    pub(crate) fn workplace(&self) -> Result<TempDir, CacheError> {
+        Ok(tempfile::Builder::new().prefix("compile-").tempdir_in(&self.dir)?)
+    }
+
+    fn entry(&self, name: &str, kind: &str) -> PathBuf {
+        self.dir.join(format!("{name}-{FINGERPRINT}.{kind}"))
+    }
+}
+
+/// Opens a file if it is this user's alone.
+fn open_own(path: &Path) -> Option<(File, Metadata)> {
+    let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(path).ok()?;
+    let metadata = file.metadata().ok()?;
+    let own = metadata.is_file()
+        && metadata.uid() == rustix::process::geteuid().as_raw()
+        && metadata.mode() & FOREIGN_WRITE == 0
+        && metadata.nlink() == 1;
+    own.then_some((file, metadata))
+}
+
+fn hex(hasher: Sha256) -> String {
+    format!("{:x}", hasher.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_new_directory_is_ours_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("cache");
+        Cache::open(&dir).unwrap();
+        assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
+        assert!(Cache::open(&dir).is_ok());
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for mode in [0o770, 0o707, 0o777, 0o1777] {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert!(
+                matches!(Cache::open(dir.path()), Err(CacheError::Mode(found)) if found == mode)
+            );
+        }
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(Cache::open(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn a_link_to_a_directory_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let (target, link) = (parent.path().join("target"), parent.path().join("link"));
+        fs::create_dir(&target).unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(matches!(Cache::open(&link), Err(CacheError::NotADirectory)));
+    }
+
+    #[test]
+    fn an_entry_that_somebody_else_could_have_made_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let (entry, copy) = (cache.entry("d", CODE), dir.path().join("copy"));
+        let fresh = || {
+            cache.put("d", b"code").unwrap();
+            assert!(cache.get("d").is_some());
+        };
+        fresh();
+        fs::set_permissions(&entry, fs::Permissions::from_mode(0o660)).unwrap();
+        assert!(cache.get("d").is_none());
+        fresh();
+        fs::rename(&entry, &copy).unwrap();
+        std::os::unix::fs::symlink(&copy, &entry).unwrap();
+        assert!(cache.get("d").is_none());
+        fresh();
+        fs::remove_file(&copy).unwrap();
+        fs::hard_link(&entry, &copy).unwrap();
+        assert!(cache.get("d").is_none());
+        fs::remove_file(&copy).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&entry, Some(65534), None).unwrap();
+            assert!(cache.get("d").is_none());
+        }
+        fresh();
+    }
+
+    #[test]
+    fn what_another_engine_made_goes_once_there_is_something_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        cache.put("old", b"code").unwrap();
+        let foreign = ["cwasm", "seal", "receipt"]
+            .map(|kind| dir.path().join(format!("old-0123456789abcdef.{kind}")));
+        let other = dir.path().join("notes");
+        for file in foreign.iter().chain([&other]) {
+            fs::write(file, "").unwrap();
+        }
+        cache.put("new", b"code").unwrap();
+        assert!(other.exists() && !foreign.iter().any(|file| file.exists()));
+        assert!(cache.get("old").is_some() && cache.get("new").is_some());
+    }
+
+    #[test]
+    fn a_damaged_entry_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        assert!(cache.get("d").is_none());
+        let code = cache.entry("d", CODE);
+        cache.put("d", b"code").unwrap();
+        for damaged in [b"cod3".as_slice(), b"c", b""] {
+            assert!(cache.get("d").is_some());
+            fs::write(&code, damaged).unwrap();
+            assert!(cache.get("d").is_none());
+            // The same bytes as before are as good as before, whoever wrote them.
+            fs::write(&code, b"code").unwrap();
+        }
+        fs::write(cache.entry("d", SEAL), "{").unwrap();
+        assert!(cache.get("d").is_none());
+        cache.put("d", b"code").unwrap();
+        fs::remove_file(cache.entry("d", SEAL)).unwrap();
+        assert!(cache.get("d").is_none());
+    }
+
+    #[test]
+    fn code_is_compared_again_only_after_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        cache.put("d", b"code").unwrap();
+        let seal = || cache.read::<Seal>(&cache.entry("d", SEAL)).unwrap();
+        let stamp = || Stamp::of(&fs::metadata(cache.entry("d", CODE)).unwrap());
+        assert_eq!(seal().code, stamp());
+        // Restored from a backup, say.
+        fs::write(cache.entry("d", CODE), b"code").unwrap();
+        assert_ne!(seal().code, stamp());
+        stamp().settle();
+        assert!(cache.get("d").is_some());
+        assert_eq!(seal().code, stamp());
+    }
+
+    #[test]
+    fn a_component_is_known_until_its_file_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&dir.path().join("cache")).unwrap();
+        let (path, other) = (dir.path().join("one.wasm"), dir.path().join("two.wasm"));
+        fs::write(&path, "component").unwrap();
+        let stamp = Stamp::of(&fs::metadata(&path).unwrap());
+        let known = Known { digest: "d".into(), manifest: "{}".into() };
+        assert_eq!(cache.recall("one", &path), None);
+        stamp.settle();
+        cache.note("one", &path, stamp, known.clone());
+        assert_eq!(cache.recall("one", &path), Some(known.clone()));
+        assert_eq!(cache.recall("two", &path), None);
+        fs::write(&path, "c0mponent").unwrap();
+        assert_eq!(cache.recall("one", &path), None);
+        // What has only just changed is not noted, since another change could go unnoticed.
+        cache.note("one", &path, Stamp::of(&fs::metadata(&path).unwrap()), known.clone());
+        assert_eq!(cache.recall("one", &path), None);
+        // Under the same name in another directory.
+        let stamp = Stamp::of(&fs::metadata(&path).unwrap());
+        stamp.settle();
+        cache.note("one", &path, stamp, known);
+        fs::rename(&path, &other).unwrap();
+        assert_eq!(cache.recall("one", &other), None);
+    }
+
+    #[test]
+    fn a_receipt_of_another_version_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&dir.path().join("cache")).unwrap();
+        let path = dir.path().join("one.wasm");
+        fs::write(&path, "component").unwrap();
+        let component = Stamp::of(&fs::metadata(&path).unwrap());
+        let known = Known { digest: "d".into(), manifest: "{}".into() };
+        let receipt = |host: &str| Receipt {
+            host: host.into(),
+            path: path.clone(),
+            component,
+            known: known.clone(),
+        };
+        cache.write_json(&cache.entry("one", RECEIPT), &receipt("0.0.9")).unwrap();
+        assert_eq!(cache.recall("one", &path), None);
+        cache.write_json(&cache.entry("one", RECEIPT), &receipt(HOST)).unwrap();
+        assert_eq!(cache.recall("one", &path), Some(known.clone()));
+    }
+}

@@ -1,0 +1,91 @@
+//! Whether a file is still the one that was read.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+/// What a kernel's clock of file times is never coarser than: it ticks at least a hundred times a second.
+const TICK: Duration = Duration::from_millis(20);
+
+/// A file's identity and the times of its last changes. The kernel sets the time of change whenever anything about a
+/// file changes, and nobody can set it to a wish: two equal stamps are one file with one content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds since 1970, as for `changed`.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether any change from `now` on gives another stamp. Within one tick of the clock, two changes could have one time.
+    pub(crate) fn settled(&self, now: SystemTime) -> bool {
+        let (seconds, nanos) = self.changed;
+        let (Ok(seconds), Ok(nanos)) = (u64::try_from(seconds), u32::try_from(nanos)) else {
+            return false;
+        };
+        let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
+        now.duration_since(changed).is_ok_and(|age| age >= TICK)
+    }
+
+    /// Waits until it is settled, if the file was changed just now.
+    pub(crate) fn settle(&self) {
+        if !self.settled(SystemTime::now()) {
+            std::thread::sleep(TICK);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_change_shows_once_the_stamp_has_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let stamp = || Stamp::of(&fs::metadata(&path).unwrap());
+        fs::write(&path, "one").unwrap();
+        let one = stamp();
+        one.settle();
+        assert!(one.settled(SystemTime::now()));
+        assert_eq!(stamp(), one);
+        fs::write(&path, "two").unwrap();
+        assert_ne!(stamp(), one);
+        // Whoever sets the time of modification back does not set back the time of change.
+        let before =
+            SystemTime::UNIX_EPOCH + Duration::new(one.modified.0 as u64, one.modified.1 as u32);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(before).unwrap();
+        assert_eq!(stamp().modified, one.modified);
+        assert_ne!(stamp(), one);
+    }
+
+    #[test]
+    fn what_changed_just_now_or_in_the_future_has_not_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "").unwrap();
+        let stamp = Stamp::of(&fs::metadata(&path).unwrap());
+        let changed =
+            SystemTime::UNIX_EPOCH + Duration::new(stamp.changed.0 as u64, stamp.changed.1 as u32);
+        assert!(!stamp.settled(changed + TICK / 2));
+        assert!(!stamp.settled(changed - Duration::from_secs(1)));
+        assert!(stamp.settled(changed + TICK));
+    }
+}
