@@ -14,7 +14,7 @@ STORE ?= dir
 HOSTS ?= 2
 
 # What is fuzzed, and for how long each.
-TARGET ?= receive transmit
+TARGET ?= $(patsubst tests/fuzz/targets/%.rs,%,$(wildcard tests/fuzz/targets/*.rs))
 SECONDS ?= 60
 
 .PHONY: help demo build test bench lint fuzz reference deb tarball setup root
@@ -60,15 +60,13 @@ lint: ## formatting and clippy, for the host's code and the plugins'
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile guest --target wasm32-wasip2 $(GUESTS) -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile hostile --target wasm32-wasip2 -p heddle-hostile --examples -- -D warnings
 
-# Findings stay in target/fuzz/findings, what was learnt in target/fuzz/corpus.
-fuzz: ## random bytes for the packet path (TARGET=receive or transmit, SECONDS=60)
+# As many at a time as there are processors, but built one by one.
+fuzz: ## random bytes for whatever comes from outside (TARGET="lease config", SECONDS=60)
 	@.ci/setup build fuzz
 	@for target in $(TARGET); do \
-		mkdir -p target/fuzz/corpus/$$target target/fuzz/findings/$$target && \
-		cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none --target-dir target/fuzz $$target \
-			target/fuzz/corpus/$$target tests/fuzz/seeds/$$target -- \
-			-max_total_time=$(SECONDS) -artifact_prefix=target/fuzz/findings/$$target/ || exit 1; \
+		cargo fuzz build --fuzz-dir tests/fuzz --sanitizer none --target-dir target/fuzz $$target || exit 1; \
 	done
+	@printf '%s\n' $(TARGET) | xargs -P "$$(nproc)" -I TARGET tests/fuzz/run TARGET $(SECONDS)
 
 reference: ## docs/plugin-reference.md, out of the comments in wit/v0.1
 	cargo run $(CARGO_FLAGS) --quiet -p heddle-reference

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 #[path = "src/guests.rs"]
 mod guests;
-#[path = "src/section.rs"]
+#[path = "../grant/src/section.rs"]
 mod section;
 #[path = "src/settings.rs"]
 mod settings;
@@ -27,7 +27,7 @@ fn main() {
     }
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/guests.rs");
-    println!("cargo::rerun-if-changed=src/section.rs");
+    println!("cargo::rerun-if-changed=../grant/src/section.rs");
     println!("cargo::rerun-if-changed=src/settings.rs");
 
     let target_dir = out.join("guests");

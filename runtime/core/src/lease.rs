@@ -30,8 +30,9 @@ pub struct LeaseKey {
 impl LeaseKey {
     /// The key for these subnets; none without any.
     ///
-    /// Host bits are cut off.
+    /// Host bits are cut off. An IPv4 network of length 0 is none: the text has it where there is none.
     pub fn new(v4: Option<Ipv4Net>, v6: Option<Ipv6Net>) -> Option<Self> {
+        let v4 = v4.filter(|network| network.prefix_len() > 0);
         (v4.is_some() || v6.is_some()).then(|| Self {
             v4: v4.map(|network| network.trunc()),
             v6: v6.map(|network| network.trunc()),
@@ -98,8 +99,7 @@ impl FromStr for LeaseKey {
                 Some(second) => Some(network(second, |a, l| Ipv6Net::new(a, l).ok())?),
                 None => None,
             };
-            let empty = v4.addr() == Ipv4Addr::UNSPECIFIED && v4.prefix_len() == 0;
-            Self::new((!empty).then_some(v4), v6)
+            Self::new(Some(v4), v6)
         };
         // Two spellings of one key would be two records of one peer.
         let canonical = |key: &Self| key.to_string() == text;
@@ -395,6 +395,14 @@ mod tests {
         }
         let v6 = "0.0.0.0-0&fc00::-64".parse::<LeaseKey>().unwrap();
         assert_eq!((v6.v4(), v6.v6()), (None, Some("fc00::/64".parse().unwrap())));
+    }
+
+    #[test]
+    fn all_of_ipv4_is_nobody_s_subnet() {
+        let all = "0.0.0.0/0".parse().unwrap();
+        assert_eq!(LeaseKey::new(Some(all), None), None);
+        let key = LeaseKey::new(Some(all), Some("fc00::/64".parse().unwrap())).unwrap();
+        assert_eq!(key.to_string().parse(), Ok(key));
     }
 
     #[test]

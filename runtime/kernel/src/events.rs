@@ -162,11 +162,7 @@ impl Collector {
         let mut lost = false;
         loop {
             match receive(&self.multicast, &mut self.datagram, MsgFlags::MSG_DONTWAIT.bits()) {
-                Ok(()) => {
-                    for message in messages(&self.datagram).filter_map(|message| message.decode()) {
-                        self.watcher.interpret(message, &mut events);
-                    }
-                }
+                Ok(()) => self.watcher.read(&self.datagram, &mut events),
                 Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                     Some(Errno::EAGAIN) => break,
                     Some(Errno::EINTR) => {}
@@ -201,16 +197,24 @@ impl Collector {
     }
 }
 
-/// Makes events of messages.
-struct Watcher {
+/// Makes events of what arrives on the socket that [`Events`] come from. Apart from it, so that it can be given anything.
+pub struct Watcher {
     view: View,
     addresses: HashSet<(u32, IpNet)>,
 }
 
 impl Watcher {
-    fn new(scope: Scope) -> Self {
+    /// Knows of no device yet.
+    pub fn new(scope: Scope) -> Self {
         let view = View { scope, devices: Default::default() };
         Self { view, addresses: HashSet::new() }
+    }
+
+    /// Adds to `events` what the messages in a datagram say (netlink(7), rtnetlink(7)). What cannot be read says nothing.
+    pub fn read(&mut self, datagram: &[u8], events: &mut Vec<Event>) {
+        for message in messages(datagram).filter_map(|message| message.decode()) {
+            self.interpret(message, events);
+        }
     }
 
     fn interpret(&mut self, message: RouteNetlinkMessage, events: &mut Vec<Event>) {

@@ -58,7 +58,7 @@ use heddle_core::interface::Interface;
 use heddle_core::object::Sysctl;
 
 pub use crate::error::{ApplyError, Failure, KernelError, Refusal};
-pub use crate::events::{Event, Events};
+pub use crate::events::{Event, Events, Watcher};
 pub use crate::ruleset::RulesetChanges;
 pub use crate::statistics::{Statistics, statistics};
 pub use crate::survey::{HostLink, HostRoute, TrialError, VxlanPort, try_vxlan};

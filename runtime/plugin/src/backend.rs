@@ -7,6 +7,8 @@ use heddle_core::config::NetworkConfig;
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::node::Node;
 use heddle_core::object::Plan;
+use heddle_grant::text::plain;
+use heddle_grant::{Capabilities, NodePlan, Refusal, World, check};
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
@@ -14,15 +16,11 @@ use crate::bindings::backend::exports::heddle::overlay::backend::PeerError;
 use crate::bindings::backend::exports::heddle::overlay::{backend, transform};
 use crate::bindings::backend::heddle::overlay::types as wit;
 use crate::breaker::Subject;
-use crate::capabilities::Capabilities;
-use crate::error::{CallError, Reason, Refusal, describe};
+use crate::error::{CallError, Reason, describe};
 use crate::host::HostState;
-use crate::manifest::World;
 use crate::metrics::Metrics;
-use crate::node_plan::NodePlan;
-use crate::text::plain;
 use crate::worker::{Exports, Worker, WorkerHandle};
-use crate::{from_wit, grant, to_wit};
+use crate::{from_wit, to_wit};
 
 /// What a node says of itself in its lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +131,7 @@ impl Backend {
                 let answer = answer.map_err(config_error)?;
                 let checked = || -> Result<NodePlan, Refusal> {
                     let plan = from_wit::node_plan(answer, worker.limits().node_objects)?;
-                    grant::node_plan(&plan, &capabilities, world, &terms.networks, &node, &lease)?;
+                    check::node_plan(&plan, &capabilities, world, &terms.networks, &node, &lease)?;
                     Ok(plan)
                 };
                 checked().map_err(Reason::Refused)
@@ -192,7 +190,7 @@ impl Backend {
                 for index in order(worker, &peers) {
                     let peer = &peers[index];
                     let answer = plan_peer(worker, &wit, peer).and_then(|plan| {
-                        grant::peer_plan(&plan, &capabilities, &links, &node, peer)
+                        check::peer_plan(&plan, &capabilities, &links, &node, peer)
                             .map_err(Reason::Refused)?;
                         Ok(plan)
                     });

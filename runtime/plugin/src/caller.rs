@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use heddle_grant::Limits;
+use heddle_grant::text::plain;
 use wasmtime::{Store, Trap};
 use wasmtime_wasi::I32Exit;
 
 use crate::engine::Runtime;
 use crate::error::Reason;
 use crate::host::{self, HostState};
-use crate::limits::{Limits, MemoryExceeded};
+use crate::limits::MemoryExceeded;
 use crate::metrics::Metrics;
-use crate::text::plain;
 use crate::voice::Voice;
 
 /// Makes the calls of one plugin, one at a time.

@@ -6,12 +6,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use heddle_grant::text::{memory, plain};
+use heddle_grant::{
+    Capabilities, Capability, InvalidName, Limits, Manifest, ManifestError, Policy, PolicyError,
+    Role, check_name, manifest_text,
+};
 use wasmtime::component::{Component, InstancePre};
 
 use crate::backend::Backend;
 use crate::cache::{Cache, CacheError, Known, Stamp};
 use crate::caller::Caller;
-use crate::capabilities::{Capabilities, Capability};
 use crate::compiler::{self, CompileError};
 use crate::embedded::{EMBEDDED, Embedded};
 use crate::emitter::Emitter;
@@ -19,16 +23,8 @@ use crate::engine::Runtime;
 #[cfg(feature = "compiler")]
 use crate::engine::TrustedCode;
 use crate::host::{self, HostState};
-use crate::limits::Limits;
-use crate::manifest::{self, Manifest, ManifestError, Role};
 use crate::packets::PacketPlugin;
-use crate::policy::{Policy, PolicyError};
-use crate::section;
-use crate::text::{memory, plain};
 use crate::worker::{Exports, WorkerHandle};
-
-/// The longest name of a plugin, in bytes.
-const MAX_NAME: usize = 32;
 
 /// The largest component. Rust's have a tenth of a MiB, those with a language's whole runtime inside some ten.
 const MAX_COMPONENT: u64 = 64 << 20;
@@ -81,8 +77,8 @@ pub struct Entry {
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
     /// The name is impossible.
-    #[error("`{0}` cannot name a plugin: expected 1 to {MAX_NAME} out of a–z, 0–9 and `-`")]
-    Name(String),
+    #[error(transparent)]
+    Name(#[from] InvalidName),
     /// It is nowhere.
     #[error(
         "there is no plugin `{name}`: looked for {}; inside the binary are {}",
@@ -274,7 +270,8 @@ impl Catalogue {
         }
         let unreadable = |error| PluginError::Read { path: path.to_owned(), error };
         let (bytes, stamp) = read(path).map_err(unreadable)?;
-        let admitted = wanted.admit(source, manifest::digest(&bytes), Manifest::read(&bytes))?;
+        let admitted =
+            wanted.admit(source, heddle_grant::digest(&bytes), Manifest::read(&bytes))?;
         let unusable = |error| PluginError::Cache { dir: self.cache.clone(), error };
         let cache = cache.map_err(unusable)?;
         let component = match self.load_cached(&cache, &admitted) {
@@ -288,7 +285,7 @@ impl Catalogue {
                 component.map_err(|reason| admitted.does_not_load(plain(&reason)))?
             }
         };
-        if let (Some(stamp), Ok(Some(manifest))) = (stamp, section::manifest(&bytes)) {
+        if let (Some(stamp), Ok(Some(manifest))) = (stamp, manifest_text(&bytes)) {
             let manifest = String::from_utf8_lossy(manifest).into_owned();
             let known = Known { digest: admitted.digest.clone(), manifest };
             cache.note(wanted.name, path, stamp, known);
@@ -341,7 +338,7 @@ impl Catalogue {
             .runtime
             .load(TrustedCode::vouch(&native))
             .map_err(|reason| PluginError::Load { plugin, reason: plain(&reason) })?;
-        let digest = manifest::digest(bytes);
+        let digest = heddle_grant::digest(bytes);
         Plugin::link(manifest, source, digest, limits, self.runtime.clone(), &component)
     }
 
@@ -579,17 +576,4 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, Option<Stamp>)> {
     let stamp = Stamp::of(&metadata);
     let same = Stamp::of(&file.metadata()?) == stamp;
     Ok((bytes, same.then_some(stamp)))
-}
-
-/// Whether a plugin may have this name.
-///
-/// # Errors
-///
-/// [`PluginError::Name`].
-pub fn check_name(name: &str) -> Result<(), PluginError> {
-    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    match (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(good) {
-        true => Ok(()),
-        false => Err(PluginError::Name(plain(name))),
-    }
 }

@@ -7,10 +7,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+use heddle_grant::text::{memory, plain, time};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::cache::Cache;
-use crate::text::{memory, plain, time};
 
 /// The command line tool, the only binary with a compiler.
 const TOOL: &str = "heddle";

@@ -1,25 +1,22 @@
 //! Emitters: the host's side of the world `emitter-plugin`.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::Lease;
+use heddle_grant::text::plain;
+use heddle_grant::{Capabilities, File, Limits, Refusal, Setting, World, check};
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
 use crate::bindings::emitter::exports::heddle::overlay::emitter as wit;
 use crate::bindings::emitter::{EmitterPlugin, EmitterPluginPre};
 use crate::breaker::Subject;
-use crate::capabilities::Capabilities;
-use crate::error::{CallError, Reason, Refusal};
+use crate::error::{CallError, Reason};
 use crate::host::HostState;
-use crate::limits::Limits;
-use crate::manifest::World;
 use crate::metrics::Metrics;
-use crate::text::plain;
+use crate::to_wit;
 use crate::worker::{Exports, WorkerHandle};
-use crate::{grant, to_wit};
 
 /// What an emitter is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,33 +29,6 @@ pub struct View {
     pub mtu: u32,
     /// Whether the daemon masquerades what leaves the overlay (`--ip-masq`).
     pub ip_masq: bool,
-}
-
-/// An option given by the operator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// Its name.
-    pub name: String,
-    /// Its value.
-    pub value: String,
-}
-
-impl Setting {
-    /// Whether it says that a file goes there: a setting `path`, or one whose name ends with `-path`.
-    pub fn names(&self, file: &Path) -> bool {
-        (self.name == "path" || self.name.ends_with("-path")) && Path::new(&self.value) == file
-    }
-}
-
-/// A file that should exist.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File {
-    /// Absolute, without `..`; among the plugin's [`Capabilities`](crate::Capabilities), or named by a setting.
-    pub path: PathBuf,
-    /// Permission bits, at most `0o777`.
-    pub mode: u32,
-    /// What stands in it.
-    pub contents: Vec<u8>,
 }
 
 /// A running emitter plugin. Calls queue; none blocks the caller's thread.
@@ -104,7 +74,7 @@ impl Emitter {
                 })?;
                 let answer = answer.map_err(|message| Reason::Emitter(plain(&message)))?;
                 let checked = files(answer, worker.limits()).and_then(|files| {
-                    grant::files(&files, &capabilities, &settings)?;
+                    check::files(&files, &capabilities, &settings)?;
                     Ok(files)
                 });
                 checked.map_err(|refusal| {

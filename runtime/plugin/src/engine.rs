@@ -90,7 +90,7 @@ impl<'a> TrustedFile<'a> {
 /// What wasmtime says against it.
 #[cfg(feature = "compiler")]
 pub fn compile(component: &[u8]) -> Result<Vec<u8>, String> {
-    let say = |error: wasmtime::Error| crate::text::plain(&format!("{error:#}"));
+    let say = |error: wasmtime::Error| heddle_grant::text::plain(&format!("{error:#}"));
     let engine = Engine::new(&settings::settings()).map_err(say)?;
     engine.precompile_component(component).map_err(say)
 }

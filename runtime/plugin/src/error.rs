@@ -4,8 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use heddle_core::lease::Lease;
-
-use crate::text;
+use heddle_grant::{Refusal, text};
 
 /// A call to a plugin that brought no answer to act on. Names the plugin, the call, the peer and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,22 +70,6 @@ pub enum Reason {
     /// The thread that runs the plugin is gone.
     #[error("its thread has ended")]
     Stopped,
-}
-
-/// An object in a plugin's answer, and the rule it breaks.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{object}: {rule}")]
-pub struct Refusal {
-    /// The object, as `ip` and `bridge` would show it.
-    pub object: String,
-    /// What was wrong and what would be right.
-    pub rule: String,
-}
-
-impl Refusal {
-    pub(crate) fn new(object: impl fmt::Display, rule: impl Into<String>) -> Self {
-        Self { object: text::plain(&object.to_string()), rule: text::plain(&rule.into()) }
-    }
 }
 
 impl fmt::Display for CallError {

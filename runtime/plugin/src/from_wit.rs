@@ -1,25 +1,20 @@
 //! From the generated types to the host's: everything a plugin answers is checked here for being possible at all.
-//! Whether the plugin may ask for it is the next question, for [`grant`](crate::grant).
+//! Whether the plugin may ask for it is the next question, for [`heddle_grant::check`].
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::RangeInclusive;
 
 use heddle_core::address::{Family, LinkName, MacAddress};
 use heddle_core::object::{
     Address, FdbEntry, Link, LinkKind, Metric, Neighbour, Object, Plan, Route, RouteAction, Sysctl,
     Vxlan,
 };
+use heddle_grant::text::plain;
+use heddle_grant::{MTU, NodePlan, Refusal, Tunnel};
 use ipnet::IpNet;
 
 use crate::bindings::backend::exports::heddle::overlay::backend as wit_backend;
 use crate::bindings::backend::heddle::overlay::types as wit;
-use crate::error::Refusal;
-use crate::node_plan::{NodePlan, Tunnel};
-use crate::text::plain;
-
-/// A packet is not longer, and IPv4 does not work with less (RFC 791, section 3.2).
-pub(crate) const MTU: RangeInclusive<u32> = 68..=65_535;
 
 /// 24 bits (RFC 7348, section 5).
 const MAX_VNI: u32 = 0xff_ffff;

@@ -1,11 +1,12 @@
 //! What surrounds an instance: WASI without anything in it, the log, and the limits.
 
+use heddle_grant::Limits;
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::bindings::backend::heddle::overlay::{log, types};
-use crate::limits::{Limiter, Limits};
+use crate::limits::Limiter;
 use crate::voice::Voice;
 
 /// The interface with which a guest could wait for the time to pass, as wasmtime's WASI names it.

@@ -17,7 +17,6 @@ mod bindings;
 mod breaker;
 mod cache;
 mod caller;
-mod capabilities;
 mod catalogue;
 mod compiler;
 mod embedded;
@@ -25,45 +24,35 @@ mod emitter;
 mod engine;
 mod error;
 mod from_wit;
-mod grant;
 #[cfg(test)]
 mod guests;
 mod host;
 mod limits;
-mod manifest;
 mod metrics;
-mod node_plan;
 mod packets;
-mod policy;
-mod section;
 mod settings;
 #[cfg(test)]
 mod tests;
-mod text;
 mod ticker;
 mod to_wit;
 mod voice;
-mod weight;
 mod worker;
 
 pub use backend::{Advertisements, Backend};
 pub use cache::CacheError;
-pub use capabilities::{
-    Capabilities, Capability, InvalidCapability, Kind, NamePattern, PathPattern, Ports,
-};
-pub use catalogue::{Catalogue, Entry, Plugin, PluginError, Source, check_name};
+pub use catalogue::{Catalogue, Entry, Plugin, PluginError, Source};
 pub use compiler::CompileError;
 #[cfg(feature = "compiler")]
 pub use embedded::embedded_component;
-pub use emitter::{Emitter, File, Setting, View};
+pub use emitter::{Emitter, View};
 #[cfg(feature = "compiler")]
 pub use engine::compile;
-pub use error::{CallError, Reason, Refusal};
-pub use limits::Limits;
-pub use manifest::{
-    Inspection, Manifest, ManifestError, Role, WIT_VERSION, World, inspect, with_manifest,
+pub use error::{CallError, Reason};
+// What callers need of it to use a plugin.
+pub use heddle_grant::{
+    Capabilities, Capability, File, Inspection, InvalidCapability, InvalidName, Kind, Limits,
+    Manifest, ManifestError, NamePattern, NodePlan, PathPattern, Policy, PolicyError, Ports,
+    Refusal, Role, Setting, Tunnel, WIT_VERSION, World, check_name, inspect, with_manifest,
 };
 pub use metrics::Metrics;
-pub use node_plan::{NodePlan, Tunnel};
 pub use packets::{PacketInstance, PacketPlugin};
-pub use policy::{Policy, PolicyError};

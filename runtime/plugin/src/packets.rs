@@ -9,6 +9,7 @@ use std::sync::Arc;
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::Lease;
 use heddle_core::node::Node;
+use heddle_grant::{Manifest, Refusal, World};
 use tokio::runtime::Handle;
 use wasmtime::Store;
 use wasmtime::component::{ComponentType, InstancePre, Lower};
@@ -17,9 +18,8 @@ use crate::backend::config_error;
 use crate::bindings::backend::exports::heddle::overlay::{steering, transform};
 use crate::bindings::backend::heddle::overlay::types as wit;
 use crate::caller::Caller;
-use crate::error::{Reason, Refusal};
+use crate::error::Reason;
 use crate::host::HostState;
-use crate::manifest::{Manifest, World};
 use crate::metrics::Metrics;
 use crate::{from_wit, to_wit};
 

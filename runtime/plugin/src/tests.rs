@@ -127,6 +127,15 @@ async fn reason(kind: &str) -> Reason {
     error.reason
 }
 
+#[test]
+fn what_ships_weighs_little() {
+    use heddle_grant::weight;
+    for name in ["vxlan", "udp", "vxlan-tun", "cni-conf"] {
+        let weight = weight::of(embedded_component(name).unwrap()).unwrap();
+        assert!((1..weight::LIMIT / 50).contains(&weight), "{name}: {weight}");
+    }
+}
+
 #[tokio::test]
 async fn the_embedded_backend_plans_like_flannel() {
     let plugin = catalogue().find("vxlan", Role::Backend).unwrap();

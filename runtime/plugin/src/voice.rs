@@ -1,16 +1,16 @@
 //! What a plugin says: its log lines and its standard output and error, on their way to the daemon's log.
 
-use heddle_core::text::one_line;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use heddle_core::text::one_line;
+use heddle_grant::Limits;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::bindings::backend::heddle::overlay::log::Level;
-use crate::limits::Limits;
 
 /// What the log calls the source of these lines, so that they can be filtered apart from the host's own.
 const TARGET: &str = "plugin";

@@ -4,6 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
+use heddle_grant::{Limits, World};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use wasmtime::Store;
@@ -13,8 +14,6 @@ use crate::breaker::{Breaker, Subject};
 use crate::caller::Caller;
 use crate::error::{CallError, Reason};
 use crate::host::HostState;
-use crate::limits::Limits;
-use crate::manifest::World;
 use crate::metrics::Metrics;
 
 /// The thread's stack: wasmtime gives guests 512 KiB of it.

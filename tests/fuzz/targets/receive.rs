@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
 use etherparse::ip_number;
-use heddle_fuzz::{complain, header_is_sound, hop, repair};
+use heddle_fuzz::packet::{complain, header_is_sound, hop, repair};
 use heddle_packet::datagrams::Datagram;
 use heddle_packet::headers::Inner;
 use heddle_packet::join::{Joiner, MOST};

@@ -8,7 +8,9 @@ use std::net::IpAddr;
 
 use etherparse::checksum::u64_16bit_word::ones_complement;
 use etherparse::{TcpHeaderSlice, ip_number};
-use heddle_fuzz::{complain, header_is_sound, hop, pseudo_header_sum, repair, transport_sum};
+use heddle_fuzz::packet::{
+    complain, header_is_sound, hop, pseudo_header_sum, repair, transport_sum,
+};
 use heddle_packet::datagrams::Datagram;
 use heddle_packet::fragment::fragment;
 use heddle_packet::headers::Inner;

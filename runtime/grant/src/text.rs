@@ -8,12 +8,12 @@ use heddle_core::text::one_line;
 const LIMIT: usize = 500;
 
 /// One line of bounded length without control characters, so that a plugin cannot forge a line of the log.
-pub(crate) fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     one_line(text, LIMIT)
 }
 
 /// A time limit in words: `1 s`, `250 ms`.
-pub(crate) fn time(duration: Duration) -> String {
+pub fn time(duration: Duration) -> String {
     if duration.subsec_millis() == 0 && duration.as_secs() > 0 {
         format!("{} s", duration.as_secs())
     } else {
@@ -22,7 +22,7 @@ pub(crate) fn time(duration: Duration) -> String {
 }
 
 /// An amount of memory in words: `64 MiB`, `512 KiB`.
-pub(crate) fn memory(bytes: usize) -> String {
+pub fn memory(bytes: usize) -> String {
     if bytes >= 1 << 20 {
         format!("{} MiB", bytes.div_ceil(1 << 20))
     } else {

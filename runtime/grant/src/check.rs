@@ -15,10 +15,10 @@ use heddle_core::object::{Link, LinkKind, Object, Plan, Route, RouteAction};
 use ipnet::IpNet;
 
 use crate::capabilities::{Capabilities, Kind};
-use crate::emitter::{File, Setting};
-use crate::error::Refusal;
+use crate::file::{File, Setting};
 use crate::manifest::World;
 use crate::node_plan::{NodePlan, Tunnel};
+use crate::refusal::Refusal;
 
 /// The longest path of a file, in bytes.
 const MAX_PATH: usize = 1024;
@@ -26,7 +26,11 @@ const MAX_PATH: usize = 1024;
 type Granted = Result<(), Refusal>;
 
 /// Whether the plan of the node may hold, if a plugin of this world made it.
-pub(crate) fn node_plan(
+///
+/// # Errors
+///
+/// The first object that breaks a rule, and the rule.
+pub fn node_plan(
     plan: &NodePlan,
     capabilities: &Capabilities,
     world: World,
@@ -73,7 +77,11 @@ pub(crate) fn node_plan(
 }
 
 /// Whether the plan of a peer may hold. `links` are those of the node's own plan.
-pub(crate) fn peer_plan(
+///
+/// # Errors
+///
+/// The first object that breaks a rule, and the rule.
+pub fn peer_plan(
     plan: &Plan,
     capabilities: &Capabilities,
     links: &[LinkName],
@@ -113,7 +121,11 @@ pub(crate) fn peer_plan(
 }
 
 /// Whether files may be written: where the operator said with a setting, or where the plugin may by itself.
-pub(crate) fn files(files: &[File], capabilities: &Capabilities, settings: &[Setting]) -> Granted {
+///
+/// # Errors
+///
+/// The first file that breaks a rule, and the rule.
+pub fn files(files: &[File], capabilities: &Capabilities, settings: &[Setting]) -> Granted {
     for file in files {
         let refuse = |rule: &str| {
             Err(Refusal::new(format_args!("file {} ({:o})", file.path.display(), file.mode), rule))

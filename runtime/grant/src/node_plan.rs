@@ -1,13 +1,16 @@
 //! The part of a backend's plan that does not depend on peers.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use heddle_core::address::LinkName;
 use heddle_core::object::{Object, Plan};
 
-use crate::error::Refusal;
-use crate::from_wit::MTU;
-use crate::grant;
+use crate::check;
+use crate::refusal::Refusal;
+
+/// A packet is not longer, and IPv4 does not work with less (RFC 791, section 3.2).
+pub const MTU: RangeInclusive<u32> = 68..=65_535;
 
 /// The part of the plan that does not depend on peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,11 +40,15 @@ pub struct Tunnel {
 impl NodePlan {
     /// The devices in it.
     pub fn links(&self) -> Vec<LinkName> {
-        grant::planned_links(&self.plan)
+        check::planned_links(&self.plan)
     }
 
-    /// Leaves room in each packet for what the plugin adds to it.
-    pub(crate) fn leave_room(mut self, overhead: u32) -> Result<Self, Refusal> {
+    /// Leaves room in each packet for what the plugin adds to it, `overhead` bytes.
+    ///
+    /// # Errors
+    ///
+    /// An MTU would be lower than any can be.
+    pub fn leave_room(mut self, overhead: u32) -> Result<Self, Refusal> {
         let Some(tunnel) = &mut self.tunnel else { return Ok(self) };
         tunnel.overhead = overhead;
         let lower = |object: &str, mtu: &mut u32| {

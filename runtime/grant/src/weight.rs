@@ -7,11 +7,15 @@ use wasmparser::{BinaryReaderError, ElementItems, Parser, Payload};
 
 /// The most that a component may have: some tens of bytes and nanoseconds each. A component with a language's whole
 /// runtime inside has a tenth.
-pub(crate) const LIMIT: u64 = 2_000_000;
+pub const LIMIT: u64 = 2_000_000;
 
 /// Functions, variables and elements of tables in all instances of modules that a component has. As if each instance were
 /// one of the largest module, so that it can be more than it is.
-pub(crate) fn of(component: &[u8]) -> Result<u64, BinaryReaderError> {
+///
+/// # Errors
+///
+/// The bytes are no component.
+pub fn of(component: &[u8]) -> Result<u64, BinaryReaderError> {
     let mut heaviest = 0_u64;
     // Instances of modules in one instance of each component that is open, and the most in one that is complete.
     let mut open = Vec::new();
@@ -98,13 +102,5 @@ mod tests {
         assert_eq!(weight(&format!("(component {middle} (instance (instantiate $d)))")), 8);
         let outer = "(instance (instantiate $d)) ".repeat(10);
         assert_eq!(weight(&format!("(component {middle} {outer})")), 80);
-    }
-
-    #[test]
-    fn what_ships_weighs_little() {
-        for name in ["vxlan", "udp", "vxlan-tun", "cni-conf"] {
-            let weight = of(crate::embedded_component(name).unwrap()).unwrap();
-            assert!((1..LIMIT / 50).contains(&weight), "{name}: {weight}");
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! What both targets do with bytes.
+//! What the targets of the packet path do with bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -23,8 +23,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::capabilities::{Capabilities, Kind, NamePattern, PathPattern, Ports};
-use crate::catalogue::check_name;
 use crate::limits::Limits;
+use crate::name::check_name;
+use crate::text::plain;
 
 /// What an operator lets plugins do. By default: what is usual.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -170,10 +171,10 @@ impl Policy {
                 let before = text.get(..span.start).unwrap_or(text);
                 (before.matches('\n').count() + 1, text.lines().nth(before.matches('\n').count()))
             });
-            let message = crate::text::plain(error.message());
+            let message = plain(error.message());
             match line {
                 Some((number, line)) => {
-                    let line = crate::text::plain(line.unwrap_or_default());
+                    let line = plain(line.unwrap_or_default());
                     format!("line {number} (`{line}`): {message}")
                 }
                 None => message,

@@ -12,6 +12,8 @@ use ipnet::IpNet;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::text::plain;
+
 /// Things beyond the routes of the overlay. Nothing by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
@@ -144,22 +146,22 @@ impl Capabilities {
     }
 
     /// Whether a device may have this name.
-    pub(crate) fn has_link(&self, name: &str) -> bool {
+    pub fn has_link(&self, name: &str) -> bool {
         self.links.iter().any(|pattern| matches(&pattern.0, name))
     }
 
     /// Whether a device may receive at this port.
-    pub(crate) fn has_port(&self, port: u16) -> bool {
+    pub fn has_port(&self, port: u16) -> bool {
         self.udp_ports.iter().any(|ports| ports.0.contains(&port))
     }
 
     /// Whether a setting of this name may be changed.
-    pub(crate) fn has_sysctl(&self, name: &str) -> bool {
+    pub fn has_sysctl(&self, name: &str) -> bool {
         self.sysctls.iter().any(|pattern| matches(&pattern.0, name))
     }
 
     /// Whether a file may be at this path, which is absolute and without `..`.
-    pub(crate) fn has_file(&self, path: &str) -> bool {
+    pub fn has_file(&self, path: &str) -> bool {
         self.files.iter().any(|pattern| pattern.matches(path))
     }
 }
@@ -202,7 +204,7 @@ impl TryFrom<String> for NamePattern {
         let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '*');
         match !text.is_empty() && text.len() <= 64 && text.chars().all(good) {
             true => Ok(Self(text)),
-            false => Err(InvalidCapability::Name(crate::text::plain(&text))),
+            false => Err(InvalidCapability::Name(plain(&text))),
         }
     }
 }
@@ -211,15 +213,16 @@ impl TryFrom<String> for PathPattern {
     type Error = InvalidCapability;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+        let normal =
+            |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
         let path = Path::new(&text);
         let fits = path.is_absolute()
-            && path.components().all(plain)
+            && path.components().all(normal)
             && !text.chars().any(char::is_control)
             && text.len() <= 1024;
         match fits {
             true => Ok(Self(text)),
-            false => Err(InvalidCapability::Path(crate::text::plain(&text))),
+            false => Err(InvalidCapability::Path(plain(&text))),
         }
     }
 }
@@ -228,7 +231,7 @@ impl FromStr for Ports {
     type Err = InvalidCapability;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let invalid = || InvalidCapability::Ports(crate::text::plain(text));
+        let invalid = || InvalidCapability::Ports(plain(text));
         let port = |text: &str| match text.parse() {
             Ok(port) if port > 0 && text.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
             _ => Err(invalid()),

@@ -1,5 +1,5 @@
 //! Finds things in a component's binary without running it. Used by the library and, through `#[path]`, by the build
-//! script.
+//! script of `heddle-plugin`.
 
 use wasmparser::{BinaryReaderError, Parser, Payload};
 

@@ -172,6 +172,19 @@ pub enum ManifestError {
     },
 }
 
+/// The manifest's text, as it stands in a component. None if there is none.
+///
+/// # Errors
+///
+/// The bytes are not a component.
+pub fn manifest_text(component: &[u8]) -> Result<Option<&[u8]>, ManifestError> {
+    section::manifest(component).map_err(|error| broken(&error))
+}
+
+fn broken(error: &wasmparser::BinaryReaderError) -> ManifestError {
+    ManifestError::NotAComponent(plain(error.message()))
+}
+
 impl Manifest {
     /// Reads the manifest of a component.
     ///
@@ -179,27 +192,30 @@ impl Manifest {
     ///
     /// The bytes are not a component, there is no manifest, or it cannot be read.
     pub fn read(component: &[u8]) -> Result<Self, ManifestError> {
-        let broken = |error: wasmparser::BinaryReaderError| {
-            ManifestError::NotAComponent(plain(error.message()))
-        };
         match Parser::new(0).parse_all(component).next() {
             Some(Ok(Payload::Version { encoding: Encoding::Component, .. })) => {}
             Some(Ok(_)) | None => {
                 let found = "it is a core module; build it for wasm32-wasip2".to_owned();
                 return Err(ManifestError::NotAComponent(found));
             }
-            Some(Err(error)) => return Err(broken(error)),
+            Some(Err(error)) => return Err(broken(&error)),
         }
-        let text = section::manifest(component).map_err(broken)?;
+        let text = manifest_text(component)?;
+        // Told first, because what is damaged cannot be mended with a manifest.
+        let found = weight::of(component).map_err(|error| broken(&error))?;
         let manifest = Self::parse(text.ok_or(ManifestError::Missing)?)?;
-        match weight::of(component).map_err(broken)? {
-            found if found > weight::LIMIT => Err(ManifestError::TooHeavy { found }),
-            _ => Ok(manifest),
+        match found > weight::LIMIT {
+            true => Err(ManifestError::TooHeavy { found }),
+            false => Ok(manifest),
         }
     }
 
     /// Reads a manifest's text.
-    pub(crate) fn parse(text: &[u8]) -> Result<Self, ManifestError> {
+    ///
+    /// # Errors
+    ///
+    /// It is too long, for another version of the interface, or cannot be read.
+    pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
         /// The part that every version has, so that a version from the future is told from nonsense.
         #[derive(Deserialize)]
         struct Header {
@@ -216,7 +232,11 @@ impl Manifest {
     }
 
     /// Whether this can be used as the plugin `name`, for that.
-    pub(crate) fn check(&self, name: &str, role: Role) -> Result<(), ManifestError> {
+    ///
+    /// # Errors
+    ///
+    /// It says another name, or is of a world for something else.
+    pub fn check(&self, name: &str, role: Role) -> Result<(), ManifestError> {
         if self.name != name {
             return Err(ManifestError::Name {
                 found: plain(&self.name),
@@ -265,7 +285,7 @@ pub fn inspect(component: &[u8]) -> Result<Inspection, ManifestError> {
     let mut imports = Vec::new();
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(component) {
-        let payload = payload.map_err(|e| ManifestError::NotAComponent(plain(e.message())))?;
+        let payload = payload.map_err(|error| broken(&error))?;
         match payload {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
@@ -285,7 +305,7 @@ pub fn inspect(component: &[u8]) -> Result<Inspection, ManifestError> {
 ///
 /// # Errors
 ///
-/// The bytes are not a component or have a manifest already, or `manifest` is not one.
+/// The bytes are not a component, take too much to come to life, or have a manifest already; or `manifest` is not one.
 pub fn with_manifest(component: &[u8], manifest: &[u8]) -> Result<Vec<u8>, ManifestError> {
     match Manifest::read(component) {
         Err(ManifestError::Missing) => {}
@@ -296,11 +316,12 @@ pub fn with_manifest(component: &[u8], manifest: &[u8]) -> Result<Vec<u8>, Manif
     let mut with = component.to_vec();
     let section = CustomSection { name: section::NAME.into(), data: manifest.into() };
     section.append_to_component(&mut with);
+    Manifest::read(&with)?;
     Ok(with)
 }
 
 /// SHA-256 in hexadecimal.
-pub(crate) fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -346,6 +367,26 @@ mod tests {
             with_manifest(b"x", GOOD.as_bytes()),
             Err(ManifestError::NotAComponent(_))
         ));
+    }
+
+    #[test]
+    fn what_could_not_be_used_is_given_none() {
+        let module = "(core module $m (table 1 funcref) (elem (i32.const 0) func 0 0) (func))";
+        let bare = wat::parse_str(format!("(component {module})")).unwrap();
+        // Of two elements only the count is left, which then is one of far too many.
+        let position = bare.windows(3).position(|bytes| bytes == [2, 0, 0]).unwrap();
+        let mut damaged = bare;
+        damaged[position] = 99;
+        for manifest in
+            [Manifest::read(&damaged).map(drop), with_manifest(&damaged, GOOD.as_bytes()).map(drop)]
+        {
+            assert!(matches!(manifest, Err(ManifestError::NotAComponent(_))), "{manifest:?}");
+        }
+        let instances = "(core instance (instantiate $m)) ".repeat(1000);
+        let heavy = format!("(component (core module $m {}) {instances})", "(func) ".repeat(2001));
+        let heavy = wat::parse_str(heavy).unwrap();
+        let error = with_manifest(&heavy, GOOD.as_bytes()).unwrap_err();
+        assert_eq!(error, ManifestError::TooHeavy { found: 2_001_000 });
     }
 
     #[test]

@@ -1,0 +1,177 @@
+//! Nodes that want a subnet at the same time, each step of one between any of the others', over a store that has nothing
+//! but compare-and-swap: what `choose` decides gives each its own.
+//!
+//! How a decision is carried out is the store's business (`heddle-store`, `acquire`), and modelled here: create, read once
+//! more, and yield to whatever overlaps.
+
+use std::collections::BTreeMap;
+
+use heddle_core::allocation::{AllocationError, Choice, Claimant, choose, fits, overlap};
+use heddle_core::config::NetworkConfig;
+use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
+use heddle_core::node::NodeId;
+use proptest::prelude::*;
+
+/// Three subnets in each family.
+const CONFIGS: [&str; 2] = [
+    r#"{"Network":"10.1.0.0/28"}"#,
+    r#"{"Network":"10.1.0.0/28","EnableIPv6":true,"IPv6Network":"fd00::/124"}"#,
+];
+const CAPACITY: usize = 3;
+
+/// What the store holds: leases, which nobody overwrites.
+type Store = BTreeMap<LeaseKey, Lease>;
+
+/// How far a node is.
+#[derive(Clone, Debug, PartialEq)]
+enum Stage {
+    /// It has to look.
+    Start,
+    /// It has decided by what it saw.
+    Decided(Choice),
+    /// It has created the lease, and has to look whether that was all right.
+    Created(LeaseKey),
+    /// It has it.
+    Holds(LeaseKey),
+    /// There was none to be had.
+    GaveUp,
+}
+
+struct Node {
+    number: u8,
+    id: NodeId,
+    previous: Option<LeaseKey>,
+    stage: Stage,
+}
+
+impl Node {
+    fn lease(&self, key: LeaseKey) -> Lease {
+        let family = |subnet: ipnet::IpNet| LeaseFamily {
+            subnet,
+            public_address: match subnet {
+                ipnet::IpNet::V4(_) => [192, 168, 0, self.number].into(),
+                ipnet::IpNet::V6(_) => [0x2001, 0xdb8, 0, 0, 0, 0, 0, self.number.into()].into(),
+            },
+            backend_data: None,
+        };
+        Lease {
+            key,
+            families: key.subnets().map(family).collect(),
+            backend_type: None,
+            node_id: Some(self.id.clone()),
+            node_name: None,
+        }
+    }
+
+    /// One call to the store, and what follows from it. `pick` is the node's random number.
+    fn step(&mut self, config: &NetworkConfig, store: &mut Store, pick: usize) {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Start) {
+            Stage::Start => {
+                let (taken, leases) = (store.keys().copied().collect(), store.values().cloned());
+                let address = [[192, 168, 0, self.number].into()];
+                let claimant =
+                    Claimant { id: &self.id, public_addresses: &address, previous: self.previous };
+                let leases: Vec<Lease> = leases.collect();
+                match choose(config, &taken, &leases, &claimant, &mut |count| pick % count) {
+                    Ok(choice) => Stage::Decided(choice),
+                    Err(AllocationError::Exhausted { network, .. }) => {
+                        let family = heddle_core::address::Family::of_network(network);
+                        let in_family = taken.iter().filter_map(|key| key.subnet(family));
+                        assert_eq!(
+                            in_family.collect::<std::collections::BTreeSet<_>>().len(),
+                            CAPACITY
+                        );
+                        Stage::GaveUp
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            Stage::Decided(Choice::Create(key)) if store.contains_key(&key) => Stage::Start,
+            Stage::Decided(Choice::Create(key)) => {
+                store.insert(key, self.lease(key));
+                Stage::Created(key)
+            }
+            // Compare-and-swap: of what was seen, nobody else changes anything.
+            Stage::Decided(Choice::TakeOver(key)) => {
+                assert_eq!(store.get(&key), Some(&self.lease(key)));
+                Stage::Holds(key)
+            }
+            Stage::Decided(choice @ Choice::Discard(_)) => panic!("{choice:?}"),
+            Stage::Created(key)
+                if store.keys().any(|other| *other != key && overlap(*other, key)) =>
+            {
+                store.remove(&key);
+                Stage::Start
+            }
+            Stage::Created(key) => Stage::Holds(key),
+            // As after a restart.
+            Stage::Holds(_) | Stage::GaveUp => Stage::Start,
+        };
+    }
+}
+
+/// Asserts that the subnets which nodes have are in the network, and nobody else's.
+fn distinct(config: &NetworkConfig, nodes: &[Node], store: &Store) {
+    let held = nodes.iter().filter_map(|node| match node.stage {
+        Stage::Holds(key) => Some((node, key)),
+        _ => None,
+    });
+    let held: Vec<_> = held.collect();
+    for (position, (node, key)) in held.iter().enumerate() {
+        assert!(fits(config, *key), "{key}");
+        assert_eq!(store.get(key), Some(&node.lease(*key)));
+        assert!(
+            held[position + 1..].iter().all(|(_, other)| !overlap(*key, *other)),
+            "{held:?}",
+            held = store.keys()
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn of_contenders_each_has_its_own_subnet_until_there_are_none(
+        dual in any::<bool>(),
+        previous in prop::collection::vec(prop::option::of(0u8..3), 1..6),
+        steps in prop::collection::vec((any::<prop::sample::Index>(), any::<usize>()), 0..100),
+    ) {
+        let config = NetworkConfig::parse(CONFIGS[usize::from(dual)].as_bytes()).unwrap();
+        let node = |(number, previous): (usize, Option<u8>)| Node {
+            number: number as u8 + 1,
+            id: format!("node-{number}").parse().unwrap(),
+            // In both families the same, or in one of them another's.
+            previous: previous.map(|index| {
+                let v4 = format!("10.1.0.{}-30", 4 * (index + 1));
+                if dual { format!("{v4}&fd00::{:x}-126", 4 * (number % 3 + 1)) } else { v4 }
+            }).map(|key| key.parse().unwrap()),
+            stage: Stage::Start,
+        };
+        let mut nodes: Vec<_> = previous.into_iter().enumerate().map(node).collect();
+        let mut store = Store::new();
+        for (who, pick) in steps {
+            let who = who.index(nodes.len());
+            nodes[who].step(&config, &mut store, pick);
+            distinct(&config, &nodes, &store);
+        }
+        // Left alone, each comes to its end: a subnet, or none left. That there was none may have been another's
+        // lease of a moment, so whoever gave up asks again when all others are through.
+        for _ in 0..2 {
+            for who in 0..nodes.len() {
+                if nodes[who].stage == Stage::GaveUp {
+                    nodes[who].stage = Stage::Start;
+                }
+                for pick in 0..20 {
+                    if !matches!(nodes[who].stage, Stage::Holds(_) | Stage::GaveUp) {
+                        nodes[who].step(&config, &mut store, pick);
+                    }
+                }
+                distinct(&config, &nodes, &store);
+            }
+        }
+        let held = nodes.iter().filter(|node| matches!(node.stage, Stage::Holds(_))).count();
+        prop_assert_eq!(held, nodes.len().min(CAPACITY));
+        prop_assert_eq!(store.len(), held);
+    }
+}

@@ -1,0 +1,446 @@
+//! The loop against a model of the kernel: observe, compare, change, and again. Whatever stands there, it comes to what
+//! is desired, touches nothing that is somebody else's, and then has nothing to do.
+//!
+//! The model has the kernel's rules that `core::diff` and its callers rely on. Where they are from: the kernel's
+//! `net/core/rtnetlink.c`, `net/ipv4/{arp,devinet,fib_frontend}.c` and `drivers/net/vxlan/vxlan_core.c`, and what
+//! `heddle-kernel` sees and refuses.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use heddle_core::address::{LinkName, MacAddress};
+use heddle_core::diff::{Change, Observation, Observed, Scope, diff};
+use heddle_core::object::{
+    Address, FdbEntry, Link, LinkKind, Metric, Neighbour, Object, ObjectKey, Route, RouteAction,
+    Vxlan,
+};
+use proptest::prelude::*;
+
+/// Whose a device is, which the kernel shows by its alias and kind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mark {
+    /// This daemon's.
+    Ours,
+    /// A VXLAN device without an alias, as flannel makes them: it may be taken over.
+    Flannel,
+    /// Another Heddle's, by its alias.
+    Another,
+    /// Of a kind that is none of Heddle's.
+    Foreign,
+}
+
+impl Mark {
+    fn untouchable(self) -> bool {
+        matches!(self, Self::Another | Self::Foreign)
+    }
+}
+
+/// Who made a route.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Maker {
+    Heddle,
+    /// For an address.
+    Kernel,
+    Other,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Kernel {
+    devices: BTreeMap<LinkName, (Link, Mark)>,
+    /// Addresses, neighbours, FDB entries and routes. Who made what is no route is not known.
+    entries: BTreeMap<ObjectKey, (Object, Maker)>,
+}
+
+/// The kernel refuses, or `heddle-kernel` does for it.
+#[derive(Debug)]
+struct Refused;
+
+impl Kernel {
+    /// What lies in the scope, and whether it is ours (`heddle-kernel`, `view`).
+    fn observe(&self, scope: &Scope) -> Observed {
+        let managed = |name: &LinkName| match self.devices.get(name) {
+            Some((_, mark)) if mark.untouchable() => false,
+            Some((_, mark)) => *mark == Mark::Ours || scope.links.contains(name),
+            None => false,
+        };
+        let mut observed = Observed::default();
+        for (name, (link, mark)) in &self.devices {
+            let ours = *mark == Mark::Ours;
+            if ours || scope.links.contains(name) {
+                let object = Object::Link(link.clone());
+                observed.objects.insert(object.key(), Observation { object, ours });
+            }
+        }
+        for (key, (object, maker)) in &self.entries {
+            let on_managed = object.link().is_some_and(|link| managed(&link));
+            let ours = match object {
+                Object::Route(route) => {
+                    let covered = scope.covers(route.destination);
+                    let near = covered || on_managed;
+                    let device = object.link().and_then(|link| self.devices.get(&link));
+                    let on_anothers = device.is_some_and(|(_, mark)| *mark == Mark::Another);
+                    match maker {
+                        Maker::Heddle => Some(near && !on_anothers),
+                        Maker::Other if near => Some(covered && on_managed),
+                        Maker::Kernel if near => Some(false),
+                        _ => None,
+                    }
+                }
+                _ => on_managed.then_some(true),
+            };
+            if let Some(ours) = ours {
+                let object = object.clone();
+                observed.objects.insert(key.clone(), Observation { object, ours });
+            }
+        }
+        observed
+    }
+
+    fn change(&mut self, change: &Change) -> Result<(), Refused> {
+        match (change, change.object()) {
+            (_, Object::Link(link)) => self.change_device(change, link),
+            (Change::Remove(_), Object::Address(address)) => {
+                self.entries.remove(&change.object().key());
+                // The route that the kernel made for it goes with it; one that took its place does not.
+                let connected = connected(address).key();
+                if self.entries.get(&connected).is_some_and(|(_, maker)| *maker == Maker::Kernel) {
+                    self.entries.remove(&connected);
+                }
+                Ok(())
+            }
+            (Change::Remove(object), _) => {
+                self.entries.remove(&object.key());
+                Ok(())
+            }
+            (Change::Put(object) | Change::Replace(object), _) => self.put(object, Maker::Heddle),
+        }
+    }
+
+    fn change_device(&mut self, change: &Change, link: &Link) -> Result<(), Refused> {
+        let mark = self.devices.get(&link.name).map(|(_, mark)| *mark);
+        match change {
+            Change::Remove(_) if mark == Some(Mark::Ours) => self.delete(link.name),
+            Change::Remove(_) => {}
+            _ if mark.is_some_and(Mark::untouchable) => return Err(Refused),
+            Change::Put(_) if mark.is_some() => self.configure(link),
+            Change::Put(_) | Change::Replace(_) => {
+                self.delete(link.name);
+                if self.has_number(link) {
+                    return Err(Refused);
+                }
+                let mac = link.mac.or(Some(MacAddress([2, 0, 0, 0, 1, 0])));
+                self.devices.insert(link.name, (Link { mac, ..link.clone() }, Mark::Ours));
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes what can be changed in place.
+    fn configure(&mut self, wanted: &Link) {
+        let Some((link, mark)) = self.devices.get_mut(&wanted.name) else { return };
+        *mark = Mark::Ours;
+        (link.mtu, link.up) = (wanted.mtu, true);
+        if let (LinkKind::Vxlan(found), LinkKind::Vxlan(wanted)) = (&mut link.kind, &wanted.kind) {
+            found.learning = wanted.learning;
+        }
+        if wanted.mac.is_some() && wanted.mac != link.mac {
+            link.mac = wanted.mac;
+            // With the MAC, the kernel forgets the neighbours behind the device (`NETDEV_CHANGEADDR`).
+            let name = wanted.name;
+            self.entries.retain(|_, (object, _)| {
+                !matches!(object, Object::Neighbour(neighbour) if neighbour.link == name)
+            });
+        }
+    }
+
+    /// Whether there is a device with its VNI and port, of which there can be one.
+    fn has_number(&self, link: &Link) -> bool {
+        let number = |link: &Link| match &link.kind {
+            LinkKind::Vxlan(vxlan) => Some((vxlan.vni, vxlan.port)),
+            _ => None,
+        };
+        let number_of = number(link);
+        number_of.is_some() && self.devices.values().any(|(other, _)| number(other) == number_of)
+    }
+
+    /// A device takes along what hangs on it.
+    fn delete(&mut self, name: LinkName) {
+        self.devices.remove(&name);
+        self.entries.retain(|_, (object, _)| object.link() != Some(name));
+    }
+
+    fn put(&mut self, object: &Object, maker: Maker) -> Result<(), Refused> {
+        let device =
+            object.link().map(|name| self.devices.get(&name).ok_or(Refused)).transpose()?;
+        let is_vxlan = |(link, _): &(Link, Mark)| matches!(link.kind, LinkKind::Vxlan(_));
+        match object {
+            Object::FdbEntry(_) if !device.is_some_and(is_vxlan) => return Err(Refused),
+            Object::Route(route) if !self.reachable(route) => return Err(Refused),
+            Object::Address(address) => {
+                let route = connected(address);
+                if address.network.prefix_len() < 32 && !self.entries.contains_key(&object.key()) {
+                    self.entries.entry(route.key()).or_insert((route, Maker::Kernel));
+                }
+            }
+            _ => {}
+        }
+        self.entries.insert(object.key(), (object.clone(), maker));
+        Ok(())
+    }
+
+    /// Whether the next hop is on its link, or taken to be.
+    fn reachable(&self, route: &Route) -> bool {
+        let RouteAction::Forward { link, gateway: Some(gateway), onlink: false } = route.action
+        else {
+            return true;
+        };
+        self.entries.values().any(|(object, _)| match object {
+            Object::Address(it) => it.link == link && it.network.contains(&gateway),
+            _ => false,
+        })
+    }
+}
+
+/// The route that the kernel makes for an address.
+fn connected(address: &Address) -> Object {
+    Object::Route(Route {
+        destination: address.network.trunc(),
+        metric: Metric::Default,
+        action: RouteAction::Forward { link: address.link, gateway: None, onlink: false },
+    })
+}
+
+/// One look and what follows from it, as the daemon has it: devices first, and nothing on those that were refused.
+/// Returns what was to be changed, and the devices that were refused.
+fn look(
+    kernel: &mut Kernel,
+    scope: &Scope,
+    desired: &BTreeMap<ObjectKey, &Object>,
+) -> (Vec<Change>, BTreeSet<LinkName>) {
+    let changes = diff(desired, &kernel.observe(scope));
+    let mut refused = BTreeSet::new();
+    let (devices, others): (Vec<_>, Vec<_>) =
+        changes.iter().partition(|change| matches!(change.object(), Object::Link(_)));
+    for change in devices {
+        if let (Err(Refused), Object::Link(link)) = (kernel.change(change), change.object()) {
+            refused.insert(link.name);
+        }
+    }
+    for change in others {
+        if change.object().link().is_none_or(|link| !refused.contains(&link)) {
+            let result = kernel.change(change);
+            assert!(result.is_ok(), "in the order of the changes each can be made: {change:?}");
+        }
+    }
+    (changes, refused)
+}
+
+fn name(name: &str) -> LinkName {
+    name.parse().unwrap()
+}
+
+const NAMES: [&str; 2] = ["flannel.1", "flannel.2"];
+
+fn device(link: &str, vni: u32, port: u16, mtu: u32, mac: Option<u8>) -> Link {
+    let kind = LinkKind::Vxlan(Vxlan {
+        vni,
+        local: [192, 168, 0, 72].into(),
+        underlay: name("eth0"),
+        port,
+        learning: false,
+        gbp: false,
+    });
+    let mac = mac.map(|last| MacAddress([2, 0, 0, 0, 0, last]));
+    Link { name: name(link), mtu, mac, up: true, kind }
+}
+
+/// A device that was found under this name.
+fn found(link: &'static str) -> impl Strategy<Value = Option<(Link, Mark)>> {
+    let marks = prop::sample::select(vec![
+        Mark::Ours,
+        Mark::Ours,
+        Mark::Flannel,
+        Mark::Another,
+        Mark::Foreign,
+    ]);
+    let found = (1u32..=2, 8472u16..8474, 0u8..3, prop::bool::ANY, marks);
+    let found = found.prop_map(move |(vni, port, mac, low, mark)| {
+        let mut device = device(link, vni, port, if low { 1400 } else { 1450 }, Some(mac));
+        if mark == Mark::Foreign {
+            device.kind = LinkKind::Other("bridge".into());
+        }
+        (device, mark)
+    });
+    prop::option::weighted(0.8, found)
+}
+
+/// A device that is planned under this name. Of two each has a VNI of its own.
+fn planned(link: &'static str, swap: bool) -> impl Strategy<Value = Option<Link>> {
+    let vni = if (link == NAMES[0]) == swap { 2 } else { 1 };
+    let planned = (8472u16..8474, prop::option::of(0u8..3))
+        .prop_map(move |(port, mac)| device(link, vni, port, 1450, mac));
+    prop::option::weighted(0.8, planned)
+}
+
+/// Anything but a device.
+fn entry() -> impl Strategy<Value = Object> {
+    (0u8..7, 0usize..2, 0u8..4, 0u8..4).prop_map(|(kind, index, a, b)| {
+        let link = name(NAMES[index]);
+        // A network of the device's own: there a second address, or one on another device, would make no route.
+        let near = format!("10.244.{}.1/24", 16 * (index as u8 + 1) + a).parse().unwrap();
+        let far = format!("10.244.{a}.0/24").parse().unwrap();
+        let address = |network| Address { link, network };
+        let route = |destination, action| {
+            Object::Route(Route { destination, metric: Metric::Default, action })
+        };
+        let onlink = |gateway: [u8; 4]| RouteAction::Forward {
+            link,
+            gateway: Some(gateway.into()),
+            onlink: true,
+        };
+        match kind {
+            0 if b == 0 => Object::Address(address(near)),
+            0 => Object::Address(address(format!("10.244.{a}.{b}/32").parse().unwrap())),
+            1 => Object::FdbEntry(FdbEntry {
+                link,
+                mac: MacAddress([2, 0, 0, 0, 0, a]),
+                destination: [192, 168, 0, b].into(),
+            }),
+            2 => Object::Neighbour(Neighbour {
+                link,
+                address: [10, 244, a, 0].into(),
+                mac: MacAddress([2, 0, 0, 0, 0, b]),
+            }),
+            3 => route(far, onlink([10, 244, b, 0])),
+            // Where the kernel may have one for an address.
+            4 => route(near.trunc(), onlink([10, 244, b, 0])),
+            // As host-gw plans them.
+            5 => {
+                let gateway = Some([192, 168, 0, 100 + b].into());
+                route(far, RouteAction::Forward { link: name("eth0"), gateway, onlink: false })
+            }
+            _ => route(far, RouteAction::Blackhole),
+        }
+    })
+}
+
+/// A host in any state: its interface, devices that were left, and what hangs on them.
+fn host() -> impl Strategy<Value = Kernel> {
+    let makers = prop::sample::select(vec![Maker::Heddle, Maker::Other]);
+    let entries = prop::collection::vec((entry(), makers), 0..20);
+    (found(NAMES[0]), found(NAMES[1]), entries).prop_map(|(one, two, entries)| {
+        let mut kernel = Kernel::default();
+        let eth0 = Link {
+            name: name("eth0"),
+            mtu: 1500,
+            mac: None,
+            up: true,
+            kind: LinkKind::Other(String::new()),
+        };
+        kernel.devices.insert(eth0.name, (eth0, Mark::Foreign));
+        let network = "192.168.0.72/24".parse().unwrap();
+        let own = Object::Address(Address { link: name("eth0"), network });
+        kernel.put(&own, Maker::Other).unwrap();
+        for (link, mark) in [one, two].into_iter().flatten() {
+            if !kernel.has_number(&link) {
+                kernel.devices.insert(link.name, (link, mark));
+            }
+        }
+        for (object, maker) in entries {
+            // What cannot be there is not.
+            let _ = kernel.put(&object, maker);
+        }
+        kernel
+    })
+}
+
+fn desired() -> impl Strategy<Value = Vec<Object>> {
+    let devices =
+        any::<bool>().prop_flat_map(|swap| (planned(NAMES[0], swap), planned(NAMES[1], swap)));
+    (devices, prop::collection::vec(entry(), 0..20)).prop_map(|((one, two), entries)| {
+        let links: Vec<Object> = [one, two].into_iter().flatten().map(Object::Link).collect();
+        let planned: BTreeSet<_> = links.iter().map(Object::key).collect();
+        let possible = |object: &Object| match object.link() {
+            Some(link) => link == name("eth0") || planned.contains(&ObjectKey::Link(link)),
+            None => true,
+        };
+        // Plans have devices of their own.
+        links.into_iter().chain(entries.into_iter().filter(possible)).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(5000))]
+
+    #[test]
+    fn the_loop_comes_to_what_is_desired_and_then_rests(host in host(), wanted in desired()) {
+        let desired: BTreeMap<_, _> = wanted.iter().map(|object| (object.key(), object)).collect();
+        let links = desired.keys().filter_map(|key| match key {
+            ObjectKey::Link(name) => Some(*name),
+            _ => None,
+        });
+        let scope = Scope {
+            networks: vec!["10.244.0.0/16".parse().unwrap()],
+            links: links.collect(),
+            alias: "heddle /coreos.com/network".into(),
+        };
+        let mut kernel = host.clone();
+        let seen = kernel.observe(&scope);
+        let (changes, refused) = look(&mut kernel, &scope, &desired);
+        // One look does it, but where devices are refused, be it for a VNI that another is about to give up, and where
+        // one forgot its neighbours.
+        let forgets = |change: &Change| match change {
+            Change::Put(Object::Link(link)) => {
+                let before = host.devices.get(&link.name);
+                before.is_some_and(|(before, _)| link.mac.is_some() && link.mac != before.mac)
+            }
+            _ => false,
+        };
+        if refused.is_empty() && !changes.iter().any(forgets) {
+            prop_assert_eq!(diff(&desired, &kernel.observe(&scope)), vec![]);
+        }
+        for _ in 0..2 {
+            look(&mut kernel, &scope, &desired);
+        }
+        let (left, refused) = look(&mut kernel, &scope, &desired);
+
+        // Nothing is left to do but on devices that cannot be had.
+        let waits = |object: &Object| match object {
+            Object::Link(link) => refused.contains(&link.name),
+            other => other.link().is_some_and(|link| refused.contains(&link)),
+        };
+        prop_assert!(left.iter().all(|change| waits(change.object())), "{left:?}");
+        // A device that is not ours has the name, or the VNI.
+        let others = host.devices.iter().filter(|(_, (_, mark))| *mark != Mark::Ours);
+        let others: Vec<_> = others.filter(|(device, _)| **device != name("eth0")).collect();
+        prop_assert!(refused.is_empty() || !others.is_empty(), "{refused:?}");
+
+        // What is desired is there.
+        let now = kernel.observe(&scope);
+        for object in wanted.iter().map(|object| desired[&object.key()]).filter(|object| !waits(object)) {
+            let found = now.objects.get(&object.key()).map(|seen| &seen.object);
+            match (object, found) {
+                (Object::Link(wanted), Some(Object::Link(found))) => {
+                    prop_assert_eq!(found, &Link { mac: wanted.mac.or(found.mac), ..wanted.clone() });
+                }
+                _ => prop_assert_eq!(found, Some(object)),
+            }
+        }
+        // What is ours is desired.
+        for (key, seen) in &now.objects {
+            prop_assert!(!seen.ours || desired.contains_key(key) || waits(&seen.object), "{key}");
+        }
+        // What is somebody else's is as it was, unless it stood in the very place of something desired, or hung on a
+        // device that was flannel's or ours.
+        for (name, device) in host.devices.iter().filter(|(_, (_, mark))| mark.untouchable()) {
+            prop_assert_eq!(kernel.devices.get(name), Some(device));
+        }
+        for (key, entry) in &host.entries {
+            let ours = seen.objects.get(key).is_some_and(|seen| seen.ours);
+            let device = entry.0.link().and_then(|link| host.devices.get(&link));
+            let went_along = device.is_some_and(|(_, mark)| !mark.untouchable());
+            if !ours && !went_along && !desired.contains_key(key) {
+                prop_assert_eq!(kernel.entries.get(key), Some(entry));
+            }
+        }
+    }
+}

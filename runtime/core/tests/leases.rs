@@ -1,0 +1,250 @@
+//! A node that hears of leases as a watch delivers them: in any order but within one key, again after it was connected
+//! anew, with a loss now and then. After that comes a complete list, so whatever it heard, it ends where a node begins
+//! that starts with the list.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use heddle_core::address::MacAddress;
+use heddle_core::allocation::overlap;
+use heddle_core::config::NetworkConfig;
+use heddle_core::desired::{Desired, Owner};
+use heddle_core::lease::{Age, Lease, LeaseKey};
+use heddle_core::object::{FdbEntry, Metric, Object, Plan, Route, RouteAction};
+use heddle_core::peers::{Change, Delta, Peers, Record};
+use ipnet::IpNet;
+use proptest::prelude::*;
+
+const CONFIG: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#;
+const OWN: &str = "10.244.8.0-24";
+
+/// Keys of peers, of this node, of nobody.
+const KEYS: [&str; 9] = [
+    "10.244.1.0-24",
+    "10.244.1.0-25",
+    "10.244.2.0-24&fd00:0:0:2::-64",
+    "10.244.3.0-24",
+    OWN,
+    "10.244.8.128-25",
+    "10.9.1.0-24",
+    "10.244.0.0-16",
+    "nonsense",
+];
+
+/// A record's value: a node's address and, of every other node, the MAC of its device, which nodes may share; or nonsense.
+fn value(node: u8) -> String {
+    let data = match node {
+        0 => return "{}".to_owned(),
+        _ if node % 2 == 0 => "{}".to_owned(),
+        _ => format!(r#"{{"VtepMAC":"{}"}}"#, mac(node)),
+    };
+    format!(
+        r#"{{"PublicIP":"192.168.0.{node}","PublicIPv6":"2001:db8::{node}","BackendData":{data}}}"#
+    )
+}
+
+fn mac(node: u8) -> MacAddress {
+    MacAddress([2, 0, 0, 0, 0, node % 3])
+}
+
+/// The records by their keys, as they are now.
+type Store = BTreeMap<&'static str, (String, Age)>;
+
+/// What happened to a record: its new value, or that it was deleted.
+type Event = (&'static str, Option<(String, Age)>);
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Somebody writes to the store, or deletes.
+    Write(usize, Option<u8>),
+    /// The watch delivers so many of the changes that are left; what is about different keys in an order by this.
+    Deliver(usize, u64),
+    /// It is connected anew, and begins so many changes before.
+    Again(usize),
+    /// So many changes get lost, which the watch knows.
+    Lose(usize),
+    /// The node is given a complete list.
+    List,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..KEYS.len(), prop::option::weighted(0.7, 0u8..6)).prop_map(|(key, node)| Step::Write(key, node)),
+        4 => (1usize..6, any::<u64>()).prop_map(|(count, order)| Step::Deliver(count, order)),
+        1 => (1usize..6).prop_map(Step::Again),
+        1 => (1usize..4).prop_map(Step::Lose),
+        1 => Just(Step::List),
+    ]
+}
+
+/// What a plugin plans for a peer. Two that share a MAC want one FDB entry, whether or not they publish it.
+fn plan(lease: &Lease) -> Plan {
+    let link = "flannel.1".parse().unwrap();
+    let mut objects = Vec::new();
+    for family in &lease.families {
+        let gateway = Some(family.subnet.addr());
+        let action = RouteAction::Forward { link, gateway, onlink: true };
+        let route = Route { destination: family.subnet, metric: Metric::Default, action };
+        objects.push(Object::Route(route));
+        if let IpAddr::V4(address) = family.public_address {
+            let (mac, destination) = (mac(address.octets()[3]), address.into());
+            objects.push(Object::FdbEntry(FdbEntry { link, mac, destination }));
+        }
+    }
+    Plan { objects }
+}
+
+fn record<'a>(key: &'a str, value: &'a str, age: Age) -> Record<'a> {
+    Record { key, value: value.as_bytes(), age }
+}
+
+/// A node, as far as leases concern it.
+struct Node {
+    own: LeaseKey,
+    peers: Peers,
+    desired: Desired,
+}
+
+impl Node {
+    fn new() -> Self {
+        let (config, own) =
+            (NetworkConfig::parse(CONFIG.as_bytes()).unwrap(), OWN.parse().unwrap());
+        Self { own, peers: Peers::new(config, own), desired: Desired::default() }
+    }
+
+    fn list(&mut self, store: &Store) {
+        let delta =
+            self.peers.reset(store.iter().map(|(key, (value, age))| record(key, value, *age)));
+        self.follow(&delta);
+    }
+
+    fn hear<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
+        let changes = events.into_iter().map(|(key, value)| match value {
+            Some((value, age)) => Change::Put(record(key, value, *age)),
+            None => Change::Delete(key),
+        });
+        let delta = self.peers.update(changes);
+        self.follow(&delta);
+    }
+
+    /// Plans for what changed and nothing else, as the daemon does.
+    fn follow(&mut self, delta: &Delta) {
+        assert!(delta.changed.is_disjoint(&delta.removed));
+        for key in &delta.removed {
+            self.desired.remove(Owner::Peer(*key));
+        }
+        for key in &delta.changed {
+            let lease = self.peers.get(*key).expect("a lease that changed is there");
+            let standing = self.peers.standing(*key);
+            self.desired.set(Owner::Peer(*key), &standing, plan(lease));
+        }
+        assert!(self.peers.get(self.own).is_none(), "the own lease is no peer");
+        assert!(!self.desired.contains(Owner::Peer(self.own)));
+        assert!(self.peers.leases().all(|it| self.desired.contains(Owner::Peer(it.key))));
+    }
+
+    /// The leases that it uses.
+    fn used(&self) -> Vec<&Lease> {
+        self.peers.leases().collect()
+    }
+}
+
+/// The leases that are to be used: the oldest, and of the others those that overlap none of them.
+fn to_use(store: &Store) -> BTreeSet<LeaseKey> {
+    let own: LeaseKey = OWN.parse().unwrap();
+    let network = "10.244.0.0/16".parse::<IpNet>().unwrap();
+    let mut records: Vec<_> = store
+        .iter()
+        .filter_map(|(text, (value, age))| {
+            let key: LeaseKey = text.parse().ok()?;
+            let lease = Lease::from_value(key, value.as_bytes()).ok()?;
+            let inside = |it: IpNet| it != network && network.contains(&it);
+            let fits =
+                lease.families.iter().all(|it| it.subnet.addr().is_ipv6() || inside(it.subnet));
+            (fits && !overlap(key, own)).then_some((age.made, key))
+        })
+        .collect();
+    records.sort_unstable();
+    let mut used: Vec<LeaseKey> = Vec::new();
+    for (_, key) in records {
+        if !used.iter().any(|other| overlap(*other, key)) {
+            used.push(key);
+        }
+    }
+    used.into_iter().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn whatever_was_heard_of_leases_a_node_ends_where_it_would_begin(
+        steps in prop::collection::vec(step(), 0..80),
+    ) {
+        let mut store = Store::new();
+        let mut log: Vec<Event> = Vec::new();
+        let mut node = Node::new();
+        // What of the log was delivered, since when it can be delivered again, and whether something is missing.
+        let (mut heard, mut since, mut lost) = (0, 0, false);
+        for step in steps {
+            match step {
+                Step::Write(key, node) => {
+                    let (key, now) = (KEYS[key], log.len() as u64 + 1);
+                    let made = store.get(key).map_or(now, |(_, age)| age.made);
+                    let value = node.map(|node| (value(node), Age { made, written: now }));
+                    match &value {
+                        Some(value) => store.insert(key, value.clone()),
+                        None => store.remove(key),
+                    };
+                    log.push((key, value));
+                }
+                Step::Deliver(count, order) => {
+                    let end = log.len().min(heard + count);
+                    let mut batch: Vec<_> = log[heard..end].iter().collect();
+                    batch.sort_by_key(|(key, _)| {
+                        let key = KEYS.iter().position(|other| other == key).unwrap() as u64;
+                        (order >> (key * 7)) & 0x7f
+                    });
+                    node.hear(batch);
+                    heard = end;
+                }
+                Step::Again(count) => heard = heard.saturating_sub(count).max(since),
+                Step::Lose(count) => {
+                    let end = log.len().min(heard + count);
+                    lost |= end > heard;
+                    // What comes behind a loss is not taken for the whole.
+                    (heard, since) = (end, end);
+                }
+                Step::List => {
+                    node.list(&store);
+                    (heard, since, lost) = (log.len(), log.len(), false);
+                }
+            }
+        }
+        // Of a record that became nonsense the node keeps what it was, which one that starts cannot know.
+        let nonsense: Vec<_> = store.iter().filter(|(_, (text, _))| *text == value(0)).map(|(key, _)| *key).collect();
+        for key in nonsense {
+            store.remove(key);
+            log.push((key, None));
+        }
+        match lost {
+            true => node.list(&store),
+            false => node.hear(&log[heard..]),
+        }
+        let mut fresh = Node::new();
+        fresh.list(&store);
+        prop_assert_eq!(node.used(), fresh.used());
+        prop_assert_eq!(node.peers.leases().map(|it| it.key).collect::<BTreeSet<_>>(), to_use(&store));
+        // Who of several has an object depends on how long they have asked for it, and so on what was heard. Where each
+        // was written once, there is nothing more to hear of it.
+        let once = |owner: &LeaseKey| log.iter().filter(|(key, _)| owner.to_string() == *key).count() == 1;
+        let (known, found) = (node.desired.objects(), fresh.desired.objects());
+        prop_assert!(known.keys().eq(found.keys()));
+        for (key, object) in known {
+            let wanting: Vec<_> = node.used().into_iter().filter(|it| plan(it).objects.iter().any(|it| it.key() == key)).collect();
+            let same = wanting.len() == 1 || wanting.iter().all(|lease| once(&lease.key));
+            prop_assert!(!same || object == found[&key], "{key}: {wanting:?}");
+            prop_assert!(wanting.iter().any(|lease| plan(lease).objects.contains(object)));
+        }
+    }
+}

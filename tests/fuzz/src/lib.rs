@@ -1,0 +1,4 @@
+//! What targets have in common.
+
+pub mod packet;
+pub mod world;

@@ -1,0 +1,76 @@
+//! A network config, as it stands under `<prefix>/config`.
+#![no_main]
+
+use std::collections::BTreeSet;
+
+use heddle_core::address::Family;
+use heddle_core::allocation::{Choice, Claimant, choose, fits};
+use heddle_core::config::{NetworkConfig, OverlayNetwork};
+use libfuzzer_sys::fuzz_target;
+use serde_json::{Map, Value, json};
+
+/// The config as text, with nothing left to defaults.
+fn write(config: &NetworkConfig) -> String {
+    let backend: Value = serde_json::from_str(&config.backend.json).expect("a backend is JSON");
+    let mut members = Map::from_iter([
+        ("EnableIPv4".to_owned(), json!(config.network(Family::V4).is_some())),
+        ("EnableIPv6".to_owned(), json!(config.network(Family::V6).is_some())),
+        ("EnableNFTables".to_owned(), json!(config.nftables)),
+        ("Backend".to_owned(), backend),
+    ]);
+    for overlay in &config.networks {
+        let prefix = match Family::of_network(overlay.network) {
+            Family::V4 => "",
+            Family::V6 => "IPv6",
+        };
+        let OverlayNetwork { network, subnet_length, subnet_min, subnet_max } = overlay;
+        members.insert(format!("{prefix}Network"), json!(network));
+        members.insert(format!("{prefix}SubnetLen"), json!(subnet_length));
+        members.insert(format!("{prefix}SubnetMin"), json!(subnet_min));
+        members.insert(format!("{prefix}SubnetMax"), json!(subnet_max));
+    }
+    Value::from(members).to_string()
+}
+
+/// Asserts that a node alone gets a subnet, whichever it picks.
+fn allocate(config: &NetworkConfig) {
+    let id = "a".parse().expect("a node id");
+    let claimant = Claimant { id: &id, public_addresses: &[], previous: None };
+    for pick in [|_: usize| 0, |count: usize| count - 1] {
+        match choose(config, &BTreeSet::new(), &[], &claimant, &mut { pick }) {
+            Ok(Choice::Create(key)) => assert!(fits(config, key), "{key}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fuzz_target!(|text: &[u8]| {
+    let unknown = NetworkConfig::unknown_keys(text);
+    match NetworkConfig::check(text) {
+        Ok(config) => {
+            assert_eq!(NetworkConfig::parse(text).as_ref(), Ok(&config));
+            let families = config.networks.iter().map(|it| Family::of_network(it.network));
+            assert!(!config.networks.is_empty() && families.is_sorted_by(|a, b| a < b));
+            for overlay in &config.networks {
+                assert!(overlay.subnet_min <= overlay.subnet_max);
+                for first in [overlay.subnet_min, overlay.subnet_max] {
+                    let subnet = ipnet::IpNet::new(first, overlay.subnet_length);
+                    assert!(overlay.fits(subnet.expect("a length that the family has")));
+                }
+            }
+            assert!(!config.backend.kind.is_empty());
+            assert_eq!(NetworkConfig::parse(write(&config).as_bytes()).as_ref(), Ok(&config));
+            allocate(&config);
+        }
+        Err(errors) => {
+            assert_eq!(NetworkConfig::parse(text).as_ref(), Err(&errors[0]));
+            for error in &errors {
+                let message = error.to_string();
+                assert!(message.starts_with('`') || message.starts_with("not a JSON object: "));
+            }
+        }
+    }
+    // Nothing that means something is called unknown.
+    let meant = ["network", "subnetlen", "backend", "enableipv6"];
+    assert!(!unknown.iter().any(|key| meant.contains(&key.to_ascii_lowercase().as_str())));
+});

@@ -1,0 +1,58 @@
+//! A record under `<prefix>/subnets/`: the key, a line feed, the value.
+#![no_main]
+
+use heddle_core::config::NetworkConfig;
+use heddle_core::lease::{Age, Lease, LeaseKey};
+use heddle_core::peers::{Change, Delta, Footprint, Peers, Record};
+use libfuzzer_sys::fuzz_target;
+
+/// This node's own.
+const OWN: &str = "10.244.8.0-24&fd00:0:0:8::-64";
+const CONFIG: &[u8] = br#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#;
+
+/// Asserts that the record is a peer, or refused, and never the node's own.
+fn as_peer(key: &str, value: &[u8]) {
+    let config = NetworkConfig::parse(CONFIG).expect("a config");
+    let mut peers = Peers::new(config, OWN.parse().expect("a key"));
+    let record = Record { key, value, age: Age::default() };
+    let delta = peers.update([Change::Put(record)]);
+    let said = delta.changed.len() + delta.rejected.len() + usize::from(delta.own);
+    assert_eq!((said, delta.removed.len()), (1, 0));
+    assert_eq!(peers.len(), delta.changed.len());
+    for lease in peers.leases() {
+        assert!(key != OWN && lease.key.to_string() == key && !lease.families.is_empty());
+        assert_eq!(peers.standing(lease.key).macs, lease.published_macs());
+        Footprint::of([lease]);
+    }
+    let again = peers.update([Change::Put(record)]);
+    assert_eq!(again, Delta { own: delta.own, ..Delta::default() });
+    let gone = peers.update([Change::Delete(key)]);
+    assert_eq!(gone.removed, delta.changed);
+    assert!(peers.is_empty() && peers.rejected().next().is_none());
+}
+
+fuzz_target!(|record: &[u8]| {
+    let mut parts = record.splitn(2, |byte| *byte == b'\n');
+    let key = String::from_utf8_lossy(parts.next().unwrap_or_default());
+    let value = parts.next().unwrap_or_default();
+    as_peer(&key, value);
+    let key: LeaseKey = match key.parse() {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            assert!(!error.to_string().contains(char::is_control));
+            return;
+        }
+    };
+    assert_eq!(key.to_string().parse(), Ok(key));
+    assert_eq!(LeaseKey::new(key.v4(), key.v6()), Some(key));
+    match Lease::from_value(key, value) {
+        Ok(lease) => {
+            let written = lease.to_value();
+            let read = Lease::from_value(key, written.as_bytes());
+            assert_eq!(read.as_ref(), Ok(&lease), "{written}");
+            assert_eq!(lease.to_value(), written);
+            assert!(!lease.owner().contains(char::is_control));
+        }
+        Err(error) => assert!(!error.to_string().contains('\n')),
+    }
+});
