@@ -1,17 +1,18 @@
 //! A node that hears of leases as a watch delivers them: in any order but within one key, again after it was connected
-//! anew, with a loss now and then. After that comes a complete list, so whatever it heard, it ends where a node begins
-//! that starts with the list.
+//! anew, with a loss now and then; the store may lose the node's own lease as well. After that come a complete list and the
+//! time that peers have to write theirs, so whatever it heard, it ends where a node begins that starts with the list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use heddle_core::address::MacAddress;
-use heddle_core::allocation::overlap;
+use heddle_core::allocation::{fits, overlap};
 use heddle_core::config::NetworkConfig;
 use heddle_core::desired::{Desired, Owner};
 use heddle_core::lease::{Age, Lease, LeaseKey};
 use heddle_core::object::{FdbEntry, Metric, Object, Plan, Route, RouteAction};
-use heddle_core::peers::{Change, Delta, Peers, Record};
+use heddle_core::peers::{Change, Delta, GRACE, Peers, Record};
 use ipnet::IpNet;
 use proptest::prelude::*;
 
@@ -103,19 +104,29 @@ struct Node {
     own: LeaseKey,
     peers: Peers,
     desired: Desired,
+    now: Instant,
 }
 
 impl Node {
     fn new() -> Self {
         let (config, own) =
             (NetworkConfig::parse(CONFIG.as_bytes()).unwrap(), OWN.parse().unwrap());
-        Self { own, peers: Peers::new(config, own), desired: Desired::default() }
+        let peers = Peers::new(config, own);
+        Self { own, peers, desired: Desired::default(), now: Instant::now() }
     }
 
     fn list(&mut self, store: &Store) {
-        let delta =
-            self.peers.reset(store.iter().map(|(key, (value, age))| record(key, value, *age)));
+        let records = store.iter().map(|(key, (value, age))| record(key, value, *age));
+        let delta = self.peers.reset(records, self.now);
         self.follow(&delta);
+    }
+
+    /// Whoever had to write a lease again had the time to.
+    fn wait(&mut self) {
+        self.now += GRACE;
+        let delta = self.peers.update([], self.now);
+        self.follow(&delta);
+        assert_eq!(self.peers.due(), None);
     }
 
     fn hear<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
@@ -123,7 +134,7 @@ impl Node {
             Some((value, age)) => Change::Put(record(key, value, *age)),
             None => Change::Delete(key),
         });
-        let delta = self.peers.update(changes);
+        let delta = self.peers.update(changes, self.now);
         self.follow(&delta);
     }
 
@@ -149,9 +160,11 @@ impl Node {
     }
 }
 
-/// The leases that are to be used: the oldest, and of the others those that overlap none of them.
+/// The leases that are to be used: those that are as the config has it, then the oldest, and of the others those that overlap
+/// none of them.
 fn to_use(store: &Store) -> BTreeSet<LeaseKey> {
     let own: LeaseKey = OWN.parse().unwrap();
+    let config = NetworkConfig::parse(CONFIG.as_bytes()).unwrap();
     let network = "10.244.0.0/16".parse::<IpNet>().unwrap();
     let mut records: Vec<_> = store
         .iter()
@@ -159,14 +172,14 @@ fn to_use(store: &Store) -> BTreeSet<LeaseKey> {
             let key: LeaseKey = text.parse().ok()?;
             let lease = Lease::from_value(key, value.as_bytes()).ok()?;
             let inside = |it: IpNet| it != network && network.contains(&it);
-            let fits =
+            let usable =
                 lease.families.iter().all(|it| it.subnet.addr().is_ipv6() || inside(it.subnet));
-            (fits && !overlap(key, own)).then_some((age.made, key))
+            (usable && !overlap(key, own)).then_some((!fits(&config, key), age.made, key))
         })
         .collect();
     records.sort_unstable();
     let mut used: Vec<LeaseKey> = Vec::new();
-    for (_, key) in records {
+    for (.., key) in records {
         if !used.iter().any(|other| overlap(*other, key)) {
             used.push(key);
         }
@@ -227,10 +240,15 @@ proptest! {
             store.remove(key);
             log.push((key, None));
         }
+        // This node writes its own again.
+        let own = (value(1), Age { made: log.len() as u64 + 1, written: log.len() as u64 + 1 });
+        store.insert(OWN, own.clone());
+        log.push((OWN, Some(own)));
         match lost {
             true => node.list(&store),
             false => node.hear(&log[heard..]),
         }
+        node.wait();
         let mut fresh = Node::new();
         fresh.list(&store);
         prop_assert_eq!(node.used(), fresh.used());

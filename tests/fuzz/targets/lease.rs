@@ -1,6 +1,8 @@
 //! A record under `<prefix>/subnets/`: the key, a line feed, the value.
 #![no_main]
 
+use std::time::Instant;
+
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::{Age, Lease, LeaseKey};
 use heddle_core::peers::{Change, Delta, Footprint, Peers, Record};
@@ -15,7 +17,11 @@ fn as_peer(key: &str, value: &[u8]) {
     let config = NetworkConfig::parse(CONFIG).expect("a config");
     let mut peers = Peers::new(config, OWN.parse().expect("a key"));
     let record = Record { key, value, age: Age::default() };
-    let delta = peers.update([Change::Put(record)]);
+    // A store without this node's own lease is not believed about what is gone.
+    let now = Instant::now();
+    let own = Record { key: OWN, value: br#"{"PublicIP":"192.168.0.1"}"#, age: Age::default() };
+    peers.update([Change::Put(own)], now);
+    let delta = peers.update([Change::Put(record)], now);
     let said = delta.changed.len() + delta.rejected.len() + usize::from(delta.own);
     assert_eq!((said, delta.removed.len()), (1, 0));
     assert_eq!(peers.len(), delta.changed.len());
@@ -24,9 +30,9 @@ fn as_peer(key: &str, value: &[u8]) {
         assert_eq!(peers.standing(lease.key).macs, lease.published_macs());
         Footprint::of([lease]);
     }
-    let again = peers.update([Change::Put(record)]);
+    let again = peers.update([Change::Put(record)], now);
     assert_eq!(again, Delta { own: delta.own, ..Delta::default() });
-    let gone = peers.update([Change::Delete(key)]);
+    let gone = peers.update([Change::Delete(key)], now);
     assert_eq!(gone.removed, delta.changed);
     assert!(peers.is_empty() && peers.rejected().next().is_none());
 }
