@@ -108,7 +108,8 @@ pub struct OwnLease {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Watch {
-    /// Seconds since the store was last heard. etcd says something every few seconds, a directory when it is read again.
+    /// Seconds since the store was last heard. etcd is asked for a sign of life when it is silent, a
+    /// directory is read again and again.
     pub lag: u64,
     /// Why changes are not heard at present; none: they are.
     pub stale: Option<String>,
