@@ -161,8 +161,10 @@ fn row_18_nobody_injects_packets_and_a_flood_keeps_no_peer_waiting() {
         peers += 1;
         thread::sleep(Duration::from_millis(1));
         if newcomer.is_none() && begun.elapsed() > Duration::from_secs(1) {
-            let newcomer_peer = PlainPeer::join(&trio.cluster, "newcomer", 203);
-            newcomer = Some((newcomer_peer, Some(Recovery::from("row 18"))));
+            let peer = PlainPeer::without_lease(&trio.cluster, "newcomer", 203);
+            let recovery = Recovery::from("row 18");
+            trio.cluster.put_lease(&peer.lease_key(), &peer.lease_value());
+            newcomer = Some((peer, Some(recovery)));
         }
         // Whether the node sends to the new peer is asked from inside.
         if let Some((newcomer, recovery)) = &mut newcomer
