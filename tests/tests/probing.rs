@@ -1,0 +1,98 @@
+//! Peers that are asked over the overlay whether they answer.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use heddle_lab::{Families, Host, wait_until};
+use heddle_tests::{Cluster, Node, Overlay, SOON, heddle};
+use serde_json::Value;
+
+/// How long it may take until a peer that answers no more is named: three requests, a second each, and the last one's time.
+const NAMED: Duration = Duration::from_secs(10);
+
+fn status(host: &Host) -> Value {
+    let mut command = Command::new(heddle());
+    command.args(["status", "--json", "--socket"]).arg(host.control_socket());
+    serde_json::from_str(&host.namespace().run(command).unwrap()).unwrap()
+}
+
+/// What a node says of whether another answers.
+fn health(node: &Node, other: &str) -> Value {
+    let status = status(&node.host);
+    let peers = status["peers"].as_array().unwrap();
+    let peer = peers.iter().find(|peer| peer["node_id"] == other);
+    peer.unwrap_or_else(|| panic!("{node:?} knows no {other}: {status:#}"))["health"].clone()
+}
+
+fn wait_health(node: &Node, other: &str, reachable: bool, limit: Duration) -> Value {
+    wait_until(format!("{other} {}reachable", if reachable { "" } else { "un" }), limit, || {
+        let health = health(node, other);
+        if health["reachable"] == reachable { Ok(health) } else { Err(format!("{health}")) }
+    })
+    .unwrap()
+}
+
+#[test]
+fn which_two_hosts_cannot_see_each_other_has_an_answer() {
+    for (backend, families) in
+        [("vxlan", Families::V4), ("vxlan", Families::V6), ("udp", Families::V4)]
+    {
+        let cluster = Cluster::with_backend(families, backend);
+        let flags = ["--probe-interval=1"];
+        let mut nodes = ["a", "b", "c"].map(|name| cluster.starting_node(name, &flags));
+        for node in &mut nodes {
+            node.daemon().wait_ready().unwrap();
+        }
+        let [mut a, mut b, c] = nodes;
+        for (node, others) in [(&a, ["b", "c"]), (&b, ["a", "c"]), (&c, ["a", "b"])] {
+            for other in others {
+                let health = wait_health(node, other, true, SOON);
+                let micros = health["rtt_micros"].as_u64().unwrap();
+                assert!((1..1_000_000).contains(&micros), "{health}");
+            }
+        }
+
+        // b and c do not see each other any more, in either direction; a sees both.
+        let overlay = if families == Families::V6 { Overlay::V6 } else { Overlay::V4 };
+        let (family, from) = match overlay {
+            Overlay::V4 => ("-4", b.host.v4().to_string()),
+            Overlay::V6 => ("-6", b.host.v6().to_string()),
+        };
+        let began = Instant::now();
+        c.ip(&format!("{family} route add blackhole {from}"));
+        wait_health(&c, "b", false, NAMED);
+        let health = wait_health(&b, "c", false, NAMED);
+        println!("{backend} {families:?}: named after {:?}", began.elapsed());
+        assert!(health["loss_percent"].as_f64().unwrap() > 0.0, "{health}");
+        assert_eq!(health_of_both(&a), [true, true]);
+        let lease = cluster.lease(&c);
+        let key = lease.key.rsplit_once('/').unwrap().1;
+        b.daemon().wait_log(&["peer", key, "does not answer at"], SOON).unwrap();
+
+        c.ip(&format!("{family} route del blackhole {from}"));
+        wait_health(&b, "c", true, SOON);
+        wait_health(&c, "b", true, SOON);
+        a.daemon().check_running().unwrap();
+    }
+}
+
+fn health_of_both(node: &Node) -> [bool; 2] {
+    ["b", "c"].map(|other| health(node, other)["reachable"] == true)
+}
+
+#[test]
+fn nobody_is_asked_unless_an_operator_wants_that() {
+    let cluster = Cluster::new(Families::V4);
+    let [a, _b] = cluster.nodes(["a", "b"]);
+    wait_until("a peer", SOON, || {
+        let status = status(&a.host);
+        if status["peers"].as_array().is_some_and(|peers| peers.len() == 1) {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    })
+    .unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(health(&a, "b").is_null());
+}
