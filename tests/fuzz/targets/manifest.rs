@@ -58,7 +58,7 @@ fn component(bytes: &[u8]) {
         Err(error) => {
             refused(&error);
             assert_eq!(inspect(bytes).as_ref(), Err(&error));
-            // Whatever has none can be given one, and then has it.
+            // What has none can be given one, and then has it.
             if error == ManifestError::Missing {
                 match with_manifest(bytes, MANIFEST) {
                     Ok(with) => assert_eq!(Manifest::read(&with), Manifest::parse(MANIFEST)),
