@@ -62,9 +62,9 @@ fn component(bytes: &[u8]) {
             if error == ManifestError::Missing {
                 match with_manifest(bytes, MANIFEST) {
                     Ok(with) => assert_eq!(Manifest::read(&with), Manifest::parse(MANIFEST)),
-                    Err(error) => {
-                        assert!(matches!(error, ManifestError::TooHeavy { .. }), "{error}")
-                    }
+                    // One that was cut off goes on in what stands behind it.
+                    Err(ManifestError::TooHeavy { .. } | ManifestError::NotAComponent(_)) => {}
+                    Err(error) => panic!("{error}"),
                 }
             }
         }
