@@ -36,7 +36,7 @@ const KEYS: [&str; 9] = [
 fn value(node: u8) -> String {
     let data = match node {
         0 => return "{}".to_owned(),
-        _ if node % 2 == 0 => "{}".to_owned(),
+        _ if node.is_multiple_of(2) => "{}".to_owned(),
         _ => format!(r#"{{"VtepMAC":"{}"}}"#, mac(node)),
     };
     format!(
