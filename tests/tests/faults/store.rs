@@ -272,8 +272,14 @@ fn row_04_an_etcd_restored_from_an_old_copy_costs_no_flow() {
     cluster.etcd_mut().resume().unwrap();
     let b = cluster.node("b");
     let mut scene = Scene::of(cluster, vec![a, b]);
+    // Many revisions pass that the copy does not know, nor anything of b. It has a's lease.
+    let passing = Peer(9);
+    for _ in 0..20 {
+        scene.etcd().put(&passing.etcd_key(), &passing.value()).unwrap();
+        scene.etcd().delete(&passing.etcd_key()).unwrap();
+    }
+    wait_exact(&scene.cluster, &scene.nodes);
     let monitor = Monitor::start(scene.nodes[0].host.namespace()).unwrap();
-    // The copy has a's lease and knows nothing of b.
     let since = scene.restart_etcd(|etcd| etcd.replace_data(Some(&copy)).unwrap());
     scene.recover("4, old copy", since);
     assert_eq!(losses(&scene.nodes[0], &monitor), Vec::<String>::new());
