@@ -53,6 +53,14 @@ impl Place {
         catalogue.find("vxlan", Role::Backend).map(|plugin| plugin.source().clone())
     }
 
+    /// The one entry of the cache of this kind.
+    fn entry(&self, kind: &str) -> PathBuf {
+        let mut found = self.entries();
+        found.retain(|entry| entry.extension().is_some_and(|end| end == kind));
+        assert_eq!(found.len(), 1, "{kind}: {found:?}");
+        found.remove(0)
+    }
+
     /// The entries of the cache.
     fn entries(&self) -> Vec<PathBuf> {
         fs::read_dir(self.cache()).unwrap().map(|entry| entry.unwrap().path()).collect()
@@ -63,8 +71,10 @@ impl Place {
 fn a_file_comes_before_the_embedded_plugin_and_is_compiled_once() {
     let place = Place::new();
     assert_eq!(place.find(TOOL).unwrap(), Source::File(place.plugin()));
-    let entries = place.entries();
-    assert_eq!(entries.len(), 1, "{entries:?}");
+    for kind in ["cwasm", "seal", "receipt"] {
+        place.entry(kind);
+    }
+    assert_eq!(place.entries().len(), 3);
     // Without a compiler, it can only come from the cache.
     assert_eq!(place.find("/nonexistent/heddle").unwrap(), Source::File(place.plugin()));
 
@@ -76,14 +86,32 @@ fn a_file_comes_before_the_embedded_plugin_and_is_compiled_once() {
 fn a_damaged_entry_of_the_cache_is_compiled_again() {
     let place = Place::new();
     place.find(TOOL).unwrap();
-    let entry = place.entries().remove(0);
-    let good = fs::read(&entry).unwrap();
-    for damage in [&good[..good.len() / 2], &b"nonsense"[..], &[]] {
-        fs::write(&entry, damage).unwrap();
-        assert!(matches!(place.find("/nonexistent/heddle"), Err(PluginError::Compile { .. })));
-        place.find(TOOL).unwrap();
-        assert_eq!(fs::read(&entry).unwrap().len(), good.len());
+    for kind in ["cwasm", "seal"] {
+        let entry = place.entry(kind);
+        let good = fs::read(&entry).unwrap();
+        for damage in [&good[..good.len() / 2], &b"nonsense"[..], &[]] {
+            fs::write(&entry, damage).unwrap();
+            assert!(matches!(place.find("/nonexistent/heddle"), Err(PluginError::Compile { .. })));
+            place.find(TOOL).unwrap();
+            assert_eq!(fs::read(&entry).unwrap().len(), good.len());
+        }
     }
+    // Without a receipt, or with one that is none, the component is read once more.
+    fs::write(place.entry("receipt"), "nonsense").unwrap();
+    place.find("/nonexistent/heddle").unwrap();
+}
+
+#[test]
+fn a_component_that_was_replaced_is_not_taken_for_the_one_before() {
+    let place = Place::new();
+    place.find(TOOL).unwrap();
+    let mut component = fs::read(place.plugin()).unwrap();
+    // A custom section more: another component that does the same.
+    component.extend([0, 4, 3, b'n', b'e', b'w']);
+    fs::write(place.plugin(), component).unwrap();
+    assert!(matches!(place.find("/nonexistent/heddle"), Err(PluginError::Compile { .. })));
+    place.find(TOOL).unwrap();
+    place.find("/nonexistent/heddle").unwrap();
 }
 
 #[test]

@@ -34,8 +34,8 @@ impl Round {
         (count > 0).then(|| (self.interval / count).max(shortest))
     }
 
-    /// The next address.
-    pub fn next(&mut self) -> Option<IpAddr> {
+    /// Whose turn it is.
+    pub fn turn(&mut self) -> Option<IpAddr> {
         let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
         let next = self.addresses.range((after, Bound::Unbounded)).next();
         self.last = next.or_else(|| self.addresses.first()).copied();
@@ -54,10 +54,10 @@ mod tests {
     #[test]
     fn each_has_its_turn_and_the_interval_is_shared() {
         let mut round = Round::new(Duration::from_secs(3));
-        assert_eq!((round.pause(), round.next()), (None, None));
+        assert_eq!((round.pause(), round.turn()), (None, None));
         round.set(addresses(&[1, 2, 3]));
         assert_eq!(round.pause(), Some(Duration::from_secs(1)));
-        let asked: Vec<_> = (0..4).filter_map(|_| round.next()).collect();
+        let asked: Vec<_> = (0..4).filter_map(|_| round.turn()).collect();
         assert_eq!(asked, [1, 2, 3, 1].map(|last| IpAddr::from([10, 244, last, 0])));
     }
 
@@ -65,11 +65,11 @@ mod tests {
     fn it_goes_on_where_it_was_when_addresses_come_and_go() {
         let mut round = Round::new(Duration::from_secs(3));
         round.set(addresses(&[1, 3, 5]));
-        round.next();
-        round.next();
+        round.turn();
+        round.turn();
         round.set(addresses(&[1, 4]));
-        assert_eq!(round.next(), Some(IpAddr::from([10, 244, 4, 0])));
-        assert_eq!(round.next(), Some(IpAddr::from([10, 244, 1, 0])));
+        assert_eq!(round.turn(), Some(IpAddr::from([10, 244, 4, 0])));
+        assert_eq!(round.turn(), Some(IpAddr::from([10, 244, 1, 0])));
     }
 
     #[test]

@@ -126,7 +126,7 @@ async fn run(
             }
             () = sleep_until(due) => {
                 due = Instant::now() + round.pause().unwrap_or(LIMIT);
-                if let Some(address) = round.next() {
+                if let Some(address) = round.turn() {
                     sequence = sequence.wrapping_add(1);
                     requests.spawn(sockets.ask(address, sequence));
                 }
