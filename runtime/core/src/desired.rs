@@ -179,8 +179,8 @@ mod tests {
         })
     }
 
-    fn plan(objects: &[Object]) -> Plan {
-        Plan { objects: objects.to_vec() }
+    fn plan<const N: usize>(objects: [Object; N]) -> Plan {
+        Plan { objects: objects.into() }
     }
 
     fn written(written: u64) -> Standing {
@@ -190,12 +190,12 @@ mod tests {
     #[test]
     fn a_new_plan_touches_what_the_old_one_had_and_nothing_of_others() {
         let mut desired = Desired::default();
-        desired.set(peer(1), &written(1), plan(&[route("10.244.1.0/24"), fdb(1, "192.168.0.1")]));
-        desired.set(peer(2), &written(2), plan(&[route("10.244.2.0/24")]));
+        desired.set(peer(1), &written(1), plan([route("10.244.1.0/24"), fdb(1, "192.168.0.1")]));
+        desired.set(peer(2), &written(2), plan([route("10.244.2.0/24")]));
         let touched = desired.set(
             peer(1),
             &written(1),
-            plan(&[route("10.244.1.0/24"), fdb(3, "192.168.0.1")]),
+            plan([route("10.244.1.0/24"), fdb(3, "192.168.0.1")]),
         );
         let expected = [route("10.244.1.0/24"), fdb(1, "192.168.0.1"), fdb(3, "192.168.0.1")];
         assert_eq!(touched, expected.iter().map(Object::key).collect());
@@ -211,7 +211,7 @@ mod tests {
             let mut desired = Desired::default();
             for index in order {
                 let (owner, standing, object) = &claims[index];
-                desired.set(*owner, standing, plan(std::slice::from_ref(object)));
+                desired.set(*owner, standing, plan([object.clone()]));
             }
             assert_eq!(desired.get(&one.key()), Some(&two));
             assert_eq!(desired.owner(&one.key()), Some(peer(2)));
@@ -227,12 +227,12 @@ mod tests {
     fn what_is_asked_for_unchanged_is_not_lost_with_a_new_record() {
         let (one, two) = (fdb(1, "192.168.0.1"), fdb(1, "192.168.0.2"));
         let mut desired = Desired::default();
-        desired.set(peer(1), &written(1), plan(&[one.clone()]));
-        desired.set(peer(2), &written(2), plan(&[two.clone()]));
-        desired.set(peer(1), &written(3), plan(&[one.clone(), route("10.244.1.0/24")]));
+        desired.set(peer(1), &written(1), plan([one.clone()]));
+        desired.set(peer(2), &written(2), plan([two.clone()]));
+        desired.set(peer(1), &written(3), plan([one.clone(), route("10.244.1.0/24")]));
         assert_eq!(desired.owner(&one.key()), Some(peer(1)));
         // What is asked for anew comes last.
-        desired.set(peer(1), &written(4), plan(&[fdb(1, "192.168.0.3")]));
+        desired.set(peer(1), &written(4), plan([fdb(1, "192.168.0.3")]));
         assert_eq!(desired.owner(&one.key()), Some(peer(2)));
     }
 
@@ -241,11 +241,11 @@ mod tests {
         let (one, two) = (fdb(1, "192.168.0.1"), fdb(1, "192.168.0.2"));
         let publishes = Standing { macs: [MacAddress([2, 0, 0, 0, 0, 1])].into(), ..written(2) };
         let mut desired = Desired::default();
-        desired.set(peer(1), &written(1), plan(&[one.clone()]));
-        desired.set(peer(2), &publishes, plan(&[two.clone()]));
+        desired.set(peer(1), &written(1), plan([one.clone()]));
+        desired.set(peer(2), &publishes, plan([two.clone()]));
         assert_eq!(desired.owner(&one.key()), Some(peer(2)));
         // Of two that publish it, the one that was there first.
-        desired.set(peer(3), &Standing { written: 3, ..publishes }, plan(&[one]));
+        desired.set(peer(3), &Standing { written: 3, ..publishes }, plan([one]));
         assert_eq!(desired.owner(&two.key()), Some(peer(2)));
     }
 
@@ -254,15 +254,15 @@ mod tests {
         let (one, two) = (fdb(1, "192.168.0.1"), fdb(1, "192.168.0.2"));
         let publishes = Standing { macs: [MacAddress([2, 0, 0, 0, 0, 1])].into(), written: 0 };
         let mut desired = Desired::default();
-        desired.set(peer(1), &publishes, plan(&[one]));
-        desired.set(Owner::Node, &written(9), plan(&[two.clone()]));
+        desired.set(peer(1), &publishes, plan([one]));
+        desired.set(Owner::Node, &written(9), plan([two.clone()]));
         assert_eq!(desired.owner(&two.key()), Some(Owner::Node));
     }
 
     #[test]
     fn nothing_is_left_of_a_plan_that_was_withdrawn() {
         let mut desired = Desired::default();
-        desired.set(peer(1), &written(1), plan(&[route("10.244.1.0/24")]));
+        desired.set(peer(1), &written(1), plan([route("10.244.1.0/24")]));
         assert_eq!(desired.remove(peer(1)), [route("10.244.1.0/24").key()].into());
         assert!(desired.is_empty() && !desired.contains(peer(1)));
         assert!(desired.remove(peer(1)).is_empty());
