@@ -93,7 +93,7 @@ fn a_damaged_entry_of_the_cache_is_compiled_again() {
             fs::write(&entry, damage).unwrap();
             assert!(matches!(place.find("/nonexistent/heddle"), Err(PluginError::Compile { .. })));
             place.find(TOOL).unwrap();
-            assert_eq!(fs::read(&entry).unwrap().len(), good.len());
+            place.find("/nonexistent/heddle").unwrap();
         }
     }
     // Without a receipt, or with one that is none, the component is read once more.
