@@ -17,7 +17,10 @@ HOSTS ?= 2
 TARGET ?= $(patsubst tests/fuzz/targets/%.rs,%,$(wildcard tests/fuzz/targets/*.rs))
 SECONDS ?= 60
 
-.PHONY: help demo build test bench lint fuzz reference deb tarball setup root
+# How long leases change in the measurement of a large cluster.
+MINUTES ?= 10
+
+.PHONY: help demo build test bench scale lint fuzz reference deb tarball setup root
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -50,8 +53,14 @@ bench: root ## numbers beside their goals, and a plot: target/bench (PLOT=1: doc
 	@$(MAKE) --no-print-directory build
 	cargo build $(CARGO_FLAGS) -p heddle-packet --example carry
 	install -D -t target/dist target/release/examples/carry
-	cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests
+	cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests --bench node --bench path
 	$(if $(PLOT),cp target/bench/packet-path.svg docs/)
+
+scale: root ## a daemon in a large cluster, and a plot: target/bench (MINUTES=10 of changing leases); needs root
+	@.ci/setup build demo etcd bench
+	@$(MAKE) --no-print-directory build
+	MINUTES=$(MINUTES) cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests --bench scale
+	$(if $(PLOT),cp target/bench/scale.svg docs/)
 
 lint: ## formatting and clippy, for the host's code and the plugins'
 	@.ci/setup build

@@ -3,13 +3,12 @@
 //! No number makes it fail: what a machine can do depends on the machine. Where there is something to compare with,
 //! both run on the same machine, in turns.
 
-use std::fmt::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use heddle_lab::{Etcd, Families, Host, Monitor, Signal};
 use heddle_tests::measurement::{self, Measurement, median, quantile};
-use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Peer, heddle};
+use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Peer, by_hand, heddle};
 use serde_json::{Value, json};
 
 /// How often a start is measured.
@@ -108,27 +107,6 @@ fn start_with_peers(count: u16, results: &mut Vec<Measurement>) {
     results.push(Measurement::new(what("start ÷ batch"), ours / theirs, "").at_most(1.5));
     let memory = Measurement::new(what("memory"), median(memory), "MiB");
     results.push(if count == 10_000 { memory.at_most(60.0) } else { memory });
-}
-
-/// Programs with iproute2 what a node programs for these peers.
-fn by_hand(host: &Host, peers: &[Peer]) -> Duration {
-    let mut ip = format!(
-        "link add name flannel.1 type vxlan id 1 local {} dev eth0 dstport 8472 nolearning\n\
-         addr add 10.0.1.0/32 dev flannel.1\nlink set flannel.1 mtu 1450 up\n",
-        host.v4()
-    );
-    let mut bridge = String::new();
-    for peer in peers {
-        let (subnet, mac) = (peer.subnet(), peer.mac());
-        writeln!(ip, "neigh add {subnet} lladdr {mac} dev flannel.1 nud permanent").unwrap();
-        writeln!(ip, "route add {subnet}/24 via {subnet} dev flannel.1 onlink").unwrap();
-        let address = peer.public_ip();
-        writeln!(bridge, "fdb append {mac} dev flannel.1 dst {address} self permanent").unwrap();
-    }
-    let start = Instant::now();
-    host.namespace().batch("ip", &ip).unwrap();
-    host.namespace().batch("bridge", &bridge).unwrap();
-    start.elapsed()
 }
 
 /// The time from the request that puts a lease to the kernel's report of the route, among other peers.

@@ -236,6 +236,12 @@ impl Cluster {
         self.find_lease(host.name())
     }
 
+    /// Deletes the lease of the node on this host.
+    pub fn delete_lease_of(&self, host: &Host) {
+        let lease = self.lease_of(host).unwrap_or_else(|| panic!("{} has no lease", host.name()));
+        self.etcd().delete(&lease.key).unwrap();
+    }
+
     /// The lease with this node id.
     pub fn find_lease(&self, id: &str) -> Option<KeyValue> {
         let leases = self.etcd().list(&lease_key("")).unwrap();

@@ -1,13 +1,13 @@
-//! Packets that go on while something fails.
+//! Packets between two nodes that go on while something fails.
 
-use heddle_lab::{Container, PingStream};
+use heddle_lab::Container;
 
-use crate::Node;
+use crate::{Flows, Node};
 
 /// A container on each of two nodes, and a ping every 10 ms from each to the other.
 #[derive(Debug)]
 pub struct Flow {
-    streams: [PingStream; 2],
+    flows: Flows,
     _containers: [Container; 2],
 }
 
@@ -16,30 +16,16 @@ impl Flow {
     pub fn between(one: &Node, other: &Node) -> Self {
         let containers = [one, other].map(|node| node.host.container().unwrap());
         let [here, there] = &containers;
-        let stream = |from: &Container, to: &Container| {
-            let address = to.addresses()[0];
-            // What is sent before neighbours and bridges know each other is not counted.
-            from.ping(address, 56).unwrap();
-            from.ping_stream(address).unwrap()
-        };
-        let streams = [stream(here, there), stream(there, here)];
-        let flow = Self { streams, _containers: containers };
-        flow.goes_on();
-        flow
+        Self { flows: Flows::between(&[(here, there)]), _containers: containers }
     }
 
     /// Makes sure that it goes on, now.
     pub fn goes_on(&self) {
-        for stream in &self.streams {
-            stream.wait_answers(20).unwrap();
-        }
+        self.flows.go_on();
     }
 
     /// Ends it, and makes sure that not one packet was lost.
     pub fn end_without_loss(self) {
-        for stream in self.streams {
-            let (answered, lost) = stream.finish().unwrap();
-            assert!(answered > 0 && lost.is_empty(), "of {answered} packets lost {lost:?}");
-        }
+        self.flows.lost_nothing();
     }
 }

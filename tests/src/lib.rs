@@ -32,7 +32,7 @@ pub use flows::Flows;
 pub use package::{NEWER, image, newer_package, package};
 pub use packet::{Fragment, HOP_LIMIT, Packet, net_unreachable, time_exceeded};
 pub use partition::{Loss, cut, heal};
-pub use peer::{NETWORK_FOR_PEERS, Peer};
+pub use peer::{NETWORK_FOR_PEERS, Peer, by_hand};
 pub use plain::{PlainPeer, UDP_PORT};
 pub use podman::Podman;
 pub use recovery::Recovery;

@@ -1,8 +1,10 @@
 //! Nodes that exist only as a lease in etcd.
 
+use std::fmt::Write;
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
-use heddle_lab::{FdbEntry, KernelState, Neighbour, PREFIX, Route};
+use heddle_lab::{FdbEntry, Host, KernelState, Neighbour, PREFIX, Route};
 
 /// An overlay large enough for tens of thousands of peers.
 pub const NETWORK_FOR_PEERS: &str =
@@ -101,4 +103,25 @@ impl Peer {
                 .collect(),
         }
     }
+}
+
+/// Programs with iproute2 what a node programs for these peers, and says how long that took.
+pub fn by_hand(host: &Host, peers: &[Peer]) -> Duration {
+    let mut ip = format!(
+        "link add name flannel.1 type vxlan id 1 local {} dev eth0 dstport 8472 nolearning\n\
+         addr add 10.0.1.0/32 dev flannel.1\nlink set flannel.1 mtu 1450 up\n",
+        host.v4()
+    );
+    let mut bridge = String::new();
+    for peer in peers {
+        let (subnet, mac) = (peer.subnet(), peer.mac());
+        writeln!(ip, "neigh add {subnet} lladdr {mac} dev flannel.1 nud permanent").unwrap();
+        writeln!(ip, "route add {subnet}/24 via {subnet} dev flannel.1 onlink").unwrap();
+        let address = peer.public_ip();
+        writeln!(bridge, "fdb append {mac} dev flannel.1 dst {address} self permanent").unwrap();
+    }
+    let start = Instant::now();
+    host.namespace().batch("ip", &ip).unwrap();
+    host.namespace().batch("bridge", &bridge).unwrap();
+    start.elapsed()
 }

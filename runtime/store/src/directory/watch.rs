@@ -224,7 +224,8 @@ mod tests {
             "/leases/subnets/10.244.8.0-24"
         ));
         assert!(!concerned(renamed, "/leases/subnets/.new-x"));
-        assert!(!concerned(renamed, "/leases/config"));
+        assert!(concerned(renamed, "/leases/config"));
+        assert!(!concerned(renamed, "/leases/notes") && !concerned(renamed, "/config"));
         assert!(!concerned(EventKind::Create(CreateKind::File), "/tmp"));
     }
 }
