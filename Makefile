@@ -17,10 +17,10 @@ HOSTS ?= 2
 TARGET ?= $(patsubst tests/fuzz/targets/%.rs,%,$(wildcard tests/fuzz/targets/*.rs))
 SECONDS ?= 60
 
-# How long leases change in the measurement of a large cluster.
+# How long leases change in the measurement of a large cluster, and faults happen.
 MINUTES ?= 10
 
-.PHONY: help demo build test bench scale lint fuzz reference deb tarball setup root
+.PHONY: help demo build test bench scale soak lint fuzz reference deb tarball setup root
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -61,6 +61,11 @@ scale: root ## a daemon in a large cluster, and a plot: target/bench (MINUTES=10
 	@$(MAKE) --no-print-directory build
 	MINUTES=$(MINUTES) cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests --bench scale
 	$(if $(PLOT),cp target/bench/scale.svg docs/)
+
+soak: root ## random faults and changing leases under traffic (MINUTES=10, SEED); needs root
+	@.ci/setup build demo etcd test
+	@$(MAKE) --no-print-directory build
+	MINUTES=$(MINUTES) cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests --bench soak
 
 lint: ## formatting and clippy, for the host's code and the plugins'
 	@.ci/setup build

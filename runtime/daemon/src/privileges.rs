@@ -41,7 +41,10 @@ pub(crate) fn give_up() -> io::Result<()> {
         permitted: sets.permitted & NEEDED,
         inheritable: sets.inheritable & NEEDED,
     };
-    set_capabilities(None, needed)?;
+    // systemd has done so already, and lets nobody ask for it again (capset(2) is in its group @privileged).
+    if needed != sets {
+        set_capabilities(None, needed)?;
+    }
     // A program that is run has no more than this process, whoever owns it.
     set_no_new_privs(true)?;
     Ok(())

@@ -134,6 +134,8 @@ async fn follow(
     };
 
     let mut opened = 0;
+    // Including what one watch tells before the other is there.
+    let mut changes = Vec::new();
     let mut heard = Instant::now();
     let mut asked = false;
     let mut records = Some(snapshot.records);
@@ -158,7 +160,6 @@ async fn follow(
         heard = Instant::now();
         asked = false;
 
-        let mut changes = Vec::new();
         let mut reached = begin.revision;
         let mut next = Some(message);
         while let Some(message) = next {
@@ -187,8 +188,7 @@ async fn follow(
         // store that cannot be watched.
         if known.as_ref() != Some(&config) {
             *known = Some(config.clone());
-            let event = WatchEvent::Config(config.clone());
-            events.send(event).await.map_err(|_| End::Dropped)?;
+            send(events, WatchEvent::Config(config.clone())).await?;
         }
         if let Some(records) = records.take() {
             outage.end();
@@ -202,7 +202,7 @@ async fn follow(
             latest.revision = latest.revision.max(reached);
         }
         if !changes.is_empty() {
-            deliver(events, Update::Changes(changes)).await?;
+            deliver(events, Update::Changes(std::mem::take(&mut changes))).await?;
         }
     }
 }
