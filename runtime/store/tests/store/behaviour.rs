@@ -43,7 +43,6 @@ for_both_stores!(
     the_network_config_is_watched,
     a_record_is_as_old_as_its_key_and_its_value,
     a_store_without_news_is_heard,
-    a_watch_that_begins_while_records_change_misses_none,
 );
 
 async fn a_key_is_created_once(world: World) {
@@ -238,33 +237,4 @@ async fn a_store_without_news_is_heard(world: World) {
     patiently("a sign of life", async || pulse.last().filter(|last| *last > first)).await;
     // Nothing was told meanwhile.
     assert!(timeout(Duration::ZERO, watch.next()).await.is_err());
-}
-
-async fn a_watch_that_begins_while_records_change_misses_none(world: World) {
-    const RECORDS: usize = 300;
-    let store = world.store();
-    let writing = async {
-        for number in 0..RECORDS {
-            let key = format!("10.{}.{}.0-24", number / 256, number % 256);
-            store.create(&key, b"1").await.unwrap().unwrap();
-        }
-    };
-    let watching = async {
-        let mut watches = Vec::new();
-        for _ in 0..20 {
-            watches.push(store.watch());
-            tokio::time::sleep(Duration::from_millis(3)).await;
-        }
-        watches
-    };
-    let ((), watches) = tokio::join!(writing, watching);
-    for mut watch in watches {
-        let mut known = snapshot(&mut watch).await.len();
-        while known < RECORDS {
-            known += match next(&mut watch).await {
-                WatchEvent::Update(Update::Changes(changes)) => changes.len(),
-                other => panic!("{known} records are known, and then {other:?}"),
-            };
-        }
-    }
 }

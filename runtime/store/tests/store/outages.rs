@@ -159,3 +159,44 @@ async fn a_watch_that_falls_behind_compaction_starts_again_from_a_snapshot() {
     }
     assert!(reasons[0].contains("compacted"), "{reasons:?}");
 }
+
+/// Leases and config are watched by two requests, and there may be news of the one before the other is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_begins_while_records_change_misses_none() {
+    const WRITERS: usize = 16;
+    const EACH: usize = 60;
+    let etcd = Etcd::start();
+    let store = etcd.store();
+    let writing = (0..WRITERS).map(|writer| {
+        let store = etcd.store();
+        tokio::spawn(async move {
+            for number in 0..EACH {
+                let key = format!("10.{writer}.{number}.0-24");
+                store.create(&key, b"1").await.unwrap().unwrap();
+            }
+        })
+    });
+    let writing: Vec<_> = writing.collect();
+    let mut watches = Vec::new();
+    while writing.iter().any(|writer| !writer.is_finished()) {
+        watches.push(store.watch());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for writer in writing {
+        writer.await.unwrap();
+    }
+    assert!(watches.len() > 10, "{}", watches.len());
+    for mut watch in watches {
+        let mut known = 0;
+        while known < WRITERS * EACH {
+            known = match next(&mut watch).await {
+                WatchEvent::Update(Update::Snapshot(records)) => records.len(),
+                WatchEvent::Update(Update::Changes(changes)) => known + changes.len(),
+                // Nobody has read what it told meanwhile, and there is an end to what a connection keeps. A snapshot follows.
+                WatchEvent::Stale { .. } | WatchEvent::Config(_) | WatchEvent::SetBack { .. } => {
+                    known
+                }
+            };
+        }
+    }
+}
