@@ -1,6 +1,6 @@
 //! Which leases have addresses in common.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
@@ -10,7 +10,8 @@ use crate::lease::LeaseKey;
 /// Leases by their subnets. To find those that overlap one takes as many steps as there are such, and lengths of subnets.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Overlaps {
-    subnets: BTreeMap<IpNet, BTreeSet<LeaseKey>>,
+    /// Nearly always one lease for a subnet, so there is nothing in order about them.
+    subnets: BTreeMap<IpNet, Vec<LeaseKey>>,
     /// How many subnets have each prefix length.
     lengths: BTreeMap<(Family, u8), usize>,
 }
@@ -18,18 +19,21 @@ pub(crate) struct Overlaps {
 impl Overlaps {
     pub(crate) fn insert(&mut self, key: LeaseKey) {
         for subnet in key.subnets() {
-            let leases = self.subnets.entry(subnet).or_default();
+            // A vector that grows by itself makes room for four.
+            let leases = self.subnets.entry(subnet).or_insert_with(|| Vec::with_capacity(1));
             if leases.is_empty() {
                 *self.lengths.entry(length(subnet)).or_default() += 1;
             }
-            leases.insert(key);
+            if !leases.contains(&key) {
+                leases.push(key);
+            }
         }
     }
 
     pub(crate) fn remove(&mut self, key: LeaseKey) {
         for subnet in key.subnets() {
             let Some(leases) = self.subnets.get_mut(&subnet) else { continue };
-            leases.remove(&key);
+            leases.retain(|other| *other != key);
             if !leases.is_empty() {
                 continue;
             }
@@ -70,6 +74,8 @@ fn length(subnet: IpNet) -> (Family, u8) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
