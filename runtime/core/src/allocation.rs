@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::address::Family;
+use crate::address::{Family, number};
 use crate::config::{NetworkConfig, OverlayNetwork};
 use crate::lease::{Lease, LeaseKey};
 use crate::node::NodeId;
@@ -185,13 +185,6 @@ fn free_subnets(overlay: &OverlayNetwork, taken: impl Iterator<Item = IpNet>) ->
         }
     }
     free
-}
-
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => u32::from(address).into(),
-        IpAddr::V6(address) => address.into(),
-    }
 }
 
 /// The subnet at a number, in the family of `like`.

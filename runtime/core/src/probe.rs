@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::address::Family;
+use crate::address::{Family, number};
 use crate::lease::Lease;
 use crate::object::{Object, Plan};
 
 /// At which place of its subnet every node of this backend answers, in each family.
 ///
-/// It is the place of the backend's own address, if it gives the node one inside its subnet: the first, with VXLAN. Else it
-/// is the next one, which a bridge for containers has, once there is one.
+/// It is the place of the backend's own address, if it gives the node one inside its subnet: the first, with VXLAN. Else
+/// it is the next one, which a bridge for containers has, once there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     v4: u128,
@@ -48,13 +48,6 @@ impl Place {
             };
             family.subnet.contains(&address).then_some(address)
         })
-    }
-}
-
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => u128::from(u32::from(address)),
-        IpAddr::V6(address) => u128::from(address),
     }
 }
 

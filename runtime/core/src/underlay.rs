@@ -1,11 +1,12 @@
 //! Whether the interface that carries the overlay is still what the daemon was started with.
 //!
-//! Plans rest on the underlay as it was at the start. When it changes there is nothing to adapt: another start sees all of
-//! it as it is by then. So the only questions are whether this start still has what it needs, and if not, whether another
+//! Plans rest on the underlay as it was at the start. When it changes there is nothing to adapt: another start sees all
+//! of it as it is by then. So the only questions are whether this start still has what it needs, and if not, whether another
 //! one would be better off.
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -96,6 +97,28 @@ pub fn standing(
         // Between the interfaces and the choice everything came back.
         Ok(_) => Standing::Intact,
         Err(error) => Standing::Missing(format!("{lacking}: {error}")),
+    }
+}
+
+/// How long it has to be elsewhere before that is taken for good. Whoever configures a host's network anew takes its
+/// addresses and routes away first, and a DHCP server may take seconds to give them back.
+pub const SETTLED: Duration = Duration::from_secs(10);
+
+/// How long the underlay has been elsewhere, without a break.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Absence {
+    since: Option<Instant>,
+}
+
+impl Absence {
+    /// It is not elsewhere, or not any more.
+    pub fn over(&mut self) {
+        self.since = None;
+    }
+
+    /// It is elsewhere at this time. Whether it has been for [`SETTLED`].
+    pub fn is_for_good(&mut self, now: Instant) -> bool {
+        now - *self.since.get_or_insert(now) >= SETTLED
     }
 }
 
@@ -240,5 +263,17 @@ mod tests {
         let expected = "interface eth0 has lost fd00::2: this daemon was started with eth0 with \
                         192.168.0.2 and fd00::2, and the next one would use eth0 with 192.168.0.2 and fd00::9";
         assert_eq!(standing, Standing::Elsewhere { reason: expected.into(), readdressed: false });
+    }
+
+    #[test]
+    fn it_has_to_be_elsewhere_all_the_time() {
+        let start = Instant::now();
+        let mut absence = Absence::default();
+        assert!(!absence.is_for_good(start));
+        assert!(!absence.is_for_good(start + SETTLED - Duration::from_millis(1)));
+        absence.over();
+        assert!(!absence.is_for_good(start + SETTLED));
+        assert!(!absence.is_for_good(start + 2 * SETTLED - Duration::from_millis(1)));
+        assert!(absence.is_for_good(start + 2 * SETTLED));
     }
 }

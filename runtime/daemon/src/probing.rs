@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use heddle_core::lease::Lease;
 use heddle_core::probe::Place;
-use heddle_probe::{Health, News, ProbeError, Prober, State};
+use heddle_probe::{Health, News, ProbeError, Prober};
 use tokio::sync::mpsc;
 
 use crate::join::Overlay;
@@ -53,11 +53,6 @@ impl Probing {
     /// What is known of a peer: the worst of what is known of its addresses.
     pub(crate) fn health(&self, peer: &Lease) -> Option<Health> {
         let known = self.place.addresses(peer).filter_map(|address| self.prober.health(address));
-        let badness = |health: &Health| match health.state {
-            State::Unreachable => 2,
-            State::Unknown => 1,
-            State::Reachable => 0,
-        };
-        known.max_by(|a, b| badness(a).cmp(&badness(b)).then(a.loss.total_cmp(&b.loss)))
+        known.reduce(Health::worst)
     }
 }

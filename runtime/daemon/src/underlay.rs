@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use heddle_core::config::NetworkConfig;
 use heddle_core::interface::{Facts, select};
 use heddle_core::node::Underlay;
-use heddle_core::underlay::{Standing, standing};
+use heddle_core::underlay::{Absence, Standing, standing};
 use heddle_flags::Flags;
 use heddle_kernel::Kernel;
 use tokio::sync::Notify;
@@ -20,10 +20,6 @@ const PERIOD: Duration = Duration::from_secs(30);
 
 /// How often it is looked at while it is not as it should be.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// How long it has to be elsewhere before that is taken for good. Whoever configures a host's network anew takes its
-/// addresses and routes away first, and a DHCP server may take seconds to give them back.
-const SETTLED: Duration = Duration::from_secs(10);
 
 /// The underlay is elsewhere for good.
 #[derive(Debug, thiserror::Error)]
@@ -53,21 +49,21 @@ pub(crate) async fn follow(
     let look = |facts: &Facts| {
         standing(started_with, &facts.interfaces, &select(&families, &selection, facts))
     };
-    let mut patience = Patience::default();
+    let mut absence = Absence::default();
     loop {
         let pause = match kernel.facts(selection.can_reach).await.map(|facts| look(&facts)) {
             Ok(Standing::Intact) => {
-                patience.intact();
+                absence.over();
                 readiness.met(Condition::Underlay);
                 PERIOD
             }
             Ok(Standing::Missing(reason)) => {
-                patience.intact();
+                absence.over();
                 say(readiness, reason);
                 LOOK_AGAIN
             }
             Ok(Standing::Elsewhere { reason, readdressed }) => {
-                if patience.ends(Instant::now()) {
+                if absence.is_for_good(Instant::now()) {
                     return Err(Moved { reason, readdressed });
                 }
                 say(readiness, reason);
@@ -83,39 +79,5 @@ pub(crate) async fn follow(
 fn say(readiness: &Readiness, reason: String) {
     if readiness.unmet(Condition::Underlay, &reason) {
         tracing::warn!("underlay: {reason}");
-    }
-}
-
-/// How long the underlay has been elsewhere, without a break.
-#[derive(Debug, Default)]
-struct Patience {
-    since: Option<Instant>,
-}
-
-impl Patience {
-    fn intact(&mut self) {
-        self.since = None;
-    }
-
-    /// Whether it has been for long enough.
-    fn ends(&mut self, now: Instant) -> bool {
-        now - *self.since.get_or_insert(now) >= SETTLED
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_has_to_be_elsewhere_all_the_time() {
-        let start = Instant::now();
-        let mut patience = Patience::default();
-        assert!(!patience.ends(start));
-        assert!(!patience.ends(start + SETTLED - Duration::from_millis(1)));
-        patience.intact();
-        assert!(!patience.ends(start + SETTLED));
-        assert!(!patience.ends(start + 2 * SETTLED - Duration::from_millis(1)));
-        assert!(patience.ends(start + 2 * SETTLED));
     }
 }

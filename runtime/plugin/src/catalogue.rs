@@ -210,8 +210,8 @@ impl Catalogue {
     pub const DEFAULT_CACHE: &str = "/var/cache/heddle";
 
     /// A catalogue of these plugin directories. `compiler` is the command line tool; without one, that beside this
-    /// executable or in `PATH`. The cache is not touched
-    /// before a plugin is found in a file, nor the tool before it has to be compiled.
+    /// executable or in `PATH`. The cache is not touched before a plugin is found in a file, nor the tool before it has
+    /// to be compiled.
     ///
     /// # Errors
     ///

@@ -32,6 +32,20 @@ pub struct Health {
     pub loss: f64,
 }
 
+impl Health {
+    /// The worse of two addresses' of one host: the one that does not answer, else the one that may not, else the one that
+    /// loses more.
+    pub fn worst(self, other: Self) -> Self {
+        let badness = |health: &Self| match health.state {
+            State::Unreachable => 2,
+            State::Unknown => 1,
+            State::Reachable => 0,
+        };
+        let order = badness(&self).cmp(&badness(&other)).then(self.loss.total_cmp(&other.loss));
+        if order.is_lt() { other } else { self }
+    }
+}
+
 /// The last answers of one address.
 #[derive(Clone, Debug)]
 pub struct Window {
@@ -131,6 +145,21 @@ mod tests {
             window.note(None, at(100 + second));
         }
         assert!((window.health().loss - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_does_not_answer_is_worse_than_what_loses_much() {
+        let health = |state, loss| Health { state, since: at(0), round_trip: None, loss };
+        let order = [
+            health(State::Reachable, 0.1),
+            health(State::Reachable, 0.9),
+            health(State::Unknown, 0.0),
+            health(State::Unreachable, 0.5),
+        ];
+        for pair in order.windows(2) {
+            assert_eq!(pair[0].worst(pair[1]), pair[1]);
+            assert_eq!(pair[1].worst(pair[0]), pair[1]);
+        }
     }
 
     #[test]

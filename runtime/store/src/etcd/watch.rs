@@ -1,8 +1,9 @@
 //! Following the leases and the network config in etcd.
 //!
-//! A session is a snapshot and a watch from the revision after it, of the leases and of the config. Whatever goes wrong, however small, ends the
-//! session, and the next one begins with a new snapshot. So nothing is ever guessed about what a gap may have held:
-//! not after a broken connection, not after compaction, not after etcd lost its data and counts revisions anew.
+//! A session is a snapshot and a watch from the revision after it, of the leases and of the config. Whatever goes wrong,
+//! however small, ends the session, and the next one begins with a new snapshot. So nothing is ever guessed about what a
+//! gap may have held: not after a broken connection, not after compaction, not after etcd lost its data and counts
+//! revisions anew.
 
 use std::convert::Infallible;
 use std::sync::Arc;
