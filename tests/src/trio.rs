@@ -2,7 +2,7 @@
 
 use heddle_lab::{Container, Families, wait_until};
 
-use crate::{Cluster, Flows, Node, SOON};
+use crate::{Cluster, Flows, Node, SOON, rogue};
 
 /// Nodes `a`, `b` and `c` with a container each. Faults are done to `a`.
 #[derive(Debug)]
@@ -33,6 +33,18 @@ impl Trio {
             wait_until("a ping", SOON, || trio.ping(from, to)).unwrap();
         }
         trio
+    }
+
+    /// With `tests/rogue` as the backend, from a plugin directory.
+    pub fn with_rogue() -> Self {
+        // Built before anything waits for it.
+        let component = rogue();
+        let config = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"rogue"}}"#;
+        let cluster = Cluster::with_config(Families::V4, Some(config));
+        let plugins = cluster.lab().directory().join("plugins");
+        std::fs::create_dir(&plugins).unwrap();
+        std::fs::copy(component, plugins.join("rogue.wasm")).unwrap();
+        Self::on(cluster, &[&format!("--plugin-dir={}", plugins.display())])
     }
 
     fn ping(&self, from: usize, to: usize) -> Result<String, heddle_lab::Error> {

@@ -1,24 +1,15 @@
 //! Network configs that cannot be used: the daemon says why, waits, and goes on when they are put right.
 
-use heddle_lab::{Daemon, Families, wait_until};
-use heddle_tests::{Cluster, SOON};
+use heddle_lab::Families;
+use heddle_tests::{Cluster, SOON, wait_unready};
 
 const GOOD: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#;
-
-/// Waits until `/readyz` answers 503 with all these texts.
-fn wait_reason(daemon: &Daemon, texts: &[&str]) {
-    wait_until(format!("/readyz naming {texts:?}"), SOON, || match daemon.health("/readyz") {
-        Ok((503, body)) if texts.iter().all(|text| body.contains(text)) => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .unwrap();
-}
 
 #[test]
 fn a_config_that_is_not_there_yet_is_waited_for() {
     let cluster = Cluster::with_config(Families::V4, None);
     let mut node = cluster.starting_node("a", &[]);
-    wait_reason(node.daemon(), &["/coreos.com/network/config"]);
+    wait_unready(node.daemon(), &["/coreos.com/network/config"], SOON);
     node.daemon().wait_log(&["/coreos.com/network/config"], SOON).unwrap();
     assert_eq!(node.daemon().health("/healthz").unwrap().0, 200);
     assert!(!node.host.subnet_file().exists());
@@ -40,7 +31,7 @@ fn an_unknown_backend_is_named_with_the_places_that_were_searched() {
     let flag = format!("--plugin-dir={}", plugins.display());
     let mut node = cluster.starting_node("a", &[&flag]);
     let place = plugins.display().to_string();
-    wait_reason(node.daemon(), &["wormhole", &place]);
+    wait_unready(node.daemon(), &["wormhole", &place], SOON);
     node.daemon().wait_log(&["wormhole", &place], SOON).unwrap();
     assert!(cluster.etcd().leases().unwrap().is_empty(), "no lease without a backend");
 
@@ -52,7 +43,7 @@ fn an_unknown_backend_is_named_with_the_places_that_were_searched() {
 fn each_broken_rule_is_named_by_its_key() {
     let cluster = Cluster::with_config(Families::V4, Some("{"));
     let mut node = cluster.starting_node("a", &[]);
-    wait_reason(node.daemon(), &["config", "JSON"]);
+    wait_unready(node.daemon(), &["config", "JSON"], SOON);
     for (config, key) in [
         ("[]", "JSON object"),
         ("{}", "`Network`"),
@@ -90,7 +81,7 @@ fn each_broken_rule_is_named_by_its_key() {
         ),
     ] {
         cluster.store().put_config(config).unwrap();
-        wait_reason(node.daemon(), &[key]);
+        wait_unready(node.daemon(), &[key], SOON);
     }
     node.daemon().check_running().unwrap();
     assert!(cluster.etcd().leases().unwrap().is_empty());
@@ -111,7 +102,7 @@ fn a_full_network_is_said_and_a_freed_subnet_is_taken() {
         cluster.put_lease(&format!("10.244.{number}.0-24"), &value);
     }
     let mut node = cluster.starting_node("a", &[]);
-    wait_reason(node.daemon(), &["10.244.0.0/22"]);
+    wait_unready(node.daemon(), &["10.244.0.0/22"], SOON);
     cluster.delete_lease("10.244.2.0-24");
     node.daemon().wait_ready().unwrap();
     assert!(cluster.lease(&node).key.ends_with("/10.244.2.0-24"));

@@ -3,28 +3,10 @@
 use std::time::Duration;
 
 use heddle_lab::{Daemon, Families, Signal, wait_until};
-use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Peer, SOON};
+use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Peer, SOON, wait_ready, wait_unready};
 
 /// How long until the daemon notices that etcd is gone, or back.
 const NOTICED: Duration = Duration::from_secs(60);
-
-fn wait_ready(daemon: &Daemon) {
-    wait_until("/readyz answering 200", NOTICED, || match daemon.health("/readyz") {
-        Ok((200, _)) => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .unwrap();
-}
-
-fn wait_not_ready(daemon: &Daemon, text: &str) {
-    wait_until(format!("/readyz answering 503 with “{text}”"), NOTICED, || {
-        match daemon.health("/readyz") {
-            Ok((503, body)) if body.contains(text) => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .unwrap();
-}
 
 #[test]
 fn health_and_readiness_are_two_things() {
@@ -62,11 +44,11 @@ fn outage(end: impl FnOnce(&mut Cluster), resume: impl FnOnce(&mut Cluster)) {
     pings.wait_answers(10).unwrap();
 
     end(&mut cluster);
-    wait_not_ready(a.daemon(), "etcd");
+    wait_unready(a.daemon(), &["etcd"], NOTICED);
     assert_eq!(a.daemon().health("/healthz").unwrap().0, 200);
     assert_eq!(a.objects("flannel.1"), before);
     resume(&mut cluster);
-    wait_ready(a.daemon());
+    wait_ready(a.daemon(), NOTICED);
     let late = r#"{"PublicIP":"172.16.0.9","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:09"}}"#;
     cluster.put_lease("10.244.250.0-24", late);
     wait_until("the new peer", SOON, || {
@@ -100,8 +82,8 @@ fn a_node_that_starts_without_etcd_waits_for_it() {
     cluster.etcd().put_all(&Peer::leases(&peers), 3).unwrap();
     cluster.etcd_mut().stop();
     let mut node = cluster.starting_node("a", &[]);
-    wait_not_ready(node.daemon(), "etcd");
+    wait_unready(node.daemon(), &["etcd"], NOTICED);
     cluster.etcd_mut().resume().unwrap();
-    wait_ready(node.daemon());
+    wait_ready(node.daemon(), NOTICED);
     assert_eq!(node.objects("flannel.1"), Peer::objects(&peers, "72"));
 }

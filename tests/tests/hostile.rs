@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use etherparse::IpHeaders;
 use heddle_lab::{Container, Families, wait_until};
-use heddle_tests::{Cluster, Node, Overlay, Packet, PlainPeer, SOON};
+use heddle_tests::{Cluster, Node, Overlay, Packet, PlainPeer, Random, SOON};
 
 /// How many random datagrams there are of each kind.
 const RANDOM: usize = 10_000;
@@ -146,26 +146,6 @@ impl Siege {
     }
 }
 
-/// Marsaglia's xorshift generator, so that a failure can be had again.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    fn bytes(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.next() as u8).collect()
-    }
-}
-
 #[test]
 fn what_comes_from_nobody_s_address_is_dropped() {
     let siege = Siege::new();
@@ -222,7 +202,7 @@ fn what_is_cut_off_is_dropped() {
 fn the_longest_datagrams_do_no_harm() {
     let siege = Siege::new();
     for &overlay in Overlay::all(Families::Dual) {
-        let garbage = Random(1).bytes(LONGEST);
+        let garbage = Random::new(1).bytes(LONGEST);
         siege.check(&siege.peer, overlay, &[garbage.clone(), garbage.clone()], "malformed");
         siege.check(&siege.stranger, overlay, &[garbage.clone(), garbage], "spoofed_outer");
     }
@@ -232,7 +212,7 @@ fn the_longest_datagrams_do_no_harm() {
     let receiver = siege.containers[0].namespace().udp_socket(receiver).unwrap();
     receiver.set_read_timeout(Some(SOON)).unwrap();
     let sender = SocketAddr::new(siege.peer.address(overlay), 4000);
-    let payload = Random(2).bytes(LONGEST - 28);
+    let payload = Random::new(2).bytes(LONGEST - 28);
     let mut packet = Packet::udp(sender, receiver.local_addr().unwrap(), &payload);
     if let IpHeaders::Ipv4(header, _) = &mut packet.ip {
         // The container's interface is not made for so much at once.
@@ -249,7 +229,7 @@ fn the_longest_datagrams_do_no_harm() {
 #[test]
 fn random_bytes_are_dropped() {
     let siege = Siege::new();
-    let mut random = Random(3);
+    let mut random = Random::new(3);
     for &overlay in Overlay::all(Families::Dual) {
         let datagrams: Vec<_> = (0..RANDOM)
             .map(|_| {
@@ -267,7 +247,7 @@ fn random_bytes_are_dropped() {
 #[test]
 fn packets_with_a_few_wrong_bits_do_no_harm() {
     let siege = Siege::new();
-    let mut random = Random(4);
+    let mut random = Random::new(4);
     for &overlay in Overlay::all(Families::Dual) {
         let good = siege.good(overlay).to_bytes();
         let datagrams: Vec<_> = (0..RANDOM)

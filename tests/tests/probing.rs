@@ -53,13 +53,10 @@ fn which_two_hosts_cannot_see_each_other_has_an_answer() {
         }
 
         // b and c do not see each other any more, in either direction; a sees both.
-        let overlay = if families == Families::V6 { Overlay::V6 } else { Overlay::V4 };
-        let (family, from) = match overlay {
-            Overlay::V4 => ("-4", b.host.v4().to_string()),
-            Overlay::V6 => ("-6", b.host.v6().to_string()),
-        };
+        let address = Overlay::all(families)[0].address_of(&b.host);
+        let family = if address.is_ipv4() { "-4" } else { "-6" };
         let began = Instant::now();
-        c.ip(&format!("{family} route add blackhole {from}"));
+        c.ip(&format!("{family} route add blackhole {address}"));
         wait_health(&c, "b", false, NAMED);
         let health = wait_health(&b, "c", false, NAMED);
         println!("{backend} {families:?}: named after {:?}", began.elapsed());
@@ -69,7 +66,7 @@ fn which_two_hosts_cannot_see_each_other_has_an_answer() {
         let key = lease.key.rsplit_once('/').unwrap().1;
         b.daemon().wait_log(&["peer", key, "does not answer at"], SOON).unwrap();
 
-        c.ip(&format!("{family} route del blackhole {from}"));
+        c.ip(&format!("{family} route del blackhole {address}"));
         wait_health(&b, "c", true, SOON);
         wait_health(&c, "b", true, SOON);
         a.daemon().check_running().unwrap();

@@ -7,20 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use heddle_lab::{Daemon, Families, Signal, wait_until};
-use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Peer, Recovery, SOON, Snapshot, Trio, rogue};
+use heddle_tests::{
+    Cluster, NETWORK_FOR_PEERS, Peer, Recovery, SOON, Snapshot, Trio, wait_unready,
+};
 
 /// Files that could not be written are tried again less and less often, every half a minute in the end.
 const BACKED_OFF: Duration = Duration::from_secs(60);
-
-fn wait_not_ready(daemon: &Daemon, texts: &[&str]) {
-    wait_until(format!("/readyz answering 503 with {texts:?}"), SOON, || {
-        match daemon.health("/readyz") {
-            Ok((503, body)) if texts.iter().all(|text| body.contains(text)) => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .unwrap();
-}
 
 #[test]
 fn row_13_ready_is_when_everything_is_there_and_who_fails_says_so() {
@@ -39,7 +31,7 @@ fn row_13_ready_is_when_everything_is_there_and_who_fails_says_so() {
     command.arg(format!("--control-socket={}", host.directory().join("d.sock").display()));
     let mut daemon = host.start(command).unwrap();
     let named = host.subnet_file().parent().unwrap().display().to_string();
-    wait_not_ready(&daemon, &["emitters", &named]);
+    wait_unready(&daemon, &["emitters", &named], SOON);
     fs::remove_file(&obstacle).unwrap();
     let recovery = Recovery::from("row 13");
     daemon.wait_ready().unwrap();
@@ -126,7 +118,7 @@ fn fault_there_is_no_room_for_the_files_of_emitters() {
     let mut daemon = host.start(SmallDisk::wrap(&mount, &command)).unwrap();
     let disk = SmallDisk::of(&daemon, &mount);
     let subnet_env = host.subnet_file().display().to_string();
-    wait_not_ready(&daemon, &["emitters", &subnet_env, "No space left on device"]);
+    wait_unready(&daemon, &["emitters", &subnet_env, "No space left on device"], SOON);
     // The network works; only those who read the files have to wait. No half of a file is there.
     assert_eq!(host.kernel_state().unwrap().on("flannel.1").routes.len(), 3);
     thread::sleep(Duration::from_secs(1));
@@ -150,14 +142,9 @@ fn fault_there_is_no_room_for_the_files_of_emitters() {
 #[test]
 fn fault_there_is_no_room_for_state_and_cache() {
     // A plugin of a directory, so that there is something to keep in the cache.
-    let component = rogue();
-    let config = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"rogue"}}"#;
-    let cluster = Cluster::with_config(Families::V4, Some(config));
-    let plugins = cluster.lab().directory().join("plugins");
-    fs::create_dir(&plugins).unwrap();
-    fs::copy(component, plugins.join("rogue.wasm")).unwrap();
+    let trio = Trio::with_rogue();
+    let plugins = trio.cluster.lab().directory().join("plugins");
     let flag = format!("--plugin-dir={}", plugins.display());
-    let trio = Trio::on(cluster, &[&flag]);
     let flows = trio.flows(&[(0, 1), (1, 2)]);
 
     let host = trio.cluster.host("d");
@@ -181,7 +168,7 @@ fn fault_there_is_no_room_for_state_and_cache() {
     let mut daemon = host.start(full).unwrap();
     // Who it is, it knows all the same. What it has to compile has to be somewhere.
     let cache = disk.join("cache").display().to_string();
-    wait_not_ready(&daemon, &["network config", &cache, "No space left on device"]);
+    wait_unready(&daemon, &["network config", &cache, "No space left on device"], SOON);
     SmallDisk::of(&daemon, &disk).empty();
     let recovery = Recovery::from("disk full");
     daemon.wait_ready().unwrap();

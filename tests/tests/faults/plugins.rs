@@ -6,9 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use heddle_lab::{Families, wait_until};
-use heddle_tests::{
-    Cluster, HEALED, Overlay, Packet, PlainPeer, Recovery, SOON, Snapshot, Trio, rogue,
-};
+use heddle_tests::{Cluster, HEALED, Overlay, Packet, PlainPeer, Recovery, SOON, Snapshot, Trio};
 
 /// A plugin that traps is asked again less and less often.
 const BACKED_OFF: Duration = Duration::from_secs(60);
@@ -78,14 +76,7 @@ fn row_11_a_peer_with_garbage_is_named_and_costs_nobody_anything() {
 
 #[test]
 fn row_11_a_plugin_that_traps_is_started_again_and_keeps_what_it_planned() {
-    // Built before anything waits for it.
-    let component = rogue();
-    let config = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"rogue"}}"#;
-    let cluster = Cluster::with_config(Families::V4, Some(config));
-    let plugins = cluster.lab().directory().join("plugins");
-    std::fs::create_dir(&plugins).unwrap();
-    std::fs::copy(component, plugins.join("rogue.wasm")).unwrap();
-    let mut trio = Trio::on(cluster, &[&format!("--plugin-dir={}", plugins.display())]);
+    let mut trio = Trio::with_rogue();
     let put = |trio: &Trio, number: u8, data: &str| {
         let value = format!(
             r#"{{"PublicIP":"192.168.100.{number}","PublicIPv6":null,"BackendType":"rogue","BackendData":{data}}}"#

@@ -6,11 +6,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
 use heddle_lab::{
-    Clients, Daemon, Etcd, Families, KernelState, KeyValue, Lab, Monitor, Signal, wait_until,
+    Clients, Etcd, Families, KernelState, KeyValue, Lab, Monitor, Signal, wait_until,
 };
 use heddle_tests::victim::cpu_time;
 use heddle_tests::{
     Authority, Cluster, Flow, Loss, NETWORK_FOR_PEERS, Node, Peer, SOON, cut, heal, recovered,
+    wait_ready, wait_unready,
 };
 
 /// How long it may take until a node has noticed that etcd is gone, or made up for it, on a loaded machine.
@@ -73,7 +74,7 @@ impl Scene {
     /// Lets an outage last that everybody has noticed: packets go on, and nodes wait without work and say little.
     fn endure(&mut self, kernels: &[KernelState], reason: &str) {
         for node in &mut self.nodes {
-            wait_unready(node.daemon(), reason);
+            wait_unready(node.daemon(), &[reason], LIMIT);
         }
         let times = |nodes: &mut Vec<Node>| -> Vec<_> {
             nodes.iter_mut().map(|node| cpu_time(node.daemon().pid())).collect()
@@ -95,7 +96,7 @@ impl Scene {
     /// Waits until each node is ready, has its lease, and holds exactly what the leases in etcd come to.
     fn recover(&mut self, row: &str, since: Instant) {
         for node in &mut self.nodes {
-            wait_ready(node.daemon());
+            wait_ready(node.daemon(), LIMIT);
         }
         wait_until("the same leases as before", LIMIT, || {
             let now: Vec<_> = self.nodes.iter().map(|n| self.cluster.lease_of(&n.host)).collect();
@@ -137,24 +138,6 @@ fn difference(found: &KernelState, planned: &KernelState) -> String {
     format!("{} objects instead of {}: {routes:?} {fdb:?}", found.len(), planned.len())
 }
 
-fn wait_ready(daemon: &Daemon) {
-    wait_until("/readyz answering 200", LIMIT, || match daemon.health("/readyz") {
-        Ok((200, _)) => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .unwrap();
-}
-
-fn wait_unready(daemon: &Daemon, reason: &str) {
-    wait_until(format!("/readyz answering 503 with “{reason}”"), LIMIT, || {
-        match daemon.health("/readyz") {
-            Ok((503, body)) if body.contains(reason) => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .unwrap();
-}
-
 #[test]
 fn row_03_a_bad_record_or_a_failed_call_costs_no_peer() {
     let peers = Peer::range(0, 3);
@@ -194,7 +177,7 @@ fn row_03_a_bad_record_or_a_failed_call_costs_no_peer() {
     // Each call of one node fails.
     let address = scene.etcd_address();
     cut(&scene.nodes[0].host, address, Loss::Refused);
-    wait_unready(scene.nodes[0].daemon(), "etcd");
+    wait_unready(scene.nodes[0].daemon(), &["etcd"], LIMIT);
     assert_eq!(scene.kernels(), kernels);
     heal(&scene.nodes[0].host);
     let healed = Instant::now();
@@ -210,7 +193,7 @@ fn row_04_all_that_changed_behind_a_partition_and_a_compaction_is_made_up_for() 
     let kernels = scene.kernels();
     let address = scene.etcd_address();
     cut(&scene.nodes[0].host, address, Loss::Silent);
-    wait_unready(scene.nodes[0].daemon(), "etcd");
+    wait_unready(scene.nodes[0].daemon(), &["etcd"], LIMIT);
 
     // In responses of a hundred events each: some go, some get another MAC or address under the same key, some come. And
     // somebody damages this node's own record.
@@ -367,14 +350,14 @@ fn row_05_a_node_without_a_link_comes_back_by_itself() {
     let flow = Flow::between(&b, &c);
     let before = cluster.lease(&a);
     a.ip("link set eth0 down");
-    wait_unready(a.daemon(), "etcd");
+    wait_unready(a.daemon(), &["etcd"], LIMIT);
     let peers = Peer::range(0, 5);
     cluster.etcd().put_all(&Peer::leases(&peers), 5).unwrap();
     a.ip("link set eth0 up");
     let up = Instant::now();
     // The default route goes with the interface, and is whoever's business that set it.
     a.ip("route add default via 192.168.255.254 dev eth0");
-    wait_ready(a.daemon());
+    wait_ready(a.daemon(), LIMIT);
     let nodes = [a, b, c];
     wait_exact(&cluster, &nodes);
     recovered("5, a node's link down", up.elapsed());
@@ -389,11 +372,11 @@ fn row_05_a_first_read_without_an_answer_is_made_again() {
     cluster.etcd().put_all(&Peer::leases(&Peer::range(0, 3)), 3).unwrap();
     cluster.etcd().signal(Signal::STOP).unwrap();
     let mut node = cluster.starting_node("a", &[]);
-    wait_unready(node.daemon(), "no answer within");
+    wait_unready(node.daemon(), &["no answer within"], LIMIT);
     assert!(node.objects("flannel.1").is_empty());
     cluster.etcd().signal(Signal::CONT).unwrap();
     let since = Instant::now();
-    wait_ready(node.daemon());
+    wait_ready(node.daemon(), LIMIT);
     wait_exact(&cluster, &[node]);
     recovered("5, first read hangs", since.elapsed());
 }
@@ -446,7 +429,7 @@ fn row_06_a_renewal_never_overwrites_another_owner() {
     cut(&nodes[0].host, cluster.etcd().host().v4().into(), Loss::Silent);
     cluster.etcd().revoke(lease.lease).unwrap();
     cluster.etcd().put(&lease.key, THIEF).unwrap();
-    wait_unready(nodes[0].daemon(), "etcd");
+    wait_unready(nodes[0].daemon(), &["etcd"], LIMIT);
     heal(&nodes[0].host);
     let since = Instant::now();
 
@@ -559,7 +542,7 @@ fn row_15_certificates_that_expire_are_replaced_without_a_restart() {
     scene.endure(&kernels, "the server's certificate is refused");
     authority.issue("server", Some(address));
     for node in &mut scene.nodes {
-        wait_unready(node.daemon(), "--etcd-certfile");
+        wait_unready(node.daemon(), &["--etcd-certfile"], LIMIT);
     }
     authority.issue("client", None);
     scene.recover("15, certificates expired", Instant::now());

@@ -3,20 +3,10 @@
 use std::time::Duration;
 
 use heddle_lab::{Daemon, Families, Signal, wait_until};
-use heddle_tests::{Cluster, HEALED, Node, Recovery, SOON, Snapshot, Trio, ping};
+use heddle_tests::{Cluster, HEALED, Node, Recovery, SOON, Snapshot, Trio, ping, wait_unready};
 
 /// How long the daemon waits before it takes a change for good, and what a slow machine adds.
 const SETTLED: Duration = Duration::from_secs(30);
-
-fn wait_not_ready(daemon: &Daemon, text: &str) {
-    wait_until(format!("/readyz answering 503 with “{text}”"), SOON, || {
-        match daemon.health("/readyz") {
-            Ok((503, body)) if body.contains(text) => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .unwrap();
-}
 
 fn is_ready(daemon: &Daemon) -> Result<(), String> {
     match daemon.health("/readyz") {
@@ -36,7 +26,7 @@ fn fault_the_underlay_is_down_for_a_while() {
     let before = Snapshot::of(&trio.nodes[0]);
     let flows = trio.flows(&[(1, 2)]);
     trio.nodes[0].ip("link set eth0 down");
-    wait_not_ready(trio.nodes[0].daemon(), "underlay: interface eth0 is down");
+    wait_unready(trio.nodes[0].daemon(), &["underlay: interface eth0 is down"], SOON);
     // For longer than a change has to last to be taken for good.
     std::thread::sleep(Duration::from_secs(15));
     trio.nodes[0].daemon().check_running().unwrap();
@@ -62,7 +52,11 @@ fn fault_the_underlay_is_without_its_address_for_a_moment() {
     // As whoever configures the network anew does it; meanwhile there is another address.
     trio.nodes[0].ip("addr add 192.168.99.99/16 dev eth0");
     trio.nodes[0].ip(&format!("addr del {address}/16 dev eth0"));
-    wait_not_ready(trio.nodes[0].daemon(), &format!("underlay: interface eth0 has lost {address}"));
+    wait_unready(
+        trio.nodes[0].daemon(),
+        &[&format!("underlay: interface eth0 has lost {address}")],
+        SOON,
+    );
     trio.nodes[0].ip("addr flush dev eth0");
     trio.nodes[0].ip(&format!("addr add {address}/16 dev eth0"));
     route_back(&trio.nodes[0]);
@@ -155,7 +149,7 @@ fn fault_the_underlay_is_renamed() {
     let flows = trio.flows(&[(0, 1), (0, 2), (1, 2)]);
     trio.nodes[0].ip("link set eth0 name lan0");
     let recovery = Recovery::from("underlay renamed");
-    wait_not_ready(trio.nodes[0].daemon(), "underlay: interface eth0 is gone");
+    wait_unready(trio.nodes[0].daemon(), &["underlay: interface eth0 is gone"], SOON);
     assert_eq!(trio.nodes[0].ended(SETTLED).0, Some(1));
     flows.go_on();
     trio.cluster.restart(&mut trio.nodes[0]);
@@ -183,7 +177,8 @@ fn fault_the_underlay_is_renamed_although_a_flag_names_it() {
     let before = Snapshot::of(&trio.nodes[0]);
     let flows = trio.flows(&[(0, 1), (1, 2)]);
     trio.nodes[0].ip("link set eth0 name lan0");
-    wait_not_ready(trio.nodes[0].daemon(), "no interface matches --iface eth0; there are");
+    let says = "no interface matches --iface eth0; there are";
+    wait_unready(trio.nodes[0].daemon(), &[says], SOON);
     // Another start would not help, so this one goes on with what works.
     std::thread::sleep(Duration::from_secs(15));
     trio.nodes[0].daemon().check_running().unwrap();
@@ -202,7 +197,7 @@ fn fault_the_underlay_is_unplugged() {
     let flows = trio.flows(&[(1, 2)]);
     let mac = trio.nodes[0].link("eth0")["address"].as_str().unwrap().to_owned();
     trio.nodes[0].ip("link del eth0");
-    wait_not_ready(trio.nodes[0].daemon(), "underlay: interface eth0 is gone");
+    wait_unready(trio.nodes[0].daemon(), &["underlay: interface eth0 is gone"], SOON);
     std::thread::sleep(Duration::from_secs(12));
     trio.nodes[0].daemon().check_running().unwrap();
     let host = &trio.nodes[0].host;

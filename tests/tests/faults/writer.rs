@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use heddle_lab::{Daemon, Families, Host, KernelState, PREFIX, Signal, wait_until};
-use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Node, Peer, Victim, recovered};
+use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Node, Peer, Random, Victim, recovered};
 use ipnet::Ipv4Net;
 use serde_json::Value;
 
@@ -15,23 +15,6 @@ const RANDOM: usize = 300;
 
 /// A little less than what etcd takes in one request (`--max-request-bytes`).
 const HUGE: usize = 1_500_000;
-
-/// Marsaglia's xorshift generator, so that a failure can be had again.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn bytes(&mut self, limit: u64) -> Vec<u8> {
-        let length = self.next() % limit;
-        (0..length).map(|_| self.next() as u8).collect()
-    }
-}
 
 type Record = (Vec<u8>, Vec<u8>);
 
@@ -50,17 +33,20 @@ fn lease(key: &str, public: &str, mac: &str) -> Record {
 
 /// What is no lease at all, whether by its key or by its value.
 fn garbage() -> Vec<Record> {
-    let mut random = Random(1);
+    let mut random = Random::new(1);
+    let mut bytes = || {
+        let length = random.below(200);
+        random.bytes(length)
+    };
     let mut records = Vec::new();
     for number in 0..RANDOM {
-        let bytes = random.bytes(200);
+        let some = bytes();
         records.push(match number % 3 {
-            0 => record(bytes, random.bytes(200)),
-            1 => record(format!("10.200.{}.0-24", number % 256), bytes),
-            _ => record(
-                [&bytes[..], b"-24"].concat(),
-                lease("", "172.16.9.9", "02:00:00:00:09:09").1,
-            ),
+            0 => record(some, bytes()),
+            1 => record(format!("10.200.{}.0-24", number % 256), some),
+            _ => {
+                record([&some[..], b"-24"].concat(), lease("", "172.16.9.9", "02:00:00:00:09:09").1)
+            }
         });
     }
     let deep = |open: &str, close: &str| {
