@@ -14,7 +14,8 @@ STORE ?= dir
 HOSTS ?= 2
 
 # What is fuzzed, and for how long each.
-TARGET ?= $(patsubst tests/fuzz/targets/%.rs,%,$(wildcard tests/fuzz/targets/*.rs))
+FUZZ_TARGETS := $(patsubst tests/fuzz/targets/%.rs,%,$(wildcard tests/fuzz/targets/*.rs))
+TARGET ?= $(FUZZ_TARGETS)
 SECONDS ?= 60
 
 # How long leases change in the measurement of a large cluster, and faults happen.
@@ -76,6 +77,9 @@ lint: ## formatting and clippy, for the host's code and the plugins'
 
 # As many at a time as there are processors, but built one by one.
 fuzz: ## random bytes for whatever comes from outside (TARGET="lease config", SECONDS=60)
+	@for target in $(TARGET); do [ -f tests/fuzz/targets/$$target.rs ] || { \
+		echo "make: TARGET: there is no fuzz target $$target: expected some of $(FUZZ_TARGETS)" >&2; exit 2; }; \
+	done
 	@.ci/setup build fuzz
 	@for target in $(TARGET); do \
 		cargo fuzz build --fuzz-dir tests/fuzz --sanitizer none --target-dir target/fuzz $$target || exit 1; \

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use heddle_lab::{Families, Signal, wait_until};
+use heddle_tests::measurement::setting;
 use heddle_tests::{Cluster, Flow, Loss, NETWORK_FOR_PEERS, Node, Peer, cut, heal};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -20,9 +21,8 @@ const PEERS: u16 = 200;
 const AT_REST: Duration = Duration::from_secs(180);
 
 fn main() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let length = Duration::from_secs(60 * number("MINUTES").unwrap_or(10));
-    let seed = number("SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
+    let length = Duration::from_secs(60 * setting("MINUTES").unwrap_or(10));
+    let seed = setting("SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
     println!("SEED={seed}, {} s", length.as_secs());
     Soak::new(seed).run(length);
 }

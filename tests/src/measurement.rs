@@ -81,6 +81,19 @@ pub fn print(measurements: &[Measurement]) {
     }
 }
 
+/// A number from the environment, for a long measurement. What is no number ends the process with a message, before
+/// anything is made: nobody wants to find that out after an hour.
+pub fn setting(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    match text.parse() {
+        Ok(number) => Some(number),
+        Err(_) => {
+            eprintln!("{name} is `{text}`: expected a whole number");
+            std::process::exit(2)
+        }
+    }
+}
+
 /// Where the benchmarks leave a file of this name: in `target/bench`, which is made.
 ///
 /// # Panics

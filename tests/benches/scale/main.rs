@@ -34,8 +34,7 @@ const SIZES: [u16; 6] = [100, 1_000, 4_000, 10_000, 15_000, 20_000];
 const ROUNDS: usize = 3;
 
 fn main() {
-    let minutes =
-        std::env::var("MINUTES").map_or(10, |text| text.parse().expect("MINUTES: a number"));
+    let minutes = measurement::setting("MINUTES").unwrap_or(10);
     let mut results = Vec::new();
     let growth: Vec<_> = SIZES.map(|count| grow(count, &mut results)).into();
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
