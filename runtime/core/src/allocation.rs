@@ -4,19 +4,59 @@
 //! node's address, the subnet it had before, one of the first hundred free ones. [`choose`] only decides; whoever
 //! carries it out does so by compare-and-swap, and asks again when another node was quicker.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::address::{Family, number};
 use crate::config::{NetworkConfig, OverlayNetwork};
-use crate::lease::{Lease, LeaseKey};
+use crate::lease::{Lease, LeaseKey, Record};
 use crate::node::NodeId;
 
 /// How many free subnets the random choice is made among. A choice among several makes it unlikely that nodes which
 /// boot together want the same one.
 pub const CANDIDATES: usize = 100;
+
+/// What is in the store, as far as it matters to who gets which subnet.
+#[derive(Clone, Debug, Default)]
+pub struct Holdings {
+    /// All keys in use, whether or not their values can be read, with when each was made.
+    taken: BTreeMap<LeaseKey, u64>,
+    /// Those that can be read.
+    leases: Vec<Lease>,
+}
+
+impl Holdings {
+    /// The records that are leases.
+    pub fn leases(&self) -> &[Lease] {
+        &self.leases
+    }
+
+    /// Takes a record out, as if it had been deleted.
+    pub fn remove(&mut self, key: LeaseKey) {
+        self.taken.remove(&key);
+        self.leases.retain(|lease| lease.key != key);
+    }
+
+    /// Whether one of two leases that overlap is the one that all nodes use: it fits the config, and was made first.
+    fn is_before(&self, config: &NetworkConfig, one: LeaseKey, other: LeaseKey) -> bool {
+        let made = |key| self.taken.get(&key).copied().unwrap_or(u64::MAX);
+        fits(config, one) && (made(one), one) < (made(other), other)
+    }
+}
+
+impl<'a> FromIterator<Record<'a>> for Holdings {
+    fn from_iter<T: IntoIterator<Item = Record<'a>>>(records: T) -> Self {
+        let mut holdings = Self::default();
+        for record in records {
+            let Ok(key) = record.key.parse() else { continue };
+            holdings.taken.insert(key, record.age.made);
+            holdings.leases.extend(Lease::from_value(key, record.value));
+        }
+        holdings
+    }
+}
 
 /// Who wants a subnet.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +74,8 @@ pub struct Claimant<'a> {
 pub enum Choice {
     /// The lease has this node's address: it is this node's from before, or reserved for it.
     TakeOver(LeaseKey),
-    /// The lease has this node's address but does not fit the config. Delete it and choose again.
+    /// The lease has this node's address but does not fit the config, or overlaps one that fits it and is older. Delete it
+    /// and choose again.
     Discard(LeaseKey),
     /// Free.
     Create(LeaseKey),
@@ -75,19 +116,18 @@ pub enum AllocationError {
 
 /// Decides what to do next to get a subnet.
 ///
-/// `taken` are all keys in use, whether or not their values can be read; `leases` those that can. `pick` returns a
-/// random number below its argument, which is at least 1.
+/// `pick` returns a random number below its argument, which is at least 1.
 ///
 /// # Errors
 ///
 /// [`AllocationError`] if another node has this node's address, or no subnet is free.
 pub fn choose(
     config: &NetworkConfig,
-    taken: &BTreeSet<LeaseKey>,
-    leases: &[Lease],
+    holdings: &Holdings,
     claimant: &Claimant<'_>,
     pick: &mut dyn FnMut(usize) -> usize,
 ) -> Result<Choice, AllocationError> {
+    let Holdings { taken, leases } = holdings;
     // flannel tells nodes apart by the first family's address.
     let address = claimant.public_addresses.first().copied();
     let ours =
@@ -101,18 +141,25 @@ pub fn choose(
         {
             return Err(AllocationError::AddressInUse { address, owner: lease.owner(), key });
         }
-        return Ok(if fits(config, key) { Choice::TakeOver(key) } else { Choice::Discard(key) });
+        // It may have been made by a run that ended before it looked whether another node was quicker.
+        let keeps = fits(config, key)
+            && !leases.iter().any(|other| {
+                other.key != key
+                    && overlap(other.key, key)
+                    && holdings.is_before(config, other.key, key)
+            });
+        return Ok(if keeps { Choice::TakeOver(key) } else { Choice::Discard(key) });
     }
     if let Some(previous) = claimant.previous
         && fits(config, previous)
-        && !taken.iter().any(|key| overlap(*key, previous))
+        && !taken.keys().any(|key| overlap(*key, previous))
     {
         return Ok(Choice::Create(previous));
     }
     let mut subnet = |family| match config.network(family) {
         None => Ok(None),
         Some(overlay) => {
-            let free = free_subnets(overlay, taken.iter().filter_map(|key| key.subnet(family)));
+            let free = free_subnets(overlay, taken.keys().filter_map(|key| key.subnet(family)));
             match free.len() {
                 0 => Err(AllocationError::Exhausted {
                     network: overlay.network,
@@ -214,13 +261,14 @@ mod tests {
         leases: &[Lease],
         previous: Option<&str>,
     ) -> Result<Choice, AllocationError> {
-        let taken = leases.iter().map(|lease| lease.key).collect();
+        let made = (1..).zip(leases).map(|(made, lease)| (lease.key, made));
+        let holdings = Holdings { taken: made.collect(), leases: leases.to_vec() };
         let claimant = Claimant {
             id: &"me".parse().unwrap(),
             public_addresses: &["192.168.0.72".parse().unwrap()],
             previous: previous.map(|key| key.parse().unwrap()),
         };
-        choose(config, &taken, leases, &claimant, &mut |_| 0)
+        choose(config, &holdings, &claimant, &mut |_| 0)
     }
 
     fn key(text: &str) -> LeaseKey {
@@ -250,6 +298,24 @@ mod tests {
         let dual =
             config(r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#);
         assert_eq!(choose_among(&dual, &mine, None), Ok(Choice::Discard(key("10.244.9.0-24"))));
+    }
+
+    #[test]
+    fn our_lease_yields_to_an_older_one_that_fits_and_overlaps_it() {
+        let dual =
+            config(r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#);
+        let ours = "10.244.9.0-24&fd00:0:0:9::-64";
+        let mine = || lease(ours, r#"{"PublicIP":"192.168.0.72","NodeID":"me"}"#);
+        let theirs = |key| lease(key, r#"{"PublicIP":"192.168.0.71"}"#);
+        for (leases, choice) in [
+            ([theirs("10.244.9.0-24&fd00:0:0:8::-64"), mine()], Choice::Discard(key(ours))),
+            ([mine(), theirs("10.244.9.0-24&fd00:0:0:8::-64")], Choice::TakeOver(key(ours))),
+            // From before a change of the config.
+            ([theirs("10.244.9.0-24"), mine()], Choice::TakeOver(key(ours))),
+            ([theirs("10.244.0.0-20&fd00::-56"), mine()], Choice::TakeOver(key(ours))),
+        ] {
+            assert_eq!(choose_among(&dual, &leases, None), Ok(choice), "{leases:?}");
+        }
     }
 
     #[test]
@@ -360,25 +426,26 @@ mod tests {
             pick in 0usize..CANDIDATES,
         ) {
             let config = config(NETWORK);
-            let taken: BTreeSet<LeaseKey> = taken
+            let taken: BTreeMap<LeaseKey, u64> = taken
                 .into_iter()
                 .filter_map(|(host, length)| {
                     let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 244, 0, 0)) + host);
-                    LeaseKey::new(Some(Ipv4Net::new(address, length).ok()?), None)
+                    Some((LeaseKey::new(Some(Ipv4Net::new(address, length).ok()?), None)?, 1))
                 })
                 .collect();
+            let holdings = Holdings { taken: taken.clone(), leases: vec![] };
             let claimant = Claimant { id: &"me".parse().unwrap(), public_addresses: &[], previous: None };
-            match choose(&config, &taken, &[], &claimant, &mut |count| pick % count) {
+            match choose(&config, &holdings, &claimant, &mut |count| pick % count) {
                 Ok(Choice::Create(key)) => {
                     prop_assert!(fits(&config, key));
-                    prop_assert!(!taken.iter().any(|other| overlap(*other, key)));
+                    prop_assert!(!taken.keys().any(|other| overlap(*other, key)));
                 }
                 Err(AllocationError::Exhausted { .. }) => {
                     for index in 1u8..=255 {
                         let key = LeaseKey::new(
                             Some(Ipv4Net::new_assert(Ipv4Addr::new(10, 244, index, 0), 24)), None,
                         ).unwrap();
-                        prop_assert!(taken.iter().any(|other| overlap(*other, key)));
+                        prop_assert!(taken.keys().any(|other| overlap(*other, key)));
                     }
                 }
                 other => prop_assert!(false, "{other:?}"),

@@ -117,6 +117,17 @@ pub struct Age {
     pub written: u64,
 }
 
+/// A record of the store, whether or not it is a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// The text below `<prefix>/subnets/`.
+    pub key: &'a str,
+    /// Its value.
+    pub value: &'a [u8],
+    /// How old it is.
+    pub age: Age,
+}
+
 /// One family of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseFamily {

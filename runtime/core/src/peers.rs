@@ -19,7 +19,7 @@ use crate::address::Family;
 use crate::allocation::{fits, overlap};
 use crate::config::NetworkConfig;
 use crate::desired::Standing;
-use crate::lease::{Age, InvalidLease, InvalidLeaseKey, Lease, LeaseKey};
+use crate::lease::{Age, InvalidLease, InvalidLeaseKey, Lease, LeaseKey, Record};
 use crate::object::Object;
 use crate::overlaps::Overlaps;
 
@@ -71,17 +71,6 @@ impl Held {
     fn seniority(&self) -> Seniority {
         (!self.fits, self.age.made, self.lease.key)
     }
-}
-
-/// A record of the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
-    /// The text below `<prefix>/subnets/`.
-    pub key: &'a str,
-    /// Its value.
-    pub value: &'a [u8],
-    /// How old it is.
-    pub age: Age,
 }
 
 /// What became of a record.

@@ -2,13 +2,13 @@
 //! but compare-and-swap: what `choose` decides gives each its own.
 //!
 //! How a decision is carried out is the store's business (`heddle-store`, `acquire`), and modelled here: create, read once
-//! more, and yield to whatever overlaps.
+//! more, and yield to whatever overlaps. A node may end at any point and start anew.
 
 use std::collections::BTreeMap;
 
 use heddle_core::allocation::{AllocationError, Choice, Claimant, choose, fits, overlap};
 use heddle_core::config::NetworkConfig;
-use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
+use heddle_core::lease::{Age, Lease, LeaseFamily, LeaseKey, Record};
 use heddle_core::node::NodeId;
 use proptest::prelude::*;
 
@@ -19,8 +19,12 @@ const CONFIGS: [&str; 2] = [
 ];
 const CAPACITY: usize = 3;
 
-/// What the store holds: leases, which nobody overwrites.
-type Store = BTreeMap<LeaseKey, Lease>;
+/// Leases, which nobody overwrites, and when each was made.
+#[derive(Default)]
+struct Store {
+    leases: BTreeMap<LeaseKey, (Lease, u64)>,
+    revision: u64,
+}
 
 /// How far a node is.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +39,12 @@ enum Stage {
     Holds(LeaseKey),
     /// There was none to be had.
     GaveUp,
+}
+
+impl Store {
+    fn lease(&self, key: LeaseKey) -> Option<&Lease> {
+        self.leases.get(&key).map(|(lease, _)| lease)
+    }
 }
 
 struct Node {
@@ -67,16 +77,23 @@ impl Node {
     fn step(&mut self, config: &NetworkConfig, store: &mut Store, pick: usize) {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Start) {
             Stage::Start => {
-                let (taken, leases) = (store.keys().copied().collect(), store.values().cloned());
+                let texts = store.leases.iter().map(|(key, (lease, made))| {
+                    (key.to_string(), lease.to_value(), Age { made: *made, written: *made })
+                });
+                let texts: Vec<_> = texts.collect();
+                let records = texts.iter().map(|(key, value, age)| Record {
+                    key,
+                    value: value.as_bytes(),
+                    age: *age,
+                });
                 let address = [[192, 168, 0, self.number].into()];
                 let claimant =
                     Claimant { id: &self.id, public_addresses: &address, previous: self.previous };
-                let leases: Vec<Lease> = leases.collect();
-                match choose(config, &taken, &leases, &claimant, &mut |count| pick % count) {
+                match choose(config, &records.collect(), &claimant, &mut |count| pick % count) {
                     Ok(choice) => Stage::Decided(choice),
                     Err(AllocationError::Exhausted { network, .. }) => {
                         let family = heddle_core::address::Family::of_network(network);
-                        let in_family = taken.iter().filter_map(|key| key.subnet(family));
+                        let in_family = store.leases.keys().filter_map(|key| key.subnet(family));
                         assert_eq!(
                             in_family.collect::<std::collections::BTreeSet<_>>().len(),
                             CAPACITY
@@ -86,21 +103,26 @@ impl Node {
                     Err(other) => panic!("{other}"),
                 }
             }
-            Stage::Decided(Choice::Create(key)) if store.contains_key(&key) => Stage::Start,
+            Stage::Decided(Choice::Create(key)) if store.leases.contains_key(&key) => Stage::Start,
             Stage::Decided(Choice::Create(key)) => {
-                store.insert(key, self.lease(key));
+                store.revision += 1;
+                store.leases.insert(key, (self.lease(key), store.revision));
                 Stage::Created(key)
             }
             // Compare-and-swap: of what was seen, nobody else changes anything.
             Stage::Decided(Choice::TakeOver(key)) => {
-                assert_eq!(store.get(&key), Some(&self.lease(key)));
+                assert_eq!(store.lease(key), Some(&self.lease(key)));
                 Stage::Holds(key)
             }
-            Stage::Decided(choice @ Choice::Discard(_)) => panic!("{choice:?}"),
+            Stage::Decided(Choice::Discard(key)) => {
+                assert_eq!(store.lease(key), Some(&self.lease(key)));
+                store.leases.remove(&key);
+                Stage::Start
+            }
             Stage::Created(key)
-                if store.keys().any(|other| *other != key && overlap(*other, key)) =>
+                if store.leases.keys().any(|other| *other != key && overlap(*other, key)) =>
             {
-                store.remove(&key);
+                store.leases.remove(&key);
                 Stage::Start
             }
             Stage::Created(key) => Stage::Holds(key),
@@ -119,11 +141,11 @@ fn distinct(config: &NetworkConfig, nodes: &[Node], store: &Store) {
     let held: Vec<_> = held.collect();
     for (position, (node, key)) in held.iter().enumerate() {
         assert!(fits(config, *key), "{key}");
-        assert_eq!(store.get(key), Some(&node.lease(*key)));
+        assert_eq!(store.lease(*key), Some(&node.lease(*key)));
         assert!(
             held[position + 1..].iter().all(|(_, other)| !overlap(*key, *other)),
             "{held:?}",
-            held = store.keys()
+            held = store.leases.keys()
         );
     }
 }
@@ -135,7 +157,10 @@ proptest! {
     fn of_contenders_each_has_its_own_subnet_until_there_are_none(
         dual in any::<bool>(),
         previous in prop::collection::vec(prop::option::of(0u8..3), 1..6),
-        steps in prop::collection::vec((any::<prop::sample::Index>(), any::<usize>()), 0..100),
+        steps in prop::collection::vec(
+            (any::<prop::sample::Index>(), any::<usize>(), prop::bool::weighted(0.1)),
+            0..100,
+        ),
     ) {
         let config = NetworkConfig::parse(CONFIGS[usize::from(dual)].as_bytes()).unwrap();
         let node = |(number, previous): (usize, Option<u8>)| Node {
@@ -149,9 +174,13 @@ proptest! {
             stage: Stage::Start,
         };
         let mut nodes: Vec<_> = previous.into_iter().enumerate().map(node).collect();
-        let mut store = Store::new();
-        for (who, pick) in steps {
+        let mut store = Store::default();
+        for (who, pick, ends) in steps {
             let who = who.index(nodes.len());
+            if ends {
+                nodes[who].stage = Stage::Start;
+                continue;
+            }
             nodes[who].step(&config, &mut store, pick);
             distinct(&config, &nodes, &store);
         }
@@ -172,6 +201,6 @@ proptest! {
         }
         let held = nodes.iter().filter(|node| matches!(node.stage, Stage::Holds(_))).count();
         prop_assert_eq!(held, nodes.len().min(CAPACITY));
-        prop_assert_eq!(store.len(), held);
+        prop_assert_eq!(store.leases.len(), held);
     }
 }

@@ -10,9 +10,9 @@ use heddle_core::address::MacAddress;
 use heddle_core::allocation::{fits, overlap};
 use heddle_core::config::NetworkConfig;
 use heddle_core::desired::{Desired, Owner};
-use heddle_core::lease::{Age, Lease, LeaseKey};
+use heddle_core::lease::{Age, Lease, LeaseKey, Record};
 use heddle_core::object::{FdbEntry, Metric, Object, Plan, Route, RouteAction};
-use heddle_core::peers::{Change, Delta, GRACE, Peers, Record};
+use heddle_core::peers::{Change, Delta, GRACE, Peers};
 use ipnet::IpNet;
 use proptest::prelude::*;
 

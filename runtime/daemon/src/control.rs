@@ -25,7 +25,7 @@ use crate::emit::Output;
 use crate::join::{FoundPlugin, Identity, Membership};
 use crate::packets::PacketCounters;
 use crate::readiness::{Condition, Unmet};
-use crate::reconcile::{PeerReport, PeerState, Question, Report, known};
+use crate::reconcile::{PeerReport, PeerState, Question, Report};
 
 /// How long the loop may take to answer. It answers between two of its steps, and while a plugin works for it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -221,7 +221,7 @@ impl Handler for Facts {
         // Judged by the same rules as those that the daemon follows.
         let peers = joined.map(|joined| {
             let mut peers = Peers::new(joined.config.clone(), joined.lease.key);
-            peers.reset(records.iter().map(known), Instant::now());
+            peers.reset(records.iter().map(Record::as_read), Instant::now());
             peers
         });
         Ok(Leases {

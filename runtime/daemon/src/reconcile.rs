@@ -308,11 +308,11 @@ impl Reconciler {
     async fn plan(&mut self, update: Update) -> (BTreeSet<ObjectKey>, bool) {
         let delta = match &update {
             Update::Snapshot(records) => {
-                self.peers.reset(records.iter().map(known), Instant::now())
+                self.peers.reset(records.iter().map(Record::as_read), Instant::now())
             }
             Update::Changes(changes) => {
                 let changes = changes.iter().map(|change| match change {
-                    RecordChange::Put(record) => peers::Change::Put(known(record)),
+                    RecordChange::Put(record) => peers::Change::Put(record.as_read()),
                     RecordChange::Delete(key) => peers::Change::Delete(key),
                 });
                 self.peers.update(changes, Instant::now())
@@ -812,11 +812,6 @@ async fn probed(probing: &mut Option<Probing>) -> News {
         Some(probing) => probing.news().await,
         None => std::future::pending().await,
     }
-}
-
-/// A record as it is judged.
-pub(crate) fn known(record: &Record) -> peers::Record<'_> {
-    peers::Record { key: &record.key, value: &record.value, age: record.age }
 }
 
 fn say_of_many(what: &str, count: usize) {

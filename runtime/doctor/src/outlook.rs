@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use heddle_core::address::Family;
-use heddle_core::allocation::{AllocationError, Choice, Claimant, choose};
+use heddle_core::allocation::{AllocationError, Choice, Claimant, Holdings, choose};
 use heddle_core::config::{ConfigError, NetworkConfig};
 use heddle_core::interface::{Facts, SelectionError, select};
 use heddle_core::lease::{Lease, LeaseKey};
@@ -18,7 +18,7 @@ use heddle_plugin::{
     Backend, CallError, Catalogue, Emitter, NodePlan, PluginError, Role, Setting, View,
 };
 use heddle_store::etcd::EtcdTiming;
-use heddle_store::{EtcdOptions, StoreError};
+use heddle_store::{EtcdOptions, Record, StoreError};
 use tokio::task::spawn_blocking;
 
 /// How long the store may take, whatever it is asked.
@@ -114,13 +114,13 @@ impl Outlook {
         let node = Node { id: flags.identity()?.id, underlay, links };
         let refused = |error| Obstacle::Backend { key: key.clone(), error: Box::new(error) };
         let advertised = backend.advertise(&config, &node).await.map_err(refused)?;
-        let (taken, leases) = leases(&contents.records);
+        let mut holdings: Holdings = contents.records.iter().map(Record::as_read).collect();
         let claimant = Claimant {
             id: &node.id,
             public_addresses: &node.underlay.public_addresses,
             previous: previous(flags),
         };
-        let choice = choose(&config, &taken, &leases, &claimant, &mut |_| 0)?;
+        let choice = choose(&config, &holdings, &claimant, &mut |_| 0)?;
         let own = match choice {
             Choice::TakeOver(key) => {
                 self.subnets = Some(key);
@@ -129,14 +129,13 @@ impl Outlook {
             // What it will be nobody knows yet, but one is as good as another to plan with.
             Choice::Create(key) => key,
             Choice::Discard(key) => {
-                let taken = taken.iter().copied().filter(|taken| *taken != key).collect();
-                let leases: Vec<_> = leases.iter().filter(|l| l.key != key).cloned().collect();
-                match choose(&config, &taken, &leases, &claimant, &mut |_| 0)? {
+                holdings.remove(key);
+                match choose(&config, &holdings, &claimant, &mut |_| 0)? {
                     Choice::TakeOver(key) | Choice::Create(key) | Choice::Discard(key) => key,
                 }
             }
         };
-        self.peers = leases.into_iter().filter(|lease| lease.key != own).collect();
+        self.peers = holdings.leases().iter().filter(|lease| lease.key != own).cloned().collect();
         let lease = advertised.lease(own, &node, None);
         let plan = backend.plan_node(&config, &node, &lease).await.map_err(refused)?;
         let mtu = plan.mtu;
@@ -180,17 +179,6 @@ async fn contents(flags: &Flags) -> Result<Contents, Obstacle> {
     };
     let read = tokio::time::timeout(STORE_LIMIT, reading).await;
     read.unwrap_or(Err(Obstacle::StoreLate(STORE_LIMIT)))
-}
-
-/// The keys in use, and the leases that can be read.
-fn leases(records: &[heddle_store::Record]) -> (BTreeSet<LeaseKey>, Vec<Lease>) {
-    let keyed: Vec<_> = records
-        .iter()
-        .filter_map(|record| Some((record.key.parse().ok()?, &record.value)))
-        .collect();
-    let taken = keyed.iter().map(|(key, _)| *key).collect();
-    let read = |(key, value): (LeaseKey, &Vec<u8>)| Lease::from_value(key, value).ok();
-    (taken, keyed.into_iter().filter_map(read).collect())
 }
 
 /// The plugins that the daemon would start.

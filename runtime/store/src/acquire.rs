@@ -4,9 +4,7 @@
 //! quicker. There is no limit to that: somebody wins each race, so of any number of nodes that boot together each
 //! gets its subnet.
 
-use std::collections::BTreeSet;
-
-use heddle_core::allocation::{AllocationError, Choice, Claimant, choose, overlap};
+use heddle_core::allocation::{AllocationError, Choice, Claimant, Holdings, choose, overlap};
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::{Lease, LeaseKey};
 
@@ -65,10 +63,9 @@ async fn attempt(
     value: &impl Fn(LeaseKey) -> Lease,
 ) -> Result<Option<OwnLease>, AcquireError> {
     let records = store.list().await?;
-    let taken: BTreeSet<LeaseKey> = records.iter().filter_map(|r| r.key.parse().ok()).collect();
-    let leases: Vec<Lease> = records.iter().filter_map(read).collect();
+    let holdings: Holdings = records.iter().map(Record::as_read).collect();
     let mut pick = |count: usize| rand::random_range(0..count);
-    let choice = choose(config, &taken, &leases, claimant, &mut pick)?;
+    let choice = choose(config, &holdings, claimant, &mut pick)?;
     let record_of = |key: LeaseKey| records.iter().find(|r| r.key.parse() == Ok(key));
     let record = match choice {
         Choice::Create(key) => create(store, &value(key)).await?,

@@ -56,6 +56,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// What matters of it to who has to understand it.
+    pub fn as_read(&self) -> heddle_core::lease::Record<'_> {
+        heddle_core::lease::Record { key: &self.key, value: &self.value, age: self.age }
+    }
+
     /// Whether it stays until somebody deletes it.
     pub fn is_reservation(&self) -> bool {
         self.lease_id.is_none()
