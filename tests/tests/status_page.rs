@@ -1,7 +1,7 @@
 //! The status page in a real browser.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use heddle_lab::{Families, Signal, wait_until};
 use heddle_tests::{Browser, Cluster, Node, SOON};
@@ -35,6 +35,11 @@ fn row(key: &str) -> String {
     format!("rows.get({})?.innerText", json!(key))
 }
 
+/// Whether the row with this key has such a text.
+fn says(key: &str, text: &str) -> String {
+    format!("{}.includes({})", row(key), json!(text))
+}
+
 fn key_of(cluster: &Cluster, node: &Node) -> String {
     cluster.lease(node).key.rsplit_once('/').unwrap().1.to_owned()
 }
@@ -59,7 +64,7 @@ fn sorted(mut keys: Vec<String>) -> Value {
 #[test]
 fn the_page_shows_the_mesh_and_what_becomes_of_it() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK));
-    let mut alder = cluster.starting_node("alder", &[PORT]);
+    let mut alder = cluster.starting_node("alder", &[PORT, "--probe-interval=1"]);
     let [mut birch, cedar] = cluster.nodes(["birch", "cedar"]);
     alder.daemon().wait_ready().unwrap();
     cluster.put_lease("10.244.0.0-24", &lease("dogwood", 9, "vxlan"));
@@ -87,8 +92,8 @@ fn the_page_shows_the_mesh_and_what_becomes_of_it() {
     for name in ["alder", "birch", "cedar", "dogwood", "elm", "vxlan"] {
         assert!(mesh.contains(name), "{name} is not in {mesh}");
     }
-    for (key, said) in [(&of_birch, "in the kernel"), (&others[1], "no plan")] {
-        wait_page(&mut browser, SOON, &format!("{}.includes('{said}')", row(key)), &json!(true));
+    for (key, said) in [(&of_birch, "answers"), (&of_cedar, "answers"), (&others[1], "no plan")] {
+        wait_page(&mut browser, SOON, &says(key, said), &json!(true));
     }
     let elm = browser.evaluate(&row(&others[1])).as_str().unwrap().to_owned();
     assert!(elm.contains("the lease is for the backend wormhole"), "{elm}");
@@ -98,17 +103,26 @@ fn the_page_shows_the_mesh_and_what_becomes_of_it() {
     alder.ip(&format!("route del {gone}"));
     let event = format!("byId('events').innerText.includes('route {gone} ')");
     wait_page(&mut browser, SHOWN, &event, &json!(true));
+
+    // A peer that is dead, which its lease does not know of for a day.
+    let died = Instant::now();
+    cedar.ip("link set eth0 down");
+    wait_page(&mut browser, SHOWN, &says(&of_cedar, "does not answer"), &json!(true));
+    println!("a dead peer is shown after {:?}", died.elapsed());
+    let of_mark = format!(
+        "[...document.querySelectorAll('#mesh .spot')].find(s => s.peer.key === {}).peer.verdict",
+        json!(of_cedar)
+    );
+    assert_eq!(browser.evaluate(&of_mark), "unreachable");
+    let silent = format!("byId('events').innerText.includes('{of_cedar}')");
+    wait_page(&mut browser, SHOWN, &silent, &json!(true));
+    assert_eq!(key_of(&cluster, &cedar), of_cedar, "its lease is as it was");
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/screenshots");
     browser.screenshot(&target.join("status-page.png"));
 
     // A peer whose plan is refused, and one that leaves.
     cluster.put_lease(&others[0], &lease("dogwood", 9, "wormhole"));
-    wait_page(
-        &mut browser,
-        SHOWN,
-        &format!("{}.includes('no plan')", row(&others[0])),
-        &json!(true),
-    );
+    wait_page(&mut browser, SHOWN, &says(&others[0], "no plan"), &json!(true));
     birch.stop(Signal::TERM);
     cluster.delete_lease(&of_birch);
     for keys in [IN_MESH, IN_TABLE] {
