@@ -21,7 +21,7 @@ SECONDS ?= 60
 # How long leases change in the measurement of a large cluster, and faults happen.
 MINUTES ?= 10
 
-.PHONY: help demo build test bench scale soak lint fuzz reference deb tarball setup root
+.PHONY: help demo build test bench scale soak lint deny fuzz reference deb tarball setup root
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -74,6 +74,18 @@ lint: ## formatting and clippy, for the host's code and the plugins'
 	cargo clippy $(CARGO_FLAGS) --workspace --exclude heddle-hostile --all-targets -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile guest --target wasm32-wasip2 $(GUESTS) -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile hostile --target wasm32-wasip2 -p heddle-hostile --examples -- -D warnings
+
+# Licences, origins and who depends on what are in the tree. What has become known since is not: where that cannot be had,
+# it is said, and the rest holds.
+deny: ## licences, origins and known vulnerabilities of dependencies
+	@.ci/setup deny
+	cargo deny check bans licenses sources
+	cargo deny --manifest-path tests/fuzz/Cargo.toml --config deny.toml check licenses sources
+	@if cargo deny fetch db; then \
+		cargo deny check advisories && cargo deny --manifest-path tests/fuzz/Cargo.toml --config deny.toml check advisories; \
+	else \
+		echo "make: known vulnerabilities were NOT looked for: https://github.com/RustSec/advisory-db cannot be had" >&2; \
+	fi
 
 # As many at a time as there are processors, but built one by one.
 fuzz: ## random bytes for whatever comes from outside (TARGET="lease config", SECONDS=60)
