@@ -14,6 +14,7 @@
 //! | [`object`] | what can be planned: links, addresses, routes, neighbours, FDB entries, sysctls |
 //! | [`desired`] | the union of all plans |
 //! | [`diff`] | what has to change in the kernel for it to hold |
+//! | [`looks`] | when is that looked at? |
 //! | [`peers`] | which peers did a change of leases concern? |
 //! | [`probe`] | where is a peer asked whether the overlay leads to it? |
 //! | [`retry`] | when is what failed tried again? |
@@ -30,6 +31,7 @@ pub mod diff;
 pub mod explanation;
 pub mod interface;
 pub mod lease;
+pub mod looks;
 pub mod node;
 pub mod object;
 mod overlaps;

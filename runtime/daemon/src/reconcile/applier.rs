@@ -1,0 +1,255 @@
+//! The kernel's side of the loop: compares what is desired with what was observed, applies the difference, and takes note of
+//! what comes of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use heddle_core::address::LinkName;
+use heddle_core::desired::{Desired, Owner};
+use heddle_core::diff::{Change, Observed, Scope, agrees, diff, diff_keys, is_repair};
+use heddle_core::looks::Looks;
+use heddle_core::object::{Object, ObjectKey};
+use heddle_core::peers::Footprint;
+use heddle_core::retry::{Backoff, Schedule};
+use heddle_kernel::{Event, Kernel, KernelError};
+use heddle_telemetry::Notes;
+
+use super::intent::Intent;
+use super::news;
+use super::report::Tally;
+
+/// How often one look compares and applies before it leaves the rest to the next.
+const ROUNDS: usize = 4;
+
+/// How often what the kernel refuses is tried again.
+const RETRY: Backoff =
+    Backoff { initial: Duration::from_millis(500), limit: Duration::from_secs(60) };
+
+/// Makes the plan hold.
+pub(super) struct Applier {
+    kernel: Kernel,
+    scope: Scope,
+    /// The kernel as it was when last looked at, and what was changed since.
+    observed: Observed,
+    /// Whether it was ever looked at.
+    looked: bool,
+    looks: Looks,
+    /// Why the kernel could not be read when last looked at.
+    unreadable: Option<String>,
+    /// Objects that the kernel refuses.
+    refused: Schedule<ObjectKey>,
+    tally: Tally,
+    repairs: BTreeMap<&'static str, u64>,
+    notes: Notes,
+}
+
+impl Applier {
+    /// Knows nothing of the kernel yet.
+    pub(super) fn new(kernel: Kernel, scope: Scope, notes: Notes) -> Self {
+        Self {
+            kernel,
+            scope,
+            observed: Observed::default(),
+            looked: false,
+            looks: Looks::new(Instant::now()),
+            unreadable: None,
+            refused: Schedule::new(RETRY),
+            tally: Tally::default(),
+            repairs: ObjectKey::KINDS.map(|kind| (kind, 0)).into(),
+            notes,
+        }
+    }
+
+    /// What was done so far.
+    pub(super) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// How much of that was to put right what others had done, by kind of object.
+    pub(super) fn repairs(&self) -> &BTreeMap<&'static str, u64> {
+        &self.repairs
+    }
+
+    /// Why the plan does not hold: the kernel cannot be read, or refuses one of the node's own objects. What it refuses
+    /// of a peer's concerns that peer alone.
+    pub(super) fn missing(&self, desired: &Desired) -> Option<&str> {
+        let own = |key: &ObjectKey| desired.owner(key) == Some(Owner::Node);
+        let refused = || {
+            let (_, failing) = self.refused.failing().iter().find(|(key, _)| own(key))?;
+            Some(failing.reason.as_str())
+        };
+        self.unreadable.as_deref().or_else(refused)
+    }
+
+    /// Why not everything is in the kernel that an owner has asked for.
+    pub(super) fn lacks(&self, desired: &Desired, owner: Owner) -> Option<String> {
+        let here = |key: &&ObjectKey| agrees(desired.get(key), self.observed.objects.get(key));
+        let key = desired.keys(owner).iter().find(|key| !here(key))?;
+        Some(match self.refused.failing().get(key) {
+            Some(failing) => failing.reason.clone(),
+            None => format!("{key} is not in the kernel yet"),
+        })
+    }
+
+    /// When there is something to do even if nothing happens.
+    pub(super) fn next(&self) -> Instant {
+        let look = self.looks.due();
+        self.refused.next().map_or(look, |retry| retry.min(look))
+    }
+
+    /// Whether it is time to look at everything.
+    pub(super) fn is_look_due(&self, now: Instant) -> bool {
+        self.looks.due() <= now
+    }
+
+    /// What it is time to try again.
+    pub(super) fn due(&self, now: Instant) -> Vec<ObjectKey> {
+        self.refused.due(now)
+    }
+
+    /// These may be other objects than those which the kernel refused.
+    pub(super) fn forget_refusals<'a>(&mut self, keys: impl IntoIterator<Item = &'a ObjectKey>) {
+        for key in keys {
+            self.refused.clear(key);
+        }
+    }
+
+    /// Decides whether events are a reason to look.
+    pub(super) fn judge(&mut self, desired: &Desired, underlay: LinkName, events: &[Event]) {
+        let now = Instant::now();
+        if events.iter().any(|event| matches!(event, Event::LinkChanged(name) if *name == underlay))
+        {
+            // What the kernel refused may have failed for want of it.
+            // It is tried once that is known, so that nothing is done about what is in order again.
+            self.refused.hasten(self.looks.earliest(now));
+        }
+        let suspicious = events.iter().any(|event| match event {
+            Event::Seen(seen) => !agrees(desired.get(&seen.object.key()), Some(seen)),
+            Event::Gone(key) => !agrees(desired.get(key), None),
+            // The kernel drops routes with a device or an address, and says nothing.
+            Event::LinkChanged(name) => *name == underlay || self.scope.links.contains(name),
+            Event::Lost => true,
+        });
+        if suspicious {
+            self.looks.hasten(now);
+        }
+    }
+
+    /// Makes what is desired under these keys hold.
+    pub(super) async fn settle(&mut self, intent: Intent<'_>, touched: &BTreeSet<ObjectKey>) {
+        let desired = |key: &ObjectKey| intent.desired.get(key);
+        let changes = diff_keys(touched.iter().collect(), desired, &self.observed);
+        let changing: BTreeSet<_> = changes.iter().map(|change| change.object().key()).collect();
+        // As it should be, by whatever means.
+        self.forget_refusals(touched.difference(&changing));
+        self.apply(intent, changes).await;
+    }
+
+    /// Looks at everything and makes the plan hold. `kept` is left alone even if it is in no plan.
+    pub(super) async fn look(&mut self, intent: Intent<'_>, kept: &Footprint) {
+        let begun = Instant::now();
+        let looked = self.look_and_apply(intent, kept).await;
+        self.looks.ended(begun, Instant::now(), looked.is_ok());
+        self.unreadable = looked.err().map(|error| error.to_string());
+    }
+
+    async fn look_and_apply(
+        &mut self,
+        intent: Intent<'_>,
+        kept: &Footprint,
+    ) -> Result<(), KernelError> {
+        // As it should still be, but for what others did. What a start finds is nobody's doing.
+        let mut before = None;
+        for _ in 0..ROUNDS {
+            let desired = intent.desired.objects();
+            let sysctls = desired.values().filter_map(|object| match object {
+                Object::Sysctl(sysctl) => Some(sysctl.clone()),
+                _ => None,
+            });
+            let sysctls: Vec<_> = sysctls.collect();
+            let observed = self.kernel.observe(&self.scope, &sysctls).await?;
+            let known = std::mem::replace(&mut self.observed, observed);
+            let looked = std::mem::replace(&mut self.looked, true);
+            let before = before.get_or_insert_with(|| looked.then_some(known));
+            let mut changes = diff(&desired, &self.observed);
+            let changing: BTreeSet<_> = changes.iter().map(|c| c.object().key()).collect();
+            // Whatever else was refused is as it should be, by whatever means.
+            self.refused.retain(|key| changing.contains(key));
+            changes.retain(|change| !matches!(change, Change::Remove(o) if kept.covers(o)));
+            let devices: BTreeSet<_> = self.observed.links().collect();
+            let made = self.apply(intent, changes).await;
+            news::of_changes(&made);
+            if let Some(before) = before {
+                self.count_repairs(intent.desired, &made, before);
+            }
+            // A device that was changed may have lost what was on it: only then is there more to see.
+            let altered = |change: &Change| match change.object() {
+                Object::Link(link) => devices.contains(&link.name),
+                _ => false,
+            };
+            if !made.iter().any(altered) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies changes, those of devices first, and returns those that were made. What is on a device that is refused
+    /// waits for it: somebody else's device may stand there.
+    async fn apply(&mut self, intent: Intent<'_>, changes: Vec<Change>) -> Vec<Change> {
+        let (devices, others): (Vec<_>, Vec<_>) =
+            changes.into_iter().partition(|change| matches!(change.object(), Object::Link(_)));
+        let mut made = self.attempt(intent, devices).await;
+        let refused = |link| self.refused.failing().contains_key(&ObjectKey::Link(link));
+        let (waiting, possible): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|change| change.object().link().is_some_and(refused));
+        for change in waiting {
+            // Once the device is there, everything on it is looked at.
+            self.refused.clear(&change.object().key());
+        }
+        made.append(&mut self.attempt(intent, possible).await);
+        made
+    }
+
+    /// Attempts those of these changes that are not waiting for another time, takes note of what comes of each, and
+    /// returns those that were made.
+    async fn attempt(&mut self, intent: Intent<'_>, mut changes: Vec<Change>) -> Vec<Change> {
+        let now = Instant::now();
+        changes.retain(|change| !self.refused.waiting(&change.object().key(), now));
+        if changes.is_empty() {
+            return changes;
+        }
+        let begun = Instant::now();
+        let failures = self.kernel.apply(&self.scope, changes.clone()).await;
+        self.notes.timings.applied(begun.elapsed());
+        let failed: BTreeSet<_> = failures.iter().map(|f| f.change.object().key()).collect();
+        changes.retain(|change| !failed.contains(&change.object().key()));
+        for change in &changes {
+            self.refused.clear(&change.object().key());
+            self.observed.note(change);
+            self.tally.count(change);
+        }
+        self.tally.refused += failures.len() as u64;
+        let mut reasons = Vec::new();
+        for failure in failures {
+            let key = failure.change.object().key();
+            let reason = format!("{}: {failure}", intent.plan_behind(&key));
+            if self.refused.failed(key, reason.clone(), now) {
+                reasons.push(reason);
+            }
+        }
+        news::of_refusals(&self.notes.history, &reasons);
+        changes
+    }
+
+    /// Counts and tells which changes put right what somebody else had changed.
+    fn count_repairs(&mut self, desired: &Desired, made: &[Change], before: &Observed) {
+        let repair =
+            |change: &&Change| is_repair(change, desired.get(&change.object().key()), before);
+        let repairs: Vec<_> = made.iter().filter(repair).collect();
+        for change in &repairs {
+            *self.repairs.entry(change.object().key().kind()).or_default() += 1;
+        }
+        news::of_repairs(&self.notes.history, &repairs);
+    }
+}

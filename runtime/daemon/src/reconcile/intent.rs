@@ -1,0 +1,55 @@
+//! What should be in the kernel, and for whom.
+
+use heddle_core::desired::{Desired, Owner};
+use heddle_core::lease::{Lease, LeaseKey};
+use heddle_core::object::ObjectKey;
+use heddle_core::peers::Peers;
+use heddle_plugin::Backend;
+
+/// The desired state, with the names of those behind it.
+#[derive(Clone, Copy)]
+pub(super) struct Intent<'a> {
+    pub(super) desired: &'a Desired,
+    peers: &'a Peers,
+    plugin: &'a str,
+}
+
+impl<'a> Intent<'a> {
+    pub(super) fn new(desired: &'a Desired, peers: &'a Peers, backend: &'a Backend) -> Self {
+        Self { desired, peers, plugin: backend.name() }
+    }
+
+    /// Whose plan an object is in: a peer's, or the node's if it is its own, or nobody's any more.
+    pub(super) fn plan_behind(&self, object: &ObjectKey) -> String {
+        let plugin = self.plugin;
+        let peer = match self.desired.owner(object) {
+            Some(Owner::Peer(key)) => self.peers.get(key),
+            Some(Owner::Node) | None => None,
+        };
+        match peer {
+            Some(peer) => {
+                format!("plugin {plugin}, the plan for peer {} of {}", peer.key, peer.owner())
+            }
+            None => format!("plugin {plugin}, the plan for this node"),
+        }
+    }
+
+    /// What is planned for a peer and, otherwise, for another or for the node: whose is it?
+    pub(super) fn dispute(&self, object: &ObjectKey, peer: LeaseKey, other: Owner) -> String {
+        let name = |key: LeaseKey| {
+            let owner = self.peers.get(key).map_or_else(String::new, Lease::owner);
+            format!("{key} of {owner}")
+        };
+        let plans = format!("plugin {} plans {object} for peer {}", self.plugin, name(peer));
+        match (other, self.desired.owner(object)) {
+            (Owner::Peer(other), Some(Owner::Peer(has))) => format!(
+                "{plans} and otherwise for peer {}: {} has it, whose record says so or was there first",
+                name(other),
+                name(has)
+            ),
+            (Owner::Peer(_) | Owner::Node, _) => {
+                format!("{plans}, which is this node's and stays so")
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What the loop tells the log, and the history that the status page shows. Of much that happens at once, a part.
+
+use heddle_control::EventKind;
+use heddle_core::diff::Change;
+use heddle_core::lease::LeaseKey;
+use heddle_core::peers::{Delta, GRACE, Peers};
+use heddle_core::text::one_line;
+use heddle_probe::{News, State};
+use heddle_telemetry::History;
+
+/// The most of one kind of news that are told one by one.
+const LIMIT: usize = 5;
+
+/// The longest key of somebody's making that is shown in full, in characters.
+const KEY_LIMIT: usize = 120;
+
+/// What an update of leases is about. `known`: whether a peer was there before.
+pub(super) fn of_leases(
+    history: &History,
+    delta: &Delta,
+    peers: &Peers,
+    known: impl Fn(&LeaseKey) -> bool,
+) {
+    if !delta.missing.is_empty() {
+        tracing::warn!(
+            "the store has lost data: it lacks the leases of {} peers, which stay in the kernel until {} s after \
+             this node's own lease is there again, for their nodes to write them",
+            delta.missing.len(),
+            GRACE.as_secs(),
+        );
+    }
+    for (key, rejection) in delta.rejected.iter().take(LIMIT) {
+        let text = format!("lease {} is not used: {rejection}", one_line(key, KEY_LIMIT));
+        tracing::warn!("{text}");
+        history.note(EventKind::Record, text);
+    }
+    of_many("leases are not used", delta.rejected.len());
+    if delta.changed.len() + delta.removed.len() > LIMIT {
+        let (changed, removed) = (delta.changed.len(), delta.removed.len());
+        let text = format!("{changed} peers are new or changed, {removed} are gone");
+        tracing::info!("{text}");
+        history.note(EventKind::PeerChanged, text);
+        return;
+    }
+    for key in &delta.changed {
+        if let Some(peer) = peers.get(*key) {
+            let text = format!("peer {key}: {}", peer.owner());
+            tracing::info!("{text}");
+            let kind = if known(key) { EventKind::PeerChanged } else { EventKind::PeerJoined };
+            history.note(kind, text);
+        }
+    }
+    for key in &delta.removed {
+        let text = format!("peer {key} is gone");
+        tracing::info!("{text}");
+        history.note(EventKind::PeerLeft, text);
+    }
+}
+
+/// That a peer answers over the overlay, or no longer does. `peer`: its key and its owner.
+pub(super) fn of_probing(history: &History, peer: &str, News { address, state }: News) {
+    match state {
+        State::Unreachable => {
+            let text = format!("{peer} does not answer at {address} over the overlay");
+            tracing::warn!("{text}");
+            history.note(EventKind::PeerSilent, text);
+        }
+        State::Reachable | State::Unknown => {
+            let text = format!("{peer} answers at {address} over the overlay");
+            tracing::info!("{text}");
+            history.note(EventKind::PeerAnswers, text);
+        }
+    }
+}
+
+/// Why peers have no plan, or not all of it.
+pub(super) fn of_plans(history: &History, complaints: &[String]) {
+    for complaint in complaints.iter().take(LIMIT) {
+        tracing::warn!("{complaint}");
+        history.note(EventKind::Plugin, complaint);
+    }
+    of_many("peers are without a new plan", complaints.len());
+}
+
+/// What the kernel refuses.
+pub(super) fn of_refusals(history: &History, reasons: &[String]) {
+    for reason in reasons.iter().take(LIMIT) {
+        tracing::error!("{reason}");
+        history.note(EventKind::Refused, reason);
+    }
+    of_many("changes of the kernel failed", reasons.len());
+}
+
+/// What was changed.
+pub(super) fn of_changes(changes: &[Change]) {
+    for change in changes.iter().take(LIMIT) {
+        match change {
+            Change::Put(object) => tracing::info!("put {object}"),
+            Change::Replace(object) => tracing::info!("replace {object}"),
+            Change::Remove(object) => tracing::info!("remove {object}"),
+        }
+    }
+    if changes.len() > LIMIT {
+        tracing::info!("{} more changes", changes.len() - LIMIT);
+    }
+}
+
+/// Which changes put right what somebody else had changed.
+pub(super) fn of_repairs(history: &History, repairs: &[&Change]) {
+    for change in repairs.iter().take(LIMIT) {
+        let text = match change {
+            Change::Put(object) => format!("{object} is back as planned"),
+            Change::Replace(object) => format!("{object} is made anew, as planned"),
+            Change::Remove(object) => format!("{object} is removed: it is in no plan"),
+        };
+        history.note(EventKind::Drift, text);
+    }
+    if repairs.len() > LIMIT {
+        history.note(EventKind::Drift, format!("{} more repairs", repairs.len() - LIMIT));
+    }
+}
+
+fn of_many(what: &str, count: usize) {
+    if count > LIMIT {
+        tracing::warn!("{count} {what}, of which the first {LIMIT} are named");
+    }
+}
