@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct PingStream {
     child: Child,
-    answered: Arc<Mutex<BTreeSet<u32>>>,
+    answered: Arc<Mutex<BTreeSet<u64>>>,
     reader: Option<JoinHandle<()>>,
 }
 
@@ -33,17 +33,19 @@ impl PingStream {
         let answered = Arc::new(Mutex::new(BTreeSet::new()));
         let numbers = Arc::clone(&answered);
         let reader = std::thread::spawn(move || {
+            let mut last = 0;
             for number in
                 output.lines().map_while(Result::ok).filter_map(|line| sequence_number(&line))
             {
-                numbers.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+                last = unwrapped(last, number);
+                numbers.lock().unwrap_or_else(PoisonError::into_inner).insert(last);
             }
         });
         Ok(Self { child, answered, reader: Some(reader) })
     }
 
-    fn answered(&self) -> BTreeSet<u32> {
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn answered(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until so many more requests were answered.
@@ -64,15 +66,15 @@ impl PingStream {
     /// # Errors
     ///
     /// [`Error::Io`] when ping has ended by itself.
-    pub fn finish(mut self) -> Result<(usize, Vec<u32>), Error> {
+    pub fn finish(mut self) -> Result<(usize, Vec<u64>), Error> {
         // Requests on their way get their answer; those sent meanwhile are beyond the last number looked at.
         let last = self.answered().last().copied().unwrap_or(0);
         std::thread::sleep(PATIENCE);
-        let answered = self.answered();
+        let answered = self.answered().clone();
         // With nothing answered any more, the requests of the last second are lost.
         let last = match answered.last().copied() {
             Some(later) if later > last => last,
-            _ => last + (PATIENCE.as_millis() / 10) as u32,
+            _ => last + (PATIENCE.as_millis() / 10) as u64,
         };
         self.end()?;
         let lost = (1..=last).filter(|number| !answered.contains(number)).collect();
@@ -100,16 +102,32 @@ impl Drop for PingStream {
 }
 
 /// The number in `64 bytes from 10.1.2.3: icmp_seq=7 ttl=62 time=0.1 ms`.
-fn sequence_number(line: &str) -> Option<u32> {
+fn sequence_number(line: &str) -> Option<u16> {
     if !line.contains(" bytes from ") {
         return None;
     }
     line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok()
 }
 
+/// The request that a sequence number stands for, the one nearest to `last`: after 65535 comes 0 (RFC 792 has 16 bits),
+/// which at a hundred a second takes eleven minutes.
+fn unwrapped(last: u64, number: u16) -> u64 {
+    // The low bits of the difference, as a number with a sign.
+    let step = number.wrapping_sub(last as u16) as i16;
+    last.saturating_add_signed(step.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_are_told_apart_for_longer_than_their_numbers_last() {
+        assert_eq!(unwrapped(0, 1), 1);
+        assert_eq!(unwrapped(65_535, 0), 65_536);
+        assert_eq!(unwrapped(65_537, 65_535), 65_535);
+        assert_eq!(unwrapped(3 * 65_536 - 2, 4), 3 * 65_536 + 4);
+    }
 
     #[test]
     fn only_answers_count() {
