@@ -100,6 +100,13 @@ pub fn standing(
     }
 }
 
+/// The interface's MTU in bytes, if it is another than at the start. Devices, and files that others have read by now, go by
+/// that of the start; another start goes by this one.
+pub fn other_mtu(started_with: &Underlay, interfaces: &[Interface]) -> Option<u32> {
+    let found = interfaces.iter().find(|found| found.name == started_with.link)?;
+    Some(found.mtu).filter(|mtu| *mtu != started_with.mtu)
+}
+
 /// How long it has to be elsewhere before that is taken for good. Whoever configures a host's network anew takes its
 /// addresses and routes away first, and a DHCP server may take seconds to give them back.
 pub const SETTLED: Duration = Duration::from_secs(10);
@@ -239,6 +246,18 @@ mod tests {
             vec![interface("lan0", true, &V4)],
             elsewhere("is gone", "lan0 with 192.168.0.2", false),
         );
+    }
+
+    #[test]
+    fn another_mtu_is_told_and_no_reason_to_end() {
+        let selection = Selection::default();
+        let before = || interface("eth0", true, &V4);
+        let started_with = select(&[Family::V4], &selection, &facts(vec![before()])).unwrap();
+        let narrow = Interface { mtu: 1400, ..before() };
+        assert_eq!(other_mtu(&started_with, &[interface("eth1", true, &[]), before()]), None);
+        assert_eq!(other_mtu(&started_with, &[]), None);
+        assert_eq!(other_mtu(&started_with, std::slice::from_ref(&narrow)), Some(1400));
+        assert_eq!(compare(before(), vec![narrow], &selection), Standing::Intact);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use heddle_core::config::NetworkConfig;
 use heddle_core::interface::{Facts, select};
 use heddle_core::node::Underlay;
-use heddle_core::underlay::{Absence, Standing, standing};
+use heddle_core::underlay::{Absence, Standing, other_mtu, standing};
 use heddle_flags::Flags;
 use heddle_kernel::Kernel;
 use tokio::sync::Notify;
@@ -46,7 +46,12 @@ pub(crate) async fn follow(
 ) -> Result<(), Moved> {
     let families = families(config);
     let selection = flags.interface.selection();
-    let look = |facts: &Facts| {
+    let mut mtu = None;
+    let mut look = |facts: &Facts| {
+        let found = other_mtu(started_with, &facts.interfaces);
+        if std::mem::replace(&mut mtu, found) != found {
+            say_mtu(started_with, found);
+        }
         standing(started_with, &facts.interfaces, &select(&families, &selection, facts))
     };
     let mut absence = Absence::default();
@@ -73,6 +78,18 @@ pub(crate) async fn follow(
             Err(_) => LOOK_AGAIN,
         };
         let _ = tokio::time::timeout(pause, changed.notified()).await;
+    }
+}
+
+/// How wide packets may be is in devices and in files that others have read, so when to change it is for an operator to say.
+fn say_mtu(started_with: &Underlay, found: Option<u32>) {
+    let Underlay { link, mtu, .. } = started_with;
+    match found {
+        Some(found) => tracing::warn!(
+            "underlay: interface {link} has MTU {found}, and this daemon was started with {mtu}: restart heddled, and then \
+             what reads its files, to use {found}",
+        ),
+        None => tracing::info!("underlay: interface {link} has MTU {mtu} again"),
     }
 }
 

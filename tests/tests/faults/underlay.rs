@@ -44,6 +44,24 @@ fn fault_the_underlay_is_down_for_a_while() {
 }
 
 #[test]
+fn fault_the_underlay_has_another_mtu() {
+    let mut trio = Trio::new();
+    let before = Snapshot::of(&trio.nodes[0]);
+    let flows = trio.flows(&[(0, 1), (1, 2)]);
+    trio.nodes[0].ip("link set eth0 mtu 1400");
+    let told = ["WARN", "eth0 has MTU 1400, and this daemon was started with 1500"];
+    trio.nodes[0].daemon().wait_log(&told, SOON).unwrap();
+    is_ready(trio.nodes[0].daemon()).unwrap();
+    trio.nodes[0].ip("link set eth0 mtu 1500");
+    trio.nodes[0].daemon().wait_log(&["INFO", "eth0 has MTU 1500 again"], SOON).unwrap();
+    before.compare(&trio.nodes[0]).unwrap();
+    trio.nodes[0].daemon().check_running().unwrap();
+    let log = trio.nodes[0].daemon().log();
+    assert_eq!(log.matches("eth0 has MTU 1400").count(), 1, "{log}");
+    flows.lost_nothing();
+}
+
+#[test]
 fn fault_the_underlay_is_without_its_address_for_a_moment() {
     let mut trio = Trio::new();
     let before = Snapshot::of(&trio.nodes[0]);
