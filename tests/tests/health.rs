@@ -87,3 +87,19 @@ fn a_node_that_starts_without_etcd_waits_for_it() {
     wait_ready(node.daemon(), NOTICED);
     assert_eq!(node.objects("flannel.1"), Peer::objects(&peers, "72"));
 }
+
+#[test]
+fn a_service_manager_that_does_not_listen_holds_nothing_up() {
+    // A socket's queue takes ten messages (net.unix.max_dgram_qlen), and after READY=1 nobody reads them here.
+    const CHANGES: usize = 12;
+    let cluster = Cluster::new(Families::V4);
+    let mut node = cluster.node("a");
+    for _ in 0..CHANGES {
+        node.ip("link set eth0 down");
+        wait_unready(node.daemon(), &["underlay"], SOON);
+        node.ip("link set eth0 up");
+        wait_ready(node.daemon(), NOTICED);
+    }
+    assert_eq!(node.daemon().health("/healthz").unwrap().0, 200);
+    assert_eq!(node.stop(Signal::TERM), Some(0));
+}

@@ -163,7 +163,10 @@ fn a_peer_that_is_stopped_stays_and_one_whose_lease_is_gone_goes() {
     assert_eq!(peer(&status, &key).unwrap()["state"], "in-kernel");
     cluster.delete_lease(&key);
     wait_status(&a, "no peer", |status| status["peers"].as_array().unwrap().is_empty());
-    assert!(ask(&a.host, &["status"]).stdout.ends_with("\nno peers\n"));
+    let shown = ask(&a.host, &["status"]).stdout;
+    assert!(shown.contains("\nno peers\n"), "{shown}");
+    let (_, happened) = shown.split_once("\nWHEN ").unwrap();
+    assert!(happened.lines().nth(1).unwrap().contains("is gone"), "{happened}");
 }
 
 #[test]

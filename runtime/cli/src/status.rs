@@ -4,12 +4,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use heddle_control::{
-    Emitter, Health, Mode, Peer, PeerState, Plugin, Source, Status, TrafficRules,
+    Emitter, Event, Health, Mode, Peer, PeerState, Plugin, Source, Status, TrafficRules,
 };
 use heddle_core::text::one_line;
 
 use crate::daemon::{Daemon, wait_for};
 use crate::output::{json, list, print, span, table};
+
+/// How many of the recent events are shown.
+const EVENTS: usize = 10;
 
 /// The longest value of a field, in characters.
 const LONGEST: usize = 1000;
@@ -42,6 +45,10 @@ fn render(status: &Status, now: u64) -> String {
     }
     text += "\n";
     text += &peers(&status.peers, now);
+    if !status.events.is_empty() {
+        text += "\n";
+        text += &events(&status.events, now);
+    }
     text
 }
 
@@ -100,6 +107,11 @@ fn fields(status: &Status) -> Vec<(&'static str, String)> {
             changes.put, changes.replaced, changes.removed, changes.refused
         ),
     ));
+    let repaired = changes.repairs.iter().filter(|(_, count)| **count > 0);
+    let repaired: Vec<_> = repaired.map(|(kind, count)| format!("{kind} {count}")).collect();
+    if !repaired.is_empty() {
+        fields.push(("", format!("to put right what others did: {}", repaired.join(", "))));
+    }
     fields
 }
 
@@ -203,6 +215,15 @@ fn peers(peers: &[Peer], now: u64) -> String {
     table(header, rows)
 }
 
+/// The last that happened, the latest first.
+fn events(events: &[Event], now: u64) -> String {
+    let rows = events.iter().rev().take(EVENTS).map(|event| {
+        let Event { time, text, .. } = event;
+        [format!("{} ago", span(now.saturating_sub(*time))), text.clone()]
+    });
+    table(["WHEN", "WHAT"], rows)
+}
+
 /// How fast a peer answers, and how much goes without.
 fn answers(health: Option<Health>) -> [String; 2] {
     let Some(health) = health else { return ["not asked yet".to_owned(), String::new()] };
@@ -229,7 +250,7 @@ fn state(peer: &Peer) -> String {
 
 #[cfg(test)]
 mod tests {
-    use heddle_control::{Changes, Counters, Device, Node, OwnLease, Underlay, Unmet};
+    use heddle_control::{Changes, Counters, Device, EventKind, Node, OwnLease, Underlay, Unmet};
 
     use super::*;
 
@@ -295,7 +316,18 @@ mod tests {
                     ..Peer::default()
                 },
             ],
-            changes: Changes { put: 5, ..Changes::default() },
+            changes: Changes {
+                put: 5,
+                repairs: [("link".into(), 0), ("route".into(), 2)].into(),
+                ..Changes::default()
+            },
+            events: (0..11)
+                .map(|number| Event {
+                    time: 1000 + 15 * number,
+                    kind: EventKind::PeerChanged,
+                    text: format!("event {number}"),
+                })
+                .collect(),
             ..Status::default()
         }
     }
@@ -316,6 +348,7 @@ backend    vxlan 0.1.0, built in
 emitter    subnet-env 0.1.0, /etc/heddle/plugins/subnet-env.wasm: /run/flannel/subnet.env
 rules      iptables, masquerade and forward: in place
 changes    5 put, 0 replaced, 0 removed, 0 refused
+           to put right what others did: route 2
 
 DEVICE     KIND   MTU   RX-PACKETS  RX-BYTES  RX-ERRORS  RX-DROPPED  TX-PACKETS  TX-BYTES  TX-ERRORS  TX-DROPPED
 flannel.1  vxlan  1450  7           0         0          0           0           0         0          2
@@ -323,6 +356,18 @@ flannel.1  vxlan  1450  7           0         0          0           0          
 PEER            ADDRESS       NODE  BACKEND  CHANGED  OBJECTS  STATE
 10.244.36.0-24  192.168.0.99  b     vxlan    3m5s     3        in the kernel
 garb [2Jage     -             -     -        -        0        not used: not a lease key
+
+WHEN       WHAT
+35s ago    event 10
+50s ago    event 9
+1m5s ago   event 8
+1m20s ago  event 7
+1m35s ago  event 6
+1m50s ago  event 5
+2m5s ago   event 4
+2m20s ago  event 3
+2m35s ago  event 2
+2m50s ago  event 1
 "
         );
     }

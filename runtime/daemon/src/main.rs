@@ -155,7 +155,7 @@ fn run(flags: Flags, set_verbosity: &SetVerbosity) -> Result<(), Fatal> {
             _ = terminate.recv() => say_goodbye("SIGTERM", &counters),
             _ = interrupt.recv() => say_goodbye("SIGINT", &counters),
         }
-        notify::stopping();
+        notify::stopping().await;
         Ok(())
     });
     // Not dropped, which would wait for a program of iptables that hangs, or for a compiler.

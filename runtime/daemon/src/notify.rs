@@ -1,15 +1,24 @@
 //! What systemd is told (sd_notify(3)). Without systemd, nothing.
+//!
+//! A manager that does not read what it is told makes whoever tells it wait once its socket is full. So each of those who tell
+//! waits for itself, on a thread that nothing else needs, and what changes meanwhile is told in its last state.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::control::Facts;
 use crate::readiness::Unmet;
 
 /// How many signs of life there are in the time that systemd waits for one.
 const SIGNS: u32 = 4;
+
+/// How long an end is put off to announce it.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Gives systemd signs of life, if it wants any (`WatchdogSec=`): only while the loop answers. From readiness on systemd
 /// waits for them.
@@ -20,7 +29,7 @@ pub(crate) fn watchdog(facts: Arc<Facts>) {
         loop {
             // What takes longer is asked for once more: the loop may have been busy.
             if facts.alive(limit).await {
-                tell(&[NotifyState::Watchdog]);
+                tell(&[Message::Alive]).await;
             }
             tokio::time::sleep(pause).await;
         }
@@ -34,14 +43,13 @@ pub(crate) fn follow(mut readiness: watch::Receiver<Unmet>) {
         loop {
             let first =
                 readiness.borrow_and_update().iter().next().map(|(c, r)| format!("{c}: {r}"));
-            match first {
-                Some(reason) => tell(&[NotifyState::Status(&reason)]),
-                None if announced => tell(&[NotifyState::Status("ready")]),
-                None => {
-                    tracing::info!("ready");
-                    tell(&[NotifyState::Ready, NotifyState::Status("ready")]);
-                    announced = true;
-                }
+            let status = Message::Status(first.clone().unwrap_or_else(|| "ready".to_owned()));
+            if first.is_some() || announced {
+                tell(&[status]).await;
+            } else {
+                tracing::info!("ready");
+                tell(&[Message::Ready, status]).await;
+                announced = true;
             }
             if readiness.changed().await.is_err() {
                 return;
@@ -51,12 +59,39 @@ pub(crate) fn follow(mut readiness: watch::Receiver<Unmet>) {
 }
 
 /// Tells systemd that the daemon ends on request.
-pub(crate) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+pub(crate) async fn stopping() {
+    // It sees that anyway.
+    let _ = timeout(FAREWELL, tell(&[Message::Stopping])).await;
 }
 
-fn tell(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
+/// What there is to tell.
+#[derive(Clone, Debug)]
+enum Message {
+    Ready,
+    Status(String),
+    Alive,
+    Stopping,
+}
+
+impl Message {
+    fn state(&self) -> NotifyState<'_> {
+        match self {
+            Self::Ready => NotifyState::Ready,
+            Self::Status(text) => NotifyState::Status(text),
+            Self::Alive => NotifyState::Watchdog,
+            Self::Stopping => NotifyState::Stopping,
+        }
+    }
+}
+
+/// Returns when it was told.
+async fn tell(messages: &[Message]) {
+    let messages = messages.to_vec();
+    let telling = spawn_blocking(move || {
+        let states: Vec<_> = messages.iter().map(Message::state).collect();
+        sd_notify::notify(&states)
+    });
+    if let Ok(Err(error)) = telling.await {
         tracing::warn!("cannot tell systemd: {error}");
     }
 }
