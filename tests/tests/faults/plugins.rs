@@ -204,7 +204,19 @@ fn row_19_what_stands_in_leases_and_config_is_never_run() {
     let before = Snapshot::of(&trio.nodes[0]);
     let flows = trio.flows(&[(0, 1), (1, 2)]);
     for (number, command) in (200..).zip(commands(&marker)) {
+        // One that is used, in the place where anything may stand.
+        let named = format!(
+            r#"{{"PublicIP":"172.16.1.{number}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"02:00:00:00:cc:{number:02x}"}},"NodeName":"{command}"}}"#
+        );
+        trio.cluster.put_lease(&key(number), &named);
+        trio.nodes[0].daemon().wait_log(&[&format!("INFO peer {}: ", key(number))], SOON).unwrap();
+        trio.cluster.delete_lease(&key(number));
+        let gone = format!("peer {} is gone", key(number));
+        trio.nodes[0].daemon().wait_log(&[&gone], SOON).unwrap();
         let leases = [
+            format!(
+                r#"{{"PublicIP":"172.16.1.{number}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{command}"}}}}"#
+            ),
             format!(
                 r#"{{"PublicIP":"172.16.1.{number}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{command}"}},"NodeID":"{command}","NodeName":"{command}"}}"#
             ),
