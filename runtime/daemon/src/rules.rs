@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use heddle_control::EventKind;
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::Lease;
 use heddle_firewall::{FamilyRules, Firewall, Masquerade, Mode, Rules};
 use heddle_flags::Flags;
 use heddle_kernel::{Kernel, RulesetChanges};
+use heddle_telemetry::History;
 use tokio::task::spawn_blocking;
 
 use crate::Fatal;
@@ -47,6 +49,7 @@ pub(crate) async fn follow(
     kernel: &Kernel,
     resync: Duration,
     readiness: &Readiness,
+    history: &History,
 ) -> Result<(), Fatal> {
     let mut changes = match kernel.ruleset_changes() {
         Ok(changes) => Some(changes),
@@ -57,6 +60,7 @@ pub(crate) async fn follow(
         }
     };
     let mut firewall = Firewall::new(rules);
+    let mut held = false;
     loop {
         let begun = Instant::now();
         let (returned, looked) = spawn_blocking(move || {
@@ -69,7 +73,11 @@ pub(crate) async fn follow(
             Ok(done) => {
                 for line in done {
                     tracing::info!("{line}");
+                    if held {
+                        history.note(EventKind::Drift, line);
+                    }
                 }
+                held = true;
                 readiness.met(Condition::Rules);
             }
             Err(error) => {

@@ -64,6 +64,7 @@ pub(crate) async fn serve(
     facts.follow(watch.pulse());
     let own_lease_changed = Notify::new();
     let probing = Probing::start(flags.control.probe_interval, &overlay)?;
+    let history = notes.history.clone();
     let mut reconciler =
         Reconciler::new(kernel.clone(), overlay, probing, questions, notes).await?;
     let margin = flags.lease.renew_margin();
@@ -77,7 +78,7 @@ pub(crate) async fn serve(
         }
         let changed = reconciler.underlay_changed();
         let looking = underlay::follow(flags, &config, &started_with, &kernel, changed, readiness);
-        let ruling = rules::follow(rules, &kernel, resync, readiness);
+        let ruling = rules::follow(rules, &kernel, resync, readiness, &history);
         let emitting = emit(&outputs, &view, readiness);
         let following = reconciler.follow(&mut watch, &own_lease_changed, readiness);
         let looking = async { looking.await.map_err(Fatal::from) };

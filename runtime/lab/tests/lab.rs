@@ -87,7 +87,7 @@ fn lost_pings_are_counted() {
     let container = a.container().unwrap();
     let pings = container.ping_stream("10.244.1.1".parse().unwrap()).unwrap();
     pings.wait_answers(20).unwrap();
-    assert_eq!(pings.finish().unwrap().1, Vec::<u32>::new());
+    assert_eq!(pings.finish().unwrap().1, Vec::<u64>::new());
 
     let pings = container.ping_stream("10.244.1.1".parse().unwrap()).unwrap();
     pings.wait_answers(20).unwrap();
