@@ -3,6 +3,9 @@
 # A login shell's PATH may lack Cargo and, where the user is not root, the network tools.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 
+# The end-to-end tests wait more than they compute.
+export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
+
 CARGO_FLAGS := --release $(if $(CI),--locked)
 GUESTS := $(patsubst plugins/%/Cargo.toml,-p heddle-plugin-%,$(wildcard plugins/*/Cargo.toml))
 
