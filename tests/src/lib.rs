@@ -50,7 +50,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use heddle_lab::{Error, Namespace};
+use heddle_lab::{Error, Host, Namespace};
+use serde_json::Value;
 use wasm_encoder::{ComponentSection, ComponentSectionId, InstanceSection, RawSection};
 use wasmparser::{Parser, Payload};
 
@@ -68,6 +69,13 @@ pub fn heddled() -> PathBuf {
 /// The tool under test.
 pub fn heddle() -> PathBuf {
     binary("heddle")
+}
+
+/// What `heddle status` says of a host's daemon, as programs read it.
+pub fn status(host: &Host) -> Value {
+    let mut command = Command::new(heddle());
+    command.args(["status", "--json", "--socket"]).arg(host.control_socket());
+    serde_json::from_str(&host.namespace().run(command).unwrap()).unwrap()
 }
 
 /// The packet path without a daemon, an example of `runtime/packet`: `make bench` puts it beside the binaries.

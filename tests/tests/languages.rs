@@ -13,7 +13,7 @@ use heddle_lab::{
     Container, Error, Families, FdbEntry, KernelState, Neighbour, Route, Signal, transfer,
     wait_until,
 };
-use heddle_tests::{Cluster, Node, Overlay, PROTOCOL, SOON, heddle};
+use heddle_tests::{Cluster, Node, Overlay, PROTOCOL, SOON, heddle, status};
 use serde_json::{Value, json};
 
 const DUAL: &[Overlay] = &[Overlay::V4, Overlay::V6];
@@ -104,14 +104,6 @@ fn wait_compiled(node: &mut Node) {
     })
     .unwrap();
     node.daemon().wait_ready().unwrap();
-}
-
-/// What `heddle status` knows of a node.
-fn status(node: &Node) -> Value {
-    let socket = node.host.control_socket();
-    let arguments = ["status", "--json", "--socket"];
-    let output = Command::new(heddle()).args(arguments).arg(socket).output().unwrap();
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
 /// A container on each node, once they have answered each other in every family, in packets as long as may be.
@@ -226,7 +218,7 @@ fn a_backend_in_javascript_makes_containers_reach_each_other() {
     let [a, b] = &nodes;
     for (node, peer) in [(a, b), (b, a)] {
         check_vxlan(cluster, node, peer);
-        place.check_metrics(&status(node)["backend"]);
+        place.check_metrics(&status(&node.host)["backend"]);
     }
     reachable_containers(&nodes);
 }
@@ -272,7 +264,7 @@ fn a_backend_in_javascript_says_what_is_wrong() {
         routes => Err(format!("{routes:#?}")),
     })
     .unwrap();
-    place.check_metrics(&status(&node)["backend"]);
+    place.check_metrics(&status(&node.host)["backend"]);
 }
 
 /// Checks everything that one sees of a node with udp-c.
@@ -325,7 +317,7 @@ fn a_packet_backend_in_c_carries_packets_and_files() {
         }
     }
     for node in &nodes {
-        place.check_metrics(&status(node)["backend"]);
+        place.check_metrics(&status(&node.host)["backend"]);
         let counters = node.counters();
         assert!(counters["sent_bytes"] > 2 * BYTES, "{counters:#?}");
         // What the host does where a plugin fails, and what it does with packets that a plugin sends astray.
@@ -361,7 +353,7 @@ fn a_packet_backend_in_c_says_what_is_wrong() {
         r#"{"PublicIP":"192.168.100.9","PublicIPv6":null,"BackendType":"vxlan"}"#,
     );
     node.daemon().wait_log(&["10.244.250.0-24", "vxlan"], SOON).unwrap();
-    place.check_metrics(&status(&node)["backend"]);
+    place.check_metrics(&status(&node.host)["backend"]);
 }
 
 #[test]
@@ -396,7 +388,7 @@ fn an_emitter_in_python_writes_its_file() {
     assert_eq!(written, expected, "{text}");
     assert!(text.ends_with("}\n"), "{text}");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o644);
-    place.check_metrics(&status(&node)["emitters"][1]["plugin"]);
+    place.check_metrics(&status(&node.host)["emitters"][1]["plugin"]);
 
     let mut other = place.starting_node("b", &["--emit=subnet-json:pth=/nowhere"]);
     let rule = "setting `pth` is unknown: expected `path`";

@@ -1,20 +1,13 @@
 //! Peers that are asked over the overlay whether they answer.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use heddle_lab::{Families, Host, wait_until};
-use heddle_tests::{Cluster, Node, Overlay, SOON, heddle};
+use heddle_lab::{Families, wait_until};
+use heddle_tests::{Cluster, Node, Overlay, SOON, status};
 use serde_json::Value;
 
 /// How long it may take until a peer that answers no more is named: three requests, a second each, and the last one's time.
 const NAMED: Duration = Duration::from_secs(10);
-
-fn status(host: &Host) -> Value {
-    let mut command = Command::new(heddle());
-    command.args(["status", "--json", "--socket"]).arg(host.control_socket());
-    serde_json::from_str(&host.namespace().run(command).unwrap()).unwrap()
-}
 
 /// What a node says of whether another answers.
 fn health(node: &Node, other: &str) -> Value {

@@ -9,7 +9,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use heddle_lab::{Container, Daemon, Families, Host, Namespace, Signal, wait_until};
-use heddle_tests::{Cluster, heddle};
+use heddle_tests::{Cluster, status};
+use serde_json::Value;
 
 /// How long rules may take to come back where somebody tells that they are gone.
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -160,11 +161,12 @@ fn rules_of_iptables_nft_come_back_at_once() {
         let damage = damage.replace("TOOL", "iptables-nft");
         come_back(&host, "iptables-nft-save", &damage, AT_ONCE);
     }
-    let mut status = Command::new(heddle());
-    status.arg("status").arg("--socket").arg(host.control_socket());
-    let status = host.namespace().run(status).unwrap();
-    let (_, happened) = status.split_once("\nWHEN ").unwrap();
-    assert!(happened.contains("was missing; put right"), "{happened}");
+    let events = &status(&host)["events"];
+    let told = |event: &Value| {
+        let text = event["text"].as_str().unwrap();
+        event["kind"] == "drift" && text.contains("was missing; put right")
+    };
+    assert!(events.as_array().unwrap().iter().any(told), "{events:#}");
 }
 
 #[test]
