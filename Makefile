@@ -71,12 +71,14 @@ soak: root ## random faults and changing leases under traffic (MINUTES=10, SEED)
 	@$(MAKE) --no-print-directory build
 	MINUTES=$(MINUTES) cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests --bench soak
 
-lint: ## formatting and clippy, for the host's code and the plugins'
+lint: ## formatting and clippy, for the host's code, the plugins' and the fuzz targets'
 	@.ci/setup build
 	cargo fmt --all --check
+	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 	cargo clippy $(CARGO_FLAGS) --workspace --exclude heddle-hostile --all-targets -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile guest --target wasm32-wasip2 $(GUESTS) -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile hostile --target wasm32-wasip2 -p heddle-hostile --examples -- -D warnings
+	cargo clippy $(CARGO_FLAGS) --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz -- -D warnings
 
 # Licences, origins and who depends on what are in the tree. What has become known since is not: where that cannot be had,
 # it is said, and the rest holds.

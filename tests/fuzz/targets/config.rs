@@ -1,10 +1,8 @@
 //! A network config, as it stands under `<prefix>/config`.
 #![no_main]
 
-use std::collections::BTreeSet;
-
 use heddle_core::address::Family;
-use heddle_core::allocation::{Choice, Claimant, choose, fits};
+use heddle_core::allocation::{Choice, Claimant, Holdings, choose, fits};
 use heddle_core::config::{NetworkConfig, OverlayNetwork};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value, json};
@@ -37,7 +35,7 @@ fn allocate(config: &NetworkConfig) {
     let id = "a".parse().expect("a node id");
     let claimant = Claimant { id: &id, public_addresses: &[], previous: None };
     for pick in [|_: usize| 0, |count: usize| count - 1] {
-        match choose(config, &BTreeSet::new(), &[], &claimant, &mut { pick }) {
+        match choose(config, &Holdings::default(), &claimant, &mut { pick }) {
             Ok(Choice::Create(key)) => assert!(fits(config, key), "{key}"),
             other => panic!("{other:?}"),
         }

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use heddle_core::config::NetworkConfig;
-use heddle_core::lease::{Age, Lease, LeaseKey};
+use heddle_core::lease::{Age, Lease, LeaseKey, Record};
 use heddle_core::peers::{Change, Delta, Footprint, Peers};
 use libfuzzer_sys::fuzz_target;
 

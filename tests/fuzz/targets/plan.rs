@@ -158,8 +158,7 @@ fn apply(desired: &Desired, mut observed: Observed) {
     let before = observed.clone();
     let mut rebuilt = Vec::new();
     for change in diff(&desired, &observed) {
-        if let (Change::Replace(Object::Link(link)) | Change::Remove(Object::Link(link))) = &change
-        {
+        if let Change::Replace(Object::Link(link)) | Change::Remove(Object::Link(link)) = &change {
             rebuilt.push(link.name);
         }
         observed.note(&change);
