@@ -39,10 +39,9 @@ impl Holdings {
         self.leases.retain(|lease| lease.key != key);
     }
 
-    /// Whether one of two leases that overlap is the one that all nodes use: it fits the config, and was made first.
-    fn is_before(&self, config: &NetworkConfig, one: LeaseKey, other: LeaseKey) -> bool {
-        let made = |key| self.taken.get(&key).copied().unwrap_or(u64::MAX);
-        fits(config, one) && (made(one), one) < (made(other), other)
+    fn seniority(&self, config: &NetworkConfig, key: LeaseKey) -> Seniority {
+        let made = self.taken.get(&key).copied().unwrap_or(u64::MAX);
+        seniority(fits(config, key), made, key)
     }
 }
 
@@ -142,11 +141,10 @@ pub fn choose(
             return Err(AllocationError::AddressInUse { address, owner: lease.owner(), key });
         }
         // It may have been made by a run that ended before it looked whether another node was quicker.
+        let own = holdings.seniority(config, key);
         let keeps = fits(config, key)
             && !leases.iter().any(|other| {
-                other.key != key
-                    && overlap(other.key, key)
-                    && holdings.is_before(config, other.key, key)
+                overlap(other.key, key) && holdings.seniority(config, other.key) < own
             });
         return Ok(if keeps { Choice::TakeOver(key) } else { Choice::Discard(key) });
     }
@@ -196,6 +194,15 @@ pub fn fits(config: &NetworkConfig, key: LeaseKey) -> bool {
 /// Whether two leases share an address.
 pub fn overlap(one: LeaseKey, other: LeaseKey) -> bool {
     one.subnets().any(|a| other.subnets().any(|b| a.contains(&b) || b.contains(&a)))
+}
+
+/// By what leases that overlap are ordered: all nodes use the first. Those that fit the config come before others, and then
+/// the one that was made first.
+pub(crate) type Seniority = (bool, u64, LeaseKey);
+
+/// The place of a lease among those that it overlaps. `made` is that of its [`Age`](crate::lease::Age).
+pub(crate) fn seniority(fits: bool, made: u64, key: LeaseKey) -> Seniority {
+    (!fits, made, key)
 }
 
 /// The first free subnets, up to [`CANDIDATES`].

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use crate::address::Family;
-use crate::allocation::{fits, overlap};
+use crate::allocation::{Seniority, fits, overlap, seniority};
 use crate::config::NetworkConfig;
 use crate::desired::Standing;
 use crate::lease::{Age, InvalidLease, InvalidLeaseKey, Lease, LeaseKey, Record};
@@ -64,12 +64,9 @@ struct Held {
     behind: Option<LeaseKey>,
 }
 
-/// By what leases that overlap are ordered: the first is used.
-type Seniority = (bool, u64, LeaseKey);
-
 impl Held {
     fn seniority(&self) -> Seniority {
-        (!self.fits, self.age.made, self.lease.key)
+        seniority(self.fits, self.age.made, self.lease.key)
     }
 }
 
