@@ -24,6 +24,9 @@ SECONDS ?= 60
 # How long leases change in the measurement of a large cluster, and faults happen.
 MINUTES ?= 10
 
+# Asked before anything is built: a variable that has to be a number, from 1 on.
+number = @case '$($(1))' in ''|0*|*[!0-9]*) echo "make: $(1) is '$($(1))': expected a number from 1 on, such as $(2)" >&2; exit 2;; esac
+
 .PHONY: help demo build test bench scale soak lint deny fuzz reference deb tarball setup root
 .DEFAULT_GOAL := help
 
@@ -31,6 +34,7 @@ help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: root ## an overlay between hosts on this machine, step by step (HOSTS=3, STORE=etcd); needs root
+	$(call number,HOSTS,2)
 	@.ci/setup build demo $(filter etcd,$(STORE))
 	@$(MAKE) --no-print-directory build
 	target/dist/heddle demo --hosts $(HOSTS) --store $(STORE)
@@ -61,12 +65,14 @@ bench: root ## numbers beside their goals, and a plot: target/bench (PLOT=1: doc
 	$(if $(PLOT),cp target/bench/packet-path.svg docs/)
 
 scale: root ## a daemon in a large cluster, and a plot: target/bench (MINUTES=10 of changing leases); needs root
+	$(call number,MINUTES,10)
 	@.ci/setup build demo etcd bench
 	@$(MAKE) --no-print-directory build
 	MINUTES=$(MINUTES) cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests --bench scale
 	$(if $(PLOT),cp target/bench/scale.svg docs/)
 
 soak: root ## random faults and changing leases under traffic (MINUTES=10, SEED); needs root
+	$(call number,MINUTES,10)
 	@.ci/setup build demo etcd test
 	@$(MAKE) --no-print-directory build
 	MINUTES=$(MINUTES) cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests --bench soak
@@ -94,6 +100,7 @@ deny: ## licences, origins and known vulnerabilities of dependencies
 
 # As many at a time as there are processors, but built one by one.
 fuzz: ## random bytes for whatever comes from outside (TARGET="lease config", SECONDS=60)
+	$(call number,SECONDS,60)
 	@for target in $(TARGET); do [ -f tests/fuzz/targets/$$target.rs ] || { \
 		echo "make: TARGET: there is no fuzz target $$target: expected some of $(FUZZ_TARGETS)" >&2; exit 2; }; \
 	done
