@@ -30,7 +30,9 @@ fn main() {
     println!("cargo::rerun-if-changed=../grant/src/section.rs");
     println!("cargo::rerun-if-changed=src/settings.rs");
 
-    let target_dir = out.join("guests");
+    // The same for whatever features this crate is built with: target/guests, of target/release/build/NAME/out.
+    let target_dir = out.ancestors().nth(4).expect("Cargo builds below its target directory");
+    let target_dir = target_dir.join("guests");
     let crates = EMBEDDED.map(|name| format!("heddle-plugin-{name}"));
     let components = guests::build(&root, &target_dir, &crates.each_ref().map(String::as_str))
         .unwrap_or_else(|error| panic!("{error}"));

@@ -1,13 +1,14 @@
 //! A browser on a host of the lab: headless Chromium, by the DevTools protocol
-//! (<https://chromedevtools.github.io/devtools-protocol/>).
+//! (<https://chromedevtools.github.io/devtools-protocol/>) over two pipes, where each message ends with a zero.
 //!
 //! The crates that know the whole protocol are tens of thousands of generated lines; what is needed here is six commands
 //! and four events.
 
-use std::io::ErrorKind;
-use std::net::{Ipv4Addr, TcpStream};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -15,7 +16,6 @@ use base64::engine::general_purpose::STANDARD;
 use heddle_lab::{Host, wait_until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tungstenite::{Message, WebSocket};
 
 /// How long a browser may take to start or to answer on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,7 +26,8 @@ pub struct Browser {
     child: Child,
     /// Lives as long as the browser, which writes there.
     _profile: TempDir,
-    socket: WebSocket<TcpStream>,
+    commanding: ChildStdin,
+    telling: Receiver<Value>,
     session: Option<String>,
     commands: u64,
     events: Vec<Value>,
@@ -36,43 +37,28 @@ impl Browser {
     /// Starts one on a host, with a window of this size in pixels.
     pub fn start(host: &Host, width: u32, height: u32) -> Self {
         let profile = tempfile::tempdir().unwrap();
-        let mut command = Command::new("chromium");
+        // The browser wants its pipes as descriptors 3 and 4.
+        let mut command = Command::new("sh");
         command
+            .args(["-c", r#"exec "$@" 3<&0 4>&1 </dev/null >/dev/null"#, "sh", "chromium"])
             // Root has no sandbox. What is opened here is our own.
             .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
             .args(["--no-first-run", "--disable-background-networking", "--disable-sync"])
             .args(["--disable-component-update", "--hide-scrollbars"])
             .arg(format!("--window-size={width},{height}"))
             .arg(format!("--user-data-dir={}", profile.path().display()))
-            .args(["--remote-debugging-port=0", "about:blank"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .args(["--remote-debugging-pipe", "about:blank"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        let child = host.namespace().spawn(command).unwrap();
-        let told = profile.path().join("DevToolsActivePort");
-        let (port, path) = wait_until("the browser's port", PATIENCE, || {
-            let text = std::fs::read_to_string(&told).map_err(|error| error.to_string())?;
-            let (port, path) = text.split_once('\n').ok_or("half a file")?;
-            Ok::<_, String>((port.parse::<u16>().map_err(|e| e.to_string())?, path.to_owned()))
-        })
-        .unwrap();
-        let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, port));
-        let stream = host.namespace().enter(connect).unwrap().unwrap();
-        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        // The handshake does not know of timeouts.
-        let url = format!("ws://127.0.0.1:{port}{}", path.trim());
-        let mut attempt = tungstenite::client(url, stream);
-        let socket = loop {
-            match attempt {
-                Ok((socket, _)) => break socket,
-                Err(tungstenite::HandshakeError::Interrupted(half)) => attempt = half.handshake(),
-                Err(error) => panic!("{error}"),
-            }
-        };
+        let mut child = host.namespace().spawn(command).unwrap();
+        let commanding = child.stdin.take().unwrap();
+        let telling = messages(child.stdout.take().unwrap());
         let mut browser = Self {
             child,
             _profile: profile,
-            socket,
+            commanding,
+            telling,
             session: None,
             commands: 0,
             events: Vec::new(),
@@ -156,21 +142,12 @@ impl Browser {
         if let Some(session) = &self.session {
             command["sessionId"] = session.as_str().into();
         }
-        self.socket.send(Message::text(command.to_string())).unwrap();
+        self.commanding.write_all(format!("{command}\0").as_bytes()).unwrap();
         let begun = Instant::now();
         loop {
-            assert!(begun.elapsed() < PATIENCE, "{method} is not answered");
-            let message = match self.socket.read() {
-                Ok(message) => message,
-                Err(tungstenite::Error::Io(error))
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
-                {
-                    continue;
-                }
-                Err(error) => panic!("{method}: {error}"),
-            };
-            let Ok(text) = message.to_text() else { continue };
-            let value: Value = serde_json::from_str(text).unwrap();
+            let left = PATIENCE.saturating_sub(begun.elapsed());
+            let value = self.telling.recv_timeout(left);
+            let value = value.unwrap_or_else(|error| panic!("{method} is not answered: {error}"));
             if value["id"] == self.commands {
                 assert!(value.get("error").is_none(), "{method}: {value}");
                 return value["result"].clone();
@@ -186,4 +163,19 @@ impl Drop for Browser {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What the browser says, as it says it.
+fn messages(from: ChildStdout) -> Receiver<Value> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        for message in BufReader::new(from).split(0) {
+            let Ok(message) = message else { return };
+            // Nobody listens to a browser that is dropped.
+            if sender.send(serde_json::from_slice(&message).unwrap()).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
 }

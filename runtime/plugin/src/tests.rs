@@ -74,8 +74,8 @@ fn misbehaving_code() -> &'static [u8] {
     static CODE: OnceLock<Vec<u8>> = OnceLock::new();
     CODE.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let target_dir = Path::new(env!("OUT_DIR")).join("guests");
-        let built = guests::build(&root, &target_dir, &["heddle-misbehaving"]).unwrap();
+        let built =
+            guests::build(&root, &root.join("target/guests"), &["heddle-misbehaving"]).unwrap();
         compile(&fs::read(&built[0]).unwrap()).unwrap()
     })
 }

@@ -259,8 +259,8 @@ mod tests {
         assert!(!same_node(&ours, &lease(r#"{"PublicIP":"192.168.0.73","NodeID":"me"}"#)));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_lease_is_renewed_a_margin_before_its_end() {
+    #[test]
+    fn a_lease_is_renewed_a_margin_before_its_end() {
         let now = Instant::now();
         let own = |seconds: Option<u64>| OwnLease {
             lease: lease(r#"{"PublicIP":"192.168.0.72"}"#),
