@@ -1,133 +1,140 @@
-use std::net::IpAddr;
+//! `UPDATE_EXPECT=1 cargo test` writes down anew what is planned; `git diff` then shows what has become different.
+
+use expect_test::expect;
+use heddle_testkit::Scenario;
 
 use super::*;
 
-fn family(subnet: &str, public: &str) -> LeaseFamily {
-    LeaseFamily { subnet: net(subnet), public_address: ip(public), backend_data: None }
-}
+const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
 
-fn lease(families: Vec<LeaseFamily>) -> Lease {
-    Lease { families, backend_type: Some("host-gw".into()) }
-}
-
-fn own() -> Lease {
-    lease(vec![family("10.244.8.0/24", "192.168.0.72")])
-}
-
-fn own_dual() -> Lease {
-    lease(vec![family("10.244.8.0/24", "192.168.0.72"), family("fc00:0:0:8::/64", "fd00::72")])
-}
-
-fn peer_dual() -> Lease {
-    lease(vec![family("10.244.36.0/24", "192.168.0.99"), family("fc00:0:0:36::/64", "fd00::99")])
-}
-
-fn dual() -> NetworkConfig {
-    let network = |network, subnet_length| OverlayNetwork { network: net(network), subnet_length };
-    NetworkConfig {
-        networks: vec![network("10.244.0.0/16", 24), network("fc00::/48", 64)],
-        backend: r#"{"Type":"host-gw"}"#.into(),
-    }
-}
-
-fn node() -> Node {
-    Node {
-        id: "7f0c".into(),
-        underlay: Underlay {
-            link: "eth0".into(),
-            mtu: 1500,
-            addresses: ["192.168.0.72/24", "192.168.1.72/24", "fd00::72/64"].map(net).into(),
-            public_addresses: ["192.168.0.72", "fd00::72"].map(ip).into(),
-        },
-        links: vec![],
-    }
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn net(text: &str) -> IpNet {
-    text.parse().unwrap()
+#[test]
+fn every_node_is_the_gateway_to_its_subnets_and_nothing_is_taken_of_a_packet() {
+    let expected = expect![[r#"
+        advertise
+          host-gw
+        node
+          mtu 1500
+        peer 10.244.2.0-24&fd00:10:244:2::-64
+          route 10.244.2.0/24 via 192.168.0.2 dev eth0
+          route fd00:10:244:2::/64 via fd00::2 dev eth0
+        peer 10.244.3.0-24&fd00:10:244:3::-64
+          route 10.244.3.0/24 via 192.168.0.3 dev eth0
+          route fd00:10:244:3::/64 via fd00::3 dev eth0
+    "#]];
+    expected.assert_eq(&Scenario::dual(HOST_GW).plan::<HostGwBackend>());
 }
 
 #[test]
-fn the_node_has_no_device_and_takes_nothing_of_a_packet() {
-    let plan = |mtu| {
-        let mut node = node();
-        node.underlay.mtu = mtu;
-        HostGwBackend::plan_node(&dual(), &node, &own_dual()).unwrap()
-    };
-    assert_eq!(plan(1500), NodePlan { plan: Plan::default(), mtu: 1500 });
-    // The loopback interface's: no packet is as long.
-    assert_eq!(plan(65536).mtu, 65535);
-}
-
-#[test]
-fn the_lease_says_what_it_is_for_and_no_more() {
-    let expected =
-        Advertisements { backend_type: Some("host-gw".into()), backend_data: vec![None, None] };
-    assert_eq!(HostGwBackend::advertise(&dual(), &node()), Ok(expected));
+fn no_packet_is_as_long_as_the_loopback_interface_lets_pass() {
+    let mut scenario = Scenario::v4(HOST_GW);
+    scenario.node.underlay.mtu = 65_536;
+    scenario.node.underlay.link = "lo".into();
+    let expected = expect![[r#"
+        advertise
+          host-gw
+        node
+          mtu 65535
+        peer 10.244.2.0-24
+          route 10.244.2.0/24 via 192.168.0.2 dev lo
+        peer 10.244.3.0-24
+          route 10.244.3.0/24 via 192.168.0.3 dev lo
+    "#]];
+    expected.assert_eq(&scenario.plan::<HostGwBackend>());
 }
 
 #[test]
 fn a_public_address_that_is_not_the_interface_s_is_refused() {
-    let error = |public_addresses: Vec<IpAddr>, addresses: Vec<IpNet>| {
-        let mut node = node();
-        node.underlay.public_addresses = public_addresses;
-        node.underlay.addresses = addresses;
-        HostGwBackend::advertise(&dual(), &node).unwrap_err().to_string()
+    let planned = |public: [&str; 2], addresses: &[&str]| {
+        let mut scenario = Scenario::dual(HOST_GW);
+        let addresses = addresses.iter().map(|address| address.parse().unwrap());
+        scenario.node.underlay.addresses = addresses.collect();
+        scenario.node.underlay.public_addresses = public.map(|text| text.parse().unwrap()).into();
+        scenario.plan::<HostGwBackend>()
     };
-    let addresses = node().underlay.addresses;
-    assert_eq!(
-        error(vec![ip("203.0.113.7"), ip("fd00::72")], addresses.clone()),
-        "Backend.Type is host-gw, and this node's public address 203.0.113.7 is not an address of eth0 (NAT): \
-         expected another backend, such as vxlan, or --public-ip to be one of 192.168.0.72, 192.168.1.72"
-    );
-    assert_eq!(
-        error(vec![ip("192.168.0.72"), ip("2001:db8::7")], addresses),
-        "Backend.Type is host-gw, and this node's public address 2001:db8::7 is not an address of eth0 (NAT): \
-         expected another backend, such as vxlan, or --public-ipv6 to be one of fd00::72"
-    );
-    assert_eq!(
-        error(vec![ip("203.0.113.7")], vec![]),
-        "Backend.Type is host-gw, and this node's public address 203.0.113.7 is not an address of eth0 (NAT): \
-         expected another backend, such as vxlan"
-    );
+    let addresses = ["192.168.0.1/24", "192.168.1.1/24", "fd00::1/64"];
+    let expected = expect![[r#"
+        advertise
+          ! Backend.Type is host-gw, and this node's public address 203.0.113.7 is not an address of eth0 (NAT): expected another backend, such as vxlan, or --public-ip to be one of 192.168.0.1, 192.168.1.1
+    "#]];
+    expected.assert_eq(&planned(["203.0.113.7", "fd00::1"], &addresses));
+    let expected = expect![[r#"
+        advertise
+          ! Backend.Type is host-gw, and this node's public address 2001:db8::7 is not an address of eth0 (NAT): expected another backend, such as vxlan, or --public-ipv6 to be one of fd00::1
+    "#]];
+    expected.assert_eq(&planned(["192.168.0.1", "2001:db8::7"], &addresses));
+    let expected = expect![[r#"
+        advertise
+          ! Backend.Type is host-gw, and this node's public address 203.0.113.7 is not an address of eth0 (NAT): expected another backend, such as vxlan
+    "#]];
+    expected.assert_eq(&planned(["203.0.113.7", "fd00::1"], &["fd00::1/64"]));
 }
 
-#[test]
-fn a_peer_is_the_gateway_to_its_subnets_in_the_families_that_both_have() {
-    let v4 = Route::via(net("10.244.36.0/24"), ip("192.168.0.99"), "eth0");
-    let v6 = Route::via(net("fc00:0:0:36::/64"), ip("fd00::99"), "eth0");
-    let peer_v4 = lease(vec![family("10.244.36.0/24", "192.168.0.99")]);
-    for (own, peer, routes) in [
-        (own_dual(), peer_dual(), vec![v4.clone(), v6]),
-        (own(), peer_dual(), vec![v4.clone()]),
-        (own_dual(), peer_v4, vec![v4]),
-    ] {
-        let plan = HostGwBackend::plan_peer(&dual(), &node(), &own, &peer);
-        assert_eq!(plan, Ok(Plan { routes, ..Plan::default() }));
-    }
-}
+const PEERS: &str = r#"{
+    "10.244.2.0-24&fd00:10:244:2::-64": {
+        "PublicIP": "192.168.0.2", "PublicIPv6": "fd00::2", "BackendType": "host-gw"
+    },
+    "10.244.3.0-24": {"PublicIP": "192.168.0.3", "BackendType": "host-gw"},
+    "10.244.4.0-24": {"PublicIP": "192.168.0.4", "BackendType": "vxlan"},
+    "10.244.5.0-24": {"PublicIP": "192.168.0.5"},
+    "10.244.6.0-24": {"PublicIP": "192.168.0.1", "BackendType": "host-gw"}
+}"#;
 
 #[test]
-fn a_peer_of_another_backend_is_not_ours() {
-    let kind = |kind: Option<&str>| {
-        let peer = Lease { backend_type: kind.map(str::to_owned), ..peer_dual() };
-        HostGwBackend::plan_peer(&dual(), &node(), &own(), &peer)
+fn a_peer_is_a_gateway_in_the_families_that_both_have_or_it_is_said_why_not() {
+    let planned = |subnets: &str, addresses: &str| {
+        let scenario = Scenario::parse(&format!(
+            r#"{{
+                "config": {{
+                    "Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48",
+                    "Backend": {HOST_GW}
+                }},
+                "node": {{
+                    "id": "alpha", "subnets": {subnets},
+                    "link": "eth0", "mtu": 1500, "addresses": {addresses}
+                }},
+                "leases": {PEERS}
+            }}"#
+        ));
+        scenario.plan::<HostGwBackend>()
     };
-    assert_eq!(kind(Some("vxlan")), Err(PeerError::OtherBackend("vxlan".into())));
-    assert_eq!(kind(None), Err(PeerError::OtherBackend("udp".into())));
-}
-
-#[test]
-fn a_peer_at_an_address_of_this_node_is_refused() {
-    let peer = lease(vec![family("10.244.36.0/24", "192.168.0.72")]);
-    let message =
-        "its public address 192.168.0.72 is this node's own: expected the address of another node";
-    assert_eq!(
-        HostGwBackend::plan_peer(&dual(), &node(), &own(), &peer),
-        Err(PeerError::Invalid(message.into()))
+    let dual = planned(
+        r#"["10.244.1.0/24", "fd00:10:244:1::/64"]"#,
+        r#"["192.168.0.1/24", "fd00::1/64"]"#,
     );
+    let expected = expect![[r#"
+        advertise
+          host-gw
+        node
+          mtu 1500
+        peer 10.244.2.0-24&fd00:10:244:2::-64
+          route 10.244.2.0/24 via 192.168.0.2 dev eth0
+          route fd00:10:244:2::/64 via fd00::2 dev eth0
+        peer 10.244.3.0-24
+          route 10.244.3.0/24 via 192.168.0.3 dev eth0
+        peer 10.244.4.0-24
+          ! the lease is for the backend vxlan
+        peer 10.244.5.0-24
+          ! the lease is for the backend udp
+        peer 10.244.6.0-24
+          ! the lease cannot be used: its public address 192.168.0.1 is this node's own: expected the address of another node
+    "#]];
+    expected.assert_eq(&dual);
+    let v4 = planned(r#"["10.244.1.0/24"]"#, r#"["192.168.0.1/24"]"#);
+    let expected = expect![[r#"
+        advertise
+          host-gw
+        node
+          mtu 1500
+        peer 10.244.2.0-24&fd00:10:244:2::-64
+          route 10.244.2.0/24 via 192.168.0.2 dev eth0
+        peer 10.244.3.0-24
+          route 10.244.3.0/24 via 192.168.0.3 dev eth0
+        peer 10.244.4.0-24
+          ! the lease is for the backend vxlan
+        peer 10.244.5.0-24
+          ! the lease is for the backend udp
+        peer 10.244.6.0-24
+          ! the lease cannot be used: its public address 192.168.0.1 is this node's own: expected the address of another node
+    "#]];
+    expected.assert_eq(&v4);
 }
