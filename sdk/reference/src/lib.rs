@@ -207,10 +207,11 @@ impl Reference<'_> {
     }
 }
 
-/// A comment as it stands.
+/// A comment as it stands, without the rules between sections.
 fn docs(text: &mut String, Docs { contents }: &Docs) {
-    if let Some(contents) = contents {
-        let _ = writeln!(text, "{}", contents.trim());
+    let lines = contents.as_deref().unwrap_or_default().trim().lines();
+    for line in lines.filter(|line| !line.starts_with("----")) {
+        let _ = writeln!(text, "{line}");
     }
 }
 
