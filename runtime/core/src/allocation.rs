@@ -98,7 +98,7 @@ pub enum AllocationError {
     },
     /// Every subnet is taken.
     #[error(
-        "no free /{length} between {min} and {max}: every subnet of {network} is leased; \
+        "no free /{length} between {min} and {max}: every subnet of {network} is leased (the widest lease is {widest}); \
          leases of nodes that are gone end a day after their last renewal"
     )]
     Exhausted {
@@ -110,6 +110,8 @@ pub enum AllocationError {
         min: IpAddr,
         /// The last.
         max: IpAddr,
+        /// The key that takes most: one that somebody wrote by mistake may take all.
+        widest: LeaseKey,
     },
 }
 
@@ -164,6 +166,8 @@ pub fn choose(
                     length: overlay.subnet_length,
                     min: overlay.subnet_min,
                     max: overlay.subnet_max,
+                    widest: widest(taken.keys().copied(), overlay.network)
+                        .expect("what is not free is taken"),
                 }),
                 count => Ok(free.get(pick(count)).copied()),
             }
@@ -203,6 +207,16 @@ pub(crate) type Seniority = (bool, u64, LeaseKey);
 /// The place of a lease among those that it overlaps. `made` is that of its [`Age`](crate::lease::Age).
 pub(crate) fn seniority(fits: bool, made: u64, key: LeaseKey) -> Seniority {
     (!fits, made, key)
+}
+
+/// The key with the shortest prefix in a network.
+fn widest(taken: impl Iterator<Item = LeaseKey>, network: IpNet) -> Option<LeaseKey> {
+    let length = |key: &LeaseKey| {
+        let subnet = key.subnet(Family::of_network(network))?;
+        let shares = network.contains(&subnet) || subnet.contains(&network);
+        shares.then_some(subnet.prefix_len())
+    };
+    taken.filter(|key| length(key).is_some()).min_by_key(|key| length(key))
 }
 
 /// The first free subnets, up to [`CANDIDATES`].
@@ -406,14 +420,21 @@ mod tests {
     #[test]
     fn a_full_network_is_an_error_that_says_how_large_it_is() {
         let config = config(r#"{"Network":"10.1.0.0/28"}"#);
-        let taken: Vec<_> = ["10.1.0.4-30", "10.1.0.8-30", "10.1.0.12-30"]
-            .map(|key| lease(key, r#"{"PublicIP":"192.168.0.1"}"#))
-            .into();
-        assert_eq!(
-            choose_among(&config, &taken, None).unwrap_err().to_string(),
-            "no free /30 between 10.1.0.4 and 10.1.0.12: every subnet of 10.1.0.0/28 is leased; \
-             leases of nodes that are gone end a day after their last renewal"
-        );
+        let full: &[&str] = &["10.1.0.4-30", "10.1.0.8-30", "10.1.0.12-30"];
+        // A slip in one key is enough.
+        for (keys, widest) in
+            [(full, "10.1.0.4-30"), (&["10.1.0.4-30", "10.1.0.0-28"], "10.1.0.0-28")]
+        {
+            let lease = |key: &&str| lease(key, r#"{"PublicIP":"192.168.0.1"}"#);
+            let taken: Vec<_> = keys.iter().map(lease).collect();
+            assert_eq!(
+                choose_among(&config, &taken, None).unwrap_err().to_string(),
+                format!(
+                    "no free /30 between 10.1.0.4 and 10.1.0.12: every subnet of 10.1.0.0/28 is leased \
+                     (the widest lease is {widest}); leases of nodes that are gone end a day after their last renewal"
+                )
+            );
+        }
     }
 
     #[test]

@@ -220,6 +220,11 @@ impl Lease {
         self.families.iter().map(|family| family.public_address)
     }
 
+    /// Whether the two have a public address in common. An address is one node's, so flannel tells nodes apart by it.
+    pub fn shares_address(&self, other: &Self) -> bool {
+        self.public_addresses().any(|own| other.public_addresses().any(|theirs| theirs == own))
+    }
+
     /// The Ethernet addresses that stand anywhere in the backend data.
     pub fn published_macs(&self) -> BTreeSet<MacAddress> {
         fn collect(value: &Value, found: &mut BTreeSet<MacAddress>) {

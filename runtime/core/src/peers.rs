@@ -301,17 +301,12 @@ impl Peers {
         }
     }
 
-    /// Removes what is only kept, and contradicts a lease: its addresses are another's now, or its node has another subnet.
+    /// Removes what is only kept, and contradicts a lease: it leads to an address which has that lease now, or is for
+    /// addresses that are another's now. Node ids say nothing here: machines cloned from one image share theirs.
     fn supersede(&mut self, lease: &Lease, progress: &mut Progress) {
         let contradicts = |key: &LeaseKey| {
-            let same_node = self.leases.get(key).is_some_and(|held| match &held.lease.node_id {
-                Some(id) => lease.node_id.as_ref() == Some(id),
-                None => {
-                    let mut addresses = held.lease.public_addresses();
-                    addresses.any(|address| lease.public_addresses().any(|other| other == address))
-                }
-            });
-            same_node || overlap(*key, lease.key)
+            let moved = self.leases.get(key).is_some_and(|held| held.lease.shares_address(lease));
+            moved || overlap(*key, lease.key)
         };
         let gone: Vec<_> = self.missing.iter().copied().filter(contradicts).collect();
         for key in gone {
@@ -787,20 +782,32 @@ mod tests {
         }
     }
 
+    fn with_id(address: &str, id: &str) -> String {
+        format!(r#"{{"PublicIP":"{address}","NodeID":"{id}"}}"#)
+    }
+
     #[test]
     fn what_is_only_kept_gives_way_to_what_the_store_has() {
         let now = Instant::now();
         for (key, value, gone) in [
             // Another's subnet lies across it.
             ("10.244.1.0-25", r#"{"PublicIP":"192.168.0.3"}"#, keys(&["10.244.1.0-24"])),
-            // Its node has another subnet.
+            // Its node has another subnet, with the same id, another one, or none.
             ("10.244.3.0-24", TWO, keys(&["10.244.2.0-24"])),
+            ("10.244.3.0-24", &with_id("192.168.0.4", "image"), keys(&["10.244.4.0-24"])),
+            ("10.244.3.0-24", &with_id("192.168.0.4", "new"), keys(&["10.244.4.0-24"])),
+            ("10.244.3.0-24", &with_id("192.168.0.2", "new"), keys(&["10.244.2.0-24"])),
             ("10.244.3.0-24", r#"{"PublicIP":"192.168.0.3"}"#, keys(&[])),
+            // A clone of the node that is missing.
+            ("10.244.3.0-24", &with_id("192.168.0.3", "image"), keys(&[])),
         ] {
             // Whether it is there at once or comes later.
             for at_once in [true, false] {
                 let mut peers = peers();
-                reset(&mut peers, &[("10.244.1.0-24", ONE), ("10.244.2.0-24", TWO)]);
+                let clone = with_id("192.168.0.4", "image");
+                let before =
+                    [("10.244.1.0-24", ONE), ("10.244.2.0-24", TWO), ("10.244.4.0-24", &clone)];
+                reset(&mut peers, &before);
                 let delta = if at_once {
                     reset_without_own(&mut peers, &[(key, value)], now)
                 } else {

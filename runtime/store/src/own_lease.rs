@@ -120,17 +120,17 @@ enum Look {
 ///
 /// While the store cannot be reached this waits and tries again, even beyond the end of the lease.
 ///
-/// `held` is told how long the lease lasts, whenever that was looked at.
+/// `told` hears how long the lease lasts, whenever that was looked at, and why not, if it could not be.
 pub async fn keep(
     store: &dyn LeaseStore,
     mut own: OwnLease,
     margin: Duration,
     poke: &Notify,
-    held: impl Fn(Term),
+    told: impl Fn(Result<Term, &StoreError>),
 ) -> LostLease {
     let mut outage = Outage::new(format!("keeping lease {}", own.key()));
     loop {
-        held(own.term());
+        told(Ok(own.term()));
         let due = own.renewal(margin);
         let renewal = async {
             match due {
@@ -154,6 +154,7 @@ pub async fn keep(
                 Ok(Look::Again) => {}
                 Err(error) => {
                     outage.begin(&error.to_string());
+                    told(Err(&error));
                 }
             }
             backoff.wait().await;
@@ -218,10 +219,7 @@ async fn create_again(store: &dyn LeaseStore, own: &mut OwnLease) -> Result<Look
 /// other addresses is such a clone.
 fn same_node(ours: &Lease, theirs: &Lease) -> bool {
     let ids = ours.node_id.as_ref().zip(theirs.node_id.as_ref());
-    ids.is_none_or(|(ours, theirs)| ours == theirs)
-        && ours
-            .public_addresses()
-            .any(|address| theirs.public_addresses().any(|other| other == address))
+    ids.is_none_or(|(ours, theirs)| ours == theirs) && ours.shares_address(theirs)
 }
 
 #[cfg(test)]
