@@ -71,6 +71,29 @@ fn health_of_both(node: &Node) -> [bool; 2] {
 }
 
 #[test]
+fn who_says_that_a_peer_cannot_be_reached_does_not_answer_for_it() {
+    for families in [Families::V4, Families::V6] {
+        let cluster = Cluster::with_backend(families, "host-gw");
+        let mut nodes = ["a", "b"].map(|name| cluster.starting_node(name, &["--probe-interval=1"]));
+        for node in &mut nodes {
+            node.daemon().wait_ready().unwrap();
+        }
+        let [a, b] = nodes;
+        // Nothing has the address that is asked there as long as there is no bridge, and b's kernel says so.
+        let subnet = cluster.subnet(&b, Overlay::all(families)[0]);
+        let family = if subnet.addr().is_ipv4() { "-4" } else { "-6" };
+        b.ip(&format!("{family} route add unreachable {subnet} metric 4096"));
+        wait_health(&a, "b", false, NAMED);
+
+        let bridge = subnet.hosts().find(|address| *address != subnet.network()).unwrap();
+        b.ip("link add name br0 type bridge");
+        b.ip(&format!("address add {bridge}/{} dev br0 nodad", subnet.prefix_len()));
+        b.ip("link set br0 up");
+        wait_health(&a, "b", true, SOON);
+    }
+}
+
+#[test]
 fn nobody_is_asked_unless_an_operator_wants_that() {
     let cluster = Cluster::new(Families::V4);
     let [a, _b] = cluster.nodes(["a", "b"]);

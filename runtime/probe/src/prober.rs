@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use surge_ping::{Client, Config, ICMP, PingIdentifier, PingSequence};
+use surge_ping::{Client, Config, ICMP, IcmpPacket, PingIdentifier, PingSequence};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -166,8 +166,18 @@ impl Sockets {
             // The library's own time begins when the request is sent already, by when a near peer may have answered.
             let asked = Instant::now();
             let answer = pinger.ping(PingSequence(sequence), &PAYLOAD).await;
-            (address, answer.ok().map(|_| asked.elapsed()))
+            // A raw socket gives errors that quote the request as well, from whoever could not deliver it.
+            let replied = answer.is_ok_and(|(packet, _)| is_reply(&packet));
+            (address, replied.then(|| asked.elapsed()))
         }
+    }
+}
+
+/// Whether it is an echo reply (RFC 792, RFC 4443).
+fn is_reply(packet: &IcmpPacket) -> bool {
+    match packet {
+        IcmpPacket::V4(packet) => packet.get_icmp_type().0 == 0,
+        IcmpPacket::V6(packet) => packet.get_icmpv6_type().0 == 129,
     }
 }
 
