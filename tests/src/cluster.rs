@@ -174,7 +174,8 @@ impl Cluster {
         self.starting_node_on(self.host(name), flags)
     }
 
-    fn starting_node_on(&self, host: Host, flags: &[&str]) -> Node {
+    /// The same on a host that is there already.
+    pub fn starting_node_on(&self, host: Host, flags: &[&str]) -> Node {
         let mut command = self.heddled(&host);
         command.args(flags);
         let daemon = host.start(command).unwrap();

@@ -222,7 +222,8 @@ pub(crate) fn create(link: &Link, vxlan: &Vxlan, underlay: u32) -> Request {
 ///
 /// What agrees is not touched: setting a MAC, even to the same, makes the kernel forget all neighbours behind the
 /// device (`NETDEV_CHANGEADDR` in `net/ipv4/arp.c`). Options of the kind go by themselves: the kernel takes an MTU
-/// in the same message for one of them, which cannot be changed (`vxlan_nl2conf`).
+/// in the same message for one of them, which cannot be changed (`vxlan_nl2conf`). The MTU comes last: where it is refused,
+/// because the underlay has become narrower, the device is up and marked as ours all the same.
 pub(crate) fn configure(device: &Device, link: &Link, alias: &str) -> Vec<Request> {
     let mut messages = Vec::new();
     if let (LinkKind::Vxlan(wanted), Some(found)) = (&link.kind, &device.vxlan)
@@ -235,9 +236,6 @@ pub(crate) fn configure(device: &Device, link: &Link, alias: &str) -> Vec<Reques
         messages.push(options.build());
     }
     let mut message = LinkUnspec::new_with_index(device.index).up();
-    if device.mtu != link.mtu {
-        message = message.mtu(link.mtu);
-    }
     if device.alias != alias {
         message = message.alias(alias);
     }
@@ -248,6 +246,9 @@ pub(crate) fn configure(device: &Device, link: &Link, alias: &str) -> Vec<Reques
         message = message.address(mac.0.to_vec());
     }
     messages.push(message.build());
+    if device.mtu != link.mtu {
+        messages.push(LinkUnspec::new_with_index(device.index).mtu(link.mtu).build());
+    }
     let request = |message| Request { message: RouteNetlinkMessage::NewLink(message), flags: 0 };
     messages.into_iter().map(request).collect()
 }

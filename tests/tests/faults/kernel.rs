@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use heddle_lab::{Daemon, Families, Host, Monitor, Signal, wait_until};
 use heddle_tests::{
-    Cluster, HEALED, NETWORK_FOR_PEERS, Node, Peer, Recovery, SOON, Snapshot, Trio,
+    Cluster, HEALED, NETWORK_FOR_PEERS, Node, Peer, Recovery, SOON, Snapshot, Trio, wait_unready,
 };
 
 /// A VTEP that nobody has.
@@ -228,6 +228,27 @@ fn row_12_what_the_kernel_refuses_keeps_nothing_else_waiting() {
     })
     .unwrap();
     flows.lost_nothing();
+}
+
+#[test]
+fn row_13_ready_is_the_whole_plan_although_a_device_was_in_its_way() {
+    let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
+    cluster.etcd().put_all(&Peer::leases(&Peer::range(0, 3000)), 100).unwrap();
+    let host = cluster.host("a");
+    // Somebody else's, which the daemon leaves alone.
+    host.namespace().ip("link add flannel.1 type bridge").unwrap();
+    let mut node = cluster.starting_node_on(host, &[]);
+    wait_unready(node.daemon(), &["kernel: ", "flannel.1"], SOON);
+    // Its retries are seconds apart by now.
+    thread::sleep(Duration::from_secs(4));
+    node.ip("link delete flannel.1");
+    let recovery = Recovery::from("row 13, a device in the way");
+    node.daemon().wait_ready().unwrap();
+    let found = node.objects("flannel.1");
+    recovery.done("ready");
+    let planned = cluster.planned(&node.host);
+    assert_eq!(found.len(), planned.len());
+    assert_eq!(found, planned);
 }
 
 /// A second daemon on a host, for another network with its own device.

@@ -62,6 +62,27 @@ fn fault_the_underlay_has_another_mtu() {
 }
 
 #[test]
+fn fault_the_device_is_lost_while_the_underlay_is_narrower() {
+    let mut trio = Trio::new();
+    let before = Snapshot::of(&trio.nodes[0]);
+    let flows = trio.flows(&[(1, 2)]);
+    trio.nodes[0].ip("link set eth0 mtu 1400");
+    trio.nodes[0].ip("link delete flannel.1");
+    // The kernel makes the device, but does not let it have the MTU that containers were given.
+    let recovery = Recovery::from("device lost, underlay narrower");
+    recovery.wait("all peers", HEALED, || {
+        let found = trio.nodes[0].host.kernel_state().unwrap();
+        if found == before.objects { Ok(()) } else { Err(format!("{found:#?}")) }
+    });
+    wait_unready(trio.nodes[0].daemon(), &["kernel: ", "flannel.1", "MTU"], SOON);
+    wait_until("a ping", SOON, || trio.reaches(1)).unwrap();
+    trio.nodes[0].ip("link set eth0 mtu 1500");
+    wait_until("readiness", SOON, || is_ready(trio.nodes[0].daemon())).unwrap();
+    before.compare(&trio.nodes[0]).unwrap();
+    flows.lost_nothing();
+}
+
+#[test]
 fn fault_the_underlay_is_without_its_address_for_a_moment() {
     let mut trio = Trio::new();
     let before = Snapshot::of(&trio.nodes[0]);

@@ -102,6 +102,11 @@ impl Applier {
         self.looks.due() <= now
     }
 
+    /// Whether a device is among what it is time to try again. Then everything on it is.
+    pub(super) fn is_device_due(&self, now: Instant) -> bool {
+        self.refused.due(now).iter().any(|key| matches!(key, ObjectKey::Link(_)))
+    }
+
     /// What it is time to try again.
     pub(super) fn due(&self, now: Instant) -> Vec<ObjectKey> {
         self.refused.due(now)
@@ -117,9 +122,14 @@ impl Applier {
     /// Decides whether events are a reason to look.
     pub(super) fn judge(&mut self, desired: &Desired, underlay: LinkName, events: &[Event]) {
         let now = Instant::now();
-        if events.iter().any(|event| matches!(event, Event::LinkChanged(name) if *name == underlay))
-        {
-            // What the kernel refused may have failed for want of it.
+        let foreign = |name: &LinkName| {
+            self.observed.objects.get(&ObjectKey::Link(*name)).is_some_and(|seen| !seen.ours)
+        };
+        if events.iter().any(|event| match event {
+            Event::LinkChanged(name) => *name == underlay || foreign(name),
+            Event::Lost | Event::Seen(_) | Event::Gone(_) => false,
+        }) {
+            // What the kernel refused may have failed for want of the one, or because of the other.
             // It is tried once that is known, so that nothing is done about what is in order again.
             self.refused.hasten(self.looks.earliest(now));
         }
@@ -194,21 +204,32 @@ impl Applier {
         Ok(())
     }
 
-    /// Applies changes, those of devices first, and returns those that were made. What is on a device that is refused
-    /// waits for it: somebody else's device may stand there.
+    /// Applies changes, those of devices first, and returns those that were made.
     async fn apply(&mut self, intent: Intent<'_>, changes: Vec<Change>) -> Vec<Change> {
         let (devices, others): (Vec<_>, Vec<_>) =
             changes.into_iter().partition(|change| matches!(change.object(), Object::Link(_)));
         let mut made = self.attempt(intent, devices).await;
-        let refused = |link| self.refused.failing().contains_key(&ObjectKey::Link(link));
+        let unusable = |link| self.is_unusable(intent, link);
         let (waiting, possible): (Vec<_>, Vec<_>) =
-            others.into_iter().partition(|change| change.object().link().is_some_and(refused));
+            others.into_iter().partition(|change| change.object().link().is_some_and(unusable));
         for change in waiting {
             // Once the device is there, everything on it is looked at.
             self.refused.clear(&change.object().key());
         }
         made.append(&mut self.attempt(intent, possible).await);
         made
+    }
+
+    /// Whether what is on a device has to wait for it: the kernel refuses it, and it is not there, or somebody else's, or
+    /// would have to be made anew. A device of ours that has a wrong setting carries packets all the same.
+    fn is_unusable(&self, intent: Intent<'_>, link: LinkName) -> bool {
+        let key = ObjectKey::Link(link);
+        if !self.refused.failing().contains_key(&key) {
+            return false;
+        }
+        let ours = self.observed.objects.get(&key).is_some_and(|seen| seen.ours);
+        let left = diff_keys([&key].into(), |key| intent.desired.get(key), &self.observed);
+        !ours || left.iter().any(|change| !matches!(change, Change::Put(_)))
     }
 
     /// Attempts those of these changes that are not waiting for another time, takes note of what comes of each, and

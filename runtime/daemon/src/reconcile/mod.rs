@@ -172,7 +172,7 @@ impl Reconciler {
     async fn catch_up(&mut self, readiness: &Readiness) {
         let now = Instant::now();
         let mut touched = self.plan_peers(self.unplanned.due(now)).await;
-        if self.applier.is_look_due(now) {
+        if self.applier.is_look_due(now) || self.applier.is_device_due(now) {
             // Everything that is due is seen to there, by what the kernel holds by now.
             self.look(readiness).await;
             return;
