@@ -7,7 +7,7 @@ use heddle_core::patience::{InVain, Patience};
 use heddle_flags::Flags;
 use heddle_kernel::Kernel;
 use heddle_plugin::{Catalogue, PluginError, View};
-use heddle_store::{LeaseStore, OwnLease, Watch, WatchEvent, keep, release};
+use heddle_store::{LeaseStore, OwnLease, StoreError, Term, Watch, WatchEvent, keep, release};
 use heddle_telemetry::Notes;
 use tokio::sync::{Notify, mpsc};
 
@@ -69,7 +69,15 @@ pub(crate) async fn serve(
         Reconciler::new(kernel.clone(), overlay, probing, questions, notes).await?;
     let margin = flags.lease.renew_margin();
     let held = own.clone();
-    let told = |term| facts.hold(term);
+    let told = |term: Result<Term, &StoreError>| match term {
+        Ok(term) => {
+            facts.hold(term);
+            readiness.met(Condition::Lease);
+        }
+        Err(error) => {
+            readiness.unmet(Condition::Lease, format!("keeping {}: {error}", held.key()));
+        }
+    };
     let keeping = keep(store.as_ref(), own, margin, &own_lease_changed, told);
     let resync = Duration::from_secs(flags.rules.iptables_resync);
     let working = async {

@@ -451,6 +451,17 @@ impl Etcd {
         Ok(())
     }
 
+    /// Has etcd refuse whatever would make its data grow, as if it had reached its quota, or no longer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Http`].
+    pub fn set_full(&self, full: bool) -> Result<(), Error> {
+        let action = if full { "ACTIVATE" } else { "DEACTIVATE" };
+        self.call("maintenance/alarm", json!({"action": action, "alarm": "NOSPACE"}))?;
+        Ok(())
+    }
+
     /// Forgets all history: a watch that is behind cannot catch up any more.
     ///
     /// # Errors

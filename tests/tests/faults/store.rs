@@ -382,6 +382,27 @@ fn row_05_a_first_read_without_an_answer_is_made_again() {
 }
 
 #[test]
+fn row_05_an_etcd_that_is_full_is_named_while_the_own_lease_is_gone() {
+    let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
+    let mut nodes = cluster.nodes(["a", "b", "c"]);
+    wait_exact(&cluster, &nodes);
+    let flow = Flow::between(&nodes[1], &nodes[2]);
+    let before = cluster.lease(&nodes[0]);
+    // It still answers, and tells of changes. But who starts now does not learn of this node.
+    cluster.etcd().set_full(true).unwrap();
+    cluster.etcd().delete(&before.key).unwrap();
+    wait_unready(nodes[0].daemon(), &["lease: keeping", "database space exceeded"], LIMIT);
+    cluster.etcd().set_full(false).unwrap();
+    let since = Instant::now();
+    wait_ready(nodes[0].daemon(), LIMIT);
+    let after = cluster.lease(&nodes[0]);
+    wait_exact(&cluster, &nodes);
+    recovered("5, etcd full", since.elapsed());
+    assert_eq!((after.key, after.value), (before.key, before.value));
+    flow.end_without_loss();
+}
+
+#[test]
 fn row_05_a_cluster_that_loses_its_leader_and_then_its_quorum_is_found_again() {
     let lab = Lab::new(Families::V4).unwrap();
     let mut members = Etcd::start_members(&lab, 3).unwrap();

@@ -170,7 +170,7 @@ async fn a_lease_is_kept_through_an_outage() {
         (record, patiently("its new term", told).await)
     };
     tokio::select! {
-        lost = keep(&store, own, MARGIN, &poke, |term| told.lock().unwrap().push(term)) => panic!("{lost}"),
+        lost = keep(&store, own, MARGIN, &poke, |term| told.lock().unwrap().extend(term.ok())) => panic!("{lost}"),
         (record, after) = outage => {
             assert_eq!(record.key, key);
             assert_eq!(told.lock().unwrap()[0], before);
