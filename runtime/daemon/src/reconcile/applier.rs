@@ -102,9 +102,11 @@ impl Applier {
         self.looks.due() <= now
     }
 
-    /// Whether a device is among what it is time to try again. Then everything on it is.
+    /// Whether a device is among what it is time to try again. Then everything on it is, and takes a look. Where the kernel
+    /// cannot be read, a look would not come to trying it, and be due again at once.
     pub(super) fn is_device_due(&self, now: Instant) -> bool {
-        self.refused.due(now).iter().any(|key| matches!(key, ObjectKey::Link(_)))
+        self.unreadable.is_none()
+            && self.refused.due(now).iter().any(|key| matches!(key, ObjectKey::Link(_)))
     }
 
     /// What it is time to try again.
