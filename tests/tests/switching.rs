@@ -1,4 +1,4 @@
-//! `Backend.Type` changes and the daemons are started again, one after the other: what the former backend left behind
+//! `Backend.Type`, or the network, changes and the daemons are started again, one after the other: what the former backend left behind
 //! goes, and until the last node has followed, nothing worse happens than that some do not reach each other.
 
 use heddle_lab::{Container, Families, Signal};
@@ -130,5 +130,40 @@ fn every_change_of_the_type_takes_effect_node_by_node_and_leaves_nothing_behind(
         }
         assert_eq!(keys(&nodes), before, "{former} to {backend}");
         former = backend;
+    }
+}
+
+#[test]
+fn another_network_leaves_no_route_to_the_former_one() {
+    for backend in [r#"{"Type": "host-gw"}"#, r#"{"Type": "vxlan", "DirectRouting": true}"#] {
+        let former = Families::Dual.config_of(backend);
+        let cluster = Cluster::with_config(Families::Dual, Some(&former));
+        let mut nodes = cluster.nodes(["a", "b"]);
+        let destinations = |node: &Node| {
+            let destinations = node.routes().into_iter().map(|route| route.dst);
+            destinations.collect::<Vec<_>>()
+        };
+        assert_eq!(destinations(&nodes[0]).len(), 2, "{backend}");
+        // Somebody else's is none of Heddle's business.
+        let foreign = "10.244.255.0/24";
+        nodes[0].ip(&format!("route add {foreign} via 192.168.255.254 dev eth0 proto static"));
+
+        let other = former.replace("10.244.", "10.245.").replace("10:244:", "10:245:");
+        cluster.store().put_config(&other).unwrap();
+        let [a, b] = &mut nodes;
+        start_again(&cluster, a);
+        // Not a moment later.
+        assert_eq!(destinations(a), [""; 0], "{backend}");
+        start_again(&cluster, b);
+        heddle_lab::wait_until("routes in the other network", SOON, || {
+            let found = destinations(a);
+            let there = |prefix| found.iter().any(|route: &String| route.starts_with(prefix));
+            if found.len() == 2 && there("10.245.") && there("fd00:10:245:") {
+                return Ok(());
+            }
+            Err(format!("{backend}: {found:?}"))
+        })
+        .unwrap();
+        assert!(a.host.kernel_state().unwrap().route(foreign).is_some(), "{backend}");
     }
 }

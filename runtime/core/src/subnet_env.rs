@@ -1,9 +1,11 @@
 //! The subnet that a node had before, as the file remembers it that flannel and Heddle leave for Docker.
 //!
-//! The file is written by an emitter; only these two keys of it are ever read back
-//! (`ReadCIDRFromSubnetFile` in flannel's `main.go`).
+//! The file is written by an emitter; only these keys of it are ever read back. flannel reads those of the subnet
+//! (`ReadCIDRFromSubnetFile` in its `main.go`), and those of the network for its rules.
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::lease::LeaseKey;
 
@@ -12,13 +14,21 @@ use crate::lease::LeaseKey;
 /// `FLANNEL_SUBNET` carries an address of the subnet, not its first. None if there are no such lines, as when
 /// `mk-docker-opts.sh` has written its own into the same file.
 pub fn previous_subnets(text: &str) -> Option<LeaseKey> {
-    let value = |key: &str| {
-        let lines = text.lines().filter_map(|line| line.trim().split_once('='));
-        lines.filter(|(name, _)| *name == key).map(|(_, value)| value.trim_matches('"')).next_back()
-    };
-    let v4: Option<Ipv4Net> = value("FLANNEL_SUBNET").and_then(|text| text.parse().ok());
-    let v6: Option<Ipv6Net> = value("FLANNEL_IPV6_SUBNET").and_then(|text| text.parse().ok());
-    LeaseKey::new(v4, v6)
+    LeaseKey::new(value(text, "FLANNEL_SUBNET"), value(text, "FLANNEL_IPV6_SUBNET"))
+}
+
+/// Finds the overlay's networks of then in the text of a subnet.env, without host bits. As many as there are lines for.
+pub fn previous_networks(text: &str) -> Vec<IpNet> {
+    let v4 = value::<Ipv4Net>(text, "FLANNEL_NETWORK").map(IpNet::V4);
+    let v6 = value::<Ipv6Net>(text, "FLANNEL_IPV6_NETWORK").map(IpNet::V6);
+    v4.into_iter().chain(v6).map(|network| network.trunc()).collect()
+}
+
+/// What the last line says that sets a key.
+fn value<T: FromStr>(text: &str, key: &str) -> Option<T> {
+    let lines = text.lines().filter_map(|line| line.trim().split_once('='));
+    let value = lines.filter(|(name, _)| *name == key).map(|(_, value)| value).next_back()?;
+    value.trim_matches('"').parse().ok()
 }
 
 #[cfg(test)]
@@ -36,11 +46,23 @@ mod tests {
     }
 
     #[test]
+    fn the_networks_are_found_that_the_file_has() {
+        let networks =
+            |text| previous_networks(text).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let v4 = "FLANNEL_NETWORK=10.244.0.1/16\nFLANNEL_SUBNET=10.244.8.1/24\n";
+        assert_eq!(networks(v4), ["10.244.0.0/16"]);
+        let dual = format!("{v4}FLANNEL_IPV6_NETWORK=\"2001:cafe:42::/56\"\n");
+        assert_eq!(networks(&dual), ["10.244.0.0/16", "2001:cafe:42::/56"]);
+        assert_eq!(networks("FLANNEL_NETWORK=2001:cafe:42::/56\n"), [""; 0]);
+    }
+
+    #[test]
     fn other_files_hold_none() {
         for text in
             ["", "DOCKER_OPT_MTU=\"--mtu=1450\"\n", "FLANNEL_SUBNET=10.244.8.1\n", "\0\u{1}="]
         {
             assert_eq!(previous_subnets(text), None);
+            assert_eq!(previous_networks(text), []);
         }
     }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use heddle_core::address::Family;
 use heddle_core::allocation::{AllocationError, Claimant};
 use heddle_core::config::NetworkConfig;
-use heddle_core::diff::{Change, Scope};
+use heddle_core::diff::Scope;
 use heddle_core::interface::{Facts, select};
-use heddle_core::lease::{Lease, LeaseKey};
+use heddle_core::lease::Lease;
 use heddle_core::node::{Node, NodeId, Underlay, existing_links};
 use heddle_core::object::{Object, Plan, Route};
-use heddle_core::subnet_env::previous_subnets;
+use heddle_core::subnet_env::{previous_networks, previous_subnets};
 use heddle_flags::Flags;
 use heddle_kernel::{ALIAS_PREFIX, Kernel};
 use heddle_packet::OpenError;
@@ -26,6 +26,7 @@ use tokio::task::spawn_blocking;
 use crate::Fatal;
 use crate::emit::Output;
 use crate::files;
+use crate::former;
 use crate::packets::{Packets, Terms};
 
 /// Where this node belongs, and everything it needs there.
@@ -124,11 +125,13 @@ pub(crate) async fn join(
     };
     let advertised = backend.advertise(&config, &node).await.map_err(failed)?;
 
+    // Of an earlier run. Where there is no such file, nothing is known of one.
+    let remembered = std::fs::read_to_string(flags.files.subnet_env()).unwrap_or_default();
     let value = |key| advertised.lease(key, &node, identity.name.clone());
     let claimant = Claimant {
         id: &node.id,
         public_addresses: &node.underlay.public_addresses,
-        previous: previous_subnet(flags),
+        previous: previous_subnets(&remembered),
     };
     let own = heddle_store::acquire(store.as_ref(), &config, &claimant, value).await;
     let own = own.map_err(|error| match error {
@@ -146,9 +149,10 @@ pub(crate) async fn join(
         links: plan.links().into_iter().collect(),
         alias: format!("{ALIAS_PREFIX}{}", flags.lease.network_label()),
     };
+    former::remove_routes(kernel, &scope, previous_networks(&remembered)).await?;
     let packets = match (packets, &plan.tunnel) {
         (Some(plugin), Some(tunnel)) => {
-            remove_former_devices(kernel, &scope).await?;
+            former::remove_devices(kernel, &scope).await?;
             let terms = Terms { config: config.clone(), node: node.clone(), lease: lease.clone() };
             Some(Packets::open(plugin, terms, &plan, tunnel).map_err(Obstacle::Packets)?)
         }
@@ -170,24 +174,6 @@ pub(crate) async fn join(
             .collect(),
         found,
     })
-}
-
-/// Removes what an earlier backend left of devices. Not left to the first plan, as everything else is: a VXLAN device
-/// may have the port that the packet path is to have now.
-async fn remove_former_devices(kernel: &Kernel, scope: &Scope) -> Result<(), Obstacle> {
-    let observed = kernel.observe(scope, &[]).await?;
-    let former = observed.objects.values().filter(|seen| match &seen.object {
-        Object::Link(link) => seen.ours && !scope.links.contains(&link.name),
-        _ => false,
-    });
-    let removals: Vec<_> = former.map(|seen| Change::Remove(seen.object.clone())).collect();
-    for change in &removals {
-        tracing::info!("remove {}", change.object());
-    }
-    for failure in kernel.apply(scope, removals).await {
-        tracing::error!("{failure}");
-    }
-    Ok(())
 }
 
 /// A plugin as it was found.
@@ -264,11 +250,6 @@ fn underlay(flags: &Flags, config: &NetworkConfig, facts: &Facts) -> Result<Unde
 /// The families of the overlay, which are the underlay's as well.
 pub(crate) fn families(config: &NetworkConfig) -> Vec<Family> {
     config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect()
-}
-
-/// The subnet that this node had before, if its file still says so.
-fn previous_subnet(flags: &Flags) -> Option<LeaseKey> {
-    previous_subnets(&std::fs::read_to_string(flags.files.subnet_env()).ok()?)
 }
 
 /// This node's identity, from flags and files. That a derived one cannot be stored is only a warning, since it will be

@@ -19,6 +19,7 @@
 mod control;
 mod emit;
 mod files;
+mod former;
 mod join;
 mod logging;
 mod notify;

@@ -1,17 +1,24 @@
 //! A subnet.env of an earlier run: flannel's, Heddle's, or whatever stands where one is looked for.
 #![no_main]
 
-use heddle_core::subnet_env::previous_subnets;
+use heddle_core::subnet_env::{previous_networks, previous_subnets};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &[u8]| {
     let text = String::from_utf8_lossy(text);
+    let networks = previous_networks(&text);
+    let mut written = format!("{text}\n");
+    for network in &networks {
+        let name =
+            if network.addr().is_ipv4() { "FLANNEL_NETWORK" } else { "FLANNEL_IPV6_NETWORK" };
+        written += &format!("{name}={network}\n");
+    }
+    assert_eq!(previous_networks(&written), networks);
     let found = previous_subnets(&text);
     let Some(key) = found else { return };
     // What it says could be a lease's key.
     assert_eq!(key.to_string().parse(), Ok(key));
     // Written as the emitter writes it, and behind what was there already, it reads back.
-    let mut written = format!("{text}\n");
     for (name, subnet) in [
         ("FLANNEL_SUBNET", key.v4().map(ipnet::IpNet::V4)),
         ("FLANNEL_IPV6_SUBNET", key.v6().map(ipnet::IpNet::V6)),
