@@ -90,12 +90,17 @@ impl Run<'_> {
     /// IPv6 refuses an on-link gateway that the present route leads elsewhere, even where it is that route which is
     /// to be replaced (`ip6_route_check_nh_onlink` in `net/ipv6/route.c`). So it is replaced by one without a
     /// gateway first: at no time is there none.
+    ///
+    /// IPv4 replaces the first of several routes to one destination, but not by one that it has further behind
+    /// (`fib_table_insert` in `net/ipv4/fib_trie.c`), where nothing was sent by it. So that is taken away first.
     fn detour(&mut self, request: Request, refusal: Refusal) -> Result<(), Refusal> {
-        match routes::without_gateway(&request) {
-            Some(first) if refusal.errno == Errno::EINVAL => {
-                self.socket.change(first)?;
-                self.socket.change(request)
-            }
+        let first = match refusal.errno {
+            Errno::EINVAL => routes::without_gateway(&request),
+            Errno::EEXIST => routes::undo(&request),
+            _ => None,
+        };
+        match first.map(|first| self.socket.change(first)) {
+            Some(Ok(())) => self.socket.change(request),
             _ => Err(refusal),
         }
     }

@@ -219,6 +219,14 @@ pub(crate) fn without_gateway(request: &Request) -> Option<Request> {
     Some(Request { message: RouteNetlinkMessage::NewRoute(message), flags: request.flags })
 }
 
+/// The request to remove exactly the route that another request is for. `None` if that is for something else.
+pub(crate) fn undo(request: &Request) -> Option<Request> {
+    let RouteNetlinkMessage::NewRoute(message) = &request.message else {
+        return None;
+    };
+    Some(Request { message: RouteNetlinkMessage::DelRoute(message.clone()), flags: 0 })
+}
+
 /// The request to remove a route as it was observed. One that has since been replaced by another is left alone,
 /// where it can be told apart: the kernel compares what it is given.
 pub(crate) fn remove<E>(

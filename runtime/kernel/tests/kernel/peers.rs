@@ -97,6 +97,26 @@ fn a_peer_that_moves_is_changed_where_it_stands() {
 }
 
 #[test]
+fn a_route_that_somebody_puts_before_ours_gives_way_to_it() {
+    on_a_host(async |kernel| {
+        let plan = [node_v4(), peer_v4(), node_v6(), peer_v6()].concat();
+        reconcile(&kernel, &plan).await;
+        let shown = || ip("route show 10.244.36.0/24") + &ip("-6 route show fd42:0:0:24::/64");
+        let before = shown();
+        for (how, host) in [("prepend", 1), ("append", 2), ("prepend", 3)] {
+            ip(&format!("route {how} 10.244.36.0/24 via 192.168.0.{host} dev eth0"));
+            ip(&format!("-6 route {how} fd42:0:0:24::/64 via 2001:db8::{host} dev eth0"));
+            reconcile(&kernel, &plan).await;
+            let way = ip("route get 10.244.36.1") + &ip("route get fd42:0:0:24::1");
+            assert_eq!(way.matches(" dev flannel").count(), 2, "{how}: {way}{}", shown());
+        }
+        // It never stood in the way.
+        ip("route delete 10.244.36.0/24 via 192.168.0.2 dev eth0");
+        assert_eq!(shown(), before);
+    });
+}
+
+#[test]
 fn routes_lead_to_a_device_or_nowhere_as_well() {
     on_a_host(async |kernel| {
         let route = |destination: &str, action| {
