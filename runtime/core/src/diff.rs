@@ -174,6 +174,17 @@ pub fn is_repair(change: &Change, desired: Option<&Object>, before: &Observed) -
     agrees(desired, before.objects.get(&change.object().key()))
 }
 
+/// Whether a device carries what is on it although it is not as desired: it is ours, and a setting of it is wrong at most.
+/// One that is not there, or somebody else's, or that has to be made anew, does not.
+pub fn carries(desired: Option<&Object>, seen: Option<&Observation>) -> bool {
+    match (desired, seen) {
+        (Some(wanted), Some(seen)) => {
+            seen.ours && !matches!(compare(wanted, seen), Verdict::Incompatible)
+        }
+        _ => false,
+    }
+}
+
 enum Verdict {
     Same,
     Changeable,
@@ -296,6 +307,17 @@ mod tests {
         assert!(is_repair(&Change::Remove(route.clone()), None, &none));
         // It was there with reason, and its lease is gone.
         assert!(!is_repair(&Change::Remove(route), None, &held));
+    }
+
+    #[test]
+    fn a_device_of_ours_with_a_wrong_setting_carries_what_is_on_it() {
+        let link = vxlan(8472, 1450, 1);
+        let seen = |object, ours| Some(Observation { object, ours });
+        let carries = |found: Option<Observation>| carries(Some(&link), found.as_ref());
+        assert!(carries(seen(vxlan(8472, 1400, 9), true)));
+        assert!(!carries(seen(vxlan(4789, 1450, 1), true)));
+        assert!(!carries(seen(link.clone(), false)));
+        assert!(!carries(None));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use heddle_core::address::LinkName;
 use heddle_core::desired::{Desired, Owner};
-use heddle_core::diff::{Change, Observed, Scope, agrees, diff, diff_keys, is_repair};
+use heddle_core::diff::{Change, Observed, Scope, agrees, carries, diff, diff_keys, is_repair};
 use heddle_core::looks::Looks;
 use heddle_core::object::{Object, ObjectKey};
 use heddle_core::peers::Footprint;
@@ -222,16 +222,11 @@ impl Applier {
         made
     }
 
-    /// Whether what is on a device has to wait for it: the kernel refuses it, and it is not there, or somebody else's, or
-    /// would have to be made anew. A device of ours that has a wrong setting carries packets all the same.
+    /// Whether what is on a device has to wait for it.
     fn is_unusable(&self, intent: Intent<'_>, link: LinkName) -> bool {
         let key = ObjectKey::Link(link);
-        if !self.refused.failing().contains_key(&key) {
-            return false;
-        }
-        let ours = self.observed.objects.get(&key).is_some_and(|seen| seen.ours);
-        let left = diff_keys([&key].into(), |key| intent.desired.get(key), &self.observed);
-        !ours || left.iter().any(|change| !matches!(change, Change::Put(_)))
+        let (desired, seen) = (intent.desired.get(&key), self.observed.objects.get(&key));
+        self.refused.failing().contains_key(&key) && !carries(desired, seen)
     }
 
     /// Attempts those of these changes that are not waiting for another time, takes note of what comes of each, and
