@@ -102,6 +102,7 @@ fn a_daemon_runs_on_single_dashes_and_environment_variables() {
         ])
         .arg(format!("-state-dir={}", host.directory().join("state").display()))
         .arg(format!("-cache-dir={}", host.directory().join("cache").display()))
+        .arg(format!("-control-socket={}", host.control_socket().display()))
         .env("FLANNELD_SUBNET_FILE", &file)
         .env("FLANNELD_HEALTHZ_PORT", "9999")
         .env("FLANNELD_PUBLIC_IP", "203.0.113.7");
@@ -139,7 +140,8 @@ fn endpoints_that_do_not_answer_are_passed_over() {
         .arg(format!("--etcd-endpoints=http://127.0.0.1:4001,{}", cluster.etcd().endpoint()))
         .args(["--node-id=a".to_owned(), format!("--subnet-file={}", host.subnet_file().display())])
         .arg(format!("--state-dir={}", host.directory().join("state").display()))
-        .arg(format!("--cache-dir={}", host.directory().join("cache").display()));
+        .arg(format!("--cache-dir={}", host.directory().join("cache").display()))
+        .arg(format!("--control-socket={}", host.control_socket().display()));
     host.start(command).unwrap().wait_ready().unwrap();
 }
 
@@ -233,7 +235,8 @@ fn the_node_id_is_kept_in_the_state_directory() {
             .arg(format!("--etcd-endpoints={}", cluster.etcd().endpoint()))
             .arg(format!("--subnet-file={}", host.subnet_file().display()))
             .arg(format!("--state-dir={}", host.directory().join("state").display()))
-            .arg(format!("--cache-dir={}", host.directory().join("cache").display()));
+            .arg(format!("--cache-dir={}", host.directory().join("cache").display()))
+            .arg(format!("--control-socket={}", host.control_socket().display()));
         host.start(command).unwrap().wait_ready().unwrap();
         wait_until("the lease", SOON, || {
             let leases = cluster.etcd().leases().unwrap();
