@@ -1,7 +1,9 @@
 //! What an earlier run left, where the first plan comes too late for it or does not look: everything else in the scope
 //! that is not planned, that plan removes.
 
-use heddle_core::diff::{Change, Scope};
+use std::collections::BTreeMap;
+
+use heddle_core::diff::{Scope, diff};
 use heddle_core::object::Object;
 use heddle_kernel::{Kernel, KernelError};
 use ipnet::IpNet;
@@ -53,8 +55,8 @@ async fn remove(
     unwanted: impl Fn(&Object) -> bool,
 ) -> Result<(), KernelError> {
     let observed = kernel.observe(scope, &[]).await?;
-    let found = observed.objects.into_values().filter(|seen| seen.ours && unwanted(&seen.object));
-    let removals: Vec<_> = found.map(|seen| Change::Remove(seen.object)).collect();
+    let mut removals = diff(&BTreeMap::new(), &observed);
+    removals.retain(|change| unwanted(change.object()));
     for change in &removals {
         tracing::info!("remove {}", change.object());
     }
