@@ -1,5 +1,5 @@
-//! `Backend.Type`, or the network, changes and the daemons are started again, one after the other: what the former backend left behind
-//! goes, and until the last node has followed, nothing worse happens than that some do not reach each other.
+//! `Backend.Type`, or the network, changes and the daemons are started again, one after the other: what was made for the
+//! former one goes, and until the last node has followed, nothing worse happens than that some do not reach each other.
 
 use heddle_lab::{Container, Families, Signal};
 use heddle_tests::{Cluster, Node, SOON};
