@@ -5,7 +5,7 @@
 //! and goes on with the next (`netlink_rcv_skb` in `net/netlink/af_netlink.c`).
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -255,8 +255,17 @@ impl Socket {
         Ok(first)
     }
 
+    /// A signal is no end of waiting, nor is having been stopped: the kernel reports both as `EINTR` where a socket has a
+    /// time limit, whatever a handler says of restarts (signal(7)), and the limit begins anew.
     fn receive(&mut self) -> io::Result<()> {
-        receive(&self.socket, &mut self.datagram, 0)
+        let begun = Instant::now();
+        while begun.elapsed() < RECEIVE_TIMEOUT {
+            match receive(&self.socket, &mut self.datagram, 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+        Err(Errno::ETIMEDOUT.into())
     }
 }
 
@@ -287,4 +296,24 @@ pub(crate) fn enlarge(socket: &rtnetlink::sys::Socket, bytes: usize) -> io::Resu
     setsockopt(socket, sockopt::RcvBufForce, &bytes)
         .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &bytes))
         .map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_stopped_and_goes_on_still_waits() {
+        let mut socket = Socket::open().unwrap();
+        let limit = Duration::from_millis(500);
+        setsockopt(&socket.socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(500)).unwrap();
+        let stop = "sleep 0.1; kill -STOP $PPID; sleep 0.05; kill -CONT $PPID";
+        let mut shell = std::process::Command::new("sh").args(["-c", stop]).spawn().unwrap();
+        let begun = Instant::now();
+        // Nothing has been asked.
+        let refusal = Refusal::from(socket.receive().unwrap_err());
+        assert_eq!(refusal.errno, Errno::ETIMEDOUT, "{refusal}");
+        assert!(begun.elapsed() >= limit);
+        assert!(shell.wait().unwrap().success());
+    }
 }
