@@ -1,10 +1,9 @@
 //! A peer made of nothing but UDP sockets.
 
-use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use heddle_lab::{Families, Host};
+use heddle_lab::{Families, Host, next_datagram};
 
 use crate::{Cluster, Node, Overlay, Packet, SOON};
 
@@ -33,11 +32,8 @@ impl PlainPeer {
     pub fn without_lease(cluster: &Cluster, name: &str, number: u8) -> Self {
         assert!(number >= 200, "{number} may be a node's");
         let host = cluster.host(name);
-        let bind = |address| {
-            let socket = host.namespace().udp_socket(SocketAddr::new(address, UDP_PORT)).unwrap();
-            socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-            socket
-        };
+        let bind =
+            |address| host.namespace().udp_socket(SocketAddr::new(address, UDP_PORT)).unwrap();
         let sockets = host.addresses().map(bind).collect();
         Self { host, number, sockets }
     }
@@ -108,17 +104,8 @@ impl PlainPeer {
 
     /// The next datagram, unless nothing comes for a moment.
     pub fn receive(&self, overlay: Overlay) -> Option<(SocketAddr, Vec<u8>)> {
-        let mut datagram = vec![0; 1 << 16];
-        match self.socket(overlay).recv_from(&mut datagram) {
-            Ok((length, from)) => {
-                datagram.truncate(length);
-                Some((from, datagram))
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                None
-            }
-            Err(error) => panic!("receiving on {}: {error}", self.host.name()),
-        }
+        next_datagram(self.socket(overlay), Duration::from_millis(20))
+            .unwrap_or_else(|error| panic!("receiving on {}: {error}", self.host.name()))
     }
 
     /// The first packet of which `wanted` makes something; what comes before is dropped. Each one has to be whole.

@@ -7,10 +7,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use heddle_lab::Host;
+use heddle_lab::{Host, next_datagram};
 use serde_json::Value;
 
-use crate::PROTOCOL;
+use crate::{PROTOCOL, SOON};
 
 /// Devices of somebody else's. `heddle0` has a name that a plugin may ask for.
 const FOREIGN: &str = "\
@@ -67,7 +67,6 @@ impl Victim {
         fs::write(file("run/present"), "mine\n").unwrap();
         symlink("../private", file("run/link")).unwrap();
         let resolver = host.namespace().udp_socket(([0, 0, 0, 0], 53).into()).unwrap();
-        resolver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let before = State::of(&host, true);
         Self { host, resolver, before }
     }
@@ -88,9 +87,8 @@ impl Victim {
         assert_eq!(now.files, self.before.files);
         let asker = self.host.namespace().udp_socket(([127, 0, 0, 1], 0).into()).unwrap();
         asker.send_to(b"?", ("127.0.0.1", 53)).unwrap();
-        let mut question = [0; 16];
-        let (length, from) = self.resolver.recv_from(&mut question).unwrap();
-        assert_eq!((&question[..length], from), (&b"?"[..], asker.local_addr().unwrap()));
+        let question = next_datagram(&self.resolver, SOON).unwrap();
+        assert_eq!(question, Some((asker.local_addr().unwrap(), b"?".to_vec())));
     }
 }
 

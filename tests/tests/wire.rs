@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Instant;
 
 use etherparse::{TcpHeader, TcpOptionElement};
-use heddle_lab::{Container, Families, transfer, wait_until};
+use heddle_lab::{Container, Families, next_datagram, transfer, wait_until};
 use heddle_tests::{
     Cluster, HOP_LIMIT, Node, Overlay, Packet, PlainPeer, SOON, UDP_PORT, net_unreachable, ping,
     time_exceeded,
@@ -44,9 +44,7 @@ impl Wire {
     /// A UDP socket in the container.
     fn socket(&self, overlay: Overlay) -> UdpSocket {
         let address = SocketAddr::new(self.inside(overlay), 0);
-        let socket = self.container.namespace().udp_socket(address).unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
-        socket
+        self.container.namespace().udp_socket(address).unwrap()
     }
 
     /// The node's own address in the overlay, from which it sends ICMP errors.
@@ -146,9 +144,7 @@ fn udp_datagrams_are_exchanged_with_a_container() {
             wire.peer.send_packet(&wire.node, &Packet::udp(outside, inside, payload));
         }
         for payload in &payloads {
-            let mut buffer = [0; 2000];
-            let (length, from) = socket.recv_from(&mut buffer).unwrap();
-            assert_eq!((from, &buffer[..length]), (outside, &payload[..]));
+            assert_eq!(next_datagram(&socket, SOON).unwrap(), Some((outside, payload.clone())));
         }
         for payload in &payloads {
             socket.send_to(payload, outside).unwrap();
@@ -175,9 +171,7 @@ fn fragments_pass_both_ways() {
         for fragment in whole.fragments(77, 1200) {
             wire.peer.send_packet(&wire.node, &fragment);
         }
-        let mut buffer = [0; 8000];
-        let (length, from) = socket.recv_from(&mut buffer).unwrap();
-        assert_eq!((from, &buffer[..length]), (outside, &payload[..]));
+        assert_eq!(next_datagram(&socket, SOON).unwrap(), Some((outside, payload.clone())));
 
         socket.send_to(&payload, outside).unwrap();
         let mut fragments = Vec::new();

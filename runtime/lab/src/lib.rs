@@ -2,8 +2,8 @@
 //!
 //! A [`Lab`] is a switch; each [`Host`] is a network namespace with a cable to it, addresses and a default route;
 //! a [`Container`] hangs on a bridge of its host, as Docker would have it. [`Daemon`] is a running `heddled`,
-//! [`Etcd`] a running etcd. A [`Machine`] is a host on which systemd runs, with a file system of its own. Everything is the real thing, and everything goes away with its value, on a panic, and
-//! on SIGINT and SIGTERM.
+//! [`Etcd`] a running etcd. A [`Machine`] is a host on which systemd runs, with a file system of its own.
+//! Everything is the real thing, and everything goes away with its value, on a panic, and on SIGINT and SIGTERM.
 //!
 //! Needs root, and `ip`, `bridge` and `ping` of the iproute2 and iputils packages; for what uses them also `etcd`
 //! and `busybox`, for machines `systemd-nspawn` and `mmdebstrap`, and where a plugin fails `tcpdump`.
@@ -12,6 +12,7 @@ mod cgroup;
 mod command;
 mod container;
 mod daemon;
+mod datagram;
 pub mod demo;
 mod error;
 mod etcd;
@@ -36,6 +37,7 @@ mod wait;
 pub use command::run;
 pub use container::{Container, SubnetEnv};
 pub use daemon::{Daemon, READY_LIMIT};
+pub use datagram::next_datagram;
 pub use error::Error;
 pub use etcd::{Clients, Etcd, KeyValue, PREFIX, TlsFiles};
 pub use host::Host;

@@ -1,7 +1,7 @@
 //! Bulk data over TCP from one namespace to another, hashed at both ends.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -126,18 +126,21 @@ fn read(mut stream: TcpStream, deadline: Instant) -> Received {
     let mut received = 0;
     loop {
         in_time(deadline)?;
-        match stream.read(&mut chunk)? {
-            0 => return Ok((hash.finalize().into(), received, start.elapsed())),
-            length => {
+        match stream.read(&mut chunk) {
+            Ok(0) => return Ok((hash.finalize().into(), received, start.elapsed())),
+            Ok(length) => {
                 hash.update(&chunk[..length]);
                 received += length as u64;
             }
+            // By a signal, or a stop: see `next_datagram`.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }
 
 fn in_time(deadline: Instant) -> io::Result<()> {
-    if Instant::now() < deadline { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+    if Instant::now() < deadline { Ok(()) } else { Err(ErrorKind::TimedOut.into()) }
 }
 
 /// Marsaglia's xorshift generator: cheap, and no two parts of its output alike.

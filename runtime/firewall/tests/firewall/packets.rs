@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use heddle_core::address::Family;
 use heddle_firewall::{Firewall, Mode, Rules};
-use heddle_lab::{Namespace, wait_until};
+use heddle_lab::{Namespace, next_datagram, wait_until};
 use nix::unistd::geteuid;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -112,13 +112,12 @@ impl World {
 /// Sends a packet from an address, and returns the source that it arrives with. None: it does not arrive.
 fn arrives_from(sender: &Namespace, source: IpAddr, receiver: &Neighbour) -> Option<IpAddr> {
     let receiving = receiver.namespace.udp_socket(SocketAddr::new(receiver.address, 0)).unwrap();
-    receiving.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let sending = sender.udp_socket(SocketAddr::new(source, 0)).unwrap();
     // The first ones may be lost until neighbours are resolved.
     for _ in 0..10 {
         // An answer that it is refused is an error of the next call.
         let _ = sending.send_to(b"packet", receiving.local_addr().unwrap());
-        if let Ok((_, from)) = receiving.recv_from(&mut [0; 16]) {
+        if let Some((from, _)) = next_datagram(&receiving, Duration::from_millis(100)).unwrap() {
             return Some(from.ip());
         }
     }

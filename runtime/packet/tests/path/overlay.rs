@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use heddle_lab::{Families, Host, Lab, Namespace, wait_until};
+use heddle_lab::{Families, Host, Lab, Namespace, next_datagram, wait_until};
 use heddle_packet::{
     Counters, Forwarding, OpenError, Path, Peer, Running, Settings, Table, TableSteering,
 };
@@ -177,7 +177,6 @@ impl Plain {
         let other = lab.host("two").unwrap();
         node.running.set(native(table(&[(2, &other)])));
         let socket = other.namespace().udp_socket((other.v4(), PORT).into()).unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
         Self { node, socket, other, _lab: lab }
     }
 
@@ -189,11 +188,10 @@ impl Plain {
 
     /// Receives datagrams until one is what was waited for.
     pub(crate) fn receive<T>(&self, what: impl Fn(&[u8]) -> Option<T>) -> T {
-        let mut buffer = [0; 65_536];
         loop {
-            let (length, from) = self.socket.recv_from(&mut buffer).unwrap();
+            let (from, datagram) = next_datagram(&self.socket, SOON).unwrap().expect("a datagram");
             assert_eq!(from, SocketAddr::new(self.node.host.v4().into(), PORT));
-            if let Some(found) = what(&buffer[..length]) {
+            if let Some(found) = what(&datagram) {
                 return found;
             }
         }
