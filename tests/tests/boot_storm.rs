@@ -1,5 +1,4 @@
-//! Row 7 of `docs/reliability.md`. In a program of its own, because Cargo runs those one after the other: a test beside it
-//! would find everything late.
+//! Row 7 of `docs/reliability.md`, in a program of its own.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -1,0 +1,51 @@
+//! All from end to end, in one program: while some of it waits, others are at work.
+
+mod backends;
+mod churn;
+mod config;
+mod demo;
+mod doctor;
+mod drift;
+mod emitters;
+mod faults;
+mod flags;
+mod guide;
+mod health;
+mod host_gw;
+mod hostile;
+mod hostile_plugins;
+mod languages;
+mod leases;
+mod metrics;
+mod operator;
+mod package;
+mod packet_plugin;
+mod plugin_run;
+mod plugins;
+mod podman;
+mod probing;
+mod record;
+mod restart;
+mod rules;
+mod scale;
+mod security;
+mod status_page;
+mod switching;
+mod transform;
+mod tutorial;
+mod udp;
+mod vxlan;
+mod wire;
+
+/// A file that is not named above would not be run, and nobody would be told.
+#[test]
+fn every_file_is_part_of_it() {
+    let source = include_str!("main.rs");
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let has_its_own_program = ["main", "boot_storm"].contains(&name);
+        assert!(has_its_own_program || source.contains(&format!("\nmod {name};\n")), "{name}");
+    }
+}
