@@ -14,11 +14,6 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVxlan};
 
 use crate::socket::Request;
 
-/// The largest super-packet that the kernel is to hand to a TUN device, in bytes. The datagrams that it is sent in go to
-/// the kernel at once, as 65,507 bytes at most, and one of the default of 65,536 bytes takes two calls: less than a tenth
-/// of the throughput where they come one at a time (`docs/performance.md`).
-const TUN_GSO_MAX_SIZE: u32 = 62_000;
-
 /// A network device as the kernel shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Device {
@@ -33,7 +28,6 @@ pub(crate) struct Device {
     pub(crate) kind: String,
     /// It carries IP packets without a link layer: a TUN device, not a TAP device, which is of the same kind.
     pub(crate) bare: bool,
-    pub(crate) gso_max_size: Option<u32>,
     /// Of a VXLAN device all of whose options can be planned.
     pub(crate) vxlan: Option<VxlanOptions>,
 }
@@ -56,13 +50,12 @@ impl Device {
             return None;
         }
         let (mut name, mut alias, mut mtu, mut mac) = (None, String::new(), 0, None);
-        let (mut kind, mut vxlan, mut gso_max_size) = (String::new(), None, None);
+        let (mut kind, mut vxlan) = (String::new(), None);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(text) => name = text.parse().ok(),
                 LinkAttribute::IfAlias(text) => alias.clone_from(text),
                 LinkAttribute::Mtu(bytes) => mtu = *bytes,
-                LinkAttribute::GsoMaxSize(bytes) => gso_max_size = Some(*bytes),
                 LinkAttribute::Address(octets) => {
                     mac = octets.as_slice().try_into().ok().map(MacAddress);
                 }
@@ -92,7 +85,6 @@ impl Device {
             loopback: flags.contains(LinkFlags::Loopback),
             kind,
             bare: message.header.link_layer_type == LinkLayerType::None,
-            gso_max_size,
             vxlan,
         })
     }
@@ -238,9 +230,6 @@ pub(crate) fn configure(device: &Device, link: &Link, alias: &str) -> Vec<Reques
     let mut message = LinkUnspec::new_with_index(device.index).up();
     if device.alias != alias {
         message = message.alias(alias);
-    }
-    if link.kind == LinkKind::Tun && device.gso_max_size != Some(TUN_GSO_MAX_SIZE) {
-        message = message.append_extra_attribute(LinkAttribute::GsoMaxSize(TUN_GSO_MAX_SIZE));
     }
     if let Some(mac) = link.mac.filter(|mac| device.mac != Some(*mac)) {
         message = message.address(mac.0.to_vec());

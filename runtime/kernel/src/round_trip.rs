@@ -42,7 +42,6 @@ fn device(index: u32, name: &str, kind: &str) -> Device {
         loopback: false,
         kind: kind.into(),
         bare: false,
-        gso_max_size: None,
         vxlan: None,
     }
 }

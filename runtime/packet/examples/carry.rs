@@ -83,8 +83,6 @@ fn native(flags: &Flags) -> Result<()> {
         transform: None,
     });
     flags.configure()?;
-    // As the daemon has it, which says why (`TUN_GSO_MAX_SIZE` in runtime/kernel).
-    ip(&format!("link set {} gso_max_size 62000", flags.device))?;
     let mut before = running.counters();
     loop {
         thread::sleep(Duration::from_secs(1));
