@@ -1,4 +1,4 @@
-//! What is sent from host to host, by iperf3.
+//! What is sent from container to container, by iperf3.
 
 use serde_json::Value;
 

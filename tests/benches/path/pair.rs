@@ -1,10 +1,11 @@
-//! Two hosts, and what carries packets between them.
+//! Two containers on two hosts, and what carries packets between them.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use heddle_lab::{Daemon, Families, Host, Lab, Store, wait_until};
+use heddle_lab::{Container, Daemon, Families, Host, Lab, Namespace, Store, wait_until};
 use heddle_tests::{carry, heddled};
 
 use crate::load::Load;
@@ -14,7 +15,7 @@ use crate::results::Sample;
 /// What carries packets between two hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Variant {
-    /// Nothing but the network between the hosts.
+    /// Two daemons with the host-gw backend: nothing but the network between the hosts, and a route on each.
     Bare,
     /// The kernel's VXLAN device, programmed by two daemons.
     Vxlan,
@@ -69,15 +70,16 @@ impl Variant {
     }
 }
 
-/// Two hosts in a lab of their own. Idle, it costs nothing.
+/// Two containers on hosts in a lab of their own. Idle, it costs nothing.
 pub(crate) struct Pair {
     pub(crate) variant: Variant,
-    /// The receiver's address in the overlay.
+    /// The receiver's address.
     to: IpAddr,
     // Dropped in this order.
     _server: Process,
+    containers: [Container; 2],
     _carriers: Carriers,
-    hosts: [Host; 2],
+    _hosts: [Host; 2],
     _lab: Lab,
 }
 
@@ -93,16 +95,18 @@ impl Pair {
     pub(crate) fn new(variant: Variant) -> Self {
         let lab = Lab::new(Families::V4).unwrap();
         let hosts = ["a", "b"].map(|name| lab.host(name).unwrap());
-        let (carriers, to) = match variant {
-            Variant::Bare => (Carriers::default(), hosts[1].v4().into()),
+        let carriers = match variant {
+            Variant::Bare => daemons(&lab, &hosts, "host-gw"),
             Variant::Vxlan | Variant::Udp | Variant::VxlanTun => {
                 daemons(&lab, &hosts, variant.name())
             }
             Variant::Native => programs(&hosts, ""),
             Variant::Naive => programs(&hosts, "--one-packet-per-syscall"),
         };
-        let [from, receiver] = &hosts;
-        let server = Process::start(receiver, command("iperf3 -s"));
+        let containers = hosts.each_ref().map(|host| host.container().unwrap());
+        let [from, receiver] = &containers;
+        let to = receiver.addresses()[0];
+        let server = Process::start(receiver.namespace(), command("iperf3 -s"));
         wait_until(format!("iperf3's server of {}", variant.name()), LIMIT, || {
             let listeners = receiver.namespace().run(command("ss -Hltn")).unwrap();
             if listeners.contains(":5201") { Ok(()) } else { Err(listeners) }
@@ -112,12 +116,20 @@ impl Pair {
             from.namespace().run(command(&format!("ping -n -c 1 -W 1 {to}")))
         })
         .unwrap();
-        Self { variant, to, _server: server, _carriers: carriers, hosts, _lab: lab }
+        Self {
+            variant,
+            to,
+            _server: server,
+            containers,
+            _carriers: carriers,
+            _hosts: hosts,
+            _lab: lab,
+        }
     }
 
     /// Sends for so long.
     pub(crate) fn measure(&self, load: Load, duration: Duration) -> Sample {
-        let [from, _] = &self.hosts;
+        let [from, _] = &self.containers;
         let seconds = duration.as_secs();
         // Where it hangs, it ends with an error.
         let iperf = command(&format!(
@@ -135,23 +147,23 @@ impl Pair {
     }
 }
 
-/// Two daemons with this backend, and the second host's address in the overlay.
-fn daemons(lab: &Lab, hosts: &[Host; 2], backend: &str) -> (Carriers, IpAddr) {
+/// Two daemons with this backend.
+fn daemons(lab: &Lab, hosts: &[Host; 2], backend: &str) -> Carriers {
     let store = Store::directory(lab.directory().join("store")).unwrap();
     store.put_config(&Families::V4.config_with(backend)).unwrap();
     let start = |host: &Host| {
-        let mut daemon = host.start(host.heddled(&heddled(), &store)).unwrap();
+        let mut command = host.heddled(&heddled(), &store);
+        // The hosts without daemons have no traffic rules either.
+        command.arg("--iptables-forward-rules=false");
+        let mut daemon = host.start(command).unwrap();
         daemon.wait_ready().unwrap();
         daemon
     };
-    let daemons = hosts.iter().map(start).collect();
-    // flannel's devices have the first address of the node's subnet.
-    let to = hosts[1].subnet_env().unwrap().subnets[0].network();
-    (Carriers { _daemons: daemons, ..Carriers::default() }, to)
+    Carriers { _daemons: hosts.iter().map(start).collect(), ..Carriers::default() }
 }
 
-/// A packet loop without a daemon on each host, and the second host's address in the overlay.
-fn programs(hosts: &[Host; 2], flags: &str) -> (Carriers, IpAddr) {
+/// A packet loop without a daemon on each host, and what a daemon would have said of the host's subnet.
+fn programs(hosts: &[Host; 2], flags: &str) -> Carriers {
     let subnets = [Ipv4Addr::new(10, 244, 1, 0), Ipv4Addr::new(10, 244, 2, 0)];
     let start = |here: usize, there: usize| {
         let mut carry = Command::new(carry());
@@ -159,10 +171,14 @@ fn programs(hosts: &[Host; 2], flags: &str) -> (Carriers, IpAddr) {
         carry.arg(format!("--local={}:8285", hosts[here].v4()));
         carry.arg(format!("--peer={}/24={}", subnets[there], hosts[there].v4()));
         carry.args(flags.split_whitespace());
-        Process::start(&hosts[here], carry)
+        let [a, b, c, _] = subnets[here].octets();
+        let env = format!("FLANNEL_SUBNET={a}.{b}.{c}.1/24\nFLANNEL_MTU=1472\n");
+        let file = hosts[here].subnet_file();
+        fs::create_dir_all(file.parent().expect("it is in a directory")).unwrap();
+        fs::write(file, env).unwrap();
+        Process::start(hosts[here].namespace(), carry)
     };
-    let programs = vec![start(0, 1), start(1, 0)];
-    (Carriers { _programs: programs, ..Carriers::default() }, subnets[1].into())
+    Carriers { _programs: vec![start(0, 1), start(1, 0)], ..Carriers::default() }
 }
 
 /// How long anything may take beyond what it takes.
@@ -176,13 +192,13 @@ fn command(line: &str) -> Command {
     command
 }
 
-/// A program that runs on a host until it is dropped.
+/// A program that runs until it is dropped.
 struct Process(Child);
 
 impl Process {
-    fn start(host: &Host, mut command: Command) -> Self {
+    fn start(namespace: &Namespace, mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        Self(host.namespace().spawn(command).unwrap())
+        Self(namespace.spawn(command).unwrap())
     }
 }
 

@@ -87,7 +87,12 @@ pub(crate) fn draw(results: &Results) -> String {
         writeln!(svg, r#"  <text x="{x}" y="{y}" class="{class}">{}</text>"#, escape(text))
             .unwrap();
     };
-    text(MARGIN, 34, "title", "From host to host, compared with the kernel's VXLAN device");
+    text(
+        MARGIN,
+        34,
+        "title",
+        "From container to container, compared with the kernel's VXLAN device",
+    );
     let method = format!("Ratios to kernel VXLAN in the same round: {}.", results.method());
     text(
         MARGIN,
