@@ -255,17 +255,21 @@ impl Socket {
         Ok(first)
     }
 
-    /// A signal is no end of waiting, nor is having been stopped: the kernel reports both as `EINTR` where a socket has a
-    /// time limit, whatever a handler says of restarts (signal(7)), and the limit begins anew.
+    /// A signal is no end of waiting, nor is having been stopped: the kernel reports both as `EINTR` where a socket has
+    /// a time limit, whatever a handler says of restarts (signal(7)), and the limit begins anew.
     fn receive(&mut self) -> io::Result<()> {
         let begun = Instant::now();
-        while begun.elapsed() < RECEIVE_TIMEOUT {
+        loop {
+            // There is always one more look after the limit: it may have passed while the process was stopped.
+            let late = begun.elapsed() >= RECEIVE_TIMEOUT;
             match receive(&self.socket, &mut self.datagram, 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted && late => {
+                    return Err(Errno::ETIMEDOUT.into());
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
         }
-        Err(Errno::ETIMEDOUT.into())
     }
 }
 
