@@ -24,8 +24,8 @@ SECONDS ?= 60
 # How long leases change in the measurement of a large cluster, and faults happen.
 MINUTES ?= 10
 
-# Asked before anything is built: a variable that has to be a number, from 1 on.
-number = @case '$($(1))' in ''|0*|*[!0-9]*) echo "make: $(1) is '$($(1))': expected a number from 1 on, such as $(2)" >&2; exit 2;; esac
+# Asked before anything is built: a variable that has to be a number, from 1 on, or from 2 where that is said.
+number = @case '$($(1))' in ''|0*|*[!0-9]*$(if $(3),|1)) echo "make: $(1) is '$($(1))': expected a number from $(or $(3),1) on, such as $(2)" >&2; exit 2;; esac
 
 .PHONY: help demo build test bench scale soak lint deny fuzz reference deb tarball setup root
 .DEFAULT_GOAL := help
@@ -34,7 +34,7 @@ help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: root ## an overlay between hosts on this machine, step by step (HOSTS=3, STORE=etcd); needs root
-	$(call number,HOSTS,2)
+	$(call number,HOSTS,3,2)
 	@.ci/setup build demo $(filter etcd,$(STORE))
 	@$(MAKE) --no-print-directory build
 	target/dist/heddle demo --hosts $(HOSTS) --store $(STORE)
