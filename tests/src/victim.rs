@@ -10,7 +10,7 @@ use std::time::Duration;
 use heddle_lab::{Host, next_datagram};
 use serde_json::Value;
 
-use crate::{PROTOCOL, SOON};
+use crate::PROTOCOL;
 
 /// Devices of somebody else's. `heddle0` has a name that a plugin may ask for.
 const FOREIGN: &str = "\
@@ -87,7 +87,7 @@ impl Victim {
         assert_eq!(now.files, self.before.files);
         let asker = self.host.namespace().udp_socket(([127, 0, 0, 1], 0).into()).unwrap();
         asker.send_to(b"?", ("127.0.0.1", 53)).unwrap();
-        let question = next_datagram(&self.resolver, SOON).unwrap();
+        let question = next_datagram(&self.resolver, Duration::from_secs(5)).unwrap();
         assert_eq!(question, Some((asker.local_addr().unwrap(), b"?".to_vec())));
     }
 }

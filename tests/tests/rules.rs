@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use heddle_lab::{Container, Daemon, Families, Host, Namespace, Signal, next_datagram, wait_until};
-use heddle_tests::{Cluster, SOON, status};
+use heddle_tests::{Cluster, status};
 use serde_json::Value;
 
 /// How long rules may take to come back where somebody tells that they are gone.
@@ -253,7 +253,8 @@ fn source_seen(from: &Namespace, to: &Namespace, address: IpAddr) -> IpAddr {
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let sender = from.udp_socket(any.parse().unwrap()).unwrap();
     sender.send_to(b"who is it?", receiver.local_addr().unwrap()).unwrap();
-    let (source, _) = next_datagram(&receiver, SOON).unwrap().expect("a datagram");
+    let limit = Duration::from_secs(5);
+    let (source, _) = next_datagram(&receiver, limit).unwrap().expect("a datagram");
     source.ip()
 }
 
