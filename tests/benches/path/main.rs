@@ -1,6 +1,6 @@
 //! How fast packets get from a container on one host to a container on another: through the udp backend, whose every
-//! packet a plugin steers, and through what it can be compared with. Prints a table, writes `target/bench/path.json`, and
-//! draws `target/bench/packet-path.svg`.
+//! packet a plugin steers, and through what it can be compared with. Prints a table, writes `target/bench/path.json`,
+//! and draws `target/bench/packet-path.svg`.
 //!
 //! No number makes it fail: what a machine can do depends on the machine, and how fast it runs may change between two
 //! minutes. So all variants are measured in each round, a ratio is taken within a round, and what is reported is the

@@ -1,7 +1,7 @@
 //! Two containers on two hosts, and what carries packets between them.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -164,15 +164,14 @@ fn daemons(lab: &Lab, hosts: &[Host; 2], backend: &str) -> Carriers {
 
 /// A packet loop without a daemon on each host, and what a daemon would have said of the host's subnet.
 fn programs(hosts: &[Host; 2], flags: &str) -> Carriers {
-    let subnets = [Ipv4Addr::new(10, 244, 1, 0), Ipv4Addr::new(10, 244, 2, 0)];
+    let subnets = ["10.244.1", "10.244.2"];
     let start = |here: usize, there: usize| {
         let mut carry = Command::new(carry());
-        carry.args(["--device=flannel0".to_owned(), format!("--address={}/32", subnets[here])]);
+        carry.args(["--device=flannel0".to_owned(), format!("--address={}.0/32", subnets[here])]);
         carry.arg(format!("--local={}:8285", hosts[here].v4()));
-        carry.arg(format!("--peer={}/24={}", subnets[there], hosts[there].v4()));
+        carry.arg(format!("--peer={}.0/24={}", subnets[there], hosts[there].v4()));
         carry.args(flags.split_whitespace());
-        let [a, b, c, _] = subnets[here].octets();
-        let env = format!("FLANNEL_SUBNET={a}.{b}.{c}.1/24\nFLANNEL_MTU=1472\n");
+        let env = format!("FLANNEL_SUBNET={}.1/24\nFLANNEL_MTU=1472\n", subnets[here]);
         let file = hosts[here].subnet_file();
         fs::create_dir_all(file.parent().expect("it is in a directory")).unwrap();
         fs::write(file, env).unwrap();
