@@ -357,6 +357,17 @@ impl Node {
         links.into_iter().find(named).unwrap_or_default()
     }
 
+    /// How many packets one of its devices has had in a direction, `tx` or `rx`; a super-packet counts once.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no such device.
+    pub fn packets(&self, device: &str, direction: &str) -> u64 {
+        let command = format!("-s -j link show {device}");
+        let links: Value = self.host.namespace().json("ip", &command).unwrap();
+        links[0]["stats64"][direction]["packets"].as_u64().expect("a number of packets")
+    }
+
     /// Its devices' names, but for the loopback's, the underlay's and those of containers.
     pub fn devices(&self) -> Vec<String> {
         let links: Vec<Value> = self.host.namespace().json("ip", "-j link show").unwrap();

@@ -96,24 +96,19 @@ fn a_node_has_one_device_and_one_route_for_each_family() {
     }
 }
 
-/// A container's device sends super-packets as large as IP allows. Where the TUN device takes less, the kernel cuts each into
-/// segments before it, and every one of them is read by itself.
+/// A container's device sends super-packets as large as IP allows. Where the TUN device takes less, the kernel cuts each
+/// into segments before it, and every one of them is read by itself.
 #[test]
 fn what_a_container_sends_at_once_reaches_the_device_at_once() {
     const BYTES: u64 = 200 << 20;
     let cluster = Cluster::with_backend(Families::Dual, "udp");
     let [a, b] = cluster.nodes(["a", "b"]);
     let [in_a, in_b] = [&a, &b].map(|node| node.host.container().unwrap());
-    let packets = || {
-        let command = format!("-s -j link show {DEVICE}");
-        let links: serde_json::Value = a.host.namespace().json("ip", &command).unwrap();
-        links[0]["stats64"]["tx"]["packets"].as_u64().unwrap()
-    };
     for &address in in_b.addresses() {
-        let before = packets();
+        let before = a.packets(DEVICE, "tx");
         let done = transfer(in_a.namespace(), in_b.namespace(), address, BYTES, None).unwrap();
         assert!(done.is_whole(), "{done:?}");
-        let handed_over = packets() - before;
+        let handed_over = a.packets(DEVICE, "tx") - before;
         let segments = BYTES / u64::from(mtu(Families::Dual));
         println!("{handed_over} packets for {segments} segments to {address}");
         assert!(handed_over * 5 < segments, "{handed_over} packets for {segments} segments");

@@ -302,11 +302,7 @@ fn super_packets_travel_as_whole_segments_one_after_another() {
         let mtu: usize = if overlay == Overlay::V4 { 20 } else { 40 };
         let segment = 1500 - 48 - mtu - 20;
         let target = SocketAddr::new(wire.peer.address(overlay), Segments::PORT);
-        let device = |direction: &str| {
-            let links: serde_json::Value =
-                wire.node.host.namespace().json("ip", "-s -j link show flannel0").unwrap();
-            links[0]["stats64"][direction]["packets"].as_u64().unwrap()
-        };
+        let device = |direction| wire.node.packets("flannel0", direction);
         let (sent, received) = (device("tx"), device("rx"));
         let back = std::thread::scope(|scope| {
             let client = scope.spawn(|| {

@@ -9,8 +9,8 @@ const LONGEST: usize = 1 << 16;
 
 /// The next datagram that a socket gets within this time, and where it comes from; `None` where nothing does.
 ///
-/// A signal is no end of waiting, nor is having been stopped: the kernel reports both as `EINTR` where a socket has a time
-/// limit (signal(7)), and [`UdpSocket::recv_from`] hands that on. The socket's own limit is this one afterwards.
+/// A signal is no end of waiting, nor is having been stopped: the kernel reports both as `EINTR` where a socket has a
+/// time limit (signal(7)), and [`UdpSocket::recv_from`] hands that on. The socket's own limit is this one afterwards.
 ///
 /// # Errors
 ///
