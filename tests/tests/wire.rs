@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Instant;
 
 use etherparse::{TcpHeader, TcpOptionElement};
-use heddle_lab::{Container, Families, next_datagram, transfer, wait_until};
+use heddle_lab::{Container, Families, next_datagram, on_one_processor, transfer, wait_until};
 use heddle_tests::{
     Cluster, HOP_LIMIT, Node, Overlay, Packet, PlainPeer, SOON, UDP_PORT, net_unreachable, ping,
     time_exceeded,
@@ -63,21 +63,26 @@ fn written(packet: &Packet) -> Packet {
 }
 
 /// With each family alone and both at once.
-fn with_all_families(check: impl Fn(&Wire, Overlay)) {
-    for families in [Families::V4, Families::V6, Families::Dual] {
-        let wire = Wire::new(families);
-        for &overlay in wire.overlays() {
-            check(&wire, overlay);
-        }
-    }
+fn with_all_families(check: impl Fn(&Wire, Overlay) + Sync) {
+    with(&[Families::V4, Families::V6, Families::Dual], check);
 }
 
 /// With both families at once.
-fn with_both_families(check: impl Fn(&Wire, Overlay)) {
-    let wire = Wire::new(Families::Dual);
-    for &overlay in wire.overlays() {
-        check(&wire, overlay);
-    }
+fn with_both_families(check: impl Fn(&Wire, Overlay) + Sync) {
+    with(&[Families::Dual], check);
+}
+
+/// With these families. What is sent, by whomever, keeps its order on the way.
+fn with(families: &[Families], check: impl Fn(&Wire, Overlay) + Sync) {
+    on_one_processor(|| {
+        for &families in families {
+            let wire = Wire::new(families);
+            for &overlay in wire.overlays() {
+                check(&wire, overlay);
+            }
+        }
+    })
+    .unwrap();
 }
 
 /// Some bytes, each unlike its neighbours.

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
-use heddle_lab::{next_datagram, transfer};
+use heddle_lab::{next_datagram, on_one_processor, transfer};
 
 use crate::overlay::{Node, Pair, Plain, SOON, native, table, v4, v6};
 
@@ -70,24 +70,27 @@ fn a_path_without_offload_gets_along_with_one_that_has_it() {
 
 #[test]
 fn udp_keeps_its_datagrams_and_their_order() {
-    let pair = Pair::new();
-    for (from, to) in [(v4(1), v4(2)), (v6(1), v6(2))] {
-        let receiver = pair.two.namespace().udp_socket(SocketAddr::new(to, 0)).unwrap();
-        let sender = pair.one.namespace().udp_socket(SocketAddr::new(from, 0)).unwrap();
-        let to = receiver.local_addr().unwrap();
-        // Runs of equal sizes, which may go together, and changes of size. No more at once than a socket holds.
-        for burst in 0..20u8 {
-            let datagrams: Vec<Vec<u8>> =
-                (0..40).map(|i| vec![burst ^ i; 64 + 400 * usize::from(i / 15)]).collect();
-            for datagram in &datagrams {
-                sender.send_to(datagram, to).unwrap();
-            }
-            for datagram in &datagrams {
-                let (source, received) = next_datagram(&receiver, SOON).unwrap().unwrap();
-                assert_eq!((&received, source.ip()), (datagram, from));
+    on_one_processor(|| {
+        let pair = Pair::new();
+        for (from, to) in [(v4(1), v4(2)), (v6(1), v6(2))] {
+            let receiver = pair.two.namespace().udp_socket(SocketAddr::new(to, 0)).unwrap();
+            let sender = pair.one.namespace().udp_socket(SocketAddr::new(from, 0)).unwrap();
+            let to = receiver.local_addr().unwrap();
+            // Runs of equal sizes, which may go together, and changes of size. No more at once than a socket holds.
+            for burst in 0..20u8 {
+                let datagrams: Vec<Vec<u8>> =
+                    (0..40).map(|i| vec![burst ^ i; 64 + 400 * usize::from(i / 15)]).collect();
+                for datagram in &datagrams {
+                    sender.send_to(datagram, to).unwrap();
+                }
+                for datagram in &datagrams {
+                    let (source, received) = next_datagram(&receiver, SOON).unwrap().unwrap();
+                    assert_eq!((&received, source.ip()), (datagram, from));
+                }
             }
         }
-    }
+    })
+    .unwrap();
 }
 
 #[test]
