@@ -395,8 +395,8 @@ fn dropped_events(pid: u32) -> u64 {
 
 #[test]
 fn fault_more_kernel_events_than_anybody_can_read() {
-    /// Each makes an event when it comes and one when it goes, of about 1 KiB each while they wait.
-    const FOREIGN: u32 = 20_000;
+    /// Each makes an event when it comes and one when it goes, of 832 bytes each while they wait. 32 MiB may wait.
+    const FOREIGN: u32 = 30_000;
     let mut trio = Trio::new();
     let pid = trio.nodes[0].daemon().pid();
     let [a, _, c] = &trio.nodes;
