@@ -2,21 +2,24 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Seek};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use heddle_grant::text::{memory, plain, time};
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
 use crate::cache::Cache;
 
 /// The command line tool, the only binary with a compiler.
 const TOOL: &str = "heddle";
 
-/// How long a compilation may take. The embedded plugins take a tenth of a second.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+/// How long a compilation may take. The embedded plugins take a tenth of a second. A machine that has other things to do
+/// may well need minutes for what is some seconds' work, so what counts is the work.
+const LIMITS: Limits =
+    Limits { processor: Duration::from_secs(60), wait: Duration::from_secs(10 * 60) };
 
 /// How much memory a compilation may take, in bytes. The embedded plugins take some tens of MiB, those with a language's
 /// whole runtime inside a GiB.
@@ -26,6 +29,15 @@ const MEMORY_LIMIT: u64 = 3 << 30;
 const CODE_LIMIT: u64 = 256 << 20;
 
 const POLL: Duration = Duration::from_millis(10);
+
+/// Bounds of a compilation.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// The processors' time, in whole seconds.
+    processor: Duration,
+    /// The time until it has ended.
+    wait: Duration,
+}
 
 /// A component that was not compiled.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +55,22 @@ pub enum CompileError {
         /// What it wrote to standard error.
         message: String,
     },
+    /// It was too much work.
+    #[error("`{} plugin compile` was stopped after {} of the processors' time", .tool.display(), time(*.limit))]
+    TooMuchWork {
+        /// The tool.
+        tool: PathBuf,
+        /// What there was.
+        limit: Duration,
+    },
     /// It did not finish.
-    #[error("`{} plugin compile` was stopped after {}", .0.display(), time(TIME_LIMIT))]
-    TimedOut(PathBuf),
+    #[error("`{} plugin compile` was stopped after {}", .tool.display(), time(*.limit))]
+    TimedOut {
+        /// The tool.
+        tool: PathBuf,
+        /// What there was.
+        limit: Duration,
+    },
     /// Too much came of it.
     #[error("`{} plugin compile` made {} of it: expected at most {}", .tool.display(), memory(*.size as usize), memory(CODE_LIMIT as usize))]
     TooLarge {
@@ -82,6 +107,15 @@ pub(crate) fn compile(
     tool: Option<&Path>,
     cache: &Cache,
 ) -> Result<Vec<u8>, CompileError> {
+    compile_within(LIMITS, component, tool, cache)
+}
+
+fn compile_within(
+    limits: Limits,
+    component: &[u8],
+    tool: Option<&Path>,
+    cache: &Cache,
+) -> Result<Vec<u8>, CompileError> {
     let tool = find_tool(tool)?;
     let io = |error| CompileError::Io { tool: tool.clone(), error };
     let workplace = cache.workplace().map_err(|error| io(io::Error::other(error)))?;
@@ -102,8 +136,8 @@ pub(crate) fn compile(
         .stderr(messages.try_clone().map_err(io)?)
         .spawn()
         .map_err(io)?;
-    limit(&child);
-    let deadline = Instant::now() + TIME_LIMIT;
+    limit(&child, limits.processor);
+    let deadline = Instant::now() + limits.wait;
     let status = loop {
         if let Some(status) = child.try_wait().map_err(io)? {
             break status;
@@ -111,10 +145,13 @@ pub(crate) fn compile(
         if Instant::now() >= deadline {
             child.kill().map_err(io)?;
             child.wait().map_err(io)?;
-            return Err(CompileError::TimedOut(tool));
+            return Err(CompileError::TimedOut { tool, limit: limits.wait });
         }
         thread::sleep(POLL);
     };
+    if status.signal() == Some(Signal::XCPU.as_raw()) {
+        return Err(CompileError::TooMuchWork { tool, limit: limits.processor });
+    }
     if !status.success() {
         let mut text = Vec::new();
         messages.rewind().map_err(io)?;
@@ -131,12 +168,15 @@ pub(crate) fn compile(
 }
 
 /// Sees to it that it ends even if this process does before it, and that it leaves some memory to others.
-fn limit(child: &Child) {
-    let at_most = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
+fn limit(child: &Child, processor: Duration) {
     let pid = Some(Pid::from_child(child));
-    for (resource, most) in [(Resource::Cpu, TIME_LIMIT.as_secs()), (Resource::As, MEMORY_LIMIT)] {
+    let seconds = processor.as_secs();
+    // A second later it is killed, if `SIGXCPU` has not ended it.
+    let processor = Rlimit { current: Some(seconds), maximum: Some(seconds + 1) };
+    let memory = Rlimit { current: Some(MEMORY_LIMIT), maximum: Some(MEMORY_LIMIT) };
+    for (resource, most) in [(Resource::Cpu, processor), (Resource::As, memory)] {
         // It may have ended already.
-        let _ = prlimit(pid, resource, at_most(most));
+        let _ = prlimit(pid, resource, most);
     }
 }
 
@@ -153,5 +193,46 @@ fn find_tool(tool: Option<&Path>) -> Result<PathBuf, CompileError> {
     match candidates.iter().find(|path| path.is_file()) {
         Some(path) => Ok(path.clone()),
         None => Err(CompileError::NoCompiler(candidates)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// Longer than anything here takes on a busy machine.
+    const SOON: Duration = Duration::from_secs(60);
+
+    /// What becomes of a compiler that does this, which may take a second of processors and is waited for so long.
+    fn outcome(script: &str, wait: Duration) -> CompileError {
+        let directory = tempfile::tempdir().unwrap();
+        let tool = directory.path().join("tool");
+        fs::write(&tool, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+        let cache = Cache::open(&directory.path().join("cache")).unwrap();
+        let limits = Limits { processor: Duration::from_secs(1), wait };
+        compile_within(limits, b"", Some(&tool), &cache).unwrap_err()
+    }
+
+    #[test]
+    fn what_works_on_and_on_is_stopped() {
+        let error = outcome("while :; do :; done", SOON);
+        assert!(matches!(error, CompileError::TooMuchWork { .. }), "{error}");
+        assert!(error.to_string().ends_with("was stopped after 1 s of the processors' time"));
+    }
+
+    #[test]
+    fn what_waits_for_ever_is_stopped() {
+        let error = outcome("exec sleep 1000", Duration::from_secs(1));
+        assert!(matches!(error, CompileError::TimedOut { .. }), "{error}");
+    }
+
+    #[test]
+    fn what_it_says_is_told() {
+        let error = outcome("echo it is no component >&2; exit 3", SOON);
+        assert!(matches!(error, CompileError::Failed { .. }), "{error}");
+        assert!(error.to_string().contains("it is no component"), "{error}");
     }
 }
