@@ -31,8 +31,8 @@ impl Flows {
     pub fn lost_nothing(self) {
         self.go_on();
         for stream in self.0 {
-            let (answered, lost) = stream.finish().unwrap();
-            assert!(lost.is_empty(), "lost {lost:?} of {answered}");
+            let pings = stream.finish().unwrap();
+            assert!(pings.lost.is_empty(), "{pings:?}");
         }
     }
 }

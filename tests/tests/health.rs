@@ -56,8 +56,8 @@ fn outage(end: impl FnOnce(&mut Cluster), resume: impl FnOnce(&mut Cluster)) {
         if found.route("10.244.250.0/24").is_some() { Ok(()) } else { Err(format!("{found:#?}")) }
     })
     .unwrap();
-    let (_, lost) = pings.finish().unwrap();
-    assert!(lost.is_empty(), "lost {lost:?}");
+    let pings = pings.finish().unwrap();
+    assert!(pings.lost.is_empty(), "{pings:?}");
     let log = a.daemon().log();
     assert!(log.lines().count() < 200, "{} lines of log", log.lines().count());
 }

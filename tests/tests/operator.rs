@@ -568,8 +568,8 @@ fn row_16_another_network_config_is_told_at_once_and_taken_with_the_next_start()
     assert_eq!(a.objects("flannel.1"), kernel);
     assert!(a.daemon().health("/readyz").unwrap().0 == 200);
     stream.wait_answers(20).unwrap();
-    let (_, lost) = stream.finish().unwrap();
-    assert!(lost.is_empty(), "lost {lost:?}");
+    let pings = stream.finish().unwrap();
+    assert!(pings.lost.is_empty(), "{pings:?}");
 
     put(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","VNI":7}}"#);
     assert_eq!(a.stop(Signal::TERM), Some(0));

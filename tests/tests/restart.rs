@@ -29,9 +29,8 @@ fn restart_under_traffic(signal: Signal, exit_code: Option<i32>) {
     there.wait_answers(20).unwrap();
 
     for stream in [there, back] {
-        let (answered, lost) = stream.finish().unwrap();
-        assert!(answered >= 60, "{answered}");
-        assert!(lost.is_empty(), "lost {lost:?}");
+        let pings = stream.finish().unwrap();
+        assert!(pings.answered >= 60 && pings.lost.is_empty(), "{pings:?}");
     }
     assert_eq!(identity(&cluster, &a), before);
     assert_eq!(a.objects("flannel.1"), kernel);

@@ -47,7 +47,7 @@ pub use machine::Machine;
 pub use monitor::Monitor;
 pub use namespace::Namespace;
 pub use network::{Families, Lab};
-pub use ping::PingStream;
+pub use ping::{PingStream, Pings};
 pub use processor::on_one_processor;
 pub use rustix::process::Signal;
 pub use stage::Verdict;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::de::DeserializeOwned;
@@ -117,7 +118,20 @@ impl Namespace {
     ///
     /// [`Error::Start`].
     pub fn ping_stream(&self, address: IpAddr) -> Result<PingStream, Error> {
-        PingStream::start(self, address)
+        self.ping_stream_every(Duration::from_millis(10), address)
+    }
+
+    /// Starts sending echo requests, at intervals of whole milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Start`].
+    pub fn ping_stream_every(
+        &self,
+        interval: Duration,
+        address: IpAddr,
+    ) -> Result<PingStream, Error> {
+        PingStream::start(self, address, interval)
     }
 
     /// Runs `ip` with these arguments, separated by white space.

@@ -1,6 +1,6 @@
 //! Pings that go on in the background and count what is lost.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
@@ -15,36 +15,52 @@ use crate::{Error, Namespace, wait_until};
 /// How long an answer may take before its request counts as lost.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A ping every 10 ms.
+/// What has become of a [`PingStream`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pings {
+    /// How many requests were answered.
+    pub answered: usize,
+    /// The numbers of those that were not, from the first on.
+    pub lost: Vec<u64>,
+    /// The longest time between a request and its answer.
+    pub longest: Duration,
+}
+
+/// A ping again and again.
 #[derive(Debug)]
 pub struct PingStream {
     child: Child,
-    answered: Arc<Mutex<BTreeSet<u64>>>,
+    interval: Duration,
+    answered: Arc<Mutex<BTreeMap<u64, Duration>>>,
     reader: Option<JoinHandle<()>>,
 }
 
 impl PingStream {
-    pub(crate) fn start(namespace: &Namespace, address: IpAddr) -> Result<Self, Error> {
+    pub(crate) fn start(
+        namespace: &Namespace,
+        address: IpAddr,
+        interval: Duration,
+    ) -> Result<Self, Error> {
         let mut command = Command::new("ping");
-        command.args(["-n", "-i", "0.01", &address.to_string()]);
+        command.args(["-n", "-i", &interval.as_secs_f64().to_string(), &address.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = namespace.spawn(command)?;
         let output = BufReader::new(child.stdout.take().expect("standard output is piped"));
-        let answered = Arc::new(Mutex::new(BTreeSet::new()));
-        let numbers = Arc::clone(&answered);
+        let answered = Arc::new(Mutex::new(BTreeMap::new()));
+        let answers = Arc::clone(&answered);
         let reader = std::thread::spawn(move || {
             let mut last = 0;
-            for number in
-                output.lines().map_while(Result::ok).filter_map(|line| sequence_number(&line))
+            for (number, time) in
+                output.lines().map_while(Result::ok).filter_map(|line| answer(&line))
             {
                 last = unwrapped(last, number);
-                numbers.lock().unwrap_or_else(PoisonError::into_inner).insert(last);
+                answers.lock().unwrap_or_else(PoisonError::into_inner).insert(last, time);
             }
         });
-        Ok(Self { child, answered, reader: Some(reader) })
+        Ok(Self { child, interval, answered, reader: Some(reader) })
     }
 
-    fn answered(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+    fn answered(&self) -> MutexGuard<'_, BTreeMap<u64, Duration>> {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -61,24 +77,27 @@ impl PingStream {
         })
     }
 
-    /// Ends it: how many requests were answered, and the numbers of those that were not, from the first on.
+    /// Ends it, a second after the last request that counts.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] when ping has ended by itself.
-    pub fn finish(mut self) -> Result<(usize, Vec<u64>), Error> {
+    pub fn finish(mut self) -> Result<Pings, Error> {
         // Requests on their way get their answer; those sent meanwhile are beyond the last number looked at.
-        let last = self.answered().last().copied().unwrap_or(0);
+        let last = self.answered().last_key_value().map_or(0, |(&number, _)| number);
         std::thread::sleep(PATIENCE);
         let answered = self.answered().clone();
         // With nothing answered any more, the requests of the last second are lost.
-        let last = match answered.last().copied() {
-            Some(later) if later > last => last,
-            _ => last + (PATIENCE.as_millis() / 10) as u64,
+        let last = match answered.last_key_value() {
+            Some((&later, _)) if later > last => last,
+            _ => last + PATIENCE.div_duration_f64(self.interval) as u64,
         };
         self.end()?;
-        let lost = (1..=last).filter(|number| !answered.contains(number)).collect();
-        Ok((answered.len(), lost))
+        Ok(Pings {
+            answered: answered.len(),
+            lost: (1..=last).filter(|number| !answered.contains_key(number)).collect(),
+            longest: answered.into_values().max().unwrap_or_default(),
+        })
     }
 
     fn end(&mut self) -> Result<(), Error> {
@@ -101,12 +120,15 @@ impl Drop for PingStream {
     }
 }
 
-/// The number in `64 bytes from 10.1.2.3: icmp_seq=7 ttl=62 time=0.1 ms`.
-fn sequence_number(line: &str) -> Option<u16> {
+/// The number and the time in `64 bytes from 10.1.2.3: icmp_seq=7 ttl=62 time=0.1 ms`.
+fn answer(line: &str) -> Option<(u16, Duration)> {
     if !line.contains(" bytes from ") {
         return None;
     }
-    line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok()
+    let after = |name| line.split_once(name)?.1.split(' ').next();
+    let milliseconds: f64 = after("time=")?.parse().ok()?;
+    let time = Duration::try_from_secs_f64(milliseconds / 1000.0).ok()?;
+    Some((after("icmp_seq=")?.parse().ok()?, time))
 }
 
 /// The request that a sequence number stands for, the one nearest to `last`: after 65535 comes 0 (RFC 792 has 16 bits),
@@ -131,14 +153,14 @@ mod tests {
 
     #[test]
     fn only_answers_count() {
-        let number = sequence_number("64 bytes from 10.1.2.3: icmp_seq=7 ttl=62 time=0.061 ms");
-        assert_eq!(number, Some(7));
+        let answered = answer("64 bytes from 10.1.2.3: icmp_seq=7 ttl=62 time=0.061 ms");
+        assert_eq!(answered, Some((7, Duration::from_micros(61))));
         for line in [
             "PING 10.1.2.3 (10.1.2.3) 56(84) bytes of data.",
             "From 10.1.2.1 icmp_seq=7 Destination Host Unreachable",
             "",
         ] {
-            assert_eq!(sequence_number(line), None, "{line}");
+            assert_eq!(answer(line), None, "{line}");
         }
     }
 }

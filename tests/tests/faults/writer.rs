@@ -292,8 +292,8 @@ fn a_hostile_writer_harms_nobody_whose_key_it_does_not_take() {
     }
     siege.wait_exact();
     recovered("hostile writer", since.elapsed());
-    let (_, lost) = pings.finish().unwrap();
-    assert!(lost.is_empty(), "lost {lost:?}");
+    let pings = pings.finish().unwrap();
+    assert!(pings.lost.is_empty(), "{pings:?}");
     assert_eq!(siege.cluster.etcd().leases().unwrap().len(), 2 + attacks.len());
 }
 

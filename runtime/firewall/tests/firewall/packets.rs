@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -10,7 +9,6 @@ use heddle_core::address::Family;
 use heddle_firewall::{Firewall, Mode, Rules};
 use heddle_lab::{Namespace, next_datagram, wait_until};
 use nix::unistd::geteuid;
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::host::{ensure, rules, sh};
 
@@ -186,10 +184,11 @@ fn no_packet_is_lost_while_rules_are_put_right() {
         ] {
             world.ensure(rules(mode));
             assert!(sent(&world.container, &world.far).is_some());
-            let mut ping = Command::new("ping");
-            ping.args(["-n", "-q", "-i", "0.002", &world.far.address.to_string()]);
-            ping.stdout(Stdio::piped());
-            let ping = world.container.namespace.spawn(ping).unwrap();
+            let pings = world
+                .container
+                .namespace
+                .ping_stream_every(Duration::from_millis(2), world.far.address)
+                .unwrap();
             let repairs = world.host.enter(|| {
                 let mut firewall = Firewall::new(rules(mode));
                 for _ in 0..25 {
@@ -197,21 +196,11 @@ fn no_packet_is_lost_while_rules_are_put_right() {
                     assert!(!firewall.ensure().unwrap().is_empty());
                 }
             });
-            kill_process(Pid::from_child(&ping), Signal::INT).unwrap();
-            let printed = ping.wait_with_output().unwrap().stdout;
             repairs.unwrap();
-            let printed = String::from_utf8(printed).unwrap();
-            let sent: u32 = printed
-                .lines()
-                .find_map(|line| line.split_once(" packets transmitted")?.0.parse().ok())
-                .unwrap();
-            assert!(sent > 100, "{printed}");
-            // The last one may be on its way.
-            let received = [sent, sent - 1].map(|number| format!(" {number} received"));
-            assert!(
-                received.iter().any(|received| printed.contains(received)),
-                "{family}, {mode:?}: {printed}"
-            );
+            pings.wait_answers(1).unwrap();
+            let pings = pings.finish().unwrap();
+            let whole = pings.answered > 100 && pings.lost.is_empty();
+            assert!(whole, "{family}, {mode:?}: {pings:?}");
         }
     });
 }

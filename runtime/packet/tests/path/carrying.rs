@@ -7,7 +7,7 @@ use std::time::Duration;
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use heddle_lab::{next_datagram, on_one_processor, transfer};
 
-use crate::overlay::{Node, Pair, Plain, SOON, native, table, v4, v6};
+use crate::overlay::{Node, PINGS, Pair, Plain, SOON, native, table, v4, v6};
 
 /// What a daemon's end-to-end test would send a second time is enough here once.
 const BYTES: u64 = 120_000_000;
@@ -16,13 +16,13 @@ const BYTES: u64 = 120_000_000;
 fn both_families_are_carried_in_whole_packets() {
     let pair = Pair::new();
     for address in [v4(2), v6(2)] {
-        let printed = pair.one.ping(&format!("-c 3 -i 0.1 -W 3 {address}"));
+        let printed = pair.one.ping(&format!("{PINGS} {address}"));
         assert!(printed.contains(" 0% packet loss"), "{printed}");
     }
     // The longest that is not fragmented, with the headers of IPv4 and IPv6 and of ICMP.
     for (address, headers) in [(v4(2), 28), (v6(2), 48)] {
         let size = crate::overlay::MTU - headers;
-        let printed = pair.one.ping(&format!("-c 2 -i 0.1 -W 3 -M do -s {size} {address}"));
+        let printed = pair.one.ping(&format!("{PINGS} -M do -s {size} {address}"));
         assert!(printed.contains(" 0% packet loss"), "{printed}");
     }
     let counters = pair.one.running.counters();
@@ -145,6 +145,7 @@ fn a_new_forwarding_under_load_loses_nothing() {
         counters.plugin + counters.fallback + counters.spoofed_outer + counters.spoofed_inner
     };
     let before = [dropped(one), dropped(two)];
+    let pings = one.namespace().ping_stream_every(Duration::from_millis(1), v4(2)).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
@@ -153,10 +154,12 @@ fn a_new_forwarding_under_load_loses_nothing() {
                 thread::sleep(Duration::from_micros(200));
             }
         });
-        let printed = one.ping(&format!("-f -q -c 5000 -W 3 {}", v4(2)));
         let sent = transfer(one.namespace(), two.namespace(), v4(2), BYTES, None);
+        let answered = pings.wait_answers(1000);
+        let pings = pings.finish();
         done.store(true, Ordering::Relaxed);
-        assert!(printed.contains(" 0% packet loss"), "{printed}");
+        answered.unwrap();
+        assert!(pings.as_ref().is_ok_and(|pings| pings.lost.is_empty()), "{pings:?}");
         assert!(sent.as_ref().is_ok_and(heddle_lab::Transfer::is_whole), "{sent:?}");
     });
     assert_eq!([dropped(one), dropped(two)], before);

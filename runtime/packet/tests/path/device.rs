@@ -2,7 +2,7 @@ use std::net::UdpSocket;
 
 use heddle_lab::{Families, Lab, wait_until};
 
-use crate::overlay::{DEVICE, Node, PORT, Pair, SOON, open, v4};
+use crate::overlay::{DEVICE, Node, PINGS, PORT, Pair, SOON, open, v4};
 
 #[test]
 fn a_device_that_exists_is_left_alone() {
@@ -48,7 +48,7 @@ fn a_deleted_device_comes_back() {
     let link = one.ip(&format!("link show {DEVICE}"));
     assert!(link.contains(&format!("mtu {}", crate::overlay::MTU)), "{link}");
     one.configure();
-    let printed = one.ping(&format!("-c 3 -i 0.1 -W 3 {}", v4(2)));
+    let printed = one.ping(&format!("{PINGS} {}", v4(2)));
     assert!(printed.contains(" 0% packet loss"), "{printed}");
     assert_eq!(one.running.counters().device_errors, 1);
 }
@@ -63,6 +63,6 @@ fn a_device_that_is_down_costs_packets_and_nothing_else() {
     two.wait_for("lost packets", |counters| counters.device_errors >= 3);
     two.ip(&format!("link set {DEVICE} up"));
     two.ip(&format!("route add 10.244.0.0/16 dev {DEVICE} src {}", v4(2)));
-    let printed = one.ping(&format!("-c 3 -i 0.1 -W 3 {}", v4(2)));
+    let printed = one.ping(&format!("{PINGS} {}", v4(2)));
     assert!(printed.contains(" 0% packet loss"), "{printed}");
 }

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 
-use crate::overlay::{Pair, Plain, v4, v6};
+use crate::overlay::{PINGS, Pair, Plain, v4, v6};
 
 #[test]
 fn a_container_is_told_that_the_last_hop_was_made() {
@@ -76,7 +76,7 @@ fn what_does_not_fit_the_path_is_fragmented_or_its_sender_told() {
     assert!(one.running.counters().too_big >= 2);
 
     one.ip("route flush cache");
-    let printed = one.ping(&format!("-c 3 -i 0.2 -W 3 -M dont -s 1400 {}", v4(2)));
+    let printed = one.ping(&format!("{PINGS} -M dont -s 1400 {}", v4(2)));
     assert!(printed.contains(" 0% packet loss"), "{printed}");
     assert!(one.running.counters().fragmented >= 1);
 

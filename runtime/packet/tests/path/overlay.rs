@@ -19,6 +19,10 @@ pub(crate) const MTU: u32 = 1452;
 /// Longer than anything here takes on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
+/// Options for three pings at once that a busy machine has time to answer: once there is an answer, ping waits for the
+/// others as long as its interval, whatever `-W` says.
+pub(crate) const PINGS: &str = "-c 3 -l 3 -i 3 -W 3";
+
 /// The subnets of a node, by its number.
 pub(crate) fn subnets(number: u8) -> Vec<IpNet> {
     vec![
@@ -104,6 +108,12 @@ impl Node {
         self.ip(&format!("addr add {v6}/128 dev {DEVICE} nodad"));
         self.ip(&format!("route add 10.244.0.0/16 dev {DEVICE} src {v4}"));
         self.ip(&format!("route add fd00:10:244::/48 dev {DEVICE} src {v6}"));
+        // The kernel leaves that to a worker, even where it does not look for duplicates.
+        wait_until("an address of IPv6 in use", SOON, || {
+            let route = self.ip(&format!("route get {v6}"));
+            if route.starts_with("local") { Ok(()) } else { Err(route) }
+        })
+        .unwrap();
     }
 
     pub(crate) fn ip(&self, arguments: &str) -> String {

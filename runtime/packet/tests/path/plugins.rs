@@ -5,7 +5,7 @@ use heddle_lab::{Families, Lab};
 use heddle_packet::{Forwarding, Steer, Table, TableSteering, Transform, Transforms};
 
 use crate::dropping::udp;
-use crate::overlay::{Node, Pair, Plain, table, v4, v6};
+use crate::overlay::{Node, PINGS, Pair, Plain, table, v4, v6};
 
 /// Steers by the table so many times, and then no more.
 struct Failing {
@@ -100,8 +100,10 @@ fn the_table_steers_when_the_plugin_fails() {
     let (one, two) = (&pair.one, &pair.two);
     let before = one.running.counters().plugin;
     one.running.set(failing(table(&[(2, &two.host)]), 3));
-    let printed = one.ping(&format!("-c 10 -i 0.05 -W 3 {}", v4(2)));
-    assert!(printed.contains(" 0% packet loss"), "{printed}");
+    let pings = one.namespace().ping_stream(v4(2)).unwrap();
+    pings.wait_answers(10).unwrap();
+    let pings = pings.finish().unwrap();
+    assert!(pings.lost.is_empty(), "{pings:?}");
     assert_eq!(*one.failures.lock().unwrap(), ["it trapped"]);
     let counters = one.running.counters();
     assert!(counters.fallback >= 7 && counters.plugin == before, "{counters:?}");
@@ -130,7 +132,7 @@ fn transformed_packets_travel_and_arrive() {
     one.running.set(disguised(table(&[(2, &two.host)])));
     two.running.set(disguised(table(&[(1, &one.host)])));
     for address in [v4(2), v6(2)] {
-        let printed = one.ping(&format!("-c 3 -i 0.1 -W 3 {address}"));
+        let printed = one.ping(&format!("{PINGS} {address}"));
         assert!(printed.contains(" 0% packet loss"), "{printed}");
         let sent =
             heddle_lab::transfer(one.namespace(), two.namespace(), address, 50_000_000, None)
