@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use heddle_lab::{Container, Families, transfer, wait_until};
-use heddle_tests::{Cluster, Node, Overlay, Packet, PlainPeer, SOON, ping};
+use heddle_tests::{Cluster, Node, Overlay, Packet, PlainPeer, RaisedOnDrop, SOON, ping};
 
 /// How long leases come and go.
 const DURATION: Duration = Duration::from_secs(60);
@@ -118,6 +118,7 @@ fn peers_that_come_and_go_cost_the_others_nothing_and_leave_nothing() {
                 thread::sleep(Duration::from_millis(5));
             }
         });
+        let over = RaisedOnDrop(&stop);
         let start = Instant::now();
         let mut changes = 0;
         for (number, former) in LEASES.cycle().zip(LEASES.cycle().skip(LEASES.count() / 2)) {
@@ -134,7 +135,7 @@ fn peers_that_come_and_go_cost_the_others_nothing_and_leave_nothing() {
             changes += 1;
             thread::sleep(CHANGE);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(over);
         nagging.join().unwrap();
         (transfer.join().unwrap(), changes)
     });

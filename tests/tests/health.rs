@@ -39,6 +39,7 @@ fn outage(end: impl FnOnce(&mut Cluster), resume: impl FnOnce(&mut Cluster)) {
     let mut cluster = Cluster::new(Families::V4);
     let (mut a, b) = (cluster.node("a"), cluster.node("b"));
     let [in_a, in_b] = [&a, &b].map(|node| node.host.container().unwrap());
+    in_a.ping(in_b.addresses()[0], 56).unwrap();
     let before = a.objects("flannel.1");
     let pings = in_a.ping_stream(in_b.addresses()[0]).unwrap();
     pings.wait_answers(10).unwrap();

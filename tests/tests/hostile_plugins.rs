@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::net::UdpSocket;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -53,21 +54,31 @@ type Trick<'a> = (&'a str, &'a [&'a str]);
 /// How many tricks are played on one host, one after the other.
 const TRICKS: usize = 4;
 
-/// Has plugins play their tricks, all at once, and checks what comes of each.
-fn play(lab: &Lab, fate: Fate, plays: &[(&str, &[Trick<'_>])]) {
+/// On how many hosts at once. With more, honest calls would take too long as well.
+const STAGES: usize = 4;
+
+/// Does something with each of these, on some threads.
+fn with_each<T: Send>(items: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
+    let items = Mutex::new(items);
+    let next = || items.lock().unwrap().next();
     thread::scope(|scope| {
-        for (name, tricks) in plays {
-            let component = fs::read(hostile(name)).unwrap();
-            for (number, tricks) in tricks.chunks(TRICKS).enumerate() {
-                let component = component.clone();
-                scope.spawn(move || {
-                    let stage = Stage::new(lab, &format!("{name}-{number}"), name, &component);
-                    for (trick, says) in tricks {
-                        let says: Vec<_> = says.iter().copied().chain([*name]).collect();
-                        stage.play(trick, fate, &says, &[]);
-                    }
-                });
-            }
+        for _ in 0..STAGES {
+            scope.spawn(|| std::iter::from_fn(next).for_each(&work));
+        }
+    });
+}
+
+/// Has plugins play their tricks, and checks what comes of each.
+fn play(lab: &Lab, fate: Fate, plays: &[(&str, &[Trick<'_>])]) {
+    let stages = plays.iter().flat_map(|(name, tricks)| {
+        tricks.chunks(TRICKS).enumerate().map(move |(number, tricks)| (*name, number, tricks))
+    });
+    with_each(stages, |(name, number, tricks)| {
+        let component = fs::read(hostile(name)).unwrap();
+        let stage = Stage::new(lab, &format!("{name}-{number}"), name, &component);
+        for (trick, says) in tricks {
+            let says: Vec<_> = says.iter().copied().chain([name]).collect();
+            stage.play(trick, fate, &says, &[]);
         }
     });
 }
@@ -626,15 +637,10 @@ fn what_takes_too_much_to_come_to_life() {
         (&globals, 90, "takes too much to come to life"),
         (&format!("(func (param i32) {jumps})"), 1, "cannot be compiled"),
     ];
-    thread::scope(|scope| {
-        for (number, (module, count, says)) in grafts.iter().enumerate() {
-            let (lab, good) = (&lab, &good);
-            scope.spawn(move || {
-                let grafted = graft(good, &format!("(module {module})"), *count);
-                let stage = Stage::new(lab, &format!("graft-{number}"), "well-behaved", &grafted);
-                stage.play(says, Nothing, &["well-behaved", says], &[]);
-            });
-        }
+    with_each(grafts.iter().enumerate(), |(number, (module, count, says))| {
+        let grafted = graft(&good, &format!("(module {module})"), *count);
+        let stage = Stage::new(&lab, &format!("graft-{number}"), "well-behaved", &grafted);
+        stage.play(says, Nothing, &["well-behaved", says], &[]);
     });
     // Without any of that it is what its name says.
     let stage = Stage::new(&lab, "good", "well-behaved", &good);

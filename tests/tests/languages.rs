@@ -302,6 +302,8 @@ fn has_port(node: &Node, address: IpAddr, port: u16) -> bool {
 fn a_packet_backend_in_c_carries_packets_and_files() {
     let place = Place::new(c(), &Families::Dual.config_with("udp-c"));
     let nodes = place.pair();
+    // The kernel's own first packets may have come before the plugin.
+    let early = nodes.each_ref().map(Node::counters);
     for node in &nodes {
         check_udp(&place.cluster, node);
         for &overlay in DUAL {
@@ -316,13 +318,13 @@ fn a_packet_backend_in_c_carries_packets_and_files() {
             assert!(moved.bytes == BYTES && moved.is_whole(), "{moved:?}");
         }
     }
-    for node in &nodes {
+    for (node, early) in nodes.iter().zip(early) {
         place.check_metrics(&status(&node.host)["backend"]);
         let counters = node.counters();
         assert!(counters["sent_bytes"] > 2 * BYTES, "{counters:#?}");
         // What the host does where a plugin fails, and what it does with packets that a plugin sends astray.
         for mishap in ["fallback", "plugin", "spoofed_inner", "spoofed_outer", "send_errors"] {
-            assert_eq!(counters[mishap], 0, "{counters:#?}");
+            assert_eq!(counters[mishap], early[mishap], "{counters:#?}");
         }
     }
     // In the overlay, and nobody's.

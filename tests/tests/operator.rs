@@ -535,6 +535,7 @@ fn row_16_another_network_config_is_told_at_once_and_taken_with_the_next_start()
     let cluster = Cluster::new(Families::V4);
     let (mut a, b) = (cluster.node("a"), cluster.node("b"));
     let [in_a, in_b] = [&a, &b].map(|node| node.host.container().unwrap());
+    in_a.ping(in_b.addresses()[0], 56).unwrap();
     let stream = in_a.ping_stream(in_b.addresses()[0]).unwrap();
     stream.wait_answers(20).unwrap();
     let kernel = a.objects("flannel.1");

@@ -17,6 +17,7 @@ fn restart_under_traffic(signal: Signal, exit_code: Option<i32>) {
     let (mut a, b) = (cluster.node("a"), cluster.node("b"));
     let [in_a, in_b]: [Container; 2] = [&a, &b].map(|node| node.host.container().unwrap());
     let before = identity(&cluster, &a);
+    in_a.ping(in_b.addresses()[0], 56).unwrap();
     let there = in_a.ping_stream(in_b.addresses()[0]).unwrap();
     let back = in_b.ping_stream(in_a.addresses()[0]).unwrap();
     there.wait_answers(20).unwrap();

@@ -1,7 +1,7 @@
 //! `Backend.Type`, or the network, changes and the daemons are started again, one after the other: what was made for the
 //! former one goes, and until the last node has followed, nothing worse happens than that some do not reach each other.
 
-use heddle_lab::{Container, Families, Signal};
+use heddle_lab::{Container, Families, Signal, wait_until};
 use heddle_tests::{Cluster, Node, SOON};
 
 /// What follows vxlan, one after the other. The two that carry VXLAN follow each other, for they want the same port;
@@ -142,7 +142,11 @@ fn another_network_leaves_no_route_to_the_former_one() {
             let destinations = node.routes().into_iter().map(|route| route.dst);
             destinations.collect::<Vec<_>>()
         };
-        assert_eq!(destinations(&nodes[0]).len(), 2, "{backend}");
+        wait_until("routes to the peer", SOON, || match destinations(&nodes[0]) {
+            found if found.len() == 2 => Ok(()),
+            found => Err(format!("{backend}: {found:?}")),
+        })
+        .unwrap();
         // Somebody else's is none of Heddle's business.
         let foreign = "10.244.255.0/24";
         nodes[0].ip(&format!("route add {foreign} via 192.168.255.254 dev eth0 proto static"));
@@ -154,7 +158,7 @@ fn another_network_leaves_no_route_to_the_former_one() {
         // Not a moment later.
         assert_eq!(destinations(a), [""; 0], "{backend}");
         start_again(&cluster, b);
-        heddle_lab::wait_until("routes in the other network", SOON, || {
+        wait_until("routes in the other network", SOON, || {
             let found = destinations(a);
             let there = |prefix| found.iter().any(|route: &String| route.starts_with(prefix));
             if found.len() == 2 && there("10.245.") && there("fd00:10:245:") {

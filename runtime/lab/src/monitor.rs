@@ -2,19 +2,24 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use crate::{Error, Namespace};
 
-/// A destination that nothing else uses (TEST-NET-2, RFC 5737), for a change that is recognized.
-const MARK: &str = "198.51.100.1";
+/// How long a change may take to be reported, on a loaded machine.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The beginning of destinations that nothing else uses (TEST-NET-2, RFC 5737), for changes that are recognized.
+const MARKS: &str = "198.51.100.";
 
 /// A running `ip monitor`.
 #[derive(Debug)]
 pub struct Monitor {
     child: Child,
     lines: Receiver<(Instant, String)>,
+    marks: AtomicU8,
 }
 
 impl Monitor {
@@ -36,27 +41,27 @@ impl Monitor {
                 let _ = sender.send((Instant::now(), line));
             }
         });
-        let monitor = Self { child, lines };
+        let monitor = Self { child, lines, marks: AtomicU8::new(0) };
         // It says nothing when it has subscribed; a change that it reports shows that it has.
         let start = Instant::now();
-        while !monitor.mark_is_seen(namespace)? {
-            if start.elapsed() > Duration::from_secs(10) {
-                return Err(Error::Timeout {
-                    what: "`ip monitor` reporting a change".into(),
-                    limit: Duration::from_secs(10),
-                    seen: "nothing".into(),
-                });
+        while start.elapsed() < LIMIT {
+            let mark = monitor.mark(namespace)?;
+            let limit = Instant::now() + Duration::from_millis(100);
+            if monitor.wait_line(limit, |line| line.contains(&mark)).is_some() {
+                // The rest of it, and of those before, is not reported by `drain`.
+                return Ok(monitor);
             }
         }
-        Ok(monitor)
+        Err(silent())
     }
 
-    fn mark_is_seen(&self, namespace: &Namespace) -> Result<bool, Error> {
-        namespace.ip(&format!("route add blackhole {MARK} table 99"))?;
-        namespace.ip(&format!("route del blackhole {MARK} table 99"))?;
-        let limit = Instant::now() + Duration::from_millis(100);
-        let deleted = |line: &str| line.contains(MARK) && line.starts_with("Deleted");
-        Ok(self.wait_line(limit, deleted).is_some())
+    /// Makes a change that nobody else makes, and undoes it. Returns what is in no other lines.
+    fn mark(&self, namespace: &Namespace) -> Result<String, Error> {
+        let number = self.marks.fetch_add(1, Ordering::Relaxed);
+        let mark = format!("{MARKS}{number}");
+        namespace.ip(&format!("route add blackhole {mark} table 99"))?;
+        namespace.ip(&format!("route del blackhole {mark} table 99"))?;
+        Ok(format!("{mark} "))
     }
 
     /// Waits for a line, and returns it with the time of its arrival. Earlier lines are gone then.
@@ -79,22 +84,27 @@ impl Monitor {
     ///
     /// # Errors
     ///
-    /// As of `ip`.
+    /// As of `ip`; [`Error::Timeout`] when nothing is reported any more.
     pub fn drain(&self, namespace: &Namespace) -> Result<Vec<String>, Error> {
         // Changes are reported in order: what came before the mark is all that there was.
-        namespace.ip(&format!("route add blackhole {MARK} table 99"))?;
-        namespace.ip(&format!("route del blackhole {MARK} table 99"))?;
+        let mark = self.mark(namespace)?;
         let mut lines = Vec::new();
-        let limit = Instant::now() + Duration::from_secs(5);
+        let limit = Instant::now() + LIMIT;
         while let Some((_, line)) = self.wait_line(limit, |_| true) {
-            match (line.contains(MARK), line.starts_with("Deleted")) {
-                (true, true) => break,
-                (true, false) => {}
-                (false, _) => lines.push(line),
+            if line.contains(&mark) {
+                return Ok(lines);
+            }
+            if !line.contains(MARKS) {
+                lines.push(line);
             }
         }
-        Ok(lines)
+        Err(silent())
     }
+}
+
+fn silent() -> Error {
+    let what = "`ip monitor` reporting a change".into();
+    Error::Timeout { what, limit: LIMIT, seen: "nothing".into() }
 }
 
 impl Drop for Monitor {

@@ -77,7 +77,7 @@ impl PingStream {
         })
     }
 
-    /// Ends it, a second after the last request that counts.
+    /// Ends it, a second after the last request that counts, or later where no answer comes.
     ///
     /// # Errors
     ///
@@ -86,6 +86,8 @@ impl PingStream {
         // Requests on their way get their answer; those sent meanwhile are beyond the last number looked at.
         let last = self.answered().last_key_value().map_or(0, |(&number, _)| number);
         std::thread::sleep(PATIENCE);
+        // A loaded machine may have stopped ping itself, which loses nothing.
+        let _ = self.wait_answers(1);
         let answered = self.answered().clone();
         // With nothing answered any more, the requests of the last second are lost.
         let last = match answered.last_key_value() {

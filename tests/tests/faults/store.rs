@@ -10,8 +10,8 @@ use heddle_lab::{
 };
 use heddle_tests::victim::cpu_time;
 use heddle_tests::{
-    Authority, Cluster, Flow, Loss, NETWORK_FOR_PEERS, Node, Peer, SOON, cut, heal, recovered,
-    wait_ready, wait_unready,
+    Authority, Cluster, Flow, Loss, NETWORK_FOR_PEERS, Node, Peer, SOON, cut, heal,
+    is_the_kernel_s_own, recovered, wait_ready, wait_unready,
 };
 
 /// How long it may take until a node has noticed that etcd is gone, or made up for it, on a loaded machine.
@@ -221,8 +221,7 @@ fn row_04_all_that_changed_behind_a_partition_and_a_compaction_is_made_up_for() 
 /// What a kernel has lost according to `ip monitor`.
 fn losses(node: &Node, monitor: &Monitor) -> Vec<String> {
     let mut lines = monitor.drain(node.host.namespace()).unwrap();
-    // The kernel forgets by itself what it needs no more of groups.
-    let relevant = |line: &str| line.contains("flannel.1") && !line.contains("NOARP");
+    let relevant = |line: &str| line.contains("flannel.1") && !is_the_kernel_s_own(line);
     lines.retain(|line| line.starts_with("Deleted") && relevant(line));
     lines
 }
@@ -406,8 +405,10 @@ fn row_05_an_etcd_that_is_full_is_named_while_the_own_lease_is_gone() {
 fn row_05_a_cluster_that_loses_its_leader_and_then_its_quorum_is_found_again() {
     let lab = Lab::new(Families::V4).unwrap();
     let mut members = Etcd::start_members(&lab, 3).unwrap();
-    let leads = |member: &Etcd| member.is_leader().unwrap();
-    let leader = members.iter().position(leads).expect("one leads");
+    let leader = wait_until("one that leads", LIMIT, || {
+        members.iter().position(|member| member.is_leader().unwrap()).ok_or("none does")
+    })
+    .unwrap();
     let mut leader = members.remove(leader);
     let mut other = members.remove(0);
     // The last one stays, and is asked.
