@@ -138,28 +138,29 @@ async fn follow(
     // Including what one watch tells before the other is there.
     let mut changes = Vec::new();
     let mut heard = Instant::now();
-    let mut asked = false;
+    let mut asked = None;
     let mut records = Some(snapshot.records);
     loop {
-        let limit = if asked { timing.quiet + timing.progress } else { timing.quiet };
+        // From the question on: this process may have been stopped before it.
+        let limit = asked.map_or(heard + timing.quiet, |asked| asked + timing.progress);
         let message = tokio::select! {
             biased;
             message = stream.next() => message,
             // The sender lives as long as the connector.
             _ = renewals.changed() => return Err(End::Renewed),
-            () = sleep_until(heard + limit) => {
-                if asked {
+            () = sleep_until(limit) => {
+                if asked.is_some() {
                     let failure = EtcdFailure::Deadline(timing.progress);
                     return Err(connector.failed(&connection, OPERATION, failure).await.into());
                 }
-                asked = true;
+                asked = Some(Instant::now());
                 // A request that cannot be sent gets no answer, and that is noticed in time.
                 let _ = stream.request_progress().await;
                 continue;
             }
         };
         heard = Instant::now();
-        asked = false;
+        asked = None;
 
         let mut reached = begin.revision;
         let mut next = Some(message);

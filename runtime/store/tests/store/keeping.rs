@@ -125,12 +125,12 @@ async fn a_lease_is_renewed_before_it_ends() {
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let value = r#"{"PublicIP":"192.168.0.72"}"#;
-    let id = put_with_ttl(&mut client, "10.244.8.0-24", value, 2).await;
+    let id = put_with_ttl(&mut client, "10.244.8.0-24", value, 6).await;
     let world = World::Etcd(etcd);
     let own = TestNode::new(72).acquire(&*world.store(), &network()).await.unwrap();
     assert_eq!(own.key().to_string(), "10.244.8.0-24");
-    let _keeper = Keeper::start(&world, own, Duration::from_secs(1));
-    sleep(Duration::from_secs(5)).await;
+    let _keeper = Keeper::start(&world, own, Duration::from_secs(5));
+    sleep(Duration::from_secs(9)).await;
     assert_eq!(lease_of(&mut client, "10.244.8.0-24").await, id);
 }
 

@@ -103,13 +103,26 @@ async fn a_watch_of_a_hanging_etcd_is_stale_in_time_and_recovers() {
     etcd.signal(Signal::STOP);
     let stopped = Instant::now();
     let reason = stale(&mut watch).await;
-    // 500 ms of silence are normal, and 1 s is given for an answer.
-    assert!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
-    assert!(reason.contains("no answer within 1000 ms"), "{reason}");
+    // 500 ms of silence are normal, and 3 s are given for an answer.
+    assert!(stopped.elapsed() < Duration::from_secs(10), "{:?}", stopped.elapsed());
+    assert!(reason.contains("no answer within 3000 ms"), "{reason}");
     etcd.signal(Signal::CONT);
     snapshot(&mut watch).await;
     store.create("10.244.8.0-24", b"1").await.unwrap();
     changes(&mut watch, 1).await;
+}
+
+#[tokio::test]
+async fn a_watch_is_as_good_as_before_after_this_process_was_stopped() {
+    let etcd = Etcd::start();
+    let store = etcd.store();
+    etcd.client().await;
+    let mut watch = store.watch();
+    snapshot(&mut watch).await;
+    // Longer than an etcd that is asked may take; nothing of this process does anything meanwhile.
+    std::thread::sleep(Duration::from_secs(5));
+    let after = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
+    assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(after)]);
 }
 
 #[tokio::test]
@@ -179,7 +192,10 @@ async fn a_watch_that_begins_while_records_change_misses_none() {
     let writing: Vec<_> = writing.collect();
     let mut watches = Vec::new();
     while writing.iter().any(|writer| !writer.is_finished()) {
-        watches.push(store.watch());
+        // More of them would keep the writers waiting.
+        if watches.len() < 200 {
+            watches.push(store.watch());
+        }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for writer in writing {
