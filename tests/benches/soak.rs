@@ -90,6 +90,13 @@ impl Soak {
         let victim = self.random.random_range(2..4);
         let span = Duration::from_millis(self.random.random_range(200..8_000));
         let name = self.nodes[victim].host.name().to_owned();
+        if (6..=9).contains(&which) {
+            // It may be gone by an earlier fault, on a busy machine.
+            wait_until("a device", AT_REST, || {
+                self.nodes[victim].host.namespace().ip("link show flannel.1")
+            })
+            .unwrap();
+        }
         let say = |what: &str| println!("{:>6.1} s  {what}, {span:?}", at.as_secs_f64());
         match which {
             0 => {
@@ -162,9 +169,12 @@ impl Soak {
     }
 
     fn flush(&self, victim: usize) {
-        let node = &self.nodes[victim];
-        node.ip("route flush dev flannel.1 proto 72");
-        node.ip("neigh flush dev flannel.1 nud permanent");
+        for what in
+            ["route flush dev flannel.1 proto 72", "neigh flush dev flannel.1 nud permanent"]
+        {
+            // The daemon may take one of them at the same time, with which `ip` fails.
+            wait_until(what, AT_REST, || self.nodes[victim].host.namespace().ip(what)).unwrap();
+        }
     }
 
     /// For so long, peers come, move and go.
@@ -172,14 +182,18 @@ impl Soak {
         let until = Instant::now() + span;
         while Instant::now() < until {
             let peer = Peer(self.random.random_range(0..PEERS));
-            match self.random.random_range(0..3) {
-                0 => self.cluster.etcd().delete(&peer.etcd_key()).unwrap(),
-                1 => self.cluster.etcd().put(&peer.etcd_key(), &peer.value()).unwrap(),
-                _ => {
-                    let moved = Peer(peer.0 + 10_000).value();
-                    self.cluster.etcd().put(&peer.etcd_key(), &moved).unwrap();
-                }
-            }
+            let value = match self.random.random_range(0..3) {
+                0 => None,
+                1 => Some(peer.value()),
+                _ => Some(Peer(peer.0 + 10_000).value()),
+            };
+            let etcd = self.cluster.etcd();
+            // A disk may be busy for longer than etcd waits for it.
+            wait_until("a change in etcd", AT_REST, || match &value {
+                None => etcd.delete(&peer.etcd_key()),
+                Some(value) => etcd.put(&peer.etcd_key(), value),
+            })
+            .unwrap();
             self.changes += 1;
             thread::sleep(Duration::from_millis(self.random.random_range(1..40)));
         }

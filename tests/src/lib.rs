@@ -24,7 +24,6 @@ mod readiness;
 mod recovery;
 mod snapshot;
 mod trio;
-mod until;
 pub mod victim;
 
 pub use authority::Authority;
@@ -44,7 +43,6 @@ pub use recovery::Recovery;
 pub use recovery::recovered;
 pub use snapshot::{Snapshot, is_the_kernel_s_own};
 pub use trio::Trio;
-pub use until::RaisedOnDrop;
 pub use victim::Victim;
 
 use std::path::{Path, PathBuf};

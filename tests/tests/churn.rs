@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heddle_lab::{Container, Families, transfer, wait_until};
-use heddle_tests::{Cluster, Node, Overlay, Packet, PlainPeer, RaisedOnDrop, SOON, ping};
+use heddle_lab::{Container, Families, RaisedOnDrop, transfer, wait_until};
+use heddle_tests::{Cluster, Node, Overlay, Packet, PlainPeer, SOON, ping};
 
 /// How long leases come and go.
 const DURATION: Duration = Duration::from_secs(60);

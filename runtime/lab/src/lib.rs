@@ -32,6 +32,7 @@ mod stage;
 mod store;
 mod transfer;
 pub mod trial;
+mod until;
 mod view;
 mod wait;
 
@@ -53,5 +54,6 @@ pub use rustix::process::Signal;
 pub use stage::Verdict;
 pub use store::Store;
 pub use transfer::{Transfer, transfer};
+pub use until::RaisedOnDrop;
 pub use view::{FdbEntry, KernelState, Neighbour, Route};
 pub use wait::wait_until;

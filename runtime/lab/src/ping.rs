@@ -64,6 +64,11 @@ impl PingStream {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The latest request that was answered.
+    fn last(&self) -> u64 {
+        self.answered().last_key_value().map_or(0, |(&number, _)| number)
+    }
+
     /// Waits until so many more requests were answered.
     ///
     /// # Errors
@@ -84,14 +89,17 @@ impl PingStream {
     /// [`Error::Io`] when ping has ended by itself.
     pub fn finish(mut self) -> Result<Pings, Error> {
         // Requests on their way get their answer; those sent meanwhile are beyond the last number looked at.
-        let last = self.answered().last_key_value().map_or(0, |(&number, _)| number);
-        std::thread::sleep(PATIENCE);
+        let last = self.last();
+        std::thread::sleep(PATIENCE / 2);
+        let later = self.last();
+        std::thread::sleep(PATIENCE / 2);
         // A loaded machine may have stopped ping itself, which loses nothing.
         let _ = self.wait_answers(1);
         let answered = self.answered().clone();
-        // With nothing answered any more, the requests of the last second are lost.
-        let last = match answered.last_key_value() {
-            Some((&later, _)) if later > last => last,
+        // With nothing answered any more, the requests of the last second are lost. What was answered before may have
+        // been read a little later.
+        let last = match self.last() {
+            latest if latest > later => last,
             _ => last + PATIENCE.div_duration_f64(self.interval) as u64,
         };
         self.end()?;

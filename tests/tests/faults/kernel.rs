@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heddle_lab::{Daemon, Families, Host, Monitor, Signal, wait_until};
+use heddle_lab::{Daemon, Families, Host, Monitor, RaisedOnDrop, Signal, wait_until};
 use heddle_tests::{
-    Cluster, HEALED, NETWORK_FOR_PEERS, Node, Peer, RaisedOnDrop, Recovery, SOON, Snapshot, Trio,
+    Cluster, HEALED, NETWORK_FOR_PEERS, Node, Peer, Recovery, SOON, Snapshot, Trio,
     is_the_kernel_s_own, wait_unready,
 };
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use heddle_firewall::{Firewall, Mode};
+use heddle_lab::RaisedOnDrop;
 
 use crate::host::{ensure, on_a_host, rules, sh, with_input};
 
@@ -26,11 +27,12 @@ fn repair_under_a_reader(mode: Mode, read: &'static str, damage: &'static str, e
                 }
                 readings
             });
+            let over = RaisedOnDrop(&done);
             for _ in 0..50 {
                 sh(damage);
                 assert!(!firewall.ensure().unwrap().is_empty());
             }
-            done.store(true, Ordering::Relaxed);
+            drop(over);
             let readings = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             assert!(readings >= 50, "only {readings} readings");
         });

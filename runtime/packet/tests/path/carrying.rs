@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
-use heddle_lab::{next_datagram, on_one_processor, transfer};
+use heddle_lab::{RaisedOnDrop, next_datagram, on_one_processor, transfer};
 
 use crate::overlay::{Node, PINGS, Pair, Plain, SOON, native, table, v4, v6};
 
@@ -154,13 +154,13 @@ fn a_new_forwarding_under_load_loses_nothing() {
                 thread::sleep(Duration::from_micros(200));
             }
         });
-        let sent = transfer(one.namespace(), two.namespace(), v4(2), BYTES, None);
-        let answered = pings.wait_answers(1000);
-        let pings = pings.finish();
-        done.store(true, Ordering::Relaxed);
-        answered.unwrap();
-        assert!(pings.as_ref().is_ok_and(|pings| pings.lost.is_empty()), "{pings:?}");
-        assert!(sent.as_ref().is_ok_and(heddle_lab::Transfer::is_whole), "{sent:?}");
+        let over = RaisedOnDrop(&done);
+        let sent = transfer(one.namespace(), two.namespace(), v4(2), BYTES, None).unwrap();
+        pings.wait_answers(1000).unwrap();
+        let pings = pings.finish().unwrap();
+        drop(over);
+        assert!(pings.lost.is_empty(), "{pings:?}");
+        assert!(sent.is_whole(), "{sent:?}");
     });
     assert_eq!([dropped(one), dropped(two)], before);
 }

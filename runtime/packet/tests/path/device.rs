@@ -43,10 +43,13 @@ fn a_deleted_device_comes_back() {
     let pair = Pair::new();
     let one = &pair.one;
     one.ip(&format!("link delete {DEVICE}"));
-    wait_until("the device", SOON, || one.host.namespace().ip(&format!("link show {DEVICE}")))
-        .unwrap();
-    let link = one.ip(&format!("link show {DEVICE}"));
-    assert!(link.contains(&format!("mtu {}", crate::overlay::MTU)), "{link}");
+    wait_until("the device", SOON, || {
+        match one.host.namespace().ip(&format!("link show {DEVICE}")).map_err(|e| e.to_string())? {
+            link if link.contains(&format!("mtu {}", crate::overlay::MTU)) => Ok(()),
+            link => Err(link),
+        }
+    })
+    .unwrap();
     one.configure();
     let printed = one.ping(&format!("{PINGS} {}", v4(2)));
     assert!(printed.contains(" 0% packet loss"), "{printed}");

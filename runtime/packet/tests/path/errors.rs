@@ -14,8 +14,7 @@ fn a_container_is_told_that_the_last_hop_was_made() {
             "{printed}"
         );
     }
-    let counters = pair.one.running.counters();
-    assert_eq!((counters.ttl_exceeded, counters.icmp), (2, 2));
+    pair.one.wait_for("two answers", |counters| (counters.ttl_exceeded, counters.icmp) == (2, 2));
 }
 
 #[test]
