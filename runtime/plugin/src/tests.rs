@@ -104,9 +104,10 @@ fn misbehaving(limits: Limits) -> Backend {
     misbehaving_plugin(World::BackendPlugin).limited(limits).backend().unwrap()
 }
 
-/// With limits of which only that of time is another: so much for calls that end by themselves, on a busy machine too.
+/// Limits with so much time for calls that end by themselves, on a busy machine too.
 fn patient() -> Limits {
-    Limits { call: Duration::from_secs(10), ..Limits::default() }
+    let long = Duration::from_secs(10);
+    Limits { call: long, packet_call: long, ..Limits::default() }
 }
 
 /// And so much for those that do not.
@@ -410,7 +411,8 @@ fn a_file_that_is_no_good_does_not_give_way_to_the_embedded_plugin() {
 /// A component that was built when a version of the interface was finished.
 fn fixture(version: &str, name: &str) -> Plugin {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    catalogue().open(&fixtures.join(version).join(format!("{name}.wasm"))).unwrap()
+    let plugin = catalogue().open(&fixtures.join(version).join(format!("{name}.wasm"))).unwrap();
+    plugin.limited(patient())
 }
 
 #[tokio::test]

@@ -23,10 +23,7 @@ fn with_backend(json: &str) -> NetworkConfig {
 /// An instance of the misbehaving plugin that is told by its only peer what to do. One that hangs has the time that it
 /// has in a daemon; the others are not to fail for want of it on a busy machine.
 fn instance_of(plugin: Plugin, kind: &str) -> Result<PacketInstance, Reason> {
-    let mut limits = Limits::default();
-    if kind != "loop" {
-        limits.packet_call = Duration::from_secs(10);
-    }
+    let limits = if kind == "loop" { Limits::default() } else { patient() };
     let packets = plugin.limited(limits).packets().unwrap().unwrap();
     packets.instance(&config(), &node(), &own(), &[peer(1, kind)])
 }
@@ -51,7 +48,7 @@ fn spoilt(kind: &str) -> Reason {
 
 #[tokio::test]
 async fn the_embedded_udp_backend_plans_a_tunnel_and_steers_into_it() {
-    let plugin = catalogue().find("udp", Role::Backend).unwrap();
+    let plugin = catalogue().find("udp", Role::Backend).unwrap().limited(patient());
     assert_eq!(plugin.manifest().world, World::PacketBackendPlugin);
     let backend = plugin.backend().unwrap();
     let config = with_backend(r#"{"Type":"udp"}"#);
@@ -75,7 +72,7 @@ async fn the_embedded_udp_backend_plans_a_tunnel_and_steers_into_it() {
 
 #[tokio::test]
 async fn the_embedded_vxlan_tun_backend_carries_packets_from_node_to_node() {
-    let plugin = catalogue().find("vxlan-tun", Role::Backend).unwrap();
+    let plugin = catalogue().find("vxlan-tun", Role::Backend).unwrap().limited(patient());
     let backend = plugin.backend().unwrap();
     let config = with_backend(r#"{"Type":"vxlan-tun"}"#);
     let (here, mut there) = (node(), node());
