@@ -64,7 +64,8 @@ impl Place {
         // In one cache, it is compiled for the first node and loaded by all others.
         let flags = [("--plugin-dir", plugins), ("--cache-dir", cache)]
             .map(|(flag, directory)| format!("{flag}={}", directory.display()));
-        Self { flags: flags.into(), plugin, cluster }
+        let flags = flags.into_iter().chain([cluster.patience()]).collect();
+        Self { flags, plugin, cluster }
     }
 
     /// A host with a daemon that has just been started with more flags.
