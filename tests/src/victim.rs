@@ -7,10 +7,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use heddle_lab::{Host, next_datagram};
+use heddle_lab::{Host, next_datagram, wait_until};
 use serde_json::Value;
 
-use crate::PROTOCOL;
+use crate::{PROTOCOL, SOON};
 
 /// Devices of somebody else's. `heddle0` has a name that a plugin may ask for.
 const FOREIGN: &str = "\
@@ -84,7 +84,14 @@ impl Victim {
         for (path, before) in &self.before.settings {
             assert_eq!(now.settings.get(path), Some(before), "{}", path.display());
         }
-        assert_eq!(now.files, self.before.files);
+        // What cannot be written as a whole is tried again now and then, and taken back at once.
+        wait_until("its files as they were", SOON, || {
+            let (before, now) = (&self.before.files, files(&self.host));
+            let other = |path: &&PathBuf| before.get(*path) != now.get(*path);
+            let others: Vec<_> = before.keys().chain(now.keys()).filter(other).collect();
+            if others.is_empty() { Ok(()) } else { Err(format!("{others:?}")) }
+        })
+        .unwrap();
         let asker = self.host.namespace().udp_socket(([127, 0, 0, 1], 0).into()).unwrap();
         asker.send_to(b"?", ("127.0.0.1", 53)).unwrap();
         let question = next_datagram(&self.resolver, Duration::from_secs(5)).unwrap();
@@ -139,16 +146,20 @@ impl State {
                 }
             })
             .unwrap();
-        let mut files = BTreeMap::new();
-        for name in ["private", "run"] {
-            read_all(&host.directory().join(name), &mut files);
-        }
-        read_all(Path::new("/etc/passwd"), &mut files);
-        // What the daemon itself has there.
-        let own = [host.subnet_file(), host.control_socket()];
-        files.retain(|path, _| !own.contains(path));
-        Self { kernel: kernel.into(), settings, files }
+        Self { kernel: kernel.into(), settings, files: files(host) }
     }
+}
+
+/// What there is to lose, but for what the daemon itself has there.
+fn files(host: &Host) -> BTreeMap<PathBuf, String> {
+    let mut files = BTreeMap::new();
+    for name in ["private", "run"] {
+        read_all(&host.directory().join(name), &mut files);
+    }
+    read_all(Path::new("/etc/passwd"), &mut files);
+    let own = [host.subnet_file(), host.control_socket()];
+    files.retain(|path, _| !own.contains(path));
+    files
 }
 
 /// Reads a file, or all below a directory. What cannot be read is not there.
