@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use heddle_lab::{Families, Signal, wait_until};
 use heddle_tests::measurement::setting;
-use heddle_tests::{Cluster, Flow, Loss, NETWORK_FOR_PEERS, Node, Peer, cut, heal, wait_ready};
+use heddle_tests::{
+    Cluster, Flow, Loss, NETWORK_FOR_PEERS, Node, Peer, SOON, cut, heal, wait_ready,
+};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -92,7 +94,7 @@ impl Soak {
         let name = self.nodes[victim].host.name().to_owned();
         if (6..=9).contains(&which) {
             // It may be gone by an earlier fault, on a busy machine.
-            wait_until("a device", AT_REST, || {
+            wait_until("a device", SOON, || {
                 self.nodes[victim].host.namespace().ip("link show flannel.1")
             })
             .unwrap();
@@ -173,7 +175,7 @@ impl Soak {
             ["route flush dev flannel.1 proto 72", "neigh flush dev flannel.1 nud permanent"]
         {
             // The daemon may take one of them at the same time, with which `ip` fails.
-            wait_until(what, AT_REST, || self.nodes[victim].host.namespace().ip(what)).unwrap();
+            wait_until(what, SOON, || self.nodes[victim].host.namespace().ip(what)).unwrap();
         }
     }
 

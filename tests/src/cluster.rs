@@ -153,22 +153,9 @@ impl Cluster {
         node
     }
 
-    /// A flag that gives calls in the packet path a second: a loaded machine may interrupt one for longer than it may take
-    /// otherwise, with which the table steers in the plugin's place.
-    pub fn patience(&self) -> String {
-        let policy = self.lab.directory().join("patient.toml");
-        std::fs::write(&policy, "[limits]\npacket-call-ms = 1000\n").unwrap();
-        format!("--plugin-policy={}", policy.display())
-    }
-
     /// Hosts with daemons that were started at once and are ready.
     pub fn nodes<const N: usize>(&self, names: [&str; N]) -> [Node; N] {
-        self.nodes_with(names, &[])
-    }
-
-    /// The same with more flags.
-    pub fn nodes_with<const N: usize>(&self, names: [&str; N], flags: &[&str]) -> [Node; N] {
-        let mut nodes = names.map(|name| self.starting_node(name, flags));
+        let mut nodes = names.map(|name| self.starting_node(name, &[]));
         for node in &mut nodes {
             node.daemon().wait_ready().unwrap();
         }

@@ -41,7 +41,7 @@ pub use random::Random;
 pub use readiness::{wait_ready, wait_unready};
 pub use recovery::Recovery;
 pub use recovery::recovered;
-pub use snapshot::{Snapshot, is_the_kernel_s_own};
+pub use snapshot::Snapshot;
 pub use trio::Trio;
 pub use victim::Victim;
 
@@ -55,9 +55,7 @@ use serde_json::Value;
 use wasm_encoder::{ComponentSection, ComponentSectionId, InstanceSection, RawSection};
 use wasmparser::{Parser, Payload};
 
-/// How long something may take to be put right, whatever it was, on a machine that has time for it. Looking at the kernel
-/// may take a fifth of the time, so that on a loaded machine it takes longer, but not each time; there it is [`SOON`],
-/// which is still less than the half a minute after which everything is looked at without a reason.
+/// How long something that was put right may take to be put right, whatever it was.
 pub const HEALED: Duration = Duration::from_secs(1);
 
 /// How long a change in etcd may take to be everywhere on a loaded machine.

@@ -52,10 +52,3 @@ impl Snapshot {
         wait_until("everything as it was", limit, || self.compare(node)).unwrap();
     }
 }
-
-/// Whether a line of `ip monitor` is of what the kernel does in its own time: it gives a device its link-local address,
-/// and forgets of multicast groups what it needs no more.
-pub fn is_the_kernel_s_own(line: &str) -> bool {
-    let forgotten = line.contains("NOARP") && !line.contains("PERMANENT");
-    line.contains(" fe80:") || forgotten
-}

@@ -84,11 +84,14 @@ impl Victim {
         for (path, before) in &self.before.settings {
             assert_eq!(now.settings.get(path), Some(before), "{}", path.display());
         }
-        // What cannot be written as a whole is tried again now and then, and taken back at once.
+        // What cannot be written as a whole is tried again now and then under names of no meaning, and taken back.
         wait_until("its files as they were", SOON, || {
             let (before, now) = (&self.before.files, files(&self.host));
             let other = |path: &&PathBuf| before.get(*path) != now.get(*path);
             let others: Vec<_> = before.keys().chain(now.keys()).filter(other).collect();
+            let on_its_way =
+                |path: &&PathBuf| path.file_name().unwrap().as_encoded_bytes().starts_with(b".tmp");
+            assert!(others.iter().all(on_its_way), "{others:?}");
             if others.is_empty() { Ok(()) } else { Err(format!("{others:?}")) }
         })
         .unwrap();

@@ -86,7 +86,7 @@ fn wait_received(peer: &PlainPeer, container: &Container, to: IpAddr) {
 #[test]
 fn peers_that_come_and_go_cost_the_others_nothing_and_leave_nothing() {
     let cluster = Cluster::with_backend(Families::V4, "udp");
-    let nodes = cluster.nodes_with(["a", "b", "c"], &[&cluster.patience()]);
+    let nodes = cluster.nodes(["a", "b", "c"]);
     let containers = nodes.each_ref().map(|node| node.host.container().unwrap());
     let [in_a, in_b, in_c] = &containers;
     let pairs = [(in_a, in_b), (in_b, in_c), (in_c, in_a)];

@@ -291,7 +291,7 @@ impl Site {
     fn ping(&self) -> Result<(), Error> {
         for (from, to) in [(1, 2), (2, 1)] {
             let mut ping = Command::new("ping");
-            ping.args(["-n", "-c", "1", "-W", "5", &self.address(to).to_string()]);
+            ping.args(["-n", "-c", "1", "-W", "1", &self.address(to).to_string()]);
             self.container(from).run(ping)?;
         }
         Ok(())

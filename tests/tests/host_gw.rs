@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use heddle_lab::{Families, KernelState, Route, Signal, wait_until};
-use heddle_tests::{Cluster, Node, Overlay, PROTOCOL, SOON};
+use heddle_tests::{Cluster, HEALED, Node, Overlay, PROTOCOL, SOON};
 
 const DUAL: [Overlay; 2] = [Overlay::V4, Overlay::V6];
 
@@ -37,7 +37,7 @@ fn routes_to(cluster: &Cluster, overlays: &[Overlay], peers: &[&Node]) -> Vec<Ro
 /// Waits until a node has these routes and no other of Heddle's.
 fn wait_routes(node: &Node, mut expected: Vec<Route>) {
     expected.sort();
-    wait_until("the routes", SOON, || {
+    wait_until("the routes", HEALED, || {
         let found = node.routes();
         if found == expected { Ok(()) } else { Err(format!("{found:#?}")) }
     })
@@ -165,7 +165,7 @@ fn a_route_to_a_peer_s_subnet_by_another_gateway_is_replaced() {
 
     // While it runs …
     wrong(&a);
-    wait_until("the peer's routes", SOON, || {
+    wait_until("the peer's routes", HEALED, || {
         let found = routes(&a);
         if found == expected { Ok(()) } else { Err(format!("{found:#?}")) }
     })

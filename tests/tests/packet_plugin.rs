@@ -167,8 +167,7 @@ fn a_plugin_that_hangs_holds_packets_up_for_a_moment() {
     pair.wait_steered();
     let socket = pair.socket();
     let mut longest = Vec::new();
-    // A loaded machine holds packets up, too, but not each time.
-    for number in 200..210 {
+    for number in [200, 201, 202] {
         pair.wait_steered();
         let before = pair.counter("fallback");
         let stream = pair.containers[0].ping_stream(pair.target()).unwrap();
@@ -181,13 +180,12 @@ fn a_plugin_that_hangs_holds_packets_up_for_a_moment() {
         assert!(pair.counter("fallback") > before);
         pair.check_ready();
         longest.push(pings.longest);
-        if longest.len() >= 3 && pings.longest <= HELD_UP {
-            break;
-        }
     }
     pair.nodes[0].daemon().wait_log(&["rogue-udp", "packet path", "time limit"], SOON).unwrap();
     assert_eq!(pair.dropped(), 0);
-    assert!(longest.iter().any(|time| *time <= HELD_UP), "packets were held up for {longest:?}");
+    // A loaded machine holds packets up, too, but not each time.
+    let shortest = longest.iter().min().unwrap();
+    assert!(*shortest <= HELD_UP, "packets were held up for {longest:?}");
     println!("held up for {longest:?}");
 }
 
@@ -208,7 +206,7 @@ fn a_plugin_that_always_traps_is_stood_in_for_and_not_for_ever() {
         thread::sleep(Duration::from_millis(200));
     }
     assert_eq!(pair.dropped(), 0);
-    assert!(pings > 10 && pair.counter("fallback") >= pings, "{}", pair.counter("fallback"));
+    assert!(pair.counter("fallback") > pings.max(50), "{}", pair.counter("fallback"));
     pair.check_ready();
     pair.check_followed("new", 200);
 

@@ -12,9 +12,8 @@ use heddle_lab::{Container, Daemon, Families, Host, Namespace, Signal, next_data
 use heddle_tests::{Cluster, status};
 use serde_json::Value;
 
-/// How long rules may take to come back on a loaded machine: looking at them may take a tenth of the time, and one look
-/// is many programs. Where nobody tells that they are gone it is an hour ([`NO_RESYNC`]).
-const AT_ONCE: Duration = Duration::from_secs(20);
+/// How long rules may take to come back where somebody tells that they are gone.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// The least that `--iptables-resync` can be, for where nobody tells.
 const RESYNC: &str = "--iptables-resync=1";
@@ -89,7 +88,10 @@ fn drop_is_answered(own: Flavour, nftables: bool, docker: Flavour) {
     wait_until("a ping through the policy DROP that was there", AT_ONCE, || ping(&in_b, &in_a))
         .unwrap();
     on(&hosts[1], &drop);
-    wait_until("a ping through the policy DROP that came", AT_ONCE, || ping(&in_a, &in_b)).unwrap();
+    wait_until("a ping through the policy DROP that came", AT_ONCE + AT_ONCE, || {
+        ping(&in_a, &in_b)
+    })
+    .unwrap();
     for (host, daemon) in hosts.iter().zip(&daemons) {
         let save = format!("iptables-{}-save", docker.name());
         let rules = on(host, &save);
@@ -174,7 +176,7 @@ fn rules_of_iptables_legacy_come_back_with_the_next_look() {
     let _daemon = start(&cluster, &host, Flavour::Legacy, &["--ip-masq", RESYNC]);
     for damage in DAMAGE {
         let damage = damage.replace("TOOL", "iptables-legacy");
-        come_back(&host, "iptables-legacy-save", &damage, AT_ONCE);
+        come_back(&host, "iptables-legacy-save", &damage, AT_ONCE + Duration::from_secs(1));
     }
 }
 

@@ -102,10 +102,10 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// [`Error::Failed`] without an answer within ten seconds.
+    /// [`Error::Failed`] without an answer within three seconds.
     pub fn ping(&self, address: IpAddr, size: u32) -> Result<String, Error> {
         let mut command = Command::new("ping");
-        command.args(["-n", "-c", "1", "-i", "0.2", "-w", "10", "-M", "do", "-s"]);
+        command.args(["-n", "-c", "1", "-i", "0.2", "-w", "3", "-M", "do", "-s"]);
         command.args([size.to_string(), address.to_string()]);
         let printed = self.namespace.run(command)?;
         let time = printed.split("time=").nth(1).and_then(|rest| rest.lines().next());

@@ -4,14 +4,11 @@ use std::time::Duration;
 
 use crate::{Error, Namespace};
 
-/// How long an answer may take, on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(10);
-
 /// Fetches a page: status and body, whatever the status.
 pub(crate) fn get(namespace: &Namespace, url: &str) -> Result<(u16, String), Error> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
-        .timeout_global(Some(LIMIT))
+        .timeout_global(Some(Duration::from_secs(2)))
         .build()
         .into();
     let ask = || {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use heddle_lab::{Error, Etcd, Families, Host, Lab, Monitor, PREFIX, run, transfer};
 
@@ -91,15 +91,12 @@ fn lost_pings_are_counted() {
 
     let pings = container.ping_stream("10.244.1.1".parse().unwrap()).unwrap();
     pings.wait_answers(20).unwrap();
-    let begun = Instant::now();
     a.namespace().ip("link set docker0 down").unwrap();
     std::thread::sleep(Duration::from_millis(200));
     a.namespace().ip("link set docker0 up").unwrap();
     pings.wait_answers(20).unwrap();
-    // One every ten milliseconds.
-    let sent = begun.elapsed().as_millis() as usize / 10;
     let pings = pings.finish().unwrap();
-    assert!(pings.answered >= 40 && (5..=sent).contains(&pings.lost.len()), "{sent}, {pings:?}");
+    assert!(pings.answered >= 40 && (5..100).contains(&pings.lost.len()), "{pings:?}");
 
     let pings = container.ping_stream("10.244.1.1".parse().unwrap()).unwrap();
     pings.wait_answers(20).unwrap();
@@ -141,9 +138,8 @@ fn a_transfer_is_hashed_at_both_ends() {
         assert!(done.is_whole() && done.bytes == 10_000_001, "{done:?}");
     }
     let rate = Some(1_000_000);
-    let begun = Instant::now();
     let slow = transfer(a.namespace(), b.namespace(), b.v4().into(), 500_000, rate).unwrap();
-    assert!(slow.is_whole() && begun.elapsed() >= Duration::from_millis(400), "{slow:?}");
+    assert!(slow.is_whole() && slow.took >= Duration::from_millis(400), "{slow:?}");
 }
 
 #[test]

@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use heddle_lab::{Daemon, Families, Host, Monitor, RaisedOnDrop, Signal, wait_until};
 use heddle_tests::{
-    Cluster, HEALED, NETWORK_FOR_PEERS, Node, Peer, Recovery, SOON, Snapshot, Trio,
-    is_the_kernel_s_own, wait_unready,
+    Cluster, HEALED, NETWORK_FOR_PEERS, Node, Peer, Recovery, SOON, Snapshot, Trio, wait_unready,
 };
 
 /// A VTEP that nobody has.
@@ -48,24 +47,19 @@ fn row_01_what_vanishes_is_back_within_a_second() {
     let flows = trio.flows(&[(0, 1), (1, 2)]);
     let monitor = Monitor::start(a.host.namespace()).unwrap();
     let ways = Ways::to(&trio.cluster, c);
-    // A loaded machine takes longer, but not each time.
-    let quickest = (0..3).map(|_| {
-        ways.delete_on(a);
-        let (since, recovery) = (Instant::now(), Recovery::from("row 1"));
-        recovery.wait("a route, a neighbour and an FDB entry", SOON, || before.compare(a));
-        since.elapsed()
-    });
-    let quickest = quickest.min().unwrap();
-    assert!(quickest <= HEALED, "{quickest:?}");
+    ways.delete_on(a);
+    let recovery = Recovery::from("row 1");
+    recovery.wait("a route, a neighbour and an FDB entry", HEALED, || before.compare(a));
     thread::sleep(HEALED);
     let lines = monitor.drain(a.host.namespace()).unwrap();
     let (its, others): (Vec<_>, Vec<_>) = lines
         .into_iter()
-        .filter(|line| line.contains("flannel.1") && !is_the_kernel_s_own(line))
+        // The kernel gives the device its link-local address in its own time.
+        .filter(|line| line.contains("flannel.1") && !line.contains(" fe80:"))
         .partition(|line| {
             [&ways.subnet, &ways.vtep, &ways.mac].iter().any(|its| line.contains(*its))
         });
-    assert!(its.len() >= 18, "{its:#?}");
+    assert!(its.len() >= 6, "{its:#?}");
     assert!(others.is_empty(), "{others:#?}");
     flows.lost_nothing();
 
@@ -73,7 +67,7 @@ fn row_01_what_vanishes_is_back_within_a_second() {
     let flows = trio.flows(&[(1, 2)]);
     a.ip("link del flannel.1");
     let recovery = Recovery::from("row 1");
-    recovery.wait("the device with all that is on it", SOON, || before.compare(a));
+    recovery.wait("the device with all that is on it", HEALED, || before.compare(a));
     trio.reaches(1).unwrap();
     trio.reaches(2).unwrap();
     flows.lost_nothing();
@@ -146,7 +140,7 @@ fn row_09_a_device_made_anew_has_its_mac_and_every_peer_again() {
     a.host.namespace().batch("ip", &anew).unwrap();
     a.signal(Signal::CONT);
     let recovery = Recovery::from("row 9");
-    recovery.wait("all peers behind the same MAC", SOON, || snapshots[0].compare(a));
+    recovery.wait("all peers behind the same MAC", HEALED, || snapshots[0].compare(a));
     trio.reaches(1).unwrap();
     trio.reaches(2).unwrap();
     // Nobody had to be told.
@@ -181,7 +175,7 @@ fn row_10_a_mac_that_udev_rewrites_is_put_right() {
     for _ in 0..5 {
         a.ip(&rewrite);
         let recovery = Recovery::from("row 10");
-        recovery.wait("rewritten while the daemon runs", SOON, || before.compare(a));
+        recovery.wait("rewritten while the daemon runs", HEALED, || before.compare(a));
     }
     trio.reaches(2).unwrap();
     flows.lost_nothing();
@@ -429,11 +423,11 @@ fn fault_more_kernel_events_than_anybody_can_read() {
     assert!(dropped_events(pid) > 0, "the buffer has held all of it");
     a.signal(Signal::CONT);
     let recovery = Recovery::from("events lost");
-    recovery.wait("all objects, one of which went unheard", SOON, || before.compare(a));
+    recovery.wait("all objects, one of which went unheard", HEALED, || before.compare(a));
     // From then on it listens again.
     Ways::to(&trio.cluster, c).delete_on(a);
     let recovery = Recovery::from("row 1");
-    recovery.wait("a route, a neighbour and an FDB entry, after lost events", SOON, || {
+    recovery.wait("a route, a neighbour and an FDB entry, after lost events", HEALED, || {
         before.compare(a)
     });
     flows.lost_nothing();
@@ -453,7 +447,7 @@ fn heals(fault: &str, what: &str, host: &Host) {
     assert!(!before.routes.is_empty());
     host.namespace().ip("route flush dev flannel.1").unwrap();
     let recovery = Recovery::from(fault);
-    recovery.wait(what, SOON, || match host.kernel_state().unwrap() {
+    recovery.wait(what, HEALED, || match host.kernel_state().unwrap() {
         now if now == before => Ok(()),
         now => Err(format!("{now:#?}")),
     });

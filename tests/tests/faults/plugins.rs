@@ -143,7 +143,7 @@ fn row_18_nobody_injects_packets_and_a_flood_keeps_no_peer_waiting() {
     let (mut strangers, mut peers) = (0_u64, 0_u64);
     // When the new peer came, and whether it was served.
     let (mut recovery, mut served) = (None, false);
-    while begun.elapsed() < Duration::from_secs(5) || !served {
+    while begun.elapsed() < Duration::from_secs(5) {
         for packet in forged.iter().cycle().take(BURST) {
             stranger.send_packet(&trio.nodes[0], packet);
             strangers += 1;
@@ -152,7 +152,6 @@ fn row_18_nobody_injects_packets_and_a_flood_keeps_no_peer_waiting() {
         peer.send_packet(&trio.nodes[0], &forged[0]);
         peers += 1;
         thread::sleep(Duration::from_millis(1));
-        assert!(begun.elapsed() < 2 * SOON, "the new peer was never served");
         if served || begun.elapsed() < Duration::from_secs(1) {
             continue;
         }
@@ -167,6 +166,7 @@ fn row_18_nobody_injects_packets_and_a_flood_keeps_no_peer_waiting() {
             served = true;
         }
     }
+    assert!(served, "the new peer was never served");
     assert!(strangers > 1000, "{strangers}");
     let counted = || {
         let now = trio.nodes[0].counters();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use heddle_lab::{Daemon, Families, Signal, wait_until};
-use heddle_tests::{Cluster, Node, Recovery, SOON, Snapshot, Trio, ping, wait_unready};
+use heddle_tests::{Cluster, HEALED, Node, Recovery, SOON, Snapshot, Trio, ping, wait_unready};
 
 /// How long the daemon waits before it takes a change for good, and what a slow machine adds.
 const SETTLED: Duration = Duration::from_secs(30);
@@ -33,7 +33,8 @@ fn fault_the_underlay_is_down_for_a_while() {
     trio.nodes[0].ip("link set eth0 up");
     route_back(&trio.nodes[0]);
     let recovery = Recovery::from("underlay down");
-    recovery.wait("all objects after the interface is up", SOON, || before.compare(&trio.nodes[0]));
+    recovery
+        .wait("all objects after the interface is up", HEALED, || before.compare(&trio.nodes[0]));
     wait_until("readiness", SOON, || is_ready(trio.nodes[0].daemon())).unwrap();
     wait_until("a ping", SOON, || trio.reaches(1)).unwrap();
     trio.nodes[0].daemon().check_running().unwrap();
@@ -69,7 +70,7 @@ fn fault_the_device_is_lost_while_the_underlay_is_narrower() {
     trio.nodes[0].ip("link delete flannel.1");
     // The kernel makes the device, but does not let it have the MTU that containers were given.
     let recovery = Recovery::from("device lost, underlay narrower");
-    recovery.wait("all peers", SOON, || {
+    recovery.wait("all peers", HEALED, || {
         let found = trio.nodes[0].host.kernel_state().unwrap();
         if found == before.objects { Ok(()) } else { Err(format!("{found:#?}")) }
     });
@@ -99,7 +100,8 @@ fn fault_the_underlay_is_without_its_address_for_a_moment() {
     trio.nodes[0].ip(&format!("addr add {address}/16 dev eth0"));
     route_back(&trio.nodes[0]);
     let recovery = Recovery::from("underlay flushed");
-    recovery.wait("all objects after the address is back", SOON, || before.compare(&trio.nodes[0]));
+    recovery
+        .wait("all objects after the address is back", HEALED, || before.compare(&trio.nodes[0]));
     wait_until("readiness", SOON, || is_ready(trio.nodes[0].daemon())).unwrap();
     wait_until("a ping", SOON, || trio.reaches(1)).unwrap();
     std::thread::sleep(Duration::from_secs(12));
@@ -223,7 +225,7 @@ fn fault_the_underlay_is_renamed_although_a_flag_names_it() {
     trio.nodes[0].ip("link set lan0 name eth0");
     let recovery = Recovery::from("underlay renamed");
     recovery.wait("ready after the name is back", SOON, || is_ready(trio.nodes[0].daemon()));
-    before.wait(&trio.nodes[0], SOON);
+    before.wait(&trio.nodes[0], HEALED);
     flows.lost_nothing();
 }
 

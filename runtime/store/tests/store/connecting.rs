@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, PermissionType};
 use heddle_store::{EtcdOptions, EtcdStore, LeaseStore, WatchEvent};
@@ -62,14 +61,9 @@ async fn an_endpoint_that_accepts_and_says_nothing_is_passed_over() {
     let silent_endpoint = format!("http://{}", silent.local_addr().unwrap());
     let etcd = Etcd::start();
     etcd.client().await;
-    let options = |endpoints: Vec<String>| {
-        let mut options = options(endpoints);
-        options.timing.connect = Duration::from_secs(2);
-        options
-    };
-    let store = open(options(vec![silent_endpoint.clone(), etcd.endpoint()]));
+    let store = open(options([silent_endpoint.clone(), etcd.endpoint()]));
     assert_eq!(store.list().await.unwrap(), []);
-    let error = refusal(options(vec![silent_endpoint.clone()])).await;
+    let error = refusal(options([silent_endpoint.clone()])).await;
     assert_eq!(
         error,
         format!("no etcd endpoint can be used: {silent_endpoint}: no answer within 2000 ms")

@@ -145,10 +145,10 @@ impl Drop for Etcd {
 pub(crate) fn options(endpoints: impl IntoIterator<Item = String>) -> EtcdOptions {
     let mut options = EtcdOptions::new(endpoints, PREFIX);
     options.timing = EtcdTiming {
-        connect: Duration::from_secs(10),
+        connect: Duration::from_secs(2),
         call: Duration::from_secs(5),
         quiet: Duration::from_millis(500),
-        progress: Duration::from_secs(3),
+        progress: Duration::from_secs(1),
     };
     options
 }
