@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use crate::address::LinkName;
+use crate::host_network::HostRouting;
 use crate::object::{Link, LinkKind, Object, ObjectKey};
 
 /// Which part of the kernel is this daemon's business.
@@ -18,6 +19,8 @@ use crate::object::{Link, LinkKind, Object, ObjectKey};
 pub struct Scope {
     /// The overlay's networks. Routes to a destination inside one of them are looked at.
     pub networks: Vec<IpNet>,
+    /// Where plans may lead beyond the overlay, by devices of their own.
+    pub granted: Vec<IpNet>,
     /// The devices that are planned.
     pub links: BTreeSet<LinkName>,
     /// The alias (`ip link set … alias`) that marks a device as made by this daemon. Names the etcd prefix, so
@@ -47,6 +50,8 @@ pub struct Observation {
 pub struct Observed {
     /// Everything found, by what the kernel tells it apart by.
     pub objects: BTreeMap<ObjectKey, Observation>,
+    /// The host's own routes and addresses that meet the scope's networks.
+    pub host: HostRouting,
 }
 
 impl Observed {
@@ -62,7 +67,7 @@ impl Observed {
     /// Takes note of a change that was applied.
     pub fn note(&mut self, change: &Change) {
         match change {
-            Change::Put(object) => self.note_put(object),
+            Change::Create(object) | Change::Put(object) => self.note_put(object),
             Change::Replace(object) => {
                 if let Object::Link(link) = object {
                     self.forget_link(link.name);
@@ -90,7 +95,9 @@ impl Observed {
 /// One step towards the desired state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Make it so: create it, or change it in place.
+    /// Create it: nothing stood under its key when last looked at. What has appeared there since is not touched.
+    Create(Object),
+    /// Make it so: change what stands under its key, or create it.
     Put(Object),
     /// Remove what stands under its name, then create it: it cannot be changed in place.
     Replace(Object),
@@ -102,7 +109,10 @@ impl Change {
     /// The object concerned.
     pub fn object(&self) -> &Object {
         match self {
-            Self::Put(object) | Self::Replace(object) | Self::Remove(object) => object,
+            Self::Create(object)
+            | Self::Put(object)
+            | Self::Replace(object)
+            | Self::Remove(object) => object,
         }
     }
 }
@@ -122,29 +132,44 @@ pub fn diff_keys<'k, 'd>(
 ) -> Vec<Change> {
     let mut removals = Vec::new();
     let mut additions = Vec::new();
-    // What is on a device that is removed or replaced goes with it.
-    let mut gone = BTreeSet::new();
+    // What is on a device that is removed goes with it. What is on one that is replaced does as well, unless the device
+    // is another program's and stays: so it is built anew, and what is not desired is removed all the same.
+    let (mut removed, mut replaced) = (BTreeSet::new(), BTreeSet::new());
+    // The kernel makes routes to these by itself, which are to be replaced.
+    let mut connected = BTreeSet::new();
     for key in keys {
-        let present = observed
-            .objects
-            .get(key)
-            .filter(|seen| seen.object.link().is_none_or(|link| !gone.contains(&link)));
-        match (desired(key), present) {
+        let on = |links: &BTreeSet<LinkName>, seen: &Observation| {
+            seen.object.link().is_some_and(|link| links.contains(&link))
+        };
+        let wanted = desired(key);
+        let present = observed.objects.get(key).filter(|seen| !on(&removed, seen));
+        let present = present.filter(|seen| wanted.is_none() || !on(&replaced, seen));
+        match (wanted, present) {
             (None, None) => {}
             (None, Some(seen)) if seen.ours => {
                 if let Object::Link(link) = &seen.object {
-                    gone.insert(link.name);
+                    removed.insert(link.name);
                 }
                 removals.push(Change::Remove(seen.object.clone()));
             }
             (None, Some(_)) => {}
-            (Some(wanted), None) => additions.push(Change::Put(wanted.clone())),
+            (Some(wanted), None) => {
+                if let Object::Address(address) = wanted {
+                    connected.insert(address.network.trunc());
+                }
+                let is_in_place = match wanted {
+                    Object::Route(route) if connected.contains(&route.destination) => true,
+                    _ => observed.objects.contains_key(key),
+                };
+                let change = if is_in_place { Change::Put } else { Change::Create };
+                additions.push(change(wanted.clone()));
+            }
             (Some(wanted), Some(seen)) => match compare(wanted, seen) {
                 Verdict::Same => {}
                 Verdict::Changeable => additions.push(Change::Put(wanted.clone())),
                 Verdict::Incompatible => {
                     if let Object::Link(link) = wanted {
-                        gone.insert(link.name);
+                        replaced.insert(link.name);
                     }
                     additions.push(Change::Replace(wanted.clone()));
                 }
@@ -271,7 +296,7 @@ mod tests {
         let observation = |(object, ours): &(Object, bool)| {
             (object.key(), Observation { object: object.clone(), ours: *ours })
         };
-        Observed { objects: objects.iter().map(observation).collect() }
+        Observed { objects: objects.iter().map(observation).collect(), ..Observed::default() }
     }
 
     fn wanted(objects: &[Object]) -> BTreeMap<ObjectKey, &Object> {

@@ -28,6 +28,9 @@ pub struct LeaseKey {
 }
 
 impl LeaseKey {
+    /// Comes before every key in their order.
+    pub(crate) const FIRST: Self = Self { v4: None, v6: None };
+
     /// The key for these subnets; none without any.
     ///
     /// Host bits are cut off. An IPv4 network of length 0 is none: the text has it where there is none.

@@ -6,6 +6,7 @@
 //! | module | question |
 //! | --- | --- |
 //! | [`config`] | what is the network? (`<prefix>/config`) |
+//! | [`host_network`] | which destinations must the overlay leave to the host? |
 //! | [`interface`] | which interface and which addresses do other hosts reach this one by? |
 //! | [`explanation`] | why that one? |
 //! | [`node`] | who is this node? |
@@ -29,6 +30,7 @@ pub mod config;
 pub mod desired;
 pub mod diff;
 pub mod explanation;
+pub mod host_network;
 pub mod interface;
 pub mod lease;
 pub mod looks;

@@ -1,6 +1,7 @@
 //! Which leases have addresses in common.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -52,6 +53,11 @@ impl Overlaps {
         let subnets: Vec<_> = key.subnets().collect();
         let found = subnets.into_iter().flat_map(|subnet| self.with_subnet(subnet));
         found.filter(move |other| *other != key)
+    }
+
+    /// The leases that have an address.
+    pub(crate) fn with_address(&self, address: IpAddr) -> impl Iterator<Item = LeaseKey> {
+        self.with_subnet(IpNet::from(address))
     }
 
     fn with_subnet(&self, subnet: IpNet) -> impl Iterator<Item = LeaseKey> {

@@ -5,6 +5,9 @@
 //! deleted. Nor can a peer's packets be drawn elsewhere by a lease across its subnet: of two, the one is used that is as
 //! the config has it, and of two such, the one that was made first.
 //!
+//! A lease whose subnet the host needs for itself is not used either, and neither is one whose node is reached at an
+//! address inside another peer's subnet (see [`crate::host_network`]).
+//!
 //! A store can lose its data, or be restored from an old copy of it. One that lacks this node's own lease, which is held
 //! and was not given up, has lost it, and is not believed about what else it lacks: that is kept until the own lease is
 //! there again and the others had [`GRACE`] to write theirs. What the store has is taken at once.
@@ -19,6 +22,7 @@ use crate::address::Family;
 use crate::allocation::{Seniority, fits, overlap, seniority};
 use crate::config::NetworkConfig;
 use crate::desired::Standing;
+use crate::host_network::{Conflict, HostNetwork};
 use crate::lease::{Age, InvalidLease, InvalidLeaseKey, Lease, LeaseKey, Record};
 use crate::object::Object;
 use crate::overlaps::Overlaps;
@@ -34,6 +38,10 @@ pub struct Peers {
     own: LeaseKey,
     leases: BTreeMap<LeaseKey, Held>,
     overlaps: Overlaps,
+    /// The public addresses of all leases, with their keys.
+    addresses: BTreeSet<(IpAddr, LeaseKey)>,
+    /// What the overlay must leave to the host.
+    host: HostNetwork,
     rejected: BTreeMap<String, Rejection>,
     /// Those of the leases that the store lacks.
     missing: BTreeSet<LeaseKey>,
@@ -62,9 +70,15 @@ struct Held {
     fits: bool,
     /// The lease that overlaps it and comes first: this one is not used.
     behind: Option<LeaseKey>,
+    /// Why the host or another peer does without this lease: it is not used.
+    conflict: Option<Conflict>,
 }
 
 impl Held {
+    fn is_used(&self) -> bool {
+        self.behind.is_none() && self.conflict.is_none()
+    }
+
     fn seniority(&self) -> Seniority {
         seniority(self.fits, self.age.made, self.lease.key)
     }
@@ -129,6 +143,24 @@ pub enum Rejection {
         /// The peer.
         owner: String,
     },
+    /// The host needs the subnet, or the node cannot be reached beside the overlay.
+    #[error("{0}")]
+    Conflict(Conflict),
+}
+
+impl Rejection {
+    /// The conflict with the host's own network, or with the addresses of peers.
+    pub fn conflict(&self) -> Option<&Conflict> {
+        match self {
+            Self::Conflict(conflict) => Some(conflict),
+            _ => None,
+        }
+    }
+
+    /// Returns true if it follows from other leases or from the host, and not from the record alone.
+    fn is_relative(&self) -> bool {
+        matches!(self, Self::OverlapsPeer { .. } | Self::Conflict(_))
+    }
 }
 
 impl Peers {
@@ -139,6 +171,8 @@ impl Peers {
             own,
             leases: BTreeMap::new(),
             overlaps: Overlaps::default(),
+            addresses: BTreeSet::new(),
+            host: HostNetwork::default(),
             rejected: BTreeMap::new(),
             missing: BTreeSet::new(),
             own_is_there: false,
@@ -161,7 +195,7 @@ impl Peers {
 
     /// Every peer's lease, in the order of their keys.
     pub fn leases(&self) -> impl Iterator<Item = &Lease> {
-        self.leases.values().filter(|held| held.behind.is_none()).map(|held| &held.lease)
+        self.leases.values().filter(|held| held.is_used()).map(|held| &held.lease)
     }
 
     /// The records that cannot be used, by their keys.
@@ -236,6 +270,31 @@ impl Peers {
         self.memory = Memory::Returning(now + GRACE);
     }
 
+    /// Takes the host's own network as it is now: leases that conflict with it are no longer used, and others are again.
+    pub fn protect(&mut self, host: HostNetwork, now: Instant) -> Delta {
+        let mut progress = self.begin();
+        if self.host != host {
+            self.host = host;
+            progress.unsettled = self.leases.values().map(Held::seniority).collect();
+        }
+        self.finish(progress, now)
+    }
+
+    /// The host's own network, as last taken.
+    pub fn host(&self) -> &HostNetwork {
+        &self.host
+    }
+
+    /// Returns the conflict of a destination with the address of a peer that is used: a route there would take this node's
+    /// own packets to that peer away.
+    pub fn covered(&self, destination: IpNet) -> Option<Conflict> {
+        let mut inside = self.addresses_in(destination);
+        inside.find_map(|(address, key)| {
+            let held = self.used(key).filter(|_| self.host.loses(address, destination))?;
+            Some(Conflict::PeerAddress { destination, address, owner: held.lease.owner() })
+        })
+    }
+
     /// When there is something to [`update`](Self::update), even if nothing changes.
     pub fn due(&self) -> Option<Instant> {
         match self.memory {
@@ -257,8 +316,8 @@ impl Peers {
             Ok(Some(lease)) => {
                 self.missing.remove(&lease.key);
                 self.supersede(&lease, progress);
-                // Whether it overlaps another is found out at the end.
-                if !self.is_behind(record.key) {
+                // Whether it overlaps or conflicts is found out at the end.
+                if !self.is_relative(record.key) {
                     self.rejected.remove(record.key);
                 }
                 self.hold(lease, record.age, progress);
@@ -276,15 +335,30 @@ impl Peers {
         let key = lease.key;
         let before = self.leases.get(&key);
         let behind = before.and_then(|held| held.behind);
-        if before.is_none_or(|held| held.lease != lease || held.age.made != age.made) {
+        let conflict = before.and_then(|held| held.conflict.clone());
+        let is_news = before.is_none_or(|held| held.lease != lease || held.age.made != age.made);
+        if is_news {
             self.remember(key, progress);
             self.unsettle(key, progress);
+            self.forget_addresses(key);
             self.overlaps.insert(key);
+            self.addresses.extend(lease.public_addresses().map(|address| (address, key)));
         }
         let fits = fits(&self.config, key);
-        let held = Held { lease, age, fits, behind };
+        let held = Held { lease, age, fits, behind, conflict };
         progress.unsettled.insert(held.seniority());
         self.leases.insert(key, held);
+        if is_news {
+            self.unsettle(key, progress);
+        }
+    }
+
+    fn forget_addresses(&mut self, key: LeaseKey) {
+        if let Some(held) = self.leases.get(&key) {
+            for address in held.lease.public_addresses() {
+                self.addresses.remove(&(address, key));
+            }
+        }
     }
 
     /// What that means is decided at the end.
@@ -320,6 +394,7 @@ impl Peers {
             self.remember(key, progress);
             self.unsettle(key, progress);
             self.overlaps.remove(key);
+            self.forget_addresses(key);
             self.leases.remove(&key);
         }
     }
@@ -358,14 +433,33 @@ impl Peers {
         Ok(Some(lease))
     }
 
-    /// Whether a record is rejected for a peer's sake.
-    fn is_behind(&self, text: &str) -> bool {
-        matches!(self.rejected.get(text), Some(Rejection::OverlapsPeer { .. }))
+    /// Whether a record is rejected for the sake of a peer or of the host.
+    fn is_relative(&self, text: &str) -> bool {
+        self.rejected.get(text).is_some_and(Rejection::is_relative)
     }
 
     /// A lease that is used.
     fn used(&self, key: LeaseKey) -> Option<&Held> {
-        self.leases.get(&key).filter(|held| held.behind.is_none())
+        self.leases.get(&key).filter(|held| held.is_used())
+    }
+
+    /// The public addresses inside a network, with the keys of their leases.
+    fn addresses_in(&self, network: IpNet) -> impl Iterator<Item = (IpAddr, LeaseKey)> {
+        let from = (network.network(), LeaseKey::FIRST);
+        let addresses = self.addresses.range(from..).copied();
+        addresses.take_while(move |(address, _)| network.contains(address))
+    }
+
+    /// The leases that have a say in whether another is used, or the other way round: they overlap, or the address of one
+    /// is inside the subnet of the other. Some occur more than once.
+    fn related(&self, held: &Held) -> Vec<LeaseKey> {
+        let key = held.lease.key;
+        let mut related: Vec<_> = self.overlaps.with(key).collect();
+        related
+            .extend(key.subnets().flat_map(|subnet| self.addresses_in(subnet)).map(|(_, key)| key));
+        let addresses = held.lease.public_addresses();
+        related.extend(addresses.flat_map(|address| self.overlaps.with_address(address)));
+        related
     }
 
     /// Takes note of what a lease was before anything of this update happened to it.
@@ -373,9 +467,10 @@ impl Peers {
         progress.before.entry(key).or_insert_with(|| self.get(key).cloned());
     }
 
-    /// The places of those that overlap this lease have to be found anew.
+    /// The places of those that are related to this lease have to be found anew.
     fn unsettle(&self, key: LeaseKey, progress: &mut Progress) {
-        let others = self.overlaps.with(key).filter_map(|other| self.leases.get(&other));
+        let Some(held) = self.leases.get(&key) else { return };
+        let others = self.related(held).into_iter().filter_map(|other| self.leases.get(&other));
         progress.unsettled.extend(others.map(Held::seniority));
     }
 
@@ -414,30 +509,74 @@ impl Peers {
         while let Some((.., key)) = progress.unsettled.pop_first() {
             let Some(held) = self.leases.get(&key) else { continue };
             let own = held.seniority();
-            let rivals = self.overlaps.with(key).filter_map(|other| self.used(other));
+            // What conflicts with this host comes first on all others: a lease behind it is not used here, either.
+            let rivals = self.overlaps.with(key).filter_map(|other| self.leases.get(&other));
+            let rivals = rivals.filter(|held| held.behind.is_none());
             let behind = rivals.map(Held::seniority).filter(|other| *other < own).min();
             let behind = behind.map(|(.., other)| other);
-            if held.behind.is_none() != behind.is_none() {
+            let conflict = self.conflict(held);
+            let stands = |behind: Option<LeaseKey>, conflict: &Option<Conflict>| {
+                (behind.is_none(), conflict.is_none())
+            };
+            if stands(held.behind, &held.conflict) != stands(behind, &conflict) {
                 self.remember(key, progress);
-                let others = self.overlaps.with(key).filter_map(|other| self.leases.get(&other));
+                let others = self.related(held).into_iter();
+                let others = others.filter_map(|other| self.leases.get(&other));
                 let after = others.map(Held::seniority).filter(|other| *other > own);
                 progress.unsettled.extend(after);
             }
+            let rejection = conflict.clone().map(Rejection::Conflict);
             if let Some(held) = self.leases.get_mut(&key) {
-                held.behind = behind;
+                (held.behind, held.conflict) = (behind, conflict);
             }
-            match behind {
+            match (behind, rejection) {
                 // What is only kept is not kept for later.
-                Some(_) if self.missing.contains(&key) => self.remove(key, progress),
-                Some(behind) => self.note_overlap(key, behind, progress),
-                None => {
+                (Some(_), _) | (_, Some(_)) if self.missing.contains(&key) => {
+                    self.remove(key, progress);
+                }
+                (Some(behind), _) => self.note_overlap(key, behind, progress),
+                (None, Some(rejection)) => self.reject(&key.to_string(), rejection, progress),
+                (None, None) => {
                     let text = key.to_string();
-                    if self.is_behind(&text) {
+                    if self.is_relative(&text) {
                         self.rejected.remove(&text);
                     }
                 }
             }
         }
+    }
+
+    /// Returns why the host, or a peer that comes first, does without this lease.
+    fn conflict(&self, held: &Held) -> Option<Conflict> {
+        let enabled = |subnet: &IpNet| self.config.network(Family::of_network(*subnet)).is_some();
+        let subnets = || held.lease.key.subnets().filter(enabled);
+        subnets()
+            .find_map(|subnet| self.host.conflict(subnet))
+            .or_else(|| subnets().find_map(|subnet| self.covers_peer(held, subnet)))
+            .or_else(|| held.lease.public_addresses().find_map(|it| self.inside_peer(held, it)))
+    }
+
+    /// The conflict of a lease's subnet with its own public address, or with that of a peer that comes first.
+    fn covers_peer(&self, held: &Held, subnet: IpNet) -> Option<Conflict> {
+        self.addresses_in(subnet).find_map(|(address, key)| {
+            let owner = match key == held.lease.key {
+                // Whether or not it is used at present.
+                true => Some(held),
+                false => self.used(key).filter(|other| other.seniority() < held.seniority()),
+            };
+            let owner = owner.filter(|_| self.host.loses(address, subnet))?.lease.owner();
+            Some(Conflict::PeerAddress { destination: subnet, address, owner })
+        })
+    }
+
+    /// The conflict of a lease's public address with the subnet of a peer that comes first.
+    fn inside_peer(&self, held: &Held, address: IpAddr) -> Option<Conflict> {
+        self.overlaps.with_address(address).find_map(|key| {
+            let peer = self.used(key).filter(|other| other.seniority() < held.seniority())?;
+            let subnet = key.subnet(Family::of(address))?;
+            let conflict = Conflict::InsidePeer { address, subnet, owner: peer.lease.owner() };
+            self.host.loses(address, subnet).then_some(conflict)
+        })
     }
 
     fn note_overlap(&mut self, key: LeaseKey, behind: LeaseKey, progress: &mut Progress) {

@@ -9,10 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use heddle_core::address::{LinkName, MacAddress};
 use heddle_core::diff::{Change, Observation, Observed, Scope, diff};
+use heddle_core::host_network::{
+    Claims, Guard, HostAddress, HostNetwork, HostRoute, HostRouting, Vital,
+};
 use heddle_core::object::{
     Address, FdbEntry, Link, LinkKind, Metric, Neighbour, Object, ObjectKey, Route, RouteAction,
     Vxlan,
 };
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 /// Whose a device is, which the kernel shows by its alias and kind.
@@ -62,7 +66,7 @@ impl Kernel {
             Some((_, mark)) => *mark == Mark::Ours || scope.links.contains(name),
             None => false,
         };
-        let mut observed = Observed::default();
+        let mut observed = Observed { host: self.host(scope, managed), ..Observed::default() };
         for (name, (link, mark)) in &self.devices {
             let ours = *mark == Mark::Ours;
             if ours || scope.links.contains(name) {
@@ -95,6 +99,43 @@ impl Kernel {
         observed
     }
 
+    /// The host's own routes and addresses (`heddle-kernel`, `view`).
+    fn host(&self, scope: &Scope, managed: impl Fn(&LinkName) -> bool) -> HostRouting {
+        let mut host = HostRouting::default();
+        for (object, maker) in self.entries.values() {
+            let link = object.link();
+            if link.is_some_and(|link| managed(&link)) {
+                continue;
+            }
+            match object {
+                Object::Address(address) => {
+                    host.addresses.insert(HostAddress {
+                        link: address.link,
+                        network: address.network,
+                        up: true,
+                        prefix_route: true,
+                    });
+                }
+                Object::Route(route) => {
+                    let device = link.and_then(|link| self.devices.get(&link));
+                    let on_anothers = device.is_some_and(|(_, mark)| *mark == Mark::Another);
+                    let meets = |network: &IpNet| {
+                        network.contains(&route.destination) || route.destination.contains(network)
+                    };
+                    if (*maker != Maker::Heddle || on_anothers) && scope.networks.iter().any(meets)
+                    {
+                        let connected =
+                            matches!(route.action, RouteAction::Forward { gateway: None, .. });
+                        let destination = route.destination;
+                        host.routes.insert(HostRoute { destination, link, connected });
+                    }
+                }
+                _ => {}
+            }
+        }
+        host
+    }
+
     fn change(&mut self, change: &Change) -> Result<(), Refused> {
         match (change, change.object()) {
             (_, Object::Link(link)) => self.change_device(change, link),
@@ -111,7 +152,14 @@ impl Kernel {
                 self.entries.remove(&object.key());
                 Ok(())
             }
-            (Change::Put(object) | Change::Replace(object), _) => self.put(object, Maker::Heddle),
+            (Change::Create(object @ Object::Route(_)), _)
+                if self.entries.contains_key(&object.key()) =>
+            {
+                Err(Refused)
+            }
+            (Change::Create(object) | Change::Put(object) | Change::Replace(object), _) => {
+                self.put(object, Maker::Heddle)
+            }
         }
     }
 
@@ -121,8 +169,8 @@ impl Kernel {
             Change::Remove(_) if mark == Some(Mark::Ours) => self.delete(link.name),
             Change::Remove(_) => {}
             _ if mark.is_some_and(Mark::untouchable) => return Err(Refused),
-            Change::Put(_) if mark.is_some() => self.configure(link),
-            Change::Put(_) | Change::Replace(_) => {
+            Change::Create(_) | Change::Put(_) if mark.is_some() => self.configure(link),
+            Change::Create(_) | Change::Put(_) | Change::Replace(_) => {
                 self.delete(link.name);
                 if self.has_number(link) {
                     return Err(Refused);
@@ -209,14 +257,22 @@ fn connected(address: &Address) -> Object {
     })
 }
 
-/// One look and what follows from it, as the daemon has it: devices first, and nothing on those that were refused.
-/// Returns what was to be changed, and the devices that were refused.
+/// The daemon's guard for a host as it is observed.
+fn guard(scope: &Scope, observed: &Observed) -> Guard {
+    let claims = Claims { overlay: scope.networks.clone(), ..Claims::default() };
+    let host = HostNetwork::new(&claims, &observed.host, Vital::default());
+    Guard::new(host, vec![])
+}
+
+/// One look and what follows from it, as the daemon has it: devices first, and nothing on those that were refused, and
+/// nothing that the host needs for itself. Returns what was to be changed, and the devices that were refused.
 fn look(
     kernel: &mut Kernel,
     scope: &Scope,
     desired: &BTreeMap<ObjectKey, &Object>,
 ) -> (Vec<Change>, BTreeSet<LinkName>) {
-    let changes = diff(desired, &kernel.observe(scope));
+    let observed = kernel.observe(scope);
+    let changes = diff(&guard(scope, &observed).permitted(desired.clone()), &observed);
     let mut refused = BTreeSet::new();
     let (devices, others): (Vec<_>, Vec<_>) =
         changes.iter().partition(|change| matches!(change.object(), Object::Link(_)));
@@ -226,7 +282,8 @@ fn look(
         }
     }
     for change in others {
-        if change.object().link().is_none_or(|link| !refused.contains(&link)) {
+        let is_removal = matches!(change, Change::Remove(_));
+        if is_removal || change.object().link().is_none_or(|link| !refused.contains(&link)) {
             let result = kernel.change(change);
             assert!(result.is_ok(), "in the order of the changes each can be made: {change:?}");
         }
@@ -327,7 +384,11 @@ fn entry() -> impl Strategy<Value = Object> {
 fn host() -> impl Strategy<Value = Kernel> {
     let makers = prop::sample::select(vec![Maker::Heddle, Maker::Other]);
     let entries = prop::collection::vec((entry(), makers), 0..20);
-    (found(NAMES[0]), found(NAMES[1]), entries).prop_map(|(one, two, entries)| {
+    // A network inside the overlay, the overlay itself, and one around it.
+    let lan = (0_u8..4, prop::sample::select(vec![12_u8, 16, 20, 23, 24, 25, 28]));
+    let lan = lan.prop_map(|(a, length)| format!("10.244.{a}.1/{length}").parse().unwrap());
+    let lan = prop::option::of(lan);
+    (found(NAMES[0]), found(NAMES[1]), lan, entries).prop_map(|(one, two, lan, entries)| {
         let mut kernel = Kernel::default();
         let eth0 = Link {
             name: name("eth0"),
@@ -340,6 +401,18 @@ fn host() -> impl Strategy<Value = Kernel> {
         let network = "192.168.0.72/24".parse().unwrap();
         let own = Object::Address(Address { link: name("eth0"), network });
         kernel.put(&own, Maker::Other).unwrap();
+        if let Some(network) = lan {
+            let lan0 = Link {
+                name: name("lan0"),
+                mtu: 1500,
+                mac: None,
+                up: true,
+                kind: LinkKind::Other(String::new()),
+            };
+            kernel.devices.insert(lan0.name, (lan0, Mark::Foreign));
+            let own = Object::Address(Address { link: name("lan0"), network });
+            kernel.put(&own, Maker::Other).unwrap();
+        }
         for (link, mark) in [one, two].into_iter().flatten() {
             if !kernel.has_number(&link) {
                 kernel.devices.insert(link.name, (link, mark));
@@ -380,6 +453,7 @@ proptest! {
         });
         let scope = Scope {
             networks: vec!["10.244.0.0/16".parse().unwrap()],
+            granted: vec![],
             links: links.collect(),
             alias: "heddle /coreos.com/network".into(),
         };
@@ -395,8 +469,11 @@ proptest! {
             }
             _ => false,
         };
+        let permitted = |kernel: &Kernel| {
+            guard(&scope, &kernel.observe(&scope)).permitted(desired.clone())
+        };
         if refused.is_empty() && !changes.iter().any(forgets) {
-            prop_assert_eq!(diff(&desired, &kernel.observe(&scope)), vec![]);
+            prop_assert_eq!(diff(&permitted(&kernel), &kernel.observe(&scope)), vec![]);
         }
         for _ in 0..2 {
             look(&mut kernel, &scope, &desired);
@@ -414,15 +491,32 @@ proptest! {
         let others: Vec<_> = others.filter(|(device, _)| **device != name("eth0")).collect();
         prop_assert!(refused.is_empty() || !others.is_empty(), "{refused:?}");
 
-        // What is desired is there.
+        // What is desired is there, unless the host needs its place.
         let now = kernel.observe(&scope);
-        for object in wanted.iter().map(|object| desired[&object.key()]).filter(|object| !waits(object)) {
+        let desired = permitted(&kernel);
+        for object in desired.values().copied().filter(|object| !waits(object)) {
             let found = now.objects.get(&object.key()).map(|seen| &seen.object);
             match (object, found) {
                 (Object::Link(wanted), Some(Object::Link(found))) => {
                     prop_assert_eq!(found, &Link { mac: wanted.mac.or(found.mac), ..wanted.clone() });
                 }
                 _ => prop_assert_eq!(found, Some(object)),
+            }
+        }
+        // The host's own networks are connected as they were, and no route of the overlay takes packets from them.
+        for (key, (object, maker)) in &host.entries {
+            let Object::Route(route) = object else { continue };
+            let RouteAction::Forward { link, gateway: None, .. } = route.action else { continue };
+            let foreign = host.devices.get(&link).is_some_and(|(_, mark)| *mark == Mark::Foreign);
+            let inside = scope.networks[0].contains(&route.destination);
+            if *maker == Maker::Kernel && foreign && inside {
+                prop_assert_eq!(kernel.entries.get(key), Some(&(object.clone(), *maker)));
+                let takes = |object: &&Object| match object {
+                    Object::Route(taker) => route.destination.contains(&taker.destination),
+                    _ => false,
+                };
+                let ours = now.objects.values().filter(|seen| seen.ours).map(|seen| &seen.object);
+                prop_assert_eq!(ours.filter(takes).count(), 0, "{}", route.destination);
             }
         }
         // What is ours is desired.

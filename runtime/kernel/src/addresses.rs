@@ -53,6 +53,45 @@ impl Assigned {
     }
 }
 
+/// An address as far as it concerns the host's own routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Host {
+    /// The device that has it, by index.
+    pub(crate) device: u32,
+    /// The address and its prefix length.
+    pub(crate) network: IpNet,
+    /// True if the kernel makes a connected route for exactly this network: not with `IFA_F_NOPREFIXROUTE`, and not on a
+    /// point-to-point link, where the route leads to the other end.
+    pub(crate) prefix_route: bool,
+}
+
+impl Host {
+    /// `None` for addresses of host scope, which have no connected route.
+    pub(crate) fn decode(message: &AddressMessage) -> Option<Self> {
+        let header = &message.header;
+        if header.scope == AddressScope::Host {
+            return None;
+        }
+        let (mut local, mut address) = (None, None);
+        let mut flags = AddressFlags::from_bits_retain(header.flags.bits().into());
+        for attribute in &message.attributes {
+            match attribute {
+                AddressAttribute::Address(other) => address = Some(*other),
+                AddressAttribute::Local(own) => local = Some(*own),
+                AddressAttribute::Flags(all) => flags = *all,
+                _ => {}
+            }
+        }
+        let own = local.or(address)?;
+        let is_point_to_point = address.is_some_and(|other| other != own);
+        Some(Self {
+            device: header.index,
+            network: IpNet::new(own, header.prefix_len).ok()?,
+            prefix_route: !is_point_to_point && !flags.contains(AddressFlags::Noprefixroute),
+        })
+    }
+}
+
 /// The question for all addresses.
 pub(crate) fn all() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetAddress(AddressMessage::default())

@@ -53,7 +53,9 @@ impl Run<'_> {
             Object::Sysctl(sysctl) => {
                 self.flush();
                 match change {
-                    Change::Put(_) | Change::Replace(_) => sysctls::write(sysctl),
+                    Change::Create(_) | Change::Put(_) | Change::Replace(_) => {
+                        sysctls::write(sysctl)
+                    }
                     // A setting is always there; what it was before is not known.
                     Change::Remove(_) => Ok(()),
                 }
@@ -74,14 +76,19 @@ impl Run<'_> {
         let results = self.socket.batch(&requests);
         for ((position, request), result) in positions.into_iter().zip(requests).zip(results) {
             let change = &self.changes[position];
-            let result = match result {
-                Err(refusal) if is_removal(change) && is_gone(&refusal) => Ok(()),
-                Err(refusal) => self.detour(request, refusal),
-                Ok(()) => Ok(()),
+            let result = match (result, change) {
+                (Ok(()), _) => Ok(()),
+                (Err(refusal), Change::Remove(_)) if is_gone(&refusal) => Ok(()),
+                (Err(refusal), Change::Create(Object::Route(route)))
+                    if refusal.errno == Errno::EEXIST =>
+                {
+                    Err(ApplyError::Appeared(route.destination))
+                }
+                (Err(refusal), _) => self
+                    .detour(request, refusal)
+                    .map_err(|refusal| ApplyError::refused(change, refusal)),
             };
-            if let Err(refusal) = result {
-                self.failures.push((position, ApplyError::refused(change, refusal)));
-            }
+            self.failures.extend(result.err().map(|error| (position, error)));
         }
     }
 
@@ -125,8 +132,14 @@ impl Run<'_> {
             Object::Neighbour(neighbour) => {
                 neighbours::put_neighbour(self.index(change, neighbour.link)?, neighbour)
             }
-            Object::Route(route) => routes::put(route, |link| self.index(change, link))?
-                .ok_or(ApplyError::NotPlannable)?,
+            Object::Route(route) => {
+                let index = |link| self.index(change, link);
+                let request = match change {
+                    Change::Create(_) => routes::create(route, index)?,
+                    _ => routes::put(route, index)?,
+                };
+                request.ok_or(ApplyError::NotPlannable)?
+            }
             Object::Link(_) | Object::Sysctl(_) => return Err(ApplyError::NotPlannable),
         })
     }
@@ -155,7 +168,7 @@ impl Run<'_> {
                 // Gone, or no longer what was observed.
                 _ => Ok(()),
             },
-            Change::Put(_) | Change::Replace(_) => {
+            Change::Create(_) | Change::Put(_) | Change::Replace(_) => {
                 if let Some(device) = found {
                     let name = device.name;
                     if made_by_another(self.scope, &device) {
@@ -164,7 +177,7 @@ impl Run<'_> {
                     if !changeable(self.scope, &device) {
                         return Err(ApplyError::Foreign { name, kind: device.kind });
                     }
-                    if matches!(change, Change::Put(_)) {
+                    if !matches!(change, Change::Replace(_)) {
                         return self.configure(change, link, &device);
                     }
                     // What the new one needs is looked for while the old one still works.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use heddle_core::address::LinkName;
 use heddle_core::diff::Change;
 use heddle_core::object::{LinkKind, Object, RouteAction};
+use ipnet::IpNet;
 use nix::errno::Errno;
 
 /// The kernel's reason for not doing something.
@@ -90,6 +91,7 @@ pub struct Failure {
 
 fn verb(change: &Change) -> &'static str {
     match change {
+        Change::Create(_) => "create",
         Change::Put(_) => "put",
         Change::Replace(_) => "replace",
         Change::Remove(_) => "remove",
@@ -136,6 +138,9 @@ pub enum ApplyError {
         /// What it is, `bridge`.
         kind: String,
     },
+    /// A route of another program has appeared in the place of one that was to be created.
+    #[error("another program has just made a route to {0}; it is looked at again")]
+    Appeared(IpNet),
     /// A setting could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Sysctl {

@@ -8,6 +8,7 @@ use std::thread;
 
 use heddle_core::address::LinkName;
 use heddle_core::diff::{Observation, Scope};
+use heddle_core::host_network::HostRoute;
 use heddle_core::object::ObjectKey;
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -15,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::MsgFlags;
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use tokio::sync::Notify;
@@ -51,6 +53,13 @@ pub enum Event {
     /// With a device that goes down, and with an address, the kernel drops IPv4 routes without a word: whatever
     /// goes through the device has to be looked at.
     LinkChanged(LinkName),
+    /// The host's own: a route that meets the scope's networks appeared or is gone.
+    HostRoute {
+        /// The route.
+        route: HostRoute,
+        /// True if it is there now.
+        there: bool,
+    },
     /// More happened than could be told. Everything has to be looked at.
     Lost,
 }
@@ -253,13 +262,19 @@ impl Watcher {
                 events.extend(self.view.neighbour(&message).map(|(key, _)| Event::Gone(key)));
             }
             RouteNetlinkMessage::NewRoute(message) => {
+                events.extend(self.host_route(&message, true));
                 events.extend(self.view.route(&message).map(Event::Seen));
             }
             RouteNetlinkMessage::DelRoute(message) => {
+                events.extend(self.host_route(&message, false));
                 events.extend(self.view.route(&message).map(gone));
             }
             _ => {}
         }
+    }
+
+    fn host_route(&self, message: &RouteMessage, there: bool) -> Option<Event> {
+        self.view.host_route(message).map(|route| Event::HostRoute { route, there })
     }
 
     fn changed(&self, index: u32, events: &mut Vec<Event>) {

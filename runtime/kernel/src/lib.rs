@@ -48,14 +48,17 @@ mod sysctls;
 mod view;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_core::address::{Family, LinkName};
 use heddle_core::diff::{Change, Observed, Scope};
+use heddle_core::host_network::{HostAddress, HostRouting};
 use heddle_core::interface::Interface;
-use heddle_core::object::Sysctl;
+use heddle_core::object::{Route, Sysctl};
+use ipnet::IpNet;
 
 pub use crate::error::{ApplyError, Failure, KernelError, Refusal};
 pub use crate::events::{Event, Events, Watcher};
@@ -184,6 +187,53 @@ impl Kernel {
         let (scope, sysctls) = (scope.clone(), sysctls.to_vec());
         self.read("links, addresses, neighbours and routes", move |socket| {
             observe::observe(socket, scope, &sysctls)
+        })
+        .await
+    }
+
+    /// The host's own routes and addresses that meet the scope's networks, as [`observe`](Self::observe) finds them.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses or does not answer in time.
+    pub async fn host_routing(&self, scope: &Scope) -> Result<HostRouting, KernelError> {
+        let scope = scope.clone();
+        self.read("the host's routes", move |socket| observe::host_routing(socket, scope)).await
+    }
+
+    /// Routes of the main table with [`ROUTE_PROTOCOL`], wherever they lead, but those through the device of another Heddle
+    /// daemon. `scope` says which alias is not another's.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses or does not answer in time.
+    pub async fn own_routes(&self, scope: &Scope) -> Result<Vec<Route>, KernelError> {
+        let scope = scope.clone();
+        self.read("Heddle's routes", move |socket| observe::own_routes(socket, scope)).await
+    }
+
+    /// The IPv4 networks that routes of any table lead to without a gateway, with the devices that they lead through.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses or does not answer in time.
+    pub async fn connected_networks(&self) -> Result<BTreeSet<(IpNet, LinkName)>, KernelError> {
+        self.read("the connected routes", observe::connected_networks).await
+    }
+
+    /// Makes the kernel's own routes for these IPv4 addresses again, in place of any other to the same networks. Returns
+    /// those that were refused, with the reason.
+    ///
+    /// # Errors
+    ///
+    /// If the devices cannot be read, or the kernel does not answer in time.
+    pub async fn restore_connected(
+        &self,
+        addresses: Vec<HostAddress>,
+    ) -> Result<Vec<(HostAddress, Refusal)>, KernelError> {
+        self.read("the devices", move |socket| {
+            let refused = observe::restore_connected(socket, &addresses)?;
+            Ok(refused.into_iter().map(|(at, why)| (addresses[at].clone(), why)).collect())
         })
         .await
     }

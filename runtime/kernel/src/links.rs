@@ -26,6 +26,8 @@ pub(crate) struct Device {
     pub(crate) loopback: bool,
     /// Empty for hardware.
     pub(crate) kind: String,
+    /// The device that it belongs to, by index: a bridge, a bond, a VRF.
+    pub(crate) controller: Option<u32>,
     /// It carries IP packets without a link layer: a TUN device, not a TAP device, which is of the same kind.
     pub(crate) bare: bool,
     /// Of a VXLAN device all of whose options can be planned.
@@ -50,12 +52,13 @@ impl Device {
             return None;
         }
         let (mut name, mut alias, mut mtu, mut mac) = (None, String::new(), 0, None);
-        let (mut kind, mut vxlan) = (String::new(), None);
+        let (mut kind, mut vxlan, mut controller) = (String::new(), None, None);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(text) => name = text.parse().ok(),
                 LinkAttribute::IfAlias(text) => alias.clone_from(text),
                 LinkAttribute::Mtu(bytes) => mtu = *bytes,
+                LinkAttribute::Controller(index) => controller = Some(*index),
                 LinkAttribute::Address(octets) => {
                     mac = octets.as_slice().try_into().ok().map(MacAddress);
                 }
@@ -84,6 +87,7 @@ impl Device {
             up: flags.contains(LinkFlags::Up),
             loopback: flags.contains(LinkFlags::Loopback),
             kind,
+            controller,
             bare: message.header.link_layer_type == LinkLayerType::None,
             vxlan,
         })

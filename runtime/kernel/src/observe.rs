@@ -1,18 +1,22 @@
 //! Reading the kernel.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use heddle_core::address::{Family, LinkName};
 use heddle_core::diff::{Observation, Observed, Scope};
+use heddle_core::host_network::{HostAddress, HostRouting};
 use heddle_core::interface::Interface;
-use heddle_core::object::{Object, Sysctl};
+use heddle_core::object::{Object, Route, Sysctl};
+use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::AddressMessage;
 
 use crate::addresses::{self, Assigned};
 use crate::error::{KernelError, Refusal};
 use crate::links::{self, Device, Devices, VxlanOptions};
+use crate::routes::HostFound;
 use crate::socket::Socket;
 use crate::view::View;
 use crate::{neighbours, routes, sysctls};
@@ -36,8 +40,12 @@ pub(crate) fn devices(socket: &mut Socket) -> Result<Vec<Device>, Refusal> {
 }
 
 pub(crate) fn assigned(socket: &mut Socket) -> Result<Vec<Assigned>, Refusal> {
+    Ok(addresses(socket)?.iter().filter_map(Assigned::decode).collect())
+}
+
+fn addresses(socket: &mut Socket) -> Result<Vec<AddressMessage>, Refusal> {
     socket.dump(addresses::all(), |message| match message {
-        RouteNetlinkMessage::NewAddress(message) => Assigned::decode(&message),
+        RouteNetlinkMessage::NewAddress(message) => Some(message),
         _ => None,
     })
 }
@@ -123,8 +131,10 @@ pub(crate) fn observe(
     view.devices.iter().filter_map(|device| view.link(device)).for_each(&mut note);
     let settings = sysctls.iter().filter_map(sysctls::read);
     settings.map(|s| Observation { object: Object::Sysctl(s), ours: true }).for_each(&mut note);
-    let addresses = assigned(socket).reading("the addresses")?;
-    addresses.iter().filter_map(|assigned| view.address(assigned)).for_each(&mut note);
+    let addresses = addresses(socket).reading("the addresses")?;
+    let assigned = addresses.iter().filter_map(Assigned::decode);
+    assigned.filter_map(|assigned| view.address(&assigned)).for_each(&mut note);
+    let mut host = host_addresses(&view, &addresses);
 
     let pick_neighbour = |message| match message {
         RouteNetlinkMessage::NewNeighbour(message) => view.neighbour(&message)?.1,
@@ -139,10 +149,88 @@ pub(crate) fn observe(
 
     for family in [Family::V4, Family::V6] {
         let routes = routes_of(socket, family, |message| match message {
-            RouteNetlinkMessage::NewRoute(message) => view.route(&message),
+            RouteNetlinkMessage::NewRoute(message) => {
+                host.routes.extend(view.host_route(&message));
+                view.route(&message)
+            }
             _ => None,
         });
         routes.reading("the routes")?.into_iter().for_each(&mut note);
     }
+    observed.host = host;
     Ok(observed)
+}
+
+/// The host's own routes and addresses that meet the scope's networks.
+pub(crate) fn host_routing(socket: &mut Socket, scope: Scope) -> Result<HostRouting, KernelError> {
+    let devices: Devices = devices(socket).reading("the devices")?.into_iter().collect();
+    let view = View { scope, devices };
+    let addresses = addresses(socket).reading("the addresses")?;
+    let mut host = host_addresses(&view, &addresses);
+    for family in [Family::V4, Family::V6] {
+        let routes = routes_of(socket, family, |message| match message {
+            RouteNetlinkMessage::NewRoute(message) => view.host_route(&message),
+            _ => None,
+        });
+        host.routes.extend(routes.reading("the routes")?);
+    }
+    Ok(host)
+}
+
+fn host_addresses(view: &View, addresses: &[AddressMessage]) -> HostRouting {
+    let found = addresses.iter().filter_map(addresses::Host::decode);
+    let found = found.filter_map(|address| view.host_address(&address));
+    HostRouting { addresses: found.collect(), ..HostRouting::default() }
+}
+
+/// Heddle's routes in the main table, of whatever network, but those through another Heddle daemon's device.
+pub(crate) fn own_routes(socket: &mut Socket, scope: Scope) -> Result<Vec<Route>, KernelError> {
+    let devices: Devices = devices(socket).reading("the devices")?.into_iter().collect();
+    let view = View { scope, devices };
+    let mut found = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        let routes = routes_of(socket, family, |message| match message {
+            RouteNetlinkMessage::NewRoute(message) => view.own_route(&message),
+            _ => None,
+        });
+        found.extend(routes.reading("the routes")?);
+    }
+    Ok(found)
+}
+
+/// The networks that are connected by routes of any IPv4 table, with their devices.
+pub(crate) fn connected_networks(
+    socket: &mut Socket,
+) -> Result<BTreeSet<(IpNet, LinkName)>, KernelError> {
+    let devices: Devices = devices(socket).reading("the devices")?.into_iter().collect();
+    let found = socket.dump(routes::of_every_table(), |message| match message {
+        RouteNetlinkMessage::NewRoute(message) => {
+            let found = HostFound::decode_any_table(&message)?;
+            let device = devices.get(found.device.filter(|_| found.connected)?)?;
+            Some((found.destination, device.name))
+        }
+        _ => None,
+    });
+    Ok(found.reading("the routes")?.into_iter().collect())
+}
+
+/// Makes the connected routes of addresses again. Returns those that the kernel refused, by their position.
+pub(crate) fn restore_connected(
+    socket: &mut Socket,
+    addresses: &[HostAddress],
+) -> Result<Vec<(usize, Refusal)>, KernelError> {
+    let devices = devices(socket).reading("the devices")?;
+    let mut refused = Vec::new();
+    for (position, address) in addresses.iter().enumerate() {
+        let device = devices.iter().find(|device| device.name == address.link);
+        // IPv6 never lost one: the kernel's have a metric of their own.
+        let IpNet::V4(network) = address.network else { continue };
+        let request = device.and_then(|device| {
+            routes::connected(network.addr(), network.prefix_len(), device.index)
+        });
+        if let Some(Err(refusal)) = request.map(|request| socket.change(request)) {
+            refused.push((position, refusal));
+        }
+    }
+    Ok(refused)
 }

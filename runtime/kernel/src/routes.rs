@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use heddle_core::address::{Family, LinkName};
 use heddle_core::object::{Metric, Route, RouteAction};
 use ipnet::IpNet;
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
     RouteType,
@@ -62,6 +62,61 @@ impl Found {
             _ => None,
         });
         Some(Self { route, device, protocol: header.protocol })
+    }
+}
+
+/// A route of the main table as far as it concerns who may have its destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostFound {
+    pub(crate) destination: IpNet,
+    /// The device of the first next hop, by index.
+    pub(crate) device: Option<u32>,
+    /// True if the destination is on the link itself.
+    pub(crate) connected: bool,
+    pub(crate) protocol: RouteProtocol,
+}
+
+impl HostFound {
+    /// `None` for routes of other tables, cache entries, and the kernel's own for local delivery and multicast.
+    pub(crate) fn decode(message: &RouteMessage) -> Option<Self> {
+        if !main_table(message) {
+            return None;
+        }
+        Self::decode_any_table(message)
+    }
+
+    /// Decodes a route of any table.
+    pub(crate) fn decode_any_table(message: &RouteMessage) -> Option<Self> {
+        let header = &message.header;
+        let leads = matches!(
+            header.kind,
+            RouteType::Unicast
+                | RouteType::BlackHole
+                | RouteType::Unreachable
+                | RouteType::Prohibit
+                | RouteType::Throw
+        );
+        if !leads || header.flags.contains(RouteFlags::Cloned) {
+            return None;
+        }
+        let (mut device, mut gateway) = (None, false);
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => device = Some(*index),
+                RouteAttribute::MultiPath(hops) => {
+                    device = hops.first().map(|hop| hop.interface_index);
+                    gateway = true;
+                }
+                RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => gateway = true,
+                _ => {}
+            }
+        }
+        Some(Self {
+            destination: destination(message)?.trunc(),
+            device,
+            connected: header.kind == RouteType::Unicast && !gateway && device.is_some(),
+            protocol: header.protocol,
+        })
     }
 }
 
@@ -150,6 +205,27 @@ pub(crate) fn all(family: Family) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetRoute(message)
 }
 
+/// The question for the routes of every table.
+pub(crate) fn of_every_table() -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+/// The request for the route that the kernel makes for an IPv4 address (`fib_add_ifaddr` in `net/ipv4/fib_frontend.c`), in
+/// place of any other to the same destination.
+pub(crate) fn connected(address: Ipv4Addr, length: u8, device: u32) -> Option<Request> {
+    let network = IpNet::new(address.into(), length).ok()?.trunc();
+    let mut message = destined(network, Metric::Default);
+    let header = &mut message.header;
+    (header.protocol, header.kind) = (RouteProtocol::Kernel, RouteType::Unicast);
+    header.scope = RouteScope::Link;
+    message.attributes.push(RouteAttribute::Oif(device));
+    message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(address)));
+    let flags = NLM_F_CREATE | NLM_F_REPLACE;
+    Some(Request { message: RouteNetlinkMessage::NewRoute(message), flags })
+}
+
 /// The question for the way to a destination.
 pub(crate) fn to(destination: IpAddr) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
@@ -180,6 +256,17 @@ pub(crate) fn way(message: &RouteMessage) -> Option<(u32, Option<IpAddr>)> {
         }
     }
     Some((device?, source))
+}
+
+/// The request for a route where there is none to the same destination with the same metric. `None`: it cannot be planned.
+///
+/// `index` gives the index of a device.
+pub(crate) fn create<E>(
+    route: &Route,
+    index: impl FnOnce(LinkName) -> Result<u32, E>,
+) -> Result<Option<Request>, E> {
+    let request = put(route, index)?;
+    Ok(request.map(|request| Request { flags: NLM_F_CREATE | NLM_F_EXCL, ..request }))
 }
 
 /// The request for a route, in place of any other to the same destination. `None`: it cannot be planned.

@@ -2,13 +2,15 @@
 //! its own. Observation and events look through the same one.
 
 use heddle_core::diff::{Observation, Scope};
-use heddle_core::object::{Address, Metric, Object, ObjectKey};
+use heddle_core::host_network::{HostAddress, HostRoute};
+use heddle_core::object::{Address, Metric, Object, ObjectKey, Route};
+use ipnet::IpNet;
 use rtnetlink::packet_route::neighbour::NeighbourMessage;
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol};
 
 use crate::addresses::Assigned;
 use crate::links::{Device, Devices};
-use crate::{ALIAS_PREFIX, ROUTE_PROTOCOL, neighbours, routes};
+use crate::{ALIAS_PREFIX, ROUTE_PROTOCOL, addresses, neighbours, routes};
 
 /// A scope, and the devices that there are.
 pub(crate) struct View {
@@ -72,6 +74,60 @@ impl View {
             || (flannel && covered && on_managed);
         (covered || on_managed || heddle)
             .then_some(Observation { object: Object::Route(found.route), ours })
+    }
+}
+
+impl View {
+    /// A route of the main table that is not Heddle's and meets the scope's networks. Routes through another Heddle daemon's
+    /// device are the host's, as far as this daemon is concerned.
+    pub(crate) fn host_route(&self, message: &RouteMessage) -> Option<HostRoute> {
+        let found = routes::HostFound::decode(message)?;
+        if !self.meets(found.destination) {
+            return None;
+        }
+        let device = found.device.and_then(|index| self.devices.get(index));
+        let on_managed = device.is_some_and(|device| self.manages(device));
+        let on_anothers = device.is_some_and(|device| made_by_another(&self.scope, device));
+        let heddle = found.protocol == RouteProtocol::from(ROUTE_PROTOCOL);
+        if on_managed || (heddle && !on_anothers) {
+            return None;
+        }
+        Some(HostRoute {
+            destination: found.destination,
+            link: device.map(|device| device.name),
+            connected: found.connected,
+        })
+    }
+
+    /// A route of Heddle's, unless it leads through another Heddle daemon's device.
+    pub(crate) fn own_route(&self, message: &RouteMessage) -> Option<Route> {
+        let found = routes::Found::decode(message, &self.devices)?;
+        let device = found.device.and_then(|index| self.devices.get(index));
+        let on_anothers = device.is_some_and(|device| made_by_another(&self.scope, device));
+        let heddle = found.protocol == RouteProtocol::from(ROUTE_PROTOCOL);
+        (heddle && !on_anothers).then_some(found.route)
+    }
+
+    /// An address of a device that is not the daemon's, if its network meets the scope's networks.
+    pub(crate) fn host_address(&self, address: &addresses::Host) -> Option<HostAddress> {
+        let device = self.devices.get(address.device)?;
+        if self.manages(device) || !self.meets(address.network.trunc()) {
+            return None;
+        }
+        let controller = device.controller.and_then(|index| self.devices.get(index));
+        let in_vrf = controller.is_some_and(|controller| controller.kind == "vrf");
+        Some(HostAddress {
+            link: device.name,
+            network: address.network,
+            up: device.up,
+            prefix_route: address.prefix_route && !in_vrf,
+        })
+    }
+
+    /// Returns true if a destination has addresses in common with the scope's networks.
+    fn meets(&self, destination: IpNet) -> bool {
+        let mut networks = self.scope.networks.iter().chain(&self.scope.granted);
+        networks.any(|network| network.contains(&destination) || destination.contains(network))
     }
 }
 

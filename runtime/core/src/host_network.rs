@@ -1,0 +1,410 @@
+//! The host's own network, and what the overlay must leave to it.
+//!
+//! A host has networks beside the overlay: connected networks, static routes, the path to the lease store, the
+//! addresses at which other nodes are reached. An overlay route that is as long as one of these routes, or longer,
+//! takes their packets away. Such a route is a [`Conflict`] and is not programmed; the host's own route wins.
+//!
+//! The rules, for an overlay route to `destination`:
+//!
+//! | the host has | conflict if |
+//! | --- | --- |
+//! | a connected network | it contains `destination` and does not contain the whole overlay network |
+//! | another route inside the overlay network | it contains `destination` and is shorter |
+//! | an address of the lease store | `destination` contains it, and the host's own route to it is not longer |
+//! | a public address of this node | `destination` contains it |
+//!
+//! A connected network or route that contains the whole overlay network is no conflict: whoever puts `Network` into a
+//! larger network sets that range aside for the overlay. A route of another program to exactly `destination` is
+//! drift, or what flannel left, and is replaced (see [`crate::diff`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::address::{Family, LinkName};
+use crate::object::{Address, Metric, Object, ObjectKey};
+
+/// A route of the main table that is not Heddle's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostRoute {
+    /// The packets that it is for.
+    pub destination: IpNet,
+    /// The device that they leave through: that of the first next hop. None for blackhole and the like.
+    pub link: Option<LinkName>,
+    /// True if the destination is on the link itself: the kernel's route for an address of the link.
+    pub connected: bool,
+}
+
+/// An address of a device that is not Heddle's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostAddress {
+    /// The device.
+    pub link: LinkName,
+    /// The address and its prefix length.
+    pub network: IpNet,
+    /// True if the device is administratively up.
+    pub up: bool,
+    /// True if the kernel makes a connected route for the address: neither `noprefixroute` nor a device in a VRF.
+    pub prefix_route: bool,
+}
+
+/// The part of a host's routing that the daemon observes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostRouting {
+    /// Routes of the main table, whatever their metric.
+    pub routes: BTreeSet<HostRoute>,
+    /// Addresses, whatever their scope but the host's.
+    pub addresses: BTreeSet<HostAddress>,
+}
+
+/// The addresses that this node needs beside the overlay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vital {
+    /// Of the lease store.
+    pub store: BTreeSet<IpAddr>,
+    /// This node's own, at which peers reach it.
+    pub own: BTreeSet<IpAddr>,
+}
+
+/// Why a destination is left to the host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// It is part of a connected network.
+    #[error("{destination} overlaps {network}, which is connected to {link}")]
+    Connected {
+        /// The overlay's destination.
+        destination: IpNet,
+        /// The connected network.
+        network: IpNet,
+        /// The device that it is on.
+        link: LinkName,
+    },
+    /// It is part of a network that the host has a route for.
+    #[error("{destination} is inside {network}, which this host routes {}", through(link.as_ref()))]
+    Routed {
+        /// The overlay's destination.
+        destination: IpNet,
+        /// The destination of the host's route.
+        network: IpNet,
+        /// The device of the host's route.
+        link: Option<LinkName>,
+    },
+    /// It contains an address of the lease store.
+    #[error("{destination} contains {address}, an address of the lease store")]
+    Store {
+        /// The overlay's destination.
+        destination: IpNet,
+        /// The store's address.
+        address: IpAddr,
+    },
+    /// It contains this node's public address.
+    #[error("{destination} contains {address}, this node's public address")]
+    OwnAddress {
+        /// The overlay's destination.
+        destination: IpNet,
+        /// The address.
+        address: IpAddr,
+    },
+    /// It contains the address at which a peer is reached.
+    #[error("{destination} contains {address}, the public address of {owner}")]
+    PeerAddress {
+        /// The overlay's destination.
+        destination: IpNet,
+        /// The peer's address.
+        address: IpAddr,
+        /// The peer.
+        owner: String,
+    },
+    /// Its node's public address is inside the subnet of a peer that was there first.
+    #[error("its public address {address} is inside {subnet}, the subnet of {owner}")]
+    InsidePeer {
+        /// The address.
+        address: IpAddr,
+        /// The peer's subnet.
+        subnet: IpNet,
+        /// The peer.
+        owner: String,
+    },
+}
+
+impl Conflict {
+    /// A word for metrics: one of [`KINDS`](Self::KINDS).
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Connected { .. } => "connected",
+            Self::Routed { .. } => "route",
+            Self::Store { .. } => "store",
+            Self::OwnAddress { .. } => "own-address",
+            Self::PeerAddress { .. } | Self::InsidePeer { .. } => "peer-address",
+        }
+    }
+
+    /// Every word that [`kind`](Self::kind) returns.
+    pub const KINDS: [&str; 5] = ["connected", "route", "store", "own-address", "peer-address"];
+}
+
+fn through(link: Option<&LinkName>) -> String {
+    link.map_or_else(|| "elsewhere".to_owned(), |link| format!("through {link}"))
+}
+
+/// The destinations that plans may have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// The overlay's networks.
+    pub overlay: Vec<IpNet>,
+    /// Networks beyond them that the plugin is granted.
+    pub granted: Vec<IpNet>,
+    /// This node's own subnets. Networks inside them are containers'.
+    pub own: Vec<IpNet>,
+}
+
+impl Claims {
+    /// Returns true if a network of the host's can be in the way.
+    fn meet(&self, network: IpNet) -> bool {
+        let mut claimed = self.overlay.iter().chain(&self.granted);
+        !self.own.iter().any(|own| own.contains(&network))
+            && claimed.any(|claimed| intersect(*claimed, network))
+    }
+}
+
+/// Answers which destinations belong to the host. Built anew whenever the host's routing changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostNetwork {
+    /// The overlay's networks.
+    overlay: Vec<IpNet>,
+    /// By destination. Of several for one destination, a connected one.
+    routes: BTreeMap<IpNet, Leads>,
+    /// The prefix lengths among them.
+    lengths: BTreeSet<(Family, u8)>,
+    vital: Vital,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Leads {
+    connected: bool,
+    link: Option<LinkName>,
+}
+
+impl HostNetwork {
+    /// Takes what was observed. Of this, only what can be in the way of the claims is kept.
+    pub fn new(claims: &Claims, routing: &HostRouting, vital: Vital) -> Self {
+        let mut network = Self { overlay: claims.overlay.clone(), vital, ..Self::default() };
+        for route in routing.routes.iter().filter(|route| claims.meet(route.destination)) {
+            // A default route through a point-to-point link is no network of its own.
+            let connected = route.connected && route.destination.prefix_len() > 0;
+            network.add(route.destination, connected, route.link);
+        }
+        // Also of a device that is down: what is programmed meanwhile would be in the way when it is up again.
+        for address in routing.addresses.iter().filter(|address| address.prefix_route) {
+            let connected = address.network.trunc();
+            // A single address is the kernel's local table's business, which comes before the main table.
+            let is_network = connected.prefix_len() < Family::of_network(connected).bits();
+            if is_network && claims.meet(connected) {
+                network.add(connected, true, Some(address.link));
+            }
+        }
+        network
+    }
+
+    fn add(&mut self, destination: IpNet, connected: bool, link: Option<LinkName>) {
+        self.lengths.insert((Family::of_network(destination), destination.prefix_len()));
+        let leads = self.routes.entry(destination).or_insert(Leads { connected, link });
+        if connected && !leads.connected {
+            *leads = Leads { connected, link };
+        }
+    }
+
+    /// Returns why the host keeps a destination to itself; none if the overlay may have it.
+    pub fn conflict(&self, destination: IpNet) -> Option<Conflict> {
+        self.routed(destination)
+            .or_else(|| self.own_address(destination))
+            .or_else(|| self.store(destination))
+    }
+
+    fn routed(&self, destination: IpNet) -> Option<Conflict> {
+        self.containing(destination).find_map(|(network, leads)| match leads {
+            _ if self.is_set_aside(network, destination) => None,
+            Leads { connected: true, link: Some(link) } => {
+                Some(Conflict::Connected { destination, network, link: *link })
+            }
+            Leads { link, .. } if network != destination && self.is_inside(network) => {
+                Some(Conflict::Routed { destination, network, link: *link })
+            }
+            Leads { .. } => None,
+        })
+    }
+
+    fn own_address(&self, destination: IpNet) -> Option<Conflict> {
+        let address = addresses_in(&self.vital.own, destination).next()?;
+        Some(Conflict::OwnAddress { destination, address })
+    }
+
+    fn store(&self, destination: IpNet) -> Option<Conflict> {
+        let mut inside = addresses_in(&self.vital.store, destination);
+        let address = inside.find(|address| self.loses(*address, destination))?;
+        Some(Conflict::Store { destination, address })
+    }
+
+    /// Returns true if an overlay route to `destination` would take packets for `address` away from the host's own
+    /// route, or from the one that it may get.
+    pub fn loses(&self, address: IpAddr, destination: IpNet) -> bool {
+        destination.contains(&address)
+            && self.longest(address).is_none_or(|length| length <= destination.prefix_len())
+    }
+
+    /// The networks of local devices that overlap the overlay, with the device.
+    pub fn overlapping(&self) -> impl Iterator<Item = (IpNet, LinkName)> {
+        let connected = |(network, leads): (&IpNet, &Leads)| match leads {
+            Leads { connected: true, link: Some(link) } => Some((*network, *link)),
+            Leads { .. } => None,
+        };
+        self.routes.iter().filter_map(connected)
+    }
+
+    /// The parts of the overlay that no node should choose for itself: what the host has routes for, and the addresses
+    /// that it needs.
+    pub fn occupied(&self) -> impl Iterator<Item = IpNet> {
+        let routes = self.routes.keys().copied().filter(|network| {
+            // As in `routed`: what contains the whole overlay has set it aside.
+            !self.overlay.iter().any(|overlay| network.contains(overlay) && network != overlay)
+        });
+        let connected =
+            |network: &IpNet| self.routes[network].connected || self.is_inside(*network);
+        let routes = routes.filter(connected);
+        routes.chain(self.vital.store.iter().chain(&self.vital.own).copied().map(IpNet::from))
+    }
+
+    /// Returns why this node cannot have a subnet that it already holds: it overlaps the network of `underlay`, or
+    /// contains an address that the node needs. A bridge for containers, which is connected as well, is no reason.
+    pub fn conflict_of_own(&self, subnet: IpNet, underlay: LinkName) -> Option<Conflict> {
+        let connected = self.overlapping().find(|(network, link)| {
+            *link == underlay && !self.is_set_aside(*network, subnet) && intersect(*network, subnet)
+        });
+        let connected = connected.map(|(network, link)| Conflict::Connected {
+            destination: subnet,
+            network,
+            link,
+        });
+        connected.or_else(|| self.own_address(subnet)).or_else(|| self.store(subnet))
+    }
+
+    /// The routes that contain a destination, the longest first.
+    fn containing(&self, destination: IpNet) -> impl Iterator<Item = (IpNet, &Leads)> {
+        let family = Family::of_network(destination);
+        let lengths = self.lengths.range((family, 0)..=(family, destination.prefix_len()));
+        lengths.rev().filter_map(move |(_, length)| {
+            let network = IpNet::new(destination.addr(), *length).ok()?.trunc();
+            Some((network, self.routes.get(&network)?))
+        })
+    }
+
+    /// The length of the host's own route to an address.
+    fn longest(&self, address: IpAddr) -> Option<u8> {
+        let (network, _) = self.containing(IpNet::from(address)).next()?;
+        Some(network.prefix_len())
+    }
+
+    /// Returns true if a network contains a whole overlay network and more, and the destination is in that one.
+    fn is_set_aside(&self, network: IpNet, destination: IpNet) -> bool {
+        let mut overlay = self.overlay.iter().filter(|overlay| overlay.contains(&destination));
+        overlay.any(|overlay| network.contains(overlay) && network != *overlay)
+    }
+
+    fn is_inside(&self, network: IpNet) -> bool {
+        self.overlay.iter().any(|overlay| overlay.contains(&network) && network != *overlay)
+    }
+}
+
+/// The addresses of a sorted set that are inside a network.
+pub(crate) fn addresses_in(
+    addresses: &BTreeSet<IpAddr>,
+    network: IpNet,
+) -> impl Iterator<Item = IpAddr> {
+    addresses.range(network.network()..=network.broadcast()).copied()
+}
+
+/// Returns true if two networks have an address in common.
+fn intersect(one: IpNet, other: IpNet) -> bool {
+    one.contains(&other) || other.contains(&one)
+}
+
+/// Decides which planned objects are withheld from the kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    host: HostNetwork,
+    own_subnets: Vec<IpNet>,
+    /// Destinations that are withheld for the sake of peers, which the host's own network does not show.
+    others: BTreeMap<IpNet, Conflict>,
+}
+
+impl Guard {
+    /// Nothing inside `own_subnets` is withheld: a node has its subnet to itself.
+    pub fn new(host: HostNetwork, own_subnets: Vec<IpNet>) -> Self {
+        Self { host, own_subnets, others: BTreeMap::new() }
+    }
+
+    /// The host's own network.
+    pub fn host(&self) -> &HostNetwork {
+        &self.host
+    }
+
+    /// Withholds one more destination. Returns the guard.
+    #[must_use]
+    pub fn with(mut self, destination: IpNet, conflict: Conflict) -> Self {
+        self.others.insert(destination, conflict);
+        self
+    }
+
+    /// Returns the objects that may be in the kernel.
+    pub fn permitted<'a>(
+        &self,
+        mut desired: BTreeMap<ObjectKey, &'a Object>,
+    ) -> BTreeMap<ObjectKey, &'a Object> {
+        desired.retain(|_, object| self.withholds(object).is_none());
+        desired
+    }
+
+    /// Returns why an object is withheld; none if it may be in the kernel.
+    pub fn withholds(&self, object: &Object) -> Option<Conflict> {
+        let destination = match object {
+            // What comes last takes nothing from any other route to the same destination.
+            Object::Route(route) if route.metric == Metric::Default => route.destination,
+            // The kernel makes a connected route for it, but not for a single address.
+            Object::Address(Address { network, .. })
+                if network.prefix_len() < Family::of_network(*network).bits() =>
+            {
+                network.trunc()
+            }
+            _ => return None,
+        };
+        if self.own_subnets.iter().any(|own| own.contains(&destination)) {
+            return None;
+        }
+        self.others.get(&destination).cloned().or_else(|| self.host.conflict(destination))
+    }
+}
+
+/// Returns the connected routes that another program, or an earlier version of Heddle, took from the host: those of
+/// addresses of devices that are up, if the kernel makes routes for them and no routing table has one.
+///
+/// `routed` lists the connected networks by device of every routing table. Networks of hosts that keep connected routes
+/// in other tables, for policy routing, are therefore none of these.
+pub fn missing_connected(
+    addresses: &BTreeSet<HostAddress>,
+    routed: &BTreeSet<(IpNet, LinkName)>,
+    concerns: impl Fn(IpNet) -> bool,
+) -> Vec<HostAddress> {
+    let missing = |address: &&HostAddress| {
+        let network = address.network.trunc();
+        address.up
+            && address.prefix_route
+            && network.prefix_len() < Family::of_network(network).bits()
+            && concerns(network)
+            && !routed.contains(&(network, address.link))
+    };
+    addresses.iter().filter(missing).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+use super::*;
+use crate::object::{Route, RouteAction};
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn link(name: &str) -> LinkName {
+    name.parse().unwrap()
+}
+
+fn claims(overlay: &str) -> Claims {
+    Claims { overlay: vec![net(overlay)], ..Claims::default() }
+}
+
+fn addresses(texts: &[&str]) -> BTreeSet<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn address(device: &str, network: &str) -> HostAddress {
+    HostAddress { link: link(device), network: net(network), up: true, prefix_route: true }
+}
+
+fn route(destination: &str, device: &str, connected: bool) -> HostRoute {
+    HostRoute { destination: net(destination), link: Some(link(device)), connected }
+}
+
+/// A host on 10.1.2.0/24 with a second network, a static route, a default route, and a store behind that.
+fn host(overlay: &str) -> HostNetwork {
+    let routing = HostRouting {
+        routes: [
+            route("0.0.0.0/0", "eth0", false),
+            route("10.1.2.0/24", "eth0", true),
+            route("10.50.0.0/16", "eth0", false),
+            route("192.168.7.0/24", "eth2", true),
+        ]
+        .into(),
+        addresses: [address("eth0", "10.1.2.1/24"), address("eth1", "10.9.8.1/28")].into(),
+    };
+    let vital =
+        Vital { store: addresses(&["10.200.0.9", "10.1.2.9"]), own: addresses(&["10.1.2.1"]) };
+    HostNetwork::new(&claims(overlay), &routing, vital)
+}
+
+fn kind(host: &HostNetwork, destination: &str) -> Option<&'static str> {
+    host.conflict(net(destination)).map(|conflict| conflict.kind())
+}
+
+#[test]
+fn destination_in_host_network_conflicts() {
+    let host = host("10.0.0.0/8");
+    for (destination, expected) in [
+        // The connected network, parts of it, and what is around it.
+        ("10.1.2.0/24", Some("connected")),
+        ("10.1.2.128/25", Some("connected")),
+        ("10.1.2.77/32", Some("connected")),
+        ("10.1.3.0/24", None),
+        ("10.1.0.0/16", Some("own-address")),
+        // Of an address alone, as on a device that is down.
+        ("10.9.8.0/28", Some("connected")),
+        ("10.9.8.8/29", Some("connected")),
+        ("10.9.8.0/24", None),
+        // A static route: what shadows it, and what stands in its place.
+        ("10.50.3.0/24", Some("route")),
+        ("10.50.0.0/16", None),
+        ("10.50.0.0/15", None),
+        // The store behind the default route, and the one on the link.
+        ("10.200.0.0/24", Some("store")),
+        ("10.200.0.9/32", Some("store")),
+        ("10.200.1.0/24", None),
+        ("10.1.2.9/32", Some("connected")),
+        ("10.77.0.0/24", None),
+    ] {
+        assert_eq!(kind(&host, destination), expected, "{destination}");
+    }
+}
+
+#[test]
+fn network_equal_to_overlay_is_kept() {
+    let routing = HostRouting {
+        routes: [route("10.0.0.0/8", "eth0", true)].into(),
+        ..HostRouting::default()
+    };
+    let host = HostNetwork::new(&claims("10.0.0.0/8"), &routing, Vital::default());
+    assert_eq!(kind(&host, "10.0.0.0/8"), Some("connected"));
+    assert_eq!(kind(&host, "10.3.4.0/24"), Some("connected"));
+}
+
+#[test]
+fn network_around_overlay_sets_it_aside() {
+    let routing = HostRouting {
+        routes: [route("10.0.0.0/8", "eth0", true), route("10.244.0.0/15", "eth0", false)].into(),
+        ..HostRouting::default()
+    };
+    let vital = Vital { store: addresses(&["10.244.5.9"]), own: BTreeSet::new() };
+    let host = HostNetwork::new(&claims("10.244.0.0/16"), &routing, vital);
+    assert_eq!(kind(&host, "10.244.3.0/24"), None);
+    assert_eq!(kind(&host, "10.244.5.0/24"), Some("store"));
+    assert_eq!(host.overlapping().count(), 1);
+    assert_eq!(host.occupied().collect::<Vec<_>>(), [net("10.244.5.9/32")]);
+}
+
+#[test]
+fn granted_destination_in_host_network_conflicts() {
+    let routing = HostRouting {
+        addresses: [address("eth1", "172.20.1.1/24")].into(),
+        ..HostRouting::default()
+    };
+    let claims = Claims { granted: vec![net("172.20.0.0/16")], ..claims("10.0.0.0/8") };
+    let host = HostNetwork::new(&claims, &routing, Vital::default());
+    assert_eq!(kind(&host, "172.20.1.0/24"), Some("connected"));
+    assert_eq!(kind(&host, "172.20.0.0/16"), None);
+}
+
+#[test]
+fn conflict_names_both_networks_and_device() {
+    let host = host("10.0.0.0/8");
+    let text = |destination| host.conflict(net(destination)).unwrap().to_string();
+    assert_eq!(text("10.1.2.0/25"), "10.1.2.0/25 overlaps 10.1.2.0/24, which is connected to eth0");
+    assert_eq!(
+        text("10.50.3.0/24"),
+        "10.50.3.0/24 is inside 10.50.0.0/16, which this host routes through eth0"
+    );
+    assert_eq!(
+        text("10.200.0.0/24"),
+        "10.200.0.0/24 contains 10.200.0.9, an address of the lease store"
+    );
+}
+
+#[test]
+fn bridge_of_own_subnet_is_no_host_network() {
+    let routing = HostRouting {
+        addresses: [address("docker0", "10.244.8.1/24")].into(),
+        ..HostRouting::default()
+    };
+    let claims_of_node = Claims { own: vec![net("10.244.8.0/24")], ..claims("10.244.0.0/16") };
+    let host = HostNetwork::new(&claims_of_node, &routing, Vital::default());
+    assert_eq!((host.overlapping().count(), host.occupied().count()), (0, 0));
+    // A bridge with a former subnet, which is another node's by now.
+    let host = HostNetwork::new(&claims("10.244.0.0/16"), &routing, Vital::default());
+    assert_eq!(kind(&host, "10.244.8.0/24"), Some("connected"));
+}
+
+#[test]
+fn own_subnet_may_have_bridge_but_no_underlay() {
+    let routing = HostRouting {
+        addresses: [address("docker0", "10.3.4.1/24"), address("eth0", "10.1.2.1/24")].into(),
+        ..HostRouting::default()
+    };
+    let vital = Vital { store: addresses(&["10.7.7.7"]), own: addresses(&["10.1.2.1"]) };
+    let host = HostNetwork::new(&claims("10.0.0.0/8"), &routing, vital);
+    let kind = |subnet| host.conflict_of_own(net(subnet), link("eth0")).map(|found| found.kind());
+    assert_eq!(kind("10.3.4.0/24"), None);
+    assert_eq!(kind("10.1.2.0/24"), Some("connected"));
+    assert_eq!(kind("10.1.2.64/26"), Some("connected"));
+    assert_eq!(kind("10.1.0.0/16"), Some("connected"));
+    assert_eq!(kind("10.7.7.0/24"), Some("store"));
+}
+
+#[test]
+fn guard_withholds_routes_and_connected_addresses() {
+    let guard = Guard::new(host("10.0.0.0/8"), vec![net("10.1.2.0/30")]);
+    let route = |destination: &str, metric| {
+        let action = RouteAction::Forward { link: link("flannel.1"), gateway: None, onlink: false };
+        Object::Route(Route { destination: net(destination), metric, action })
+    };
+    let address =
+        |network: &str| Object::Address(Address { link: link("flannel.1"), network: net(network) });
+    assert!(guard.withholds(&route("10.1.2.0/24", Metric::Default)).is_some());
+    assert_eq!(guard.withholds(&route("10.1.2.0/24", Metric::Last)), None);
+    assert_eq!(guard.withholds(&route("10.7.0.0/24", Metric::Default)), None);
+    assert!(guard.withholds(&address("10.9.8.9/28")).is_some());
+    assert_eq!(guard.withholds(&address("10.1.2.0/30")), None, "in the own subnet");
+    let owner = "b".to_owned();
+    let (destination, address) = (net("10.7.0.0/24"), "10.7.0.1".parse().unwrap());
+    let conflict = Conflict::PeerAddress { destination, address, owner };
+    let guard = guard.with(destination, conflict.clone());
+    assert_eq!(guard.withholds(&route("10.7.0.0/24", Metric::Default)), Some(conflict));
+}
+
+#[test]
+fn connected_route_is_missing_only_if_kernel_makes_one() {
+    let up = address("eth1", "10.1.2.1/24");
+    let addresses: BTreeSet<_> = [
+        up.clone(),
+        HostAddress { up: false, ..address("eth2", "10.1.3.1/24") },
+        HostAddress { prefix_route: false, ..address("eth3", "10.1.4.1/24") },
+        address("lo", "10.1.5.1/32"),
+        address("eth5", "10.1.6.1/24"),
+        address("eth6", "192.168.1.1/24"),
+    ]
+    .into();
+    // Of eth5, in whichever table.
+    let routed =
+        [(net("10.1.6.0/24"), link("eth5")), (net("10.1.2.0/24"), link("flannel.1"))].into();
+    let overlay = net("10.0.0.0/8");
+    let missing = missing_connected(&addresses, &routed, |network| overlay.contains(&network));
+    assert_eq!(missing, [up]);
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A network of a few, so that many meet.
+    fn network() -> impl Strategy<Value = IpNet> {
+        (0_u32..256, 8_u8..=32).prop_map(|(bits, length)| {
+            let address = std::net::Ipv4Addr::from((10 << 24) | (bits << 12) | bits);
+            IpNet::new(address.into(), length).unwrap().trunc()
+        })
+    }
+
+    /// The way of a packet: the destination of the longest route that contains its address.
+    fn way(address: IpAddr, routes: &[IpNet]) -> Option<IpNet> {
+        let matching = routes.iter().filter(|route| route.contains(&address));
+        matching.max_by_key(|route| route.prefix_len()).copied()
+    }
+
+    proptest! {
+        /// Whatever destinations are let through, packets to connected networks and to the store go where they went.
+        #[test]
+        fn permitted_routes_leave_host_traffic_alone(
+            connected in prop::collection::btree_set(network(), 0..6),
+            wanted in prop::collection::btree_set(network(), 0..12),
+            store in 0_u32..256,
+            inside in prop::collection::vec(any::<u32>(), 8),
+        ) {
+            let store: IpAddr = std::net::Ipv4Addr::from((10 << 24) | (store << 12) | store).into();
+            let device = link("eth0");
+            let own = |network: &IpNet| HostRoute { destination: *network, link: Some(device), connected: true };
+            let mut routes: BTreeSet<_> = connected.iter().map(own).collect();
+            routes.insert(route("0.0.0.0/0", "eth0", false));
+            let before: Vec<_> = routes.iter().map(|route| route.destination).collect();
+            let vital = Vital { store: [store].into(), own: BTreeSet::new() };
+            let routing = HostRouting { routes, ..HostRouting::default() };
+            let host = HostNetwork::new(&claims("10.0.0.0/8"), &routing, vital);
+            let permitted = wanted.iter().filter(|wanted| host.conflict(**wanted).is_none());
+            let mut after = before.clone();
+            after.extend(permitted);
+            let probes = connected.iter().zip(inside).map(|(network, offset)| {
+                let IpNet::V4(network) = network else { unreachable!() };
+                let host = u32::from(network.network()) | (offset & u32::from(network.hostmask()));
+                IpAddr::from(std::net::Ipv4Addr::from(host))
+            });
+            for address in probes.chain([store]) {
+                let (then, now) = (way(address, &before), way(address, &after));
+                prop_assert_eq!(then, now, "{}", address);
+                // Nothing of the overlay stands beside it, either.
+                let twice = after.iter().filter(|route| Some(**route) == now).count();
+                prop_assert_eq!(twice, before.iter().filter(|route| Some(**route) == now).count());
+            }
+        }
+    }
+}
