@@ -73,6 +73,7 @@ fn fields(status: &Status) -> Vec<(&'static str, String)> {
     if let Some(reason) = &status.superseded {
         fields.push(("", format!("its config: {reason}")));
     }
+    fields.extend(status.warnings.iter().map(|warning| ("warning", warning.clone())));
     if let Some(underlay) = &status.underlay {
         let addresses = list(&underlay.public_addresses);
         let (name, mtu) = (&underlay.interface, underlay.mtu);

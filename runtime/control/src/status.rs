@@ -21,6 +21,8 @@ pub struct Status {
     pub unmet: Vec<Unmet>,
     /// Why another start would begin with another network config, or not begin at all.
     pub superseded: Option<String>,
+    /// What works and still needs an operator, a sentence each: networks of the host that overlap the overlay.
+    pub warnings: Vec<String>,
     /// All that has to hold, by name, in the order in which a start gets there.
     pub conditions: Vec<String>,
     /// When this was put together, in seconds since 1970 (UTC): what other times are to be compared with.
@@ -248,6 +250,9 @@ pub struct Peer {
     pub reason: Option<String>,
     /// Whether it answers. None where nobody asks it.
     pub health: Option<Health>,
+    /// The kind of its conflict with the host's own network: `connected`, `route`, `store`, `own-address` or
+    /// `peer-address`. None if there is none.
+    pub conflict: Option<String>,
 }
 
 /// Whether a peer answers.
@@ -346,6 +351,8 @@ pub enum EventKind {
     Plugin,
     /// A record cannot be used.
     Record,
+    /// A network of the host overlaps the overlay.
+    Network,
     /// Changes of leases are not heard.
     StoreLost,
     /// Changes of leases are heard again.

@@ -1,7 +1,8 @@
 //! Which subnet this node should have.
 //!
 //! The order is flannel's (`tryAcquireLease` in `pkg/subnet/etcd/local_manager.go`): the lease that already has this
-//! node's address, the subnet it had before, one of the first hundred free ones. [`choose`] only decides; whoever
+//! node's address, the subnet it had before, one of the first hundred free ones. Unlike flannel, a node chooses no subnet
+//! that its host has networks in, and gives up one that its host needs ([`HostNetwork`]). [`choose`] only decides; whoever
 //! carries it out does so by compare-and-swap, and asks again when another node was quicker.
 
 use std::collections::BTreeMap;
@@ -9,8 +10,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::address::{Family, number};
+use crate::address::{Family, LinkName, number};
 use crate::config::{NetworkConfig, OverlayNetwork};
+use crate::host_network::{Conflict, HostNetwork};
 use crate::lease::{Lease, LeaseKey, Record};
 use crate::node::NodeId;
 
@@ -66,6 +68,17 @@ pub struct Claimant<'a> {
     pub public_addresses: &'a [IpAddr],
     /// The subnets it had before, as its subnet.env remembers them.
     pub previous: Option<LeaseKey>,
+    /// What the host needs for itself.
+    pub host: &'a HostNetwork,
+    /// The interface that carries the overlay's packets.
+    pub underlay: LinkName,
+}
+
+impl Claimant<'_> {
+    /// Returns why the node cannot have these subnets although they are its own, or free.
+    pub fn conflict(&self, key: LeaseKey) -> Option<Conflict> {
+        key.subnets().find_map(|subnet| self.host.conflict_of_own(subnet, self.underlay))
+    }
 }
 
 /// What to do to get a subnet.
@@ -73,8 +86,8 @@ pub struct Claimant<'a> {
 pub enum Choice {
     /// The lease has this node's address: it is this node's from before, or reserved for it.
     TakeOver(LeaseKey),
-    /// The lease has this node's address but does not fit the config, or overlaps one that fits it and is older. Delete it
-    /// and choose again.
+    /// The lease has this node's address but does not fit the config, overlaps one that fits it and is older, or is for
+    /// addresses that the host needs. Delete it and choose again.
     Discard(LeaseKey),
     /// Free.
     Create(LeaseKey),
@@ -113,6 +126,23 @@ pub enum AllocationError {
         /// The key that takes most: one that somebody wrote by mistake may take all.
         widest: LeaseKey,
     },
+    /// Every subnet that is not taken overlaps a network of the host's.
+    #[error(
+        "no free /{length} between {min} and {max}: every subnet of {network} that is not leased overlaps a network of \
+         this host ({networks}); set Network, SubnetMin and SubnetMax to a range that no host uses"
+    )]
+    Occupied {
+        /// The overlay.
+        network: IpNet,
+        /// The length of a subnet.
+        length: u8,
+        /// The first that may be given away.
+        min: IpAddr,
+        /// The last.
+        max: IpAddr,
+        /// The networks of the host's.
+        networks: String,
+    },
 }
 
 /// Decides what to do next to get a subnet.
@@ -145,6 +175,7 @@ pub fn choose(
         // It may have been made by a run that ended before it looked whether another node was quicker.
         let own = holdings.seniority(config, key);
         let keeps = fits(config, key)
+            && claimant.conflict(key).is_none()
             && !leases.iter().any(|other| {
                 overlap(other.key, key) && holdings.seniority(config, other.key) < own
             });
@@ -152,6 +183,7 @@ pub fn choose(
     }
     if let Some(previous) = claimant.previous
         && fits(config, previous)
+        && claimant.conflict(previous).is_none()
         && !taken.keys().any(|key| overlap(*key, previous))
     {
         return Ok(Choice::Create(previous));
@@ -159,18 +191,8 @@ pub fn choose(
     let mut subnet = |family| match config.network(family) {
         None => Ok(None),
         Some(overlay) => {
-            let free = free_subnets(overlay, taken.keys().filter_map(|key| key.subnet(family)));
-            match free.len() {
-                0 => Err(AllocationError::Exhausted {
-                    network: overlay.network,
-                    length: overlay.subnet_length,
-                    min: overlay.subnet_min,
-                    max: overlay.subnet_max,
-                    widest: widest(taken.keys().copied(), overlay.network)
-                        .expect("what is not free is taken"),
-                }),
-                count => Ok(free.get(pick(count)).copied()),
-            }
+            let free = free(overlay, holdings, claimant.host)?;
+            Ok(free.get(pick(free.len())).copied())
         }
     };
     let v4 = match subnet(Family::V4)? {
@@ -182,6 +204,32 @@ pub fn choose(
         _ => None,
     };
     Ok(Choice::Create(LeaseKey::new(v4, v6).expect("a config enables at least one family")))
+}
+
+/// The first subnets that are nobody's: neither leased nor in the way of the host's networks or of a peer's address. Never
+/// empty.
+fn free(
+    overlay: &OverlayNetwork,
+    holdings: &Holdings,
+    host: &HostNetwork,
+) -> Result<Vec<IpNet>, AllocationError> {
+    let family = Family::of_network(overlay.network);
+    let OverlayNetwork { network, subnet_length, subnet_min, subnet_max, .. } = *overlay;
+    let leased = || holdings.taken.keys().filter_map(|key| key.subnet(family));
+    let peers = holdings.leases.iter().flat_map(Lease::public_addresses).map(IpNet::from);
+    let free = free_subnets(overlay, leased().chain(host.occupied()).chain(peers));
+    if !free.is_empty() {
+        return Ok(free);
+    }
+    let (length, min, max) = (subnet_length, subnet_min, subnet_max);
+    if free_subnets(overlay, leased()).is_empty() {
+        let widest = widest(holdings.taken.keys().copied(), network);
+        let widest = widest.expect("what is not free is taken");
+        return Err(AllocationError::Exhausted { network, length, min, max, widest });
+    }
+    let occupied = host.occupied().filter(|it| network.contains(it) || it.contains(&network));
+    let occupied: Vec<_> = occupied.map(|network| network.to_string()).collect();
+    Err(AllocationError::Occupied { network, length, min, max, networks: occupied.join(", ") })
 }
 
 /// Whether a lease has exactly the config's families, each within its bounds.
@@ -288,6 +336,8 @@ mod tests {
             id: &"me".parse().unwrap(),
             public_addresses: &["192.168.0.72".parse().unwrap()],
             previous: previous.map(|key| key.parse().unwrap()),
+            host: &HostNetwork::default(),
+            underlay: "eth0".parse().unwrap(),
         };
         choose(config, &holdings, &claimant, &mut |_| 0)
     }
@@ -462,7 +512,13 @@ mod tests {
                 })
                 .collect();
             let holdings = Holdings { taken: taken.clone(), leases: vec![] };
-            let claimant = Claimant { id: &"me".parse().unwrap(), public_addresses: &[], previous: None };
+            let claimant = Claimant {
+                id: &"me".parse().unwrap(),
+                public_addresses: &[],
+                previous: None,
+                host: &HostNetwork::default(),
+                underlay: "eth0".parse().unwrap(),
+            };
             match choose(&config, &holdings, &claimant, &mut |count| pick % count) {
                 Ok(Choice::Create(key)) => {
                     prop_assert!(fits(&config, key));

@@ -58,6 +58,14 @@ pub struct HostRouting {
     pub addresses: BTreeSet<HostAddress>,
 }
 
+impl HostRouting {
+    /// Returns true if a device has one of the routes or addresses.
+    pub fn concerns(&self, link: LinkName) -> bool {
+        self.routes.iter().any(|route| route.link == Some(link))
+            || self.addresses.iter().any(|address| address.link == link)
+    }
+}
+
 /// The addresses that this node needs beside the overlay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vital {
@@ -173,6 +181,7 @@ impl Claims {
 pub struct HostNetwork {
     /// The overlay's networks.
     overlay: Vec<IpNet>,
+    own_subnets: Vec<IpNet>,
     /// By destination. Of several for one destination, a connected one.
     routes: BTreeMap<IpNet, Leads>,
     /// The prefix lengths among them.
@@ -189,7 +198,12 @@ struct Leads {
 impl HostNetwork {
     /// Takes what was observed. Of this, only what can be in the way of the claims is kept.
     pub fn new(claims: &Claims, routing: &HostRouting, vital: Vital) -> Self {
-        let mut network = Self { overlay: claims.overlay.clone(), vital, ..Self::default() };
+        let mut network = Self {
+            overlay: claims.overlay.clone(),
+            own_subnets: claims.own.clone(),
+            vital,
+            ..Self::default()
+        };
         for route in routing.routes.iter().filter(|route| claims.meet(route.destination)) {
             // A default route through a point-to-point link is no network of its own.
             let connected = route.connected && route.destination.prefix_len() > 0;
@@ -251,6 +265,26 @@ impl HostNetwork {
     pub fn loses(&self, address: IpAddr, destination: IpNet) -> bool {
         destination.contains(&address)
             && self.longest(address).is_none_or(|length| length <= destination.prefix_len())
+    }
+
+    /// The overlay's networks, each with the networks of local devices that overlap it.
+    ///
+    /// For people: a sentence each, without a full stop.
+    pub fn warnings(&self) -> Vec<String> {
+        let warning = |(network, link): (IpNet, LinkName)| {
+            let overlay = self.overlay.iter().find(|overlay| intersect(**overlay, network))?;
+            Some(match network.contains(overlay) && network != *overlay {
+                true => format!(
+                    "{overlay} is part of {network}, which is connected to {link}: hosts of {link} with addresses in \
+                     {overlay} cannot be reached"
+                ),
+                false => format!(
+                    "{overlay} overlaps {network}, which is connected to {link}: leases inside {network} are not \
+                     programmed; exclude it with SubnetMin and SubnetMax, or choose another Network"
+                ),
+            })
+        };
+        self.overlapping().filter_map(warning).collect()
     }
 
     /// The networks of local devices that overlap the overlay, with the device.
@@ -333,15 +367,19 @@ fn intersect(one: IpNet, other: IpNet) -> bool {
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     host: HostNetwork,
-    own_subnets: Vec<IpNet>,
     /// Destinations that are withheld for the sake of peers, which the host's own network does not show.
     others: BTreeMap<IpNet, Conflict>,
 }
 
 impl Guard {
-    /// Nothing inside `own_subnets` is withheld: a node has its subnet to itself.
-    pub fn new(host: HostNetwork, own_subnets: Vec<IpNet>) -> Self {
-        Self { host, own_subnets, others: BTreeMap::new() }
+    /// Withholds for the sake of this host. Nothing inside the subnets of the node itself is withheld.
+    pub fn new(host: HostNetwork) -> Self {
+        Self { host, others: BTreeMap::new() }
+    }
+
+    /// Takes the host's own network as it is now.
+    pub fn set_host(&mut self, host: HostNetwork) {
+        self.host = host;
     }
 
     /// The host's own network.
@@ -349,11 +387,9 @@ impl Guard {
         &self.host
     }
 
-    /// Withholds one more destination. Returns the guard.
-    #[must_use]
-    pub fn with(mut self, destination: IpNet, conflict: Conflict) -> Self {
-        self.others.insert(destination, conflict);
-        self
+    /// Withholds these destinations as well, in place of those of the call before.
+    pub fn set_others(&mut self, others: BTreeMap<IpNet, Conflict>) {
+        self.others = others;
     }
 
     /// Returns the objects that may be in the kernel.
@@ -378,7 +414,7 @@ impl Guard {
             }
             _ => return None,
         };
-        if self.own_subnets.iter().any(|own| own.contains(&destination)) {
+        if self.host.own_subnets.iter().any(|own| own.contains(&destination)) {
             return None;
         }
         self.others.get(&destination).cloned().or_else(|| self.host.conflict(destination))

@@ -144,7 +144,9 @@ pub enum Rejection {
         owner: String,
     },
     /// The host needs the subnet, or the node cannot be reached beside the overlay.
-    #[error("{0}")]
+    #[error(
+        "{0}; not programmed. Move the lease, or keep subnets there from being leased with SubnetMin and SubnetMax"
+    )]
     Conflict(Conflict),
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use heddle_core::allocation::{AllocationError, Choice, Claimant, choose, fits, overlap};
 use heddle_core::config::NetworkConfig;
+use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::{Age, Lease, LeaseFamily, LeaseKey, Record};
 use heddle_core::node::NodeId;
 use proptest::prelude::*;
@@ -87,8 +88,13 @@ impl Node {
                     age: *age,
                 });
                 let address = [[192, 168, 0, self.number].into()];
-                let claimant =
-                    Claimant { id: &self.id, public_addresses: &address, previous: self.previous };
+                let claimant = Claimant {
+                    id: &self.id,
+                    public_addresses: &address,
+                    previous: self.previous,
+                    host: &HostNetwork::default(),
+                    underlay: "eth0".parse().unwrap(),
+                };
                 match choose(config, &records.collect(), &claimant, &mut |count| pick % count) {
                     Ok(choice) => Stage::Decided(choice),
                     Err(AllocationError::Exhausted { network, .. }) => {

@@ -261,7 +261,7 @@ fn connected(address: &Address) -> Object {
 fn guard(scope: &Scope, observed: &Observed) -> Guard {
     let claims = Claims { overlay: scope.networks.clone(), ..Claims::default() };
     let host = HostNetwork::new(&claims, &observed.host, Vital::default());
-    Guard::new(host, vec![])
+    Guard::new(host)
 }
 
 /// One look and what follows from it, as the daemon has it: devices first, and nothing on those that were refused, and

@@ -219,8 +219,10 @@ impl Handler for Facts {
         let joined = self.joined.get();
         let own = joined.map(|joined| joined.lease.key);
         // Judged by the same rules as those that the daemon follows.
+        let host = self.ask(Question::Host, PATIENCE).await.unwrap_or_default();
         let peers = joined.map(|joined| {
             let mut peers = Peers::new(joined.config.clone(), joined.lease.key);
+            peers.protect(host, Instant::now());
             peers.reset(records.iter().map(Record::as_read), Instant::now());
             peers
         });
@@ -245,7 +247,9 @@ fn term(term: Option<Term>) -> wire::OwnLease {
 fn add_report(status: &mut Status, report: Report) {
     let mut peers: BTreeMap<String, wire::Peer> =
         report.peers.into_iter().map(|found| (found.lease.key.to_string(), peer(found))).collect();
-    for (key, reason) in report.rejected {
+    for (key, rejection) in report.rejected {
+        let conflict = rejection.conflict().map(|conflict| conflict.kind().to_owned());
+        let reason = rejection.to_string();
         match peers.entry(key) {
             // What was good before is kept.
             Entry::Occupied(mut known) => {
@@ -254,12 +258,19 @@ fn add_report(status: &mut Status, report: Report) {
             Entry::Vacant(unknown) => {
                 let key = one_line(unknown.key(), REASON_LIMIT);
                 let (state, reason) = (wire::PeerState::NotUsed, Some(reason));
-                unknown.insert(wire::Peer { key, state, reason, ..wire::Peer::default() });
+                unknown.insert(wire::Peer {
+                    key,
+                    state,
+                    reason,
+                    conflict,
+                    ..wire::Peer::default()
+                });
             }
         }
     }
     status.peers = peers.into_values().collect();
     status.superseded = report.superseded;
+    status.warnings = report.warnings;
     let changes = report.changes;
     status.changes = wire::Changes {
         put: changes.put,
@@ -292,6 +303,7 @@ fn peer(found: PeerReport) -> wire::Peer {
         state,
         reason: reason.map(|reason| one_line(&reason, REASON_LIMIT)),
         health: found.health.and_then(health),
+        conflict: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! From flags to membership: what the network is, which plugins make it, how this host is reached, and its subnet.
 //! Where the daemon is to carry packets, the device and the sockets for that are a part of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use heddle_core::address::Family;
 use heddle_core::allocation::{AllocationError, Claimant};
 use heddle_core::config::NetworkConfig;
 use heddle_core::diff::Scope;
+use heddle_core::host_network::{Claims, HostNetwork, Vital};
 use heddle_core::interface::{Facts, select};
 use heddle_core::lease::Lease;
 use heddle_core::node::{Node, NodeId, Underlay, existing_links};
@@ -27,6 +29,7 @@ use crate::Fatal;
 use crate::emit::Output;
 use crate::files;
 use crate::former;
+use crate::host_network::{self, store_addresses};
 use crate::packets::{Packets, Terms};
 
 /// Where this node belongs, and everything it needs there.
@@ -49,11 +52,22 @@ pub(crate) struct Overlay {
     pub(crate) plan: NodePlan,
     /// What of the kernel is the network's.
     pub(crate) scope: Scope,
+    /// The addresses that this node needs beside the overlay.
+    pub(crate) vital: Vital,
     /// Of a backend that carries packets in user space.
     pub(crate) packets: Option<Packets>,
 }
 
 impl Overlay {
+    /// The destinations that plans may have.
+    pub(crate) fn claims(&self) -> Claims {
+        Claims {
+            overlay: self.scope.networks.clone(),
+            granted: self.scope.granted.clone(),
+            own: self.lease.key.subnets().collect(),
+        }
+    }
+
     /// The plugin's plans for these peers, in their order.
     pub(crate) async fn plan_peers(&self, peers: Vec<Lease>) -> Vec<Result<Plan, CallError>> {
         let links = self.plan.links();
@@ -119,6 +133,18 @@ pub(crate) async fn join(
     let facts = kernel.facts(flags.interface.iface_can_reach).await?;
     let underlay = underlay(flags, &config, &facts)?;
     let node = Node { id: identity.id.clone(), underlay, links: existing_links(&facts.interfaces) };
+    let scope = Scope {
+        networks: config.networks.iter().map(|overlay| overlay.network).collect(),
+        granted: found.backend.manifest.capabilities.routes.clone(),
+        links: BTreeSet::new(),
+        alias: alias(flags),
+    };
+    let vital = Vital {
+        store: store_addresses(store.as_ref()).await,
+        own: node.underlay.public_addresses.iter().copied().collect(),
+    };
+    let claims = Claims { overlay: scope.networks.clone(), ..Claims::default() };
+    let host = HostNetwork::new(&claims, &kernel.host_routing(&scope).await?, vital.clone());
     let failed = |error| {
         let (error, took) = (Box::new(error), backend.metrics().time());
         Obstacle::Call { error, took, config: Box::new(config.clone()) }
@@ -132,6 +158,8 @@ pub(crate) async fn join(
         id: &node.id,
         public_addresses: &node.underlay.public_addresses,
         previous: previous_subnets(&remembered),
+        host: &host,
+        underlay: node.underlay.link,
     };
     let own = heddle_store::acquire(store.as_ref(), &config, &claimant, value).await;
     let own = own.map_err(|error| match error {
@@ -144,11 +172,10 @@ pub(crate) async fn join(
         let routes = lease.key.subnets().map(|own| Object::Route(Route::last_resort(own)));
         plan.plan.objects.extend(routes);
     }
-    let scope = Scope {
-        networks: config.networks.iter().map(|overlay| overlay.network).collect(),
-        links: plan.links().into_iter().collect(),
-        alias: format!("{ALIAS_PREFIX}{}", flags.lease.network_label()),
-    };
+    let scope = Scope { links: plan.links().into_iter().collect(), ..scope };
+    let own_subnets: Vec<_> = lease.key.subnets().collect();
+    let beside = |network| !own_subnets.iter().any(|own| own.contains(&network));
+    host_network::restore_connected(kernel, &scope, beside).await?;
     former::remove_routes(kernel, &scope, previous_networks(&remembered)).await?;
     let packets = match (packets, &plan.tunnel) {
         (Some(plugin), Some(tunnel)) => {
@@ -165,7 +192,7 @@ pub(crate) async fn join(
     tracing::info!("interface {}, mtu {}, public address {addresses}", underlay.link, underlay.mtu);
     tracing::info!("lease {}", own.key());
     Ok(Membership {
-        overlay: Overlay { config, node, lease, backend, plan, scope, packets },
+        overlay: Overlay { config, node, lease, backend, plan, scope, vital, packets },
         own,
         outputs: emitters
             .into_iter()
@@ -227,6 +254,11 @@ fn plugins(
         packets: backend.packets()?,
         emitters: emitters.iter().map(Plugin::emitter).collect::<Result<_, _>>()?,
     })
+}
+
+/// What marks this daemon's devices.
+pub(crate) fn alias(flags: &Flags) -> String {
+    format!("{ALIAS_PREFIX}{}", flags.lease.network_label())
 }
 
 async fn network_config(

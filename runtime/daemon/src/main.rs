@@ -8,6 +8,7 @@
 //! | `join` | from flags to membership: config, plugins, interface, subnet, packet path |
 //! | `serve` | the daemon's life: join, plan, write the files, keep the lease |
 //! | `reconcile` | the loop: leases in, kernel state out |
+//! | `host_network` | what the overlay must leave to the host, and what earlier versions took from it |
 //! | `underlay` | whether the interface is still what it was at the start |
 //! | `packets` | the packet path of backends in user space: its peers, and the plugin that steers it |
 //! | `probing` | asking peers over the overlay whether they answer |
@@ -20,6 +21,7 @@ mod control;
 mod emit;
 mod files;
 mod former;
+mod host_network;
 mod join;
 mod logging;
 mod notify;
@@ -116,8 +118,10 @@ fn run(flags: Flags, set_verbosity: &SetVerbosity) -> Result<(), Fatal> {
             let address = SocketAddr::new(flags.health.healthz_ip, flags.health.healthz_port);
             let listener = Listener::bind(address, "--healthz-ip, --healthz-port").await?;
             let (unmet, counters) = (readiness.subscribe(), counters.clone());
+            let warnings = readiness.warnings();
             listener.serve(heddle_telemetry::health(
                 move || unmet.borrow().clone(),
+                move || warnings.borrow().clone(),
                 move || counters.get().and_then(|read| read()).map(|counters| counters.iter()),
             ));
         }

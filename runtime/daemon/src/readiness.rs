@@ -65,24 +65,27 @@ pub(crate) type Unmet = BTreeMap<Condition, String>;
 
 /// The daemon's readiness: told by the daemon, read by the health server and systemd.
 #[derive(Clone, Debug)]
-pub(crate) struct Readiness(watch::Sender<Unmet>);
+pub(crate) struct Readiness {
+    unmet: watch::Sender<Unmet>,
+    warnings: watch::Sender<Vec<String>>,
+}
 
 impl Readiness {
     /// Nothing holds yet.
     pub(crate) fn new() -> Self {
         let unmet = Condition::ALL.map(|condition| (condition, STARTING.to_owned()));
-        Self(watch::Sender::new(unmet.into()))
+        Self { unmet: watch::Sender::new(unmet.into()), warnings: watch::Sender::default() }
     }
 
     /// A condition holds now.
     pub(crate) fn met(&self, condition: Condition) {
-        self.0.send_if_modified(|unmet| unmet.remove(&condition).is_some());
+        self.unmet.send_if_modified(|unmet| unmet.remove(&condition).is_some());
     }
 
     /// A condition does not hold. Returns whether that, or the reason, is news.
     pub(crate) fn unmet(&self, condition: Condition, reason: impl fmt::Display) -> bool {
         let reason = reason.to_string();
-        self.0.send_if_modified(|unmet| {
+        self.unmet.send_if_modified(|unmet| {
             if unmet.get(&condition) == Some(&reason) {
                 return false;
             }
@@ -91,9 +94,19 @@ impl Readiness {
         })
     }
 
+    /// Takes what holds and still needs an operator, in place of what was said before.
+    pub(crate) fn warn(&self, warnings: Vec<String>) {
+        self.warnings.send_replace(warnings);
+    }
+
+    /// To read the warnings.
+    pub(crate) fn warnings(&self) -> watch::Receiver<Vec<String>> {
+        self.warnings.subscribe()
+    }
+
     /// To read it, and to be woken by changes.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Unmet> {
-        self.0.subscribe()
+        self.unmet.subscribe()
     }
 }
 

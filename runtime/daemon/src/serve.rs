@@ -14,7 +14,8 @@ use tokio::sync::{Notify, mpsc};
 use crate::Fatal;
 use crate::control::Facts;
 use crate::emit::emit;
-use crate::join::{Identity, Membership, Obstacle, identity, join};
+use crate::host_network::{clear_path_to_store, follow_store, store_addresses};
+use crate::join::{Identity, Membership, Obstacle, alias, identity, join};
 use crate::packets::PacketCounters;
 use crate::probing::Probing;
 use crate::readiness::{Condition, Readiness};
@@ -64,9 +65,11 @@ pub(crate) async fn serve(
     facts.follow(watch.pulse());
     let own_lease_changed = Notify::new();
     let probing = Probing::start(flags.control.probe_interval, &overlay)?;
+    let store_addresses = follow_store(store.clone(), overlay.vital.store.clone());
     let history = notes.history.clone();
     let mut reconciler =
-        Reconciler::new(kernel.clone(), overlay, probing, questions, notes).await?;
+        Reconciler::new(kernel.clone(), overlay, probing, store_addresses, questions, notes)
+            .await?;
     let margin = flags.lease.renew_margin();
     let held = own.clone();
     let told = |term: Result<Term, &StoreError>| match term {
@@ -130,6 +133,11 @@ async fn until_joined(
     let mut patience = Patience::new();
     loop {
         let begun = Instant::now();
+        // Otherwise nobody could learn that the leases behind these routes are gone.
+        let addresses = store_addresses(store.as_ref()).await;
+        if let Err(error) = clear_path_to_store(kernel, &alias(flags), &addresses).await {
+            tracing::error!("kernel: {error}");
+        }
         let (condition, reason, in_vain) =
             match join(flags, identity, &catalogue, store, kernel).await {
                 Ok(member) => {

@@ -20,11 +20,13 @@ mod facts;
 mod outlook;
 mod report;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use heddle_core::address::{Family, LinkName};
 use heddle_core::config::NetworkConfig;
+use heddle_core::diff::Scope;
+use heddle_core::host_network::HostRouting;
 use heddle_core::interface::{Facts, Interface};
 use heddle_core::lease::Lease;
 use heddle_core::node::Underlay;
@@ -73,6 +75,8 @@ struct Host {
     facts: Facts,
     links: Vec<HostLink>,
     routes: Vec<HostRoute>,
+    /// All of its routes and addresses, but those of this network's daemon.
+    routing: HostRouting,
 }
 
 impl Host {
@@ -80,7 +84,12 @@ impl Host {
         let kernel = Kernel::open()?;
         let mut routes = kernel.host_routes(Family::V4).await?;
         routes.extend(kernel.host_routes(Family::V6).await?);
+        let everything = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let everything = everything.map(|address| IpNet::new_assert(address, 0));
+        let alias = format!("{ALIAS_PREFIX}{}", flags.lease.network_label());
+        let scope = Scope { networks: everything.into(), alias, ..Scope::default() };
         Ok(Self {
+            routing: kernel.host_routing(&scope).await?,
             facts: kernel.facts(flags.interface.selection().can_reach).await?,
             links: kernel.host_links().await?,
             routes,
@@ -91,7 +100,7 @@ impl Host {
 
 /// Asks what the daemon would do, and looks at what it needs for that.
 async fn examine_host(flags: &Flags, host: &Host, daemon: &Daemon, report: &mut Report) {
-    let outlook = outlook::look(flags, &host.facts).await;
+    let outlook = outlook::look(flags, &host.facts, &host.routing).await;
     let commands = Commands::new(flags);
     report.found(outlook.obstacles.iter().filter_map(|o| checks::outlook::check(o, &commands)));
     let unwritable: Vec<_> = outlook.files.iter().filter_map(|f| files::unwritable(f)).collect();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use heddle_core::address::Family;
 use heddle_core::allocation::{AllocationError, Choice, Claimant, Holdings, choose};
 use heddle_core::config::{ConfigError, NetworkConfig};
+use heddle_core::host_network::{Claims, HostNetwork, HostRouting, Vital};
 use heddle_core::interface::{Facts, SelectionError, select};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::{Node, Underlay, existing_links};
@@ -76,13 +77,13 @@ pub(crate) enum Obstacle {
 }
 
 /// Asks what the daemon asks.
-pub(crate) async fn look(flags: &Flags, facts: &Facts) -> Outlook {
+pub(crate) async fn look(flags: &Flags, facts: &Facts, routing: &HostRouting) -> Outlook {
     let mut outlook = Outlook {
         subnets: previous(flags),
         files: vec![flags.files.subnet_env().to_owned()],
         ..Outlook::default()
     };
-    if let Err(obstacle) = outlook.fill(flags, facts).await {
+    if let Err(obstacle) = outlook.fill(flags, facts, routing).await {
         outlook.obstacles.push(obstacle);
     }
     outlook
@@ -90,7 +91,12 @@ pub(crate) async fn look(flags: &Flags, facts: &Facts) -> Outlook {
 
 impl Outlook {
     /// Goes as far as it can.
-    async fn fill(&mut self, flags: &Flags, facts: &Facts) -> Result<(), Obstacle> {
+    async fn fill(
+        &mut self,
+        flags: &Flags,
+        facts: &Facts,
+        routing: &HostRouting,
+    ) -> Result<(), Obstacle> {
         let contents = contents(flags).await?;
         let key = format!("{}/config", flags.lease.network_name());
         let text = contents.config.ok_or_else(|| Obstacle::NoConfig(key.clone()))?;
@@ -114,11 +120,14 @@ impl Outlook {
         let node = Node { id: flags.identity()?.id, underlay, links };
         let refused = |error| Obstacle::Backend { key: key.clone(), error: Box::new(error) };
         let advertised = backend.advertise(&config, &node).await.map_err(refused)?;
+        let host = host_network(flags, &config, &node.underlay, routing).await;
         let mut holdings: Holdings = contents.records.iter().map(Record::as_read).collect();
         let claimant = Claimant {
             id: &node.id,
             public_addresses: &node.underlay.public_addresses,
             previous: previous(flags),
+            host: &host,
+            underlay: node.underlay.link,
         };
         let choice = choose(&config, &holdings, &claimant, &mut |_| 0)?;
         let own = match choice {
@@ -218,6 +227,22 @@ fn underlay(
     let families: Vec<_> =
         config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect();
     select(&families, &flags.interface.selection(), facts)
+}
+
+/// What the daemon would leave to the host.
+async fn host_network(
+    flags: &Flags,
+    config: &NetworkConfig,
+    underlay: &Underlay,
+    routing: &HostRouting,
+) -> HostNetwork {
+    let overlay = config.networks.iter().map(|overlay| overlay.network).collect();
+    let store = match flags.lease.store.open(flags.lease.etcd_options()) {
+        Ok(store) => store.addresses().await,
+        Err(_) => BTreeSet::new(),
+    };
+    let vital = Vital { store, own: underlay.public_addresses.iter().copied().collect() };
+    HostNetwork::new(&Claims { overlay, ..Claims::default() }, routing, vital)
 }
 
 /// The subnets that this node had before, if its file says so.

@@ -7,6 +7,7 @@
 use heddle_core::allocation::{AllocationError, Choice, Claimant, Holdings, choose, overlap};
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::{Lease, LeaseKey};
+use tracing::warn;
 
 use crate::outage::Outage;
 use crate::retry::Backoff;
@@ -74,6 +75,9 @@ async fn attempt(
             None => None,
         },
         Choice::Discard(key) => {
+            if let Some(conflict) = claimant.conflict(key) {
+                warn!(%key, "lease: given up for another subnet, because the host needs it: {conflict}");
+            }
             if let Some(record) = record_of(key) {
                 store.delete(record).await?;
             }

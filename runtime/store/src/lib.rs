@@ -15,7 +15,9 @@
 //! Every write is a compare-and-swap: what was read is what is replaced, or nothing happens. So two nodes never
 //! overwrite each other, whatever the order in which they come.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -148,6 +150,13 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     ///
     /// [`StoreError`], when the store cannot be reached.
     async fn renew(&self, current: &Record) -> Result<Renewal, StoreError>;
+
+    /// The addresses at which the store is reached, with names resolved as they are now. Empty for a store that is no
+    /// network's business, and where no name can be resolved.
+    async fn addresses(&self) -> BTreeSet<IpAddr>;
+
+    /// Returns true if a name has to be resolved to reach the store.
+    fn is_named(&self) -> bool;
 
     /// Follows all records and the network config, from now until the [`Watch`] is dropped.
     ///

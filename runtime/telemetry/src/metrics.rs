@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use heddle_control::{Peer, PeerState, Plugin, Status};
+use heddle_core::host_network::Conflict;
 use heddle_core::text::one_line;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -207,6 +208,12 @@ fn peers(all: &mut Exposition, peers: &[Peer]) {
     all.gauges("peers", "Records of other nodes by what became of them", counted);
     let rejected = peers.iter().filter(|peer| peer.state == PeerState::NotUsed).count();
     all.one("records_rejected", "Records that cannot be used", rejected as f64);
+    let conflicts = Conflict::KINDS.map(|kind| {
+        let count = peers.iter().filter(|peer| peer.conflict.as_deref() == Some(kind)).count();
+        ([("reason", kind.to_owned())], count as f64)
+    });
+    let help = "Leases that are not programmed because they conflict with the host's own network";
+    all.gauges("lease_conflicts", help, conflicts);
     if peers.len() > PEERS_BY_NAME {
         return;
     }
@@ -223,6 +230,12 @@ fn peers(all: &mut Exposition, peers: &[Peer]) {
     });
     let help = "A record of another node: always 1; only where there are no more than 200";
     all.gauges("peer_info", help, info);
+    let conflict = |peer: &Peer| {
+        let reason = ("reason", peer.conflict.clone()?);
+        Some(([("peer", short(&peer.key)), reason], 1.0))
+    };
+    let help = "A lease that conflicts with the host's own network: always 1; only where there are no more than 200 records";
+    all.gauges("lease_conflict_info", help, peers.iter().filter_map(conflict));
     let health = |peer: &Peer| Some(([("peer", short(&peer.key))], peer.health?));
     let asked: Vec<_> = peers.iter().filter_map(health).collect();
     let reachable = asked.iter().map(|(peer, health)| (peer.clone(), truth(health.reachable)));

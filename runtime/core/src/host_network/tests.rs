@@ -27,6 +27,10 @@ fn route(destination: &str, device: &str, connected: bool) -> HostRoute {
 
 /// A host on 10.1.2.0/24 with a second network, a static route, a default route, and a store behind that.
 fn host(overlay: &str) -> HostNetwork {
+    host_with(&claims(overlay))
+}
+
+fn host_with(claims: &Claims) -> HostNetwork {
     let routing = HostRouting {
         routes: [
             route("0.0.0.0/0", "eth0", false),
@@ -39,7 +43,7 @@ fn host(overlay: &str) -> HostNetwork {
     };
     let vital =
         Vital { store: addresses(&["10.200.0.9", "10.1.2.9"]), own: addresses(&["10.1.2.1"]) };
-    HostNetwork::new(&claims(overlay), &routing, vital)
+    HostNetwork::new(claims, &routing, vital)
 }
 
 fn kind(host: &HostNetwork, destination: &str) -> Option<&'static str> {
@@ -159,7 +163,8 @@ fn own_subnet_may_have_bridge_but_no_underlay() {
 
 #[test]
 fn guard_withholds_routes_and_connected_addresses() {
-    let guard = Guard::new(host("10.0.0.0/8"), vec![net("10.1.2.0/30")]);
+    let own = vec![net("10.1.2.0/30")];
+    let mut guard = Guard::new(host_with(&Claims { own, ..claims("10.0.0.0/8") }));
     let route = |destination: &str, metric| {
         let action = RouteAction::Forward { link: link("flannel.1"), gateway: None, onlink: false };
         Object::Route(Route { destination: net(destination), metric, action })
@@ -174,7 +179,7 @@ fn guard_withholds_routes_and_connected_addresses() {
     let owner = "b".to_owned();
     let (destination, address) = (net("10.7.0.0/24"), "10.7.0.1".parse().unwrap());
     let conflict = Conflict::PeerAddress { destination, address, owner };
-    let guard = guard.with(destination, conflict.clone());
+    guard.set_others([(destination, conflict.clone())].into());
     assert_eq!(guard.withholds(&route("10.7.0.0/24", Metric::Default)), Some(conflict));
 }
 

@@ -2,17 +2,20 @@
 //! what comes of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use heddle_core::address::LinkName;
 use heddle_core::desired::{Desired, Owner};
 use heddle_core::diff::{Change, Observed, Scope, agrees, carries, diff, diff_keys, is_repair};
+use heddle_core::host_network::{Claims, Conflict, Guard, HostNetwork, HostRouting, Vital};
 use heddle_core::looks::Looks;
 use heddle_core::object::{Object, ObjectKey};
 use heddle_core::peers::Footprint;
 use heddle_core::retry::{Backoff, Schedule};
 use heddle_kernel::{Event, Kernel, KernelError};
 use heddle_telemetry::Notes;
+use ipnet::IpNet;
 
 use super::intent::Intent;
 use super::news;
@@ -29,6 +32,10 @@ const RETRY: Backoff =
 pub(super) struct Applier {
     kernel: Kernel,
     scope: Scope,
+    claims: Claims,
+    vital: Vital,
+    /// What is withheld from the kernel, for the sake of the host's own network as last looked at.
+    guard: Guard,
     /// The kernel as it was when last looked at, and what was changed since.
     observed: Observed,
     /// Whether it was ever looked at.
@@ -45,10 +52,19 @@ pub(super) struct Applier {
 
 impl Applier {
     /// Knows nothing of the kernel yet.
-    pub(super) fn new(kernel: Kernel, scope: Scope, notes: Notes) -> Self {
+    pub(super) fn new(
+        kernel: Kernel,
+        scope: Scope,
+        claims: Claims,
+        vital: Vital,
+        notes: Notes,
+    ) -> Self {
         Self {
             kernel,
             scope,
+            claims,
+            vital,
+            guard: Guard::default(),
             observed: Observed::default(),
             looked: false,
             looks: Looks::new(Instant::now()),
@@ -58,6 +74,43 @@ impl Applier {
             repairs: ObjectKey::KINDS.map(|kind| (kind, 0)).into(),
             notes,
         }
+    }
+
+    /// Reads the host's own network. Until it has been read, nothing is known to withhold.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel cannot be read.
+    pub(super) async fn survey(&mut self) -> Result<(), KernelError> {
+        let routing = self.kernel.host_routing(&self.scope).await?;
+        self.take_host(&routing);
+        Ok(())
+    }
+
+    fn take_host(&mut self, routing: &HostRouting) {
+        let host = HostNetwork::new(&self.claims, routing, self.vital.clone());
+        self.guard.set_host(host);
+    }
+
+    /// Takes the store's addresses as they are now. Everything is looked at because of it.
+    pub(super) fn set_store_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
+        self.vital.store = addresses;
+        self.looks.hasten(Instant::now());
+    }
+
+    /// What is withheld from the kernel.
+    pub(super) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Withholds these destinations as well, and no others for the sake of peers.
+    pub(super) fn withhold(&mut self, destinations: BTreeMap<IpNet, Conflict>) {
+        self.guard.set_others(destinations);
+    }
+
+    /// What should be under a key, unless it is withheld.
+    fn wanted<'a>(&self, desired: &'a Desired, key: &ObjectKey) -> Option<&'a Object> {
+        desired.get(key).filter(|object| self.guard.withholds(object).is_none())
     }
 
     /// What was done so far.
@@ -83,6 +136,10 @@ impl Applier {
 
     /// Why not everything is in the kernel that an owner has asked for.
     pub(super) fn lacks(&self, desired: &Desired, owner: Owner) -> Option<String> {
+        let withheld = |key: &ObjectKey| self.guard.withholds(desired.get(key)?);
+        if let Some(conflict) = desired.keys(owner).iter().find_map(withheld) {
+            return Some(conflict.to_string());
+        }
         let here = |key: &&ObjectKey| agrees(desired.get(key), self.observed.objects.get(key));
         let key = desired.keys(owner).iter().find(|key| !here(key))?;
         Some(match self.refused.failing().get(key) {
@@ -129,17 +186,24 @@ impl Applier {
         };
         if events.iter().any(|event| match event {
             Event::LinkChanged(name) => *name == underlay || foreign(name),
-            Event::Lost | Event::Seen(_) | Event::Gone(_) => false,
+            Event::Lost | Event::Seen(_) | Event::Gone(_) | Event::HostRoute { .. } => false,
         }) {
             // What the kernel refused may have failed for want of the one, or because of the other.
             // It is tried once that is known, so that nothing is done about what is in order again.
             self.refused.hasten(self.looks.earliest(now));
         }
         let suspicious = events.iter().any(|event| match event {
-            Event::Seen(seen) => !agrees(desired.get(&seen.object.key()), Some(seen)),
-            Event::Gone(key) => !agrees(desired.get(key), None),
+            Event::Seen(seen) => !agrees(self.wanted(desired, &seen.object.key()), Some(seen)),
+            Event::Gone(key) => !agrees(self.wanted(desired, key), None),
             // The kernel drops routes with a device or an address, and says nothing.
-            Event::LinkChanged(name) => *name == underlay || self.scope.links.contains(name),
+            Event::LinkChanged(name) => {
+                *name == underlay
+                    || self.scope.links.contains(name)
+                    || self.observed.host.concerns(*name)
+            }
+            Event::HostRoute { route, there } => {
+                self.observed.host.routes.contains(route) != *there
+            }
             Event::Lost => true,
         });
         if suspicious {
@@ -149,7 +213,7 @@ impl Applier {
 
     /// Makes what is desired under these keys hold.
     pub(super) async fn settle(&mut self, intent: Intent<'_>, touched: &BTreeSet<ObjectKey>) {
-        let desired = |key: &ObjectKey| intent.desired.get(key);
+        let desired = |key: &ObjectKey| self.wanted(intent.desired, key);
         let changes = diff_keys(touched.iter().collect(), desired, &self.observed);
         let changing: BTreeSet<_> = changes.iter().map(|change| change.object().key()).collect();
         // As it should be, by whatever means.
@@ -183,6 +247,10 @@ impl Applier {
             let known = std::mem::replace(&mut self.observed, observed);
             let looked = std::mem::replace(&mut self.looked, true);
             let before = before.get_or_insert_with(|| looked.then_some(known));
+            let routing = std::mem::take(&mut self.observed.host);
+            self.take_host(&routing);
+            self.observed.host = routing;
+            let desired = self.guard.permitted(desired);
             let mut changes = diff(&desired, &self.observed);
             let changing: BTreeSet<_> = changes.iter().map(|c| c.object().key()).collect();
             // Whatever else was refused is as it should be, by whatever means.
@@ -212,8 +280,10 @@ impl Applier {
             changes.into_iter().partition(|change| matches!(change.object(), Object::Link(_)));
         let mut made = self.attempt(intent, devices).await;
         let unusable = |link| self.is_unusable(intent, link);
-        let (waiting, possible): (Vec<_>, Vec<_>) =
-            others.into_iter().partition(|change| change.object().link().is_some_and(unusable));
+        let (waiting, possible): (Vec<_>, Vec<_>) = others.into_iter().partition(|change| {
+            // What is to be removed may do harm meanwhile.
+            !matches!(change, Change::Remove(_)) && change.object().link().is_some_and(unusable)
+        });
         for change in waiting {
             // Once the device is there, everything on it is looked at.
             self.refused.clear(&change.object().key());
@@ -262,8 +332,8 @@ impl Applier {
 
     /// Counts and tells which changes put right what somebody else had changed.
     fn count_repairs(&mut self, desired: &Desired, made: &[Change], before: &Observed) {
-        let repair =
-            |change: &&Change| is_repair(change, desired.get(&change.object().key()), before);
+        let wanted = |change: &Change| self.wanted(desired, &change.object().key());
+        let repair = |change: &&Change| is_repair(change, wanted(change), before);
         let repairs: Vec<_> = made.iter().filter(repair).collect();
         for change in &repairs {
             *self.repairs.entry(change.object().key().kind()).or_default() += 1;

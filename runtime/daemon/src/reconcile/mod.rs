@@ -10,20 +10,23 @@ mod report;
 mod unplanned;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use heddle_core::config::Superseded;
 use heddle_core::desired::{Desired, Owner, Standing};
+use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::{Lease, LeaseKey};
-use heddle_core::object::{ObjectKey, Plan};
+use heddle_core::object::{Metric, Object, ObjectKey, Plan, Route};
 use heddle_core::peers::{self, Footprint, Peers};
 use heddle_kernel::{Event, Events, Kernel, KernelError};
 use heddle_plugin::{CallError, Reason};
 use heddle_probe::News;
 use heddle_store::{Record, RecordChange, Update, Watch, WatchEvent};
 use heddle_telemetry::Notes;
-use tokio::sync::{Notify, mpsc};
+use ipnet::IpNet;
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::Fatal;
 use crate::join::Overlay;
@@ -60,6 +63,10 @@ pub(crate) struct Reconciler {
     probe_at: Option<Instant>,
     /// Why another start would begin with another network config.
     superseded: Option<Superseded>,
+    /// The lease store's addresses, which no route of the overlay may lead to.
+    store_addresses: watch::Receiver<BTreeSet<IpAddr>>,
+    /// Routes of the node's own plan that are withheld. In their place, each peer's plan has one to its subnets.
+    split: Vec<Route>,
     underlay_changed: Arc<Notify>,
     questions: mpsc::Receiver<Question>,
     notes: Notes,
@@ -75,15 +82,23 @@ impl Reconciler {
         kernel: Kernel,
         overlay: Overlay,
         probing: Option<Probing>,
+        store_addresses: watch::Receiver<BTreeSet<IpAddr>>,
         questions: mpsc::Receiver<Question>,
         notes: Notes,
     ) -> Result<Self, KernelError> {
         let mut desired = Desired::default();
         desired.set(Owner::Node, &Standing::default(), overlay.plan.plan.clone());
+        let events = kernel.subscribe(&overlay.scope).await?;
+        let (scope, vital) = (overlay.scope.clone(), overlay.vital.clone());
+        let mut applier = Applier::new(kernel, scope, overlay.claims(), vital, notes.clone());
+        applier.survey().await?;
+        news::of_host(&notes.history, &HostNetwork::default(), applier.guard().host());
+        let mut peers = Peers::new(overlay.config.clone(), overlay.lease.key);
+        peers.protect(applier.guard().host().clone(), Instant::now());
         Ok(Self {
-            events: kernel.subscribe(&overlay.scope).await?,
-            applier: Applier::new(kernel, overlay.scope.clone(), notes.clone()),
-            peers: Peers::new(overlay.config.clone(), overlay.lease.key),
+            events,
+            applier,
+            peers,
             overlay,
             desired,
             unplanned: Unplanned::new(),
@@ -92,6 +107,8 @@ impl Reconciler {
             probing,
             probe_at: None,
             superseded: None,
+            store_addresses,
+            split: Vec::new(),
             underlay_changed: Arc::default(),
             questions,
             notes,
@@ -107,6 +124,7 @@ impl Reconciler {
     /// the rest. Returns whether this node's own lease is concerned.
     pub(crate) async fn start(&mut self, update: Update, readiness: &Readiness) -> bool {
         let (_, own) = self.plan(update).await;
+        self.split_routes().await;
         for _ in 0..PATIENCE {
             let Some(due) = self.unplanned.next().filter(|_| self.suspended) else { break };
             tokio::time::sleep_until(due.into()).await;
@@ -137,10 +155,11 @@ impl Reconciler {
                 event = watch.next() => match event.ok_or("the watch of the leases has ended")? {
                     WatchEvent::Update(update) => {
                         readiness.met(Condition::Watch);
-                        let (touched, own) = self.plan(update).await;
+                        let (mut touched, own) = self.plan(update).await;
                         if own {
                             own_lease_changed.notify_one();
                         }
+                        touched.extend(self.split_routes().await);
                         // What the kernel refused was another lease's.
                         self.applier.forget_refusals(&touched);
                         self.settle(&touched).await;
@@ -154,6 +173,10 @@ impl Reconciler {
                         self.peers.distrust(Instant::now());
                     }
                 },
+                Ok(()) = self.store_addresses.changed() => {
+                    let addresses = self.store_addresses.borrow_and_update().clone();
+                    self.applier.set_store_addresses(addresses);
+                }
                 events = self.events.next_batch() => self.judge(&events),
                 news = probed(&mut self.probing) => self.say_who_answers(news),
                 Some(question) = self.questions.recv() => self.answer(question),
@@ -198,7 +221,7 @@ impl Reconciler {
         if events.iter().any(|event| match event {
             Event::LinkChanged(name) => *name == underlay,
             Event::Lost => true,
-            Event::Seen(_) | Event::Gone(_) => false,
+            Event::Seen(_) | Event::Gone(_) | Event::HostRoute { .. } => false,
         }) {
             self.underlay_changed.notify_one();
         }
@@ -278,7 +301,8 @@ impl Reconciler {
         for (key, plan) in keys.into_iter().zip(plans) {
             let owner = Owner::Peer(key);
             match plan {
-                Ok(plan) => {
+                Ok(mut plan) => {
+                    plan.objects.extend(self.routes_in_place_of_split(key));
                     self.unplanned.forget(key);
                     self.steer(key);
                     touched.extend(self.desired.set(owner, &self.peers.standing(key), plan));
@@ -361,11 +385,77 @@ impl Reconciler {
         let kept = Footprint::of(unknown.filter_map(|key| self.peers.get(key)));
         let intent = Intent::new(&self.desired, &self.peers, &self.overlay.backend);
         self.applier.look(intent, &kept).await;
+        let touched = self.protect_host().await;
+        if !touched.is_empty() {
+            self.settle(&touched).await;
+        }
         self.publish(readiness);
+    }
+
+    /// Withdraws what conflicts with the host's own network as it was just seen, and plans what no longer does. Returns the
+    /// keys under which something may have changed.
+    async fn protect_host(&mut self) -> BTreeSet<ObjectKey> {
+        let mut touched = BTreeSet::new();
+        if self.peers.host() != self.applier.guard().host() {
+            let host = self.applier.guard().host().clone();
+            news::of_host(&self.notes.history, self.peers.host(), &host);
+            let delta = self.peers.protect(host, Instant::now());
+            touched.extend(self.take(delta).await);
+        }
+        touched.extend(self.split_routes().await);
+        touched
+    }
+
+    /// Decides which routes of the node's own plan are withheld. A route of the whole overlay to a device of its own, as
+    /// backends in user space plan it, may be in the way of the host's own network or of a peer's address where the routes
+    /// to the peers' subnets are not: so these are planned in its place. Returns the keys under which something may have
+    /// changed.
+    async fn split_routes(&mut self) -> BTreeSet<ObjectKey> {
+        let own = self.overlay.plan.plan.objects.iter().filter_map(|object| match object {
+            Object::Route(route) if route.metric == Metric::Default => Some(*route),
+            _ => None,
+        });
+        let host = self.applier.guard().host();
+        let conflict = |route: &Route| {
+            let destination = route.destination;
+            host.conflict(destination).or_else(|| self.peers.covered(destination))
+        };
+        let split: Vec<_> = own.filter_map(|route| Some((route, conflict(&route)?))).collect();
+        let routes: Vec<_> = split.iter().map(|(route, _)| *route).collect();
+        if routes == self.split {
+            return BTreeSet::new();
+        }
+        for (route, conflict) in split.iter().filter(|(route, _)| !self.split.contains(route)) {
+            tracing::warn!(
+                "kernel: route {} withheld, because {conflict}; each peer's subnet has a route of its own instead",
+                route.destination
+            );
+        }
+        let withheld = split.into_iter().map(|(route, conflict)| (route.destination, conflict));
+        self.applier.withhold(withheld.collect());
+        let keys = |routes: &[Route]| -> Vec<_> {
+            routes.iter().map(|route| Object::Route(*route).key()).collect()
+        };
+        let mut touched: BTreeSet<_> = keys(&routes).into_iter().chain(keys(&self.split)).collect();
+        self.split = routes;
+        let peers: BTreeSet<_> = self.peers.leases().map(|lease| lease.key).collect();
+        touched.extend(self.plan_peers(peers).await);
+        touched
+    }
+
+    /// The routes to a peer's subnets that take the place of the node's own that are withheld.
+    fn routes_in_place_of_split(&self, key: LeaseKey) -> Vec<Object> {
+        let around = |subnet: &IpNet| {
+            self.split.iter().find(|route| route.destination.contains(subnet)).copied()
+        };
+        let narrow =
+            |subnet: IpNet| Some(Object::Route(Route { destination: subnet, ..around(&subnet)? }));
+        key.subnets().filter_map(narrow).collect()
     }
 
     /// Says whether the plan holds.
     fn publish(&self, readiness: &Readiness) {
+        readiness.warn(self.peers.host().warnings());
         match self.applier.missing(&self.desired) {
             None => readiness.met(Condition::Kernel),
             Some(reason) => {
@@ -392,6 +482,7 @@ impl Reconciler {
         match question {
             Question::Alive(answer) => drop(answer.send(())),
             Question::Report(answer) => drop(answer.send(self.report())),
+            Question::Host(answer) => drop(answer.send(self.peers.host().clone())),
         }
     }
 
@@ -407,7 +498,8 @@ impl Reconciler {
         let rejected = self.peers.rejected();
         Report {
             peers: self.peers.leases().map(peer).collect(),
-            rejected: rejected.map(|(key, why)| (key.to_owned(), why.to_string())).collect(),
+            rejected: rejected.map(|(key, why)| (key.to_owned(), why.clone())).collect(),
+            warnings: self.peers.host().warnings(),
             changes: self.applier.tally(),
             superseded: self.superseded.as_ref().map(ToString::to_string),
             repairs: self.applier.repairs().clone(),

@@ -2,6 +2,7 @@
 
 use heddle_control::EventKind;
 use heddle_core::diff::Change;
+use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::LeaseKey;
 use heddle_core::peers::{Delta, GRACE, Peers};
 use heddle_core::text::one_line;
@@ -57,6 +58,15 @@ pub(super) fn of_leases(
     }
 }
 
+/// Reports networks of the host that overlap the overlay, and did not before.
+pub(super) fn of_host(history: &History, before: &HostNetwork, now: &HostNetwork) {
+    let known = before.warnings();
+    for warning in now.warnings().iter().filter(|warning| !known.contains(warning)) {
+        tracing::warn!("network: {warning}");
+        history.note(EventKind::Network, warning);
+    }
+}
+
 /// That a peer answers over the overlay, or no longer does. `peer`: its key and its owner.
 pub(super) fn of_probing(history: &History, peer: &str, News { address, state }: News) {
     match state {
@@ -95,7 +105,7 @@ pub(super) fn of_refusals(history: &History, reasons: &[String]) {
 pub(super) fn of_changes(changes: &[Change]) {
     for change in changes.iter().take(LIMIT) {
         match change {
-            Change::Put(object) => tracing::info!("put {object}"),
+            Change::Create(object) | Change::Put(object) => tracing::info!("put {object}"),
             Change::Replace(object) => tracing::info!("replace {object}"),
             Change::Remove(object) => tracing::info!("remove {object}"),
         }
@@ -109,7 +119,9 @@ pub(super) fn of_changes(changes: &[Change]) {
 pub(super) fn of_repairs(history: &History, repairs: &[&Change]) {
     for change in repairs.iter().take(LIMIT) {
         let text = match change {
-            Change::Put(object) => format!("{object} is back as planned"),
+            Change::Create(object) | Change::Put(object) => {
+                format!("{object} is back as planned")
+            }
             Change::Replace(object) => format!("{object} is made anew, as planned"),
             Change::Remove(object) => format!("{object} is removed: it is in no plan"),
         };

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use heddle_core::diff::Change;
+use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::Lease;
+use heddle_core::peers::Rejection;
 use heddle_probe::Health;
 use tokio::sync::oneshot;
 
@@ -14,6 +16,8 @@ pub(crate) enum Question {
     Alive(oneshot::Sender<()>),
     /// What it knows of peers and kernel.
     Report(oneshot::Sender<Report>),
+    /// The host's own network, as it was last looked at.
+    Host(oneshot::Sender<HostNetwork>),
 }
 
 /// What the loop knows.
@@ -22,7 +26,9 @@ pub(crate) struct Report {
     /// In the order of their keys.
     pub(crate) peers: Vec<PeerReport>,
     /// Records that cannot be used, and why.
-    pub(crate) rejected: Vec<(String, String)>,
+    pub(crate) rejected: Vec<(String, Rejection)>,
+    /// Networks of the host's that overlap the overlay, a sentence each.
+    pub(crate) warnings: Vec<String>,
     pub(crate) changes: Tally,
     /// Why another start would begin with another network config.
     pub(crate) superseded: Option<String>,
@@ -67,7 +73,7 @@ pub(crate) struct Tally {
 impl Tally {
     pub(super) fn count(&mut self, change: &Change) {
         match change {
-            Change::Put(_) => self.put += 1,
+            Change::Create(_) | Change::Put(_) => self.put += 1,
             Change::Replace(_) => self.replaced += 1,
             Change::Remove(_) => self.removed += 1,
         }

@@ -7,9 +7,11 @@
 //! of one. What is compared and what is swapped for it lies under an exclusive lock on `PATH/.lock` (flock(2)).
 //! People who edit files by hand need no lock, but do well to write elsewhere and rename.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -136,6 +138,14 @@ impl LeaseStore for DirectoryStore {
 
     async fn renew(&self, _current: &Record) -> Result<Renewal, StoreError> {
         Ok(Renewal::Permanent)
+    }
+
+    async fn addresses(&self) -> BTreeSet<IpAddr> {
+        BTreeSet::new()
+    }
+
+    fn is_named(&self) -> bool {
+        false
     }
 
     async fn reload(&self) -> Result<(), StoreError> {

@@ -124,6 +124,15 @@ impl EtcdOptions {
         Ok(endpoints)
     }
 
+    /// The hosts of the endpoints, names or addresses.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = String> {
+        self.endpoints.iter().filter_map(|endpoint| {
+            let endpoint = Endpoint::from_shared(with_scheme(endpoint)).ok()?;
+            let host = endpoint.uri().host()?;
+            Some(host.trim_start_matches('[').trim_end_matches(']').to_owned())
+        })
+    }
+
     /// How to connect to one of the endpoints. Reads the certificate files, so renewed ones are used.
     pub(super) fn endpoint(&self, url: &str) -> Result<Endpoint, EtcdError> {
         let mut endpoint =

@@ -9,6 +9,7 @@ use std::time::Duration;
 use etcd_client::{Client, ConnectOptions, GetOptions, PutOptions};
 use heddle_core::allocation::Claimant;
 use heddle_core::config::NetworkConfig;
+use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::node::NodeId;
 use heddle_store::etcd::EtcdTiming;
@@ -404,8 +405,13 @@ impl TestNode {
         store: &dyn LeaseStore,
         config: &NetworkConfig,
     ) -> Result<OwnLease, AcquireError> {
-        let claimant =
-            Claimant { id: &self.id, public_addresses: &self.address, previous: self.previous };
+        let claimant = Claimant {
+            id: &self.id,
+            public_addresses: &self.address,
+            previous: self.previous,
+            host: &HostNetwork::default(),
+            underlay: "eth0".parse().unwrap(),
+        };
         let acquiring = acquire(store, config, &claimant, |key| self.lease(key));
         timeout(PATIENCE, acquiring).await.expect("a lease in time")
     }
