@@ -12,6 +12,7 @@ mod flags;
 mod guide;
 mod health;
 mod host_gw;
+mod host_network;
 mod hostile;
 mod hostile_plugins;
 mod languages;

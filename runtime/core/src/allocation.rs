@@ -314,6 +314,7 @@ fn network(like: IpNet, number: u128, length: u8) -> IpNet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host_network::{Claims, HostAddress, HostRouting, Vital};
     use proptest::prelude::*;
 
     fn config(text: &str) -> NetworkConfig {
@@ -453,6 +454,95 @@ mod tests {
         assert_eq!(
             choose_among(&config(NETWORK), &taken, None),
             Ok(Choice::Create(key("10.244.5.0-24")))
+        );
+    }
+
+    /// On 192.168.0.0/24 with a bridge and two more networks, and a store inside the overlay.
+    fn busy_host() -> HostNetwork {
+        let address = |link: &str, network: &str| HostAddress {
+            link: link.parse().unwrap(),
+            network: network.parse().unwrap(),
+            up: true,
+            prefix_route: true,
+        };
+        let addresses = [
+            address("eth0", "10.244.3.1/24"),
+            address("lan0", "10.244.2.1/26"),
+            address("docker0", "10.244.77.1/24"),
+        ];
+        let routing = HostRouting { addresses: addresses.into(), ..HostRouting::default() };
+        let claims =
+            Claims { overlay: vec!["10.244.0.0/16".parse().unwrap()], ..Claims::default() };
+        let vital = Vital { store: ["10.244.4.9".parse().unwrap()].into(), ..Vital::default() };
+        HostNetwork::new(&claims, &routing, vital)
+    }
+
+    fn choose_on(
+        host: &HostNetwork,
+        config: &NetworkConfig,
+        leases: &[Lease],
+        previous: Option<&str>,
+    ) -> Result<Choice, AllocationError> {
+        let made = (1..).zip(leases).map(|(made, lease)| (lease.key, made));
+        let holdings = Holdings { taken: made.collect(), leases: leases.to_vec() };
+        let claimant = Claimant {
+            id: &"me".parse().unwrap(),
+            public_addresses: &["10.244.3.1".parse().unwrap()],
+            previous: previous.map(|key| key.parse().unwrap()),
+            host,
+            underlay: "eth0".parse().unwrap(),
+        };
+        choose(config, &holdings, &claimant, &mut |_| 0)
+    }
+
+    #[test]
+    fn subnet_of_host_or_of_peer_address_is_not_chosen() {
+        let (host, config) = (busy_host(), config(NETWORK));
+        let peer = [lease("10.244.1.0-24", r#"{"PublicIP":"10.244.5.9"}"#)];
+        // 2 to 4 are the host's, 5 has a peer's address.
+        assert_eq!(
+            choose_on(&host, &config, &peer, None),
+            Ok(Choice::Create(key("10.244.6.0-24")))
+        );
+    }
+
+    #[test]
+    fn previous_subnet_is_kept_with_its_bridge_but_not_with_underlay() {
+        let (host, config) = (busy_host(), config(NETWORK));
+        assert_eq!(
+            choose_on(&host, &config, &[], Some("10.244.77.0-24")),
+            Ok(Choice::Create(key("10.244.77.0-24")))
+        );
+        for previous in ["10.244.3.0-24", "10.244.4.0-24"] {
+            let choice = choose_on(&host, &config, &[], Some(previous));
+            assert_eq!(choice, Ok(Choice::Create(key("10.244.1.0-24"))));
+        }
+    }
+
+    #[test]
+    fn own_lease_in_underlay_is_given_up() {
+        let (host, config) = (busy_host(), config(NETWORK));
+        let own = |key| [lease(key, r#"{"PublicIP":"10.244.3.1","NodeID":"me"}"#)];
+        for (lease, choice) in [
+            ("10.244.77.0-24", Choice::TakeOver(key("10.244.77.0-24"))),
+            ("10.244.3.0-24", Choice::Discard(key("10.244.3.0-24"))),
+            ("10.244.4.0-24", Choice::Discard(key("10.244.4.0-24"))),
+        ] {
+            assert_eq!(choose_on(&host, &config, &own(lease), None), Ok(choice));
+        }
+    }
+
+    #[test]
+    fn network_that_is_all_host_networks_is_named() {
+        let config = config(r#"{"Network":"10.244.2.0/23","SubnetLen":26}"#);
+        let error = choose_on(&busy_host(), &config, &[], None);
+        let taken = ["10.244.2.64-26", "10.244.2.128-26", "10.244.2.192-26"];
+        assert!(matches!(error, Ok(Choice::Create(_))), "{error:?}");
+        let taken = taken.map(|key| lease(key, r#"{"PublicIP":"192.168.0.9"}"#));
+        let error = choose_on(&busy_host(), &config, &taken, None).unwrap_err().to_string();
+        assert!(
+            error.contains("overlaps a network of this host (10.244.2.0/26, 10.244.3.0/24)"),
+            "{error}"
         );
     }
 

@@ -625,11 +625,135 @@ impl Footprint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host_network::{Claims, HostAddress, HostRoute, HostRouting, Vital};
     use crate::object::{FdbEntry, Metric, Route, RouteAction};
 
     const ONE: &str = r#"{"PublicIP":"192.168.0.1","BackendType":"vxlan"}"#;
     const TWO: &str = r#"{"PublicIP":"192.168.0.2","BackendType":"vxlan"}"#;
     const OWN: &str = "10.244.8.0-24";
+
+    /// A host on 10.244.50.0/24 whose store is at 10.244.60.9, behind a default route.
+    fn host() -> HostNetwork {
+        let routing = HostRouting {
+            routes: [HostRoute {
+                destination: "0.0.0.0/0".parse().unwrap(),
+                link: Some("eth0".parse().unwrap()),
+                connected: false,
+            }]
+            .into(),
+            addresses: [HostAddress {
+                link: "lan0".parse().unwrap(),
+                network: "10.244.50.1/24".parse().unwrap(),
+                up: true,
+                prefix_route: true,
+            }]
+            .into(),
+        };
+        let claims = Claims {
+            overlay: vec!["10.244.0.0/16".parse().unwrap()],
+            own: vec!["10.244.8.0/24".parse().unwrap()],
+            ..Claims::default()
+        };
+        let vital = Vital { store: ["10.244.60.9".parse().unwrap()].into(), ..Vital::default() };
+        HostNetwork::new(&claims, &routing, vital)
+    }
+
+    fn used(peers: &Peers) -> Vec<String> {
+        peers.leases().map(|lease| lease.key.to_string()).collect()
+    }
+
+    #[test]
+    fn lease_in_host_network_is_used_only_while_host_lacks_it() {
+        let (mut peers, now) = (peers(), Instant::now());
+        let records = [
+            record("10.244.50.0-24", ONE, 2),
+            record("10.244.50.64-26", ONE, 3),
+            record("10.244.60.0-24", ONE, 4),
+            record("10.244.9.0-24", ONE, 5),
+        ];
+        peers.update(records.map(Change::Put), now);
+        // Of those that overlap, the first.
+        assert_eq!(used(&peers), ["10.244.9.0-24", "10.244.50.0-24", "10.244.60.0-24"]);
+        let delta = peers.protect(host(), now);
+        assert_eq!(used(&peers), ["10.244.9.0-24"]);
+        assert_eq!(delta.removed.len(), 2);
+        assert!(delta.changed.is_empty());
+        let reason = |key: &str| peers.rejection(key).unwrap().to_string();
+        assert!(reason("10.244.50.0-24").starts_with(
+            "10.244.50.0/24 overlaps 10.244.50.0/24, which is connected to lan0; not programmed."
+        ));
+        assert_eq!(peers.rejection("10.244.60.0-24").unwrap().conflict().unwrap().kind(), "store");
+        // What comes later is judged alike, and the same host is no news.
+        assert_eq!(peers.protect(host(), now), Delta::default());
+        let delta = peers.update([Change::Put(record("10.244.50.128-26", ONE, 6))], now);
+        assert!(delta.changed.is_empty() && delta.rejected.len() == 1);
+        let delta = peers.protect(HostNetwork::default(), now);
+        assert_eq!(delta.changed.len(), 2);
+        assert_eq!(used(&peers), ["10.244.9.0-24", "10.244.50.0-24", "10.244.60.0-24"]);
+        assert!(peers.rejection("10.244.50.0-24").is_none());
+    }
+
+    #[test]
+    fn public_address_in_subnet_of_older_peer_is_refused() {
+        let inside = r#"{"PublicIP":"10.244.20.7"}"#;
+        let subnet = || record("10.244.20.0-24", ONE, 2);
+        let outsider = || record("10.244.30.0-24", inside, 3);
+        for records in [[subnet(), outsider()], [outsider(), subnet()]] {
+            let mut peers = peers();
+            peers.protect(host(), Instant::now());
+            peers.update(records.map(Change::Put), Instant::now());
+            assert_eq!(used(&peers), ["10.244.20.0-24"]);
+            let reason = peers.rejection("10.244.30.0-24").unwrap().to_string();
+            assert!(
+                reason.starts_with(
+                    "its public address 10.244.20.7 is inside 10.244.20.0/24, the subnet of 192.168.0.1"
+                ),
+                "{reason}"
+            );
+            // Without that peer it is like any other.
+            peers.update([Change::Delete("10.244.20.0-24")], Instant::now());
+            assert_eq!(used(&peers), ["10.244.30.0-24"]);
+        }
+    }
+
+    #[test]
+    fn subnet_around_address_of_older_peer_is_refused() {
+        let mut peers = peers();
+        peers.protect(host(), Instant::now());
+        let older = record("10.244.30.0-24", r#"{"PublicIP":"10.244.20.7"}"#, 2);
+        peers.update([older, record("10.244.20.0-24", ONE, 3)].map(Change::Put), Instant::now());
+        assert_eq!(used(&peers), ["10.244.30.0-24"]);
+        assert_eq!(
+            peers.rejection("10.244.20.0-24").unwrap().conflict().unwrap().to_string(),
+            "10.244.20.0/24 contains 10.244.20.7, the public address of 10.244.20.7"
+        );
+        // A peer on a network of the host's own is reached whatever is leased around that.
+        let near = record("10.244.31.0-24", r#"{"PublicIP":"10.244.50.7"}"#, 4);
+        peers.update([near, record("10.244.48.0-22", TWO, 5)].map(Change::Put), Instant::now());
+        assert_eq!(used(&peers), ["10.244.30.0-24", "10.244.31.0-24", "10.244.48.0-22"]);
+        // A node that is said to be inside its own subnet is nowhere.
+        let own = record("10.244.40.0-24", r#"{"PublicIP":"10.244.40.9"}"#, 6);
+        peers.update([Change::Put(own)], Instant::now());
+        assert_eq!(
+            peers.rejection("10.244.40.0-24").unwrap().conflict().unwrap().kind(),
+            "peer-address"
+        );
+    }
+
+    #[test]
+    fn addresses_of_used_peers_cover_destinations() {
+        let mut peers = peers();
+        peers.protect(host(), Instant::now());
+        let whole: IpNet = "10.244.0.0/16".parse().unwrap();
+        let near = record("10.244.31.0-24", r#"{"PublicIP":"10.244.50.7"}"#, 2);
+        peers.update([Change::Put(near)], Instant::now());
+        assert_eq!(peers.covered(whole), None);
+        let far = record("10.244.32.0-24", r#"{"PublicIP":"10.244.99.7"}"#, 3);
+        peers.update([Change::Put(far)], Instant::now());
+        assert_eq!(peers.covered(whole).unwrap().kind(), "peer-address");
+        peers.update([Change::Delete("10.244.32.0-24")], Instant::now());
+        assert_eq!(peers.covered(whole), None);
+    }
 
     /// Of a store that has the own lease.
     fn peers() -> Peers {

@@ -92,6 +92,19 @@ impl Etcd {
         Self::start_alone(lab, |address| Some((files(address), clients)))
     }
 
+    /// Starts one on a host that is there already, at an address that the host has.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_on(host: Host, address: IpAddr) -> Result<Self, Error> {
+        let endpoint = format!("http://{}", SocketAddr::new(address, CLIENT_PORT));
+        let peer = format!("http://127.0.0.1:{PEER_PORT}");
+        let mut etcd = Self::on(host, endpoint, &peer, &format!("etcd={peer}"));
+        etcd.resume()?;
+        Ok(etcd)
+    }
+
     /// Starts the members of one cluster, each on a host of its own.
     ///
     /// # Errors
