@@ -16,6 +16,7 @@ const RTM_DELLINK: u16 = 17;
 fn scope() -> Scope {
     Scope {
         networks: ["10.244.0.0/16", "fd00::/48"].map(|it| it.parse().expect("a network")).into(),
+        granted: vec![],
         links: ["flannel.1".parse().expect("a name")].into(),
         alias: "heddle /coreos.com/network".to_owned(),
     }

@@ -2,13 +2,15 @@
 //! in any state.
 #![no_main]
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use arbitrary::{Result, Unstructured};
 use heddle_core::address::{Family, LinkName};
 use heddle_core::desired::{Desired, Owner, Standing};
 use heddle_core::diff::{Change, Observation, Observed, diff};
-use heddle_core::object::{LinkKind, Object, Plan, RouteAction, Sysctl};
+use heddle_core::host_network::{Claims, Guard, HostAddress, HostNetwork, HostRouting, Vital};
+use heddle_core::object::{LinkKind, Metric, Object, ObjectKey, Plan, RouteAction, Sysctl};
 use heddle_fuzz::world::{address, name, networks, node, object, own, peer};
 use heddle_grant::{Capabilities, NodePlan, Tunnel, World, check};
 use ipnet::IpNet;
@@ -152,9 +154,59 @@ fn node_plan_holds(plan: &NodePlan, capabilities: &Capabilities, world: World) {
     assert!(plan.tunnel.is_none() || world.steers());
 }
 
+/// The host's own networks: some of those that the overlay covers, that it is part of, and that are beside it.
+fn guard(u: &mut Unstructured<'_>) -> Result<Guard> {
+    const NETWORKS: [&str; 8] = [
+        "10.244.36.1/24",
+        "10.244.36.9/30",
+        "10.244.0.1/16",
+        "10.0.0.1/8",
+        "10.244.8.1/24",
+        "10.96.0.1/16",
+        "192.168.0.72/24",
+        "fd00:0:0:24::1/80",
+    ];
+    let mut routing = HostRouting::default();
+    for network in NETWORKS {
+        if u.arbitrary()? {
+            routing.addresses.insert(HostAddress {
+                link: "lan0".parse().expect("a name"),
+                network: network.parse().expect("a network"),
+                up: u.arbitrary()?,
+                prefix_route: u.ratio(7, 8)?,
+            });
+        }
+    }
+    let overlay = networks().iter().map(|overlay| overlay.network).collect();
+    let granted = vec!["10.96.0.0/12".parse().expect("a network")];
+    let claims = Claims { overlay, granted, own: own().key.subnets().collect() };
+    let store = (0..u.int_in_range(0..=2)?).map(|_| address(u)).collect::<Result<_>>()?;
+    let vital = Vital { store, ..Vital::default() };
+    Ok(Guard::new(HostNetwork::new(&claims, &routing, vital)))
+}
+
+/// Asserts that no route that may be in the kernel takes packets from a network of the host's.
+fn leaves_host_alone(guard: &Guard, desired: &BTreeMap<ObjectKey, &Object>) {
+    let whole = |network: IpNet| {
+        networks().iter().any(|it| network.contains(&it.network) && network != it.network)
+    };
+    for (network, _) in guard.host().overlapping().filter(|(network, _)| !whole(*network)) {
+        let takes = |object: &&&Object| match object {
+            Object::Route(route) => {
+                route.metric == Metric::Default
+                    && network.contains(&route.destination)
+                    && !own().key.subnets().any(|own| own.contains(&route.destination))
+            }
+            _ => false,
+        };
+        assert_eq!(desired.values().find(takes), None, "{network}");
+    }
+}
+
 /// Asserts that the difference to any state of the kernel leaves nothing to do, and leaves alone what is foreign.
-fn apply(desired: &Desired, mut observed: Observed) {
-    let desired = desired.objects();
+fn apply(desired: &Desired, guard: &Guard, mut observed: Observed) {
+    let desired = guard.permitted(desired.objects());
+    leaves_host_alone(guard, &desired);
     let before = observed.clone();
     let mut rebuilt = Vec::new();
     for change in diff(&desired, &observed) {
@@ -239,7 +291,7 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     for object in objects(u, 16)? {
         observed.objects.insert(object.key(), Observation { object, ours: u.arbitrary()? });
     }
-    apply(&desired, observed);
+    apply(&desired, &guard(u)?, observed);
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 mod devices;
 mod drift;
 mod host;
+mod host_network;
 mod interfaces;
 mod ownership;
 mod peers;
