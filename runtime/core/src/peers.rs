@@ -273,13 +273,13 @@ impl Peers {
     }
 
     /// Takes the host's own network as it is now: leases that conflict with it are no longer used, and others are again.
-    pub fn protect(&mut self, host: HostNetwork, now: Instant) -> Delta {
+    pub fn protect(&mut self, host: HostNetwork) -> Delta {
         let mut progress = self.begin();
         if self.host != host {
             self.host = host;
             progress.unsettled = self.leases.values().map(Held::seniority).collect();
         }
-        self.finish(progress, now)
+        self.conclude(progress)
     }
 
     /// The host's own network, as last taken.
@@ -476,7 +476,7 @@ impl Peers {
         progress.unsettled.extend(others.map(Held::seniority));
     }
 
-    /// Decides what became of what the store lacks, finds who is used and who is not, and says what that comes to.
+    /// Decides what became of what the store lacks, and concludes.
     fn finish(&mut self, mut progress: Progress, now: Instant) -> Delta {
         self.memory = match self.memory {
             _ if !self.own_is_there => Memory::Lost,
@@ -489,6 +489,11 @@ impl Peers {
                 self.remove(key, &mut progress);
             }
         }
+        self.conclude(progress)
+    }
+
+    /// Finds who is used and who is not, and says what that comes to.
+    fn conclude(&mut self, mut progress: Progress) -> Delta {
         self.settle(&mut progress);
         let Progress { mut delta, before, missing, .. } = progress;
         for (key, before) in before {
@@ -674,7 +679,7 @@ mod tests {
         peers.update(records.map(Change::Put), now);
         // Of those that overlap, the first.
         assert_eq!(used(&peers), ["10.244.9.0-24", "10.244.50.0-24", "10.244.60.0-24"]);
-        let delta = peers.protect(host(), now);
+        let delta = peers.protect(host());
         assert_eq!(used(&peers), ["10.244.9.0-24"]);
         assert_eq!(delta.removed.len(), 2);
         assert!(delta.changed.is_empty());
@@ -684,13 +689,23 @@ mod tests {
         ));
         assert_eq!(peers.rejection("10.244.60.0-24").unwrap().conflict().unwrap().kind(), "store");
         // What comes later is judged alike, and the same host is no news.
-        assert_eq!(peers.protect(host(), now), Delta::default());
+        assert_eq!(peers.protect(host()), Delta::default());
         let delta = peers.update([Change::Put(record("10.244.50.128-26", ONE, 6))], now);
         assert!(delta.changed.is_empty() && delta.rejected.len() == 1);
-        let delta = peers.protect(HostNetwork::default(), now);
+        let delta = peers.protect(HostNetwork::default());
         assert_eq!(delta.changed.len(), 2);
         assert_eq!(used(&peers), ["10.244.9.0-24", "10.244.50.0-24", "10.244.60.0-24"]);
         assert!(peers.rejection("10.244.50.0-24").is_none());
+    }
+
+    #[test]
+    fn host_that_is_known_first_casts_no_doubt_on_store() {
+        let config = NetworkConfig::parse(br#"{"Network":"10.244.0.0/16"}"#).unwrap();
+        let mut peers = Peers::new(config, OWN.parse().unwrap());
+        peers.protect(host());
+        peers.reset([record(OWN, ONE, 1), record("10.244.9.0-24", TWO, 2)], Instant::now());
+        let delta = peers.update([Change::Delete("10.244.9.0-24")], Instant::now());
+        assert_eq!((delta.removed.len(), delta.missing.len()), (1, 0));
     }
 
     #[test]
@@ -700,7 +715,7 @@ mod tests {
         let outsider = || record("10.244.30.0-24", inside, 3);
         for records in [[subnet(), outsider()], [outsider(), subnet()]] {
             let mut peers = peers();
-            peers.protect(host(), Instant::now());
+            peers.protect(host());
             peers.update(records.map(Change::Put), Instant::now());
             assert_eq!(used(&peers), ["10.244.20.0-24"]);
             let reason = peers.rejection("10.244.30.0-24").unwrap().to_string();
@@ -719,7 +734,7 @@ mod tests {
     #[test]
     fn subnet_around_address_of_older_peer_is_refused() {
         let mut peers = peers();
-        peers.protect(host(), Instant::now());
+        peers.protect(host());
         let older = record("10.244.30.0-24", r#"{"PublicIP":"10.244.20.7"}"#, 2);
         peers.update([older, record("10.244.20.0-24", ONE, 3)].map(Change::Put), Instant::now());
         assert_eq!(used(&peers), ["10.244.30.0-24"]);
@@ -743,7 +758,7 @@ mod tests {
     #[test]
     fn addresses_of_used_peers_cover_destinations() {
         let mut peers = peers();
-        peers.protect(host(), Instant::now());
+        peers.protect(host());
         let whole: IpNet = "10.244.0.0/16".parse().unwrap();
         let near = record("10.244.31.0-24", r#"{"PublicIP":"10.244.50.7"}"#, 2);
         peers.update([Change::Put(near)], Instant::now());

@@ -222,7 +222,7 @@ impl Handler for Facts {
         let host = self.ask(Question::Host, PATIENCE).await.unwrap_or_default();
         let peers = joined.map(|joined| {
             let mut peers = Peers::new(joined.config.clone(), joined.lease.key);
-            peers.protect(host, Instant::now());
+            peers.protect(host);
             peers.reset(records.iter().map(Record::as_read), Instant::now());
             peers
         });

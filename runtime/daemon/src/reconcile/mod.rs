@@ -94,7 +94,7 @@ impl Reconciler {
         applier.survey().await?;
         news::of_host(&notes.history, &HostNetwork::default(), applier.guard().host());
         let mut peers = Peers::new(overlay.config.clone(), overlay.lease.key);
-        peers.protect(applier.guard().host().clone(), Instant::now());
+        peers.protect(applier.guard().host().clone());
         Ok(Self {
             events,
             applier,
@@ -399,7 +399,7 @@ impl Reconciler {
         if self.peers.host() != self.applier.guard().host() {
             let host = self.applier.guard().host().clone();
             news::of_host(&self.notes.history, self.peers.host(), &host);
-            let delta = self.peers.protect(host, Instant::now());
+            let delta = self.peers.protect(host);
             touched.extend(self.take(delta).await);
         }
         touched.extend(self.split_routes().await);
