@@ -103,13 +103,6 @@ fn fifo_in_place_of_a_start_file_ends_the_daemon() {
     put_fifo(&node_id);
     for (flags, path) in [
         (vec![format!("--environment-file={}", fifo.display())], &fifo),
-        (
-            vec![
-                "--etcd-endpoints=https://192.0.2.1:2379".to_owned(),
-                format!("--etcd-cafile={}", fifo.display()),
-            ],
-            &fifo,
-        ),
         (vec!["--node-id=".to_owned(), format!("--state-dir={}", state.display())], &node_id),
     ] {
         let mut command = cluster.heddled(&host);
@@ -120,6 +113,27 @@ fn fifo_in_place_of_a_start_file_ends_the_daemon() {
         assert!(!ended.success(), "{flags:?}: {log}");
         let named = path.display().to_string();
         assert!(log.contains(&named) && log.contains("it is a FIFO"), "{flags:?}: {log}");
+    }
+}
+
+#[test]
+fn fifo_in_place_of_a_certificate_is_named() {
+    let cluster = Cluster::new(Families::V4);
+    let host = cluster.host("a");
+    let fifo = host.directory().join("fifo");
+    put_fifo(&fifo);
+    for flag in ["--etcd-cafile", "--etcd-certfile"] {
+        let mut command = cluster.heddled(&host);
+        command.arg("--etcd-endpoints=https://192.0.2.1:2379");
+        command.arg(format!("{flag}={}", fifo.display()));
+        if flag == "--etcd-certfile" {
+            command.arg(format!("--etcd-keyfile={}", fifo.display()));
+        }
+        let mut daemon = host.start(command).unwrap();
+        let named = format!("{flag} {}: it is a FIFO", fifo.display());
+        wait_unready(&daemon, &[&named], SOON);
+        daemon.check_running().unwrap();
+        daemon.stop(Signal::TERM).unwrap();
     }
 }
 

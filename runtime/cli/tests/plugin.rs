@@ -128,8 +128,9 @@ fn plugin_that_others_can_change_is_refused_and_listed() {
     let place = Place::new();
     place.find(TOOL).unwrap();
     let listed = || {
-        let arguments = ["plugin", "list", "--plugin-dir", place.plugins().to_str().unwrap()];
-        text(&heddle(&arguments).stdout)
+        let dir = place.plugins();
+        let output = heddle(&["plugin", "list", "--plugin-dir", dir.to_str().unwrap()]);
+        text(&output.stdout)
     };
     let set_mode = |path: &Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
