@@ -7,7 +7,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heddle_lab::{Families, Signal, wait_until};
+use heddle_lab::{Families, Signal, Storage, wait_until};
 use heddle_tests::measurement::setting;
 use heddle_tests::{
     Cluster, Flow, Loss, NETWORK_FOR_PEERS, Node, Peer, SOON, cut, heal, wait_ready,
@@ -25,7 +25,7 @@ const AT_REST: Duration = Duration::from_secs(180);
 fn main() {
     let length = Duration::from_secs(60 * setting("MINUTES").unwrap_or(10));
     let seed = setting("SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
-    println!("SEED={seed}, {} s", length.as_secs());
+    println!("SEED={seed}, {} s, etcd's data in {}", length.as_secs(), Storage::now());
     Soak::new(seed).run(length);
 }
 

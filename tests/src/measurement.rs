@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use heddle_lab::Storage;
 use serde_json::{Value, json};
 
 /// What is wanted of a number.
@@ -69,8 +70,9 @@ impl Measurement {
     }
 }
 
-/// Prints a table.
+/// Prints a table, and where etcd had its data meanwhile: on a disk, it waits for that before each answer.
 pub fn print(measurements: &[Measurement]) {
+    println!("\nlabs' files, etcd's data among them: {}", Storage::now());
     println!("\n{:<44} {:>10} {:<4} {:>8}", "", "measured", "", "goal");
     for Measurement { what, value, unit, goal } in measurements {
         let goal = goal.map_or_else(String::new, |goal| {

@@ -9,6 +9,7 @@ mod drift;
 mod emitters;
 mod faults;
 mod flags;
+mod foreign_files;
 mod guide;
 mod health;
 mod host_gw;

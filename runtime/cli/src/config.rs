@@ -1,12 +1,9 @@
 //! `heddle config …`.
 
-use std::fs;
-use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use heddle_core::address::Family;
 use heddle_core::config::NetworkConfig;
@@ -17,6 +14,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::daemon::wait_for;
+use crate::input;
 use crate::output::{json, print};
 use crate::plugin::Places;
 use crate::trial::try_out;
@@ -43,7 +41,11 @@ pub(crate) struct Check {
 
 pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
     let Command::Check(Check { file, places }) = command;
-    let (name, text) = read(&file)?;
+    let text = input::read(&file)?;
+    let name = match file.to_str() {
+        Some("-") => "standard input".to_owned(),
+        _ => file.display().to_string(),
+    };
     for key in NetworkConfig::unknown_keys(&text) {
         eprintln!("{name}: `{}` is unknown and ignored", one_line(&key, LONGEST));
     }
@@ -59,18 +61,6 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
-}
-
-/// The file's name in messages, and what is in it.
-fn read(file: &PathBuf) -> anyhow::Result<(String, Vec<u8>)> {
-    if file.as_os_str() == "-" {
-        let mut text = Vec::new();
-        io::stdin().read_to_end(&mut text).context("standard input cannot be read")?;
-        return Ok(("standard input".to_owned(), text));
-    }
-    let name = file.display().to_string();
-    let text = fs::read(file).with_context(|| format!("{name} cannot be read"))?;
-    Ok((name, text))
 }
 
 /// The config, or everything that is wrong with it.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use heddle_flags::Flags;
+use heddle_flags::{Flags, read_environment_file};
 
 /// The file that the packaged unit has its flags in; that of an instance has `@` and its name at the end.
 const ENVIRONMENT_FILE: &str = "/etc/default/heddled";
@@ -27,7 +27,7 @@ impl DaemonFlags {
         };
         let has_file = variable("FLANNELD_ENVIRONMENT_FILE").is_some();
         let arguments = arguments(instance.as_deref(), rest, has_file);
-        let flags = Flags::read(arguments, variable, |path| std::fs::read_to_string(path));
+        let flags = Flags::read(arguments, variable, read_environment_file);
         flags.unwrap_or_else(|error| error.exit())
     }
 

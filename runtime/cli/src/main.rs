@@ -7,6 +7,7 @@ mod demo;
 mod docker_opts;
 mod doctor;
 mod explain_iface;
+mod input;
 mod lease;
 mod manual;
 mod output;

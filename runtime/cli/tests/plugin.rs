@@ -124,6 +124,52 @@ fn a_cache_that_others_can_write_to_is_not_used() {
 }
 
 #[test]
+fn plugin_that_others_can_change_is_refused_and_listed() {
+    let place = Place::new();
+    place.find(TOOL).unwrap();
+    let listed = || {
+        let dir = place.plugins();
+        let output = heddle(&["plugin", "list", "--plugin-dir", dir.to_str().unwrap()]);
+        text(&output.stdout)
+    };
+    let set_mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for (path, good, bad) in
+        [(place.plugin(), 0o644, [0o666, 0o664]), (place.plugins(), 0o755, [0o777, 0o1777])]
+    {
+        for mode in bad {
+            set_mode(&path, mode);
+            let expected = format!(
+                "{path} has mode {mode:o}, so that others can change it: expected write permission for its owner alone; \
+                 to trust it as it is: chmod go-w {path}",
+                path = path.canonicalize().unwrap().display()
+            );
+            // Compiled before, and still refused.
+            let error = place.find(TOOL).unwrap_err().to_string();
+            assert!(error.contains(&expected), "{error}");
+            assert!(listed().contains(&expected), "{}", listed());
+        }
+        set_mode(&path, good);
+        place.find(TOOL).unwrap();
+        assert!(!listed().contains("chmod"), "{}", listed());
+    }
+    // An author's own file, which is named as such, is nobody else's business.
+    set_mode(&place.plugin(), 0o666);
+    assert!(heddle(&["plugin", "inspect", place.plugin().to_str().unwrap()]).status.success());
+}
+
+#[test]
+fn directory_that_others_can_change_is_not_passed_over() {
+    let place = Place::new();
+    fs::remove_file(place.plugin()).unwrap();
+    assert_eq!(place.find(TOOL).unwrap(), Source::Embedded);
+    fs::set_permissions(place.plugins(), fs::Permissions::from_mode(0o777)).unwrap();
+    let error = place.find(TOOL).unwrap_err();
+    assert!(matches!(error, PluginError::Directory { .. }), "{error}");
+}
+
+#[test]
 fn a_missing_compiler_is_named() {
     let place = Place::new();
     let error = place.find("/nonexistent/heddle").unwrap_err().to_string();

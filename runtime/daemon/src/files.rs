@@ -4,6 +4,10 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use heddle_files::RegularFile;
+use heddle_flags::Flags;
 
 /// A file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -18,15 +22,29 @@ fn failed<'a>(verb: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> F
     move |source| FileError { verb, path: path.to_owned(), source }
 }
 
+/// Reads what an earlier run wrote to subnet.env. Empty if there is nothing to be read; why is logged once.
+pub(crate) fn remembered(flags: &Flags) -> String {
+    static TOLD: Once = Once::new();
+    flags.files.read_subnet_env().unwrap_or_else(|error| {
+        TOLD.call_once(|| {
+            tracing::warn!("subnet.env: {error}; this node starts without its former subnet");
+        });
+        String::new()
+    })
+}
+
 /// Makes a file hold `contents`, in one step: whoever reads it sees all of the old or all of the new. Its directory is
 /// made if need be. A file that is right already is left alone. Returns whether it was written.
 ///
 /// # Errors
 ///
-/// [`FileError`], naming the file; what was there before is untouched.
+/// [`FileError`], naming the file; what was there before is untouched. So is a FIFO, socket, device or directory.
 pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<bool, FileError> {
-    let right = fs::read(path).is_ok_and(|found| found == contents)
-        && fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o7777 == mode);
+    inspect_target(path)?;
+    let right = RegularFile::open(path).is_ok_and(|file| {
+        file.metadata().permissions().mode() & 0o7777 == mode
+            && file.read(contents.len() as u64).is_ok_and(|found| found == contents)
+    });
     if right {
         return Ok(false);
     }
@@ -81,9 +99,15 @@ pub(crate) fn inspect_place(path: &Path) -> Result<(), FileError> {
             _ => {}
         }
     }
+    inspect_target(path)
+}
+
+/// Looks at what a file would replace: another file, a link or nothing, but no FIFO, socket, device or directory.
+fn inspect_target(path: &Path) -> Result<(), FileError> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.is_file() && !found.is_symlink() => {
-            Err(in_the_way(path, "it is there and no file: expected a path of the plugin's own"))
+            let what = "it is there and no file: expected a regular file, or a path that is free";
+            Err(failed("write", path)(io::Error::other(what)))
         }
         _ => Ok(()),
     }
@@ -140,6 +164,21 @@ mod tests {
         // A link in the last place is replaced, and not followed.
         write(&root.join("real/passwd"), b"x", 0o644).unwrap();
         assert!(!fs::symlink_metadata(root.join("real/passwd")).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn fifo_in_place_of_a_file_is_named_and_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("subnet.env");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        // On a thread of its own: a call that blocks would block the test.
+        let (sender, answer) = std::sync::mpsc::channel();
+        let target = path.clone();
+        std::thread::spawn(move || sender.send(write(&target, b"x", 0o644)));
+        let written = answer.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+        let expected = format!("cannot write {}: it is there and no file", path.display());
+        assert!(written.unwrap_err().to_string().starts_with(&expected));
+        assert!(!fs::symlink_metadata(&path).unwrap().is_file());
     }
 
     #[test]

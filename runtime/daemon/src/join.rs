@@ -152,7 +152,7 @@ pub(crate) async fn join(
     let advertised = backend.advertise(&config, &node).await.map_err(failed)?;
 
     // Of an earlier run. Where there is no such file, nothing is known of one.
-    let remembered = std::fs::read_to_string(flags.files.subnet_env()).unwrap_or_default();
+    let remembered = files::remembered(flags);
     let value = |key| advertised.lease(key, &node, identity.name.clone());
     let claimant = Claimant {
         id: &node.id,

@@ -2,7 +2,6 @@
 //! What it would stumble over is an [`Obstacle`].
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -247,5 +246,5 @@ async fn host_network(
 
 /// The subnets that this node had before, if its file says so.
 fn previous(flags: &Flags) -> Option<LeaseKey> {
-    previous_subnets(&fs::read_to_string(flags.files.subnet_env()).ok()?)
+    previous_subnets(&flags.files.read_subnet_env().ok()?)
 }

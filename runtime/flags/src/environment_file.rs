@@ -1,5 +1,20 @@
 //! Files of variables, as systemd reads them (`EnvironmentFile=`, systemd.exec(5)).
 
+use std::io;
+use std::path::Path;
+
+/// The largest environment file, in bytes: far more than all flags have in it.
+const LIMIT: u64 = 256 << 10;
+
+/// Reads an environment file for [`Flags::read`](crate::Flags::read): a regular file of at most 256 KiB.
+///
+/// # Errors
+///
+/// The file is missing, unreadable, no regular file, too large, or not UTF-8.
+pub fn read_environment_file(path: &Path) -> io::Result<String> {
+    Ok(heddle_files::read_text(path, LIMIT)?)
+}
+
 /// One assignment of such a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Assignment {
@@ -109,6 +124,20 @@ mod tests {
         ] {
             assert_eq!(read(text), [("A".to_owned(), value.to_owned())], "{text}");
         }
+    }
+
+    #[test]
+    fn file_larger_than_the_limit_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("heddled");
+        let mut text = "A=1\n".to_owned();
+        text += &"#".repeat(LIMIT as usize - text.len());
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(read_environment_file(&path).unwrap(), text);
+        std::fs::write(&path, text + "#").unwrap();
+        let error = read_environment_file(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+        assert!(error.to_string().contains("256 KiB"), "{error}");
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Who this node is, where nobody says so with `--node-id`: what an earlier start stored, or what the machine is.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use heddle_core::node::NodeId;
 
 use crate::Flags;
+
+/// The largest file with an identity, in bytes.
+const LIMIT: u64 = 4096;
 
 /// What the machine is known by (machine-id(5)).
 const MACHINE_ID: &str = "/etc/machine-id";
@@ -43,6 +45,10 @@ impl Flags {
     }
 }
 
+fn read(path: &Path) -> io::Result<String> {
+    Ok(heddle_files::read_text(path, LIMIT)?)
+}
+
 fn identity(directory: &Path, network: &str) -> Result<Identity, IdentityError> {
     // One directory a network, because two daemons of one host are two nodes.
     let name = network.trim_matches('/').replace('/', "-");
@@ -51,7 +57,7 @@ fn identity(directory: &Path, network: &str) -> Result<Identity, IdentityError> 
         let path = path.to_owned();
         move |source| IdentityError { verb, path, source }
     };
-    match fs::read_to_string(&path) {
+    match read(&path) {
         Ok(text) => {
             let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
             let id = text.trim().parse().map_err(invalid).map_err(failed("use", &path))?;
@@ -59,7 +65,7 @@ fn identity(directory: &Path, network: &str) -> Result<Identity, IdentityError> 
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let machine = Path::new(MACHINE_ID);
-            let machine_id = fs::read_to_string(machine).map_err(failed("read", machine))?;
+            let machine_id = read(machine).map_err(failed("read", machine))?;
             Ok(Identity { id: NodeId::derive(&machine_id, network), unstored: Some(path) })
         }
         Err(error) => Err(failed("read", &path)(error)),
@@ -68,6 +74,8 @@ fn identity(directory: &Path, network: &str) -> Result<Identity, IdentityError> 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -84,5 +92,18 @@ mod tests {
         fs::write(&path, "not an id\n").unwrap();
         let error = identity(directory.path(), "/coreos.com/network").unwrap_err().to_string();
         assert!(error.contains("node-id") && error.contains("not a node id"), "{error}");
+    }
+
+    #[test]
+    fn stored_identity_that_is_no_small_file_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x/node-id");
+        fs::create_dir_all(&path).unwrap();
+        let error = || identity(directory.path(), "/x").unwrap_err().to_string();
+        let expected = format!("cannot read {}: it is a directory", path.display());
+        assert!(error().starts_with(&expected), "{}", error());
+        fs::remove_dir(&path).unwrap();
+        fs::write(&path, " ".repeat(4097)).unwrap();
+        assert!(error().contains("it has more than 4 KiB"), "{}", error());
     }
 }

@@ -23,10 +23,12 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 use heddle_core::interface::Selection;
 use heddle_core::node::NodeId;
+use heddle_files::ReadError;
 use heddle_store::{EtcdOptions, StoreConfig};
 use regex::Regex;
 
 pub use crate::emit::{Emit, InvalidEmit};
+pub use crate::environment_file::read_environment_file;
 pub use crate::identity::{Identity, IdentityError};
 
 use crate::environment_file::{Assignment, assignments};
@@ -272,6 +274,9 @@ pub struct FileFlags {
 /// The emitter whose file has a flag of its own, `--subnet-file`, which is its setting `path` unless that is given.
 const SUBNET_ENV: &str = "subnet-env";
 
+/// The largest subnet.env, in bytes: a hundred times what is ever written there.
+const SUBNET_ENV_LIMIT: u64 = 64 << 10;
+
 /// The setting that says where a file goes.
 const PATH: &str = "path";
 
@@ -290,6 +295,18 @@ impl FileFlags {
     pub fn subnet_env(&self) -> &Path {
         let mut asked = self.emit.iter().filter(|asked| asked.emitter == SUBNET_ENV);
         asked.find_map(|asked| asked.setting(PATH)).map_or(&self.subnet_file, Path::new)
+    }
+
+    /// Reads subnet.env as an earlier start left it: a regular file of at most 64 KiB. Empty if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]: the file is there, and unreadable, no regular file, too large, or not UTF-8.
+    pub fn read_subnet_env(&self) -> Result<String, ReadError> {
+        match heddle_files::read_text(self.subnet_env(), SUBNET_ENV_LIMIT) {
+            Err(error) if error.is_not_found() => Ok(String::new()),
+            read => read,
+        }
     }
 }
 
@@ -441,7 +458,7 @@ impl Flags {
     ///
     /// As [`read`](Self::read).
     pub fn of_process(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        Self::read(arguments, |name| std::env::var(name).ok(), |path| std::fs::read_to_string(path))
+        Self::read(arguments, |name| std::env::var(name).ok(), read_environment_file)
     }
 }
 

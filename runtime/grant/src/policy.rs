@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, io};
 
+use heddle_files::{ReadError, RegularFile, TrustError};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
@@ -26,6 +26,9 @@ use crate::capabilities::{Capabilities, Kind, NamePattern, PathPattern, Ports};
 use crate::limits::Limits;
 use crate::name::check_name;
 use crate::text::plain;
+
+/// The largest file, in bytes. One line for each of a thousand plugins is a tenth of that.
+const FILE_LIMIT: u64 = 1 << 20;
 
 /// What an operator lets plugins do. By default: what is usual.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -147,17 +150,33 @@ impl Policy {
     ///
     /// It cannot be read, or says something that cannot be understood.
     pub fn read(file: &Path) -> Result<Self, PolicyError> {
+        Self::read_if(file, |_| Ok(()))
+    }
+
+    /// Reads a file that grants something to code that is about to run. The default one need not be there.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read), and if somebody else could have written it.
+    pub fn read_trusted(file: &Path) -> Result<Self, PolicyError> {
+        Self::read_if(file, RegularFile::vouch)
+    }
+
+    fn read_if(
+        file: &Path,
+        admit: impl FnOnce(&RegularFile) -> Result<(), TrustError>,
+    ) -> Result<Self, PolicyError> {
         let failed = |reason| PolicyError { file: file.to_owned(), reason };
-        match fs::read_to_string(file) {
-            Ok(text) => Self::parse(&text).map_err(failed),
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound
-                    && file == Path::new(Self::DEFAULT_FILE) =>
-            {
-                Ok(Self::default())
+        let unreadable = |error: ReadError| failed(format!("cannot be read: {}", error.reason));
+        let open = match RegularFile::open(file) {
+            Err(error) if error.is_not_found() && file == Path::new(Self::DEFAULT_FILE) => {
+                return Ok(Self::default());
             }
-            Err(error) => Err(failed(format!("cannot be read: {error}"))),
-        }
+            opened => opened.map_err(unreadable)?,
+        };
+        admit(&open).map_err(|error| failed(format!("cannot be used: {error}")))?;
+        let text = open.read_text(FILE_LIMIT).map_err(unreadable)?;
+        Self::parse(&text).map_err(failed)
     }
 
     /// Reads a file's text.

@@ -5,6 +5,10 @@
 //! [`Etcd`] a running etcd. A [`Machine`] is a host on which systemd runs, with a file system of its own.
 //! Everything is the real thing, and everything goes away with its value, on a panic, and on SIGINT and SIGTERM.
 //!
+//! A lab's files, etcd's data among them, are in memory: in `/dev/shm`, if that has 4 GiB to spare and lets code be run
+//! from it, else where temporary files go. The environment variable `HEDDLE_LAB_DIR` names another directory. Machines'
+//! file systems are larger, and on disk.
+//!
 //! Needs root, and `ip`, `bridge` and `ping` of the iproute2 and iputils packages; for what uses them also `etcd`
 //! and `busybox`, for machines `systemd-nspawn` and `mmdebstrap`, and where a plugin fails `tcpdump`.
 
@@ -27,6 +31,7 @@ mod ping;
 mod processor;
 mod registry;
 mod requirements;
+mod scratch;
 mod screen;
 mod stage;
 mod store;
@@ -51,6 +56,7 @@ pub use network::{Families, Lab};
 pub use ping::{PingStream, Pings};
 pub use processor::on_one_processor;
 pub use rustix::process::Signal;
+pub use scratch::{Scratch, Storage};
 pub use stage::Verdict;
 pub use store::Store;
 pub use transfer::{Transfer, transfer};

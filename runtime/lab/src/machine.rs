@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::Pid;
 
 use crate::cgroup::Cgroup;
+use crate::scratch::Scratch;
 use crate::{Error, Host, Image, Lab, Namespace, run, wait_until};
 
 /// How long it may take to boot, and to shut down, on a loaded machine.
@@ -35,6 +36,8 @@ pub struct Machine {
     // Fields are dropped in this order: first what runs, then what it runs in.
     running: Option<Running>,
     host: Host,
+    /// Its file system, as far as it differs from the image.
+    directory: Scratch,
     image: Image,
 }
 
@@ -54,7 +57,8 @@ impl Machine {
     ///
     /// [`Error::Timeout`], or [`Error::Failed`] with the units that did not start; without root or systemd-nspawn.
     pub fn boot(host: Host, image: &Image) -> Result<Self, Error> {
-        let machine = host.directory().join("machine");
+        let directory = Scratch::on_disk(&format!("{}-machine", host.namespace.name()))?;
+        let machine = directory.path();
         let make = |path: PathBuf| {
             std::fs::create_dir_all(&path)
                 .map_err(Error::io(format!("creating {}", path.display())))
@@ -65,7 +69,7 @@ impl Machine {
         let hostname = machine.join("changes/etc/hostname");
         std::fs::write(&hostname, format!("{}\n", host.name()))
             .map_err(Error::io(format!("writing {}", hostname.display())))?;
-        let mut machine = Self { running: None, host, image: image.clone() };
+        let mut machine = Self { running: None, host, directory, image: image.clone() };
         machine.start()?;
         Ok(machine)
     }
@@ -173,7 +177,7 @@ impl Machine {
         {
             host.namespace.set_sysctl(setting, "0")?;
         }
-        let directory = host.directory().join("machine");
+        let directory = self.directory.path();
         let name = host.namespace.name();
         let cgroup = Cgroup::create(name)?;
         let log = directory.join("console.log");
@@ -184,7 +188,7 @@ impl Machine {
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--", "sh", "-c", START, "sh"])
-            .args([self.image.directory(), &directory])
+            .args([self.image.directory(), directory])
             .args([name, "--boot", "--quiet", "--console=pipe", "--register=no", "--keep-unit"])
             .arg(format!("--machine={name}"))
             .arg(format!("--hostname={}", host.name()))

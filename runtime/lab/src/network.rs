@@ -1,13 +1,12 @@
 //! The lab itself: a switch that hosts are plugged into.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tempfile::TempDir;
-
-use crate::{Error, Host, Namespace, registry};
+use crate::scratch::Scratch;
+use crate::{Error, Host, Namespace};
 
 /// Which address families the underlay has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +61,7 @@ pub struct Lab {
     name: String,
     families: Families,
     pub(crate) switch: Namespace,
-    directory: Directory,
+    directory: Scratch,
     hosts: AtomicU32,
 }
 
@@ -81,7 +80,7 @@ impl Lab {
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         // Labs of several processes, and several of one, may exist at once.
         let name = format!("heddle-{}-{number}", std::process::id());
-        let directory = Directory::create(&name)?;
+        let directory = Scratch::new(&name)?;
         let switch = Namespace::create(format!("{name}-switch"))?;
         let (v4, v6) = GATEWAY;
         // `name`, because `br` and the like would be taken for an option.
@@ -97,9 +96,9 @@ impl Lab {
         self.families
     }
 
-    /// A directory that lives as long as the lab.
+    /// A directory that lives as long as the lab, in memory if there is room.
     pub fn directory(&self) -> &Path {
-        &self.directory.0
+        self.directory.path()
     }
 
     /// Adds a host: `eth0` on the switch, default routes, forwarding on.
@@ -189,29 +188,5 @@ impl Lab {
         }
         host.namespace.ip(&format!("link set {link} up"))?;
         Ok(())
-    }
-}
-
-/// A scratch directory that is also removed when a signal ends the process.
-#[derive(Debug)]
-struct Directory(PathBuf);
-
-impl Directory {
-    fn create(name: &str) -> Result<Self, Error> {
-        let directory = tempfile::Builder::new()
-            .prefix(&format!("{name}-"))
-            .tempdir()
-            .map(TempDir::keep)
-            .map_err(Error::io("creating a scratch directory"))?;
-        registry::add_directory(directory.clone());
-        Ok(Self(directory))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // What is left behind is a few log files at worst.
-        let _ = std::fs::remove_dir_all(&self.0);
-        registry::forget_directory(&self.0);
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use heddle_lab::{Error, Etcd, Families, Host, Lab, Monitor, PREFIX, run, transfer};
+use heddle_lab::{Error, Etcd, Families, Host, Lab, Monitor, PREFIX, Storage, run, transfer};
 
 fn namespaces() -> String {
     run(Command::new("ip").args(["netns", "list"])).unwrap()
@@ -157,6 +157,30 @@ fn nothing_is_left_behind() {
     assert!(!namespaces().contains(&name));
     drop(lab);
     assert!(!directory.exists());
+}
+
+#[test]
+fn etcd_has_its_data_in_memory_where_there_is_room() {
+    let before = Storage::now();
+    let lab = Lab::new(Families::V4).unwrap();
+    let mut etcd = Etcd::start(&lab).unwrap();
+    let data = etcd.host().directory().join("data");
+    assert!(data.starts_with(lab.directory()) && data.join("member").is_dir());
+    match before {
+        Storage::Memory(path) => assert!(data.starts_with(path), "{}", data.display()),
+        Storage::Given(path) => assert!(data.starts_with(path), "{}", data.display()),
+        Storage::Disk { path, reason } => {
+            assert!(data.starts_with(path) && !reason.is_empty(), "{}", data.display());
+        }
+    }
+    // Killed and started again, it has what it had.
+    etcd.put("/x", "1").unwrap();
+    etcd.stop();
+    etcd.resume().unwrap();
+    assert_eq!(etcd.get("/x").unwrap().unwrap().value, "1");
+    drop(etcd);
+    drop(lab);
+    assert!(!data.exists());
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Where plugins come from.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use heddle_grant::text::{memory, plain};
+use heddle_files::{ReadError, RegularFile, TrustError, Untrusted, vouch};
+use heddle_grant::text::plain;
 use heddle_grant::{
     Capabilities, Capability, InvalidName, Limits, Manifest, ManifestError, Policy, PolicyError,
     Role, check_name, manifest_text,
@@ -68,7 +69,7 @@ pub struct Entry {
     /// Where it is.
     pub source: Source,
     /// What it says of itself, or why it cannot be used.
-    pub manifest: Result<Manifest, ManifestError>,
+    pub manifest: Result<Manifest, String>,
     /// Whether another plugin of that name comes before it.
     pub shadowed: bool,
 }
@@ -94,12 +95,23 @@ pub enum PluginError {
         embedded: Vec<&'static str>,
     },
     /// A file is there and cannot be read.
-    #[error("plugin {} cannot be read: {error}", .path.display())]
-    Read {
+    #[error("plugin {} cannot be read: {}", .0.path.display(), .0.reason)]
+    Read(#[from] ReadError),
+    /// A plugin directory could be changed by somebody else, who could then decide what the daemon runs.
+    #[error("plugin directory {} is not used: {error}", .dir.display())]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// Who could change it, and what to do about it.
+        error: TrustError,
+    },
+    /// A file could have been written by somebody else.
+    #[error("plugin {} is not used: {error}", .path.display())]
+    File {
         /// The file.
         path: PathBuf,
-        /// Why.
-        error: io::Error,
+        /// Who could have written it, and what to do about it.
+        error: TrustError,
     },
     /// It is not a plugin, or not for this host or this use.
     #[error("plugin {plugin} {error}")]
@@ -181,7 +193,7 @@ impl fmt::Display for Source {
 
 /// Where a plugin was found.
 enum Found {
-    File(PathBuf),
+    File(RegularFile),
     Embedded(&'static Embedded),
 }
 
@@ -238,12 +250,14 @@ impl Catalogue {
     ///
     /// The name is impossible or nowhere to be found; or what stands there is no plugin for this host, is for something
     /// else, is not what the operator wants or asks for more than the operator grants, or cannot be compiled or loaded. A
-    /// file that is no good does not give way to the embedded plugin.
+    /// file that is no good does not give way to the embedded plugin. Nor does a directory, file or policy that anybody
+    /// but root and this process's user could change.
     pub fn find(&self, name: &str, role: Role) -> Result<Plugin, PluginError> {
         let found = self.look_for(name)?;
-        let wanted = Wanted { name, role, policy: &self.policy()?, file: &self.policy };
+        let policy = Policy::read_trusted(&self.policy)?;
+        let wanted = Wanted { name, role, policy: &policy, file: &self.policy };
         match found {
-            Found::File(path) => self.find_file(&wanted, &path),
+            Found::File(file) => self.find_file(&wanted, &file),
             Found::Embedded(embedded) => {
                 let manifest = Manifest::parse(embedded.manifest.as_bytes());
                 let digest = embedded.digest.to_owned();
@@ -256,7 +270,9 @@ impl Catalogue {
     }
 
     /// Loads a plugin from a file, with what the cache has of it.
-    fn find_file(&self, wanted: &Wanted<'_>, path: &Path) -> Result<Plugin, PluginError> {
+    fn find_file(&self, wanted: &Wanted<'_>, file: &RegularFile) -> Result<Plugin, PluginError> {
+        let path = file.path();
+        file.vouch().map_err(|error| PluginError::File { path: path.to_owned(), error })?;
         let cache = Cache::open(&self.cache);
         let source = Source::File(path.to_owned());
         if let Ok(cache) = &cache
@@ -268,8 +284,8 @@ impl Catalogue {
                 return self.link(admitted, &component);
             }
         }
-        let unreadable = |error| PluginError::Read { path: path.to_owned(), error };
-        let (bytes, stamp) = read(path).map_err(unreadable)?;
+        let bytes = file.read(MAX_COMPONENT)?;
+        let stamp = unchanged(file);
         let admitted =
             wanted.admit(source, heddle_grant::digest(&bytes), Manifest::read(&bytes))?;
         let unusable = |error| PluginError::Cache { dir: self.cache.clone(), error };
@@ -315,9 +331,7 @@ impl Catalogue {
     /// It cannot be read, is no plugin for this host, or cannot be compiled or loaded.
     #[cfg(feature = "compiler")]
     pub fn open(&self, path: &Path) -> Result<Plugin, PluginError> {
-        let (bytes, _) =
-            read(path).map_err(|error| PluginError::Read { path: path.to_owned(), error })?;
-        self.open_component(Source::File(path.to_owned()), &bytes)
+        self.open_component(Source::File(path.to_owned()), &read_component(path)?)
     }
 
     /// The same for a component that was read already.
@@ -368,21 +382,23 @@ impl Catalogue {
         let mut entries = Vec::new();
         for dir in &self.dirs {
             let Ok(files) = fs::read_dir(dir) else { continue };
+            let untrusted = check_directory(dir).err();
             for file in files.flatten() {
                 let path = file.path();
                 let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
                 if path.extension().is_none_or(|end| end != "wasm") || check_name(name).is_err() {
                     continue;
                 }
-                let manifest = match read(&path) {
-                    Ok((component, _)) => Manifest::read(&component),
-                    Err(error) => Err(ManifestError::NotAComponent(error.to_string())),
+                let manifest = match &untrusted {
+                    Some(error) => Err(error.to_string()),
+                    None => listed_manifest(&path),
                 };
                 entries.push((name.to_owned(), Source::File(path), manifest));
             }
         }
         for embedded in EMBEDDED {
             let manifest = Manifest::parse(embedded.manifest.as_bytes());
+            let manifest = manifest.map_err(|error| error.to_string());
             entries.push((embedded.name.to_owned(), Source::Embedded, manifest));
         }
         // Stable: within a name, the order of the search.
@@ -397,20 +413,22 @@ impl Catalogue {
 
     fn look_for(&self, name: &str) -> Result<Found, PluginError> {
         check_name(name)?;
-        let files: Vec<PathBuf> =
-            self.dirs.iter().map(|dir| dir.join(format!("{name}.wasm"))).collect();
-        for path in &files {
-            match fs::metadata(path) {
-                Ok(_) => return Ok(Found::File(path.clone())),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(PluginError::Read { path: path.clone(), error }),
+        let mut searched = Vec::new();
+        for dir in &self.dirs {
+            // Also of a directory that lacks the plugin: whoever can change it could have removed the operator's.
+            check_directory(dir)?;
+            let path = dir.join(format!("{name}.wasm"));
+            match RegularFile::open(&path) {
+                Ok(file) => return Ok(Found::File(file)),
+                Err(error) if error.is_not_found() => searched.push(path),
+                Err(error) => return Err(error.into()),
             }
         }
         match EMBEDDED.iter().find(|embedded| embedded.name == name) {
             Some(embedded) => Ok(Found::Embedded(embedded)),
             None => Err(PluginError::NotFound {
                 name: name.to_owned(),
-                searched: files,
+                searched,
                 embedded: EMBEDDED.iter().map(|embedded| embedded.name).collect(),
             }),
         }
@@ -561,19 +579,38 @@ impl Plugin {
     }
 }
 
-/// Reads a component of bounded size. The file's stamp, if it did not change meanwhile.
-fn read(path: &Path) -> io::Result<(Vec<u8>, Option<Stamp>)> {
-    let mut file = File::open(path)?;
-    let metadata = file.metadata()?;
-    let size = metadata.len();
-    if size > MAX_COMPONENT {
-        let limit = memory(MAX_COMPONENT as usize);
-        return Err(io::Error::other(format!("it has {size} bytes: expected at most {limit}")));
+/// Reads a component: a regular file of at most 64 MiB.
+///
+/// # Errors
+///
+/// The file is missing, unreadable, no regular file, or too large.
+pub fn read_component(path: &Path) -> Result<Vec<u8>, ReadError> {
+    heddle_files::read(path, MAX_COMPONENT)
+}
+
+/// Returns a file's stamp, if it has not changed since it was opened.
+fn unchanged(file: &RegularFile) -> Option<Stamp> {
+    let stamp = Stamp::of(file.metadata());
+    let now = file.file().metadata().ok()?;
+    (Stamp::of(&now) == stamp).then_some(stamp)
+}
+
+/// Checks that nobody but root and this process's user decides what is in a plugin directory, if it is there.
+fn check_directory(dir: &Path) -> Result<(), PluginError> {
+    match vouch(dir) {
+        Err(TrustError { untrusted: Untrusted::Io(error), .. })
+            if error.kind() == io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        checked => checked.map_err(|error| PluginError::Directory { dir: dir.to_owned(), error }),
     }
-    let mut bytes = Vec::with_capacity(size as usize);
-    // A file that grows meanwhile, or has no size, such as a pipe, is bounded as well.
-    (&mut file).take(MAX_COMPONENT).read_to_end(&mut bytes)?;
-    let stamp = Stamp::of(&metadata);
-    let same = Stamp::of(&file.metadata()?) == stamp;
-    Ok((bytes, same.then_some(stamp)))
+}
+
+/// Returns what a file in a trusted directory says of itself, or why [`Catalogue::find`] would not take it.
+fn listed_manifest(path: &Path) -> Result<Manifest, String> {
+    let file = RegularFile::open(path).map_err(|error| error.to_string())?;
+    file.vouch().map_err(|error| error.to_string())?;
+    let component = file.read(MAX_COMPONENT).map_err(|error| error.to_string())?;
+    Manifest::read(&component).map_err(|error| error.to_string())
 }

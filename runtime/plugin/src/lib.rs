@@ -40,7 +40,7 @@ mod worker;
 
 pub use backend::{Advertisements, Backend};
 pub use cache::CacheError;
-pub use catalogue::{Catalogue, Entry, Plugin, PluginError, Source};
+pub use catalogue::{Catalogue, Entry, Plugin, PluginError, Source, read_component};
 pub use compiler::CompileError;
 #[cfg(feature = "compiler")]
 pub use embedded::embedded_component;

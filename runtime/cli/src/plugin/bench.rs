@@ -1,6 +1,8 @@
 //! `heddle plugin bench`.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -76,13 +78,13 @@ fn loading(component: &Component) -> anyhow::Result<Vec<Measurement>> {
     let (what, dirs) = match component.source {
         Source::Embedded => ("load, embedded", Vec::new()),
         Source::File(_) => {
-            fs::create_dir(&plugins)?;
-            fs::write(plugins.join(format!("{}.wasm", manifest.name)), &component.bytes)?;
+            fs::DirBuilder::new().mode(0o755).create(&plugins)?;
+            write(&plugins.join(format!("{}.wasm", manifest.name)), &component.bytes)?;
             ("load, from the cache", vec![plugins])
         }
     };
     let policy = place.path().join("plugins.toml");
-    fs::write(&policy, grant_all(&manifest))?;
+    write(&policy, grant_all(&manifest).as_bytes())?;
     let tool = std::env::current_exe().context("this program does not know where it is")?;
     let catalogue = Catalogue::new(dirs, Some(tool), cache)?.with_policy(policy);
     let load = |role: Role| catalogue.find(&manifest.name, role).map(drop);
@@ -95,6 +97,12 @@ fn loading(component: &Component) -> anyhow::Result<Vec<Measurement>> {
         times.push(start.elapsed());
     }
     Ok(vec![compile, Measurement { what: what.to_owned(), times }])
+}
+
+/// Writes a file that nobody else can change whatever the umask: no plugin is taken from another.
+fn write(path: &Path, contents: &[u8]) -> std::io::Result<()> {
+    fs::write(path, contents)?;
+    fs::set_permissions(path, Permissions::from_mode(0o644))
 }
 
 /// A policy that grants a plugin what it asks for.

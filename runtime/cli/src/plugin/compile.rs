@@ -1,10 +1,9 @@
 //! `heddle plugin compile`: also what the daemon calls, which has no compiler.
 
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 
 #[derive(Args)]
@@ -18,12 +17,16 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn compile(Arguments { input, output }: &Arguments) -> anyhow::Result<()> {
-    let component =
-        fs::read(input).with_context(|| format!("{} cannot be read", input.display()))?;
-    match heddle_plugin::compile(&component) {
+    match heddle_plugin::compile(&read_component(input)?) {
         Ok(native) => replace(output, &native),
         Err(reason) => bail!("{} cannot be compiled: {reason}", input.display()),
     }
+}
+
+/// Reads a component from a file that was named on the command line.
+pub(super) fn read_component(path: &Path) -> anyhow::Result<Vec<u8>> {
+    heddle_plugin::read_component(path)
+        .map_err(|error| anyhow!("{} cannot be read: {}", path.display(), error.reason))
 }
 
 /// Puts a file in the place of what is there, in one step.

@@ -1,13 +1,13 @@
 //! `heddle plugin manifest`.
 
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
 use heddle_plugin::with_manifest;
 
-use super::compile::replace;
+use super::compile::{read_component, replace};
+use crate::input::read_file;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -18,10 +18,7 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn manifest(Arguments { component, manifest }: &Arguments) -> anyhow::Result<()> {
-    let read = |path: &PathBuf| {
-        fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
-    };
-    let (bytes, text) = (read(component)?, read(manifest)?);
+    let (bytes, text) = (read_component(component)?, read_file(manifest)?);
     let with = with_manifest(&bytes, &text)
         .with_context(|| format!("{} and {}", component.display(), manifest.display()))?;
     replace(component, &with)

@@ -12,7 +12,6 @@ mod plan;
 mod record;
 mod run;
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -130,8 +129,7 @@ impl Which {
                 (Source::Embedded, None) => bail!("the embedded plugin `{name}` is missing"),
             }
         };
-        let bytes =
-            fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let bytes = compile::read_component(&path)?;
         Ok(Component { source: Source::File(path), bytes })
     }
 

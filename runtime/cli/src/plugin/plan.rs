@@ -1,8 +1,6 @@
 //! `heddle plugin plan`: what a backend plans, and what an emitter writes.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
@@ -11,6 +9,7 @@ use heddle_plugin::{Role, Setting};
 
 use super::{Which, setting};
 use crate::daemon::wait_for;
+use crate::input;
 use crate::output::print;
 
 #[derive(Args)]
@@ -26,7 +25,7 @@ pub(crate) struct Arguments {
 
 pub(super) fn plan(arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { which, scenario: file, settings } = arguments;
-    let text = read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let text = input::read(file)?;
     let scenario = Scenario::parse(&text).with_context(|| file.display().to_string())?;
     let plugin = which.load()?;
     let answer = wait_for(async {
@@ -36,13 +35,4 @@ pub(super) fn plan(arguments: &Arguments) -> anyhow::Result<()> {
         })
     })?;
     print(&answer)
-}
-
-fn read(file: &Path) -> io::Result<Vec<u8>> {
-    if file != Path::new("-") {
-        return fs::read(file);
-    }
-    let mut text = Vec::new();
-    io::stdin().read_to_end(&mut text)?;
-    Ok(text)
 }

@@ -10,6 +10,9 @@ const DIRECTORIES: [&str; 3] = [
     "/usr/lib/systemd/system/docker.service.d",
 ];
 
+/// The largest drop-in, in bytes.
+const LIMIT: u64 = 1 << 20;
+
 /// The file that tells Docker to take its options from one of `sources`, if there is one.
 pub(crate) fn instruction(sources: &[PathBuf]) -> Option<PathBuf> {
     let files = DIRECTORIES.iter().filter_map(|directory| fs::read_dir(directory).ok());
@@ -19,7 +22,7 @@ pub(crate) fn instruction(sources: &[PathBuf]) -> Option<PathBuf> {
 }
 
 fn mentions(file: &Path, sources: &[PathBuf]) -> bool {
-    let text = fs::read_to_string(file).unwrap_or_default();
+    let text = heddle_files::read_text(file, LIMIT).unwrap_or_default();
     let lines = text.lines().filter(|line| !line.trim_start().starts_with(['#', ';']));
     let mut lines = lines.filter_map(|line| line.split_once("EnvironmentFile="));
     lines.any(|(_, path)| {

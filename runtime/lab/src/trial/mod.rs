@@ -6,6 +6,8 @@ mod backend;
 mod capture;
 mod emitter;
 
+use std::fs::Permissions;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -135,9 +137,16 @@ impl Place {
             policy: lab.directory().join("plugins.toml"),
         };
         let component = place.plugins.join(format!("{}.wasm", options.name));
-        std::fs::create_dir(&place.plugins)
-            .and_then(|()| std::fs::write(&component, &options.component))
-            .and_then(|()| std::fs::write(&place.policy, &options.policy))
+        // The daemon takes no plugin that others can change, and a umask may let the group.
+        let write = |path: &Path, contents: &[u8]| {
+            std::fs::write(path, contents)?;
+            std::fs::set_permissions(path, Permissions::from_mode(0o644))
+        };
+        std::fs::DirBuilder::new()
+            .mode(0o755)
+            .create(&place.plugins)
+            .and_then(|()| write(&component, &options.component))
+            .and_then(|()| write(&place.policy, options.policy.as_bytes()))
             .map_err(Error::io(format!("writing {}", component.display())))?;
         Ok(place)
     }

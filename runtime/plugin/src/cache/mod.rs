@@ -10,12 +10,13 @@
 //! So a plugin of many megabytes is loaded in the time of a small one. Against forgery there is only the directory, which
 //! must belong to this user and be writable by nobody else.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use heddle_files::RegularFile;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -35,8 +36,8 @@ const RECEIPT: &str = "receipt";
 /// Whose receipts hold: another version might judge a manifest otherwise.
 const HOST: &str = env!("CARGO_PKG_VERSION");
 
-/// Links are not followed (open(2)).
-const O_NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+/// The largest seal or receipt, in bytes. What is longest in it is a manifest, of which there are 16 KiB at most.
+const NOTE_LIMIT: u64 = 1 << 20;
 
 /// Group's and others' permission to write.
 const FOREIGN_WRITE: u32 = 0o022;
@@ -149,11 +150,11 @@ impl Cache {
     pub(crate) fn get(&self, digest: &str) -> Option<CachedCode> {
         let (path, seal_path) = (self.entry(digest, CODE), self.entry(digest, SEAL));
         let seal: Seal = self.read(&seal_path)?;
-        let (mut file, metadata) = open_own(&path)?;
-        let stamp = Stamp::of(&metadata);
+        let file = open_own(&path)?;
+        let stamp = Stamp::of(file.metadata());
         if seal.code != stamp {
             let mut hasher = Sha256::new();
-            io::copy(&mut file, &mut hasher).ok()?;
+            io::copy(&mut file.file(), &mut hasher).ok()?;
             if hex(hasher) != seal.sha256 {
                 return None;
             }
@@ -193,8 +194,7 @@ impl Cache {
     }
 
     fn read<T: DeserializeOwned>(&self, path: &Path) -> Option<T> {
-        let (file, _) = open_own(path)?;
-        serde_json::from_reader(io::BufReader::new(file)).ok()
+        serde_json::from_slice(&open_own(path)?.read(NOTE_LIMIT).ok()?).ok()
     }
 
     fn write_json(&self, path: &Path, value: &impl Serialize) -> io::Result<()> {
@@ -220,15 +220,14 @@ impl Cache {
     }
 }
 
-/// Opens a file if it is this user's alone.
-fn open_own(path: &Path) -> Option<(File, Metadata)> {
-    let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(path).ok()?;
-    let metadata = file.metadata().ok()?;
-    let own = metadata.is_file()
-        && metadata.uid() == rustix::process::geteuid().as_raw()
+/// Opens a file if it is regular and this user's alone.
+fn open_own(path: &Path) -> Option<RegularFile> {
+    let file = RegularFile::open_nofollow(path).ok()?;
+    let metadata = file.metadata();
+    let own = metadata.uid() == rustix::process::geteuid().as_raw()
         && metadata.mode() & FOREIGN_WRITE == 0
         && metadata.nlink() == 1;
-    own.then_some((file, metadata))
+    own.then_some(file)
 }
 
 fn hex(hasher: Sha256) -> String {
@@ -351,6 +350,35 @@ mod tests {
         stamp().settle();
         assert!(cache.get("d").is_some());
         assert_eq!(seal().code, stamp());
+    }
+
+    #[test]
+    fn fifo_in_place_of_an_entry_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&dir.path().join("cache")).unwrap();
+        let path = dir.path().join("one.wasm");
+        fs::write(&path, "component").unwrap();
+        for (kind, entry) in [(CODE, "d"), (SEAL, "d"), (RECEIPT, "one")] {
+            cache.put("d", b"code").unwrap();
+            let entry = cache.entry(entry, kind);
+            let _ = fs::remove_file(&entry);
+            assert!(std::process::Command::new("mkfifo").arg(&entry).status().unwrap().success());
+            // On a thread of its own: a call that blocks would block the test.
+            let (sender, answer) = std::sync::mpsc::channel();
+            let (cache, path) = (Cache { dir: cache.dir.clone() }, path.clone());
+            std::thread::spawn(move || {
+                let found = match kind {
+                    RECEIPT => cache.recall("one", &path).is_some(),
+                    _ => cache.get("d").is_some(),
+                };
+                sender.send(found)
+            });
+            let found = answer.recv_timeout(std::time::Duration::from_secs(60));
+            assert_eq!(found, Ok(false), "{kind}");
+        }
+        // What is written anew takes its place.
+        cache.put("d", b"code").unwrap();
+        assert!(cache.get("d").is_some());
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What the `--etcd-…` flags say.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +8,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::error::{EtcdError, EtcdFailure};
+
+/// The largest PEM file, in bytes. All authorities of a Linux distribution together are a quarter of a MiB.
+const PEM_LIMIT: u64 = 4 << 20;
 
 const CA_FILE: &str = "--etcd-cafile";
 const CERTIFICATE_FILE: &str = "--etcd-certfile";
@@ -234,8 +236,12 @@ fn file(flag: &'static str, path: &Path, reason: impl ToString) -> EtcdError {
     EtcdError::File { flag, path: path.to_owned(), reason: reason.to_string() }
 }
 
+fn read_pem(flag: &'static str, path: &Path) -> Result<Vec<u8>, EtcdError> {
+    heddle_files::read(path, PEM_LIMIT).map_err(|error| file(flag, path, error.reason))
+}
+
 fn read_certificates(flag: &'static str, path: &Path) -> Result<Vec<u8>, EtcdError> {
-    let pem = fs::read(path).map_err(|error| file(flag, path, error))?;
+    let pem = read_pem(flag, path)?;
     match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
         Ok(certificates) if certificates.is_empty() => Err(file(
             flag,
@@ -248,7 +254,7 @@ fn read_certificates(flag: &'static str, path: &Path) -> Result<Vec<u8>, EtcdErr
 }
 
 fn read_key(flag: &'static str, path: &Path) -> Result<Vec<u8>, EtcdError> {
-    let pem = fs::read(path).map_err(|error| file(flag, path, error))?;
+    let pem = read_pem(flag, path)?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
         file(
             flag,
@@ -261,6 +267,8 @@ fn read_key(flag: &'static str, path: &Path) -> Result<Vec<u8>, EtcdError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn options(endpoints: &[&str]) -> EtcdOptions {
@@ -357,6 +365,19 @@ mod tests {
                 path.display()
             )
         );
+    }
+
+    #[test]
+    fn certificate_that_is_no_regular_file_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut options = options(&["https://a:2379"]);
+        options.ca_file = Some(directory.path().to_owned());
+        let error = options.endpoint("https://a:2379").unwrap_err().to_string();
+        let expected = format!("--etcd-cafile {}: it is a directory", directory.path().display());
+        assert!(error.starts_with(&expected), "{error}");
+        options.ca_file = Some("/dev/zero".into());
+        let error = options.endpoint("https://a:2379").unwrap_err().to_string();
+        assert!(error.starts_with("--etcd-cafile /dev/zero: it is a device"), "{error}");
     }
 
     #[test]

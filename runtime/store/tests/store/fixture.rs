@@ -12,6 +12,7 @@ use heddle_core::config::NetworkConfig;
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::node::NodeId;
+use heddle_lab::Scratch;
 use heddle_store::etcd::EtcdTiming;
 use heddle_store::{
     AcquireError, DirectoryStore, EtcdOptions, EtcdStore, LeaseStore, OwnLease, Record,
@@ -29,7 +30,8 @@ pub(crate) const PREFIX: &str = "/coreos.com/network";
 /// An etcd of one member that ends with the test.
 pub(crate) struct Etcd {
     process: Child,
-    directory: TempDir,
+    /// In memory if there is room: etcd waits for its disk before each answer.
+    directory: Scratch,
     client_port: u16,
     peer_port: u16,
     /// Further flags.
@@ -46,7 +48,7 @@ impl Etcd {
     pub(crate) fn start_with(scheme: &'static str, flags: Vec<String>) -> Self {
         for _ in 0..10 {
             let (client_port, peer_port) = (free_port(), free_port());
-            let directory = tempfile::tempdir().unwrap();
+            let directory = scratch();
             let process = run_etcd(&directory, client_port, peer_port, scheme, &flags);
             let mut etcd =
                 Self { process, directory, client_port, peer_port, flags: flags.clone(), scheme };
@@ -117,18 +119,18 @@ impl Etcd {
 
     /// Starts it again where it was, without its data.
     pub(crate) fn restart_empty(&mut self) {
-        self.restart_with(tempfile::tempdir().unwrap());
+        self.restart_with(scratch());
     }
 
     /// Starts it again where it was, with other data.
-    pub(crate) fn restart_with(&mut self, data: TempDir) {
+    pub(crate) fn restart_with(&mut self, data: Scratch) {
         self.directory = data;
         self.restart();
     }
 
     /// A copy of its data as it is now that it does not run.
-    pub(crate) fn copy_data(&self) -> TempDir {
-        let copy = tempfile::tempdir().unwrap();
+    pub(crate) fn copy_data(&self) -> Scratch {
+        let copy = scratch();
         let mut command = Command::new("cp");
         command.arg("-a").arg(self.directory.path().join(".")).arg(copy.path());
         assert!(command.status().unwrap().success());
@@ -154,8 +156,13 @@ pub(crate) fn options(endpoints: impl IntoIterator<Item = String>) -> EtcdOption
     options
 }
 
+/// A place for etcd's data.
+fn scratch() -> Scratch {
+    Scratch::new("store-test").unwrap()
+}
+
 fn run_etcd(
-    directory: &TempDir,
+    directory: &Scratch,
     client_port: u16,
     peer_port: u16,
     scheme: &str,

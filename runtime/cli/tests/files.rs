@@ -1,0 +1,83 @@
+//! Files named on the command line that are none: each is named, and nobody waits for what would never come.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Far longer than any of these calls takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs the tool, which must not block. Returns its exit code and what it wrote to standard error.
+fn heddle(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_heddle"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let began = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if began.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{arguments:?} is still running");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    (status.code(), said)
+}
+
+fn fifo(directory: &Path, name: &str) -> String {
+    let path = directory.join(name);
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn fifo_in_place_of_an_argument_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = fifo(directory.path(), "fifo.wasm");
+    let file = directory.path().join("file").to_str().unwrap().to_owned();
+    fs::write(&file, "{}").unwrap();
+    for arguments in [
+        &["config", "check", &fifo][..],
+        &["config", "check", &file, "--plugin-policy", &fifo],
+        &["plugin", "inspect", &fifo],
+        &["plugin", "compile", &fifo, &file],
+        &["plugin", "manifest", &fifo, &file],
+        &["plugin", "plan", "vxlan", &fifo],
+        &["doctor", "--environment-file", &fifo],
+    ] {
+        let (code, said) = heddle(arguments);
+        assert!(code.is_some_and(|code| code != 0), "{arguments:?}: {said}");
+        assert!(said.contains(&fifo) && said.contains("it is a FIFO"), "{arguments:?}: {said}");
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "{}");
+}
+
+#[test]
+fn fifo_in_a_plugin_directory_is_listed_with_the_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = fifo(directory.path(), "pipe.wasm");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_heddle"));
+    command.args(["plugin", "list", "--plugin-dir"]).arg(directory.path());
+    let listed = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let line = listed.lines().find(|line| line.starts_with("pipe ")).unwrap();
+    assert!(line.contains(&path) && line.contains("it is a FIFO"), "{line}");
+}
+
+#[test]
+fn file_larger_than_the_limit_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config");
+    // Without a byte on disk.
+    fs::File::create(&path).unwrap().set_len((16 << 20) + 1).unwrap();
+    let (code, said) = heddle(&["config", "check", path.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{said}");
+    let expected = format!("heddle: {} cannot be read: it has more than 16 MiB", path.display());
+    assert!(said.starts_with(&expected), "{said}");
+}

@@ -1,0 +1,334 @@
+//! Reads files that somebody else may have put in place.
+//!
+//! `std::fs::read` trusts whoever can create or rename a file in the directory: opening a FIFO blocks until somebody
+//! writes to it, opening a device can have side effects, and reading `/dev/zero` never ends. The functions here open
+//! regular files only, never block on what the path leads to, and read at most as many bytes as the caller allows.
+//!
+//! [`vouch`] and [`RegularFile::vouch`] answer another question: whether anybody but root and this process's user could
+//! have written the file. Code that is run, and the policy that grants it something, must come from such files.
+
+mod trust;
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, open};
+
+pub use crate::trust::{TrustError, Untrusted, vouch};
+
+/// A file that cannot be used. Names the path, the reason and, where there is one, the limit.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}: {reason}", .path.display())]
+pub struct ReadError {
+    /// The path as it was given.
+    pub path: PathBuf,
+    /// The reason.
+    pub reason: Reason,
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    /// The operating system refuses to open or to read it.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is something else, such as a FIFO or a directory.
+    #[error("it is {0}: expected a regular file")]
+    NotRegular(&'static str),
+    /// It has more bytes than this.
+    #[error("it has more than {}, which is the limit", size(*.0))]
+    TooLarge(u64),
+    /// It was to be text, and is not.
+    #[error("it is not UTF-8 text")]
+    NotText,
+}
+
+impl Reason {
+    /// The kind of the corresponding [`io::Error`].
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io(error) => error.kind(),
+            Self::NotRegular(_) => ErrorKind::InvalidInput,
+            Self::TooLarge(_) => ErrorKind::FileTooLarge,
+            Self::NotText => ErrorKind::InvalidData,
+        }
+    }
+}
+
+impl ReadError {
+    /// Returns true if there is no such file.
+    pub fn is_not_found(&self) -> bool {
+        self.reason.kind() == ErrorKind::NotFound
+    }
+}
+
+/// Keeps the kind, and leaves the path to whoever reports the error.
+impl From<ReadError> for io::Error {
+    fn from(error: ReadError) -> Self {
+        match error.reason {
+            Reason::Io(error) => error,
+            reason => Self::new(reason.kind(), reason),
+        }
+    }
+}
+
+/// Formats a limit in bytes. All of them are whole KiB or MiB.
+fn size(bytes: u64) -> String {
+    match bytes {
+        bytes if bytes >= 1 << 20 && bytes % (1 << 20) == 0 => format!("{} MiB", bytes >> 20),
+        bytes if bytes >= 1 << 10 && bytes % (1 << 10) == 0 => format!("{} KiB", bytes >> 10),
+        bytes => format!("{bytes} bytes"),
+    }
+}
+
+/// Reads a regular file of at most `limit` bytes. Symbolic links are followed.
+///
+/// # Errors
+///
+/// [`ReadError`]: the file is missing, unreadable, no regular file, or too large.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
+    RegularFile::open(path)?.read(limit)
+}
+
+/// Reads a regular file of at most `limit` bytes as UTF-8 text. Symbolic links are followed.
+///
+/// # Errors
+///
+/// As [`read`], and if it is not UTF-8.
+pub fn read_text(path: &Path, limit: u64) -> Result<String, ReadError> {
+    RegularFile::open(path)?.read_text(limit)
+}
+
+/// A regular file that is open for reading.
+#[derive(Debug)]
+pub struct RegularFile {
+    path: PathBuf,
+    file: File,
+    metadata: Metadata,
+}
+
+impl RegularFile {
+    /// Opens a file. Symbolic links are followed.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]: the file is missing, unreadable or no regular file.
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        Self::open_with(path, OFlags::empty())
+    }
+
+    /// Opens a file. A symbolic link in the path's last place is refused.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_nofollow(path: &Path) -> Result<Self, ReadError> {
+        Self::open_with(path, OFlags::NOFOLLOW)
+    }
+
+    fn open_with(path: &Path, flags: OFlags) -> Result<Self, ReadError> {
+        let open = || -> Result<_, Reason> {
+            // An `O_PATH` descriptor says what is there without opening it: no wait for a FIFO's writer, and no device
+            // such as a watchdog that starts by being opened.
+            let place = open(path, OFlags::PATH | OFlags::CLOEXEC | flags, Mode::empty());
+            let place = File::from(place.map_err(io::Error::from)?);
+            let metadata = place.metadata()?;
+            if !metadata.is_file() {
+                return Err(Reason::NotRegular(kind(&metadata)));
+            }
+            Ok((reopen(&place)?, metadata))
+        };
+        match open() {
+            Ok((file, metadata)) => Ok(Self { path: path.to_owned(), file, metadata }),
+            Err(reason) => Err(ReadError { path: path.to_owned(), reason }),
+        }
+    }
+
+    /// Returns the path as it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Returns what the file was like when it was opened.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Reads from the current position to the end, which is at most `limit` bytes away.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]: the file is unreadable or too large, also if it grows meanwhile.
+    pub fn read(&self, limit: u64) -> Result<Vec<u8>, ReadError> {
+        let failed = |reason| ReadError { path: self.path.clone(), reason };
+        if self.metadata.len() > limit {
+            return Err(failed(Reason::TooLarge(limit)));
+        }
+        // One byte more than there should be, for the end to be found at the first attempt.
+        let capacity = usize::try_from(self.metadata.len() + 1).unwrap_or(0);
+        let mut bytes = Vec::with_capacity(capacity);
+        let read = (&self.file).take(limit.saturating_add(1)).read_to_end(&mut bytes);
+        match read {
+            Ok(count) if count as u64 > limit => Err(failed(Reason::TooLarge(limit))),
+            Ok(_) => Ok(bytes),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    /// Reads the same as UTF-8 text.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read), and if it is not UTF-8.
+    pub fn read_text(&self, limit: u64) -> Result<String, ReadError> {
+        let not_text = |_| ReadError { path: self.path.clone(), reason: Reason::NotText };
+        String::from_utf8(self.read(limit)?).map_err(not_text)
+    }
+}
+
+/// Opens the very file that an `O_PATH` descriptor leads to, for reading. `O_NONBLOCK` also keeps a file lease
+/// (`F_SETLEASE`) of another process from delaying this.
+fn reopen(place: &File) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    opened.map_err(|error| match error.kind() {
+        // The file itself was found before.
+        ErrorKind::NotFound => io::Error::other("/proc/self/fd is missing; is /proc mounted?"),
+        _ => error,
+    })
+}
+
+/// Names what is not a regular file.
+fn kind(metadata: &Metadata) -> &'static str {
+    let kind = metadata.file_type();
+    match kind {
+        _ if kind.is_dir() => "a directory",
+        _ if kind.is_symlink() => "a symbolic link",
+        _ if kind.is_fifo() => "a FIFO",
+        _ if kind.is_socket() => "a socket",
+        _ if kind.is_char_device() || kind.is_block_device() => "a device",
+        _ => "no file",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Far longer than any of these calls takes on a busy machine.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Runs something that must not block. The thread of a call that does block ends with the test program.
+    fn promptly<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || sender.send(work()));
+        receiver.recv_timeout(PATIENCE).expect("the call returns")
+    }
+
+    fn fifo(path: &Path) {
+        let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+        assert!(made.success());
+    }
+
+    #[test]
+    fn file_is_read_up_to_the_limit() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, [b'x'; 1024]).unwrap();
+        assert_eq!(read(&path, 1024).unwrap().len(), 1024);
+        assert_eq!(read_text(&path, 4096).unwrap().len(), 1024);
+        let error = read(&path, 1023).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "cannot read {}: it has more than 1023 bytes, which is the limit",
+                path.display()
+            )
+        );
+        assert_eq!(io::Error::from(error).kind(), ErrorKind::FileTooLarge);
+        assert!(read(&directory.path().join("none"), 1).unwrap_err().is_not_found());
+    }
+
+    #[test]
+    fn file_without_a_size_is_bounded_while_read() {
+        // Regular, says that it is empty, and is not.
+        let path = Path::new("/proc/self/status");
+        assert!(read(path, 1 << 20).unwrap().starts_with(b"Name:"));
+        assert!(matches!(read(path, 10).unwrap_err().reason, Reason::TooLarge(10)));
+    }
+
+    #[test]
+    fn fifo_is_refused_without_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, link) = (directory.path().join("fifo"), directory.path().join("link"));
+        fifo(&path);
+        symlink(&path, &link).unwrap();
+        for path in [path, link] {
+            let named = format!("cannot read {}: it is a FIFO: expected", path.display());
+            let error = promptly(move || read(&path, 1)).unwrap_err().to_string();
+            assert!(error.starts_with(&named), "{error}");
+        }
+    }
+
+    #[test]
+    fn sockets_devices_and_directories_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        for (path, expected) in [
+            (socket.as_path(), "a socket"),
+            (directory.path(), "a directory"),
+            (Path::new("/dev/zero"), "a device"),
+            (Path::new("/dev/tty"), "a device"),
+        ] {
+            let path = path.to_owned();
+            let error = promptly(move || read(&path, 1)).unwrap_err();
+            assert!(
+                matches!(error.reason, Reason::NotRegular(found) if found == expected),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn link_is_followed_unless_told_otherwise() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, link) = (directory.path().join("file"), directory.path().join("link"));
+        fs::write(&path, "text").unwrap();
+        symlink(&path, &link).unwrap();
+        assert_eq!(read_text(&link, 4).unwrap(), "text");
+        let error = RegularFile::open_nofollow(&link).unwrap_err();
+        assert!(matches!(error.reason, Reason::NotRegular("a symbolic link")), "{error}");
+        assert!(RegularFile::open_nofollow(&path).is_ok());
+    }
+
+    #[test]
+    fn text_that_is_not_utf_8_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, [0xff]).unwrap();
+        assert!(matches!(read_text(&path, 1).unwrap_err().reason, Reason::NotText));
+    }
+
+    #[test]
+    fn limits_are_shown_in_whole_units() {
+        let shown = [1 << 20, 256 << 10, 1 << 10, 1000].map(size);
+        assert_eq!(shown, ["1 MiB", "256 KiB", "1 KiB", "1000 bytes"]);
+    }
+}

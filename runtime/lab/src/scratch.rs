@@ -1,0 +1,248 @@
+//! Scratch directories: in memory where there is room, so that a busy disk delays nothing in a lab.
+//!
+//! etcd waits for the disk before each answer, a daemon before it says that its files are written, and ext4 lets all
+//! writers wait while another process syncs. On a real host `/run` is in memory, and etcd has a disk of its own.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
+use tempfile::TempDir;
+
+use crate::{Error, registry};
+
+/// Where POSIX shared memory is (shm_overview(7)): on Linux a tmpfs, as a rule of half the machine's memory.
+const SHARED_MEMORY: &str = "/dev/shm";
+
+/// Overrides the place, for a machine with another tmpfs, or to compare with a disk.
+const VARIABLE: &str = "HEDDLE_LAB_DIR";
+
+/// Free space, in bytes, that a directory in memory takes for granted: twice what an etcd holds at most by default (2 GiB),
+/// since a copy may be made of it. An etcd without data takes 128 MiB.
+const ROOM: u64 = 4 << 30;
+
+/// `f_type` of a tmpfs (statfs(2)).
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+
+/// A file in each directory, locked as long as the process lives that made it.
+const LOCK: &str = ".lock";
+
+/// What the names of directories begin with.
+const PREFIX: &str = "heddle-";
+
+/// Where scratch directories are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// In a tmpfs.
+    Memory(PathBuf),
+    /// Where temporary files go, and why.
+    Disk {
+        /// The directory.
+        path: PathBuf,
+        /// Why it is not memory.
+        reason: String,
+    },
+    /// Where the environment variable `HEDDLE_LAB_DIR` says.
+    Given(PathBuf),
+}
+
+impl Storage {
+    /// Finds where a scratch directory that is made now would be.
+    pub fn now() -> Self {
+        if let Some(path) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
+            return Self::Given(path.into());
+        }
+        let available = fs::read_to_string("/proc/meminfo").ok();
+        let available = available.as_deref().and_then(available_memory).unwrap_or(0);
+        match check_memory(Path::new(SHARED_MEMORY), available) {
+            Ok(()) => Self::Memory(SHARED_MEMORY.into()),
+            Err(reason) => Self::Disk { path: std::env::temp_dir(), reason },
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Memory(path) | Self::Disk { path, .. } | Self::Given(path) => path,
+        }
+    }
+}
+
+impl fmt::Display for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory(path) => write!(f, "memory ({})", path.display()),
+            Self::Disk { path, reason } => write!(f, "disk ({}), because {reason}", path.display()),
+            Self::Given(path) => write!(f, "{} ({VARIABLE})", path.display()),
+        }
+    }
+}
+
+/// Checks that a directory is a tmpfs with enough room, from which code can be run as from any other.
+fn check_memory(path: &Path, available: u64) -> Result<(), String> {
+    let shown = path.display();
+    let unusable = |errno: rustix::io::Errno| format!("{shown} cannot be used: {errno}");
+    let (found, flags) = (statfs(path).map_err(unusable)?, statvfs(path).map_err(unusable)?);
+    if u64::try_from(found.f_type) != Ok(TMPFS_MAGIC) {
+        return Err(format!("{shown} is no tmpfs"));
+    }
+    if flags.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+        return Err(format!("{shown} is mounted with noexec"));
+    }
+    let free = flags.f_bavail.saturating_mul(flags.f_frsize);
+    let room = free.min(available);
+    if room < ROOM {
+        return Err(format!(
+            "{shown} has room for {} MiB, and it takes {}",
+            room >> 20,
+            ROOM >> 20
+        ));
+    }
+    Ok(())
+}
+
+/// Reads `MemAvailable` from `/proc/meminfo`, in bytes.
+fn available_memory(meminfo: &str) -> Option<u64> {
+    let mut lines = meminfo.lines().filter_map(|line| line.strip_prefix("MemAvailable:"));
+    let kibibytes: u64 = lines.next()?.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// A directory that is removed with this value, and by a signal that ends the process.
+///
+/// What a process leaves in memory that was killed (SIGKILL), the next one removes.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    /// Unlocked by the kernel when the process ends, however it ends.
+    _lock: File,
+}
+
+impl Scratch {
+    /// Makes one, in memory if there is room. `name` is a part of its name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn new(name: &str) -> Result<Self, Error> {
+        let storage = Storage::now();
+        if let Storage::Memory(path) = &storage {
+            static ONCE: Once = Once::new();
+            ONCE.call_once(|| sweep(path));
+        }
+        Self::new_in(storage.path(), name)
+    }
+
+    /// Makes one where temporary files go, for what takes more room than there is in memory.
+    pub(crate) fn on_disk(name: &str) -> Result<Self, Error> {
+        Self::new_in(&std::env::temp_dir(), name)
+    }
+
+    fn new_in(parent: &Path, name: &str) -> Result<Self, Error> {
+        let make = || -> std::io::Result<Self> {
+            let name = format!("{PREFIX}{}-", name.strip_prefix(PREFIX).unwrap_or(name));
+            let made = tempfile::Builder::new().prefix(&name).tempdir_in(parent)?;
+            // Never there without being locked, or another process would take it for a dead one's.
+            let (unlocked, locked) = (made.path().join(".new"), made.path().join(LOCK));
+            let lock = File::create(&unlocked)?;
+            lock.lock()?;
+            fs::rename(unlocked, locked)?;
+            registry::add_directory(made.path().to_owned());
+            Ok(Self { path: TempDir::keep(made), _lock: lock })
+        };
+        make().map_err(Error::io(format!("creating a scratch directory in {}", parent.display())))
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left behind is found by the next process.
+        let _ = fs::remove_dir_all(&self.path);
+        registry::forget_directory(&self.path);
+    }
+}
+
+/// Removes the scratch directories of this user's processes that have ended without removing them.
+fn sweep(parent: &Path) {
+    let own = rustix::process::geteuid().as_raw();
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        // Not through a link, which anybody can make here.
+        let Ok(found) = entry.metadata() else { continue };
+        let named = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        if !named || !found.is_dir() || found.uid() != own {
+            continue;
+        }
+        let lock = File::open(entry.path().join(LOCK));
+        if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+            // Whatever cannot be removed stays until another process tries.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directory_goes_with_its_value() {
+        let parent = tempfile::tempdir().unwrap();
+        let scratch = Scratch::new_in(parent.path(), "heddle-1-2").unwrap();
+        let path = scratch.path().to_owned();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(name.starts_with("heddle-1-2-"), "{name}");
+        fs::create_dir(path.join("data")).unwrap();
+        drop(scratch);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn directory_of_a_dead_process_is_swept_and_no_other() {
+        let parent = tempfile::tempdir().unwrap();
+        let live = Scratch::new_in(parent.path(), "live").unwrap();
+        let path = |name: &str| parent.path().join(name);
+        for name in ["heddle-dead", "heddle-unfinished", "other"] {
+            fs::create_dir(path(name)).unwrap();
+            fs::write(path(name).join("file"), "").unwrap();
+        }
+        for name in ["heddle-dead", "other"] {
+            fs::write(path(name).join(LOCK), "").unwrap();
+        }
+        std::os::unix::fs::symlink(path("other"), path("heddle-link")).unwrap();
+        sweep(parent.path());
+        assert!(!path("heddle-dead").exists());
+        for left in ["heddle-unfinished/file", "heddle-link", "other/file"] {
+            assert!(path(left).exists(), "{left}");
+        }
+        assert!(live.path().join(LOCK).exists());
+    }
+
+    #[test]
+    fn place_that_is_no_memory_or_has_no_room_is_refused() {
+        let refused = |path: &str, available| check_memory(Path::new(path), available).unwrap_err();
+        assert_eq!(refused("/proc", u64::MAX), "/proc is no tmpfs");
+        assert!(refused("/nonexistent", u64::MAX).starts_with("/nonexistent cannot be used: "));
+        // Whether or not the machine has shared memory, there is none without memory.
+        let reason = refused(SHARED_MEMORY, 1 << 20);
+        assert!(
+            ["room for 1 MiB, and it takes 4096", "no tmpfs", "noexec", "cannot be used"]
+                .iter()
+                .any(|expected| reason.contains(expected)),
+            "{reason}"
+        );
+    }
+
+    #[test]
+    fn available_memory_is_read_in_bytes() {
+        let text = "MemTotal:       100 kB\nMemFree:         1 kB\nMemAvailable:     42 kB\n";
+        assert_eq!(available_memory(text), Some(42 * 1024));
+        assert_eq!(available_memory("MemTotal: 1 kB\n"), None);
+    }
+}
