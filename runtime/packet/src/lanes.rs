@@ -74,7 +74,7 @@ struct Lane {
     behind: usize,
     /// It was given back and has to be read before the shared lane, for the same reason.
     leaving: bool,
-    /// Nothing was in it when it was last read.
+    /// Nothing was in it when it was last read, and no datagram has been read from another one since.
     dry: bool,
     /// [`Arrival::dropped`] of the last datagram that had it.
     dropped: u32,
@@ -163,6 +163,10 @@ impl Lanes {
 
     /// Takes note of datagrams out of a lane. Returns how many were newly found to be dropped from it.
     pub(crate) fn received(&mut self, index: usize, arrival: Arrival, now: Instant) -> usize {
+        // While this one is read, there may be something in the others again.
+        for lane in &mut self.lanes {
+            lane.dry = false;
+        }
         let lane = &mut self.lanes[index];
         let dropped = arrival.dropped.map_or(0, |dropped| dropped.wrapping_sub(lane.dropped));
         if dropped > 0 {

@@ -142,6 +142,25 @@ fn lanes_take_turns_and_the_shared_one_has_the_most() {
 }
 
 #[test]
+fn busy_lane_keeps_no_other_from_its_turn() {
+    let mut fixture = Fixture::new();
+    fixture.overflow(&[1]);
+    fixture.drain();
+    let lane = STRANGERS + 1;
+    let mut read = Vec::new();
+    for _ in 0..6 {
+        let next = fixture.lanes.next().unwrap();
+        read.push(next);
+        if next == SHARED {
+            fixture.lanes.empty(SHARED, fixture.now);
+        } else {
+            fixture.lanes.received(lane, arrival(1, None), fixture.now);
+        }
+    }
+    assert!(read.is_sorted_by(|before, next| before != next), "{read:?}");
+}
+
+#[test]
 fn source_is_released_after_a_calm_time() {
     let mut fixture = Fixture::new();
     fixture.overflow(&[1]);
