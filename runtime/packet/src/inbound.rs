@@ -155,24 +155,33 @@ impl Receiver {
         if socket.has_lanes() {
             let table = &self.table;
             let is_peer = |source| !table.senders(source).is_empty();
-            let change = self.lanes.decide(is_peer, socket.buffer(), now);
-            self.steer(change, now);
+            if let Some(change) = self.lanes.decide(is_peer, socket.buffer(), now) {
+                self.note(change, now);
+            }
+            if !self.lanes.is_settled() {
+                self.steer(now);
+            }
         }
     }
 
-    /// Has the kernel steer datagrams as the lanes are now, if they have changed.
-    fn steer(&mut self, change: Option<Change>, now: Instant) {
-        let Some(change) = change else { return };
+    /// Has the kernel steer datagrams as the lanes are now. If it refuses, that is tried again after the next batch.
+    fn steer(&mut self, now: Instant) {
         let socket = &self.shared.sockets[self.index];
-        if let Err(errno) = socket.steer(self.lanes.steering()) {
-            if let Some(unsaid) = self.lane_notices.due("refused", now) {
-                warn!(
-                    local = %socket.local(), reason = %errno.desc(), unsaid,
-                    "packets: the kernel refused to steer datagrams; receive buffers stay as they are"
-                );
+        match socket.steer(self.lanes.steering()) {
+            Ok(()) => self.lanes.settle(),
+            Err(errno) => {
+                if let Some(unsaid) = self.lane_notices.due("refused", now) {
+                    warn!(
+                        local = %socket.local(), reason = %errno.desc(), unsaid,
+                        "packets: the kernel refused to steer datagrams; trying again"
+                    );
+                }
             }
-            return;
         }
+    }
+
+    /// Counts and logs who has another lane now.
+    fn note(&mut self, change: Change, now: Instant) {
         match change {
             Change::Isolated(source) => {
                 self.shared.tally.isolated.one();
@@ -205,8 +214,10 @@ impl Receiver {
                 self.opener = opener;
             }
             let table = &self.table;
-            let change = self.lanes.review(|source| !table.senders(source).is_empty(), now);
-            self.steer(change, now);
+            let is_peer = |source| !table.senders(source).is_empty();
+            if let Some(change) = self.lanes.review(is_peer, now) {
+                self.note(change, now);
+            }
         }
         if let Some(tun) = self.shared.devices[self.index].take() {
             self.joiner = Joiner::new(tun.udp);

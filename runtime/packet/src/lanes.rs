@@ -27,7 +27,7 @@ const MAX_STRANGERS: usize = 16;
 /// How much is looked at to find out who fills the shared lane, in bytes of [`cost`].
 const SAMPLE: usize = 4 << 20;
 
-/// A source is isolated if it has more than this part of a sample.
+/// A source is isolated if it has more than one part in so many of a sample.
 const PART: usize = 8;
 
 /// How long a lane must not have overflowed before its source shares the buffer with others again.
@@ -61,6 +61,8 @@ pub(crate) struct Lanes {
     lanes: [Lane; LANES],
     turn: Turn,
     sample: Option<Sample>,
+    /// Whether the kernel steers datagrams as [`Lanes::steering`] says. Until it does, no lane is given up.
+    settled: bool,
 }
 
 #[derive(Debug, Default)]
@@ -110,14 +112,16 @@ impl Default for Lanes {
     fn default() -> Self {
         let mut lanes: [Lane; LANES] = Default::default();
         lanes[SHARED].in_use = true;
-        Self { lanes, turn: Turn::default(), sample: None }
+        Self { lanes, turn: Turn::default(), sample: None, settled: true }
     }
 }
 
 impl Lanes {
     /// Returns the lane to read next. None if there was nothing in any of them.
     pub(crate) fn next(&mut self) -> Option<usize> {
-        if let Some(lane) = self.lanes.iter().position(|lane| lane.leaving) {
+        if self.settled
+            && let Some(lane) = self.lanes.iter().position(|lane| lane.leaving)
+        {
             return Some(lane);
         }
         // Once around, and back to where it began.
@@ -154,6 +158,9 @@ impl Lanes {
         }
         let lane = &mut self.lanes[lane];
         lane.dry = true;
+        if !self.settled {
+            return;
+        }
         lane.leaving = false;
         let lingered = |since| now.saturating_duration_since(since) >= LINGER;
         if lane.in_use && lane.sources.is_empty() && lane.since.is_some_and(lingered) {
@@ -213,6 +220,7 @@ impl Lanes {
                 && cost * PART > sample.total
                 && self.isolate(source, is_peer(source), buffer, now)
             {
+                self.settled = false;
                 return Some(Change::Isolated(source));
             }
         }
@@ -222,6 +230,7 @@ impl Lanes {
             .iter_mut()
             .find(|lane| !lane.sources.is_empty() && lane.since.is_some_and(calm))?;
         lane.release(now);
+        self.settled = false;
         Some(Change::Released)
     }
 
@@ -260,12 +269,23 @@ impl Lanes {
             lane.sources.retain(|&source| is_peer(source) == (index != STRANGERS));
             if lane.sources.len() < before {
                 change = Some(Change::Released);
+                self.settled = false;
                 if lane.sources.is_empty() {
                     lane.release(now);
                 }
             }
         }
         change
+    }
+
+    /// Returns false if the kernel is yet to be told of a change.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Takes note that the kernel steers datagrams as it should.
+    pub(crate) fn settle(&mut self) {
+        self.settled = true;
     }
 
     /// Returns the sources that have another lane than the shared one, and their lanes.

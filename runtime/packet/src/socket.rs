@@ -422,6 +422,7 @@ mod tests {
                 }
                 if self.lanes.decide(|_| true, self.socket.buffer(), now).is_some() {
                     self.socket.steer(self.lanes.steering()).unwrap();
+                    self.lanes.settle();
                 }
             }
             payloads

@@ -35,8 +35,16 @@ impl Fixture {
         self.dropped += 1;
         sources.iter().cycle().take(SAMPLE / 1000).find_map(|number| {
             self.lanes.received(SHARED, arrival(*number, Some(self.dropped)), self.now);
-            self.lanes.decide(is_peer, BUFFER, self.now)
+            self.decide()
         })
+    }
+
+    /// Decides, and has the kernel do what was decided.
+    fn decide(&mut self) -> Option<Change> {
+        let change = self.lanes.decide(is_peer, BUFFER, self.now);
+        assert_eq!(self.lanes.is_settled(), change.is_none());
+        self.lanes.settle();
+        change
     }
 
     /// The shared lane is read to its end.
@@ -52,7 +60,7 @@ impl Fixture {
     /// Has this much time pass, and returns what changes.
     fn wait(&mut self, time: Duration) -> Option<Change> {
         self.now += time;
-        self.lanes.decide(is_peer, BUFFER, self.now)
+        self.decide()
     }
 
     /// The next lanes to be read.
@@ -189,6 +197,26 @@ fn source_is_released_after_a_calm_time() {
 }
 
 #[test]
+fn lane_is_kept_until_the_kernel_steers_elsewhere() {
+    let mut fixture = Fixture::new();
+    fixture.overflow(&[1]);
+    fixture.drain();
+    let lane = STRANGERS + 1;
+    fixture.now += CALM;
+    let change = fixture.lanes.decide(is_peer, BUFFER, fixture.now);
+    assert_eq!((change, fixture.lanes.is_settled()), (Some(Change::Released), false));
+    // The kernel refused: datagrams arrive in the lane as before, and it has no priority.
+    assert_eq!(fixture.turns(1), [SHARED]);
+    fixture.now += LINGER;
+    fixture.lanes.empty(lane, fixture.now);
+    assert_eq!(fixture.lanes.awake().collect::<Vec<_>>(), [SHARED, lane]);
+    fixture.lanes.settle();
+    assert_eq!(fixture.turns(1), [lane]);
+    fixture.lanes.empty(lane, fixture.now);
+    assert_eq!(fixture.lanes.awake().collect::<Vec<_>>(), [SHARED]);
+}
+
+#[test]
 fn strangers_share_one_lane_and_leave_the_others_to_peers() {
     let mut fixture = Fixture::new();
     for stranger in 100..=100 + MAX_STRANGERS as u8 {
@@ -220,7 +248,7 @@ fn change_of_peers_moves_sources_out_of_wrong_lanes() {
     // The first stranger has become a peer, and the first peer has left.
     let is_peer = |address| address == source(2) || address == source(100);
     let change = fixture.lanes.review(is_peer, fixture.now);
-    assert_eq!(change, Some(Change::Released));
+    assert_eq!((change, fixture.lanes.is_settled()), (Some(Change::Released), false));
     assert_eq!(fixture.steering(), [(source(101), STRANGERS), (source(2), STRANGERS + 2)]);
     assert_eq!(fixture.lanes.review(is_peer, fixture.now), None);
 }
