@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::thread;
+use std::time::Duration;
 
 use etherparse::IpHeaders;
-use heddle_lab::{Container, Families, next_datagram, wait_until};
+use heddle_lab::{Container, Families, Host, Signal, next_datagram, wait_until};
 use heddle_tests::{Cluster, Node, Overlay, Packet, PlainPeer, Random, SOON};
 
 /// How many random datagrams there are of each kind.
@@ -14,10 +16,11 @@ const RANDOM: usize = 10_000;
 const BURST: usize = 64;
 
 /// What becomes of a datagram.
-const FATES: [&str; 6] = [
+const FATES: [&str; 7] = [
     "received_packets",
     "spoofed_outer",
     "spoofed_inner",
+    "foreign_destination",
     "malformed",
     "ttl_exceeded",
     "receive_errors",
@@ -186,6 +189,128 @@ fn what_a_peer_sends_in_the_name_of_others_is_dropped() {
 }
 
 #[test]
+fn packets_to_foreign_destinations_reach_nobody() {
+    let siege = Siege::new();
+    for &overlay in Overlay::all(Families::Dual) {
+        // A host beside the overlay, to which the node has a route, with a program that waits for packets.
+        let outside = SocketAddr::new(overlay.address_of(&siege.stranger.host), 4001);
+        let outside = siege.stranger.host.namespace().udp_socket(outside).unwrap();
+        // And one on the node itself, at its address on the underlay.
+        let inside = SocketAddr::new(overlay.address_of(&siege.node.host), 4001);
+        let inside = siege.node.host.namespace().udp_socket(inside).unwrap();
+        let others = match overlay {
+            Overlay::V4 => {
+                ["10.244.250.9", "8.8.8.8", "127.0.0.1", "224.0.0.1", "255.255.255.255", "0.0.0.0"]
+            }
+            Overlay::V6 => {
+                ["fd00:10:244:250::9", "2001:db8::1", "::1", "ff02::1", "ff05::2", "fe80::1"]
+            }
+        };
+        let source = SocketAddr::new(siege.peer.address(overlay), 4000);
+        let listeners = [&outside, &inside];
+        let destinations = listeners
+            .map(|listener| listener.local_addr().unwrap())
+            .into_iter()
+            .chain(others.map(|address| SocketAddr::new(address.parse().unwrap(), 4001)));
+        let datagrams: Vec<_> =
+            destinations.map(|to| Packet::udp(source, to, b"let me through").to_bytes()).collect();
+        siege.check(&siege.peer, overlay, &datagrams, "foreign_destination");
+        for listener in listeners {
+            assert_eq!(next_datagram(listener, Duration::ZERO).unwrap(), None);
+        }
+    }
+    siege.check_unharmed();
+}
+
+#[test]
+fn allowed_destination_is_reached_through_a_node() {
+    let cluster = Cluster::with_backend(Families::V4, "udp");
+    let peer = PlainPeer::join(&cluster, "peer", 200);
+    let server = cluster.host("server");
+    let allowed = format!("--allow-destinations={}/32", server.v4());
+    let mut node = cluster.starting_node("a", &[&allowed]);
+    node.daemon().wait_ready().unwrap();
+    node.host.namespace().set_sysctl("ipv4/ip_forward", "1").unwrap();
+    let at = |host: &Host| {
+        let address = SocketAddr::new(host.v4().into(), 4001);
+        host.namespace().udp_socket(address).unwrap()
+    };
+    let (server, other) = (at(&server), at(&node.host));
+    let source = SocketAddr::new(peer.address(Overlay::V4), 4000);
+    wait_until("a packet to what is allowed", SOON, || {
+        for to in [&other, &server].map(|socket| socket.local_addr().unwrap()) {
+            peer.send_packet(&node, &Packet::udp(source, to, b"let me through"));
+        }
+        match next_datagram(&server, Duration::from_millis(100)).unwrap() {
+            Some((from, _)) if from == source => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .unwrap();
+    // Nothing else is.
+    assert_eq!(next_datagram(&other, Duration::ZERO).unwrap(), None);
+    assert!(node.counters()["foreign_destination"] > 0);
+}
+
+/// While the daemon is held, a peer sends more than any receive buffer holds, and then another peer sends a little. What
+/// arrives of that does not depend on how fast anybody is.
+#[test]
+fn flooding_peer_loses_its_own_packets_only() {
+    const FLOOD: usize = 16_000;
+    const LENGTH: usize = 1400;
+    const QUIET: usize = 100;
+    // So many datagrams in a burst, a burst in a millisecond: the kernel keeps more of them waiting on their way to a
+    // socket, for all tests together.
+    const BURST: usize = 32;
+    let families = Families::Dual;
+    let cluster = Cluster::with_backend(families, "udp");
+    let flooder = PlainPeer::join(&cluster, "flooder", 200);
+    let quiet = PlainPeer::join(&cluster, "quiet", 201);
+    let node = cluster.node("a");
+    let container = node.host.container().unwrap();
+    for &overlay in Overlay::all(families) {
+        let listener = SocketAddr::new(overlay.address_in(&container), 4000);
+        let listener = container.namespace().udp_socket(listener).unwrap();
+        let to = listener.local_addr().unwrap();
+        let packet = |peer: &PlainPeer, port, payload: &[u8]| {
+            let source = SocketAddr::new(peer.address(overlay), port);
+            Packet::udp(source, SocketAddr::new(to.ip(), port), payload).to_bytes()
+        };
+        // To where nobody listens.
+        let (large, small) = (packet(&flooder, 5000, &[7; LENGTH]), packet(&quiet, 4000, b"hello"));
+        let arrived = || {
+            let next = || next_datagram(&listener, Duration::from_millis(500)).unwrap();
+            std::iter::from_fn(next).count()
+        };
+        wait_until("all packets of the quiet peer", SOON, || {
+            node.signal(Signal::STOP);
+            for (peer, datagram, count) in [(&flooder, &large, FLOOD), (&quiet, &small, QUIET)] {
+                for number in 0..count {
+                    peer.send(&node, overlay, datagram);
+                    if number % BURST == 0 {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                }
+            }
+            node.signal(Signal::CONT);
+            match arrived() {
+                QUIET => Ok(()),
+                other => Err(format!("{other} of {QUIET} arrived")),
+            }
+        })
+        .unwrap();
+        let counters = node.counters();
+        assert!(counters["isolated"] > 0 && counters["buffer_full"] > 0, "{counters:?}");
+        // It is not shut out.
+        wait_until("a packet of the flooding peer", SOON, || {
+            flooder.send(&node, overlay, &packet(&flooder, 4000, b"hello"));
+            if arrived() > 0 { Ok(()) } else { Err("none") }
+        })
+        .unwrap();
+    }
+}
+
+#[test]
 fn what_is_cut_off_is_dropped() {
     let siege = Siege::new();
     for &overlay in Overlay::all(Families::Dual) {
@@ -261,7 +386,7 @@ fn packets_with_a_few_wrong_bits_do_no_harm() {
         // Those that are wrong in their payload alone are for the container to judge.
         let fates = siege.send(&siege.peer, overlay, &datagrams);
         println!("{overlay:?}: {fates:?}");
-        for fate in ["received_packets", "spoofed_inner", "malformed"] {
+        for fate in ["received_packets", "spoofed_inner", "foreign_destination", "malformed"] {
             assert!(fates.contains_key(fate), "{fates:?}");
         }
         assert!(!fates.contains_key("spoofed_outer"), "{fates:?}");

@@ -181,7 +181,8 @@ pub(crate) async fn join(
         (Some(plugin), Some(tunnel)) => {
             former::remove_devices(kernel, &scope).await?;
             let terms = Terms { config: config.clone(), node: node.clone(), lease: lease.clone() };
-            Some(Packets::open(plugin, terms, &plan, tunnel).map_err(Obstacle::Packets)?)
+            let allowed = &flags.rules.allow_destinations;
+            Some(Packets::open(plugin, terms, &plan, tunnel, allowed).map_err(Obstacle::Packets)?)
         }
         _ => None,
     };

@@ -25,6 +25,7 @@ use heddle_core::interface::Selection;
 use heddle_core::node::NodeId;
 use heddle_files::ReadError;
 use heddle_store::{EtcdOptions, StoreConfig};
+use ipnet::IpNet;
 use regex::Regex;
 
 pub use crate::emit::{Emit, InvalidEmit};
@@ -236,6 +237,11 @@ pub struct RuleFlags {
     #[arg(long, value_name = "BOOL", value_parser = truth, action = ArgAction::Set,
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub ip_blackhole_route: bool,
+
+    /// Networks outside the overlay that peers may send to through this node, with udp and vxlan-tun [default: none]
+    #[arg(long, value_name = "CIDR,…", action = ArgAction::Set, value_delimiter = ',',
+          value_parser = network)]
+    pub allow_destinations: Vec<IpNet>,
 }
 
 /// Which plugins there are, and where files go.
@@ -387,6 +393,12 @@ fn truth(text: &str) -> Result<bool, String> {
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => Err("expected true or false".to_owned()),
     }
+}
+
+/// A network, or an address: the network of that alone.
+fn network(text: &str) -> Result<IpNet, String> {
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map_err(|_| "expected a network, such as 192.0.2.0/24, or an address".to_owned())
 }
 
 /// Where something is served: on the loopback, unless an address is given.
@@ -650,6 +662,23 @@ mod tests {
             let error = read(&format!("--status-address={given}")).unwrap_err();
             assert!(error.contains("192.0.2.1:9981"), "{given}: {error}");
         }
+    }
+
+    #[test]
+    fn allowed_destinations_are_networks_or_addresses() {
+        let read = |arguments: &str, environment: &[_]| {
+            read(arguments, environment).map(|flags| flags.rules.allow_destinations)
+        };
+        let networks = |texts: &[&str]| -> Vec<IpNet> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        assert_eq!(read("", &[]).unwrap(), []);
+        let variable = [("FLANNELD_ALLOW_DESTINATIONS", "192.0.2.0/24,2001:db8::1")];
+        assert_eq!(read("", &variable).unwrap(), networks(&["192.0.2.0/24", "2001:db8::1/128"]));
+        let given = read("-allow-destinations=0.0.0.0/0,192.0.2.7", &variable);
+        assert_eq!(given.unwrap(), networks(&["0.0.0.0/0", "192.0.2.7/32"]));
+        let error = read("--allow-destinations=192.0.2.0/33", &[]).unwrap_err();
+        assert!(error.contains("--allow-destinations") && error.contains("a network"), "{error}");
     }
 
     #[test]

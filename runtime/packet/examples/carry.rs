@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use heddle_core::address::LinkName;
-use heddle_packet::{Forwarding, Path, Peer, Settings, Table, TableSteering};
+use heddle_packet::{Destinations, Forwarding, Path, Peer, Settings, Table, TableSteering};
 use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tun_rs::{DeviceBuilder, SyncDevice};
@@ -39,6 +39,9 @@ struct Flags {
     /// A peer: `SUBNET=ADDRESS`, where packets for the subnet go to the address.
     #[arg(long, value_parser = peer)]
     peer: Vec<(IpNet, IpAddr)>,
+    /// A network that packets from peers may go to. By default any.
+    #[arg(long, default_values = ["0.0.0.0/0", "::/0"])]
+    accept: Vec<IpNet>,
     /// The device's MTU. By default what fits an underlay of 1500.
     #[arg(long)]
     mtu: Option<u32>,
@@ -74,6 +77,7 @@ fn native(flags: &Flags) -> Result<()> {
         addresses: flags.address.iter().map(IpNet::addr).collect(),
         sockets: flags.local.clone(),
         port: flags.local[0].port(),
+        destinations: Destinations::new([], &flags.accept),
     })?;
     let running = path.start(|failure| eprintln!("{failure:?}"))?;
     let table = Arc::new(Table::new(peers));

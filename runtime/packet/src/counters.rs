@@ -49,6 +49,8 @@ counters! {
     spoofed_outer,
     /// Dropped: the packet's source is in no subnet of the peer that sent it.
     spoofed_inner,
+    /// Dropped: the packet's destination is in no subnet of this node or of a peer, and not allowed besides.
+    foreign_destination,
     /// Dropped: not an IP packet, cut off, or longer than it says.
     malformed,
     /// Dropped: longer than what fits the path to the peer, and not to be fragmented.
@@ -69,6 +71,10 @@ counters! {
     send_errors,
     /// Datagrams that could not be received: errors of the socket.
     receive_errors,
+    /// Dropped: the receive buffer of the datagram's source was full, as found with the next datagram in it.
+    buffer_full,
+    /// Sources that were given a receive buffer of their own, because they filled the shared one.
+    isolated,
     /// Accepted and not delivered, or not read: the device is down or gone.
     device_errors,
 }

@@ -30,6 +30,9 @@ pub struct Inner {
     pub fragment_offset: u16,
     /// Whether fragments follow.
     pub more_fragments: bool,
+    /// Whether the sender prescribes a route: `destination` may be one of its stops, and not the last (IPv4 source route
+    /// options, RFC 791, 3.1; an IPv6 routing header with segments left, RFC 8200, 4.4).
+    pub source_routed: bool,
 }
 
 /// Why a packet is not taken for one.
@@ -106,6 +109,7 @@ impl Inner {
             dont_fragment: header.dont_fragment(),
             fragment_offset: header.fragments_offset().byte_offset(),
             more_fragments: header.more_fragments(),
+            source_routed: has_source_route(header.options()),
         })
     }
 
@@ -127,6 +131,7 @@ impl Inner {
             dont_fragment: true,
             fragment_offset: 0,
             more_fragments: false,
+            source_routed: false,
         };
         // What follows the header of a fragment other than the first is in the middle of something.
         while inner.fragment_offset == 0 && inner.skip_extension(packet)? {}
@@ -141,6 +146,8 @@ impl Inner {
         let (length, next) = match self.protocol {
             IPV6_HOP_BY_HOP | IPV6_DEST_OPTIONS | IPV6_ROUTE => {
                 let header = Ipv6RawExtHeaderSlice::from_slice(rest).map_err(|_| bad)?;
+                // The field "segments left" of a routing header of any type.
+                self.source_routed |= self.protocol == IPV6_ROUTE && header.slice()[3] != 0;
                 (header.slice().len(), header.next_header())
             }
             IPV6_FRAG => {
@@ -169,6 +176,31 @@ impl Inner {
     pub fn is_fragment(&self) -> bool {
         self.more_fragments || self.fragment_offset != 0
     }
+}
+
+/// Returns true if the options of an IPv4 header include a source route, loose or strict. Options that cannot be read to
+/// their end are searched as far as they can; the kernel refuses such packets (`__ip_options_compile` in
+/// net/ipv4/ip_options.c).
+fn has_source_route(mut options: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const LOOSE_SOURCE_ROUTE: u8 = 131;
+    const STRICT_SOURCE_ROUTE: u8 = 137;
+    while let [kind, rest @ ..] = options {
+        match *kind {
+            END => return false,
+            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return true,
+            NO_OPERATION => options = rest,
+            _ => {
+                let length = usize::from(rest.first().copied().unwrap_or(0));
+                let Some(behind) = options.get(length..).filter(|_| length >= 2) else {
+                    return false;
+                };
+                options = behind;
+            }
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -265,6 +297,36 @@ mod tests {
             Inner::parse(&v6(0, &[17, 1, 0, 0, 0, 0, 0, 0])),
             Err(Malformed::Extension(ip_number::IPV6_HOP_BY_HOP))
         );
+    }
+
+    #[test]
+    fn source_route_of_either_family_is_recognized() {
+        let routed = |options: &[u8]| {
+            let mut packet = udp(false, b"abc");
+            packet.splice(20..20, options.iter().copied());
+            packet[0] = 0x40 | (5 + options.len() as u8 / 4);
+            let length = packet.len() as u16;
+            packet[2..4].copy_from_slice(&length.to_be_bytes());
+            Inner::parse(&packet).unwrap().source_routed
+        };
+        assert!(!routed(&[]));
+        for kind in [131, 137] {
+            assert!(routed(&[kind, 7, 4, 8, 8, 8, 8, 0]));
+            // Behind a no-operation and a router alert.
+            assert!(routed(&[1, 148, 4, 0, 0, kind, 7, 4, 8, 8, 8, 8]));
+            // Behind the end of the options it is none.
+            assert!(!routed(&[0, kind, 7, 4, 8, 8, 8, 8]));
+        }
+        // Router alert alone, and options of impossible lengths.
+        for options in [[148, 4, 0, 0], [148, 1, 131, 7], [148, 9, 131, 7], [1, 1, 1, 148]] {
+            assert!(!routed(&options), "{options:?}");
+        }
+
+        for (segments_left, expected) in [(0, false), (1, true)] {
+            let rest = [[17, 0, 4, segments_left, 0, 0, 0, 0], [0; 8]].concat();
+            let inner = Inner::parse(&v6(43, &rest)).unwrap();
+            assert_eq!(inner.source_routed, expected);
+        }
     }
 
     #[test]

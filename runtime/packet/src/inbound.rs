@@ -4,14 +4,12 @@ use std::borrow::Cow;
 use std::io::IoSlice;
 use std::net::IpAddr;
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::PollFlags;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::Failure;
 use crate::datagrams::Datagram;
@@ -19,6 +17,7 @@ use crate::forwarding::{Inbound, Opener};
 use crate::headers::Inner;
 use crate::icmp::{self, Message};
 use crate::join::Joiner;
+use crate::lanes::{Change, Lanes};
 use crate::limit::Bucket;
 use crate::message::Outgoing;
 use crate::notice::Notices;
@@ -51,6 +50,9 @@ pub(crate) struct Receiver {
     sender: Sender,
     limit: Bucket,
     notices: Notices<Errno>,
+    /// Which receive buffer is read next, and whose each is.
+    lanes: Lanes,
+    lane_notices: Notices<&'static str>,
     accepted: Accepted,
 }
 
@@ -97,6 +99,8 @@ impl Receiver {
             sender: Sender::new(Arc::clone(&shared)),
             limit: icmp_limit(),
             notices: Notices::default(),
+            lanes: Lanes::default(),
+            lane_notices: Notices::default(),
             accepted: Accepted::default(),
             shared,
         }
@@ -107,12 +111,16 @@ impl Receiver {
         let shared = Arc::clone(&self.shared);
         let socket = &shared.sockets[self.index];
         let mut batch = Batch::new();
-        while shared.stop.wait_for(socket.as_fd(), PollFlags::POLLIN, None) != Wake::Stop {
+        while shared.stop.wait_for_any(self.lanes.awake().map(|lane| socket.lane(lane)))
+            != Wake::Stop
+        {
             // Everything that is there, before waiting again.
-            loop {
-                let read = batch.read(socket);
-                self.renew();
-                self.carry(&mut batch, Instant::now());
+            while let Some(lane) = self.lanes.next() {
+                let read = batch.read(socket, lane);
+                let now = Instant::now();
+                self.renew(now);
+                self.carry(&mut batch, now);
+                self.share(lane, &batch, now);
                 match read {
                     Err(errno) => {
                         self.trouble(errno);
@@ -122,8 +130,75 @@ impl Receiver {
                     Ok(More::Yes) => {}
                     // Whoever has more for us may wait for this CPU, and to let him have it is cheaper than to sleep
                     // and be woken by him. Once: then there is nothing to do.
-                    Ok(More::No) if !batch.received.is_empty() => thread::yield_now(),
-                    Ok(More::No) => break,
+                    Ok(More::No) if !batch.received.is_empty() => {
+                        if self.lanes.is_last(lane) {
+                            thread::yield_now();
+                        }
+                    }
+                    Ok(More::No) => self.lanes.empty(lane, now),
+                }
+            }
+        }
+    }
+}
+
+/// Shares of the receive buffer.
+impl Receiver {
+    /// Takes note of what a lane had, and steers sources to other lanes where they take too much or no longer do.
+    fn share(&mut self, lane: usize, batch: &Batch, now: Instant) {
+        let mut dropped = 0;
+        for (_, received) in &batch.received {
+            dropped += self.lanes.received(lane, received.arrival(), now);
+        }
+        self.shared.tally.buffer_full.add(dropped);
+        let socket = &self.shared.sockets[self.index];
+        if socket.has_lanes() {
+            let table = &self.table;
+            let is_peer = |source| !table.senders(source).is_empty();
+            if let Some(change) = self.lanes.decide(is_peer, socket.buffer(), now) {
+                self.note(change, now);
+            }
+            if !self.lanes.is_settled() {
+                self.steer(now);
+            }
+        }
+    }
+
+    /// Has the kernel steer datagrams as the lanes are now. If it refuses, that is tried again after the next batch.
+    fn steer(&mut self, now: Instant) {
+        let socket = &self.shared.sockets[self.index];
+        match socket.steer(self.lanes.steering()) {
+            Ok(()) => self.lanes.settle(),
+            Err(errno) => {
+                if let Some(unsaid) = self.lane_notices.due("refused", now) {
+                    warn!(
+                        local = %socket.local(), reason = %errno.desc(), unsaid,
+                        "packets: the kernel refused to steer datagrams; trying again"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Counts and logs who has another lane now.
+    fn note(&mut self, change: Change, now: Instant) {
+        match change {
+            Change::Isolated(source) => {
+                self.shared.tally.isolated.one();
+                if let Some(unsaid) = self.lane_notices.due("isolated", now) {
+                    let is_peer = !self.table.senders(source).is_empty();
+                    warn!(
+                        %source, is_peer, unsaid,
+                        "packets: a source filled the receive buffer of all; it has one of its own until it sends less"
+                    );
+                }
+            }
+            Change::Released => {
+                if let Some(unsaid) = self.lane_notices.due("released", now) {
+                    info!(
+                        unsaid,
+                        "packets: a source sends less; it shares the receive buffer again"
+                    );
                 }
             }
         }
@@ -132,11 +207,16 @@ impl Receiver {
 
 impl Receiver {
     /// Takes what was handed over meanwhile.
-    fn renew(&mut self) {
+    fn renew(&mut self, now: Instant) {
         if let Some(Inbound { table, opener }) = self.shared.inbound[self.index].take() {
             self.table = table;
             if let Some(opener) = opener {
                 self.opener = opener;
+            }
+            let table = &self.table;
+            let is_peer = |source| !table.senders(source).is_empty();
+            if let Some(change) = self.lanes.review(is_peer, now) {
+                self.note(change, now);
             }
         }
         if let Some(tun) = self.shared.devices[self.index].take() {
@@ -230,9 +310,13 @@ impl Receiver {
         let Some(peer) = origin.table.owner(origin.peers, inner.source) else {
             return tally.spoofed_inner.one();
         };
+        if !self.shared.settings.destinations.accept(origin.table, &inner) {
+            tally.foreign_destination.one();
+            return self.answer(Message::NetUnreachable, origin, peer, packet, &inner);
+        }
         if ttl::decrement(packet, &inner).is_err() {
             tally.ttl_exceeded.one();
-            return self.answer(origin, peer, packet, &inner);
+            return self.answer(Message::TimeExceeded, origin, peer, packet, &inner);
         }
         self.accepted.packets += 1;
         self.accepted.bytes += usize::from(inner.length);
@@ -272,10 +356,17 @@ impl Receiver {
         }
     }
 
-    /// Tells the sender of a packet, by way of the peer that it came from, that its time to live is over.
-    fn answer(&mut self, origin: &Origin<'_>, peer: u32, packet: &[u8], inner: &Inner) {
+    /// Tells the sender of a packet, by way of the peer that it came from, why it goes no further.
+    fn answer(
+        &mut self,
+        message: Message,
+        origin: &Origin<'_>,
+        peer: u32,
+        packet: &[u8],
+        inner: &Inner,
+    ) {
         let Some(source) = self.shared.own_address(inner.family()) else { return };
-        let (message, mut reply) = (Message::TimeExceeded, Vec::new());
+        let mut reply = Vec::new();
         let packet = Datagram { header: &[], payload: packet };
         let Some(reply) = icmp::answer(message, packet, inner, source, &mut reply) else { return };
         if !self.limit.take(origin.now) {
@@ -334,11 +425,11 @@ impl Batch {
         Self { bytes: vec![0; CALLS * LONGEST], received: Vec::with_capacity(CALLS) }
     }
 
-    /// Receives what is there. On an error there may be datagrams, too.
-    fn read(&mut self, socket: &Socket) -> Result<More, Errno> {
+    /// Receives what is in a lane. On an error there may be datagrams, too.
+    fn read(&mut self, socket: &Socket, lane: usize) -> Result<More, Errno> {
         self.received.clear();
         for start in (0..CALLS).map(|call| call * LONGEST) {
-            match socket.receive(&mut self.bytes[start..start + LONGEST])? {
+            match socket.receive(lane, &mut self.bytes[start..start + LONGEST])? {
                 Some(received) => self.received.push((start, received)),
                 None => return Ok(More::No),
             }

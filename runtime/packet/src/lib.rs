@@ -15,6 +15,7 @@
 //! | [`icmp`] | what is a packet's sender told? |
 //! | [`limit`] | how often? |
 //! | [`table`] | whose is this address? |
+//! | [`destinations`] | may a peer's packet go there? |
 //! | `checksum`, `transport` | what of it all is the same for TCP and UDP? |
 //!
 //! The other half does the I/O, each direction on threads of its own that block in `poll` and nowhere else, and belong
@@ -25,6 +26,7 @@
 //! | `path` | from when to when, and between which places? |
 //! | `outbound`, `inbound` | what happens to a batch of packets, this way and that way? |
 //! | `tun`, `socket` | how are packets read and written, many with one call? |
+//! | `lanes`, `lane_filter` | whose datagrams wait in which receive buffer? |
 //! | `sender`, `message` | which datagrams go to the kernel together? |
 //! | `path_mtu` | what fits the way to a peer? |
 //! | `raw` | how do senders behind this host learn of it? |
@@ -35,6 +37,7 @@
 mod checksum;
 mod counters;
 pub mod datagrams;
+pub mod destinations;
 mod error;
 mod forwarding;
 pub mod fragment;
@@ -42,6 +45,8 @@ pub mod headers;
 pub mod icmp;
 mod inbound;
 pub mod join;
+mod lane_filter;
+mod lanes;
 pub mod limit;
 mod message;
 mod notice;
@@ -64,6 +69,7 @@ pub mod vnet;
 mod samples;
 
 pub use counters::Counters;
+pub use destinations::Destinations;
 pub use error::OpenError;
 pub use forwarding::{Forwarding, Transforms};
 pub use path::{Failure, Path, Running, Settings};

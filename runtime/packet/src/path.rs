@@ -19,7 +19,7 @@ use crate::limit::Bucket;
 use crate::outbound::Transmitter;
 use crate::socket::Socket;
 use crate::tun::Tun;
-use crate::{Counters, Forwarding, OpenError};
+use crate::{Counters, Destinations, Forwarding, OpenError};
 
 /// Between which places a path carries packets.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Settings {
     pub sockets: Vec<SocketAddr>,
     /// Where peers receive.
     pub port: u16,
+    /// Where packets from peers may go, besides the subnets of other peers.
+    pub destinations: Destinations,
 }
 
 /// A plugin failed; its instance is gone.
@@ -247,6 +249,13 @@ impl Stop {
             &mut [PollFd::new(self.event.as_fd(), PollFlags::POLLIN), PollFd::new(file, flags)],
             limit,
         )
+    }
+
+    /// Waits until one of several files can be read.
+    pub(crate) fn wait_for_any<'a>(&self, files: impl Iterator<Item = BorrowedFd<'a>>) -> Wake {
+        let mut waiting = vec![PollFd::new(self.event.as_fd(), PollFlags::POLLIN)];
+        waiting.extend(files.map(|file| PollFd::new(file, PollFlags::POLLIN)));
+        self.wait(&mut waiting, None)
     }
 
     /// Lets some time pass.

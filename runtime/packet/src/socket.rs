@@ -1,30 +1,43 @@
-//! The UDP socket: datagrams to and from peers, many with one call where the kernel can.
+//! The UDP sockets of one family: datagrams to and from peers, many with one call where the kernel can.
+//!
+//! There are several on one address and port, a group by `SO_REUSEPORT` in socket(7), so that a source that fills the
+//! receive buffer of one can be steered to another: see [`lanes`](crate::lanes). Datagrams are sent from the first.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use heddle_core::address::Family;
 use nix::cmsg_space;
 use nix::errno::Errno;
+use nix::libc::sock_fprog;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, getsockopt, recvmsg, sendmsg,
     setsockopt, sockopt,
 };
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::OpenError;
+use crate::lane_filter;
+use crate::lanes::{Arrival, LANES, SHARED};
 use crate::message::{Outgoing, SEGMENTS};
 
 /// Bytes of datagrams that wait to be received, and to be sent: some ten milliseconds' worth at gigabits.
 const RECEIVE_BUFFER: usize = 8 << 20;
 const SEND_BUFFER: usize = 4 << 20;
 
-/// A socket of one family.
+/// The same of a source that has a lane of its own.
+const LANE_BUFFER: usize = 2 << 20;
+
+/// The sockets of one family.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    fd: OwnedFd,
+    /// The first is the shared one. There is no other where the kernel cannot steer.
+    lanes: Vec<OwnedFd>,
+    /// What fits in the shared one, in bytes by the kernel's reckoning.
+    buffer: usize,
     local: SocketAddr,
     port: u16,
     /// Whether the kernel splits what it is given (`UDP_SEGMENT`, Linux 4.18).
@@ -40,6 +53,9 @@ pub(crate) struct Received {
     pub(crate) length: usize,
     /// Of each but the last.
     pub(crate) size: usize,
+    /// How many datagrams the kernel had dropped before because the receive buffer was full, since there is the socket
+    /// (`SO_RXQ_OVFL` in socket(7)). None before the first.
+    pub(crate) dropped: Option<u32>,
 }
 
 impl Received {
@@ -47,19 +63,27 @@ impl Received {
     pub(crate) fn count(self) -> usize {
         self.length.div_ceil(self.size.max(1)).max(1)
     }
+
+    /// The same, as far as lanes are concerned.
+    pub(crate) fn arrival(self) -> Arrival {
+        let Self { from, length, dropped, .. } = self;
+        Arrival { from, length, count: self.count(), dropped }
+    }
 }
 
 impl Socket {
     /// A socket bound to `local`, that sends to `port`, with what the kernel can do for it or without.
     pub(crate) fn open(local: SocketAddr, port: u16, offload: bool) -> Result<Self, OpenError> {
         let failed = |error: io::Error| OpenError::Socket { local, source: error };
-        let fd = bound(local).map_err(failed)?;
-        // Without the privilege the kernel's limits hold (net.core.rmem_max).
-        let (receive, send) = (&RECEIVE_BUFFER, &SEND_BUFFER);
-        setsockopt(&fd, sockopt::RcvBufForce, receive)
-            .or_else(|_| setsockopt(&fd, sockopt::RcvBuf, receive))
-            .and_then(|()| setsockopt(&fd, sockopt::SndBufForce, send))
-            .or_else(|_| setsockopt(&fd, sockopt::SndBuf, send))
+        // Bound by itself, so that another program with the port, such as another heddled, is noticed.
+        let fd = bound(local, false).map_err(failed)?;
+        let send = &SEND_BUFFER;
+        let buffer = receive_buffer(&fd, RECEIVE_BUFFER)
+            .and_then(|buffer| {
+                setsockopt(&fd, sockopt::SndBufForce, send)
+                    .or_else(|_| setsockopt(&fd, sockopt::SndBuf, send))?;
+                Ok(buffer)
+            })
             .map_err(|errno| failed(errno.into()))?;
         let segmentation = offload && getsockopt(&fd, sockopt::UdpGsoSegment).is_ok();
         let joined = offload && setsockopt(&fd, sockopt::UdpGroSegment, &true).is_ok();
@@ -69,7 +93,66 @@ impl Socket {
                 "the kernel carries datagrams one by one, which takes more of its time"
             );
         }
-        Ok(Self { fd, local, port, segmentation })
+        let mut socket = Self { lanes: vec![fd], buffer, local, port, segmentation };
+        if let Err(error) = socket.open_lanes(joined) {
+            socket.lanes.truncate(1);
+            // Nobody else is to join. Where it was not set, it need not be reset.
+            let _ = setsockopt(&socket.lanes[SHARED], sockopt::ReusePort, &false);
+            warn!(
+                %local, %error,
+                "the kernel cannot steer datagrams: a peer that sends too much fills the receive buffer of all"
+            );
+        }
+        Ok(socket)
+    }
+
+    /// Opens the other lanes. Nothing is steered to them yet.
+    fn open_lanes(&mut self, joined: bool) -> io::Result<()> {
+        let shared = &self.lanes[SHARED];
+        let local = SocketAddr::try_from(rustix::net::getsockname(shared)?)?;
+        setsockopt(shared, sockopt::ReusePort, &true)?;
+        for _ in SHARED + 1..LANES {
+            let lane = bound(local, true)?;
+            receive_buffer(&lane, LANE_BUFFER)?;
+            if joined {
+                setsockopt(&lane, sockopt::UdpGroSegment, &true)?;
+            }
+            self.lanes.push(lane);
+        }
+        self.steer(std::iter::empty())?;
+        Ok(())
+    }
+
+    /// Has the kernel put datagrams from these sources into these lanes, and those of all others into the shared one,
+    /// from now on.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's. Then everything stays as it was.
+    pub(crate) fn steer(
+        &self,
+        steering: impl Iterator<Item = (IpAddr, usize)>,
+    ) -> Result<(), Errno> {
+        let program = lane_filter::program(Family::of(self.local.ip()), steering);
+        let len = u16::try_from(program.len()).map_err(|_| Errno::E2BIG)?;
+        // The kernel copies it, and does not write.
+        let program = sock_fprog { len, filter: program.as_ptr().cast_mut() };
+        setsockopt(&self.lanes[SHARED], sockopt::AttachReusePortCbpf, &program)
+    }
+
+    /// Returns true if sources can be given a lane of their own.
+    pub(crate) fn has_lanes(&self) -> bool {
+        self.lanes.len() == LANES
+    }
+
+    /// Returns what fits in the shared lane, in bytes.
+    pub(crate) fn buffer(&self) -> usize {
+        self.buffer
+    }
+
+    /// Returns a lane's socket, to wait for.
+    pub(crate) fn lane(&self, lane: usize) -> BorrowedFd<'_> {
+        self.lanes[lane].as_fd()
     }
 
     /// What it is bound to.
@@ -103,7 +186,7 @@ impl Socket {
         let control = if datagrams.len() > 1 { &segments[..] } else { &[] };
         let to = SockaddrStorage::from(SocketAddr::new(first.to, self.port));
         sendmsg(
-            self.fd.as_raw_fd(),
+            self.lanes[SHARED].as_raw_fd(),
             &pieces[..count],
             control,
             MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
@@ -112,13 +195,17 @@ impl Socket {
         .map(drop)
     }
 
-    /// Receives datagrams. None when there are none. Does not block.
-    pub(crate) fn receive(&self, buffer: &mut [u8]) -> Result<Option<Received>, Errno> {
-        let mut control = cmsg_space!(i32);
+    /// Receives datagrams from a lane. None when there are none. Does not block.
+    pub(crate) fn receive(
+        &self,
+        lane: usize,
+        buffer: &mut [u8],
+    ) -> Result<Option<Received>, Errno> {
+        let mut control = cmsg_space!(i32, u32);
         let mut pieces = [IoSliceMut::new(buffer)];
         let flags = MsgFlags::MSG_DONTWAIT;
         let message = match recvmsg::<SockaddrStorage>(
-            self.fd.as_raw_fd(),
+            self.lanes[lane].as_raw_fd(),
             &mut pieces,
             Some(&mut control),
             flags,
@@ -128,18 +215,24 @@ impl Socket {
             Err(errno) => return Err(errno),
         };
         let length = message.bytes;
-        let size = message.cmsgs()?.find_map(|control| match control {
-            ControlMessageOwned::UdpGroSegments(size) => usize::try_from(size).ok(),
-            _ => None,
-        });
+        let (mut size, mut dropped) = (length, None);
+        for control in message.cmsgs()? {
+            match control {
+                ControlMessageOwned::UdpGroSegments(segment) => {
+                    size = usize::try_from(segment).unwrap_or(length);
+                }
+                ControlMessageOwned::RxqOvfl(count) => dropped = Some(count),
+                _ => {}
+            }
+        }
         let from = message.address.as_ref().and_then(address).ok_or(Errno::EAFNOSUPPORT)?;
-        Ok(Some(Received { from, length, size: size.unwrap_or(length) }))
+        Ok(Some(Received { from, length, size, dropped }))
     }
 
     /// The longest packet that reaches an address by what the kernel knows now, with its IP header, in bytes.
     pub(crate) fn path_mtu(&self, to: IpAddr) -> io::Result<usize> {
         // Only a connected socket has a path. Ours is to receive from everybody.
-        let probe = bound(SocketAddr::new(self.local.ip(), 0))?;
+        let probe = bound(SocketAddr::new(self.local.ip(), 0), false)?;
         rustix::net::connect(&probe, &SocketAddr::new(to, self.port))?;
         let mtu = match to {
             IpAddr::V4(_) => rustix::net::sockopt::ip_mtu(&probe)?,
@@ -151,12 +244,23 @@ impl Socket {
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.lanes[SHARED].as_fd()
     }
 }
 
-/// A UDP socket that never fragments (`IP_PMTUDISC_DO`): what is too long is told to its sender.
-fn bound(local: SocketAddr) -> io::Result<OwnedFd> {
+/// Sets the size of a receive buffer, and has the kernel tell what is dropped because it is full. Returns the size by the
+/// kernel's reckoning, which is twice as much (socket(7)).
+fn receive_buffer(fd: &OwnedFd, bytes: usize) -> nix::Result<usize> {
+    // Without the privilege the kernel's limits hold (net.core.rmem_max).
+    setsockopt(fd, sockopt::RcvBufForce, &bytes)
+        .or_else(|_| setsockopt(fd, sockopt::RcvBuf, &bytes))?;
+    setsockopt(fd, sockopt::RxqOvfl, &1)?;
+    getsockopt(fd, sockopt::RcvBuf)
+}
+
+/// A UDP socket that never fragments (`IP_PMTUDISC_DO`): what is too long is told to its sender. With `shared` the port may
+/// be that of other sockets of this user that are shared.
+fn bound(local: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
     let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = rustix::net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     if local.is_ipv4() {
@@ -164,6 +268,9 @@ fn bound(local: SocketAddr) -> io::Result<OwnedFd> {
     } else {
         rustix::net::sockopt::set_ipv6_v6only(&fd, true)?;
         rustix::net::sockopt::set_ipv6_mtu_discover(&fd, Ipv6PathMtuDiscovery::DO)?;
+    }
+    if shared {
+        setsockopt(&fd, sockopt::ReusePort, &true)?;
     }
     rustix::net::bind(&fd, &local)?;
     Ok(fd)
@@ -177,8 +284,10 @@ fn address(storage: &SockaddrStorage) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::HashMap;
     use std::net::UdpSocket;
+
+    use super::*;
 
     fn outgoing<'a>(header: &'a [u8], payload: &'a [u8]) -> Outgoing<'a> {
         Outgoing { peer: 0, to: [127, 0, 0, 1].into(), header, payload }
@@ -186,14 +295,14 @@ mod tests {
 
     fn receive(socket: &Socket) -> Vec<(usize, usize)> {
         let mut buffer = vec![0; 65_536];
-        let received = std::iter::from_fn(|| socket.receive(&mut buffer).unwrap());
+        let received = std::iter::from_fn(|| socket.receive(SHARED, &mut buffer).unwrap());
         received.map(|received| (received.length, received.size)).collect()
     }
 
     #[test]
     fn datagrams_of_one_size_travel_together() {
         let receiver = Socket::open("127.0.0.1:0".parse().unwrap(), 0, true).unwrap();
-        let port = rustix::net::getsockname(&receiver.fd).unwrap();
+        let port = rustix::net::getsockname(&receiver.lanes[SHARED]).unwrap();
         let port = SocketAddr::try_from(port).unwrap().port();
         let sender = Socket::open("127.0.0.1:0".parse().unwrap(), port, true).unwrap();
         sender
@@ -224,5 +333,140 @@ mod tests {
         let socket = Socket::open("127.0.0.1:0".parse().unwrap(), 9, true).unwrap();
         assert_eq!(socket.path_mtu([127, 0, 0, 1].into()).unwrap(), 65_535);
         assert_eq!(socket.send(&[outgoing(&[], &[0; 65_508])]), Err(Errno::EMSGSIZE));
+    }
+
+    /// A sender at an address of the loopback, and at any port.
+    fn sender(address: [u8; 4]) -> UdpSocket {
+        UdpSocket::bind((std::net::Ipv4Addr::from(address), 0)).unwrap()
+    }
+
+    /// A socket, and its address.
+    fn receiver(local: &str) -> (Socket, SocketAddr) {
+        let socket = Socket::open(local.parse().unwrap(), 9, true).unwrap();
+        let to = rustix::net::getsockname(&socket.lanes[SHARED]).unwrap();
+        (socket, SocketAddr::try_from(to).unwrap())
+    }
+
+    /// How many datagrams are in each lane.
+    fn counts(socket: &Socket) -> [usize; LANES] {
+        let mut buffer = vec![0; 65_536];
+        std::array::from_fn(|lane| {
+            let received = std::iter::from_fn(|| socket.receive(lane, &mut buffer).unwrap());
+            received.map(Received::count).sum()
+        })
+    }
+
+    #[test]
+    fn sources_are_steered_whatever_port_they_send_from() {
+        let (socket, to) = receiver("127.0.0.1:0");
+        let addresses = [[127, 0, 0, 2], [127, 0, 0, 3], [127, 0, 0, 4]];
+        let send = || {
+            for address in addresses {
+                for _ in 0..8 {
+                    sender(address).send_to(b"hello", to).unwrap();
+                }
+            }
+        };
+        send();
+        assert_eq!(counts(&socket), [24, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let steering = [(addresses[1].into(), 5), (addresses[2].into(), 8)];
+        socket.steer(steering.into_iter()).unwrap();
+        send();
+        assert_eq!(counts(&socket), [8, 0, 0, 0, 0, 8, 0, 0, 8]);
+        socket.steer(std::iter::empty()).unwrap();
+        send();
+        assert_eq!(counts(&socket), [24, 0, 0, 0, 0, 0, 0, 0, 0]);
+
+        let (socket, to) = receiver("[::1]:0");
+        let send = || UdpSocket::bind("[::1]:0").unwrap().send_to(b"hello", to).unwrap();
+        // Addresses that differ in one word are others.
+        let others = ["1::1", "0:0:1::1", "::1:0:0:1", "::2"].map(|it| it.parse().unwrap());
+        let others = || others.into_iter().zip(1..);
+        socket.steer(others()).unwrap();
+        send();
+        assert_eq!(counts(&socket), [1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        socket.steer(others().chain([("::1".parse().unwrap(), 6)])).unwrap();
+        send();
+        assert_eq!(counts(&socket), [0, 0, 0, 0, 0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn socket_with_lanes_keeps_its_port_to_itself() {
+        let (socket, to) = receiver("127.0.0.1:0");
+        assert!(socket.has_lanes());
+        let error = Socket::open(to, 1, true).unwrap_err().to_string();
+        assert!(error.contains("another program has the port"), "{error}");
+    }
+
+    /// What the receiver does with a socket, but for the datagrams.
+    struct Reader {
+        socket: Socket,
+        lanes: crate::lanes::Lanes,
+    }
+
+    impl Reader {
+        /// Reads everything that is there. Returns the payloads, by source.
+        fn read(&mut self) -> HashMap<IpAddr, Vec<Vec<u8>>> {
+            let (mut payloads, mut buffer) = (HashMap::<_, Vec<_>>::new(), vec![0; 65_536]);
+            self.lanes.awake().count();
+            while let Some(lane) = self.lanes.next() {
+                let now = std::time::Instant::now();
+                match self.socket.receive(lane, &mut buffer).unwrap() {
+                    None => self.lanes.empty(lane, now),
+                    Some(received) => {
+                        let datagrams = buffer[..received.length].chunks(received.size.max(1));
+                        let of_source = payloads.entry(received.from).or_default();
+                        of_source.extend(datagrams.map(<[u8]>::to_vec));
+                        self.lanes.received(lane, received.arrival(), now);
+                    }
+                }
+                if self.lanes.decide(|_| true, self.socket.buffer(), now).is_some() {
+                    self.socket.steer(self.lanes.steering()).unwrap();
+                    self.lanes.settle();
+                }
+            }
+            payloads
+        }
+    }
+
+    #[test]
+    fn flood_of_one_source_leaves_the_buffer_to_others() {
+        const QUIET: usize = 100;
+        let (socket, to) = receiver("127.0.0.1:0");
+        let mut reader = Reader { socket, lanes: crate::lanes::Lanes::default() };
+        let [flooder, quiet] = [[127, 0, 0, 2], [127, 0, 0, 3]].map(sender);
+        let from = |socket: &UdpSocket| socket.local_addr().unwrap().ip();
+        let mut number = 0_u64;
+        let mut arrived = Vec::new();
+        // The first round fills the buffer, the second shows who does, and in the third it does so to itself alone.
+        for round in 0..3 {
+            // More than fits, from as many ports as it likes.
+            for _ in 0..reader.socket.buffer() / 1000 {
+                // The kernel keeps some of them waiting on their way to the socket, for everybody.
+                if number % 128 == 0 {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                let mut payload = [0; 1000];
+                payload[..8].copy_from_slice(&number.to_be_bytes());
+                number += 1;
+                flooder.send_to(&payload, to).unwrap();
+            }
+            for _ in 0..QUIET {
+                quiet.send_to(b"hello", to).unwrap();
+            }
+            let mut payloads = reader.read();
+            let kept = payloads.remove(&from(&quiet)).map_or(0, |payloads| payloads.len());
+            println!("round {round}: {kept} of {QUIET} datagrams of the quiet source");
+            arrived.push(kept);
+            let flood = payloads.remove(&from(&flooder)).unwrap();
+            // Nobody is shut out, and the order is kept while the source is moved.
+            let numbers: Vec<_> = flood
+                .iter()
+                .map(|payload| u64::from_be_bytes(payload[..8].try_into().unwrap()))
+                .collect();
+            assert!(numbers.len() > 100 && numbers.is_sorted());
+        }
+        assert!(arrived[0] < QUIET / 2, "the flood did not fill the buffer");
+        assert_eq!(arrived[2], QUIET);
     }
 }

@@ -120,9 +120,18 @@ impl Table {
 
     /// Which peer a packet to this address goes to, by the longest subnet that contains it.
     pub fn route(&self, destination: IpAddr) -> Option<u32> {
-        let lengths = &self.lengths[Family::of(destination) as usize];
-        let subnets = lengths.iter().filter_map(|&length| IpNet::new(destination, length).ok());
-        subnets.filter_map(|subnet| self.routes.get(&subnet.trunc())).next()?.peer
+        self.find(destination)?.peer
+    }
+
+    /// Returns true if the address is in a peer's subnet, whether packets to it go to a peer or not.
+    pub fn covers(&self, address: IpAddr) -> bool {
+        self.find(address).is_some()
+    }
+
+    fn find(&self, address: IpAddr) -> Option<&Route> {
+        let lengths = &self.lengths[Family::of(address) as usize];
+        let subnets = lengths.iter().filter_map(|&length| IpNet::new(address, length).ok());
+        subnets.filter_map(|subnet| self.routes.get(&subnet.trunc())).next()
     }
 
     /// The peers with this public address.

@@ -181,6 +181,7 @@ fn dropped(counter: &str) -> Option<&str> {
         "no_route"
             | "spoofed_outer"
             | "spoofed_inner"
+            | "foreign_destination"
             | "malformed"
             | "too_big"
             | "ttl_exceeded"
@@ -188,6 +189,7 @@ fn dropped(counter: &str) -> Option<&str> {
             | "refused"
             | "send_errors"
             | "device_errors"
+            | "buffer_full"
     );
     reason.then_some(counter)
 }

@@ -1,4 +1,5 @@
-//! Datagrams from the network, as the path takes them: read, checked against the table, taken a hop further, joined.
+//! Datagrams from the network, as the path takes them: read, checked against the table and for their destination, taken a
+//! hop further, joined.
 //!
 //! The input is datagrams one behind the other, each with two bytes in front. The first says what is done to it (see
 //! the constants), the second how long it is.
@@ -15,7 +16,8 @@ use heddle_packet::headers::Inner;
 use heddle_packet::join::{Joiner, MOST};
 use heddle_packet::split::split;
 use heddle_packet::vnet::Vnet;
-use heddle_packet::{Peer, Table};
+use heddle_packet::{Destinations, Peer, Table};
+use ipnet::IpNet;
 use libfuzzer_sys::fuzz_target;
 
 /// It comes from no peer.
@@ -38,6 +40,26 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
         Peer { endpoints: vec![other], subnets: subnets("10.244.2.0/24", "fc00:0:0:2::/64") },
     ])
 });
+
+/// The node's own subnets, and what it allows.
+static OWN: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
+    ["10.244.3.0/24", "fc00:0:0:3::/64", "192.0.2.64/26"].map(|it| it.parse().unwrap()).into()
+});
+
+static DESTINATIONS: LazyLock<Destinations> =
+    LazyLock::new(|| Destinations::new(OWN[..2].iter().copied(), &OWN[2..]));
+
+/// Asserts that a packet is handed to the kernel if and only if it is for this node or another.
+fn check_destination(datagram: &[u8], inner: &Inner) -> bool {
+    let accepted = DESTINATIONS.accept(&TABLE, inner);
+    let mut networks = OWN.iter().chain(TABLE.peers().iter().flat_map(|peer| &peer.subnets));
+    let known = networks.any(|network| network.contains(&inner.destination));
+    assert_eq!(accepted, known && !inner.source_routed);
+    // The first option is a source route.
+    let routed = matches!(datagram, [0x46..=0x4f, ..] if matches!(datagram[20], 131 | 137));
+    assert!(inner.source_routed || !routed);
+    accepted
+}
 
 /// Datagrams with where they come from.
 fn datagrams(mut input: &[u8]) -> Vec<(IpAddr, Vec<u8>)> {
@@ -126,6 +148,9 @@ fuzz_target!(|input: &[u8]| {
         assert!(sender.endpoints.contains(&outer));
         assert!(sender.subnets.iter().any(|subnet| subnet.contains(&inner.source)));
 
+        if !check_destination(&datagram, &inner) {
+            continue;
+        }
         complain(Datagram { header: &[], payload: &datagram }, &inner);
         if hop(&mut datagram, &inner) {
             let start = buffer.len();

@@ -21,9 +21,11 @@ use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::Node;
 use heddle_core::object::Object;
 use heddle_packet::{
-    Counters, Forwarding, OpenError, Path, Peer, Running, Settings, Steer, Table, Transforms,
+    Counters, Destinations, Forwarding, OpenError, Path, Peer, Running, Settings, Steer, Table,
+    Transforms,
 };
 use heddle_plugin::{NodePlan, PacketPlugin, Tunnel};
+use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 use pace::Pace;
@@ -61,7 +63,8 @@ enum Message {
 }
 
 impl Packets {
-    /// Makes the device and the sockets, and carries packets from then on. No peer is known yet.
+    /// Makes the device and the sockets, and carries packets from then on. No peer is known yet. Besides the node's own
+    /// subnets and those of peers, packets from peers may go to the networks in `allowed`.
     ///
     /// # Errors
     ///
@@ -71,8 +74,11 @@ impl Packets {
         terms: Terms,
         plan: &NodePlan,
         tunnel: &Tunnel,
+        allowed: &[IpNet],
     ) -> Result<Self, OpenError> {
-        let path = Path::open(settings(plan, tunnel))?;
+        let own = &peer(&terms.config, &terms.lease).subnets;
+        let destinations = Destinations::new(own.iter().copied(), allowed);
+        let path = Path::open(settings(plan, tunnel, destinations))?;
         let (inbox, messages) = mpsc::channel();
         let report = inbox.clone();
         // The supervisor may have ended before the path: then there is nobody to start the plugin anew.
@@ -138,7 +144,7 @@ impl Drop for Packets {
 }
 
 /// What the path is made of, from the node's plan.
-fn settings(plan: &NodePlan, tunnel: &Tunnel) -> Settings {
+fn settings(plan: &NodePlan, tunnel: &Tunnel, destinations: Destinations) -> Settings {
     let objects = &plan.plan.objects;
     let address = |object: &Object| match object {
         Object::Address(address) if address.link == tunnel.link => Some(address.network.addr()),
@@ -154,6 +160,7 @@ fn settings(plan: &NodePlan, tunnel: &Tunnel) -> Settings {
         port: tunnel.port,
         addresses: objects.iter().filter_map(address).collect(),
         mtu: mtu.unwrap_or(plan.mtu),
+        destinations,
     }
 }
 

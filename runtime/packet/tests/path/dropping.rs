@@ -1,15 +1,21 @@
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::PacketBuilder;
+use etherparse::icmpv4::DestUnreachableHeader;
+use etherparse::{Icmpv4Type, PacketBuilder, SlicedPacket, TransportSlice};
 use heddle_packet::Counters;
 
 use crate::overlay::{PORT, Plain, v4};
 
-/// An inner UDP packet.
+/// An inner UDP packet to the node's device.
 pub(crate) fn udp(source: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let IpAddr::V4(to) = v4(1) else { unreachable!() };
+    udp_to(source, to.octets(), payload)
+}
+
+/// An inner UDP packet.
+fn udp_to(source: [u8; 4], to: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
-    PacketBuilder::ipv4(source, to.octets(), 64).udp(9, 9).write(&mut packet, payload).unwrap();
+    PacketBuilder::ipv4(source, to, 64).udp(9, 9).write(&mut packet, payload).unwrap();
     packet
 }
 
@@ -37,6 +43,38 @@ fn a_packet_of_somebody_else_is_dropped() {
     assert_eq!((counters.received_packets, counters.spoofed_outer), (0, 0));
     plain.send(&udp([10, 244, 2, 1], b"hello"));
     plain.node.wait_for("one packet", |counters| counters.received_packets == 1);
+}
+
+#[test]
+fn packet_to_foreign_destination_is_dropped_and_answered() {
+    let plain = Plain::new();
+    let source = [10, 244, 2, 1];
+    // The node on its own network and another host there, the internet, and the overlay where nobody has a subnet.
+    let foreign =
+        [plain.node.host.v4().octets(), plain.other.v4().octets(), [8, 8, 8, 8], [10, 244, 9, 9]];
+    for to in foreign {
+        plain.send(&udp_to(source, to, b"hello"));
+        plain.receive(|datagram| {
+            let packet = SlicedPacket::from_ip(datagram).unwrap();
+            let Some(TransportSlice::Icmpv4(icmp)) = packet.transport else { return None };
+            let network = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Network);
+            assert_eq!(icmp.header().icmp_type, network);
+            assert_eq!(icmp.payload()[16..20], to);
+            Some(())
+        });
+    }
+    // Nobody answers for these.
+    let silent = [[224, 0, 0, 251], [255, 255, 255, 255], [127, 0, 0, 1]];
+    for to in silent {
+        plain.send(&udp_to(source, to, b"hello"));
+    }
+    let all = (foreign.len() + silent.len()) as u64;
+    let counters = plain.node.wait_for("all", |counters| counters.foreign_destination == all);
+    assert_eq!(counters.received_packets, 0);
+    // The node's own subnet, and that of a peer.
+    plain.send(&udp_to(source, [10, 244, 1, 77], b"hello"));
+    plain.send(&udp_to(source, [10, 244, 2, 77], b"hello"));
+    plain.node.wait_for("two packets", |counters| counters.received_packets == 2);
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use heddle_lab::{Families, Host, Lab, Namespace, next_datagram, wait_until};
 use heddle_packet::{
-    Counters, Forwarding, OpenError, Path, Peer, Running, Settings, Table, TableSteering,
+    Counters, Destinations, Forwarding, OpenError, Path, Peer, Running, Settings, Table,
+    TableSteering,
 };
 use ipnet::IpNet;
 
@@ -71,6 +72,7 @@ pub(crate) fn settings(number: u8, host: &Host) -> Settings {
         addresses: vec![v4(number), v6(number)],
         sockets: host.addresses().map(|address| SocketAddr::new(address, PORT)).collect(),
         port: PORT,
+        destinations: Destinations::new(subnets(number), &[]),
     }
 }
 

@@ -1,0 +1,73 @@
+//! The program by which the kernel steers datagrams to lanes: classic BPF that looks at the source address alone, so that
+//! a source cannot leave its lane by changing its port.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use heddle_core::address::Family;
+use nix::libc::{
+    BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, SKF_NET_OFF, sock_filter,
+};
+
+use crate::lanes::SHARED;
+
+/// Where the source address stands in an IP header, in bytes.
+const SOURCE_V4: u32 = 12;
+const SOURCE_V6: u32 = 8;
+
+/// Makes the program for the socket group of one family (`SO_ATTACH_REUSEPORT_CBPF` in socket(7)). It returns the lane of
+/// a source that has one, and otherwise the shared one. Sources of the other family are left out.
+pub(crate) fn program(
+    family: Family,
+    steering: impl Iterator<Item = (IpAddr, usize)>,
+) -> Vec<sock_filter> {
+    let mut program = Vec::new();
+    if family == Family::V4 {
+        program.push(load(SOURCE_V4));
+    }
+    for (source, lane) in steering {
+        match (family, source) {
+            (Family::V4, IpAddr::V4(source)) => program.extend(compare_v4(source, lane)),
+            (Family::V6, IpAddr::V6(source)) => program.extend(compare_v6(source, lane)),
+            _ => {}
+        }
+    }
+    program.push(lane_is(SHARED));
+    program
+}
+
+fn compare_v4(source: Ipv4Addr, lane: usize) -> [sock_filter; 2] {
+    [unless_equal(source.into(), 1), lane_is(lane)]
+}
+
+fn compare_v6(source: Ipv6Addr, lane: usize) -> Vec<sock_filter> {
+    let bits = u128::from(source);
+    let words = [96, 64, 32, 0].map(|shift| (bits >> shift) as u32);
+    let mut program = Vec::with_capacity(9);
+    for (word, offset) in words.into_iter().zip((SOURCE_V6..).step_by(4)) {
+        program.push(load(offset));
+        // Behind the last of these nine instructions.
+        let rest = 9 - program.len() - 1;
+        program.push(unless_equal(word, rest as u8));
+    }
+    program.push(lane_is(lane));
+    program
+}
+
+/// Loads four bytes of the IP header.
+fn load(offset: u32) -> sock_filter {
+    statement(BPF_LD | BPF_W | BPF_ABS, SKF_NET_OFF.cast_unsigned() + offset)
+}
+
+/// Skips so many instructions unless what was loaded is this.
+fn unless_equal(value: u32, skipped: u8) -> sock_filter {
+    sock_filter { jf: skipped, ..statement(BPF_JMP | BPF_JEQ | BPF_K, value) }
+}
+
+/// Ends with this lane.
+fn lane_is(lane: usize) -> sock_filter {
+    statement(BPF_RET | BPF_K, lane as u32)
+}
+
+fn statement(code: u32, value: u32) -> sock_filter {
+    sock_filter { code: code as u16, jt: 0, jf: 0, k: value }
+}

@@ -1,0 +1,318 @@
+//! Shares of the receive buffer: a source that overflows the shared one is given one of its own.
+//!
+//! Datagrams wait in *lanes*: sockets on one address and port, each with a receive buffer (see `socket`). All sources
+//! share lane 0. Once the kernel has dropped datagrams because lane 0 was full, the next [`SAMPLE`] bytes out of it show
+//! who fills it, and the source with the largest part is steered to a lane of its own, where it fills nobody else's
+//! buffer. It is steered back after [`CALM`] without an overflow there. Sources that are no peers share one such lane.
+//!
+//! This decides which lane is whose and which is read next, and does no I/O. While lane 0 does not overflow, it costs a
+//! few comparisons for each call that receives.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// How many lanes there are: the shared one, that of strangers, and those of peers.
+pub(crate) const LANES: usize = 9;
+
+/// The lane of all sources that have no other.
+pub(crate) const SHARED: usize = 0;
+
+/// The lane of sources that are no peers.
+const STRANGERS: usize = 1;
+
+/// The most sources in the lane of strangers.
+const MAX_STRANGERS: usize = 16;
+
+/// How much is looked at to find out who fills the shared lane, in bytes of [`cost`].
+const SAMPLE: usize = 4 << 20;
+
+/// A source is isolated if it has more than one part in so many of a sample.
+const PART: usize = 8;
+
+/// How long a lane must not have overflowed before its source shares the buffer with others again.
+const CALM: Duration = Duration::from_secs(10);
+
+/// How long a lane that was given back is still looked at: packets may be on their way into it.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How many batches are read from the shared lane for each of another.
+const TURNS: usize = 8;
+
+/// What the kernel needs for a datagram besides its bytes, at least: `struct sk_buff` and `struct skb_shared_info`.
+const OVERHEAD: usize = 512;
+
+/// A call's worth of datagrams, as far as lanes are concerned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) from: IpAddr,
+    /// Of all datagrams, in bytes.
+    pub(crate) length: usize,
+    /// How many datagrams.
+    pub(crate) count: usize,
+    /// How many datagrams the kernel had dropped from the lane before this one, since there is the lane, modulo 2^32.
+    /// None is as good as zero.
+    pub(crate) dropped: Option<u32>,
+}
+
+/// Which lane is whose, and which is read next.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    lanes: [Lane; LANES],
+    turn: Turn,
+    sample: Option<Sample>,
+    /// Whether the kernel steers datagrams as [`Lanes::steering`] says. Until it does, no lane is given up.
+    settled: bool,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// The sources that are steered here. Always empty for the shared lane.
+    sources: Vec<IpAddr>,
+    /// Whether there may be datagrams in it.
+    in_use: bool,
+    /// Bytes still to be read from the shared lane before this one is read: what a source sent before it was steered here
+    /// comes first.
+    behind: usize,
+    /// It was given back and has to be read before the shared lane, for the same reason.
+    leaving: bool,
+    /// Nothing was in it when it was last read, and no datagram has been read from another one since.
+    dry: bool,
+    /// [`Arrival::dropped`] of the last datagram that had it.
+    dropped: u32,
+    /// When its source came, its last overflow was seen, or it was given back.
+    since: Option<Instant>,
+}
+
+/// Which lane has its turn.
+#[derive(Debug, Default)]
+struct Turn {
+    lane: usize,
+    /// How many batches were read from it.
+    taken: usize,
+}
+
+/// Who fills the shared lane.
+#[derive(Debug, Default)]
+struct Sample {
+    costs: HashMap<IpAddr, usize>,
+    total: usize,
+}
+
+/// What has become different: datagrams have to be steered anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// This source has another lane than the shared one from now on.
+    Isolated(IpAddr),
+    /// Sources share the buffer with others again.
+    Released,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        let mut lanes: [Lane; LANES] = Default::default();
+        lanes[SHARED].in_use = true;
+        Self { lanes, turn: Turn::default(), sample: None, settled: true }
+    }
+}
+
+impl Lanes {
+    /// Returns the lane to read next. None if there was nothing in any of them.
+    pub(crate) fn next(&mut self) -> Option<usize> {
+        if self.settled
+            && let Some(lane) = self.lanes.iter().position(|lane| lane.leaving)
+        {
+            return Some(lane);
+        }
+        // Once around, and back to where it began.
+        for _ in 0..=LANES {
+            let limit = if self.turn.lane == SHARED { TURNS } else { 1 };
+            let lane = &self.lanes[self.turn.lane];
+            if lane.is_readable() && !lane.dry && self.turn.taken < limit {
+                self.turn.taken += 1;
+                return Some(self.turn.lane);
+            }
+            self.turn = Turn { lane: (self.turn.lane + 1) % LANES, taken: 0 };
+        }
+        None
+    }
+
+    /// Returns the lanes that datagrams may arrive in and that may be read. All are to be looked at from now on.
+    pub(crate) fn awake(&mut self) -> impl Iterator<Item = usize> + '_ {
+        for lane in &mut self.lanes {
+            lane.dry = false;
+        }
+        (0..LANES).filter(|&lane| self.lanes[lane].is_readable())
+    }
+
+    /// Returns true if no other lane than this one may have datagrams.
+    pub(crate) fn is_last(&self, lane: usize) -> bool {
+        let mut others = self.lanes.iter().enumerate().filter(|(other, _)| *other != lane);
+        others.all(|(_, lane)| !lane.is_readable() || lane.dry)
+    }
+
+    /// Takes note that there was nothing in a lane.
+    pub(crate) fn empty(&mut self, lane: usize, now: Instant) {
+        if lane == SHARED {
+            self.lanes.iter_mut().for_each(|lane| lane.behind = 0);
+        }
+        let lane = &mut self.lanes[lane];
+        lane.dry = true;
+        if !self.settled {
+            return;
+        }
+        lane.leaving = false;
+        let lingered = |since| now.saturating_duration_since(since) >= LINGER;
+        if lane.in_use && lane.sources.is_empty() && lane.since.is_some_and(lingered) {
+            lane.in_use = false;
+        }
+    }
+
+    /// Takes note of datagrams out of a lane. Returns how many were newly found to be dropped from it.
+    pub(crate) fn received(&mut self, index: usize, arrival: Arrival, now: Instant) -> usize {
+        // While this one is read, there may be something in the others again.
+        for lane in &mut self.lanes {
+            lane.dry = false;
+        }
+        let lane = &mut self.lanes[index];
+        let dropped = arrival.dropped.map_or(0, |dropped| dropped.wrapping_sub(lane.dropped));
+        if dropped > 0 {
+            lane.dropped = lane.dropped.wrapping_add(dropped);
+            if index != SHARED && !lane.sources.is_empty() {
+                lane.since = Some(now);
+            }
+        }
+        if index == SHARED {
+            self.received_shared(arrival, dropped > 0);
+        }
+        dropped as usize
+    }
+
+    fn received_shared(&mut self, arrival: Arrival, overflowed: bool) {
+        // What a call gives took at least so much of the buffer.
+        let read = arrival.length + OVERHEAD;
+        let mut waiting = false;
+        for lane in self.lanes.iter_mut().filter(|lane| lane.behind > 0) {
+            lane.behind = lane.behind.saturating_sub(read);
+            waiting = true;
+        }
+        // Behind a source that was isolated there is what overflowed because of it.
+        if overflowed && !waiting {
+            self.sample.get_or_insert_default();
+        }
+        if let Some(sample) = &mut self.sample {
+            let cost = cost(arrival);
+            *sample.costs.entry(arrival.from).or_default() += cost;
+            sample.total += cost;
+        }
+    }
+
+    /// Decides whether a source has to be isolated, or released. `buffer` is what fits in the shared lane, in bytes.
+    pub(crate) fn decide(
+        &mut self,
+        is_peer: impl Fn(IpAddr) -> bool,
+        buffer: usize,
+        now: Instant,
+    ) -> Option<Change> {
+        if let Some(sample) = self.sample.take_if(|sample| sample.total >= SAMPLE) {
+            let largest = sample.costs.iter().max_by_key(|(_, cost)| **cost);
+            if let Some((&source, &cost)) = largest
+                && cost * PART > sample.total
+                && self.isolate(source, is_peer(source), buffer, now)
+            {
+                self.settled = false;
+                return Some(Change::Isolated(source));
+            }
+        }
+        let calm = |since| now.saturating_duration_since(since) >= CALM;
+        let lane = self
+            .lanes
+            .iter_mut()
+            .find(|lane| !lane.sources.is_empty() && lane.since.is_some_and(calm))?;
+        lane.release(now);
+        self.settled = false;
+        Some(Change::Released)
+    }
+
+    /// Gives a source a lane. False if none is free.
+    fn isolate(&mut self, source: IpAddr, is_peer: bool, buffer: usize, now: Instant) -> bool {
+        if self.lanes.iter().any(|lane| lane.sources.contains(&source)) {
+            return false;
+        }
+        let place = if is_peer {
+            (STRANGERS + 1..LANES).find(|&lane| !self.lanes[lane].in_use)
+        } else {
+            Some(STRANGERS)
+        };
+        let Some(lane) = place.map(|place| &mut self.lanes[place]) else { return false };
+        if lane.sources.len() == MAX_STRANGERS {
+            lane.sources.remove(0);
+        }
+        lane.sources.push(source);
+        lane.in_use = true;
+        lane.leaving = false;
+        lane.behind = buffer;
+        lane.since = Some(now);
+        true
+    }
+
+    /// Compares the lanes with peers that have changed: a stranger that has become a peer leaves the lane of strangers,
+    /// and a peer that is gone leaves its own.
+    pub(crate) fn review(
+        &mut self,
+        is_peer: impl Fn(IpAddr) -> bool,
+        now: Instant,
+    ) -> Option<Change> {
+        let mut change = None;
+        for (index, lane) in self.lanes.iter_mut().enumerate().skip(STRANGERS) {
+            let before = lane.sources.len();
+            lane.sources.retain(|&source| is_peer(source) == (index != STRANGERS));
+            if lane.sources.len() < before {
+                change = Some(Change::Released);
+                self.settled = false;
+                if lane.sources.is_empty() {
+                    lane.release(now);
+                }
+            }
+        }
+        change
+    }
+
+    /// Returns false if the kernel is yet to be told of a change.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Takes note that the kernel steers datagrams as it should.
+    pub(crate) fn settle(&mut self) {
+        self.settled = true;
+    }
+
+    /// Returns the sources that have another lane than the shared one, and their lanes.
+    pub(crate) fn steering(&self) -> impl Iterator<Item = (IpAddr, usize)> + '_ {
+        let lanes = self.lanes.iter().enumerate();
+        lanes.flat_map(|(index, lane)| lane.sources.iter().map(move |&source| (source, index)))
+    }
+}
+
+impl Lane {
+    fn is_readable(&self) -> bool {
+        self.in_use && self.behind == 0
+    }
+
+    /// Gives the lane back, as soon as it has been read.
+    fn release(&mut self, now: Instant) {
+        self.sources.clear();
+        self.behind = 0;
+        self.leaving = true;
+        self.since = Some(now);
+    }
+}
+
+/// What datagrams take of a buffer, and of the time to carry them.
+fn cost(arrival: Arrival) -> usize {
+    arrival.length + OVERHEAD * arrival.count
+}
+
+#[cfg(test)]
+mod tests;
