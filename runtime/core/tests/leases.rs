@@ -10,6 +10,7 @@ use heddle_core::address::MacAddress;
 use heddle_core::allocation::{fits, overlap};
 use heddle_core::config::NetworkConfig;
 use heddle_core::desired::{Desired, Owner};
+use heddle_core::host_network::{Claims, HostAddress, HostNetwork, HostRouting, Vital};
 use heddle_core::lease::{Age, Lease, LeaseKey, Record};
 use heddle_core::object::{FdbEntry, Metric, Object, Plan, Route, RouteAction};
 use heddle_core::peers::{Change, Delta, GRACE, Peers};
@@ -265,4 +266,71 @@ proptest! {
             prop_assert!(wanting.iter().any(|lease| plan(lease).objects.contains(object)));
         }
     }
+
+    /// The same for what follows from the host's own network and from addresses inside subnets: a node ends where it would
+    /// begin, whatever came first.
+    #[test]
+    fn order_of_host_and_leases_does_not_matter(
+        steps in prop::collection::vec((0..KEYS.len(), prop::option::weighted(0.8, 1u8..6), any::<bool>()), 0..40),
+    ) {
+        let mut store = Store::new();
+        store.insert(OWN, (value(1), Age { made: 1, written: 1 }));
+        let (mut node, mut busy) = (Node::new(), false);
+        node.list(&store);
+        for (now, (key, at, turns)) in (2..).zip(steps) {
+            if turns {
+                busy = !busy;
+                let delta = node.peers.protect(host(busy));
+                node.follow(&delta);
+            }
+            let key = KEYS[key];
+            if key == OWN {
+                continue;
+            }
+            let made = store.get(key).map_or(now, |(_, age)| age.made);
+            let value = at.map(|at| (inside(at), Age { made, written: now }));
+            match &value {
+                Some(value) => store.insert(key, value.clone()),
+                None => store.remove(key),
+            };
+            node.hear([&(key, value)]);
+        }
+        let mut fresh = Node::new();
+        fresh.peers.protect(host(busy));
+        fresh.list(&store);
+        prop_assert_eq!(node.used(), fresh.used());
+        let reasons = |node: &Node| -> BTreeMap<String, String> {
+            node.peers.rejected().map(|(key, why)| (key.to_owned(), why.to_string())).collect()
+        };
+        prop_assert_eq!(reasons(&node), reasons(&fresh));
+        // No subnet that is used takes packets from the host or from a node that is used.
+        for lease in node.used() {
+            for subnet in lease.key.subnets() {
+                prop_assert_eq!(node.peers.host().conflict(subnet), None);
+                prop_assert_eq!(node.peers.covered(subnet), None);
+            }
+        }
+    }
+}
+
+/// A node whose public address is inside the subnet of one of the keys.
+fn inside(node: u8) -> String {
+    format!(r#"{{"PublicIP":"10.244.{node}.9","PublicIPv6":"fd00:0:0:{node}::9"}}"#)
+}
+
+/// A host without networks in the overlay, or with one.
+fn host(busy: bool) -> HostNetwork {
+    let address = HostAddress {
+        link: "lan0".parse().unwrap(),
+        network: "10.244.2.1/25".parse().unwrap(),
+        up: true,
+        prefix_route: true,
+    };
+    let routing = HostRouting {
+        addresses: busy.then_some(address).into_iter().collect(),
+        ..HostRouting::default()
+    };
+    let overlay = ["10.244.0.0/16", "fd00::/48"].map(|network| network.parse().unwrap());
+    let claims = Claims { overlay: overlay.into(), ..Claims::default() };
+    HostNetwork::new(&claims, &routing, Vital::default())
 }
