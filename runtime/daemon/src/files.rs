@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use heddle_core::lease::bounded_node_name;
+
 /// A file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} {}: {source}", path.display())]
@@ -92,7 +94,7 @@ pub(crate) fn inspect_place(path: &Path) -> Result<(), FileError> {
 /// This node's name, for people.
 pub(crate) fn node_name() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+    Some(bounded_node_name(name.trim().to_owned())).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ pub fn metrics(status: &Status, timings: &Timings) -> String {
         let packets = packets.iter().map(|(name, count)| (name.as_str(), *count));
         packet_path(&mut all, packets.collect());
     }
-    peers(&mut all, &status.peers);
+    peers(&mut all, &status.peers, status.unlisted);
     let mut text = String::new();
     encode(&mut text, &all.0).expect("a string takes everything");
     text
@@ -197,15 +197,16 @@ fn other(counter: &str) -> Option<&str> {
     (!carried && dropped(counter).is_none()).then_some(counter)
 }
 
-fn peers(all: &mut Exposition, peers: &[Peer]) {
+fn peers(all: &mut Exposition, peers: &[Peer], unlisted: u64) {
     let states =
         [PeerState::InKernel, PeerState::Incomplete, PeerState::NoPlan, PeerState::NotUsed];
-    let counted = states.map(|state| {
-        let count = peers.iter().filter(|peer| peer.state == state).count();
-        ([("state", state.name().to_owned())], count as f64)
-    });
+    let count = |state| {
+        let listed = peers.iter().filter(|peer| peer.state == state).count() as u64;
+        listed + if state == PeerState::NotUsed { unlisted } else { 0 }
+    };
+    let counted = states.map(|state| ([("state", state.name().to_owned())], count(state) as f64));
     all.gauges("peers", "Records of other nodes by what became of them", counted);
-    let rejected = peers.iter().filter(|peer| peer.state == PeerState::NotUsed).count();
+    let rejected = count(PeerState::NotUsed);
     all.one("records_rejected", "Records that cannot be used", rejected as f64);
     if peers.len() > PEERS_BY_NAME {
         return;

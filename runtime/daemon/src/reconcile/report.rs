@@ -23,6 +23,8 @@ pub(crate) struct Report {
     pub(crate) peers: Vec<PeerReport>,
     /// Records that cannot be used, and why.
     pub(crate) rejected: Vec<(String, String)>,
+    /// The number of further such records.
+    pub(crate) rejected_unnamed: usize,
     pub(crate) changes: Tally,
     /// Why another start would begin with another network config.
     pub(crate) superseded: Option<String>,
