@@ -23,7 +23,8 @@ use super::options::EtcdOptions;
 pub(super) const MESSAGE_LIMIT: usize = 4 << 20;
 
 /// Length limit of one message of a watch in bytes. A message has one event or is a fragment, and both are bounded by what
-/// etcd takes as a request (`--max-request-bytes`, 1.5 MiB unless an operator raises it).
+/// etcd takes as a request (`--max-request-bytes`, 1.5 MiB unless an operator raises it). A longer one ends the session; the
+/// snapshot of the next one gets past it.
 const WATCH_MESSAGE_LIMIT: usize = 16 << 20;
 
 /// A connection on which etcd has answered.

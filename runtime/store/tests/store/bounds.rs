@@ -231,7 +231,7 @@ async fn first_key_that_is_wanted_is_found_without_values() {
     let mut client = etcd.client().await;
     put_many(&mut client, &lease_keys(20), &vec![b'x'; HUGE], 1).await;
     let store = etcd.store();
-    let found = store.find_key(&|key| key > "10.0.17").await.unwrap();
+    let found = store.find_key(&|key| key > "10.0.17.0-24").await.unwrap();
     assert_eq!(found.as_deref(), Some("10.0.18.0-24"));
     assert_eq!(store.find_key(&|_| false).await.unwrap(), None);
 }
