@@ -393,6 +393,7 @@ mod tests {
                 peer("10.244.2.0-24", PeerState::NoPlan, None),
                 peer("nonsense", PeerState::NotUsed, None),
             ],
+            unlisted: 41,
             events: vec![Event::default()],
             ..Status::default()
         }
@@ -432,7 +433,8 @@ mod tests {
             r#"heddle_packet_events_total{event="fallback"} 9"#,
             r#"heddle_peers{state="in-kernel"} 1.0"#,
             r#"heddle_peers{state="incomplete"} 0.0"#,
-            "heddle_records_rejected 1.0",
+            r#"heddle_peers{state="not-used"} 42.0"#,
+            "heddle_records_rejected 42.0",
             r#"heddle_peer_info{peer="nonsense",node="rack \"7\" b\\c",public_address="192.0.2.7",backend="",state="not-used"} 1.0"#,
             r#"heddle_peer_reachable{peer="10.244.1.0-24"} 1.0"#,
             r#"heddle_peer_rtt_seconds{peer="10.244.1.0-24"} 0.0015"#,

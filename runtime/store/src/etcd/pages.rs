@@ -17,11 +17,14 @@ use crate::retry::Backoff;
 /// Records in the first page. Small, because nothing is known yet of their length.
 const FIRST: i64 = 16;
 
-/// Records in a page at most.
-const MOST: i64 = 1000;
+/// Records in a page at most. Not few, because etcd up to 3.4 visits all keys of the range for each page, whatever its limit.
+const MOST: i64 = 10_000;
 
 /// Length in bytes that a page should have.
-const TARGET: usize = 1 << 20;
+const TARGET: usize = 2 << 20;
+
+/// What a record takes beside its key and value, in bytes.
+const RECORD: usize = 100;
 
 /// How often a list is begun again that etcd's history has overtaken.
 const RESTARTS: usize = 8;
@@ -190,7 +193,8 @@ impl<'a> Pages<'a> {
 
 /// Returns how many records to ask for after a page with these.
 fn next_size(size: i64, found: &[KeyValue]) -> i64 {
-    let bytes: usize = found.iter().map(|found| found.key().len() + found.value().len()).sum();
+    let bytes: usize =
+        found.iter().map(|found| RECORD + found.key().len() + found.value().len()).sum();
     let each = (bytes / found.len().max(1)).max(1);
     let fitting = i64::try_from(TARGET / each).unwrap_or(MOST);
     fitting.min(2 * size).clamp(1, MOST)
