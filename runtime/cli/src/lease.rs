@@ -40,7 +40,12 @@ fn render(leases: &Leases) -> String {
             record.problem.clone().unwrap_or_default(),
         ]
     });
-    table(["LEASE", "ADDRESS", "NODE", "BACKEND", "KIND", "OWN", "PROBLEM"], rows)
+    let mut text = table(["LEASE", "ADDRESS", "NODE", "BACKEND", "KIND", "OWN", "PROBLEM"], rows);
+    if leases.unlisted > 0 {
+        let (listed, more) = (leases.records.len(), leases.unlisted);
+        text += &format!("{listed} records are listed; {more} more cannot be used\n");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -71,7 +76,8 @@ mod tests {
             problem: Some("not a lease key".into()),
             ..Record::default()
         };
-        let leases = Leases { records: vec![lease, reservation, garbage], ..Leases::default() };
+        let records = vec![lease, reservation, garbage];
+        let leases = Leases { records, unlisted: 7, ..Leases::default() };
         assert_eq!(
             render(&leases),
             "\
@@ -79,6 +85,7 @@ LEASE          ADDRESS       NODE  BACKEND  KIND         OWN  PROBLEM
 10.244.8.0-24  192.168.0.72  a     vxlan    lease        own  -
 10.244.9.0-24  -             77aa  -        reservation  -    -
 x              -             -     -        lease        -    not a lease key
+3 records are listed; 7 more cannot be used
 "
         );
     }

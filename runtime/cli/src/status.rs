@@ -45,6 +45,9 @@ fn render(status: &Status, now: u64) -> String {
     }
     text += "\n";
     text += &peers(&status.peers, now);
+    if status.unlisted > 0 {
+        text += &format!("{} more records cannot be used\n", status.unlisted);
+    }
     if !status.events.is_empty() {
         text += "\n";
         text += &events(&status.events, now);

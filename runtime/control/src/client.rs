@@ -16,8 +16,12 @@ use tokio::net::UnixStream;
 
 use crate::{CallError, Leases, Status};
 
-/// How long an answer may take. A daemon answers out of its memory, but it reads leases from the store.
+/// How long an answer may take that the daemon has in its memory.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// How many times longer the leases may take. The daemon reads them from the store, page by page, and each page has a limit of
+/// its own there.
+const LEASES: u32 = 6;
 
 /// Asks a daemon.
 #[derive(Clone, Debug)]
@@ -53,7 +57,8 @@ impl Client {
     ///
     /// [`CallError`], when there is no answer.
     pub async fn leases(&self) -> Result<Leases, CallError> {
-        self.get("/leases").await
+        let limit = self.limit * LEASES;
+        Self { path: self.path.clone(), limit }.get("/leases").await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {

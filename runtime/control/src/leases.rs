@@ -12,8 +12,10 @@ pub struct Leases {
     pub version: String,
     /// The network: the etcd prefix without a slash at its end, or the directory.
     pub network: String,
-    /// In the order of the keys.
+    /// In the order of the keys. Of the records that cannot be used, the first thousand.
     pub records: Vec<Record>,
+    /// The number of further records that cannot be used.
+    pub unlisted: u64,
 }
 
 /// One record.

@@ -45,8 +45,10 @@ pub struct Status {
     pub rules: Option<TrafficRules>,
     /// The devices of the node's plan.
     pub devices: Vec<Device>,
-    /// Every other record, usable or not, in the order of the keys.
+    /// Every other record, usable or not, in the order of the keys. Of the records that concern no peer, the first thousand.
     pub peers: Vec<Peer>,
+    /// The number of further records, none of which can be used.
+    pub unlisted: u64,
     /// The counters of the packet path by name, where the backend has one.
     pub packets: Option<BTreeMap<String, u64>>,
     /// What the daemon changed in the kernel since it was started.

@@ -35,6 +35,18 @@ impl Holdings {
         &self.leases
     }
 
+    /// Takes a record in.
+    pub fn add(&mut self, record: &Record<'_>) {
+        let Ok(key) = record.key.parse() else { return };
+        self.taken.insert(key, record.age.made);
+        self.leases.extend(record.lease(key));
+    }
+
+    /// Returns the lease of a key, if its record can be read.
+    pub fn get(&self, key: LeaseKey) -> Option<&Lease> {
+        self.leases.iter().find(|lease| lease.key == key)
+    }
+
     /// Takes a record out, as if it had been deleted.
     pub fn remove(&mut self, key: LeaseKey) {
         self.taken.remove(&key);
@@ -50,11 +62,7 @@ impl Holdings {
 impl<'a> FromIterator<Record<'a>> for Holdings {
     fn from_iter<T: IntoIterator<Item = Record<'a>>>(records: T) -> Self {
         let mut holdings = Self::default();
-        for record in records {
-            let Ok(key) = record.key.parse() else { continue };
-            holdings.taken.insert(key, record.age.made);
-            holdings.leases.extend(Lease::from_value(key, record.value));
-        }
+        records.into_iter().for_each(|record| holdings.add(&record));
         holdings
     }
 }

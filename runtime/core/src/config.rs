@@ -15,6 +15,9 @@ use crate::address::Family;
 /// The backend where the config names none.
 pub const DEFAULT_BACKEND: &str = "vxlan";
 
+/// Length limit of the network config in bytes.
+pub const CONFIG_LIMIT: usize = 64 << 10;
+
 /// What the cluster's network is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkConfig {
@@ -51,6 +54,9 @@ pub struct BackendConfig {
 /// A network config that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
+    /// Longer than [`CONFIG_LIMIT`].
+    #[error("it is too long: {0} bytes, and at most {CONFIG_LIMIT} are read")]
+    TooLong(usize),
     /// Not a JSON object.
     #[error("not a JSON object: {0}")]
     NotAnObject(String),
@@ -168,6 +174,9 @@ impl Errors {
 struct Members(Map<String, Value>);
 
 fn members(text: &[u8]) -> Result<Members, ConfigError> {
+    if text.len() > CONFIG_LIMIT {
+        return Err(ConfigError::TooLong(text.len()));
+    }
     match serde_json::from_slice(text) {
         Ok(Value::Object(members)) => Ok(Members(members)),
         Ok(other) => Err(ConfigError::NotAnObject(format!("found {}", kind(&other)))),
@@ -468,6 +477,19 @@ mod tests {
             subnet_min: min.parse().unwrap(),
             subnet_max: max.parse().unwrap(),
         }
+    }
+
+    #[test]
+    fn config_beyond_limit_is_rejected_unparsed() {
+        let config = |length| {
+            let text = r#"{"Network":"10.244.0.0/16"}"#;
+            format!("{text}{}", " ".repeat(length - text.len()))
+        };
+        assert!(NetworkConfig::parse(config(CONFIG_LIMIT).as_bytes()).is_ok());
+        assert_eq!(
+            NetworkConfig::parse(config(CONFIG_LIMIT + 1).as_bytes()).unwrap_err().to_string(),
+            "it is too long: 65537 bytes, and at most 65536 are read"
+        );
     }
 
     #[test]

@@ -17,6 +17,24 @@ use crate::address::{Family, MacAddress};
 use crate::node::NodeId;
 use crate::text::{LONGEST, one_line};
 
+/// Length limit of a record's value in bytes. A lease as long as all other limits allow takes less than half of it.
+pub const VALUE_LIMIT: usize = 64 << 10;
+
+/// Length limit of a record's key in bytes. The longest lease key has 62.
+pub const KEY_LIMIT: usize = 128;
+
+/// Length limit of `NodeName` in characters, from DNS names (RFC 1035, section 2.3.4). Longer names are cut.
+pub const NODE_NAME_LIMIT: usize = 253;
+
+/// Length limit of `BackendType` in bytes.
+pub const BACKEND_TYPE_LIMIT: usize = 64;
+
+/// Length limit of `BackendData` and of `BackendV6Data` as JSON text, in bytes.
+pub const BACKEND_DATA_LIMIT: usize = 8192;
+
+/// Length limit of what a parser says about somebody else's text, in characters.
+const REASON_LIMIT: usize = 200;
+
 /// The subnets of one node: a lease's key.
 ///
 /// As text `10.244.8.0-24`, dual stack `10.244.8.0-24&fc00:0:0:8::-64`, and IPv6 alone
@@ -125,10 +143,44 @@ pub struct Age {
 pub struct Record<'a> {
     /// The text below `<prefix>/subnets/`.
     pub key: &'a str,
-    /// Its value.
+    /// Its value; empty if it was not read.
     pub value: &'a [u8],
+    /// Why the value was not read; none if it was.
+    pub unread: Option<Unread>,
     /// How old it is.
     pub age: Age,
+}
+
+impl Record<'_> {
+    /// Reads the value as the lease of this key.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidLease`], naming the field or why the value was not read.
+    pub fn lease(&self, key: LeaseKey) -> Result<Lease, InvalidLease> {
+        match self.unread {
+            Some(unread) => Err(unread.into()),
+            None => Lease::from_value(key, self.value),
+        }
+    }
+}
+
+/// Why a store does not deliver a record's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Unread {
+    /// The value is longer than [`VALUE_LIMIT`].
+    #[error("its value is too long: {0} bytes or more, and a lease has at most {VALUE_LIMIT}")]
+    TooLong(u64),
+    /// The file of a directory store is a FIFO, a device or a socket.
+    #[error("it is not a regular file: replace it by one, or delete it")]
+    NotAFile,
+}
+
+impl Unread {
+    /// Returns the reason not to read a value of this length, if there is one.
+    pub fn of_length(bytes: usize) -> Option<Self> {
+        (bytes > VALUE_LIMIT).then_some(Self::TooLong(bytes as u64))
+    }
 }
 
 /// One family of a lease.
@@ -192,6 +244,19 @@ struct Fields<'a> {
 /// A lease's value that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidLease {
+    /// The value was not read.
+    #[error(transparent)]
+    Unread(#[from] Unread),
+    /// One field is longer than its limit.
+    #[error("`{field}` is too long: {length} bytes, and at most {limit} are read")]
+    TooLong {
+        /// Its name, in flannel's spelling.
+        field: &'static str,
+        /// Its length in bytes; that of backend data as it stands in the JSON text.
+        length: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// Not a JSON object.
     #[error("not a JSON object: {0}")]
     NotAnObject(String),
@@ -288,13 +353,18 @@ impl Lease {
     /// Reads a value that any version of flannel or Heddle wrote.
     ///
     /// Field names are matched without regard to case, as Go does, and unknown ones ignored. A family counts
-    /// when the key has its subnet and the value its address.
+    /// when the key has its subnet and the value its address. A `NodeName` longer than [`NODE_NAME_LIMIT`] is cut, because
+    /// nothing depends on it; any other field that is longer than its limit makes the lease invalid.
     ///
     /// # Errors
     ///
     /// [`InvalidLease`], naming the field.
     pub fn from_value(key: LeaseKey, value: &[u8]) -> Result<Self, InvalidLease> {
+        if let Some(unread) = Unread::of_length(value.len()) {
+            return Err(unread.into());
+        }
         let fields = Fields::read(value)?;
+        fields.check_lengths()?;
         let public_ip: Option<Ipv4Addr> =
             read("PublicIP", "an IPv4 address as text", fields.public_ip)?;
         let public_ipv6: Option<Ipv6Addr> =
@@ -322,21 +392,44 @@ impl Lease {
             let field = if key.v4.is_some() { "PublicIP" } else { "PublicIPv6" };
             return Err(InvalidLease::NoAddress(field));
         }
+        let backend_type = read::<String>("BackendType", "a text", fields.backend_type)?
+            .filter(|backend| !backend.is_empty());
+        let length = backend_type.as_ref().map_or(0, String::len);
+        check_length("BackendType", length, BACKEND_TYPE_LIMIT)?;
         Ok(Self {
             key,
             families,
-            backend_type: read::<String>("BackendType", "a text", fields.backend_type)?
-                .filter(|backend| !backend.is_empty()),
+            backend_type,
             node_id: read("NodeID", "a node id", fields.node_id)?,
-            node_name: read("NodeName", "a text", fields.node_name)?,
+            node_name: read::<String>("NodeName", "a text", fields.node_name)?
+                .map(bounded_node_name),
         })
     }
+
+    /// Returns true if the node's name was longer than [`NODE_NAME_LIMIT`].
+    pub fn is_name_cut(&self) -> bool {
+        self.node_name
+            .as_ref()
+            .is_some_and(|name| name.ends_with(CUT) && name.chars().count() == NODE_NAME_LIMIT)
+    }
+}
+
+/// What stands for the rest of a text that was cut.
+const CUT: char = '…';
+
+/// Returns the name, cut to [`NODE_NAME_LIMIT`] characters of which the last is `…` if it is longer.
+pub fn bounded_node_name(name: String) -> String {
+    if name.chars().nth(NODE_NAME_LIMIT).is_none() {
+        return name;
+    }
+    name.chars().take(NODE_NAME_LIMIT - 1).chain([CUT]).collect()
 }
 
 impl<'a> Fields<'a> {
     fn read(value: &'a [u8]) -> Result<Self, InvalidLease> {
-        let entries: Entries<'a> = serde_json::from_slice(value)
-            .map_err(|error| InvalidLease::NotAnObject(error.to_string()))?;
+        let entries: Entries<'a> = serde_json::from_slice(value).map_err(|error| {
+            InvalidLease::NotAnObject(one_line(&error.to_string(), REASON_LIMIT))
+        })?;
         let mut fields = Self::default();
         for (name, value) in entries.0 {
             let slot = match name.to_ascii_lowercase().as_str() {
@@ -352,6 +445,23 @@ impl<'a> Fields<'a> {
             *slot = Some(value);
         }
         Ok(fields)
+    }
+
+    /// Checks the fields that are kept as they stand.
+    fn check_lengths(&self) -> Result<(), InvalidLease> {
+        let fields = [("BackendData", self.backend_data), ("BackendV6Data", self.backend_v6_data)];
+        for (field, raw) in fields {
+            let length = raw.map_or(0, |raw| raw.get().len());
+            check_length(field, length, BACKEND_DATA_LIMIT)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_length(field: &'static str, length: usize, limit: usize) -> Result<(), InvalidLease> {
+    match length > limit {
+        true => Err(InvalidLease::TooLong { field, length, limit }),
+        false => Ok(()),
     }
 }
 
@@ -532,6 +642,67 @@ mod tests {
             read("0.0.0.0-0&fc00::-64", r#"{"PublicIP":"1.2.3.4"}"#),
             Err(InvalidLease::NoAddress("PublicIPv6"))
         );
+    }
+
+    #[test]
+    fn value_beyond_limit_is_rejected_unparsed() {
+        let value = |length: usize| {
+            let head = r#"{"PublicIP":"1.2.3.4","Future":""#;
+            format!("{head}{}\"}}", "x".repeat(length - head.len() - 2))
+        };
+        assert_eq!(value(VALUE_LIMIT).len(), VALUE_LIMIT);
+        assert!(read("10.244.8.0-24", &value(VALUE_LIMIT)).is_ok());
+        let error = read("10.244.8.0-24", &value(VALUE_LIMIT + 1)).unwrap_err();
+        assert_eq!(error, InvalidLease::Unread(Unread::TooLong(65_537)));
+        assert_eq!(
+            error.to_string(),
+            "its value is too long: 65537 bytes or more, and a lease has at most 65536"
+        );
+    }
+
+    #[test]
+    fn field_beyond_limit_is_rejected_by_name() {
+        let field = |name: &str, length: usize| {
+            let text = "x".repeat(length);
+            let value =
+                format!(r#"{{"PublicIP":"1.2.3.4","PublicIPv6":"fd00::1","{name}":"{text}"}}"#);
+            read("10.244.8.0-24&fc00::-64", &value)
+        };
+        for (name, longest, limit) in [
+            ("BackendType", BACKEND_TYPE_LIMIT, BACKEND_TYPE_LIMIT),
+            // With its quotes.
+            ("BackendData", BACKEND_DATA_LIMIT - 2, BACKEND_DATA_LIMIT),
+            ("BackendV6Data", BACKEND_DATA_LIMIT - 2, BACKEND_DATA_LIMIT),
+        ] {
+            assert!(field(name, longest).is_ok(), "{name}");
+            assert_eq!(
+                field(name, longest + 1).unwrap_err().to_string(),
+                format!("`{name}` is too long: {} bytes, and at most {limit} are read", limit + 1)
+            );
+        }
+        assert!(matches!(field("NodeID", 65), Err(InvalidLease::Field { field: "NodeID", .. })));
+    }
+
+    #[test]
+    fn node_name_beyond_limit_is_cut_and_lease_kept() {
+        for (length, cut) in [(NODE_NAME_LIMIT, false), (NODE_NAME_LIMIT + 1, true), (60_000, true)]
+        {
+            let name = "ü".repeat(length);
+            let value = format!(
+                r#"{{"PublicIP":"1.2.3.4","NodeName":"{}"}}"#,
+                &name[..length.min(30_000) * 2]
+            );
+            let lease = read("10.244.8.0-24", &value).unwrap();
+            assert_eq!(lease.is_name_cut(), cut, "{length}");
+            assert!(lease.node_name.as_ref().unwrap().chars().count() <= NODE_NAME_LIMIT);
+            assert_eq!(read("10.244.8.0-24", &lease.to_value()), Ok(lease));
+        }
+    }
+
+    #[test]
+    fn error_about_foreign_text_is_short() {
+        let error = read("10.244.8.0-24", &format!("\"{}\"", "x".repeat(60_000))).unwrap_err();
+        assert!(error.to_string().len() < 300, "{error}");
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod overlaps;
 pub mod patience;
 pub mod peers;
 pub mod probe;
+mod rejected;
 pub mod retry;
 pub mod subnet_env;
 pub mod text;

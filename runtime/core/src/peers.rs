@@ -26,6 +26,7 @@ use crate::host_network::{Conflict, HostNetwork};
 use crate::lease::{Age, InvalidLease, InvalidLeaseKey, Lease, LeaseKey, Record};
 use crate::object::Object;
 use crate::overlaps::Overlaps;
+use crate::rejected::{Noted, Rejected};
 
 /// How long nodes have to write their leases into a store that lost them, from when this node's own is there again: that
 /// shows that the store can be written. Each tries again after ten seconds at most, but thousands at once take longer.
@@ -42,7 +43,9 @@ pub struct Peers {
     addresses: BTreeSet<(IpAddr, LeaseKey)>,
     /// What the overlay must leave to the host.
     host: HostNetwork,
-    rejected: BTreeMap<String, Rejection>,
+    rejected: Rejected,
+    /// A complete list that is being read.
+    reading: Option<Snapshot>,
     /// Those of the leases that the store lacks.
     missing: BTreeSet<LeaseKey>,
     /// Whether the store has a record under the own key.
@@ -84,6 +87,17 @@ impl Held {
     }
 }
 
+/// The part of a complete list of records that was read so far. It says nothing before it is complete.
+#[derive(Clone, Debug)]
+struct Snapshot {
+    records: usize,
+    /// Good leases. Without the lease itself where it is held already and stays.
+    leases: BTreeMap<LeaseKey, (Option<Lease>, Age)>,
+    rejected: Rejected,
+    /// Whether it has a record under the own key.
+    own: bool,
+}
+
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change<'a> {
@@ -104,6 +118,8 @@ pub struct Delta {
     pub missing: BTreeSet<LeaseKey>,
     /// Records that were found unusable, and were usable or had another fault before.
     pub rejected: Vec<(String, Rejection)>,
+    /// The number of further records that were found unusable. Only their number is kept.
+    pub rejected_unnamed: usize,
     /// Whether the record under this node's own key was among them.
     pub own: bool,
 }
@@ -175,7 +191,8 @@ impl Peers {
             overlaps: Overlaps::default(),
             addresses: BTreeSet::new(),
             host: HostNetwork::default(),
-            rejected: BTreeMap::new(),
+            rejected: Rejected::default(),
+            reading: None,
             missing: BTreeSet::new(),
             own_is_there: false,
             memory: Memory::Sound,
@@ -200,9 +217,14 @@ impl Peers {
         self.leases.values().filter(|held| held.is_used()).map(|held| &held.lease)
     }
 
-    /// The records that cannot be used, by their keys.
+    /// The records that cannot be used, by their keys: the first thousand, and all that concern a peer's lease.
     pub fn rejected(&self) -> impl Iterator<Item = (&str, &Rejection)> {
-        self.rejected.iter().map(|(key, rejection)| (key.as_str(), rejection))
+        self.rejected.iter()
+    }
+
+    /// Returns the number of records that cannot be used and are not among [`rejected`](Self::rejected).
+    pub fn rejected_unnamed(&self) -> usize {
+        self.rejected.unnamed()
     }
 
     /// Why a record cannot be used; none if it can.
@@ -231,22 +253,79 @@ impl Peers {
         records: impl IntoIterator<Item = Record<'a>>,
         now: Instant,
     ) -> Delta {
+        self.begin_snapshot();
+        for record in records {
+            self.add_to_snapshot(&record);
+        }
+        self.end_snapshot(now)
+    }
+
+    /// Begins to take a complete list of the records, part by part. Nothing changes before its end; an earlier list that
+    /// did not come to its end is dropped.
+    pub fn begin_snapshot(&mut self) {
+        let rejected = self.rejected.new_like();
+        let (records, leases, own) = (0, BTreeMap::new(), false);
+        self.reading = Some(Snapshot { records, leases, rejected, own });
+    }
+
+    /// Takes one record of the list that was begun. Returns why it cannot be used, whatever other records there are.
+    pub fn add_to_snapshot(&mut self, record: &Record<'_>) -> Option<Rejection> {
+        let read = self.read(record);
+        let snapshot = self.reading.as_mut()?;
+        snapshot.records += 1;
+        match read {
+            Ok(None) => snapshot.own = true,
+            Ok(Some(lease)) => {
+                let key = lease.key;
+                // One that is missing may be given up before the end.
+                let held = self.leases.get(&key).filter(|_| !self.missing.contains(&key));
+                let known = held.is_some_and(|held| held.lease == lease);
+                snapshot.leases.insert(key, ((!known).then_some(lease), record.age));
+            }
+            Err(rejection) => {
+                let held = record.key.parse().is_ok_and(|key| self.leases.contains_key(&key));
+                snapshot.rejected.insert(record.key, rejection.clone(), held);
+                return Some(rejection);
+            }
+        }
+        None
+    }
+
+    /// Drops a list that does not come to its end.
+    pub fn abandon_snapshot(&mut self) {
+        self.reading = None;
+    }
+
+    /// Returns the number of records in the list that is being read.
+    pub fn snapshot_len(&self) -> Option<usize> {
+        self.reading.as_ref().map(|snapshot| snapshot.records)
+    }
+
+    /// Takes the list that was begun as complete: see [`reset`](Self::reset).
+    pub fn end_snapshot(&mut self, now: Instant) -> Delta {
         let mut progress = self.begin();
+        let Some(mut snapshot) = self.reading.take() else { return self.finish(progress, now) };
         // Whoever reads a complete list may have missed a change of the own record.
         progress.delta.own = true;
-        let records: BTreeMap<_, _> =
-            records.into_iter().map(|record| (record.key, record)).collect();
-        let leases = self.leases.keys().map(ToString::to_string);
-        let gone: Vec<_> = leases
-            .chain(self.rejected.keys().cloned())
-            .filter(|key| !records.contains_key(key.as_str()))
-            .collect();
+        let is_there = |key: &str| {
+            let lease = key.parse().is_ok_and(|key| snapshot.leases.contains_key(&key));
+            lease || snapshot.rejected.get(key).is_some()
+        };
+        let known = self.leases.keys().map(ToString::to_string);
+        let known = known.chain(self.rejected.iter().map(|(key, _)| key.to_owned()));
+        let gone: Vec<_> = known.filter(|key| !is_there(key)).collect();
         for key in gone {
             self.delete(&key, &mut progress);
         }
-        self.own_is_there = false;
-        for record in records.values() {
-            self.put(record, &mut progress);
+        self.own_is_there = snapshot.own;
+        progress.delta.rejected_unnamed = self.rejected.replace_unnamed(&mut snapshot.rejected);
+        for (key, (lease, age)) in snapshot.leases {
+            if let Some(lease) = lease.or_else(|| Some(self.leases.get(&key)?.lease.clone())) {
+                self.put_lease(&key.to_string(), lease, age, &mut progress);
+            }
+        }
+        for (key, rejection) in snapshot.rejected.into_named() {
+            self.put_rejected(&key, rejection, &mut progress);
         }
         self.finish(progress, now)
     }
@@ -310,27 +389,31 @@ impl Peers {
     }
 
     fn put(&mut self, record: &Record<'_>, progress: &mut Progress) {
-        match self.read(record.key, record.value) {
+        match self.read(record) {
             Ok(None) => {
                 self.own_is_there = true;
                 progress.delta.own = true;
             }
-            Ok(Some(lease)) => {
-                self.missing.remove(&lease.key);
-                self.supersede(&lease, progress);
-                // Whether it overlaps or conflicts is found out at the end.
-                if !self.is_relative(record.key) {
-                    self.rejected.remove(record.key);
-                }
-                self.hold(lease, record.age, progress);
-            }
-            Err(rejection) => {
-                if let Ok(key) = record.key.parse() {
-                    self.missing.remove(&key);
-                }
-                self.reject(record.key, rejection, progress);
-            }
+            Ok(Some(lease)) => self.put_lease(record.key, lease, record.age, progress),
+            Err(rejection) => self.put_rejected(record.key, rejection, progress),
         }
+    }
+
+    fn put_lease(&mut self, text: &str, lease: Lease, age: Age, progress: &mut Progress) {
+        self.missing.remove(&lease.key);
+        self.supersede(&lease, progress);
+        // Whether it overlaps or conflicts is found out at the end.
+        if !self.is_relative(text) {
+            self.rejected.remove(text);
+        }
+        self.hold(lease, age, progress);
+    }
+
+    fn put_rejected(&mut self, text: &str, rejection: Rejection, progress: &mut Progress) {
+        if let Ok(key) = text.parse() {
+            self.missing.remove(&key);
+        }
+        self.reject(text, rejection, progress);
     }
 
     fn hold(&mut self, lease: Lease, age: Age, progress: &mut Progress) {
@@ -402,19 +485,21 @@ impl Peers {
     }
 
     fn reject(&mut self, text: &str, rejection: Rejection, progress: &mut Progress) {
-        if self.rejected.get(text) != Some(&rejection) {
-            progress.delta.rejected.push((text.to_owned(), rejection.clone()));
-            self.rejected.insert(text.to_owned(), rejection);
+        let held = text.parse().is_ok_and(|key| self.leases.contains_key(&key));
+        match self.rejected.insert(text, rejection.clone(), held) {
+            Noted::Named => progress.delta.rejected.push((text.to_owned(), rejection)),
+            Noted::Counted => progress.delta.rejected_unnamed += 1,
+            Noted::Known => {}
         }
     }
 
     /// The lease in a record; none if it is the own one.
-    fn read(&self, text: &str, value: &[u8]) -> Result<Option<Lease>, Rejection> {
-        let key: LeaseKey = text.parse()?;
+    fn read(&self, record: &Record<'_>) -> Result<Option<Lease>, Rejection> {
+        let key: LeaseKey = record.key.parse()?;
         if key == self.own {
             return Ok(None);
         }
-        let lease = Lease::from_value(key, value)?;
+        let lease = record.lease(key)?;
         for subnet in key.subnets() {
             let family = Family::of_network(subnet);
             let name = match family {
@@ -779,7 +864,8 @@ mod tests {
     }
 
     fn record<'a>(key: &'a str, value: &'a str, made: u64) -> Record<'a> {
-        Record { key, value: value.as_bytes(), age: Age { made, written: made } }
+        let age = Age { made, written: made };
+        Record { key, value: value.as_bytes(), unread: None, age }
     }
 
     /// A list of these records and the own one.
@@ -818,6 +904,78 @@ mod tests {
         let delta = reset(&mut peers, &[("10.244.1.0-24", TWO), ("10.244.3.0-24", ONE)]);
         assert_eq!(delta.changed, keys(&["10.244.1.0-24", "10.244.3.0-24"]));
         assert_eq!(delta.removed, keys(&["10.244.2.0-24"]));
+    }
+
+    #[test]
+    fn snapshot_takes_effect_at_its_end_only() {
+        let mut peers = peers();
+        reset(&mut peers, &[("10.244.1.0-24", ONE), ("10.244.2.0-24", TWO), ("x", "1")]);
+        peers.begin_snapshot();
+        peers.add_to_snapshot(&record("10.244.3.0-24", ONE, 1));
+        peers.add_to_snapshot(&record("y", "1", 1));
+        assert_eq!(peers.snapshot_len(), Some(2));
+        let leases = |peers: &Peers| peers.leases().map(|lease| lease.key).collect::<BTreeSet<_>>();
+        let before = keys(&["10.244.1.0-24", "10.244.2.0-24"]);
+        assert_eq!((leases(&peers), peers.rejected().count()), (before.clone(), 1));
+        // The connection broke; the next list is another one.
+        peers.begin_snapshot();
+        peers.add_to_snapshot(&record("10.244.2.0-24", TWO, 1));
+        peers.add_to_snapshot(&record(OWN, ONE, 1));
+        let delta = peers.end_snapshot(Instant::now());
+        assert_eq!((delta.removed, delta.changed), (keys(&["10.244.1.0-24"]), keys(&[])));
+        assert_eq!((leases(&peers), peers.rejected().count()), (keys(&["10.244.2.0-24"]), 0));
+        assert_eq!(peers.snapshot_len(), None);
+    }
+
+    #[test]
+    fn lease_given_up_between_pages_is_taken_from_snapshot() {
+        let mut peers = peers();
+        let lease = ("10.244.1.0-24", TWO);
+        reset(&mut peers, &[lease]);
+        let now = Instant::now();
+        reset_without_own(&mut peers, &[], now);
+        peers.update([Change::Put(record(OWN, ONE, 1))], now);
+        peers.begin_snapshot();
+        peers.add_to_snapshot(&record(lease.0, lease.1, 1));
+        assert_eq!(settle(&mut peers, now + GRACE).removed, keys(&[lease.0]));
+        peers.add_to_snapshot(&record(OWN, ONE, 1));
+        assert_eq!(peers.end_snapshot(now + GRACE).changed, keys(&[lease.0]));
+    }
+
+    #[test]
+    fn rejected_records_are_named_up_to_a_limit_and_counted() {
+        let mut peers = peers();
+        let names: Vec<_> = (0..1500).map(|number| format!("x{number:04}")).collect();
+        let mut records: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        let delta = reset(&mut peers, &records);
+        assert_eq!((delta.rejected.len(), delta.rejected_unnamed), (1000, 500));
+        assert_eq!((peers.rejected().count(), peers.rejected_unnamed()), (1000, 500));
+        // A peer's record is named however many there are.
+        records.push(("10.244.1.0-24", ONE));
+        reset(&mut peers, &records);
+        let delta = put(&mut peers, "10.244.1.0-24", "garbage");
+        assert_eq!((delta.rejected.len(), delta.rejected_unnamed), (1, 0));
+        records.pop();
+        records.push(("10.244.1.0-24", "garbage"));
+        let delta = reset(&mut peers, &records);
+        assert_eq!((delta.rejected, delta.rejected_unnamed, peers.len()), (vec![], 0, 1));
+        update(&mut peers, &[Change::Delete("x1499"), Change::Delete("x0000")]);
+        assert_eq!((peers.rejected().count(), peers.rejected_unnamed()), (1000, 499));
+        reset(&mut peers, &[]);
+        assert_eq!((peers.rejected().count(), peers.rejected_unnamed()), (0, 0));
+    }
+
+    #[test]
+    fn unread_value_is_rejected_with_its_length() {
+        let mut peers = peers();
+        let unread = Some(crate::lease::Unread::TooLong(1_400_000));
+        let long = Record { unread, ..record("10.244.1.0-24", "", 1) };
+        let delta = update(&mut peers, &[Change::Put(long)]);
+        let [(key, rejection)] = &delta.rejected[..] else { panic!("{delta:?}") };
+        assert_eq!(
+            format!("{key}: {rejection}"),
+            "10.244.1.0-24: its value is too long: 1400000 bytes or more, and a lease has at most 65536"
+        );
     }
 
     #[test]
@@ -864,11 +1022,11 @@ mod tests {
         let mut peers = peers();
         put(&mut peers, "10.244.1.0-24", "garbage");
         assert_eq!(put(&mut peers, "10.244.1.0-24", ONE).changed, keys(&["10.244.1.0-24"]));
-        assert!(peers.rejected.is_empty());
+        assert!(peers.rejected().next().is_none());
         put(&mut peers, "10.244.1.0-24", "garbage");
         let delta = reset(&mut peers, &[]);
         assert_eq!(delta.removed, keys(&["10.244.1.0-24"]));
-        assert!(peers.rejected.is_empty());
+        assert!(peers.rejected().next().is_none());
     }
 
     #[test]

@@ -85,6 +85,7 @@ impl Node {
                 let records = texts.iter().map(|(key, value, age)| Record {
                     key,
                     value: value.as_bytes(),
+                    unread: None,
                     age: *age,
                 });
                 let address = [[192, 168, 0, self.number].into()];

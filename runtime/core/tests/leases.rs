@@ -97,7 +97,7 @@ fn plan(lease: &Lease) -> Plan {
 }
 
 fn record<'a>(key: &'a str, value: &'a str, age: Age) -> Record<'a> {
-    Record { key, value: value.as_bytes(), age }
+    Record { key, value: value.as_bytes(), unread: None, age }
 }
 
 /// A node, as far as leases concern it.

@@ -8,16 +8,17 @@ use std::time::{Duration, Instant, SystemTime};
 use heddle_control as wire;
 use heddle_control::{Handler, Leases, Status, Unavailable};
 use heddle_core::config::NetworkConfig;
-use heddle_core::lease::{Lease, LeaseKey};
+use heddle_core::host_network::HostNetwork;
+use heddle_core::lease::{Lease, LeaseKey, NODE_NAME_LIMIT};
 use heddle_core::node::Underlay;
 use heddle_core::object::Object;
-use heddle_core::peers::Peers;
+use heddle_core::peers::{Peers, Rejection};
 use heddle_core::text::one_line;
 use heddle_firewall::{Mode, Rules};
 use heddle_kernel::Statistics;
 use heddle_plugin::{Metrics, Source};
 use heddle_probe::{Health, State};
-use heddle_store::{LeaseStore, Pulse, Record, Term};
+use heddle_store::{LeaseStore, Page, Pulse, Record, Term};
 use heddle_telemetry::History;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -33,6 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest reason that is passed on, in characters.
 const REASON_LIMIT: usize = 500;
 
+/// How many records that cannot be used are listed. The others are counted.
+const USELESS: usize = 1000;
+
 /// What is known about the daemon. It becomes more while it starts.
 pub(crate) struct Facts {
     started: Instant,
@@ -46,6 +50,8 @@ pub(crate) struct Facts {
     joined: OnceLock<Joined>,
     term: Mutex<Option<Term>>,
     watch: OnceLock<(Instant, Pulse)>,
+    /// Held while the store is read for an answer.
+    listing: tokio::sync::Mutex<()>,
 }
 
 /// What is known once the node has joined, and does not change any more.
@@ -82,6 +88,7 @@ impl Facts {
             joined: OnceLock::new(),
             term: Mutex::new(None),
             watch: OnceLock::new(),
+            listing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -215,22 +222,70 @@ impl Handler for Facts {
 
     async fn leases(&self) -> Result<Leases, Unavailable> {
         let store = self.store.get().ok_or_else(|| Unavailable("it starts".to_owned()))?;
-        let records = store.list().await.map_err(|error| Unavailable(error.to_string()))?;
-        let joined = self.joined.get();
-        let own = joined.map(|joined| joined.lease.key);
-        // Judged by the same rules as those that the daemon follows.
+        // Whoever asks many times at once does not have the store read as often at once.
+        let _turn = self.listing.lock().await;
         let host = self.ask(Question::Host, PATIENCE).await.unwrap_or_default();
-        let peers = joined.map(|joined| {
-            let mut peers = Peers::new(joined.config.clone(), joined.lease.key);
-            peers.protect(host);
-            peers.reset(records.iter().map(Record::as_read), Instant::now());
-            peers
-        });
+        let mut listing = Listing::new(self.joined.get(), host);
+        let scanned = store.scan(&mut |page| listing.add(&page)).await;
+        scanned.map_err(|error| Unavailable(error.to_string()))?;
         Ok(Leases {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             network: self.network.clone(),
-            records: records.iter().map(|found| record(found, own, peers.as_ref())).collect(),
+            ..listing.finish()
         })
+    }
+}
+
+/// The answer about leases, while the store is read.
+struct Listing {
+    own: Option<LeaseKey>,
+    /// Judges records by the rules that the daemon follows. None as long as it is not known by what config.
+    peers: Option<Peers>,
+    leases: Leases,
+    /// How many of the records cannot be used by themselves.
+    useless: usize,
+}
+
+impl Listing {
+    fn new(joined: Option<&Joined>, host: HostNetwork) -> Self {
+        let peers = |joined: &Joined| {
+            let mut peers = Peers::new(joined.config.clone(), joined.lease.key);
+            peers.protect(host);
+            peers
+        };
+        Self {
+            own: joined.map(|joined| joined.lease.key),
+            peers: joined.map(peers),
+            leases: Leases::default(),
+            useless: 0,
+        }
+    }
+
+    fn add(&mut self, page: &Page) {
+        if page.first {
+            (self.leases, self.useless) = (Leases::default(), 0);
+            self.peers.iter_mut().for_each(Peers::begin_snapshot);
+        }
+        for found in &page.records {
+            let peers = self.peers.as_mut();
+            let rejection = peers.and_then(|peers| peers.add_to_snapshot(&found.as_read()));
+            let record = record(found, self.own, rejection);
+            self.useless += usize::from(record.problem.is_some());
+            match record.problem.is_some() && self.useless > USELESS {
+                true => self.leases.unlisted += 1,
+                false => self.leases.records.push(record),
+            }
+        }
+    }
+
+    fn finish(mut self) -> Leases {
+        if let Some(peers) = &mut self.peers {
+            peers.end_snapshot(Instant::now());
+            for record in self.leases.records.iter_mut().filter(|found| found.problem.is_none()) {
+                record.problem = peers.rejection(&record.key).map(ToString::to_string);
+            }
+        }
+        self.leases
     }
 }
 
@@ -269,6 +324,7 @@ fn add_report(status: &mut Status, report: Report) {
         }
     }
     status.peers = peers.into_values().collect();
+    status.unlisted = report.rejected_unnamed as u64;
     status.superseded = report.superseded;
     status.warnings = report.warnings;
     let changes = report.changes;
@@ -286,6 +342,11 @@ fn peer(found: PeerReport) -> wire::Peer {
         PeerState::InKernel if found.missing => {
             let reason = "the store has lost its lease, and its node has a while to write it again";
             (wire::PeerState::InKernel, Some(reason.to_owned()))
+        }
+        PeerState::InKernel if found.lease.is_name_cut() => {
+            let reason =
+                format!("its NodeName is longer than {NODE_NAME_LIMIT} characters and cut");
+            (wire::PeerState::InKernel, Some(reason))
         }
         PeerState::InKernel => (wire::PeerState::InKernel, None),
         PeerState::Incomplete(reason) => (wire::PeerState::Incomplete, Some(reason)),
@@ -388,14 +449,14 @@ fn devices(planned: &[wire::Device]) -> Vec<wire::Device> {
         .collect()
 }
 
-/// A record of the store. `peers` has judged it, and is `None` as long as it is not known by what config.
-fn record(found: &Record, own: Option<LeaseKey>, peers: Option<&Peers>) -> wire::Record {
+/// A record of the store. `rejection`: why it cannot be used, once it is known by what config.
+fn record(found: &Record, own: Option<LeaseKey>, rejection: Option<Rejection>) -> wire::Record {
     let key = found.key.parse::<LeaseKey>();
-    let lease = key.clone().ok().map(|key| Lease::from_value(key, &found.value));
+    let lease = key.clone().ok().map(|key| found.as_read().lease(key));
     let problem = match (&key, &lease) {
         (Err(error), _) => Some(error.to_string()),
         (_, Some(Err(error))) => Some(error.to_string()),
-        _ => peers.and_then(|peers| peers.rejection(&found.key)).map(ToString::to_string),
+        _ => rejection.map(|rejection| rejection.to_string()),
     };
     let lease = lease.and_then(Result::ok);
     wire::Record {
@@ -407,5 +468,36 @@ fn record(found: &Record, own: Option<LeaseKey>, peers: Option<&Peers>) -> wire:
         reservation: found.is_reservation(),
         own: own.is_some() && key.ok() == own,
         problem,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_core::lease::{Age, Unread};
+
+    use super::*;
+
+    fn found(key: String, unread: Option<Unread>) -> Record {
+        let value = br#"{"PublicIP":"192.168.0.1"}"#.to_vec();
+        Record { key, value, unread, version: 1, age: Age::default(), lease_id: None }
+    }
+
+    #[test]
+    fn unusable_records_beyond_limit_are_counted() {
+        let mut listing = Listing::new(None);
+        let garbage = (0..USELESS + 500).map(|number| found(format!("x{number}"), None));
+        let long = found("10.244.2.0-24".to_owned(), Some(Unread::TooLong(70_000)));
+        let good = found("10.244.1.0-24".to_owned(), None);
+        let page = |records, first, last| Page { records, first, last };
+        // A list that is begun again counts once.
+        listing.add(&page(vec![long.clone()], true, false));
+        listing.add(&page(vec![long], true, false));
+        listing.add(&page(garbage.collect(), false, false));
+        listing.add(&page(vec![good], false, true));
+        let leases = listing.finish();
+        assert_eq!((leases.records.len(), leases.unlisted), (USELESS + 1, 501));
+        let problem = leases.records[0].problem.as_ref().unwrap();
+        assert!(problem.contains("too long: 70000 bytes"), "{problem}");
+        assert_eq!(leases.records[USELESS].problem, None);
     }
 }

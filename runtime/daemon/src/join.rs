@@ -31,6 +31,7 @@ use crate::files;
 use crate::former;
 use crate::host_network::{self, store_addresses};
 use crate::packets::{Packets, Terms};
+use crate::readiness::{Condition, Readiness};
 
 /// Where this node belongs, and everything it needs there.
 pub(crate) struct Membership {
@@ -122,6 +123,7 @@ pub(crate) async fn join(
     catalogue: &Arc<Catalogue>,
     store: &Arc<dyn LeaseStore>,
     kernel: &Kernel,
+    readiness: &Readiness,
 ) -> Result<Membership, Obstacle> {
     let config = network_config(flags, store).await?;
     let (catalogue, name) = (catalogue.clone(), config.backend.kind.clone());
@@ -161,7 +163,10 @@ pub(crate) async fn join(
         host: &host,
         underlay: node.underlay.link,
     };
-    let own = heddle_store::acquire(store.as_ref(), &config, &claimant, value).await;
+    readiness.met(Condition::Config);
+    readiness.met(Condition::Underlay);
+    let report = |reason: &str| _ = readiness.unmet(Condition::Lease, reason);
+    let own = heddle_store::acquire(store.as_ref(), &config, &claimant, value, &report).await;
     let own = own.map_err(|error| match error {
         AcquireError::Allocation(error @ AllocationError::AddressInUse { .. }) => error.into(),
         other => Obstacle::Lease(other.to_string()),

@@ -60,6 +60,14 @@ impl fmt::Display for Condition {
 /// Why a condition does not hold that nobody has looked at yet.
 const STARTING: &str = "starting";
 
+/// What the reason begins with while the first leases are read.
+const READING: &str = "reading leases: ";
+
+/// Returns the reason while leases are read for the first time.
+pub(crate) fn reading(records: usize) -> String {
+    format!("{READING}{records} records so far")
+}
+
 /// The conditions that do not hold, with reasons. Ready when there is none.
 pub(crate) type Unmet = BTreeMap<Condition, String>;
 
@@ -129,7 +137,7 @@ fn turns(before: &Unmet, now: &Unmet) -> Vec<(EventKind, String)> {
     let mut told = Vec::new();
     match (before.get(&Condition::Watch), now.get(&Condition::Watch)) {
         (None, Some(reason)) => told.push((EventKind::StoreLost, reason.clone())),
-        (Some(reason), None) if reason != STARTING => {
+        (Some(reason), None) if reason != STARTING && !reason.starts_with(READING) => {
             told.push((EventKind::StoreBack, "changes of leases are heard again".to_owned()));
         }
         _ => {}
@@ -163,6 +171,9 @@ mod tests {
         let refused = unmet(&[(Condition::Kernel, "no")]);
         assert_eq!(kinds(&start, &refused), []);
         assert_eq!(kinds(&start, &good), [Ready]);
+        // Leases that are read for the first time were not lost before.
+        let first = unmet(&[(Condition::Watch, &reading(7))]);
+        assert_eq!((kinds(&start, &first), kinds(&first, &good)), (vec![], vec![Ready]));
         assert_eq!(kinds(&good, &lost), [StoreLost, NotReady]);
         assert_eq!(kinds(&lost, &unmet(&[(Condition::Watch, "etcd is still gone")])), []);
         assert_eq!(kinds(&lost, &refused), [StoreBack]);

@@ -139,7 +139,7 @@ async fn until_joined(
             tracing::error!("kernel: {error}");
         }
         let (condition, reason, in_vain) =
-            match join(flags, identity, &catalogue, store, kernel).await {
+            match join(flags, identity, &catalogue, store, kernel, readiness).await {
                 Ok(member) => {
                     readiness.met(Condition::Config);
                     readiness.met(Condition::Underlay);
@@ -186,10 +186,18 @@ async fn first_plan(
     readiness: &Readiness,
 ) -> Result<bool, Fatal> {
     loop {
-        match watch.next().await.ok_or("the watch of the leases has ended")? {
+        let event = tokio::select! {
+            event = watch.next() => event,
+            () = reconciler.answer_questions() => continue,
+        };
+        match event.ok_or("the watch of the leases has ended")? {
             WatchEvent::Update(update) => {
-                readiness.met(Condition::Watch);
-                return Ok(reconciler.start(update, readiness).await);
+                if update.is_complete() {
+                    readiness.met(Condition::Watch);
+                }
+                if let Some(own) = reconciler.start(update, readiness).await {
+                    return Ok(own);
+                }
             }
             WatchEvent::Config(config) => reconciler.compare_config(config.as_deref()),
             WatchEvent::Stale { reason } => {

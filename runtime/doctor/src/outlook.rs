@@ -18,11 +18,14 @@ use heddle_plugin::{
     Backend, CallError, Catalogue, Emitter, NodePlan, PluginError, Role, Setting, View,
 };
 use heddle_store::etcd::EtcdTiming;
-use heddle_store::{EtcdOptions, Record, StoreError};
+use heddle_store::{EtcdOptions, Page, StoreError};
 use tokio::task::spawn_blocking;
 
-/// How long the store may take, whatever it is asked.
+/// How long the store may take to answer.
 pub(crate) const STORE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long all leases may take to read. Each page of them has [`STORE_LIMIT`]'s time.
+const LEASES_LIMIT: Duration = Duration::from_secs(60);
 
 /// What the daemon would do, as far as that can be told.
 #[derive(Debug, Default)]
@@ -120,7 +123,7 @@ impl Outlook {
         let refused = |error| Obstacle::Backend { key: key.clone(), error: Box::new(error) };
         let advertised = backend.advertise(&config, &node).await.map_err(refused)?;
         let host = host_network(flags, &config, &node.underlay, routing).await;
-        let mut holdings: Holdings = contents.records.iter().map(Record::as_read).collect();
+        let mut holdings = contents.holdings;
         let claimant = Claimant {
             id: &node.id,
             public_addresses: &node.underlay.public_addresses,
@@ -170,7 +173,7 @@ impl Outlook {
 /// What is in the store.
 struct Contents {
     config: Option<Vec<u8>>,
-    records: Vec<heddle_store::Record>,
+    holdings: Holdings,
 }
 
 async fn contents(flags: &Flags) -> Result<Contents, Obstacle> {
@@ -181,12 +184,18 @@ async fn contents(flags: &Flags) -> Result<Contents, Obstacle> {
     let connect = timing.connect.min(STORE_LIMIT * 4 / 5 / endpoints);
     let timing = EtcdTiming { connect, ..timing };
     let store = flags.lease.store.open(EtcdOptions { timing, ..options })?;
-    let reading = async {
-        let config = store.network_config().await?;
-        Ok(Contents { config, records: store.list().await? })
+    let reading = tokio::time::timeout(STORE_LIMIT, store.network_config()).await;
+    let config = reading.map_err(|_| Obstacle::StoreLate(STORE_LIMIT))??;
+    let mut holdings = Holdings::default();
+    let mut visit = |page: Page| {
+        if page.first {
+            holdings = Holdings::default();
+        }
+        page.records.iter().for_each(|record| holdings.add(&record.as_read()));
     };
-    let read = tokio::time::timeout(STORE_LIMIT, reading).await;
-    read.unwrap_or(Err(Obstacle::StoreLate(STORE_LIMIT)))
+    let reading = tokio::time::timeout(LEASES_LIMIT, store.scan(&mut visit)).await;
+    reading.map_err(|_| Obstacle::StoreLate(LEASES_LIMIT))??;
+    Ok(Contents { config, holdings })
 }
 
 /// The plugins that the daemon would start.

@@ -133,14 +133,27 @@ impl Daemon {
     ///
     /// [`Error::Io`] when it has ended.
     pub fn resident_memory(&self) -> Result<u64, Error> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory that it had so far, in bytes (`VmHWM` of `/proc/<pid>/status`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when it has ended.
+    pub fn peak_memory(&self) -> Result<u64, Error> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> Result<u64, Error> {
         let path = format!("/proc/{}/status", self.pid());
         let status =
             std::fs::read_to_string(&path).map_err(Error::io(format!("reading {path}")))?;
         status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok())
+            .find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB")?.parse().ok())
             .map(|kibibytes: u64| kibibytes * 1024)
-            .ok_or_else(|| Error::Output { command: path, problem: "no VmRSS".into() })
+            .ok_or_else(|| Error::Output { command: path, problem: format!("no {field}") })
     }
 
     /// Sends it a signal.

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use heddle_core::address::{Family, LinkName, MacAddress};
+use heddle_core::lease::BACKEND_DATA_LIMIT;
 use heddle_core::object::{
     Address, FdbEntry, Link, LinkKind, Metric, Neighbour, Object, Plan, Route, RouteAction, Sysctl,
     Vxlan,
@@ -22,8 +23,9 @@ const MAX_VNI: u32 = 0xff_ffff;
 /// What a value in `/proc/sys/net` may need.
 const MAX_SYSCTL: usize = 64;
 
-/// What a lease may carry for a plugin, in bytes. A key pair and a few numbers take some hundreds.
-const MAX_BACKEND_DATA: usize = 8 << 10;
+/// What a lease may carry for a plugin, in bytes: what readers of leases take. A key pair and a few numbers take some
+/// hundreds.
+const MAX_BACKEND_DATA: usize = BACKEND_DATA_LIMIT;
 
 /// The most bytes that a plugin may add to a packet. Headers and the tag of a cipher take some tens.
 const MAX_OVERHEAD: u32 = 1024;

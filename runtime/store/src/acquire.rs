@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::outage::Outage;
 use crate::retry::Backoff;
-use crate::{LeaseStore, OwnLease, Record, StoreError};
+use crate::{LeaseStore, OwnLease, Page, Record, StoreError};
 
 /// No lease can be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +26,8 @@ pub enum AcquireError {
 
 /// Gets the lease that is this node's already, or a new one.
 ///
-/// `value` says what to publish for a subnet. Waits for a store that cannot be reached for as long as that lasts,
+/// `value` says what to publish for a subnet. `report` hears what is being waited for: the pages of a large store, or why it
+/// cannot be read. Waits for a store that cannot be reached for as long as that lasts,
 /// and starts again after each lost race; a limit is the caller's matter.
 ///
 /// # Errors
@@ -37,18 +38,21 @@ pub async fn acquire(
     config: &NetworkConfig,
     claimant: &Claimant<'_>,
     value: impl Fn(LeaseKey) -> Lease + Send,
+    report: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<OwnLease, AcquireError> {
     let mut outage = Outage::new("acquiring a lease");
     let mut backoff = Backoff::new();
     loop {
-        match attempt(store, config, claimant, &value).await {
+        match attempt(store, config, claimant, &value, report).await {
             Ok(Some(own)) => {
                 outage.end();
                 return Ok(own);
             }
             Ok(None) => {}
             Err(AcquireError::Store(error)) if error.is_transient() => {
-                outage.begin(&error.to_string());
+                let reason = error.to_string();
+                outage.begin(&reason);
+                report(&reason);
             }
             Err(error) => return Err(error),
         }
@@ -62,24 +66,23 @@ async fn attempt(
     config: &NetworkConfig,
     claimant: &Claimant<'_>,
     value: &impl Fn(LeaseKey) -> Lease,
+    report: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<Option<OwnLease>, AcquireError> {
-    let records = store.list().await?;
-    let holdings: Holdings = records.iter().map(Record::as_read).collect();
+    let holdings = holdings(store, report).await?;
     let mut pick = |count: usize| rand::random_range(0..count);
     let choice = choose(config, &holdings, claimant, &mut pick)?;
-    let record_of = |key: LeaseKey| records.iter().find(|r| r.key.parse() == Ok(key));
     let record = match choice {
         Choice::Create(key) => create(store, &value(key)).await?,
-        Choice::TakeOver(key) => match record_of(key) {
-            Some(record) => publish(store, record, &value(key)).await?,
+        Choice::TakeOver(key) => match unchanged(store, &holdings, key).await? {
+            Some(record) => publish(store, &record, &value(key)).await?,
             None => None,
         },
         Choice::Discard(key) => {
             if let Some(conflict) = claimant.conflict(key) {
                 warn!(%key, "lease: given up for another subnet, because the host needs it: {conflict}");
             }
-            if let Some(record) = record_of(key) {
-                store.delete(record).await?;
+            if let Some(record) = unchanged(store, &holdings, key).await? {
+                store.delete(&record).await?;
             }
             // Whoever deleted it, there is a new decision to make.
             return Ok(None);
@@ -88,6 +91,37 @@ async fn attempt(
     let Some(record) = record else { return Ok(None) };
     let (Choice::Create(key) | Choice::TakeOver(key) | Choice::Discard(key)) = choice;
     Ok(OwnLease::renewed(store, value(key), record).await?)
+}
+
+/// Reads what is in the store.
+async fn holdings(
+    store: &dyn LeaseStore,
+    report: &(dyn Fn(&str) + Send + Sync),
+) -> Result<Holdings, StoreError> {
+    let mut holdings = Holdings::default();
+    let mut read = 0;
+    let mut visit = |page: Page| {
+        if page.first {
+            (holdings, read) = (Holdings::default(), 0);
+        }
+        read += page.records.len();
+        page.records.iter().for_each(|record| holdings.add(&record.as_read()));
+        if !page.last {
+            report(&format!("reading leases: {read} records so far"));
+        }
+    };
+    store.scan(&mut visit).await?;
+    Ok(holdings)
+}
+
+/// Returns the record of a lease as it is now. None if it is no longer the lease that a decision rests on.
+async fn unchanged(
+    store: &dyn LeaseStore,
+    holdings: &Holdings,
+    key: LeaseKey,
+) -> Result<Option<Record>, StoreError> {
+    let record = store.get(&key.to_string()).await?;
+    Ok(record.filter(|record| read(record).as_ref() == holdings.get(key)))
 }
 
 /// Creates a lease whose subnets are nobody else's. None when another node was quicker.
@@ -104,19 +138,23 @@ pub(crate) async fn create(
     let Some(record) = store.create(&key.to_string(), value.as_bytes()).await? else {
         return Ok(None);
     };
-    if overlapping(&store.list().await?, key).is_none() {
+    if overlapping(store, key).await?.is_none() {
         return Ok(Some(record));
     }
     store.delete(&record).await?;
     Ok(None)
 }
 
-/// Another record that shares an address with the key.
-pub(crate) fn overlapping(records: &[Record], own: LeaseKey) -> Option<&Record> {
-    records.iter().find(|record| {
-        let other = record.key.parse::<LeaseKey>();
+/// The key of another record that shares an address with this one.
+pub(crate) async fn overlapping(
+    store: &dyn LeaseStore,
+    own: LeaseKey,
+) -> Result<Option<String>, StoreError> {
+    let overlaps = |text: &str| {
+        let other = text.parse::<LeaseKey>();
         other.is_ok_and(|other| other != own && overlap(other, own))
-    })
+    };
+    store.find_key(&overlaps).await
 }
 
 /// Puts our value into a record that is ours. None when somebody changed it meanwhile.
@@ -133,5 +171,5 @@ pub(crate) async fn publish(
 
 /// The record as a lease, if it is one.
 pub(crate) fn read(record: &Record) -> Option<Lease> {
-    Lease::from_value(record.key.parse().ok()?, &record.value).ok()
+    record.as_read().lease(record.key.parse().ok()?).ok()
 }

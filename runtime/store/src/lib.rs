@@ -4,6 +4,9 @@
 //! flannel lays it out, and [`DirectoryStore`], a directory of files. Neither reads keys or values: what they mean
 //! is `heddle_core`'s business, and a record that nobody can read is delivered like any other.
 //!
+//! Whoever may write to a store decides how much is in it. So lists are delivered in [`Page`]s, values longer than
+//! `heddle_core::lease::VALUE_LIMIT` are dropped as soon as they are read, and keys are cut.
+//!
 //! | module | job |
 //! | --- | --- |
 //! | [`etcd`] | etcd's v3 API; the only place that knows `etcd-client` |
@@ -17,11 +20,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use heddle_core::lease::Age;
+use heddle_core::lease::{Age, KEY_LIMIT, Unread};
 
 pub mod acquire;
 pub mod directory;
@@ -40,15 +44,18 @@ pub use directory::{DirectoryError, DirectoryStore};
 pub use etcd::{EtcdError, EtcdOptions, EtcdStore};
 pub use own_lease::{LostLease, OwnLease, Term, keep};
 pub use release::release;
-pub use watch::{Pulse, RecordChange, Update, Watch, WatchEvent};
+pub use watch::{Page, Pulse, RecordChange, Update, Watch, WatchEvent};
 
 /// One lease as it is stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The text below `<prefix>/subnets/`, as found. Bytes that are not UTF-8 are shown as U+FFFD.
+    /// The text below `<prefix>/subnets/`, as found. Bytes that are not UTF-8 are shown as U+FFFD. One that is longer than
+    /// any lease key is cut.
     pub key: String,
-    /// The bytes of the value, as found.
+    /// The bytes of the value, as found; empty if it was not read.
     pub value: Vec<u8>,
+    /// Why the value was not read; none if it was.
+    pub unread: Option<Unread>,
     /// Changes with every write. etcd: `mod_revision`; directory: a hash of the value.
     pub version: u64,
     /// How old it is, compared with other records of the store.
@@ -60,7 +67,8 @@ pub struct Record {
 impl Record {
     /// What matters of it to who has to understand it.
     pub fn as_read(&self) -> heddle_core::lease::Record<'_> {
-        heddle_core::lease::Record { key: &self.key, value: &self.value, age: self.age }
+        let Self { key, value, unread, age, .. } = self;
+        heddle_core::lease::Record { key, value, unread: *unread, age: *age }
     }
 
     /// Whether it stays until somebody deletes it.
@@ -74,6 +82,7 @@ impl fmt::Debug for Record {
         f.debug_struct("Record")
             .field("key", &self.key)
             .field("value", &String::from_utf8_lossy(&self.value))
+            .field("unread", &self.unread)
             .field("version", &self.version)
             .field("age", &self.age)
             .field("lease_id", &self.lease_id)
@@ -108,12 +117,25 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     /// [`StoreError`], when the store cannot be read.
     async fn network_config(&self) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// All records, in the order of their keys.
+    /// Reads all records as they are at one moment, in the order of their keys, and hands each [`Page`] to `visit`. A page
+    /// that is the first makes those before it void: the list begins again when the store's history overtook it.
+    ///
+    /// Only this has no deadline as a whole; each page has one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], when the store cannot be read. The pages before are not the whole list then.
+    async fn scan(&self, visit: &mut (dyn FnMut(Page) + Send)) -> Result<(), StoreError>;
+
+    /// Returns a key that is `wanted`, if there is one. Reads no values.
     ///
     /// # Errors
     ///
     /// [`StoreError`], when the store cannot be read.
-    async fn list(&self) -> Result<Vec<Record>, StoreError>;
+    async fn find_key(
+        &self,
+        wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync),
+    ) -> Result<Option<String>, StoreError>;
 
     /// One record, if it exists.
     ///
@@ -172,6 +194,17 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     async fn reload(&self) -> Result<(), StoreError>;
 }
 
+/// Returns the key as text. What is longer than any lease key is cut, and a hash of the whole keeps two such keys apart.
+pub(crate) fn bounded_key(key: &[u8]) -> String {
+    if key.len() <= KEY_LIMIT {
+        return String::from_utf8_lossy(key).into_owned();
+    }
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    let head = String::from_utf8_lossy(&key[..KEY_LIMIT / 2]);
+    format!("{head}… ({} bytes, hash {:016x})", key.len(), hasher.finish())
+}
+
 /// A call to a store that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -190,5 +223,21 @@ impl StoreError {
             Self::Etcd(error) => error.is_transient(),
             Self::Directory(error) => error.is_transient(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_keys_are_cut_and_stay_apart() {
+        let longest = "x".repeat(KEY_LIMIT);
+        assert_eq!(bounded_key(longest.as_bytes()), longest);
+        let (one, other) = (vec![b'x'; 700_000], vec![b'x'; 700_001]);
+        let (one, other) = (bounded_key(&one), bounded_key(&other));
+        assert!(one.starts_with("xxxxxxxx") && one.len() < 2 * KEY_LIMIT, "{one}");
+        assert_ne!(one, other);
+        assert!(one.parse::<heddle_core::lease::LeaseKey>().is_err());
     }
 }

@@ -196,8 +196,8 @@ async fn look(
 }
 
 async fn create_again(store: &dyn LeaseStore, own: &mut OwnLease) -> Result<Look, StoreError> {
-    if let Some(other) = overlapping(&store.list().await?, own.key()) {
-        return Ok(Look::Lost(LostLease::Overlapped { key: own.key(), other: other.key.clone() }));
+    if let Some(other) = overlapping(store, own.key()).await? {
+        return Ok(Look::Lost(LostLease::Overlapped { key: own.key(), other }));
     }
     let Some(record) = create(store, &own.lease).await? else {
         return Ok(Look::Again);
@@ -265,6 +265,7 @@ mod tests {
             record: Record {
                 key: "10.244.8.0-24".into(),
                 value: Vec::new(),
+                unread: None,
                 version: 1,
                 age: heddle_core::lease::Age::default(),
                 lease_id: None,

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::Record;
 
-/// How many events wait for a slow consumer before the watch waits with it.
-const QUEUE: usize = 16;
+/// How many events wait for a slow consumer before the watch waits with it. Each may have as many bytes as a [`Page`].
+const QUEUE: usize = 4;
 
 /// One change of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,19 +31,40 @@ impl RecordChange {
     }
 }
 
+/// A part of all records, some megabytes at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// In the order of their keys. May be empty.
+    pub records: Vec<Record>,
+    /// Whether the list begins with it. An earlier list that has not come to its end is void.
+    pub first: bool,
+    /// Whether the list is complete with it.
+    pub last: bool,
+}
+
 /// News of the records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// All that there is. What is not in it does not exist any more.
-    Snapshot(Vec<Record>),
+    /// A part of all that there is. What is in none of the pages from the first to the last does not exist any more.
+    Snapshot(Page),
     /// What changed since the last update, in the order in which it happened. One key may occur more than once.
     Changes(Vec<RecordChange>),
+}
+
+impl Update {
+    /// Returns true if the consumer knows all records after this update: it is not a page with others to follow.
+    pub fn is_complete(&self) -> bool {
+        match self {
+            Self::Snapshot(page) => page.last,
+            Self::Changes(_) => true,
+        }
+    }
 }
 
 /// What a watch says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchEvent {
-    /// The records as they are now. Ends staleness.
+    /// The records as they are now. Changes, and the last page of a snapshot, end staleness.
     Update(Update),
     /// The bytes of the network config, if there is one: before the first snapshot, and whenever they have changed.
     Config(Option<Vec<u8>>),

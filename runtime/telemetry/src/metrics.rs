@@ -62,7 +62,7 @@ pub fn metrics(status: &Status, timings: &Timings) -> String {
         let packets = packets.iter().map(|(name, count)| (name.as_str(), *count));
         packet_path(&mut all, packets.collect());
     }
-    peers(&mut all, &status.peers);
+    peers(&mut all, &status.peers, status.unlisted);
     let mut text = String::new();
     encode(&mut text, &all.0).expect("a string takes everything");
     text
@@ -200,15 +200,16 @@ fn other(counter: &str) -> Option<&str> {
     (!carried && dropped(counter).is_none()).then_some(counter)
 }
 
-fn peers(all: &mut Exposition, peers: &[Peer]) {
+fn peers(all: &mut Exposition, peers: &[Peer], unlisted: u64) {
     let states =
         [PeerState::InKernel, PeerState::Incomplete, PeerState::NoPlan, PeerState::NotUsed];
-    let counted = states.map(|state| {
-        let count = peers.iter().filter(|peer| peer.state == state).count();
-        ([("state", state.name().to_owned())], count as f64)
-    });
+    let count = |state| {
+        let listed = peers.iter().filter(|peer| peer.state == state).count() as u64;
+        listed + if state == PeerState::NotUsed { unlisted } else { 0 }
+    };
+    let counted = states.map(|state| ([("state", state.name().to_owned())], count(state) as f64));
     all.gauges("peers", "Records of other nodes by what became of them", counted);
-    let rejected = peers.iter().filter(|peer| peer.state == PeerState::NotUsed).count();
+    let rejected = count(PeerState::NotUsed);
     all.one("records_rejected", "Records that cannot be used", rejected as f64);
     let conflicts = Conflict::KINDS.map(|kind| {
         let count = peers.iter().filter(|peer| peer.conflict.as_deref() == Some(kind)).count();
@@ -407,6 +408,7 @@ mod tests {
                 peer("10.244.2.0-24", PeerState::NoPlan, None),
                 peer("nonsense", PeerState::NotUsed, None),
             ],
+            unlisted: 41,
             events: vec![Event::default()],
             ..Status::default()
         }
@@ -446,7 +448,8 @@ mod tests {
             r#"heddle_packet_events_total{event="fallback"} 9"#,
             r#"heddle_peers{state="in-kernel"} 1.0"#,
             r#"heddle_peers{state="incomplete"} 0.0"#,
-            "heddle_records_rejected 1.0",
+            r#"heddle_peers{state="not-used"} 42.0"#,
+            "heddle_records_rejected 42.0",
             r#"heddle_peer_info{peer="nonsense",node="rack \"7\" b\\c",public_address="192.0.2.7",backend="",state="not-used"} 1.0"#,
             r#"heddle_peer_reachable{peer="10.244.1.0-24"} 1.0"#,
             r#"heddle_peer_rtt_seconds{peer="10.244.1.0-24"} 0.0015"#,

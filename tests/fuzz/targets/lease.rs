@@ -4,7 +4,10 @@
 use std::time::Instant;
 
 use heddle_core::config::NetworkConfig;
-use heddle_core::lease::{Age, Lease, LeaseKey, Record};
+use heddle_core::lease::{
+    Age, BACKEND_DATA_LIMIT, BACKEND_TYPE_LIMIT, Lease, LeaseKey, NODE_NAME_LIMIT, Record, Unread,
+    VALUE_LIMIT,
+};
 use heddle_core::peers::{Change, Delta, Footprint, Peers};
 use libfuzzer_sys::fuzz_target;
 
@@ -12,19 +15,35 @@ use libfuzzer_sys::fuzz_target;
 const OWN: &str = "10.244.8.0-24&fd00:0:0:8::-64";
 const CONFIG: &[u8] = br#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#;
 
+/// Longest reason why a record cannot be used, in bytes.
+const LONGEST_REASON: usize = 1000;
+
 /// Asserts that the record is a peer, or refused, and never the node's own.
 fn as_peer(key: &str, value: &[u8]) {
     let config = NetworkConfig::parse(CONFIG).expect("a config");
     let mut peers = Peers::new(config, OWN.parse().expect("a key"));
-    let record = Record { key, value, age: Age::default() };
+    let unread = Unread::of_length(value.len());
+    let record = Record { key, value, unread, age: Age::default() };
     // A store without this node's own lease is not believed about what is gone.
     let now = Instant::now();
-    let own = Record { key: OWN, value: br#"{"PublicIP":"192.168.0.1"}"#, age: Age::default() };
+    let own = br#"{"PublicIP":"192.168.0.1"}"#;
+    let own = Record { key: OWN, value: own, unread: None, age: Age::default() };
     peers.update([Change::Put(own)], now);
+    let mut listed = peers.clone();
     let delta = peers.update([Change::Put(record)], now);
     let said = delta.changed.len() + delta.rejected.len() + usize::from(delta.own);
     assert_eq!((said, delta.removed.len()), (1, 0));
     assert_eq!(peers.len(), delta.changed.len());
+    for (_, rejection) in peers.rejected() {
+        assert!(rejection.to_string().len() < LONGEST_REASON);
+    }
+    // A list of the two is no different.
+    let from_list = listed.reset([own, record], now);
+    assert_eq!(
+        (from_list.changed, from_list.rejected),
+        (delta.changed.clone(), delta.rejected.clone())
+    );
+    assert!(listed.leases().eq(peers.leases()));
     for lease in peers.leases() {
         assert!(key != OWN && lease.key.to_string() == key && !lease.families.is_empty());
         assert_eq!(peers.standing(lease.key).macs, lease.published_macs());
@@ -35,6 +54,16 @@ fn as_peer(key: &str, value: &[u8]) {
     let gone = peers.update([Change::Delete(key)], now);
     assert_eq!(gone.removed, delta.changed);
     assert!(peers.is_empty() && peers.rejected().next().is_none());
+}
+
+/// Asserts that nothing of a lease is longer than its limit.
+fn within_bounds(lease: &Lease) {
+    let name = lease.node_name.as_ref().map_or(0, |name| name.chars().count());
+    assert!(name <= NODE_NAME_LIMIT);
+    assert!(lease.backend_type.as_ref().map_or(0, String::len) <= BACKEND_TYPE_LIMIT);
+    for data in lease.families.iter().filter_map(|family| family.backend_data.as_ref()) {
+        assert!(data.len() <= BACKEND_DATA_LIMIT);
+    }
 }
 
 fuzz_target!(|record: &[u8]| {
@@ -53,6 +82,8 @@ fuzz_target!(|record: &[u8]| {
     assert_eq!(LeaseKey::new(key.v4(), key.v6()), Some(key));
     match Lease::from_value(key, value) {
         Ok(lease) => {
+            within_bounds(&lease);
+            assert!(value.len() <= VALUE_LIMIT);
             let written = lease.to_value();
             let read = Lease::from_value(key, written.as_bytes());
             assert_eq!(read.as_ref(), Ok(&lease), "{written}");

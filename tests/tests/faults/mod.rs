@@ -2,6 +2,7 @@
 //! that makes the fault happen to real nodes, and measures how long it takes until everything is as it should be.
 
 mod boot;
+mod crowd;
 mod files;
 mod kernel;
 mod plugins;

@@ -12,7 +12,7 @@ use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::{NodeId, Underlay, existing_links};
 use heddle_flags::Flags;
 use heddle_kernel::Kernel;
-use heddle_store::Record;
+use heddle_store::Page;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -20,8 +20,9 @@ use crate::daemon::wait_for;
 use crate::daemon_flags::DaemonFlags;
 use crate::output;
 
-/// How long the store may take, whatever it is asked.
-const STORE_LIMIT: Duration = Duration::from_secs(10);
+/// How long the store may take, whatever it is asked. A store that does not answer is noticed earlier, by the limit for each
+/// page.
+const STORE_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -36,7 +37,7 @@ pub(super) fn record(arguments: Arguments) -> anyhow::Result<()> {
         let Ok(read) = reading else {
             bail!("the lease store has not answered within {} s", STORE_LIMIT.as_secs());
         };
-        let (text, records) = read?;
+        let (text, others) = read?;
         let key = format!("{}/config", flags.lease.network_name());
         let config = NetworkConfig::parse(&text).with_context(|| key.clone())?;
         let families: Vec<_> =
@@ -45,7 +46,7 @@ pub(super) fn record(arguments: Arguments) -> anyhow::Result<()> {
         let facts = Kernel::open()?.facts(selection.can_reach).await?;
         let underlay = select(&families, &selection, &facts)?;
         let id = flags.identity()?.id;
-        let (own, leases) = sort_out(records, &id, &underlay);
+        let (own, leases) = sort_out(others, &id, &underlay);
         let own = own.context("this node has no lease yet: start heddled first")?;
         let links = existing_links(&facts.interfaces);
         let links: Vec<_> = links
@@ -70,33 +71,46 @@ pub(super) fn record(arguments: Arguments) -> anyhow::Result<()> {
     output::print(&output::json(&scenario)?)
 }
 
-/// The network config, and all records of leases.
-async fn read(flags: &Flags) -> anyhow::Result<(Vec<u8>, Vec<Record>)> {
+/// Leases that are JSON: the lease, if it can be used, and the JSON.
+type Leases = BTreeMap<LeaseKey, (Option<Lease>, Value)>;
+
+/// The network config, and all leases that are JSON.
+async fn read(flags: &Flags) -> anyhow::Result<(Vec<u8>, Leases)> {
     let store = flags.lease.store.open(flags.lease.etcd_options())?;
     let Some(text) = store.network_config().await? else {
         bail!("{}/config does not exist", flags.lease.network_name());
     };
-    Ok((text, store.list().await?))
+    let mut leases = Leases::new();
+    let mut visit = |page: Page| {
+        if page.first {
+            leases.clear();
+        }
+        leases.extend(page.records.iter().filter_map(|record| {
+            let key = record.key.parse().ok()?;
+            let value = serde_json::from_slice(&record.value).ok()?;
+            Some((key, (record.as_read().lease(key).ok(), value)))
+        }));
+    };
+    store.scan(&mut visit).await?;
+    Ok((text, leases))
 }
 
-/// This node's key, and the other leases that are JSON, by their keys.
+/// This node's key, and the other leases, by their keys.
 fn sort_out(
-    records: Vec<Record>,
+    leases: Leases,
     id: &NodeId,
     underlay: &Underlay,
 ) -> (Option<LeaseKey>, BTreeMap<String, Value>) {
     let (mut own, mut others) = (None, BTreeMap::new());
-    for record in records {
-        let Ok(value) = serde_json::from_slice::<Value>(&record.value) else { continue };
-        let Ok(key) = record.key.parse::<LeaseKey>() else { continue };
-        let ours = Lease::from_value(key, &record.value).is_ok_and(|lease| {
+    for (key, (lease, value)) in leases {
+        let ours = lease.is_some_and(|lease| {
             let mut addresses = lease.public_addresses();
             addresses.any(|address| underlay.public_addresses.contains(&address))
                 && lease.node_id.as_ref().is_none_or(|owner| owner == id)
         });
         match ours {
             true => own = Some(key),
-            false => drop(others.insert(record.key, value)),
+            false => drop(others.insert(key.to_string(), value)),
         }
     }
     (own, others)

@@ -23,7 +23,7 @@ use heddle_core::peers::{self, Footprint, Peers};
 use heddle_kernel::{Event, Events, Kernel, KernelError};
 use heddle_plugin::{CallError, Reason};
 use heddle_probe::News;
-use heddle_store::{Record, RecordChange, Update, Watch, WatchEvent};
+use heddle_store::{RecordChange, Update, Watch, WatchEvent};
 use heddle_telemetry::Notes;
 use ipnet::IpNet;
 use tokio::sync::{Notify, mpsc, watch};
@@ -31,7 +31,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::Fatal;
 use crate::join::Overlay;
 use crate::probing::Probing;
-use crate::readiness::{Condition, Readiness};
+use crate::readiness::{self, Condition, Readiness};
 
 use applier::Applier;
 use intent::Intent;
@@ -120,10 +120,14 @@ impl Reconciler {
         self.underlay_changed.clone()
     }
 
-    /// Takes the first snapshot, and makes the plan hold as far as it can be had at once. [`follow`](Self::follow) does
-    /// the rest. Returns whether this node's own lease is concerned.
-    pub(crate) async fn start(&mut self, update: Update, readiness: &Readiness) -> bool {
-        let (_, own) = self.plan(update).await;
+    /// Takes the first snapshot, page by page. With the last page it makes the plan hold as far as it can be had at once;
+    /// [`follow`](Self::follow) does the rest. Returns whether this node's own lease is concerned; none before that.
+    pub(crate) async fn start(&mut self, update: Update, readiness: &Readiness) -> Option<bool> {
+        let Some((_, own)) = self.plan(update).await else {
+            let read = self.peers.snapshot_len().unwrap_or_default();
+            readiness.unmet(Condition::Watch, readiness::reading(read));
+            return None;
+        };
         self.split_routes().await;
         for _ in 0..PATIENCE {
             let Some(due) = self.unplanned.next().filter(|_| self.suspended) else { break };
@@ -135,7 +139,15 @@ impl Reconciler {
             packets.flush().await;
         }
         tracing::info!("{} peers, {} objects", self.peers.len(), self.desired.len());
-        own
+        Some(own)
+    }
+
+    /// Answers questions until the first snapshot is there, which may take long.
+    pub(crate) async fn answer_questions(&mut self) {
+        while let Some(question) = self.questions.recv().await {
+            self.answer(question);
+        }
+        std::future::pending().await
     }
 
     /// Follows leases and kernel for as long as there is a watch.
@@ -154,8 +166,10 @@ impl Reconciler {
             tokio::select! {
                 event = watch.next() => match event.ok_or("the watch of the leases has ended")? {
                     WatchEvent::Update(update) => {
-                        readiness.met(Condition::Watch);
-                        let (mut touched, own) = self.plan(update).await;
+                        if update.is_complete() {
+                            readiness.met(Condition::Watch);
+                        }
+                        let Some((mut touched, own)) = self.plan(update).await else { continue };
                         if own {
                             own_lease_changed.notify_one();
                         }
@@ -166,6 +180,7 @@ impl Reconciler {
                     }
                     WatchEvent::Config(config) => self.compare_config(config.as_deref()),
                     WatchEvent::Stale { reason } => {
+                        self.peers.abandon_snapshot();
                         readiness.unmet(Condition::Watch, reason);
                     }
                     WatchEvent::SetBack { reason } => {
@@ -245,11 +260,20 @@ impl Reconciler {
     }
 
     /// Plans what an update of leases is about. Returns the keys under which something may have changed, and whether
-    /// this node's own lease is concerned.
-    async fn plan(&mut self, update: Update) -> (BTreeSet<ObjectKey>, bool) {
+    /// this node's own lease is concerned. None while a snapshot has more pages: until its end nothing changes.
+    async fn plan(&mut self, update: Update) -> Option<(BTreeSet<ObjectKey>, bool)> {
         let delta = match &update {
-            Update::Snapshot(records) => {
-                self.peers.reset(records.iter().map(Record::as_read), Instant::now())
+            Update::Snapshot(page) => {
+                if page.first {
+                    self.peers.begin_snapshot();
+                }
+                for found in &page.records {
+                    self.peers.add_to_snapshot(&found.as_read());
+                }
+                if !page.last {
+                    return None;
+                }
+                self.peers.end_snapshot(Instant::now())
             }
             Update::Changes(changes) => {
                 let changes = changes.iter().map(|change| match change {
@@ -260,7 +284,7 @@ impl Reconciler {
             }
         };
         let own = delta.own;
-        (self.take(delta).await, own)
+        Some((self.take(delta).await, own))
     }
 
     /// Plans what has become of peers. Returns the keys under which something may have changed.
@@ -499,6 +523,7 @@ impl Reconciler {
         Report {
             peers: self.peers.leases().map(peer).collect(),
             rejected: rejected.map(|(key, why)| (key.to_owned(), why.clone())).collect(),
+            rejected_unnamed: self.peers.rejected_unnamed(),
             warnings: self.peers.host().warnings(),
             changes: self.applier.tally(),
             superseded: self.superseded.as_ref().map(ToString::to_string),

@@ -35,7 +35,7 @@ pub(super) fn of_leases(
         tracing::warn!("{text}");
         history.note(EventKind::Record, text);
     }
-    of_many("leases are not used", delta.rejected.len());
+    of_many("leases are not used", delta.rejected.len() + delta.rejected_unnamed);
     if delta.changed.len() + delta.removed.len() > LIMIT {
         let (changed, removed) = (delta.changed.len(), delta.removed.len());
         let text = format!("{changed} peers are new or changed, {removed} are gone");

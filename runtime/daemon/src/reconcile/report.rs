@@ -27,6 +27,8 @@ pub(crate) struct Report {
     pub(crate) peers: Vec<PeerReport>,
     /// Records that cannot be used, and why.
     pub(crate) rejected: Vec<(String, Rejection)>,
+    /// The number of further such records.
+    pub(crate) rejected_unnamed: usize,
     /// Networks of the host's that overlap the overlay, a sentence each.
     pub(crate) warnings: Vec<String>,
     pub(crate) changes: Tally,

@@ -6,27 +6,41 @@
 //! Files appear and change in one step (written under a hidden name, synced, renamed), so a reader never sees half
 //! of one. What is compared and what is swapped for it lies under an exclusive lock on `PATH/.lock` (flock(2)).
 //! People who edit files by hand need no lock, but do well to write elsewhere and rename.
+//!
+//! Files are opened without blocking and read up to a limit, so neither a FIFO nor a huge file harms a reader.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use heddle_core::lease::Age;
+use heddle_core::lease::{Age, Unread, VALUE_LIMIT};
+use rustix::fs::OFlags;
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 mod watch;
 
-use crate::{LeaseStore, Record, Renewal, StoreError, Watch};
+use crate::{LeaseStore, Page, Record, Renewal, StoreError, Watch, bounded_key};
 
 /// The file with the network config.
 const CONFIG: &str = "config";
+
+/// Files that are read. Nobody has so many nodes, and their names have to be remembered.
+const FILES: usize = 100_000;
+
+/// Where a page ends, in bytes of names and values, and in records.
+const PAGE_BYTES: usize = 1 << 20;
+const PAGE_RECORDS: usize = 1000;
 
 /// How long to wait for others to finish their writes.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
@@ -45,6 +59,20 @@ pub enum DirectoryError {
         kind: ErrorKind,
         /// The system's words.
         reason: String,
+    },
+    /// A file that is not read.
+    #[error("{}: {reason}", path.display())]
+    Unread {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: Unread,
+    },
+    /// A directory with more files than are read.
+    #[error("{} has more than {FILES} files: delete those that are no leases", path.display())]
+    TooMany {
+        /// The directory.
+        path: PathBuf,
     },
     /// Another process does not let go of the lock.
     #[error("{} has been locked by another process for {} s", path.display(), LOCK_LIMIT.as_secs())]
@@ -72,7 +100,7 @@ impl DirectoryError {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Locked { .. } | Self::Stopping => true,
-            Self::InvalidKey(_) => false,
+            Self::InvalidKey(_) | Self::Unread { .. } | Self::TooMany { .. } => false,
             Self::Io { kind, .. } => !matches!(
                 kind,
                 ErrorKind::PermissionDenied
@@ -112,8 +140,29 @@ impl LeaseStore for DirectoryStore {
         self.run(Layout::config).await
     }
 
-    async fn list(&self) -> Result<Vec<Record>, StoreError> {
-        self.run(Layout::list).await
+    async fn scan(&self, visit: &mut (dyn FnMut(Page) + Send)) -> Result<(), StoreError> {
+        // Whoever visits pages need not be able to leave this thread.
+        let (sender, mut pages) = mpsc::channel(1);
+        let reading = self.run(move |layout| {
+            layout.scan(&mut |page| match sender.blocking_send(page) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            })
+        });
+        let visiting = async {
+            while let Some(page) = pages.recv().await {
+                visit(page);
+            }
+        };
+        tokio::join!(reading, visiting).0
+    }
+
+    async fn find_key(
+        &self,
+        wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync),
+    ) -> Result<Option<String>, StoreError> {
+        let names = self.run(Layout::names).await?;
+        Ok(names.iter().map(|name| bounded_key(name.as_bytes())).find(|key| wanted(key)))
     }
 
     async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
@@ -128,12 +177,12 @@ impl LeaseStore for DirectoryStore {
 
     async fn replace(&self, current: &Record, value: &[u8]) -> Result<Option<Record>, StoreError> {
         let (current, value) = (current.clone(), value.to_owned());
-        self.run(move |layout| layout.put(&current.key, Some(&current.value), value)).await
+        self.run(move |layout| layout.put(&current.key, Some(&current), value)).await
     }
 
     async fn delete(&self, current: &Record) -> Result<bool, StoreError> {
         let current = current.clone();
-        self.run(move |layout| layout.delete(&current.key, &current.value)).await
+        self.run(move |layout| layout.delete(&current)).await
     }
 
     async fn renew(&self, _current: &Record) -> Result<Renewal, StoreError> {
@@ -170,7 +219,13 @@ impl Layout {
     }
 
     fn config(&self) -> Result<Option<Vec<u8>>, DirectoryError> {
-        Ok(read(&self.root.join(CONFIG))?.map(|(value, _)| value))
+        let path = self.root.join(CONFIG);
+        match read(&path)? {
+            Some(Found { unread: Some(reason), .. }) => {
+                Err(DirectoryError::Unread { path, reason })
+            }
+            found => Ok(found.map(|found| found.value)),
+        }
     }
 
     fn path_of(&self, key: &str) -> Result<PathBuf, DirectoryError> {
@@ -182,10 +237,11 @@ impl Layout {
 
     fn get(&self, key: &str) -> Result<Option<Record>, DirectoryError> {
         let found = read(&self.path_of(key)?)?;
-        Ok(found.map(|(value, age)| record(key.to_owned(), value, age)))
+        Ok(found.map(|found| found.record(key.to_owned())))
     }
 
-    fn list(&self) -> Result<Vec<Record>, DirectoryError> {
+    /// The names of the files that may be leases, in their order.
+    fn names(&self) -> Result<Vec<OsString>, DirectoryError> {
         let directory = self.subnets();
         let failed = |error| DirectoryError::io("read", &directory)(error);
         let entries = match fs::read_dir(&directory) {
@@ -193,27 +249,53 @@ impl Layout {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(failed(error)),
         };
-        let mut records = Vec::new();
+        let mut names = Vec::new();
         for entry in entries {
             let entry = entry.map_err(failed)?;
-            let key = entry.file_name().to_string_lossy().into_owned();
-            if key.starts_with('.') || entry.path().is_dir() {
+            let name = entry.file_name();
+            if name.as_bytes().starts_with(b".") || entry.path().is_dir() {
                 continue;
             }
-            // A file that was deleted since is none.
-            if let Some((value, age)) = read(&entry.path())? {
-                records.push(record(key, value, age));
+            if names.len() == FILES {
+                return Err(DirectoryError::TooMany { path: directory });
+            }
+            names.push(name);
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// One of the files that [`names`](Self::names) found; none if it was deleted since.
+    fn named(&self, name: &OsString) -> Result<Option<Record>, DirectoryError> {
+        let found = read(&self.subnets().join(name))?;
+        Ok(found.map(|found| found.record(bounded_key(name.as_bytes()))))
+    }
+
+    /// Reads all files, page by page.
+    fn scan(&self, visit: &mut dyn FnMut(Page) -> ControlFlow<()>) -> Result<(), DirectoryError> {
+        let mut page = Page { records: Vec::new(), first: true, last: false };
+        let mut bytes = 0;
+        for name in self.names()? {
+            let Some(record) = self.named(&name)? else { continue };
+            bytes += record.key.len() + record.value.len();
+            page.records.push(record);
+            if bytes >= PAGE_BYTES || page.records.len() == PAGE_RECORDS {
+                let next = Page { records: Vec::new(), first: false, last: false };
+                if visit(std::mem::replace(&mut page, next)).is_break() {
+                    return Ok(());
+                }
+                bytes = 0;
             }
         }
-        records.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        Ok(records)
+        let _ = visit(Page { last: true, ..page });
+        Ok(())
     }
 
     /// Puts a value in the place of `old`, where none means no file. The new record if `old` was there.
     fn put(
         &self,
         key: &str,
-        old: Option<&Vec<u8>>,
+        old: Option<&Record>,
         value: Vec<u8>,
     ) -> Result<Option<Record>, DirectoryError> {
         let put = |path: &Path| {
@@ -221,18 +303,18 @@ impl Layout {
             Ok(age(&fs::metadata(path)?))
         };
         let age = self.instead_of(old, key, put)?;
-        Ok(age.map(|age| record(key.to_owned(), value, age)))
+        Ok(age.map(|age| Found { value, unread: None, age }.record(key.to_owned())))
     }
 
     /// Deletes `old`. Whether it was there.
-    fn delete(&self, key: &str, old: &Vec<u8>) -> Result<bool, DirectoryError> {
-        Ok(self.instead_of(Some(old), key, |path| fs::remove_file(path))?.is_some())
+    fn delete(&self, old: &Record) -> Result<bool, DirectoryError> {
+        Ok(self.instead_of(Some(old), &old.key, |path| fs::remove_file(path))?.is_some())
     }
 
-    /// Changes a file, if its value is `old`.
+    /// Changes a file, if its value is that of `old`.
     fn instead_of<T>(
         &self,
-        old: Option<&Vec<u8>>,
+        old: Option<&Record>,
         key: &str,
         change: impl FnOnce(&Path) -> io::Result<T>,
     ) -> Result<Option<T>, DirectoryError> {
@@ -240,7 +322,12 @@ impl Layout {
         let directory = self.subnets();
         fs::create_dir_all(&directory).map_err(DirectoryError::io("create", &directory))?;
         let _lock = self.lock()?;
-        if read(&path)?.map(|(value, _)| value).as_ref() != old {
+        // The age of a value that was read says nothing: somebody may have written the same once more.
+        let compared = |record: &Record| {
+            (record.value.clone(), record.unread.map(|unread| (unread, record.age)))
+        };
+        let found = read(&path)?.map(|found| found.record(key.to_owned()));
+        if found.as_ref().map(compared) != old.map(compared) {
             return Ok(None);
         }
         let synced = |done| File::open(&directory)?.sync_all().map(|()| Some(done));
@@ -254,6 +341,7 @@ impl Layout {
             .create(true)
             .truncate(false)
             .write(true)
+            .custom_flags(UNBLOCKED)
             .open(&path)
             .map_err(DirectoryError::io("open", &path))?;
         let start = Instant::now();
@@ -275,11 +363,26 @@ impl Layout {
     }
 }
 
-fn record(key: String, value: Vec<u8>, age: Age) -> Record {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    Record { key, version: hasher.finish(), value, age, lease_id: None }
+/// A file as it was found.
+#[derive(Debug)]
+struct Found {
+    value: Vec<u8>,
+    unread: Option<Unread>,
+    age: Age,
 }
+
+impl Found {
+    fn record(self, key: String) -> Record {
+        let Self { value, unread, age } = self;
+        let mut hasher = DefaultHasher::new();
+        value.hash(&mut hasher);
+        unread.map(|unread| (unread, age)).hash(&mut hasher);
+        Record { key, version: hasher.finish(), value, unread, age, lease_id: None }
+    }
+}
+
+/// Makes an open of a FIFO that nobody writes to return at once (open(2)).
+const UNBLOCKED: i32 = OFlags::NONBLOCK.bits().cast_signed();
 
 /// A file is replaced as a whole, so it was made when it was last written.
 fn age(metadata: &Metadata) -> Age {
@@ -288,12 +391,32 @@ fn age(metadata: &Metadata) -> Age {
     Age { made: nanos, written: nanos }
 }
 
-fn read(path: &Path) -> Result<Option<(Vec<u8>, Age)>, DirectoryError> {
+fn read(path: &Path) -> Result<Option<Found>, DirectoryError> {
     let read = || -> io::Result<_> {
-        let mut file = File::open(path)?;
+        let unread = |unread, metadata: &Metadata| Found {
+            value: Vec::new(),
+            unread: Some(unread),
+            age: age(metadata),
+        };
+        // Looked at before it is opened, because opening a device can do something.
+        let metadata = fs::metadata(path)?;
+        if !metadata.is_file() {
+            return Ok(unread(Unread::NotAFile, &metadata));
+        }
+        let file = File::options().read(true).custom_flags(UNBLOCKED).open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Ok(unread(Unread::NotAFile, &metadata));
+        }
         let mut value = Vec::new();
-        file.read_to_end(&mut value)?;
-        Ok((value, age(&file.metadata()?)))
+        (&file).take(VALUE_LIMIT as u64 + 1).read_to_end(&mut value)?;
+        match Unread::of_length(value.len()) {
+            Some(_) => {
+                let length = metadata.len().max(value.len() as u64);
+                Ok(unread(Unread::TooLong(length), &metadata))
+            }
+            None => Ok(Found { value, unread: None, age: age(&file.metadata()?) }),
+        }
     };
     match read() {
         Ok(found) => Ok(Some(found)),

@@ -5,7 +5,10 @@
 //! is another one by now.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,10 +21,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{CONFIG, DirectoryError, Layout};
-use crate::Record;
+use heddle_core::lease::Age;
+
+use super::{CONFIG, DirectoryError, Layout, PAGE_BYTES, PAGE_RECORDS};
 use crate::outage::Outage;
 use crate::watch::{Pulse, RecordChange, Update, WatchEvent};
+use crate::{Record, bounded_key};
 
 /// How often to look without a notification. Network file systems notify of local changes alone.
 const RESCAN: Duration = Duration::from_secs(5);
@@ -29,69 +34,165 @@ const RESCAN: Duration = Duration::from_secs(5);
 /// How often to look while the directory cannot be read.
 const RETRY: Duration = Duration::from_secs(1);
 
-type Records = BTreeMap<String, Record>;
+/// What tells one state of a file from another: its record's version and age.
+type Fingerprint = (u64, Age);
+
+fn fingerprint(record: &Record) -> Fingerprint {
+    (record.version, record.age)
+}
+
+/// What the consumer was told.
+#[derive(Default)]
+struct Told {
+    /// Records by their keys. None: nothing, or nothing that is still true.
+    records: Option<BTreeMap<String, Fingerprint>>,
+    config: Option<Option<Vec<u8>>>,
+}
+
+/// Nobody listens any more.
+struct Deaf;
 
 /// Delivers updates until nobody listens.
 pub(super) async fn run(layout: Arc<Layout>, events: mpsc::Sender<WatchEvent>, pulse: Pulse) {
     let mut outage = Outage::new(format!("the watch of {}", layout.subnets().display()));
     let changed = Arc::new(Notify::new());
     let mut ears = Ears::default();
-    // What the consumer knows. None: nothing, or nothing that is still true.
-    let mut known: Option<Records> = None;
-    // What it was last told of the config.
-    let mut config: Option<Option<Vec<u8>>> = None;
+    let mut told = Told::default();
     loop {
         ears.listen(&layout, &changed);
-        let scanned = layout.clone();
-        let scan =
-            spawn_blocking(move || Ok::<_, DirectoryError>((scanned.config()?, scanned.list()?)));
-        let Ok(scan) = scan.await else {
+        let (looked, sender) = (layout.clone(), events.clone());
+        let looking = spawn_blocking(move || {
+            let found = told.look(&looked, &mut |event| sender.blocking_send(event).is_ok());
+            (found, told)
+        });
+        let Ok((found, now)) = looking.await else {
             return;
         };
-        let (event, pause) = match scan {
-            Ok((now, records)) => {
+        told = now;
+        let pause = match found {
+            Ok(Ok(())) => {
                 pulse.beat();
                 outage.end();
-                if config.as_ref() != Some(&now) {
-                    config = Some(now.clone());
-                    if events.send(WatchEvent::Config(now)).await.is_err() {
-                        return;
-                    }
-                }
-                let records: Records = records.into_iter().map(|r| (r.key.clone(), r)).collect();
-                let update = match &known {
-                    None => Some(Update::Snapshot(records.values().cloned().collect())),
-                    Some(known) => changes(known, &records),
-                };
-                known = Some(records);
-                (update.map(WatchEvent::Update), RESCAN)
+                RESCAN
             }
+            Ok(Err(Deaf)) => return,
             Err(error) => {
-                known = None;
+                told.records = None;
                 let reason = error.to_string();
-                let news = outage.begin(&reason);
-                (news.then_some(WatchEvent::Stale { reason }), RETRY)
+                if outage.begin(&reason) && events.send(WatchEvent::Stale { reason }).await.is_err()
+                {
+                    return;
+                }
+                RETRY
             }
         };
-        if let Some(event) = event
-            && events.send(event).await.is_err()
-        {
-            return;
-        }
         // Whichever it was, the next step is to look.
         let _ = timeout(pause, changed.notified()).await;
     }
 }
 
-/// The difference, if there is one.
-fn changes(known: &Records, now: &Records) -> Option<Update> {
-    let gone = known.keys().filter(|key| !now.contains_key(*key));
-    let new = now.values().filter(|record| known.get(&record.key) != Some(record));
-    let changes: Vec<_> = gone
-        .map(|key| RecordChange::Delete(key.clone()))
-        .chain(new.map(|record| RecordChange::Put(record.clone())))
-        .collect();
-    (!changes.is_empty()).then_some(Update::Changes(changes))
+impl Told {
+    /// Looks at the directory and tells what is new. `tell` returns false when nobody listens.
+    fn look(
+        &mut self,
+        layout: &Layout,
+        tell: &mut dyn FnMut(WatchEvent) -> bool,
+    ) -> Result<Result<(), Deaf>, DirectoryError> {
+        let config = layout.config()?;
+        if self.config.as_ref() != Some(&config) {
+            self.config = Some(config.clone());
+            if !tell(WatchEvent::Config(config)) {
+                return Ok(Err(Deaf));
+            }
+        }
+        match &mut self.records {
+            Some(known) => {
+                let mut changes = Changes { list: Vec::new(), bytes: 0, tell };
+                changes.find(known, layout)
+            }
+            None => self.tell_all(layout, tell),
+        }
+    }
+
+    fn tell_all(
+        &mut self,
+        layout: &Layout,
+        tell: &mut dyn FnMut(WatchEvent) -> bool,
+    ) -> Result<Result<(), Deaf>, DirectoryError> {
+        let mut known = BTreeMap::new();
+        let mut listening = Ok(());
+        layout.scan(&mut |page| {
+            let records = page.records.iter();
+            known.extend(records.map(|record| (record.key.clone(), fingerprint(record))));
+            if tell(WatchEvent::Update(Update::Snapshot(page))) {
+                return ControlFlow::Continue(());
+            }
+            listening = Err(Deaf);
+            ControlFlow::Break(())
+        })?;
+        self.records = Some(known);
+        Ok(listening)
+    }
+}
+
+/// The difference between what was told and what there is, told part by part.
+struct Changes<'a> {
+    list: Vec<RecordChange>,
+    bytes: usize,
+    tell: &'a mut dyn FnMut(WatchEvent) -> bool,
+}
+
+impl Changes<'_> {
+    fn find(
+        &mut self,
+        known: &mut BTreeMap<String, Fingerprint>,
+        layout: &Layout,
+    ) -> Result<Result<(), Deaf>, DirectoryError> {
+        let names: BTreeMap<String, OsString> =
+            layout.names()?.into_iter().map(|name| (bounded_key(name.as_bytes()), name)).collect();
+        let gone: Vec<_> = known.keys().filter(|key| !names.contains_key(*key)).cloned().collect();
+        for key in gone {
+            known.remove(&key);
+            if !self.add(RecordChange::Delete(key)) {
+                return Ok(Err(Deaf));
+            }
+        }
+        for (key, name) in names {
+            let change = match layout.named(&name)? {
+                Some(record) => {
+                    let now = fingerprint(&record);
+                    if known.insert(key, now) == Some(now) {
+                        continue;
+                    }
+                    RecordChange::Put(record)
+                }
+                // Deleted since its name was read.
+                None if known.remove(&key).is_some() => RecordChange::Delete(key),
+                None => continue,
+            };
+            if !self.add(change) {
+                return Ok(Err(Deaf));
+            }
+        }
+        Ok(if self.flush() { Ok(()) } else { Err(Deaf) })
+    }
+
+    /// Returns false when nobody listens.
+    fn add(&mut self, change: RecordChange) -> bool {
+        self.bytes += match &change {
+            RecordChange::Put(record) => record.key.len() + record.value.len(),
+            RecordChange::Delete(key) => key.len(),
+        };
+        self.list.push(change);
+        let full = self.bytes >= PAGE_BYTES || self.list.len() == PAGE_RECORDS;
+        !full || self.flush()
+    }
+
+    fn flush(&mut self) -> bool {
+        self.bytes = 0;
+        let list = std::mem::take(&mut self.list);
+        list.is_empty() || (self.tell)(WatchEvent::Update(Update::Changes(list)))
+    }
 }
 
 /// Listens to the directory and to those above it, as far as they exist.
@@ -176,33 +277,69 @@ fn concerns(directory: &Path, event: &notify::Result<notify::Event>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::record;
-    use heddle_core::lease::Age;
+    use crate::directory::write;
     use notify::event::{CreateKind, ModifyKind, RenameMode};
 
-    fn records(records: &[(&str, &str)]) -> Records {
-        records
-            .iter()
-            .map(|(key, value)| {
-                let record = record((*key).to_owned(), (*value).into(), Age::default());
-                ((*key).to_owned(), record)
-            })
-            .collect()
+    fn look(told: &mut Told, layout: &Layout) -> Vec<WatchEvent> {
+        let mut events = Vec::new();
+        let tell = &mut |event| {
+            events.push(event);
+            true
+        };
+        assert!(told.look(layout, tell).unwrap().is_ok());
+        events
+    }
+
+    fn puts(event: &WatchEvent) -> Vec<&str> {
+        match event {
+            WatchEvent::Update(Update::Changes(changes)) => {
+                changes.iter().map(RecordChange::key).collect()
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn changes_are_what_differs() {
-        let known = records(&[("a", "1"), ("b", "1"), ("c", "1")]);
-        let now = records(&[("b", "1"), ("c", "2"), ("d", "1")]);
-        assert_eq!(
-            changes(&known, &now),
-            Some(Update::Changes(vec![
-                RecordChange::Delete("a".into()),
-                RecordChange::Put(now["c"].clone()),
-                RecordChange::Put(now["d"].clone()),
-            ]))
-        );
-        assert_eq!(changes(&known, &known), None);
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout { root: root.path().to_owned() };
+        let directory = layout.subnets();
+        fs::create_dir(&directory).unwrap();
+        let put = |key: &str, value: &str| {
+            write(&directory, &directory.join(key), value.as_bytes()).unwrap();
+        };
+        ["a", "b", "c"].into_iter().for_each(|key| put(key, "1"));
+        let mut told = Told::default();
+        assert!(matches!(
+            &look(&mut told, &layout)[..],
+            [WatchEvent::Config(None), WatchEvent::Update(Update::Snapshot(_))]
+        ));
+        assert_eq!(look(&mut told, &layout), []);
+        fs::remove_file(directory.join("a")).unwrap();
+        put("c", "2");
+        put("d", "1");
+        let events = look(&mut told, &layout);
+        assert_eq!(events.iter().flat_map(puts).collect::<Vec<_>>(), ["a", "c", "d"]);
+        assert!(matches!(
+            &events[0],
+            WatchEvent::Update(Update::Changes(changes)) if changes[0] == RecordChange::Delete("a".into())
+        ));
+        assert_eq!(look(&mut told, &layout), []);
+    }
+
+    #[test]
+    fn many_changes_are_told_in_parts() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout { root: root.path().to_owned() };
+        let directory = layout.subnets();
+        fs::create_dir(&directory).unwrap();
+        let mut told = Told::default();
+        look(&mut told, &layout);
+        for number in 0..40 {
+            fs::write(directory.join(number.to_string()), vec![b'x'; 60_000]).unwrap();
+        }
+        let events = look(&mut told, &layout);
+        assert_eq!(events.iter().map(|event| puts(event).len()).collect::<Vec<_>>(), [18, 18, 4]);
     }
 
     #[test]

@@ -18,8 +18,14 @@ use tracing::debug;
 use super::error::{EtcdError, EtcdFailure};
 use super::options::EtcdOptions;
 
-/// The largest answer that is read, in bytes. gRPC's usual 4 MiB are about 16,000 leases.
-const MESSAGE_LIMIT: usize = 512 << 20;
+/// Length limit of an answer in bytes: gRPC's usual one. A longer one is refused before it is read. Lists are read in pages
+/// that are shorter.
+pub(super) const MESSAGE_LIMIT: usize = 4 << 20;
+
+/// Length limit of one message of a watch in bytes. A message has one event or is a fragment, and both are bounded by what
+/// etcd takes as a request (`--max-request-bytes`, 1.5 MiB unless an operator raises it). A longer one ends the session; the
+/// snapshot of the next one gets past it.
+const WATCH_MESSAGE_LIMIT: usize = 16 << 20;
 
 /// A connection on which etcd has answered.
 #[derive(Clone)]
@@ -205,7 +211,7 @@ impl Connector {
             endpoint: url.to_owned(),
             kv: client.kv_client().max_decoding_message_size(MESSAGE_LIMIT),
             lease: client.lease_client(),
-            watch: client.watch_client().max_decoding_message_size(MESSAGE_LIMIT),
+            watch: client.watch_client().max_decoding_message_size(WATCH_MESSAGE_LIMIT),
         };
         let key = format!("{}/config", self.options.prefix());
         let options = GetOptions::new().with_keys_only();

@@ -98,6 +98,16 @@ impl EtcdError {
             _ => false,
         }
     }
+
+    /// Returns true if the answer is longer than the limit for it.
+    pub(super) fn is_too_large(&self) -> bool {
+        matches!(self, Self::Call { failure, .. } if failure.is_too_large())
+    }
+
+    /// Returns true if what is asked for is no longer, or not yet, part of etcd's history.
+    pub(super) fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Call { failure, .. } if failure.is_overtaken())
+    }
 }
 
 /// Why one endpoint could not be used.
@@ -174,6 +184,26 @@ impl EtcdFailure {
             // An etcd that is out of space or lost its leader comes back; so does a token or a view of the users
             // that is out of date.
             Self::Status { code, .. } => *code != Code::Unimplemented,
+        }
+    }
+
+    /// Returns true if the answer is longer than the limit for it: ours, by tonic's words, or the sender's, by those of gRPC
+    /// in Go. Both use codes that etcd uses for other things as well.
+    fn is_too_large(&self) -> bool {
+        let Self::Status { code, message } = self else { return false };
+        matches!(code, Code::OutOfRange) && message.contains("message length too large")
+            || matches!(code, Code::ResourceExhausted) && message.contains("larger than max")
+    }
+
+    /// Returns true if etcd does not have the revision (etcd's api/v3rpc/rpctypes/error.go: ErrCompacted, ErrFutureRev), or
+    /// another etcd answers.
+    fn is_overtaken(&self) -> bool {
+        match self {
+            Self::Status { code: Code::OutOfRange, message } => {
+                message.contains("has been compacted") || message.contains("is a future revision")
+            }
+            Self::Status { code, .. } => *code == Code::Aborted,
+            _ => false,
         }
     }
 

@@ -10,19 +10,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, PutOptions, Txn, TxnOp};
-use heddle_core::lease::Age;
+use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, KvClient, PutOptions, Txn, TxnOp};
+use heddle_core::lease::{Age, Unread};
 
 mod connection;
 mod error;
 mod options;
+mod pages;
 mod watch;
 
 pub use error::{EtcdError, EtcdFailure};
 pub use options::{EtcdOptions, EtcdTiming};
 
-use crate::{LeaseStore, Record, Renewal, StoreError, Watch};
-use connection::Connector;
+use crate::{LeaseStore, Page, Record, Renewal, StoreError, Watch, bounded_key};
+use connection::{Connector, MESSAGE_LIMIT};
+use pages::Pages;
+
+/// Length limit in bytes of an answer that has nothing but one key, which may be as long as etcd takes requests
+/// (`--max-request-bytes`).
+const KEY_MESSAGE_LIMIT: usize = 64 << 20;
 
 /// The time that a lease lives without being renewed: a day, as in flannel (`pkg/subnet/etcd/local_manager.go`).
 pub const LEASE_TTL: Duration = Duration::from_secs(86_400);
@@ -38,13 +44,6 @@ pub struct EtcdStore(Arc<Shared>);
 struct Shared {
     connector: Connector,
     keyspace: Keyspace,
-}
-
-/// All leases at one revision.
-struct Snapshot {
-    records: Vec<Record>,
-    revision: i64,
-    cluster: u64,
 }
 
 impl EtcdStore {
@@ -84,6 +83,7 @@ impl EtcdStore {
         Ok(answer.succeeded().then(|| Record {
             key: key.to_owned(),
             value: value.to_owned(),
+            unread: None,
             version: written,
             age: Age { made: made.unwrap_or(written), written },
             lease_id,
@@ -115,23 +115,6 @@ impl Shared {
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         Ok((answer.take_kvs().pop().map(|kv| kv.into_key_value().1), revision))
     }
-
-    async fn snapshot(&self) -> Result<Snapshot, EtcdError> {
-        let prefix = self.keyspace.leases();
-        let options = GetOptions::new().with_prefix();
-        let mut answer = self
-            .connector
-            .call("list the leases", |mut c| async move { c.kv.get(prefix, Some(options)).await })
-            .await?;
-        let (revision, cluster) =
-            answer.header().map_or((0, 0), |header| (header.revision(), header.cluster_id()));
-        let kvs = answer.take_kvs().into_iter();
-        Ok(Snapshot {
-            records: kvs.filter_map(|kv| self.keyspace.record(kv)).collect(),
-            revision,
-            cluster,
-        })
-    }
 }
 
 #[async_trait]
@@ -140,19 +123,45 @@ impl LeaseStore for EtcdStore {
         Ok(self.0.config().await?.0)
     }
 
-    async fn list(&self) -> Result<Vec<Record>, StoreError> {
-        Ok(self.0.snapshot().await?.records)
+    async fn scan(&self, visit: &mut (dyn FnMut(Page) + Send)) -> Result<(), StoreError> {
+        let mut pages = Pages::of_records(&self.0);
+        while let Some(page) = pages.next().await? {
+            visit(page);
+        }
+        Ok(())
+    }
+
+    async fn find_key(
+        &self,
+        wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync),
+    ) -> Result<Option<String>, StoreError> {
+        let mut pages = Pages::of_keys(&self.0);
+        while let Some(page) = pages.next().await? {
+            if let Some(found) = page.records.into_iter().find(|record| wanted(&record.key)) {
+                return Ok(Some(found.key));
+            }
+        }
+        Ok(None)
     }
 
     async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
-        let key = self.0.keyspace.lease(key);
-        let mut answer = self
-            .0
-            .connector
-            .call("read a lease", |mut c| async move { c.kv.get(key, None).await })
-            .await?;
-        let found = answer.take_kvs().pop();
-        Ok(found.and_then(|kv| self.0.keyspace.record(kv)))
+        const OPERATION: &str = "read a lease";
+        let key = &self.0.keyspace.lease(key);
+        let reading =
+            self.0.connector.call(OPERATION, |mut c| async move { c.kv.get(&**key, None).await });
+        let (mut answer, unread) = match reading.await {
+            Err(error) if error.is_too_large() => {
+                let options = GetOptions::new().with_keys_only();
+                let reading = self
+                    .0
+                    .connector
+                    .call(OPERATION, |mut c| async move { c.kv.get(&**key, Some(options)).await });
+                (reading.await?, Some(Unread::TooLong(MESSAGE_LIMIT as u64)))
+            }
+            answer => (answer?, None),
+        };
+        let found = answer.take_kvs().pop().and_then(|kv| self.0.keyspace.record(kv));
+        Ok(found.map(|record| Record { unread: unread.or(record.unread), ..record }))
     }
 
     async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Record>, StoreError> {
@@ -253,6 +262,11 @@ impl fmt::Debug for EtcdStore {
     }
 }
 
+/// A client for an answer with one key.
+fn wide(client: KvClient) -> KvClient {
+    client.max_decoding_message_size(KEY_MESSAGE_LIMIT)
+}
+
 /// etcd counts revisions from 1 in an `i64`.
 fn version(revision: i64) -> u64 {
     revision.cast_unsigned()
@@ -277,23 +291,30 @@ impl Keyspace {
         format!("{}/subnets/", self.prefix)
     }
 
+    /// The first key after those of all leases: `0` follows `/`.
+    fn end_of_leases(&self) -> String {
+        format!("{}/subnets0", self.prefix)
+    }
+
     fn lease(&self, key: &str) -> String {
         format!("{}/subnets/{key}", self.prefix)
     }
 
-    /// The part of a lease's key below that.
+    /// The part of a lease's key below that, of bounded length.
     fn key_of(&self, key: &[u8]) -> Option<String> {
-        let key = key.strip_prefix(self.leases().as_bytes())?;
-        Some(String::from_utf8_lossy(key).into_owned())
+        Some(bounded_key(key.strip_prefix(self.leases().as_bytes())?))
     }
 
     fn record(&self, kv: KeyValue) -> Option<Record> {
         let key = self.key_of(kv.key())?;
         let (made, written) = (version(kv.create_revision()), version(kv.mod_revision()));
         let lease = kv.lease();
+        let unread = Unread::of_length(kv.value().len());
+        let value = if unread.is_some() { Vec::new() } else { kv.into_key_value().1 };
         Some(Record {
             key,
-            value: kv.into_key_value().1,
+            value,
+            unread,
             version: written,
             age: Age { made, written },
             lease_id: (lease != 0).then_some(lease),
@@ -315,5 +336,6 @@ mod tests {
             Some("10.244.8.0-24")
         );
         assert_eq!(keyspace.key_of(b"/coreos.com/network/subnets-old/x"), None);
+        assert_eq!(keyspace.leases().strip_suffix('/'), keyspace.end_of_leases().strip_suffix('0'));
     }
 }

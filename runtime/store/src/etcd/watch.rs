@@ -1,6 +1,7 @@
 //! Following the leases and the network config in etcd.
 //!
-//! A session is a snapshot and a watch from the revision after it, of the leases and of the config. Whatever goes wrong,
+//! A session is a snapshot, delivered page by page, and a watch from the revision after it, of the leases and of the config.
+//! The last page is delivered once the watches run. Whatever goes wrong,
 //! however small, ends the session, and the next one begins with a new snapshot. So nothing is ever guessed about what a
 //! gap may have held: not after a broken connection, not after compaction, not after etcd lost its data and counts
 //! revisions anew.
@@ -14,18 +15,19 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::error::{EtcdError, EtcdFailure};
+use super::pages::{Pages, Point};
 use super::{Keyspace, Shared};
 use crate::outage::Outage;
 use crate::retry::{Backoff, LONGEST};
-use crate::watch::{Pulse, RecordChange, Update, WatchEvent};
+use crate::watch::{Page, Pulse, RecordChange, Update, WatchEvent};
 
 const OPERATION: &str = "watch the leases";
 
 /// That of the leases and that of the config.
 const WATCHES: usize = 2;
 
-/// Where responses that are ready at once stop being joined into one update, in changes.
-const JOINED: usize = 10_000;
+/// Where responses that are ready at once stop being joined into one update, in bytes as [`weight`] counts them.
+const JOINED: usize = 1 << 20;
 
 /// Why a session ended.
 enum End {
@@ -42,31 +44,6 @@ enum End {
 impl From<EtcdError> for End {
     fn from(error: EtcdError) -> Self {
         Self::Failed(error)
-    }
-}
-
-/// Where etcd's history is at.
-#[derive(Clone, Copy)]
-struct Point {
-    cluster: u64,
-    revision: i64,
-}
-
-impl Point {
-    /// Why this does not come after `before`. Never asked about answers that were overtaken by later ones.
-    fn contradicts(self, before: Self) -> Option<String> {
-        if self.cluster != before.cluster {
-            return Some(format!(
-                "etcd is another cluster now: its id was {:x} and is {:x}",
-                before.cluster, self.cluster
-            ));
-        }
-        (self.revision < before.revision).then(|| {
-            format!(
-                "etcd went back from revision {} to {}: it lost data or was restored",
-                before.revision, self.revision
-            )
-        })
     }
 }
 
@@ -112,10 +89,19 @@ async fn follow(
     let connector = &shared.connector;
     let timing = connector.options.timing;
     let mut renewals = connector.renewals();
-    let connection = connector.connection().await?;
+    let config = shared.config().await?.0;
+    if known.as_ref() != Some(&config) {
+        *known = Some(config.clone());
+        send(events, WatchEvent::Config(config)).await?;
+    }
+    let reading = read_to_last_page(shared, events, pulse, *latest);
+    let (begin, last) = tokio::select! {
+        read = reading => read?,
+        _ = renewals.changed() => return Err(End::Renewed),
+    };
+    // Reading may have taken so long that the revision of the first answer is compacted by now.
     let (mut config, config_revision) = shared.config().await?;
-    let snapshot = shared.snapshot().await?;
-    let begin = Point { cluster: snapshot.cluster, revision: snapshot.revision };
+    let connection = connector.connection().await?;
 
     let options = |revision| {
         let options = WatchOptions::new().with_start_revision(revision + 1);
@@ -123,7 +109,7 @@ async fn follow(
     };
     let prefix = shared.keyspace.leases();
     let mut watch = connection.watch.clone();
-    let of_leases = options(snapshot.revision).with_prefix();
+    let of_leases = options(begin.revision).with_prefix();
     let opening = async {
         let mut stream = watch.watch(prefix, Some(of_leases)).await?;
         stream.watch(shared.keyspace.config(), Some(options(config_revision))).await?;
@@ -136,10 +122,10 @@ async fn follow(
 
     let mut opened = 0;
     // Including what one watch tells before the other is there.
-    let mut changes = Vec::new();
+    let mut changes = Changes::default();
     let mut heard = Instant::now();
     let mut asked = None;
-    let mut records = Some(snapshot.records);
+    let mut last = Some(last);
     loop {
         // From the question on: this process may have been stopped before it.
         let limit = asked.map_or(heard + timing.quiet, |asked| asked + timing.progress);
@@ -181,7 +167,7 @@ async fn follow(
             pulse.beat();
             collect(&shared.keyspace, &response, &mut changes, &mut config);
             reached = reached.max(point.revision);
-            next = if changes.len() < JOINED { stream.next().now_or_never() } else { None };
+            next = if changes.weight < JOINED { stream.next().now_or_never() } else { None };
         }
         if opened < WATCHES {
             continue;
@@ -192,21 +178,42 @@ async fn follow(
             *known = Some(config.clone());
             send(events, WatchEvent::Config(config.clone())).await?;
         }
-        if let Some(records) = records.take() {
+        if let Some(page) = last.take() {
             outage.end();
-            if let Some(reason) = latest.and_then(|latest| begin.contradicts(latest)) {
-                send(events, WatchEvent::SetBack { reason }).await?;
-            }
             *latest = Some(begin);
-            deliver(events, Update::Snapshot(records)).await?;
+            deliver(events, Update::Snapshot(page)).await?;
         }
         if let Some(latest) = latest {
             latest.revision = latest.revision.max(reached);
         }
-        if !changes.is_empty() {
-            deliver(events, Update::Changes(std::mem::take(&mut changes))).await?;
+        if !changes.list.is_empty() {
+            deliver(events, Update::Changes(std::mem::take(&mut changes).list)).await?;
         }
     }
+}
+
+/// Delivers all pages of a snapshot but the last one. Returns that, and where etcd was when the snapshot was begun.
+async fn read_to_last_page(
+    shared: &Shared,
+    events: &mpsc::Sender<WatchEvent>,
+    pulse: &Pulse,
+    latest: Option<Point>,
+) -> Result<(Point, Page), End> {
+    let mut pages = Pages::of_records(shared);
+    let mut set_back = false;
+    while let (Some(page), Some(begin)) = (pages.next().await?, pages.point()) {
+        pulse.beat();
+        if let Some(reason) = latest.and_then(|latest| begin.contradicts(latest))
+            && !std::mem::replace(&mut set_back, true)
+        {
+            send(events, WatchEvent::SetBack { reason }).await?;
+        }
+        if page.last {
+            return Ok((begin, page));
+        }
+        deliver(events, Update::Snapshot(page)).await?;
+    }
+    Err(End::Invalid("etcd ended the list of the leases without its last page".to_owned()))
 }
 
 async fn deliver(events: &mpsc::Sender<WatchEvent>, update: Update) -> Result<(), End> {
@@ -238,10 +245,26 @@ fn check(response: &WatchResponse, begin: Point) -> Result<Point, String> {
     point.contradicts(begin).map_or(Ok(point), Err)
 }
 
+/// Changes that are not delivered yet.
+#[derive(Default)]
+struct Changes {
+    list: Vec<RecordChange>,
+    weight: usize,
+}
+
+/// Returns about how many bytes a change takes.
+fn weight(change: &RecordChange) -> usize {
+    let value = match change {
+        RecordChange::Put(record) => record.value.len(),
+        RecordChange::Delete(_) => 0,
+    };
+    size_of::<RecordChange>() + change.key().len() + value
+}
+
 fn collect(
     keyspace: &Keyspace,
     response: &WatchResponse,
-    changes: &mut Vec<RecordChange>,
+    changes: &mut Changes,
     config: &mut Option<Vec<u8>>,
 ) {
     for event in response.events() {
@@ -255,6 +278,7 @@ fn collect(
             EventType::Put => keyspace.record(kv.clone()).map(RecordChange::Put),
             EventType::Delete => keyspace.key_of(kv.key()).map(RecordChange::Delete),
         };
-        changes.extend(change);
+        changes.weight += change.as_ref().map_or(0, weight);
+        changes.list.extend(change);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use heddle_store::{RecordChange, Update, WatchEvent};
+use heddle_store::{Page, RecordChange, Update, WatchEvent};
 use tokio::time::timeout;
 
 use crate::fixture::*;
@@ -101,7 +101,8 @@ async fn an_empty_store_is_watched_until_something_comes(world: World) {
     let store = world.store();
     let mut watch = store.watch();
     let event = next(&mut watch).await;
-    assert_eq!(event, WatchEvent::Update(Update::Snapshot(Vec::new())));
+    let page = Page { records: Vec::new(), first: true, last: true };
+    assert_eq!(event, WatchEvent::Update(Update::Snapshot(page)));
     // Longer than the watch may be silent.
     let silence = timeout(Duration::from_secs(2), watch.next()).await;
     assert!(silence.is_err(), "{silence:?}");

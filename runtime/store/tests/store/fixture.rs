@@ -15,8 +15,8 @@ use heddle_core::node::NodeId;
 use heddle_lab::Scratch;
 use heddle_store::etcd::EtcdTiming;
 use heddle_store::{
-    AcquireError, DirectoryStore, EtcdOptions, EtcdStore, LeaseStore, OwnLease, Record,
-    RecordChange, Update, Watch, WatchEvent, acquire,
+    AcquireError, DirectoryStore, EtcdOptions, EtcdStore, LeaseStore, OwnLease, Page, Record,
+    RecordChange, StoreError, Update, Watch, WatchEvent, acquire,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -342,12 +342,38 @@ pub(crate) async fn next(watch: &mut Watch) -> WatchEvent {
     }
 }
 
-/// The next snapshot; what comes before it is skipped.
+/// The next snapshot, of all its pages; what comes before it is skipped.
 pub(crate) async fn snapshot(watch: &mut Watch) -> Vec<Record> {
+    let mut records = Vec::new();
     loop {
-        if let WatchEvent::Update(Update::Snapshot(records)) = next(watch).await {
+        if let WatchEvent::Update(Update::Snapshot(page)) = next(watch).await
+            && collect(&mut records, page)
+        {
             return records;
         }
+    }
+}
+
+/// Adds a page to those before it. True with the last one.
+pub(crate) fn collect(records: &mut Vec<Record>, page: Page) -> bool {
+    if page.first {
+        records.clear();
+    }
+    records.extend(page.records);
+    page.last
+}
+
+/// A store's records all at once, for tests that know how many there are.
+pub(crate) trait List {
+    async fn list(&self) -> Result<Vec<Record>, StoreError>;
+}
+
+impl<S: LeaseStore + ?Sized> List for S {
+    async fn list(&self) -> Result<Vec<Record>, StoreError> {
+        let (mut records, mut complete) = (Vec::new(), false);
+        self.scan(&mut |page| complete = collect(&mut records, page)).await?;
+        assert!(complete);
+        Ok(records)
     }
 }
 
@@ -419,7 +445,7 @@ impl TestNode {
             host: &HostNetwork::default(),
             underlay: "eth0".parse().unwrap(),
         };
-        let acquiring = acquire(store, config, &claimant, |key| self.lease(key));
+        let acquiring = acquire(store, config, &claimant, |key| self.lease(key), &|_| ());
         timeout(PATIENCE, acquiring).await.expect("a lease in time")
     }
 }

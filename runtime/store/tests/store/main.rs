@@ -2,6 +2,7 @@
 
 mod acquiring;
 mod behaviour;
+mod bounds;
 mod connecting;
 mod etcd;
 mod fixture;

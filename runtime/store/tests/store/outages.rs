@@ -164,7 +164,10 @@ async fn a_watch_that_falls_behind_compaction_starts_again_from_a_snapshot() {
     let mut reasons = Vec::new();
     loop {
         match next(&mut watch).await {
-            WatchEvent::Update(Update::Snapshot(records)) => break assert_eq!(records, []),
+            WatchEvent::Update(Update::Snapshot(page)) => {
+                assert!(page.first && page.last);
+                break assert_eq!(page.records, []);
+            }
             WatchEvent::Update(Update::Changes(_)) | WatchEvent::Config(_) => {}
             WatchEvent::Stale { reason } => reasons.push(reason),
             WatchEvent::SetBack { reason } => panic!("{reason}"),
@@ -204,9 +207,13 @@ async fn a_watch_that_begins_while_records_change_misses_none() {
     assert!(watches.len() > 10, "{}", watches.len());
     for mut watch in watches {
         let mut known = 0;
+        let mut records = Vec::new();
         while known < WRITERS * EACH {
             known = match next(&mut watch).await {
-                WatchEvent::Update(Update::Snapshot(records)) => records.len(),
+                WatchEvent::Update(Update::Snapshot(page)) => {
+                    collect(&mut records, page);
+                    records.len()
+                }
                 WatchEvent::Update(Update::Changes(changes)) => known + changes.len(),
                 // Nobody has read what it told meanwhile, and there is an end to what a connection keeps. A snapshot follows.
                 WatchEvent::Stale { .. } | WatchEvent::Config(_) | WatchEvent::SetBack { .. } => {

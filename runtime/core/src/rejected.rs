@@ -1,0 +1,158 @@
+//! Records that cannot be used: the first ones by key and reason, the rest by number.
+//!
+//! Whoever can write to the store can write millions of them, so what is kept of each is bounded.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::BuildHasher;
+
+use crate::peers::Rejection;
+
+/// How many records are kept by key and reason, those of known leases apart.
+pub(crate) const NAMED: usize = 1000;
+
+/// How many more are told apart. They take some 12 bytes each. Above that their number is as of the last snapshot.
+const COUNTED: usize = 400_000;
+
+/// What a call of [`Rejected::insert`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Noted {
+    /// The record is new or has another reason than before, and is kept by name.
+    Named,
+    /// The record is new and only counted.
+    Counted,
+    /// The record was known.
+    Known,
+}
+
+/// Records that cannot be used.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rejected {
+    named: BTreeMap<String, Rejection>,
+    /// Hashes of the keys of others.
+    counted: HashSet<u64>,
+    /// Others for which there was no room in `counted`.
+    beyond: usize,
+    hasher: RandomState,
+}
+
+impl Rejected {
+    /// Returns an empty collection that can be compared with this one.
+    pub(crate) fn new_like(&self) -> Self {
+        Self { hasher: self.hasher.clone(), ..Self::default() }
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Rejection> {
+        self.named.get(key)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Rejection)> {
+        self.named.iter().map(|(key, rejection)| (key.as_str(), rejection))
+    }
+
+    /// Returns the number of records that are not kept by name.
+    pub(crate) fn unnamed(&self) -> usize {
+        self.counted.len() + self.beyond
+    }
+
+    /// Adds a record. One that `concerns_lease`, of which there are no more than leases, is always kept by name.
+    pub(crate) fn insert(
+        &mut self,
+        key: &str,
+        rejection: Rejection,
+        concerns_lease: bool,
+    ) -> Noted {
+        if let Some(known) = self.named.get_mut(key) {
+            if *known == rejection {
+                return Noted::Known;
+            }
+            *known = rejection;
+            return Noted::Named;
+        }
+        let hash = self.hasher.hash_one(key);
+        if concerns_lease || (self.named.len() < NAMED && !self.counted.contains(&hash)) {
+            self.counted.remove(&hash);
+            self.named.insert(key.to_owned(), rejection);
+            return Noted::Named;
+        }
+        if self.counted.contains(&hash) {
+            return Noted::Known;
+        }
+        if self.counted.len() == COUNTED {
+            self.beyond += 1;
+        } else {
+            self.counted.insert(hash);
+        }
+        Noted::Counted
+    }
+
+    pub(crate) fn remove(&mut self, key: &str) {
+        if self.named.remove(key).is_none() && !self.counted.is_empty() {
+            self.counted.remove(&self.hasher.hash_one(key));
+        }
+    }
+
+    /// Takes over the records without a name of a complete list. Returns how many of them are new.
+    pub(crate) fn replace_unnamed(&mut self, list: &mut Self) -> usize {
+        let before = (std::mem::take(&mut self.counted), self.beyond);
+        self.counted = std::mem::take(&mut list.counted);
+        self.beyond = list.beyond;
+        let new = self.counted.iter().filter(|hash| !before.0.contains(hash)).count();
+        new + self.beyond.saturating_sub(before.1)
+    }
+
+    /// Returns the records that are kept by name.
+    pub(crate) fn into_named(self) -> BTreeMap<String, Rejection> {
+        self.named
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rejection(text: &str) -> Rejection {
+        Rejection::OutsideNetwork(if text.len() > 3 { "Network" } else { "IPv6Network" })
+    }
+
+    #[test]
+    fn records_beyond_the_named_are_counted_exactly() {
+        let mut rejected = Rejected::default();
+        for number in 0..NAMED + 500 {
+            let noted = rejected.insert(&format!("{number:06}"), rejection("long"), false);
+            assert_eq!(noted, if number < NAMED { Noted::Named } else { Noted::Counted });
+        }
+        assert_eq!((rejected.iter().count(), rejected.unnamed()), (NAMED, 500));
+        assert_eq!(rejected.insert("001200", rejection("x"), false), Noted::Known);
+        assert_eq!(rejected.insert("000001", rejection("x"), false), Noted::Named);
+        assert_eq!(rejected.insert("000001", rejection("x"), false), Noted::Known);
+        rejected.remove("001200");
+        rejected.remove("nobody");
+        assert_eq!(rejected.unnamed(), 499);
+        // The record of a peer whose lease is known is always named.
+        assert_eq!(rejected.insert("001300", rejection("x"), true), Noted::Named);
+        assert_eq!((rejected.iter().count(), rejected.unnamed()), (NAMED + 1, 498));
+    }
+
+    #[test]
+    fn records_beyond_the_counted_take_no_memory() {
+        let mut rejected = Rejected::default();
+        for number in 0..NAMED + COUNTED + 7 {
+            rejected.insert(&number.to_string(), rejection("long"), false);
+        }
+        assert_eq!((rejected.counted.len(), rejected.unnamed()), (COUNTED, COUNTED + 7));
+    }
+
+    #[test]
+    fn list_replaces_what_was_counted() {
+        let mut rejected = Rejected::default();
+        let mut list = rejected.new_like();
+        for number in 0..NAMED + 10 {
+            rejected.insert(&number.to_string(), rejection("long"), false);
+            list.insert(&number.to_string(), rejection("long"), false);
+        }
+        list.insert("another", rejection("long"), false);
+        assert_eq!(rejected.replace_unnamed(&mut list), 1);
+        assert_eq!(rejected.unnamed(), 11);
+    }
+}
