@@ -193,9 +193,10 @@ mod tests {
         // It does not wait for what was begun before.
         let second = counted.ask(Duration::ZERO);
         counted.wait_made(2).await;
-        counted.permits.add_permits(2);
-        assert_eq!((first.await.unwrap(), second.await.unwrap()), (1, 2));
-        assert_eq!(counted.get(LONG).await, 2);
+        counted.permits.add_permits(1);
+        assert_eq!(first.await.unwrap(), 1);
+        counted.permits.add_permits(1);
+        assert_eq!((second.await.unwrap(), counted.get(LONG).await), (2, 2));
     }
 
     #[tokio::test]
@@ -212,7 +213,7 @@ mod tests {
         counted.permits.add_permits(50);
         for (number, asking) in asking.into_iter().enumerate() {
             let made = asking.await.unwrap() as usize;
-            assert!(made == number + 1 || made > AT_ONCE, "{number}: {made}");
+            assert!(made > number.min(AT_ONCE), "{number}: {made}");
         }
         // All the others had one.
         assert_eq!(counted.made.load(Ordering::Relaxed) as usize, AT_ONCE + 1);

@@ -57,13 +57,36 @@ impl Example {
     }
 }
 
+/// So many connections, for as long as they like.
+fn patient(connections: usize) -> Limits {
+    let limit = 10 * LIMIT;
+    Limits {
+        opening: limit,
+        kept: limit,
+        answering: limit,
+        stalled: limit,
+        exchange: limit,
+        ..Limits::new(connections)
+    }
+}
+
+/// Takes an address. The kernel gives no connection up: that is left to the server.
+fn listen() -> Listener {
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), "--x").unwrap();
+    socket2::SockRef::from(&listener.socket).set_tcp_user_timeout(None).unwrap();
+    listener
+}
+
+fn serve_on(listener: Listener, limits: Limits, site: Example) {
+    let server = Server { name: "test", hosts: Hosts::Any, limits };
+    server.serve_tcp(&Worker::start().unwrap(), listener, site).unwrap();
+}
+
 /// Starts a server with these limits, and returns its address.
 fn start(limits: Limits, site: Example) -> SocketAddr {
-    let worker = Worker::start().unwrap();
-    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), "--x").unwrap();
+    let listener = listen();
     let address = listener.address();
-    let server = Server { name: "test", hosts: Hosts::Any, limits };
-    server.serve_tcp(&worker, listener, site).unwrap();
+    serve_on(listener, limits, site);
     address
 }
 
@@ -113,7 +136,7 @@ fn wait(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn idle_connections_make_way_for_a_request() {
-    let address = start(Limits::new(4), Example::default());
+    let address = start(patient(4), Example::default());
     let idle: Vec<_> = (0..50).map(|_| connect(address)).collect();
     for _ in 0..10 {
         assert!(get(address).ends_with("hello\n"));
@@ -126,7 +149,7 @@ fn idle_connections_make_way_for_a_request() {
 
 #[test]
 fn half_requests_and_stalled_readers_make_way_as_well() {
-    let address = start(Limits::new(4), Example::default());
+    let address = start(patient(4), Example::default());
     let mut held = Vec::new();
     for _ in 0..10 {
         let mut half = connect(address);
@@ -137,8 +160,25 @@ fn half_requests_and_stalled_readers_make_way_as_well() {
 }
 
 #[test]
+fn request_that_is_there_is_answered_before_others_are_let_in() {
+    let listener = listen();
+    let address = listener.address();
+    let mut connections = Vec::new();
+    let mut asking = Vec::new();
+    // All wait in the kernel for the server to begin.
+    for _ in 0..10 {
+        asking.push(ask(address, "/"));
+        connections.extend((0..10).map(|_| connect(address)));
+    }
+    serve_on(listener, patient(4), Example::default());
+    for stream in asking {
+        assert!(String::from_utf8(rest(stream)).unwrap().ends_with("hello\n"));
+    }
+}
+
+#[test]
 fn request_is_answered_while_others_connect_without_end() {
-    let address = start(Limits::new(4), Example::default());
+    let address = start(patient(4), Example::default());
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -159,7 +199,7 @@ fn request_is_answered_while_others_connect_without_end() {
 
 #[test]
 fn request_that_does_not_end_is_cut() {
-    let limits = Limits { opening: Duration::from_millis(100), ..Limits::new(4) };
+    let limits = Limits { opening: Duration::from_millis(100), ..patient(4) };
     let address = start(limits, Example::default());
     let idle = connect(address);
     let mut slow = connect(address);
@@ -173,7 +213,7 @@ fn request_that_does_not_end_is_cut() {
 
 #[test]
 fn connection_that_is_kept_idle_is_closed() {
-    let limits = Limits { kept: Duration::from_millis(100), ..Limits::new(4) };
+    let limits = Limits { kept: Duration::from_millis(100), ..patient(4) };
     let address = start(limits, Example::default());
     let mut stream = ask(address, "/");
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -183,7 +223,7 @@ fn connection_that_is_kept_idle_is_closed() {
 
 #[test]
 fn stalled_reader_is_cut() {
-    let limits = Limits { stalled: Duration::from_millis(100), ..Limits::new(4) };
+    let limits = Limits { stalled: Duration::from_millis(100), ..patient(4) };
     let site = Example::default();
     let address = start(limits, site.clone());
     let reader = ask(address, "/new");
@@ -194,7 +234,7 @@ fn stalled_reader_is_cut() {
 
 #[test]
 fn slow_reader_with_progress_has_its_document() {
-    let limits = Limits { stalled: Duration::from_secs(5), ..Limits::new(4) };
+    let limits = Limits { stalled: Duration::from_secs(5), ..patient(4) };
     let address = start(limits, Example::default());
     let mut reader = ask(address, "/new");
     let (mut read, mut buffer) = (0, vec![0; LARGE / 64]);
@@ -209,11 +249,12 @@ fn slow_reader_with_progress_has_its_document() {
 
 #[test]
 fn reader_that_takes_too_long_altogether_is_cut() {
-    let limits = Limits { exchange: Duration::from_millis(100), ..Limits::new(4) };
+    let limits = Limits { exchange: Duration::from_millis(100), ..patient(4) };
     let site = Example::default();
     let address = start(limits, site.clone());
     let mut reader = ask(address, "/new");
-    let mut byte = [0; 4096];
+    // At this pace it would take ten minutes.
+    let mut byte = [0; 64];
     wait("the document is made", || !site.made.lock().unwrap().is_empty());
     wait("a reader with little progress is cut", || {
         let _ = reader.read(&mut byte);
@@ -223,14 +264,14 @@ fn reader_that_takes_too_long_altogether_is_cut() {
 
 #[test]
 fn answer_that_is_never_made_is_given_up() {
-    let limits = Limits { answering: Duration::from_millis(100), ..Limits::new(4) };
+    let limits = Limits { answering: Duration::from_millis(100), ..patient(4) };
     let address = start(limits, Example::default());
     assert_eq!(rest(ask(address, "/never")), b"");
 }
 
 #[test]
 fn documents_in_the_hands_of_readers_are_bounded() {
-    let limits = Limits { documents: 3 * LARGE, ..Limits::new(64) };
+    let limits = Limits { documents: 3 * LARGE, ..patient(64) };
     let site = Example::default();
     let address = start(limits, site.clone());
     let mut readers = Vec::new();
