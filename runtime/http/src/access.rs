@@ -71,18 +71,13 @@ fn bad(text: &'static str) -> Answer {
 /// Returns true if a Host header names this host: an IP address, `localhost` or the name `own`, with a port or without.
 /// The port may be any: SSH forwards another one.
 fn names_this_host(host: &str, own: &str) -> bool {
-    let (name, port) = if host.starts_with('[') {
-        let Some((name, rest)) = host[1..].split_once(']') else { return false };
-        let port = match rest.strip_prefix(':') {
-            None if rest.is_empty() => None,
-            None => return false,
-            Some(port) => Some(port),
-        };
-        // Zone identifiers are no part of a Host header (RFC 6874, section 4).
-        return name.parse::<Ipv6Addr>().is_ok() && port.is_none_or(is_port);
-    } else {
-        host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port)))
-    };
+    if let Some(bracketed) = host.strip_prefix('[') {
+        let Some((name, rest)) = bracketed.split_once(']') else { return false };
+        // Zone identifiers are no part of a Host header (RFC 6874, section 4), and no part of an `Ipv6Addr`.
+        return name.parse::<Ipv6Addr>().is_ok()
+            && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port));
+    }
+    let (name, port) = host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port)));
     let known = name.eq_ignore_ascii_case("localhost")
         || (!own.is_empty() && name.eq_ignore_ascii_case(own))
         || name.parse::<Ipv4Addr>().is_ok();

@@ -8,8 +8,8 @@
 //! | --- | --- |
 //! | [`listener`] | a TCP address, with socket buffers and timeouts that bound what the kernel holds |
 //! | [`server`] | the accept loop: makes room for the newest connection, backs off when accepting fails |
-//! | [`pool`](mod@pool) | which connection has to go: expired, the oldest when there are too many, or holding an old document |
-//! | [`connection`] | one connection: hyper's HTTP/1, watched for progress |
+//! | `pool` | which connection has to go: expired, the oldest when there are too many, or holding an old document |
+//! | `connection` | one connection: hyper's HTTP/1, watched for progress |
 //! | [`access`] | which requests are answered at all (DNS rebinding) |
 //! | [`answer`] | what a [`Site`] answers |
 //! | [`shared`] | one result for everybody who asks at the same time |
