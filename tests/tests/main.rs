@@ -2,6 +2,7 @@
 
 mod backends;
 mod churn;
+mod clients;
 mod config;
 mod demo;
 mod doctor;

@@ -1,12 +1,13 @@
 //! What the daemon and the command line tool say to each other: HTTP/1.1 over a unix socket, JSON in the bodies.
 //!
-//! `GET /status` answers with a [`Status`], `GET /leases` with [`Leases`]. The daemon [`serve`]s them out of a
-//! [`Handler`]; a [`Client`] asks. Who may ask is decided by the socket's permissions.
+//! `GET /status` answers with a [`Status`], `GET /leases` with [`Leases`]. The daemon [`serve`]s them out of the
+//! [`Documents`] of a [`Handler`]; a [`Client`] asks. Who may ask is decided by the socket's permissions.
 //!
 //! Both may be of different versions, as during an upgrade. So the types only ever grow: a reader ignores what it does
 //! not know, and takes what is missing for empty. What cannot be said that way is a new path.
 
 mod client;
+mod documents;
 mod error;
 mod leases;
 mod server;
@@ -15,6 +16,7 @@ mod status;
 use std::path::{Path, PathBuf};
 
 pub use client::Client;
+pub use documents::{Documents, RECENT, Snapshot};
 pub use error::{CallError, ListenError};
 pub use leases::{Leases, Record};
 pub use server::{Handler, Unavailable, serve};

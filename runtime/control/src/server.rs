@@ -7,16 +7,16 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Router;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use heddle_http::{Answer, Bytes, Hosts, Server, Site, StatusCode};
 use nix::unistd::Group;
-use serde::Serialize;
 use tokio::net::UnixListener;
 
-use crate::{Leases, ListenError, Status};
+use crate::{Documents, Leases, ListenError, Status};
+
+/// The kind of what is answered.
+const JSON: &str = "application/json";
 
 /// Answers for the daemon.
 pub trait Handler: Send + Sync + 'static {
@@ -45,26 +45,23 @@ pub struct Unavailable(pub String);
 /// Listens on a unix socket, and answers in the background until the daemon ends.
 ///
 /// The socket is root's alone (0600), or the group's as well (0660); it has these permissions from the first moment. Its
-/// directory is made if need be. One that a dead daemon left is replaced.
+/// directory is made if need be. One that a dead daemon left is replaced. It has `connections` clients at a time; the one
+/// that was idle longest makes way for another.
 ///
 /// Needs a Tokio runtime.
 ///
 /// # Errors
 ///
 /// [`ListenError`], when there is no listening there.
-pub async fn serve(
+pub async fn serve<H: Handler>(
     path: &Path,
     group: Option<&str>,
-    handler: impl Handler,
+    documents: Documents<H>,
+    connections: usize,
 ) -> Result<(), ListenError> {
     let listener = listen(path, group)?;
-    let router = router(Arc::new(handler));
-    tokio::spawn(async move {
-        // axum retries failed accepts by itself and never returns.
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!("the control socket ended: {error}");
-        }
-    });
+    let server = Server::new("control socket", Hosts::Any, connections);
+    server.serve_unix(listener, Control(documents));
     Ok(())
 }
 
@@ -120,25 +117,26 @@ fn group_id(name: &str) -> Result<u32, ListenError> {
     found.map(|group| group.gid.as_raw()).ok_or_else(|| ListenError::NoGroup(name.to_owned()))
 }
 
-fn router<H: Handler>(handler: Arc<H>) -> Router {
-    let for_leases = handler.clone();
-    let status = move || {
-        let handler = handler.clone();
-        async move { answer(handler.status().await) }
-    };
-    let leases = move || {
-        let handler = for_leases.clone();
-        async move { answer(handler.leases().await) }
-    };
-    Router::new().route("/status", get(status)).route("/leases", get(leases))
+/// What is served on the socket.
+struct Control<H>(Documents<H>);
+
+impl<H: Handler> Site for Control<H> {
+    async fn answer(&self, path: &str) -> Answer {
+        match path {
+            // As it is now, and not as it was when somebody asked last: who asks has just changed something.
+            "/status" => match self.0.status(Duration::ZERO).await {
+                Ok(snapshot) => answer(snapshot.json()),
+                Err(error) => answer(Err(error)),
+            },
+            "/leases" => answer(self.0.leases().await),
+            _ => Answer::not_found(),
+        }
+    }
 }
 
-fn answer(result: Result<impl Serialize, Unavailable>) -> Response {
-    let written = result.and_then(|found| {
-        serde_json::to_vec(&found).map_err(|error| Unavailable(error.to_string()))
-    });
-    match written {
-        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
-        Err(Unavailable(reason)) => (StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
+fn answer(json: Result<Bytes, Unavailable>) -> Answer {
+    match json {
+        Ok(json) => Answer::document(JSON, json),
+        Err(Unavailable(reason)) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, reason),
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use heddle_control::{
-    CallError, Client, Handler, Leases, ListenError, Peer, Record, Status, Unavailable, serve,
+    CallError, Client, Documents, Handler, Leases, ListenError, Peer, Record, Status, Unavailable,
 };
 use nix::unistd::{Gid, Group};
 
@@ -29,6 +29,11 @@ impl Handler for Daemon {
         let records = vec![Record { key: "10.244.1.0-24".into(), ..Record::default() }];
         Ok(Leases { records, ..Leases::default() })
     }
+}
+
+/// Serves a daemon's documents.
+async fn serve(path: &Path, group: Option<&str>, daemon: Daemon) -> Result<(), ListenError> {
+    heddle_control::serve(path, group, Documents::new(daemon), 8).await
 }
 
 /// A directory and a socket's path in it.

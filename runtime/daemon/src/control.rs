@@ -484,7 +484,7 @@ mod tests {
 
     #[test]
     fn unusable_records_beyond_limit_are_counted() {
-        let mut listing = Listing::new(None);
+        let mut listing = Listing::new(None, HostNetwork::default());
         let garbage = (0..USELESS + 500).map(|number| found(format!("x{number}"), None));
         let long = found("10.244.2.0-24".to_owned(), Some(Unread::TooLong(70_000)));
         let good = found("10.244.1.0-24".to_owned(), None);

@@ -16,6 +16,7 @@
 //! | `emit` | the files for other programs |
 //! | `readiness`, `notify` | whether this node is ready, told to systemd |
 //! | `control` | what `heddle status` and the status page are told |
+//! | `web` | the HTTP servers: health port, status page and control socket |
 
 mod control;
 mod emit;
@@ -33,13 +34,13 @@ mod reconcile;
 mod rules;
 mod serve;
 mod underlay;
+mod web;
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use heddle_flags::Flags;
-use heddle_telemetry::{Listener, Notes};
+use heddle_telemetry::Notes;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -114,33 +115,12 @@ fn run(flags: Flags, set_verbosity: &SetVerbosity) -> Result<(), Fatal> {
         let notes = Notes::default();
         notify::follow(readiness.subscribe());
         readiness::chronicle(readiness.subscribe(), notes.history.clone());
-        if flags.health.healthz_port != 0 {
-            let address = SocketAddr::new(flags.health.healthz_ip, flags.health.healthz_port);
-            let listener = Listener::bind(address, "--healthz-ip, --healthz-port").await?;
-            let (unmet, counters) = (readiness.subscribe(), counters.clone());
-            let warnings = readiness.warnings();
-            listener.serve(heddle_telemetry::health(
-                move || unmet.borrow().clone(),
-                move || warnings.borrow().clone(),
-                move || counters.get().and_then(|read| read()).map(|counters| counters.iter()),
-            ));
-        }
         let (ask, questions) = mpsc::channel(QUESTIONS);
         let network = flags.lease.network_name();
         let history = notes.history.clone();
         let facts = Facts::new(network, readiness.subscribe(), counters.clone(), history, ask);
         let facts = Arc::new(facts);
-        if let Some(address) = flags.health.status_address {
-            let listener = Listener::bind(address, "--status-address").await?;
-            listener.serve(heddle_telemetry::pages(address, facts.clone(), notes.timings.clone()));
-        }
-        let control = &flags.control;
-        heddle_control::serve(
-            &control.control_socket,
-            control.control_group.as_deref(),
-            facts.clone(),
-        )
-        .await?;
+        web::serve(&flags, &readiness, &counters, facts.clone(), notes.timings.clone()).await?;
         notify::watchdog(facts.clone());
         tracing::info!(
             "heddled {} starts, network {}",

@@ -336,7 +336,8 @@ pub struct ControlFlags {
 /// What is served to probes, and logged.
 #[derive(Clone, Debug, Args)]
 pub struct HealthFlags {
-    /// Address that /healthz, /readyz and /packets are served at
+    /// Address that /healthz, /readyz and /packets are served at; the default, which is flannel's, is every IPv4 address of
+    /// this host, so that other hosts can ask as well. 127.0.0.1 keeps it to this host
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
     pub healthz_ip: IpAddr,
 

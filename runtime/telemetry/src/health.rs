@@ -1,10 +1,9 @@
 //! `/healthz`, `/readyz` and `/packets`.
 
 use std::fmt::Display;
+use std::marker::PhantomData;
 
-use axum::Router;
-use axum::http::StatusCode;
-use axum::routing::get;
+use heddle_http::{Answer, Site, StatusCode};
 
 /// Answers probes.
 ///
@@ -14,33 +13,45 @@ use axum::routing::get;
 /// `unmet` reads what does not hold, conditions with reasons; `warnings` what holds and still needs an operator, which
 /// `/readyz` adds in lines of their own; `counters` the packet path's, names with numbers.
 pub fn health<U, C, N>(
-    unmet: impl Fn() -> U + Clone + Send + Sync + 'static,
-    warnings: impl Fn() -> Vec<String> + Clone + Send + Sync + 'static,
-    counters: impl Fn() -> Option<C> + Clone + Send + Sync + 'static,
-) -> Router
+    unmet: impl Fn() -> U + Send + Sync + 'static,
+    warnings: impl Fn() -> Vec<String> + Send + Sync + 'static,
+    counters: impl Fn() -> Option<C> + Send + Sync + 'static,
+) -> impl Site
 where
-    U: IntoIterator<Item = (N, String)>,
-    C: IntoIterator<Item = (&'static str, u64)>,
-    N: Display,
+    U: IntoIterator<Item = (N, String)> + 'static,
+    C: IntoIterator<Item = (&'static str, u64)> + 'static,
+    N: Display + 'static,
 {
-    let ready = move || {
-        let answer = readyz(unmet(), &warnings());
-        async move { answer }
-    };
-    let packets = move || {
-        let answer = packets(counters());
-        async move { answer }
-    };
-    Router::new()
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .route("/packets", get(packets))
+    Probes { unmet, warnings: Box::new(warnings), counters, of: PhantomData }
 }
 
-fn readyz<N: Display>(
-    unmet: impl IntoIterator<Item = (N, String)>,
-    warnings: &[String],
-) -> (StatusCode, String) {
+/// Functions that read what is answered, and the types that they return.
+struct Probes<R, P, U, C> {
+    unmet: R,
+    warnings: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    counters: P,
+    of: PhantomData<fn() -> (U, C)>,
+}
+
+impl<R, P, U, C, N> Site for Probes<R, P, U, C>
+where
+    R: Fn() -> U + Send + Sync + 'static,
+    P: Fn() -> Option<C> + Send + Sync + 'static,
+    U: IntoIterator<Item = (N, String)> + 'static,
+    C: IntoIterator<Item = (&'static str, u64)> + 'static,
+    N: Display + 'static,
+{
+    async fn answer(&self, path: &str) -> Answer {
+        match path {
+            "/healthz" => Answer::text(StatusCode::OK, "ok\n"),
+            "/readyz" => readyz((self.unmet)(), &(self.warnings)()),
+            "/packets" => packets((self.counters)()),
+            _ => Answer::not_found(),
+        }
+    }
+}
+
+fn readyz<N: Display>(unmet: impl IntoIterator<Item = (N, String)>, warnings: &[String]) -> Answer {
     let reasons = unmet.into_iter().map(|(condition, reason)| format!("{condition}: {reason}\n"));
     let reasons: String = reasons.collect();
     let (status, text) = match reasons.is_empty() {
@@ -48,19 +59,19 @@ fn readyz<N: Display>(
         false => (StatusCode::SERVICE_UNAVAILABLE, reasons),
     };
     let warnings = warnings.iter().map(|warning| format!("warning: {warning}\n"));
-    (status, text + &warnings.collect::<String>())
+    Answer::text(status, text + &warnings.collect::<String>())
 }
 
-fn packets<C>(counters: Option<C>) -> (StatusCode, String)
+fn packets<C>(counters: Option<C>) -> Answer
 where
     C: IntoIterator<Item = (&'static str, u64)>,
 {
     let Some(counters) = counters else {
-        let text = "the backend has no packet path\n".to_owned();
-        return (StatusCode::NOT_FOUND, text);
+        return Answer::text(StatusCode::NOT_FOUND, "the backend has no packet path\n");
     };
     let members = counters.into_iter().map(|(name, count)| format!("\"{name}\":{count}"));
-    (StatusCode::OK, format!("{{{}}}\n", members.collect::<Vec<_>>().join(",")))
+    let object = format!("{{{}}}\n", members.collect::<Vec<_>>().join(","));
+    Answer::text(StatusCode::OK, object)
 }
 
 #[cfg(test)]
@@ -69,19 +80,21 @@ mod tests {
 
     #[test]
     fn the_counters_are_a_json_object() {
-        assert_eq!(packets(None::<[_; 0]>).0, StatusCode::NOT_FOUND);
+        assert_eq!(packets(None::<[_; 0]>).status(), StatusCode::NOT_FOUND);
+        let text = "{\"sent_packets\":3,\"sent_bytes\":0}\n";
         assert_eq!(
             packets(Some([("sent_packets", 3), ("sent_bytes", 0)])),
-            (StatusCode::OK, "{\"sent_packets\":3,\"sent_bytes\":0}\n".into())
+            Answer::text(StatusCode::OK, text)
         );
     }
 
     #[test]
     fn the_answer_names_every_reason() {
-        assert_eq!(readyz(Vec::<(&str, String)>::new(), &[]), (StatusCode::OK, "ok\n".into()));
+        let answer = |status, text: &'static str| Answer::text(status, text);
+        assert_eq!(readyz(Vec::<(&str, String)>::new(), &[]), answer(StatusCode::OK, "ok\n"));
         assert_eq!(
             readyz([("network config", "a".to_owned()), ("watch", "b".to_owned())], &[]),
-            (StatusCode::SERVICE_UNAVAILABLE, "network config: a\nwatch: b\n".into())
+            answer(StatusCode::SERVICE_UNAVAILABLE, "network config: a\nwatch: b\n")
         );
     }
 
@@ -90,11 +103,12 @@ mod tests {
         let warnings = ["10.0.0.0/8 overlaps 10.1.2.0/24".to_owned()];
         assert_eq!(
             readyz(Vec::<(&str, String)>::new(), &warnings),
-            (StatusCode::OK, "ok\nwarning: 10.0.0.0/8 overlaps 10.1.2.0/24\n".into())
+            Answer::text(StatusCode::OK, "ok\nwarning: 10.0.0.0/8 overlaps 10.1.2.0/24\n")
         );
+        let text = "lease: a\nwarning: 10.0.0.0/8 overlaps 10.1.2.0/24\n";
         assert_eq!(
-            readyz([("lease", "a".to_owned())], &warnings).1,
-            "lease: a\nwarning: 10.0.0.0/8 overlaps 10.1.2.0/24\n"
+            readyz([("lease", "a".to_owned())], &warnings),
+            Answer::text(StatusCode::SERVICE_UNAVAILABLE, text)
         );
     }
 }

@@ -1,6 +1,6 @@
 //! What the daemon tells others over HTTP, read-only: health for probes, metrics for Prometheus, a status page for people.
 //!
-//! Data comes in, text goes out. The data is [`Status`](heddle_control::Status), which `heddle status` shows as well, and
+//! Data comes in, text goes out; `heddle_http` serves it. The data is [`Status`](heddle_control::Status), which `heddle status` shows as well, and
 //! [`Notes`], which the daemon takes while it works. Here is nothing that the daemon needs to do its job.
 //!
 //! | module | job |
@@ -9,14 +9,12 @@
 //! | [`pages`] | `/`, `/status.json` and `/metrics`, at `--status-address` |
 //! | [`metrics`](mod@metrics) | the status as Prometheus reads it |
 //! | [`history`] | the last things that happened |
-//! | [`listen`] | an address, and what is served there |
 //!
 //! The page is one file, `page.html`: what it shows is what `/status.json` says, asked for every two seconds. Names and
 //! records in it are other people's, so that it makes no markup of them, and its policy lets nothing else in.
 
 pub mod health;
 pub mod history;
-pub mod listen;
 pub mod metrics;
 pub mod pages;
 
@@ -24,7 +22,6 @@ mod page;
 
 pub use health::health;
 pub use history::History;
-pub use listen::{ListenError, Listener};
 pub use metrics::{Timings, metrics};
 pub use pages::pages;
 

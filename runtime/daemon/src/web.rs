@@ -1,0 +1,91 @@
+//! The HTTP servers: health port, status page and control socket.
+//!
+//! Anybody who reaches a TCP address may ask there, so the health port and the status page have a thread of their own. The
+//! control socket, which is root's, is served beside the loop, and answers whatever happens to them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use heddle_control::Documents;
+use heddle_flags::Flags;
+use heddle_http::{Descriptors, Hosts, Listener, Server, Worker};
+use heddle_telemetry::Timings;
+
+use crate::Fatal;
+use crate::control::Facts;
+use crate::packets::PacketCounters;
+use crate::readiness::Readiness;
+
+/// How many servers there are at most.
+const SERVERS: u64 = 3;
+
+/// Starts all servers that the flags ask for.
+///
+/// # Errors
+///
+/// An address or the socket that cannot be listened on.
+pub(crate) async fn serve(
+    flags: &Flags,
+    readiness: &Readiness,
+    counters: &PacketCounters,
+    facts: Arc<Facts>,
+    timings: Timings,
+) -> Result<(), Fatal> {
+    let descriptors = Descriptors::raise(SERVERS);
+    if let Some(shortage) = descriptors.shortage() {
+        tracing::warn!("{shortage}");
+    }
+    let connections = descriptors.connections();
+    let documents = Documents::new(facts);
+    let (health, status) = (health_address(flags), flags.health.status_address);
+    if health.is_some() || status.is_some() {
+        let worker = Worker::start()
+            .map_err(|error| format!("HTTP servers: their thread cannot be started: {error}"))?;
+        if let Some(address) = health {
+            let listener = Listener::bind(address, "--healthz-ip, --healthz-port")?;
+            let server = Server::new("health port", Hosts::Any, connections);
+            let advice = "--healthz-ip=127.0.0.1 keeps it to this host";
+            report_public(&listener, "health port", "readiness and packet counters", advice);
+            let (unmet, counters) = (readiness.subscribe(), counters.clone());
+            let warnings = readiness.warnings();
+            let site = heddle_telemetry::health(
+                move || unmet.borrow().clone(),
+                move || warnings.borrow().clone(),
+                move || counters.get().and_then(|read| read()).map(|counters| counters.iter()),
+            );
+            server.serve_tcp(&worker, listener, site)?;
+        }
+        if let Some(address) = status {
+            let listener = Listener::bind(address, "--status-address")?;
+            let server = Server::new("status page", Hosts::Own, connections);
+            let advice = "a port alone, such as --status-address=9981, keeps it to this host";
+            report_public(
+                &listener,
+                "status page",
+                "all nodes, their addresses and leases",
+                advice,
+            );
+            let site = heddle_telemetry::pages(documents.clone(), timings);
+            server.serve_tcp(&worker, listener, site)?;
+        }
+    }
+    let control = &flags.control;
+    let group = control.control_group.as_deref();
+    heddle_control::serve(&control.control_socket, group, documents, connections).await?;
+    Ok(())
+}
+
+fn health_address(flags: &Flags) -> Option<SocketAddr> {
+    let health = &flags.health;
+    (health.healthz_port != 0).then(|| SocketAddr::new(health.healthz_ip, health.healthz_port))
+}
+
+/// Says who may read what, where that is not this host alone.
+fn report_public(listener: &Listener, name: &str, content: &str, advice: &str) {
+    if listener.is_public() {
+        let address = listener.address();
+        tracing::info!(
+            "{name}: listening on {address}; whoever reaches it can read {content}. {advice}"
+        );
+    }
+}

@@ -1,0 +1,358 @@
+//! Clients that take as much of a daemon's HTTP servers as they can: connections, memory, descriptors, time. The daemon
+//! does its work meanwhile, and answers others. `docs/security.md` has the limits.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use heddle_http::Descriptors;
+use heddle_lab::{Daemon, Families, Host, RaisedOnDrop, wait_until};
+use heddle_tests::{Cluster, Flows, NETWORK_FOR_PEERS, Peer, SOON, status};
+
+const STATUS_PORT: u16 = 9981;
+const STATUS: &str = "--status-address=9981";
+
+/// Enough for a status of a megabyte.
+const PEERS: u16 = 2000;
+
+/// What clients may cost, in bytes.
+const MEMORY: u64 = 150_000_000;
+
+/// A client's way of taking more than it should.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// Connects, and says nothing.
+    Idle,
+    /// Sends half of a request's first line.
+    HalfLine,
+    /// Sends a header, a byte a second.
+    Trickle,
+    /// Sends as long a header as is taken.
+    Long,
+    /// Asks, and does not read.
+    Stalled,
+}
+
+/// One that comes again as soon as it is thrown out.
+struct Client {
+    kind: Kind,
+    address: SocketAddr,
+    stream: Option<TcpStream>,
+    sent: usize,
+}
+
+impl Client {
+    fn new(kind: Kind, port: u16) -> Self {
+        Self { kind, address: ([127, 0, 0, 1], port).into(), stream: None, sent: 0 }
+    }
+
+    /// Does what it does once a second.
+    fn act(&mut self) {
+        let mut byte = [0];
+        if let Some(stream) = &mut self.stream {
+            // Nothing is read, so that nothing is made room for.
+            let gone = match stream.peek(&mut byte) {
+                Ok(length) => length == 0,
+                Err(error) => error.kind() != ErrorKind::WouldBlock,
+            };
+            if gone {
+                self.stream = None;
+            }
+        }
+        if self.stream.is_none() {
+            // Where it is not let in, it tries again.
+            let Ok(mut stream) =
+                TcpStream::connect_timeout(&self.address, Duration::from_millis(200))
+            else {
+                return;
+            };
+            let opening = match self.kind {
+                Kind::Idle => "",
+                Kind::HalfLine => "GET /status.j",
+                Kind::Trickle | Kind::Long => "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ",
+                Kind::Stalled => "GET /status.json HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            };
+            if stream.write_all(opening.as_bytes()).is_ok() {
+                stream.set_nonblocking(true).unwrap();
+                (self.stream, self.sent) = (Some(stream), 0);
+            }
+        }
+        let Some(stream) = &mut self.stream else { return };
+        match self.kind {
+            Kind::Trickle => drop(stream.write(b"a")),
+            Kind::Long => {
+                const CHUNK: [u8; 4096] = [b'a'; 4096];
+                while self.sent < 390_000
+                    && let Ok(length) = stream.write(&CHUNK)
+                {
+                    self.sent += length;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// 3,000 slow clients and 60 stalled readers.
+fn crowd() -> Vec<Client> {
+    let kinds = [Kind::Idle, Kind::HalfLine, Kind::Trickle, Kind::Long];
+    let slow = (0..3000).map(|number| {
+        let port = if number % 2 == 0 { Daemon::HEALTH_PORT } else { STATUS_PORT };
+        Client::new(kinds[number / 2 % kinds.len()], port)
+    });
+    slow.chain((0..60).map(|_| Client::new(Kind::Stalled, STATUS_PORT))).collect()
+}
+
+/// Has clients at work on a host while something else is done, which begins once all were there.
+fn besieged<T>(host: &Host, clients: Vec<Client>, work: impl FnOnce() -> T) -> T {
+    const THREADS: usize = 4;
+    Descriptors::raise(1);
+    let ended = AtomicBool::new(false);
+    let mut shares: Vec<Vec<Client>> = (0..THREADS).map(|_| Vec::new()).collect();
+    for (number, client) in clients.into_iter().enumerate() {
+        shares[number % THREADS].push(client);
+    }
+    std::thread::scope(|scope| {
+        let _ended = RaisedOnDrop(&ended);
+        let (ready, all_ready) = std::sync::mpsc::channel();
+        for mut share in shares {
+            let (ready, ended) = (ready.clone(), &ended);
+            scope.spawn(move || {
+                let act = || {
+                    while !ended.load(Ordering::Relaxed) {
+                        let begun = Instant::now();
+                        share.iter_mut().for_each(Client::act);
+                        // Nobody may listen any more.
+                        let _ = ready.send(());
+                        std::thread::sleep(Duration::from_secs(1).saturating_sub(begun.elapsed()));
+                    }
+                };
+                host.namespace().enter(act).unwrap();
+            });
+        }
+        drop(ready);
+        for _ in 0..THREADS {
+            all_ready.recv().unwrap();
+        }
+        work()
+    })
+}
+
+/// A command line that runs another one with a limit of open files.
+fn with_descriptors(limit: u32, command: &Command) -> Command {
+    let mut limited = Command::new("prlimit");
+    limited.arg(format!("--nofile={limit}:{limit}"));
+    limited.arg(command.get_program()).args(command.get_args());
+    limited
+}
+
+/// A host with a daemon that is ready, and knows so many peers.
+fn start(
+    cluster: &Cluster,
+    peers: &[Peer],
+    make: impl FnOnce(Command) -> Command,
+) -> (Host, Daemon) {
+    cluster.etcd().put_all(&Peer::leases(peers), 100).unwrap();
+    let host = cluster.host("a");
+    let mut daemon = host.start(make(cluster.heddled(&host))).unwrap();
+    daemon.wait_ready().unwrap();
+    (host, daemon)
+}
+
+/// Has somebody else take a peer's route and the rules of the overlay, and waits until all is back.
+fn repairs(host: &Host, peer: Peer) -> Duration {
+    let namespace = host.namespace();
+    let rules = || {
+        let mut save = Command::new("iptables-save");
+        save.args(["-t", "filter"]);
+        namespace.run(save).unwrap()
+    };
+    let route = || namespace.ip(&format!("route show {}/24", peer.subnet())).unwrap();
+    let before = route();
+    let wait_rule = || {
+        let has = |rules: String| {
+            let jumps =
+                |line: &str| line.starts_with("-A FORWARD") && line.ends_with("FLANNEL-FWD");
+            if rules.lines().any(jumps) { Ok(()) } else { Err(rules) }
+        };
+        wait_until("the rule", SOON, || has(rules())).unwrap();
+    };
+    wait_rule();
+    assert!(before.contains("proto 72"), "{before}");
+    let begun = Instant::now();
+    namespace.ip(&format!("route del {}/24", peer.subnet())).unwrap();
+    let mut flush = Command::new("iptables");
+    flush.args(["-w", "-F", "FORWARD"]);
+    namespace.run(flush).unwrap();
+    let is_back = || if route() == before { Ok(()) } else { Err(route()) };
+    wait_until("the route", SOON, is_back).unwrap();
+    wait_rule();
+    begun.elapsed()
+}
+
+/// Asks everything that there is to ask. Each is asked once: nobody has to try again.
+fn everybody_is_answered(host: &Host, daemon: &Daemon, peers: usize) {
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(daemon.health(path).unwrap(), (200, "ok\n".to_owned()));
+    }
+    let found = status(host);
+    assert_eq!(found["peers"].as_array().unwrap().len(), peers);
+    assert_eq!(found["ready"], true, "{}", found["unmet"]);
+}
+
+#[test]
+fn own_descriptors_are_kept_from_1100_idle_connections() {
+    let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
+    let peers = Peer::range(1, 2);
+    let (host, daemon) = start(&cluster, &peers, |command| with_descriptors(1024, &command));
+    // Also where only root and a group get at: a script of theirs may have gone wrong.
+    let local: Vec<_> =
+        (0..100).map(|_| UnixStream::connect(host.control_socket()).unwrap()).collect();
+    let idle = (0..1100).map(|_| Client::new(Kind::Idle, Daemon::HEALTH_PORT)).collect();
+    besieged(&host, idle, || {
+        for _ in 0..3 {
+            repairs(&host, peers[0]);
+            everybody_is_answered(&host, &daemon, peers.len());
+        }
+    });
+    drop(local);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+    assert!(open < 512, "{open} descriptors are open");
+}
+
+#[test]
+fn descriptors_that_are_too_few_are_named() {
+    let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
+    let peers = Peer::range(1, 2);
+    let (host, daemon) = start(&cluster, &peers, |command| with_descriptors(280, &command));
+    let said = daemon.wait_log(&["RLIMIT_NOFILE"], SOON).unwrap();
+    assert!(said.contains("280 open files") && said.contains("LimitNOFILE=448"), "{said}");
+    let idle = (0..400).map(|_| Client::new(Kind::Idle, Daemon::HEALTH_PORT)).collect();
+    besieged(&host, idle, || {
+        repairs(&host, peers[0]);
+        everybody_is_answered(&host, &daemon, peers.len());
+    });
+}
+
+#[test]
+fn crowd_of_slow_clients_costs_little_memory() {
+    const ROUNDS: u32 = 10;
+    let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
+    let peers = Peer::range(1, PEERS);
+    let (host, daemon) = start(&cluster, &peers, |mut command| {
+        command.arg(STATUS);
+        command
+    });
+    everybody_is_answered(&host, &daemon, peers.len());
+    let idle = daemon.resident_memory().unwrap();
+    let mut most = idle;
+    let mut slowest = Duration::ZERO;
+    besieged(&host, crowd(), || {
+        for round in 0..ROUNDS {
+            let begun = Instant::now();
+            slowest = slowest.max(repairs(&host, peers[round as usize]));
+            everybody_is_answered(&host, &daemon, peers.len());
+            let (code, _) = daemon.health_at("http://127.0.0.1:9981/metrics").unwrap();
+            assert_eq!(code, 200);
+            while begun.elapsed() < Duration::from_secs(1) {
+                most = most.max(daemon.resident_memory().unwrap());
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    });
+    let more = most - idle;
+    println!("{} kB idle, {} kB more; slowest repair {slowest:?}", idle / 1000, more / 1000);
+    assert!(more < MEMORY, "{more} bytes more than {idle}");
+    everybody_is_answered(&host, &daemon, peers.len());
+}
+
+#[test]
+fn crowd_of_slow_clients_costs_no_packet() {
+    let cluster = Cluster::with_backend(Families::V4, "udp");
+    let mut a = cluster.starting_node("a", &[STATUS]);
+    a.daemon().wait_ready().unwrap();
+    let b = cluster.node("b");
+    let [in_a, in_b] = [&a, &b].map(|node| node.host.container().unwrap());
+    wait_until("a packet", SOON, || in_a.ping(in_b.addresses()[0], 56)).unwrap();
+    let flows = Flows::between(&[(&in_a, &in_b)]);
+    besieged(&a.host, crowd(), || {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(4) {
+            flows.go_on();
+        }
+    });
+    flows.lost_nothing();
+}
+
+/// Sends a request as it stands, and returns the first line of the answer; empty if there is none.
+fn send(host: &Host, address: &str, request: &str) -> String {
+    let address: SocketAddr = address.parse().unwrap();
+    let exchange = || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = [0; 64];
+        let length = stream.read(&mut answer).unwrap_or(0);
+        String::from_utf8_lossy(&answer[..length]).lines().next().unwrap_or_default().to_owned()
+    };
+    host.namespace().enter(exchange).unwrap()
+}
+
+#[test]
+fn request_for_another_host_is_refused_on_the_loopback() {
+    let cluster = Cluster::new(Families::V4);
+    for (name, flag, addresses) in [
+        ("a", STATUS, &["127.0.0.1:9981"][..]),
+        ("b", "--status-address=[::ffff:127.0.0.1]:9981", &["127.0.0.1:9981"]),
+        ("c", "--status-address=0.0.0.0:9981", &["127.0.0.1:9981"]),
+        ("d", "--status-address=[::]:9981", &["127.0.0.1:9981", "[::1]:9981"]),
+    ] {
+        let host = cluster.host(name);
+        let mut command = cluster.heddled(&host);
+        command.arg(flag);
+        let mut daemon = host.start(command).unwrap();
+        daemon.wait_ready().unwrap();
+        let refused = |status: &'static str, head: &str| {
+            let request = format!("GET /status.json HTTP/1.1\r\n{head}\r\n");
+            for address in addresses {
+                let found = send(&host, address, &request);
+                assert!(found.starts_with(status), "{flag}, {address}, {head:?}: {found:?}");
+            }
+        };
+        refused("HTTP/1.1 200", "Host: localhost:9981\r\n");
+        refused("HTTP/1.1 200", "Host: [::1]:9981\r\n");
+        refused("HTTP/1.1 421", "Host: evil.example:9981\r\n");
+        refused("HTTP/1.1 421", "Host: [::1].evil.example\r\n");
+        refused("HTTP/1.1 400", "");
+        refused("HTTP/1.1 400", "Host: localhost\r\nHost: evil.example\r\n");
+        for address in addresses {
+            let absolute =
+                "GET http://evil.example/status.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            assert!(send(&host, address, absolute).starts_with("HTTP/1.1 400"));
+            // The preface of HTTP/2, and an empty SETTINGS frame (RFC 9113, section 3.4).
+            let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+            assert_eq!(send(&host, address, preface), "");
+        }
+    }
+}
+
+#[test]
+fn address_that_others_reach_is_told_of() {
+    let cluster = Cluster::new(Families::V4);
+    let mut quiet = cluster.starting_node("a", &[STATUS]);
+    quiet.daemon().wait_ready().unwrap();
+    let log = quiet.daemon().log();
+    assert!(!log.contains("whoever reaches it"), "{log}");
+    let public = ["--healthz-ip=0.0.0.0", "--status-address=0.0.0.0:9981"];
+    let mut open = cluster.starting_node("b", &public);
+    open.daemon().wait_ready().unwrap();
+    for texts in [
+        ["health port: listening on 0.0.0.0:9980", "--healthz-ip=127.0.0.1"],
+        ["status page: listening on 0.0.0.0:9981", "--status-address=9981"],
+    ] {
+        open.daemon().wait_log(&texts, SOON).unwrap();
+    }
+}
