@@ -106,6 +106,12 @@ fn greedy_subnets() -> Vec<Record> {
         "198.51.100.0-24",
         "203.0.113.0-24",
         "192.0.2.1-32",
+        // What the victim has inside the overlay: a network, parts of it, and a network behind a router.
+        "10.210.0.0-24",
+        "10.210.0.128-25",
+        "10.210.0.9-32",
+        "10.211.0.0-24",
+        "10.211.77.0-24",
         // Other families.
         "0.0.0.0-0&::-0",
         "0.0.0.0-0&fe80::-64",
@@ -192,6 +198,18 @@ fn attacks(own: &Claimed, healthy: &Claimed) -> [(&'static str, Vec<Record>); 4]
     ]
 }
 
+/// Networks of the victim's inside the overlay.
+const INSIDE: &str = "\
+link add name br1 type bridge
+link set br1 up
+address add 10.210.0.1/24 dev br1
+route add 10.211.0.0/16 via 192.168.255.254 proto static
+";
+
+/// What `/readyz` says of them.
+const WARNING: &str = "ok\nwarning: 10.0.0.0/8 overlaps 10.210.0.0/24, which is connected to br1: leases inside \
+    10.210.0.0/24 are not programmed; exclude it with SubnetMin and SubnetMax, or choose another Network\n";
+
 /// A host with much to lose, and a healthy node.
 struct Siege {
     daemon: Daemon,
@@ -205,7 +223,9 @@ struct Siege {
 impl Siege {
     fn new() -> Self {
         let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
-        let victim = Victim::new(cluster.host("victim"));
+        let host = cluster.host("victim");
+        host.namespace().batch("ip", INSIDE).unwrap();
+        let victim = Victim::new(host);
         let mut daemon = victim.host.start(cluster.heddled(&victim.host)).unwrap();
         daemon.wait_ready().unwrap();
         let peer = cluster.node("peer");
@@ -255,7 +275,7 @@ impl Siege {
         self.victim.check(false);
         self.daemon.check_running().unwrap();
         self.peer.daemon().check_running().unwrap();
-        assert_eq!(self.daemon.health("/readyz").unwrap(), (200, "ok\n".to_owned()), "{when}");
+        assert_eq!(self.daemon.health("/readyz").unwrap(), (200, WARNING.to_owned()), "{when}");
         let log = self.daemon.log();
         assert!(!log.contains("panicked") && !log.contains('\u{1b}'), "{log}");
         assert!(log.len() < 1 << 20, "{} bytes of log", log.len());
