@@ -22,7 +22,8 @@ const ALLOWED: u64 = 100 << 20;
 
 fn fill(cluster: &Cluster) {
     for number in 0..NAMES + OTHERS {
-        let key = format!("{PREFIX}/subnets/10.{}.{}.0-24", number / 200, number % 200 + 1);
+        // Behind those that the node may choose for itself.
+        let key = format!("{PREFIX}/subnets/10.{}.{}.0-24", number / 200 + 50, number % 200);
         let (name, last) = ("n".repeat(HUGE), number % 250 + 1);
         let value = match number < NAMES {
             true => format!(

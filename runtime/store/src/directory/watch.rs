@@ -60,10 +60,13 @@ pub(super) async fn run(layout: Arc<Layout>, events: mpsc::Sender<WatchEvent>, p
     let mut told = Told::default();
     loop {
         ears.listen(&layout, &changed);
-        let (looked, sender) = (layout.clone(), events.clone());
+        let (looked, sender, heard) = (layout.clone(), events.clone(), pulse.clone());
         let looking = spawn_blocking(move || {
-            let found = told.look(&looked, &mut |event| sender.blocking_send(event).is_ok());
-            (found, told)
+            let tell = &mut |event| {
+                heard.beat();
+                sender.blocking_send(event).is_ok()
+            };
+            (told.look(&looked, tell), told)
         });
         let Ok((found, now)) = looking.await else {
             return;

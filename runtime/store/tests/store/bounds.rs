@@ -1,14 +1,18 @@
 //! Stores with more in them than a reader should hold.
 
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use etcd_client::{Client, KvClient, Txn, TxnOp};
 use heddle_core::lease::{KEY_LIMIT, Unread, VALUE_LIMIT};
 use heddle_store::{
     DirectoryStore, LeaseStore, Page, Record, RecordChange, Update, Watch, WatchEvent,
 };
+use rustix::fs::OFlags;
 use tokio::time::timeout;
 
 use crate::behaviour::for_both_stores;
@@ -238,6 +242,15 @@ async fn first_key_that_is_wanted_is_found_without_values() {
 
 fn make_fifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    // Whoever hangs in it would keep the test from ending, so somebody opens it once the test has failed. By then it may
+    // have no name any more.
+    let flags = OFlags::PATH.bits().cast_signed();
+    let fifo = fs::File::options().read(true).custom_flags(flags).open(path).unwrap();
+    std::thread::spawn(move || {
+        std::thread::sleep(PATIENCE + Duration::from_secs(1));
+        let path = format!("/proc/self/fd/{}", fifo.as_raw_fd());
+        let _ = fs::File::options().read(true).write(true).open(path);
+    });
 }
 
 #[tokio::test]
