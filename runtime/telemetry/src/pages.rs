@@ -12,6 +12,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use heddle_control::{Handler, Status, Unavailable};
+use heddle_core::text;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -68,7 +69,9 @@ impl<H: Handler> Asked<H> {
 
 fn status(status: Result<Arc<Status>, Unavailable>) -> Response {
     let written = status.and_then(|status| {
-        serde_json::to_vec(&*status).map_err(|error| Unavailable(error.to_string()))
+        serde_json::to_string(&*status)
+            .map(text::json)
+            .map_err(|error| Unavailable(error.to_string()))
     });
     match written {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
