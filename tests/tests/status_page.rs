@@ -175,6 +175,26 @@ fn names_of_others_are_text() {
 }
 
 #[test]
+fn hidden_characters_are_shown_as_escapes() {
+    let cluster = Cluster::with_config(Families::V4, Some(NETWORK));
+    let mut node = cluster.starting_node("a", &[PORT]);
+    node.daemon().wait_ready().unwrap();
+    let name = format!("rack\u{202e}\u{200b}\u{e0041}\u{9b}7{}", "\u{301}".repeat(5));
+    cluster.put_lease("10.244.0.0-24", &lease(&name, 9, "vxlan"));
+    let mut browser = Browser::start(&node.host, 1280, 1000);
+    browser.open(PAGE);
+    wait_page(&mut browser, SOON, "rows.size", &json!(1));
+    let shown = format!(
+        "rack\\u{{202e}}\\u{{200b}}\\u{{e0041}}\\u{{9b}}7{}\\u{{301}}",
+        "\u{301}".repeat(4)
+    );
+    wait_page(&mut browser, SOON, &says("10.244.0.0-24", &shown), &json!(true));
+    let hidden = "/[\\u202e\\u200b\\u{e0041}\\x9b]/u.test(document.documentElement.outerHTML)";
+    wait_page(&mut browser, SOON, hidden, &json!(false));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
 fn the_page_is_used_by_keyboard() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK));
     let mut node = cluster.starting_node("a", &[PORT]);

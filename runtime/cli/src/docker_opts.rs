@@ -58,7 +58,7 @@ pub(crate) fn docker_opts(arguments: &Arguments) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error:#}");
+            crate::output::complain(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

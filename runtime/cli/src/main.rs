@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         Command::Manual(arguments) => manual::manual(&arguments).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("heddle: {error:#}");
+        output::complain(&format!("heddle: {error:#}"));
         ExitCode::FAILURE
     })
 }

@@ -1,11 +1,12 @@
 //! What goes to the terminal, or into a pipe.
 
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, Write};
 
 use anyhow::Context;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
-use heddle_core::text::one_line;
+use heddle_core::text::{self, one_line};
 use serde::Serialize;
 
 /// The longest cell of a table, in characters. Some have reasons in them.
@@ -13,7 +14,7 @@ const LONGEST: usize = 300;
 
 /// Prints a text. Whoever reads it may stop before its end.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
+    match io::stdout().lock().write_all(visible(text).as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(error).context("the output cannot be written")
         }
@@ -21,9 +22,20 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// As JSON, for programs.
+/// Writes an error to standard error.
+pub(crate) fn complain(text: &str) {
+    // Nobody is left to hear of a failure here.
+    let _ = writeln!(io::stderr(), "{}", visible(text));
+}
+
+/// Replaces what a terminal would not show but obey. Lines stay lines.
+fn visible(text: &str) -> Cow<'_, str> {
+    text::visible(text, |c| matches!(c, '\n' | '\t'))
+}
+
+/// As JSON, for programs. They may show it on a terminal, or write it to one.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<String> {
-    Ok(serde_json::to_string_pretty(value)? + "\n")
+    Ok(text::json(serde_json::to_string_pretty(value)?) + "\n")
 }
 
 /// Columns under their names, with nothing but space between. What is empty is a dash, so that a row has as many columns
@@ -88,6 +100,20 @@ mod tests {
     fn somebody_s_text_cannot_forge_a_row() {
         let rows = [["a\nb\u{1b}[2J".to_owned()]];
         assert_eq!(table(["NAME"], rows), "NAME\na b [2J\n");
+    }
+
+    #[test]
+    fn output_shows_hidden_characters_and_keeps_lines() {
+        let hostile = "a\n\tb\u{1b}[2J\u{9b}2J\u{202e}\u{e0041}\u{200b}";
+        assert_eq!(visible(hostile), "a\n\tb\\u{1b}[2J\\u{9b}2J\\u{202e}\\u{e0041}\\u{200b}");
+    }
+
+    #[test]
+    fn json_has_no_hidden_characters_and_keeps_its_value() {
+        let hostile = "a\u{9b}2J\u{7f}\u{202e}\u{e0041}\u{200b}é";
+        let written = json(&[hostile]).unwrap();
+        assert_eq!(written, "[\n  \"a\\u009b2J\\u007f\\u202e\\udb40\\udc41\\u200bé\"\n]\n");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&written).unwrap(), [hostile]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use heddle_core::text;
 use heddle_http::{Bytes, Shared};
 use serde::Serialize;
 use tokio::runtime::Handle;
@@ -93,8 +94,9 @@ impl<H: Handler> Documents<H> {
     }
 }
 
-/// Writes a value without spare capacity, because readers may hold it for a while.
+/// Writes a value without spare capacity, because readers may hold it for a while, and with hidden characters of others'
+/// texts escaped.
 fn json(value: &impl Serialize) -> Result<Bytes, Unavailable> {
-    let written = serde_json::to_vec(value).map_err(|error| Unavailable(error.to_string()))?;
-    Ok(written.into_boxed_slice().into())
+    let written = serde_json::to_string(value).map_err(|error| Unavailable(error.to_string()))?;
+    Ok(text::json(written).into_bytes().into_boxed_slice().into())
 }

@@ -18,14 +18,17 @@
 //! | [`looks`] | when is that looked at? |
 //! | [`peers`] | which peers did a change of leases concern? |
 //! | [`probe`] | where is a peer asked whether the overlay leads to it? |
+//! | [`rate`] | how often may something happen? |
 //! | [`retry`] | when is what failed tried again? |
 //! | [`patience`] | when does a node that cannot join try again? |
 //! | [`subnet_env`] | which subnet did this node have before? |
 //! | [`underlay`] | is the interface still what it was? |
+//! | [`cgroup`] | did the kernel end a child for want of memory? |
 //! | [`text`] | how is what somebody else wrote shown to people? |
 
 pub mod address;
 pub mod allocation;
+pub mod cgroup;
 pub mod config;
 pub mod desired;
 pub mod diff;
@@ -40,6 +43,7 @@ mod overlaps;
 pub mod patience;
 pub mod peers;
 pub mod probe;
+pub mod rate;
 mod rejected;
 pub mod retry;
 pub mod subnet_env;

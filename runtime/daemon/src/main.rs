@@ -2,7 +2,7 @@
 //!
 //! | module | job |
 //! | --- | --- |
-//! | `logging` | one line an event, for terminals and journald |
+//! | `logging` | one line an event, for terminals and journald, and not too many of them |
 //! | `privileges` | what the daemon may do, and no more |
 //! | `files` | subnet.env's writer, and this node's identity |
 //! | `join` | from flags to membership: config, plugins, interface, subnet, packet path |
@@ -13,6 +13,7 @@
 //! | `packets` | the packet path of backends in user space: its peers, and the plugin that steers it |
 //! | `probing` | asking peers over the overlay whether they answer |
 //! | `rules` | when traffic rules are looked at |
+//! | `signals` | signals that nobody means to end the daemon with |
 //! | `emit` | the files for other programs |
 //! | `readiness`, `notify` | whether this node is ready, told to systemd |
 //! | `control` | what `heddle status` and the status page are told |
@@ -33,9 +34,11 @@ mod readiness;
 mod reconcile;
 mod rules;
 mod serve;
+mod signals;
 mod underlay;
 mod web;
 
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -45,7 +48,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::control::Facts;
-use crate::logging::SetVerbosity;
+use crate::logging::{Log, SetVerbosity};
 use crate::packets::PacketCounters;
 use crate::readiness::Readiness;
 
@@ -53,13 +56,17 @@ use crate::readiness::Readiness;
 const QUESTIONS: usize = 8;
 
 fn main() -> ExitCode {
+    // First of all, because they may come at any time.
+    let signals = signals::Unused::handle();
     let flags = match Flags::of_process(std::env::args_os()) {
         Ok(flags) => flags,
         Err(error) => error.exit(),
     };
-    let set_verbosity = logging::start(flags.health.verbosity);
+    let log = logging::start(flags.health.verbosity);
     end_on_panic();
-    match run(flags, &set_verbosity) {
+    let ended = run(flags, &log, signals);
+    log.limit.report();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -91,7 +98,7 @@ type Fatal = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs until SIGTERM or SIGINT. The kernel state stays as it is: the network outlives the daemon, unless it is the daemon
 /// that carries its packets.
-fn run(flags: Flags, set_verbosity: &SetVerbosity) -> Result<(), Fatal> {
+fn run(flags: Flags, log: &Log, signals: io::Result<signals::Unused>) -> Result<(), Fatal> {
     if flags.kubernetes.kube_subnet_mgr {
         return Err("--kube-subnet-mgr: leases from the Kubernetes API are not supported yet; \
                     leave the flag out to use etcd, or give --store dir:PATH"
@@ -103,6 +110,7 @@ fn run(flags: Flags, set_verbosity: &SetVerbosity) -> Result<(), Fatal> {
             .into());
     }
     privileges::give_up()?;
+    signals.and_then(signals::Unused::log).map_err(|error| format!("no signals: {error}"))?;
     // The loop waits nearly always, for the kernel, for plugins or for etcd, which all have threads of their own.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -110,6 +118,7 @@ fn run(flags: Flags, set_verbosity: &SetVerbosity) -> Result<(), Fatal> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
+        tokio::spawn(log.limit.clone().report_regularly());
         let readiness = Readiness::new();
         let counters = PacketCounters::default();
         let notes = Notes::default();
@@ -130,7 +139,7 @@ fn run(flags: Flags, set_verbosity: &SetVerbosity) -> Result<(), Fatal> {
         let reloading = async {
             let mut current = flags.clone();
             while hangup.recv().await.is_some() {
-                current = reload(current, &facts, set_verbosity).await;
+                current = reload(current, &facts, &log.set_verbosity).await;
             }
             std::future::pending::<()>().await;
         };

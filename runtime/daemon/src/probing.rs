@@ -1,11 +1,12 @@
 //! Asking peers over the overlay whether it leads to them, where an operator wants that.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use heddle_core::lease::Lease;
 use heddle_core::probe::Place;
-use heddle_probe::{Health, News, ProbeError, Prober};
+use heddle_core::rate::{Budgets, Digest, Rate};
+use heddle_probe::{Health, News, ProbeError, Prober, State};
 use tokio::sync::mpsc;
 
 use crate::join::Overlay;
@@ -54,5 +55,57 @@ impl Probing {
     pub(crate) fn health(&self, peer: &Lease) -> Option<Health> {
         let known = self.place.addresses(peer).filter_map(|address| self.prober.health(address));
         known.reduce(Health::worst)
+    }
+
+    /// Returns true if a peer is asked and does not answer.
+    pub(crate) fn is_unreachable(&self, peer: &Lease) -> bool {
+        self.health(peer).is_some_and(|health| health.state == State::Unreachable)
+    }
+}
+
+/// How many peers that turn silent, or answer again, are named one by one.
+const NAMED: Budgets = Budgets {
+    subject: Rate { burst: 3, interval: Duration::from_secs(60) },
+    kind: Rate { burst: 5, interval: Duration::from_secs(10) },
+    total: Rate { burst: 5, interval: Duration::from_secs(10) },
+    subjects: 1000,
+};
+
+/// Time from the first that is not named until all are summed up.
+const SUMMARY_DELAY: Duration = Duration::from_secs(5);
+
+/// Decides which peers that turn silent or answer again are named, and when the others are summed up: two thousand that turn
+/// silent at once are one fault.
+pub(crate) struct Reachability {
+    silent: Digest,
+    answering: Digest,
+}
+
+impl Reachability {
+    /// Nothing was said yet.
+    pub(crate) fn new() -> Self {
+        let digest = || Digest::new(NAMED, SUMMARY_DELAY);
+        Self { silent: digest(), answering: digest() }
+    }
+
+    /// Returns true if a peer that has become so is named.
+    pub(crate) fn admit(&mut self, News { address, state }: News, now: Instant) -> bool {
+        let digest = match state {
+            State::Unreachable => &mut self.silent,
+            State::Reachable | State::Unknown => &mut self.answering,
+        };
+        digest.admit(&address.to_string(), now)
+    }
+
+    /// Returns when a summary is due.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.silent.due().into_iter().chain(self.answering.due()).min()
+    }
+
+    /// Returns true if a summary is due now, and begins the next.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        // Both are taken, so that one line says it.
+        let silent = self.silent.take(now);
+        self.answering.take(now) || silent
     }
 }

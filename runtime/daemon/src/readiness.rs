@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use heddle_control::EventKind;
+use heddle_core::text::one_line;
 use heddle_telemetry::History;
 use tokio::sync::watch;
 
@@ -67,6 +68,8 @@ const READING: &str = "reading leases: ";
 pub(crate) fn reading(records: usize) -> String {
     format!("{READING}{records} records so far")
 }
+/// The longest reason, in characters.
+const REASON_LIMIT: usize = 2000;
 
 /// The conditions that do not hold, with reasons. Ready when there is none.
 pub(crate) type Unmet = BTreeMap<Condition, String>;
@@ -92,7 +95,8 @@ impl Readiness {
 
     /// A condition does not hold. Returns whether that, or the reason, is news.
     pub(crate) fn unmet(&self, condition: Condition, reason: impl fmt::Display) -> bool {
-        let reason = reason.to_string();
+        // Some of it may be somebody else's words, and it goes to logs, probes and systemd, where a line is a statement.
+        let reason = one_line(&reason.to_string(), REASON_LIMIT);
         self.unmet.send_if_modified(|unmet| {
             if unmet.get(&condition) == Some(&reason) {
                 return false;
@@ -179,6 +183,18 @@ mod tests {
         assert_eq!(kinds(&lost, &refused), [StoreBack]);
         assert_eq!(kinds(&lost, &good), [StoreBack, Ready]);
         assert_eq!(turns(&good, &refused), [(NotReady, "kernel: no".to_owned())]);
+    }
+
+    #[test]
+    fn reason_of_foreign_text_is_one_visible_line() {
+        let readiness = Readiness::new();
+        let forged = "no\nMAINPID=1\r\u{1b}[2J \u{202e}\u{200b}";
+        assert!(readiness.unmet(Condition::Rules, forged));
+        assert!(!readiness.unmet(Condition::Rules, forged));
+        let seen = readiness.subscribe();
+        assert_eq!(seen.borrow()[&Condition::Rules], "no MAINPID=1 [2J \\u{202e}\\u{200b}");
+        readiness.unmet(Condition::Rules, "x".repeat(100_000));
+        assert_eq!(seen.borrow()[&Condition::Rules].chars().count(), REASON_LIMIT + 1);
     }
 
     #[test]

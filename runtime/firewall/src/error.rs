@@ -34,6 +34,14 @@ pub enum FirewallError {
         /// What it said.
         stderr: String,
     },
+    /// A program was killed, by whom nobody says.
+    #[error("`{command}` was killed by signal 9 (SIGKILL): {reason}")]
+    Killed {
+        /// Its command line.
+        command: String,
+        /// Why, as far as that is known, and what to do.
+        reason: String,
+    },
     /// A program took too long, and was ended.
     #[error("`{command}` did not end within {limit:?}, and was killed")]
     Timeout {

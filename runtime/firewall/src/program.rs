@@ -1,11 +1,13 @@
 //! Running `nft` and the programs of iptables.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use heddle_core::cgroup::{GroupMemory, explain_kill};
+use heddle_core::text::one_line;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
@@ -13,6 +15,9 @@ use crate::FirewallError;
 
 /// How long a program may take. Those of iptables may wait for their lock for [`crate::iptables::LOCK_SECONDS`] of it.
 const LIMIT: Duration = Duration::from_secs(15);
+
+/// How much of what a program says in an error is passed on, in characters.
+const SAID: usize = 1000;
 
 /// What to do about a program that is not there.
 const INSTALL_IPTABLES: &str =
@@ -37,6 +42,7 @@ fn run_within(
     input: &str,
 ) -> Result<String, FirewallError> {
     let command = command_line(program, arguments);
+    let memory = group_memory();
     let start_error = |source| FirewallError::Start { command: command.clone(), source };
     let mut child = Command::new(program)
         .args(arguments)
@@ -70,11 +76,21 @@ fn run_within(
     };
     let stdout = stdout.expect("reading does not panic").map_err(start_error)?;
     let stderr = stderr.expect("reading does not panic").map_err(start_error)?;
-    if status.success() {
-        Ok(stdout)
-    } else {
-        Err(FirewallError::Failed { command, status, stderr: stderr.trim().to_owned() })
+    match status.signal() {
+        _ if status.success() => Ok(stdout),
+        Some(signal) if signal == Signal::KILL.as_raw() => {
+            let reason = explain_kill(memory.as_ref(), group_memory().as_ref());
+            Err(FirewallError::Killed { command, reason })
+        }
+        _ => {
+            let stderr = one_line(&stderr, SAID);
+            Err(FirewallError::Failed { command, status, stderr })
+        }
     }
+}
+
+fn group_memory() -> Option<GroupMemory> {
+    GroupMemory::read(|path| std::fs::read_to_string(path).ok())
 }
 
 /// Waits until a program ends. None: it did not within the limit, and was killed.
@@ -135,6 +151,22 @@ mod tests {
             error.to_string(),
             "`sh -c echo no such thing >&2; exit 3` failed (exit status: 3): no such thing"
         );
+    }
+
+    #[test]
+    fn program_that_is_killed_is_named_with_the_remedy() {
+        let error = run("sh", &["-c", "kill -KILL $$"], "").unwrap_err();
+        assert!(matches!(error, FirewallError::Killed { .. }), "{error}");
+        for part in ["`sh -c", "was killed by signal 9 (SIGKILL)", "OOM killer", "MemoryMax="] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn words_of_a_program_are_one_visible_line() {
+        let script = "printf 'a\\nERROR b \\342\\200\\256c' >&2; exit 3";
+        let error = run("sh", &["-c", script], "").unwrap_err();
+        assert!(error.to_string().ends_with(": a ERROR b \\u{202e}c"), "{error}");
     }
 
     #[test]

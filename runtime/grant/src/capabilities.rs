@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::{Component, Path};
 use std::str::FromStr;
 
+use heddle_core::text::is_visible;
 use ipnet::IpNet;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -218,7 +219,7 @@ impl TryFrom<String> for PathPattern {
         let path = Path::new(&text);
         let fits = path.is_absolute()
             && path.components().all(normal)
-            && !text.chars().any(char::is_control)
+            && is_visible(&text)
             && text.len() <= 1024;
         match fits {
             true => Ok(Self(text)),

@@ -12,6 +12,7 @@ use heddle_core::config::OverlayNetwork;
 use heddle_core::lease::Lease;
 use heddle_core::node::{Node, Underlay};
 use heddle_core::object::{Link, LinkKind, Object, Plan, Route, RouteAction};
+use heddle_core::text::is_visible;
 use ipnet::IpNet;
 
 use crate::capabilities::{Capabilities, Kind};
@@ -139,7 +140,7 @@ pub fn files(files: &[File], capabilities: &Capabilities, settings: &[Setting]) 
         if path.len() > MAX_PATH {
             return refuse(&format!("expected a path of at most {MAX_PATH} bytes"));
         }
-        if path.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
+        if !is_visible(&path) {
             return refuse("expected a path without control characters");
         }
         // What others could change would be whatever they want, to those who read it.

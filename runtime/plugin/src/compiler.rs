@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+use heddle_core::cgroup::{GroupMemory, explain_kill};
 use heddle_grant::text::{memory, plain, time};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
@@ -27,6 +28,9 @@ const MEMORY_LIMIT: u64 = 3 << 30;
 
 /// The most native code, in bytes: four times the largest component.
 const CODE_LIMIT: u64 = 256 << 20;
+
+/// The first to be ended when memory runs out (proc_pid_oom_score_adj(5)).
+const OOM_SCORE: &str = "1000";
 
 const POLL: Duration = Duration::from_millis(10);
 
@@ -54,6 +58,14 @@ pub enum CompileError {
         status: ExitStatus,
         /// What it wrote to standard error.
         message: String,
+    },
+    /// It was killed, by whom nobody says.
+    #[error("`{} plugin compile` was killed by signal 9 (SIGKILL): {reason}", .tool.display())]
+    Killed {
+        /// The tool.
+        tool: PathBuf,
+        /// Why, as far as that is known, and what to do.
+        reason: String,
     },
     /// It was too much work.
     #[error("`{} plugin compile` was stopped after {} of the processors' time", .tool.display(), time(*.limit))]
@@ -128,6 +140,7 @@ fn compile_within(
     })?;
 
     let mut messages = tempfile::tempfile().map_err(io)?;
+    let memory = group_memory();
     let mut child = Command::new(&tool)
         .args([OsStr::new("plugin"), OsStr::new("compile"), input.as_os_str(), output.as_os_str()])
         .env_clear()
@@ -152,6 +165,10 @@ fn compile_within(
     if status.signal() == Some(Signal::XCPU.as_raw()) {
         return Err(CompileError::TooMuchWork { tool, limit: limits.processor });
     }
+    if status.signal() == Some(Signal::KILL.as_raw()) {
+        let reason = explain_kill(memory.as_ref(), group_memory().as_ref());
+        return Err(CompileError::Killed { tool, reason });
+    }
     if !status.success() {
         let mut text = Vec::new();
         messages.rewind().map_err(io)?;
@@ -167,7 +184,12 @@ fn compile_within(
     }
 }
 
-/// Sees to it that it ends even if this process does before it, and that it leaves some memory to others.
+fn group_memory() -> Option<GroupMemory> {
+    GroupMemory::read(|path| fs::read_to_string(path).ok())
+}
+
+/// Sees to it that it ends even if this process does before it, and that it leaves some memory to others. Where there is
+/// none left, the kernel ends it, which can be tried again, and not this process.
 fn limit(child: &Child, processor: Duration) {
     let pid = Some(Pid::from_child(child));
     let seconds = processor.as_secs();
@@ -178,6 +200,7 @@ fn limit(child: &Child, processor: Duration) {
         // It may have ended already.
         let _ = prlimit(pid, resource, most);
     }
+    let _ = fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE);
 }
 
 fn find_tool(tool: Option<&Path>) -> Result<PathBuf, CompileError> {
@@ -235,6 +258,22 @@ mod tests {
     fn what_waits_for_ever_is_stopped() {
         let error = outcome("exec sleep 1000", Duration::from_secs(1));
         assert!(matches!(error, CompileError::TimedOut { .. }), "{error}");
+    }
+
+    #[test]
+    fn compiler_that_is_killed_is_named_with_the_remedy() {
+        let error = outcome("kill -KILL $$", SOON);
+        assert!(matches!(error, CompileError::Killed { .. }), "{error}");
+        for part in ["plugin compile` was killed by signal 9 (SIGKILL)", "OOM killer", "MemoryMax="]
+        {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn compiler_goes_first_when_memory_runs_out() {
+        let said = "while [ $(cat /proc/$$/oom_score_adj) != 1000 ]; do sleep 0.1; done; echo first >&2; exit 3";
+        assert!(outcome(said, SOON).to_string().ends_with(": first"));
     }
 
     #[test]

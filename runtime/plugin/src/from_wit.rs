@@ -10,6 +10,7 @@ use heddle_core::object::{
     Address, FdbEntry, Link, LinkKind, Metric, Neighbour, Object, Plan, Route, RouteAction, Sysctl,
     Vxlan,
 };
+use heddle_core::text::is_visible;
 use heddle_grant::text::plain;
 use heddle_grant::{MTU, NodePlan, Refusal, Tunnel};
 use ipnet::IpNet;
@@ -280,8 +281,8 @@ fn network(object: &str, network: wit::IpNetwork) -> Checked<IpNet> {
 }
 
 fn link_name(object: &str, name: &str) -> Checked<LinkName> {
-    // The kernel has nothing against control characters; whoever reads the log has.
-    let shown = !name.chars().any(|c| c.is_control() || c.is_whitespace());
+    // The kernel has nothing against hidden characters; whoever reads the log has.
+    let shown = is_visible(name) && !name.contains(char::is_whitespace);
     name.parse().ok().filter(|_| shown).ok_or_else(|| {
         let rule = "expected the name of a device: 1 to 15 bytes without `/`, `:`, white space or control characters";
         Refusal::new(format_args!("{object} on `{}`", plain(name)), rule)

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use heddle_conformance::{Report, Settings, Thoroughness, examine};
-use heddle_plugin::Setting;
+use heddle_plugin::{Manifest, Setting};
 
 use super::{Which, backend, setting};
 use crate::daemon::wait_for;
+use crate::output::print;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -35,23 +36,27 @@ pub(super) fn check(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         emitter: arguments.settings.clone(),
     };
     let Arguments { rounds, seed, .. } = *arguments;
-    println!("{} {}, {} ({})", manifest.name, manifest.version, manifest.world, plugin.source());
+    let Manifest { name, version, world, .. } = manifest;
+    print(&format!("{name} {version}, {world} ({})\n", plugin.source()))?;
     let thoroughness = Thoroughness { rounds, seed };
     let report = wait_for(async { Ok(examine(&plugin, &settings, &thoroughness).await?) })?;
-    print(&report);
+    print(&render(&report))?;
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A line for each rule, and one for each finding.
-fn print(report: &Report) {
+fn render(report: &Report) -> String {
+    let mut text = String::new();
     for (rule, times, findings) in report.rules() {
         let verdict = if findings.is_empty() { "ok" } else { "FAILED" };
-        println!("{verdict:<7} {:<11} {} ({times} times)", rule.to_string(), rule.summary());
+        let name = rule.to_string();
+        text += &format!("{verdict:<7} {name:<11} {} ({times} times)\n", rule.summary());
         for finding in findings {
-            println!("        {}", finding.text);
+            text += &format!("        {}\n", finding.text);
         }
     }
     for note in report.notes() {
-        println!("note    {note}");
+        text += &format!("note    {note}\n");
     }
+    text
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use heddle_plugin::{Catalogue, Inspection, inspect as look_into};
 
 use super::{Component, Which};
+use crate::output::print;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -27,33 +28,34 @@ pub(super) fn inspect(Arguments { which }: &Arguments) -> anyhow::Result<()> {
     }
     let compiled = start.elapsed();
 
-    show("name", [&manifest.name]);
-    show("version", [&manifest.version]);
-    show("WIT", [&manifest.wit]);
-    show("world", [format!("{} ({})", manifest.world, manifest.world.summary())]);
-    show("source", [&source]);
-    show("size", [format!("{size} bytes")]);
+    let mut text = String::new();
+    text += &lines("name", [&manifest.name]);
+    text += &lines("version", [&manifest.version]);
+    text += &lines("WIT", [&manifest.wit]);
+    text += &lines("world", [format!("{} ({})", manifest.world, manifest.world.summary())]);
+    text += &lines("source", [&source]);
+    text += &lines("size", [format!("{size} bytes")]);
     let pinned = match policy.digest(&manifest.name) {
         Some(expected) if expected != digest => format!(" (expected {expected})"),
         Some(_) => " (as the operator wants it)".to_owned(),
         None => String::new(),
     };
-    show("sha256", [format!("{digest}{pinned}")]);
-    show("compiles", [format!("in {} ms", compiled.as_millis())]);
-    show("imports", imports);
-    show(
+    text += &lines("sha256", [format!("{digest}{pinned}")]);
+    text += &lines("compiles", [format!("in {} ms", compiled.as_millis())]);
+    text += &lines("imports", imports);
+    text += &lines(
         "asks",
         manifest.capabilities.all().iter().map(|asked| {
             let answer = if missing.contains(asked) { "NOT granted" } else { "granted" };
             format!("{:<32} {answer}", asked.to_string())
         }),
     );
-    Ok(())
+    print(&text)
 }
 
 /// Lines of one kind: what they are about, and then each.
-fn show<T: ToString>(what: &str, lines: impl IntoIterator<Item = T>) {
-    for (number, line) in lines.into_iter().enumerate() {
-        println!("{:<8} {}", if number == 0 { what } else { "" }, line.to_string());
-    }
+fn lines<T: ToString>(what: &str, lines: impl IntoIterator<Item = T>) -> String {
+    let first = std::iter::once(what).chain(std::iter::repeat(""));
+    let lines = lines.into_iter().zip(first);
+    lines.map(|(line, what)| format!("{what:<8} {}\n", line.to_string())).collect()
 }

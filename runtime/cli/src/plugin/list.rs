@@ -1,22 +1,24 @@
 //! `heddle plugin list`.
 
 use super::Places;
+use crate::output::print;
 
 pub(super) fn list(places: &Places) -> anyhow::Result<()> {
-    println!("{:<20} {:<10} {:<8} {:<22} SOURCE", "NAME", "VERSION", "WIT", "WORLD");
+    let mut text =
+        format!("{:<20} {:<10} {:<8} {:<22} SOURCE\n", "NAME", "VERSION", "WIT", "WORLD");
     for entry in places.catalogue()?.list() {
         let note = if entry.shadowed { " (another one comes first)" } else { "" };
-        match entry.manifest {
-            Ok(manifest) => println!(
-                "{:<20} {:<10} {:<8} {:<22} {}{note}",
+        text += &match entry.manifest {
+            Ok(manifest) => format!(
+                "{:<20} {:<10} {:<8} {:<22} {}{note}\n",
                 entry.name,
                 manifest.version.to_string(),
                 manifest.wit.to_string(),
                 manifest.world.to_string(),
                 entry.source,
             ),
-            Err(error) => println!("{:<20} {}{note}: {error}", entry.name, entry.source),
-        }
+            Err(error) => format!("{:<20} {}{note}: {error}\n", entry.name, entry.source),
+        };
     }
-    Ok(())
+    print(&text)
 }

@@ -322,8 +322,8 @@ impl Applier {
         for failure in failures {
             let key = failure.change.object().key();
             let reason = format!("{}: {failure}", intent.plan_behind(&key));
-            if self.refused.failed(key, reason.clone(), now) {
-                reasons.push(reason);
+            if self.refused.failed(key.clone(), reason.clone(), now) {
+                reasons.push((key, reason));
             }
         }
         news::of_refusals(&self.notes.history, &reasons);

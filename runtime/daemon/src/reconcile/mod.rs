@@ -30,7 +30,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::Fatal;
 use crate::join::Overlay;
-use crate::probing::Probing;
+use crate::probing::{Probing, Reachability};
 use crate::readiness::{self, Condition, Readiness};
 
 use applier::Applier;
@@ -61,6 +61,8 @@ pub(crate) struct Reconciler {
     probing: Option<Probing>,
     /// When to tell it of peers that came or went.
     probe_at: Option<Instant>,
+    /// Which peers have turned silent or back are named one by one.
+    reachability: Reachability,
     /// Why another start would begin with another network config.
     superseded: Option<Superseded>,
     /// The lease store's addresses, which no route of the overlay may lead to.
@@ -106,6 +108,7 @@ impl Reconciler {
             changed: BTreeMap::new(),
             probing,
             probe_at: None,
+            reachability: Reachability::new(),
             superseded: None,
             store_addresses,
             split: Vec::new(),
@@ -202,7 +205,8 @@ impl Reconciler {
 
     /// When there is something to do even if nothing happens.
     fn wake_at(&self) -> Instant {
-        let others = [self.unplanned.next(), self.peers.due(), self.probe_at];
+        let others =
+            [self.unplanned.next(), self.peers.due(), self.probe_at, self.reachability.due()];
         others.into_iter().flatten().fold(self.applier.next(), Instant::min)
     }
 
@@ -222,6 +226,7 @@ impl Reconciler {
         }
         self.settle(&touched).await;
         self.publish(readiness);
+        self.sum_up_who_answers(now);
         if self.probe_at.is_some_and(|at| at <= now)
             && let Some(probing) = &self.probing
         {
@@ -333,7 +338,7 @@ impl Reconciler {
                     let intent = Intent::new(&self.desired, &self.peers, &self.overlay.backend);
                     let conflicts = self.desired.conflicts(owner);
                     complaints.extend(
-                        conflicts.map(|(object, other)| intent.dispute(object, key, other)),
+                        conflicts.map(|(object, other)| (key, intent.dispute(object, key, other))),
                     );
                 }
                 Err(error) => {
@@ -352,7 +357,7 @@ impl Reconciler {
                         _ => self.unplanned.failed(key, &reason, Instant::now()),
                     };
                     if news {
-                        complaints.push(reason);
+                        complaints.push((key, reason));
                     }
                 }
             }
@@ -491,13 +496,26 @@ impl Reconciler {
     }
 
     /// Says of a peer that it answers over the overlay, or no longer does.
-    fn say_who_answers(&self, news: News) {
+    fn say_who_answers(&mut self, news: News) {
+        if !self.reachability.admit(news, Instant::now()) {
+            return;
+        }
         let asked = |peer: &&Lease| {
             self.probing.as_ref().is_some_and(|probing| probing.is_of(news.address, peer))
         };
         if let Some(peer) = self.peers.leases().find(asked) {
             let name = format!("peer {} of {}", peer.key, peer.owner());
             news::of_probing(&self.notes.history, &name, news);
+        }
+    }
+
+    /// Says how many peers do not answer, if some have turned silent or back that were not named.
+    fn sum_up_who_answers(&mut self, now: Instant) {
+        if self.reachability.take(now)
+            && let Some(probing) = &self.probing
+        {
+            let unreachable = self.peers.leases().filter(|peer| probing.is_unreachable(peer));
+            news::of_many_probed(&self.notes.history, unreachable.count(), self.peers.len());
         }
     }
 

@@ -4,6 +4,7 @@ use heddle_control::EventKind;
 use heddle_core::diff::Change;
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::LeaseKey;
+use heddle_core::object::ObjectKey;
 use heddle_core::peers::{Delta, GRACE, Peers};
 use heddle_core::text::one_line;
 use heddle_probe::{News, State};
@@ -31,30 +32,31 @@ pub(super) fn of_leases(
         );
     }
     for (key, rejection) in delta.rejected.iter().take(LIMIT) {
-        let text = format!("lease {} is not used: {rejection}", one_line(key, KEY_LIMIT));
-        tracing::warn!("{text}");
-        history.note(EventKind::Record, text);
+        let key = one_line(key, KEY_LIMIT);
+        let text = format!("lease {key} is not used: {rejection}");
+        tracing::warn!(subject = key, "{text}");
+        history.note_about(EventKind::Record, &key, text);
     }
     of_many("leases are not used", delta.rejected.len() + delta.rejected_unnamed);
     if delta.changed.len() + delta.removed.len() > LIMIT {
         let (changed, removed) = (delta.changed.len(), delta.removed.len());
         let text = format!("{changed} peers are new or changed, {removed} are gone");
-        tracing::info!("{text}");
-        history.note(EventKind::PeerChanged, text);
+        tracing::info!(subject = "peers", "{text}");
+        history.note_about(EventKind::PeerChanged, "peers", text);
         return;
     }
     for key in &delta.changed {
         if let Some(peer) = peers.get(*key) {
             let text = format!("peer {key}: {}", peer.owner());
-            tracing::info!("{text}");
+            tracing::info!(subject = %key, "{text}");
             let kind = if known(key) { EventKind::PeerChanged } else { EventKind::PeerJoined };
-            history.note(kind, text);
+            history.note_about(kind, &key.to_string(), text);
         }
     }
     for key in &delta.removed {
         let text = format!("peer {key} is gone");
-        tracing::info!("{text}");
-        history.note(EventKind::PeerLeft, text);
+        tracing::info!(subject = %key, "{text}");
+        history.note_about(EventKind::PeerLeft, &key.to_string(), text);
     }
 }
 
@@ -62,8 +64,8 @@ pub(super) fn of_leases(
 pub(super) fn of_host(history: &History, before: &HostNetwork, now: &HostNetwork) {
     let known = before.warnings();
     for warning in now.warnings().iter().filter(|warning| !known.contains(warning)) {
-        tracing::warn!("network: {warning}");
-        history.note(EventKind::Network, warning);
+        tracing::warn!(subject = %warning, "network: {warning}");
+        history.note_about(EventKind::Network, warning, warning);
     }
 }
 
@@ -72,31 +74,45 @@ pub(super) fn of_probing(history: &History, peer: &str, News { address, state }:
     match state {
         State::Unreachable => {
             let text = format!("{peer} does not answer at {address} over the overlay");
-            tracing::warn!("{text}");
-            history.note(EventKind::PeerSilent, text);
+            tracing::warn!(subject = %address, "{text}");
+            history.note_about(EventKind::PeerSilent, &address.to_string(), text);
         }
         State::Reachable | State::Unknown => {
             let text = format!("{peer} answers at {address} over the overlay");
-            tracing::info!("{text}");
-            history.note(EventKind::PeerAnswers, text);
+            tracing::info!(subject = %address, "{text}");
+            history.note_about(EventKind::PeerAnswers, &address.to_string(), text);
         }
     }
 }
 
+/// Says how many peers do not answer, where too many have turned silent or back to be named one by one.
+pub(super) fn of_many_probed(history: &History, unreachable: usize, peers: usize) {
+    let text = format!(
+        "peers: {unreachable} of {peers} unreachable over the overlay; see \"heddle status\""
+    );
+    if unreachable > 0 {
+        tracing::warn!(subject = "peers", "{text}");
+        history.note_about(EventKind::PeerSilent, "peers", text);
+    } else {
+        tracing::info!(subject = "peers", "{text}");
+        history.note_about(EventKind::PeerAnswers, "peers", text);
+    }
+}
+
 /// Why peers have no plan, or not all of it.
-pub(super) fn of_plans(history: &History, complaints: &[String]) {
-    for complaint in complaints.iter().take(LIMIT) {
-        tracing::warn!("{complaint}");
-        history.note(EventKind::Plugin, complaint);
+pub(super) fn of_plans(history: &History, complaints: &[(LeaseKey, String)]) {
+    for (key, complaint) in complaints.iter().take(LIMIT) {
+        tracing::warn!(subject = %key, "{complaint}");
+        history.note_about(EventKind::Plugin, &key.to_string(), complaint);
     }
     of_many("peers are without a new plan", complaints.len());
 }
 
 /// What the kernel refuses.
-pub(super) fn of_refusals(history: &History, reasons: &[String]) {
-    for reason in reasons.iter().take(LIMIT) {
-        tracing::error!("{reason}");
-        history.note(EventKind::Refused, reason);
+pub(super) fn of_refusals(history: &History, reasons: &[(ObjectKey, String)]) {
+    for (key, reason) in reasons.iter().take(LIMIT) {
+        tracing::error!(subject = %key, "{reason}");
+        history.note_about(EventKind::Refused, &key.to_string(), reason);
     }
     of_many("changes of the kernel failed", reasons.len());
 }
@@ -105,13 +121,15 @@ pub(super) fn of_refusals(history: &History, reasons: &[String]) {
 pub(super) fn of_changes(changes: &[Change]) {
     for change in changes.iter().take(LIMIT) {
         match change {
-            Change::Create(object) | Change::Put(object) => tracing::info!("put {object}"),
-            Change::Replace(object) => tracing::info!("replace {object}"),
-            Change::Remove(object) => tracing::info!("remove {object}"),
+            Change::Create(object) | Change::Put(object) => {
+                tracing::info!(subject = %object.key(), "put {object}");
+            }
+            Change::Replace(object) => tracing::info!(subject = %object.key(), "replace {object}"),
+            Change::Remove(object) => tracing::info!(subject = %object.key(), "remove {object}"),
         }
     }
     if changes.len() > LIMIT {
-        tracing::info!("{} more changes", changes.len() - LIMIT);
+        tracing::info!(subject = "changes", "{} more changes", changes.len() - LIMIT);
     }
 }
 
@@ -125,15 +143,16 @@ pub(super) fn of_repairs(history: &History, repairs: &[&Change]) {
             Change::Replace(object) => format!("{object} is made anew, as planned"),
             Change::Remove(object) => format!("{object} is removed: it is in no plan"),
         };
-        history.note(EventKind::Drift, text);
+        history.note_about(EventKind::Drift, &change.object().key().to_string(), text);
     }
     if repairs.len() > LIMIT {
-        history.note(EventKind::Drift, format!("{} more repairs", repairs.len() - LIMIT));
+        let text = format!("{} more repairs", repairs.len() - LIMIT);
+        history.note_about(EventKind::Drift, "repairs", text);
     }
 }
 
 fn of_many(what: &str, count: usize) {
     if count > LIMIT {
-        tracing::warn!("{count} {what}, of which the first {LIMIT} are named");
+        tracing::warn!(subject = what, "{count} {what}, of which the first {LIMIT} are named");
     }
 }

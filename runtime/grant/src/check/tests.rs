@@ -304,7 +304,12 @@ fn files_go_where_the_operator_said() {
         let refused = check(file("/run/flannel/subnet.env", mode)).unwrap_err();
         assert!(refused.contains("expected permission bits up to 755"), "{refused}");
     }
-    for bad in ["/run/flannel/a\nb", "/run/flannel/\u{1b}[2J", "/run/flannel/\u{2028}"] {
+    for bad in [
+        "/run/flannel/a\nb",
+        "/run/flannel/\u{1b}[2J",
+        "/run/flannel/\u{2028}",
+        "/run/flannel/\u{202e}vne",
+    ] {
         let refused = check(file(bad, 0o644)).unwrap_err();
         assert!(refused.ends_with("expected a path without control characters"), "{refused}");
     }

@@ -1,0 +1,214 @@
+//! Logs, one line an event: with time and level on a terminal, with a priority for journald under systemd.
+//!
+//! Whatever is logged, and wherever its text comes from, each line is one line of bounded length without hidden characters,
+//! and no subject floods the log.
+
+mod fields;
+mod limit;
+
+use std::fmt;
+use std::io::IsTerminal;
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Registry;
+use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::fmt::format::{Compact, Format, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use fields::VisibleFields;
+pub(crate) use limit::RateLimit;
+
+/// Changes what is logged.
+pub(crate) type SetVerbosity = Box<dyn Fn(u8) + Send + Sync>;
+
+/// The log, once it was started.
+pub(crate) struct Log {
+    /// Changes what is logged.
+    pub(crate) set_verbosity: SetVerbosity,
+    /// Limits how much of it is.
+    pub(crate) limit: RateLimit,
+}
+
+/// Starts logging to standard error.
+///
+/// `verbosity` is flannel's: 0 normal, 2 more, 5 everything. Libraries stay at warnings below 5.
+pub(crate) fn start(verbosity: u8) -> Log {
+    let format = tracing_subscriber::fmt::format().with_target(false).compact();
+    let limit = RateLimit::new();
+    // systemd sets this when standard error goes to the journal, which has times of its own.
+    let (subscriber, set_verbosity) = if std::env::var_os("JOURNAL_STREAM").is_some() {
+        let format = JournalFormat(format.without_time().with_level(false).with_ansi(false));
+        subscriber(format, std::io::stderr, verbosity, limit.clone())
+    } else {
+        let format = format.with_ansi(std::io::stderr().is_terminal());
+        subscriber(format, std::io::stderr, verbosity, limit.clone())
+    };
+    subscriber.init();
+    Log { set_verbosity, limit }
+}
+
+/// Writes events in this format, as far as verbosity and rate limit let them through.
+fn subscriber<E, W>(
+    format: E,
+    writer: W,
+    verbosity: u8,
+    limit: RateLimit,
+) -> (Box<dyn Subscriber + Send + Sync>, SetVerbosity)
+where
+    E: FormatEvent<Registry, VisibleFields> + Send + Sync + 'static,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let logs = tracing_subscriber::fmt().fmt_fields(VisibleFields).event_format(format);
+    let logs = logs.with_writer(writer).with_env_filter(filter(verbosity)).with_filter_reloading();
+    let handle = logs.reload_handle();
+    // It only fails where there is no log any more.
+    let set_verbosity = Box::new(move |verbosity| drop(handle.reload(filter(verbosity))));
+    (Box::new(logs.finish().with(limit)), set_verbosity)
+}
+fn filter(verbosity: u8) -> EnvFilter {
+    let level = match verbosity {
+        0 | 1 => "info",
+        2..=4 => "debug",
+        _ => return EnvFilter::new("trace,h2=info,hyper=info,tower=info"),
+    };
+    let ours = OURS.map(|target| format!("{target}={level}"));
+    EnvFilter::new(format!("warn,{}", ours.join(",")))
+}
+
+/// What is ours, by the targets of log lines; plugins' lines are under `plugin`.
+const OURS: [&str; 9] = [
+    "heddled",
+    "heddle_control",
+    "heddle_core",
+    "heddle_firewall",
+    "heddle_kernel",
+    "heddle_packet",
+    "heddle_plugin",
+    "heddle_store",
+    "plugin",
+];
+
+/// Puts the priority before each line, in the form that systemd takes off again (sd-daemon(3)).
+struct JournalFormat(Format<Compact, ()>);
+
+impl<S, N> FormatEvent<S, N> for JournalFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            _ => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        self.0.format_event(context, writer, event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// A log that is kept.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged meanwhile, on a terminal or under systemd.
+    fn logged(journal: bool, work: impl FnOnce(&RateLimit)) -> String {
+        let (kept, limit) = (Kept::default(), RateLimit::new());
+        let make = kept.clone();
+        let make = move || make.clone();
+        let format = tracing_subscriber::fmt::format().with_target(false).compact();
+        let format = format.without_time();
+        let (subscriber, _) = if journal {
+            let format = JournalFormat(format.with_level(false).with_ansi(false));
+            super::subscriber(format, make, 0, limit.clone())
+        } else {
+            super::subscriber(format.with_ansi(true), make, 0, limit.clone())
+        };
+        tracing::subscriber::with_default(subscriber, || work(&limit));
+        String::from_utf8(std::mem::take(&mut kept.0.lock().unwrap())).unwrap()
+    }
+
+    #[test]
+    fn flapping_subject_is_limited_and_counted() {
+        let log = logged(true, |limit| {
+            for number in 0..5000u64 {
+                tracing::warn!(peer = "192.0.2.1:8285", unsaid = number, "cannot send");
+                tracing::info!(subject = "10.244.7.0-24", "peer 10.244.7.0-24: state {number}");
+                if number == 4000 {
+                    tracing::info!(subject = "10.244.8.0-24", "peer 10.244.8.0-24: rack-8");
+                    tracing::warn!(peer = "192.0.2.2:8285", unsaid = number, "cannot send");
+                    tracing::error!("the kernel refuses it");
+                }
+            }
+            limit.report();
+            limit.report();
+        });
+        assert!(log.contains("<6>peer 10.244.8.0-24: rack-8\n"), "{log}");
+        assert!(log.contains("<3>the kernel refuses it\n"), "{log}");
+        let lines = log.lines().filter(|line| line.contains("10.244.7.0-24: state")).count();
+        let reports: Vec<_> = log.lines().filter(|line| line.contains("suppressed")).collect();
+        assert_eq!(reports.len(), 1, "{log}");
+        let count = format!("{} about 10.244.7.0-24", 5000 - lines);
+        assert!(reports[0].contains(&count) && reports[0].contains("about cannot send"), "{log}");
+        assert!(log.contains("192.0.2.2:8285"), "{log}");
+        assert!((10..30).contains(&lines), "{lines} lines");
+    }
+
+    #[test]
+    fn many_subjects_are_limited_by_level_apart() {
+        let log = logged(true, |limit| {
+            for peer in 0..2001 {
+                tracing::warn!(subject = %peer, "peer {peer} does not answer");
+            }
+            tracing::error!("lease 10.244.7.0-24: the store refuses it");
+            limit.report();
+        });
+        let lines = log.lines().filter(|line| line.contains("does not answer")).count();
+        assert!((50..150).contains(&lines), "{lines} lines");
+        assert!(log.contains("the store refuses it") && log.contains("suppressed"), "{log}");
+    }
+
+    #[test]
+    fn line_of_foreign_text_is_one_line_without_hidden_characters() {
+        let hostile = "a\nERROR forged\r\u{1b}[2J\u{9b}2J\u{202e}gpj\u{200b}\u{e0041}\u{2028}x";
+        for journal in [true, false] {
+            let log = logged(journal, |_| {
+                tracing::warn!(reason = %hostile, name = hostile, subject = "shown nowhere", "{hostile}");
+                tracing::warn!(error = hostile, "flood: {}", "x".repeat(100_000));
+            });
+            assert_eq!(log.lines().count(), 2, "{log:?}");
+            let plain =
+                heddle_core::text::visible(&log, |c| c == '\n' || (!journal && c == '\u{1b}'));
+            assert_eq!(plain, log);
+            assert!(!log.contains("[2J") || !log.contains("\u{1b}[2J"), "{log:?}");
+            assert!(log.contains("\\u{202e}gpj\\u{200b}\\u{e0041}"), "{log}");
+            assert!(!log.contains("shown nowhere") && log.len() < 10_000, "{log}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! A daemon with as little memory as a careless `MemoryMax=` leaves it.
+
+use std::process::Command;
+use std::time::Duration;
+
+use heddle_lab::{Families, Signal, wait_until};
+use heddle_tests::{
+    Cluster, MemoryLimit, NETWORK_FOR_PEERS, Peer, SOON, graft, heddle, wait_unready,
+};
+
+/// In MiB: a third more than a daemon without peers needs.
+const LITTLE: u64 = 32;
+
+/// How long a compiler may take to find no memory, on a loaded machine.
+const NOTICED: Duration = Duration::from_secs(60);
+
+#[test]
+fn daemon_in_32_mib_works_with_built_in_plugins() {
+    for backend in ["vxlan", "udp"] {
+        let group = MemoryLimit::new(LITTLE);
+        let cluster = Cluster::with_backend(Families::V4, backend);
+        let host = cluster.host("a");
+        let mut daemon = host.start(group.wrap(&cluster.heddled(&host))).unwrap();
+        daemon.wait_ready().unwrap();
+        let other = cluster.node("b");
+        let subnet = cluster.subnets(&other)[0];
+        wait_until("a route to the peer", SOON, || {
+            let routes = host.namespace().ip("route").unwrap();
+            if backend == "udp" || routes.contains(&subnet.to_string()) {
+                Ok(())
+            } else {
+                Err(routes)
+            }
+        })
+        .unwrap();
+        assert_eq!(daemon.health("/readyz").unwrap().0, 200);
+        println!("{backend}: {} KiB", daemon.resident_memory().unwrap() >> 10);
+        assert_eq!(group.kills(), 0);
+        assert!(daemon.stop(Signal::TERM).unwrap().success());
+    }
+}
+
+#[test]
+fn compiler_that_is_oom_killed_is_named_and_costs_nothing() {
+    let group = MemoryLimit::new(LITTLE);
+    let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
+    let host = cluster.host("a");
+    let plugins = cluster.lab().directory().join("plugins");
+    // What is there works, and is another daemon's to keep while the next one cannot start.
+    let peers = Peer::range(0, 3);
+    cluster.etcd().put_all(&Peer::leases(&peers), 3).unwrap();
+    let mut before = host.start(cluster.heddled(&host)).unwrap();
+    before.wait_ready().unwrap();
+    before.stop(Signal::TERM).unwrap();
+    let state = host.kernel_state().unwrap();
+
+    // The same plugin as a file, with so much more in it that compiling it takes more than there is.
+    heddle_lab::run(Command::new(heddle()).args(["plugin", "export"]).arg(&plugins)).unwrap();
+    let file = plugins.join("vxlan.wasm");
+    let component = std::fs::read(&file).unwrap();
+    let function = "(func (param i32) (result i32) local.get 0 i32.const 7 i32.mul)";
+    let module = format!("(module {})", function.repeat(100_000));
+    std::fs::write(&file, graft(&component, &module, 1)).unwrap();
+    let mut command = cluster.heddled(&host);
+    command.arg(format!("--plugin-dir={}", plugins.display()));
+    let mut daemon = host.start(group.wrap(&command)).unwrap();
+    let limited = format!("control group {} is limited to 32 MiB", group.name());
+    let reason = ["vxlan", "killed by signal 9 (SIGKILL)", "OOM killer", &limited, "MemoryMax="];
+    wait_unready(&daemon, &reason, NOTICED);
+    // It is tried again, and said once.
+    let kills = group.kills();
+    wait_until("another attempt", NOTICED, || match group.kills() {
+        now if now > kills => Ok(()),
+        now => Err(format!("{now} kills")),
+    })
+    .unwrap();
+    daemon.check_running().unwrap();
+    assert_eq!(daemon.log().matches("SIGKILL").count(), 1, "{}", daemon.log());
+    assert_eq!(host.kernel_state().unwrap(), state);
+    assert!(daemon.stop(Signal::TERM).unwrap().success());
+}

@@ -1,0 +1,55 @@
+//! Signals that nobody means to end the daemon with.
+
+use std::process::Command;
+
+use heddle_lab::{Families, Signal};
+use heddle_tests::{Cluster, SOON};
+
+/// Numbers and names of signals whose default action ends a process, and that mean nothing to the daemon (signal(7)).
+const UNUSED: [(u32, &str); 11] = [
+    (10, "SIGUSR1"),
+    (12, "SIGUSR2"),
+    (14, "SIGALRM"),
+    (16, "SIGSTKFLT"),
+    (25, "SIGXFSZ"),
+    (26, "SIGVTALRM"),
+    (27, "SIGPROF"),
+    (29, "SIGIO"),
+    (30, "SIGPWR"),
+    (35, "SIGRTMIN+1"),
+    (64, "SIGRTMIN+30"),
+];
+
+/// What the kernel knows of a process's signals: a bit for each, the first one's the lowest.
+fn mask(pid: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+    u64::from_str_radix(line.unwrap(), 16).unwrap()
+}
+
+#[test]
+fn signal_without_a_meaning_is_logged_and_ends_nothing() {
+    let cluster = Cluster::new(Families::V4);
+    let mut node = cluster.node("a");
+    let pid = node.daemon().pid();
+    for (number, name) in UNUSED {
+        heddle_lab::run(Command::new("kill").args([format!("-{number}"), pid.to_string()]))
+            .unwrap();
+        let expected = format!("{name}: has no meaning for heddled; ignored");
+        node.daemon().wait_log(&[&expected], SOON).unwrap();
+        node.daemon().check_running().unwrap();
+    }
+    let log = node.daemon().log();
+    for (_, name) in UNUSED {
+        assert_eq!(log.matches(&format!("{name}: ")).count(), 1, "{log}");
+    }
+    // Programs inherit what is ignored. Rust ignores SIGPIPE, and gives it back to them.
+    assert_eq!(mask(pid, "SigIgn") & !(1 << (13 - 1)), 0);
+    let handled = mask(pid, "SigCgt");
+    for number in (1..=64).filter(|number| ![9, 13, 19, 32, 33].contains(number)) {
+        let ends = ![3, 4, 5, 6, 8, 17, 18, 20, 21, 22, 23, 24, 28, 31].contains(&number);
+        assert!(!ends || handled & (1 << (number - 1)) != 0, "signal {number} ends the daemon");
+    }
+    assert_eq!(node.daemon().health("/readyz").unwrap().0, 200);
+    assert_eq!(node.stop(Signal::TERM), Some(0));
+}
