@@ -7,6 +7,7 @@
 mod authority;
 mod browser;
 mod cluster;
+pub mod crowd;
 mod flow;
 mod flows;
 #[path = "../../runtime/plugin/src/guests.rs"]

@@ -1,15 +1,14 @@
 //! Clients that take as much of a daemon's HTTP servers as they can: connections, memory, descriptors, time. The daemon
 //! does its work meanwhile, and answers others. `docs/security.md` has the limits.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use heddle_http::Descriptors;
-use heddle_lab::{Daemon, Families, Host, RaisedOnDrop, wait_until};
+use heddle_lab::{Daemon, Families, Host, wait_until};
+use heddle_tests::crowd::{Client, Pressure, besieged, crowd, repairs};
 use heddle_tests::{Cluster, Flows, NETWORK_FOR_PEERS, Peer, SOON, status};
 
 const STATUS_PORT: u16 = 9981;
@@ -20,126 +19,6 @@ const PEERS: u16 = 2000;
 
 /// What clients may cost, in bytes.
 const MEMORY: u64 = 150_000_000;
-
-/// A client's way of taking more than it should.
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    /// Connects, and says nothing.
-    Idle,
-    /// Sends half of a request's first line.
-    HalfLine,
-    /// Sends a header, a byte a second.
-    Trickle,
-    /// Sends as long a header as is taken.
-    Long,
-    /// Asks, and does not read.
-    Stalled,
-}
-
-/// One that comes again as soon as it is thrown out.
-struct Client {
-    kind: Kind,
-    address: SocketAddr,
-    stream: Option<TcpStream>,
-    sent: usize,
-}
-
-impl Client {
-    fn new(kind: Kind, port: u16) -> Self {
-        Self { kind, address: ([127, 0, 0, 1], port).into(), stream: None, sent: 0 }
-    }
-
-    /// Does what it does once a second.
-    fn act(&mut self) {
-        let mut byte = [0];
-        if let Some(stream) = &mut self.stream {
-            // Nothing is read, so that nothing is made room for.
-            let gone = match stream.peek(&mut byte) {
-                Ok(length) => length == 0,
-                Err(error) => error.kind() != ErrorKind::WouldBlock,
-            };
-            if gone {
-                self.stream = None;
-            }
-        }
-        if self.stream.is_none() {
-            // Where it is not let in, it tries again.
-            let Ok(mut stream) =
-                TcpStream::connect_timeout(&self.address, Duration::from_millis(200))
-            else {
-                return;
-            };
-            let opening = match self.kind {
-                Kind::Idle => "",
-                Kind::HalfLine => "GET /status.j",
-                Kind::Trickle | Kind::Long => "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ",
-                Kind::Stalled => "GET /status.json HTTP/1.1\r\nHost: localhost\r\n\r\n",
-            };
-            if stream.write_all(opening.as_bytes()).is_ok() {
-                stream.set_nonblocking(true).unwrap();
-                (self.stream, self.sent) = (Some(stream), 0);
-            }
-        }
-        let Some(stream) = &mut self.stream else { return };
-        match self.kind {
-            Kind::Trickle => drop(stream.write(b"a")),
-            Kind::Long => {
-                const CHUNK: [u8; 4096] = [b'a'; 4096];
-                while self.sent < 390_000
-                    && let Ok(length) = stream.write(&CHUNK)
-                {
-                    self.sent += length;
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-/// 3,000 slow clients and 60 stalled readers.
-fn crowd() -> Vec<Client> {
-    let kinds = [Kind::Idle, Kind::HalfLine, Kind::Trickle, Kind::Long];
-    let slow = (0..3000).map(|number| {
-        let port = if number % 2 == 0 { Daemon::HEALTH_PORT } else { STATUS_PORT };
-        Client::new(kinds[number / 2 % kinds.len()], port)
-    });
-    slow.chain((0..60).map(|_| Client::new(Kind::Stalled, STATUS_PORT))).collect()
-}
-
-/// Has clients at work on a host while something else is done, which begins once all were there.
-fn besieged<T>(host: &Host, clients: Vec<Client>, work: impl FnOnce() -> T) -> T {
-    const THREADS: usize = 4;
-    Descriptors::raise(1);
-    let ended = AtomicBool::new(false);
-    let mut shares: Vec<Vec<Client>> = (0..THREADS).map(|_| Vec::new()).collect();
-    for (number, client) in clients.into_iter().enumerate() {
-        shares[number % THREADS].push(client);
-    }
-    std::thread::scope(|scope| {
-        let _ended = RaisedOnDrop(&ended);
-        let (ready, all_ready) = std::sync::mpsc::channel();
-        for mut share in shares {
-            let (ready, ended) = (ready.clone(), &ended);
-            scope.spawn(move || {
-                let act = || {
-                    while !ended.load(Ordering::Relaxed) {
-                        let begun = Instant::now();
-                        share.iter_mut().for_each(Client::act);
-                        // Nobody may listen any more.
-                        let _ = ready.send(());
-                        std::thread::sleep(Duration::from_secs(1).saturating_sub(begun.elapsed()));
-                    }
-                };
-                host.namespace().enter(act).unwrap();
-            });
-        }
-        drop(ready);
-        for _ in 0..THREADS {
-            all_ready.recv().unwrap();
-        }
-        work()
-    })
-}
 
 /// A command line that runs another one with a limit of open files.
 fn with_descriptors(limit: u32, command: &Command) -> Command {
@@ -162,37 +41,6 @@ fn start(
     (host, daemon)
 }
 
-/// Has somebody else take a peer's route and the rules of the overlay, and waits until all is back.
-fn repairs(host: &Host, peer: Peer) -> Duration {
-    let namespace = host.namespace();
-    let rules = || {
-        let mut save = Command::new("iptables-save");
-        save.args(["-t", "filter"]);
-        namespace.run(save).unwrap()
-    };
-    let route = || namespace.ip(&format!("route show {}/24", peer.subnet())).unwrap();
-    let before = route();
-    let wait_rule = || {
-        let has = |rules: String| {
-            let jumps =
-                |line: &str| line.starts_with("-A FORWARD") && line.ends_with("FLANNEL-FWD");
-            if rules.lines().any(jumps) { Ok(()) } else { Err(rules) }
-        };
-        wait_until("the rule", SOON, || has(rules())).unwrap();
-    };
-    wait_rule();
-    assert!(before.contains("proto 72"), "{before}");
-    let begun = Instant::now();
-    namespace.ip(&format!("route del {}/24", peer.subnet())).unwrap();
-    let mut flush = Command::new("iptables");
-    flush.args(["-w", "-F", "FORWARD"]);
-    namespace.run(flush).unwrap();
-    let is_back = || if route() == before { Ok(()) } else { Err(route()) };
-    wait_until("the route", SOON, is_back).unwrap();
-    wait_rule();
-    begun.elapsed()
-}
-
 /// Asks everything that there is to ask. Each is asked once: nobody has to try again.
 fn everybody_is_answered(host: &Host, daemon: &Daemon, peers: usize) {
     for path in ["/healthz", "/readyz"] {
@@ -211,7 +59,7 @@ fn own_descriptors_are_kept_from_1100_idle_connections() {
     // Also where only root and a group get at: a script of theirs may have gone wrong.
     let local: Vec<_> =
         (0..100).map(|_| UnixStream::connect(host.control_socket()).unwrap()).collect();
-    let idle = (0..1100).map(|_| Client::new(Kind::Idle, Daemon::HEALTH_PORT)).collect();
+    let idle = (0..1100).map(|_| Client::new(Pressure::Idle, Daemon::HEALTH_PORT)).collect();
     besieged(&host, idle, || {
         for _ in 0..3 {
             repairs(&host, peers[0]);
@@ -230,7 +78,7 @@ fn descriptors_that_are_too_few_are_named() {
     let (host, daemon) = start(&cluster, &peers, |command| with_descriptors(280, &command));
     let said = daemon.wait_log(&["RLIMIT_NOFILE"], SOON).unwrap();
     assert!(said.contains("280 open files") && said.contains("LimitNOFILE=448"), "{said}");
-    let idle = (0..400).map(|_| Client::new(Kind::Idle, Daemon::HEALTH_PORT)).collect();
+    let idle = (0..400).map(|_| Client::new(Pressure::Idle, Daemon::HEALTH_PORT)).collect();
     besieged(&host, idle, || {
         repairs(&host, peers[0]);
         everybody_is_answered(&host, &daemon, peers.len());
@@ -250,7 +98,7 @@ fn crowd_of_slow_clients_costs_little_memory() {
     let idle = daemon.resident_memory().unwrap();
     let mut most = idle;
     let mut slowest = Duration::ZERO;
-    besieged(&host, crowd(), || {
+    besieged(&host, crowd(STATUS_PORT), || {
         for round in 0..ROUNDS {
             let begun = Instant::now();
             slowest = slowest.max(repairs(&host, peers[round as usize]));
@@ -278,7 +126,7 @@ fn crowd_of_slow_clients_costs_no_packet() {
     let [in_a, in_b] = [&a, &b].map(|node| node.host.container().unwrap());
     wait_until("a packet", SOON, || in_a.ping(in_b.addresses()[0], 56)).unwrap();
     let flows = Flows::between(&[(&in_a, &in_b)]);
-    besieged(&a.host, crowd(), || {
+    besieged(&a.host, crowd(STATUS_PORT), || {
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(4) {
             flows.go_on();

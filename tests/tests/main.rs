@@ -51,7 +51,7 @@ fn every_file_is_part_of_it() {
     for entry in std::fs::read_dir(&directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
-        let has_its_own_program = ["main", "boot_storm"].contains(&name);
+        let has_its_own_program = ["main", "boot_storm", "siege"].contains(&name);
         assert!(
             has_its_own_program || source.contains(&format!("\nmod {name};\n")),
             "tests/tests/main.rs lacks `mod {name};`"

@@ -92,6 +92,19 @@ impl Etcd {
         Self::start_alone(lab, |address| Some((files(address), clients)))
     }
 
+    /// Starts one with room for so many bytes (`--quota-backend-bytes`).
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_with_room(lab: &Lab, bytes: u64) -> Result<Self, Error> {
+        let mut etcd = Self::start(lab)?;
+        etcd.stop();
+        etcd.arguments.push(format!("--quota-backend-bytes={bytes}"));
+        etcd.resume()?;
+        Ok(etcd)
+    }
+
     /// Starts one on a host that is there already, at an address that the host has.
     ///
     /// # Errors
