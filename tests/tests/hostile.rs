@@ -287,7 +287,7 @@ fn flooding_peer_loses_its_own_packets_only() {
             for (peer, datagram, count) in [(&flooder, &large, FLOOD), (&quiet, &small, QUIET)] {
                 for number in 0..count {
                     peer.send(&node, overlay, datagram);
-                    if number % BURST == 0 {
+                    if number.is_multiple_of(BURST) {
                         thread::sleep(Duration::from_millis(1));
                     }
                 }

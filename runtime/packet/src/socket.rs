@@ -443,7 +443,7 @@ mod tests {
             // More than fits, from as many ports as it likes.
             for _ in 0..reader.socket.buffer() / 1000 {
                 // The kernel keeps some of them waiting on their way to the socket, for everybody.
-                if number % 128 == 0 {
+                if number.is_multiple_of(128) {
                     std::thread::sleep(std::time::Duration::from_millis(1));
                 }
                 let mut payload = [0; 1000];
