@@ -147,7 +147,7 @@ fn with_environment_file(cluster: &Cluster, host: &Host, file: &Path) -> Daemon 
 }
 
 #[test]
-fn environment_file_that_cannot_be_read_changes_nothing_on_reload() {
+fn unreadable_environment_file_changes_nothing_on_reload() {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("a");
     let file = host.directory().join("heddled.env");
