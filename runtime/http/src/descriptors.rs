@@ -7,8 +7,8 @@ use std::fmt;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors for the daemon's own work. In use are about 40 with etcd and a packet path; the rest is for programs,
-/// plugins' files and connections to the store that come and go.
+/// Descriptors for the daemon's own work. About 30 are in use all the time; the rest is for programs, plugins'
+/// files and connections to the store that come and go.
 pub const RESERVE: u64 = 256;
 
 /// The most connections of one server. Probes, Prometheus and some twenty browsers take less.
