@@ -82,9 +82,15 @@ pub(crate) fn check(obstacle: &Obstacle, commands: &Commands) -> Option<Finding>
             remedy: "Give each host an address of its own, and name it (--iface, --public-ip). If the other host is gone:",
             command: Some((commands.delete_lease)(&key.to_string())),
         },
+        Obstacle::Lease(AllocationError::Occupied { .. }) => Advice {
+            check: "subnets",
+            symptom: NO_SUBNET,
+            remedy: "Choose a `Network` beside the networks of the hosts, or keep them out with `SubnetMin` and `SubnetMax`.",
+            command: Some(commands.get_config.clone()),
+        },
         Obstacle::Lease(AllocationError::Exhausted { .. }) => Advice {
             check: "subnets",
-            symptom: "heddled waits for a subnet, and says so in its log and under `lease` in `/readyz`",
+            symptom: NO_SUBNET,
             remedy: "Delete the leases of nodes that are gone, or choose a larger `Network` or `SubnetLen`.",
             command: Some("heddle lease list".to_owned()),
         },
@@ -120,6 +126,8 @@ struct Advice {
 }
 
 const WAITING: &str = "heddled looks again every second, and says so in its log and under `network config` in `/readyz`";
+const NO_SUBNET: &str =
+    "heddled waits for a subnet, and says so in its log and under `lease` in `/readyz`";
 const ENDING: &str = "heddled says so and ends; systemd starts it again and again";
 
 const STORE: Advice = Advice {
