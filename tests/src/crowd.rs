@@ -48,7 +48,7 @@ impl Client {
             // Nothing is read, so that nothing is made room for.
             let gone = match stream.peek(&mut byte) {
                 Ok(length) => length == 0,
-                Err(error) => error.kind() != ErrorPressure::WouldBlock,
+                Err(error) => error.kind() != ErrorKind::WouldBlock,
             };
             if gone {
                 self.stream = None;
