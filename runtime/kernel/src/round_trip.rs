@@ -41,6 +41,7 @@ fn device(index: u32, name: &str, kind: &str) -> Device {
         up: true,
         loopback: false,
         kind: kind.into(),
+        controller: None,
         bare: false,
         vxlan: None,
     }
