@@ -90,7 +90,7 @@ impl Scene {
         a.namespace().ip(&format!("route add 10.50.0.0/16 via {}", store.v4())).unwrap();
         let etcd = Etcd::start_on(store, STORE.parse().unwrap()).unwrap();
         let config = format!(
-            r#"{{"Network":"10.0.0.0/8","EnableIPv6":true,"IPv6Network":"fd00::/16","Backend":{{"Type":"{backend}"}}}}"#
+            r#"{{"Network":"10.0.0.0/8","SubnetMin":"10.240.1.0","EnableIPv6":true,"IPv6Network":"fd00::/16","IPv6SubnetMin":"fd00:0:0:1000::","Backend":{{"Type":"{backend}"}}}}"#
         );
         let before = ways(a);
         let cluster = Cluster::with_etcd_and_config(lab, etcd, &config);
@@ -136,7 +136,8 @@ impl Scene {
         self.put(&format!("10.230.{number}.0-24"), 60 + usize::from(number));
         wait_until("a peer beside the host's networks", LIMIT, || {
             let way = way(&self.a.host, &format!("10.230.{number}.9"));
-            let inside = [" dev flannel", " via 10.1.0."].iter().any(|to| way.contains(to));
+            let inside =
+                [" dev flannel", " dev vtun", " via 10.1.0."].iter().any(|to| way.contains(to));
             if inside { Ok(()) } else { Err(way) }
         })
         .unwrap();
@@ -220,7 +221,11 @@ fn host_keeps_its_networks(backend: &'static str) {
         let now = way(&scene.a.host, address);
         if now.contains(to) { Ok(()) } else { Err(now) }
     };
-    let overlay = if backend == "host-gw" { "via 10.1.0.19" } else { "dev flannel" };
+    let overlay = match backend {
+        "host-gw" => "via 10.1.0.19",
+        "vxlan-tun" => "dev vtun",
+        _ => "dev flannel",
+    };
     wait_until("a lease", LIMIT, || is_own("10.99.1.9", overlay)).unwrap();
     wait_until("a lease", LIMIT, || is_own("10.98.4.9", overlay)).unwrap();
     lan(&scene.a.host, 99, "10.99.1.1/24");

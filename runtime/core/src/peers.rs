@@ -626,8 +626,9 @@ impl Peers {
                 (Some(_), _) | (_, Some(_)) if self.missing.contains(&key) => {
                     self.remove(key, progress);
                 }
-                (Some(behind), _) => self.note_overlap(key, behind, progress),
-                (None, Some(rejection)) => self.reject(&key.to_string(), rejection, progress),
+                // A conflict stays when the other lease goes.
+                (_, Some(rejection)) => self.reject(&key.to_string(), rejection, progress),
+                (Some(behind), None) => self.note_overlap(key, behind, progress),
                 (None, None) => {
                     let text = key.to_string();
                     if self.is_relative(&text) {
