@@ -7,13 +7,21 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heddle_lab::{Families, Signal, Storage, wait_until};
+use heddle_lab::{Etcd, Families, Lab, Signal, Storage, wait_until};
+use heddle_tests::crowd::{besieged, crowd};
 use heddle_tests::measurement::setting;
 use heddle_tests::{
     Cluster, Flow, Loss, NETWORK_FOR_PEERS, Node, Peer, SOON, cut, heal, wait_ready,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+
+/// Where the nodes have their status pages.
+const STATUS_PORT: u16 = 9981;
+
+/// Records that are too long, and how long they are in bytes.
+const GARBAGE: usize = 40;
+const HUGE: usize = 1_400_000;
 
 /// Peers that are leases and nothing else, and change.
 const PEERS: u16 = 200;
@@ -42,10 +50,16 @@ struct Soak {
 
 impl Soak {
     fn new(seed: u64) -> Self {
-        let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
+        let lab = Lab::new(Families::V4).unwrap();
+        let etcd = Etcd::start_with_room(&lab, 8 << 30).unwrap();
+        let cluster = Cluster::with_etcd_and_config(lab, etcd, NETWORK_FOR_PEERS);
         let peers = Peer::range(0, PEERS);
         cluster.etcd().put_all(&Peer::leases(&peers), 100).unwrap();
-        let nodes = cluster.nodes(["a", "b", "c", "d"]);
+        let nodes = ["a", "b", "c", "d"].map(|name| {
+            let mut node = cluster.starting_node(name, &["--status-address=9981"]);
+            node.daemon().wait_ready().unwrap();
+            node
+        });
         let flow = Flow::between(&nodes[0], &nodes[1]);
         let leases = nodes.iter().map(|node| cluster.lease(node).key).collect();
         let random = StdRng::seed_from_u64(seed);
@@ -88,7 +102,7 @@ impl Soak {
     /// Does something bad, lets leases change meanwhile, and puts it right again.
     fn fault(&mut self, at: Duration) {
         self.faults += 1;
-        let which = self.random.random_range(0..12);
+        let which = self.random.random_range(0..15);
         let victim = self.random.random_range(2..4);
         let span = Duration::from_millis(self.random.random_range(200..8_000));
         let name = self.nodes[victim].host.name().to_owned();
@@ -118,37 +132,37 @@ impl Soak {
                 say(&format!("{name} is cut off from etcd ({loss:?})"));
                 let address = self.cluster.etcd().host().v4().into();
                 cut(&self.nodes[victim].host, address, loss);
-                self.churn(span);
+                self.changes += churn(&self.cluster, &mut self.random, span);
                 heal(&self.nodes[victim].host);
             }
             4 | 5 => {
                 let signal = if which == 4 { Signal::KILL } else { Signal::TERM };
                 say(&format!("{name}'s daemon gets {signal:?}"));
                 self.nodes[victim].stop(signal);
-                self.churn(span);
+                self.changes += churn(&self.cluster, &mut self.random, span);
                 self.cluster.restart(&mut self.nodes[victim]);
             }
             6 => {
                 say(&format!("{name}'s daemon is paused, and its device loses what is on it"));
                 self.nodes[victim].signal(Signal::STOP);
                 self.flush(victim);
-                self.churn(span);
+                self.changes += churn(&self.cluster, &mut self.random, span);
                 self.nodes[victim].signal(Signal::CONT);
             }
             7 => {
                 say(&format!("{name}'s device loses what is on it"));
                 self.flush(victim);
-                self.churn(span);
+                self.changes += churn(&self.cluster, &mut self.random, span);
             }
             8 => {
                 say(&format!("{name}'s device goes"));
                 self.nodes[victim].ip("link del flannel.1");
-                self.churn(span);
+                self.changes += churn(&self.cluster, &mut self.random, span);
             }
             9 => {
                 say(&format!("{name}'s device gets another MAC and is set down"));
                 self.nodes[victim].ip("link set flannel.1 down address 02:00:00:00:99:99");
-                self.churn(span);
+                self.changes += churn(&self.cluster, &mut self.random, span);
             }
             10 => {
                 say("somebody writes nonsense, and history is forgotten");
@@ -158,14 +172,30 @@ impl Soak {
                     self.cluster.put_lease(key, value);
                 }
                 self.cluster.etcd().compact().unwrap();
-                self.churn(span);
+                self.changes += churn(&self.cluster, &mut self.random, span);
                 for key in ["nonsense", "10.200.0.0-24", "10.128.0.0-25"] {
                     self.cluster.delete_lease(key);
                 }
             }
+            11 => {
+                say(&format!("{name} has 3,000 slow clients and 60 stalled readers"));
+                let (cluster, random) = (&self.cluster, &mut self.random);
+                let host = &self.nodes[victim].host;
+                self.changes += besieged(host, crowd(STATUS_PORT), || churn(cluster, random, span));
+            }
+            12 => {
+                say("somebody writes records that are too long");
+                let keys = self.garbage();
+                self.changes += churn(&self.cluster, &mut self.random, span);
+                keys.iter().for_each(|key| self.cluster.delete_lease(key));
+            }
+            13 => {
+                say(&format!("somebody leases a network of {name}'s"));
+                self.own_network(victim, span);
+            }
             _ => {
                 say("leases change");
-                self.churn(span);
+                self.changes += churn(&self.cluster, &mut self.random, span);
             }
         }
     }
@@ -179,25 +209,70 @@ impl Soak {
         }
     }
 
-    /// For so long, peers come, move and go.
-    fn churn(&mut self, span: Duration) {
-        let until = Instant::now() + span;
-        while Instant::now() < until {
-            let peer = Peer(self.random.random_range(0..PEERS));
-            let value = match self.random.random_range(0..3) {
-                0 => None,
-                1 => Some(peer.value()),
-                _ => Some(Peer(peer.0 + 10_000).value()),
-            };
-            let etcd = self.cluster.etcd();
-            // A disk may be busy for longer than etcd waits for it.
-            wait_until("a change in etcd", AT_REST, || match &value {
-                None => etcd.delete(&peer.etcd_key()),
-                Some(value) => etcd.put(&peer.etcd_key(), value),
-            })
-            .unwrap();
-            self.changes += 1;
-            thread::sleep(Duration::from_millis(self.random.random_range(1..40)));
+    /// Fills the prefix with records that are too long, and with names that are.
+    fn garbage(&self) -> Vec<String> {
+        let long = "x".repeat(HUGE);
+        let named = format!(
+            r#"{{"PublicIP":"172.16.9.9","BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"02:00:00:00:09:09"}},"NodeName":"{long}"}}"#
+        );
+        let keys = (0..GARBAGE).map(|number| format!("10.120.{number}.0-24"));
+        let keys: Vec<_> = keys.collect();
+        for (number, key) in keys.iter().enumerate() {
+            self.cluster.put_lease(key, if number % 2 == 0 { &long } else { &named });
         }
+        keys
     }
+
+    /// Gives a host a network inside the overlay for a time. Somebody else leases it, and parts of it, before and after.
+    fn own_network(&mut self, victim: usize, span: Duration) {
+        const LEASES: [&str; 3] = ["10.127.7.0-24", "10.127.7.128-25", "10.127.7.9-32"];
+        let value = Peer(20_000).value();
+        let way = |node: &Node| node.ip("route get 10.127.7.9");
+        LEASES[..1].iter().for_each(|key| self.cluster.put_lease(key, &value));
+        self.changes += churn(&self.cluster, &mut self.random, span / 2);
+        let host = &self.nodes[victim].host;
+        host.namespace().batch("ip", LAN).unwrap();
+        LEASES.iter().for_each(|key| self.cluster.put_lease(key, &value));
+        let is_own = || {
+            let way = way(&self.nodes[victim]);
+            if way.contains("dev lan0") { Ok(()) } else { Err(way) }
+        };
+        wait_until("the host's own network", AT_REST, is_own).unwrap();
+        self.changes += churn(&self.cluster, &mut self.random, span / 2);
+        let way = way(&self.nodes[victim]);
+        assert!(way.contains("dev lan0"), "{way}");
+        LEASES.iter().for_each(|key| self.cluster.delete_lease(key));
+        self.nodes[victim].ip("link del lan0");
+    }
+}
+
+/// A network inside the overlay.
+const LAN: &str = "\
+link add name lan0 type bridge
+link set lan0 up
+address add 10.127.7.1/24 dev lan0
+";
+
+/// For so long, peers come, move and go. Returns how many changes there were.
+fn churn(cluster: &Cluster, random: &mut StdRng, span: Duration) -> u32 {
+    let until = Instant::now() + span;
+    let mut changes = 0;
+    while Instant::now() < until {
+        let peer = Peer(random.random_range(0..PEERS));
+        let value = match random.random_range(0..3) {
+            0 => None,
+            1 => Some(peer.value()),
+            _ => Some(Peer(peer.0 + 10_000).value()),
+        };
+        let etcd = cluster.etcd();
+        // A disk may be busy for longer than etcd waits for it.
+        wait_until("a change in etcd", AT_REST, || match &value {
+            None => etcd.delete(&peer.etcd_key()),
+            Some(value) => etcd.put(&peer.etcd_key(), value),
+        })
+        .unwrap();
+        changes += 1;
+        thread::sleep(Duration::from_millis(random.random_range(1..40)));
+    }
+    changes
 }
