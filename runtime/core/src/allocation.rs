@@ -339,13 +339,23 @@ mod tests {
         leases: &[Lease],
         previous: Option<&str>,
     ) -> Result<Choice, AllocationError> {
+        choose_at(&HostNetwork::default(), "192.168.0.72", config, leases, previous)
+    }
+
+    fn choose_at(
+        host: &HostNetwork,
+        address: &str,
+        config: &NetworkConfig,
+        leases: &[Lease],
+        previous: Option<&str>,
+    ) -> Result<Choice, AllocationError> {
         let made = (1..).zip(leases).map(|(made, lease)| (lease.key, made));
         let holdings = Holdings { taken: made.collect(), leases: leases.to_vec() };
         let claimant = Claimant {
             id: &"me".parse().unwrap(),
-            public_addresses: &["192.168.0.72".parse().unwrap()],
+            public_addresses: &[address.parse().unwrap()],
             previous: previous.map(|key| key.parse().unwrap()),
-            host: &HostNetwork::default(),
+            host,
             underlay: "eth0".parse().unwrap(),
         };
         choose(config, &holdings, &claimant, &mut |_| 0)
@@ -491,16 +501,7 @@ mod tests {
         leases: &[Lease],
         previous: Option<&str>,
     ) -> Result<Choice, AllocationError> {
-        let made = (1..).zip(leases).map(|(made, lease)| (lease.key, made));
-        let holdings = Holdings { taken: made.collect(), leases: leases.to_vec() };
-        let claimant = Claimant {
-            id: &"me".parse().unwrap(),
-            public_addresses: &["10.244.3.1".parse().unwrap()],
-            previous: previous.map(|key| key.parse().unwrap()),
-            host,
-            underlay: "eth0".parse().unwrap(),
-        };
-        choose(config, &holdings, &claimant, &mut |_| 0)
+        choose_at(host, "10.244.3.1", config, leases, previous)
     }
 
     #[test]

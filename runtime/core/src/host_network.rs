@@ -334,7 +334,7 @@ impl HostNetwork {
     }
 
     /// The length of the host's own route to an address.
-    fn longest(&self, address: IpAddr) -> Option<u8> {
+    pub(crate) fn longest(&self, address: IpAddr) -> Option<u8> {
         let (network, _) = self.containing(IpNet::from(address)).next()?;
         Some(network.prefix_len())
     }

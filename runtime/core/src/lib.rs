@@ -43,6 +43,7 @@ mod overlaps;
 pub mod patience;
 pub mod peers;
 pub mod probe;
+mod public_addresses;
 pub mod rate;
 mod rejected;
 pub mod retry;

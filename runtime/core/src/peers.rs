@@ -26,6 +26,7 @@ use crate::host_network::{Conflict, HostNetwork};
 use crate::lease::{Age, InvalidLease, InvalidLeaseKey, Lease, LeaseKey, Record};
 use crate::object::Object;
 use crate::overlaps::Overlaps;
+use crate::public_addresses::PublicAddresses;
 use crate::rejected::{Noted, Rejected};
 
 /// How long nodes have to write their leases into a store that lost them, from when this node's own is there again: that
@@ -40,7 +41,7 @@ pub struct Peers {
     leases: BTreeMap<LeaseKey, Held>,
     overlaps: Overlaps,
     /// The public addresses of all leases, with their keys.
-    addresses: BTreeSet<(IpAddr, LeaseKey)>,
+    addresses: PublicAddresses,
     /// What the overlay must leave to the host.
     host: HostNetwork,
     rejected: Rejected,
@@ -189,7 +190,7 @@ impl Peers {
             own,
             leases: BTreeMap::new(),
             overlaps: Overlaps::default(),
-            addresses: BTreeSet::new(),
+            addresses: PublicAddresses::default(),
             host: HostNetwork::default(),
             rejected: Rejected::default(),
             reading: None,
@@ -356,6 +357,8 @@ impl Peers {
         let mut progress = self.begin();
         if self.host != host {
             self.host = host;
+            let leases = self.leases.values().map(|held| &held.lease);
+            self.addresses.rebuild(&self.host, leases);
             progress.unsettled = self.leases.values().map(Held::seniority).collect();
         }
         self.conclude(progress)
@@ -369,9 +372,8 @@ impl Peers {
     /// Returns the conflict of a destination with the address of a peer that is used: a route there would take this node's
     /// own packets to that peer away.
     pub fn covered(&self, destination: IpNet) -> Option<Conflict> {
-        let mut inside = self.addresses_in(destination);
-        inside.find_map(|(address, key)| {
-            let held = self.used(key).filter(|_| self.host.loses(address, destination))?;
+        self.addresses.taken_by(destination).find_map(|(address, key)| {
+            let held = self.used(key)?;
             Some(Conflict::PeerAddress { destination, address, owner: held.lease.owner() })
         })
     }
@@ -427,7 +429,7 @@ impl Peers {
             self.unsettle(key, progress);
             self.forget_addresses(key);
             self.overlaps.insert(key);
-            self.addresses.extend(lease.public_addresses().map(|address| (address, key)));
+            self.addresses.insert(&self.host, &lease);
         }
         let fits = fits(&self.config, key);
         let held = Held { lease, age, fits, behind, conflict };
@@ -440,9 +442,7 @@ impl Peers {
 
     fn forget_addresses(&mut self, key: LeaseKey) {
         if let Some(held) = self.leases.get(&key) {
-            for address in held.lease.public_addresses() {
-                self.addresses.remove(&(address, key));
-            }
+            self.addresses.remove(&self.host, &held.lease);
         }
     }
 
@@ -528,13 +528,6 @@ impl Peers {
     /// A lease that is used.
     fn used(&self, key: LeaseKey) -> Option<&Held> {
         self.leases.get(&key).filter(|held| held.is_used())
-    }
-
-    /// The public addresses inside a network, with the keys of their leases.
-    fn addresses_in(&self, network: IpNet) -> impl Iterator<Item = (IpAddr, LeaseKey)> {
-        let from = (network.network(), LeaseKey::FIRST);
-        let addresses = self.addresses.range(from..).copied();
-        addresses.take_while(move |(address, _)| network.contains(address))
     }
 
     /// The leases that have a say in whether another is used, or the other way round: they overlap, or the address of one
@@ -651,13 +644,13 @@ impl Peers {
 
     /// The conflict of a lease's subnet with its own public address, or with that of a peer that comes first.
     fn covers_peer(&self, held: &Held, subnet: IpNet) -> Option<Conflict> {
-        self.addresses_in(subnet).find_map(|(address, key)| {
+        self.addresses.taken_by(subnet).find_map(|(address, key)| {
             let owner = match key == held.lease.key {
                 // Whether or not it is used at present.
                 true => Some(held),
                 false => self.used(key).filter(|other| other.seniority() < held.seniority()),
             };
-            let owner = owner.filter(|_| self.host.loses(address, subnet))?.lease.owner();
+            let owner = owner?.lease.owner();
             Some(Conflict::PeerAddress { destination: subnet, address, owner })
         })
     }

@@ -30,18 +30,7 @@ impl Assigned {
         if header.scope != AddressScope::Universe {
             return None;
         }
-        let (mut local, mut address) = (None, None);
-        let mut flags = AddressFlags::from_bits_retain(header.flags.bits().into());
-        for attribute in &message.attributes {
-            match attribute {
-                // On a point-to-point link this is the other end.
-                AddressAttribute::Address(other) => address = Some(*other),
-                AddressAttribute::Local(own) => local = Some(*own),
-                AddressAttribute::Flags(all) => flags = *all,
-                _ => {}
-            }
-        }
-        let address = local.or(address)?;
+        let Parts { own: address, flags, .. } = Parts::of(message)?;
         // In IPv4 the bit of `IFA_F_TEMPORARY` means that there are others in the same network.
         let temporary = address.is_ipv6() && flags.contains(AddressFlags::Secondary);
         let unusable = AddressFlags::Deprecated | AddressFlags::Dadfailed;
@@ -72,23 +61,39 @@ impl Host {
         if header.scope == AddressScope::Host {
             return None;
         }
-        let (mut local, mut address) = (None, None);
-        let mut flags = AddressFlags::from_bits_retain(header.flags.bits().into());
-        for attribute in &message.attributes {
-            match attribute {
-                AddressAttribute::Address(other) => address = Some(*other),
-                AddressAttribute::Local(own) => local = Some(*own),
-                AddressAttribute::Flags(all) => flags = *all,
-                _ => {}
-            }
-        }
-        let own = local.or(address)?;
-        let is_point_to_point = address.is_some_and(|other| other != own);
+        let Parts { own, other, flags } = Parts::of(message)?;
+        let is_point_to_point = other.is_some_and(|other| other != own);
         Some(Self {
             device: header.index,
             network: IpNet::new(own, header.prefix_len).ok()?,
             prefix_route: !is_point_to_point && !flags.contains(AddressFlags::Noprefixroute),
         })
+    }
+}
+
+/// The attributes of an address that are of use.
+struct Parts {
+    /// The address itself.
+    own: IpAddr,
+    /// The other end of a point-to-point link; elsewhere the same as `own`.
+    other: Option<IpAddr>,
+    flags: AddressFlags,
+}
+
+impl Parts {
+    /// `None` for a message without an address.
+    fn of(message: &AddressMessage) -> Option<Self> {
+        let (mut local, mut other) = (None, None);
+        let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
+        for attribute in &message.attributes {
+            match attribute {
+                AddressAttribute::Address(address) => other = Some(*address),
+                AddressAttribute::Local(own) => local = Some(*own),
+                AddressAttribute::Flags(all) => flags = *all,
+                _ => {}
+            }
+        }
+        Some(Self { own: local.or(other)?, other, flags })
     }
 }
 

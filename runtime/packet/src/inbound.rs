@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use tracing::{info, warn};
 
+use heddle_core::rate::Bucket;
+
 use crate::Failure;
 use crate::datagrams::Datagram;
 use crate::forwarding::{Inbound, Opener};
@@ -18,7 +20,6 @@ use crate::headers::Inner;
 use crate::icmp::{self, Message};
 use crate::join::Joiner;
 use crate::lanes::{Change, Lanes};
-use crate::limit::Bucket;
 use crate::message::Outgoing;
 use crate::notice::Notices;
 use crate::path::{Shared, Wake, icmp_limit};

@@ -13,7 +13,6 @@
 //! | [`fragment`] | which fragments carry this packet over a smaller MTU? |
 //! | [`datagrams`] | what is sent of a packet, piece by piece? |
 //! | [`icmp`] | what is a packet's sender told? |
-//! | [`limit`] | how often? |
 //! | [`table`] | whose is this address? |
 //! | [`destinations`] | may a peer's packet go there? |
 //! | `checksum`, `transport` | what of it all is the same for TCP and UDP? |
@@ -47,7 +46,6 @@ mod inbound;
 pub mod join;
 mod lane_filter;
 mod lanes;
-pub mod limit;
 mod message;
 mod notice;
 mod outbound;

@@ -10,13 +10,14 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use tracing::{info, warn};
 
+use heddle_core::rate::Bucket;
+
 use crate::Failure;
 use crate::counters::Count;
 use crate::datagrams::{Datagram, Datagrams};
 use crate::forwarding::Outbound;
 use crate::headers::Inner;
 use crate::icmp::{self, Message};
-use crate::limit::Bucket;
 use crate::message::Outgoing;
 use crate::notice::Notices;
 use crate::path::{Settings, Shared, Wake, icmp_limit};

@@ -9,13 +9,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use heddle_core::address::{Family, LinkName};
+use heddle_core::rate::{Bucket, Rate};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::counters::Tally;
 use crate::forwarding::{Handover, Inbound, Outbound};
 use crate::inbound::Receiver;
-use crate::limit::Bucket;
 use crate::outbound::Transmitter;
 use crate::socket::Socket;
 use crate::tun::Tun;
@@ -201,7 +201,7 @@ impl Shared {
 /// How often a thread may send an ICMP error: as the kernel by default (`net.ipv4.icmp_msgs_per_sec` and
 /// `icmp_msgs_burst`, ip-sysctl).
 pub(crate) fn icmp_limit() -> Bucket {
-    Bucket::new(1000, 50)
+    Bucket::new(Rate { burst: 50, interval: Duration::from_millis(1) })
 }
 
 /// Tells the threads to end, wherever they wait.
