@@ -91,8 +91,7 @@ pub struct Failure {
 
 fn verb(change: &Change) -> &'static str {
     match change {
-        Change::Create(_) => "create",
-        Change::Put(_) => "put",
+        Change::Create(_) | Change::Put(_) => "put",
         Change::Replace(_) => "replace",
         Change::Remove(_) => "remove",
     }

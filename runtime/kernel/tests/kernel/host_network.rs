@@ -37,7 +37,7 @@ fn created_route_replaces_nothing() {
         assert!(matches!(failures[0].error, ApplyError::Appeared(_)), "{failures:?}");
         assert_eq!(
             failures[0].to_string(),
-            "cannot create route 10.244.50.0/24 via 10.244.50.0 dev flannel.1 onlink: \
+            "cannot put route 10.244.50.0/24 via 10.244.50.0 dev flannel.1 onlink: \
              another program has just made a route to 10.244.50.0/24; it is looked at again"
         );
         assert_eq!(ip("route show 10.244.50.0/24"), before);
