@@ -407,8 +407,12 @@ mod tests {
                 peer("10.244.1.0-24", PeerState::InKernel, Some(health)),
                 peer("10.244.2.0-24", PeerState::NoPlan, None),
                 peer("nonsense", PeerState::NotUsed, None),
+                Peer {
+                    conflict: Some("connected".into()),
+                    ..peer("10.244.7.0-24", PeerState::NotUsed, None)
+                },
             ],
-            unlisted: 41,
+            unlisted: 40,
             events: vec![Event::default()],
             ..Status::default()
         }
@@ -450,6 +454,9 @@ mod tests {
             r#"heddle_peers{state="incomplete"} 0.0"#,
             r#"heddle_peers{state="not-used"} 42.0"#,
             "heddle_records_rejected 42.0",
+            r#"heddle_lease_conflicts{reason="connected"} 1.0"#,
+            r#"heddle_lease_conflicts{reason="store"} 0.0"#,
+            r#"heddle_lease_conflict_info{peer="10.244.7.0-24",reason="connected"} 1.0"#,
             r#"heddle_peer_info{peer="nonsense",node="rack \"7\" b\\c",public_address="192.0.2.7",backend="",state="not-used"} 1.0"#,
             r#"heddle_peer_reachable{peer="10.244.1.0-24"} 1.0"#,
             r#"heddle_peer_rtt_seconds{peer="10.244.1.0-24"} 0.0015"#,
