@@ -1,5 +1,6 @@
 //! Files that were named on the command line.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -8,20 +9,31 @@ use anyhow::{Context, anyhow, bail};
 /// The largest file, in bytes. A scenario with ten thousand leases takes a fifth of that.
 const LIMIT: u64 = 16 << 20;
 
-/// Reads a regular file, or standard input where the path is `-`.
+/// Reads a regular file, standard input where the path is `-`, or a descriptor that the shell has opened: `/dev/fd/63` is
+/// what `<(etcdctl get …)` becomes.
 ///
 /// # Errors
 ///
 /// It is missing, unreadable, larger than 16 MiB, or something else, such as a FIFO.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    if path != Path::new("-") {
-        return read_file(path);
+    if path == Path::new("-") {
+        return read_stream("standard input", io::stdin().lock());
     }
+    if path.starts_with("/dev/fd") {
+        let name = path.display().to_string();
+        return read_stream(
+            &name,
+            File::open(path).with_context(|| format!("{name} cannot be read"))?,
+        );
+    }
+    read_file(path)
+}
+
+fn read_stream(name: &str, stream: impl Read) -> anyhow::Result<Vec<u8>> {
     let mut text = Vec::new();
-    let input = io::stdin().lock();
-    let length = input.take(LIMIT + 1).read_to_end(&mut text);
-    if length.context("standard input cannot be read")? as u64 > LIMIT {
-        bail!("standard input has more than {} MiB, which is the limit", LIMIT >> 20);
+    let length = stream.take(LIMIT + 1).read_to_end(&mut text);
+    if length.with_context(|| format!("{name} cannot be read"))? as u64 > LIMIT {
+        bail!("{name} has more than {} MiB, which is the limit", LIMIT >> 20);
     }
     Ok(text)
 }

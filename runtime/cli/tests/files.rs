@@ -60,6 +60,14 @@ fn fifo_in_place_of_an_argument_is_named() {
 }
 
 #[test]
+fn process_substitution_of_a_shell_is_read() {
+    let heddle = env!("CARGO_BIN_EXE_heddle");
+    let script = format!(r#"'{heddle}' config check <(echo '{{"Network":"10.244.0.0/16"}}')"#);
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn fifo_in_a_plugin_directory_is_listed_with_the_reason() {
     let directory = tempfile::tempdir().unwrap();
     let path = fifo(directory.path(), "pipe.wasm");
