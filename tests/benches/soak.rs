@@ -16,7 +16,7 @@ use heddle_tests::{
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// Where the nodes have their status pages.
+/// Port of the nodes' status pages.
 const STATUS_PORT: u16 = 9981;
 
 /// Records that are too long, and how long they are in bytes.

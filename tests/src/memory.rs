@@ -12,7 +12,7 @@ use heddle_lab::wait_until;
 #[derive(Debug)]
 pub struct MemoryLimit {
     path: PathBuf,
-    /// Where it counts processes that were ended for want of memory.
+    /// Name of the file that counts processes ended by the OOM killer.
     kills: &'static str,
 }
 
@@ -56,7 +56,7 @@ impl MemoryLimit {
         wrapped
     }
 
-    /// How many processes in it were ended for want of memory.
+    /// Returns the number of processes in the group that the OOM killer has ended.
     pub fn kills(&self) -> u64 {
         let text = fs::read_to_string(self.path.join(self.kills)).unwrap();
         let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));

@@ -17,7 +17,7 @@ const STATUS: &str = "--status-address=9981";
 /// Enough for a status of a megabyte.
 const PEERS: u16 = 2000;
 
-/// What clients may cost, in bytes.
+/// Maximum memory that clients may cost the daemon, in bytes above its idle peak.
 const MEMORY: u64 = 150_000_000;
 
 /// A command line that runs another one with a limit of open files.

@@ -6,7 +6,7 @@ use heddle_lab::{Families, Host};
 use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Peer, SOON, heddle, status};
 use serde_json::{Value, json};
 
-/// How long a report of what was suppressed may take, which comes every ten seconds, on a loaded machine.
+/// Time limit for a report of what was suppressed, which comes every ten seconds, on a loaded machine.
 const REPORTED: Duration = Duration::from_secs(60);
 
 #[test]
@@ -76,7 +76,7 @@ const HIDDEN: [char; 9] = [
     '\u{e000}',
 ];
 
-/// What the tool prints.
+/// Runs `heddle` with these arguments against the host's daemon, and returns its output.
 fn ask(host: &Host, words: &[&str]) -> String {
     let mut command = std::process::Command::new(heddle());
     command.args(words).arg("--socket").arg(host.control_socket());

@@ -7,7 +7,7 @@ use heddle_lab::{Etcd, Families, Host, Lab, Signal, wait_until};
 use heddle_tests::{Cluster, Node, status};
 use serde_json::Value;
 
-/// How long it takes on a loaded machine until a change of leases or of the host's network has had its effect.
+/// Time limit for a change of leases or of the host's network to take effect, on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The networks of host `a`, on devices `lan1`, `lan2` and so on: its address in each, and an address in each that is
@@ -27,7 +27,7 @@ const LANS: [(&str, &str); 8] = [
 const LANS_V6: [(&str, &str); 2] =
     [("fd00:0:0:11::1/64", "fd00:0:0:11::77"), ("fd00:0:0:12::1/80", "fd00:0:0:12::9")];
 
-/// Where etcd is, behind the default route.
+/// Address of etcd, behind the default route.
 const STORE: &str = "10.200.0.9";
 
 /// Inside a network that host `a` has a static route to.
@@ -156,7 +156,7 @@ impl Scene {
         .unwrap();
     }
 
-    /// What the daemon on `a` says of a record.
+    /// Returns the reason that the daemon on `a` gives for not using a record. Panics if it is used.
     fn reason(&self, key: &str) -> String {
         let status = status(&self.a.host);
         let peers = status["peers"].as_array().unwrap();

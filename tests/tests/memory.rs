@@ -11,7 +11,7 @@ use heddle_tests::{
 /// In MiB: a third more than a daemon without peers needs.
 const LITTLE: u64 = 32;
 
-/// How long a compiler may take to find no memory, on a loaded machine.
+/// Time limit for a compiler to run out of memory, on a loaded machine.
 const NOTICED: Duration = Duration::from_secs(120);
 
 /// The longest time until another attempt, which follows from how long the first took: nine times as long, ten minutes at most.

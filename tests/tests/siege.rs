@@ -7,7 +7,7 @@ use heddle_lab::{Etcd, Families, Lab, PREFIX, Signal, wait_until};
 use heddle_tests::crowd::{besieged, crowd, repairs};
 use heddle_tests::{Cluster, Flows, NETWORK_FOR_PEERS, Node, Peer, status};
 
-/// How long two gigabytes may take to be written or read on a loaded machine.
+/// Time limit for writing or reading two gigabytes, on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(600);
 
 const STATUS_PORT: u16 = 9981;
@@ -16,7 +16,7 @@ const STATUS_PORT: u16 = 9981;
 const RECORDS: usize = 1430;
 const LENGTH: usize = 1_400_000;
 
-/// What all of it may cost, in bytes.
+/// Maximum growth of the daemon's peak memory, in bytes.
 const MEMORY: u64 = 150_000_000;
 
 /// Peers that lose a route each round.

@@ -16,11 +16,11 @@ use tokio::net::UnixStream;
 
 use crate::{CallError, Leases, Status};
 
-/// How long an answer may take that the daemon has in its memory.
+/// Default time limit for answers that the daemon has in its memory.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// How many times longer the leases may take. The daemon reads them from the store, page by page, and each page has a limit of
-/// its own there.
+/// Factor by which the time limit is longer for leases. The daemon reads them from the store page by page, and each
+/// page has a limit of its own there.
 const LEASES: u32 = 6;
 
 /// Asks a daemon.

@@ -1,4 +1,4 @@
-//! What the daemon says, written once for all who ask.
+//! The documents that the daemon serves, each serialized once for all readers.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use tokio::runtime::Handle;
 
 use crate::{Handler, Status, Unavailable};
 
-/// How old a status may be for readers that anybody can be: however many there are, they cost the daemon one answer a
-/// second.
+/// Maximum age of a status for readers without access control: however many there are, they cost the daemon one status
+/// a second.
 pub const RECENT: Duration = Duration::from_secs(1);
 
 /// A status, and its JSON once somebody has asked for it. Readers share both.

@@ -117,7 +117,7 @@ fn group_id(name: &str) -> Result<u32, ListenError> {
     found.map(|group| group.gid.as_raw()).ok_or_else(|| ListenError::NoGroup(name.to_owned()))
 }
 
-/// What is served on the socket.
+/// The site behind the control socket: `/status` and `/leases`.
 struct Control<H>(Documents<H>);
 
 impl<H: Handler> Site for Control<H> {

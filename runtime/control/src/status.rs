@@ -21,7 +21,8 @@ pub struct Status {
     pub unmet: Vec<Unmet>,
     /// Why another start would begin with another network config, or not begin at all.
     pub superseded: Option<String>,
-    /// What works and still needs an operator, a sentence each: networks of the host that overlap the overlay.
+    /// Problems that need an operator and do not affect readiness, a sentence each: networks of the host that overlap
+    /// the overlay.
     pub warnings: Vec<String>,
     /// All that has to hold, by name, in the order in which a start gets there.
     pub conditions: Vec<String>,

@@ -76,7 +76,7 @@ pub struct Claimant<'a> {
     pub public_addresses: &'a [IpAddr],
     /// The subnets it had before, as its subnet.env remembers them.
     pub previous: Option<LeaseKey>,
-    /// What the host needs for itself.
+    /// The host's own networks and addresses, which its subnet must not overlap.
     pub host: &'a HostNetwork,
     /// The interface that carries the overlay's packets.
     pub underlay: LinkName,

@@ -13,7 +13,8 @@ pub struct GroupMemory {
     limit: Option<u64>,
 }
 
-/// Which files a version of the kernel interface has (Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst).
+/// File names of one version of the cgroup interface (Documentation/admin-guide/cgroup-v2.rst and
+/// cgroup-v1/memory.rst).
 struct Layout {
     kills: &'static str,
     limit: &'static str,
@@ -98,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    /// What is read where these are the files.
+    /// Reads the memory of the control group from these files: pairs of path and content.
     fn read(files: &[(&str, &str)]) -> Option<GroupMemory> {
         let files: BTreeMap<_, _> = files.iter().copied().collect();
         GroupMemory::read(|path| files.get(path.to_str()?).map(|text| (*text).to_owned()))

@@ -19,7 +19,7 @@ use crate::object::{Link, LinkKind, Object, ObjectKey};
 pub struct Scope {
     /// The overlay's networks. Routes to a destination inside one of them are looked at.
     pub networks: Vec<IpNet>,
-    /// Where plans may lead beyond the overlay, by devices of their own.
+    /// Destinations beyond the overlay that plans may have routes to, through devices of their own.
     pub granted: Vec<IpNet>,
     /// The devices that are planned.
     pub links: BTreeSet<LinkName>,

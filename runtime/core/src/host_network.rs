@@ -75,7 +75,7 @@ pub struct Vital {
     pub own: BTreeSet<IpAddr>,
 }
 
-/// Why a destination is left to the host.
+/// Conflict of an overlay destination with the host's own network or with a peer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
     /// It is part of a connected network.

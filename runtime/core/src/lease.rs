@@ -145,7 +145,7 @@ pub struct Record<'a> {
     pub key: &'a str,
     /// Its value; empty if it was not read.
     pub value: &'a [u8],
-    /// Why the value was not read; none if it was.
+    /// The reason that the value was not read. None if it was.
     pub unread: Option<Unread>,
     /// How old it is.
     pub age: Age,
@@ -165,7 +165,7 @@ impl Record<'_> {
     }
 }
 
-/// Why a store does not deliver a record's value.
+/// Reason that a store does not deliver a record's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Unread {
     /// The value is longer than [`VALUE_LIMIT`].
@@ -414,7 +414,7 @@ impl Lease {
     }
 }
 
-/// What stands for the rest of a text that was cut.
+/// Marker at the end of a truncated text.
 const CUT: char = '…';
 
 /// Returns the name, cut to [`NODE_NAME_LIMIT`] characters of which the last is `…` if it is longer.

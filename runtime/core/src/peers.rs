@@ -42,7 +42,7 @@ pub struct Peers {
     overlaps: Overlaps,
     /// The public addresses of all leases, with their keys.
     addresses: PublicAddresses,
-    /// What the overlay must leave to the host.
+    /// The host's own networks and addresses, which the overlay must not take over.
     host: HostNetwork,
     rejected: Rejected,
     /// A complete list that is being read.
@@ -74,7 +74,7 @@ struct Held {
     fits: bool,
     /// The lease that overlaps it and comes first: this one is not used.
     behind: Option<LeaseKey>,
-    /// Why the host or another peer does without this lease: it is not used.
+    /// Conflict with the host or another peer. A lease that has one is not used.
     conflict: Option<Conflict>,
 }
 
@@ -95,7 +95,7 @@ struct Snapshot {
     /// Good leases. Without the lease itself where it is held already and stays.
     leases: BTreeMap<LeaseKey, (Option<Lease>, Age)>,
     rejected: Rejected,
-    /// Whether it has a record under the own key.
+    /// True if it has a record under the own key.
     own: bool,
 }
 
@@ -520,7 +520,7 @@ impl Peers {
         Ok(Some(lease))
     }
 
-    /// Whether a record is rejected for the sake of a peer or of the host.
+    /// Returns true if the record under this key is rejected because of a peer or of the host.
     fn is_relative(&self, text: &str) -> bool {
         self.rejected.get(text).is_some_and(Rejection::is_relative)
     }

@@ -17,7 +17,7 @@ pub struct Rate {
 #[derive(Clone, Debug)]
 pub struct Bucket {
     rate: Rate,
-    /// When the bucket will be full again. None if no token was taken yet.
+    /// Time at which the bucket is full again. None if no token was taken yet.
     full: Option<Instant>,
 }
 
@@ -202,7 +202,7 @@ mod tests {
         subjects: 100,
     };
 
-    /// How many of these events are admitted.
+    /// Offers an event to the limiter so many times, and returns the number admitted.
     fn admitted(
         limiter: &mut Limiter<u8>,
         kind: u8,

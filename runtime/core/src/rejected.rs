@@ -8,13 +8,14 @@ use std::hash::BuildHasher;
 
 use crate::peers::Rejection;
 
-/// How many records are kept by key and reason, those of known leases apart.
+/// Maximum number of records that are kept by key and reason, not counting those that concern known leases.
 pub(crate) const NAMED: usize = 1000;
 
-/// How many more are told apart. They take some 12 bytes each. Above that their number is as of the last snapshot.
+/// Maximum number of further records that are told apart, at some 12 bytes each. Records beyond it are counted exactly
+/// only by a snapshot.
 const COUNTED: usize = 400_000;
 
-/// What a call of [`Rejected::insert`] came to.
+/// Outcome of [`Rejected::insert`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Noted {
     /// The record is new or has another reason than before, and is kept by name.

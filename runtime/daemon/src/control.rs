@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest reason that is passed on, in characters.
 const REASON_LIMIT: usize = 500;
 
-/// How many records that cannot be used are listed. The others are counted.
+/// Maximum number of unusable records that are listed. The others are counted.
 const USELESS: usize = 1000;
 
 /// What is known about the daemon. It becomes more while it starts.
@@ -242,7 +242,7 @@ struct Listing {
     /// Judges records by the rules that the daemon follows. None as long as it is not known by what config.
     peers: Option<Peers>,
     leases: Leases,
-    /// How many of the records cannot be used by themselves.
+    /// Number of records that are unusable by themselves: conflicts with other peers and the host are not counted.
     useless: usize,
 }
 

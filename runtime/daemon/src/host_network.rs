@@ -14,10 +14,10 @@ use heddle_store::LeaseStore;
 use ipnet::IpNet;
 use tokio::sync::watch;
 
-/// How often the names of the store's endpoints are resolved.
+/// Interval at which the names of the store's endpoints are resolved again.
 const RESOLVE_PERIOD: Duration = Duration::from_secs(30);
 
-/// Where name servers are listed (resolv.conf(5)).
+/// Path of the file that lists the name servers (resolv.conf(5)).
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// The addresses that lead to the store: its own, and those of the name servers that its name is asked of.

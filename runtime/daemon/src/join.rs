@@ -262,7 +262,7 @@ fn plugins(
     })
 }
 
-/// What marks this daemon's devices.
+/// Returns the alias (`ip link set … alias`) that marks this daemon's devices.
 pub(crate) fn alias(flags: &Flags) -> String {
     format!("{ALIAS_PREFIX}{}", flags.lease.network_label())
 }

@@ -63,7 +63,7 @@ impl Probing {
     }
 }
 
-/// How many peers that turn silent, or answer again, are named one by one.
+/// Rate limits within which peers that turn silent, or answer again, are named one by one.
 const NAMED: Budgets = Budgets {
     subject: Rate { burst: 3, interval: Duration::from_secs(60) },
     kind: Rate { burst: 5, interval: Duration::from_secs(10) },

@@ -61,7 +61,7 @@ impl fmt::Display for Condition {
 /// Why a condition does not hold that nobody has looked at yet.
 const STARTING: &str = "starting";
 
-/// What the reason begins with while the first leases are read.
+/// Prefix of the reason while the first leases are read.
 const READING: &str = "reading leases: ";
 
 /// Returns the reason while leases are read for the first time.

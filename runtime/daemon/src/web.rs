@@ -16,7 +16,7 @@ use crate::control::Facts;
 use crate::packets::PacketCounters;
 use crate::readiness::Readiness;
 
-/// How many servers there are at most.
+/// Maximum number of servers.
 const SERVERS: u64 = 3;
 
 /// Starts all servers that the flags ask for.

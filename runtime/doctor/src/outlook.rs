@@ -21,10 +21,10 @@ use heddle_store::etcd::EtcdTiming;
 use heddle_store::{EtcdOptions, Page, StoreError};
 use tokio::task::spawn_blocking;
 
-/// How long the store may take to answer.
+/// Time limit for reading the network config from the store.
 pub(crate) const STORE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long all leases may take to read. Each page of them has [`STORE_LIMIT`]'s time.
+/// Time limit for reading all leases. Each page of them has a limit of its own, as long as [`STORE_LIMIT`].
 const LEASES_LIMIT: Duration = Duration::from_secs(60);
 
 /// What the daemon would do, as far as that can be told.
@@ -237,7 +237,7 @@ fn underlay(
     select(&families, &flags.interface.selection(), facts)
 }
 
-/// What the daemon would leave to the host.
+/// Returns the host's own networks and addresses, which the daemon would leave to the host.
 async fn host_network(
     flags: &Flags,
     config: &NetworkConfig,

@@ -29,7 +29,7 @@ pub struct ReadError {
     pub reason: Reason,
 }
 
-/// Why a file cannot be used.
+/// Reason that a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Reason {
     /// The operating system refuses to open or to read it.

@@ -1,4 +1,4 @@
-//! Whether a file or directory could have been written by somebody else.
+//! Trust checks: nobody else could have written a file or directory.
 //!
 //! The rule is that of sshd(8) for `authorized_keys`: the file and every directory above it belong to root or to this
 //! process's user, and nobody else can write to them. One exception: a directory above may be writable by others if it is
@@ -25,11 +25,11 @@ const STICKY: u32 = 0o1000;
 pub struct TrustError {
     /// The file or directory: the one that was asked about, or one above it. Symbolic links are resolved.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The reason that it is not trusted.
     pub untrusted: Untrusted,
 }
 
-/// Why a file or directory is not trusted.
+/// Reason that a file or directory is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum Untrusted {
     /// It belongs to somebody else.

@@ -39,7 +39,7 @@ pub enum FirewallError {
     Killed {
         /// Its command line.
         command: String,
-        /// Why, as far as that is known, and what to do.
+        /// The most likely cause, and the remedy.
         reason: String,
     },
     /// A program took too long, and was ended.

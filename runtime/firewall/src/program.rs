@@ -16,7 +16,7 @@ use crate::FirewallError;
 /// How long a program may take. Those of iptables may wait for their lock for [`crate::iptables::LOCK_SECONDS`] of it.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// How much of what a program says in an error is passed on, in characters.
+/// Maximum length of a failed program's standard error that is passed on, in characters.
 const SAID: usize = 1000;
 
 /// What to do about a program that is not there.

@@ -1,4 +1,4 @@
-//! Which requests are answered at all.
+//! Checks that a request has to pass before a site answers it.
 //!
 //! A web page can have its own host name resolve to the loopback (DNS rebinding). The browser then sends its requests
 //! here, and lets the page read the answers, because for the browser they come from the page's own host. What gives such
@@ -18,7 +18,7 @@ static HOST_NAME: LazyLock<String> = LazyLock::new(|| {
     read.map(|name| name.trim().to_owned()).unwrap_or_default()
 });
 
-/// Which hosts a request may be for.
+/// Hosts that the Host header of a request may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hosts {
     /// Any. As with Go's server, an HTTP/1.1 request has exactly one Host header.

@@ -1,4 +1,4 @@
-//! What a site answers.
+//! Sites, and their answers to requests.
 
 use std::future::Future;
 
@@ -13,7 +13,7 @@ use crate::access::{Hosts, refusal};
 /// The kind of whatever is for people.
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// What is served at an address.
+/// The documents that a server serves, by path.
 pub trait Site: Send + Sync + 'static {
     /// Returns what is at a path, which has no query.
     fn answer(&self, path: &str) -> impl Future<Output = Answer> + Send;

@@ -22,7 +22,7 @@ const HEAD: usize = 8 << 10;
 /// The most that is read ahead, in bytes: a head, and the beginning of another.
 const READ_BUFFER: usize = 16 << 10;
 
-/// What a connection is made of.
+/// The byte stream of a connection: TCP or a unix socket.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Has the kernel drop what the client has not taken yet, instead of keeping it for a client that does not read.
     fn abandon(&self);

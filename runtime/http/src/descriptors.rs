@@ -1,4 +1,4 @@
-//! How many connections `RLIMIT_NOFILE` allows.
+//! The number of connections that `RLIMIT_NOFILE` allows.
 //!
 //! A process without free descriptors cannot do its own work: it opens no netlink socket, runs no program, reads no file.
 //! So the servers together get what is left beside a reserve, and never more.

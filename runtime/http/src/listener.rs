@@ -17,7 +17,7 @@ const RECEIVE_BUFFER: usize = 16 << 10;
 /// that this process has closed already and whose client does not take the rest.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
-/// How many connections wait in the kernel to be accepted.
+/// Maximum number of connections that wait in the kernel to be accepted (listen(2)).
 const BACKLOG: i32 = 1024;
 
 /// An address cannot be listened on.

@@ -1,4 +1,4 @@
-//! Which connection has to go.
+//! The connection pool: chooses the connections to close.
 //!
 //! The decisions are functions of a table and a time. A connection is closed for one of three reasons: it made no progress
 //! for too long, another one needs its place, or it keeps a document in memory that is older than what others read.
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-/// What clients of one server may take.
+/// Limits for the clients of one server: connections, time and memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Connections at a time.
@@ -44,7 +44,7 @@ impl Limits {
     }
 }
 
-/// What a connection waits for.
+/// The event that a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// For its first request.
@@ -64,7 +64,7 @@ struct Entry {
     phase: Phase,
     /// The beginning of the exchange: the connection, or the request.
     since: Instant,
-    /// When it was last of use: accepted, asked, or read from.
+    /// Time of the last progress: connection accepted, request received, or some of the answer sent.
     progress: Instant,
     /// The place and the size in memory of what it is being sent.
     document: Option<(usize, usize)>,

@@ -14,7 +14,7 @@ use crate::listener::is_loopback;
 use crate::pool::{Limits, Pool};
 use crate::{Hosts, ListenError, Listener, Site, Worker};
 
-/// How often connections are looked at for expired ones.
+/// Interval between two searches for expired connections.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// The first and the longest pause after a connection could not be accepted.
@@ -155,7 +155,7 @@ struct Peer {
     over_loopback: bool,
 }
 
-/// What connections come from.
+/// A listening socket, TCP or unix.
 trait Accept: Send + 'static {
     type Stream: Stream;
 

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-/// How long a result is kept for others. After that, its memory is free.
+/// Time for which a result is kept for others. After that, its memory is free.
 const KEPT: Duration = Duration::from_secs(1);
 
-/// How many results are made at a time. More than one, because who asks for the present does not wait until what was
-/// asked before is there: that takes as long as a part of the daemon hangs.
+/// Maximum number of results that are made at a time. More than one, so that a caller that needs a current result does
+/// not wait for an older one: that takes as long as a part of the daemon hangs.
 const AT_ONCE: usize = 4;
 
 /// A result that is expensive to make. It is made once for all who ask meanwhile, and made to its end even if none of

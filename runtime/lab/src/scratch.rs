@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::{Error, registry};
 
-/// Where POSIX shared memory is (shm_overview(7)): on Linux a tmpfs, as a rule of half the machine's memory.
+/// Directory of POSIX shared memory (shm_overview(7)): on Linux a tmpfs, as a rule of half the machine's memory.
 const SHARED_MEMORY: &str = "/dev/shm";
 
 /// Overrides the place, for a machine with another tmpfs, or to compare with a disk.
@@ -30,22 +30,22 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// A file in each directory, locked as long as the process lives that made it.
 const LOCK: &str = ".lock";
 
-/// What the names of directories begin with.
+/// Prefix of the names of scratch directories.
 const PREFIX: &str = "heddle-";
 
-/// Where scratch directories are.
+/// Location of scratch directories.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Storage {
     /// In a tmpfs.
     Memory(PathBuf),
-    /// Where temporary files go, and why.
+    /// The directory for temporary files.
     Disk {
         /// The directory.
         path: PathBuf,
-        /// Why it is not memory.
+        /// The reason that memory is not used.
         reason: String,
     },
-    /// Where the environment variable `HEDDLE_LAB_DIR` says.
+    /// The directory that the environment variable `HEDDLE_LAB_DIR` names.
     Given(PathBuf),
 }
 
@@ -112,7 +112,7 @@ fn available_memory(meminfo: &str) -> Option<u64> {
 
 /// A directory that is removed with this value, and by a signal that ends the process.
 ///
-/// What a process leaves in memory that was killed (SIGKILL), the next one removes.
+/// If a process is killed (SIGKILL), the next one removes what it left in memory.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,

@@ -1,4 +1,4 @@
-//! Where a packet from a peer may go.
+//! The destinations that packets from peers may have.
 
 use std::net::IpAddr;
 

@@ -30,8 +30,8 @@ pub struct Inner {
     pub fragment_offset: u16,
     /// Whether fragments follow.
     pub more_fragments: bool,
-    /// Whether the sender prescribes a route: `destination` may be one of its stops, and not the last (IPv4 source route
-    /// options, RFC 791, 3.1; an IPv6 routing header with segments left, RFC 8200, 4.4).
+    /// True if the sender prescribes a route: `destination` may be one of its stops, and not the last (IPv4 source
+    /// route options, RFC 791, 3.1; an IPv6 routing header with segments left, RFC 8200, 4.4).
     pub source_routed: bool,
 }
 

@@ -51,7 +51,7 @@ pub(crate) struct Receiver {
     sender: Sender,
     limit: Bucket,
     notices: Notices<Errno>,
-    /// Which receive buffer is read next, and whose each is.
+    /// The assignment of receive buffers to sources, and the order in which they are read.
     lanes: Lanes,
     lane_notices: Notices<&'static str>,
     accepted: Accepted,

@@ -10,7 +10,7 @@ use nix::libc::{
 
 use crate::lanes::SHARED;
 
-/// Where the source address stands in an IP header, in bytes.
+/// Offset of the source address in an IP header, in bytes.
 const SOURCE_V4: u32 = 12;
 const SOURCE_V6: u32 = 8;
 

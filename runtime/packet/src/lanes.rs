@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// How many lanes there are: the shared one, that of strangers, and those of peers.
+/// Number of lanes: the shared one, that of strangers, and those of peers.
 pub(crate) const LANES: usize = 9;
 
 /// The lane of all sources that have no other.
@@ -24,22 +24,22 @@ const STRANGERS: usize = 1;
 /// The most sources in the lane of strangers.
 const MAX_STRANGERS: usize = 16;
 
-/// How much is looked at to find out who fills the shared lane, in bytes of [`cost`].
+/// Size of the sample that shows which source fills the shared lane, in bytes of [`cost`].
 const SAMPLE: usize = 4 << 20;
 
 /// A source is isolated if it has more than one part in so many of a sample.
 const PART: usize = 8;
 
-/// How long a lane must not have overflowed before its source shares the buffer with others again.
+/// Time without an overflow of a lane after which its source shares the buffer with others again.
 const CALM: Duration = Duration::from_secs(10);
 
-/// How long a lane that was given back is still looked at: packets may be on their way into it.
+/// Time for which a lane that was given back is still read: packets may be on their way into it.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How many batches are read from the shared lane for each of another.
+/// Number of batches that are read from the shared lane for each batch of another lane.
 const TURNS: usize = 8;
 
-/// What the kernel needs for a datagram besides its bytes, at least: `struct sk_buff` and `struct skb_shared_info`.
+/// Minimum of kernel memory for a datagram besides its bytes, in bytes: `struct sk_buff` and `struct skb_shared_info`.
 const OVERHEAD: usize = 512;
 
 /// A call's worth of datagrams, as far as lanes are concerned.
@@ -48,20 +48,20 @@ pub(crate) struct Arrival {
     pub(crate) from: IpAddr,
     /// Of all datagrams, in bytes.
     pub(crate) length: usize,
-    /// How many datagrams.
+    /// Number of datagrams.
     pub(crate) count: usize,
-    /// How many datagrams the kernel had dropped from the lane before this one, since there is the lane, modulo 2^32.
-    /// None is as good as zero.
+    /// Number of datagrams that the kernel dropped from the lane before this one, since the lane was opened, modulo
+    /// 2^32. None counts as zero.
     pub(crate) dropped: Option<u32>,
 }
 
-/// Which lane is whose, and which is read next.
+/// The assignment of lanes to sources, and the order in which lanes are read.
 #[derive(Debug)]
 pub(crate) struct Lanes {
     lanes: [Lane; LANES],
     turn: Turn,
     sample: Option<Sample>,
-    /// Whether the kernel steers datagrams as [`Lanes::steering`] says. Until it does, no lane is given up.
+    /// True if the kernel steers datagrams as [`Lanes::steering`] says. Until it does, no lane is given up.
     settled: bool,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct Lanes {
 struct Lane {
     /// The sources that are steered here. Always empty for the shared lane.
     sources: Vec<IpAddr>,
-    /// Whether there may be datagrams in it.
+    /// True if there may be datagrams in it.
     in_use: bool,
     /// Bytes still to be read from the shared lane before this one is read: what a source sent before it was steered here
     /// comes first.
@@ -80,26 +80,26 @@ struct Lane {
     dry: bool,
     /// [`Arrival::dropped`] of the last datagram that had it.
     dropped: u32,
-    /// When its source came, its last overflow was seen, or it was given back.
+    /// Time at which its source came, its last overflow was seen, or it was given back.
     since: Option<Instant>,
 }
 
-/// Which lane has its turn.
+/// Position in the round robin over the lanes.
 #[derive(Debug, Default)]
 struct Turn {
     lane: usize,
-    /// How many batches were read from it.
+    /// Number of batches read from the lane in this turn.
     taken: usize,
 }
 
-/// Who fills the shared lane.
+/// Use of the shared lane by source, in bytes of [`cost`].
 #[derive(Debug, Default)]
 struct Sample {
     costs: HashMap<IpAddr, usize>,
     total: usize,
 }
 
-/// What has become different: datagrams have to be steered anew.
+/// A new assignment of lanes, which the kernel has to be told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// This source has another lane than the shared one from now on.
@@ -309,7 +309,7 @@ impl Lane {
     }
 }
 
-/// What datagrams take of a buffer, and of the time to carry them.
+/// Returns the cost of datagrams in bytes: their share of a receive buffer, and of the time to carry them.
 fn cost(arrival: Arrival) -> usize {
     arrival.length + OVERHEAD * arrival.count
 }

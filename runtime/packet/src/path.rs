@@ -34,7 +34,7 @@ pub struct Settings {
     pub sockets: Vec<SocketAddr>,
     /// Where peers receive.
     pub port: u16,
-    /// Where packets from peers may go, besides the subnets of other peers.
+    /// Networks that packets from peers may go to, besides the subnets of other peers.
     pub destinations: Destinations,
 }
 

@@ -36,7 +36,7 @@ const LANE_BUFFER: usize = 2 << 20;
 pub(crate) struct Socket {
     /// The first is the shared one. There is no other where the kernel cannot steer.
     lanes: Vec<OwnedFd>,
-    /// What fits in the shared one, in bytes by the kernel's reckoning.
+    /// Size of the shared lane's receive buffer, in bytes by the kernel's reckoning (`SO_RCVBUF`).
     buffer: usize,
     local: SocketAddr,
     port: u16,
@@ -53,8 +53,8 @@ pub(crate) struct Received {
     pub(crate) length: usize,
     /// Of each but the last.
     pub(crate) size: usize,
-    /// How many datagrams the kernel had dropped before because the receive buffer was full, since there is the socket
-    /// (`SO_RXQ_OVFL` in socket(7)). None before the first.
+    /// Number of datagrams that the kernel dropped before this one because the receive buffer was full, since the
+    /// socket was opened (`SO_RXQ_OVFL` in socket(7)). None before the first.
     pub(crate) dropped: Option<u32>,
 }
 
@@ -347,7 +347,7 @@ mod tests {
         (socket, SocketAddr::try_from(to).unwrap())
     }
 
-    /// How many datagrams are in each lane.
+    /// Receives all datagrams, and returns their number in each lane.
     fn counts(socket: &Socket) -> [usize; LANES] {
         let mut buffer = vec![0; 65_536];
         std::array::from_fn(|lane| {
@@ -398,7 +398,7 @@ mod tests {
         assert!(error.contains("another program has the port"), "{error}");
     }
 
-    /// What the receiver does with a socket, but for the datagrams.
+    /// A receiver that reads and steers like the real one, and keeps the datagrams.
     struct Reader {
         socket: Socket,
         lanes: crate::lanes::Lanes,

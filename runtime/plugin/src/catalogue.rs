@@ -102,7 +102,7 @@ pub enum PluginError {
     Directory {
         /// The directory.
         dir: PathBuf,
-        /// Who could change it, and what to do about it.
+        /// The reason that it is not trusted, and the remedy.
         error: TrustError,
     },
     /// A file could have been written by somebody else.
@@ -110,7 +110,7 @@ pub enum PluginError {
     File {
         /// The file.
         path: PathBuf,
-        /// Who could have written it, and what to do about it.
+        /// The reason that it is not trusted, and the remedy.
         error: TrustError,
     },
     /// It is not a plugin, or not for this host or this use.

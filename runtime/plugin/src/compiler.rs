@@ -64,7 +64,7 @@ pub enum CompileError {
     Killed {
         /// The tool.
         tool: PathBuf,
-        /// Why, as far as that is known, and what to do.
+        /// The most likely cause, and the remedy.
         reason: String,
     },
     /// It was too much work.

@@ -24,8 +24,8 @@ const MAX_VNI: u32 = 0xff_ffff;
 /// What a value in `/proc/sys/net` may need.
 const MAX_SYSCTL: usize = 64;
 
-/// What a lease may carry for a plugin, in bytes: what readers of leases take. A key pair and a few numbers take some
-/// hundreds.
+/// Maximum size of a plugin's data in a lease, in bytes: the limit of the readers of leases. A key pair and a few
+/// numbers take some hundreds.
 const MAX_BACKEND_DATA: usize = BACKEND_DATA_LIMIT;
 
 /// The most bytes that a plugin may add to a packet. Headers and the tag of a cipher take some tens.

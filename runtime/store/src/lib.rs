@@ -54,7 +54,7 @@ pub struct Record {
     pub key: String,
     /// The bytes of the value, as found; empty if it was not read.
     pub value: Vec<u8>,
-    /// Why the value was not read; none if it was.
+    /// The reason that the value was not read. None if it was.
     pub unread: Option<Unread>,
     /// Changes with every write. etcd: `mod_revision`; directory: a hash of the value.
     pub version: u64,

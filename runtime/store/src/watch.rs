@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use crate::Record;
 
-/// How many events wait for a slow consumer before the watch waits with it. Each may have as many bytes as a [`Page`].
+/// Number of events that wait for a slow consumer before the watch waits with it. Each may have as many bytes as a
+/// [`Page`].
 const QUEUE: usize = 4;
 
 /// One change of one record.
@@ -36,9 +37,9 @@ impl RecordChange {
 pub struct Page {
     /// In the order of their keys. May be empty.
     pub records: Vec<Record>,
-    /// Whether the list begins with it. An earlier list that has not come to its end is void.
+    /// True if the list begins with this page. An earlier list that has not come to its end is void.
     pub first: bool,
-    /// Whether the list is complete with it.
+    /// True if the list is complete with this page.
     pub last: bool,
 }
 

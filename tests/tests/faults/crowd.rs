@@ -7,7 +7,7 @@ use heddle_lab::{Daemon, Families, PREFIX, Signal, wait_until};
 use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Node, Peer, heddle, recovered, status};
 use serde_json::Value;
 
-/// How long 560 MB may take to be written, or read a few times, on a loaded machine.
+/// Time limit for writing 560 MB, or reading them a few times, on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// A little less than what etcd takes in one request.
@@ -17,7 +17,7 @@ const HUGE: usize = 1_400_000;
 const NAMES: usize = 300;
 const OTHERS: usize = 100;
 
-/// What all of it may cost, in bytes.
+/// Maximum growth of the daemon's peak memory, in bytes.
 const ALLOWED: u64 = 100 << 20;
 
 fn fill(cluster: &Cluster) {
@@ -37,7 +37,7 @@ fn fill(cluster: &Cluster) {
     }
 }
 
-/// What `heddle lease list` says.
+/// Returns the output of `heddle lease list --json`, which has to be shorter than 1 MiB.
 fn leases(node: &Node) -> Value {
     let mut command = Command::new(heddle());
     command.args(["lease", "list", "--json", "--socket"]).arg(node.host.control_socket());
@@ -46,7 +46,8 @@ fn leases(node: &Node) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Why a daemon says that it is not ready, each reason once, until it is.
+/// Waits until a daemon is ready, [`LIMIT`] at most. Returns the reasons that it gave before, without immediate
+/// repeats.
 fn reasons_until_ready(daemon: &Daemon) -> Vec<String> {
     let mut reasons = Vec::new();
     let begun = Instant::now();

@@ -206,7 +206,7 @@ address add 10.210.0.1/24 dev br1
 route add 10.211.0.0/16 via 192.168.255.254 proto static
 ";
 
-/// What `/readyz` says of them.
+/// The answer of `/readyz` while the host has the networks of [`INSIDE`].
 const WARNING: &str = "ok\nwarning: 10.0.0.0/8 overlaps 10.210.0.0/24, which is connected to br1: leases inside \
     10.210.0.0/24 are not programmed; exclude it with SubnetMin and SubnetMax, or choose another Network\n";
 

@@ -20,7 +20,7 @@ use crate::daemon::wait_for;
 use crate::daemon_flags::DaemonFlags;
 use crate::output;
 
-/// How long the store may take, whatever it is asked. A store that does not answer is noticed earlier, by the limit for each
+/// Time limit for all reads from the store together. A store that does not answer fails earlier, by the limit for each
 /// page.
 const STORE_LIMIT: Duration = Duration::from_secs(60);
 

@@ -1,4 +1,4 @@
-//! What an event says, safe to be shown.
+//! Safe formatting of log messages and their fields.
 
 use std::fmt::{self, Debug};
 

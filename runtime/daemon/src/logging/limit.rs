@@ -24,7 +24,7 @@ const BUDGETS: Budgets = Budgets {
 /// Time between two reports of the number of lines that were suppressed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many subjects a report names.
+/// Maximum number of subjects that a report names.
 const NAMED: usize = 3;
 
 /// The longest subject, in characters.
@@ -116,7 +116,7 @@ impl<S: Subscriber> Layer<S> for RateLimit {
     }
 }
 
-/// What an event is about.
+/// Subject and text of an event, without its numeric fields.
 #[derive(Default)]
 struct About {
     subject: Option<String>,

@@ -78,7 +78,7 @@ fn filter(verbosity: u8) -> EnvFilter {
     EnvFilter::new(format!("warn,{}", ours.join(",")))
 }
 
-/// What is ours, by the targets of log lines; plugins' lines are under `plugin`.
+/// Log targets of Heddle's own crates, and `plugin` for the lines that plugins write.
 const OURS: [&str; 9] = [
     "heddled",
     "heddle_control",
@@ -137,7 +137,7 @@ mod tests {
         }
     }
 
-    /// What is logged meanwhile, on a terminal or under systemd.
+    /// Runs `work` and returns its log, in the format for the journal or for a terminal.
     fn logged(journal: bool, work: impl FnOnce(&RateLimit)) -> String {
         let (kept, limit) = (Kept::default(), RateLimit::new());
         let make = kept.clone();

@@ -34,7 +34,7 @@ pub(super) struct Applier {
     scope: Scope,
     claims: Claims,
     vital: Vital,
-    /// What is withheld from the kernel, for the sake of the host's own network as last looked at.
+    /// Filter for objects that are withheld from the kernel, by the host's own network as last read.
     guard: Guard,
     /// The kernel as it was when last looked at, and what was changed since.
     observed: Observed,
@@ -98,7 +98,7 @@ impl Applier {
         self.looks.hasten(Instant::now());
     }
 
-    /// What is withheld from the kernel.
+    /// Returns the guard, which decides which objects are withheld from the kernel.
     pub(super) fn guard(&self) -> &Guard {
         &self.guard
     }
@@ -108,7 +108,7 @@ impl Applier {
         self.guard.set_others(destinations);
     }
 
-    /// What should be under a key, unless it is withheld.
+    /// Returns the planned object under a key. None if it is withheld, or nothing is planned there.
     fn wanted<'a>(&self, desired: &'a Desired, key: &ObjectKey) -> Option<&'a Object> {
         desired.get(key).filter(|object| self.guard.withholds(object).is_none())
     }

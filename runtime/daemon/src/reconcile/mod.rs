@@ -61,7 +61,7 @@ pub(crate) struct Reconciler {
     probing: Option<Probing>,
     /// When to tell it of peers that came or went.
     probe_at: Option<Instant>,
-    /// Which peers have turned silent or back are named one by one.
+    /// Rate limits and summaries for peers that turn silent or answer again.
     reachability: Reachability,
     /// Why another start would begin with another network config.
     superseded: Option<Superseded>,

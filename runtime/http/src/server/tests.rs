@@ -11,7 +11,7 @@ use std::thread;
 use super::*;
 use crate::{Answer, Bytes};
 
-/// What a test waits for at most, on a busy machine.
+/// Time limit for whatever a test waits for, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// More than sockets and buffers take on the way.

@@ -21,7 +21,7 @@ fn arrival(number: u8, dropped: Option<u32>) -> Arrival {
 struct Fixture {
     lanes: Lanes,
     now: Instant,
-    /// How many datagrams were dropped from the shared lane.
+    /// Number of datagrams dropped from the shared lane.
     dropped: u32,
 }
 

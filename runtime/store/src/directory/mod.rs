@@ -38,7 +38,7 @@ const CONFIG: &str = "config";
 /// Files that are read. Nobody has so many nodes, and their names have to be remembered.
 const FILES: usize = 100_000;
 
-/// Where a page ends, in bytes of names and values, and in records.
+/// Size at which a page ends, in bytes of names and values, and in records.
 const PAGE_BYTES: usize = 1 << 20;
 const PAGE_RECORDS: usize = 1000;
 
@@ -65,7 +65,7 @@ pub enum DirectoryError {
     Unread {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason that it is not read.
         reason: Unread,
     },
     /// A directory with more files than are read.

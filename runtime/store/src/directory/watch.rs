@@ -34,14 +34,14 @@ const RESCAN: Duration = Duration::from_secs(5);
 /// How often to look while the directory cannot be read.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What tells one state of a file from another: its record's version and age.
+/// Version and age of a record, which tell one state of a file from another.
 type Fingerprint = (u64, Age);
 
 fn fingerprint(record: &Record) -> Fingerprint {
     (record.version, record.age)
 }
 
-/// What the consumer was told.
+/// The state that was delivered to the consumer.
 #[derive(Default)]
 struct Told {
     /// Records by their keys. None: nothing, or nothing that is still true.

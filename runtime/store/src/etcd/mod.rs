@@ -33,7 +33,7 @@ const KEY_MESSAGE_LIMIT: usize = 64 << 20;
 /// The time that a lease lives without being renewed: a day, as in flannel (`pkg/subnet/etcd/local_manager.go`).
 pub const LEASE_TTL: Duration = Duration::from_secs(86_400);
 
-/// How long to wait for the addresses of one endpoint's name.
+/// Time limit for resolving the name of one endpoint.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Leases in etcd.

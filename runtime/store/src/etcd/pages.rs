@@ -23,10 +23,10 @@ const MOST: i64 = 10_000;
 /// Length in bytes that a page should have.
 const TARGET: usize = 2 << 20;
 
-/// What a record takes beside its key and value, in bytes.
+/// Estimated size of a record besides its key and value, in bytes.
 const RECORD: usize = 100;
 
-/// How often a list is begun again that etcd's history has overtaken.
+/// Maximum number of times that a list is begun again because etcd's history has overtaken it.
 const RESTARTS: usize = 8;
 
 const OPERATION: &str = "list the leases";
@@ -39,7 +39,8 @@ pub(super) struct Point {
 }
 
 impl Point {
-    /// Why this does not come after `before`. Never asked about answers that were overtaken by later ones.
+    /// Returns the reason that this cannot come after `before`, if any: another cluster, or a lower revision. Not for
+    /// answers that were overtaken by later ones.
     pub(super) fn contradicts(self, before: Self) -> Option<String> {
         if self.cluster != before.cluster {
             return Some(format!(
@@ -60,7 +61,7 @@ impl Point {
 pub(super) struct Pages<'a> {
     shared: &'a Shared,
     keys_only: bool,
-    /// Where the list was begun. None before the first page.
+    /// The point of etcd's history at which the list was begun. None before the first page.
     at: Option<Point>,
     /// The first key of the next page.
     next: Vec<u8>,
@@ -91,7 +92,7 @@ impl<'a> Pages<'a> {
         Self { keys_only: true, ..Self::of_records(shared) }
     }
 
-    /// Where in etcd's history the list is. None before the first page.
+    /// Returns the point of etcd's history that the list shows. None before the first page.
     pub(super) fn point(&self) -> Option<Point> {
         self.at
     }

@@ -26,7 +26,7 @@ const OPERATION: &str = "watch the leases";
 /// That of the leases and that of the config.
 const WATCHES: usize = 2;
 
-/// Where responses that are ready at once stop being joined into one update, in bytes as [`weight`] counts them.
+/// Size from which an update takes in no more of the responses that are ready, in bytes as [`weight`] counts them.
 const JOINED: usize = 1 << 20;
 
 /// Why a session ended.
