@@ -15,6 +15,9 @@ use tokio::net::UnixListener;
 
 use crate::{Documents, Leases, ListenError, Status};
 
+/// Time limit for an answer: longer than clients wait for the longest one, so that they learn why there is none.
+const ANSWER_LIMIT: Duration = Duration::from_secs(90);
+
 /// The kind of what is answered.
 const JSON: &str = "application/json";
 
@@ -60,7 +63,8 @@ pub async fn serve<H: Handler>(
     connections: usize,
 ) -> Result<(), ListenError> {
     let listener = listen(path, group)?;
-    let server = Server::new("control socket", Hosts::Any, connections);
+    let server =
+        Server::new("control socket", Hosts::Any, connections).answering_within(ANSWER_LIMIT);
     server.serve_unix(listener, Control(documents));
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! that its host has networks in, and gives up one that its host needs ([`HostNetwork`]). [`choose`] only decides; whoever
 //! carries it out does so by compare-and-swap, and asks again when another node was quicker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -137,7 +137,7 @@ pub enum AllocationError {
     /// Every subnet that is not taken overlaps a network of the host's.
     #[error(
         "no free /{length} between {min} and {max}: every subnet of {network} that is not leased overlaps a network of \
-         this host ({networks}); set Network, SubnetMin and SubnetMax to a range that no host uses"
+         this host, or contains an address that nodes are reached at ({networks}); set Network, SubnetMin and SubnetMax to a range that no host uses"
     )]
     Occupied {
         /// The overlay.
@@ -235,8 +235,11 @@ fn free(
         let widest = widest.expect("what is not free is taken");
         return Err(AllocationError::Exhausted { network, length, min, max, widest });
     }
-    let occupied = host.occupied().filter(|it| network.contains(it) || it.contains(&network));
-    let occupied: Vec<_> = occupied.map(|network| network.to_string()).collect();
+    let peers = holdings.leases.iter().flat_map(Lease::public_addresses).map(IpNet::from);
+    let occupied = host.occupied().chain(peers);
+    let occupied = occupied.filter(|it| network.contains(it) || it.contains(&network));
+    let occupied: BTreeSet<_> = occupied.collect();
+    let occupied: Vec<_> = occupied.iter().map(ToString::to_string).collect();
     Err(AllocationError::Occupied { network, length, min, max, networks: occupied.join(", ") })
 }
 
@@ -549,10 +552,7 @@ mod tests {
         assert!(matches!(error, Ok(Choice::Create(_))), "{error:?}");
         let taken = taken.map(|key| lease(key, r#"{"PublicIP":"192.168.0.9"}"#));
         let error = choose_on(&busy_host(), &config, &taken, None).unwrap_err().to_string();
-        assert!(
-            error.contains("overlaps a network of this host (10.244.2.0/26, 10.244.3.0/24)"),
-            "{error}"
-        );
+        assert!(error.contains("(10.244.2.0/26, 10.244.3.0/24)"), "{error}");
     }
 
     #[test]

@@ -113,6 +113,12 @@ impl Desired {
         self.plans.get(&owner).map_or(&[], Vec::as_slice)
     }
 
+    /// Returns an owner's plan, whether or not another has something else under the same keys. Empty without one.
+    pub fn plan(&self, owner: Owner) -> Plan {
+        let object = |key: &ObjectKey| Some(self.claim(key, owner)?.object.clone());
+        Plan { objects: self.keys(owner).iter().filter_map(object).collect() }
+    }
+
     /// What should be there under a key.
     pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
         self.claims.get(key)?.first().map(|claim| &claim.object)

@@ -21,6 +21,8 @@ pub struct Scope {
     pub networks: Vec<IpNet>,
     /// Destinations beyond the overlay that plans may have routes to, through devices of their own.
     pub granted: Vec<IpNet>,
+    /// This node's own subnets. Routes and addresses of others inside them are containers'.
+    pub own: Vec<IpNet>,
     /// The devices that are planned.
     pub links: BTreeSet<LinkName>,
     /// The alias (`ip link set … alias`) that marks a device as made by this daemon. Names the etcd prefix, so
@@ -95,7 +97,7 @@ impl Observed {
 /// One step towards the desired state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Create it: nothing stood under its key when last looked at. What has appeared there since is not touched.
+    /// Create it: nothing stood under its key when last looked at. A route that has appeared there since is not touched.
     Create(Object),
     /// Make it so: change what stands under its key, or create it.
     Put(Object),

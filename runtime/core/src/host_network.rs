@@ -23,6 +23,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::address::{Family, LinkName};
+use crate::diff::Scope;
 use crate::object::{Address, Metric, Object, ObjectKey};
 
 /// A route of the main table that is not Heddle's.
@@ -168,8 +169,14 @@ pub struct Claims {
 }
 
 impl Claims {
+    /// Returns the claims of a scope.
+    pub fn of(scope: &Scope) -> Self {
+        let Scope { networks, granted, own, .. } = scope;
+        Self { overlay: networks.clone(), granted: granted.clone(), own: own.clone() }
+    }
+
     /// Returns true if a network of the host's can be in the way.
-    fn meet(&self, network: IpNet) -> bool {
+    pub fn meet(&self, network: IpNet) -> bool {
         let mut claimed = self.overlay.iter().chain(&self.granted);
         !self.own.iter().any(|own| own.contains(&network))
             && claimed.any(|claimed| intersect(*claimed, network))
@@ -227,6 +234,11 @@ impl HostNetwork {
         if connected && !leads.connected {
             *leads = Leads { connected, link };
         }
+    }
+
+    /// The addresses that the node needs.
+    pub fn vital(&self) -> &Vital {
+        &self.vital
     }
 
     /// Returns why the host keeps a destination to itself; none if the overlay may have it.

@@ -174,6 +174,9 @@ pub enum Unread {
     /// The file of a directory store is a FIFO, a device or a socket.
     #[error("it is not a regular file: replace it by one, or delete it")]
     NotAFile,
+    /// The file of a directory store cannot be read.
+    #[error("its file cannot be read ({0}): correct it, or delete it")]
+    Unreadable(std::io::ErrorKind),
 }
 
 impl Unread {

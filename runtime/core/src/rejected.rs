@@ -34,13 +34,15 @@ pub(crate) struct Rejected {
     counted: HashSet<u64>,
     /// Others for which there was no room in `counted`.
     beyond: usize,
+    /// True for a complete list, in which each record occurs once.
+    is_list: bool,
     hasher: RandomState,
 }
 
 impl Rejected {
     /// Returns an empty collection that can be compared with this one.
     pub(crate) fn new_like(&self) -> Self {
-        Self { hasher: self.hasher.clone(), ..Self::default() }
+        Self { hasher: self.hasher.clone(), is_list: true, ..Self::default() }
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Rejection> {
@@ -79,11 +81,15 @@ impl Rejected {
         if self.counted.contains(&hash) {
             return Noted::Known;
         }
-        if self.counted.len() == COUNTED {
-            self.beyond += 1;
-        } else {
+        if self.counted.len() < COUNTED {
             self.counted.insert(hash);
+            return Noted::Counted;
         }
+        // Nobody knows whether it was counted before.
+        if !self.is_list {
+            return Noted::Known;
+        }
+        self.beyond += 1;
         Noted::Counted
     }
 
@@ -138,10 +144,17 @@ mod tests {
     #[test]
     fn records_beyond_the_counted_take_no_memory() {
         let mut rejected = Rejected::default();
+        let mut list = rejected.new_like();
         for number in 0..NAMED + COUNTED + 7 {
-            rejected.insert(&number.to_string(), rejection("long"), false);
+            list.insert(&number.to_string(), rejection("long"), false);
         }
-        assert_eq!((rejected.counted.len(), rejected.unnamed()), (COUNTED, COUNTED + 7));
+        assert_eq!((list.counted.len(), list.unnamed()), (COUNTED, COUNTED + 7));
+        rejected.replace_unnamed(&mut list);
+        // One that is written again and again is still one.
+        for _ in 0..3 {
+            rejected.insert("beyond", rejection("long"), false);
+        }
+        assert_eq!(rejected.unnamed(), COUNTED + 7);
     }
 
     #[test]

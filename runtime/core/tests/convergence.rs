@@ -259,8 +259,7 @@ fn connected(address: &Address) -> Object {
 
 /// The daemon's guard for a host as it is observed.
 fn guard(scope: &Scope, observed: &Observed) -> Guard {
-    let claims = Claims { overlay: scope.networks.clone(), ..Claims::default() };
-    let host = HostNetwork::new(&claims, &observed.host, Vital::default());
+    let host = HostNetwork::new(&Claims::of(scope), &observed.host, Vital::default());
     Guard::new(host)
 }
 
@@ -454,6 +453,7 @@ proptest! {
         let scope = Scope {
             networks: vec!["10.244.0.0/16".parse().unwrap()],
             granted: vec![],
+            own: vec![],
             links: links.collect(),
             alias: "heddle /coreos.com/network".into(),
         };

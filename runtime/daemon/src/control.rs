@@ -224,8 +224,17 @@ impl Handler for Facts {
         let store = self.store.get().ok_or_else(|| Unavailable("it starts".to_owned()))?;
         // Whoever asks many times at once does not have the store read as often at once.
         let _turn = self.listing.lock().await;
-        let host = self.ask(Question::Host, PATIENCE).await.unwrap_or_default();
-        let mut listing = Listing::new(self.joined.get(), host);
+        let joined = self.joined.get();
+        let host = match joined {
+            Some(_) => self.ask(Question::Host, PATIENCE).await.ok_or_else(|| {
+                Unavailable(format!(
+                    "the daemon's loop has not answered within {} s",
+                    PATIENCE.as_secs()
+                ))
+            })?,
+            None => HostNetwork::default(),
+        };
+        let mut listing = Listing::new(joined, host);
         let scanned = store.scan(&mut |page| listing.add(&page)).await;
         scanned.map_err(|error| Unavailable(error.to_string()))?;
         Ok(Leases {

@@ -1,7 +1,6 @@
 //! The host's own network at run time: the store's addresses, and what earlier versions took from the host.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,56 +9,59 @@ use heddle_core::diff::{Change, Scope};
 use heddle_core::host_network::{Claims, HostNetwork, Vital, missing_connected};
 use heddle_core::object::{Object, Route};
 use heddle_kernel::{Kernel, KernelError};
-use heddle_store::LeaseStore;
+use heddle_store::{LeaseStore, Reach};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
-/// Interval at which the names of the store's endpoints are resolved again.
+/// The interval at which the names of the store's endpoints are resolved.
 const RESOLVE_PERIOD: Duration = Duration::from_secs(30);
 
-/// Path of the file that lists the name servers (resolv.conf(5)).
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// The interval at which a node that waits for a lease looks at its host.
+const LOOK_PERIOD: Duration = Duration::from_secs(10);
 
-/// The addresses that lead to the store: its own, and those of the name servers that its name is asked of.
-pub(crate) async fn store_addresses(store: &dyn LeaseStore) -> BTreeSet<IpAddr> {
-    let mut addresses = store.addresses().await;
-    if store.is_named() {
-        addresses.extend(name_servers(&fs::read_to_string(RESOLV_CONF).unwrap_or_default()));
-    }
-    addresses
-}
-
-/// The name servers in a resolv.conf(5).
-fn name_servers(text: &str) -> impl Iterator<Item = IpAddr> + '_ {
-    text.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        let is_server = words.next() == Some("nameserver");
-        // `fe80::1%eth0` is on a link, which the overlay never has addresses of.
-        words.next().filter(|_| is_server)?.parse().ok()
-    })
-}
-
-/// Follows the store's addresses for as long as somebody listens. An address whose name cannot be resolved any more stays:
-/// that may be for want of the way to the name server.
+/// Follows the store's addresses for as long as somebody listens.
 pub(crate) fn follow_store(
     store: Arc<dyn LeaseStore>,
-    known: BTreeSet<IpAddr>,
+    mut reach: Reach,
 ) -> watch::Receiver<BTreeSet<IpAddr>> {
-    let (sender, receiver) = watch::channel(known);
+    let (sender, receiver) = watch::channel(reach.addresses());
     tokio::spawn(async move {
         while !sender.is_closed() {
             tokio::time::sleep(RESOLVE_PERIOD).await;
-            let found = store_addresses(store.as_ref()).await;
+            reach.look(store.as_ref()).await;
+            let found = reach.addresses();
             sender.send_if_modified(|known| {
-                let is_news = !found.is_empty() && *known != found;
-                if is_news {
-                    *known = found;
-                }
+                let is_news = *known != found;
+                *known = found;
                 is_news
             });
         }
     });
     receiver
+}
+
+/// Waits until the host's own network, or the way to the store, is another one than what `host` says. Returns that as a
+/// sentence.
+pub(crate) async fn changed(
+    kernel: &Kernel,
+    scope: &Scope,
+    host: &HostNetwork,
+    store: &dyn LeaseStore,
+    reach: &Reach,
+) -> String {
+    let (mut reach, known) = (reach.clone(), reach.addresses());
+    loop {
+        tokio::time::sleep(LOOK_PERIOD).await;
+        reach.look(store).await;
+        if reach.addresses() != known {
+            return "the lease store has other addresses now; a subnet is chosen again".to_owned();
+        }
+        // Whatever keeps it from being read is told by the next attempt.
+        let Ok(routing) = kernel.host_routing(scope).await else { continue };
+        if HostNetwork::new(&Claims::of(scope), &routing, host.vital().clone()) != *host {
+            return "the host has other networks now; a subnet is chosen again".to_owned();
+        }
+    }
 }
 
 /// Removes routes of an earlier run that keep this node from the store: those that the host would do better without.
@@ -93,7 +95,7 @@ pub(crate) async fn clear_path_to_store(
     restore_connected(kernel, &scope, concerns).await?;
     for route in &blocking {
         tracing::warn!(
-            "kernel: route {} of an earlier run leads packets for the lease store into the overlay; removed",
+            "kernel: route {} of an earlier run leads packets for the lease store into the overlay; removing it",
             route.destination
         );
     }
@@ -126,7 +128,7 @@ pub(crate) async fn restore_connected(
     }
     for address in &missing {
         tracing::warn!(
-            "kernel: the connected route {} dev {} was missing, as earlier versions of heddled leave it; restored",
+            "kernel: the connected route {} dev {} is missing, as earlier versions of heddled leave it; restoring it",
             address.network.trunc(),
             address.link
         );
@@ -138,17 +140,4 @@ pub(crate) async fn restore_connected(
         );
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn name_servers_are_read_from_resolv_conf() {
-        let text = "# nameserver 192.0.2.1\nsearch example\nnameserver 10.0.0.53\n\
-                    nameserver  fd00::53 \nnameserver\nnameserver fe80::1%eth0\noptions ndots:1\n";
-        let found: Vec<_> = name_servers(text).map(|address| address.to_string()).collect();
-        assert_eq!(found, ["10.0.0.53", "fd00::53"]);
-    }
 }

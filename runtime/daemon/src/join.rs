@@ -22,14 +22,14 @@ use heddle_plugin::{
     Backend, CallError, Catalogue, Emitter, Manifest, NodePlan, PacketPlugin, Plugin, PluginError,
     Role, Source,
 };
-use heddle_store::{AcquireError, LeaseStore, OwnLease};
+use heddle_store::{AcquireError, LeaseStore, OwnLease, Reach};
 use tokio::task::spawn_blocking;
 
 use crate::Fatal;
 use crate::emit::Output;
 use crate::files;
 use crate::former;
-use crate::host_network::{self, store_addresses};
+use crate::host_network;
 use crate::packets::{Packets, Terms};
 use crate::readiness::{Condition, Readiness};
 
@@ -60,15 +60,6 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
-    /// The destinations that plans may have.
-    pub(crate) fn claims(&self) -> Claims {
-        Claims {
-            overlay: self.scope.networks.clone(),
-            granted: self.scope.granted.clone(),
-            own: self.lease.key.subnets().collect(),
-        }
-    }
-
     /// The plugin's plans for these peers, in their order.
     pub(crate) async fn plan_peers(&self, peers: Vec<Lease>) -> Vec<Result<Plan, CallError>> {
         let links = self.plan.links();
@@ -123,6 +114,7 @@ pub(crate) async fn join(
     catalogue: &Arc<Catalogue>,
     store: &Arc<dyn LeaseStore>,
     kernel: &Kernel,
+    reach: &Reach,
     readiness: &Readiness,
 ) -> Result<Membership, Obstacle> {
     let config = network_config(flags, store).await?;
@@ -138,15 +130,16 @@ pub(crate) async fn join(
     let scope = Scope {
         networks: config.networks.iter().map(|overlay| overlay.network).collect(),
         granted: found.backend.manifest.capabilities.routes.clone(),
+        own: Vec::new(),
         links: BTreeSet::new(),
         alias: alias(flags),
     };
     let vital = Vital {
-        store: store_addresses(store.as_ref()).await,
+        store: reach.addresses(),
         own: node.underlay.public_addresses.iter().copied().collect(),
     };
-    let claims = Claims { overlay: scope.networks.clone(), ..Claims::default() };
-    let host = HostNetwork::new(&claims, &kernel.host_routing(&scope).await?, vital.clone());
+    let host =
+        HostNetwork::new(&Claims::of(&scope), &kernel.host_routing(&scope).await?, vital.clone());
     let failed = |error| {
         let (error, took) = (Box::new(error), backend.metrics().time());
         Obstacle::Call { error, took, config: Box::new(config.clone()) }
@@ -166,7 +159,13 @@ pub(crate) async fn join(
     readiness.met(Condition::Config);
     readiness.met(Condition::Underlay);
     let report = |reason: &str| _ = readiness.unmet(Condition::Lease, reason);
-    let own = heddle_store::acquire(store.as_ref(), &config, &claimant, value, &report).await;
+    let acquiring = heddle_store::acquire(store.as_ref(), &config, &claimant, value, &report);
+    // It may wait for the store for hours, and the host be another one by then.
+    let changing = host_network::changed(kernel, &scope, &host, store.as_ref(), reach);
+    let own = tokio::select! {
+        own = acquiring => own,
+        reason = changing => return Err(Obstacle::Lease(reason)),
+    };
     let own = own.map_err(|error| match error {
         AcquireError::Allocation(error @ AllocationError::AddressInUse { .. }) => error.into(),
         other => Obstacle::Lease(other.to_string()),
@@ -177,10 +176,9 @@ pub(crate) async fn join(
         let routes = lease.key.subnets().map(|own| Object::Route(Route::last_resort(own)));
         plan.plan.objects.extend(routes);
     }
-    let scope = Scope { links: plan.links().into_iter().collect(), ..scope };
-    let own_subnets: Vec<_> = lease.key.subnets().collect();
-    let beside = |network| !own_subnets.iter().any(|own| own.contains(&network));
-    host_network::restore_connected(kernel, &scope, beside).await?;
+    let (links, own_subnets) = (plan.links().into_iter().collect(), lease.key.subnets().collect());
+    let scope = Scope { links, own: own_subnets, ..scope };
+    host_network::restore_connected(kernel, &scope, |_| true).await?;
     former::remove_routes(kernel, &scope, previous_networks(&remembered)).await?;
     let packets = match (packets, &plan.tunnel) {
         (Some(plugin), Some(tunnel)) => {

@@ -7,14 +7,16 @@ use heddle_core::patience::{InVain, Patience};
 use heddle_flags::Flags;
 use heddle_kernel::Kernel;
 use heddle_plugin::{Catalogue, PluginError, View};
-use heddle_store::{LeaseStore, OwnLease, StoreError, Term, Watch, WatchEvent, keep, release};
+use heddle_store::{
+    LeaseStore, OwnLease, Reach, StoreError, Term, Watch, WatchEvent, keep, release,
+};
 use heddle_telemetry::Notes;
 use tokio::sync::{Notify, mpsc};
 
 use crate::Fatal;
 use crate::control::Facts;
 use crate::emit::emit;
-use crate::host_network::{clear_path_to_store, follow_store, store_addresses};
+use crate::host_network::{clear_path_to_store, follow_store};
 use crate::join::{Identity, Membership, Obstacle, alias, identity, join};
 use crate::packets::PacketCounters;
 use crate::probing::Probing;
@@ -44,7 +46,7 @@ pub(crate) async fn serve(
     let store = flags.lease.store.open(flags.lease.etcd_options())?;
     facts.learn(identity.clone(), store.clone());
     let kernel = Kernel::open()?;
-    let member = until_joined(flags, &identity, &store, &kernel, readiness).await?;
+    let (member, reach) = until_joined(flags, &identity, &store, &kernel, readiness).await?;
     let rules = rules::rules(flags, &member.overlay.config, &member.overlay.lease);
     facts.join(&member, &rules);
 
@@ -65,7 +67,7 @@ pub(crate) async fn serve(
     facts.follow(watch.pulse());
     let own_lease_changed = Notify::new();
     let probing = Probing::start(flags.control.probe_interval, &overlay)?;
-    let store_addresses = follow_store(store.clone(), overlay.vital.store.clone());
+    let store_addresses = follow_store(store.clone(), reach);
     let history = notes.history.clone();
     let mut reconciler =
         Reconciler::new(kernel.clone(), overlay, probing, store_addresses, questions, notes)
@@ -126,26 +128,27 @@ async fn until_joined(
     store: &Arc<dyn LeaseStore>,
     kernel: &Kernel,
     readiness: &Readiness,
-) -> Result<Membership, Fatal> {
+) -> Result<(Membership, Reach), Fatal> {
     let files = &flags.files;
     let catalogue = Catalogue::new(files.plugin_dir.clone(), None, files.cache_dir.clone())?;
     let catalogue = Arc::new(catalogue.with_policy(files.plugin_policy.clone()));
-    let mut patience = Patience::new();
+    let (mut patience, mut reach) = (Patience::new(), Reach::default());
     loop {
         let begun = Instant::now();
         // Otherwise nobody could learn that the leases behind these routes are gone.
-        let addresses = store_addresses(store.as_ref()).await;
-        if let Err(error) = clear_path_to_store(kernel, &alias(flags), &addresses).await {
+        reach.look(store.as_ref()).await;
+        let cleared = clear_path_to_store(kernel, &alias(flags), &reach.addresses()).await;
+        if let Err(error) = cleared {
             tracing::error!("kernel: {error}");
         }
         let (condition, reason, in_vain) =
-            match join(flags, identity, &catalogue, store, kernel, readiness).await {
+            match join(flags, identity, &catalogue, store, kernel, &reach, readiness).await {
                 Ok(member) => {
                     readiness.met(Condition::Config);
                     readiness.met(Condition::Underlay);
                     readiness.met(Condition::Lease);
                     readiness.met(Condition::Packets);
-                    return Ok(member);
+                    return Ok((member, reach));
                 }
                 Err(Obstacle::Config(reason)) => (Condition::Config, reason, InVain::Waiting),
                 Err(Obstacle::Plugin(error)) => {
@@ -201,6 +204,7 @@ async fn first_plan(
             }
             WatchEvent::Config(config) => reconciler.compare_config(config.as_deref()),
             WatchEvent::Stale { reason } => {
+                reconciler.abandon_snapshot();
                 readiness.unmet(Condition::Watch, reason);
             }
             // Nothing is known yet that could be missing.

@@ -18,7 +18,7 @@ use heddle_plugin::{
     Backend, CallError, Catalogue, Emitter, NodePlan, PluginError, Role, Setting, View,
 };
 use heddle_store::etcd::EtcdTiming;
-use heddle_store::{EtcdOptions, Page, StoreError};
+use heddle_store::{EtcdOptions, Page, Reach, StoreError};
 use tokio::task::spawn_blocking;
 
 /// Time limit for reading the network config from the store.
@@ -245,10 +245,11 @@ async fn host_network(
     routing: &HostRouting,
 ) -> HostNetwork {
     let overlay = config.networks.iter().map(|overlay| overlay.network).collect();
-    let store = match flags.lease.store.open(flags.lease.etcd_options()) {
-        Ok(store) => store.addresses().await,
-        Err(_) => BTreeSet::new(),
-    };
+    let mut reach = Reach::default();
+    if let Ok(store) = flags.lease.store.open(flags.lease.etcd_options()) {
+        reach.look(store.as_ref()).await;
+    }
+    let store = reach.addresses();
     let vital = Vital { store, own: underlay.public_addresses.iter().copied().collect() };
     HostNetwork::new(&Claims { overlay, ..Claims::default() }, routing, vital)
 }

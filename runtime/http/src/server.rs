@@ -37,6 +37,14 @@ impl Server {
         Self { name, hosts, limits: Limits::new(connections) }
     }
 
+    /// Sets the time from a request to the beginning of its answer, for sites that take longer than 30 seconds.
+    #[must_use]
+    pub fn answering_within(mut self, limit: Duration) -> Self {
+        self.limits.exchange += limit.saturating_sub(self.limits.answering);
+        self.limits.answering = limit;
+        self
+    }
+
     /// Serves a TCP address on the worker until the process ends.
     ///
     /// # Errors

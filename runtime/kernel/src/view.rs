@@ -126,8 +126,10 @@ impl View {
 
     /// Returns true if a destination has addresses in common with the scope's networks.
     fn meets(&self, destination: IpNet) -> bool {
-        let mut networks = self.scope.networks.iter().chain(&self.scope.granted);
-        networks.any(|network| network.contains(&destination) || destination.contains(network))
+        let Scope { networks, granted, own, .. } = &self.scope;
+        let mut claimed = networks.iter().chain(granted);
+        !own.iter().any(|own| own.contains(&destination))
+            && claimed.any(|claim| claim.contains(&destination) || destination.contains(claim))
     }
 }
 

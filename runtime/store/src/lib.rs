@@ -13,15 +13,14 @@
 //! | [`directory`] | a directory of lease files, for labs and static clusters |
 //! | [`acquire`](mod@acquire) | getting a lease for this node |
 //! | [`own_lease`] | keeping it |
+//! | [`reach`] | the addresses that lead to it |
 //! | [`release`](mod@release) | giving it up |
 //!
 //! Every write is a compare-and-swap: what was read is what is replaced, or nothing happens. So two nodes never
 //! overwrite each other, whatever the order in which they come.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,6 +30,7 @@ pub mod acquire;
 pub mod directory;
 pub mod etcd;
 pub mod own_lease;
+pub mod reach;
 pub mod release;
 
 mod config;
@@ -43,6 +43,7 @@ pub use config::{InvalidStoreConfig, StoreConfig};
 pub use directory::{DirectoryError, DirectoryStore};
 pub use etcd::{EtcdError, EtcdOptions, EtcdStore};
 pub use own_lease::{LostLease, OwnLease, Term, keep};
+pub use reach::Reach;
 pub use release::release;
 pub use watch::{Page, Pulse, RecordChange, Update, Watch, WatchEvent};
 
@@ -173,12 +174,8 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     /// [`StoreError`], when the store cannot be reached.
     async fn renew(&self, current: &Record) -> Result<Renewal, StoreError>;
 
-    /// The addresses at which the store is reached, with names resolved as they are now. Empty for a store that is no
-    /// network's business, and where no name can be resolved.
-    async fn addresses(&self) -> BTreeSet<IpAddr>;
-
-    /// Returns true if a name has to be resolved to reach the store.
-    fn is_named(&self) -> bool;
+    /// Returns the hosts of the store, names or addresses. Empty for a store that needs no network.
+    fn hosts(&self) -> Vec<String>;
 
     /// Follows all records and the network config, from now until the [`Watch`] is dropped.
     ///

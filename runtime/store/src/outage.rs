@@ -15,6 +15,8 @@ const REPEAT: Duration = Duration::from_secs(60);
 pub(crate) struct Outage {
     what: String,
     current: Option<Current>,
+    /// True if something worked since the last failure, without the whole working again.
+    progressed: bool,
 }
 
 #[derive(Debug)]
@@ -27,7 +29,7 @@ struct Current {
 impl Outage {
     /// `what` is a noun: "the watch", "the lease 10.244.8.0-24".
     pub(crate) fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), current: None }
+        Self { what: what.into(), current: None, progressed: false }
     }
 
     /// It does not work. True when that is news, or the reason is.
@@ -49,7 +51,12 @@ impl Outage {
             let seconds = now.duration_since(current.since).as_secs();
             warn!(seconds, "{}: {reason}", self.what);
         }
-        news
+        std::mem::take(&mut self.progressed) || news
+    }
+
+    /// Takes note that a part works: the next failure is news, whatever its reason. The log is spared.
+    pub(crate) fn progress(&mut self) {
+        self.progressed = true;
     }
 
     /// It works.
@@ -68,6 +75,9 @@ mod tests {
     #[test]
     fn a_reason_is_news_once() {
         let mut outage = Outage::new("the watch");
+        assert!(outage.begin("etcd is away"));
+        assert!(!outage.begin("etcd is away"));
+        outage.progress();
         assert!(outage.begin("etcd is away"));
         assert!(!outage.begin("etcd is away"));
         assert!(outage.begin("the certificate has expired"));

@@ -32,7 +32,6 @@ const RETRY: Backoff =
 pub(super) struct Applier {
     kernel: Kernel,
     scope: Scope,
-    claims: Claims,
     vital: Vital,
     /// Filter for objects that are withheld from the kernel, by the host's own network as last read.
     guard: Guard,
@@ -52,17 +51,10 @@ pub(super) struct Applier {
 
 impl Applier {
     /// Knows nothing of the kernel yet.
-    pub(super) fn new(
-        kernel: Kernel,
-        scope: Scope,
-        claims: Claims,
-        vital: Vital,
-        notes: Notes,
-    ) -> Self {
+    pub(super) fn new(kernel: Kernel, scope: Scope, vital: Vital, notes: Notes) -> Self {
         Self {
             kernel,
             scope,
-            claims,
             vital,
             guard: Guard::default(),
             observed: Observed::default(),
@@ -88,8 +80,13 @@ impl Applier {
     }
 
     fn take_host(&mut self, routing: &HostRouting) {
-        let host = HostNetwork::new(&self.claims, routing, self.vital.clone());
+        let host = HostNetwork::new(&Claims::of(&self.scope), routing, self.vital.clone());
         self.guard.set_host(host);
+    }
+
+    /// Returns true once the kernel has been looked at.
+    pub(super) fn has_looked(&self) -> bool {
+        self.looked
     }
 
     /// Takes the store's addresses as they are now. Everything is looked at because of it.

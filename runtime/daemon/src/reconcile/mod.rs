@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use heddle_core::config::Superseded;
 use heddle_core::desired::{Desired, Owner, Standing};
-use heddle_core::host_network::HostNetwork;
+use heddle_core::host_network::{Conflict, HostNetwork};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::{Metric, Object, ObjectKey, Plan, Route};
 use heddle_core::peers::{self, Footprint, Peers};
@@ -68,7 +68,7 @@ pub(crate) struct Reconciler {
     /// The lease store's addresses, which no route of the overlay may lead to.
     store_addresses: watch::Receiver<BTreeSet<IpAddr>>,
     /// Routes of the node's own plan that are withheld. In their place, each peer's plan has one to its subnets.
-    split: Vec<Route>,
+    split: BTreeMap<IpNet, (Route, Conflict)>,
     underlay_changed: Arc<Notify>,
     questions: mpsc::Receiver<Question>,
     notes: Notes,
@@ -92,7 +92,7 @@ impl Reconciler {
         desired.set(Owner::Node, &Standing::default(), overlay.plan.plan.clone());
         let events = kernel.subscribe(&overlay.scope).await?;
         let (scope, vital) = (overlay.scope.clone(), overlay.vital.clone());
-        let mut applier = Applier::new(kernel, scope, overlay.claims(), vital, notes.clone());
+        let mut applier = Applier::new(kernel, scope, vital, notes.clone());
         applier.survey().await?;
         news::of_host(&notes.history, &HostNetwork::default(), applier.guard().host());
         let mut peers = Peers::new(overlay.config.clone(), overlay.lease.key);
@@ -111,7 +111,7 @@ impl Reconciler {
             reachability: Reachability::new(),
             superseded: None,
             store_addresses,
-            split: Vec::new(),
+            split: BTreeMap::new(),
             underlay_changed: Arc::default(),
             questions,
             notes,
@@ -145,6 +145,11 @@ impl Reconciler {
         Some(own)
     }
 
+    /// Forgets the pages of a snapshot that will not be completed.
+    pub(crate) fn abandon_snapshot(&mut self) {
+        self.peers.abandon_snapshot();
+    }
+
     /// Answers questions until the first snapshot is there, which may take long.
     pub(crate) async fn answer_questions(&mut self) {
         while let Some(question) = self.questions.recv().await {
@@ -172,18 +177,18 @@ impl Reconciler {
                         if update.is_complete() {
                             readiness.met(Condition::Watch);
                         }
-                        let Some((mut touched, own)) = self.plan(update).await else { continue };
+                        let Some((touched, own)) = self.plan(update).await else { continue };
                         if own {
                             own_lease_changed.notify_one();
                         }
-                        touched.extend(self.split_routes().await);
                         // What the kernel refused was another lease's.
                         self.applier.forget_refusals(&touched);
                         self.settle(&touched).await;
+                        self.split_routes().await;
                     }
                     WatchEvent::Config(config) => self.compare_config(config.as_deref()),
                     WatchEvent::Stale { reason } => {
-                        self.peers.abandon_snapshot();
+                        self.abandon_snapshot();
                         readiness.unmet(Condition::Watch, reason);
                     }
                     WatchEvent::SetBack { reason } => {
@@ -414,68 +419,80 @@ impl Reconciler {
         let kept = Footprint::of(unknown.filter_map(|key| self.peers.get(key)));
         let intent = Intent::new(&self.desired, &self.peers, &self.overlay.backend);
         self.applier.look(intent, &kept).await;
-        let touched = self.protect_host().await;
-        if !touched.is_empty() {
-            self.settle(&touched).await;
-        }
+        self.protect_host().await;
         self.publish(readiness);
     }
 
-    /// Withdraws what conflicts with the host's own network as it was just seen, and plans what no longer does. Returns the
-    /// keys under which something may have changed.
-    async fn protect_host(&mut self) -> BTreeSet<ObjectKey> {
-        let mut touched = BTreeSet::new();
+    /// Withdraws what conflicts with the host's own network as it was just seen, and plans what no longer does.
+    async fn protect_host(&mut self) {
         if self.peers.host() != self.applier.guard().host() {
             let host = self.applier.guard().host().clone();
             news::of_host(&self.notes.history, self.peers.host(), &host);
             let delta = self.peers.protect(host);
-            touched.extend(self.take(delta).await);
+            let touched = self.take(delta).await;
+            self.settle(&touched).await;
         }
-        touched.extend(self.split_routes().await);
-        touched
+        self.split_routes().await;
     }
 
-    /// Decides which routes of the node's own plan are withheld. A route of the whole overlay to a device of its own, as
-    /// backends in user space plan it, may be in the way of the host's own network or of a peer's address where the routes
-    /// to the peers' subnets are not: so these are planned in its place. Returns the keys under which something may have
-    /// changed.
-    async fn split_routes(&mut self) -> BTreeSet<ObjectKey> {
-        let own = self.overlay.plan.plan.objects.iter().filter_map(|object| match object {
-            Object::Route(route) if route.metric == Metric::Default => Some(*route),
-            _ => None,
-        });
+    /// Withholds routes of the node's own plan that conflict with the host's network or with a peer's address, and plans a
+    /// route to each peer's subnets in their place. Backends in user space plan one route for the whole overlay, which may be
+    /// in the way where the routes to the subnets are not.
+    ///
+    /// A route that was withheld once is withheld until the daemon ends, so that nobody turns all routes over again and
+    /// again. The others are in the kernel before it goes.
+    async fn split_routes(&mut self) {
         let host = self.applier.guard().host();
         let conflict = |route: &Route| {
             let destination = route.destination;
             host.conflict(destination).or_else(|| self.peers.covered(destination))
         };
-        let split: Vec<_> = own.filter_map(|route| Some((route, conflict(&route)?))).collect();
-        let routes: Vec<_> = split.iter().map(|(route, _)| *route).collect();
-        if routes == self.split {
-            return BTreeSet::new();
+        let own = self.overlay.plan.plan.objects.iter().filter_map(|object| match object {
+            Object::Route(route) if route.metric == Metric::Default => Some(*route),
+            _ => None,
+        });
+        let whole = own.filter(|route| !self.split.contains_key(&route.destination));
+        let found: Vec<_> = whole.filter_map(|route| Some((route, conflict(&route)?))).collect();
+        if found.is_empty() {
+            return;
         }
-        for (route, conflict) in split.iter().filter(|(route, _)| !self.split.contains(route)) {
+        let mut withheld: BTreeSet<_> = BTreeSet::new();
+        for (route, conflict) in found {
             tracing::warn!(
-                "kernel: route {} withheld, because {conflict}; each peer's subnet has a route of its own instead",
+                "kernel: route {} is withheld until the next start, because {conflict}; each peer's subnet has a route \
+                 of its own instead",
                 route.destination
             );
+            withheld.insert(Object::Route(route).key());
+            self.split.insert(route.destination, (route, conflict));
         }
-        let withheld = split.into_iter().map(|(route, conflict)| (route.destination, conflict));
-        self.applier.withhold(withheld.collect());
-        let keys = |routes: &[Route]| -> Vec<_> {
-            routes.iter().map(|route| Object::Route(*route).key()).collect()
-        };
-        let mut touched: BTreeSet<_> = keys(&routes).into_iter().chain(keys(&self.split)).collect();
-        self.split = routes;
-        let peers: BTreeSet<_> = self.peers.leases().map(|lease| lease.key).collect();
-        touched.extend(self.plan_peers(peers).await);
-        touched
+        let keys: Vec<_> = self.peers.leases().map(|lease| lease.key).collect();
+        let mut touched = BTreeSet::new();
+        for key in keys {
+            let owner = Owner::Peer(key);
+            if self.desired.contains(owner) {
+                let mut plan = self.desired.plan(owner);
+                plan.objects.extend(self.routes_in_place_of_split(key));
+                touched.extend(self.desired.set(owner, &self.peers.standing(key), plan));
+            }
+        }
+        // Before the first look there is nothing that could be compared, and nothing to keep.
+        let looked = self.applier.has_looked();
+        if looked {
+            self.settle(&touched).await;
+        }
+        let conflicts = self.split.iter().map(|(to, (_, conflict))| (*to, conflict.clone()));
+        self.applier.withhold(conflicts.collect());
+        if looked {
+            self.settle(&withheld).await;
+        }
     }
 
     /// The routes to a peer's subnets that take the place of the node's own that are withheld.
     fn routes_in_place_of_split(&self, key: LeaseKey) -> Vec<Object> {
         let around = |subnet: &IpNet| {
-            self.split.iter().find(|route| route.destination.contains(subnet)).copied()
+            let mut routes = self.split.values().map(|(route, _)| route);
+            routes.find(|route| route.destination.contains(subnet)).copied()
         };
         let narrow =
             |subnet: IpNet| Some(Object::Route(Route { destination: subnet, ..around(&subnet)? }));

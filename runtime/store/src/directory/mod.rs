@@ -9,12 +9,10 @@
 //!
 //! Files are opened without blocking and read up to a limit, so neither a FIFO nor a huge file harms a reader.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -189,12 +187,8 @@ impl LeaseStore for DirectoryStore {
         Ok(Renewal::Permanent)
     }
 
-    async fn addresses(&self) -> BTreeSet<IpAddr> {
-        BTreeSet::new()
-    }
-
-    fn is_named(&self) -> bool {
-        false
+    fn hosts(&self) -> Vec<String> {
+        Vec::new()
     }
 
     async fn reload(&self) -> Result<(), StoreError> {
@@ -267,8 +261,16 @@ impl Layout {
 
     /// One of the files that [`names`](Self::names) found; none if it was deleted since.
     fn named(&self, name: &OsString) -> Result<Option<Record>, DirectoryError> {
-        let found = read(&self.subnets().join(name))?;
-        Ok(found.map(|found| found.record(bounded_key(name.as_bytes()))))
+        let key = bounded_key(name.as_bytes());
+        match read(&self.subnets().join(name)) {
+            Ok(found) => Ok(found.map(|found| found.record(key))),
+            // It is one record that nobody can read, and no reason to do without the others.
+            Err(DirectoryError::Io { kind, .. }) => {
+                let (value, unread) = (Vec::new(), Some(Unread::Unreadable(kind)));
+                Ok(Some(Found { value, unread, age: Age::default() }.record(key)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads all files, page by page.

@@ -3,9 +3,7 @@
 //! `<prefix>/config` is the network config and `<prefix>/subnets/<key>` a lease each, attached to an etcd lease of
 //! [`LEASE_TTL`]. A key that is attached to none is a reservation.
 
-use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,9 +30,6 @@ const KEY_MESSAGE_LIMIT: usize = 64 << 20;
 
 /// The time that a lease lives without being renewed: a day, as in flannel (`pkg/subnet/etcd/local_manager.go`).
 pub const LEASE_TTL: Duration = Duration::from_secs(86_400);
-
-/// Time limit for resolving the name of one endpoint.
-const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Leases in etcd.
 #[derive(Clone)]
@@ -231,20 +226,8 @@ impl LeaseStore for EtcdStore {
         })
     }
 
-    async fn addresses(&self) -> BTreeSet<IpAddr> {
-        let mut addresses = BTreeSet::new();
-        for host in self.0.connector.options.hosts() {
-            // The port is of no concern here.
-            let resolving = tokio::net::lookup_host((host.as_str(), 0));
-            if let Ok(Ok(found)) = tokio::time::timeout(RESOLVE_LIMIT, resolving).await {
-                addresses.extend(found.map(|address| address.ip().to_canonical()));
-            }
-        }
-        addresses
-    }
-
-    fn is_named(&self) -> bool {
-        self.0.connector.options.hosts().any(|host| host.parse::<IpAddr>().is_err())
+    fn hosts(&self) -> Vec<String> {
+        self.0.connector.options.hosts().collect()
     }
 
     async fn reload(&self) -> Result<(), StoreError> {

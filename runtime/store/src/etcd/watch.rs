@@ -94,7 +94,7 @@ async fn follow(
         *known = Some(config.clone());
         send(events, WatchEvent::Config(config)).await?;
     }
-    let reading = read_to_last_page(shared, events, pulse, *latest);
+    let reading = read_to_last_page(shared, events, pulse, outage, *latest);
     let (begin, last) = tokio::select! {
         read = reading => read?,
         _ = renewals.changed() => return Err(End::Renewed),
@@ -197,6 +197,7 @@ async fn read_to_last_page(
     shared: &Shared,
     events: &mpsc::Sender<WatchEvent>,
     pulse: &Pulse,
+    outage: &mut Outage,
     latest: Option<Point>,
 ) -> Result<(Point, Page), End> {
     let mut pages = Pages::of_records(shared);
@@ -211,6 +212,8 @@ async fn read_to_last_page(
         if page.last {
             return Ok((begin, page));
         }
+        // Whoever takes the page has to hear if no other follows.
+        outage.progress();
         deliver(events, Update::Snapshot(page)).await?;
     }
     Err(End::Invalid("etcd ended the list of the leases without its last page".to_owned()))

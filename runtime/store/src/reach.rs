@@ -1,0 +1,125 @@
+//! The addresses at which a store is reached, as far as they are known.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout};
+
+use crate::LeaseStore;
+
+/// Time limit for resolving one name.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Time for which an address counts after it was last found. The answers of a name server may rotate.
+const RETENTION: Duration = Duration::from_secs(3600);
+
+/// The largest number of addresses that are kept for one host.
+const ADDRESSES: usize = 64;
+
+/// The lists of name servers: of the C library, and of systemd-resolved, which is the first one's only server where it runs
+/// (resolv.conf(5), systemd-resolved.service(8)).
+const RESOLVER_FILES: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+
+/// Length limit of these lists in bytes.
+const RESOLVER_FILE_LIMIT: u64 = 64 << 10;
+
+/// The addresses that lead to a store: its own, and those of the name servers that its name is asked of.
+///
+/// An address stays for an hour after it was last found. A host whose name cannot be resolved keeps its addresses: that
+/// may be for want of the way to the name server.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    hosts: BTreeMap<String, BTreeMap<IpAddr, Instant>>,
+    name_servers: BTreeSet<IpAddr>,
+}
+
+impl Reach {
+    /// Resolves the store's hosts, and takes note of what was found. Waits five seconds for each name at most.
+    pub async fn look(&mut self, store: &dyn LeaseStore) {
+        let hosts = store.hosts();
+        let mut named = false;
+        for host in hosts {
+            named |= host.parse::<IpAddr>().is_err();
+            // The port is of no concern here.
+            let resolving = tokio::net::lookup_host((host.as_str(), 0));
+            if let Ok(Ok(found)) = timeout(RESOLVE_LIMIT, resolving).await {
+                let found: Vec<_> = found.map(|address| address.ip().to_canonical()).collect();
+                self.found(host, found, Instant::now());
+            }
+        }
+        if named {
+            let read = spawn_blocking(read_name_servers).await;
+            self.name_servers = read.unwrap_or_default();
+        }
+    }
+
+    fn found(&mut self, host: String, addresses: Vec<IpAddr>, now: Instant) {
+        let known = self.hosts.entry(host).or_default();
+        if addresses.is_empty() {
+            return;
+        }
+        known.retain(|_, seen| now.duration_since(*seen) < RETENTION);
+        for address in addresses {
+            if known.len() < ADDRESSES || known.contains_key(&address) {
+                known.insert(address, now);
+            }
+        }
+    }
+
+    /// Returns all of these addresses.
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        let hosts = self.hosts.values().flat_map(BTreeMap::keys);
+        hosts.chain(&self.name_servers).copied().collect()
+    }
+}
+
+fn read_name_servers() -> BTreeSet<IpAddr> {
+    let read = |path: &str| heddle_files::read_text(Path::new(path), RESOLVER_FILE_LIMIT);
+    let lists = RESOLVER_FILES.map(|path| read(path).unwrap_or_default());
+    lists.iter().flat_map(|list| name_servers(list)).collect()
+}
+
+/// The name servers in a resolv.conf(5), but those of the host itself.
+fn name_servers(text: &str) -> impl Iterator<Item = IpAddr> + '_ {
+    let servers = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let is_server = words.next() == Some("nameserver");
+        // `fe80::1%eth0` is on a link, which the overlay never has addresses of.
+        words.next().filter(|_| is_server)?.parse().ok()
+    });
+    servers.filter(|server: &IpAddr| !server.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_are_read_from_resolv_conf() {
+        let text = "# nameserver 192.0.2.1\nsearch example\nnameserver 10.0.0.53\nnameserver 127.0.0.53\n\
+                    nameserver  fd00::53 \nnameserver\nnameserver fe80::1%eth0\noptions ndots:1\n";
+        let found: Vec<_> = name_servers(text).map(|address| address.to_string()).collect();
+        assert_eq!(found, ["10.0.0.53", "fd00::53"]);
+    }
+
+    #[test]
+    fn host_that_cannot_be_resolved_keeps_its_addresses() {
+        let (mut reach, start) = (Reach::default(), Instant::now());
+        let address = |last: u8| IpAddr::from([10, 0, 0, last]);
+        reach.found("etcd".into(), vec![address(1)], start);
+        reach.found("other".into(), vec![address(9)], start);
+        // The answers rotate, and then fail.
+        let hour = start + RETENTION;
+        reach.found("etcd".into(), vec![address(2)], hour - Duration::from_secs(1));
+        reach.found("etcd".into(), vec![], hour + RETENTION);
+        assert_eq!(reach.addresses(), [address(1), address(2), address(9)].into());
+        reach.found("etcd".into(), vec![address(2)], hour);
+        assert_eq!(reach.addresses(), [address(2), address(9)].into());
+        let many = (0..=255).map(address).collect();
+        reach.found("other".into(), many, hour);
+        assert_eq!(reach.hosts["other"].len(), ADDRESSES);
+    }
+}
