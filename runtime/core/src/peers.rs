@@ -535,8 +535,9 @@ impl Peers {
     fn related(&self, held: &Held) -> Vec<LeaseKey> {
         let key = held.lease.key;
         let mut related: Vec<_> = self.overlaps.with(key).collect();
-        related
-            .extend(key.subnets().flat_map(|subnet| self.addresses_in(subnet)).map(|(_, key)| key));
+        related.extend(
+            key.subnets().flat_map(|subnet| self.addresses.inside(subnet)).map(|(_, key)| key),
+        );
         let addresses = held.lease.public_addresses();
         related.extend(addresses.flat_map(|address| self.overlaps.with_address(address)));
         related

@@ -43,11 +43,9 @@ impl Reach {
         let mut named = false;
         for host in hosts {
             named |= host.parse::<IpAddr>().is_err();
-            // The port is of no concern here.
-            let resolving = tokio::net::lookup_host((host.as_str(), 0));
-            if let Ok(Ok(found)) = timeout(RESOLVE_LIMIT, resolving).await {
-                let found: Vec<_> = found.map(|address| address.ip().to_canonical()).collect();
-                self.found(host, found, Instant::now());
+            let addresses = timeout(RESOLVE_LIMIT, resolve(&host)).await.ok().flatten();
+            if let Some(addresses) = addresses {
+                self.found(host, addresses, Instant::now());
             }
         }
         if named {
@@ -74,6 +72,13 @@ impl Reach {
         let hosts = self.hosts.values().flat_map(BTreeMap::keys);
         hosts.chain(&self.name_servers).copied().collect()
     }
+}
+
+/// The addresses of a host; none if it cannot be resolved.
+async fn resolve(host: &str) -> Option<Vec<IpAddr>> {
+    // The port is of no concern here.
+    let found = tokio::net::lookup_host((host, 0)).await.ok()?;
+    Some(found.map(|address| address.ip().to_canonical()).collect())
 }
 
 fn read_name_servers() -> BTreeSet<IpAddr> {
