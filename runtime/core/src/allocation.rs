@@ -192,6 +192,7 @@ pub fn choose(
     if let Some(previous) = claimant.previous
         && fits(config, previous)
         && claimant.conflict(previous).is_none()
+        && !covers_peer(claimant.host, holdings, previous)
         && !taken.keys().any(|key| overlap(*key, previous))
     {
         return Ok(Choice::Create(previous));
@@ -212,6 +213,12 @@ pub fn choose(
         _ => None,
     };
     Ok(Choice::Create(LeaseKey::new(v4, v6).expect("a config enables at least one family")))
+}
+
+/// Returns true if a node is reached at an address inside these subnets, and would not be any more.
+fn covers_peer(host: &HostNetwork, holdings: &Holdings, key: LeaseKey) -> bool {
+    let mut addresses = holdings.leases.iter().flat_map(Lease::public_addresses);
+    addresses.any(|address| key.subnets().any(|subnet| host.loses(address, subnet)))
 }
 
 /// The first subnets that are nobody's: neither leased nor in the way of the host's networks or of a peer's address. Never

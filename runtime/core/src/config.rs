@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::address::Family;
+use crate::address::{Family, number};
 
 /// The backend where the config names none.
 pub const DEFAULT_BACKEND: &str = "vxlan";
@@ -316,6 +316,18 @@ impl OverlayNetwork {
             && self.network.contains(&subnet)
             && (self.subnet_min..=self.subnet_max).contains(&subnet.network())
     }
+
+    /// Returns the first and the last address that nodes may have if `SubnetMin` or `SubnetMax` keeps them to a part of the
+    /// network.
+    pub fn reserved_range(&self) -> Option<(IpAddr, IpAddr)> {
+        let bits = Family::of_network(self.network).bits();
+        let size = 1_u128 << (bits - self.subnet_length);
+        let (first, last) = (number(self.network.network()), number(self.network.broadcast()));
+        let (min, max) = (number(self.subnet_min), number(self.subnet_max));
+        let is_usual = min <= first.saturating_add(size) && max >= last - (size - 1);
+        let end = IpNet::new(self.subnet_max, self.subnet_length).ok()?.broadcast();
+        (!is_usual).then_some((self.subnet_min, end))
+    }
 }
 
 fn backend(members: &Members) -> Result<BackendConfig, ConfigError> {
@@ -477,6 +489,28 @@ mod tests {
             subnet_min: min.parse().unwrap(),
             subnet_max: max.parse().unwrap(),
         }
+    }
+
+    #[test]
+    fn range_is_reserved_only_by_subnet_min_or_max() {
+        let range = |text: &str| {
+            let config = NetworkConfig::parse(text.as_bytes()).unwrap();
+            config.networks[0].reserved_range().map(|(min, max)| format!("{min}-{max}"))
+        };
+        assert_eq!(range(r#"{"Network":"10.1.0.0/16"}"#), None);
+        assert_eq!(
+            range(r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/48"}"#),
+            None
+        );
+        assert_eq!(
+            range(r#"{"Network":"10.1.0.0/16","SubnetMin":"10.1.128.0"}"#).as_deref(),
+            Some("10.1.128.0-10.1.255.255")
+        );
+        assert_eq!(
+            range(r#"{"Network":"10.0.0.0/8","SubnetMin":"10.1.128.0","SubnetMax":"10.1.200.0"}"#)
+                .as_deref(),
+            Some("10.1.128.0-10.1.200.255")
+        );
     }
 
     #[test]

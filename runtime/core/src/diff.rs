@@ -4,6 +4,7 @@
 //! among ten thousand. Both are pure, and applying their answer leaves nothing to change.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -21,6 +22,9 @@ pub struct Scope {
     pub networks: Vec<IpNet>,
     /// Destinations beyond the overlay that plans may have routes to, through devices of their own.
     pub granted: Vec<IpNet>,
+    /// The parts of the networks that `SubnetMin` and `SubnetMax` keep subnets to, where they do: the first and the last
+    /// address.
+    pub reserved: Vec<(IpAddr, IpAddr)>,
     /// This node's own subnets. Routes and addresses of others inside them are containers'.
     pub own: Vec<IpNet>,
     /// The devices that are planned.

@@ -13,8 +13,8 @@
 //! | an address of the lease store | `destination` contains it, and the host's own route to it is not longer |
 //! | a public address of this node | `destination` contains it |
 //!
-//! A connected network or route that contains the whole overlay network is no conflict: whoever puts `Network` into a
-//! larger network sets that range aside for the overlay. A route of another program to exactly `destination` is
+//! A connected network or route that contains the whole overlay network, or all that `SubnetMin` and `SubnetMax` leave of it,
+//! is no conflict: whoever puts these into a larger network sets that range aside for the overlay. A route of another program to exactly `destination` is
 //! drift, or what flannel left, and is replaced (see [`crate::diff`]).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +24,7 @@ use ipnet::IpNet;
 
 use crate::address::{Family, LinkName};
 use crate::diff::Scope;
-use crate::object::{Address, Metric, Object, ObjectKey};
+use crate::object::{Address, Metric, Object, ObjectKey, Route};
 
 /// A route of the main table that is not Heddle's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,6 +164,8 @@ pub struct Claims {
     pub overlay: Vec<IpNet>,
     /// Networks beyond them that the plugin is granted.
     pub granted: Vec<IpNet>,
+    /// The parts of the overlay's networks that the operator keeps subnets to: the first and the last address.
+    pub reserved: Vec<(IpAddr, IpAddr)>,
     /// This node's own subnets. Networks inside them are containers'.
     pub own: Vec<IpNet>,
 }
@@ -171,8 +173,12 @@ pub struct Claims {
 impl Claims {
     /// Returns the claims of a scope.
     pub fn of(scope: &Scope) -> Self {
-        let Scope { networks, granted, own, .. } = scope;
-        Self { overlay: networks.clone(), granted: granted.clone(), own: own.clone() }
+        Self {
+            overlay: scope.networks.clone(),
+            granted: scope.granted.clone(),
+            reserved: scope.reserved.clone(),
+            own: scope.own.clone(),
+        }
     }
 
     /// Returns true if a network of the host's can be in the way.
@@ -188,6 +194,7 @@ impl Claims {
 pub struct HostNetwork {
     /// The overlay's networks.
     overlay: Vec<IpNet>,
+    reserved: Vec<(IpAddr, IpAddr)>,
     own_subnets: Vec<IpNet>,
     /// By destination. Of several for one destination, a connected one.
     routes: BTreeMap<IpNet, Leads>,
@@ -200,6 +207,8 @@ pub struct HostNetwork {
 struct Leads {
     connected: bool,
     link: Option<LinkName>,
+    /// True if the route is in the kernel. A device that is down has addresses without routes.
+    present: bool,
 }
 
 impl HostNetwork {
@@ -207,6 +216,7 @@ impl HostNetwork {
     pub fn new(claims: &Claims, routing: &HostRouting, vital: Vital) -> Self {
         let mut network = Self {
             overlay: claims.overlay.clone(),
+            reserved: claims.reserved.clone(),
             own_subnets: claims.own.clone(),
             vital,
             ..Self::default()
@@ -214,7 +224,7 @@ impl HostNetwork {
         for route in routing.routes.iter().filter(|route| claims.meet(route.destination)) {
             // A default route through a point-to-point link is no network of its own.
             let connected = route.connected && route.destination.prefix_len() > 0;
-            network.add(route.destination, connected, route.link);
+            network.add(route.destination, Leads { connected, link: route.link, present: true });
         }
         // Also of a device that is down: what is programmed meanwhile would be in the way when it is up again.
         for address in routing.addresses.iter().filter(|address| address.prefix_route) {
@@ -222,18 +232,21 @@ impl HostNetwork {
             // A single address is the kernel's local table's business, which comes before the main table.
             let is_network = connected.prefix_len() < Family::of_network(connected).bits();
             if is_network && claims.meet(connected) {
-                network.add(connected, true, Some(address.link));
+                let link = Some(address.link);
+                network.add(connected, Leads { connected: true, link, present: false });
             }
         }
         network
     }
 
-    fn add(&mut self, destination: IpNet, connected: bool, link: Option<LinkName>) {
+    fn add(&mut self, destination: IpNet, found: Leads) {
         self.lengths.insert((Family::of_network(destination), destination.prefix_len()));
-        let leads = self.routes.entry(destination).or_insert(Leads { connected, link });
-        if connected && !leads.connected {
-            *leads = Leads { connected, link };
+        let leads = self.routes.entry(destination).or_insert_with(|| found.clone());
+        let present = leads.present || found.present;
+        if found.connected && !leads.connected {
+            *leads = found;
         }
+        leads.present = present;
     }
 
     /// The addresses that the node needs.
@@ -251,7 +264,7 @@ impl HostNetwork {
     fn routed(&self, destination: IpNet) -> Option<Conflict> {
         self.containing(destination).find_map(|(network, leads)| match leads {
             _ if self.is_set_aside(network, destination) => None,
-            Leads { connected: true, link: Some(link) } => {
+            Leads { connected: true, link: Some(link), .. } => {
                 Some(Conflict::Connected { destination, network, link: *link })
             }
             Leads { link, .. } if network != destination && self.is_inside(network) => {
@@ -270,6 +283,29 @@ impl HostNetwork {
         let mut inside = addresses_in(&self.vital.store, destination);
         let address = inside.find(|address| self.loses(*address, destination))?;
         Some(Conflict::Store { destination, address })
+    }
+
+    /// The conflict with an address of the store that is not one of this host's containers.
+    fn store_beside(&self, subnet: IpNet) -> Option<Conflict> {
+        let is_container = |address: &IpAddr| {
+            let mut routes = self.containing(IpNet::from(*address));
+            routes.any(|(network, leads)| leads.connected && subnet.contains(&network))
+        };
+        let mut inside = addresses_in(&self.vital.store, subnet);
+        let address =
+            inside.find(|address| !is_container(address) && self.loses(*address, subnet))?;
+        Some(Conflict::Store { destination: subnet, address })
+    }
+
+    /// Returns why a route of a whole overlay network is left out: as [`conflict`](Self::conflict) says, or because another
+    /// program has a route to exactly this network. The routes to the peers' subnets do without it.
+    pub fn conflict_of_whole(&self, destination: IpNet) -> Option<Conflict> {
+        let same = || {
+            let Leads { link, present, .. } = self.routes.get(&destination)?;
+            let (network, link) = (destination, *link);
+            present.then_some(Conflict::Routed { destination, network, link })
+        };
+        self.conflict(destination).or_else(same)
     }
 
     /// Returns true if an overlay route to `destination` would take packets for `address` away from the host's own
@@ -302,7 +338,7 @@ impl HostNetwork {
     /// The networks of local devices that overlap the overlay, with the device.
     pub fn overlapping(&self) -> impl Iterator<Item = (IpNet, LinkName)> {
         let connected = |(network, leads): (&IpNet, &Leads)| match leads {
-            Leads { connected: true, link: Some(link) } => Some((*network, *link)),
+            Leads { connected: true, link: Some(link), .. } => Some((*network, *link)),
             Leads { .. } => None,
         };
         self.routes.iter().filter_map(connected)
@@ -312,8 +348,9 @@ impl HostNetwork {
     /// that it needs.
     pub fn occupied(&self) -> impl Iterator<Item = IpNet> {
         let routes = self.routes.keys().copied().filter(|network| {
-            // As in `routed`: what contains the whole overlay has set it aside.
+            // As in `routed`: what contains the whole overlay, or all of its subnets, has set it aside.
             !self.overlay.iter().any(|overlay| network.contains(overlay) && network != overlay)
+                && self.ranges_inside(*network).next().is_none()
         });
         let connected =
             |network: &IpNet| self.routes[network].connected || self.is_inside(*network);
@@ -332,7 +369,7 @@ impl HostNetwork {
             network,
             link,
         });
-        connected.or_else(|| self.own_address(subnet)).or_else(|| self.store(subnet))
+        connected.or_else(|| self.own_address(subnet)).or_else(|| self.store_beside(subnet))
     }
 
     /// The routes that contain a destination, the longest first.
@@ -347,14 +384,27 @@ impl HostNetwork {
 
     /// The length of the host's own route to an address.
     pub(crate) fn longest(&self, address: IpAddr) -> Option<u8> {
-        let (network, _) = self.containing(IpNet::from(address)).next()?;
-        Some(network.prefix_len())
+        let mut present = self.containing(IpNet::from(address)).filter(|(_, leads)| leads.present);
+        Some(present.next()?.0.prefix_len())
     }
 
-    /// Returns true if a network contains a whole overlay network and more, and the destination is in that one.
+    /// Returns true if the operator has set the destination aside in a larger network: the network contains a whole overlay
+    /// network, or the whole range that subnets are kept to, and more.
     fn is_set_aside(&self, network: IpNet, destination: IpNet) -> bool {
         let mut overlay = self.overlay.iter().filter(|overlay| overlay.contains(&destination));
-        overlay.any(|overlay| network.contains(overlay) && network != *overlay)
+        let whole = overlay.any(|overlay| network.contains(overlay) && network != *overlay);
+        let is_within = |(min, max): &(IpAddr, IpAddr)| {
+            *min <= destination.network() && destination.broadcast() <= *max
+        };
+        whole || self.ranges_inside(network).any(is_within)
+    }
+
+    /// The reserved ranges that a network contains without being one itself.
+    fn ranges_inside(&self, network: IpNet) -> impl Iterator<Item = &(IpAddr, IpAddr)> {
+        self.reserved.iter().filter(move |(min, max)| {
+            let more = network.network() < *min || *max < network.broadcast();
+            network.contains(min) && network.contains(max) && more
+        })
     }
 
     fn is_inside(&self, network: IpNet) -> bool {
@@ -433,16 +483,51 @@ impl Guard {
     }
 }
 
-/// Returns the connected routes that another program, or an earlier version of Heddle, took from the host: those of
-/// addresses of devices that are up, if the kernel makes routes for them and no routing table has one.
+/// Returns those of Heddle's routes of an earlier run that take packets from the store's addresses, or from connected
+/// networks inside the networks of then (`former`).
 ///
-/// `routed` lists the connected networks by device of every routing table. Networks of hosts that keep connected routes
-/// in other tables, for policy routing, are therefore none of these.
+/// A connected network that contains the node's subnet of then (`own`) was set aside for the overlay and is not counted.
+pub fn harmful_leftovers(
+    routes: &[Route],
+    routing: &HostRouting,
+    store: &BTreeSet<IpAddr>,
+    former: &[IpNet],
+    own: &[IpNet],
+) -> Vec<Route> {
+    let overlay = routes.iter().map(|route| route.destination).collect();
+    let claims = Claims { overlay, own: own.to_vec(), ..Claims::default() };
+    let host = HostNetwork::new(&claims, routing, Vital::default());
+    let connected: Vec<_> = host
+        .overlapping()
+        .map(|(network, _)| network)
+        .filter(|network| former.iter().any(|it| it.contains(network) && it != network))
+        .filter(|network| !own.iter().any(|own| network.contains(own)))
+        .collect();
+    let is_harmful = |route: &&Route| {
+        let to = route.destination;
+        let takes_store = store.iter().any(|address| host.loses(*address, to));
+        takes_store || connected.iter().any(|network| network.contains(&to))
+    };
+    routes.iter().filter(is_harmful).copied().collect()
+}
+
+/// Returns the connected routes that an earlier version of Heddle took from the host: those of addresses of devices that are
+/// up, if the kernel makes routes for them, and neither a routing table has one nor somebody has routes in their place.
+///
+/// `routed` lists the connected networks by device of every routing table. Hosts that keep connected routes in other tables,
+/// for policy routing, are therefore not concerned, and neither are those with another program's route to the network, or
+/// with routes to parts of it through the same device.
 pub fn missing_connected(
-    addresses: &BTreeSet<HostAddress>,
+    routing: &HostRouting,
     routed: &BTreeSet<(IpNet, LinkName)>,
     concerns: impl Fn(IpNet) -> bool,
 ) -> Vec<HostAddress> {
+    let replaced = |network: IpNet, link: LinkName| {
+        routing.routes.iter().any(|route| {
+            let part = route.link == Some(link) && network.contains(&route.destination);
+            route.destination == network || part
+        })
+    };
     let missing = |address: &&HostAddress| {
         let network = address.network.trunc();
         address.up
@@ -450,8 +535,12 @@ pub fn missing_connected(
             && network.prefix_len() < Family::of_network(network).bits()
             && concerns(network)
             && !routed.contains(&(network, address.link))
+            && !replaced(network, address.link)
     };
-    addresses.iter().filter(missing).cloned().collect()
+    let mut networks = BTreeSet::new();
+    // Of several devices on one network, the first has its route.
+    let missing = routing.addresses.iter().filter(missing);
+    missing.filter(|address| networks.insert(address.network.trunc())).cloned().collect()
 }
 
 #[cfg(test)]

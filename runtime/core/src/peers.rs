@@ -641,6 +641,13 @@ impl Peers {
             .find_map(|subnet| self.host.conflict(subnet))
             .or_else(|| subnets().find_map(|subnet| self.covers_peer(held, subnet)))
             .or_else(|| held.lease.public_addresses().find_map(|it| self.inside_peer(held, it)))
+            .or_else(|| held.lease.public_addresses().find_map(|it| self.inside_own(it)))
+    }
+
+    /// The conflict of a lease's public address with this node's own subnet.
+    fn inside_own(&self, address: IpAddr) -> Option<Conflict> {
+        let subnet = self.own.subnets().find(|subnet| self.host.loses(address, *subnet))?;
+        Some(Conflict::InsidePeer { address, subnet, owner: "this node".to_owned() })
     }
 
     /// The conflict of a lease's subnet with its own public address, or with that of a peer that comes first.
@@ -649,6 +656,10 @@ impl Peers {
             let owner = match key == held.lease.key {
                 // Whether or not it is used at present.
                 true => Some(held),
+                // A peer behind a route of the host's to exactly this subnet is where the route says.
+                false if self.host.longest(address) == Some(subnet.prefix_len()) => {
+                    self.leases.get(&key)
+                }
                 false => self.used(key).filter(|other| other.seniority() < held.seniority()),
             };
             let owner = owner?.lease.owner();
@@ -661,6 +672,9 @@ impl Peers {
         self.overlaps.with_address(address).find_map(|key| {
             let peer = self.used(key).filter(|other| other.seniority() < held.seniority())?;
             let subnet = key.subnet(Family::of(address))?;
+            if self.host.longest(address) == Some(subnet.prefix_len()) {
+                return None;
+            }
             let conflict = Conflict::InsidePeer { address, subnet, owner: peer.lease.owner() };
             self.host.loses(address, subnet).then_some(conflict)
         })

@@ -453,6 +453,7 @@ proptest! {
         let scope = Scope {
             networks: vec!["10.244.0.0/16".parse().unwrap()],
             granted: vec![],
+            reserved: vec![],
             own: vec![],
             links: links.collect(),
             alias: "heddle /coreos.com/network".into(),

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_core::diff::{Change, Scope};
-use heddle_core::host_network::{Claims, HostNetwork, Vital, missing_connected};
-use heddle_core::object::{Object, Route};
+use heddle_core::host_network::{Claims, HostNetwork, harmful_leftovers, missing_connected};
+use heddle_core::lease::LeaseKey;
+use heddle_core::object::Object;
+use heddle_core::subnet_env::{previous_networks, previous_subnets};
 use heddle_kernel::{Kernel, KernelError};
 use heddle_store::{LeaseStore, Reach};
 use ipnet::IpNet;
@@ -64,42 +66,47 @@ pub(crate) async fn changed(
     }
 }
 
-/// Removes routes of an earlier run that keep this node from the store: those that the host would do better without.
+/// Removes routes of an earlier run that keep this node from the store, or that take packets from the host's connected
+/// networks: those that the host would do better without.
 ///
 /// To be called before the store is first read, because a node that is cut off cannot learn that a lease is gone.
+/// `remembered` is the text of the earlier run's subnet.env.
 ///
 /// # Errors
 ///
 /// If the kernel cannot be read.
-pub(crate) async fn clear_path_to_store(
+pub(crate) async fn clear_leftovers(
     kernel: &Kernel,
     alias: &str,
     store: &BTreeSet<IpAddr>,
+    remembered: &str,
 ) -> Result<(), KernelError> {
     let scope = Scope { alias: alias.to_owned(), ..Scope::default() };
-    let leads_to = |route: &Route| store.iter().any(|it| route.destination.contains(it));
-    let routes: Vec<_> = kernel.own_routes(&scope).await?.into_iter().filter(leads_to).collect();
+    let routes = kernel.own_routes(&scope).await?;
     if routes.is_empty() {
         return Ok(());
     }
     let networks = IpNet::aggregate(&routes.iter().map(|it| it.destination).collect());
-    let scope = Scope { networks: networks.clone(), ..scope };
-    let claims = Claims { overlay: networks, ..Claims::default() };
-    let host = HostNetwork::new(&claims, &kernel.host_routing(&scope).await?, Vital::default());
-    let blocks = |route: &Route| store.iter().any(|it| host.loses(*it, route.destination));
-    let blocking: Vec<_> = routes.into_iter().filter(blocks).collect();
-    let destinations: Vec<_> = blocking.iter().map(|route| route.destination).collect();
+    let scope = Scope { networks, ..scope };
+    let routing = kernel.host_routing(&scope).await?;
+    let former = previous_networks(remembered);
+    let own: Vec<_> = previous_subnets(remembered).iter().flat_map(LeaseKey::subnets).collect();
+    let harmful = harmful_leftovers(&routes, &routing, store, &former, &own);
+    if harmful.is_empty() {
+        return Ok(());
+    }
     let concerns = |network: IpNet| {
-        destinations.iter().any(|it| it.contains(&network) || network.contains(it))
+        let mut destinations = harmful.iter().map(|route| route.destination);
+        destinations.any(|it| it.contains(&network) || network.contains(&it))
     };
     restore_connected(kernel, &scope, concerns).await?;
-    for route in &blocking {
+    for route in &harmful {
         tracing::warn!(
-            "kernel: route {} of an earlier run leads packets for the lease store into the overlay; removing it",
+            "kernel: route {} of an earlier run takes packets from the host's own network or from the lease store; removing it",
             route.destination
         );
     }
-    let removals = blocking.into_iter().map(|route| Change::Remove(Object::Route(route)));
+    let removals = harmful.into_iter().map(|route| Change::Remove(Object::Route(route)));
     for failure in kernel.apply(&scope, removals.collect()).await {
         tracing::error!("{failure}");
     }
@@ -122,7 +129,7 @@ pub(crate) async fn restore_connected(
     let routing = kernel.host_routing(scope).await?;
     let routed = kernel.connected_networks().await?;
     let is_v4 = |network: IpNet| network.addr().is_ipv4() && concerns(network);
-    let missing = missing_connected(&routing.addresses, &routed, is_v4);
+    let missing = missing_connected(&routing, &routed, is_v4);
     if missing.is_empty() {
         return Ok(());
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use heddle_core::address::Family;
 use heddle_core::allocation::{AllocationError, Claimant};
-use heddle_core::config::NetworkConfig;
+use heddle_core::config::{NetworkConfig, OverlayNetwork};
 use heddle_core::diff::Scope;
 use heddle_core::host_network::{Claims, HostNetwork, Vital};
 use heddle_core::interface::{Facts, select};
@@ -130,6 +130,7 @@ pub(crate) async fn join(
     let scope = Scope {
         networks: config.networks.iter().map(|overlay| overlay.network).collect(),
         granted: found.backend.manifest.capabilities.routes.clone(),
+        reserved: config.networks.iter().filter_map(OverlayNetwork::reserved_range).collect(),
         own: Vec::new(),
         links: BTreeSet::new(),
         alias: alias(flags),

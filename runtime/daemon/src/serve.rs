@@ -16,7 +16,8 @@ use tokio::sync::{Notify, mpsc};
 use crate::Fatal;
 use crate::control::Facts;
 use crate::emit::emit;
-use crate::host_network::{clear_path_to_store, follow_store};
+use crate::files;
+use crate::host_network::{clear_leftovers, follow_store};
 use crate::join::{Identity, Membership, Obstacle, alias, identity, join};
 use crate::packets::PacketCounters;
 use crate::probing::Probing;
@@ -133,11 +134,13 @@ async fn until_joined(
     let catalogue = Catalogue::new(files.plugin_dir.clone(), None, files.cache_dir.clone())?;
     let catalogue = Arc::new(catalogue.with_policy(files.plugin_policy.clone()));
     let (mut patience, mut reach) = (Patience::new(), Reach::default());
+    let remembered = files::remembered(flags);
     loop {
         let begun = Instant::now();
         // Otherwise nobody could learn that the leases behind these routes are gone.
         reach.look(store.as_ref()).await;
-        let cleared = clear_path_to_store(kernel, &alias(flags), &reach.addresses()).await;
+        let addresses = reach.addresses();
+        let cleared = clear_leftovers(kernel, &alias(flags), &addresses, &remembered).await;
         if let Err(error) = cleared {
             tracing::error!("kernel: {error}");
         }

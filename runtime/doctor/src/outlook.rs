@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use heddle_core::address::Family;
 use heddle_core::allocation::{AllocationError, Choice, Claimant, Holdings, choose};
-use heddle_core::config::{ConfigError, NetworkConfig};
+use heddle_core::config::{ConfigError, NetworkConfig, OverlayNetwork};
 use heddle_core::host_network::{Claims, HostNetwork, HostRouting, Vital};
 use heddle_core::interface::{Facts, SelectionError, select};
 use heddle_core::lease::{Lease, LeaseKey};
@@ -251,7 +251,8 @@ async fn host_network(
     }
     let store = reach.addresses();
     let vital = Vital { store, own: underlay.public_addresses.iter().copied().collect() };
-    HostNetwork::new(&Claims { overlay, ..Claims::default() }, routing, vital)
+    let reserved = config.networks.iter().filter_map(OverlayNetwork::reserved_range).collect();
+    HostNetwork::new(&Claims { overlay, reserved, ..Claims::default() }, routing, vital)
 }
 
 /// The subnets that this node had before, if its file says so.

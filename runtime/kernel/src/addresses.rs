@@ -49,8 +49,8 @@ pub(crate) struct Host {
     pub(crate) device: u32,
     /// The address and its prefix length.
     pub(crate) network: IpNet,
-    /// True if the kernel makes a connected route for exactly this network: not with `IFA_F_NOPREFIXROUTE`, and not on a
-    /// point-to-point link, where the route leads to the other end.
+    /// True if the kernel makes a connected route for exactly this network: not with `IFA_F_NOPREFIXROUTE`, not for
+    /// the second address of a network, and not on a point-to-point link, where the route leads to the other end.
     pub(crate) prefix_route: bool,
 }
 
@@ -63,10 +63,14 @@ impl Host {
         }
         let Parts { own, other, flags } = Parts::of(message)?;
         let is_point_to_point = other.is_some_and(|other| other != own);
+        // In IPv6 the bit means a temporary address.
+        let is_secondary = own.is_ipv4() && flags.contains(AddressFlags::Secondary);
         Some(Self {
             device: header.index,
             network: IpNet::new(own, header.prefix_len).ok()?,
-            prefix_route: !is_point_to_point && !flags.contains(AddressFlags::Noprefixroute),
+            prefix_route: !is_point_to_point
+                && !is_secondary
+                && !flags.contains(AddressFlags::Noprefixroute),
         })
     }
 }

@@ -52,6 +52,7 @@ fn view() -> View {
         scope: Scope {
             networks: vec!["10.244.0.0/16".parse().unwrap(), "fd42::/48".parse().unwrap()],
             granted: vec![],
+            reserved: vec![],
             own: vec![],
             links: ["flannel.1".parse().unwrap()].into(),
             alias: ALIAS.into(),

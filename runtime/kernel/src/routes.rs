@@ -96,7 +96,9 @@ impl HostFound {
                 | RouteType::Prohibit
                 | RouteType::Throw
         );
-        if !leads || header.flags.contains(RouteFlags::Cloned) {
+        // Routes for a type of service or for a source are the way of some packets only.
+        let is_special = header.tos != 0 || header.source_prefix_length != 0;
+        if !leads || is_special || header.flags.contains(RouteFlags::Cloned) {
             return None;
         }
         let (mut device, mut gateway) = (None, false);
@@ -105,9 +107,9 @@ impl HostFound {
                 RouteAttribute::Oif(index) => device = Some(*index),
                 RouteAttribute::MultiPath(hops) => {
                     device = hops.first().map(|hop| hop.interface_index);
-                    gateway = true;
+                    gateway = hops.iter().any(|hop| hop.attributes.iter().any(is_gateway));
                 }
-                RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => gateway = true,
+                attribute if is_gateway(attribute) => gateway = true,
                 _ => {}
             }
         }
@@ -118,6 +120,10 @@ impl HostFound {
             protocol: header.protocol,
         })
     }
+}
+
+fn is_gateway(attribute: &RouteAttribute) -> bool {
+    matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_))
 }
 
 /// `None` where there is more, or less, to the route than a device and a gateway.

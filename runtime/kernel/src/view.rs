@@ -95,7 +95,8 @@ impl View {
         Some(HostRoute {
             destination: found.destination,
             link: device.map(|device| device.name),
-            connected: found.connected,
+            // Nobody else's overlay is taken apart, either.
+            connected: found.connected || on_anothers,
         })
     }
 
@@ -120,7 +121,8 @@ impl View {
             link: device.name,
             network: address.network,
             up: device.up,
-            prefix_route: address.prefix_route && !in_vrf,
+            // The loopback's networks are the local table's.
+            prefix_route: address.prefix_route && !in_vrf && !device.loopback,
         })
     }
 

@@ -17,6 +17,7 @@ fn scope() -> Scope {
     Scope {
         networks: ["10.244.0.0/16", "fd00::/48"].map(|it| it.parse().expect("a network")).into(),
         granted: vec![],
+        reserved: vec![],
         own: vec![],
         links: ["flannel.1".parse().expect("a name")].into(),
         alias: "heddle /coreos.com/network".to_owned(),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::object::{Route, RouteAction};
+use crate::object::RouteAction;
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -199,8 +199,131 @@ fn connected_route_is_missing_only_if_kernel_makes_one() {
     let routed =
         [(net("10.1.6.0/24"), link("eth5")), (net("10.1.2.0/24"), link("flannel.1"))].into();
     let overlay = net("10.0.0.0/8");
-    let missing = missing_connected(&addresses, &routed, |network| overlay.contains(&network));
-    assert_eq!(missing, [up]);
+    let missing = |routes: &[HostRoute]| {
+        let routes = routes.iter().cloned().collect();
+        let routing = HostRouting { routes, addresses: addresses.clone() };
+        missing_connected(&routing, &routed, |network| overlay.contains(&network))
+    };
+    assert_eq!(missing(&[]), [up.clone()]);
+    assert_eq!(missing(&[route("10.0.0.0/8", "eth9", false)]), [up]);
+    // Somebody has the network elsewhere, or parts of it through the same device.
+    assert_eq!(missing(&[route("10.1.2.0/24", "eth9", false)]), []);
+    assert_eq!(missing(&[route("10.1.2.128/25", "eth1", true)]), []);
+}
+
+#[test]
+fn network_on_two_devices_is_restored_once() {
+    let addresses = [address("eth1", "10.1.2.1/24"), address("eth2", "10.1.2.2/24")];
+    let routing = HostRouting { addresses: addresses.clone().into(), ..HostRouting::default() };
+    assert_eq!(missing_connected(&routing, &BTreeSet::new(), |_| true), addresses[..1]);
+}
+
+#[test]
+fn leftovers_on_store_and_connected_networks_are_harmful() {
+    let leftover = |destination: &str| Route {
+        destination: net(destination),
+        metric: Metric::Default,
+        action: RouteAction::Forward { link: link("flannel.1"), gateway: None, onlink: false },
+    };
+    let routes = [
+        "10.1.2.0/24",
+        "10.98.1.0/24",
+        "10.98.1.128/25",
+        "10.200.0.0/24",
+        "10.77.0.0/24",
+        "10.5.0.0/24",
+    ];
+    let routes = routes.map(leftover);
+    let routing = HostRouting {
+        routes: [route("0.0.0.0/0", "eth0", false)].into(),
+        // The first lost its route to the leftover. The last was set aside for the overlay.
+        addresses: [
+            address("lan0", "10.98.1.1/24"),
+            address("eth0", "10.1.2.1/24"),
+            address("eth1", "10.5.0.1/16"),
+        ]
+        .into(),
+    };
+    let (former, own) = ([net("10.0.0.0/8")], [net("10.5.7.0/24")]);
+    let harmful = |store: &[&str], former: &[IpNet]| -> Vec<String> {
+        let found = harmful_leftovers(&routes, &routing, &addresses(store), former, &own);
+        found.iter().map(|route| route.destination.to_string()).collect()
+    };
+    assert_eq!(
+        harmful(&["10.200.0.9"], &former),
+        ["10.1.2.0/24", "10.98.1.0/24", "10.98.1.128/25", "10.200.0.0/24"]
+    );
+    assert_eq!(harmful(&["10.1.2.9"], &[]), ["10.1.2.0/24"]);
+    assert_eq!(harmful(&[], &[]), [""; 0]);
+}
+
+#[test]
+fn route_to_store_counts_only_while_it_is_there() {
+    // The store is inside a network whose device is down, and reached by the default route.
+    let routing = HostRouting {
+        routes: [route("0.0.0.0/0", "eth0", false)].into(),
+        addresses: [HostAddress { up: false, ..address("lan0", "10.60.0.1/25") }].into(),
+    };
+    let vital = Vital { store: addresses(&["10.60.0.9"]), own: BTreeSet::new() };
+    let host = HostNetwork::new(&claims("10.0.0.0/8"), &routing, vital.clone());
+    assert_eq!(kind(&host, "10.60.0.0/24"), Some("store"));
+    assert_eq!(kind(&host, "10.60.0.0/26"), Some("connected"));
+    let routing = HostRouting {
+        routes: [route("0.0.0.0/0", "eth0", false), route("10.60.0.0/25", "lan0", true)].into(),
+        ..routing
+    };
+    let host = HostNetwork::new(&claims("10.0.0.0/8"), &routing, vital);
+    assert_eq!(kind(&host, "10.60.0.0/24"), None);
+}
+
+#[test]
+fn range_of_subnets_in_larger_network_is_set_aside() {
+    let routing = HostRouting {
+        addresses: [address("eth0", "10.1.0.1/16")].into(),
+        ..HostRouting::default()
+    };
+    let reserved = vec![("10.1.128.0".parse().unwrap(), "10.1.255.255".parse().unwrap())];
+    for overlay in ["10.1.0.0/16", "10.0.0.0/8"] {
+        let claims = Claims { reserved: reserved.clone(), ..claims(overlay) };
+        let host = HostNetwork::new(&claims, &routing, Vital::default());
+        assert_eq!(kind(&host, "10.1.130.0/24"), None);
+        assert_eq!(kind(&host, "10.1.3.0/24"), Some("connected"));
+        assert_eq!(host.occupied().count(), 0);
+        assert_eq!(host.conflict_of_own(net("10.1.130.0/24"), link("eth0")), None);
+    }
+    // What is no more than the range is the host's.
+    let routing = HostRouting {
+        addresses: [address("eth0", "10.1.128.1/17")].into(),
+        ..HostRouting::default()
+    };
+    let claims = Claims { reserved, ..claims("10.0.0.0/8") };
+    let host = HostNetwork::new(&claims, &routing, Vital::default());
+    assert_eq!(kind(&host, "10.1.130.0/24"), Some("connected"));
+}
+
+#[test]
+fn store_in_own_container_is_no_reason_to_give_subnet_up() {
+    let routing = HostRouting {
+        routes: [route("0.0.0.0/0", "eth0", false), route("10.240.36.0/24", "docker0", true)]
+            .into(),
+        ..HostRouting::default()
+    };
+    let vital = Vital { store: addresses(&["10.240.36.5", "10.241.0.9"]), own: BTreeSet::new() };
+    let host = HostNetwork::new(&claims("10.0.0.0/8"), &routing, vital);
+    let kind = |subnet| host.conflict_of_own(net(subnet), link("eth0")).map(|found| found.kind());
+    assert_eq!(kind("10.240.36.0/24"), None);
+    assert_eq!(kind("10.241.0.0/24"), Some("store"));
+}
+
+#[test]
+fn whole_network_leaves_equal_route_of_another_program() {
+    let routing = HostRouting {
+        routes: [route("10.0.0.0/8", "eth0", false)].into(),
+        ..HostRouting::default()
+    };
+    let host = HostNetwork::new(&claims("10.0.0.0/8"), &routing, Vital::default());
+    assert_eq!(host.conflict(net("10.0.0.0/8")), None);
+    assert_eq!(host.conflict_of_whole(net("10.0.0.0/8")).unwrap().kind(), "route");
 }
 
 mod properties {

@@ -304,6 +304,13 @@ impl Applier {
         if changes.is_empty() {
             return changes;
         }
+        let foreign = |change: &Change| {
+            let seen = self.observed.objects.get(&change.object().key())?;
+            let is_route = matches!(seen.object, Object::Route(_));
+            (is_route && !seen.ours && !matches!(change, Change::Remove(_)))
+                .then(|| seen.object.clone())
+        };
+        news::of_replaced(&changes.iter().filter_map(foreign).collect::<Vec<_>>());
         let begun = Instant::now();
         let failures = self.kernel.apply(&self.scope, changes.clone()).await;
         self.notes.timings.applied(begun.elapsed());

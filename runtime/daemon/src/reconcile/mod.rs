@@ -445,7 +445,7 @@ impl Reconciler {
         let host = self.applier.guard().host();
         let conflict = |route: &Route| {
             let destination = route.destination;
-            host.conflict(destination).or_else(|| self.peers.covered(destination))
+            host.conflict_of_whole(destination).or_else(|| self.peers.covered(destination))
         };
         let own = self.overlay.plan.plan.objects.iter().filter_map(|object| match object {
             Object::Route(route) if route.metric == Metric::Default => Some(*route),

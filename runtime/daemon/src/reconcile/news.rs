@@ -4,7 +4,7 @@ use heddle_control::EventKind;
 use heddle_core::diff::Change;
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::LeaseKey;
-use heddle_core::object::ObjectKey;
+use heddle_core::object::{Object, ObjectKey};
 use heddle_core::peers::{Delta, GRACE, Peers};
 use heddle_core::text::one_line;
 use heddle_probe::{News, State};
@@ -58,6 +58,14 @@ pub(super) fn of_leases(
         tracing::info!(subject = %key, "{text}");
         history.note_about(EventKind::PeerLeft, &key.to_string(), text);
     }
+}
+
+/// Reports routes of other programs that are replaced, because they stand in the place of planned ones.
+pub(super) fn of_replaced(routes: &[Object]) {
+    for route in routes.iter().take(LIMIT) {
+        tracing::warn!(subject = %route.key(), "kernel: {route} of another program is replaced by the overlay's route");
+    }
+    of_many("routes of other programs are replaced", routes.len());
 }
 
 /// Reports networks of the host that overlap the overlay, and did not before.

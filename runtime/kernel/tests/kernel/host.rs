@@ -73,6 +73,7 @@ pub(crate) fn scope() -> Scope {
     Scope {
         networks: vec!["10.244.0.0/16".parse().unwrap(), "fd42::/48".parse().unwrap()],
         granted: vec![],
+        reserved: vec![],
         own: vec![],
         links: BTreeSet::from([name("flannel.1"), name("flannel-v6.1")]),
         alias: "heddle /coreos.com/network".into(),

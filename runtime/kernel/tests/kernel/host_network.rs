@@ -125,7 +125,7 @@ fn lost_connected_route_is_restored_as_kernel_made_it() {
         );
         let routing = kernel.host_routing(&scope).await.unwrap();
         let routed = kernel.connected_networks().await.unwrap();
-        let missing = missing_connected(&routing.addresses, &routed, |_| true);
+        let missing = missing_connected(&routing, &routed, |_| true);
         assert_eq!(missing.len(), 2, "{missing:?}");
         assert!(kernel.restore_connected(missing).await.unwrap().is_empty());
         ip("route add 10.244.52.0/24 dev lan2 proto kernel scope link src 10.244.52.1");
