@@ -734,11 +734,18 @@ mod tests {
     /// A host on 10.244.50.0/24 whose store is at 10.244.60.9, behind a default route.
     fn host() -> HostNetwork {
         let routing = HostRouting {
-            routes: [HostRoute {
-                destination: "0.0.0.0/0".parse().unwrap(),
-                link: Some("eth0".parse().unwrap()),
-                connected: false,
-            }]
+            routes: [
+                HostRoute {
+                    destination: "0.0.0.0/0".parse().unwrap(),
+                    link: Some("eth0".parse().unwrap()),
+                    connected: false,
+                },
+                HostRoute {
+                    destination: "10.244.50.0/24".parse().unwrap(),
+                    link: Some("lan0".parse().unwrap()),
+                    connected: true,
+                },
+            ]
             .into(),
             addresses: [HostAddress {
                 link: "lan0".parse().unwrap(),
@@ -846,6 +853,18 @@ mod tests {
         assert_eq!(
             peers.rejection("10.244.40.0-24").unwrap().conflict().unwrap().kind(),
             "peer-address"
+        );
+    }
+
+    #[test]
+    fn public_address_in_own_subnet_is_refused() {
+        let mut peers = peers();
+        peers.protect(host());
+        let inside = record("10.244.30.0-24", r#"{"PublicIP":"10.244.8.7"}"#, 2);
+        peers.update([Change::Put(inside)], Instant::now());
+        assert_eq!(
+            peers.rejection("10.244.30.0-24").unwrap().conflict().unwrap().to_string(),
+            "its public address 10.244.8.7 is inside 10.244.8.0/24, the subnet of this node"
         );
     }
 
