@@ -80,9 +80,9 @@ fn two_gigabytes_and_a_crowd_cost_little_memory_and_no_packet() {
     let host = node.host.namespace().name().to_owned();
     let mut slowest = Duration::ZERO;
     besieged(&node.host, clients(), || {
-        for round in 0..10 {
+        for (round, peer) in peers[..10].iter().enumerate() {
             fill(&cluster, RECORDS / 10 * round..RECORDS / 10 * (round + 1));
-            slowest = slowest.max(repairs(&node.host, peers[round]));
+            slowest = slowest.max(repairs(&node.host, *peer));
             answers(&node);
         }
         mark(&cluster, &node, 1001);

@@ -179,7 +179,8 @@ fn guard(u: &mut Unstructured<'_>) -> Result<Guard> {
     }
     let overlay = networks().iter().map(|overlay| overlay.network).collect();
     let granted = vec!["10.96.0.0/12".parse().expect("a network")];
-    let claims = Claims { overlay, granted, own: own().key.subnets().collect() };
+    let own = own().key.subnets().collect();
+    let claims = Claims { overlay, granted, own, ..Claims::default() };
     let store = (0..u.int_in_range(0..=2)?).map(|_| address(u)).collect::<Result<_>>()?;
     let vital = Vital { store, ..Vital::default() };
     Ok(Guard::new(HostNetwork::new(&claims, &routing, vital)))

@@ -204,7 +204,7 @@ fn connected_route_is_missing_only_if_kernel_makes_one() {
         let routing = HostRouting { routes, addresses: addresses.clone() };
         missing_connected(&routing, &routed, |network| overlay.contains(&network))
     };
-    assert_eq!(missing(&[]), [up.clone()]);
+    assert_eq!(missing(&[]), std::slice::from_ref(&up));
     assert_eq!(missing(&[route("10.0.0.0/8", "eth9", false)]), [up]);
     // Somebody has the network elsewhere, or parts of it through the same device.
     assert_eq!(missing(&[route("10.1.2.0/24", "eth9", false)]), []);

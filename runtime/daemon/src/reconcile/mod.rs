@@ -155,7 +155,7 @@ impl Reconciler {
         while let Some(question) = self.questions.recv().await {
             self.answer(question);
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Follows leases and kernel for as long as there is a watch.
