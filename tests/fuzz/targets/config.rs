@@ -4,6 +4,7 @@
 use heddle_core::address::Family;
 use heddle_core::allocation::{Choice, Claimant, Holdings, choose, fits};
 use heddle_core::config::{NetworkConfig, OverlayNetwork};
+use heddle_core::host_network::HostNetwork;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value, json};
 
@@ -33,7 +34,13 @@ fn write(config: &NetworkConfig) -> String {
 /// Asserts that a node alone gets a subnet, whichever it picks.
 fn allocate(config: &NetworkConfig) {
     let id = "a".parse().expect("a node id");
-    let claimant = Claimant { id: &id, public_addresses: &[], previous: None };
+    let claimant = Claimant {
+        id: &id,
+        public_addresses: &[],
+        previous: None,
+        host: &HostNetwork::default(),
+        underlay: "eth0".parse().expect("a name"),
+    };
     for pick in [|_: usize| 0, |count: usize| count - 1] {
         match choose(config, &Holdings::default(), &claimant, &mut { pick }) {
             Ok(Choice::Create(key)) => assert!(fits(config, key), "{key}"),
