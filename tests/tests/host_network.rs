@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use heddle_lab::{Etcd, Families, Host, Lab, Signal, wait_until};
-use heddle_tests::{Cluster, Node, status};
+use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Node, Peer, status};
 use serde_json::Value;
 
 /// Time limit for a change of leases or of the host's network to take effect, on a loaded machine.
@@ -314,4 +314,51 @@ fn node_leases_no_subnet_of_its_host() {
         text.contains("overlaps a network of this host") && text.contains("(10.9.1.0/26)"),
         "{text}"
     );
+}
+
+/// A cluster whose store is at [`STORE`], behind the router of its hosts, and a host in it.
+fn behind_router(config: &str) -> (Cluster, Host) {
+    let lab = Lab::new(Families::V4).unwrap();
+    let store = lab.host("etcd").unwrap();
+    store.namespace().ip(&format!("address add {STORE}/32 dev lo")).unwrap();
+    let host = lab.host("a").unwrap();
+    host.namespace().ip(&format!("route replace default via {}", store.v4())).unwrap();
+    let etcd = Etcd::start_on(store, STORE.parse().unwrap()).unwrap();
+    (Cluster::with_etcd_and_config(lab, etcd, config), host)
+}
+
+#[test]
+fn network_of_device_that_is_down_is_no_way_to_store() {
+    let (cluster, host) = behind_router(NETWORK_FOR_PEERS);
+    lan(&host, 1, "10.200.0.1/25");
+    host.namespace().ip("link set lan1 down").unwrap();
+    let before = way(&host, STORE);
+    let node = cluster.node_on(host);
+    // It contains the store, and the network of the device that is down.
+    let hostile = Peer(9).value();
+    cluster.put_lease("10.200.0.0-24", &hostile);
+    let is_named = || {
+        let found = status(&node.host).to_string();
+        if found.contains("10.200.0.0/24 contains 10.200.0.9") { Ok(()) } else { Err(found) }
+    };
+    wait_until("the conflict", LIMIT, is_named).unwrap();
+    assert_eq!(way(&node.host, STORE), before);
+}
+
+#[test]
+fn leftovers_on_connected_network_go_while_store_is_away() {
+    let (mut cluster, host) = behind_router(NETWORK_FOR_PEERS);
+    let mut node = cluster.node_on(host);
+    node.stop(Signal::KILL);
+    cluster.etcd_mut().stop();
+    lan(&node.host, 1, "10.98.1.1/24");
+    lan(&node.host, 2, "10.97.1.1/16");
+    let before = ["10.98.1.9", "10.97.3.9"].map(|address| way(&node.host, address));
+    // What the run before had programmed, when the host was without these networks.
+    node.ip("route replace 10.98.1.0/24 via 192.168.0.77 dev eth0 proto 72");
+    node.ip("route add 10.97.3.0/24 via 192.168.0.77 dev eth0 proto 72");
+    let node = cluster.starting_node_on(node.host, &[]);
+    let ways = || ["10.98.1.9", "10.97.3.9"].map(|address| way(&node.host, address));
+    let are_back = || if ways() == before { Ok(()) } else { Err(format!("{:?}", ways())) };
+    wait_until("the host's networks without a store", LIMIT, are_back).unwrap();
 }
