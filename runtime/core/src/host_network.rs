@@ -189,6 +189,9 @@ impl Claims {
     }
 }
 
+/// The largest number of networks that [`HostNetwork::warnings`] names.
+const WARNINGS: usize = 20;
+
 /// Answers which destinations belong to the host. Built anew whenever the host's routing changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostNetwork {
@@ -332,7 +335,12 @@ impl HostNetwork {
                 ),
             })
         };
-        self.overlapping().filter_map(warning).collect()
+        let mut warnings: Vec<_> = self.overlapping().take(WARNINGS).filter_map(warning).collect();
+        let more = self.overlapping().skip(WARNINGS).count();
+        if more > 0 {
+            warnings.push(format!("{more} more networks of this host overlap the overlay"));
+        }
+        warnings
     }
 
     /// The networks of local devices that overlap the overlay, with the device.

@@ -132,6 +132,18 @@ fn conflict_names_both_networks_and_device() {
 }
 
 #[test]
+fn warnings_name_twenty_networks_and_count_the_rest() {
+    let networks = (0..300)
+        .map(|number| address("lan0", &format!("10.{}.{}.1/24", number / 200, number % 200)));
+    let routing = HostRouting { addresses: networks.collect(), ..HostRouting::default() };
+    let host = HostNetwork::new(&claims("10.0.0.0/8"), &routing, Vital::default());
+    let warnings = host.warnings();
+    assert_eq!(warnings.len(), 21);
+    assert!(warnings[0].starts_with("10.0.0.0/8 overlaps 10.0.0.0/24, which is connected to lan0"));
+    assert_eq!(warnings[20], "280 more networks of this host overlap the overlay");
+}
+
+#[test]
 fn bridge_of_own_subnet_is_no_host_network() {
     let routing = HostRouting {
         addresses: [address("docker0", "10.244.8.1/24")].into(),
