@@ -29,7 +29,9 @@ pub(crate) enum Noted {
 /// Records that cannot be used.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rejected {
-    named: BTreeMap<String, Rejection>,
+    named: BTreeMap<String, Named>,
+    /// Number of the named that concern no lease.
+    strangers: usize,
     /// Hashes of the keys of others.
     counted: HashSet<u64>,
     /// Others for which there was no room in `counted`.
@@ -39,6 +41,12 @@ pub(crate) struct Rejected {
     hasher: RandomState,
 }
 
+#[derive(Clone, Debug)]
+struct Named {
+    rejection: Rejection,
+    concerns_lease: bool,
+}
+
 impl Rejected {
     /// Returns an empty collection that can be compared with this one.
     pub(crate) fn new_like(&self) -> Self {
@@ -46,11 +54,11 @@ impl Rejected {
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Rejection> {
-        self.named.get(key)
+        Some(&self.named.get(key)?.rejection)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Rejection)> {
-        self.named.iter().map(|(key, rejection)| (key.as_str(), rejection))
+        self.named.iter().map(|(key, named)| (key.as_str(), &named.rejection))
     }
 
     /// Returns the number of records that are not kept by name.
@@ -65,18 +73,14 @@ impl Rejected {
         rejection: Rejection,
         concerns_lease: bool,
     ) -> Noted {
-        if let Some(known) = self.named.get_mut(key) {
-            if *known == rejection {
-                return Noted::Known;
-            }
-            *known = rejection;
-            return Noted::Named;
-        }
+        let is_known = self.get(key) == Some(&rejection);
         let hash = self.hasher.hash_one(key);
-        if concerns_lease || (self.named.len() < NAMED && !self.counted.contains(&hash)) {
-            self.counted.remove(&hash);
-            self.named.insert(key.to_owned(), rejection);
-            return Noted::Named;
+        let has_room = self.strangers < NAMED && !self.counted.contains(&hash);
+        if concerns_lease || has_room || self.named.contains_key(key) {
+            self.remove(key);
+            self.strangers += usize::from(!concerns_lease);
+            self.named.insert(key.to_owned(), Named { rejection, concerns_lease });
+            return if is_known { Noted::Known } else { Noted::Named };
         }
         if self.counted.contains(&hash) {
             return Noted::Known;
@@ -94,8 +98,10 @@ impl Rejected {
     }
 
     pub(crate) fn remove(&mut self, key: &str) {
-        if self.named.remove(key).is_none() && !self.counted.is_empty() {
-            self.counted.remove(&self.hasher.hash_one(key));
+        match self.named.remove(key) {
+            Some(named) => self.strangers -= usize::from(!named.concerns_lease),
+            None if self.counted.is_empty() => {}
+            None => _ = self.counted.remove(&self.hasher.hash_one(key)),
         }
     }
 
@@ -109,8 +115,8 @@ impl Rejected {
     }
 
     /// Returns the records that are kept by name.
-    pub(crate) fn into_named(self) -> BTreeMap<String, Rejection> {
-        self.named
+    pub(crate) fn into_named(self) -> impl Iterator<Item = (String, Rejection)> {
+        self.named.into_iter().map(|(key, named)| (key, named.rejection))
     }
 }
 
@@ -120,6 +126,29 @@ mod tests {
 
     fn rejection(text: &str) -> Rejection {
         Rejection::OutsideNetwork(if text.len() > 3 { "Network" } else { "IPv6Network" })
+    }
+
+    #[test]
+    fn records_of_leases_take_no_names_from_others() {
+        let mut rejected = Rejected::default();
+        for number in 0..NAMED + 1 {
+            let noted = rejected.insert(&format!("lease {number:06}"), rejection("long"), true);
+            assert_eq!(noted, Noted::Named);
+        }
+        for number in 0..NAMED + 1 {
+            let noted = rejected.insert(&format!("{number:06}"), rejection("long"), false);
+            assert_eq!(noted, if number < NAMED { Noted::Named } else { Noted::Counted });
+        }
+        // One of them that is gone makes room, and one that becomes a lease's does, too.
+        rejected.remove("000001");
+        assert_eq!(rejected.insert("other", rejection("long"), false), Noted::Named);
+        assert_eq!(rejected.insert("another", rejection("long"), false), Noted::Counted);
+        assert_eq!(rejected.insert("000002", rejection("no"), true), Noted::Named);
+        assert_eq!(rejected.insert("third", rejection("long"), false), Noted::Named);
+        // And back again.
+        assert_eq!(rejected.insert("lease 000001", rejection("no"), false), Noted::Named);
+        rejected.remove("000003");
+        assert_eq!(rejected.insert("fourth", rejection("long"), false), Noted::Counted);
     }
 
     #[test]
