@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::address::LinkName;
-use crate::host_network::HostRouting;
+use crate::host_network::{HostRouting, meet};
 use crate::object::{Link, LinkKind, Object, ObjectKey};
 
 /// Which part of the kernel is this daemon's business.
@@ -38,6 +38,12 @@ impl Scope {
     /// Whether a destination lies inside the overlay.
     pub fn covers(&self, destination: IpNet) -> bool {
         self.networks.iter().any(|network| network.contains(&destination))
+    }
+
+    /// Returns true if a network of the host's can be in the way of what plans may have: it has addresses in common with
+    /// the overlay or with a granted destination, and is not inside this node's own subnets.
+    pub fn meets(&self, network: IpNet) -> bool {
+        meet(&self.networks, &self.granted, &self.own, network)
     }
 }
 

@@ -14,8 +14,8 @@
 //! | a public address of this node | `destination` contains it |
 //!
 //! A connected network or route that contains the whole overlay network, or all that `SubnetMin` and `SubnetMax` leave of it,
-//! is no conflict: whoever puts these into a larger network sets that range aside for the overlay. A route of another program to exactly `destination` is
-//! drift, or what flannel left, and is replaced (see [`crate::diff`]).
+//! is no conflict: whoever puts these into a larger network sets that range aside for the overlay. A route of another program
+//! to exactly `destination` is drift, or what flannel left, and is replaced (see [`crate::diff`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -182,10 +182,14 @@ impl Claims {
     }
 
     /// Returns true if a network of the host's can be in the way.
-    pub fn meet(&self, network: IpNet) -> bool {
-        let mut claimed = self.overlay.iter().chain(&self.granted);
-        !self.own.iter().any(|own| own.contains(&network))
-            && claimed.any(|claimed| intersect(*claimed, network))
+    fn meet(&self, network: IpNet) -> bool {
+        meet(&self.overlay, &self.granted, &self.own, network)
+    }
+
+    /// Keeps those of the addresses that a destination of the overlay can contain.
+    fn retain(&self, addresses: &mut BTreeSet<IpAddr>) {
+        let claimed = self.overlay.iter().chain(&self.granted);
+        addresses.retain(|address| claimed.clone().any(|claimed| claimed.contains(address)));
     }
 }
 
@@ -216,7 +220,9 @@ struct Leads {
 
 impl HostNetwork {
     /// Takes what was observed. Of this, only what can be in the way of the claims is kept.
-    pub fn new(claims: &Claims, routing: &HostRouting, vital: Vital) -> Self {
+    pub fn new(claims: &Claims, routing: &HostRouting, mut vital: Vital) -> Self {
+        claims.retain(&mut vital.store);
+        claims.retain(&mut vital.own);
         let mut network = Self {
             overlay: claims.overlay.clone(),
             reserved: claims.reserved.clone(),
@@ -252,7 +258,7 @@ impl HostNetwork {
         leads.present = present;
     }
 
-    /// The addresses that the node needs.
+    /// The addresses that the node needs, as far as a destination of the overlay can contain them.
     pub fn vital(&self) -> &Vital {
         &self.vital
     }
@@ -324,16 +330,22 @@ impl HostNetwork {
     pub fn warnings(&self) -> Vec<String> {
         let warning = |(network, link): (IpNet, LinkName)| {
             let overlay = self.overlay.iter().find(|overlay| intersect(**overlay, network))?;
-            Some(match network.contains(overlay) && network != *overlay {
-                true => format!(
+            if network.contains(overlay) && network != *overlay {
+                return Some(format!(
                     "{overlay} is part of {network}, which is connected to {link}: hosts of {link} with addresses in \
                      {overlay} cannot be reached"
-                ),
-                false => format!(
-                    "{overlay} overlaps {network}, which is connected to {link}: leases inside {network} are not \
-                     programmed; exclude it with SubnetMin and SubnetMax, or choose another Network"
-                ),
-            })
+                ));
+            }
+            if let Some((min, max)) = self.ranges_inside(network).next() {
+                return Some(format!(
+                    "{min} to {max}, the range of SubnetMin and SubnetMax, is part of {network}, which is connected to \
+                     {link}: hosts of {link} with addresses in that range cannot be reached"
+                ));
+            }
+            Some(format!(
+                "{overlay} overlaps {network}, which is connected to {link}: leases inside {network} are not \
+                 programmed; exclude it with SubnetMin and SubnetMax, or choose another Network"
+            ))
         };
         let mut warnings: Vec<_> = self.overlapping().take(WARNINGS).filter_map(warning).collect();
         let more = self.overlapping().skip(WARNINGS).count();
@@ -426,6 +438,13 @@ pub(crate) fn addresses_in(
     network: IpNet,
 ) -> impl Iterator<Item = IpAddr> {
     addresses.range(network.network()..=network.broadcast()).copied()
+}
+
+/// Returns true if a network has addresses in common with the overlay's networks or the granted ones. Networks inside `own`
+/// are containers'.
+pub(crate) fn meet(overlay: &[IpNet], granted: &[IpNet], own: &[IpNet], network: IpNet) -> bool {
+    !own.iter().any(|own| own.contains(&network))
+        && overlay.iter().chain(granted).any(|claimed| intersect(*claimed, network))
 }
 
 /// Returns true if two networks have an address in common.

@@ -421,7 +421,7 @@ impl Lease {
 const CUT: char = '…';
 
 /// Returns the name, cut to [`NODE_NAME_LIMIT`] characters of which the last is `…` if it is longer.
-pub fn bounded_node_name(name: String) -> String {
+fn bounded_node_name(name: String) -> String {
     if name.chars().nth(NODE_NAME_LIMIT).is_none() {
         return name;
     }

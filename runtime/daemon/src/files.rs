@@ -9,8 +9,6 @@ use std::sync::Once;
 use heddle_files::RegularFile;
 use heddle_flags::Flags;
 
-use heddle_core::lease::bounded_node_name;
-
 /// A file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} {}: {source}", path.display())]
@@ -118,7 +116,7 @@ fn inspect_target(path: &Path) -> Result<(), FileError> {
 /// This node's name, for people.
 pub(crate) fn node_name() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    Some(bounded_node_name(name.trim().to_owned())).filter(|name| !name.is_empty())
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]

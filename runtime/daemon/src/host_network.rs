@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_core::diff::{Change, Scope};
-use heddle_core::host_network::{Claims, HostNetwork, harmful_leftovers, missing_connected};
+use heddle_core::host_network::{Claims, HostNetwork, Vital, harmful_leftovers, missing_connected};
 use heddle_core::lease::LeaseKey;
 use heddle_core::object::Object;
 use heddle_core::subnet_env::{previous_networks, previous_subnets};
@@ -51,17 +51,20 @@ pub(crate) async fn changed(
     store: &dyn LeaseStore,
     reach: &Reach,
 ) -> String {
-    let (mut reach, known) = (reach.clone(), reach.addresses());
+    let mut reach = reach.clone();
     loop {
         tokio::time::sleep(LOOK_PERIOD).await;
         reach.look(store).await;
-        if reach.addresses() != known {
-            return "the lease store has other addresses now; a subnet is chosen again".to_owned();
-        }
         // Whatever keeps it from being read is told by the next attempt.
         let Ok(routing) = kernel.host_routing(scope).await else { continue };
-        if HostNetwork::new(&Claims::of(scope), &routing, host.vital().clone()) != *host {
-            return "the host has other networks now; a subnet is chosen again".to_owned();
+        let vital = Vital { store: reach.addresses(), own: host.vital().own.clone() };
+        let found = HostNetwork::new(&Claims::of(scope), &routing, vital);
+        if found.vital() != host.vital() {
+            return "the lease store has other addresses inside Network now; choosing a subnet again"
+                .to_owned();
+        }
+        if found != *host {
+            return "the host has other networks now; choosing a subnet again".to_owned();
         }
     }
 }

@@ -4,12 +4,15 @@ use std::collections::HashMap;
 
 use heddle_core::address::LinkName;
 use heddle_core::diff::{Change, Scope};
+use heddle_core::host_network::HostAddress;
 use heddle_core::object::{Link, LinkKind, Object};
+use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 
-use crate::error::{ApplyError, Refusal};
+use crate::error::{ApplyError, KernelError, Refusal};
 use crate::links::{self, Device};
+use crate::observe::{Reading, devices};
 use crate::socket::{BATCH, Request, Socket};
 use crate::view::{changeable, made_by, made_by_another};
 use crate::{addresses, neighbours, routes, sysctls};
@@ -27,6 +30,26 @@ pub(crate) fn apply(
     }
     run.flush();
     run.failures
+}
+
+/// Makes the kernel's own routes of IPv4 addresses again. Returns those that could not be made, with the reason.
+///
+/// IPv6 addresses are passed over: the kernel's routes for them have a metric of their own, so none was ever replaced.
+pub(crate) fn restore_connected(
+    socket: &mut Socket,
+    addresses: Vec<HostAddress>,
+) -> Result<Vec<(HostAddress, Refusal)>, KernelError> {
+    let devices = devices(socket).reading("the devices")?;
+    let mut refused = Vec::new();
+    for address in addresses {
+        let IpNet::V4(network) = address.network else { continue };
+        let result = match devices.iter().find(|device| device.name == address.link) {
+            Some(device) => socket.change(routes::connected(network, device.index)),
+            None => Err(Refusal { errno: Errno::ENODEV, message: None }),
+        };
+        refused.extend(result.err().map(|refusal| (address, refusal)));
+    }
+    Ok(refused)
 }
 
 /// One pass over a list of changes. Devices and settings are changed one by one; everything else waits for its

@@ -231,11 +231,7 @@ impl Kernel {
         &self,
         addresses: Vec<HostAddress>,
     ) -> Result<Vec<(HostAddress, Refusal)>, KernelError> {
-        self.read("the devices", move |socket| {
-            let refused = observe::restore_connected(socket, &addresses)?;
-            Ok(refused.into_iter().map(|(at, why)| (addresses[at].clone(), why)).collect())
-        })
-        .await
+        self.read("the devices", move |socket| apply::restore_connected(socket, addresses)).await
     }
 
     /// Makes changes, in their order. Each that is not among the failures was made; one that fails does not keep the

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use heddle_core::address::{Family, LinkName};
 use heddle_core::diff::{Observation, Observed, Scope};
-use heddle_core::host_network::{HostAddress, HostRouting};
+use heddle_core::host_network::HostRouting;
 use heddle_core::interface::Interface;
 use heddle_core::object::{Object, Route, Sysctl};
 use ipnet::IpNet;
@@ -212,25 +212,4 @@ pub(crate) fn connected_networks(
         _ => None,
     });
     Ok(found.reading("the routes")?.into_iter().collect())
-}
-
-/// Makes the connected routes of addresses again. Returns those that the kernel refused, by their position.
-pub(crate) fn restore_connected(
-    socket: &mut Socket,
-    addresses: &[HostAddress],
-) -> Result<Vec<(usize, Refusal)>, KernelError> {
-    let devices = devices(socket).reading("the devices")?;
-    let mut refused = Vec::new();
-    for (position, address) in addresses.iter().enumerate() {
-        let device = devices.iter().find(|device| device.name == address.link);
-        // IPv6 never lost one: the kernel's have a metric of their own.
-        let IpNet::V4(network) = address.network else { continue };
-        let request = device.and_then(|device| {
-            routes::connected(network.addr(), network.prefix_len(), device.index)
-        });
-        if let Some(Err(refusal)) = request.map(|request| socket.change(request)) {
-            refused.push((position, refusal));
-        }
-    }
-    Ok(refused)
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use heddle_core::address::{Family, LinkName};
 use heddle_core::object::{Metric, Route, RouteAction};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
@@ -220,16 +220,15 @@ pub(crate) fn of_every_table() -> RouteNetlinkMessage {
 
 /// The request for the route that the kernel makes for an IPv4 address (`fib_add_ifaddr` in `net/ipv4/fib_frontend.c`), in
 /// place of any other to the same destination.
-pub(crate) fn connected(address: Ipv4Addr, length: u8, device: u32) -> Option<Request> {
-    let network = IpNet::new(address.into(), length).ok()?.trunc();
-    let mut message = destined(network, Metric::Default);
+pub(crate) fn connected(address: Ipv4Net, device: u32) -> Request {
+    let mut message = destined(IpNet::V4(address).trunc(), Metric::Default);
     let header = &mut message.header;
     (header.protocol, header.kind) = (RouteProtocol::Kernel, RouteType::Unicast);
     header.scope = RouteScope::Link;
     message.attributes.push(RouteAttribute::Oif(device));
-    message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(address)));
+    message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(address.addr())));
     let flags = NLM_F_CREATE | NLM_F_REPLACE;
-    Some(Request { message: RouteNetlinkMessage::NewRoute(message), flags })
+    Request { message: RouteNetlinkMessage::NewRoute(message), flags }
 }
 
 /// The question for the way to a destination.

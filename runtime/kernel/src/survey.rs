@@ -106,19 +106,19 @@ pub(crate) fn host_links(socket: &mut Socket) -> Result<Vec<HostLink>, KernelErr
     let found = socket.dump(links::all(), |message| match message {
         RouteNetlinkMessage::NewLink(message) => {
             let device = Device::decode(&message)?;
-            Some((device, master(&message), vxlan_port(&message)))
+            Some((device, vxlan_port(&message)))
         }
         _ => None,
     });
     let found = found.reading("the devices")?;
-    let name = |index| found.iter().find(|(d, ..)| d.index == index).map(|(d, ..)| d.name);
-    let link = |(device, master, vxlan): &(Device, Option<u32>, Option<VxlanPort>)| HostLink {
+    let name = |index| found.iter().find(|(d, _)| d.index == index).map(|(d, _)| d.name);
+    let link = |(device, vxlan): &(Device, Option<VxlanPort>)| HostLink {
         name: device.name,
         kind: device.kind.clone(),
         mtu: device.mtu,
         up: device.up,
         alias: device.alias.clone(),
-        master: master.and_then(name),
+        master: device.controller.and_then(name),
         vxlan: vxlan.clone(),
     };
     Ok(found.iter().map(link).collect())
@@ -150,13 +150,6 @@ pub(crate) fn ways(
         devices.get(index).map(|device| device.name)
     };
     Ok(destinations.iter().map(&mut way).collect())
-}
-
-fn master(message: &LinkMessage) -> Option<u32> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Controller(index) => Some(*index),
-        _ => None,
-    })
 }
 
 fn vxlan_port(message: &LinkMessage) -> Option<VxlanPort> {

@@ -4,7 +4,6 @@
 use heddle_core::diff::{Observation, Scope};
 use heddle_core::host_network::{HostAddress, HostRoute};
 use heddle_core::object::{Address, Metric, Object, ObjectKey, Route};
-use ipnet::IpNet;
 use rtnetlink::packet_route::neighbour::NeighbourMessage;
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol};
 
@@ -82,7 +81,7 @@ impl View {
     /// device are the host's, as far as this daemon is concerned.
     pub(crate) fn host_route(&self, message: &RouteMessage) -> Option<HostRoute> {
         let found = routes::HostFound::decode(message)?;
-        if !self.meets(found.destination) {
+        if !self.scope.meets(found.destination) {
             return None;
         }
         let device = found.device.and_then(|index| self.devices.get(index));
@@ -112,7 +111,7 @@ impl View {
     /// An address of a device that is not the daemon's, if its network meets the scope's networks.
     pub(crate) fn host_address(&self, address: &addresses::Host) -> Option<HostAddress> {
         let device = self.devices.get(address.device)?;
-        if self.manages(device) || !self.meets(address.network.trunc()) {
+        if self.manages(device) || !self.scope.meets(address.network.trunc()) {
             return None;
         }
         let controller = device.controller.and_then(|index| self.devices.get(index));
@@ -124,14 +123,6 @@ impl View {
             // The loopback's networks are the local table's.
             prefix_route: address.prefix_route && !in_vrf && !device.loopback,
         })
-    }
-
-    /// Returns true if a destination has addresses in common with the scope's networks.
-    fn meets(&self, destination: IpNet) -> bool {
-        let Scope { networks, granted, own, .. } = &self.scope;
-        let mut claimed = networks.iter().chain(granted);
-        !own.iter().any(|own| own.contains(&destination))
-            && claimed.any(|claim| claim.contains(&destination) || destination.contains(claim))
     }
 }
 

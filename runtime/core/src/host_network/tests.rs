@@ -132,6 +132,18 @@ fn conflict_names_both_networks_and_device() {
 }
 
 #[test]
+fn addresses_outside_overlay_make_no_difference() {
+    let host = |store: &[&str], own: &[&str]| {
+        let vital = Vital { store: addresses(store), own: addresses(own) };
+        HostNetwork::new(&claims("10.0.0.0/8"), &HostRouting::default(), vital)
+    };
+    let known = host(&["10.9.0.1"], &[]);
+    assert_eq!(host(&["10.9.0.1", "192.0.2.1", "2001:db8::1"], &["198.51.100.1"]), known);
+    assert_ne!(host(&["10.9.0.1", "10.9.0.2"], &[]), known);
+    assert_ne!(host(&["10.9.0.1"], &["10.9.0.3"]), known);
+}
+
+#[test]
 fn warnings_name_twenty_networks_and_count_the_rest() {
     let networks = (0..300)
         .map(|number| address("lan0", &format!("10.{}.{}.1/24", number / 200, number % 200)));
@@ -303,6 +315,16 @@ fn range_of_subnets_in_larger_network_is_set_aside() {
         assert_eq!(host.occupied().count(), 0);
         assert_eq!(host.conflict_of_own(net("10.1.130.0/24"), link("eth0")), None);
     }
+    // For the overlay that is not part of the larger network as a whole, the range is named.
+    let claims_of_node = Claims { reserved: reserved.clone(), ..claims("10.0.0.0/8") };
+    let host = HostNetwork::new(&claims_of_node, &routing, Vital::default());
+    assert_eq!(
+        host.warnings(),
+        [
+            "10.1.128.0 to 10.1.255.255, the range of SubnetMin and SubnetMax, is part of 10.1.0.0/16, which is \
+             connected to eth0: hosts of eth0 with addresses in that range cannot be reached"
+        ]
+    );
     // What is no more than the range is the host's.
     let routing = HostRouting {
         addresses: [address("eth0", "10.1.128.1/17")].into(),

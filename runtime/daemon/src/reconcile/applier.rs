@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use heddle_core::address::LinkName;
 use heddle_core::desired::{Desired, Owner};
 use heddle_core::diff::{Change, Observed, Scope, agrees, carries, diff, diff_keys, is_repair};
-use heddle_core::host_network::{Claims, Conflict, Guard, HostNetwork, HostRouting, Vital};
+use heddle_core::host_network::{Claims, Conflict, Guard, HostNetwork, Vital};
 use heddle_core::looks::Looks;
 use heddle_core::object::{Object, ObjectKey};
 use heddle_core::peers::Footprint;
@@ -75,13 +75,9 @@ impl Applier {
     /// If the kernel cannot be read.
     pub(super) async fn survey(&mut self) -> Result<(), KernelError> {
         let routing = self.kernel.host_routing(&self.scope).await?;
-        self.take_host(&routing);
+        let vital = self.vital.clone();
+        self.guard.set_host(HostNetwork::new(&Claims::of(&self.scope), &routing, vital));
         Ok(())
-    }
-
-    fn take_host(&mut self, routing: &HostRouting) {
-        let host = HostNetwork::new(&Claims::of(&self.scope), routing, self.vital.clone());
-        self.guard.set_host(host);
     }
 
     /// Returns true once the kernel has been looked at.
@@ -244,9 +240,9 @@ impl Applier {
             let known = std::mem::replace(&mut self.observed, observed);
             let looked = std::mem::replace(&mut self.looked, true);
             let before = before.get_or_insert_with(|| looked.then_some(known));
-            let routing = std::mem::take(&mut self.observed.host);
-            self.take_host(&routing);
-            self.observed.host = routing;
+            let vital = self.vital.clone();
+            let host = HostNetwork::new(&Claims::of(&self.scope), &self.observed.host, vital);
+            self.guard.set_host(host);
             let desired = self.guard.permitted(desired);
             let mut changes = diff(&desired, &self.observed);
             let changing: BTreeSet<_> = changes.iter().map(|c| c.object().key()).collect();
@@ -310,12 +306,14 @@ impl Applier {
             (is_route && !seen.ours && !matches!(change, Change::Remove(_)))
                 .then(|| seen.object.clone())
         };
-        news::of_replaced(&changes.iter().filter_map(foreign).collect::<Vec<_>>());
+        let mut replaced: Vec<_> = changes.iter().filter_map(foreign).collect();
         let begun = Instant::now();
         let failures = self.kernel.apply(&self.scope, changes.clone()).await;
         self.notes.timings.applied(begun.elapsed());
         let failed: BTreeSet<_> = failures.iter().map(|f| f.change.object().key()).collect();
         changes.retain(|change| !failed.contains(&change.object().key()));
+        replaced.retain(|route| !failed.contains(&route.key()));
+        news::of_replaced(&replaced);
         for change in &changes {
             self.refused.clear(&change.object().key());
             self.observed.note(change);

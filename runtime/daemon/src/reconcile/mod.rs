@@ -16,16 +16,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use heddle_core::config::Superseded;
 use heddle_core::desired::{Desired, Owner, Standing};
-use heddle_core::host_network::{Conflict, HostNetwork};
+use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::{Metric, Object, ObjectKey, Plan, Route};
 use heddle_core::peers::{self, Footprint, Peers};
+use heddle_core::split::SplitRoutes;
 use heddle_kernel::{Event, Events, Kernel, KernelError};
 use heddle_plugin::{CallError, Reason};
 use heddle_probe::News;
 use heddle_store::{RecordChange, Update, Watch, WatchEvent};
 use heddle_telemetry::Notes;
-use ipnet::IpNet;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::Fatal;
@@ -68,7 +68,7 @@ pub(crate) struct Reconciler {
     /// The lease store's addresses, which no route of the overlay may lead to.
     store_addresses: watch::Receiver<BTreeSet<IpAddr>>,
     /// Routes of the node's own plan that are withheld. In their place, each peer's plan has one to its subnets.
-    split: BTreeMap<IpNet, (Route, Conflict)>,
+    split: SplitRoutes,
     underlay_changed: Arc<Notify>,
     questions: mpsc::Receiver<Question>,
     notes: Notes,
@@ -111,7 +111,7 @@ impl Reconciler {
             reachability: Reachability::new(),
             superseded: None,
             store_addresses,
-            split: BTreeMap::new(),
+            split: SplitRoutes::default(),
             underlay_changed: Arc::default(),
             questions,
             notes,
@@ -336,7 +336,7 @@ impl Reconciler {
             let owner = Owner::Peer(key);
             match plan {
                 Ok(mut plan) => {
-                    plan.objects.extend(self.routes_in_place_of_split(key));
+                    self.split.complete(&mut plan, key);
                     self.unplanned.forget(key);
                     self.steer(key);
                     touched.extend(self.desired.set(owner, &self.peers.standing(key), plan));
@@ -451,7 +451,7 @@ impl Reconciler {
             Object::Route(route) if route.metric == Metric::Default => Some(*route),
             _ => None,
         });
-        let whole = own.filter(|route| !self.split.contains_key(&route.destination));
+        let whole = own.filter(|route| !self.split.contains(route.destination));
         let found: Vec<_> = whole.filter_map(|route| Some((route, conflict(&route)?))).collect();
         if found.is_empty() {
             return;
@@ -459,12 +459,12 @@ impl Reconciler {
         let mut withheld: BTreeSet<_> = BTreeSet::new();
         for (route, conflict) in found {
             tracing::warn!(
-                "kernel: route {} is withheld until the next start, because {conflict}; each peer's subnet has a route \
-                 of its own instead",
+                "kernel: route {} is withheld until the next start, because {conflict}; peers' subnets inside it have \
+                 routes of their own instead",
                 route.destination
             );
             withheld.insert(Object::Route(route).key());
-            self.split.insert(route.destination, (route, conflict));
+            self.split.insert(route, conflict);
         }
         let keys: Vec<_> = self.peers.leases().map(|lease| lease.key).collect();
         let mut touched = BTreeSet::new();
@@ -472,7 +472,7 @@ impl Reconciler {
             let owner = Owner::Peer(key);
             if self.desired.contains(owner) {
                 let mut plan = self.desired.plan(owner);
-                plan.objects.extend(self.routes_in_place_of_split(key));
+                self.split.complete(&mut plan, key);
                 touched.extend(self.desired.set(owner, &self.peers.standing(key), plan));
             }
         }
@@ -481,22 +481,10 @@ impl Reconciler {
         if looked {
             self.settle(&touched).await;
         }
-        let conflicts = self.split.iter().map(|(to, (_, conflict))| (*to, conflict.clone()));
-        self.applier.withhold(conflicts.collect());
+        self.applier.withhold(self.split.conflicts());
         if looked {
             self.settle(&withheld).await;
         }
-    }
-
-    /// The routes to a peer's subnets that take the place of the node's own that are withheld.
-    fn routes_in_place_of_split(&self, key: LeaseKey) -> Vec<Object> {
-        let around = |subnet: &IpNet| {
-            let mut routes = self.split.values().map(|(route, _)| route);
-            routes.find(|route| route.destination.contains(subnet)).copied()
-        };
-        let narrow =
-            |subnet: IpNet| Some(Object::Route(Route { destination: subnet, ..around(&subnet)? }));
-        key.subnets().filter_map(narrow).collect()
     }
 
     /// Says whether the plan holds.
@@ -514,13 +502,12 @@ impl Reconciler {
 
     /// Says of a peer that it answers over the overlay, or no longer does.
     fn say_who_answers(&mut self, news: News) {
-        if !self.reachability.admit(news, Instant::now()) {
-            return;
-        }
         let asked = |peer: &&Lease| {
             self.probing.as_ref().is_some_and(|probing| probing.is_of(news.address, peer))
         };
-        if let Some(peer) = self.peers.leases().find(asked) {
+        if let Some(peer) = self.peers.leases().find(asked)
+            && self.reachability.admit(news, Instant::now())
+        {
             let name = format!("peer {} of {}", peer.key, peer.owner());
             news::of_probing(&self.notes.history, &name, news);
         }

@@ -63,9 +63,9 @@ pub(super) fn of_leases(
 /// Reports routes of other programs that are replaced, because they stand in the place of planned ones.
 pub(super) fn of_replaced(routes: &[Object]) {
     for route in routes.iter().take(LIMIT) {
-        tracing::warn!(subject = %route.key(), "kernel: {route} of another program is replaced by the overlay's route");
+        tracing::warn!(subject = %route.key(), "kernel: replaced {route} of another program by the overlay's route");
     }
-    of_many("routes of other programs are replaced", routes.len());
+    of_many("routes of other programs were replaced", routes.len());
 }
 
 /// Reports networks of the host that overlap the overlay, and did not before.
@@ -130,14 +130,18 @@ pub(super) fn of_changes(changes: &[Change]) {
     for change in changes.iter().take(LIMIT) {
         match change {
             Change::Create(object) | Change::Put(object) => {
-                tracing::info!(subject = %object.key(), "put {object}");
+                tracing::info!(subject = %object.key(), "kernel: put {object}");
             }
-            Change::Replace(object) => tracing::info!(subject = %object.key(), "replace {object}"),
-            Change::Remove(object) => tracing::info!(subject = %object.key(), "remove {object}"),
+            Change::Replace(object) => {
+                tracing::info!(subject = %object.key(), "kernel: replaced {object}");
+            }
+            Change::Remove(object) => {
+                tracing::info!(subject = %object.key(), "kernel: removed {object}");
+            }
         }
     }
     if changes.len() > LIMIT {
-        tracing::info!(subject = "changes", "{} more changes", changes.len() - LIMIT);
+        tracing::info!(subject = "changes", "kernel: {} more changes", changes.len() - LIMIT);
     }
 }
 
