@@ -35,6 +35,8 @@ pub struct HostRoute {
     pub link: Option<LinkName>,
     /// True if the destination is on the link itself: the kernel's route for an address of the link.
     pub connected: bool,
+    /// True if it is the way of some packets only: those from a source or with a type of service.
+    pub partial: bool,
 }
 
 /// An address of a device that is not Heddle's.
@@ -149,6 +151,17 @@ impl Conflict {
         }
     }
 
+    /// The host's network that the destination overlaps. None for an address.
+    fn network(&self) -> Option<IpNet> {
+        match self {
+            Self::Connected { network, .. } | Self::Routed { network, .. } => Some(*network),
+            Self::Store { .. }
+            | Self::OwnAddress { .. }
+            | Self::PeerAddress { .. }
+            | Self::InsidePeer { .. } => None,
+        }
+    }
+
     /// Every word that [`kind`](Self::kind) returns.
     pub const KINDS: [&str; 5] = ["connected", "route", "store", "own-address", "peer-address"];
 }
@@ -214,7 +227,7 @@ pub struct HostNetwork {
 struct Leads {
     connected: bool,
     link: Option<LinkName>,
-    /// True if the route is in the kernel. A device that is down has addresses without routes.
+    /// True if all packets to the destination go this way. A device that is down has addresses without routes.
     present: bool,
 }
 
@@ -233,7 +246,8 @@ impl HostNetwork {
         for route in routing.routes.iter().filter(|route| claims.meet(route.destination)) {
             // A default route through a point-to-point link is no network of its own.
             let connected = route.connected && route.destination.prefix_len() > 0;
-            network.add(route.destination, Leads { connected, link: route.link, present: true });
+            let (link, present) = (route.link, !route.partial);
+            network.add(route.destination, Leads { connected, link, present });
         }
         // Also of a device that is down: what is programmed meanwhile would be in the way when it is up again.
         for address in routing.addresses.iter().filter(|address| address.prefix_route) {
@@ -266,12 +280,14 @@ impl HostNetwork {
     /// Returns why the host keeps a destination to itself; none if the overlay may have it.
     pub fn conflict(&self, destination: IpNet) -> Option<Conflict> {
         self.routed(destination)
+            .next()
             .or_else(|| self.own_address(destination))
             .or_else(|| self.store(destination))
     }
 
-    fn routed(&self, destination: IpNet) -> Option<Conflict> {
-        self.containing(destination).find_map(|(network, leads)| match leads {
+    /// The conflicts with networks that the host has routes for, the longest first.
+    fn routed(&self, destination: IpNet) -> impl Iterator<Item = Conflict> {
+        self.containing(destination).filter_map(move |(network, leads)| match leads {
             _ if self.is_set_aside(network, destination) => None,
             Leads { connected: true, link: Some(link), .. } => {
                 Some(Conflict::Connected { destination, network, link: *link })
@@ -378,8 +394,10 @@ impl HostNetwork {
         routes.chain(self.vital.store.iter().chain(&self.vital.own).copied().map(IpNet::from))
     }
 
-    /// Returns why this node cannot have a subnet that it already holds: it overlaps the network of `underlay`, or
-    /// contains an address that the node needs. A bridge for containers, which is connected as well, is no reason.
+    /// Returns why this node cannot have a subnet that it already holds: it overlaps the network of `underlay`, is part of
+    /// another network that the host has a route for, or contains an address that the node needs.
+    ///
+    /// A bridge for containers, which is connected as well and has no more than the subnet, is no reason.
     pub fn conflict_of_own(&self, subnet: IpNet, underlay: LinkName) -> Option<Conflict> {
         let connected = self.overlapping().find(|(network, link)| {
             *link == underlay && !self.is_set_aside(*network, subnet) && intersect(*network, subnet)
@@ -389,7 +407,10 @@ impl HostNetwork {
             network,
             link,
         });
-        connected.or_else(|| self.own_address(subnet)).or_else(|| self.store_beside(subnet))
+        connected
+            .or_else(|| self.routed(subnet).find(|conflict| conflict.network() != Some(subnet)))
+            .or_else(|| self.own_address(subnet))
+            .or_else(|| self.store_beside(subnet))
     }
 
     /// The routes that contain a destination, the longest first.

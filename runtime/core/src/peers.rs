@@ -739,11 +739,13 @@ mod tests {
                     destination: "0.0.0.0/0".parse().unwrap(),
                     link: Some("eth0".parse().unwrap()),
                     connected: false,
+                    partial: false,
                 },
                 HostRoute {
                     destination: "10.244.50.0/24".parse().unwrap(),
                     link: Some("lan0".parse().unwrap()),
                     connected: true,
+                    partial: false,
                 },
             ]
             .into(),

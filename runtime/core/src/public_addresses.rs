@@ -81,6 +81,7 @@ mod tests {
             destination: destination.parse().unwrap(),
             link: Some("eth0".parse().unwrap()),
             connected: false,
+            partial: false,
         };
         let routing = HostRouting {
             routes: [route("0.0.0.0/0"), route("10.244.1.0/24")].into(),

@@ -127,7 +127,8 @@ impl Kernel {
                         let connected =
                             matches!(route.action, RouteAction::Forward { gateway: None, .. });
                         let destination = route.destination;
-                        host.routes.insert(HostRoute { destination, link, connected });
+                        let partial = false;
+                        host.routes.insert(HostRoute { destination, link, connected, partial });
                     }
                 }
                 _ => {}

@@ -138,7 +138,7 @@ pub enum ApplyError {
         kind: String,
     },
     /// A route of another program has appeared in the place of one that was to be created.
-    #[error("another program has just made a route to {0}; it is looked at again")]
+    #[error("route {0}: another program added one meanwhile; comparing again")]
     Appeared(IpNet),
     /// A setting could not be written.
     #[error("cannot write {}: {source}", path.display())]

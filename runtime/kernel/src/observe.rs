@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
+use rtnetlink::packet_route::route::RouteType;
 
 use crate::addresses::{self, Assigned};
 use crate::error::{KernelError, Refusal};
@@ -206,7 +207,8 @@ pub(crate) fn connected_networks(
     let found = socket.dump(routes::of_every_table(), |message| match message {
         RouteNetlinkMessage::NewRoute(message) => {
             let found = HostFound::decode_any_table(&message)?;
-            let device = devices.get(found.device.filter(|_| found.connected)?)?;
+            let carries_all = message.header.kind == RouteType::Unicast && !found.partial;
+            let device = devices.get(found.device.filter(|_| found.connected && carries_all)?)?;
             Some((found.destination, device.name))
         }
         _ => None,

@@ -71,13 +71,16 @@ pub(crate) struct HostFound {
     pub(crate) destination: IpNet,
     /// The device of the first next hop, by index.
     pub(crate) device: Option<u32>,
-    /// True if the destination is on the link itself.
+    /// True if the destination is on the link itself, or on this host.
     pub(crate) connected: bool,
+    /// True if it is for packets of a source or a type of service only.
+    pub(crate) partial: bool,
     pub(crate) protocol: RouteProtocol,
 }
 
 impl HostFound {
-    /// `None` for routes of other tables, cache entries, and the kernel's own for local delivery and multicast.
+    /// `None` for routes of other tables and cache entries. The kernel's own for local delivery and multicast are in a table
+    /// of their own; what the main table has of these kinds is the administrator's.
     pub(crate) fn decode(message: &RouteMessage) -> Option<Self> {
         if !main_table(message) {
             return None;
@@ -88,19 +91,20 @@ impl HostFound {
     /// Decodes a route of any table.
     pub(crate) fn decode_any_table(message: &RouteMessage) -> Option<Self> {
         let header = &message.header;
-        let leads = matches!(
-            header.kind,
-            RouteType::Unicast
-                | RouteType::BlackHole
-                | RouteType::Unreachable
-                | RouteType::Prohibit
-                | RouteType::Throw
-        );
-        // Routes for a type of service or for a source are the way of some packets only.
-        let is_special = header.tos != 0 || header.source_prefix_length != 0;
-        if !leads || is_special || header.flags.contains(RouteFlags::Cloned) {
+        if header.flags.contains(RouteFlags::Cloned) {
             return None;
         }
+        let delivers = match header.kind {
+            RouteType::Unicast
+            | RouteType::BlackHole
+            | RouteType::Unreachable
+            | RouteType::Prohibit
+            | RouteType::Throw => false,
+            RouteType::Local | RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast => {
+                true
+            }
+            _ => return None,
+        };
         let (mut device, mut gateway) = (None, false);
         for attribute in &message.attributes {
             match attribute {
@@ -116,7 +120,9 @@ impl HostFound {
         Some(Self {
             destination: destination(message)?.trunc(),
             device,
-            connected: header.kind == RouteType::Unicast && !gateway && device.is_some(),
+            connected: delivers
+                || (header.kind == RouteType::Unicast && !gateway && device.is_some()),
+            partial: header.tos != 0 || header.source_prefix_length != 0,
             protocol: header.protocol,
         })
     }

@@ -96,6 +96,7 @@ impl View {
             link: device.map(|device| device.name),
             // Nobody else's overlay is taken apart, either.
             connected: found.connected || on_anothers,
+            partial: found.partial,
         })
     }
 

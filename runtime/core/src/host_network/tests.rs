@@ -22,7 +22,7 @@ fn address(device: &str, network: &str) -> HostAddress {
 }
 
 fn route(destination: &str, device: &str, connected: bool) -> HostRoute {
-    HostRoute { destination: net(destination), link: Some(link(device)), connected }
+    HostRoute { destination: net(destination), link: Some(link(device)), connected, partial: false }
 }
 
 /// A host on 10.1.2.0/24 with a second network, a static route, a default route, and a store behind that.
@@ -170,10 +170,16 @@ fn bridge_of_own_subnet_is_no_host_network() {
 }
 
 #[test]
-fn own_subnet_may_have_bridge_but_no_underlay() {
+fn own_subnet_may_have_bridge_but_be_in_no_network_of_host() {
+    let addresses_of_host = [
+        address("docker0", "10.3.4.1/24"),
+        address("eth0", "10.1.2.1/24"),
+        address("eth1", "10.8.0.1/16"),
+        address("br0", "10.8.3.1/24"),
+    ];
     let routing = HostRouting {
-        addresses: [address("docker0", "10.3.4.1/24"), address("eth0", "10.1.2.1/24")].into(),
-        ..HostRouting::default()
+        routes: [route("10.50.0.0/16", "eth1", false), route("0.0.0.0/0", "eth0", false)].into(),
+        addresses: addresses_of_host.into(),
     };
     let vital = Vital { store: addresses(&["10.7.7.7"]), own: addresses(&["10.1.2.1"]) };
     let host = HostNetwork::new(&claims("10.0.0.0/8"), &routing, vital);
@@ -183,6 +189,26 @@ fn own_subnet_may_have_bridge_but_no_underlay() {
     assert_eq!(kind("10.1.2.64/26"), Some("connected"));
     assert_eq!(kind("10.1.0.0/16"), Some("connected"));
     assert_eq!(kind("10.7.7.0/24"), Some("store"));
+    // Inside a larger network, with a bridge and without.
+    assert_eq!(kind("10.8.2.0/24"), Some("connected"));
+    assert_eq!(kind("10.8.3.0/24"), Some("connected"));
+    assert_eq!(kind("10.50.2.0/24"), Some("route"));
+    assert_eq!(kind("10.50.0.0/16"), None);
+}
+
+#[test]
+fn route_of_some_packets_is_network_of_host_but_no_way_to_store() {
+    let partial = |destination| HostRoute { partial: true, ..route(destination, "eth1", false) };
+    let routing = HostRouting {
+        routes: [partial("10.50.0.0/16"), route("0.0.0.0/0", "eth0", false)].into(),
+        ..HostRouting::default()
+    };
+    let vital = Vital { store: addresses(&["10.50.7.7"]), own: BTreeSet::new() };
+    let host = HostNetwork::new(&claims("10.0.0.0/8"), &routing, vital);
+    assert_eq!(kind(&host, "10.50.2.0/24"), Some("route"));
+    // Other packets to the store take the default route.
+    assert_eq!(kind(&host, "10.0.0.0/9"), Some("store"));
+    assert!(host.loses("10.50.7.7".parse().unwrap(), net("10.0.0.0/9")));
 }
 
 #[test]
@@ -390,7 +416,7 @@ mod properties {
         ) {
             let store: IpAddr = std::net::Ipv4Addr::from((10 << 24) | (store << 12) | store).into();
             let device = link("eth0");
-            let own = |network: &IpNet| HostRoute { destination: *network, link: Some(device), connected: true };
+            let own = |network: &IpNet| HostRoute { destination: *network, link: Some(device), connected: true, partial: false };
             let mut routes: BTreeSet<_> = connected.iter().map(own).collect();
             routes.insert(route("0.0.0.0/0", "eth0", false));
             let before: Vec<_> = routes.iter().map(|route| route.destination).collect();

@@ -38,7 +38,7 @@ fn created_route_replaces_nothing() {
         assert_eq!(
             failures[0].to_string(),
             "cannot put route 10.244.50.0/24 via 10.244.50.0 dev flannel.1 onlink: \
-             another program has just made a route to 10.244.50.0/24; it is looked at again"
+             route 10.244.50.0/24: another program added one meanwhile; comparing again"
         );
         assert_eq!(ip("route show 10.244.50.0/24"), before);
         // What was seen there and is to be something else, is.
@@ -57,6 +57,9 @@ fn host_routing_is_what_is_not_heddles() {
         ip("route add 10.244.60.0/24 via 192.168.0.9 metric 500");
         ip("route add blackhole 10.244.61.0/24");
         ip("route add 10.0.0.0/8 via 192.168.0.9");
+        ip("route add local 10.244.64.0/24 dev lo table main");
+        ip("route add 10.244.65.0/24 via 192.168.0.9 tos 8");
+        ip("-6 route add fd42:0:0:64::/64 from fd00:9::/64 dev eth0");
         // Beside the scope, another table, and through the planned device.
         ip("route add 10.99.0.0/16 via 192.168.0.9");
         ip("route add 10.244.62.0/24 via 192.168.0.9 table 7");
@@ -66,6 +69,7 @@ fn host_routing_is_what_is_not_heddles() {
             destination: net(destination),
             link: link.map(name),
             connected,
+            partial: false,
         };
         let expected = [
             route("0.0.0.0/0", Some("eth0"), false),
@@ -73,6 +77,9 @@ fn host_routing_is_what_is_not_heddles() {
             route("10.244.50.0/24", Some("lan0"), true),
             route("10.244.60.0/24", Some("eth0"), false),
             route("10.244.61.0/24", None, false),
+            route("10.244.64.0/24", Some("lo"), true),
+            HostRoute { partial: true, ..route("10.244.65.0/24", Some("eth0"), false) },
+            HostRoute { partial: true, ..route("fd42:0:0:64::/64", Some("eth0"), true) },
         ];
         assert_eq!(found.routes, BTreeSet::from(expected));
         let address = |network: &str, prefix_route| HostAddress {
@@ -95,6 +102,7 @@ fn host_routes_that_come_and_go_are_events() {
             destination: net("10.244.60.0/24"),
             link: Some(name("eth0")),
             connected: false,
+            partial: false,
         };
         for (command, there) in [("add", true), ("del", false)] {
             ip(&format!("route {command} 10.244.60.0/24 via 192.168.0.9"));
