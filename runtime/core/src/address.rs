@@ -1,7 +1,7 @@
 //! Addresses and names of the link layer, and the two address families.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -47,6 +47,14 @@ impl Family {
             Self::V6 => "ipv6",
         }
     }
+}
+
+/// Returns true if an address can be that of a host on a network: not unspecified, loopback, multicast or the limited
+/// broadcast. IPv6 addresses that stand for an IPv4 address are judged as that.
+pub fn is_host(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let is_broadcast = address == IpAddr::from(Ipv4Addr::BROADCAST);
+    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || is_broadcast)
 }
 
 /// An address as a number, in whose order addresses follow each other within their family.

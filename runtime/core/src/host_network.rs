@@ -344,31 +344,35 @@ impl HostNetwork {
     ///
     /// For people: a sentence each, without a full stop.
     pub fn warnings(&self) -> Vec<String> {
-        let warning = |(network, link): (IpNet, LinkName)| {
-            let overlay = self.overlay.iter().find(|overlay| intersect(**overlay, network))?;
-            if network.contains(overlay) && network != *overlay {
-                return Some(format!(
-                    "{overlay} is part of {network}, which is connected to {link}: hosts of {link} with addresses in \
-                     {overlay} cannot be reached"
-                ));
-            }
-            if let Some((min, max)) = self.ranges_inside(network).next() {
-                return Some(format!(
-                    "{min} to {max}, the range of SubnetMin and SubnetMax, is part of {network}, which is connected to \
-                     {link}: hosts of {link} with addresses in that range cannot be reached"
-                ));
-            }
-            Some(format!(
-                "{overlay} overlaps {network}, which is connected to {link}: leases inside {network} are not \
-                 programmed; exclude it with SubnetMin and SubnetMax, or choose another Network"
-            ))
-        };
-        let mut warnings: Vec<_> = self.overlapping().take(WARNINGS).filter_map(warning).collect();
+        let named = self.overlapping().take(WARNINGS);
+        let mut warnings: Vec<_> =
+            named.filter_map(|(network, link)| self.warning(network, link)).collect();
         let more = self.overlapping().skip(WARNINGS).count();
         if more > 0 {
             warnings.push(format!("{more} more networks of this host overlap the overlay"));
         }
         warnings
+    }
+
+    /// Returns what the overlap with a connected network means: a sentence without a full stop.
+    pub fn warning(&self, network: IpNet, link: LinkName) -> Option<String> {
+        let overlay = self.overlay.iter().find(|overlay| intersect(**overlay, network))?;
+        if network.contains(overlay) && network != *overlay {
+            return Some(format!(
+                "{overlay} is part of {network}, which is connected to {link}: hosts of {link} with addresses in \
+                 {overlay} cannot be reached"
+            ));
+        }
+        if let Some((min, max)) = self.ranges_inside(network).next() {
+            return Some(format!(
+                "{min} to {max}, the range of SubnetMin and SubnetMax, is part of {network}, which is connected to \
+                 {link}: hosts of {link} with addresses in that range cannot be reached"
+            ));
+        }
+        Some(format!(
+            "{overlay} overlaps {network}, which is connected to {link}: leases inside {network} are not \
+             programmed; exclude it with SubnetMin and SubnetMax, or choose another Network"
+        ))
     }
 
     /// The networks of local devices that overlap the overlay, with the device.
@@ -378,6 +382,16 @@ impl HostNetwork {
             Leads { .. } => None,
         };
         self.routes.iter().filter_map(connected)
+    }
+
+    /// The networks inside the overlay that the host has other routes for, with the device. Leases inside them are not
+    /// programmed.
+    pub fn routed_inside(&self) -> impl Iterator<Item = (IpNet, Option<LinkName>)> {
+        let inside = self.routes.iter().filter(|(network, leads)| {
+            let is_reserved = self.ranges_inside(**network).next().is_some();
+            !leads.connected && self.is_inside(**network) && !is_reserved
+        });
+        inside.map(|(network, leads)| (*network, leads.link))
     }
 
     /// The parts of the overlay that no node should choose for itself: what the host has routes for, and the addresses

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::address::{Family, MacAddress};
+use crate::address::{Family, MacAddress, is_host};
 use crate::node::NodeId;
 use crate::text::{LONGEST, one_line};
 
@@ -273,6 +273,17 @@ pub enum InvalidLease {
         /// What would be right.
         expected: &'static str,
     },
+    /// The node's address cannot be one.
+    #[error(
+        "`{field}` is {address}, which is a loopback, multicast or broadcast address: expected the address at which other \
+         hosts reach the node"
+    )]
+    NoHost {
+        /// Its name, in flannel's spelling.
+        field: &'static str,
+        /// The address.
+        address: IpAddr,
+    },
     /// No family has both a subnet in the key and an address in the value.
     #[error(
         "no public address: expected `{0}` to be the node's address, because the key has a subnet of that family"
@@ -376,15 +387,16 @@ impl Lease {
             raw.map(RawValue::get).filter(|text| *text != "null").map(str::to_owned)
         };
         let mut families = Vec::with_capacity(2);
-        if let (Some(subnet), Some(address)) = (key.v4, public_ip.filter(|a| !a.is_unspecified())) {
+        let public_ip = host("PublicIP", public_ip)?;
+        let public_ipv6 = host("PublicIPv6", public_ipv6)?;
+        if let (Some(subnet), Some(address)) = (key.v4, public_ip) {
             families.push(LeaseFamily {
                 subnet: subnet.into(),
                 public_address: address.into(),
                 backend_data: text(fields.backend_data),
             });
         }
-        if let (Some(subnet), Some(address)) = (key.v6, public_ipv6.filter(|a| !a.is_unspecified()))
-        {
+        if let (Some(subnet), Some(address)) = (key.v6, public_ipv6) {
             families.push(LeaseFamily {
                 subnet: subnet.into(),
                 public_address: address.into(),
@@ -415,6 +427,18 @@ impl Lease {
             .as_ref()
             .is_some_and(|name| name.ends_with(CUT) && name.chars().count() == NODE_NAME_LIMIT)
     }
+}
+
+/// Returns a node's address. None for the unspecified one, which flannel writes for a family that the node does not have.
+fn host<A: Copy + Into<IpAddr>>(
+    field: &'static str,
+    address: Option<A>,
+) -> Result<Option<A>, InvalidLease> {
+    let Some(found) = address.filter(|found| !(*found).into().is_unspecified()) else {
+        return Ok(None);
+    };
+    let address = found.into();
+    if is_host(address) { Ok(Some(found)) } else { Err(InvalidLease::NoHost { field, address }) }
 }
 
 /// Marker at the end of a truncated text.
@@ -639,6 +663,18 @@ mod tests {
                 .to_string(),
             "`BackendType` is 7: expected a text"
         );
+        for (field, address) in [
+            ("PublicIP", "127.0.0.1"),
+            ("PublicIP", "224.0.0.9"),
+            ("PublicIP", "255.255.255.255"),
+            ("PublicIPv6", "::1"),
+            ("PublicIPv6", "ff02::1"),
+            ("PublicIPv6", "::ffff:127.0.0.1"),
+        ] {
+            let value = format!(r#"{{"{field}":"{address}"}}"#);
+            let found = read("10.244.8.0-24&fc00::-64", &value).unwrap_err().to_string();
+            assert!(found.starts_with(&format!("`{field}` is {address}, which is a ")), "{found}");
+        }
         assert!(matches!(read("10.244.8.0-24", "[1]"), Err(InvalidLease::NotAnObject(_))));
         assert_eq!(read("10.244.8.0-24", "{}"), Err(InvalidLease::NoAddress("PublicIP")));
         assert_eq!(

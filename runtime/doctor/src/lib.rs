@@ -26,13 +26,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use heddle_core::address::{Family, LinkName};
 use heddle_core::config::NetworkConfig;
 use heddle_core::diff::Scope;
-use heddle_core::host_network::HostRouting;
+use heddle_core::host_network::{Claims, HostNetwork, HostRouting, Vital};
 use heddle_core::interface::{Facts, Interface};
-use heddle_core::lease::Lease;
+use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::Underlay;
 use heddle_firewall::forward_verdicts;
 use heddle_flags::Flags;
-use heddle_kernel::{ALIAS_PREFIX, HostLink, HostRoute, Kernel, KernelError, try_vxlan};
+use heddle_kernel::{ALIAS_PREFIX, HostLink, Kernel, KernelError, try_vxlan};
 use heddle_plugin::NodePlan;
 use ipnet::IpNet;
 use rustix::process::geteuid;
@@ -42,7 +42,7 @@ pub use crate::report::{Finding, Report, Severity, Skipped};
 
 use crate::checks::forward::Answering;
 use crate::checks::outlook::Commands;
-use crate::checks::overlap::Own;
+use crate::checks::overlap::Apart;
 use crate::facts::settings::{self, Setting};
 use crate::facts::unit::{self, Daemon};
 use crate::facts::{credentials, docker, files, offload, sockets, tun};
@@ -74,7 +74,6 @@ struct Host {
     kernel: Kernel,
     facts: Facts,
     links: Vec<HostLink>,
-    routes: Vec<HostRoute>,
     /// All of its routes and addresses, but those of this network's daemon.
     routing: HostRouting,
 }
@@ -82,8 +81,6 @@ struct Host {
 impl Host {
     async fn read(flags: &Flags) -> Result<Self, KernelError> {
         let kernel = Kernel::open()?;
-        let mut routes = kernel.host_routes(Family::V4).await?;
-        routes.extend(kernel.host_routes(Family::V6).await?);
         let everything = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
         let everything = everything.map(|address| IpNet::new_assert(address, 0));
         let alias = format!("{ALIAS_PREFIX}{}", flags.lease.network_label());
@@ -92,10 +89,16 @@ impl Host {
             routing: kernel.host_routing(&scope).await?,
             facts: kernel.facts(flags.interface.selection().can_reach).await?,
             links: kernel.host_links().await?,
-            routes,
             kernel,
         })
     }
+}
+
+/// What of the host's routing meets the overlay, without this node's subnets.
+fn host_network(host: &Host, config: &NetworkConfig, subnets: Option<LeaseKey>) -> HostNetwork {
+    let own = subnets.iter().flat_map(LeaseKey::subnets).collect();
+    let claims = Claims { own, ..outlook::claims(config) };
+    HostNetwork::new(&claims, &host.routing, Vital::default())
 }
 
 /// Asks what the daemon would do, and looks at what it needs for that.
@@ -117,14 +120,13 @@ async fn examine_host(flags: &Flags, host: &Host, daemon: &Daemon, report: &mut 
     let instruction = instruction.as_deref();
     report.found(checks::docker_bridge::check(interfaces, config, outlook.subnets, instruction));
     report.found(checks::forwarding::check(&forwarding(config, interfaces, &planned)));
-    let own = Own {
-        subnets: outlook.subnets,
+    let host_network = host_network(host, config, outlook.subnets);
+    let apart = Apart {
         links: &planned,
-        alias: &alias,
         underlay: outlook.underlay.as_ref().map(|underlay| underlay.link),
         peers: &outlook.peers,
     };
-    report.found(checks::overlap::check(&networks, &host.routes, interfaces, links, &own));
+    report.found(checks::overlap::check(&host_network, interfaces, &apart));
     if geteuid().is_root() {
         examine_rules(flags, networks, daemon, report).await;
     } else {

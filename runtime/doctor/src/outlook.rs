@@ -237,6 +237,13 @@ fn underlay(
     select(&families, &flags.interface.selection(), facts)
 }
 
+/// Returns the destinations that plans may have, before there is a subnet.
+pub(crate) fn claims(config: &NetworkConfig) -> Claims {
+    let overlay = config.networks.iter().map(|overlay| overlay.network).collect();
+    let reserved = config.networks.iter().filter_map(OverlayNetwork::reserved_range).collect();
+    Claims { overlay, reserved, ..Claims::default() }
+}
+
 /// Returns the host's own networks and addresses, which the daemon would leave to the host.
 async fn host_network(
     flags: &Flags,
@@ -244,15 +251,13 @@ async fn host_network(
     underlay: &Underlay,
     routing: &HostRouting,
 ) -> HostNetwork {
-    let overlay = config.networks.iter().map(|overlay| overlay.network).collect();
     let mut reach = Reach::default();
     if let Ok(store) = flags.lease.store.open(flags.lease.etcd_options()) {
         reach.look(store.as_ref()).await;
     }
     let store = reach.addresses();
     let vital = Vital { store, own: underlay.public_addresses.iter().copied().collect() };
-    let reserved = config.networks.iter().filter_map(OverlayNetwork::reserved_range).collect();
-    HostNetwork::new(&Claims { overlay, reserved, ..Claims::default() }, routing, vital)
+    HostNetwork::new(&claims(config), routing, vital)
 }
 
 /// The subnets that this node had before, if its file says so.

@@ -64,7 +64,7 @@ pub use crate::error::{ApplyError, Failure, KernelError, Refusal};
 pub use crate::events::{Event, Events, Watcher};
 pub use crate::ruleset::RulesetChanges;
 pub use crate::statistics::{Statistics, statistics};
-pub use crate::survey::{HostLink, HostRoute, TrialError, VxlanPort, try_vxlan};
+pub use crate::survey::{HostLink, TrialError, VxlanPort, try_vxlan};
 
 use crate::socket::Socket;
 use crate::worker::Worker;
@@ -159,15 +159,6 @@ impl Kernel {
     /// If the kernel refuses or does not answer in time.
     pub async fn host_links(&self) -> Result<Vec<HostLink>, KernelError> {
         self.read("the devices", survey::host_links).await
-    }
-
-    /// All routes of the main table that lead somewhere, whoever made them, in the kernel's order.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses or does not answer in time.
-    pub async fn host_routes(&self, family: Family) -> Result<Vec<HostRoute>, KernelError> {
-        self.read("the routes", move |socket| survey::host_routes(socket, family)).await
     }
 
     /// The part of the kernel within a scope, and of the settings those that are asked for, whatever the values

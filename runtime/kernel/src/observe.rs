@@ -103,7 +103,7 @@ pub(crate) fn route_to(
 
 /// Routes of the main table. A family that the kernel does without has none, and neither has a table that no
 /// route was ever put into.
-pub(crate) fn routes_of<T>(
+fn routes_of<T>(
     socket: &mut Socket,
     family: Family,
     pick: impl FnMut(RouteNetlinkMessage) -> Option<T>,

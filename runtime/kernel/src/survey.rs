@@ -1,4 +1,4 @@
-//! What there is besides what the daemon plans: everybody's devices and routes, for whoever looks for what is in the way
+//! What there is besides what the daemon plans: everybody's devices, for whoever looks for what is in the way
 //! (`heddle doctor`). Nothing here is used by the daemon.
 
 use std::io;
@@ -6,17 +6,15 @@ use std::net::IpAddr;
 use std::thread;
 
 use heddle_core::address::{Family, LinkName};
-use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
 use rtnetlink::LinkVxlan;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{InfoData, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 
 use crate::error::{KernelError, Refusal};
 use crate::links::{Device, Devices};
-use crate::observe::{Reading, devices, routes_of};
+use crate::observe::{Reading, devices};
 use crate::socket::{Request, Socket};
 use crate::{links, routes};
 
@@ -55,17 +53,6 @@ pub struct VxlanPort {
     pub gbp: bool,
     /// What no planned device has: the generic protocol extension, or metadata from routes (`external`).
     pub special: bool,
-}
-
-/// A route of the main table that leads somewhere, whatever its metric.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostRoute {
-    /// Which packets it is for.
-    pub destination: IpNet,
-    /// The device that they leave through: that of the first next hop.
-    pub link: Option<LinkName>,
-    /// Who made it (`rtm_protocol`, rtnetlink(7)); ours have [`ROUTE_PROTOCOL`](crate::ROUTE_PROTOCOL).
-    pub protocol: u8,
 }
 
 /// Why a VXLAN device could not be made.
@@ -124,18 +111,6 @@ pub(crate) fn host_links(socket: &mut Socket) -> Result<Vec<HostLink>, KernelErr
     Ok(found.iter().map(link).collect())
 }
 
-pub(crate) fn host_routes(
-    socket: &mut Socket,
-    family: Family,
-) -> Result<Vec<HostRoute>, KernelError> {
-    let devices: Devices = devices(socket).reading("the devices")?.into_iter().collect();
-    let found = routes_of(socket, family, |message| match message {
-        RouteNetlinkMessage::NewRoute(message) => host_route(&message, &devices),
-        _ => None,
-    });
-    found.reading("the routes")
-}
-
 pub(crate) fn ways(
     socket: &mut Socket,
     source: IpAddr,
@@ -179,20 +154,4 @@ fn vxlan_port(message: &LinkMessage) -> Option<VxlanPort> {
         families = vec![Family::V4, Family::V6];
     }
     Some(VxlanPort { vni, port: port?, families, gbp, special: gpe || external })
-}
-
-fn host_route(message: &RouteMessage, devices: &Devices) -> Option<HostRoute> {
-    if !routes::main_table(message) || message.header.kind != RouteType::Unicast {
-        return None;
-    }
-    let index = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
-        RouteAttribute::MultiPath(hops) => hops.first().map(|hop| hop.interface_index),
-        _ => None,
-    });
-    Some(HostRoute {
-        destination: routes::destination(message)?,
-        link: index.and_then(|index| devices.get(index)).map(|device| device.name),
-        protocol: message.header.protocol.into(),
-    })
 }

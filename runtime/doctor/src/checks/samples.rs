@@ -5,7 +5,7 @@ use heddle_core::interface::Interface;
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::node::Underlay;
 use heddle_core::object::{Link, LinkKind, Object, Plan, Vxlan};
-use heddle_kernel::{HostLink, HostRoute, VxlanPort};
+use heddle_kernel::{HostLink, VxlanPort};
 use heddle_plugin::{NodePlan, Tunnel};
 use ipnet::IpNet;
 
@@ -63,10 +63,6 @@ pub(super) fn link(device: &str) -> HostLink {
 pub(super) fn vxlan_link(device: &str, vni: u32, port: u16) -> HostLink {
     let vxlan = VxlanPort { vni, port, families: vec![Family::V4], gbp: false, special: false };
     HostLink { kind: "vxlan".into(), vxlan: Some(vxlan), ..link(device) }
-}
-
-pub(super) fn route(destination: &str, device: &str) -> HostRoute {
-    HostRoute { destination: net(destination), link: Some(name(device)), protocol: 3 }
 }
 
 /// What vxlan plans: VNI 1, port 8472.

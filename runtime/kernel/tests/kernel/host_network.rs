@@ -59,6 +59,7 @@ fn host_routing_is_what_is_not_heddles() {
         ip("route add 10.0.0.0/8 via 192.168.0.9");
         ip("route add local 10.244.64.0/24 dev lo table main");
         ip("route add 10.244.65.0/24 via 192.168.0.9 tos 8");
+        ip("route add 10.244.66.0/24 nexthop via 192.168.0.9 nexthop via 192.168.0.10");
         ip("-6 route add fd42:0:0:64::/64 from fd00:9::/64 dev eth0");
         // Beside the scope, another table, and through the planned device.
         ip("route add 10.99.0.0/16 via 192.168.0.9");
@@ -79,6 +80,7 @@ fn host_routing_is_what_is_not_heddles() {
             route("10.244.61.0/24", None, false),
             route("10.244.64.0/24", Some("lo"), true),
             HostRoute { partial: true, ..route("10.244.65.0/24", Some("eth0"), false) },
+            route("10.244.66.0/24", Some("eth0"), false),
             HostRoute { partial: true, ..route("fd42:0:0:64::/64", Some("eth0"), true) },
         ];
         assert_eq!(found.routes, BTreeSet::from(expected));
