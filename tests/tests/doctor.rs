@@ -385,7 +385,7 @@ fn a_network_that_is_within_the_overlay_is_found() {
     let host = &nodes[0].host;
     let address = vec!["10.244.240.9/20".to_owned()];
     cluster.lab().connect(host, "eth1", &address).unwrap();
-    let texts = ["eth1 has the address 10.244.240.9/20", "10.244.0.0/16"];
+    let texts = ["10.244.0.0/16 overlaps 10.244.240.0/20, which is connected to eth1"];
     diagnose(&cluster, host).names_only("overlap", &texts);
     nodes[0].ip("link delete eth1");
     nodes[0].ip("route add 10.244.240.0/20 via 192.168.255.254 dev eth0 metric 100");

@@ -17,10 +17,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
+use heddle_core::address::is_host;
 use heddle_core::interface::Selection;
 use heddle_core::node::NodeId;
 use heddle_files::ReadError;
@@ -189,11 +191,11 @@ pub struct InterfaceFlags {
     pub iface_can_reach: Option<IpAddr>,
 
     /// IPv4 address under which other hosts reach this one [default: the interface's]
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", value_parser = public_address::<Ipv4Addr>)]
     pub public_ip: Option<Ipv4Addr>,
 
     /// IPv6 address under which other hosts reach this one [default: the interface's]
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", value_parser = public_address::<Ipv6Addr>)]
     pub public_ipv6: Option<Ipv6Addr>,
 }
 
@@ -400,6 +402,14 @@ fn truth(text: &str) -> Result<bool, String> {
 fn network(text: &str) -> Result<IpNet, String> {
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     network.map_err(|_| "expected a network, such as 192.0.2.0/24, or an address".to_owned())
+}
+
+/// An address at which other hosts can reach this one.
+fn public_address<A: FromStr + Copy + Into<IpAddr>>(text: &str) -> Result<A, String> {
+    let address = text.parse::<A>().ok().filter(|address| is_host((*address).into()));
+    address.ok_or_else(|| {
+        "expected an address at which other hosts reach this one: no loopback, multicast or broadcast address".to_owned()
+    })
 }
 
 /// Where something is served: on the loopback, unless an address is given.
@@ -743,6 +753,24 @@ mod tests {
         let flags = read("--public-ip= --iface=eth1 --iface= --public-ip=192.0.2.1", &[]).unwrap();
         assert_eq!(flags.interface.public_ip, Some(Ipv4Addr::new(192, 0, 2, 1)));
         assert_eq!(flags.interface.iface, ["eth1"]);
+    }
+
+    #[test]
+    fn public_address_is_one_of_a_host() {
+        for arguments in [
+            "--public-ip=127.0.0.1",
+            "--public-ip=0.0.0.0",
+            "--public-ip=224.0.0.9",
+            "--public-ip=192.0.2.300",
+            "--public-ipv6=::1",
+            "--public-ipv6=192.0.2.1",
+        ] {
+            let refusal = read(arguments, &[]).unwrap_err();
+            let (flag, value) = arguments.split_once('=').unwrap();
+            assert!(refusal.contains(flag) && refusal.contains(value), "{refusal}");
+            assert!(refusal.contains("at which other hosts reach this one"), "{refusal}");
+        }
+        assert!(read("--public-ip=192.0.2.1 --public-ipv6=2001:db8::1", &[]).is_ok());
     }
 
     #[test]
