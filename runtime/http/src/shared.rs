@@ -14,6 +14,9 @@ const KEPT: Duration = Duration::from_secs(1);
 /// not wait for an older one: that takes as long as a part of the daemon hangs.
 const AT_ONCE: usize = 4;
 
+/// Delay before a result is made again after making it panicked.
+const RETRY: Duration = Duration::from_millis(100);
+
 /// A result that is expensive to make. It is made once for all who ask meanwhile, and made to its end even if none of
 /// them waits for it any more: a client that asks and leaves does not make the next one ask again. Clones share it.
 #[derive(Debug)]
@@ -37,8 +40,23 @@ struct State<T> {
 struct Making {
     number: u64,
     begun: Instant,
-    /// Closed when the result is there.
-    done: watch::Receiver<()>,
+    /// True when the result is there. Closed without that: making it panicked, or the runtime has ended.
+    done: watch::Receiver<bool>,
+}
+
+/// The entry of a result in [`State::making`]. Dropping it removes the entry, whether or not the result was made, and then
+/// wakes those that wait for it.
+struct Entry<T> {
+    shared: Shared<T>,
+    number: u64,
+    begun: Instant,
+    done: watch::Sender<bool>,
+}
+
+impl<T> Drop for Entry<T> {
+    fn drop(&mut self) {
+        self.shared.lock().making.retain(|making| making.number != self.number);
+    }
 }
 
 impl<T> Clone for Shared<T> {
@@ -55,7 +73,7 @@ impl<T: Clone + Send + 'static> Shared<T> {
     }
 
     /// Returns a result that is of no earlier moment than `age` before the call; `make` makes it if need be. With an age
-    /// of zero it reflects everything that happened before the call.
+    /// of zero it reflects everything that happened before the call. If making it panics, it is made again.
     pub async fn get<F>(&self, age: Duration, make: impl Fn() -> F) -> T
     where
         F: Future<Output = T> + Send + 'static,
@@ -64,7 +82,7 @@ impl<T: Clone + Send + 'static> Shared<T> {
         let oldest = Instant::now().checked_sub(age);
         let is_new = |begun: Instant| oldest.is_none_or(|oldest| begun >= oldest);
         loop {
-            let mut making = {
+            let (mut making, entry) = {
                 let mut state = self.lock();
                 let last = state.last.as_ref().filter(|(_, begun, _)| is_new(*begun));
                 if let Some((_, _, result)) = last {
@@ -72,43 +90,53 @@ impl<T: Clone + Send + 'static> Shared<T> {
                 }
                 let joined = state.making.iter().find(|making| is_new(making.begun));
                 match joined {
-                    Some(making) => making.clone(),
-                    None if state.making.len() < AT_ONCE => self.begin(&mut state, make()),
-                    None => state.making[0].clone(),
+                    Some(making) => (making.clone(), None),
+                    None if state.making.len() < AT_ONCE => {
+                        let (making, entry) = self.begin(&mut state);
+                        (making, Some(entry))
+                    }
+                    None => (state.making[0].clone(), None),
                 }
             };
-            // It is never sent anything: it closes.
-            let _ = making.done.changed().await;
+            // Without the lock, which the entry takes when it is dropped: a runtime that has ended drops the task at once.
+            if let Some(entry) = entry {
+                self.spawn(entry, make());
+            }
+            if making.done.wait_for(|done| *done).await.is_err() {
+                tokio::time::sleep(RETRY).await;
+            }
         }
     }
 
-    /// Makes a result on a task of its own.
-    fn begin(
-        &self,
-        state: &mut State<T>,
-        result: impl Future<Output = T> + Send + 'static,
-    ) -> Making {
-        let (sender, done) = watch::channel(());
+    /// Adds an entry for a new result.
+    fn begin(&self, state: &mut State<T>) -> (Making, Entry<T>) {
+        let (sender, done) = watch::channel(false);
         let making = Making { number: state.next, begun: Instant::now(), done };
         state.next += 1;
         state.making.push(making.clone());
-        let (this, number, begun) = (self.clone(), making.number, making.begun);
+        let Making { number, begun, .. } = making;
+        let entry = Entry { shared: self.clone(), number, begun, done: sender };
+        (making, entry)
+    }
+
+    /// Makes a result on a task of its own.
+    fn spawn(&self, entry: Entry<T>, result: impl Future<Output = T> + Send + 'static) {
+        let this = self.clone();
         self.runtime.spawn(async move {
-            let result = result.await;
-            this.finish(number, begun, result);
-            drop(sender);
+            let number = entry.number;
+            this.finish(entry, result.await);
             tokio::time::sleep(KEPT).await;
             this.forget(number);
         });
-        making
     }
 
-    fn finish(&self, number: u64, begun: Instant, result: T) {
+    fn finish(&self, entry: Entry<T>, result: T) {
         let mut state = self.lock();
-        state.making.retain(|making| making.number != number);
-        if state.last.as_ref().is_none_or(|(last, _, _)| *last < number) {
-            state.last = Some((number, begun, result));
+        if state.last.as_ref().is_none_or(|(last, _, _)| *last < entry.number) {
+            state.last = Some((entry.number, entry.begun, result));
         }
+        drop(state);
+        entry.done.send_replace(true);
     }
 
     fn forget(&self, number: u64) {
@@ -117,7 +145,9 @@ impl<T: Clone + Send + 'static> Shared<T> {
             state.last = None;
         }
     }
+}
 
+impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -217,6 +247,33 @@ mod tests {
         }
         // All the others had one.
         assert_eq!(counted.made.load(Ordering::Relaxed) as usize, AT_ONCE + 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn panic_while_making_a_result_leaves_the_next_to_be_made() {
+        let shared = Shared::<u32>::new(Handle::current());
+        let made = Arc::new(AtomicU32::new(0));
+        let get = || {
+            let (shared, made) = (shared.clone(), made.clone());
+            let make = move || {
+                let made = made.clone();
+                async move {
+                    let number = made.fetch_add(1, Ordering::Relaxed);
+                    assert!(number > 0, "a panic that the test is about");
+                    number
+                }
+            };
+            async move { shared.get(LONG, make).await }
+        };
+        let first = tokio::spawn(get());
+        while made.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let limit = Duration::from_secs(20);
+        assert_eq!(tokio::time::timeout(limit, get()).await, Ok(1));
+        // Whoever waited for the one that failed has the next one.
+        let first = tokio::time::timeout(limit, first).await.unwrap();
+        assert!(first.unwrap() >= 1);
     }
 
     #[tokio::test]

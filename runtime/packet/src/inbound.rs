@@ -100,7 +100,7 @@ impl Receiver {
             sender: Sender::new(Arc::clone(&shared)),
             limit: icmp_limit(),
             notices: Notices::default(),
-            lanes: Lanes::default(),
+            lanes: Lanes::new(shared.sockets[index].has_lanes()),
             lane_notices: Notices::default(),
             accepted: Accepted::default(),
             shared,
@@ -152,16 +152,14 @@ impl Receiver {
             dropped += self.lanes.received(lane, received.arrival(), now);
         }
         self.shared.tally.buffer_full.add(dropped);
-        let socket = &self.shared.sockets[self.index];
-        if socket.has_lanes() {
-            let table = &self.table;
-            let is_peer = |source| !table.senders(source).is_empty();
-            if let Some(change) = self.lanes.decide(is_peer, socket.buffer(), now) {
-                self.note(change, now);
-            }
-            if !self.lanes.is_settled() {
-                self.steer(now);
-            }
+        let buffer = self.shared.sockets[self.index].buffer();
+        let table = &self.table;
+        let is_peer = |source| !table.senders(source).is_empty();
+        if let Some(change) = self.lanes.decide(is_peer, buffer, now) {
+            self.note(change, now);
+        }
+        if !self.lanes.is_settled() {
+            self.steer(now);
         }
     }
 

@@ -63,6 +63,8 @@ pub(crate) struct Lanes {
     sample: Option<Sample>,
     /// True if the kernel steers datagrams as [`Lanes::steering`] says. Until it does, no lane is given up.
     settled: bool,
+    /// True if sources can be steered to other lanes than the shared one.
+    can_steer: bool,
 }
 
 #[derive(Debug, Default)]
@@ -108,15 +110,14 @@ pub(crate) enum Change {
     Released,
 }
 
-impl Default for Lanes {
-    fn default() -> Self {
+impl Lanes {
+    /// Returns lanes of which only the shared one is in use. It stays so if sources cannot be steered to others.
+    pub(crate) fn new(can_steer: bool) -> Self {
         let mut lanes: [Lane; LANES] = Default::default();
         lanes[SHARED].in_use = true;
-        Self { lanes, turn: Turn::default(), sample: None, settled: true }
+        Self { lanes, turn: Turn::default(), sample: None, settled: true, can_steer }
     }
-}
 
-impl Lanes {
     /// Returns the lane to read next. None if there was nothing in any of them.
     pub(crate) fn next(&mut self) -> Option<usize> {
         if self.settled
@@ -197,7 +198,7 @@ impl Lanes {
             waiting = true;
         }
         // Behind a source that was isolated there is what overflowed because of it.
-        if overflowed && !waiting {
+        if self.can_steer && overflowed && !waiting {
             self.sample.get_or_insert_default();
         }
         if let Some(sample) = &mut self.sample {

@@ -433,7 +433,7 @@ mod tests {
     fn flood_of_one_source_leaves_the_buffer_to_others() {
         const QUIET: usize = 100;
         let (socket, to) = receiver("127.0.0.1:0");
-        let mut reader = Reader { socket, lanes: crate::lanes::Lanes::default() };
+        let mut reader = Reader { socket, lanes: crate::lanes::Lanes::new(true) };
         let [flooder, quiet] = [[127, 0, 0, 2], [127, 0, 0, 3]].map(sender);
         let from = |socket: &UdpSocket| socket.local_addr().unwrap().ip();
         let mut number = 0_u64;

@@ -16,7 +16,7 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 /// Time for which an address counts after it was last found. The answers of a name server may rotate.
 const RETENTION: Duration = Duration::from_secs(3600);
 
-/// The largest number of addresses that are kept for one host.
+/// The largest number of addresses that are kept for one host, and of name servers.
 const ADDRESSES: usize = 64;
 
 /// The lists of name servers: of the C library, and of systemd-resolved, which is the first one's only server where it runs
@@ -29,11 +29,33 @@ const RESOLVER_FILE_LIMIT: u64 = 64 << 10;
 /// The addresses that lead to a store: its own, and those of the name servers that its name is asked of.
 ///
 /// An address stays for an hour after it was last found. A host whose name cannot be resolved keeps its addresses: that
-/// may be for want of the way to the name server.
+/// may be for want of the way to the name server. Name servers stay likewise while the files that list them are missing
+/// or empty, as they may be while somebody writes them.
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
-    hosts: BTreeMap<String, BTreeMap<IpAddr, Instant>>,
-    name_servers: BTreeSet<IpAddr>,
+    hosts: BTreeMap<String, Seen>,
+    name_servers: Seen,
+}
+
+/// Addresses, each with the time at which it was last found.
+#[derive(Clone, Debug, Default)]
+struct Seen(BTreeMap<IpAddr, Instant>);
+
+impl Seen {
+    /// Adds addresses, and removes those that were last found too long ago. Without any there is no change.
+    fn found(&mut self, addresses: impl IntoIterator<Item = IpAddr>, now: Instant) {
+        let mut addresses = addresses.into_iter().peekable();
+        if addresses.peek().is_none() {
+            return;
+        }
+        let Self(known) = self;
+        known.retain(|_, seen| now.duration_since(*seen) < RETENTION);
+        for address in addresses {
+            if known.len() < ADDRESSES || known.contains_key(&address) {
+                known.insert(address, now);
+            }
+        }
+    }
 }
 
 impl Reach {
@@ -50,27 +72,18 @@ impl Reach {
         }
         if named {
             let read = spawn_blocking(read_name_servers).await;
-            self.name_servers = read.unwrap_or_default();
+            self.name_servers.found(read.unwrap_or_default(), Instant::now());
         }
     }
 
     fn found(&mut self, host: String, addresses: Vec<IpAddr>, now: Instant) {
-        let known = self.hosts.entry(host).or_default();
-        if addresses.is_empty() {
-            return;
-        }
-        known.retain(|_, seen| now.duration_since(*seen) < RETENTION);
-        for address in addresses {
-            if known.len() < ADDRESSES || known.contains_key(&address) {
-                known.insert(address, now);
-            }
-        }
+        self.hosts.entry(host).or_default().found(addresses, now);
     }
 
     /// Returns all of these addresses.
     pub fn addresses(&self) -> BTreeSet<IpAddr> {
-        let hosts = self.hosts.values().flat_map(BTreeMap::keys);
-        hosts.chain(&self.name_servers).copied().collect()
+        let seen = self.hosts.values().chain([&self.name_servers]);
+        seen.flat_map(|Seen(addresses)| addresses.keys()).copied().collect()
     }
 }
 
@@ -125,6 +138,21 @@ mod tests {
         assert_eq!(reach.addresses(), [address(2), address(9)].into());
         let many = (0..=255).map(address).collect();
         reach.found("other".into(), many, hour);
-        assert_eq!(reach.hosts["other"].len(), ADDRESSES);
+        assert_eq!(reach.hosts["other"].0.len(), ADDRESSES);
+    }
+
+    #[test]
+    fn resolv_conf_that_is_truncated_keeps_its_name_servers() {
+        let (mut reach, start) = (Reach::default(), Instant::now());
+        let address = |last: u8| IpAddr::from([10, 0, 0, last]);
+        reach.name_servers.found([address(1), address(2)], start);
+        reach.name_servers.found([], start + RETENTION);
+        assert_eq!(reach.addresses(), [address(1), address(2)].into());
+        // A server that is listed no more goes after an hour.
+        let hour = start + RETENTION;
+        reach.name_servers.found([address(2)], hour - Duration::from_secs(1));
+        assert_eq!(reach.addresses(), [address(1), address(2)].into());
+        reach.name_servers.found([address(2), address(3)], hour);
+        assert_eq!(reach.addresses(), [address(2), address(3)].into());
     }
 }

@@ -27,7 +27,7 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        Self { lanes: Lanes::default(), now: Instant::now(), dropped: 0 }
+        Self { lanes: Lanes::new(true), now: Instant::now(), dropped: 0 }
     }
 
     /// The shared lane overflows while these sources send by turns, until something changes. Returns what.
@@ -78,6 +78,19 @@ fn shared_lane_without_overflow_isolates_nobody() {
     }
     assert_eq!(fixture.steering(), []);
     assert_eq!(fixture.turns(2), [SHARED, SHARED]);
+}
+
+#[test]
+fn overflow_without_other_lanes_takes_no_sample() {
+    let (mut lanes, now) = (Lanes::new(false), Instant::now());
+    for address in 0..100_000u32 {
+        let from = Ipv4Addr::from_bits(0x0a00_0000 + address).into();
+        lanes.received(SHARED, Arrival { from, length: 1000, count: 1, dropped: Some(1) }, now);
+    }
+    assert!(lanes.sample.is_none());
+    assert_eq!(lanes.decide(is_peer, BUFFER, now), None);
+    assert!(lanes.is_settled());
+    assert_eq!(lanes.steering().count(), 0);
 }
 
 #[test]

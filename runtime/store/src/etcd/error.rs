@@ -150,6 +150,9 @@ pub enum EtcdFailure {
     /// The connection does not work, or broke.
     #[error("{0}")]
     Transport(String),
+    /// Another cluster answers than the one that answered before.
+    #[error("another etcd cluster answers than the one before")]
+    AnotherCluster,
     /// etcd's answer.
     #[error("{message} ({code:?})")]
     Status {
@@ -174,7 +177,8 @@ impl EtcdFailure {
             Self::Refused
             | Self::Deadline(_)
             | Self::ClosedAfterHandshake(_)
-            | Self::Transport(_) => true,
+            | Self::Transport(_)
+            | Self::AnotherCluster => true,
             Self::UnknownAuthority(_)
             | Self::ServerCertificate(_)
             | Self::ClientCertificate(_)
@@ -202,7 +206,7 @@ impl EtcdFailure {
             Self::Status { code: Code::OutOfRange, message } => {
                 message.contains("has been compacted") || message.contains("is a future revision")
             }
-            Self::Status { code, .. } => *code == Code::Aborted,
+            Self::AnotherCluster => true,
             _ => false,
         }
     }
@@ -312,6 +316,17 @@ mod tests {
         let unreachable = |failure| EtcdError::Unreachable(vec![("http://a:2379".into(), failure)]);
         assert!(unreachable(EtcdFailure::Refused).is_transient());
         assert!(!unreachable(EtcdFailure::Authentication).is_transient());
+    }
+
+    #[test]
+    fn list_is_overtaken_by_another_cluster_and_not_by_an_aborted_call() {
+        let (endpoint, operation) = ("http://a:2379".to_owned(), "list the leases");
+        let error = EtcdError::Call { endpoint, operation, failure: EtcdFailure::AnotherCluster };
+        assert!(error.is_overtaken() && error.is_transient());
+        let (endpoint, message) = ("http://a:2379".to_owned(), "conflict".to_owned());
+        let failure = EtcdFailure::Status { code: Code::Aborted, message };
+        let error = EtcdError::Call { endpoint, operation, failure };
+        assert!(!error.is_overtaken() && error.is_transient());
     }
 
     #[test]

@@ -6,7 +6,6 @@
 
 use etcd_client::{GetOptions, GetResponse, KeyValue};
 use heddle_core::lease::Unread;
-use tonic::Code;
 
 use super::connection::{Connection, MESSAGE_LIMIT};
 use super::error::{EtcdError, EtcdFailure};
@@ -158,10 +157,7 @@ impl<'a> Pages<'a> {
         EtcdError::Call {
             endpoint: self.shared.connector.options.endpoints.join(","),
             operation: OPERATION,
-            failure: EtcdFailure::Status {
-                code: Code::Aborted,
-                message: "another etcd cluster answers than the one before".to_owned(),
-            },
+            failure: EtcdFailure::AnotherCluster,
         }
     }
 
