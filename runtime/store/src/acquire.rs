@@ -79,7 +79,7 @@ async fn attempt(
         },
         Choice::Discard(key) => {
             if let Some(conflict) = claimant.conflict(key) {
-                warn!(%key, "lease: given up for another subnet, because the host needs it: {conflict}");
+                warn!("lease {key}: released, because {conflict}; choosing another subnet");
             }
             if let Some(record) = unchanged(store, &holdings, key).await? {
                 store.delete(&record).await?;
