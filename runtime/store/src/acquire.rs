@@ -93,8 +93,12 @@ async fn attempt(
     Ok(OwnLease::renewed(store, value(key), record).await?)
 }
 
-/// Reads what is in the store.
-async fn holdings(
+/// Reads all leases of a store, as far as a choice depends on them. `report` hears of each page of a large store.
+///
+/// # Errors
+///
+/// [`StoreError`], when the store cannot be read.
+pub async fn holdings(
     store: &dyn LeaseStore,
     report: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<Holdings, StoreError> {
