@@ -32,7 +32,7 @@ use heddle_core::lease::Lease;
 use heddle_core::node::Underlay;
 use heddle_firewall::forward_verdicts;
 use heddle_flags::Flags;
-use heddle_kernel::{ALIAS_PREFIX, HostLink, HostRoute, Kernel, KernelError, try_vxlan};
+use heddle_kernel::{HostLink, HostRoute, Kernel, KernelError, alias, try_vxlan};
 use heddle_plugin::NodePlan;
 use ipnet::IpNet;
 use rustix::process::geteuid;
@@ -86,7 +86,7 @@ impl Host {
         routes.extend(kernel.host_routes(Family::V6).await?);
         let everything = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
         let everything = everything.map(|address| IpNet::new_assert(address, 0));
-        let alias = format!("{ALIAS_PREFIX}{}", flags.lease.network_label());
+        let alias = alias(&flags.lease.network_label());
         let scope = Scope { networks: everything.into(), alias, ..Scope::default() };
         Ok(Self {
             routing: kernel.host_routing(&scope).await?,
@@ -109,7 +109,7 @@ async fn examine_host(flags: &Flags, host: &Host, daemon: &Daemon, report: &mut 
         report.skip("ports, devices, routes and rules", "the network config is not known");
         return;
     };
-    let alias = format!("{ALIAS_PREFIX}{}", flags.lease.network_label());
+    let alias = alias(&flags.lease.network_label());
     let planned = outlook.plan.as_ref().map(NodePlan::links).unwrap_or_default();
     let networks: Vec<_> = config.networks.iter().map(|overlay| overlay.network).collect();
     let (interfaces, links) = (&host.facts.interfaces, &host.links);
