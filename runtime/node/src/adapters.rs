@@ -1,0 +1,269 @@
+//! The ports, implemented by the kernel, the plugin runtime, the packet path, the firewall and the prober.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use heddle_core::address::LinkName;
+use heddle_core::config::NetworkConfig;
+use heddle_core::diff::{Change, Observed, Scope};
+use heddle_core::host_network::{HostAddress, HostRouting};
+use heddle_core::interface::Facts;
+use heddle_core::lease::Lease;
+use heddle_core::node::Node;
+use heddle_core::object::{Plan, Route, Sysctl};
+use heddle_firewall::{Firewall, Rules};
+use heddle_kernel::{Event, Failure, Kernel, KernelError, Refusal, RulesetChanges};
+use heddle_packet::OpenError;
+use heddle_plugin::{
+    Advertisements, Backend, CallError, Catalogue, File, Metrics, NodePlan, PacketPlugin, Plugin,
+    PluginError, Role, Setting, Tunnel, View,
+};
+use heddle_probe::{Health, News, ProbeError};
+use ipnet::IpNet;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use crate::packets::Packets;
+use crate::ports::{
+    Dataplane, Emitter, Events, FoundPlugin, Host, PacketOpener, PacketPath, Planner, Plugins,
+    Prober, Ruleset, Started, Terms,
+};
+
+#[async_trait]
+impl Dataplane for Kernel {
+    async fn facts(&self, can_reach: Option<IpAddr>) -> Result<Facts, KernelError> {
+        self.facts(can_reach).await
+    }
+
+    async fn observe(&self, scope: &Scope, sysctls: &[Sysctl]) -> Result<Observed, KernelError> {
+        self.observe(scope, sysctls).await
+    }
+
+    async fn host_routing(&self, scope: &Scope) -> Result<HostRouting, KernelError> {
+        self.host_routing(scope).await
+    }
+
+    async fn own_routes(&self, scope: &Scope) -> Result<Vec<Route>, KernelError> {
+        self.own_routes(scope).await
+    }
+
+    async fn connected_networks(&self) -> Result<BTreeSet<(IpNet, LinkName)>, KernelError> {
+        self.connected_networks().await
+    }
+
+    async fn restore_connected(
+        &self,
+        addresses: Vec<HostAddress>,
+    ) -> Result<Vec<(HostAddress, Refusal)>, KernelError> {
+        self.restore_connected(addresses).await
+    }
+
+    async fn apply(&self, scope: &Scope, changes: Vec<Change>) -> Vec<Failure> {
+        self.apply(scope, changes).await
+    }
+
+    async fn subscribe(&self, scope: &Scope) -> Result<Box<dyn Events>, KernelError> {
+        Ok(Box::new(self.subscribe(scope).await?))
+    }
+}
+
+#[async_trait]
+impl Events for heddle_kernel::Events {
+    async fn next_batch(&mut self) -> Vec<Event> {
+        self.next_batch().await
+    }
+}
+
+/// The plugins of a catalogue.
+#[derive(Clone)]
+pub struct CataloguePlugins(Arc<Catalogue>);
+
+impl CataloguePlugins {
+    /// Starts plugins that this catalogue finds.
+    pub fn new(catalogue: Catalogue) -> Self {
+        Self(Arc::new(catalogue))
+    }
+}
+
+#[async_trait]
+impl Plugins for CataloguePlugins {
+    async fn start(&self, backend: &str, emitters: &[String]) -> Result<Started, PluginError> {
+        let (catalogue, backend, emitters) =
+            (self.0.clone(), backend.to_owned(), emitters.to_vec());
+        // A plugin from a directory may have to be compiled first.
+        let starting = spawn_blocking(move || start(&catalogue, &backend, &emitters)).await;
+        starting.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+}
+
+fn start(
+    catalogue: &Catalogue,
+    backend: &str,
+    emitters: &[String],
+) -> Result<Started, PluginError> {
+    let backend = catalogue.find(backend, Role::Backend)?;
+    let find = |name: &String| catalogue.find(name, Role::Emitter);
+    let emitters = emitters.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+    let emitter = |plugin: &Plugin| -> Result<(FoundPlugin, Arc<dyn Emitter>), PluginError> {
+        Ok((found(plugin), Arc::new(plugin.emitter()?)))
+    };
+    let packets = backend.packets()?;
+    Ok(Started {
+        backend_found: found(&backend),
+        backend: Arc::new(backend.backend()?),
+        packets: packets.map(|plugin| Box::new(plugin) as Box<dyn PacketOpener>),
+        emitters: emitters.iter().map(emitter).collect::<Result<_, _>>()?,
+    })
+}
+
+fn found(plugin: &Plugin) -> FoundPlugin {
+    FoundPlugin {
+        manifest: plugin.manifest().clone(),
+        source: plugin.source().clone(),
+        digest: plugin.digest().to_owned(),
+    }
+}
+
+#[async_trait]
+impl Planner for Backend {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn metrics(&self) -> &Arc<Metrics> {
+        self.metrics()
+    }
+
+    async fn advertise(
+        &self,
+        config: &NetworkConfig,
+        node: &Node,
+    ) -> Result<Advertisements, CallError> {
+        self.advertise(config, node).await
+    }
+
+    async fn plan_node(
+        &self,
+        config: &NetworkConfig,
+        node: &Node,
+        lease: &Lease,
+    ) -> Result<NodePlan, CallError> {
+        self.plan_node(config, node, lease).await
+    }
+
+    async fn plan_peers(
+        &self,
+        config: &NetworkConfig,
+        node: &Node,
+        lease: &Lease,
+        links: Vec<LinkName>,
+        peers: Vec<Lease>,
+    ) -> Vec<Result<Plan, CallError>> {
+        self.plan_peers(config, node, lease, links, peers).await
+    }
+}
+
+#[async_trait]
+impl Emitter for heddle_plugin::Emitter {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn metrics(&self) -> &Arc<Metrics> {
+        self.metrics()
+    }
+
+    async fn emit(&self, view: &View, settings: &[Setting]) -> Result<Vec<File>, CallError> {
+        self.emit(view, settings).await
+    }
+}
+
+impl PacketOpener for PacketPlugin {
+    fn open(
+        self: Box<Self>,
+        terms: Terms,
+        plan: &NodePlan,
+        tunnel: &Tunnel,
+        allowed: &[IpNet],
+    ) -> Result<Box<dyn PacketPath>, OpenError> {
+        Ok(Box::new(Packets::open(*self, terms, plan, tunnel, allowed)?))
+    }
+}
+
+/// This host: its traffic rules, and probes from it.
+#[derive(Clone, Debug)]
+pub struct ThisHost {
+    kernel: Kernel,
+}
+
+impl ThisHost {
+    /// Listens to changes of rules through `kernel`.
+    pub fn new(kernel: Kernel) -> Self {
+        Self { kernel }
+    }
+}
+
+impl Host for ThisHost {
+    fn ruleset(&self, rules: Rules) -> Box<dyn Ruleset> {
+        let (changes, deaf) = match self.kernel.ruleset_changes() {
+            Ok(changes) => (Some(changes), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Box::new(KernelRuleset { firewall: Some(Firewall::new(rules)), changes, deaf })
+    }
+
+    fn prober(
+        &self,
+        interval: Duration,
+    ) -> Result<(Box<dyn Prober>, mpsc::Receiver<News>), ProbeError> {
+        let (prober, news) = heddle_probe::Prober::start(interval)?;
+        Ok((Box::new(prober), news))
+    }
+}
+
+struct KernelRuleset {
+    /// None while it is at work on another thread.
+    firewall: Option<Firewall>,
+    changes: Option<RulesetChanges>,
+    deaf: Option<String>,
+}
+
+#[async_trait]
+impl Ruleset for KernelRuleset {
+    fn deaf(&self) -> Option<&str> {
+        self.deaf.as_deref()
+    }
+
+    async fn ensure(&mut self) -> Result<Vec<String>, String> {
+        let mut firewall = self.firewall.take().expect("a call that was dropped has ended the daemon");
+        let running = spawn_blocking(move || {
+            let looked = firewall.ensure();
+            (firewall, looked)
+        });
+        let ended = running.await;
+        let (firewall, looked) =
+            ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        self.firewall = Some(firewall);
+        looked.map_err(|error| error.to_string())
+    }
+
+    async fn changed(&mut self) {
+        match &mut self.changes {
+            Some(changes) => changes.next().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Prober for heddle_probe::Prober {
+    fn watch(&self, addresses: BTreeSet<IpAddr>) {
+        self.watch(addresses);
+    }
+
+    fn health(&self, address: IpAddr) -> Option<Health> {
+        self.health(address)
+    }
+}
