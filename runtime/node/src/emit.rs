@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use heddle_core::retry::Backoff;
 use heddle_flags::{Emit, Flags};
-use heddle_plugin::{Emitter, File, Setting, View};
+use heddle_plugin::{File, Setting, View};
 
 use crate::Fatal;
 use crate::files::{self, FileError};
+use crate::ports::Emitter;
 use crate::readiness::{Condition, Readiness};
 
 /// How often files that cannot be written are tried again.
@@ -20,7 +21,7 @@ const BACKOFF: Backoff =
 
 /// An emitter, and what becomes of its files.
 pub(crate) struct Output {
-    pub(crate) emitter: Emitter,
+    pub(crate) emitter: Arc<dyn Emitter>,
     settings: Vec<Setting>,
     outcome: Mutex<Outcome>,
 }
@@ -41,7 +42,7 @@ impl Outcome {
 }
 
 impl Output {
-    pub(crate) fn new(emitter: Emitter, asked: &Emit, flags: &Flags) -> Self {
+    pub(crate) fn new(emitter: Arc<dyn Emitter>, asked: &Emit, flags: &Flags) -> Self {
         let settings = flags.files.settings(asked).into_iter();
         let settings = settings.map(|(name, value)| Setting { name, value }).collect();
         Self { emitter, settings, outcome: Mutex::default() }

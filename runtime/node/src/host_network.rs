@@ -10,10 +10,12 @@ use heddle_core::host_network::{Claims, HostNetwork, Vital, harmful_leftovers, m
 use heddle_core::lease::LeaseKey;
 use heddle_core::object::Object;
 use heddle_core::subnet_env::{previous_networks, previous_subnets};
-use heddle_kernel::{Kernel, KernelError};
+use heddle_kernel::KernelError;
 use heddle_store::{LeaseStore, Reach};
 use ipnet::IpNet;
 use tokio::sync::watch;
+
+use crate::ports::Dataplane;
 
 /// The interval at which the names of the store's endpoints are resolved.
 const RESOLVE_PERIOD: Duration = Duration::from_secs(30);
@@ -45,7 +47,7 @@ pub(crate) fn follow_store(
 /// Waits until the host's own network, or the way to the store, is another one than what `host` says. Returns that as a
 /// sentence.
 pub(crate) async fn changed(
-    kernel: &Kernel,
+    dataplane: &dyn Dataplane,
     scope: &Scope,
     host: &HostNetwork,
     store: &dyn LeaseStore,
@@ -56,7 +58,7 @@ pub(crate) async fn changed(
         tokio::time::sleep(LOOK_PERIOD).await;
         reach.look(store).await;
         // Whatever keeps it from being read is told by the next attempt.
-        let Ok(routing) = kernel.host_routing(scope).await else { continue };
+        let Ok(routing) = dataplane.host_routing(scope).await else { continue };
         let vital = Vital { store: reach.addresses(), own: host.vital().own.clone() };
         let found = HostNetwork::new(&Claims::of(scope), &routing, vital);
         if found.vital() != host.vital() {
@@ -79,19 +81,19 @@ pub(crate) async fn changed(
 ///
 /// If the kernel cannot be read.
 pub(crate) async fn clear_leftovers(
-    kernel: &Kernel,
+    dataplane: &dyn Dataplane,
     alias: &str,
     store: &BTreeSet<IpAddr>,
     remembered: &str,
 ) -> Result<(), KernelError> {
     let scope = Scope { alias: alias.to_owned(), ..Scope::default() };
-    let routes = kernel.own_routes(&scope).await?;
+    let routes = dataplane.own_routes(&scope).await?;
     if routes.is_empty() {
         return Ok(());
     }
     let networks = IpNet::aggregate(&routes.iter().map(|it| it.destination).collect());
     let scope = Scope { networks, ..scope };
-    let routing = kernel.host_routing(&scope).await?;
+    let routing = dataplane.host_routing(&scope).await?;
     let former = previous_networks(remembered);
     let own: Vec<_> = previous_subnets(remembered).iter().flat_map(LeaseKey::subnets).collect();
     let harmful = harmful_leftovers(&routes, &routing, store, &former, &own);
@@ -102,7 +104,7 @@ pub(crate) async fn clear_leftovers(
         let mut destinations = harmful.iter().map(|route| route.destination);
         destinations.any(|it| it.contains(&network) || network.contains(&it))
     };
-    restore_connected(kernel, &scope, concerns).await?;
+    restore_connected(dataplane, &scope, concerns).await?;
     for route in &harmful {
         tracing::warn!(
             "kernel: route {} of an earlier run takes packets from the host's own network or from the lease store; removing it",
@@ -110,7 +112,7 @@ pub(crate) async fn clear_leftovers(
         );
     }
     let removals = harmful.into_iter().map(|route| Change::Remove(Object::Route(route)));
-    for failure in kernel.apply(&scope, removals.collect()).await {
+    for failure in dataplane.apply(&scope, removals.collect()).await {
         tracing::error!("{failure}");
     }
     Ok(())
@@ -125,12 +127,12 @@ pub(crate) async fn clear_leftovers(
 ///
 /// If the kernel cannot be read.
 pub(crate) async fn restore_connected(
-    kernel: &Kernel,
+    dataplane: &dyn Dataplane,
     scope: &Scope,
     concerns: impl Fn(IpNet) -> bool,
 ) -> Result<(), KernelError> {
-    let routing = kernel.host_routing(scope).await?;
-    let routed = kernel.connected_networks().await?;
+    let routing = dataplane.host_routing(scope).await?;
+    let routed = dataplane.connected_networks().await?;
     let is_v4 = |network: IpNet| network.addr().is_ipv4() && concerns(network);
     let missing = missing_connected(&routing, &routed, is_v4);
     if missing.is_empty() {
@@ -143,7 +145,7 @@ pub(crate) async fn restore_connected(
             address.link
         );
     }
-    for (address, refusal) in kernel.restore_connected(missing).await? {
+    for (address, refusal) in dataplane.restore_connected(missing).await? {
         tracing::error!(
             "kernel: cannot restore the connected route of {}: {refusal}",
             address.network

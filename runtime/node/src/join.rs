@@ -18,19 +18,15 @@ use heddle_core::subnet_env::{previous_networks, previous_subnets};
 use heddle_flags::Flags;
 use heddle_kernel::Kernel;
 use heddle_packet::OpenError;
-use heddle_plugin::{
-    Backend, CallError, Catalogue, Emitter, Manifest, NodePlan, PacketPlugin, Plugin, PluginError,
-    Role, Source,
-};
+use heddle_plugin::{CallError, NodePlan, PluginError};
 use heddle_store::{AcquireError, LeaseStore, OwnLease, Reach};
-use tokio::task::spawn_blocking;
 
 use crate::Fatal;
 use crate::emit::Output;
 use crate::files;
-use crate::former;
 use crate::host_network;
-use crate::packets::{Packets, Terms};
+use crate::leftovers;
+use crate::ports::{FoundPlugin, PacketPath, Planner, Ports, Started, Terms};
 use crate::readiness::{Condition, Readiness};
 
 /// Where this node belongs, and everything it needs there.
@@ -48,7 +44,7 @@ pub(crate) struct Overlay {
     pub(crate) node: Node,
     /// This node's own.
     pub(crate) lease: Lease,
-    pub(crate) backend: Backend,
+    pub(crate) backend: Arc<dyn Planner>,
     /// For this node itself.
     pub(crate) plan: NodePlan,
     /// What of the kernel is the network's.
@@ -56,7 +52,7 @@ pub(crate) struct Overlay {
     /// The addresses that this node needs beside the overlay.
     pub(crate) vital: Vital,
     /// Of a backend that carries packets in user space.
-    pub(crate) packets: Option<Packets>,
+    pub(crate) packets: Option<Box<dyn PacketPath>>,
 }
 
 impl Overlay {
@@ -98,9 +94,11 @@ impl<E: Into<Fatal>> From<E> for Obstacle {
 
 /// Who this node is, apart from its addresses.
 #[derive(Clone)]
-pub(crate) struct Identity {
-    pub(crate) id: NodeId,
-    pub(crate) name: Option<String>,
+pub struct Identity {
+    /// The node id.
+    pub id: NodeId,
+    /// The host's name, for people.
+    pub name: Option<String>,
 }
 
 /// One attempt to join.
@@ -111,25 +109,23 @@ pub(crate) struct Identity {
 pub(crate) async fn join(
     flags: &Flags,
     identity: &Identity,
-    catalogue: &Arc<Catalogue>,
-    store: &Arc<dyn LeaseStore>,
-    kernel: &Kernel,
+    ports: &Ports,
     reach: &Reach,
     readiness: &Readiness,
 ) -> Result<Membership, Obstacle> {
+    let Ports { store, dataplane, plugins, .. } = ports;
+    let dataplane = dataplane.as_ref();
     let config = network_config(flags, store).await?;
-    let (catalogue, name) = (catalogue.clone(), config.backend.kind.clone());
     let asked: Vec<_> = flags.files.emit.iter().map(|emit| emit.emitter.clone()).collect();
-    // A plugin from a directory may have to be compiled first.
-    let finding = spawn_blocking(move || plugins(&catalogue, &name, &asked)).await?;
-    let Plugins { found, backend, packets, emitters } = finding.map_err(Obstacle::Plugin)?;
+    let started = plugins.start(&config.backend.kind, &asked).await.map_err(Obstacle::Plugin)?;
+    let Started { backend_found, backend, packets, emitters } = started;
 
-    let facts = kernel.facts(flags.interface.iface_can_reach).await?;
+    let facts = dataplane.facts(flags.interface.iface_can_reach).await?;
     let underlay = underlay(flags, &config, &facts)?;
     let node = Node { id: identity.id.clone(), underlay, links: existing_links(&facts.interfaces) };
     let scope = Scope {
         networks: config.networks.iter().map(|overlay| overlay.network).collect(),
-        granted: found.backend.manifest.capabilities.routes.clone(),
+        granted: backend_found.manifest.capabilities.routes.clone(),
         reserved: config.networks.iter().filter_map(OverlayNetwork::reserved_range).collect(),
         own: Vec::new(),
         links: BTreeSet::new(),
@@ -140,7 +136,7 @@ pub(crate) async fn join(
         own: node.underlay.public_addresses.iter().copied().collect(),
     };
     let host =
-        HostNetwork::new(&Claims::of(&scope), &kernel.host_routing(&scope).await?, vital.clone());
+        HostNetwork::new(&Claims::of(&scope), &dataplane.host_routing(&scope).await?, vital.clone());
     let failed = |error| {
         let (error, took) = (Box::new(error), backend.metrics().time());
         Obstacle::Call { error, took, config: Box::new(config.clone()) }
@@ -162,7 +158,7 @@ pub(crate) async fn join(
     let report = |reason: &str| _ = readiness.unmet(Condition::Lease, reason);
     let acquiring = heddle_store::acquire(store.as_ref(), &config, &claimant, value, &report);
     // It may wait for the store for hours, and the host be another one by then.
-    let changing = host_network::changed(kernel, &scope, &host, store.as_ref(), reach);
+    let changing = host_network::changed(dataplane, &scope, &host, store.as_ref(), reach);
     let own = tokio::select! {
         own = acquiring => own,
         reason = changing => return Err(Obstacle::Lease(reason)),
@@ -179,23 +175,24 @@ pub(crate) async fn join(
     }
     let (links, own_subnets) = (plan.links().into_iter().collect(), lease.key.subnets().collect());
     let scope = Scope { links, own: own_subnets, ..scope };
-    host_network::restore_connected(kernel, &scope, |_| true).await?;
-    former::remove_routes(kernel, &scope, previous_networks(&remembered)).await?;
+    host_network::restore_connected(dataplane, &scope, |_| true).await?;
+    leftovers::remove_routes(dataplane, &scope, previous_networks(&remembered)).await?;
     let packets = match (packets, &plan.tunnel) {
         (Some(plugin), Some(tunnel)) => {
-            former::remove_devices(kernel, &scope).await?;
+            leftovers::remove_devices(dataplane, &scope).await?;
             let terms = Terms { config: config.clone(), node: node.clone(), lease: lease.clone() };
             let allowed = &flags.rules.allow_destinations;
-            Some(Packets::open(plugin, terms, &plan, tunnel, allowed).map_err(Obstacle::Packets)?)
+            Some(plugin.open(terms, &plan, tunnel, allowed).map_err(Obstacle::Packets)?)
         }
         _ => None,
     };
-    let used = &found.backend;
+    let used = &backend_found;
     tracing::info!("backend {} {}, {}", used.manifest.name, used.manifest.version, used.source);
     let underlay = &node.underlay;
     let addresses = list(&underlay.public_addresses);
     tracing::info!("interface {}, mtu {}, public address {addresses}", underlay.link, underlay.mtu);
     tracing::info!("lease {}", own.key());
+    let (emitters_found, emitters): (Vec<_>, Vec<_>) = emitters.into_iter().unzip();
     Ok(Membership {
         overlay: Overlay { config, node, lease, backend, plan, scope, vital, packets },
         own,
@@ -204,61 +201,14 @@ pub(crate) async fn join(
             .zip(&flags.files.emit)
             .map(|(emitter, asked)| Arc::new(Output::new(emitter, asked, flags)))
             .collect(),
-        found,
+        found: Found { backend: backend_found, emitters: emitters_found },
     })
-}
-
-/// A plugin as it was found.
-#[derive(Clone)]
-pub(crate) struct FoundPlugin {
-    pub(crate) manifest: Manifest,
-    pub(crate) source: Source,
-    pub(crate) digest: String,
-}
-
-impl FoundPlugin {
-    fn of(plugin: &Plugin) -> Self {
-        Self {
-            manifest: plugin.manifest().clone(),
-            source: plugin.source().clone(),
-            digest: plugin.digest().to_owned(),
-        }
-    }
 }
 
 /// The plugins of this node as they were found.
 pub(crate) struct Found {
     pub(crate) backend: FoundPlugin,
     pub(crate) emitters: Vec<FoundPlugin>,
-}
-
-/// The plugins of this node, started.
-struct Plugins {
-    found: Found,
-    backend: Backend,
-    /// Of a backend that carries packets in user space.
-    packets: Option<PacketPlugin>,
-    emitters: Vec<Emitter>,
-}
-
-/// Finds and starts the plugins.
-fn plugins(
-    catalogue: &Catalogue,
-    backend: &str,
-    emitters: &[String],
-) -> Result<Plugins, PluginError> {
-    let backend = catalogue.find(backend, Role::Backend)?;
-    let find = |name: &String| catalogue.find(name, Role::Emitter);
-    let emitters = emitters.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-    Ok(Plugins {
-        found: Found {
-            backend: FoundPlugin::of(&backend),
-            emitters: emitters.iter().map(FoundPlugin::of).collect(),
-        },
-        backend: backend.backend()?,
-        packets: backend.packets()?,
-        emitters: emitters.iter().map(Plugin::emitter).collect::<Result<_, _>>()?,
-    })
 }
 
 /// Returns the alias (`ip link set … alias`) that marks this daemon's devices.

@@ -5,16 +5,18 @@ use std::collections::BTreeMap;
 
 use heddle_core::diff::{Scope, diff};
 use heddle_core::object::Object;
-use heddle_kernel::{Kernel, KernelError};
+use heddle_kernel::KernelError;
 use ipnet::IpNet;
+
+use crate::ports::Dataplane;
 
 /// Removes the devices of an earlier backend. A VXLAN device may have the port that the packet path is to have now.
 ///
 /// # Errors
 ///
 /// When the kernel cannot be read.
-pub(crate) async fn remove_devices(kernel: &Kernel, scope: &Scope) -> Result<(), KernelError> {
-    remove(kernel, scope, |object| match object {
+pub(crate) async fn remove_devices(dataplane: &dyn Dataplane, scope: &Scope) -> Result<(), KernelError> {
+    remove(dataplane, scope, |object| match object {
         Object::Link(link) => !scope.links.contains(&link.name),
         _ => false,
     })
@@ -31,7 +33,7 @@ pub(crate) async fn remove_devices(kernel: &Kernel, scope: &Scope) -> Result<(),
 ///
 /// When the kernel cannot be read.
 pub(crate) async fn remove_routes(
-    kernel: &Kernel,
+    dataplane: &dyn Dataplane,
     scope: &Scope,
     networks: Vec<IpNet>,
 ) -> Result<(), KernelError> {
@@ -39,7 +41,7 @@ pub(crate) async fn remove_routes(
         return Ok(());
     }
     let former = Scope { networks, ..scope.clone() };
-    remove(kernel, &former, |object| match object {
+    remove(dataplane, &former, |object| match object {
         Object::Route(route) => {
             former.covers(route.destination) && !scope.covers(route.destination)
         }
@@ -50,17 +52,17 @@ pub(crate) async fn remove_routes(
 
 /// Removes what is this daemon's in a scope, and is not wanted any more.
 async fn remove(
-    kernel: &Kernel,
+    dataplane: &dyn Dataplane,
     scope: &Scope,
     unwanted: impl Fn(&Object) -> bool,
 ) -> Result<(), KernelError> {
-    let observed = kernel.observe(scope, &[]).await?;
+    let observed = dataplane.observe(scope, &[]).await?;
     let mut removals = diff(&BTreeMap::new(), &observed);
     removals.retain(|change| unwanted(change.object()));
     for change in &removals {
         tracing::info!("remove {}", change.object());
     }
-    for failure in kernel.apply(scope, removals).await {
+    for failure in dataplane.apply(scope, removals).await {
         tracing::error!("{failure}");
     }
     Ok(())

@@ -1,12 +1,10 @@
 //! The daemon's life: join, make the plan hold, write the files, and keep all of it until told to stop.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use heddle_core::patience::{InVain, Patience};
 use heddle_flags::Flags;
-use heddle_kernel::Kernel;
-use heddle_plugin::{Catalogue, PluginError, View};
+use heddle_plugin::{PluginError, View};
 use heddle_store::{
     LeaseStore, OwnLease, Reach, StoreError, Term, Watch, WatchEvent, keep, release,
 };
@@ -14,12 +12,14 @@ use heddle_telemetry::Notes;
 use tokio::sync::{Notify, mpsc};
 
 use crate::Fatal;
-use crate::control::Facts;
+use crate::clock;
+use crate::status::Facts;
 use crate::emit::emit;
 use crate::files;
 use crate::host_network::{clear_leftovers, follow_store};
-use crate::join::{Identity, Membership, Obstacle, alias, identity, join};
+use crate::join::{Identity, Membership, Obstacle, alias, join};
 use crate::packets::PacketCounters;
+use crate::ports::Ports;
 use crate::probing::Probing;
 use crate::readiness::{Condition, Readiness};
 use crate::reconcile::{Question, Reconciler};
@@ -34,27 +34,25 @@ const GIVE_UP_LIMIT: Duration = Duration::from_secs(15);
 /// # Errors
 ///
 /// What only another start, or an operator, can put right.
-pub(crate) async fn serve(
+pub async fn serve(
     flags: &Flags,
+    identity: &Identity,
+    ports: &Ports,
     readiness: &Readiness,
     counters: &PacketCounters,
     facts: &Facts,
     questions: mpsc::Receiver<Question>,
     notes: Notes,
 ) -> Result<(), Fatal> {
-    let identity = identity(flags)?;
-    tracing::info!("node id {}", identity.id);
-    let store = flags.lease.store.open(flags.lease.etcd_options())?;
-    facts.learn(identity.clone(), store.clone());
-    let kernel = Kernel::open()?;
-    let (member, reach) = until_joined(flags, &identity, &store, &kernel, readiness).await?;
-    let rules = rules::rules(flags, &member.overlay.config, &member.overlay.lease);
+    let Ports { store, dataplane, host, .. } = ports;
+    let (member, reach) = until_joined(flags, identity, ports, readiness).await?;
+    let rules = rules::wanted(flags, &member.overlay.config, &member.overlay.lease);
     facts.join(&member, &rules);
 
     let Membership { overlay, own, outputs, .. } = member;
     if let Some(packets) = &overlay.packets {
         // Joined once, so there is but one path.
-        counters.get_or_init(|| Box::new(packets.counters()));
+        counters.get_or_init(|| packets.counters());
     }
     let view = View {
         config: overlay.config.clone(),
@@ -67,11 +65,11 @@ pub(crate) async fn serve(
     let mut watch = store.watch();
     facts.follow(watch.pulse());
     let own_lease_changed = Notify::new();
-    let probing = Probing::start(flags.control.probe_interval, &overlay)?;
+    let probing = Probing::start(host.as_ref(), flags.control.probe_interval, &overlay)?;
     let store_addresses = follow_store(store.clone(), reach);
     let history = notes.history.clone();
     let mut reconciler =
-        Reconciler::new(kernel.clone(), overlay, probing, store_addresses, questions, notes)
+        Reconciler::new(dataplane.clone(), overlay, probing, store_addresses, questions, notes)
             .await?;
     let margin = flags.lease.renew_margin();
     let held = own.clone();
@@ -91,8 +89,16 @@ pub(crate) async fn serve(
             own_lease_changed.notify_one();
         }
         let changed = reconciler.underlay_changed();
-        let looking = underlay::follow(flags, &config, &started_with, &kernel, changed, readiness);
-        let ruling = rules::follow(rules, &kernel, resync, readiness, &history);
+        let looking = underlay::follow(
+            flags,
+            &config,
+            &started_with,
+            dataplane.as_ref(),
+            changed,
+            readiness,
+        );
+        let ruling = rules::follow(host.ruleset(rules), resync, readiness, &history);
+        let ruling = async { Ok(ruling.await) };
         let emitting = emit(&outputs, &view, readiness);
         let following = reconciler.follow(&mut watch, &own_lease_changed, readiness);
         let looking = async { looking.await.map_err(Fatal::from) };
@@ -126,26 +132,24 @@ async fn give_up(store: &dyn LeaseStore, held: &OwnLease) {
 async fn until_joined(
     flags: &Flags,
     identity: &Identity,
-    store: &Arc<dyn LeaseStore>,
-    kernel: &Kernel,
+    ports: &Ports,
     readiness: &Readiness,
 ) -> Result<(Membership, Reach), Fatal> {
-    let files = &flags.files;
-    let catalogue = Catalogue::new(files.plugin_dir.clone(), None, files.cache_dir.clone())?;
-    let catalogue = Arc::new(catalogue.with_policy(files.plugin_policy.clone()));
+    let Ports { store, dataplane, .. } = ports;
     let (mut patience, mut reach) = (Patience::new(), Reach::default());
     let remembered = files::remembered(flags);
     loop {
-        let begun = Instant::now();
+        let begun = clock::now();
         // Otherwise nobody could learn that the leases behind these routes are gone.
         reach.look(store.as_ref()).await;
         let addresses = reach.addresses();
-        let cleared = clear_leftovers(kernel, &alias(flags), &addresses, &remembered).await;
+        let cleared =
+            clear_leftovers(dataplane.as_ref(), &alias(flags), &addresses, &remembered).await;
         if let Err(error) = cleared {
             tracing::error!("kernel: {error}");
         }
         let (condition, reason, in_vain) =
-            match join(flags, identity, &catalogue, store, kernel, &reach, readiness).await {
+            match join(flags, identity, ports, &reach, readiness).await {
                 Ok(member) => {
                     readiness.met(Condition::Config);
                     readiness.met(Condition::Underlay);
@@ -156,7 +160,7 @@ async fn until_joined(
                 Err(Obstacle::Config(reason)) => (Condition::Config, reason, InVain::Waiting),
                 Err(Obstacle::Plugin(error)) => {
                     let compiling = matches!(error, PluginError::Compile { .. });
-                    let in_vain = InVain::Plugin { compiling, took: begun.elapsed() };
+                    let in_vain = InVain::Plugin { compiling, took: clock::now() - begun };
                     (Condition::Config, error.to_string(), in_vain)
                 }
                 Err(Obstacle::Call { error, took, config }) => {

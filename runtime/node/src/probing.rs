@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use heddle_core::lease::Lease;
 use heddle_core::probe::Place;
 use heddle_core::rate::{Budgets, Digest, Rate};
-use heddle_probe::{Health, News, ProbeError, Prober, State};
+use heddle_probe::{Health, News, ProbeError, State};
 use tokio::sync::mpsc;
 
 use crate::join::Overlay;
+use crate::ports::{Host, Prober};
 
 /// The peers that are asked.
 pub(crate) struct Probing {
-    prober: Prober,
+    prober: Box<dyn Prober>,
     news: mpsc::Receiver<News>,
     place: Place,
 }
@@ -24,12 +25,16 @@ impl Probing {
     /// # Errors
     ///
     /// There is no socket to be had.
-    pub(crate) fn start(seconds: u64, overlay: &Overlay) -> Result<Option<Self>, ProbeError> {
+    pub(crate) fn start(
+        host: &dyn Host,
+        seconds: u64,
+        overlay: &Overlay,
+    ) -> Result<Option<Self>, ProbeError> {
         if seconds == 0 {
             return Ok(None);
         }
         let place = Place::of(&overlay.lease, &overlay.plan.plan);
-        let (prober, news) = Prober::start(Duration::from_secs(seconds))?;
+        let (prober, news) = host.prober(Duration::from_secs(seconds))?;
         Ok(Some(Self { prober, news, place }))
     }
 

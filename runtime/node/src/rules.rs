@@ -1,17 +1,16 @@
 //! Traffic rules: when they are looked at. What they are, and how they get into the kernel, is `heddle-firewall`'s.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use heddle_control::EventKind;
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::Lease;
-use heddle_firewall::{FamilyRules, Firewall, Masquerade, Mode, Rules};
+use heddle_firewall::{FamilyRules, Masquerade, Mode, Rules};
 use heddle_flags::Flags;
-use heddle_kernel::{Kernel, RulesetChanges};
 use heddle_telemetry::History;
-use tokio::task::spawn_blocking;
 
-use crate::Fatal;
+use crate::clock;
+use crate::ports::Ruleset;
 use crate::readiness::{Condition, Readiness};
 
 /// The least time between two looks, however often somebody changes rules.
@@ -22,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const SHARE: u32 = 9;
 
 /// What should hold on this node.
-pub(crate) fn rules(flags: &Flags, config: &NetworkConfig, lease: &Lease) -> Rules {
+pub(crate) fn wanted(flags: &Flags, config: &NetworkConfig, lease: &Lease) -> Rules {
     let families = config.networks.iter().zip(&lease.families);
     let asked = &flags.rules;
     Rules {
@@ -38,38 +37,21 @@ pub(crate) fn rules(flags: &Flags, config: &NetworkConfig, lease: &Lease) -> Rul
     }
 }
 
-/// Has the rules hold from now on: looks at once, then whenever somebody changed rules, and at the latest after
-/// `resync`.
-///
-/// # Errors
-///
-/// Never, but where the daemon itself is broken.
+/// Keeps the rules: checks them at once, then whenever a program has changed rules, and at the latest after `resync`.
 pub(crate) async fn follow(
-    rules: Rules,
-    kernel: &Kernel,
+    mut ruleset: Box<dyn Ruleset>,
     resync: Duration,
     readiness: &Readiness,
     history: &History,
-) -> Result<(), Fatal> {
-    let mut changes = match kernel.ruleset_changes() {
-        Ok(changes) => Some(changes),
-        Err(error) => {
-            let seconds = resync.as_secs();
-            tracing::warn!("traffic rules are looked at every {seconds} s only: {error}");
-            None
-        }
-    };
-    let mut firewall = Firewall::new(rules);
+) {
+    if let Some(reason) = ruleset.deaf() {
+        let seconds = resync.as_secs();
+        tracing::warn!("traffic rules are looked at every {seconds} s only: {reason}");
+    }
     let mut held = false;
     loop {
-        let begun = Instant::now();
-        let (returned, looked) = spawn_blocking(move || {
-            let looked = firewall.ensure();
-            (firewall, looked)
-        })
-        .await?;
-        firewall = returned;
-        match looked {
+        let begun = clock::now();
+        match ruleset.ensure().await {
             Ok(done) => {
                 for line in done {
                     tracing::info!("{line}");
@@ -86,10 +68,10 @@ pub(crate) async fn follow(
                 }
             }
         }
-        tokio::time::sleep(pause(begun.elapsed(), resync)).await;
-        // What was just done is told as well: the next look finds nothing to do.
-        let left = resync.saturating_sub(begun.elapsed());
-        let _ = tokio::time::timeout(left, changed(&mut changes)).await;
+        tokio::time::sleep(pause(clock::now() - begun, resync)).await;
+        // The repairs of this check are heard as changes, too: the next check finds nothing to do.
+        let left = resync.saturating_sub(clock::now() - begun);
+        let _ = tokio::time::timeout(left, ruleset.changed()).await;
     }
 }
 
@@ -97,13 +79,6 @@ pub(crate) async fn follow(
 /// time once, and is no reason to leave rules unlooked at for minutes.
 fn pause(took: Duration, resync: Duration) -> Duration {
     PAUSE.max(took * SHARE).min(resync)
-}
-
-async fn changed(changes: &mut Option<RulesetChanges>) {
-    match changes {
-        Some(changes) => changes.next().await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

@@ -23,8 +23,9 @@ use heddle_telemetry::History;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::emit::Output;
-use crate::join::{FoundPlugin, Identity, Membership};
+use crate::join::{Identity, Membership};
 use crate::packets::PacketCounters;
+use crate::ports::FoundPlugin;
 use crate::readiness::{Condition, Unmet};
 use crate::reconcile::{PeerReport, PeerState, Question, Report};
 

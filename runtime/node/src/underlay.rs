@@ -2,17 +2,18 @@
 //! for good, the daemon ends, and the start that follows finds out anew.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use heddle_core::config::NetworkConfig;
 use heddle_core::interface::{Facts, select};
 use heddle_core::node::Underlay;
 use heddle_core::underlay::{Absence, Standing, other_mtu, standing};
 use heddle_flags::Flags;
-use heddle_kernel::Kernel;
 use tokio::sync::Notify;
 
+use crate::clock;
 use crate::join::families;
+use crate::ports::Dataplane;
 use crate::readiness::{Condition, Readiness};
 
 /// How often it is looked at even if nothing seems to have happened.
@@ -40,7 +41,7 @@ pub(crate) async fn follow(
     flags: &Flags,
     config: &NetworkConfig,
     started_with: &Underlay,
-    kernel: &Kernel,
+    dataplane: &dyn Dataplane,
     changed: Arc<Notify>,
     readiness: &Readiness,
 ) -> Result<(), Moved> {
@@ -56,7 +57,7 @@ pub(crate) async fn follow(
     };
     let mut absence = Absence::default();
     loop {
-        let pause = match kernel.facts(selection.can_reach).await.map(|facts| look(&facts)) {
+        let pause = match dataplane.facts(selection.can_reach).await.map(|facts| look(&facts)) {
             Ok(Standing::Intact) => {
                 absence.over();
                 readiness.met(Condition::Underlay);
@@ -68,7 +69,7 @@ pub(crate) async fn follow(
                 LOOK_AGAIN
             }
             Ok(Standing::Elsewhere { reason, readdressed }) => {
-                if absence.is_for_good(Instant::now()) {
+                if absence.is_for_good(clock::now()) {
                     return Err(Moved { reason, readdressed });
                 }
                 say(readiness, reason);

@@ -15,10 +15,10 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Instant;
 
+use async_trait::async_trait;
 use heddle_core::address::Family;
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::{Lease, LeaseKey};
-use heddle_core::node::Node;
 use heddle_core::object::Object;
 use heddle_packet::{
     Counters, Destinations, Forwarding, OpenError, Path, Peer, Running, Settings, Steer, Table,
@@ -28,6 +28,8 @@ use heddle_plugin::{NodePlan, PacketPlugin, Tunnel};
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
+use crate::ports::{PacketPath, Terms};
+
 use pace::Pace;
 use steering::Steering;
 
@@ -35,14 +37,7 @@ use steering::Steering;
 const PROBES: usize = 1024;
 
 /// Reads the counters of the packet path. Empty as long as there is none.
-pub(crate) type PacketCounters = Arc<OnceLock<Box<dyn Fn() -> Option<Counters> + Send + Sync>>>;
-
-/// What the plugin was told when it planned: its packets are steered on the same terms.
-pub(crate) struct Terms {
-    pub(crate) config: NetworkConfig,
-    pub(crate) node: Node,
-    pub(crate) lease: Lease,
-}
+pub type PacketCounters = Arc<OnceLock<Box<dyn Fn() -> Option<Counters> + Send + Sync>>>;
 
 /// The packet path of this node. It ends when this is dropped, and its device with it.
 pub(crate) struct Packets {
@@ -107,33 +102,32 @@ impl Packets {
         Ok(Self { inbox, running })
     }
 
-    /// The plugin has a plan for this peer: its packets are steered from now on.
-    pub(crate) fn put(&self, lease: Lease) {
+    fn say(&self, message: Message) {
+        // It ends only when it is told to, in `drop`.
+        let _ = self.inbox.send(message);
+    }
+}
+
+#[async_trait]
+impl PacketPath for Packets {
+    fn put(&self, lease: Lease) {
         self.say(Message::Put(Box::new(lease)));
     }
 
-    /// There is no plan for this peer any more.
-    pub(crate) fn remove(&self, key: LeaseKey) {
+    fn remove(&self, key: LeaseKey) {
         self.say(Message::Remove(key));
     }
 
-    /// Waits until what was said before has come into force.
-    pub(crate) async fn flush(&self) {
+    async fn flush(&self) {
         let (done, waiting) = oneshot::channel();
         self.say(Message::Flush(done));
         // A supervisor that has ended has nothing to wait for.
         let _ = waiting.await;
     }
 
-    /// Reads what the path did so far, for as long as there is one.
-    pub(crate) fn counters(&self) -> impl Fn() -> Option<Counters> + Send + Sync + 'static {
+    fn counters(&self) -> Box<dyn Fn() -> Option<Counters> + Send + Sync> {
         let running = Arc::downgrade(&self.running);
-        move || Some(running.upgrade()?.counters())
-    }
-
-    fn say(&self, message: Message) {
-        // It ends only when it is told to, in `drop`.
-        let _ = self.inbox.send(message);
+        Box::new(move || Some(running.upgrade()?.counters()))
     }
 }
 

@@ -13,9 +13,12 @@ use heddle_core::looks::Looks;
 use heddle_core::object::{Object, ObjectKey};
 use heddle_core::peers::Footprint;
 use heddle_core::retry::{Backoff, Schedule};
-use heddle_kernel::{Event, Kernel, KernelError};
+use heddle_kernel::{Event, KernelError};
 use heddle_telemetry::Notes;
 use ipnet::IpNet;
+
+use crate::clock;
+use crate::ports::Dataplane;
 
 use super::intent::Intent;
 use super::news;
@@ -30,7 +33,7 @@ const RETRY: Backoff =
 
 /// Makes the plan hold.
 pub(super) struct Applier {
-    kernel: Kernel,
+    dataplane: Arc<dyn Dataplane>,
     scope: Scope,
     vital: Vital,
     /// Filter for objects that are withheld from the kernel, by the host's own network as last read.
@@ -51,15 +54,20 @@ pub(super) struct Applier {
 
 impl Applier {
     /// Knows nothing of the kernel yet.
-    pub(super) fn new(kernel: Kernel, scope: Scope, vital: Vital, notes: Notes) -> Self {
+    pub(super) fn new(
+        dataplane: Arc<dyn Dataplane>,
+        scope: Scope,
+        vital: Vital,
+        notes: Notes,
+    ) -> Self {
         Self {
-            kernel,
+            dataplane,
             scope,
             vital,
             guard: Guard::default(),
             observed: Observed::default(),
             looked: false,
-            looks: Looks::new(Instant::now()),
+            looks: Looks::new(clock::now()),
             unreadable: None,
             refused: Schedule::new(RETRY),
             tally: Tally::default(),
@@ -74,7 +82,7 @@ impl Applier {
     ///
     /// If the kernel cannot be read.
     pub(super) async fn survey(&mut self) -> Result<(), KernelError> {
-        let routing = self.kernel.host_routing(&self.scope).await?;
+        let routing = self.dataplane.host_routing(&self.scope).await?;
         let vital = self.vital.clone();
         self.guard.set_host(HostNetwork::new(&Claims::of(&self.scope), &routing, vital));
         Ok(())
@@ -88,7 +96,7 @@ impl Applier {
     /// Takes the store's addresses as they are now. Everything is looked at because of it.
     pub(super) fn set_store_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
         self.vital.store = addresses;
-        self.looks.hasten(Instant::now());
+        self.looks.hasten(clock::now());
     }
 
     /// Returns the guard, which decides which objects are withheld from the kernel.
@@ -173,7 +181,7 @@ impl Applier {
 
     /// Decides whether events are a reason to look.
     pub(super) fn judge(&mut self, desired: &Desired, underlay: LinkName, events: &[Event]) {
-        let now = Instant::now();
+        let now = clock::now();
         let foreign = |name: &LinkName| {
             self.observed.objects.get(&ObjectKey::Link(*name)).is_some_and(|seen| !seen.ours)
         };
@@ -216,9 +224,9 @@ impl Applier {
 
     /// Looks at everything and makes the plan hold. `kept` is left alone even if it is in no plan.
     pub(super) async fn look(&mut self, intent: Intent<'_>, kept: &Footprint) {
-        let begun = Instant::now();
+        let begun = clock::now();
         let looked = self.look_and_apply(intent, kept).await;
-        self.looks.ended(begun, Instant::now(), looked.is_ok());
+        self.looks.ended(begun, clock::now(), looked.is_ok());
         self.unreadable = looked.err().map(|error| error.to_string());
     }
 
@@ -236,7 +244,7 @@ impl Applier {
                 _ => None,
             });
             let sysctls: Vec<_> = sysctls.collect();
-            let observed = self.kernel.observe(&self.scope, &sysctls).await?;
+            let observed = self.dataplane.observe(&self.scope, &sysctls).await?;
             let known = std::mem::replace(&mut self.observed, observed);
             let looked = std::mem::replace(&mut self.looked, true);
             let before = before.get_or_insert_with(|| looked.then_some(known));
@@ -295,7 +303,7 @@ impl Applier {
     /// Attempts those of these changes that are not waiting for another time, takes note of what comes of each, and
     /// returns those that were made.
     async fn attempt(&mut self, intent: Intent<'_>, mut changes: Vec<Change>) -> Vec<Change> {
-        let now = Instant::now();
+        let now = clock::now();
         changes.retain(|change| !self.refused.waiting(&change.object().key(), now));
         if changes.is_empty() {
             return changes;
@@ -307,9 +315,9 @@ impl Applier {
                 .then(|| seen.object.clone())
         };
         let mut replaced: Vec<_> = changes.iter().filter_map(foreign).collect();
-        let begun = Instant::now();
-        let failures = self.kernel.apply(&self.scope, changes.clone()).await;
-        self.notes.timings.applied(begun.elapsed());
+        let begun = clock::now();
+        let failures = self.dataplane.apply(&self.scope, changes.clone()).await;
+        self.notes.timings.applied(clock::now() - begun);
         let failed: BTreeSet<_> = failures.iter().map(|f| f.change.object().key()).collect();
         changes.retain(|change| !failed.contains(&change.object().key()));
         replaced.retain(|route| !failed.contains(&route.key()));

@@ -4,7 +4,8 @@ use heddle_core::desired::{Desired, Owner};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::ObjectKey;
 use heddle_core::peers::Peers;
-use heddle_plugin::Backend;
+
+use crate::ports::Planner;
 
 /// The desired state, with the names of those behind it.
 #[derive(Clone, Copy)]
@@ -15,7 +16,7 @@ pub(super) struct Intent<'a> {
 }
 
 impl<'a> Intent<'a> {
-    pub(super) fn new(desired: &'a Desired, peers: &'a Peers, backend: &'a Backend) -> Self {
+    pub(super) fn new(desired: &'a Desired, peers: &'a Peers, backend: &'a dyn Planner) -> Self {
         Self { desired, peers, plugin: backend.name() }
     }
 

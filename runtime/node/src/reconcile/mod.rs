@@ -21,7 +21,7 @@ use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::{Metric, Object, ObjectKey, Plan, Route};
 use heddle_core::peers::{self, Footprint, Peers};
 use heddle_core::split::SplitRoutes;
-use heddle_kernel::{Event, Events, Kernel, KernelError};
+use heddle_kernel::{Event, KernelError};
 use heddle_plugin::{CallError, Reason};
 use heddle_probe::News;
 use heddle_store::{RecordChange, Update, Watch, WatchEvent};
@@ -29,7 +29,9 @@ use heddle_telemetry::Notes;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::Fatal;
+use crate::clock;
 use crate::join::Overlay;
+use crate::ports::{Dataplane, Events};
 use crate::probing::{Probing, Reachability};
 use crate::readiness::{self, Condition, Readiness};
 
@@ -50,7 +52,7 @@ pub(crate) struct Reconciler {
     peers: Peers,
     desired: Desired,
     applier: Applier,
-    events: Events,
+    events: Box<dyn Events>,
     /// Peers without a new plan, and why.
     unplanned: Unplanned,
     /// Whether the plugin was suspended when last asked about peers.
@@ -81,7 +83,7 @@ impl Reconciler {
     ///
     /// When the kernel cannot be listened to.
     pub(crate) async fn new(
-        kernel: Kernel,
+        dataplane: Arc<dyn Dataplane>,
         overlay: Overlay,
         probing: Option<Probing>,
         store_addresses: watch::Receiver<BTreeSet<IpAddr>>,
@@ -90,9 +92,9 @@ impl Reconciler {
     ) -> Result<Self, KernelError> {
         let mut desired = Desired::default();
         desired.set(Owner::Node, &Standing::default(), overlay.plan.plan.clone());
-        let events = kernel.subscribe(&overlay.scope).await?;
+        let events = dataplane.subscribe(&overlay.scope).await?;
         let (scope, vital) = (overlay.scope.clone(), overlay.vital.clone());
-        let mut applier = Applier::new(kernel, scope, vital, notes.clone());
+        let mut applier = Applier::new(dataplane, scope, vital, notes.clone());
         applier.survey().await?;
         news::of_host(&notes.history, &HostNetwork::default(), applier.guard().host());
         let mut peers = Peers::new(overlay.config.clone(), overlay.lease.key);
@@ -135,7 +137,7 @@ impl Reconciler {
         for _ in 0..PATIENCE {
             let Some(due) = self.unplanned.next().filter(|_| self.suspended) else { break };
             tokio::time::sleep_until(due.into()).await;
-            self.plan_peers(self.unplanned.due(Instant::now())).await;
+            self.plan_peers(self.unplanned.due(clock::now())).await;
         }
         self.look(readiness).await;
         if let Some(packets) = &self.overlay.packets {
@@ -193,7 +195,7 @@ impl Reconciler {
                     }
                     WatchEvent::SetBack { reason } => {
                         tracing::warn!("{reason}");
-                        self.peers.distrust(Instant::now());
+                        self.peers.distrust(clock::now());
                     }
                 },
                 Ok(()) = self.store_addresses.changed() => {
@@ -217,7 +219,7 @@ impl Reconciler {
 
     /// Does what is due.
     async fn catch_up(&mut self, readiness: &Readiness) {
-        let now = Instant::now();
+        let now = clock::now();
         let mut touched = self.plan_peers(self.unplanned.due(now)).await;
         if self.applier.is_look_due(now) || self.applier.is_device_due(now) {
             // Everything that is due is seen to there, by what the kernel holds by now.
@@ -283,14 +285,14 @@ impl Reconciler {
                 if !page.last {
                     return None;
                 }
-                self.peers.end_snapshot(Instant::now())
+                self.peers.end_snapshot(clock::now())
             }
             Update::Changes(changes) => {
                 let changes = changes.iter().map(|change| match change {
                     RecordChange::Put(record) => peers::Change::Put(record.as_read()),
                     RecordChange::Delete(key) => peers::Change::Delete(key),
                 });
-                self.peers.update(changes, Instant::now())
+                self.peers.update(changes, clock::now())
             }
         };
         let own = delta.own;
@@ -303,7 +305,7 @@ impl Reconciler {
         news::of_leases(&self.notes.history, &delta, &self.peers, known);
         if self.probing.is_some() && !(delta.changed.is_empty() && delta.removed.is_empty()) {
             // A thousand leases that come one by one are one change.
-            self.probe_at.get_or_insert(Instant::now() + PROBE_PAUSE);
+            self.probe_at.get_or_insert(clock::now() + PROBE_PAUSE);
         }
         let now = SystemTime::now();
         self.changed.extend(delta.changed.iter().map(|key| (*key, now)));
@@ -327,9 +329,9 @@ impl Reconciler {
         if leases.is_empty() {
             return touched;
         }
-        let begun = Instant::now();
+        let begun = clock::now();
         let plans = self.ask_for_plans(leases).await;
-        self.notes.timings.planned(begun.elapsed());
+        self.notes.timings.planned(clock::now() - begun);
         let mut complaints = Vec::new();
         self.suspended = false;
         for (key, plan) in keys.into_iter().zip(plans) {
@@ -340,7 +342,7 @@ impl Reconciler {
                     self.unplanned.forget(key);
                     self.steer(key);
                     touched.extend(self.desired.set(owner, &self.peers.standing(key), plan));
-                    let intent = Intent::new(&self.desired, &self.peers, &self.overlay.backend);
+                    let intent = Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
                     let conflicts = self.desired.conflicts(owner);
                     complaints.extend(
                         conflicts.map(|(object, other)| (key, intent.dispute(object, key, other))),
@@ -359,7 +361,7 @@ impl Reconciler {
                         Reason::Invalid(_) | Reason::Refused(_) => {
                             self.unplanned.answered(key, &reason)
                         }
-                        _ => self.unplanned.failed(key, &reason, Instant::now()),
+                        _ => self.unplanned.failed(key, &reason, clock::now()),
                     };
                     if news {
                         complaints.push((key, reason));
@@ -407,7 +409,7 @@ impl Reconciler {
 
     /// Makes what is desired under these keys hold.
     async fn settle(&mut self, touched: &BTreeSet<ObjectKey>) {
-        let intent = Intent::new(&self.desired, &self.peers, &self.overlay.backend);
+        let intent = Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
         self.applier.settle(intent, touched).await;
     }
 
@@ -417,7 +419,7 @@ impl Reconciler {
         let planned = |key: &LeaseKey| self.desired.contains(Owner::Peer(*key));
         let unknown = self.unplanned.failing().filter(|key| !planned(key));
         let kept = Footprint::of(unknown.filter_map(|key| self.peers.get(key)));
-        let intent = Intent::new(&self.desired, &self.peers, &self.overlay.backend);
+        let intent = Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
         self.applier.look(intent, &kept).await;
         self.protect_host().await;
         self.publish(readiness);
@@ -506,7 +508,7 @@ impl Reconciler {
             self.probing.as_ref().is_some_and(|probing| probing.is_of(news.address, peer))
         };
         if let Some(peer) = self.peers.leases().find(asked)
-            && self.reachability.admit(news, Instant::now())
+            && self.reachability.admit(news, clock::now())
         {
             let name = format!("peer {} of {}", peer.key, peer.owner());
             news::of_probing(&self.notes.history, &name, news);
