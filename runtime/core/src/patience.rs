@@ -46,7 +46,8 @@ pub enum InVain<Q> {
 #[derive(Clone, Debug)]
 pub struct Patience<Q> {
     compiled: u32,
-    /// Consecutive attempts that failed for another reason than the attempt before.
+    /// Consecutive attempts with the same question that failed for another reason than the attempt
+    /// before.
     said: u32,
     asked: Option<Q>,
 }

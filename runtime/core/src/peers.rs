@@ -11,7 +11,7 @@
 //!
 //! A store can lose its data, or be restored from a backup. If the store lacks this node's own
 //! lease although the node holds it and did not release it, the store has lost data, and the other
-//! leases it lacks are kept: until the own lease is back and the peers had the grace period
+//! leases it lacks are kept: until this node's lease is back and the peers had the grace period
 //! [`GRACE`] to write theirs again. Leases that the store does have take effect at once.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,7 +52,7 @@ pub struct Peers {
     reading: Option<Snapshot>,
     /// The keys of leases that the store lacks and that are kept for the grace period.
     missing: BTreeSet<LeaseKey>,
-    /// True if the store has a record under the own key.
+    /// True if the store has a record under this node's own key.
     own_is_there: bool,
     memory: Memory,
 }
@@ -62,7 +62,7 @@ pub struct Peers {
 enum Memory {
     /// Leases that the store lacks are deleted.
     Sound,
-    /// The store has lost data: it lacks the own lease.
+    /// The store has lost data: it lacks this node's own lease.
     Lost,
     /// The own lease is back, and peers may still have to write theirs, until the grace period ends
     /// at this time.
@@ -100,7 +100,7 @@ struct Snapshot {
     /// Valid leases. The lease itself is None if it is held already, unchanged.
     leases: BTreeMap<LeaseKey, (Option<Lease>, Age)>,
     rejected: Rejected,
-    /// True if the list has a record under the own key.
+    /// True if the list has a record under this node's own key.
     own: bool,
 }
 
@@ -316,7 +316,7 @@ impl Peers {
     pub fn end_snapshot(&mut self, now: Instant) -> Delta {
         let mut progress = self.begin();
         let Some(mut snapshot) = self.reading.take() else { return self.finish(progress, now) };
-        // A reader of snapshots may have missed changes of the own record.
+        // A reader of snapshots may have missed changes of this node's own record.
         progress.delta.own = true;
         let is_there = |key: &str| {
             let lease = key.parse().is_ok_and(|key| snapshot.leases.contains_key(&key));
@@ -507,7 +507,7 @@ impl Peers {
         }
     }
 
-    /// Parses the lease in a record; None for the own record.
+    /// Parses the lease in a record; None for this node's own record.
     fn read(&self, record: &Record<'_>) -> Result<Option<Lease>, Rejection> {
         let key: LeaseKey = record.key.parse()?;
         if key == self.own {
@@ -906,7 +906,7 @@ mod tests {
         assert_eq!(peers.covered(whole), None);
     }
 
-    /// Returns peers of a store that has the own lease.
+    /// Returns peers of a store that has this node's own lease.
     fn peers() -> Peers {
         let config = NetworkConfig::parse(br#"{"Network":"10.244.0.0/16"}"#).unwrap();
         let mut peers = Peers::new(config, OWN.parse().unwrap());
@@ -919,7 +919,7 @@ mod tests {
         Record { key, value: value.as_bytes(), unread: None, age }
     }
 
-    /// Applies a list of these records and the own one.
+    /// Applies a list of these records and this node's own.
     fn reset(peers: &mut Peers, records: &[(&str, &str)]) -> Delta {
         let own = [(OWN, ONE)];
         let delta = reset_without_own(peers, &[records, &own].concat(), Instant::now());

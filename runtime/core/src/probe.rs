@@ -10,9 +10,9 @@ use crate::object::{Object, Plan};
 
 /// The offset in its subnet at which every node of this backend answers, in each family.
 ///
-/// It is the offset of the backend's own address, if the plan gives the node one inside its subnet:
-/// with VXLAN, the first address. Otherwise it is the second address, that of the bridge for
-/// containers, once there is a bridge.
+/// If the plan gives the node an address inside its subnet, this is the offset of that address:
+/// with VXLAN, the first one. Otherwise it is the offset of the second address, which the bridge
+/// for containers has, once there is a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     v4: u128,
