@@ -62,14 +62,6 @@ impl Holdings {
     }
 }
 
-impl<'a> FromIterator<Record<'a>> for Holdings {
-    fn from_iter<T: IntoIterator<Item = Record<'a>>>(records: T) -> Self {
-        let mut holdings = Self::default();
-        records.into_iter().for_each(|record| holdings.add(&record));
-        holdings
-    }
-}
-
 /// The node that wants a subnet.
 #[derive(Clone, Copy, Debug)]
 pub struct Claimant<'a> {

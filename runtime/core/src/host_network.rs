@@ -511,13 +511,8 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Creates a guard for this host. Destinations inside the node's own subnets are never
-    /// withheld.
-    pub fn new(host: HostNetwork) -> Self {
-        Self { host, others: BTreeMap::new() }
-    }
-
-    /// Replaces the index of the host's own network.
+    /// Replaces the index of the host's own network. Destinations inside the node's own subnets are
+    /// never withheld.
     pub fn set_host(&mut self, host: HostNetwork) {
         self.host = host;
     }

@@ -256,20 +256,6 @@ impl Peers {
         self.leases().next().is_none()
     }
 
-    /// Applies a complete list of the records: records not in it are deleted, unless the store has
-    /// lost data.
-    pub fn reset<'a>(
-        &mut self,
-        records: impl IntoIterator<Item = Record<'a>>,
-        now: Instant,
-    ) -> Delta {
-        self.begin_snapshot();
-        for record in records {
-            self.add_to_snapshot(&record);
-        }
-        self.end_snapshot(now)
-    }
-
     /// Begins a snapshot, a complete list of the records that is read in parts. Nothing changes
     /// before its end. An earlier unfinished snapshot is dropped.
     pub fn begin_snapshot(&mut self) {
@@ -312,7 +298,8 @@ impl Peers {
         self.reading.as_ref().map(|snapshot| snapshot.records)
     }
 
-    /// Applies the snapshot as the complete list of records: see [`reset`](Self::reset).
+    /// Applies the snapshot as the complete list of records: records not in it are deleted, unless
+    /// the store has lost data.
     pub fn end_snapshot(&mut self, now: Instant) -> Delta {
         let mut progress = self.begin();
         let Some(mut snapshot) = self.reading.take() else { return self.finish(progress, now) };
@@ -827,7 +814,11 @@ mod tests {
         let config = NetworkConfig::parse(br#"{"Network":"10.244.0.0/16"}"#).unwrap();
         let mut peers = Peers::new(config, OWN.parse().unwrap());
         peers.protect(host());
-        peers.reset([record(OWN, ONE, 1), record("10.244.9.0-24", TWO, 2)], Instant::now());
+        peers.begin_snapshot();
+        for record in [record(OWN, ONE, 1), record("10.244.9.0-24", TWO, 2)] {
+            peers.add_to_snapshot(&record);
+        }
+        peers.end_snapshot(Instant::now());
         let delta = peers.update([Change::Delete("10.244.9.0-24")], Instant::now());
         assert_eq!((delta.removed.len(), delta.missing.len()), (1, 0));
     }
@@ -928,7 +919,11 @@ mod tests {
     }
 
     fn reset_without_own(peers: &mut Peers, records: &[(&str, &str)], now: Instant) -> Delta {
-        peers.reset(records.iter().map(|(key, value)| record(key, value, 1)), now)
+        peers.begin_snapshot();
+        for (key, value) in records {
+            peers.add_to_snapshot(&record(key, value, 1));
+        }
+        peers.end_snapshot(now)
     }
 
     fn update<'a>(peers: &mut Peers, changes: &[Change<'a>]) -> Delta {

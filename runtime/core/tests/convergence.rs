@@ -265,7 +265,9 @@ fn connected(address: &Address) -> Object {
 /// Returns the daemon's guard for a host as observed.
 fn guard(scope: &Scope, observed: &Observed) -> Guard {
     let host = HostNetwork::new(&Claims::of(scope), &observed.host, Vital::default());
-    Guard::new(host)
+    let mut guard = Guard::default();
+    guard.set_host(host);
+    guard
 }
 
 /// Runs one resync as the daemon does: devices first, nothing on devices that were refused, and

@@ -215,7 +215,8 @@ fn partial_route_is_host_network_but_no_route_to_store() {
 #[test]
 fn guard_withholds_routes_and_connected_addresses() {
     let own = vec![net("10.1.2.0/30")];
-    let mut guard = Guard::new(host_with(&Claims { own, ..claims("10.0.0.0/8") }));
+    let mut guard = Guard::default();
+    guard.set_host(host_with(&Claims { own, ..claims("10.0.0.0/8") }));
     let route = |destination: &str, metric| {
         let action = RouteAction::Forward { link: link("flannel.1"), gateway: None, onlink: false };
         Object::Route(Route { destination: net(destination), metric, action })
