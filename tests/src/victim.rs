@@ -190,10 +190,3 @@ pub fn cpu_time(pid: u32) -> Duration {
     let ticks = |index: usize| fields[index - 3].parse::<u32>().unwrap();
     TICK * (ticks(14) + ticks(15))
 }
-
-/// The most memory that a process has had (`VmHWM` of `/proc/<pid>/status`), in bytes.
-pub fn peak_memory(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
-}

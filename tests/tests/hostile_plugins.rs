@@ -236,7 +236,7 @@ fn check_bounds(daemon: &mut Daemon) {
         if busy < BUSY { Ok(()) } else { Err(format!("busy for {busy:?}")) }
     })
     .unwrap();
-    let memory = victim::peak_memory(daemon.pid());
+    let memory = daemon.peak_memory().unwrap();
     assert!(memory < MEMORY, "{memory} bytes");
     let log = daemon.log();
     assert!(log.len() < LOG, "{} bytes of log", log.len());

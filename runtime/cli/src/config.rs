@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::daemon::wait_for;
 use crate::input;
-use crate::output::{json, print};
+use crate::output::{complain, json, print};
 use crate::plugin::Places;
 use crate::trial::try_out;
 
@@ -42,12 +42,9 @@ pub(crate) struct Check {
 pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
     let Command::Check(Check { file, places }) = command;
     let text = input::read(&file)?;
-    let name = match file.to_str() {
-        Some("-") => "standard input".to_owned(),
-        _ => file.display().to_string(),
-    };
+    let name = input::name(&file);
     for key in NetworkConfig::unknown_keys(&text) {
-        eprintln!("{name}: `{}` is unknown and ignored", one_line(&key, LONGEST));
+        complain(&format!("{name}: `{}` is unknown and ignored", one_line(&key, LONGEST)));
     }
     match wait_for(check(&text, &places))? {
         Ok(config) => {
@@ -56,7 +53,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Err(problems) => {
             for problem in problems {
-                eprintln!("{name}: {}", one_line(&problem, LONGEST));
+                complain(&format!("{name}: {}", one_line(&problem, LONGEST)));
             }
             Ok(ExitCode::FAILURE)
         }

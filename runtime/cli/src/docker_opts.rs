@@ -14,11 +14,9 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{ArgAction, Args, CommandFactory};
 use docker_opts::{DockerOptions, Key, Lines};
+use heddle_flags::SUBNET_ENV_LIMIT;
 use heddle_lab::run;
 use ipnet::Ipv4Net;
-
-/// The largest file with a subnet, in bytes.
-const SUBNET_FILE_LIMIT: u64 = 64 << 10;
 
 #[derive(Args)]
 #[command(args_override_self = true, disable_help_flag = true)]
@@ -78,7 +76,7 @@ fn convert(arguments: &Arguments) -> anyhow::Result<()> {
     let mut variables: Variables = std::env::vars_os().filter_map(text).collect();
     let subnet_file = &arguments.subnet_file;
     if subnet_file.is_file() {
-        let contents = heddle_files::read_text(subnet_file, SUBNET_FILE_LIMIT)?;
+        let contents = heddle_files::read_text(subnet_file, SUBNET_ENV_LIMIT)?;
         let assigned = assignments(&contents)
             .with_context(|| format!("{} cannot be used", subnet_file.display()))?;
         variables.extend(assigned);

@@ -62,9 +62,30 @@ fn fifo_in_place_of_an_argument_is_named() {
 #[test]
 fn process_substitution_of_a_shell_is_read() {
     let heddle = env!("CARGO_BIN_EXE_heddle");
-    let script = format!(r#"'{heddle}' config check <(echo '{{"Network":"10.244.0.0/16"}}')"#);
-    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let config = r#"<(echo '{"Network":"10.244.0.0/16"}')"#;
+    for arguments in [
+        config.to_owned(),
+        format!("/dev/fd/5 5< {config}"),
+        format!("/proc/self/fd/5 5< {config}"),
+        format!("/dev/stdin < {config}"),
+        format!("- < {config}"),
+    ] {
+        let script = format!("'{heddle}' config check {arguments}");
+        let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments}: {said}");
+    }
+}
+
+#[test]
+fn file_name_with_control_characters_is_made_visible() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("\u{1b}[2Jconfig");
+    fs::write(&path, r#"{"Network":"10.244.0.0/33","Unheard":1}"#).unwrap();
+    let (code, said) = heddle(&["config", "check", path.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("`Unheard`") && said.contains("10.244.0.0/33"), "{said}");
+    assert!(said.contains(r"/\u{1b}[2Jconfig: ") && !said.contains('\u{1b}'), "{said:?}");
 }
 
 #[test]
@@ -86,6 +107,6 @@ fn file_larger_than_the_limit_is_named() {
     fs::File::create(&path).unwrap().set_len((16 << 20) + 1).unwrap();
     let (code, said) = heddle(&["config", "check", path.to_str().unwrap()]);
     assert_eq!(code, Some(1), "{said}");
-    let expected = format!("heddle: {} cannot be read: it has more than 16 MiB", path.display());
+    let expected = format!("heddle: cannot read {}: it has more than 16 MiB", path.display());
     assert!(said.starts_with(&expected), "{said}");
 }

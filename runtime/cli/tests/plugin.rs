@@ -357,8 +357,8 @@ fn the_built_in_plugins_are_exported_as_they_are() {
 fn failures_say_what_and_exit_with_one() {
     for (arguments, expected) in [
         (&["plugin", "inspect", "nope"][..], "there is no plugin `nope`"),
-        (&["plugin", "inspect", "./nope.wasm"], "./nope.wasm cannot be read"),
-        (&["plugin", "compile", "./nope.wasm", "out"], "./nope.wasm cannot be read"),
+        (&["plugin", "inspect", "./nope.wasm"], "cannot read ./nope.wasm"),
+        (&["plugin", "compile", "./nope.wasm", "out"], "cannot read ./nope.wasm"),
     ] {
         let output = heddle(arguments);
         assert_eq!(output.status.code(), Some(1));

@@ -1,4 +1,4 @@
-//! Addresses and names of the link layer, and the two address families.
+//! Link-layer addresses and names, and the two address families.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
-    /// IPv4, always the first where both are listed.
+    /// IPv4. Always listed before IPv6.
     V4,
     /// IPv6.
     V6,
 }
 
 impl Family {
-    /// The family of an address.
+    /// Returns the family of an address.
     pub fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(_) => Self::V4,
@@ -25,12 +25,12 @@ impl Family {
         }
     }
 
-    /// The family of a network.
+    /// Returns the family of a network.
     pub fn of_network(network: IpNet) -> Self {
         Self::of(network.addr())
     }
 
-    /// The length of an address in bits.
+    /// Returns the length of an address in bits: 32 or 128.
     pub const fn bits(self) -> u8 {
         match self {
             Self::V4 => 32,
@@ -40,7 +40,7 @@ impl Family {
 }
 
 impl Family {
-    /// The family's directory below `/proc/sys/net`.
+    /// Returns the family's directory below `/proc/sys/net`.
     pub const fn sysctl_tree(self) -> &'static str {
         match self {
             Self::V4 => "ipv4",
@@ -49,15 +49,16 @@ impl Family {
     }
 }
 
-/// Returns true if an address can be that of a host on a network: not unspecified, loopback, multicast or the limited
-/// broadcast. IPv6 addresses that stand for an IPv4 address are judged as that.
+/// Returns true if an address can be that of a host on a network: not unspecified, loopback,
+/// multicast or the limited broadcast. IPv4-mapped IPv6 addresses are judged as the IPv4 address.
 pub fn is_host(address: IpAddr) -> bool {
     let address = address.to_canonical();
     let is_broadcast = address == IpAddr::from(Ipv4Addr::BROADCAST);
     !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || is_broadcast)
 }
 
-/// An address as a number, in whose order addresses follow each other within their family.
+/// Returns an address as a number. The order of these numbers is the order of the addresses within
+/// their family.
 pub(crate) fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u32::from(address).into(),
@@ -80,7 +81,7 @@ impl fmt::Display for Family {
 pub struct MacAddress(pub [u8; 6]);
 
 impl MacAddress {
-    /// Whether it names a single station: not a group, not all zeroes.
+    /// Returns true if the address names a single station: neither a group address nor all zeroes.
     pub fn is_unicast(self) -> bool {
         self.0[0] & 1 == 0 && self.0 != [0; 6]
     }
@@ -114,7 +115,7 @@ impl FromStr for MacAddress {
         let mut octets = [0; 6];
         let mut parts = text.split(':');
         for octet in &mut octets {
-            // `from_str_radix` alone would take a sign.
+            // `from_str_radix` alone would accept a sign.
             let hex = |part: &&str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
             let part = parts.next().filter(hex).ok_or_else(invalid)?;
             *octet = u8::from_str_radix(part, 16).map_err(|_| invalid())?;
@@ -143,7 +144,8 @@ impl From<MacAddress> for String {
 /// The name of a network device: 1 to 15 bytes, without `/`, `:` and white space, not `.` or `..`
 /// (`IFNAMSIZ` in `linux/if.h`, `dev_valid_name` in `net/core/dev.c`).
 ///
-/// Kept in place, so that tens of thousands of routes can name their device without an allocation each.
+/// Stored inline, so that tens of thousands of routes can name their device without an allocation
+/// each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkName {
     bytes: [u8; Self::MAX_LENGTH],
@@ -151,17 +153,17 @@ pub struct LinkName {
 }
 
 impl LinkName {
-    /// The longest name that the kernel takes, in bytes.
+    /// Length limit of the kernel, in bytes.
     pub const MAX_LENGTH: usize = 15;
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
-        // The bytes came from a `str` and were cut nowhere.
+        // The bytes were copied whole from a `str`, so they are valid UTF-8.
         std::str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
     }
 }
 
-/// A text that cannot name a network device.
+/// A text that cannot be the name of a network device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` cannot name a network device: expected 1 to 15 bytes without `/`, `:` or white space"
@@ -204,13 +206,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mac_address_reads_back_as_written() {
+    fn mac_address_parsed_displays_as_written() {
         let mac: MacAddress = "3a:8B:71:f2:2e:de".parse().unwrap();
         assert_eq!(mac.to_string(), "3a:8b:71:f2:2e:de");
     }
 
     #[test]
-    fn a_mac_address_has_six_octets_of_two_digits() {
+    fn mac_address_malformed_is_rejected() {
         for text in
             ["", "3a:8b:71:f2:2e", "3a:8b:71:f2:2e:de:00", "3a:8b:71:f2:2e:+1", "3a8b71f22ede"]
         {
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_name_fits_the_kernel() {
+    fn link_name_invalid_for_kernel_is_rejected() {
         assert_eq!("flannel-v6.1".parse::<LinkName>().unwrap().as_str(), "flannel-v6.1");
         for name in ["", ".", "..", "a/b", "a b", "eth0:1", "sixteen-bytes-xx"] {
             assert!(name.parse::<LinkName>().is_err(), "{name}");

@@ -1,9 +1,11 @@
-//! Which subnet this node should have.
+//! Choice of this node's subnet.
 //!
-//! The order is flannel's (`tryAcquireLease` in `pkg/subnet/etcd/local_manager.go`): the lease that already has this
-//! node's address, the subnet it had before, one of the first hundred free ones. Unlike flannel, a node chooses no subnet
-//! that its host has networks in, and gives up one that its host needs ([`HostNetwork`]). [`choose`] only decides; whoever
-//! carries it out does so by compare-and-swap, and asks again when another node was quicker.
+//! The order is flannel's (`tryAcquireLease` in `pkg/subnet/etcd/local_manager.go`): the lease that
+//! already has this node's address, then the node's previous subnet, then one of the first hundred
+//! free subnets. Unlike flannel, a node chooses no subnet that overlaps a network of its host, and
+//! gives up a subnet that its host needs ([`HostNetwork`]). [`choose`] only decides; the caller
+//! carries the choice out with a compare-and-swap, and calls it again if it loses the race to
+//! another node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,26 +18,27 @@ use crate::host_network::{Conflict, HostNetwork};
 use crate::lease::{Lease, LeaseKey, Record};
 use crate::node::NodeId;
 
-/// How many free subnets the random choice is made among. A choice among several makes it unlikely that nodes which
-/// boot together want the same one.
+/// Number of free subnets that the random choice is made among. The randomness makes it unlikely
+/// that nodes which boot together want the same subnet.
 pub const CANDIDATES: usize = 100;
 
-/// What is in the store, as far as it matters to who gets which subnet.
+/// The contents of the store, as far as they matter to the choice of a subnet.
 #[derive(Clone, Debug, Default)]
 pub struct Holdings {
-    /// All keys in use, whether or not their values can be read, with when each was made.
+    /// All keys in use, readable values or not, with the store's count of when each key was
+    /// created.
     taken: BTreeMap<LeaseKey, u64>,
-    /// Those that can be read.
+    /// The leases whose values can be read.
     leases: Vec<Lease>,
 }
 
 impl Holdings {
-    /// The records that are leases.
+    /// Returns the records that are readable leases.
     pub fn leases(&self) -> &[Lease] {
         &self.leases
     }
 
-    /// Takes a record in.
+    /// Adds a record.
     pub fn add(&mut self, record: &Record<'_>) {
         let Ok(key) = record.key.parse() else { return };
         self.taken.insert(key, record.age.made);
@@ -47,7 +50,7 @@ impl Holdings {
         self.leases.iter().find(|lease| lease.key == key)
     }
 
-    /// Takes a record out, as if it had been deleted.
+    /// Removes a record, as if it had been deleted.
     pub fn remove(&mut self, key: LeaseKey) {
         self.taken.remove(&key);
         self.leases.retain(|lease| lease.key != key);
@@ -59,49 +62,42 @@ impl Holdings {
     }
 }
 
-impl<'a> FromIterator<Record<'a>> for Holdings {
-    fn from_iter<T: IntoIterator<Item = Record<'a>>>(records: T) -> Self {
-        let mut holdings = Self::default();
-        records.into_iter().for_each(|record| holdings.add(&record));
-        holdings
-    }
-}
-
-/// Who wants a subnet.
+/// The node that wants a subnet.
 #[derive(Clone, Copy, Debug)]
 pub struct Claimant<'a> {
-    /// The node.
+    /// The node's id.
     pub id: &'a NodeId,
-    /// One per enabled family, IPv4 first.
+    /// The node's public addresses, one per enabled family, IPv4 first.
     pub public_addresses: &'a [IpAddr],
-    /// The subnets it had before, as its subnet.env remembers them.
+    /// The subnets the node had before, as recorded in its subnet.env.
     pub previous: Option<LeaseKey>,
-    /// The host's own networks and addresses, which its subnet must not overlap.
+    /// The host's own networks and addresses, which the node's subnet must not overlap.
     pub host: &'a HostNetwork,
     /// The interface that carries the overlay's packets.
     pub underlay: LinkName,
 }
 
 impl Claimant<'_> {
-    /// Returns why the node cannot have these subnets although they are its own, or free.
+    /// Returns the reason why the node cannot use these subnets, even if they are free or its own.
     pub fn conflict(&self, key: LeaseKey) -> Option<Conflict> {
         key.subnets().find_map(|subnet| self.host.conflict_of_own(subnet, self.underlay))
     }
 }
 
-/// What to do to get a subnet.
+/// The next step towards a subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// The lease has this node's address: it is this node's from before, or reserved for it.
+    /// Take over this lease. It has this node's address: it is from a previous run, or reserved for
+    /// the node.
     TakeOver(LeaseKey),
-    /// The lease has this node's address but does not fit the config, overlaps one that fits it and is older, or is for
-    /// addresses that the host needs. Delete it and choose again.
+    /// Delete this lease and choose again. It has this node's address, but does not fit the config,
+    /// overlaps an older lease that fits, or covers addresses that the host needs.
     Discard(LeaseKey),
-    /// Free.
+    /// Create a lease for this free subnet.
     Create(LeaseKey),
 }
 
-/// No subnet can be had.
+/// The reason why no subnet can be allocated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AllocationError {
     /// Another node has published this node's public address.
@@ -110,56 +106,57 @@ pub enum AllocationError {
          give this node another one (--iface, --public-ip), or delete that lease if its node is gone"
     )]
     AddressInUse {
-        /// The address.
+        /// The address in conflict.
         address: IpAddr,
-        /// The other node.
+        /// The node that published it.
         owner: String,
-        /// Its lease.
+        /// The lease of that node.
         key: LeaseKey,
     },
-    /// Every subnet is taken.
+    /// Every subnet is leased.
     #[error(
         "no free /{length} between {min} and {max}: every subnet of {network} is leased (the widest lease is {widest}); \
          leases of nodes that are gone end a day after their last renewal"
     )]
     Exhausted {
-        /// The overlay.
+        /// The overlay network.
         network: IpNet,
-        /// The length of a subnet.
+        /// The length of a subnet, in bits.
         length: u8,
-        /// The first that may be given away.
+        /// The first subnet in the allocation range.
         min: IpAddr,
-        /// The last.
+        /// The last subnet in the allocation range.
         max: IpAddr,
-        /// The key that takes most: one that somebody wrote by mistake may take all.
+        /// The leased key that takes the most addresses. One key written by mistake may cover the
+        /// whole network.
         widest: LeaseKey,
     },
-    /// Every subnet that is not taken overlaps a network of the host's.
+    /// Every subnet that is not leased overlaps a network of the host.
     #[error(
         "no free /{length} between {min} and {max}: every subnet of {network} that is not leased overlaps a network of \
          this host, or contains an address that nodes are reached at ({networks}); set Network, SubnetMin and SubnetMax to a range that no host uses"
     )]
     Occupied {
-        /// The overlay.
+        /// The overlay network.
         network: IpNet,
-        /// The length of a subnet.
+        /// The length of a subnet, in bits.
         length: u8,
-        /// The first that may be given away.
+        /// The first subnet in the allocation range.
         min: IpAddr,
-        /// The last.
+        /// The last subnet in the allocation range.
         max: IpAddr,
-        /// The networks of the host's.
+        /// The host's networks that are in the way.
         networks: String,
     },
 }
 
-/// Decides what to do next to get a subnet.
+/// Decides the next step towards a subnet.
 ///
 /// `pick` returns a random number below its argument, which is at least 1.
 ///
 /// # Errors
 ///
-/// [`AllocationError`] if another node has this node's address, or no subnet is free.
+/// [`AllocationError`] if another node has published this node's address, or no subnet is free.
 pub fn choose(
     config: &NetworkConfig,
     holdings: &Holdings,
@@ -167,11 +164,11 @@ pub fn choose(
     pick: &mut dyn FnMut(usize) -> usize,
 ) -> Result<Choice, AllocationError> {
     let Holdings { taken, leases } = holdings;
-    // flannel tells nodes apart by the first family's address.
+    // flannel tells nodes apart by the address of the first family.
     let address = claimant.public_addresses.first().copied();
     let ours =
         |lease: &&Lease| address.is_some_and(|own| lease.public_addresses().any(|a| a == own));
-    // Anybody may publish this address as well, and the lease with this node's id is its own.
+    // Other nodes may publish this address too. The lease with this node's id takes precedence.
     let anonymous_or_foreign = |lease: &&Lease| lease.node_id.as_ref() != Some(claimant.id);
     if let Some(lease) = leases.iter().filter(ours).min_by_key(anonymous_or_foreign) {
         let key = lease.key;
@@ -180,7 +177,8 @@ pub fn choose(
         {
             return Err(AllocationError::AddressInUse { address, owner: lease.owner(), key });
         }
-        // It may have been made by a run that ended before it looked whether another node was quicker.
+        // A previous run may have created the lease and ended before it noticed that another node
+        // had been faster.
         let own = holdings.seniority(config, key);
         let keeps = fits(config, key)
             && claimant.conflict(key).is_none()
@@ -215,14 +213,14 @@ pub fn choose(
     Ok(Choice::Create(LeaseKey::new(v4, v6).expect("a config enables at least one family")))
 }
 
-/// Returns true if a node is reached at an address inside these subnets, and would not be any more.
+/// Returns true if the host reaches a peer's public address, and would lose it to these subnets.
 fn covers_peer(host: &HostNetwork, holdings: &Holdings, key: LeaseKey) -> bool {
     let mut addresses = holdings.leases.iter().flat_map(Lease::public_addresses);
     addresses.any(|address| key.subnets().any(|subnet| host.loses(address, subnet)))
 }
 
-/// The first subnets that are nobody's: neither leased nor in the way of the host's networks or of a peer's address. Never
-/// empty.
+/// Returns the first subnets that are neither leased nor overlap a network of the host or a public
+/// address of a peer. Never empty.
 fn free(
     overlay: &OverlayNetwork,
     holdings: &Holdings,
@@ -250,7 +248,8 @@ fn free(
     Err(AllocationError::Occupied { network, length, min, max, networks: occupied.join(", ") })
 }
 
-/// Whether a lease has exactly the config's families, each within its bounds.
+/// Returns true if a lease has exactly the families of the config, each with a subnet that
+/// [fits](OverlayNetwork::fits).
 pub fn fits(config: &NetworkConfig, key: LeaseKey) -> bool {
     [Family::V4, Family::V6].into_iter().all(|family| {
         match (config.network(family), key.subnet(family)) {
@@ -261,21 +260,21 @@ pub fn fits(config: &NetworkConfig, key: LeaseKey) -> bool {
     })
 }
 
-/// Whether two leases share an address.
+/// Returns true if two leases have an address in common.
 pub fn overlap(one: LeaseKey, other: LeaseKey) -> bool {
     one.subnets().any(|a| other.subnets().any(|b| a.contains(&b) || b.contains(&a)))
 }
 
-/// By what leases that overlap are ordered: all nodes use the first. Those that fit the config come before others, and then
-/// the one that was made first.
+/// Tie-break between overlapping leases: all nodes use the smallest. Leases that fit the config
+/// come first, then the one that was created first.
 pub(crate) type Seniority = (bool, u64, LeaseKey);
 
-/// The place of a lease among those that it overlaps. `made` is that of its [`Age`](crate::lease::Age).
+/// Returns the tie-break key of a lease. `made` is that of its [`Age`](crate::lease::Age).
 pub(crate) fn seniority(fits: bool, made: u64, key: LeaseKey) -> Seniority {
     (!fits, made, key)
 }
 
-/// The key with the shortest prefix in a network.
+/// Returns the key with the shortest prefix of those that overlap a network.
 fn widest(taken: impl Iterator<Item = LeaseKey>, network: IpNet) -> Option<LeaseKey> {
     let length = |key: &LeaseKey| {
         let subnet = key.subnet(Family::of_network(network))?;
@@ -285,7 +284,7 @@ fn widest(taken: impl Iterator<Item = LeaseKey>, network: IpNet) -> Option<Lease
     taken.filter(|key| length(key).is_some()).min_by_key(|key| length(key))
 }
 
-/// The first free subnets, up to [`CANDIDATES`].
+/// Returns the first free subnets, up to [`CANDIDATES`].
 fn free_subnets(overlay: &OverlayNetwork, taken: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
     let mut taken: Vec<(u128, u128)> = taken
         .filter(|subnet| Family::of_network(*subnet) == Family::of_network(overlay.network))
@@ -299,11 +298,12 @@ fn free_subnets(overlay: &OverlayNetwork, taken: impl Iterator<Item = IpNet>) ->
     let mut candidate = number(overlay.subnet_min);
     let mut free = Vec::new();
     while candidate <= last && free.len() < CANDIDATES {
-        // Both are in order, so whatever ends before this candidate is of no more interest.
+        // Both sequences are sorted, so a range that ends before this candidate is done with.
         while taken.next_if(|(_, end)| *end < candidate).is_some() {}
         match taken.peek() {
             Some((start, end)) if *start < candidate + size => {
-                // The first boundary after it. May lie past the last subnet, or past the end of the family.
+                // The first subnet boundary after the range. It may lie past the last subnet, or
+                // past the end of the address family.
                 match (end / size).checked_add(1).and_then(|index| index.checked_mul(size)) {
                     Some(next) => candidate = next,
                     None => break,
@@ -321,7 +321,7 @@ fn free_subnets(overlay: &OverlayNetwork, taken: impl Iterator<Item = IpNet>) ->
     free
 }
 
-/// The subnet at a number, in the family of `like`.
+/// Returns the subnet that starts at a number, in the family of `like`.
 fn network(like: IpNet, number: u128, length: u8) -> IpNet {
     match like {
         IpNet::V4(_) => Ipv4Net::new_assert(Ipv4Addr::from(number as u32), length).into(),
@@ -343,7 +343,7 @@ mod tests {
         Lease::from_value(key.parse().unwrap(), value.as_bytes()).unwrap()
     }
 
-    /// Chooses for 192.168.0.72, always picking the first of several.
+    /// Chooses a subnet for 192.168.0.72, and always picks the first candidate.
     fn choose_among(
         config: &NetworkConfig,
         leases: &[Lease],
@@ -378,7 +378,7 @@ mod tests {
     const NETWORK: &str = r#"{"Network":"10.244.0.0/16"}"#;
 
     #[test]
-    fn the_lease_with_our_address_is_taken_over() {
+    fn lease_with_own_address_is_taken_over() {
         let mine = lease("10.244.9.0-24", r#"{"PublicIP":"192.168.0.72"}"#);
         let other = lease("10.244.8.0-24", r#"{"PublicIP":"192.168.0.71"}"#);
         assert_eq!(
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn our_lease_is_discarded_if_it_does_not_fit() {
+    fn own_lease_that_does_not_fit_is_discarded() {
         let mine = [lease("10.1.9.0-24", r#"{"PublicIP":"192.168.0.72","NodeID":"me"}"#)];
         assert_eq!(
             choose_among(&config(NETWORK), &mine, None),
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn our_lease_yields_to_an_older_one_that_fits_and_overlaps_it() {
+    fn own_lease_overlapping_an_older_fitting_one_is_discarded() {
         let dual =
             config(r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#);
         let ours = "10.244.9.0-24&fd00:0:0:9::-64";
@@ -410,7 +410,7 @@ mod tests {
         for (leases, choice) in [
             ([theirs("10.244.9.0-24&fd00:0:0:8::-64"), mine()], Choice::Discard(key(ours))),
             ([mine(), theirs("10.244.9.0-24&fd00:0:0:8::-64")], Choice::TakeOver(key(ours))),
-            // From before a change of the config.
+            // From before a change of the network config.
             ([theirs("10.244.9.0-24"), mine()], Choice::TakeOver(key(ours))),
             ([theirs("10.244.0.0-20&fd00::-56"), mine()], Choice::TakeOver(key(ours))),
         ] {
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reservation_that_knows_one_family_s_address_is_taken_over_for_both() {
+    fn reservation_with_one_family_is_taken_over_for_both() {
         let dual =
             config(r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#);
         let reserved = "10.244.8.0-24&fd00:0:0:8::-64";
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_another_node_published_is_refused_by_name() {
+    fn address_published_by_another_node_is_refused_by_name() {
         let theirs = [lease(
             "10.244.9.0-24",
             r#"{"PublicIP":"192.168.0.72","NodeID":"them","NodeName":"web-2"}"#,
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_with_our_id_comes_before_others_with_our_address() {
+    fn lease_with_own_id_precedes_others_with_own_address() {
         let config = config(NETWORK);
         for other in [
             lease("10.244.3.0-24", r#"{"PublicIP":"192.168.0.72"}"#),
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn the_previous_subnet_is_kept_if_free_and_fitting() {
+    fn previous_subnet_free_and_fitting_is_kept() {
         let config = config(NETWORK);
         assert_eq!(
             choose_among(&config, &[], Some("10.244.77.0-24")),
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_subnet_is_never_given_and_taken_ones_are_skipped() {
+    fn first_and_taken_subnets_are_never_allocated() {
         let taken = [
             lease("10.244.1.0-24", r#"{"PublicIP":"192.168.0.1"}"#),
             lease("10.244.2.0-23", r#"{"PublicIP":"192.168.0.2"}"#),
@@ -485,7 +485,8 @@ mod tests {
         );
     }
 
-    /// On 192.168.0.0/24 with a bridge and two more networks, and a store inside the overlay.
+    /// Returns a host on 192.168.0.0/24 with a bridge and two more networks, and an etcd endpoint
+    /// inside the overlay.
     fn busy_host() -> HostNetwork {
         let address = |link: &str, network: &str| HostAddress {
             link: link.parse().unwrap(),
@@ -515,10 +516,10 @@ mod tests {
     }
 
     #[test]
-    fn subnet_of_host_or_of_peer_address_is_not_chosen() {
+    fn subnet_with_host_or_peer_address_is_not_chosen() {
         let (host, config) = (busy_host(), config(NETWORK));
         let peer = [lease("10.244.1.0-24", r#"{"PublicIP":"10.244.5.9"}"#)];
-        // 2 to 4 are the host's, 5 has a peer's address.
+        // Subnets 2 to 4 are the host's; 5 contains a peer's address.
         assert_eq!(
             choose_on(&host, &config, &peer, None),
             Ok(Choice::Create(key("10.244.6.0-24")))
@@ -526,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn previous_subnet_is_kept_with_its_bridge_but_not_with_underlay() {
+    fn previous_subnet_on_bridge_is_kept_and_on_underlay_dropped() {
         let (host, config) = (busy_host(), config(NETWORK));
         assert_eq!(
             choose_on(&host, &config, &[], Some("10.244.77.0-24")),
@@ -539,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn own_lease_in_underlay_is_given_up() {
+    fn own_lease_inside_underlay_is_discarded() {
         let (host, config) = (busy_host(), config(NETWORK));
         let own = |key| [lease(key, r#"{"PublicIP":"10.244.3.1","NodeID":"me"}"#)];
         for (lease, choice) in [
@@ -552,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn network_that_is_all_host_networks_is_named() {
+    fn network_covered_by_host_networks_is_an_error_naming_them() {
         let config = config(r#"{"Network":"10.244.2.0/23","SubnetLen":26}"#);
         let error = choose_on(&busy_host(), &config, &[], None);
         let taken = ["10.244.2.64-26", "10.244.2.128-26", "10.244.2.192-26"];
@@ -574,10 +575,10 @@ mod tests {
     }
 
     #[test]
-    fn a_full_network_is_an_error_that_says_how_large_it_is() {
+    fn full_network_is_an_error_with_its_range() {
         let config = config(r#"{"Network":"10.1.0.0/28"}"#);
         let full: &[&str] = &["10.1.0.4-30", "10.1.0.8-30", "10.1.0.12-30"];
-        // A slip in one key is enough.
+        // One mistyped key is enough to exhaust the network.
         for (keys, widest) in
             [(full, "10.1.0.4-30"), (&["10.1.0.4-30", "10.1.0.0-28"], "10.1.0.0-28")]
         {
@@ -594,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_address_space_is_the_end_of_the_search() {
+    fn free_subnets_at_end_of_address_space_terminate() {
         let config = config(
             r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0/124"}"#,
         );
@@ -605,7 +606,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_given_is_free_and_fits(
+        fn chosen_subnet_is_free_and_fits(
             taken in prop::collection::btree_set((0u32..1 << 16, 17u8..=30), 0..300),
             pick in 0usize..CANDIDATES,
         ) {

@@ -1,15 +1,16 @@
-//! The memory of this process's control group: whether the kernel's OOM killer ended a child.
+//! Memory accounting of this process's control group, which tells whether the kernel's OOM killer
+//! ended a child.
 
 use std::path::{Path, PathBuf};
 
-/// Memory of a control group, at one time.
+/// Memory counters of a control group at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupMemory {
-    /// Its path in the hierarchy: `/system.slice/heddled.service`.
+    /// Path of the group in the hierarchy: `/system.slice/heddled.service`.
     group: String,
-    /// Processes in it, or below it, that the OOM killer has ended.
+    /// Number of processes in the group, or below it, that the OOM killer has ended.
     kills: u64,
-    /// Limit in bytes. None if it has no limit of its own.
+    /// Limit in bytes. None if the group has no limit of its own.
     limit: Option<u64>,
 }
 
@@ -23,12 +24,13 @@ struct Layout {
 const V1: Layout = Layout { kills: "memory.oom_control", limit: "memory.limit_in_bytes" };
 const V2: Layout = Layout { kills: "memory.events", limit: "memory.max" };
 
-/// Version 1 has a number for no limit: the largest multiple of a page.
+/// Version 1 reports "no limit" as a number: the largest multiple of the page size.
 const UNLIMITED: u64 = 1 << 62;
 
 impl GroupMemory {
-    /// Reads the memory of this process's control group. `read` returns the text of a file, if it can be read. Returns None
-    /// where the kernel does not account memory, or does not show it.
+    /// Reads the memory counters of this process's control group. `read` returns the text of a
+    /// file, if it can be read. Returns None if the kernel does not account memory, or does not
+    /// expose it.
     pub fn read(read: impl Fn(&Path) -> Option<String>) -> Option<Self> {
         let groups = read(Path::new("/proc/self/cgroup"))?;
         let mounts = read(Path::new("/proc/self/mountinfo"))?;
@@ -39,8 +41,8 @@ impl GroupMemory {
     }
 }
 
-/// Returns why a child was ended by SIGKILL that this process did not send, and what to do about it. `before` and `after` are
-/// of the moments around its life.
+/// Returns why a child was ended by a SIGKILL that this process did not send, and what to do about
+/// it. `before` and `after` are the counters before the child was started and after it ended.
 pub fn explain_kill(before: Option<&GroupMemory>, after: Option<&GroupMemory>) -> String {
     let killed = |after: &&GroupMemory| before.is_some_and(|before| before.kills < after.kills);
     match after.filter(killed) {
@@ -57,7 +59,7 @@ pub fn explain_kill(before: Option<&GroupMemory>, after: Option<&GroupMemory>) -
     }
 }
 
-/// The group that memory is accounted in, where its files are, and what they are called.
+/// Finds the group that memory is accounted in, the directory of its files, and their names.
 fn find(groups: &str, mounts: &str) -> Option<(String, PathBuf, Layout)> {
     // `4:memory:/path` in version 1, `0::/path` in version 2.
     let group_of = |wanted: fn(&str, &str) -> bool| {
@@ -82,7 +84,7 @@ fn find(groups: &str, mounts: &str) -> Option<(String, PathBuf, Layout)> {
         let (found, options) = (fields.next()?, fields.nth(1)?);
         let fits =
             found == kind && (kind == "cgroup2" || options.split(',').any(|o| o == "memory"));
-        // Of a hierarchy, a container sees the part below its root.
+        // A container sees only the part of the hierarchy below its root.
         let below = Path::new(group).strip_prefix(root).ok()?;
         fits.then(|| Path::new(point).join(below))
     })?;
@@ -99,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    /// Reads the memory of the control group from these files: pairs of path and content.
+    /// Reads the memory counters from these files: pairs of path and content.
     fn read(files: &[(&str, &str)]) -> Option<GroupMemory> {
         let files: BTreeMap<_, _> = files.iter().copied().collect();
         GroupMemory::read(|path| files.get(path.to_str()?).map(|text| (*text).to_owned()))
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_of_a_unit_is_read_in_version_2() {
+    fn unit_memory_is_read_from_cgroup_v2() {
         let found = read(&[
             ("/proc/self/cgroup", "0::/system.slice/heddled.service\n"),
             (
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_of_a_container_is_read_in_version_1() {
+    fn container_memory_is_read_from_cgroup_v1() {
         let mut files = vec![
             ("/proc/self/cgroup", "5:cpu:/\n4:memory:/pod/7\n0::/\n"),
             (
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_is_not_shown_is_unknown() {
+    fn unexposed_memory_is_none() {
         assert_eq!(read(&[]), None);
         assert_eq!(
             read(&[
@@ -160,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn kill_is_the_oom_killer_s_if_it_was_counted() {
+    fn kill_is_blamed_on_oom_killer_if_its_counter_rose() {
         let (before, after) = (memory(1, Some(32 << 20)), memory(2, Some(32 << 20)));
         let sure = explain_kill(Some(&before), Some(&after));
         assert!(sure.contains("/system.slice/heddled.service is limited to 32 MiB"), "{sure}");

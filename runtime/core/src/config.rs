@@ -1,7 +1,8 @@
 //! The network config: the JSON object at `<prefix>/config`.
 //!
-//! The rules and defaults are flannel's (`pkg/subnet/config.go`), with one difference: without a `Backend`, flannel's
-//! documentation says vxlan and its code says udp; Heddle does what the documentation says.
+//! The rules and defaults are flannel's (`pkg/subnet/config.go`), with one difference: without a
+//! `Backend`, flannel's documentation says vxlan and its code says udp; Heddle follows the
+//! documentation.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,33 +13,33 @@ use serde_json::{Map, Value};
 
 use crate::address::{Family, number};
 
-/// The backend where the config names none.
+/// Backend used if the config names none.
 pub const DEFAULT_BACKEND: &str = "vxlan";
 
 /// Length limit of the network config in bytes.
 pub const CONFIG_LIMIT: usize = 64 << 10;
 
-/// What the cluster's network is.
+/// The cluster's network: its address ranges and its backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkConfig {
-    /// One per enabled family, IPv4 first. Never empty.
+    /// The overlay networks, one per enabled family, IPv4 first. Never empty.
     pub networks: Vec<OverlayNetwork>,
-    /// Traffic rules go through nftables instead of iptables (`EnableNFTables`).
+    /// True if traffic rules go through nftables instead of iptables (`EnableNFTables`).
     pub nftables: bool,
-    /// How nodes reach each other.
+    /// The backend that connects the nodes.
     pub backend: BackendConfig,
 }
 
-/// One family of the overlay.
+/// The overlay network of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverlayNetwork {
-    /// The whole of it.
+    /// The whole network.
     pub network: IpNet,
     /// The length of a node's subnet, in bits.
     pub subnet_length: u8,
-    /// The first subnet that may be given to a node.
+    /// The first subnet that may be allocated to a node.
     pub subnet_min: IpAddr,
-    /// The last one.
+    /// The last subnet that may be allocated to a node.
     pub subnet_max: IpAddr,
 }
 
@@ -47,48 +48,48 @@ pub struct OverlayNetwork {
 pub struct BackendConfig {
     /// `Type`: the name of a plugin.
     pub kind: String,
-    /// The whole object as JSON text, for the plugin.
+    /// The whole object as JSON text, which is passed to the plugin.
     pub json: String,
 }
 
-/// A network config that cannot be used.
+/// An error in the network config.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// Longer than [`CONFIG_LIMIT`].
+    /// The text is longer than [`CONFIG_LIMIT`].
     #[error("it is too long: {0} bytes, and at most {CONFIG_LIMIT} are read")]
     TooLong(usize),
-    /// Not a JSON object.
+    /// The text is not a JSON object.
     #[error("not a JSON object: {0}")]
     NotAnObject(String),
-    /// A key is missing.
+    /// A required key is missing.
     #[error("`{key}` is missing: {rule}")]
     Missing {
-        /// Which one.
+        /// The missing key.
         key: &'static str,
-        /// Why it has to be there.
+        /// The rule that requires it.
         rule: &'static str,
     },
-    /// A key stands there twice.
+    /// A key occurs twice.
     #[error("`{0}` is given more than once (keys are matched without regard to case)")]
     Repeated(String),
     /// A key has a value of the wrong type or form.
     #[error("`{key}` is {found}: expected {expected}")]
     Type {
-        /// Which one.
+        /// The key.
         key: &'static str,
-        /// What stands there.
+        /// The value found, as JSON.
         found: String,
-        /// What would be right.
+        /// The type or form that is accepted.
         expected: &'static str,
     },
     /// A key has a value that breaks a rule.
     #[error("`{key}` is {value}: {rule}")]
     Rule {
-        /// Which one.
+        /// The key.
         key: &'static str,
-        /// What stands there, or the default that was put in its place.
+        /// The value found, or the default that was used in its place.
         value: String,
-        /// The rule, with the values it allows here.
+        /// The rule, with the values that it allows here.
         rule: String,
     },
 }
@@ -97,17 +98,17 @@ fn broken(key: &'static str, value: impl Display, rule: impl Into<String>) -> Co
     ConfigError::Rule { key, value: value.to_string(), rule: rule.into() }
 }
 
-/// The names and bounds of the keys of one family.
+/// Names and bounds of one family's keys.
 struct FamilyKeys {
     network: &'static str,
     subnet_length: &'static str,
     subnet_min: &'static str,
     subnet_max: &'static str,
-    /// A subnet of this length is the default where the network is at least two bits shorter.
+    /// Default subnet length, in bits, for networks at least two bits shorter.
     default_length: u8,
-    /// The longest network that has room for subnets.
+    /// Prefix length limit of a network: longer networks have no room for subnets.
     longest_network: u8,
-    /// The longest subnet.
+    /// Prefix length limit of a subnet.
     longest_subnet: u8,
     missing: &'static str,
 }
@@ -139,7 +140,7 @@ const ENABLE_V6: &str = "EnableIPv6";
 const ENABLE_NFTABLES: &str = "EnableNFTables";
 const BACKEND: &str = "Backend";
 
-/// Every key.
+/// All known keys.
 const KEYS: [&str; 12] = [
     ENABLE_V4,
     ENABLE_V6,
@@ -155,7 +156,7 @@ const KEYS: [&str; 12] = [
     BACKEND,
 ];
 
-/// What is wrong, in the order in which it was found.
+/// Errors in the order in which they were found.
 #[derive(Default)]
 struct Errors(Vec<ConfigError>);
 
@@ -164,13 +165,13 @@ impl Errors {
         self.0.push(error);
     }
 
-    /// What there is, or none and an error more.
+    /// Returns the value, or records the error and returns None.
     fn note<T>(&mut self, result: Result<T, ConfigError>) -> Option<T> {
         result.map_err(|error| self.add(error)).ok()
     }
 }
 
-/// The config's members, looked up without regard to case, as Go does.
+/// The config's members. Lookups ignore case, as Go's `encoding/json` does.
 struct Members(Map<String, Value>);
 
 fn members(text: &[u8]) -> Result<Members, ConfigError> {
@@ -210,20 +211,21 @@ impl Members {
     }
 }
 
-/// Why a node that started with one network config would start with another now, or not at all.
+/// The difference between the config that a node runs with and the one in the store: a restarted
+/// node would start differently, or not at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Superseded {
-    /// There is none any more.
+    /// The store no longer has a network config.
     #[error(
         "it is gone from the store: this node goes on with the one it started with, but would not start again without one"
     )]
     Gone,
-    /// What is there cannot be used.
+    /// The network config in the store is invalid.
     #[error(
         "{0}; this node goes on with the one it started with, but would not start again with this one"
     )]
     Unusable(ConfigError),
-    /// There is another.
+    /// The network config in the store differs in these keys.
     #[error(
         "it has changed ({}): this node goes on with the one it started with until it is started again",
         .0.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
@@ -232,8 +234,8 @@ pub enum Superseded {
 }
 
 impl NetworkConfig {
-    /// What there is to say of a node that started with this config, now that there is another value in the store. None
-    /// if that means the same.
+    /// Compares the running config with the value now in the store. Returns None if they mean the
+    /// same.
     pub fn superseded_by(&self, now: Option<&[u8]>) -> Option<Superseded> {
         let now = match now.map(Self::parse) {
             None => return Some(Superseded::Gone),
@@ -253,20 +255,20 @@ impl NetworkConfig {
         (!keys.is_empty()).then_some(Superseded::Changed(keys))
     }
 
-    /// Reads the value of `<prefix>/config`.
+    /// Parses the value of `<prefix>/config`.
     ///
     /// # Errors
     ///
-    /// The first [`ConfigError`] of those that [`check`](Self::check) finds.
+    /// The first [`ConfigError`] that [`check`](Self::check) finds.
     pub fn parse(text: &[u8]) -> Result<Self, ConfigError> {
         Self::check(text).map_err(|mut errors| errors.remove(0))
     }
 
-    /// Reads the value of `<prefix>/config`, and does not stop at the first error.
+    /// Parses the value of `<prefix>/config` without stopping at the first error.
     ///
     /// # Errors
     ///
-    /// Every [`ConfigError`] that can be told, each naming the key and the rule. At least one.
+    /// Every [`ConfigError`] found, each naming the key and the rule. At least one.
     pub fn check(text: &[u8]) -> Result<Self, Vec<ConfigError>> {
         let members = members(text).map_err(|error| vec![error])?;
         let mut errors = Errors::default();
@@ -295,30 +297,32 @@ impl NetworkConfig {
         }
     }
 
-    /// The members of the value of `<prefix>/config` that are ignored, because no key is called that. Those of `Backend`
-    /// are its plugin's business. None if the text is no JSON object.
+    /// Returns the unknown members of the value of `<prefix>/config`, which are ignored. Members of
+    /// `Backend` are not checked: its plugin interprets them. Empty if the text is not a JSON
+    /// object.
     pub fn unknown_keys(text: &[u8]) -> Vec<String> {
         let members = members(text).map(|members| members.0).unwrap_or_default();
         let known = |name: &String| KEYS.iter().any(|key| name.eq_ignore_ascii_case(key));
         members.into_iter().map(|(name, _)| name).filter(|name| !known(name)).collect()
     }
 
-    /// The part for one family, if it is enabled.
+    /// Returns the overlay network of one family, if that family is enabled.
     pub fn network(&self, family: Family) -> Option<&OverlayNetwork> {
         self.networks.iter().find(|overlay| Family::of_network(overlay.network) == family)
     }
 }
 
 impl OverlayNetwork {
-    /// Whether a subnet is one that a node may have: of the right length, between the first and the last.
+    /// Returns true if a node may have this subnet: it has the right length and lies between the
+    /// first and the last.
     pub fn fits(&self, subnet: IpNet) -> bool {
         subnet.prefix_len() == self.subnet_length
             && self.network.contains(&subnet)
             && (self.subnet_min..=self.subnet_max).contains(&subnet.network())
     }
 
-    /// Returns the first and the last address that nodes may have if `SubnetMin` or `SubnetMax` keeps them to a part of the
-    /// network.
+    /// Returns the first and the last address that nodes may have, if `SubnetMin` or `SubnetMax`
+    /// restricts them to a part of the network.
     pub fn reserved_range(&self) -> Option<(IpAddr, IpAddr)> {
         let bits = Family::of_network(self.network).bits();
         let size = 1_u128 << (bits - self.subnet_length);
@@ -381,7 +385,8 @@ fn overlay_v6(members: &Members, errors: &mut Errors) -> Option<OverlayNetwork> 
     overlay(&V6, members, network?.trunc().into(), bounds, errors)
 }
 
-/// One family, out of its network and its bounds: each an address, or none given, or one that could not be read.
+/// Builds one family's overlay network. Each bound is an address, absent, or (the outer None)
+/// unreadable and already reported.
 fn overlay(
     keys: &FamilyKeys,
     members: &Members,
@@ -391,7 +396,7 @@ fn overlay(
 ) -> Option<OverlayNetwork> {
     let prefix = network.prefix_len();
     let subnet_length = errors.note(subnet_length(keys, members, network))?;
-    // The first subnet is never given away: its first address is the network's own.
+    // The first subnet is never allocated: its first address is the network address itself.
     let first = subnet_at(network, subnet_length, 1);
     let last = subnet_at(network, subnet_length, (1u128 << (subnet_length - prefix)) - 1);
     let bound = |key, given: Option<IpAddr>, default| match given {
@@ -416,14 +421,14 @@ fn overlay(
 
 fn subnet_length(keys: &FamilyKeys, members: &Members, network: IpNet) -> Result<u8, ConfigError> {
     let prefix = network.prefix_len();
-    // Two more bits: four subnets, of which three can be given away.
+    // Two more bits give four subnets, three of which can be allocated.
     let shortest = prefix + 2;
     if prefix > keys.longest_network {
         let rule = format!("too small to be split: expected /{} or larger", keys.longest_network);
         return Err(broken(keys.network, network, rule));
     }
     match members.get::<i64>(keys.subnet_length, "a whole number")? {
-        // flannel takes 0 as not given.
+        // flannel treats 0 as absent.
         None | Some(0) => Ok(keys.default_length.max(shortest)),
         Some(given) => u8::try_from(given)
             .ok()
@@ -436,7 +441,7 @@ fn subnet_length(keys: &FamilyKeys, members: &Members, network: IpNet) -> Result
     }
 }
 
-/// The `index`th subnet of a network, by its first address.
+/// Returns the first address of the `index`th subnet of a network.
 pub(crate) fn subnet_at(network: IpNet, length: u8, index: u128) -> IpAddr {
     match network {
         IpNet::V4(network) => {
@@ -473,7 +478,7 @@ mod tests {
         NetworkConfig::parse(text.as_bytes())
     }
 
-    /// The error for IPv4 or IPv6 keys that were added to an otherwise good config.
+    /// Returns the error for IPv4 or IPv6 keys that are added to an otherwise valid config.
     fn error(members: &str) -> String {
         parse(&format!("{{{members}}}")).unwrap_err().to_string()
     }
@@ -492,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn range_is_reserved_only_by_subnet_min_or_max() {
+    fn reserved_range_is_set_only_by_subnet_min_or_max() {
         let range = |text: &str| {
             let config = NetworkConfig::parse(text.as_bytes()).unwrap();
             config.networks[0].reserved_range().map(|(min, max)| format!("{min}-{max}"))
@@ -527,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_that_means_the_same_supersedes_nothing() {
+    fn config_with_same_meaning_supersedes_nothing() {
         let started =
             parse(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","VNI":1}}"#).unwrap();
         let now =
@@ -546,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_enough() {
+    fn config_with_only_a_network_gets_defaults() {
         let config = parse(r#"{"Network":"10.244.0.0/16"}"#).unwrap();
         let backend = BackendConfig { kind: "vxlan".into(), json: r#"{"Type":"vxlan"}"#.into() };
         assert_eq!(
@@ -560,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn every_error_is_found_at_once() {
+    fn config_check_reports_all_errors() {
         let config = r#"{"EnableIPv4":1,"Network":"10.244.0.0/16","SubnetLen":99,"EnableIPv6":true,
             "IPv6Network":"fd00::/48","IPv6SubnetMin":"fd01::","IPv6SubnetMax":7,
             "EnableNFTables":"no","Backend":{"Port":1}}"#;
@@ -581,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_mean_nothing_are_found() {
+    fn unknown_keys_are_listed() {
         let unknown = |text: &str| NetworkConfig::unknown_keys(text.as_bytes());
         let config = r#"{"network":"10.244.0.0/16","Subnetlen":24,"SubnetLength":24,"vni":1,"BACKEND":{"X":1}}"#;
         assert_eq!(unknown(config), ["SubnetLength", "vni"]);
@@ -602,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_networks_work() {
+    fn largest_networks_are_accepted() {
         let config = parse(
             r#"{"Network":"0.0.0.0/0","EnableIPv6":true,"IPv6Network":"::/0","IPv6SubnetLen":126}"#,
         )
@@ -615,7 +620,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_follows_the_same_rules() {
+    fn ipv6_network_follows_ipv4_rules() {
         let config =
             parse(r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"2001:cafe:42::/56"}"#)
                 .unwrap();
@@ -633,7 +638,7 @@ mod tests {
     }
 
     #[test]
-    fn both_families_come_ipv4_first() {
+    fn dual_stack_lists_ipv4_first() {
         let config =
             parse(r#"{"EnableIPv6":true,"IPv6Network":"fd00::/48","Network":"10.244.0.0/16"}"#)
                 .unwrap();
@@ -643,7 +648,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_matched_without_regard_to_case_and_unknown_ones_ignored() {
+    fn keys_ignore_case_and_unknown_keys_are_skipped() {
         let config = parse(
             r#"{"network":"10.244.0.0/16","SUBNETLEN":25,"enableNfTables":true,"backend":{"type":"host-gw","x":1},"Future":{}}"#,
         )
@@ -655,7 +660,7 @@ mod tests {
     }
 
     #[test]
-    fn host_bits_of_the_network_are_cut_off() {
+    fn network_host_bits_are_truncated() {
         assert_eq!(v4(r#"{"Network":"10.244.3.4/16"}"#).network, "10.244.0.0/16".parse().unwrap());
     }
 
@@ -754,7 +759,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_object_is_refused() {
+    fn config_not_an_object_is_rejected() {
         assert_eq!(parse("[]").unwrap_err().to_string(), "not a JSON object: found a list");
         assert!(parse("{").unwrap_err().to_string().starts_with("not a JSON object: EOF"));
     }

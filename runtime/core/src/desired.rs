@@ -1,15 +1,18 @@
 //! The desired state: the union of the node's own plan and the plan of each peer.
 //!
-//! Each plan belongs to an [`Owner`] and is replaced or withdrawn as a whole, which touches only the objects in it.
-//! Two owners may ask for different things under one name (two leases with one MAC, say). Then one of them has it, and
-//! another gets it once that one no longer wants it:
+//! Each plan belongs to an [`Owner`] and is replaced or withdrawn as a whole, which touches only
+//! the objects in it. Two owners may claim different objects under one key (two leases with one
+//! MAC, for example). A tie-break then picks the winner, and the next claim takes effect once the
+//! winner withdraws:
 //!
-//! - the node itself, before all peers;
-//! - a peer whose record publishes the Ethernet address in question, before one for which only a plugin says so;
-//! - the peer that has asked for it longest, by when its record was written. Whatever else a peer changes later, what it
-//!   asks for unchanged it does not lose.
+//! 1. the node itself, before all peers;
+//! 2. a peer whose record publishes the Ethernet address in question, before a peer for which only
+//!    a plugin claims it;
+//! 3. the peer whose claim is the oldest, by the time its record was written. A peer does not lose
+//!    an unchanged claim when other parts of its record change.
 //!
-//! So whoever comes later, in a record of its own or through a plugin, takes nothing away from those who were there.
+//! So a newcomer, whether through its own record or through a plugin, takes nothing away from
+//! existing owners.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,25 +20,26 @@ use crate::address::MacAddress;
 use crate::lease::LeaseKey;
 use crate::object::{Object, ObjectKey, Plan};
 
-/// Whose plan something is in.
+/// The owner of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Owner {
-    /// This node's. Comes before all peers.
+    /// This node. Precedes all peers.
     Node,
-    /// The plan for a peer.
+    /// A peer, by the key of its lease.
     Peer(LeaseKey),
 }
 
-/// What decides between owners that want different things under one name.
+/// The facts about an owner that decide tie-breaks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// When the record behind the plan was written ([`Age`](crate::lease::Age)).
+    /// The store's count of when the record behind the plan was written
+    /// ([`Age`](crate::lease::Age)).
     pub written: u64,
-    /// The Ethernet addresses that it publishes.
+    /// The Ethernet addresses that the record publishes.
     pub macs: BTreeSet<MacAddress>,
 }
 
-/// Smaller comes first.
+/// Tie-break key of a claim; the smallest wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     is_peer: bool,
@@ -44,23 +48,23 @@ struct Rank {
     owner: Owner,
 }
 
-/// An object and who wants it.
+/// An owner's claim to an object.
 #[derive(Clone, Debug)]
 struct Claim {
     rank: Rank,
     object: Object,
 }
 
-/// What should be in the kernel.
+/// The objects that should be in the kernel.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
     plans: BTreeMap<Owner, Vec<ObjectKey>>,
-    /// By rank; never empty.
+    /// Claims per key, ordered by rank; never empty.
     claims: BTreeMap<ObjectKey, Vec<Claim>>,
 }
 
 impl Desired {
-    /// Replaces an owner's plan. Returns the keys under which something may have changed.
+    /// Replaces an owner's plan. Returns the keys whose object may have changed.
     pub fn set(&mut self, owner: Owner, standing: &Standing, plan: Plan) -> BTreeSet<ObjectKey> {
         let keys: Vec<_> = plan.objects.iter().map(Object::key).collect();
         let before = |(key, object): (&ObjectKey, &Object)| {
@@ -79,7 +83,8 @@ impl Desired {
                 since: since.map_or(standing.written, |since| since.min(standing.written)),
                 owner,
             };
-            // Nearly always one, and a vector that grows by itself makes room for four.
+            // There is nearly always one claim, and a vector that grows by itself would reserve
+            // room for four.
             let claims = self.claims.entry(key.clone()).or_insert_with(|| Vec::with_capacity(1));
             let place = claims.partition_point(|claim| claim.rank < rank);
             claims.insert(place, Claim { rank, object });
@@ -89,7 +94,7 @@ impl Desired {
         touched
     }
 
-    /// Withdraws an owner's plan. Returns the keys under which something may have changed.
+    /// Withdraws an owner's plan. Returns the keys whose object may have changed.
     pub fn remove(&mut self, owner: Owner) -> BTreeSet<ObjectKey> {
         let keys = self.plans.remove(&owner).unwrap_or_default();
         for key in &keys {
@@ -103,40 +108,41 @@ impl Desired {
         keys.into_iter().collect()
     }
 
-    /// Whether an owner has a plan.
+    /// Returns true if an owner has a plan.
     pub fn contains(&self, owner: Owner) -> bool {
         self.plans.contains_key(&owner)
     }
 
-    /// What an owner's plan has, whether or not another has it under the same key.
+    /// Returns the keys in an owner's plan, including those another owner wins. Empty without a
+    /// plan.
     pub fn keys(&self, owner: Owner) -> &[ObjectKey] {
         self.plans.get(&owner).map_or(&[], Vec::as_slice)
     }
 
-    /// Returns an owner's plan, whether or not another has something else under the same keys. Empty without one.
+    /// Returns an owner's plan, including objects that lose their tie-break. Empty without a plan.
     pub fn plan(&self, owner: Owner) -> Plan {
         let object = |key: &ObjectKey| Some(self.claim(key, owner)?.object.clone());
         Plan { objects: self.keys(owner).iter().filter_map(object).collect() }
     }
 
-    /// What should be there under a key.
+    /// Returns the object that should be under a key: the one of the winning claim.
     pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
         self.claims.get(key)?.first().map(|claim| &claim.object)
     }
 
-    /// Who asked for what is there under a key.
+    /// Returns the owner of the winning claim to a key.
     pub fn owner(&self, key: &ObjectKey) -> Option<Owner> {
         self.claims.get(key)?.first().map(|claim| claim.rank.owner)
     }
 
-    /// Everything that should be there.
+    /// Returns all objects that should be in the kernel.
     pub fn objects(&self) -> BTreeMap<ObjectKey, &Object> {
         let objects = self.claims.iter().filter_map(|(key, claims)| Some((key, claims.first()?)));
         objects.map(|(key, claim)| (key.clone(), &claim.object)).collect()
     }
 
-    /// What an owner wants in another form than another owner: the key, and that other. Of several others, the one that
-    /// comes first.
+    /// Returns the keys that this owner wants with a different object than some other owner, each
+    /// with the highest-ranked of those owners.
     pub fn conflicts(&self, owner: Owner) -> impl Iterator<Item = (&ObjectKey, Owner)> {
         self.keys(owner).iter().filter_map(move |key| {
             let own = self.claim(key, owner)?;
@@ -149,12 +155,12 @@ impl Desired {
         self.claims.get(key)?.iter().find(|claim| claim.rank.owner == owner)
     }
 
-    /// How many objects there should be.
+    /// Returns the number of objects that should be in the kernel.
     pub fn len(&self) -> usize {
         self.claims.len()
     }
 
-    /// Whether nothing should be there.
+    /// Returns true if no object should be in the kernel.
     pub fn is_empty(&self) -> bool {
         self.claims.is_empty()
     }
@@ -194,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_plan_touches_what_the_old_one_had_and_nothing_of_others() {
+    fn plan_replaced_touches_only_old_and_new_objects() {
         let mut desired = Desired::default();
         desired.set(peer(1), &written(1), plan([route("10.244.1.0/24"), fdb(1, "192.168.0.1")]));
         desired.set(peer(2), &written(2), plan([route("10.244.2.0/24")]));
@@ -210,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_was_there_first_has_it_in_whatever_order_they_are_seen() {
+    fn older_claim_wins_in_any_order_of_arrival() {
         let (one, two) = (fdb(1, "192.168.0.1"), fdb(1, "192.168.0.2"));
         let claims = [(peer(1), written(9), one.clone()), (peer(2), written(3), two.clone())];
         for order in [[0, 1], [1, 0]] {
@@ -230,33 +236,33 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_unchanged_is_not_lost_with_a_new_record() {
+    fn unchanged_claim_survives_a_rewritten_record() {
         let (one, two) = (fdb(1, "192.168.0.1"), fdb(1, "192.168.0.2"));
         let mut desired = Desired::default();
         desired.set(peer(1), &written(1), plan([one.clone()]));
         desired.set(peer(2), &written(2), plan([two.clone()]));
         desired.set(peer(1), &written(3), plan([one.clone(), route("10.244.1.0/24")]));
         assert_eq!(desired.owner(&one.key()), Some(peer(1)));
-        // What is asked for anew comes last.
+        // A changed claim loses its age and ranks last.
         desired.set(peer(1), &written(4), plan([fdb(1, "192.168.0.3")]));
         assert_eq!(desired.owner(&one.key()), Some(peer(2)));
     }
 
     #[test]
-    fn an_address_is_whose_record_publishes_it() {
+    fn published_mac_wins_over_unpublished_claim() {
         let (one, two) = (fdb(1, "192.168.0.1"), fdb(1, "192.168.0.2"));
         let publishes = Standing { macs: [MacAddress([2, 0, 0, 0, 0, 1])].into(), ..written(2) };
         let mut desired = Desired::default();
         desired.set(peer(1), &written(1), plan([one.clone()]));
         desired.set(peer(2), &publishes, plan([two.clone()]));
         assert_eq!(desired.owner(&one.key()), Some(peer(2)));
-        // Of two that publish it, the one that was there first.
+        // Of two owners that publish it, the older claim wins.
         desired.set(peer(3), &Standing { written: 3, ..publishes }, plan([one]));
         assert_eq!(desired.owner(&two.key()), Some(peer(2)));
     }
 
     #[test]
-    fn the_node_comes_before_all_peers() {
+    fn node_claim_wins_over_peers() {
         let (one, two) = (fdb(1, "192.168.0.1"), fdb(1, "192.168.0.2"));
         let publishes = Standing { macs: [MacAddress([2, 0, 0, 0, 0, 1])].into(), written: 0 };
         let mut desired = Desired::default();
@@ -266,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_a_plan_that_was_withdrawn() {
+    fn plan_withdrawn_leaves_nothing() {
         let mut desired = Desired::default();
         desired.set(peer(1), &written(1), plan([route("10.244.1.0/24")]));
         assert_eq!(desired.remove(peer(1)), [route("10.244.1.0/24").key()].into());

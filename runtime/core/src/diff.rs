@@ -1,7 +1,8 @@
-//! The difference between the kernel as it should be and as it is.
+//! The difference between the desired and the observed state of the kernel.
 //!
-//! [`diff`] compares everything; [`diff_keys`] only some keys, which is what makes the change of one lease cheap
-//! among ten thousand. Both are pure, and applying their answer leaves nothing to change.
+//! [`diff`] compares everything; [`diff_keys`] compares only some keys, which keeps the change of
+//! one lease cheap among ten thousand. Both are pure and idempotent: once their answer is applied,
+//! nothing is left to change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,71 +13,72 @@ use crate::address::LinkName;
 use crate::host_network::{HostRouting, meet};
 use crate::object::{Link, LinkKind, Object, ObjectKey};
 
-/// Which part of the kernel is this daemon's business.
+/// The part of the kernel's state that this daemon manages.
 ///
-/// Ownership is read off the kernel itself, so that it survives the daemon: routes carry Heddle's protocol id,
-/// devices carry an alias, and what hangs on such a device goes with it.
+/// Ownership is read off the kernel itself, so that it survives a restart: routes carry Heddle's
+/// protocol id, devices carry an alias, and the objects on such a device are removed with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// The overlay's networks. Routes to a destination inside one of them are looked at.
+    /// The overlay's networks. Routes to a destination inside one of them are observed.
     pub networks: Vec<IpNet>,
-    /// Destinations beyond the overlay that plans may have routes to, through devices of their own.
+    /// Destinations outside the overlay that plans may have routes to, through devices of their
+    /// own.
     pub granted: Vec<IpNet>,
-    /// The parts of the networks that `SubnetMin` and `SubnetMax` keep subnets to, where they do: the first and the last
-    /// address.
+    /// The address ranges, first and last address, that `SubnetMin` and `SubnetMax` restrict
+    /// subnets to, if they restrict them.
     pub reserved: Vec<(IpAddr, IpAddr)>,
-    /// This node's own subnets. Routes and addresses of others inside them are containers'.
+    /// This node's own subnets. Foreign routes and addresses inside them belong to containers.
     pub own: Vec<IpNet>,
-    /// The devices that are planned.
+    /// The planned devices.
     pub links: BTreeSet<LinkName>,
-    /// The alias (`ip link set … alias`) that marks a device as made by this daemon. Names the etcd prefix, so
-    /// that two daemons on one host leave each other's devices alone.
+    /// The alias (`ip link set … alias`) that marks a device as created by this daemon. It names
+    /// the etcd prefix, so that two daemons on one host leave each other's devices alone.
     pub alias: String,
 }
 
 impl Scope {
-    /// Whether a destination lies inside the overlay.
+    /// Returns true if a destination lies inside the overlay.
     pub fn covers(&self, destination: IpNet) -> bool {
         self.networks.iter().any(|network| network.contains(&destination))
     }
 
-    /// Returns true if a network of the host's can be in the way of what plans may have: it has addresses in common with
-    /// the overlay or with a granted destination, and is not inside this node's own subnets.
+    /// Returns true if a network of the host can conflict with planned routes: it overlaps the
+    /// overlay or a granted destination, and does not lie inside this node's own subnets.
     pub fn meets(&self, network: IpNet) -> bool {
         meet(&self.networks, &self.granted, &self.own, network)
     }
 }
 
-/// Something found in the kernel.
+/// An object found in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
-    /// What it is.
+    /// The object.
     pub object: Object,
-    /// Whether it is ours to remove. What is not ours is replaced where it stands in a plan's way, and otherwise
-    /// never touched.
+    /// True if this daemon may remove the object. Foreign objects are replaced if they are in the
+    /// way of a plan, and otherwise never touched.
     pub ours: bool,
 }
 
 /// The part of the kernel within a [`Scope`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// Everything found, by what the kernel tells it apart by.
+    /// All objects found, by the key the kernel identifies them by.
     pub objects: BTreeMap<ObjectKey, Observation>,
-    /// The host's own routes and addresses that meet the scope's networks.
+    /// The host's own routes and addresses that overlap the scope's networks.
     pub host: HostRouting,
 }
 
 impl Observed {
-    /// The devices found.
+    /// Returns the devices found.
     pub fn links(&self) -> impl Iterator<Item = LinkName> {
-        // Keys are in order, devices first.
+        // Keys are sorted, devices first.
         self.objects.keys().map_while(|key| match key {
             ObjectKey::Link(name) => Some(*name),
             _ => None,
         })
     }
 
-    /// Takes note of a change that was applied.
+    /// Records a change that was applied.
     pub fn note(&mut self, change: &Change) {
         match change {
             Change::Create(object) | Change::Put(object) => self.note_put(object),
@@ -104,12 +106,13 @@ impl Observed {
     }
 }
 
-/// One step towards the desired state.
+/// One step from the observed towards the desired state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Create it: nothing stood under its key when last looked at. A route that has appeared there since is not touched.
+    /// Creates the object: the last observation found nothing under its key. A route that appeared
+    /// there since is not touched.
     Create(Object),
-    /// Make it so: change what stands under its key, or create it.
+    /// Changes the object under this key in place, or creates it.
     Put(Object),
     /// Remove what stands under its name, then create it: it cannot be changed in place.
     Replace(Object),
@@ -118,7 +121,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The object concerned.
+    /// Returns the object concerned.
     pub fn object(&self) -> &Object {
         match self {
             Self::Create(object)
@@ -129,14 +132,14 @@ impl Change {
     }
 }
 
-/// Everything that has to change, in the order in which it has to be applied: removals first, the last built first;
-/// then devices, settings, addresses, FDB entries, neighbours and routes.
+/// Returns all changes, in the order in which they have to be applied: removals first, in reverse
+/// order of creation; then devices, settings, addresses, FDB entries, neighbours and routes.
 pub fn diff(desired: &BTreeMap<ObjectKey, &Object>, observed: &Observed) -> Vec<Change> {
     let keys: BTreeSet<&ObjectKey> = desired.keys().chain(observed.objects.keys()).collect();
     diff_keys(keys, |key| desired.get(key).copied(), observed)
 }
 
-/// What has to change for these keys, in the order in which it has to be applied.
+/// Returns the changes for these keys, in the order in which they have to be applied.
 pub fn diff_keys<'k, 'd>(
     keys: BTreeSet<&'k ObjectKey>,
     desired: impl Fn(&ObjectKey) -> Option<&'d Object>,
@@ -144,10 +147,12 @@ pub fn diff_keys<'k, 'd>(
 ) -> Vec<Change> {
     let mut removals = Vec::new();
     let mut additions = Vec::new();
-    // What is on a device that is removed goes with it. What is on one that is replaced does as well, unless the device
-    // is another program's and stays: so it is built anew, and what is not desired is removed all the same.
+    // The kernel removes the objects on a device along with the device, also if we replace it. The
+    // exception is a foreign device, which is kept: hence objects on a replaced device are created
+    // anew, and undesired ones are removed explicitly.
     let (mut removed, mut replaced) = (BTreeSet::new(), BTreeSet::new());
-    // The kernel makes routes to these by itself, which are to be replaced.
+    // Networks to which the kernel itself adds connected routes, which planned routes are to
+    // replace.
     let mut connected = BTreeSet::new();
     for key in keys {
         let on = |links: &BTreeSet<LinkName>, seen: &Observation| {
@@ -193,9 +198,10 @@ pub fn diff_keys<'k, 'd>(
     removals
 }
 
-/// Whether a sighting of one object agrees with what is desired, so that there is no need to look further.
+/// Returns true if the observation of one object matches the desired state, so that no resync is
+/// needed.
 ///
-/// `seen` is what stands under the key now, none if it is gone.
+/// `seen` is the object now under the key; None if it is gone.
 pub fn agrees(desired: Option<&Object>, seen: Option<&Observation>) -> bool {
     match (desired, seen) {
         (Some(wanted), Some(seen)) => matches!(compare(wanted, seen), Verdict::Same),
@@ -205,14 +211,15 @@ pub fn agrees(desired: Option<&Object>, seen: Option<&Observation>) -> bool {
     }
 }
 
-/// Whether a change puts right what somebody else did: what stood under its key at the last look, and by all that this
-/// daemon did since, was as desired.
+/// Returns true if this change repairs drift: the object under its key matched the desired state at
+/// the last observation, with this daemon's own changes since.
 pub fn is_repair(change: &Change, desired: Option<&Object>, before: &Observed) -> bool {
     agrees(desired, before.objects.get(&change.object().key()))
 }
 
-/// Whether a device carries what is on it although it is not as desired: it is ours, and a setting of it is wrong at most.
-/// One that is not there, or somebody else's, or that has to be made anew, does not.
+/// Returns true if the objects on a device can be applied although the device itself does not
+/// match: it is ours, and only a setting is wrong. A device that is missing, foreign or has to be
+/// recreated returns false.
 pub fn carries(desired: Option<&Object>, seen: Option<&Observation>) -> bool {
     match (desired, seen) {
         (Some(wanted), Some(seen)) => {
@@ -241,8 +248,9 @@ fn compare(wanted: &Object, seen: &Observation) -> Verdict {
     }
 }
 
-/// Whether a device can be made what is wanted without taking it down: the options that the kernel fixes at creation
-/// agree. flannel keeps the same devices (`vxlanLinksIncompat` in `pkg/backend/vxlan/device.go`).
+/// Returns true if a device can be changed into the wanted one without recreating it: the options
+/// that the kernel fixes at creation match. flannel keeps the same devices (`vxlanLinksIncompat` in
+/// `pkg/backend/vxlan/device.go`).
 fn compatible(wanted: &Link, found: &Link) -> bool {
     match (&wanted.kind, &found.kind) {
         (LinkKind::Vxlan(wanted), LinkKind::Vxlan(found)) => {
@@ -254,7 +262,7 @@ fn compatible(wanted: &Link, found: &Link) -> bool {
     }
 }
 
-/// Whether a compatible device is what is wanted. A MAC that is not planned may be any.
+/// Returns true if a compatible device matches the wanted one. Any MAC matches if none is planned.
 fn same_link(wanted: &Link, found: &Link) -> bool {
     let mac = wanted.mac.or(found.mac);
     *found == Link { mac, ..wanted.clone() }
@@ -316,14 +324,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_as_it_should_be_is_left_alone() {
+    fn matching_objects_need_no_change() {
         let objects = [vxlan(8472, 1450, 1), route(36, 36)];
         let observed = seen(&objects.clone().map(|object| (object, true)));
         assert_eq!(diff(&wanted(&objects), &observed), []);
     }
 
     #[test]
-    fn a_compatible_device_is_changed_in_place() {
+    fn compatible_device_is_changed_in_place() {
         let link = [vxlan(8472, 1450, 1)];
         for found in [vxlan(8472, 1400, 1), vxlan(8472, 1450, 9)] {
             let changes = diff(&wanted(&link), &seen(&[(found, true)]));
@@ -332,22 +340,22 @@ mod tests {
     }
 
     #[test]
-    fn a_repair_is_what_nobody_asked_for() {
+    fn repair_is_a_change_without_a_request() {
         let route = route(36, 36);
         let held = seen(&[(route.clone(), true)]);
         let none = Observed::default();
-        // Somebody removed it.
+        // Another program removed it.
         assert!(is_repair(&Change::Put(route.clone()), Some(&route), &held));
-        // It was never there: a lease asks for it.
+        // It was never there: a new lease asks for it.
         assert!(!is_repair(&Change::Put(route.clone()), Some(&route), &none));
-        // Somebody added it.
+        // Another program added it.
         assert!(is_repair(&Change::Remove(route.clone()), None, &none));
-        // It was there with reason, and its lease is gone.
+        // We had planned it, and its lease is gone.
         assert!(!is_repair(&Change::Remove(route), None, &held));
     }
 
     #[test]
-    fn a_device_of_ours_with_a_wrong_setting_carries_what_is_on_it() {
+    fn own_device_with_wrong_setting_still_carries_objects() {
         let link = vxlan(8472, 1450, 1);
         let seen = |object, ours| Some(Observation { object, ours });
         let carries = |found: Option<Observation>| carries(Some(&link), found.as_ref());
@@ -358,14 +366,14 @@ mod tests {
     }
 
     #[test]
-    fn a_device_made_by_flannel_is_adopted_with_what_is_on_it() {
+    fn flannel_device_is_adopted_with_its_objects() {
         let objects = [vxlan(8472, 1450, 1), route(36, 36)];
         let observed = seen(&objects.clone().map(|object| (object, false)));
         assert_eq!(diff(&wanted(&objects), &observed), objects.clone().map(Change::Put));
     }
 
     #[test]
-    fn an_incompatible_device_is_replaced_and_everything_on_it_built_anew() {
+    fn incompatible_device_is_replaced_and_its_objects_recreated() {
         let objects = [vxlan(8472, 1450, 1), route(36, 36)];
         let observed = seen(&[(vxlan(4789, 1450, 1), true), (objects[1].clone(), true)]);
         let changes = diff(&wanted(&objects), &observed);
@@ -374,13 +382,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mac_that_is_not_planned_may_be_any() {
+    fn unplanned_mac_matches_any() {
         let any = [Object::Link(Link { mac: None, ..device(8472, 1450, 1) })];
         assert_eq!(diff(&wanted(&any), &seen(&[(vxlan(8472, 1450, 7), true)])), []);
     }
 
     #[test]
-    fn a_route_with_another_gateway_is_replaced_even_if_foreign() {
+    fn route_with_other_gateway_is_replaced_even_if_foreign() {
         let route = |gateway| [route(36, gateway)];
         for ours in [true, false] {
             let [found] = route(99);
@@ -390,19 +398,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ours_and_not_planned_goes_and_what_is_foreign_stays() {
+    fn unplanned_own_objects_are_removed_and_foreign_ones_kept() {
         let observed = seen(&[(route(1, 1), true), (route(2, 2), false)]);
         assert_eq!(diff(&wanted(&[]), &observed), [Change::Remove(route(1, 1))]);
     }
 
     #[test]
-    fn a_device_takes_what_is_on_it_along() {
+    fn device_removal_implies_its_objects() {
         let observed = seen(&[(vxlan(8472, 1450, 1), true), (route(1, 1), true)]);
         assert_eq!(diff(&wanted(&[]), &observed), [Change::Remove(vxlan(8472, 1450, 1))]);
     }
 
     #[test]
-    fn an_echo_of_our_own_change_agrees_and_anything_else_does_not() {
+    fn only_an_echo_of_our_own_change_agrees() {
         let (wanted, other) = (route(36, 36), route(36, 99));
         let sighting = |object: &Object, ours| Observation { object: object.clone(), ours };
         assert!(agrees(Some(&wanted), Some(&sighting(&wanted, true))));
@@ -414,7 +422,7 @@ mod tests {
         assert!(!agrees(None, Some(&sighting(&other, true))));
     }
 
-    /// Objects out of a small world, so that keys meet.
+    /// Generates objects from a small domain, so that keys collide.
     fn object() -> impl Strategy<Value = Object> {
         let (links, small) = (prop::sample::select(vec!["flannel.1", "flannel.2"]), 0u8..3);
         (0u8..5, links, small.clone(), small).prop_map(|(kind, link, a, b)| {
@@ -450,10 +458,11 @@ mod tests {
     }
 
     proptest! {
-        /// The loop rests on this: whatever stands in the kernel, applying the difference gives what is desired,
-        /// nothing foreign is touched unless it is in the way, and nothing is left to do.
+        /// The convergence invariant of the reconcile loop: from any kernel state, applying the
+        /// difference yields the desired state, touches nothing foreign unless it is in the way,
+        /// and leaves nothing to change.
         #[test]
-        fn applying_the_difference_leaves_nothing_to_change(
+        fn diff_applied_leaves_nothing_to_change(
             desired in prop::collection::vec(object(), 0..20),
             found in prop::collection::vec((object(), any::<bool>()), 0..20),
         ) {

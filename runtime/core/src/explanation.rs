@@ -1,25 +1,27 @@
-//! Why an interface was chosen, and the others were not.
+//! Explains the choice of the external interface.
 //!
-//! The choice itself is [`interface::select`](crate::interface::select)'s. This says for each interface what of the host
-//! or of the flags made it so.
+//! [`interface::select`](crate::interface::select) makes the choice. This module names, for each
+//! interface, the flag or the fact about the host that decided.
 
 use std::net::IpAddr;
 
 use crate::address::{Family, LinkName};
 use crate::interface::{Facts, Interface, Selection, by_name, by_pattern, choose};
 
-/// What became of one interface.
+/// The verdict on one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Which one.
+    /// The interface.
     pub interface: LinkName,
-    /// Whether it was chosen. If so, and the host still cannot join, it lacks an address.
+    /// True if the interface was chosen. If it was and the host still cannot join, the interface
+    /// lacks an address.
     pub chosen: bool,
-    /// Why, or why not: which flag or which route decided.
+    /// The flag or the route that decided for or against it.
     pub reason: String,
 }
 
-/// Explains the choice of [`select`](crate::interface::select), for each interface in the order of the facts.
+/// Explains the choice of [`select`](crate::interface::select) for each interface, in the order of
+/// the facts.
 pub fn explain(families: &[Family], selection: &Selection, facts: &Facts) -> Vec<Verdict> {
     let chosen = choose(families, selection, facts).ok().map(|choice| choice.interface.name);
     let rules = rules(selection);
@@ -50,7 +52,7 @@ enum Rule<'a> {
 }
 
 impl Rule<'_> {
-    /// The interface that it takes.
+    /// Returns the interface that this rule selects.
     fn takes(&self, families: &[Family], facts: &Facts) -> Option<LinkName> {
         let choice = match self {
             Self::Name(name) => by_name(name, facts),
@@ -59,7 +61,7 @@ impl Rule<'_> {
         choice.map(|choice| choice.interface.name)
     }
 
-    /// Whether it would take this one if there were no other.
+    /// Returns true if this rule would select the interface were it the only one.
     fn matches(&self, interface: &Interface, families: &[Family]) -> bool {
         let alone = Facts { interfaces: vec![interface.clone()], ..Facts::default() };
         self.takes(families, &alone).is_some()
@@ -73,7 +75,7 @@ impl Rule<'_> {
     }
 }
 
-/// In the order in which they are tried.
+/// Returns the rules in the order in which they are tried.
 fn rules(selection: &Selection) -> Vec<Rule<'_>> {
     let names = selection.names.iter().map(|name| Rule::Name(name));
     names.chain(selection.patterns.iter().map(Rule::Pattern)).collect()
@@ -113,7 +115,7 @@ fn by_route(name: LinkName, target: IpAddr, facts: &Facts) -> String {
     }
 }
 
-/// The flag whose address is the host's own, and the interface that has it.
+/// Returns the flag whose address is one of the host's own, and the interface with that address.
 fn owner_of_public_address(selection: &Selection, facts: &Facts) -> Option<(String, LinkName)> {
     let v4 = selection.public_ip.map(|address| ("--public-ip", IpAddr::V4(address)));
     let v6 = selection.public_ipv6.map(|address| ("--public-ipv6", IpAddr::V6(address)));
@@ -173,7 +175,7 @@ mod tests {
         }
     }
 
-    /// The chosen interface, and the three reasons.
+    /// Returns the chosen interface and the reason of each of the three.
     fn explained(
         families: &[Family],
         selection: &Selection,
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn without_flags_the_default_route_decides() {
+    fn default_route_decides_without_flags() {
         let (chosen, reasons) = explained(V4, &Selection::default(), &facts());
         assert_eq!(chosen.as_deref(), Some("eth0"));
         assert_eq!(
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_flag_that_leads_to_an_address_of_each_family_decides() {
+    fn first_flag_with_address_of_each_family_decides() {
         let (chosen, reasons) = explained(BOTH, &flags(&["eth1"], &["^wlan", "0$"]), &facts());
         assert_eq!(chosen.as_deref(), Some("wlan0"));
         assert_eq!(
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_to_reach_decides_by_its_route() {
+    fn can_reach_address_decides_by_its_route() {
         let target = Some("203.0.113.9".parse().unwrap());
         let selection = Selection { can_reach: target, ..Selection::default() };
         let (chosen, reasons) = explained(V4, &selection, &facts());
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_address_of_the_host_s_own_decides_and_another_does_not() {
+    fn public_ip_of_the_host_decides_and_foreign_one_does_not() {
         let public = |address: &str| Selection {
             public_ip: Some(address.parse().unwrap()),
             ..Selection::default()

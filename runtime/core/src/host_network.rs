@@ -496,12 +496,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Withholds for the sake of this host. Nothing inside the subnets of the node itself is withheld.
-    pub fn new(host: HostNetwork) -> Self {
-        Self { host, others: BTreeMap::new() }
-    }
-
-    /// Takes the host's own network as it is now.
+    /// Takes the host's own network as it is now. Nothing inside the subnets of the node itself is withheld.
     pub fn set_host(&mut self, host: HostNetwork) {
         self.host = host;
     }

@@ -1,30 +1,30 @@
-//! What Heddle knows and decides, as data and pure functions.
+//! Heddle's data model and decisions, as plain data and pure functions.
 //!
-//! Nothing here does I/O, waits, or knows of netlink, etcd or WebAssembly. The modules in the order in
-//! which a node needs them:
+//! Nothing in this crate does I/O, blocks, or depends on netlink, etcd or WebAssembly. The modules,
+//! in the order in which a node needs them:
 //!
 //! | module | question |
 //! | --- | --- |
 //! | [`config`] | what is the network? (`<prefix>/config`) |
 //! | [`host_network`] | which destinations must the overlay leave to the host? |
 //! | [`interface`] | which interface and which addresses do other hosts reach this one by? |
-//! | [`explanation`] | why that one? |
+//! | [`explanation`] | why that interface? |
 //! | [`node`] | who is this node? |
-//! | [`lease`] | which subnet belongs to whom? (`<prefix>/subnets/…`) |
+//! | [`lease`] | which subnet belongs to which node? (`<prefix>/subnets/…`) |
 //! | [`allocation`] | which subnet should this node have? |
-//! | [`object`] | what can be planned: links, addresses, routes, neighbours, FDB entries, sysctls |
-//! | [`desired`] | the union of all plans |
-//! | [`diff`] | what has to change in the kernel for it to hold |
-//! | [`looks`] | when is that looked at? |
-//! | [`peers`] | which peers did a change of leases concern? |
-//! | [`probe`] | where is a peer asked whether the overlay leads to it? |
-//! | [`rate`] | how often may something happen? |
-//! | [`retry`] | when is what failed tried again? |
-//! | [`patience`] | when does a node that cannot join try again? |
+//! | [`object`] | what can be planned? Links, addresses, routes, neighbours, FDB entries, sysctls |
+//! | [`desired`] | what should the kernel hold? The union of all plans, with tie-breaks |
+//! | [`diff`] | which changes make the kernel match the desired state? |
+//! | [`looks`] | when is the next full resync due? |
+//! | [`peers`] | which peers does a change of leases affect? |
+//! | [`probe`] | which address of a peer is probed for reachability? |
+//! | [`rate`] | how often may something happen? (rate limits) |
+//! | [`retry`] | when is a failed change retried? (backoff) |
+//! | [`patience`] | when does a node that failed to join try again? (join backoff) |
 //! | [`subnet_env`] | which subnet did this node have before? |
 //! | [`underlay`] | is the interface still what it was? |
-//! | [`cgroup`] | did the kernel end a child for want of memory? |
-//! | [`text`] | how is what somebody else wrote shown to people? |
+//! | [`cgroup`] | did the kernel's OOM killer end a child? |
+//! | [`text`] | how is text from an untrusted source shown to people? |
 
 pub mod address;
 pub mod allocation;

@@ -248,19 +248,6 @@ impl Peers {
         self.leases().next().is_none()
     }
 
-    /// Takes a complete list of the records: whatever is not in it is gone, unless the store has lost data.
-    pub fn reset<'a>(
-        &mut self,
-        records: impl IntoIterator<Item = Record<'a>>,
-        now: Instant,
-    ) -> Delta {
-        self.begin_snapshot();
-        for record in records {
-            self.add_to_snapshot(&record);
-        }
-        self.end_snapshot(now)
-    }
-
     /// Begins to take a complete list of the records, part by part. Nothing changes before its end; an earlier list that
     /// did not come to its end is dropped.
     pub fn begin_snapshot(&mut self) {
@@ -302,7 +289,7 @@ impl Peers {
         self.reading.as_ref().map(|snapshot| snapshot.records)
     }
 
-    /// Takes the list that was begun as complete: see [`reset`](Self::reset).
+    /// Takes the list that was begun as complete: whatever is not in it is gone, unless the store has lost data.
     pub fn end_snapshot(&mut self, now: Instant) -> Delta {
         let mut progress = self.begin();
         let Some(mut snapshot) = self.reading.take() else { return self.finish(progress, now) };
@@ -806,7 +793,11 @@ mod tests {
         let config = NetworkConfig::parse(br#"{"Network":"10.244.0.0/16"}"#).unwrap();
         let mut peers = Peers::new(config, OWN.parse().unwrap());
         peers.protect(host());
-        peers.reset([record(OWN, ONE, 1), record("10.244.9.0-24", TWO, 2)], Instant::now());
+        peers.begin_snapshot();
+        for record in [record(OWN, ONE, 1), record("10.244.9.0-24", TWO, 2)] {
+            peers.add_to_snapshot(&record);
+        }
+        peers.end_snapshot(Instant::now());
         let delta = peers.update([Change::Delete("10.244.9.0-24")], Instant::now());
         assert_eq!((delta.removed.len(), delta.missing.len()), (1, 0));
     }
@@ -907,7 +898,11 @@ mod tests {
     }
 
     fn reset_without_own(peers: &mut Peers, records: &[(&str, &str)], now: Instant) -> Delta {
-        peers.reset(records.iter().map(|(key, value)| record(key, value, 1)), now)
+        peers.begin_snapshot();
+        for (key, value) in records {
+            peers.add_to_snapshot(&record(key, value, 1));
+        }
+        peers.end_snapshot(now)
     }
 
     fn update<'a>(peers: &mut Peers, changes: &[Change<'a>]) -> Delta {

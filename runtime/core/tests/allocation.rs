@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use heddle_core::allocation::{AllocationError, Choice, Claimant, choose, fits, overlap};
+use heddle_core::allocation::{AllocationError, Choice, Claimant, Holdings, choose, fits, overlap};
 use heddle_core::config::NetworkConfig;
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::{Age, Lease, LeaseFamily, LeaseKey, Record};
@@ -81,13 +81,11 @@ impl Node {
                 let texts = store.leases.iter().map(|(key, (lease, made))| {
                     (key.to_string(), lease.to_value(), Age { made: *made, written: *made })
                 });
-                let texts: Vec<_> = texts.collect();
-                let records = texts.iter().map(|(key, value, age)| Record {
-                    key,
-                    value: value.as_bytes(),
-                    unread: None,
-                    age: *age,
-                });
+                let mut holdings = Holdings::default();
+                for (key, value, age) in texts {
+                    let value = value.as_bytes();
+                    holdings.add(&Record { key: &key, value, unread: None, age });
+                }
                 let address = [[192, 168, 0, self.number].into()];
                 let claimant = Claimant {
                     id: &self.id,
@@ -96,7 +94,7 @@ impl Node {
                     host: &HostNetwork::default(),
                     underlay: "eth0".parse().unwrap(),
                 };
-                match choose(config, &records.collect(), &claimant, &mut |count| pick % count) {
+                match choose(config, &holdings, &claimant, &mut |count| pick % count) {
                     Ok(choice) => Stage::Decided(choice),
                     Err(AllocationError::Exhausted { network, .. }) => {
                         let family = heddle_core::address::Family::of_network(network);

@@ -261,7 +261,9 @@ fn connected(address: &Address) -> Object {
 /// The daemon's guard for a host as it is observed.
 fn guard(scope: &Scope, observed: &Observed) -> Guard {
     let host = HostNetwork::new(&Claims::of(scope), &observed.host, Vital::default());
-    Guard::new(host)
+    let mut guard = Guard::default();
+    guard.set_host(host);
+    guard
 }
 
 /// One look and what follows from it, as the daemon has it: devices first, and nothing on those that were refused, and

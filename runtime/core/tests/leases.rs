@@ -117,8 +117,11 @@ impl Node {
     }
 
     fn list(&mut self, store: &Store) {
-        let records = store.iter().map(|(key, (value, age))| record(key, value, *age));
-        let delta = self.peers.reset(records, self.now);
+        self.peers.begin_snapshot();
+        for (key, (value, age)) in store {
+            self.peers.add_to_snapshot(&record(key, value, *age));
+        }
+        let delta = self.peers.end_snapshot(self.now);
         self.follow(&delta);
     }
 

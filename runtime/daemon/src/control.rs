@@ -50,8 +50,6 @@ pub(crate) struct Facts {
     joined: OnceLock<Joined>,
     term: Mutex<Option<Term>>,
     watch: OnceLock<(Instant, Pulse)>,
-    /// Held while the store is read for an answer.
-    listing: tokio::sync::Mutex<()>,
 }
 
 /// What is known once the node has joined, and does not change any more.
@@ -88,7 +86,6 @@ impl Facts {
             joined: OnceLock::new(),
             term: Mutex::new(None),
             watch: OnceLock::new(),
-            listing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -222,8 +219,6 @@ impl Handler for Facts {
 
     async fn leases(&self) -> Result<Leases, Unavailable> {
         let store = self.store.get().ok_or_else(|| Unavailable("it starts".to_owned()))?;
-        // Whoever asks many times at once does not have the store read as often at once.
-        let _turn = self.listing.lock().await;
         let joined = self.joined.get();
         let host = match joined {
             Some(_) => self.ask(Question::Host, PATIENCE).await.ok_or_else(|| {

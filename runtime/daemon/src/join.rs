@@ -16,7 +16,7 @@ use heddle_core::node::{Node, NodeId, Underlay, existing_links};
 use heddle_core::object::{Object, Plan, Route};
 use heddle_core::subnet_env::{previous_networks, previous_subnets};
 use heddle_flags::Flags;
-use heddle_kernel::{ALIAS_PREFIX, Kernel};
+use heddle_kernel::Kernel;
 use heddle_packet::OpenError;
 use heddle_plugin::{
     Backend, CallError, Catalogue, Emitter, Manifest, NodePlan, PacketPlugin, Plugin, PluginError,
@@ -263,7 +263,7 @@ fn plugins(
 
 /// Returns the alias (`ip link set … alias`) that marks this daemon's devices.
 pub(crate) fn alias(flags: &Flags) -> String {
-    format!("{ALIAS_PREFIX}{}", flags.lease.network_label())
+    heddle_kernel::alias(&flags.lease.network_label())
 }
 
 async fn network_config(

@@ -32,7 +32,7 @@ use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::Underlay;
 use heddle_firewall::forward_verdicts;
 use heddle_flags::Flags;
-use heddle_kernel::{ALIAS_PREFIX, HostLink, Kernel, KernelError, try_vxlan};
+use heddle_kernel::{HostLink, Kernel, KernelError, alias, try_vxlan};
 use heddle_plugin::NodePlan;
 use ipnet::IpNet;
 use rustix::process::geteuid;
@@ -83,7 +83,7 @@ impl Host {
         let kernel = Kernel::open()?;
         let everything = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
         let everything = everything.map(|address| IpNet::new_assert(address, 0));
-        let alias = format!("{ALIAS_PREFIX}{}", flags.lease.network_label());
+        let alias = alias(&flags.lease.network_label());
         let scope = Scope { networks: everything.into(), alias, ..Scope::default() };
         Ok(Self {
             routing: kernel.host_routing(&scope).await?,
@@ -112,7 +112,7 @@ async fn examine_host(flags: &Flags, host: &Host, daemon: &Daemon, report: &mut 
         report.skip("ports, devices, routes and rules", "the network config is not known");
         return;
     };
-    let alias = format!("{ALIAS_PREFIX}{}", flags.lease.network_label());
+    let alias = alias(&flags.lease.network_label());
     let planned = outlook.plan.as_ref().map(NodePlan::links).unwrap_or_default();
     let networks: Vec<_> = config.networks.iter().map(|overlay| overlay.network).collect();
     let (interfaces, links) = (&host.facts.interfaces, &host.links);

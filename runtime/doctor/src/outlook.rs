@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_core::address::Family;
@@ -18,7 +19,7 @@ use heddle_plugin::{
     Backend, CallError, Catalogue, Emitter, NodePlan, PluginError, Role, Setting, View,
 };
 use heddle_store::etcd::EtcdTiming;
-use heddle_store::{EtcdOptions, Page, Reach, StoreError};
+use heddle_store::{EtcdOptions, LeaseStore, Reach, StoreError, holdings};
 use tokio::task::spawn_blocking;
 
 /// Time limit for reading the network config from the store.
@@ -122,7 +123,7 @@ impl Outlook {
         let node = Node { id: flags.identity()?.id, underlay, links };
         let refused = |error| Obstacle::Backend { key: key.clone(), error: Box::new(error) };
         let advertised = backend.advertise(&config, &node).await.map_err(refused)?;
-        let host = host_network(flags, &config, &node.underlay, routing).await;
+        let host = host_network(contents.store.as_ref(), &config, &node.underlay, routing).await;
         let mut holdings = contents.holdings;
         let claimant = Claimant {
             id: &node.id,
@@ -172,6 +173,7 @@ impl Outlook {
 
 /// What is in the store.
 struct Contents {
+    store: Arc<dyn LeaseStore>,
     config: Option<Vec<u8>>,
     holdings: Holdings,
 }
@@ -186,16 +188,9 @@ async fn contents(flags: &Flags) -> Result<Contents, Obstacle> {
     let store = flags.lease.store.open(EtcdOptions { timing, ..options })?;
     let reading = tokio::time::timeout(STORE_LIMIT, store.network_config()).await;
     let config = reading.map_err(|_| Obstacle::StoreLate(STORE_LIMIT))??;
-    let mut holdings = Holdings::default();
-    let mut visit = |page: Page| {
-        if page.first {
-            holdings = Holdings::default();
-        }
-        page.records.iter().for_each(|record| holdings.add(&record.as_read()));
-    };
-    let reading = tokio::time::timeout(LEASES_LIMIT, store.scan(&mut visit)).await;
-    reading.map_err(|_| Obstacle::StoreLate(LEASES_LIMIT))??;
-    Ok(Contents { config, holdings })
+    let reading = tokio::time::timeout(LEASES_LIMIT, holdings(store.as_ref(), &|_| ())).await;
+    let holdings = reading.map_err(|_| Obstacle::StoreLate(LEASES_LIMIT))??;
+    Ok(Contents { store, config, holdings })
 }
 
 /// The plugins that the daemon would start.
@@ -246,15 +241,13 @@ pub(crate) fn claims(config: &NetworkConfig) -> Claims {
 
 /// Returns the host's own networks and addresses, which the daemon would leave to the host.
 async fn host_network(
-    flags: &Flags,
+    store: &dyn LeaseStore,
     config: &NetworkConfig,
     underlay: &Underlay,
     routing: &HostRouting,
 ) -> HostNetwork {
     let mut reach = Reach::default();
-    if let Ok(store) = flags.lease.store.open(flags.lease.etcd_options()) {
-        reach.look(store.as_ref()).await;
-    }
+    reach.look(store).await;
     let store = reach.addresses();
     let vital = Vital { store, own: underlay.public_addresses.iter().copied().collect() };
     HostNetwork::new(&claims(config), routing, vital)

@@ -165,8 +165,7 @@ impl LeaseFlags {
         }
     }
 
-    /// The same with the kind of store: what the aliases of the daemon's devices say after
-    /// `heddle_kernel::ALIAS_PREFIX`.
+    /// The same with the kind of store: the network in the aliases of the daemon's devices (`heddle_kernel::alias`).
     pub fn network_label(&self) -> String {
         match &self.store {
             StoreConfig::Etcd => self.network_name(),
@@ -283,7 +282,7 @@ pub struct FileFlags {
 const SUBNET_ENV: &str = "subnet-env";
 
 /// The largest subnet.env, in bytes: a hundred times what is ever written there.
-const SUBNET_ENV_LIMIT: u64 = 64 << 10;
+pub const SUBNET_ENV_LIMIT: u64 = 64 << 10;
 
 /// The setting that says where a file goes.
 const PATH: &str = "path";

@@ -34,7 +34,8 @@ pub(crate) fn refusal<B: Body>(
     request: &Request<B>,
 ) -> Option<Answer> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let refused = Answer::text(StatusCode::METHOD_NOT_ALLOWED, "this can only be read: GET\n");
+        let refused =
+            Answer::text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; use GET or HEAD\n");
         return Some(refused.with(header::ALLOW, "GET, HEAD"));
     }
     if !request.body().is_end_stream() {
@@ -47,8 +48,8 @@ pub(crate) fn refusal<B: Body>(
     let host = match (given.next(), given.next()) {
         (Some(host), None) => host,
         (None, _) if request.version() < Version::HTTP_11 && !guarded => return None,
-        (None, _) => return Some(bad("a request has a Host header\n")),
-        (Some(_), Some(_)) => return Some(bad("a request has one Host header, not several\n")),
+        (None, _) => return Some(bad("the Host header is missing; send one\n")),
+        (Some(_), Some(_)) => return Some(bad("several Host headers; send one\n")),
     };
     // RFC 9112, section 3.2.2: the authority of an absolute target counts, whatever the header says. Two that differ are
     // no client's that means well.

@@ -9,10 +9,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors for the daemon's own work. About 30 are in use all the time; the rest is for programs, plugins'
 /// files and connections to the store that come and go.
-pub const RESERVE: u64 = 256;
+const RESERVE: u64 = 256;
 
 /// The most connections of one server. Probes, Prometheus and some twenty browsers take less.
-pub const CONNECTIONS: u64 = 64;
+const CONNECTIONS: u64 = 64;
 
 /// The fewest connections of one server, however few descriptors there are.
 const FEWEST: u64 = 4;

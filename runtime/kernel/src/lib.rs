@@ -80,6 +80,11 @@ pub const ROUTE_PROTOCOL: u8 = 72;
 /// `heddle /coreos.com/network`, and tells the daemons of one host apart.
 pub const ALIAS_PREFIX: &str = "heddle ";
 
+/// Returns the alias (`ip link set … alias`) of the devices of one network's daemon.
+pub fn alias(network: &str) -> String {
+    format!("{ALIAS_PREFIX}{network}")
+}
+
 /// How long any call waits for the kernel.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 

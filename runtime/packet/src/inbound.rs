@@ -188,15 +188,17 @@ impl Receiver {
                     let is_peer = !self.table.senders(source).is_empty();
                     warn!(
                         %source, is_peer, unsaid,
-                        "packets: a source filled the receive buffer of all; it has one of its own until it sends less"
+                        "packets: source overflowed the shared receive buffer; moved to a separate one until it has not overflowed \
+                         for 10 s"
                     );
                 }
             }
-            Change::Released => {
+            Change::Released(sources) => {
                 if let Some(unsaid) = self.lane_notices.due("released", now) {
+                    let source: Vec<_> = sources.iter().map(ToString::to_string).collect();
                     info!(
-                        unsaid,
-                        "packets: a source sends less; it shares the receive buffer again"
+                        source = source.join(","),
+                        unsaid, "packets: source moved back to the shared receive buffer"
                     );
                 }
             }

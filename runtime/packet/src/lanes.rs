@@ -102,12 +102,12 @@ struct Sample {
 }
 
 /// A new assignment of lanes, which the kernel has to be told of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// This source has another lane than the shared one from now on.
     Isolated(IpAddr),
-    /// Sources share the buffer with others again.
-    Released,
+    /// These sources share the buffer with others again.
+    Released(Vec<IpAddr>),
 }
 
 impl Lanes {
@@ -230,9 +230,10 @@ impl Lanes {
             .lanes
             .iter_mut()
             .find(|lane| !lane.sources.is_empty() && lane.since.is_some_and(calm))?;
+        let sources = lane.sources.clone();
         lane.release(now);
         self.settled = false;
-        Some(Change::Released)
+        Some(Change::Released(sources))
     }
 
     /// Gives a source a lane. False if none is free.
@@ -264,19 +265,20 @@ impl Lanes {
         is_peer: impl Fn(IpAddr) -> bool,
         now: Instant,
     ) -> Option<Change> {
-        let mut change = None;
+        let mut released = Vec::new();
         for (index, lane) in self.lanes.iter_mut().enumerate().skip(STRANGERS) {
-            let before = lane.sources.len();
-            lane.sources.retain(|&source| is_peer(source) == (index != STRANGERS));
-            if lane.sources.len() < before {
-                change = Some(Change::Released);
-                self.settled = false;
-                if lane.sources.is_empty() {
-                    lane.release(now);
-                }
+            let misplaced = |source: &mut IpAddr| is_peer(*source) != (index != STRANGERS);
+            let before = released.len();
+            released.extend(lane.sources.extract_if(.., misplaced));
+            if released.len() > before && lane.sources.is_empty() {
+                lane.release(now);
             }
         }
-        change
+        if released.is_empty() {
+            return None;
+        }
+        self.settled = false;
+        Some(Change::Released(released))
     }
 
     /// Returns false if the kernel is yet to be told of a change.

@@ -1,9 +1,10 @@
 //! What a plugin says: its log lines and its standard output and error, on their way to the daemon's log.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use heddle_core::rate::{Bucket, Rate};
 use heddle_core::text::one_line;
 use heddle_grant::Limits;
 use wasmtime_wasi::async_trait;
@@ -32,6 +33,8 @@ pub(crate) struct Voice {
 struct Log {
     plugin: String,
     bucket: Bucket,
+    limits: Limits,
+    /// Lines that were dropped since the last one that was not.
     silenced: u64,
 }
 
@@ -46,8 +49,12 @@ struct Output {
 
 impl Voice {
     pub(crate) fn new(plugin: &str, limits: &Limits) -> Self {
-        let bucket = Bucket::new(limits.log_burst, limits.log_rate, Instant::now());
-        let log = Log { plugin: plugin.to_owned(), bucket, silenced: 0 };
+        let log = Log {
+            plugin: plugin.to_owned(),
+            bucket: Bucket::new(rate(limits)),
+            limits: limits.clone(),
+            silenced: 0,
+        };
         Self { log: Arc::new(Mutex::new(log)), output: Arc::default() }
     }
 
@@ -95,6 +102,12 @@ fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Returns how often a plugin may write a line.
+fn rate(limits: &Limits) -> Rate {
+    let interval = Duration::from_secs(1) / limits.log_rate.max(1);
+    Rate { burst: limits.log_burst, interval }
+}
+
 impl Log {
     fn line(&mut self, level: Level, line: &str) {
         if !self.bucket.take(Instant::now()) {
@@ -104,7 +117,7 @@ impl Log {
         let plugin = self.plugin.as_str();
         if self.silenced > 0 {
             let lines = std::mem::take(&mut self.silenced);
-            let Bucket { burst, rate, .. } = self.bucket;
+            let Limits { log_burst: burst, log_rate: rate, .. } = self.limits;
             tracing::warn!(
                 target: TARGET, plugin,
                 "{lines} lines of the plugin were dropped: expected at most {burst} at once and {rate} a second"
@@ -117,34 +130,6 @@ impl Log {
             Level::Info => tracing::info!(target: TARGET, plugin, "{line}"),
             Level::Debug => tracing::debug!(target: TARGET, plugin, "{line}"),
         }
-    }
-}
-
-/// A token bucket.
-struct Bucket {
-    /// How many lines may come at once …
-    burst: f64,
-    /// … and how many a second in the long run.
-    rate: f64,
-    tokens: f64,
-    filled: Instant,
-}
-
-impl Bucket {
-    fn new(burst: u32, rate: u32, now: Instant) -> Self {
-        let (burst, rate) = (f64::from(burst), f64::from(rate));
-        Self { burst, rate, tokens: burst, filled: now }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.tokens = (self.tokens + passed * self.rate).min(self.burst);
-        self.filled = now;
-        let granted = self.tokens >= 1.0;
-        if granted {
-            self.tokens -= 1.0;
-        }
-        granted
     }
 }
 
@@ -187,14 +172,12 @@ impl Pollable for Voice {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
-    fn a_talkative_plugin_is_silenced_for_a_while() {
-        let start = Instant::now();
-        let mut bucket = Bucket::new(20, 5, start);
+    fn talkative_plugin_is_silenced_for_a_while() {
+        let limits = Limits { log_burst: 20, log_rate: 5, ..Limits::default() };
+        let (mut bucket, start) = (Bucket::new(rate(&limits)), Instant::now());
         let heard = (0..1000).filter(|_| bucket.take(start)).count();
         assert_eq!(heard, 20);
         assert!(!bucket.take(start + Duration::from_millis(100)));

@@ -79,7 +79,7 @@ async fn attempt(
         },
         Choice::Discard(key) => {
             if let Some(conflict) = claimant.conflict(key) {
-                warn!(%key, "lease: given up for another subnet, because the host needs it: {conflict}");
+                warn!("lease {key}: released, because {conflict}; choosing another subnet");
             }
             if let Some(record) = unchanged(store, &holdings, key).await? {
                 store.delete(&record).await?;
@@ -93,8 +93,12 @@ async fn attempt(
     Ok(OwnLease::renewed(store, value(key), record).await?)
 }
 
-/// Reads what is in the store.
-async fn holdings(
+/// Reads all leases of a store, as far as a choice depends on them. `report` hears of each page of a large store.
+///
+/// # Errors
+///
+/// [`StoreError`], when the store cannot be read.
+pub async fn holdings(
     store: &dyn LeaseStore,
     report: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<Holdings, StoreError> {

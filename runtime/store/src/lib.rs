@@ -38,7 +38,7 @@ mod outage;
 mod retry;
 mod watch;
 
-pub use acquire::{AcquireError, acquire};
+pub use acquire::{AcquireError, acquire, holdings};
 pub use config::{InvalidStoreConfig, StoreConfig};
 pub use directory::{DirectoryError, DirectoryStore};
 pub use etcd::{EtcdError, EtcdOptions, EtcdStore};

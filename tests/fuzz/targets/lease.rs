@@ -38,7 +38,11 @@ fn as_peer(key: &str, value: &[u8]) {
         assert!(rejection.to_string().len() < LONGEST_REASON);
     }
     // A list of the two is no different.
-    let from_list = listed.reset([own, record], now);
+    listed.begin_snapshot();
+    for record in [own, record] {
+        listed.add_to_snapshot(&record);
+    }
+    let from_list = listed.end_snapshot(now);
     assert_eq!(
         (from_list.changed, from_list.rejected),
         (delta.changed.clone(), delta.rejected.clone())

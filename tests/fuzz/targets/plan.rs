@@ -183,7 +183,9 @@ fn guard(u: &mut Unstructured<'_>) -> Result<Guard> {
     let claims = Claims { overlay, granted, own, ..Claims::default() };
     let store = (0..u.int_in_range(0..=2)?).map(|_| address(u)).collect::<Result<_>>()?;
     let vital = Vital { store, ..Vital::default() };
-    Ok(Guard::new(HostNetwork::new(&claims, &routing, vital)))
+    let mut guard = Guard::default();
+    guard.set_host(HostNetwork::new(&claims, &routing, vital));
+    Ok(guard)
 }
 
 /// Asserts that no route that may be in the kernel takes packets from a network of the host's.

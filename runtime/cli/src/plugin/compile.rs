@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::Args;
+use heddle_plugin::read_component;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -21,12 +22,6 @@ pub(super) fn compile(Arguments { input, output }: &Arguments) -> anyhow::Result
         Ok(native) => replace(output, &native),
         Err(reason) => bail!("{} cannot be compiled: {reason}", input.display()),
     }
-}
-
-/// Reads a component from a file that was named on the command line.
-pub(super) fn read_component(path: &Path) -> anyhow::Result<Vec<u8>> {
-    heddle_plugin::read_component(path)
-        .map_err(|error| anyhow!("{} cannot be read: {}", path.display(), error.reason))
 }
 
 /// Puts a file in the place of what is there, in one step.

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use heddle_plugin::with_manifest;
+use heddle_plugin::{read_component, with_manifest};
 
-use super::compile::{read_component, replace};
+use super::compile::replace;
 use crate::input::read_file;
 
 #[derive(Args)]

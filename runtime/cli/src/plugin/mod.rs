@@ -17,7 +17,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use heddle_plugin::{Catalogue, Plugin, Policy, Setting, Source, embedded_component};
+use heddle_plugin::{
+    Catalogue, Plugin, Policy, Setting, Source, embedded_component, read_component,
+};
 use serde_json::{Map, Value};
 
 #[derive(Subcommand)]
@@ -129,7 +131,7 @@ impl Which {
                 (Source::Embedded, None) => bail!("the embedded plugin `{name}` is missing"),
             }
         };
-        let bytes = compile::read_component(&path)?;
+        let bytes = read_component(&path)?;
         Ok(Component { source: Source::File(path), bytes })
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
 pub(super) fn plan(arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { which, scenario: file, settings } = arguments;
     let text = input::read(file)?;
-    let scenario = Scenario::parse(&text).with_context(|| file.display().to_string())?;
+    let scenario = Scenario::parse(&text).with_context(|| input::name(file).into_owned())?;
     let plugin = which.load()?;
     let answer = wait_for(async {
         Ok(match plugin.manifest().world.role() {

@@ -214,7 +214,8 @@ fn route_of_some_packets_is_network_of_host_but_no_way_to_store() {
 #[test]
 fn guard_withholds_routes_and_connected_addresses() {
     let own = vec![net("10.1.2.0/30")];
-    let mut guard = Guard::new(host_with(&Claims { own, ..claims("10.0.0.0/8") }));
+    let mut guard = Guard::default();
+    guard.set_host(host_with(&Claims { own, ..claims("10.0.0.0/8") }));
     let route = |destination: &str, metric| {
         let action = RouteAction::Forward { link: link("flannel.1"), gateway: None, onlink: false };
         Object::Route(Route { destination: net(destination), metric, action })

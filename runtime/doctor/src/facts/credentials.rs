@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 
 use heddle_flags::LeaseFlags;
-
-/// The largest file, in bytes. All authorities of a Linux distribution together are a quarter of a MiB.
-const LIMIT: u64 = 4 << 20;
+use heddle_store::etcd::PEM_LIMIT;
 
 /// A file that a flag names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +26,7 @@ pub(crate) struct Credentials {
 pub(crate) fn read(flags: &LeaseFlags) -> Credentials {
     let file = |flag, path: &Option<PathBuf>| {
         let path = path.clone().filter(|path| !path.as_os_str().is_empty())?;
-        let contents = heddle_files::read(&path, LIMIT);
+        let contents = heddle_files::read(&path, PEM_LIMIT);
         let contents = contents.map_err(|error| error.reason.to_string());
         Some(CredentialFile { flag, path, contents })
     };

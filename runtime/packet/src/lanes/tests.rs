@@ -192,7 +192,7 @@ fn source_is_released_after_a_calm_time() {
     assert_eq!(fixture.lanes.received(lane, arrival(1, Some(5)), fixture.now), 5);
     assert_eq!(fixture.lanes.received(lane, arrival(1, Some(5)), fixture.now), 0);
     assert_eq!(fixture.wait(CALM / 2), None);
-    assert_eq!(fixture.wait(CALM / 2), Some(Change::Released));
+    assert_eq!(fixture.wait(CALM / 2), Some(Change::Released(vec![source(1)])));
     assert_eq!(fixture.steering(), []);
     // What is still in its lane comes before what it sends now.
     assert_eq!(fixture.turns(3), [lane; 3]);
@@ -217,7 +217,10 @@ fn lane_is_kept_until_the_kernel_steers_elsewhere() {
     let lane = STRANGERS + 1;
     fixture.now += CALM;
     let change = fixture.lanes.decide(is_peer, BUFFER, fixture.now);
-    assert_eq!((change, fixture.lanes.is_settled()), (Some(Change::Released), false));
+    assert_eq!(
+        (change, fixture.lanes.is_settled()),
+        (Some(Change::Released(vec![source(1)])), false)
+    );
     // The kernel refused: datagrams arrive in the lane as before, and it has no priority.
     assert_eq!(fixture.turns(1), [SHARED]);
     fixture.now += LINGER;
@@ -261,7 +264,8 @@ fn change_of_peers_moves_sources_out_of_wrong_lanes() {
     // The first stranger has become a peer, and the first peer has left.
     let is_peer = |address| address == source(2) || address == source(100);
     let change = fixture.lanes.review(is_peer, fixture.now);
-    assert_eq!((change, fixture.lanes.is_settled()), (Some(Change::Released), false));
+    let released = Change::Released(vec![source(100), source(1)]);
+    assert_eq!((change, fixture.lanes.is_settled()), (Some(released), false));
     assert_eq!(fixture.steering(), [(source(101), STRANGERS), (source(2), STRANGERS + 2)]);
     assert_eq!(fixture.lanes.review(is_peer, fixture.now), None);
 }

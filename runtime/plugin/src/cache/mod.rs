@@ -117,14 +117,7 @@ impl Cache {
         if !metadata.is_dir() {
             return Err(CacheError::NotADirectory);
         }
-        let (owner, expected) = (metadata.uid(), rustix::process::geteuid().as_raw());
-        if owner != expected {
-            return Err(CacheError::Owner { owner, expected });
-        }
-        let mode = metadata.mode() & 0o7777;
-        if mode & FOREIGN_WRITE != 0 {
-            return Err(CacheError::Mode(mode));
-        }
+        check_own(metadata.uid(), rustix::process::geteuid().as_raw(), metadata.mode() & 0o7777)?;
         Ok(Self { dir: dir.to_owned() })
     }
 
@@ -224,10 +217,20 @@ impl Cache {
 fn open_own(path: &Path) -> Option<RegularFile> {
     let file = RegularFile::open_nofollow(path).ok()?;
     let metadata = file.metadata();
-    let own = metadata.uid() == rustix::process::geteuid().as_raw()
-        && metadata.mode() & FOREIGN_WRITE == 0
-        && metadata.nlink() == 1;
-    own.then_some(file)
+    let expected = rustix::process::geteuid().as_raw();
+    check_own(metadata.uid(), expected, metadata.mode() & 0o7777).ok()?;
+    (metadata.nlink() == 1).then_some(file)
+}
+
+/// Checks that a file or directory belongs to the user `expected`, and that nobody else can write to it.
+fn check_own(owner: u32, expected: u32, mode: u32) -> Result<(), CacheError> {
+    if owner != expected {
+        return Err(CacheError::Owner { owner, expected });
+    }
+    if mode & FOREIGN_WRITE != 0 {
+        return Err(CacheError::Mode(mode));
+    }
+    Ok(())
 }
 
 fn hex(hasher: Sha256) -> String {
@@ -292,11 +295,53 @@ mod tests {
         fs::hard_link(&entry, &copy).unwrap();
         assert!(cache.get("d").is_none());
         fs::remove_file(&copy).unwrap();
-        if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::chown(&entry, Some(65534), None).unwrap();
-            assert!(cache.get("d").is_none());
-        }
         fresh();
+    }
+
+    #[test]
+    fn owner_and_mode_that_are_not_this_user_s_alone_are_refused() {
+        for (owner, expected, mode, reason) in [
+            (0, 0, 0o700, None),
+            (1000, 1000, 0o755, None),
+            (1000, 1000, 0o600, None),
+            (65534, 0, 0o700, Some("owner")),
+            (0, 1000, 0o700, Some("owner")),
+            (65534, 1000, 0o777, Some("owner")),
+            (0, 0, 0o660, Some("mode")),
+            (1000, 1000, 0o602, Some("mode")),
+            (1000, 1000, 0o1777, Some("mode")),
+        ] {
+            let found = match check_own(owner, expected, mode) {
+                Ok(()) => None,
+                Err(CacheError::Owner { .. }) => Some("owner"),
+                Err(CacheError::Mode(_)) => Some("mode"),
+                Err(error) => panic!("{error}"),
+            };
+            assert_eq!(found, reason, "{owner} {expected} {mode:o}");
+        }
+    }
+
+    #[test]
+    fn entry_of_another_owner_is_none() {
+        if !rustix::process::geteuid().is_root() {
+            // To give files away takes root. Not `eprintln!`, which the test runner keeps to itself if the test passes.
+            std::io::stderr()
+                .write_all(b"SKIPPED, not root: a test of heddle-plugin needs root\n")
+                .unwrap();
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        cache.put("d", b"code").unwrap();
+        std::os::unix::fs::chown(cache.entry("d", CODE), Some(65534), None).unwrap();
+        assert!(cache.get("d").is_none());
+        cache.put("d", b"code").unwrap();
+        assert!(cache.get("d").is_some());
+        std::os::unix::fs::chown(dir.path(), Some(65534), None).unwrap();
+        assert!(matches!(
+            Cache::open(dir.path()),
+            Err(CacheError::Owner { owner: 65534, expected: 0 })
+        ));
     }
 
     #[test]

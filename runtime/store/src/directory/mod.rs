@@ -12,7 +12,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -22,6 +22,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use heddle_core::lease::{Age, Unread, VALUE_LIMIT};
+use heddle_files::{ReadError, Reason, RegularFile};
 use rustix::fs::OFlags;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -400,24 +401,19 @@ fn read(path: &Path) -> Result<Option<Found>, DirectoryError> {
             unread: Some(unread),
             age: age(metadata),
         };
-        // Looked at before it is opened, because opening a device can do something.
-        let metadata = fs::metadata(path)?;
-        if !metadata.is_file() {
-            return Ok(unread(Unread::NotAFile, &metadata));
-        }
-        let file = File::options().read(true).custom_flags(UNBLOCKED).open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Ok(unread(Unread::NotAFile, &metadata));
-        }
-        let mut value = Vec::new();
-        (&file).take(VALUE_LIMIT as u64 + 1).read_to_end(&mut value)?;
-        match Unread::of_length(value.len()) {
-            Some(_) => {
-                let length = metadata.len().max(value.len() as u64);
-                Ok(unread(Unread::TooLong(length), &metadata))
+        let file = match RegularFile::open(path) {
+            Err(ReadError { reason: Reason::NotRegular(_), .. }) => {
+                return Ok(unread(Unread::NotAFile, &fs::metadata(path)?));
             }
-            None => Ok(Found { value, unread: None, age: age(&file.metadata()?) }),
+            opened => opened?,
+        };
+        match file.read(VALUE_LIMIT as u64) {
+            Err(ReadError { reason: Reason::TooLarge(limit), .. }) => {
+                // A file that has grown since it was opened has more bytes than its metadata say.
+                let length = file.metadata().len().max(limit + 1);
+                Ok(unread(Unread::TooLong(length), file.metadata()))
+            }
+            value => Ok(Found { value: value?, unread: None, age: age(&file.file().metadata()?) }),
         }
     };
     match read() {

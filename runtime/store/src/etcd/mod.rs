@@ -18,7 +18,7 @@ mod pages;
 mod watch;
 
 pub use error::{EtcdError, EtcdFailure};
-pub use options::{EtcdOptions, EtcdTiming};
+pub use options::{EtcdOptions, EtcdTiming, PEM_LIMIT};
 
 use crate::{LeaseStore, Page, Record, Renewal, StoreError, Watch, bounded_key};
 use connection::{Connector, MESSAGE_LIMIT};

@@ -10,7 +10,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use super::error::{EtcdError, EtcdFailure};
 
 /// The largest PEM file, in bytes. All authorities of a Linux distribution together are a quarter of a MiB.
-const PEM_LIMIT: u64 = 4 << 20;
+pub const PEM_LIMIT: u64 = 4 << 20;
 
 const CA_FILE: &str = "--etcd-cafile";
 const CERTIFICATE_FILE: &str = "--etcd-certfile";
