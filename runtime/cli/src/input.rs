@@ -1,4 +1,4 @@
-//! Files that were named on the command line.
+//! Files named on the command line.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,15 +6,15 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 
-/// The largest file, in bytes. A scenario with ten thousand leases takes a fifth of that.
+/// Size limit for a file, in bytes. A scenario with ten thousand leases takes a fifth of it.
 const LIMIT: u64 = 16 << 20;
 
-/// Reads a regular file, standard input where the path is `-`, or a descriptor that the shell has opened: `/dev/fd/63` is
-/// what `<(etcdctl get …)` becomes.
+/// Reads a regular file, standard input if the path is `-`, or a descriptor that the shell has
+/// opened: `<(etcdctl get …)` becomes `/dev/fd/63`.
 ///
 /// # Errors
 ///
-/// It is missing, unreadable, larger than 16 MiB, or something else, such as a FIFO.
+/// If the file is missing, unreadable, larger than 16 MiB, or not a regular file, such as a FIFO.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     if path == Path::new("-") {
         return read_stream("standard input", io::stdin().lock());
@@ -42,7 +42,7 @@ fn read_stream(name: &str, stream: impl Read) -> anyhow::Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// As [`read`].
+/// Those of [`read`].
 pub(crate) fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
     heddle_files::read(path, LIMIT)
         .map_err(|error| anyhow!("{} cannot be read: {}", path.display(), error.reason))

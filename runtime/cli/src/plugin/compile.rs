@@ -1,4 +1,4 @@
-//! `heddle plugin compile`: also what the daemon calls, which has no compiler.
+//! `heddle plugin compile`: also called by the daemon, which has no compiler.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ pub(crate) struct Arguments {
     /// The component, a `.wasm` file.
     #[arg(value_name = "IN")]
     input: PathBuf,
-    /// Where the native code goes.
+    /// Output file for the native code.
     #[arg(value_name = "OUT")]
     output: PathBuf,
 }
@@ -23,13 +23,13 @@ pub(super) fn compile(Arguments { input, output }: &Arguments) -> anyhow::Result
     }
 }
 
-/// Reads a component from a file that was named on the command line.
+/// Reads a component from a file named on the command line.
 pub(super) fn read_component(path: &Path) -> anyhow::Result<Vec<u8>> {
     heddle_plugin::read_component(path)
         .map_err(|error| anyhow!("{} cannot be read: {}", path.display(), error.reason))
 }
 
-/// Puts a file in the place of what is there, in one step.
+/// Replaces a file atomically.
 pub(super) fn replace(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
     let written = || -> std::io::Result<()> {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
