@@ -1,10 +1,11 @@
-//! The files that etcd is reached with.
+//! The TLS files for etcd.
 
 use std::path::PathBuf;
 
 use heddle_flags::LeaseFlags;
 
-/// The largest file, in bytes. All authorities of a Linux distribution together are a quarter of a MiB.
+/// Size limit for a file, in bytes. All authorities of a Linux distribution together are a quarter
+/// of a MiB.
 const LIMIT: u64 = 4 << 20;
 
 /// A file that a flag names.
@@ -12,11 +13,11 @@ const LIMIT: u64 = 4 << 20;
 pub(crate) struct CredentialFile {
     pub(crate) flag: &'static str,
     pub(crate) path: PathBuf,
-    /// What is in it, or why it cannot be read.
+    /// Content, or the reason why it cannot be read.
     pub(crate) contents: Result<Vec<u8>, String>,
 }
 
-/// Those that are given.
+/// The files that are given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Credentials {
     pub(crate) authorities: Option<CredentialFile>,
@@ -24,7 +25,7 @@ pub(crate) struct Credentials {
     pub(crate) key: Option<CredentialFile>,
 }
 
-/// Reads them.
+/// Reads the files.
 pub(crate) fn read(flags: &LeaseFlags) -> Credentials {
     let file = |flag, path: &Option<PathBuf>| {
         let path = path.clone().filter(|path| !path.as_os_str().is_empty())?;
