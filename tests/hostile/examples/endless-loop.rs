@@ -1,4 +1,4 @@
-//! Loops for ever, in the function that `wish` names.
+//! Loops for ever: in `plan-peer`, or in the function that `wish` names.
 
 use heddle_hostile::{Malice, Scene, hang, hostile};
 use heddle_sdk::{Advertisements, Lease, NodePlan, Plan};

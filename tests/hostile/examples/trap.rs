@@ -1,4 +1,5 @@
-//! Traps in the function that `wish` names, with a message that imitates the daemon's log lines.
+//! Traps: in `plan-peer`, or in the function that `wish` names. The message imitates the daemon's
+//! log lines.
 
 use heddle_hostile::{Malice, Scene, hostile};
 use heddle_sdk::{Advertisements, Lease, NodePlan, Plan};
