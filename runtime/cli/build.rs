@@ -1,9 +1,10 @@
-//! Makes the SDK and the templates part of the tool, for `heddle plugin new`: every file that git would have.
+//! Embeds the SDK and the templates into the tool, for `heddle plugin new`: all of their files that
+//! are under version control.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// Below the root of the tree, files and directories.
+/// Files and directories, relative to the root of the tree.
 const PARTS: [&str; 8] = [
     "LICENSE",
     "sdk/Cargo.toml",
@@ -15,7 +16,7 @@ const PARTS: [&str; 8] = [
     "wit/v0.1",
 ];
 
-/// What work in a directory leaves there.
+/// Artifacts that Cargo leaves in a directory.
 const LEFT_BY_CARGO: [&str; 2] = ["target", "Cargo.lock"];
 
 fn main() {

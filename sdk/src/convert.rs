@@ -1,4 +1,5 @@
-//! Between the generated types and the everyday ones. Nothing is copied that can be moved.
+//! Conversion between the generated types and those of the SDK. Moves instead of copying where
+//! possible.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -47,7 +48,7 @@ fn to_mac(mac: MacAddress) -> wit::MacAddress {
     mac.0.into()
 }
 
-// ---- What a plugin is told ---------------------------------------------------------------------
+// ---- Arguments of a plugin ---------------------------------------------------------------------
 
 impl From<wit::OverlayNetwork> for sdk::OverlayNetwork {
     fn from(overlay: wit::OverlayNetwork) -> Self {
@@ -117,7 +118,7 @@ impl From<wit_emitter::Setting> for sdk::Setting {
     }
 }
 
-// ---- What a plugin answers ---------------------------------------------------------------------
+// ---- Results of a plugin -----------------------------------------------------------------------
 
 impl From<sdk::Family> for wit::IpFamily {
     fn from(family: sdk::Family) -> Self {

@@ -1,4 +1,4 @@
-//! Plans as text, the way `ip` and `bridge` would show them, and as the host does: for tests and for logs.
+//! Formats plans as text, like `ip` and `bridge`, and like the host does: for tests and logs.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -73,7 +73,8 @@ impl Display for Route {
 }
 
 impl Display for Plan {
-    /// One object a line: devices, what is on them, and routes, each kind in alphabetical order.
+    /// Formats one object per line: devices, the objects on them, and routes, each kind in
+    /// alphabetical order.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         fn lines<T: ToString>(objects: &[T]) -> Vec<String> {
             let mut lines: Vec<_> = objects.iter().map(ToString::to_string).collect();

@@ -1,4 +1,4 @@
-//! What the export macros plug together: the generated traits, answered by a plugin's type.
+//! Glue for the export macros: implements the generated traits for a plugin's type.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -12,7 +12,7 @@ use crate::bindings::transform::exports::heddle::overlay::transform as wit_trans
 use crate::convert::{all, ip};
 use crate::{Backend, Emitter, Output, PacketBackend, Transform};
 
-/// A plugin's type behind the generated traits.
+/// Implements the generated traits for a plugin's type.
 pub struct Export<T>(PhantomData<T>);
 
 impl<T: Backend> wit_backend::Guest for Export<T> {
@@ -105,7 +105,7 @@ impl<T: Transform> wit_transform::Guest for Export<T> {
     }
 }
 
-/// What one packet is allowed to grow by before the answer's buffer has to.
+/// Bytes reserved for the growth of each packet, before the result's buffer has to grow.
 const ROOM: usize = 64;
 
 fn transform(

@@ -1,11 +1,14 @@
-//! Reads the JSON objects that reach a plugin: the `Backend` object of the network config, and peers' `BackendData`.
+//! Parses the JSON objects that a plugin gets: the `Backend` object of the network config, and
+//! peers' `BackendData`.
 //!
-//! Keys are matched without regard to case, as Go does and as flannel's users rely on. `null` is the same as absent,
-//! and unknown keys are ignored. Every error names its key, `Backend.VNI`, and the rule it breaks.
+//! Keys are matched case-insensitively, like in Go, which flannel's users rely on. `null` is the
+//! same as absent, and unknown keys are ignored. Every error names the key, such as `Backend.VNI`,
+//! and the rule it violates.
 //!
-//! [`read`] fills a type of the plugin's own, by serde; [`NetworkConfig::settings`](crate::NetworkConfig::settings) and
-//! [`LeaseFamily::data`](crate::LeaseFamily::data) are what most need of it. An [`Object`] is read key by key, with the
-//! range that each number is in.
+//! [`read`] deserializes into a type of the plugin, with serde;
+//! [`NetworkConfig::settings`](crate::NetworkConfig::settings) and
+//! [`LeaseFamily::data`](crate::LeaseFamily::data) call it for the usual cases. An [`Object`] is
+//! read key by key, with a range for each number.
 
 use std::ops::RangeInclusive;
 
@@ -15,7 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::ConfigError;
 
-/// Reads an object that messages call `name` into a type of the plugin's own.
+/// Deserializes an object into a type of the plugin. Error messages call the object `name`.
 ///
 /// ```
 /// use heddle_sdk::json;
@@ -43,7 +46,8 @@ use crate::ConfigError;
 ///
 /// # Errors
 ///
-/// The text is not a JSON object, or a member is not what the type expects. Names it by its path.
+/// If the text is not a JSON object, or a member is not what the type expects. The error has the
+/// member's path.
 pub fn read<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, ConfigError> {
     let Object { members, .. } = Object::parse(name, text)?;
     serde_path_to_error::deserialize(Relaxed(members)).map_err(|error| {
@@ -53,7 +57,7 @@ pub fn read<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, ConfigErro
     })
 }
 
-/// An object whose keys are found without regard to case, and in which `null` is the same as absent.
+/// An object whose keys are matched case-insensitively, and in which `null` is the same as absent.
 struct Relaxed(Map<String, Value>);
 
 impl<'de> Deserializer<'de> for Relaxed {
@@ -88,7 +92,7 @@ impl<'de> Deserializer<'de> for Relaxed {
     }
 }
 
-/// A JSON object that was read, with the name it goes by in messages.
+/// A parsed JSON object, with its name for error messages.
 ///
 /// ```
 /// use heddle_sdk::json::Object;
@@ -106,11 +110,11 @@ pub struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// Reads an object that messages call `name`.
+    /// Parses an object that error messages call `name`.
     ///
     /// # Errors
     ///
-    /// The text is not a JSON object.
+    /// If the text is not a JSON object.
     pub fn parse(name: &'a str, text: &str) -> Result<Self, ConfigError> {
         match serde_json::from_str(text) {
             Ok(members) => Ok(Self { name, members }),
@@ -121,20 +125,20 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A member that is `true` or `false`.
+    /// Returns a member that is `true` or `false`.
     ///
     /// # Errors
     ///
-    /// It is something else.
+    /// If it is something else.
     pub fn flag(&self, key: &str) -> Result<Option<bool>, ConfigError> {
         self.read(key, "true or false", Value::as_bool)
     }
 
-    /// A member that is a whole number within a range.
+    /// Returns a member that is a whole number within a range.
     ///
     /// # Errors
     ///
-    /// It is something else, or outside the range.
+    /// If it is something else, or out of range.
     pub fn integer(
         &self,
         key: &str,
@@ -152,26 +156,27 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A member that is a UDP port. As in flannel, 0 leaves the choice open, as does an absent one.
+    /// Returns a member that is a UDP port. As in flannel, 0 selects the default, like an absent
+    /// one.
     ///
     /// # Errors
     ///
-    /// It is something else.
+    /// If it is something else.
     pub fn port(&self, key: &str) -> Result<Option<u16>, ConfigError> {
         let port = self.integer(key, 0..=u32::from(u16::MAX))?;
         Ok(port.filter(|port| *port != 0).map(|port| port as u16))
     }
 
-    /// A member that is a text.
+    /// Returns a member that is a string.
     ///
     /// # Errors
     ///
-    /// It is something else.
+    /// If it is something else.
     pub fn text(&self, key: &str) -> Result<Option<&str>, ConfigError> {
         self.read(key, "a text", Value::as_str)
     }
 
-    /// A complaint about a member: `message` is put after its name.
+    /// Creates an error about a member: `message` follows its name.
     pub fn error(&self, key: &str, message: impl Into<String>) -> ConfigError {
         ConfigError { key: format!("{}.{key}", self.name), message: message.into() }
     }
@@ -230,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_of_ones_own_is_filled_with_errors_that_name_the_key() {
+    fn custom_type_is_read_and_errors_name_the_key() {
         let remote = "192.0.2.1".parse().unwrap();
         assert_eq!(
             settings(r#"{"Type":"x","REMOTE":"192.0.2.1","port":7}"#),
@@ -259,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_matched_without_regard_to_case() {
+    fn keys_are_matched_case_insensitively() {
         let object = Object::parse("Backend", r#"{"gbp":true,"PORT":1,"Mac":"x"}"#).unwrap();
         assert_eq!(object.flag("GBP"), Ok(Some(true)));
         assert_eq!(object.integer("Port", 0..=9), Ok(Some(1)));
@@ -274,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn port_0_is_the_same_as_none() {
+    fn port_0_is_the_same_as_absent() {
         let object = Object::parse("Backend", r#"{"a":0,"b":65535,"c":65536}"#).unwrap();
         let ports = ["a", "b", "none"].map(|key| object.port(key).unwrap());
         assert_eq!(ports, [None, Some(65535), None]);

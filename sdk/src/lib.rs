@@ -1,17 +1,20 @@
-//! Writes Heddle plugins in Rust.
+//! SDK for Heddle plugins in Rust.
 //!
-//! A plugin is a WebAssembly component. It plans and never acts: from the cluster's network config, the node and the
-//! leases it computes the kernel state that should hold, and the host makes it so. This crate gives the interface
-//! (`wit/v0.1`) in everyday types, [`std::net::IpAddr`] and [`ipnet::IpNet`] above all.
+//! A plugin is a WebAssembly component. It plans and never acts: from the cluster's network config,
+//! the node and the leases it computes the desired kernel state, and the host applies it. This
+//! crate offers the interface (`wit/v0.1`) with everyday types, above all [`std::net::IpAddr`] and
+//! [`ipnet::IpNet`].
 //!
 //! # Backends
 //!
-//! There are three kinds, one on top of the other:
+//! There are three kinds, each based on the one before:
 //!
-//! - A [`Backend`] plans, and the kernel carries the packets: devices, routes and what else a [`Plan`] has.
-//! - A [`PacketBackend`] plans a TUN device ([`Tunnel`]), too, and says which peer a packet goes to that the kernel
-//!   routes into it. The host carries the packets, one in each UDP datagram.
-//! - A [`Transform`] also says what the packets look like between hosts. Payloads then pass through the plugin.
+//! - A [`Backend`] plans, and the kernel carries the packets: devices, routes and the other objects
+//!   of a [`Plan`].
+//! - A [`PacketBackend`] also plans a TUN device ([`Tunnel`]), and selects the peer for each packet
+//!   that the kernel routes into it. The host carries the packets, one in each UDP datagram.
+//! - A [`Transform`] also defines the format of the packets between hosts. Payloads then pass
+//!   through the plugin.
 //!
 //! A backend is a type with three functions:
 //!
@@ -58,28 +61,32 @@
 //! export_backend!(Direct, name = "direct");
 //! ```
 //!
-//! Built with `crate-type = ["cdylib", "rlib"]` for `wasm32-wasip2` (`cargo build --release --target wasm32-wasip2`),
-//! that is a plugin. `heddle-sdk` is a dependency by `path` or `git`: it needs the `wit/` beside it.
+//! Built with `crate-type = ["cdylib", "rlib"]` for `wasm32-wasip2` (`cargo build --release
+//! --target wasm32-wasip2`), that is a plugin. `heddle-sdk` is a dependency by `path` or `git`: it
+//! needs the directory `wit/` next to it.
 //!
-//! `heddle plugin new` makes such a crate, with tests. Cargo names the file after the crate; copied to
-//! `/etc/heddle/plugins/direct.wasm`, the name given to the macro, `heddle plugin inspect direct` shows it. It runs once
-//! `Backend.Type` is `direct` and heddled is restarted, which has it compiled by the `heddle` beside it or in `PATH`.
+//! `heddle plugin new` creates such a crate, with tests. Cargo names the file after the crate;
+//! copied to `/etc/heddle/plugins/direct.wasm`, with the name given to the macro, `heddle plugin
+//! inspect direct` shows it. It runs once `Backend.Type` is `direct` and heddled is restarted,
+//! which compiles it with the `heddle` next to it or in `PATH`.
 //!
-//! On any other target the macro leaves nothing, so that `cargo test` runs the plugin's functions as the plain functions
-//! they are; `heddle-testkit` has situations to run them in, as functions and as the component.
+//! On any other target the macro expands to nothing, so that `cargo test` can call the plugin's
+//! functions as plain functions; `heddle-testkit` has scenarios to run them in, natively and as the
+//! component.
 //!
 //! # Settings
 //!
-//! A backend's keys in the network config are a type of its own, read by serde with
-//! [`NetworkConfig::settings`]; what is wrong is a [`ConfigError`] that names the key. [`LeaseFamily::data`] reads what a
-//! peer says of itself in the same way.
+//! A backend's keys in the network config are read by serde into a type of the plugin, with
+//! [`NetworkConfig::settings`]; a problem is a [`ConfigError`] that names the key.
+//! [`LeaseFamily::data`] reads a peer's backend data in the same way.
 //!
 //! # Capabilities
 //!
-//! Devices, their settings and UDP ports, routes beyond the overlay, and an emitter's files are [asked
-//! for](export_backend#capabilities) where the plugin is exported, and granted by the operator.
+//! Devices, their sysctls and UDP ports, routes beyond the overlay, and an emitter's files are
+//! [requested](export_backend#capabilities) where the plugin is exported, and granted by the
+//! operator.
 //!
-//! A packet backend's type is its table of peers. [`PrefixTable`] is what most need:
+//! The type of a packet backend is its table of peers. [`PrefixTable`] suits most of them:
 //!
 //! ```
 //! # use heddle_sdk::*;
@@ -105,15 +112,16 @@
 //! export_packet_backend!(Carried, name = "carried");
 //! ```
 //!
-//! `plan_node` is then [`Tunnel::plan`] for most. `plugins/udp` is a whole packet backend, `plugins/vxlan-tun` a whole
-//! transform.
+//! Most implement `plan_node` with [`Tunnel::plan`]. `plugins/udp` is a complete packet backend,
+//! `plugins/vxlan-tun` a complete transform.
 //!
 //! # Purity
 //!
-//! The same arguments must give the same answer, whatever was asked before: the host calls the functions in any
-//! order, on any instance, and throws instances away. A table of peers counts as an argument: steering has an instance
-//! of its own, which the host replaces whenever it likes. There is no clock to wait on, no file and no socket. A panic
-//! is a trap: it costs the call it happens in and is reported with the panic's message, and nothing else comes of it.
+//! The same arguments must give the same result, independent of earlier calls: the host calls the
+//! functions in any order, on any instance, and discards instances. A table of peers counts as an
+//! argument: steering has an instance of its own, which the host may replace at any time. There is
+//! no clock to wait on, no file and no socket. A panic is a trap: it fails the call that it happens
+//! in, is reported with the panic's message, and has no other effect.
 
 #[doc(hidden)]
 pub mod bindings;
@@ -138,31 +146,33 @@ pub use prefix::PrefixTable;
 pub use tunnel::Tunnel;
 pub use types::*;
 
-/// A backend: how nodes reach each other. Exported with [`export_backend!`].
+/// A backend: defines how nodes reach each other. Exported with [`export_backend!`].
 pub trait Backend {
-    /// What this node's lease should say. Asked before the node has a lease, at each attempt to get one.
+    /// Returns the backend's part of this node's lease. Called before the node has a lease, at each
+    /// attempt to get one.
     ///
     /// # Errors
     ///
-    /// A complaint about one of the backend's keys in the network config.
+    /// If one of the backend's keys in the network config is wrong.
     fn advertise(config: &NetworkConfig, node: &Node) -> Result<Advertisements, ConfigError>;
 
-    /// The devices, addresses and settings of this node itself.
+    /// Plans the devices, addresses and sysctls of this node itself.
     ///
     /// # Errors
     ///
-    /// A complaint about one of the backend's keys in the network config.
+    /// If one of the backend's keys in the network config is wrong.
     fn plan_node(
         config: &NetworkConfig,
         node: &Node,
         lease: &Lease,
     ) -> Result<NodePlan, ConfigError>;
 
-    /// What it takes to reach one peer. `lease` is this node's own, `peer` the other one's.
+    /// Plans the objects through which one peer is reached. `lease` is this node's own, `peer` the
+    /// other node's.
     ///
     /// # Errors
     ///
-    /// Why there is no plan for this peer.
+    /// The reason why there is no plan for this peer.
     fn plan_peer(
         config: &NetworkConfig,
         node: &Node,
@@ -173,22 +183,24 @@ pub trait Backend {
 
 /// An emitter: turns the node's lease into files for other programs. Exported with [`export_emitter!`].
 pub trait Emitter {
-    /// The files for this lease.
+    /// Returns the files for this lease.
     ///
     /// # Errors
     ///
-    /// A text that names the setting or the field and says what would be right.
+    /// A message that names the setting or the field, and the expected value.
     fn emit(view: &View, settings: &[Setting]) -> Result<Vec<File>, String>;
 }
 
-/// Makes a crate a backend plugin: `export_backend!(Type, name = "vxlan")`, with a type that implements [`Backend`].
+/// Exports a crate as a backend plugin: `export_backend!(Type, name = "vxlan")`, with a type that
+/// implements [`Backend`].
 ///
-/// The name is what stands in `Backend.Type`, and must be the file's: `vxlan.wasm`. 1 to 32 of `a–z`, `0–9` and `-`.
-/// The plugin's version is the crate's.
+/// The name is the value of `Backend.Type`, and must be that of the file: `vxlan.wasm`. It has 1 to
+/// 32 characters of `a–z`, `0–9` and `-`. The plugin's version is the crate's.
 ///
 /// # Capabilities
 ///
-/// Routes of the overlay need nothing more. What else a plugin plans, it asks for, and an operator grants it:
+/// Routes of the overlay need no capability. Anything else must be requested, and granted by an
+/// operator:
 ///
 /// ```ignore
 /// export_backend!(
@@ -203,7 +215,7 @@ pub trait Emitter {
 /// );
 /// ```
 ///
-/// `heddle plugin inspect` shows what a plugin asks for, and what it is granted.
+/// `heddle plugin inspect` shows the requested and the granted capabilities.
 #[macro_export]
 macro_rules! export_backend {
     ($plugin:ty, name = $name:literal $(, $capability:ident = $values:tt)* $(,)?) => {
@@ -218,10 +230,10 @@ macro_rules! export_backend {
     };
 }
 
-/// Makes a crate a packet backend's plugin: `export_packet_backend!(Type, name = "udp")`, with a type that implements
-/// [`PacketBackend`].
+/// Exports a crate as a packet backend plugin: `export_packet_backend!(Type, name = "udp")`, with a
+/// type that implements [`PacketBackend`].
 ///
-/// Names and versions as in [`export_backend!`].
+/// Name and version are as in [`export_backend!`].
 #[macro_export]
 macro_rules! export_packet_backend {
     ($plugin:ty, name = $name:literal $(, $capability:ident = $values:tt)* $(,)?) => {
@@ -239,10 +251,10 @@ macro_rules! export_packet_backend {
     };
 }
 
-/// Makes a crate a plugin with a say in what packets look like between hosts:
+/// Exports a crate as a plugin that defines the format of packets between hosts:
 /// `export_transform!(Type, name = "vxlan-tun")`, with a type that implements [`Transform`].
 ///
-/// Names and versions as in [`export_backend!`].
+/// Name and version are as in [`export_backend!`].
 #[macro_export]
 macro_rules! export_transform {
     ($plugin:ty, name = $name:literal $(, $capability:ident = $values:tt)* $(,)?) => {
@@ -263,11 +275,11 @@ macro_rules! export_transform {
     };
 }
 
-/// Makes a crate an emitter plugin: `export_emitter!(Type, name = "subnet-env")`, with a type that implements
-/// [`Emitter`].
+/// Exports a crate as an emitter plugin: `export_emitter!(Type, name = "subnet-env")`, with a type
+/// that implements [`Emitter`].
 ///
-/// Names and versions as in [`export_backend!`].
-/// The daemon runs the emitters that `--emit` names.
+/// Name and version are as in [`export_backend!`]. The daemon runs the emitters that `--emit`
+/// names.
 #[macro_export]
 macro_rules! export_emitter {
     ($plugin:ty, name = $name:literal $(, $capability:ident = $values:tt)* $(,)?) => {
@@ -282,7 +294,7 @@ macro_rules! export_emitter {
     };
 }
 
-/// The custom section that says what the plugin is, readable without running it.
+/// Defines the custom section with the plugin's manifest, which is readable without running it.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __manifest {
@@ -304,7 +316,7 @@ macro_rules! __manifest {
     };
 }
 
-/// The capabilities in a manifest, as JSON.
+/// Formats the capabilities of a manifest as JSON.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __capabilities {
@@ -321,7 +333,7 @@ macro_rules! __capabilities {
     };
 }
 
-/// One of them. Here is which there are.
+/// Formats one capability. This is the list of all that exist.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __capability {

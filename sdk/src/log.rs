@@ -1,24 +1,24 @@
-//! The daemon's log, under the plugin's name.
+//! Writes to the daemon's log, under the plugin's name.
 //!
-//! Long lines are cut, and a plugin that writes too many is silenced for a while. Natively, in tests, lines go to
-//! standard error.
+//! Long lines are truncated, and a plugin that writes too many is muted for a while. In native
+//! tests, lines go to standard error.
 
-/// Writes one line about something that is broken.
+/// Logs one line about a failure.
 pub fn error(message: &str) {
     write(Level::Error, message);
 }
 
-/// Writes one line about something that the operator should look at.
+/// Logs one line about something that the operator should check.
 pub fn warn(message: &str) {
     write(Level::Warn, message);
 }
 
-/// Writes one line about something worth knowing.
+/// Logs one line of general interest.
 pub fn info(message: &str) {
     write(Level::Info, message);
 }
 
-/// Writes one line for someone who looks for a fault.
+/// Logs one line for debugging.
 pub fn debug(message: &str) {
     write(Level::Debug, message);
 }

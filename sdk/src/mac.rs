@@ -1,29 +1,29 @@
-//! Ethernet addresses.
+//! MAC addresses.
 
 use std::fmt;
 use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
-/// An Ethernet address. As text `3a:8b:71:f2:2e:de`.
+/// A MAC address. Its text form is `3a:8b:71:f2:2e:de`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MacAddress(pub [u8; 6]);
 
 impl MacAddress {
-    /// An address that may be given to a device without asking anyone: unicast and locally administered (IEEE 802,
-    /// clause 8.2), the other 46 bits as given.
+    /// Returns an address that needs no registration: unicast and locally administered (IEEE 802,
+    /// clause 8.2), with the other 46 bits as given.
     pub fn locally_administered(mut octets: [u8; 6]) -> Self {
         octets[0] = octets[0] & !0b01 | 0b10;
         Self(octets)
     }
 
-    /// A locally administered address that follows from a text, and looks like any: the first octets of its SHA-256.
+    /// Returns a locally administered address derived from a text: the first octets of its SHA-256.
     pub fn derived(identity: &str) -> Self {
         let hash = Sha256::digest(identity);
         Self::locally_administered([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5]])
     }
 
-    /// Whether it names a single station: not a group, not all zeroes.
+    /// Returns true if it names a single station: not a group, and not all zeroes.
     pub fn is_unicast(self) -> bool {
         self.0[0] & 1 == 0 && self.0 != [0; 6]
     }
@@ -42,7 +42,7 @@ impl fmt::Debug for MacAddress {
     }
 }
 
-/// A text that is not an Ethernet address.
+/// Error for a text that is not a MAC address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidMacAddress;
 
@@ -61,7 +61,7 @@ impl FromStr for MacAddress {
         let mut octets = [0; 6];
         let mut parts = text.split(':');
         for octet in &mut octets {
-            // `from_str_radix` alone would take a sign.
+            // `from_str_radix` alone would accept a sign.
             let part = parts
                 .next()
                 .filter(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()))
@@ -80,20 +80,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_reads_back_as_written() {
+    fn address_survives_format_and_parse() {
         let mac: MacAddress = "3a:8B:71:f2:2e:de".parse().unwrap();
         assert_eq!(mac.to_string(), "3a:8b:71:f2:2e:de");
     }
 
     #[test]
-    fn an_address_has_six_octets_of_two_digits() {
+    fn address_needs_six_octets_of_two_digits() {
         for text in ["", "3a:8b:71:f2:2e", "3a:8b:71:f2:2e:de:00", "3a:8b:71:f2:2e:+1"] {
             assert_eq!(text.parse::<MacAddress>(), Err(InvalidMacAddress), "{text}");
         }
     }
 
     #[test]
-    fn a_locally_administered_address_is_unicast() {
+    fn locally_administered_address_is_unicast() {
         let mac = MacAddress::locally_administered([0xff; 6]);
         assert_eq!(mac.to_string(), "fe:ff:ff:ff:ff:ff");
         assert!(mac.is_unicast());
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_derived_address_follows_from_the_text() {
+    fn derived_address_is_hash_of_text() {
         // printf node | sha256sum
         assert_eq!(MacAddress::derived("node").to_string(), "56:5e:a5:38:46:10");
         assert!(MacAddress::derived("").is_unicast());

@@ -10,9 +10,9 @@ use rustc_hash::FxBuildHasher;
 
 use crate::{Lease, PeerIndex};
 
-/// Values by network, found by address: the longest network around an address wins. Both families in one table.
+/// Values by network, looked up by address: the longest prefix wins. One table holds both families.
 ///
-/// A look-up costs one probe of a hash table per length that there is a network of. Overlays have one or two.
+/// A look-up costs one hash table probe per prefix length in the table. Overlays have one or two.
 ///
 /// ```
 /// use heddle_sdk::{IpNet, PrefixTable};
@@ -32,8 +32,8 @@ pub struct PrefixTable<T> {
     v6: Masks<u128, T>,
 }
 
-/// Values by prefix, apart by the mask of the prefix, the longest first. To mask is cheaper than to shift, where there
-/// are no registers of 128 bits.
+/// Values by prefix, grouped by netmask, the longest first. Masking is cheaper than shifting on
+/// machines without 128-bit registers.
 type Masks<Bits, T> = Vec<(Bits, HashMap<Bits, T, FxBuildHasher>)>;
 
 impl<T> Default for PrefixTable<T> {
@@ -43,7 +43,7 @@ impl<T> Default for PrefixTable<T> {
 }
 
 impl<T> PrefixTable<T> {
-    /// Adds a network, and gives the value that it had before.
+    /// Inserts a network, and returns its previous value.
     pub fn insert(&mut self, network: IpNet, value: T) -> Option<T> {
         match network {
             IpNet::V4(network) => {
@@ -55,7 +55,7 @@ impl<T> PrefixTable<T> {
         }
     }
 
-    /// The value of the longest network that an address is in.
+    /// Returns the value of the longest prefix that contains an address.
     pub fn find(&self, address: IpAddr) -> Option<&T> {
         match address {
             IpAddr::V4(address) => get(&self.v4, address.into()),
@@ -75,8 +75,8 @@ impl<T> FromIterator<(IpNet, T)> for PrefixTable<T> {
 }
 
 impl PrefixTable<PeerIndex> {
-    /// The position of each lease by its subnets: what [`with_peers`](crate::PacketBackend::with_peers) is given,
-    /// made a table to steer by.
+    /// Returns the index of each lease by its subnets: turns the peers of
+    /// [`with_peers`](crate::PacketBackend::with_peers) into a table to steer by.
     pub fn of_peers(peers: &[Lease]) -> Self {
         (0..)
             .zip(peers)
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_network_around_an_address_wins() {
+    fn longest_prefix_wins() {
         let table = table(&[
             "10.244.0.0/16",
             "10.244.36.0/24",
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_no_bits_is_around_every_address_of_its_family() {
+    fn zero_length_prefix_matches_all_of_its_family() {
         let only_v4 = table(&["0.0.0.0/0"]);
         assert_eq!(find(&only_v4, "255.255.255.255"), Some("0.0.0.0/0"));
         assert_eq!(find(&only_v4, "::"), None);
@@ -155,9 +155,9 @@ mod tests {
     }
 
     #[test]
-    fn a_network_put_twice_has_the_later_value() {
+    fn network_inserted_twice_has_the_later_value() {
         let mut table = PrefixTable::default();
-        // Bits after the prefix mean nothing.
+        // Host bits are ignored.
         assert_eq!(table.insert("10.244.36.9/24".parse().unwrap(), 1), None);
         assert_eq!(table.insert("10.244.36.0/24".parse().unwrap(), 2), Some(1));
         assert_eq!(table.find("10.244.36.1".parse().unwrap()), Some(&2));

@@ -1,5 +1,5 @@
-//! flannel's `subnet.env`: from which Docker, the CNI plugin and people's scripts learn the node's subnet
-//! (`WriteSubnetFile` in flannel's `pkg/subnet/subnet.go`).
+//! flannel's `subnet.env`, from which Docker, the CNI plugin and users' scripts learn the node's
+//! subnet (`WriteSubnetFile` in flannel's `pkg/subnet/subnet.go`).
 
 use std::fmt::{Display, Write};
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::{Family, View};
 
-/// The file's lines, each ended. A family has lines only if it is on.
+/// Returns the file's content. A family has lines only if it is enabled.
 ///
 /// ```text
 /// FLANNEL_NETWORK=10.244.0.0/16
@@ -21,7 +21,7 @@ use crate::{Family, View};
 ///
 /// # Errors
 ///
-/// The lease has no subnet in one of the config's networks.
+/// If the lease has no subnet in one of the config's networks.
 pub fn text(view: &View) -> Result<String, String> {
     let mut text = String::new();
     for overlay in &view.config.networks {
@@ -46,7 +46,8 @@ fn line(text: &mut String, prefix: &str, name: &str, value: impl Display) {
     writeln!(text, "{prefix}{name}={value}").expect("a string takes everything");
 }
 
-/// The first usable address of a node's subnet, with the subnet's length. It is the bridge's: `10.244.8.1/24`.
+/// Returns the first usable address of a node's subnet, with the subnet's prefix length. It is that
+/// of the bridge: `10.244.8.1/24`.
 pub fn bridge_address(subnet: IpNet) -> IpNet {
     let first = match subnet.network() {
         IpAddr::V4(address) => IpAddr::V4((u32::from(address) + 1).into()),
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn both_families_are_written_as_flannel_writes_them() {
+    fn both_families_are_written_like_flannel() {
         assert_eq!(
             text(&view(&[V4.0, V6.0], &[V4.1, V6.1])).unwrap(),
             "FLANNEL_NETWORK=10.244.0.0/16\n\
@@ -98,14 +99,14 @@ mod tests {
     }
 
     #[test]
-    fn a_family_that_is_off_leaves_no_line() {
+    fn disabled_family_has_no_line() {
         assert!(!text(&view(&[V4.0], &[V4.1])).unwrap().contains("IPV6"));
         let only_v6 = text(&view(&[V6.0], &[V6.1])).unwrap();
         assert!(only_v6.starts_with("FLANNEL_IPV6_NETWORK="), "{only_v6}");
     }
 
     #[test]
-    fn a_lease_that_lacks_a_family_is_an_error() {
+    fn lease_without_a_family_is_an_error() {
         let error = text(&view(&[V4.0, V6.0], &[V4.1])).unwrap_err();
         assert_eq!(error, "the lease has no subnet in 2001:cafe:42::/56");
     }

@@ -8,26 +8,27 @@ use crate::{
 /// The length of a UDP header (RFC 768), in bytes.
 const UDP_HEADER: u32 = 8;
 
-/// A TUN device that all of the overlay is routed into. Which peer a packet then goes to is a matter of
-/// [`steer`](crate::PacketBackend::steer).
+/// A TUN device that the whole overlay is routed into. [`steer`](crate::PacketBackend::steer)
+/// selects the peer for each packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
-    /// The device's name: at most 15 bytes.
+    /// Name of the device: at most 15 bytes.
     pub device: String,
     /// UDP port of this node and of its peers.
     pub port: u16,
-    /// What the backend adds to packets, in bytes: that of its [`Transform`](crate::Transform), or 0.
+    /// Bytes that the backend adds to packets: the overhead of its [`Transform`](crate::Transform),
+    /// or 0.
     pub overhead: u32,
 }
 
 impl Tunnel {
-    /// The device for both families, with an address in each: the subnet's own, as the source of what the node itself
-    /// sends into the overlay. Its MTU leaves room for outer IP and UDP headers and not for the overhead, which the
-    /// host sees to.
+    /// Plans the device for both families, with an address in each: the subnet's own, as the source
+    /// of the node's own packets into the overlay. The MTU leaves room for the outer IP and UDP
+    /// headers, but not for the overhead, which the host subtracts.
     ///
     /// # Errors
     ///
-    /// The interface's MTU is too small for it.
+    /// If the interface's MTU is too small.
     pub fn plan(
         &self,
         config: &NetworkConfig,
@@ -58,7 +59,7 @@ impl Tunnel {
                 mac: None,
                 kind: LinkKind::Tun(Tun { local: local.collect(), port: self.port }),
             }],
-            // Nobody on the overlay is to give this node routes.
+            // No host on the overlay may configure routes on this node.
             sysctls: vec![Sysctl {
                 link: device.to_owned(),
                 family: Family::V6,

@@ -1,7 +1,7 @@
-//! The records of `wit/v0.1/types.wit` in everyday types. What they mean in detail stands there.
+//! The records of `wit/v0.1/types.wit` with everyday types. That file defines them in detail.
 //!
-//! The host has types much like these in a crate of its own. They are not shared: a plugin knows the WIT and nothing of
-//! the host, so that either side can change without the other.
+//! The host has similar types in a crate of its own. They are not shared: a plugin depends on the
+//! WIT only, so that either side can change without the other.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of an address.
+    /// Returns the family of an address.
     pub fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(_) => Self::V4,
@@ -29,12 +29,12 @@ impl Family {
         }
     }
 
-    /// The family of a network.
+    /// Returns the family of a network.
     pub fn of_network(network: IpNet) -> Self {
         Self::of(network.addr())
     }
 
-    /// The length of an IP header without options, in bytes: 20 or 40.
+    /// Returns the length of an IP header without options, in bytes: 20 or 40.
     pub fn header_length(self) -> u32 {
         match self {
             Self::V4 => 20,
@@ -42,7 +42,8 @@ impl Family {
         }
     }
 
-    /// The smallest MTU that the family works with, in bytes: 68 (RFC 791, section 3.2) or 1280 (RFC 8200, section 5).
+    /// Returns the smallest MTU of the family, in bytes: 68 (RFC 791, section 3.2) or 1280 (RFC
+    /// 8200, section 5).
     pub fn least_mtu(self) -> u32 {
         match self {
             Self::V4 => 68,
@@ -51,35 +52,35 @@ impl Family {
     }
 }
 
-/// One family of the overlay.
+/// The overlay in one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OverlayNetwork {
-    /// The whole overlay.
+    /// Network of the whole overlay.
     pub network: IpNet,
-    /// The length of each node's subnet, in bits.
+    /// Prefix length of each node's subnet.
     pub subnet_length: u8,
 }
 
 /// The cluster's network config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkConfig {
-    /// One per enabled family, IPv4 first. Never empty.
+    /// Networks, one per enabled family, IPv4 first. Never empty.
     pub networks: Vec<OverlayNetwork>,
     /// The `Backend` object as JSON text. See [`json::Object`](crate::json::Object).
     pub backend: String,
 }
 
 impl NetworkConfig {
-    /// The backend's keys, in a type of the plugin's own: see [`json::read`](crate::json::read).
+    /// Reads the backend's keys into a type of the plugin: see [`json::read`](crate::json::read).
     ///
     /// # Errors
     ///
-    /// A key is not what the type expects.
+    /// If a key is not what the type expects.
     pub fn settings<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         json::read("Backend", &self.backend)
     }
 
-    /// The enabled families, IPv4 first.
+    /// Returns the enabled families, IPv4 first.
     pub fn families(&self) -> impl Iterator<Item = Family> {
         self.networks.iter().map(|overlay| Family::of_network(overlay.network))
     }
@@ -88,30 +89,30 @@ impl NetworkConfig {
 /// The interface that carries the overlay's packets between hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Underlay {
-    /// Its name.
+    /// Name of the interface.
     pub link: String,
-    /// Its MTU in bytes.
+    /// MTU in bytes.
     pub mtu: u32,
-    /// The addresses on it, with the prefix that is directly connected.
+    /// Addresses of the interface, with the prefix that is directly connected.
     pub addresses: Vec<IpNet>,
-    /// Where peers reach this node: one per enabled family, IPv4 first.
+    /// Addresses under which peers reach this node: one per enabled family, IPv4 first.
     pub public_addresses: Vec<IpAddr>,
 }
 
 impl Underlay {
-    /// Where peers reach this node in a family.
+    /// Returns the address under which peers reach this node in a family.
     pub fn public_address(&self, family: Family) -> Option<IpAddr> {
         self.public_addresses.iter().copied().find(|address| Family::of(*address) == family)
     }
 
-    /// The longest packet that can leave through the interface. No packet is longer than 65,535 bytes, though the
-    /// loopback interface's MTU is.
+    /// Returns the size of the largest packet that can leave through the interface. It is 65,535
+    /// bytes at most, although the loopback interface has a larger MTU.
     pub fn packet_mtu(&self) -> u32 {
         self.mtu.min(65_535)
     }
 
-    /// The source address of packets to peers that know this node by a public address: that one, or behind NAT, where
-    /// the interface does not have it, the interface's own.
+    /// Returns the source address of packets to peers that know this node by a public address: that
+    /// one if the interface has it, otherwise (behind NAT) the interface's own.
     pub fn local_address(&self, public: IpAddr) -> IpAddr {
         let link_local = |address: IpAddr| match address {
             IpAddr::V4(address) => address.is_link_local(),
@@ -126,42 +127,43 @@ impl Underlay {
             .unwrap_or(public)
     }
 
-    /// Whether an address is the interface's own.
+    /// Returns true if the interface has the address.
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|network| network.addr() == address)
     }
 
-    /// Whether an address is reached through the interface without a gateway.
+    /// Returns true if the address is reachable through the interface without a gateway.
     pub fn is_neighbour(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|network| network.contains(&address))
     }
 }
 
-/// A device that was there when the daemon started.
+/// A device that existed when the daemon started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExistingLink {
-    /// Its name.
+    /// Name of the device.
     pub name: String,
-    /// The kernel's name of its kind.
+    /// Kind, as the kernel names it.
     pub kind: String,
-    /// Its Ethernet address, if it has one.
+    /// MAC address, if it has one.
     pub mac: Option<MacAddress>,
 }
 
-/// This node, as it was when the daemon started.
+/// This node, in its state when the daemon started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Its stable identity.
+    /// Stable identity of the node.
     pub id: String,
-    /// How other hosts reach it.
+    /// Interface through which other hosts reach it.
     pub underlay: Underlay,
     /// Devices of the kinds that can be planned.
     pub links: Vec<ExistingLink>,
 }
 
 impl Node {
-    /// An Ethernet address for a device of this node. It follows from who and where the node is and from the device's
-    /// name, so that it comes back after a loss and cloned machines differ.
+    /// Returns a MAC address for a device of this node. It is derived from the node's identity and
+    /// address and from the device's name, so that a recreated device has the same one and cloned
+    /// machines have different ones.
     pub fn device_mac(&self, family: Family, device: &str) -> MacAddress {
         let public = self.underlay.public_address(family).map(|address| address.to_string());
         MacAddress::derived(&format!("{}\0{}\0{device}", self.id, public.unwrap_or_default()))
@@ -171,34 +173,35 @@ impl Node {
 /// One family of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseFamily {
-    /// The node's own part of the overlay.
+    /// Part of the overlay that belongs to the node.
     pub subnet: IpNet,
-    /// Where the node is reached.
+    /// Address under which the node is reachable.
     pub public_address: IpAddr,
     /// `BackendData` or `BackendV6Data` as JSON text. Written by another node: not trusted.
     pub backend_data: Option<String>,
 }
 
-/// Which subnet belongs to which node.
+/// The assignment of subnets to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// One per family of the lease, IPv4 first. Never empty.
+    /// Parts per family, IPv4 first. Never empty.
     pub families: Vec<LeaseFamily>,
     /// `BackendType`. Absent in leases of flannel's udp backend.
     pub backend_type: Option<String>,
 }
 
 impl Lease {
-    /// The part for one family.
+    /// Returns the part for one family.
     pub fn family(&self, family: Family) -> Option<&LeaseFamily> {
         self.families.iter().find(|part| Family::of_network(part.subnet) == family)
     }
 
-    /// The parts of a peer's lease in the families that this node's own lease has, too.
+    /// Returns the parts of a peer's lease in those families that this node's own lease has as
+    /// well.
     ///
     /// # Errors
     ///
-    /// The peer says that it is reached at an address of this node.
+    /// If the peer publishes an address of this node.
     pub fn common_families<'p>(
         &self,
         node: &Node,
@@ -220,11 +223,12 @@ impl Lease {
 }
 
 impl LeaseFamily {
-    /// What the node's backend says of itself, in a type of the plugin's own: see [`json::read`](crate::json::read).
+    /// Reads the backend data of the node into a type of the plugin: see
+    /// [`json::read`](crate::json::read).
     ///
     /// # Errors
     ///
-    /// It says nothing, or a member is not what the type expects.
+    /// If there is no data, or a member is not what the type expects.
     pub fn data<T: DeserializeOwned>(&self) -> Result<T, PeerError> {
         let field = match self.family() {
             Family::V4 => "BackendData",
@@ -236,16 +240,16 @@ impl LeaseFamily {
         }
     }
 
-    /// Which family it is.
+    /// Returns the family of the subnet.
     pub fn family(&self) -> Family {
         Family::of_network(self.subnet)
     }
 }
 
-/// What a node says of itself in its lease.
+/// The backend's part of a node's lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advertisements {
-    /// `BackendType`; none leaves the field out.
+    /// `BackendType`; None leaves the field out.
     pub backend_type: Option<String>,
     /// JSON text for `BackendData` and `BackendV6Data`: one per enabled family, in the order of
     /// [`NetworkConfig::networks`].
@@ -259,18 +263,18 @@ pub struct Vxlan {
     pub vni: u32,
     /// Source address of the outer packets.
     pub local: IpAddr,
-    /// The interface they leave through.
+    /// Interface that the outer packets leave through.
     pub underlay: String,
-    /// Their UDP destination port.
+    /// UDP destination port of the outer packets.
     pub port: u16,
-    /// Whether the device learns peers from the packets it receives.
+    /// True if the device learns peers from the packets it receives.
     pub learning: bool,
     /// Group-based policy extension.
     pub gbp: bool,
 }
 
-/// A TUN device and the UDP sockets behind it. Only a [`PacketBackend`](crate::PacketBackend) can ask for it, and for
-/// one at most.
+/// A TUN device and the UDP sockets behind it. Only a [`PacketBackend`](crate::PacketBackend) can
+/// request one, and at most one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tun {
     /// Source addresses of the datagrams: one per enabled family, IPv4 first.
@@ -292,66 +296,66 @@ pub enum LinkKind {
 /// A network device that should exist and be up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// At most 15 bytes.
+    /// Name of at most 15 bytes.
     pub name: String,
-    /// In bytes, 68 to 65,535.
+    /// MTU in bytes, 68 to 65,535.
     pub mtu: u32,
-    /// Its Ethernet address; none: whatever the kernel gives it. A TUN device has none.
+    /// MAC address; None lets the kernel choose one. A TUN device has none.
     pub mac: Option<MacAddress>,
-    /// What it is.
+    /// Kind of the device.
     pub kind: LinkKind,
 }
 
-/// An address that a planned link should have.
+/// An address that a planned device should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// The device.
+    /// Device of the address.
     pub link: String,
-    /// The address and the prefix that is directly connected by it.
+    /// Address, and the prefix that is directly connected through it.
     pub network: IpNet,
 }
 
-/// Where packets for a destination go.
+/// Next hop of packets for a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextHop {
-    /// The interface they leave through.
+    /// Interface that the packets leave through.
     pub link: String,
-    /// The router; none where the destination is on the link itself.
+    /// Gateway; None if the destination is on the link itself.
     pub gateway: Option<IpAddr>,
-    /// The gateway is taken to be on the link.
+    /// True if the gateway is assumed to be on the link.
     pub onlink: bool,
 }
 
-/// What happens to packets for a destination.
+/// Action for packets to a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteAction {
-    /// They go out.
+    /// Forward them to the next hop.
     Forward(NextHop),
-    /// They are dropped in silence.
+    /// Drop them silently.
     Blackhole,
 }
 
 /// A route in the main table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Which packets it is for. Bits after the prefix are zero.
+    /// Destination of the route. Host bits are zero.
     pub destination: IpNet,
-    /// What happens to them.
+    /// Action for the packets.
     pub action: RouteAction,
 }
 
 impl Route {
-    /// `DESTINATION dev LINK`.
+    /// Returns the route `DESTINATION dev LINK`.
     pub fn dev(destination: IpNet, link: &str) -> Self {
         Self::forward(destination, None, link, false)
     }
 
-    /// `DESTINATION via GATEWAY dev LINK`.
+    /// Returns the route `DESTINATION via GATEWAY dev LINK`.
     pub fn via(destination: IpNet, gateway: IpAddr, link: &str) -> Self {
         Self::forward(destination, Some(gateway), link, false)
     }
 
-    /// `DESTINATION via GATEWAY dev LINK onlink`.
+    /// Returns the route `DESTINATION via GATEWAY dev LINK onlink`.
     pub fn onlink(destination: IpNet, gateway: IpAddr, link: &str) -> Self {
         Self::forward(destination, Some(gateway), link, true)
     }
@@ -362,14 +366,14 @@ impl Route {
     }
 }
 
-/// A permanent neighbour: ARP for IPv4, neighbour discovery for IPv6.
+/// A permanent neighbour entry: ARP for IPv4, neighbour discovery for IPv6.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
-    /// The device.
+    /// Device of the neighbour.
     pub link: String,
-    /// The neighbour's address …
+    /// IP address of the neighbour.
     pub address: IpAddr,
-    /// … and its Ethernet address.
+    /// MAC address of the neighbour.
     pub mac: MacAddress,
 }
 
@@ -378,35 +382,35 @@ pub struct Neighbour {
 pub struct FdbEntry {
     /// The VXLAN device.
     pub link: String,
-    /// Frames for this address …
+    /// MAC of the frames to forward.
     pub mac: MacAddress,
-    /// … go to the VTEP at this one.
+    /// Address of the VTEP that they are sent to.
     pub destination: IpAddr,
 }
 
-/// A setting of one device: `net.<family>.conf.<link>.<name>`.
+/// A sysctl of one device: `net.<family>.conf.<link>.<name>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sysctl {
-    /// The device.
+    /// Device of the sysctl.
     pub link: String,
-    /// Which tree.
+    /// Family, which selects the tree.
     pub family: Family,
-    /// The last component, `accept_ra`.
+    /// Last component of the name, such as `accept_ra`.
     pub name: String,
-    /// What it should be.
+    /// Desired value.
     pub value: String,
 }
 
-/// Kernel state that should hold. Order means nothing; naming an object twice is an error.
+/// Desired kernel state. The order has no meaning; naming an object twice is an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Devices.
+    /// Planned devices.
     pub links: Vec<Link>,
-    /// Settings of devices.
+    /// Sysctls of devices.
     pub sysctls: Vec<Sysctl>,
     /// Addresses on devices.
     pub addresses: Vec<Address>,
-    /// Routes.
+    /// Planned routes.
     pub routes: Vec<Route>,
     /// Permanent neighbours.
     pub neighbours: Vec<Neighbour>,
@@ -417,18 +421,18 @@ pub struct Plan {
 /// The part of the plan that does not depend on peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodePlan {
-    /// The objects.
+    /// Objects of the plan.
     pub plan: Plan,
-    /// The MTU for containers' interfaces, in bytes.
+    /// MTU for containers' interfaces, in bytes.
     pub mtu: u32,
 }
 
-/// A complaint about a key of the network config.
+/// An error about a key of the network config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The key, `Backend.VNI`.
+    /// Key, such as `Backend.VNI`.
     pub key: String,
-    /// What is wrong with it and what would be right.
+    /// The problem, and the expected value.
     pub message: String,
 }
 
@@ -440,67 +444,69 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Why there is no plan for a peer.
+/// Reason why there is no plan for a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerError {
-    /// The lease is not for this backend, so nothing should be programmed. Says what it is for.
+    /// The lease belongs to this other backend, so nothing should be programmed.
     OtherBackend(String),
-    /// Something in the lease is wrong. Names the field and says what would be right.
+    /// A field of the lease is wrong. The text names the field and the expected value.
     Invalid(String),
 }
 
 impl PeerError {
-    /// The peer's lease is for the backend that it names; where it names none, for `udp`, which flannel leaves out.
+    /// Returns the error for a lease that belongs to another backend. A lease that names none
+    /// belongs to `udp`, for which flannel leaves the name out.
     pub fn other_backend(peer: &Lease) -> Self {
         Self::OtherBackend(peer.backend_type.as_deref().unwrap_or("udp").to_owned())
     }
 }
 
 impl From<ConfigError> for PeerError {
-    /// What is wrong with JSON in a peer's lease is wrong with the peer.
+    /// An error in the JSON of a peer's lease makes the peer invalid.
     fn from(error: ConfigError) -> Self {
         Self::Invalid(error.to_string())
     }
 }
 
-/// What an emitter is told.
+/// Input of an emitter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// The cluster's network config.
     pub config: NetworkConfig,
     /// This node's own lease.
     pub lease: Lease,
-    /// For containers' interfaces, in bytes.
+    /// MTU for containers' interfaces, in bytes.
     pub mtu: u32,
-    /// Whether the daemon masquerades what leaves the overlay.
+    /// True if the daemon masquerades packets that leave the overlay.
     pub ip_masq: bool,
 }
 
 /// An option given by the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// Its name.
+    /// Name of the setting.
     pub name: String,
-    /// Its value.
+    /// Value of the setting.
     pub value: String,
 }
 
 impl Setting {
-    /// The value of a setting that is `true` or `false`.
+    /// Parses the value of a setting that is `true` or `false`.
     ///
     /// # Errors
     ///
-    /// It is something else; the text names the setting.
+    /// If it is something else; the message names the setting.
     pub fn flag(&self) -> Result<bool, String> {
         self.value.parse().map_err(|_| self.error("expected true or false"))
     }
 
-    /// An error about the value: ``setting `key` is "1A": RULE``.
+    /// Returns an error about the value: ``setting `key` is "1A": RULE``.
     pub fn error(&self, rule: impl fmt::Display) -> String {
         format!("setting `{}` is {:?}: {rule}", self.name, self.value)
     }
 
-    /// The error about a setting that the emitter does not have: ``setting `pth` is unknown: expected `path` ``.
+    /// Returns the error for a setting that the emitter does not have: ``setting `pth` is unknown:
+    /// expected `path` ``.
     pub fn unknown(&self, known: &[&str]) -> String {
         let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
         format!("setting `{}` is unknown: expected {}", self.name, known.join(", "))
@@ -510,10 +516,10 @@ impl Setting {
 /// A file that should exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Absolute, without `..`.
+    /// Absolute path, without `..`.
     pub path: String,
-    /// Permission bits, `0o644`.
+    /// Permission bits, such as `0o644`.
     pub mode: u32,
-    /// What stands in it.
+    /// Content of the file.
     pub contents: Vec<u8>,
 }

@@ -6,20 +6,20 @@ use crate::{Family, LeaseFamily, MacAddress, PeerError};
 /// The largest VXLAN network identifier: 24 bits (RFC 7348, section 5).
 pub const MAX_VNI: u32 = 0xff_ffff;
 
-/// Where Linux listened before IANA gave VXLAN port 4789, and still listens unless told otherwise (`vxlan_port` in
-/// `drivers/net/vxlan/vxlan_core.c`). flannel leaves the choice to the kernel.
+/// Port on which Linux listened before IANA assigned port 4789 to VXLAN, and still its default
+/// (`vxlan_port` in `drivers/net/vxlan/vxlan_core.c`). flannel leaves the choice to the kernel.
 pub const DEFAULT_PORT: u16 = 8472;
 
-/// What a node's lease says of its end point in one family.
+/// Returns the backend data of a node's end point in one family.
 pub fn backend_data(vni: u32, mac: MacAddress) -> String {
     format!(r#"{{"VNI":{vni},"VtepMAC":"{mac}"}}"#)
 }
 
-/// The Ethernet address of a peer's end point.
+/// Returns the MAC address of a peer's end point.
 ///
 /// # Errors
 ///
-/// The lease has no such address, or is for another network than `vni`.
+/// If the lease has no such address, or is for another network than `vni`.
 pub fn peer_mac(peer: &LeaseFamily, vni: u32) -> Result<MacAddress, PeerError> {
     let field = match peer.family() {
         Family::V4 => "BackendData",
@@ -31,7 +31,7 @@ pub fn peer_mac(peer: &LeaseFamily, vni: u32) -> Result<MacAddress, PeerError> {
         )));
     };
     let data = Object::parse(field, data)?;
-    // Leases of flannel up to 0.14 do not say.
+    // Leases of flannel up to 0.14 have no VNI.
     let theirs = data.integer("VNI", 0..=MAX_VNI)?.unwrap_or(vni);
     if theirs != vni {
         let rule = format!("is {theirs}: expected {vni}, as in the network config");

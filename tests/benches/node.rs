@@ -1,7 +1,8 @@
-//! How fast and how large a daemon is, beside the goals. Prints a table and writes `target/bench/results.json`.
+//! Benchmark of the daemon's speed and memory against the project's goals. Prints a table and
+//! writes `target/bench/results.json`.
 //!
-//! No number makes it fail: what a machine can do depends on the machine. Where there is something to compare with,
-//! both run on the same machine, in turns.
+//! No result makes it fail, because absolute numbers depend on the machine. Where a reference
+//! exists, it is measured on the same machine, alternating with the daemon.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,14 +12,14 @@ use heddle_tests::measurement::{self, Measurement, median, quantile};
 use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Peer, by_hand, heddle};
 use serde_json::{Value, json};
 
-/// How often a start is measured.
+/// Number of starts measured.
 const ROUNDS: usize = 7;
 
-/// How many leases are put one by one.
+/// Number of leases put one by one.
 const SAMPLES: u16 = 300;
 
 fn main() {
-    // Cargo passes `--bench`; anything else is a filter that this does not have.
+    // Cargo passes `--bench`; there are no filters to apply.
     let mut results = Vec::new();
     plugins(&mut results);
     start_without_peers(&mut results);
@@ -34,7 +35,7 @@ fn main() {
     measurement::save("results.json", &format!("{:#}\n", json!(rows)));
 }
 
-/// What it takes to have a plugin ready, and to ask it: one that ships, and the same from a file.
+/// Measures the time to load and call a plugin: a built-in one, and the same one from a file.
 fn plugins(results: &mut Vec<Measurement>) {
     let directory = std::env::temp_dir().join(format!("heddle-bench-{}", std::process::id()));
     let tool = |arguments: &[&str]| {
@@ -62,7 +63,7 @@ fn plugins(results: &mut Vec<Measurement>) {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
-/// The time from exec to READY, and the memory that it takes to have no peers.
+/// Measures the time from exec to READY, and the memory used, without peers.
 fn start_without_peers(results: &mut Vec<Measurement>) {
     let cluster = Cluster::new(Families::V4);
     let mut times = Vec::new();
@@ -79,7 +80,8 @@ fn start_without_peers(results: &mut Vec<Measurement>) {
     results.push(Measurement::new("memory without peers", median(memory), "MiB").at_most(25.0));
 }
 
-/// The time from exec to READY with leases in etcd, and what iproute2 takes to program the same.
+/// Measures the time from exec to READY with leases in etcd, and the time iproute2 takes to program
+/// the same objects.
 fn start_with_peers(count: u16, results: &mut Vec<Measurement>) {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let peers = Peer::range(0, count);
@@ -109,7 +111,8 @@ fn start_with_peers(count: u16, results: &mut Vec<Measurement>) {
     results.push(if count == 10_000 { memory.at_most(60.0) } else { memory });
 }
 
-/// The time from the request that puts a lease to the kernel's report of the route, among other peers.
+/// Measures the time from the request that puts a lease to the kernel's report of its route, with
+/// `count` other peers present.
 fn lease_to_route(count: u16, results: &mut Vec<Measurement>) {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     cluster.etcd().put_all(&Peer::leases(&Peer::range(0, count)), 100).unwrap();
@@ -138,7 +141,7 @@ fn lease_to_route(count: u16, results: &mut Vec<Measurement>) {
     results.push(Measurement::new(what("lease to route, p99"), p99, "ms").at_most(20.0));
 }
 
-/// Makes a host new to the cluster: no lease, no device, no subnet file.
+/// Makes the host new to the cluster: removes its lease, its device and its subnet file.
 fn forget(etcd: &Etcd, host: &Host) {
     for lease in etcd.list(heddle_lab::PREFIX).unwrap() {
         if lease.value.contains(&format!(r#""NodeID":"{}""#, host.name())) {

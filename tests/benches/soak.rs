@@ -1,8 +1,10 @@
-//! Random faults, one after another or several at once, with leases that change all the time and traffic that none of it is
-//! any business of. At the end nothing may be lost or different: the kernels hold exactly what the leases in etcd come to,
-//! each node has the subnet that it had, and not one packet of the traffic is missing.
+//! Soak test: random faults, sequential or overlapping, with continuous lease changes and with
+//! traffic that none of them concerns. At the end, the kernels must hold exactly the objects that
+//! the leases in etcd call for, each node must have its original subnet, and no packet of the
+//! traffic may be lost.
 //!
-//! `MINUTES` says for how long, 10 by default; `SEED` repeats a run's choices. It fails at the first thing that is wrong.
+//! `MINUTES` sets the length, 10 by default; `SEED` repeats a run's choices. Fails at the first
+//! deviation.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,15 +21,15 @@ use rand::{RngExt, SeedableRng};
 /// Port of the nodes' status pages.
 const STATUS_PORT: u16 = 9981;
 
-/// Records that are too long, and how long they are in bytes.
+/// Number of oversized records, and their length in bytes.
 const GARBAGE: usize = 40;
 const HUGE: usize = 1_400_000;
 
-/// Peers that are leases and nothing else, and change.
+/// Number of peers that consist of a lease only, and change.
 const PEERS: u16 = 200;
 
-/// How long it may take at the end until everything is as it should be: a store that lost data is not believed for two
-/// minutes about what it lacks.
+/// Time limit at the end for everything to converge. A store that lost data is not trusted for two
+/// minutes about missing leases.
 const AT_REST: Duration = Duration::from_secs(180);
 
 fn main() {
@@ -39,7 +41,7 @@ fn main() {
 
 struct Soak {
     cluster: Cluster,
-    /// The first two carry the traffic. What happens to a single node happens to the others.
+    /// The first two carry the traffic. Faults of a single node hit the other two.
     nodes: [Node; 4],
     flow: Flow,
     leases: Vec<String>,
@@ -88,7 +90,7 @@ impl Soak {
         let rested = resting.elapsed();
         for (node, lease) in self.nodes.iter_mut().zip(&self.leases) {
             node.daemon().check_running().unwrap();
-            // The last fault may have been etcd's, which a daemon tries to reach ten seconds later at most.
+            // The last fault may have been etcd's; daemons reconnect within ten seconds.
             wait_ready(node.daemon(), AT_REST);
             assert_eq!(self.cluster.lease(node).key, *lease, "{}", node.host.name());
         }
@@ -99,7 +101,7 @@ impl Soak {
         );
     }
 
-    /// Does something bad, lets leases change meanwhile, and puts it right again.
+    /// Injects a fault, lets leases change meanwhile, and repairs it.
     fn fault(&mut self, at: Duration) {
         self.faults += 1;
         let which = self.random.random_range(0..15);
@@ -107,7 +109,7 @@ impl Soak {
         let span = Duration::from_millis(self.random.random_range(200..8_000));
         let name = self.nodes[victim].host.name().to_owned();
         if (6..=9).contains(&which) {
-            // It may be gone by an earlier fault, on a busy machine.
+            // On a busy machine, an earlier fault may have left the device missing.
             wait_until("a device", SOON, || {
                 self.nodes[victim].host.namespace().ip("link show flannel.1")
             })
@@ -204,12 +206,12 @@ impl Soak {
         for what in
             ["route flush dev flannel.1 proto 72", "neigh flush dev flannel.1 nud permanent"]
         {
-            // The daemon may take one of them at the same time, with which `ip` fails.
+            // The daemon may remove one of them at the same time, which makes `ip` fail.
             wait_until(what, SOON, || self.nodes[victim].host.namespace().ip(what)).unwrap();
         }
     }
 
-    /// Fills the prefix with records that are too long, and with names that are.
+    /// Fills the prefix with oversized records, and with records that have oversized names.
     fn garbage(&self) -> Vec<String> {
         let long = "x".repeat(HUGE);
         let named = format!(
@@ -223,7 +225,8 @@ impl Soak {
         keys
     }
 
-    /// Gives a host a network inside the overlay for a time. Somebody else leases it, and parts of it, before and after.
+    /// Gives a host a network inside the overlay for a time. Other nodes lease that network or
+    /// parts of it, before and after.
     fn own_network(&mut self, victim: usize, span: Duration) {
         const LEASES: [&str; 3] = ["10.127.7.0-24", "10.127.7.128-25", "10.127.7.9-32"];
         let value = Peer(20_000).value();
@@ -246,14 +249,14 @@ impl Soak {
     }
 }
 
-/// A network inside the overlay.
+/// A host network inside the overlay.
 const LAN: &str = "\
 link add name lan0 type bridge
 link set lan0 up
 address add 10.127.7.1/24 dev lan0
 ";
 
-/// For so long, peers come, move and go. Returns how many changes there were.
+/// Adds, moves and removes peers for `span`. Returns the number of changes.
 fn churn(cluster: &Cluster, random: &mut StdRng, span: Duration) -> u32 {
     let until = Instant::now() + span;
     let mut changes = 0;
@@ -265,7 +268,7 @@ fn churn(cluster: &Cluster, random: &mut StdRng, span: Duration) -> u32 {
             _ => Some(Peer(peer.0 + 10_000).value()),
         };
         let etcd = cluster.etcd();
-        // A disk may be busy for longer than etcd waits for it.
+        // A busy disk may stall etcd beyond its own timeout.
         wait_until("a change in etcd", AT_REST, || match &value {
             None => etcd.delete(&peer.etcd_key()),
             Some(value) => etcd.put(&peer.etcd_key(), value),

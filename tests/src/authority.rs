@@ -1,4 +1,4 @@
-//! Certificates that end when a test wants them to.
+//! Certificates with a chosen expiry.
 
 use std::fs;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use rcgen::{
     date_time_ymd,
 };
 
-/// An authority, and the files that it issues.
+/// A certificate authority, and the files that it issues.
 #[derive(Debug)]
 pub struct Authority {
     directory: PathBuf,
@@ -19,7 +19,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// One that keeps its files in this directory.
+    /// Creates an authority that keeps its files in this directory.
     pub fn new(directory: &Path) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
@@ -38,13 +38,14 @@ impl Authority {
         }
     }
 
-    /// Writes a certificate that ends in a year, and its key.
+    /// Writes a certificate that expires in a year, and its key.
     pub fn issue(&self, name: &str, address: Option<IpAddr>) -> TlsFiles {
         const YEAR: Duration = Duration::from_secs(365 * 86_400);
         self.issue_until(name, address, SystemTime::now() + YEAR)
     }
 
-    /// Writes a certificate that ends, or has ended, at a time, and its key. Files of the same name are replaced.
+    /// Writes a certificate with this expiry, which may be in the past, and its key. Replaces files
+    /// of the same name.
     pub fn issue_until(&self, name: &str, address: Option<IpAddr>, end: SystemTime) -> TlsFiles {
         let key = KeyPair::generate().unwrap();
         let names: Vec<_> = address.map(|address| address.to_string()).into_iter().collect();

@@ -1,8 +1,9 @@
-//! A browser on a host of the lab: headless Chromium, by the DevTools protocol
-//! (<https://chromedevtools.github.io/devtools-protocol/>) over two pipes, where each message ends with a zero.
+//! A browser on a host of the lab: headless Chromium, driven over the DevTools protocol
+//! (<https://chromedevtools.github.io/devtools-protocol/>) on two pipes, where each message ends
+//! with a NUL.
 //!
-//! The crates that know the whole protocol are tens of thousands of generated lines; what is needed here is six commands
-//! and four events.
+//! The crates that cover the whole protocol are tens of thousands of generated lines; six commands
+//! and four events suffice here.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -17,14 +18,14 @@ use heddle_lab::{Host, wait_until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// How long a browser may take to start or to answer on a loaded machine.
+/// Time limit for a browser to start or to answer on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A browser with one page. Ends when dropped.
+/// A browser with one page, closed on drop.
 #[derive(Debug)]
 pub struct Browser {
     child: Child,
-    /// Lives as long as the browser, which writes there.
+    /// The browser writes here, so it lives as long as the browser.
     _profile: TempDir,
     commanding: ChildStdin,
     telling: Receiver<Value>,
@@ -34,14 +35,14 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one on a host, with a window of this size in pixels.
+    /// Starts a browser on a host, with a window of this size in pixels.
     pub fn start(host: &Host, width: u32, height: u32) -> Self {
         let profile = tempfile::tempdir().unwrap();
-        // The browser wants its pipes as descriptors 3 and 4.
+        // The browser expects its pipes as descriptors 3 and 4.
         let mut command = Command::new("sh");
         command
             .args(["-c", r#"exec "$@" 3<&0 4>&1 </dev/null >/dev/null"#, "sh", "chromium"])
-            // Root has no sandbox. What is opened here is our own.
+            // Chromium's sandbox does not work as root. All pages opened here are our own.
             .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
             .args(["--no-first-run", "--disable-background-networking", "--disable-sync"])
             .args(["--disable-component-update", "--hide-scrollbars"])
@@ -73,7 +74,7 @@ impl Browser {
         browser
     }
 
-    /// Opens a page, and waits until it is there.
+    /// Opens a page, and waits until it has loaded.
     pub fn open(&mut self, url: &str) {
         let answer = self.command("Page.navigate", json!({"url": url}));
         assert!(answer.get("errorText").is_none(), "{url}: {answer}");
@@ -86,7 +87,7 @@ impl Browser {
         .unwrap();
     }
 
-    /// What an expression is on the page.
+    /// Evaluates an expression on the page and returns its value.
     ///
     /// # Panics
     ///
@@ -98,14 +99,14 @@ impl Browser {
         answer["result"].get("value").cloned().unwrap_or_default()
     }
 
-    /// Presses a key where the focus is, as `KeyboardEvent.key` calls it.
+    /// Presses a key in the focused element; the name is that of `KeyboardEvent.key`.
     pub fn press(&mut self, key: &str) {
         for kind in ["rawKeyDown", "keyUp"] {
             self.command("Input.dispatchKeyEvent", json!({"type": kind, "key": key}));
         }
     }
 
-    /// A picture of the page as it is in the window, in PNG.
+    /// Saves a screenshot of the window as PNG.
     pub fn screenshot(&mut self, path: &Path) {
         let answer = self.command("Page.captureScreenshot", json!({"format": "png"}));
         let picture = STANDARD.decode(answer["data"].as_str().unwrap()).unwrap();
@@ -113,13 +114,14 @@ impl Browser {
         std::fs::write(path, picture).unwrap();
     }
 
-    /// The addresses that were asked for so far.
+    /// Returns the URLs requested so far.
     pub fn requests(&self) -> Vec<String> {
         let sent = self.of("Network.requestWillBeSent");
         sent.map(|event| event["request"]["url"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// What the console complains about so far: errors, exceptions, what the page's policy kept it from.
+    /// Returns the console's errors so far: logged errors, uncaught exceptions, violations of the
+    /// page's content security policy.
     pub fn complaints(&self) -> Vec<String> {
         let thrown = self.of("Runtime.exceptionThrown").map(ToString::to_string);
         let said = self.of("Runtime.consoleAPICalled");
@@ -135,7 +137,7 @@ impl Browser {
         found.map(|event| &event["params"])
     }
 
-    /// Commands the browser, and keeps the events that come meanwhile.
+    /// Sends the browser a command, and keeps the events that arrive before its answer.
     fn command(&mut self, method: &str, parameters: Value) -> Value {
         self.commands += 1;
         let mut command = json!({"id": self.commands, "method": method, "params": parameters});
@@ -159,19 +161,19 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Its other processes end with it.
+        // The browser's other processes end with it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What the browser says, as it says it.
+/// Returns a channel of the browser's messages, as they arrive.
 fn messages(from: ChildStdout) -> Receiver<Value> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
         for message in BufReader::new(from).split(0) {
             let Ok(message) = message else { return };
-            // Nobody listens to a browser that is dropped.
+            // The receiver is gone once the browser is dropped.
             if sender.send(serde_json::from_slice(&message).unwrap()).is_err() {
                 return;
             }

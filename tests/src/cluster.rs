@@ -1,4 +1,4 @@
-//! Nodes with one etcd.
+//! Nodes with a common etcd.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::heddled;
 
-/// `proto 72` in `ip route`: routes of Heddle's.
+/// `proto 72` in `ip route`: the protocol of Heddle's routes.
 pub const PROTOCOL: &str = "72";
 
 /// The overlay of one address family, as the tests configure it.
@@ -27,7 +27,7 @@ pub enum Overlay {
 }
 
 impl Overlay {
-    /// The overlays of these families, IPv4 first.
+    /// Returns the overlays of these families, IPv4 first.
     pub fn all(families: Families) -> &'static [Self] {
         match families {
             Families::V4 => &[Self::V4],
@@ -36,7 +36,7 @@ impl Overlay {
         }
     }
 
-    /// Its whole network.
+    /// Returns the overlay's whole network.
     pub fn network(self) -> &'static str {
         match self {
             Self::V4 => "10.244.0.0/16",
@@ -44,7 +44,7 @@ impl Overlay {
         }
     }
 
-    /// A host's address of the same family.
+    /// Returns the host's address in the overlay's family.
     pub fn address_of(self, host: &Host) -> IpAddr {
         match self {
             Self::V4 => host.v4().into(),
@@ -52,13 +52,13 @@ impl Overlay {
         }
     }
 
-    /// A container's address.
+    /// Returns the container's address in the overlay's family.
     pub fn address_in(self, container: &Container) -> IpAddr {
         let wanted = |address: &&IpAddr| address.is_ipv4() == (self == Self::V4);
         *container.addresses().iter().find(wanted).expect("the container has the family")
     }
 
-    /// The name of its VXLAN device for VNI 1.
+    /// Returns the name of the VXLAN device for VNI 1.
     pub fn device(self) -> &'static str {
         match self {
             Self::V4 => "flannel.1",
@@ -70,23 +70,23 @@ impl Overlay {
 /// A lab with an etcd in it that holds a network config.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Dropped before the lab, which it is a part of.
+    /// Dropped before the lab, which it belongs to.
     store: Store,
     lab: Lab,
 }
 
 impl Cluster {
-    /// vxlan with nothing but defaults.
+    /// Creates a cluster with the vxlan backend and its defaults.
     pub fn new(families: Families) -> Self {
         Self::with_config(families, Some(&families.config()))
     }
 
-    /// Another backend with nothing but defaults.
+    /// Creates a cluster with another backend and its defaults.
     pub fn with_backend(families: Families, backend: &str) -> Self {
         Self::with_config(families, Some(&families.config_with(backend)))
     }
 
-    /// With another network config, or none at all.
+    /// Creates a cluster with any network config, or without one.
     pub fn with_config(families: Families, config: Option<&str>) -> Self {
         let lab = Lab::new(families).unwrap();
         let etcd = Etcd::start(&lab).unwrap();
@@ -97,30 +97,30 @@ impl Cluster {
         Self { store, lab }
     }
 
-    /// With an etcd of the lab that was started otherwise.
+    /// Creates a cluster on an etcd of the lab that the caller has started.
     pub fn with_etcd(lab: Lab, etcd: Etcd) -> Self {
         let config = lab.families().config();
         Self::with_etcd_and_config(lab, etcd, &config)
     }
 
-    /// The same with another network config.
+    /// Creates a cluster on the caller's etcd, with any network config.
     pub fn with_etcd_and_config(lab: Lab, etcd: Etcd, config: &str) -> Self {
         let store = Store::Etcd(etcd);
         store.put_config(config).unwrap();
         Self { store, lab }
     }
 
-    /// The lab it is in.
+    /// Returns the cluster's lab.
     pub fn lab(&self) -> &Lab {
         &self.lab
     }
 
-    /// Its store.
+    /// Returns the cluster's store.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Its etcd.
+    /// Returns the cluster's etcd.
     pub fn etcd(&self) -> &Etcd {
         match &self.store {
             Store::Etcd(etcd) => etcd,
@@ -128,7 +128,7 @@ impl Cluster {
         }
     }
 
-    /// Its etcd, to stop and start it.
+    /// Returns the cluster's etcd, to stop and start it.
     pub fn etcd_mut(&mut self) -> &mut Etcd {
         match &mut self.store {
             Store::Etcd(etcd) => etcd,
@@ -136,24 +136,24 @@ impl Cluster {
         }
     }
 
-    /// A host without a daemon.
+    /// Creates a host without a daemon.
     pub fn host(&self, name: &str) -> Host {
         self.lab.host(name).unwrap()
     }
 
-    /// The command line for a host's daemon.
+    /// Returns the command line for a host's daemon.
     pub fn heddled(&self, host: &Host) -> Command {
         host.heddled(&heddled(), &self.store)
     }
 
-    /// A host with a daemon that is ready.
+    /// Creates a host and its daemon, and waits until the daemon is ready.
     pub fn node(&self, name: &str) -> Node {
         let mut node = self.starting_node(name, &[]);
         node.daemon().wait_ready().unwrap();
         node
     }
 
-    /// Hosts with daemons that were started at once and are ready.
+    /// Creates hosts whose daemons start concurrently, and waits until all are ready.
     pub fn nodes<const N: usize>(&self, names: [&str; N]) -> [Node; N] {
         let mut nodes = names.map(|name| self.starting_node(name, &[]));
         for node in &mut nodes {
@@ -162,19 +162,19 @@ impl Cluster {
         nodes
     }
 
-    /// A node on a host that was made before.
+    /// Starts a daemon on an existing host, and waits until it is ready.
     pub fn node_on(&self, host: Host) -> Node {
         let mut node = self.starting_node_on(host, &[]);
         node.daemon().wait_ready().unwrap();
         node
     }
 
-    /// A host with a daemon that has just been started with more flags.
+    /// Creates a host and starts its daemon with additional flags, without waiting.
     pub fn starting_node(&self, name: &str, flags: &[&str]) -> Node {
         self.starting_node_on(self.host(name), flags)
     }
 
-    /// The same on a host that is there already.
+    /// Starts a daemon on an existing host with additional flags, without waiting.
     pub fn starting_node_on(&self, host: Host, flags: &[&str]) -> Node {
         let mut command = self.heddled(&host);
         command.args(flags);
@@ -182,7 +182,7 @@ impl Cluster {
         Node { daemon: Some(daemon), host, flags: flags.iter().map(ToString::to_string).collect() }
     }
 
-    /// Starts the daemon of a node again, and waits until it is ready.
+    /// Restarts a stopped node's daemon, and waits until it is ready.
     pub fn restart(&self, node: &mut Node) {
         assert!(node.daemon.is_none(), "heddled on {} still runs", node.host.name());
         let mut command = self.heddled(&node.host);
@@ -190,12 +190,12 @@ impl Cluster {
         node.daemon.insert(node.host.start(command).unwrap()).wait_ready().unwrap();
     }
 
-    /// The lease that a node has in etcd.
+    /// Returns the node's lease in etcd.
     pub fn lease(&self, node: &Node) -> KeyValue {
         self.lease_of(&node.host).unwrap_or_else(|| panic!("{} has no lease", node.host.name()))
     }
 
-    /// The node's subnets, IPv4 first, from its lease's key.
+    /// Returns the node's subnets, IPv4 first, from its lease's key.
     pub fn subnets(&self, node: &Node) -> Vec<IpNet> {
         let lease = self.lease(node);
         let (_, key) = lease.key.rsplit_once('/').unwrap();
@@ -208,13 +208,13 @@ impl Cluster {
             .collect()
     }
 
-    /// The node's subnet in one family.
+    /// Returns the node's subnet in one family.
     pub fn subnet(&self, node: &Node, overlay: Overlay) -> IpNet {
         let wanted = |subnet: &IpNet| subnet.addr().is_ipv4() == (overlay == Overlay::V4);
         self.subnets(node).into_iter().find(wanted).unwrap()
     }
 
-    /// What a node's `subnet.env` should contain.
+    /// Returns the expected content of a node's `subnet.env`.
     pub fn subnet_env(&self, node: &Node, mtu: u32) -> String {
         let mut text = String::new();
         for subnet in self.subnets(node) {
@@ -232,7 +232,7 @@ impl Cluster {
         text + &format!("FLANNEL_MTU={mtu}\nFLANNEL_IPMASQ=false\n")
     }
 
-    /// The lease of the node on this host.
+    /// Returns the lease of the node on this host.
     pub fn lease_of(&self, host: &Host) -> Option<KeyValue> {
         self.find_lease(host.name())
     }
@@ -243,7 +243,7 @@ impl Cluster {
         self.etcd().delete(&lease.key).unwrap();
     }
 
-    /// The lease with this node id.
+    /// Returns the lease with this node id.
     pub fn find_lease(&self, id: &str) -> Option<KeyValue> {
         let leases = self.etcd().list(&lease_key("")).unwrap();
         leases.into_iter().find(|lease| {
@@ -252,8 +252,9 @@ impl Cluster {
         })
     }
 
-    /// What a host's kernel should hold on `flannel.1`, by the leases in etcd as they are now: a route, a neighbour and an
-    /// FDB entry for each of vxlan's but the host's own. IPv4 alone.
+    /// Returns the objects that a host's kernel should have on `flannel.1` for the leases currently
+    /// in etcd: a route, a neighbour and an FDB entry for each vxlan lease except the host's own.
+    /// IPv4 only.
     pub fn planned(&self, host: &Host) -> KernelState {
         let mut planned = KernelState::default();
         for (key, value) in self.etcd().leases().unwrap() {
@@ -302,7 +303,7 @@ impl Cluster {
     }
 }
 
-/// The whole key of a lease in etcd.
+/// Returns the full key of a lease in etcd.
 fn lease_key(key: &str) -> String {
     format!("{PREFIX}/subnets/{key}")
 }
@@ -317,25 +318,26 @@ pub struct Node {
 }
 
 impl Node {
-    /// Its daemon.
+    /// Returns the node's daemon.
     pub fn daemon(&mut self) -> &mut Daemon {
         self.daemon.as_mut().expect("the daemon runs")
     }
 
-    /// Ends its daemon with a signal and returns its exit code, if it was not the signal that ended it.
+    /// Stops the daemon with a signal and returns its exit code; None if the signal killed it.
     pub fn stop(&mut self, signal: Signal) -> Option<i32> {
         let daemon = self.daemon.take().expect("the daemon runs");
         daemon.stop(signal).unwrap().code()
     }
 
-    /// Waits until its daemon has ended by itself, and returns its exit code and its log.
+    /// Waits until the daemon has exited by itself, and returns its exit code and its log.
     pub fn ended(&mut self, limit: Duration) -> (Option<i32>, String) {
         let mut daemon = self.daemon.take().expect("the daemon runs");
         let status = daemon.wait_exit(limit).unwrap();
         (status.code(), daemon.log())
     }
 
-    /// Sends its daemon a signal: held with `Signal::STOP`, it does not see at once what is done to its kernel.
+    /// Sends the daemon a signal. A daemon paused with `Signal::STOP` does not see changes of its
+    /// kernel immediately.
     pub fn signal(&self, signal: Signal) {
         self.daemon.as_ref().expect("the daemon runs").signal(signal).unwrap();
     }
@@ -350,25 +352,27 @@ impl Node {
         self.host.namespace().bridge(arguments).unwrap()
     }
 
-    /// A device as `ip -d -j address show` has it; null if there is none.
+    /// Returns a device as reported by `ip -d -j address show`; null if it does not exist.
     pub fn link(&self, device: &str) -> Value {
         let links: Vec<Value> = self.host.namespace().json("ip", "-d -j address show").unwrap();
         let named = |link: &Value| link["ifname"] == device;
         links.into_iter().find(named).unwrap_or_default()
     }
 
-    /// How many packets one of its devices has had in a direction, `tx` or `rx`; a super-packet counts once.
+    /// Returns the number of packets that one of the node's devices has counted in a direction,
+    /// `tx` or `rx`; a super-packet counts once.
     ///
     /// # Panics
     ///
-    /// Where there is no such device.
+    /// If the device does not exist.
     pub fn packets(&self, device: &str, direction: &str) -> u64 {
         let command = format!("-s -j link show {device}");
         let links: Value = self.host.namespace().json("ip", &command).unwrap();
         links[0]["stats64"][direction]["packets"].as_u64().expect("a number of packets")
     }
 
-    /// Its devices' names, but for the loopback's, the underlay's and those of containers.
+    /// Returns the names of the node's devices, except the loopback, the underlay and those of
+    /// containers.
     pub fn devices(&self) -> Vec<String> {
         let links: Vec<Value> = self.host.namespace().json("ip", "-j link show").unwrap();
         let name = |link: &Value| link["ifname"].as_str().unwrap().to_owned();
@@ -380,8 +384,8 @@ impl Node {
             .collect()
     }
 
-    /// What its lease should say, to the letter: names, case and order of the fields are flannel's, NodeID and NodeName
-    /// ours.
+    /// Returns the exact expected value of the node's lease: names, case and order of the fields
+    /// are flannel's; NodeID and NodeName are Heddle's.
     pub fn lease_value(
         &self,
         overlays: &[Overlay],
@@ -409,14 +413,14 @@ impl Node {
         format!("{{{}}}", fields.join(","))
     }
 
-    /// The routes of Heddle's: `proto 72`.
+    /// Returns Heddle's routes: those with `proto 72`.
     pub fn routes(&self) -> Vec<Route> {
         let mut state = self.host.kernel_state().unwrap();
         state.routes.retain(|route| route.protocol.as_deref() == Some(PROTOCOL));
         state.routes.into_iter().collect()
     }
 
-    /// How many packets its packet path has seen of each kind.
+    /// Returns the packet path's counters.
     pub fn counters(&self) -> BTreeMap<String, u64> {
         let daemon = self.daemon.as_ref().expect("the daemon runs");
         let (status, body) = daemon.health("/packets").unwrap();
@@ -424,7 +428,7 @@ impl Node {
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error} in {body}"))
     }
 
-    /// What its kernel holds on one device.
+    /// Returns the kernel objects on one device.
     pub fn objects(&self, device: &str) -> KernelState {
         self.host.kernel_state().unwrap().on(device)
     }

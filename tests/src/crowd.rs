@@ -1,4 +1,4 @@
-//! Clients that take as much of a daemon's HTTP servers as they can, and repairs that go on meanwhile.
+//! Clients that exhaust a daemon's HTTP servers, and drift repairs during their attack.
 
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,22 +11,22 @@ use heddle_lab::{Daemon, Host, RaisedOnDrop, wait_until};
 
 use crate::{Peer, SOON};
 
-/// A client's way of taking more than it should.
+/// The way in which a client exhausts a server.
 #[derive(Clone, Copy, Debug)]
 pub enum Pressure {
-    /// Connects, and says nothing.
+    /// Connects, and sends nothing.
     Idle,
     /// Sends half of a request's first line.
     HalfLine,
-    /// Sends a header, a byte a second.
+    /// Sends a header at one byte per second.
     Trickle,
-    /// Sends as long a header as is taken.
+    /// Sends a header as long as the server accepts.
     Long,
-    /// Asks, and does not read.
+    /// Sends a request, and does not read the answer.
     Stalled,
 }
 
-/// A client that connects again as soon as it is disconnected.
+/// A client that reconnects as soon as it is disconnected.
 #[derive(Debug)]
 pub struct Client {
     kind: Pressure,
@@ -41,11 +41,11 @@ impl Client {
         Self { kind, address: ([127, 0, 0, 1], port).into(), stream: None, sent: 0 }
     }
 
-    /// Does what it does once a second.
+    /// Performs the client's action, once a second.
     fn act(&mut self) {
         let mut byte = [0];
         if let Some(stream) = &mut self.stream {
-            // Nothing is read, so that nothing is made room for.
+            // Peek instead of read, so that the socket's buffer stays full.
             let gone = match stream.peek(&mut byte) {
                 Ok(length) => length == 0,
                 Err(error) => error.kind() != ErrorKind::WouldBlock,
@@ -55,7 +55,7 @@ impl Client {
             }
         }
         if self.stream.is_none() {
-            // Where it is not let in, it tries again.
+            // If the connection is refused, the next call tries again.
             let Ok(mut stream) =
                 TcpStream::connect_timeout(&self.address, Duration::from_millis(200))
             else {
@@ -100,7 +100,8 @@ pub fn crowd(status_port: u16) -> Vec<Client> {
     slow.chain((0..60).map(|_| Client::new(Pressure::Stalled, status_port))).collect()
 }
 
-/// Keeps clients at work on a host while `work` is done, which begins once all were there. Returns what `work` returns.
+/// Keeps clients attacking a host while `work` runs, which begins once all clients have acted.
+/// Returns the result of `work`.
 pub fn besieged<T>(host: &Host, clients: Vec<Client>, work: impl FnOnce() -> T) -> T {
     const THREADS: usize = 4;
     Descriptors::raise(1);
@@ -119,7 +120,7 @@ pub fn besieged<T>(host: &Host, clients: Vec<Client>, work: impl FnOnce() -> T) 
                     while !ended.load(Ordering::Relaxed) {
                         let begun = Instant::now();
                         share.iter_mut().for_each(Client::act);
-                        // Nobody may listen any more.
+                        // The receiver may be gone already.
                         let _ = ready.send(());
                         std::thread::sleep(Duration::from_secs(1).saturating_sub(begun.elapsed()));
                     }
@@ -135,8 +136,8 @@ pub fn besieged<T>(host: &Host, clients: Vec<Client>, work: impl FnOnce() -> T) 
     })
 }
 
-/// Deletes the route to a peer and the rules of the overlay as another program would, and waits until all is back. Returns
-/// how long that took.
+/// Deletes the route to a peer and the overlay's firewall rules as another program would, and waits
+/// until both are restored. Returns the time that took.
 pub fn repairs(host: &Host, peer: Peer) -> Duration {
     let namespace = host.namespace();
     let rules = || {

@@ -1,4 +1,4 @@
-//! Packets between two nodes that go on while something fails.
+//! Continuous traffic between two nodes, to detect packet loss during a fault.
 
 use heddle_lab::Container;
 
@@ -12,19 +12,19 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Starts one, and returns when it flows.
+    /// Starts the pings, and returns once they are answered.
     pub fn between(one: &Node, other: &Node) -> Self {
         let containers = [one, other].map(|node| node.host.container().unwrap());
         let [here, there] = &containers;
         Self { flows: Flows::between(&[(here, there)]), _containers: containers }
     }
 
-    /// Makes sure that it goes on, now.
+    /// Asserts that the traffic still flows.
     pub fn goes_on(&self) {
         self.flows.go_on();
     }
 
-    /// Ends it, and makes sure that not one packet was lost.
+    /// Ends the traffic, and asserts that no packet was lost.
     pub fn end_without_loss(self) {
         self.flows.lost_nothing();
     }

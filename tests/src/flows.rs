@@ -1,17 +1,18 @@
-//! Traffic that a fault is no business of.
+//! Continuous traffic between pairs of containers, which a fault must not disturb.
 
 use heddle_lab::{Container, PingStream};
 
-/// A ping every 10 ms for each pair of containers and direction.
+/// A ping every 10 ms for each pair of containers and each direction.
 #[derive(Debug)]
 pub struct Flows(Vec<PingStream>);
 
 impl Flows {
-    /// Has containers talk to each other, and waits until they do.
+    /// Starts pings between the containers of each pair, and waits until they are answered.
     pub fn between(pairs: &[(&Container, &Container)]) -> Self {
         let both = pairs.iter().flat_map(|&(one, other)| [(one, other), (other, one)]);
         let start = |(from, to): (&Container, &Container)| {
-            // Until each hop has resolved its neighbours, little is kept waiting.
+            // Until a hop has resolved its neighbour, the kernel queues few packets and drops the
+            // rest.
             from.ping(to.addresses()[0], 56).unwrap();
             from.ping_stream(to.addresses()[0]).unwrap()
         };
@@ -20,14 +21,14 @@ impl Flows {
         flows
     }
 
-    /// Waits until each has had some more answers.
+    /// Waits for more answers in each direction.
     pub fn go_on(&self) {
         for stream in &self.0 {
             stream.wait_answers(20).unwrap();
         }
     }
 
-    /// Ends them. None may have lost a packet.
+    /// Ends the traffic, and asserts that no packet was lost.
     pub fn lost_nothing(self) {
         self.go_on();
         for stream in self.0 {

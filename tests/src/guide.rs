@@ -1,45 +1,45 @@
-//! What a guide has its reader do, taken from its text.
+//! Extracts the steps of a guide from its Markdown text.
 //!
-//! A fenced block is a step if its info string begins with `sh`. The words after it are for this module; a reader of
-//! the rendered text does not see them:
+//! A fenced block is a step if its info string begins with `sh`. The remaining words of the info
+//! string are parsed by this module; a rendered page does not show them:
 //!
 //! ````text
 //! ```sh node1            the block is for the machine node1
-//! ```sh all              for each machine, one after the other
-//! ```sh node1 CONTAINER  and what it prints is what CONTAINER stands for in later blocks
-//! ```rust node1 FILE     what is put into FILE there, in whatever language
-//! ```text node1 FILE     what then stands in FILE there, among other lines
+//! ```sh all              for each machine, in sequence
+//! ```sh node1 CONTAINER  the output replaces CONTAINER in later blocks
+//! ```rust node1 FILE     the content to write to FILE there, in any language
+//! ```text node1 FILE     lines that FILE must then contain there, among others
 //! ````
 //!
-//! A block of `text` after it is what it prints. There, a number stands for any number and a MAC for any MAC, since
-//! they are not the same on the next machine; white space is as long as it is; `…` is left out, and alone on a line it
-//! is any number of lines.
+//! A `text` block after a step is its expected output. In it, a number matches any number and a MAC
+//! any MAC, since they differ between machines; white space matches white space of any length; `…`
+//! matches any text, and alone on a line any number of lines.
 
 use regex::Regex;
 
 /// A block of commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Under how many headings of the second level it stands.
+    /// Number of second-level headings above the step.
     pub section: usize,
-    /// The machine that it is for, or `all`.
+    /// The machine that runs it, or `all`.
     pub machine: String,
     /// The commands.
     pub script: String,
-    /// What later steps call its output.
+    /// Name by which later steps refer to its output.
     pub name: Option<String>,
-    /// What it should print.
+    /// Expected output.
     pub output: Option<String>,
 }
 
-/// What ends a file's contents in a script.
+/// Delimiter of a file's contents in a script.
 const END_OF_FILE: &str = "END-OF-FILE";
 
-/// The steps in the order of the text.
+/// Returns the steps in the order of the text.
 ///
 /// # Panics
 ///
-/// On commands that do not say which machine they are for, and on an output that belongs to none.
+/// On commands without a machine, and on an output without a step.
 pub fn steps(markdown: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut section = 0;
@@ -79,7 +79,7 @@ pub fn steps(markdown: &str) -> Vec<Step> {
                 };
                 step.output = Some(block);
             }
-            // A file's contents: a machine and a path behind the language.
+            // A file's contents: machine and path follow the language.
             Some(_) => {
                 if let (Some(machine), Some(path)) = (words.next(), words.next()) {
                     steps.push(Step {
@@ -97,14 +97,14 @@ pub fn steps(markdown: &str) -> Vec<Step> {
     steps
 }
 
-/// Whether something was printed that is as the guide shows it.
+/// Returns true if the printed output matches the output that the guide shows.
 pub fn is_as_shown(shown: &str, printed: &str) -> bool {
     let whole = Regex::new(&format!("^(?:{})$", pattern(shown))).expect("it was escaped");
     let lines: Vec<&str> = printed.lines().map(str::trim_end).collect();
     whole.is_match(&format!("{}\n", lines.join("\n").trim_end()))
 }
 
-/// A regular expression for an output's lines.
+/// Translates an output's lines into a regular expression.
 fn pattern(shown: &str) -> String {
     let special = Regex::new(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}|[0-9]+|[ \t]+|…").expect("it is one");
     let mut pattern = String::new();
@@ -171,7 +171,7 @@ hostname
 ";
 
     #[test]
-    fn steps_come_with_their_machines_outputs_and_names() {
+    fn steps_have_machines_outputs_and_names() {
         assert_eq!(
             steps(GUIDE),
             [
@@ -209,18 +209,18 @@ hostname
 
     #[test]
     #[should_panic(expected = "on which machine?\ntrue")]
-    fn commands_without_a_machine_are_refused() {
+    fn command_without_machine_panics() {
         steps("# Guide\n\n```sh\ntrue\n```\n");
     }
 
     #[test]
     #[should_panic(expected = "whose output?\ntwo")]
-    fn an_output_belongs_to_a_step() {
+    fn output_without_step_panics() {
         steps("```sh all\ntrue\n```\n\n```text\none\n```\n\n```text\ntwo\n```\n");
     }
 
     #[test]
-    fn numbers_and_macs_differ_between_machines() {
+    fn numbers_and_macs_match_any_other() {
         let shown = "3: docker0 mtu 1450\n  link 02:42:ee:33:88:6f up";
         assert!(is_as_shown(shown, "12: docker0 mtu 1430\n    link 1e:00:00:aa:bb:cc up  \n"));
         assert!(!is_as_shown(shown, "12: docker0 mtu 1430\n    link none up\n"));
@@ -228,7 +228,7 @@ hostname
     }
 
     #[test]
-    fn what_is_left_out_may_be_anything() {
+    fn ellipsis_matches_any_text() {
         assert!(is_as_shown("a … d", "a b c d\n"));
         assert!(is_as_shown("…\nb\n…", "a\na\nb\n"));
         assert!(is_as_shown("a\n…", "a\n"));

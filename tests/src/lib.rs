@@ -1,8 +1,8 @@
-//! What the end-to-end tests have in common: a [`Cluster`] of real daemons and a real etcd, and [`Peer`]s that
-//! exist only as leases. And what the benchmarks have in common: [`measurement`]s.
+//! Helpers for the end-to-end tests: a [`Cluster`] of real daemons and a real etcd, and [`Peer`]s
+//! that exist only as leases. Helpers for the benchmarks: [`measurement`]s.
 //!
-//! Helpers panic instead of returning errors: whatever goes wrong here is a failed test, and a panic shows the logs
-//! of the daemons that run.
+//! Helpers panic instead of returning errors: any error fails the test, and a panic shows the logs
+//! of the running daemons.
 
 mod authority;
 mod browser;
@@ -58,36 +58,37 @@ use serde_json::Value;
 use wasm_encoder::{ComponentSection, ComponentSectionId, InstanceSection, RawSection};
 use wasmparser::{Parser, Payload};
 
-/// How long something that was put right may take to be put right, whatever it was.
+/// Time limit for the repair of any drift.
 pub const HEALED: Duration = Duration::from_secs(1);
 
-/// How long a change in etcd may take to be everywhere on a loaded machine.
+/// Time limit for a change in etcd to take effect everywhere on a loaded machine.
 pub const SOON: Duration = Duration::from_secs(10);
 
-/// The daemon under test.
+/// Returns the daemon under test.
 pub fn heddled() -> PathBuf {
     binary("heddled")
 }
 
-/// The tool under test.
+/// Returns the command-line tool under test.
 pub fn heddle() -> PathBuf {
     binary("heddle")
 }
 
-/// What `heddle status` says of a host's daemon, as programs read it.
+/// Returns the output of `heddle status --json` for a host's daemon.
 pub fn status(host: &Host) -> Value {
     let mut command = Command::new(heddle());
     command.args(["status", "--json", "--socket"]).arg(host.control_socket());
     serde_json::from_str(&host.namespace().run(command).unwrap()).unwrap()
 }
 
-/// The packet path without a daemon, an example of `runtime/packet`: `make bench` puts it beside the binaries.
+/// Returns the packet path without a daemon, an example of `runtime/packet`: `make bench` puts it
+/// beside the binaries.
 pub fn carry() -> PathBuf {
     binary("carry")
 }
 
-/// Binaries come from where `make build` leaves them, or from `HEDDLE_BIN_DIR`. Cargo's own are not used: what it
-/// builds along with tests has the tests' features.
+/// Returns a binary from the directory where `make build` leaves them, or from `HEDDLE_BIN_DIR`.
+/// Cargo's own are not used, because those it builds along with tests have the tests' features.
 fn binary(name: &str) -> PathBuf {
     let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/dist");
     let directory = std::env::var_os("HEDDLE_BIN_DIR").map_or_else(built, PathBuf::from);
@@ -100,13 +101,13 @@ fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// The component of `tests/rogue`.
+/// Returns the component of `tests/rogue`, building it on first use.
 pub fn rogue() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| guest("heddle-rogue"))
 }
 
-/// The component of `tests/rogue-udp`.
+/// Returns the component of `tests/rogue-udp`, building it on first use.
 pub fn rogue_udp() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| guest("heddle-rogue-udp"))
@@ -118,7 +119,7 @@ fn guest(package: &str) -> PathBuf {
     built.unwrap_or_else(|error| panic!("{error}")).remove(0)
 }
 
-/// The component of one of the examples in `tests/hostile`.
+/// Returns the component of one of the examples in `tests/hostile`, building them on first use.
 pub fn hostile(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let directory = BUILT.get_or_init(|| {
@@ -130,7 +131,7 @@ pub fn hostile(name: &str) -> PathBuf {
     directory.join(format!("{}.wasm", name.replace('-', "_")))
 }
 
-/// A component with more in it: instances of a module, as many as `count`, which come to life with it.
+/// Adds instances of a module to a component, `count` of them, which are instantiated with it.
 pub fn graft(component: &[u8], module: &str, count: u32) -> Vec<u8> {
     let module = wat::parse_str(module).unwrap();
     let mut modules = 0;
@@ -157,7 +158,7 @@ pub fn graft(component: &[u8], module: &str, count: u32) -> Vec<u8> {
     more
 }
 
-/// What `ping` prints, answered or not.
+/// Returns the output of `ping`, answered or not.
 pub fn ping(namespace: &Namespace, arguments: &str) -> String {
     let mut command = Command::new("ping");
     command.arg("-n").args(arguments.split_whitespace());

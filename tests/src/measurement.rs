@@ -1,16 +1,16 @@
-//! Numbers beside their goals, as the benchmarks report them.
+//! Measured numbers and their goals, as the benchmarks report them.
 
 use std::path::{Path, PathBuf};
 
 use heddle_lab::Storage;
 use serde_json::{Value, json};
 
-/// What is wanted of a number.
+/// Goal for a measured number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Goal {
-    /// Not more than this.
+    /// Upper limit.
     AtMost(f64),
-    /// Not less than this.
+    /// Lower limit.
     AtLeast(f64),
 }
 
@@ -30,36 +30,36 @@ impl Goal {
     }
 }
 
-/// One number.
+/// One measured number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measurement {
-    /// What was measured.
+    /// Name of the measured quantity.
     pub what: String,
-    /// How much of it there was.
+    /// Measured value.
     pub value: f64,
     /// The value's unit; empty for a ratio.
     pub unit: &'static str,
-    /// What is wanted, if anything is.
+    /// Goal, if there is one.
     pub goal: Option<Goal>,
 }
 
 impl Measurement {
-    /// A number without a goal.
+    /// Creates a measurement without a goal.
     pub fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
         Self { what: what.into(), value, unit, goal: None }
     }
 
-    /// The same, and not more than this is wanted.
+    /// Sets an upper limit as the goal.
     pub fn at_most(self, limit: f64) -> Self {
         Self { goal: Some(Goal::AtMost(limit)), ..self }
     }
 
-    /// The same, and not less than this is wanted.
+    /// Sets a lower limit as the goal.
     pub fn at_least(self, limit: f64) -> Self {
         Self { goal: Some(Goal::AtLeast(limit)), ..self }
     }
 
-    /// For a file.
+    /// Returns the measurement as JSON, for a result file.
     pub fn json(&self) -> Value {
         let goal = self.goal.map(|goal| {
             let (sign, limit) = goal.sign_and_limit();
@@ -70,7 +70,8 @@ impl Measurement {
     }
 }
 
-/// Prints a table, and where etcd had its data meanwhile: on a disk, it waits for that before each answer.
+/// Prints a table, and the storage that etcd's data was on: on a disk, etcd waits for it before
+/// each answer.
 pub fn print(measurements: &[Measurement]) {
     println!("\nlabs' files, etcd's data among them: {}", Storage::now());
     println!("\n{:<44} {:>10} {:<4} {:>8}", "", "measured", "", "goal");
@@ -83,8 +84,8 @@ pub fn print(measurements: &[Measurement]) {
     }
 }
 
-/// A number from the environment, for a long measurement. What is no number ends the process with a message, before
-/// anything is made: nobody wants to find that out after an hour.
+/// Reads a number for a long measurement from the environment. An invalid number ends the process
+/// with a message before anything is set up, rather than after an hour.
 pub fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
     match text.parse() {
@@ -96,29 +97,29 @@ pub fn setting(name: &str) -> Option<u64> {
     }
 }
 
-/// Where the benchmarks leave a file of this name: in `target/bench`, which is made.
+/// Returns the path of a result file with this name in `target/bench`, creating the directory.
 ///
 /// # Panics
 ///
-/// When it cannot be made.
+/// If the directory cannot be created.
 pub fn result_file(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
     std::fs::create_dir_all(&directory).unwrap();
     directory.canonicalize().unwrap().join(name)
 }
 
-/// Writes one of the benchmarks' files and says where it is.
+/// Writes a result file and prints its path.
 ///
 /// # Panics
 ///
-/// When it cannot be written.
+/// If the file cannot be written.
 pub fn save(name: &str, contents: &str) {
     let file = result_file(name);
     std::fs::write(&file, contents).unwrap();
     println!("written to {}", file.display());
 }
 
-/// The value in the middle: the lower one of two.
+/// Returns the median: of an even number of values, the lower one in the middle.
 ///
 /// # Panics
 ///
@@ -127,7 +128,7 @@ pub fn median(values: Vec<f64>) -> f64 {
     quantile(values, 0.5)
 }
 
-/// The value below which this part of the values lies (nearest rank).
+/// Returns the value below which this fraction of the values lies (nearest rank).
 ///
 /// # Panics
 ///
@@ -143,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quantile_is_one_of_the_values() {
+    fn quantile_is_one_of_the_values() {
         let values = || vec![3.0, 1.0, 4.0, 2.0];
         assert_eq!(median(values()), 2.0);
         assert_eq!(quantile(values(), 0.0), 1.0);
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_has_a_direction() {
+    fn goal_is_upper_or_lower_limit() {
         let half = Measurement::new("a ratio", 0.5, "");
         assert_eq!(half.clone().at_least(0.6).json()["met"], false);
         assert_eq!(half.clone().at_most(0.6).json()["met"], true);

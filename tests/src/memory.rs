@@ -1,4 +1,4 @@
-//! Daemons with little memory.
+//! Daemons with limited memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use heddle_lab::wait_until;
 
-/// A control group with a limit on its memory, removed when dropped. What runs in it has to have ended by then.
+/// A control group with a memory limit, removed on drop. Processes in it must have ended by then.
 #[derive(Debug)]
 pub struct MemoryLimit {
     path: PathBuf,
@@ -17,11 +17,11 @@ pub struct MemoryLimit {
 }
 
 impl MemoryLimit {
-    /// Makes one, in whichever version of control groups has the memory.
+    /// Creates a group, in the version of control groups that has the memory controller.
     ///
     /// # Panics
     ///
-    /// Without root, or where memory is not accounted.
+    /// Without root, or if memory is not accounted.
     pub fn new(mebibytes: u64) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
@@ -48,7 +48,7 @@ impl MemoryLimit {
         group
     }
 
-    /// The same command, inside.
+    /// Wraps a command so that it runs in the group.
     pub fn wrap(&self, command: &Command) -> Command {
         let mut wrapped = Command::new("sh");
         wrapped.args(["-ec", r#"echo $$ > "$0"; exec "$@""#]).arg(self.path.join("cgroup.procs"));
@@ -63,7 +63,7 @@ impl MemoryLimit {
         count.unwrap().trim().parse().unwrap()
     }
 
-    /// Its path in the hierarchy.
+    /// Returns the group's path in the hierarchy.
     pub fn name(&self) -> String {
         let name = self.path.file_name().and_then(|name| name.to_str()).unwrap();
         Path::new("/").join(name).display().to_string()
@@ -72,7 +72,7 @@ impl MemoryLimit {
 
 impl Drop for MemoryLimit {
     fn drop(&mut self) {
-        // A process that has ended may be in it for a moment more.
+        // A process that has ended may remain in the group for a moment.
         let removed = wait_until("removing a control group", Duration::from_secs(10), || {
             fs::remove_dir(&self.path).map_err(|error| error.to_string())
         });

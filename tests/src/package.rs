@@ -1,18 +1,18 @@
-//! The package under test, and what it is installed on.
+//! The Debian package under test, and the machines to install it on.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use heddle_lab::{Image, run};
 
-/// The package under test: what `make deb` leaves, or `HEDDLE_DEB`.
+/// Returns the package under test: the output of `make deb`, or `HEDDLE_DEB`.
 pub fn package() -> PathBuf {
     if let Some(path) = std::env::var_os("HEDDLE_DEB") {
         return path.into();
     }
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debian");
     let files = std::fs::read_dir(&directory).into_iter().flatten().flatten();
-    // Of several versions, the one that was made last.
+    // Of several versions, the newest file.
     files
         .filter(|file| file.path().extension().is_some_and(|extension| extension == "deb"))
         .max_by_key(|file| file.metadata().and_then(|metadata| metadata.modified()).ok())
@@ -22,10 +22,10 @@ pub fn package() -> PathBuf {
         .path()
 }
 
-/// What the version of a [newer package](newer_package) ends with.
+/// Suffix of a [newer package](newer_package)'s version.
 pub const NEWER: &str = "+newer";
 
-/// The same package with a higher version, below a scratch directory.
+/// Builds the same package with a higher version in a scratch directory.
 pub fn newer_package(directory: &Path) -> PathBuf {
     let (contents, newer) = (directory.join("contents"), directory.join("newer.deb"));
     run(Command::new("dpkg-deb").arg("--raw-extract").args([&package(), &contents])).unwrap();
@@ -37,7 +37,7 @@ pub fn newer_package(directory: &Path) -> PathBuf {
     newer
 }
 
-/// What machines boot from, kept between runs.
+/// Returns the image that machines boot from, which is kept between runs.
 pub fn image() -> Image {
     Image::debian(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/machines")).unwrap()
 }

@@ -1,4 +1,5 @@
-//! IP packets as the tests write and read them, by a library of its own.
+//! IP packets as the tests write and parse them, with a library that the product does not use for
+//! that.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,7 +9,7 @@ use etherparse::{
     TcpHeader, TransportHeader, icmpv4, icmpv6,
 };
 
-/// The hop limit of packets that say nothing else: Linux's default.
+/// Hop limit of packets that do not set one: Linux's default.
 pub const HOP_LIMIT: u8 = 64;
 
 /// An IP packet.
@@ -16,30 +17,30 @@ pub const HOP_LIMIT: u8 = 64;
 pub struct Packet {
     /// The IP header and its extensions.
     pub ip: IpHeaders,
-    /// What follows; none in a fragment.
+    /// Transport header; none in a fragment.
     pub transport: Option<TransportHeader>,
-    /// What follows that.
+    /// Payload behind the transport header.
     pub payload: Vec<u8>,
 }
 
-/// Where a fragment belongs.
+/// Position of a fragment in its packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fragment {
-    /// Which packet it is of.
+    /// Identification of the packet.
     pub identification: u32,
-    /// In bytes.
+    /// Offset in bytes.
     pub offset: u16,
-    /// Whether others follow.
+    /// True if more fragments follow.
     pub more: bool,
 }
 
 impl Packet {
-    /// Reads a packet.
+    /// Parses a packet.
     ///
     /// # Panics
     ///
-    /// Unless it is a whole packet and nothing else: every length and every checksum right, so that writing it again
-    /// gives the same bytes.
+    /// Unless the bytes are exactly one packet in which every length and every checksum is right,
+    /// so that writing it again gives the same bytes.
     pub fn parse(bytes: &[u8]) -> Self {
         let headers = PacketHeaders::from_ip_slice(bytes)
             .unwrap_or_else(|error| panic!("{error} in {bytes:02x?}"));
@@ -58,7 +59,7 @@ impl Packet {
         packet
     }
 
-    /// The packet's bytes, with lengths and checksums as they should be.
+    /// Returns the packet's bytes, with correct lengths and checksums.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let builder = PacketBuilder::ip(self.ip.clone());
@@ -83,7 +84,7 @@ impl Packet {
         bytes
     }
 
-    /// An empty packet.
+    /// Creates an empty packet.
     fn between(source: IpAddr, destination: IpAddr, protocol: IpNumber) -> Self {
         let ip = match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -106,7 +107,7 @@ impl Packet {
         Self { ip, transport: None, payload: Vec::new() }
     }
 
-    /// A UDP datagram.
+    /// Creates a UDP datagram.
     pub fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Self {
         let mut packet = Self::between(source.ip(), destination.ip(), IpNumber::UDP);
         packet.transport = Some(TransportHeader::Udp(etherparse::UdpHeader {
@@ -118,10 +119,10 @@ impl Packet {
         packet
     }
 
-    /// A TCP segment.
+    /// Creates a TCP segment.
     pub fn tcp(source: IpAddr, destination: IpAddr, header: TcpHeader, payload: &[u8]) -> Self {
         let mut packet = Self::between(source, destination, IpNumber::TCP);
-        // As Linux sends them.
+        // Linux sets DF on TCP segments.
         if let IpHeaders::Ipv4(header, _) = &mut packet.ip {
             header.dont_fragment = true;
         }
@@ -130,7 +131,7 @@ impl Packet {
         packet
     }
 
-    /// An ICMP echo request.
+    /// Creates an ICMP echo request.
     pub fn echo_request(
         source: IpAddr,
         destination: IpAddr,
@@ -142,7 +143,7 @@ impl Packet {
         Self::icmp(source, destination, v4, v6, payload)
     }
 
-    /// The answer to an echo request, if this is one.
+    /// Returns the reply, if this is an echo request.
     pub fn echo_reply(&self) -> Option<Self> {
         let echo = match self.transport.as_ref()? {
             TransportHeader::Icmpv4(header) => match header.icmp_type {
@@ -178,7 +179,7 @@ impl Packet {
         packet
     }
 
-    /// The same with another TTL or hop limit.
+    /// Sets the TTL or hop limit.
     #[must_use]
     pub fn with_hop_limit(mut self, hop_limit: u8) -> Self {
         match &mut self.ip {
@@ -188,7 +189,7 @@ impl Packet {
         self
     }
 
-    /// TTL or hop limit.
+    /// Returns the TTL or hop limit.
     pub fn hop_limit(&self) -> u8 {
         match &self.ip {
             IpHeaders::Ipv4(header, _) => header.time_to_live,
@@ -196,7 +197,7 @@ impl Packet {
         }
     }
 
-    /// Where it comes from.
+    /// Returns the source address.
     pub fn source(&self) -> IpAddr {
         match &self.ip {
             IpHeaders::Ipv4(header, _) => Ipv4Addr::from(header.source).into(),
@@ -204,7 +205,7 @@ impl Packet {
         }
     }
 
-    /// Where it goes.
+    /// Returns the destination address.
     pub fn destination(&self) -> IpAddr {
         match &self.ip {
             IpHeaders::Ipv4(header, _) => Ipv4Addr::from(header.destination).into(),
@@ -212,12 +213,12 @@ impl Packet {
         }
     }
 
-    /// What it carries, behind the extensions.
+    /// Returns the transport protocol, behind the extensions.
     fn protocol(&self) -> IpNumber {
         self.ip.next_header().unwrap()
     }
 
-    /// The TCP header, if it has one.
+    /// Returns the TCP header, if there is one.
     pub fn tcp_header(&self) -> Option<&TcpHeader> {
         match &self.transport {
             Some(TransportHeader::Tcp(header)) => Some(header),
@@ -225,7 +226,7 @@ impl Packet {
         }
     }
 
-    /// The UDP ports, source first, if it has them.
+    /// Returns the UDP ports, source first, if there are any.
     pub fn udp_ports(&self) -> Option<(u16, u16)> {
         match &self.transport {
             Some(TransportHeader::Udp(header)) => {
@@ -235,7 +236,7 @@ impl Packet {
         }
     }
 
-    /// ICMP type and code of an error (RFC 792, RFC 4443), if it is one.
+    /// Returns ICMP type and code (RFC 792, RFC 4443), if this is an ICMP error.
     pub fn icmp_error(&self) -> Option<(u8, u8)> {
         let (kind, code) = match self.transport.as_ref()? {
             TransportHeader::Icmpv4(header) => {
@@ -256,7 +257,7 @@ impl Packet {
         error.then_some((kind, code))
     }
 
-    /// Where it belongs, if it is a fragment.
+    /// Returns the position in the packet, if this is a fragment.
     pub fn fragment(&self) -> Option<Fragment> {
         let fragment = match &self.ip {
             IpHeaders::Ipv4(header, _) => Fragment {
@@ -276,7 +277,8 @@ impl Packet {
         (fragment.offset > 0 || fragment.more).then_some(fragment)
     }
 
-    /// Its fragments, with `size` bytes in each but the last; a multiple of 8.
+    /// Splits the packet into fragments with `size` bytes in each but the last; `size` is a
+    /// multiple of 8.
     pub fn fragments(&self, identification: u16, size: usize) -> Vec<Self> {
         let whole = self.to_bytes();
         let contents = &whole[self.ip.header_len()..];
@@ -309,7 +311,7 @@ impl Packet {
         contents.chunks(size).enumerate().map(part).collect()
     }
 
-    /// The packet that fragments are of, once they are all there.
+    /// Reassembles a packet, once all its fragments are there.
     pub fn reassemble(fragments: &[Self]) -> Option<Self> {
         let mut parts: Vec<_> =
             fragments.iter().filter_map(|part| Some((part.fragment()?, part))).collect();
@@ -338,7 +340,7 @@ impl Packet {
     }
 }
 
-/// ICMP type and code for “net unreachable”, or “no route to destination” in IPv6.
+/// Returns ICMP type and code for “net unreachable”, or “no route to destination” in IPv6.
 pub fn net_unreachable(address: IpAddr) -> (u8, u8) {
     if address.is_ipv4() {
         (icmpv4::TYPE_DEST_UNREACH, icmpv4::CODE_DST_UNREACH_NET)
@@ -347,7 +349,7 @@ pub fn net_unreachable(address: IpAddr) -> (u8, u8) {
     }
 }
 
-/// ICMP type and code for “time exceeded in transit”.
+/// Returns ICMP type and code for “time exceeded in transit”.
 pub fn time_exceeded(address: IpAddr) -> (u8, u8) {
     if address.is_ipv4() {
         (icmpv4::TYPE_TIME_EXCEEDED, 0)
@@ -367,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_can_be_read() {
+    fn packet_survives_write_and_parse() {
         for packet in datagrams() {
             let bytes = packet.to_bytes();
             assert_eq!(Packet::parse(&bytes).to_bytes(), bytes);
@@ -375,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_is_noticed() {
+    fn packet_with_flipped_bit_panics() {
         for packet in datagrams() {
             let mut bytes = packet.to_bytes();
             *bytes.last_mut().unwrap() ^= 1;
@@ -384,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_make_up_the_packet() {
+    fn fragments_reassemble_to_the_packet() {
         for packet in datagrams() {
             let mut parts = packet.fragments(9, 120);
             assert_eq!(parts.len(), 3);
@@ -396,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn an_echo_request_is_answered() {
+    fn echo_request_has_a_reply() {
         let request =
             Packet::echo_request("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap(), 3, b"abc");
         let reply = Packet::parse(&request.echo_reply().unwrap().to_bytes());

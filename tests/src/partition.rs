@@ -1,23 +1,23 @@
-//! Packets that get lost between two hosts.
+//! Network partitions between two hosts.
 
 use std::net::IpAddr;
 use std::process::Command;
 
 use heddle_lab::Host;
 
-/// The nftables table that loses them.
+/// Name of the nftables table that drops the packets.
 const TABLE: &str = "partition";
 
-/// What becomes of them.
+/// Effect on the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// Nobody hears of it.
+    /// They are dropped silently.
     Silent,
-    /// The sender is told, if it is TCP: each call fails at once.
+    /// TCP is reset, so that each call fails immediately; other packets pass.
     Refused,
 }
 
-/// Loses all packets between a host and an address, until [`heal`].
+/// Blocks packets between a host and an address, until [`heal`].
 pub fn cut(host: &Host, address: IpAddr, loss: Loss) {
     let family = if address.is_ipv4() { "ip" } else { "ip6" };
     let verdict = match loss {
@@ -34,7 +34,7 @@ pub fn cut(host: &Host, address: IpAddr, loss: Loss) {
     nft(host, &format!("add table inet {TABLE}; {rules}"));
 }
 
-/// Lets them through again.
+/// Ends the partition.
 pub fn heal(host: &Host) {
     nft(host, &format!("delete table inet {TABLE}"));
 }

@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 
 use heddle_lab::{FdbEntry, Host, KernelState, Neighbour, PREFIX, Route};
 
-/// An overlay large enough for tens of thousands of peers.
+/// Network config of an overlay large enough for tens of thousands of peers.
 pub const NETWORK_FOR_PEERS: &str =
     r#"{"Network":"10.0.0.0/8","SubnetLen":24,"Backend":{"Type":"vxlan"}}"#;
 
-/// A peer by number, up to 32,767: its subnet is one of 10.128.0.0/9, and its address is beyond the lab's router.
+/// A peer by number, up to 32,767. Its subnet is part of 10.128.0.0/9, and its address is beyond
+/// the lab's router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub u16);
 
 impl Peer {
-    /// So many peers from a number on.
+    /// Returns `count` peers, numbered from `first` on.
     pub fn range(first: u16, count: u16) -> Vec<Self> {
         (first..first + count).map(Self).collect()
     }
@@ -24,35 +25,35 @@ impl Peer {
         self.0.to_be_bytes()
     }
 
-    /// The first address of its subnet, a /24.
+    /// Returns the first address of the peer's subnet, a /24.
     pub fn subnet(self) -> Ipv4Addr {
         let [high, low] = self.octets();
         Ipv4Addr::new(10, 128 + high, low, 0)
     }
 
-    /// Its underlay address.
+    /// Returns the peer's underlay address.
     pub fn public_ip(self) -> Ipv4Addr {
         let [high, low] = self.octets();
         Ipv4Addr::new(172, 16, high, low)
     }
 
-    /// Its VTEP's Ethernet address.
+    /// Returns the MAC address of the peer's VTEP.
     pub fn mac(self) -> String {
         let [high, low] = self.octets();
         format!("02:00:00:00:{high:02x}:{low:02x}")
     }
 
-    /// The last part of its lease's key.
+    /// Returns the last part of the lease's key.
     pub fn lease_key(self) -> String {
         format!("{}-24", self.subnet())
     }
 
-    /// Its lease's key in etcd.
+    /// Returns the lease's key in etcd.
     pub fn etcd_key(self) -> String {
         format!("{PREFIX}/subnets/{}", self.lease_key())
     }
 
-    /// Its lease as flannel writes it.
+    /// Returns the lease as flannel writes it.
     pub fn value(self) -> String {
         format!(
             r#"{{"PublicIP":"{}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{}"}}}}"#,
@@ -61,12 +62,13 @@ impl Peer {
         )
     }
 
-    /// Keys and values for etcd.
+    /// Returns the peers' keys and values for etcd.
     pub fn leases(peers: &[Self]) -> Vec<(String, String)> {
         peers.iter().map(|peer| (peer.etcd_key(), peer.value())).collect()
     }
 
-    /// What a node programs for these peers: a route, a neighbour and an FDB entry each. `protocol` is the routes'.
+    /// Returns the objects that a node programs for these peers: a route, a neighbour and an FDB
+    /// entry each. `protocol` is that of the routes.
     pub fn objects(peers: &[Self], protocol: &str) -> KernelState {
         let device = || "flannel.1".to_owned();
         KernelState {
@@ -105,7 +107,8 @@ impl Peer {
     }
 }
 
-/// Programs with iproute2 what a node programs for these peers, and says how long that took.
+/// Programs with iproute2 the objects that a node programs for these peers, and returns the time it
+/// took.
 pub fn by_hand(host: &Host, peers: &[Peer]) -> Duration {
     let mut ip = format!(
         "link add name flannel.1 type vxlan id 1 local {} dev eth0 dstport 8472 nolearning\n\

@@ -1,4 +1,4 @@
-//! A peer made of nothing but UDP sockets.
+//! A peer that consists of UDP sockets only.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -7,11 +7,12 @@ use heddle_lab::{Families, Host, next_datagram};
 
 use crate::{Cluster, Node, Overlay, Packet, SOON};
 
-/// flannel's default for `Backend.Port` of udp.
+/// flannel's default for `Backend.Port` of the udp backend.
 pub const UDP_PORT: u16 = 8285;
 
-/// A host that is a peer of the udp backend as flannel's own is: one bare IP packet in each datagram, read and written
-/// one at a time. It has a lease and no daemon; what it does with packets is up to the test.
+/// A host that is a peer like flannel's udp backend: one bare IP packet in each datagram, sent and
+/// received one at a time. It has a lease and no daemon; the test decides what it does with
+/// packets.
 #[derive(Debug)]
 pub struct PlainPeer {
     /// The host.
@@ -21,14 +22,14 @@ pub struct PlainPeer {
 }
 
 impl PlainPeer {
-    /// Makes one with the subnets of this number, from 200 on: those that nodes are given are lower.
+    /// Creates a peer with the subnets of this number, at least 200: nodes are assigned lower ones.
     pub fn join(cluster: &Cluster, name: &str, number: u8) -> Self {
         let peer = Self::without_lease(cluster, name, number);
         cluster.put_lease(&peer.lease_key(), &peer.lease_value());
         peer
     }
 
-    /// The same, but nobody knows of it.
+    /// Creates a peer that has no lease, so that no node knows it.
     pub fn without_lease(cluster: &Cluster, name: &str, number: u8) -> Self {
         assert!(number >= 200, "{number} may be a node's");
         let host = cluster.host(name);
@@ -46,7 +47,7 @@ impl PlainPeer {
         }
     }
 
-    /// The last part of its lease's key.
+    /// Returns the last part of the lease's key.
     pub fn lease_key(&self) -> String {
         let number = self.number;
         let v4 = format!("10.244.{number}.0-24");
@@ -58,7 +59,7 @@ impl PlainPeer {
         }
     }
 
-    /// Its lease as flannel's udp backend writes it: no `BackendType`.
+    /// Returns the lease as flannel's udp backend writes it: without `BackendType`.
     pub fn lease_value(&self) -> String {
         let address = |overlay: Overlay| overlay.address_of(&self.host);
         let families = self.families();
@@ -71,7 +72,7 @@ impl PlainPeer {
         format!(r#"{{"PublicIP":"{v4}","PublicIPv6":{v6}}}"#)
     }
 
-    /// An address in its subnet: that of one container.
+    /// Returns an address in the peer's subnet, for a container.
     pub fn address(&self, overlay: Overlay) -> IpAddr {
         let number = self.number;
         match overlay {
@@ -96,19 +97,20 @@ impl PlainPeer {
         assert_eq!(sent, payload.len());
     }
 
-    /// Sends one packet to a node.
+    /// Sends one packet to a node, in a datagram of the packet's family.
     pub fn send_packet(&self, to: &Node, packet: &Packet) {
         let overlay = if packet.source().is_ipv4() { Overlay::V4 } else { Overlay::V6 };
         self.send(to, overlay, &packet.to_bytes());
     }
 
-    /// The next datagram, unless nothing comes for a moment.
+    /// Returns the next datagram, or None if none arrives within 20 ms.
     pub fn receive(&self, overlay: Overlay) -> Option<(SocketAddr, Vec<u8>)> {
         next_datagram(self.socket(overlay), Duration::from_millis(20))
             .unwrap_or_else(|error| panic!("receiving on {}: {error}", self.host.name()))
     }
 
-    /// The first packet of which `wanted` makes something; what comes before is dropped. Each one has to be whole.
+    /// Waits for the first packet for which `wanted` returns a value; drops the packets before it.
+    /// Panics if one of them is malformed.
     pub fn wait_packet<T>(
         &self,
         overlay: Overlay,
@@ -125,7 +127,7 @@ impl PlainPeer {
         panic!("{} has not received {what} within {SOON:?}", self.host.name());
     }
 
-    /// Drops what has been received, and returns how many datagrams it was.
+    /// Drops the received datagrams, and returns their number.
     pub fn drain(&self, overlay: Overlay) -> usize {
         std::iter::from_fn(|| self.receive(overlay)).count()
     }

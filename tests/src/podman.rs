@@ -6,35 +6,36 @@ use std::process::{Child, Command, Stdio};
 
 use heddle_lab::{Error, Host, run};
 
-/// A host's podman, as on a machine that has nothing but it: with mounts, processes and a `/run` and `/var/lib` of its
-/// own, all of which go with this value, which has to go before the host. Its networks are CNI's.
+/// A host's podman, isolated from the machine's: it has mounts, processes, `/run` and `/var/lib` of
+/// its own, which end with this value. Must be dropped before the host. Its networks are CNI's.
 ///
 /// Needs `podman`, `crun`, the plugins of CNI and a static `busybox`.
 #[derive(Debug)]
 pub struct Podman {
-    /// Holds the namespaces. All that runs in them ends with it.
+    /// Holds the namespaces, and ends all processes in them.
     unshare: Child,
     network: String,
     config: PathBuf,
 }
 
-/// Where Debian has the plugins, and where they are on other systems.
+/// Plugin directories: Debian's, and those of other systems.
 const PLUGINS: &str = r#"["/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"]"#;
 
-/// What the first of the processes does. It ends with its standard input, and all others end with it. Only version 2 of
-/// control groups is left, and no container has one: nothing stays behind outside of these namespaces.
+/// Script of the namespaces' first process. It ends when its standard input closes, and all others
+/// end with it. Only version 2 of control groups is mounted, and containers get none, so nothing is
+/// left behind outside of these namespaces.
 const INIT: &str = "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && \
                     umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && \
                     echo ready && exec cat";
 
 impl Podman {
-    /// The image in its store: a static busybox, and `/index.html`.
+    /// Name of the image in the store: a static busybox, and `/index.html`.
     pub const IMAGE: &'static str = "busybox";
 
-    /// Where it looks for networks, below [`Host::directory`].
+    /// Directory of the networks' configs, below [`Host::directory`].
     pub const NETWORKS: &'static str = "cni/net.d";
 
-    /// What stands in the image's `/index.html`.
+    /// Content of the image's `/index.html`.
     pub const PAGE: &'static str = "from a container\n";
 
     /// Prepares podman on a host.
@@ -74,11 +75,11 @@ impl Podman {
         self.podman(&format!("import {} {}", archive.display(), Self::IMAGE)).unwrap();
     }
 
-    /// Runs podman with these arguments, separated by white space, and returns what it printed.
+    /// Runs podman with these arguments, separated by white space, and returns its output.
     ///
     /// # Errors
     ///
-    /// As of podman.
+    /// If podman fails.
     pub fn podman(&self, arguments: &str) -> Result<String, Error> {
         let proc = format!("/proc/{}/ns", self.unshare.id());
         let mut command = Command::new("nsenter");
@@ -93,11 +94,11 @@ impl Podman {
         run(&mut command)
     }
 
-    /// Runs a program of busybox in a container.
+    /// Runs a busybox applet in a container.
     ///
     /// # Errors
     ///
-    /// As of podman, and what the program says when it fails.
+    /// If podman or the applet fails.
     pub fn exec(&self, container: &str, arguments: &str) -> Result<String, Error> {
         self.podman(&format!("exec {container} /bin/busybox {arguments}"))
     }
@@ -106,7 +107,8 @@ impl Podman {
 impl Drop for Podman {
     fn drop(&mut self) {
         drop(self.unshare.stdin.take());
-        // It may have ended by itself; either way it is gone afterwards, and with it all that ran below it.
+        // It may have exited already; in any case it and all processes below it are gone
+        // afterwards.
         let _ = self.unshare.wait();
     }
 }

@@ -1,21 +1,21 @@
-//! Bytes that are as good as random, and the same again with the same seed, so that a failure can be had again.
+//! Pseudo-random bytes from a seed, so that a failure can be reproduced.
 
 /// Marsaglia's xorshift generator (Journal of Statistical Software 8, 2003).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// From a seed other than 0.
+    /// Creates a generator from a seed other than 0.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// A number below this one.
+    /// Returns a number below `limit`.
     pub fn below(&mut self, limit: usize) -> usize {
         (self.number() % limit as u64) as usize
     }
 
-    /// So many bytes.
+    /// Returns `length` bytes.
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
         (0..length).map(|_| self.number() as u8).collect()
     }

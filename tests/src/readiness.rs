@@ -1,4 +1,4 @@
-//! Waiting until a daemon is ready, or says why not.
+//! Waits for a daemon's readiness.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub fn wait_ready(daemon: &Daemon, limit: Duration) {
     .unwrap();
 }
 
-/// Waits until `/readyz` answers 503 with all these texts.
+/// Waits until `/readyz` answers 503 with a body that contains all these texts.
 pub fn wait_unready(daemon: &Daemon, texts: &[&str], limit: Duration) {
     wait_until(format!("/readyz answering 503 with {texts:?}"), limit, || {
         match daemon.health("/readyz") {

@@ -1,4 +1,4 @@
-//! How long it takes from a fault until all is as it should be.
+//! Time from a fault to full recovery.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -9,8 +9,8 @@ use heddle_lab::wait_until;
 
 /// A clock that runs from a fault to the recovery from it.
 ///
-/// What it measures is printed as `recovered: row 1: 0.12 s (what it was)`, and added as a line to
-/// `target/recovery.tsv`: the name of the fault, what it was, the seconds.
+/// Each measurement is printed as `recovered: row 1: 0.12 s (what it was)`, and appended to
+/// `target/recovery.tsv` as a line with the fault's name, the condition and the seconds.
 #[derive(Debug)]
 pub struct Recovery {
     fault: String,
@@ -23,7 +23,8 @@ impl Recovery {
         Self { fault: fault.to_owned(), since: Instant::now() }
     }
 
-    /// Waits until something holds again, and takes the time. It is as exact as a look at it is quick.
+    /// Waits until a condition holds again, and records the time. The resolution is the duration of
+    /// one probe.
     pub fn wait<T, E: ToString>(
         self,
         what: &str,
@@ -35,13 +36,14 @@ impl Recovery {
         found
     }
 
-    /// Takes the time.
+    /// Records the time.
     pub fn done(self, what: &str) {
         note(&self.fault, what, self.since.elapsed());
     }
 }
 
-/// The same for a time that was taken otherwise. `row` is one of `docs/reliability.md`, and may say which of its faults.
+/// Records a time that the caller measured. `row` is one of `docs/reliability.md`, optionally with
+/// the fault.
 pub fn recovered(row: &str, time: Duration) {
     note(&format!("row {row}"), "as it should be", time);
 }
@@ -49,10 +51,10 @@ pub fn recovered(row: &str, time: Duration) {
 fn note(fault: &str, what: &str, time: Duration) {
     let seconds = time.as_secs_f64();
     let line = format!("recovered: {fault}: {seconds:.2} s ({what})\n");
-    // Past the test harness, which swallows what `println!` writes.
+    // Write to stderr directly: the test harness captures `println!`.
     std::io::stderr().write_all(line.as_bytes()).unwrap();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/recovery.tsv");
     let mut file = OpenOptions::new().create(true).append(true).open(file).unwrap();
-    // In one piece: tests of several processes write to it.
+    // In one write, because tests of several processes append to the file.
     file.write_all(format!("{fault}\t{what}\t{seconds:.3}\n").as_bytes()).unwrap();
 }

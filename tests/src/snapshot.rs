@@ -1,4 +1,4 @@
-//! All of a node that is watched over, to be compared.
+//! Snapshots of a node's managed state, to compare.
 
 use std::time::Duration;
 
@@ -7,22 +7,23 @@ use serde_json::Value;
 
 use crate::Node;
 
-/// What a VXLAN node has in the kernel.
+/// A VXLAN node's state in the kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
     /// The device and its addresses.
     pub device: Value,
-    /// Routes, neighbours and FDB entries, whoever made them.
+    /// Routes, neighbours and FDB entries of any origin.
     pub objects: KernelState,
-    /// A setting of the device; empty where there is no device.
+    /// Value of the device's `accept_ra`; empty if there is no device.
     pub accept_ra: String,
 }
 
 impl Snapshot {
-    /// What there is now on `flannel.1`.
+    /// Takes a snapshot of `flannel.1`.
     pub fn of(node: &Node) -> Self {
         let mut device = node.link("flannel.1");
-        // The kernel numbers a new device anew, and gives it a link-local address in its own time.
+        // A new device gets a new index, and a link-local address at some later time, so both are
+        // dropped.
         if let Some(device) = device.as_object_mut() {
             device.remove("ifindex");
             if let Some(addresses) = device["addr_info"].as_array_mut() {
@@ -37,17 +38,17 @@ impl Snapshot {
         }
     }
 
-    /// Whether a node is as it was.
+    /// Compares a node's current state with the snapshot.
     ///
     /// # Errors
     ///
-    /// How it differs.
+    /// The difference.
     pub fn compare(&self, node: &Node) -> Result<(), String> {
         let now = Self::of(node);
         if now == *self { Ok(()) } else { Err(format!("{now:#?}\ninstead of {self:#?}")) }
     }
 
-    /// Waits until a node is as it was.
+    /// Waits until a node's state equals the snapshot.
     pub fn wait(&self, node: &Node, limit: Duration) {
         wait_until("everything as it was", limit, || self.compare(node)).unwrap();
     }

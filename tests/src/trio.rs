@@ -1,27 +1,28 @@
-//! Three nodes that talk to each other.
+//! Three nodes that can reach each other.
 
 use heddle_lab::{Container, Families, wait_until};
 
 use crate::{Cluster, Flows, Node, SOON, rogue};
 
-/// Nodes `a`, `b` and `c` with a container each. Faults are done to `a`.
+/// Nodes `a`, `b` and `c` with a container each. Faults are injected on `a`.
 #[derive(Debug)]
 pub struct Trio {
-    /// Dropped first: they hang on the nodes.
+    /// Dropped first, because they depend on the nodes.
     pub containers: [Container; 3],
     /// `a`, `b` and `c`.
     pub nodes: [Node; 3],
-    /// With their etcd.
+    /// The cluster with their etcd.
     pub cluster: Cluster,
 }
 
 impl Trio {
-    /// vxlan over IPv4 with nothing but defaults. All know of each other.
+    /// Creates nodes with the vxlan backend over IPv4 and its defaults. Returns once all know each
+    /// other.
     pub fn new() -> Self {
         Self::on(Cluster::new(Families::V4), &[])
     }
 
-    /// On another cluster, and with flags.
+    /// Creates the nodes on another cluster, with additional flags.
     pub fn on(cluster: Cluster, flags: &[&str]) -> Self {
         let mut nodes = ["a", "b", "c"].map(|name| cluster.starting_node(name, flags));
         for node in &mut nodes {
@@ -35,9 +36,9 @@ impl Trio {
         trio
     }
 
-    /// With `tests/rogue` as the backend, from a plugin directory.
+    /// Creates the nodes with `tests/rogue` as the backend, from a plugin directory.
     pub fn with_rogue() -> Self {
-        // Built before anything waits for it.
+        // Build the component before anything waits for it.
         let component = rogue();
         let config = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"rogue"}}"#;
         let cluster = Cluster::with_config(Families::V4, Some(config));
@@ -51,18 +52,18 @@ impl Trio {
         self.containers[from].ping(self.containers[to].addresses()[0], 56)
     }
 
-    /// Flows between these nodes, by their places.
+    /// Starts traffic between pairs of nodes, given by index.
     pub fn flows(&self, pairs: &[(usize, usize)]) -> Flows {
         let container = |place: usize| &self.containers[place];
         let pairs: Vec<_> = pairs.iter().map(|&(a, b)| (container(a), container(b))).collect();
         Flows::between(&pairs)
     }
 
-    /// Whether the container of `a` reaches that of another node, and how long it takes.
+    /// Pings another node's container from that of `a`.
     ///
     /// # Errors
     ///
-    /// Without an answer.
+    /// If there is no answer.
     pub fn reaches(&self, place: usize) -> Result<String, heddle_lab::Error> {
         self.ping(0, place)
     }

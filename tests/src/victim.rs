@@ -1,4 +1,4 @@
-//! A host that has much to lose, and what a process has taken.
+//! A host with state that must survive a hostile plugin, and the resource usage of a process.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{PROTOCOL, SOON};
 
-/// Devices of somebody else's. `heddle0` has a name that a plugin may ask for.
+/// Devices of other owners. `heddle0` has a name that a plugin may ask for.
 const FOREIGN: &str = "\
 link add name br0 type bridge
 link set br0 up
@@ -29,14 +29,14 @@ rule add from 192.0.2.0/24 table 100
 route add default via 192.168.255.254 table 100
 ";
 
-/// Devices that a plugin under test may have made.
+/// Devices that the plugin under test may have created.
 const ITS: [&str; 3] = ["heddle1", "heddle2", "flannel.1"];
 
-/// Settings that are not of one device.
+/// Sysctls, of all devices and global.
 const SETTINGS: [&str; 3] = ["ipv4/ip_forward", "ipv4/conf", "ipv6/conf"];
 
-/// A host with devices, addresses, routes, settings and files that are none of a plugin's business, and somebody who
-/// listens at port 53.
+/// A host with devices, addresses, routes, sysctls and files that no plugin may touch, and a
+/// listener on port 53.
 #[derive(Debug)]
 pub struct Victim {
     /// The host.
@@ -45,18 +45,18 @@ pub struct Victim {
     before: State,
 }
 
-/// All that has to stay as it is.
+/// State that must not change.
 #[derive(Debug, PartialEq)]
 struct State {
-    /// What `ip` and `bridge` say.
+    /// Output of `ip` and `bridge`.
     kernel: BTreeMap<&'static str, Vec<Value>>,
     settings: BTreeMap<PathBuf, String>,
-    /// Contents, or where a link leads.
+    /// File contents, or the target of a symlink.
     files: BTreeMap<PathBuf, String>,
 }
 
 impl Victim {
-    /// Gives a host something to lose.
+    /// Adds foreign devices, files and the listener to a host, and records its state.
     pub fn new(host: Host) -> Self {
         host.namespace().batch("ip", FOREIGN).unwrap();
         let file = |name: &str| host.directory().join(name);
@@ -71,8 +71,8 @@ impl Victim {
         Self { host, resolver, before }
     }
 
-    /// Makes sure that it has lost nothing, and won nothing but a device with what is on it; not even that if it is
-    /// `untouched`.
+    /// Asserts that nothing was removed or changed, and nothing added except a device with its
+    /// objects; with `untouched`, not even that.
     pub fn check(&self, untouched: bool) {
         let now = State::of(&self.host, untouched);
         for (what, before) in &self.before.kernel {
@@ -84,7 +84,8 @@ impl Victim {
         for (path, before) in &self.before.settings {
             assert_eq!(now.settings.get(path), Some(before), "{}", path.display());
         }
-        // What cannot be written as a whole is tried again now and then under names of no meaning, and taken back.
+        // A file list that cannot be written as a whole is retried now and then under temporary
+        // names, and rolled back.
         wait_until("its files as they were", SOON, || {
             let (before, now) = (&self.before.files, files(&self.host));
             let other = |path: &&PathBuf| before.get(*path) != now.get(*path);
@@ -116,7 +117,7 @@ impl State {
         let kernel = kernel.map(|(what, program, arguments)| {
             let mut found: Vec<Value> = host.namespace().json(program, arguments).unwrap();
             for value in &mut found {
-                // The kernel gives devices link-local addresses, and finds out about carriers, in its own time.
+                // The kernel assigns link-local addresses, and detects carriers, asynchronously.
                 if let Some(addresses) = value["addr_info"].as_array_mut() {
                     addresses.retain(|address| address["scope"] != "link");
                 }
@@ -133,7 +134,7 @@ impl State {
                 let device = value["ifname"].as_str().or(value["dev"].as_str()).unwrap_or_default();
                 let text = |key: &str| value[key].as_str().unwrap_or_default();
                 let link_local = text("dst").starts_with("fe80");
-                // So it does with groups that it listens to.
+                // The same goes for multicast groups that the kernel joins.
                 let group =
                     ["33:33:", "01:00:5e:"].iter().any(|begin| text("mac").starts_with(begin));
                 let its = ITS.contains(&device) || text("protocol") == PROTOCOL;
@@ -153,7 +154,7 @@ impl State {
     }
 }
 
-/// What there is to lose, but for what the daemon itself has there.
+/// Reads the protected files, except those of the daemon itself.
 fn files(host: &Host) -> BTreeMap<PathBuf, String> {
     let mut files = BTreeMap::new();
     for name in ["private", "run"] {
@@ -165,7 +166,7 @@ fn files(host: &Host) -> BTreeMap<PathBuf, String> {
     files
 }
 
-/// Reads a file, or all below a directory. What cannot be read is not there.
+/// Reads a file, or all files below a directory. Skips unreadable ones.
 fn read_all(path: &Path, files: &mut BTreeMap<PathBuf, String>) {
     let Ok(metadata) = fs::symlink_metadata(path) else { return };
     if metadata.is_symlink() {
@@ -180,12 +181,12 @@ fn read_all(path: &Path, files: &mut BTreeMap<PathBuf, String>) {
     }
 }
 
-/// How long a process has run on a processor.
+/// Returns the CPU time that a process has used.
 pub fn cpu_time(pid: u32) -> Duration {
     /// `USER_HZ`, which is the same for all of Linux's interfaces: proc(5).
     const TICK: Duration = Duration::from_millis(10);
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // The second field is the name, which may contain anything.
+    // The second field is the process name, which may contain anything.
     let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     let ticks = |index: usize| fields[index - 3].parse::<u32>().unwrap();
     TICK * (ticks(14) + ticks(15))

@@ -1,17 +1,17 @@
-//! What an operator sees who changes `Backend.Type` and nothing else: containers reach each other.
+//! Changing `Backend.Type`, and nothing else, keeps containers reachable.
 
 use std::os::unix::fs::PermissionsExt;
 
 use heddle_lab::{Container, Families, transfer};
 use heddle_tests::{Cluster, Node, Overlay};
 
-/// Every backend that carries packets.
+/// All backends that carry packets.
 const BACKENDS: [&str; 4] = ["vxlan", "host-gw", "udp", "vxlan-tun"];
 
-/// How large a file is that has to arrive as it was sent.
+/// Size of the transferred file, which must arrive intact.
 const BYTES: u64 = 500_000_000;
 
-/// The longest packet that gets through without being cut, where the underlay's is of 1500 bytes.
+/// Returns the largest packet that is not fragmented over an underlay with an MTU of 1500.
 fn mtu(backend: &str, families: Families) -> u32 {
     let outer = if families.v6() { 40 } else { 20 };
     let around = match backend {
@@ -23,7 +23,7 @@ fn mtu(backend: &str, families: Families) -> u32 {
     1500 - around
 }
 
-/// Two nodes of a cluster, and what each of them tells Docker.
+/// Starts two nodes, and checks the `subnet.env` that each writes for Docker.
 fn pair(cluster: &Cluster, backend: &str) -> [Node; 2] {
     let nodes = cluster.nodes(["a", "b"]);
     for node in &nodes {
@@ -35,7 +35,8 @@ fn pair(cluster: &Cluster, backend: &str) -> [Node; 2] {
     nodes
 }
 
-/// A container on each node, once they have answered each other in every family, in packets as long as may be.
+/// Starts a container on each node, and waits until they answer each other in every family, with
+/// packets of the full MTU.
 fn reachable_containers(nodes: &[Node; 2]) -> [Container; 2] {
     let containers = nodes.each_ref().map(|node| node.host.container().unwrap());
     let [in_a, in_b] = &containers;
@@ -49,15 +50,15 @@ fn reachable_containers(nodes: &[Node; 2]) -> [Container; 2] {
     containers
 }
 
-/// One after the other: each of these keeps a machine busy.
+/// Runs the backends sequentially, because each of them keeps a machine busy.
 #[test]
-fn any_type_alone_makes_containers_reach_each_other_and_large_files_arrive_whole() {
+fn backend_type_alone_connects_containers_and_carries_files() {
     for backend in BACKENDS {
         for families in [Families::V4, Families::Dual] {
             let cluster = Cluster::with_backend(families, backend);
             let nodes = pair(&cluster, backend);
             let [in_a, in_b] = reachable_containers(&nodes);
-            // IPv4 there, IPv6 back.
+            // IPv4 in one direction, IPv6 in the other.
             let ways = [(&in_a, &in_b), (&in_b, &in_a)];
             for (number, (from, to)) in ways.into_iter().enumerate() {
                 let Some(&address) = to.addresses().get(number) else { continue };
@@ -72,7 +73,7 @@ fn any_type_alone_makes_containers_reach_each_other_and_large_files_arrive_whole
 }
 
 #[test]
-fn any_type_works_with_ipv6_alone() {
+fn any_backend_type_works_with_ipv6_only() {
     for backend in BACKENDS {
         let cluster = Cluster::with_backend(Families::V6, backend);
         let nodes = pair(&cluster, backend);
@@ -81,7 +82,7 @@ fn any_type_works_with_ipv6_alone() {
 }
 
 #[test]
-fn alloc_hands_out_subnets_and_no_more() {
+fn alloc_assigns_subnets_and_plans_nothing() {
     for families in [Families::V4, Families::Dual] {
         let cluster = Cluster::with_backend(families, "alloc");
         let mut nodes = pair(&cluster, "alloc");

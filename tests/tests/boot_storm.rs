@@ -1,4 +1,4 @@
-//! Row 7 of `docs/reliability.md`, in a program of its own.
+//! Row 7 of `docs/reliability.md`, in a separate test program.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -7,15 +7,15 @@ use heddle_lab::{Daemon, Families, Host, wait_until};
 use heddle_tests::{Cluster, recovered};
 use serde_json::Value;
 
-/// How many nodes boot at once.
+/// Number of nodes that boot at once.
 const NODES: usize = 200;
 
-/// For two hundred daemons on a few processors that others use, too.
+/// Time limit for 200 daemons on a few shared processors.
 const LIMIT: Duration = Duration::from_secs(600);
 
 #[test]
 fn row_07_two_hundred_nodes_that_boot_at_once_get_a_subnet_each() {
-    // 254 subnets: nearly everybody wants what somebody else wants.
+    // 254 subnets for 200 nodes: nearly every choice collides with another node's.
     let config = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#;
     let cluster = Cluster::with_config(Families::V4, Some(config));
     let hosts: Vec<Host> = (0..NODES).map(|n| cluster.host(&format!("n{n}"))).collect();
@@ -36,7 +36,7 @@ fn row_07_two_hundred_nodes_that_boot_at_once_get_a_subnet_each() {
             lease["NodeID"].as_str().unwrap().to_owned()
         })
         .collect();
-    // Keys are subnets of one length, so as many keys are as many subnets.
+    // All keys are subnets of one length, so the number of keys is the number of subnets.
     assert!(leases.keys().all(|key| key.ends_with(".0-24")), "{leases:#?}");
     assert_eq!((leases.len(), owners.len()), (NODES, NODES));
     for host in &hosts {

@@ -1,4 +1,4 @@
-//! Peers that come and go while others are talked to.
+//! Peers that come and go do not disturb traffic between the others.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,20 +8,22 @@ use std::time::{Duration, Instant};
 use heddle_lab::{Container, Families, RaisedOnDrop, transfer, wait_until};
 use heddle_tests::{Cluster, Node, Overlay, Packet, PlainPeer, SOON, ping};
 
-/// How long leases come and go.
+/// Length of the churn.
 const DURATION: Duration = Duration::from_secs(60);
 
-/// Between two changes of leases.
+/// Interval between two changes of leases.
 const CHANGE: Duration = Duration::from_millis(50);
 
-/// Of the transfer that goes on meanwhile, in bytes per second.
+/// Rate of the transfer during the churn, in bytes per second.
 const RATE: u64 = 32 << 20;
 
-/// The number of a peer that comes and goes and listens, and of those that are nothing but leases.
+/// Number of the peer that comes and goes and receives packets, and of those that consist of a
+/// lease only.
 const COMING_AND_GOING: u8 = 200;
 const LEASES: std::ops::RangeInclusive<u8> = 210..=249;
 
-/// Where no packet may be counted, whoever it is for. Those for the guest are, while it is away, under `no_route`.
+/// Counters that must not increase, for any destination. Packets for the guest are counted as
+/// `no_route` while it is away.
 const MISHAPS: [&str; 11] = [
     "spoofed_outer",
     "spoofed_inner",
@@ -36,7 +38,7 @@ const MISHAPS: [&str; 11] = [
     "device_errors",
 ];
 
-/// How many packets each node has counted there.
+/// Returns those counters for each node.
 fn mishaps(nodes: &[Node]) -> Vec<[u64; MISHAPS.len()]> {
     nodes
         .iter()
@@ -47,7 +49,8 @@ fn mishaps(nodes: &[Node]) -> Vec<[u64; MISHAPS.len()]> {
         .collect()
 }
 
-/// What a lease of nobody says. Half of them are on the hosts' own network and half behind its router.
+/// Writes a lease without a node behind it. Even numbers have an address on the hosts' own network,
+/// odd ones behind its router.
 fn put_lease(cluster: &Cluster, number: u8) {
     let network = if number.is_multiple_of(2) { "192.168.77" } else { "172.16.77" };
     let value = format!(r#"{{"PublicIP":"{network}.{number}","PublicIPv6":null}}"#);
@@ -58,7 +61,7 @@ fn lease_key(number: u8) -> String {
     format!("10.244.{number}.0-24")
 }
 
-/// Waits until the container's node has no way to an address, and says so.
+/// Waits until the container's node reports an address as unreachable.
 fn wait_unreachable(container: &Container, address: IpAddr) {
     wait_until(format!("no way to {address}"), SOON, || {
         let printed = ping(container.namespace(), &format!("-c 1 -W 1 {address}"));
@@ -67,12 +70,12 @@ fn wait_unreachable(container: &Container, address: IpAddr) {
     .unwrap();
 }
 
-/// Waits until the peer gets what the container sends to an address.
+/// Waits until the peer receives a packet that the container sends to an address.
 fn wait_received(peer: &PlainPeer, container: &Container, to: IpAddr) {
     let socket = container.namespace().udp_socket((container.addresses()[0], 0).into()).unwrap();
     let start = Instant::now();
     loop {
-        // Refused for as long as there is no way.
+        // Sending fails while there is no route.
         let _ = socket.send_to(b"?", (to, 9));
         while let Some((_, datagram)) = peer.receive(Overlay::V4) {
             if Packet::parse(&datagram).destination() == to {
@@ -84,7 +87,7 @@ fn wait_received(peer: &PlainPeer, container: &Container, to: IpAddr) {
 }
 
 #[test]
-fn peers_that_come_and_go_cost_the_others_nothing_and_leave_nothing() {
+fn peers_coming_and_going_disturb_no_traffic_and_leave_no_state() {
     let cluster = Cluster::with_backend(Families::V4, "udp");
     let nodes = cluster.nodes(["a", "b", "c"]);
     let containers = nodes.each_ref().map(|node| node.host.container().unwrap());
@@ -108,12 +111,12 @@ fn peers_that_come_and_go_cost_the_others_nothing_and_leave_nothing() {
             let (from, to) = (in_b.namespace(), in_a.namespace());
             transfer(from, to, in_a.addresses()[0], bytes, Some(RATE)).unwrap()
         });
-        // There are packets for the guest whether it is there or not.
+        // Packets for the guest are sent whether it is present or not.
         let nagging = scope.spawn(|| {
             let from = (in_c.addresses()[0], 0).into();
             let socket = in_c.namespace().udp_socket(from).unwrap();
             while !stop.load(Ordering::Relaxed) {
-                // Refused while it is away.
+                // Sending fails while the guest is away.
                 let _ = socket.send_to(b"?", (at_guest, 9));
                 thread::sleep(Duration::from_millis(5));
             }
@@ -155,7 +158,7 @@ fn peers_that_come_and_go_cost_the_others_nothing_and_leave_nothing() {
     check_gone(&nodes, &containers, &guest, at_guest);
 }
 
-/// Nobody sends packets for an address to where it was.
+/// Asserts that no node sends packets for an address to the guest any more.
 fn check_gone(nodes: &[Node], containers: &[Container], guest: &PlainPeer, address: IpAddr) {
     for container in containers {
         wait_unreachable(container, address);
@@ -171,7 +174,7 @@ fn check_gone(nodes: &[Node], containers: &[Container], guest: &PlainPeer, addre
 }
 
 #[test]
-fn a_peer_that_moves_to_another_address_is_followed() {
+fn peer_with_new_public_address_receives_its_packets() {
     let cluster = Cluster::with_backend(Families::V4, "udp");
     let nodes = cluster.nodes(["a", "b", "c"]);
     let containers = nodes.each_ref().map(|node| node.host.container().unwrap());
@@ -181,7 +184,7 @@ fn a_peer_that_moves_to_another_address_is_followed() {
     for container in &containers {
         wait_received(&old, container, address);
     }
-    // The same subnet, and another public address.
+    // The same subnet with another public address.
     cluster.put_lease(&old.lease_key(), &new.lease_value());
     for container in &containers {
         wait_received(&new, container, address);
@@ -204,7 +207,7 @@ fn a_peer_that_moves_to_another_address_is_followed() {
     }
     assert_eq!(old.receive(Overlay::V4), None);
 
-    // And when it is gone for good, from neither.
+    // Once the lease is deleted, neither receives packets.
     cluster.delete_lease(&old.lease_key());
     check_gone(&nodes, &containers, &new, address);
     assert_eq!(old.receive(Overlay::V4), None);

@@ -1,5 +1,5 @@
-//! Clients that take as much of a daemon's HTTP servers as they can: connections, memory, descriptors, time. The daemon
-//! does its work meanwhile, and answers others. `docs/security.md` has the limits.
+//! Clients that exhaust a daemon's HTTP servers: connections, memory, descriptors, time. The daemon
+//! must keep working and answer other clients. `docs/security.md` has the limits.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,13 +14,13 @@ use heddle_tests::{Cluster, Flows, NETWORK_FOR_PEERS, Peer, SOON, status};
 const STATUS_PORT: u16 = 9981;
 const STATUS: &str = "--status-address=9981";
 
-/// Enough for a status of a megabyte.
+/// Enough peers for a status of about 1 MB.
 const PEERS: u16 = 2000;
 
 /// Maximum memory that clients may cost the daemon, in bytes above its idle peak.
 const MEMORY: u64 = 150_000_000;
 
-/// A command line that runs another one with a limit of open files.
+/// Wraps a command line so that it runs with a limit of open files.
 fn with_descriptors(limit: u32, command: &Command) -> Command {
     let mut limited = Command::new("prlimit");
     limited.arg(format!("--nofile={limit}:{limit}"));
@@ -28,7 +28,7 @@ fn with_descriptors(limit: u32, command: &Command) -> Command {
     limited
 }
 
-/// A host with a daemon that is ready, and knows so many peers.
+/// Starts a host's daemon that knows these peers, and waits until it is ready.
 fn start(
     cluster: &Cluster,
     peers: &[Peer],
@@ -41,7 +41,7 @@ fn start(
     (host, daemon)
 }
 
-/// Asks everything that there is to ask. Each is asked once: nobody has to try again.
+/// Sends one request to every interface. None may need a retry.
 fn everybody_is_answered(host: &Host, daemon: &Daemon, peers: usize) {
     for path in ["/healthz", "/readyz"] {
         assert_eq!(daemon.health(path).unwrap(), (200, "ok\n".to_owned()));
@@ -56,7 +56,8 @@ fn own_descriptors_are_kept_from_1100_idle_connections() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let peers = Peer::range(1, 2);
     let (host, daemon) = start(&cluster, &peers, |command| with_descriptors(1024, &command));
-    // Also where only root and a group get at: a script of theirs may have gone wrong.
+    // Also exhaust the control socket, which only root and a group can reach: one of their scripts
+    // may leak connections.
     let local: Vec<_> =
         (0..100).map(|_| UnixStream::connect(host.control_socket()).unwrap()).collect();
     let idle = (0..1100).map(|_| Client::new(Pressure::Idle, Daemon::HEALTH_PORT)).collect();
@@ -72,7 +73,7 @@ fn own_descriptors_are_kept_from_1100_idle_connections() {
 }
 
 #[test]
-fn descriptors_that_are_too_few_are_named() {
+fn too_low_descriptor_limit_is_reported() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let peers = Peer::range(1, 2);
     let (host, daemon) = start(&cluster, &peers, |command| with_descriptors(280, &command));
@@ -135,7 +136,7 @@ fn crowd_of_slow_clients_costs_no_packet() {
     flows.lost_nothing();
 }
 
-/// Sends a request as it stands, and returns the first line of the answer; empty if there is none.
+/// Sends a request verbatim, and returns the first line of the answer; empty if there is none.
 fn send(host: &Host, address: &str, request: &str) -> String {
     let address: SocketAddr = address.parse().unwrap();
     let exchange = || {
@@ -188,7 +189,7 @@ fn request_for_another_host_is_refused_on_the_loopback() {
 }
 
 #[test]
-fn address_that_others_reach_is_told_of() {
+fn address_reachable_by_others_is_reported() {
     let cluster = Cluster::new(Families::V4);
     let mut quiet = cluster.starting_node("a", &[STATUS]);
     quiet.daemon().wait_ready().unwrap();

@@ -1,4 +1,5 @@
-//! Network configs that cannot be used: the daemon says why, waits, and goes on when they are put right.
+//! Unusable network configs: the daemon reports the reason, waits, and continues once the config is
+//! corrected.
 
 use heddle_lab::Families;
 use heddle_tests::{Cluster, SOON, wait_unready};
@@ -6,7 +7,7 @@ use heddle_tests::{Cluster, SOON, wait_unready};
 const GOOD: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#;
 
 #[test]
-fn a_config_that_is_not_there_yet_is_waited_for() {
+fn missing_config_is_waited_for() {
     let cluster = Cluster::with_config(Families::V4, None);
     let mut node = cluster.starting_node("a", &[]);
     wait_unready(node.daemon(), &["/coreos.com/network/config"], SOON);
@@ -21,7 +22,7 @@ fn a_config_that_is_not_there_yet_is_waited_for() {
 }
 
 #[test]
-fn an_unknown_backend_is_named_with_the_places_that_were_searched() {
+fn unknown_backend_is_reported_with_searched_locations() {
     let cluster = Cluster::with_config(
         Families::V4,
         Some(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"wormhole"}}"#),
@@ -40,7 +41,7 @@ fn an_unknown_backend_is_named_with_the_places_that_were_searched() {
 }
 
 #[test]
-fn each_broken_rule_is_named_by_its_key() {
+fn broken_config_rule_is_reported_with_its_key() {
     let cluster = Cluster::with_config(Families::V4, Some("{"));
     let mut node = cluster.starting_node("a", &[]);
     wait_unready(node.daemon(), &["config", "JSON"], SOON);
@@ -91,8 +92,8 @@ fn each_broken_rule_is_named_by_its_key() {
 }
 
 #[test]
-fn a_full_network_is_said_and_a_freed_subnet_is_taken() {
-    // Three subnets can be given away.
+fn full_network_is_reported_and_freed_subnet_is_leased() {
+    // The network has three subnets to lease.
     let config = r#"{"Network":"10.244.0.0/22","SubnetLen":24,"Backend":{"Type":"vxlan"}}"#;
     let cluster = Cluster::with_config(Families::V4, Some(config));
     for number in 1..=3 {

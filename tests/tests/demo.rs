@@ -1,4 +1,4 @@
-//! `heddle demo`: what strangers see first.
+//! `heddle demo`: the first command that new users run.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ fn demo(arguments: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// Whether namespaces are left of a process.
+/// Returns true if network namespaces of the process are left.
 fn left_behind(pid: u32) -> bool {
     let list = Command::new("ip").args(["netns", "list"]).output().unwrap();
     String::from_utf8_lossy(&list.stdout).contains(&format!("heddle-{pid}-"))
@@ -28,28 +28,28 @@ fn passes(arguments: &[&str]) {
 }
 
 #[test]
-fn it_passes_with_a_directory() {
+fn demo_with_directory_store_passes() {
     passes(&["--store", "dir"]);
 }
 
 #[test]
-fn it_passes_with_etcd_and_three_hosts() {
+fn demo_with_etcd_and_three_hosts_passes() {
     passes(&["--store", "etcd", "--hosts", "3"]);
 }
 
 #[test]
-fn it_passes_with_both_families() {
+fn demo_with_both_families_passes() {
     passes(&["--dual-stack"]);
 }
 
 #[test]
-fn it_passes_with_ipv6_alone() {
+fn demo_with_ipv6_only_passes() {
     passes(&["--ipv6"]);
 }
 
 #[test]
-fn who_may_not_run_it_gets_one_line() {
-    // Where a user without rights may go, which the build directory need not be.
+fn demo_without_privileges_fails_with_one_line() {
+    // A directory that an unprivileged user can enter, unlike possibly the build directory.
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
     for program in [heddle(), heddled()] {
@@ -69,7 +69,7 @@ fn who_may_not_run_it_gets_one_line() {
 }
 
 #[test]
-fn a_missing_program_is_named_in_one_line() {
+fn demo_with_missing_program_names_it_in_one_line() {
     let output = Command::new(heddle()).arg("demo").env("PATH", "/nowhere").output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
@@ -77,14 +77,14 @@ fn a_missing_program_is_named_in_one_line() {
 }
 
 #[test]
-fn one_host_is_too_few() {
+fn demo_with_one_host_is_refused() {
     let (code, _, stderr) = demo(&["--hosts", "1"]);
     assert!(code.is_some_and(|code| code != 0));
     assert!(stderr.contains("hosts"), "{stderr}");
 }
 
 #[test]
-fn an_interrupted_demo_leaves_nothing_behind() {
+fn interrupted_demo_leaves_nothing_behind() {
     let mut command = Command::new(heddle());
     let mut child = command.args(["demo", "--keep"]).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();

@@ -1,4 +1,5 @@
-//! `heddle doctor` finds what is wrong with a host, says so until it is put right, and says nothing of a healthy host.
+//! `heddle doctor` reports each problem of a host until it is fixed, and prints nothing on a
+//! healthy host.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use heddle_lab::{Clients, Container, Error, Etcd, Families, Host, Lab, PREFIX};
 use heddle_tests::{Authority, Cluster, Node, Overlay, heddle};
 use serde_json::Value;
 
-/// What was found on a host.
+/// Result of a doctor run.
 #[derive(Debug)]
 struct Diagnosis {
     code: Option<i32>,
@@ -22,7 +23,7 @@ impl Diagnosis {
         self.report["findings"].as_array().unwrap()
     }
 
-    /// A check has found something, and says so with all of these texts, somewhere in the finding.
+    /// Asserts that the check has a finding that contains all these texts.
     fn names(&self, check: &str, texts: &[&str]) {
         assert_eq!(self.code, Some(1), "{self:#?}");
         let found = self.findings().iter().any(|finding| {
@@ -35,7 +36,7 @@ impl Diagnosis {
         }
     }
 
-    /// That check has found something, and no other has.
+    /// Asserts that this check has one finding, and that there is no other.
     fn names_only(&self, check: &str, texts: &[&str]) {
         self.names(check, texts);
         assert_eq!(self.findings().len(), 1, "{self:#?}");
@@ -43,12 +44,12 @@ impl Diagnosis {
     }
 }
 
-/// The command line of the doctor, with the flags of the host's daemon and more.
+/// Returns the doctor's command line: options, and the flags of the host's daemon followed by more.
 fn doctor(cluster: &Cluster, host: &Host, options: &[&str], flags: &[&str]) -> Command {
     let daemon = cluster.heddled(host);
     let mut command = Command::new(heddle());
     command.arg("doctor").args(options).args(daemon.get_args()).args(flags);
-    // This machine may have a Heddle of its own.
+    // Do not read the environment file of a Heddle that may be installed on this machine.
     command.arg("--environment-file=-/no/such/file");
     command
 }
@@ -71,7 +72,7 @@ fn diagnose(cluster: &Cluster, host: &Host) -> Diagnosis {
     diagnose_with(cluster, host, &[])
 }
 
-/// Nothing is printed, and the exit code is 0.
+/// Asserts that the doctor prints nothing and exits with code 0.
 fn assert_healthy_with(cluster: &Cluster, host: &Host, flags: &[&str]) {
     let (code, printed) = run(host, doctor(cluster, host, &[], flags));
     assert_eq!((code, printed.as_str()), (Some(0), ""), "{}", host.name());
@@ -81,7 +82,7 @@ fn assert_healthy(cluster: &Cluster, host: &Host) {
     assert_healthy_with(cluster, host, &[]);
 }
 
-/// Two nodes with a container each, of which the first reaches the second.
+/// Starts two nodes with a container each.
 fn two_nodes(cluster: &Cluster) -> ([Node; 2], [Container; 2]) {
     let nodes = cluster.nodes(["alpha", "beta"]);
     let containers = [nodes[0].host.container().unwrap(), nodes[1].host.container().unwrap()];
@@ -94,7 +95,7 @@ fn reaches(containers: &[Container; 2]) -> bool {
 }
 
 #[test]
-fn a_healthy_node_of_every_backend_is_not_talked_about() {
+fn healthy_node_of_every_backend_has_no_findings() {
     for families in [Families::V4, Families::Dual] {
         for backend in ["vxlan", "host-gw", "udp", "vxlan-tun", "alloc"] {
             let cluster = Cluster::with_backend(families, backend);
@@ -112,7 +113,7 @@ fn a_healthy_node_of_every_backend_is_not_talked_about() {
 }
 
 #[test]
-fn a_node_that_masquerades_and_writes_more_files_is_healthy() {
+fn masquerading_node_with_more_emitters_is_healthy() {
     let cluster = Cluster::new(Families::Dual);
     let flags = ["--ip-masq", "--ip-blackhole-route"];
     let mut node = cluster.starting_node("alpha", &flags);
@@ -122,7 +123,7 @@ fn a_node_that_masquerades_and_writes_more_files_is_healthy() {
 }
 
 #[test]
-fn a_port_that_a_program_has_is_found() {
+fn port_used_by_program_is_reported() {
     for (backend, port) in [("vxlan", 8472), ("udp", 8285)] {
         let cluster = Cluster::with_backend(Families::V4, backend);
         let host = cluster.host("alpha");
@@ -136,7 +137,7 @@ fn a_port_that_a_program_has_is_found() {
 }
 
 #[test]
-fn a_port_that_another_device_has_is_found() {
+fn port_used_by_other_device_is_reported() {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("alpha");
     let device = |options: &str| {
@@ -151,13 +152,13 @@ fn a_port_that_another_device_has_is_found() {
     let texts = ["UDP port 8472 is taken by the VXLAN device other"];
     diagnose(&cluster, &host).names_only("udp-port", &texts);
     host.namespace().ip("link delete other").unwrap();
-    // The kernel gives both one socket.
+    // The kernel uses one socket for both devices.
     device("id 2 dev eth0");
     assert_healthy(&cluster, &host);
 }
 
 #[test]
-fn a_missing_tun_device_is_found() {
+fn missing_tun_device_is_reported() {
     let cluster = Cluster::with_backend(Families::V4, "udp");
     let host = cluster.host("alpha");
     let healthy = doctor(&cluster, &host, &["--json"], &[]);
@@ -171,7 +172,7 @@ fn a_missing_tun_device_is_found() {
 }
 
 #[test]
-fn an_mtu_that_the_underlay_does_not_carry_is_found() {
+fn mtu_too_large_for_underlay_is_reported() {
     let config =
         |mtu| format!(r#"{{"Network":"10.244.0.0/16","Backend":{{"Type":"vxlan","MTU":{mtu}}}}}"#);
     let cluster = Cluster::with_config(Families::V4, Some(&config(9000)));
@@ -183,7 +184,7 @@ fn an_mtu_that_the_underlay_does_not_carry_is_found() {
 }
 
 #[test]
-fn a_device_that_was_made_for_another_underlay_is_found() {
+fn device_of_another_underlay_is_reported() {
     let cluster = Cluster::new(Families::V4);
     let node = cluster.node("alpha");
     node.ip("link set eth0 mtu 1400");
@@ -194,7 +195,7 @@ fn a_device_that_was_made_for_another_underlay_is_found() {
 }
 
 #[test]
-fn containers_with_a_larger_mtu_than_the_overlay_s_are_found() {
+fn container_mtu_above_overlay_mtu_is_reported() {
     let cluster = Cluster::new(Families::V4);
     let (nodes, _containers) = two_nodes(&cluster);
     nodes[0].ip("link set veth0 mtu 1500");
@@ -205,7 +206,7 @@ fn containers_with_a_larger_mtu_than_the_overlay_s_are_found() {
 }
 
 #[test]
-fn a_forward_chain_that_drops_is_found() {
+fn dropping_forward_chain_is_reported() {
     let cluster = Cluster::new(Families::V4);
     let (nodes, containers) = two_nodes(&cluster);
     let nft = |arguments: &[&str]| {
@@ -224,7 +225,7 @@ fn a_forward_chain_that_drops_is_found() {
 }
 
 #[test]
-fn docker_s_forward_policy_is_found_where_heddled_is_not_to_answer_it() {
+fn docker_forward_policy_without_forward_rules_is_reported() {
     let cluster = Cluster::new(Families::V4);
     let unanswered = ["--iptables-forward-rules=false"];
     let mut node = cluster.starting_node("alpha", &unanswered);
@@ -242,7 +243,7 @@ fn docker_s_forward_policy_is_found_where_heddled_is_not_to_answer_it() {
 }
 
 #[test]
-fn a_strict_reverse_path_filter_is_found_where_it_drops() {
+fn strict_rp_filter_that_drops_is_reported() {
     let cluster = Cluster::new(Families::V4);
     let (nodes, containers) = two_nodes(&cluster);
     let [alpha, beta] = &nodes;
@@ -255,8 +256,8 @@ fn a_strict_reverse_path_filter_is_found_where_it_drops() {
     assert!(reaches(&containers));
     assert_healthy(&cluster, &alpha.host);
 
-    // A second interface, and the way to beta through it. Beta's own way to alpha is as before: each interface answers
-    // for its own address.
+    // A second interface, and a route to beta through it. Beta's route to alpha is unchanged: each
+    // interface answers for its own address only.
     cluster.lab().connect(&alpha.host, "eth1", &["192.168.99.1/32".to_owned()]).unwrap();
     for (setting, value) in
         [("eth1/rp_filter", "0"), ("all/arp_ignore", "1"), ("all/arp_announce", "2")]
@@ -274,7 +275,7 @@ fn a_strict_reverse_path_filter_is_found_where_it_drops() {
 }
 
 #[test]
-fn certificates_that_have_expired_or_do_not_fit_are_found() {
+fn expired_or_mismatched_certificates_are_reported() {
     let directory = tempfile::tempdir().unwrap();
     let authority = Authority::new(directory.path());
     let lab = Lab::new(Families::V4).unwrap();
@@ -310,7 +311,7 @@ fn certificates_that_have_expired_or_do_not_fit_are_found() {
 }
 
 #[test]
-fn an_etcd_that_is_gone_and_a_config_that_is_missing_or_wrong_are_found() {
+fn unreachable_etcd_and_unusable_config_are_reported() {
     let mut cluster = Cluster::new(Families::V4);
     let host = cluster.host("alpha");
     let endpoint = cluster.etcd().endpoint().to_owned();
@@ -347,7 +348,7 @@ fn an_etcd_that_is_gone_and_a_config_that_is_missing_or_wrong_are_found() {
 }
 
 #[test]
-fn a_docker_bridge_of_an_earlier_subnet_is_found() {
+fn docker_bridge_of_earlier_subnet_is_reported() {
     let cluster = Cluster::new(Families::V4);
     let (nodes, _containers) = two_nodes(&cluster);
     let subnet = cluster.subnet(&nodes[0], Overlay::V4);
@@ -362,7 +363,7 @@ fn a_docker_bridge_of_an_earlier_subnet_is_found() {
 }
 
 #[test]
-fn a_host_that_forwards_nothing_is_found() {
+fn disabled_ip_forwarding_is_reported() {
     let cluster = Cluster::new(Families::Dual);
     let (nodes, _containers) = two_nodes(&cluster);
     let namespace = nodes[0].host.namespace();
@@ -379,7 +380,7 @@ fn a_host_that_forwards_nothing_is_found() {
 }
 
 #[test]
-fn a_network_that_is_within_the_overlay_is_found() {
+fn host_network_inside_overlay_is_reported() {
     let cluster = Cluster::new(Families::V4);
     let (nodes, _containers) = two_nodes(&cluster);
     let host = &nodes[0].host;
@@ -391,13 +392,13 @@ fn a_network_that_is_within_the_overlay_is_found() {
     nodes[0].ip("route add 10.244.240.0/20 via 192.168.255.254 dev eth0 metric 100");
     diagnose(&cluster, host).names_only("overlap", &["route to 10.244.240.0/20 through eth0"]);
     nodes[0].ip("route delete 10.244.240.0/20");
-    // Shorter routes give way to those of peers.
+    // Routes with shorter prefixes than the peers' do no harm.
     nodes[0].ip("route add 10.0.0.0/8 via 192.168.255.254 dev eth0");
     assert_healthy(&cluster, host);
 }
 
 #[test]
-fn an_address_that_another_node_has_is_found() {
+fn address_of_another_node_is_reported() {
     let cluster = Cluster::new(Families::V4);
     let alpha = cluster.node("alpha");
     let clone = cluster.host("clone");
@@ -411,7 +412,7 @@ fn an_address_that_another_node_has_is_found() {
 }
 
 #[test]
-fn an_address_behind_nat_is_found_with_host_gw() {
+fn address_behind_nat_is_reported_with_host_gw() {
     let cluster = Cluster::with_backend(Families::V4, "host-gw");
     let host = cluster.host("alpha");
     let diagnosis = diagnose_with(&cluster, &host, &["--public-ip=203.0.113.7"]);
@@ -419,7 +420,7 @@ fn an_address_behind_nat_is_found_with_host_gw() {
 }
 
 #[test]
-fn an_interface_that_does_not_exist_is_found() {
+fn missing_interface_is_reported() {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("alpha");
     let diagnosis = diagnose_with(&cluster, &host, &["--iface=eth7"]);
@@ -427,7 +428,7 @@ fn an_interface_that_does_not_exist_is_found() {
 }
 
 #[test]
-fn a_device_of_the_same_name_is_found() {
+fn foreign_device_of_same_name_is_reported() {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("alpha");
     host.namespace().ip("link add name flannel.1 type bridge").unwrap();
@@ -438,7 +439,7 @@ fn a_device_of_the_same_name_is_found() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_and_an_emitter_s_wrong_setting_are_found() {
+fn unwritable_file_and_bad_emitter_setting_are_reported() {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("alpha");
     let in_the_way = host.directory().join("file");
@@ -454,7 +455,7 @@ fn a_file_that_cannot_be_written_and_an_emitter_s_wrong_setting_are_found() {
 }
 
 #[test]
-fn a_daemon_that_is_not_ready_is_found_with_its_reason() {
+fn unready_daemon_is_reported_with_its_reason() {
     let cluster = Cluster::with_backend(Families::V4, "udp");
     let host = cluster.host("alpha");
     let socket = host.namespace().udp_socket(SocketAddr::from(([0, 0, 0, 0], 8285))).unwrap();
@@ -469,7 +470,7 @@ fn a_daemon_that_is_not_ready_is_found_with_its_reason() {
 }
 
 #[test]
-fn who_is_not_root_is_told_what_was_not_looked_at() {
+fn doctor_without_root_lists_skipped_checks() {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("alpha");
     let tool = tempfile::tempdir().unwrap();
@@ -488,7 +489,7 @@ fn who_is_not_root_is_told_what_was_not_looked_at() {
     assert!(printed.contains("it takes root"), "{printed}");
 }
 
-/// Lets everybody into a directory.
+/// Makes a directory accessible to all users.
 fn open(directory: &Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,13 +1,13 @@
-//! Somebody else deletes or changes what the daemon programmed: it is back within a second, and nothing else is
-//! touched on the way.
+//! Drift repair: objects that another program deletes or changes are restored within one second,
+//! without touching others.
 
 use heddle_lab::{Families, Monitor, Signal, wait_until};
 use heddle_tests::{Cluster, HEALED, NETWORK_FOR_PEERS, Node, Peer, SOON, Snapshot};
 use serde_json::Value;
 
-/// A node with two peers. Everything is done to what belongs to the first.
+/// A node with two peers. All changes are made to objects of the first.
 struct Scene {
-    /// Dropped before the cluster that it is a part of.
+    /// Dropped before the cluster, which it belongs to.
     node: Node,
     peers: Vec<Peer>,
     _cluster: Cluster,
@@ -30,35 +30,37 @@ impl Scene {
         self.node.link("flannel.1")["ifindex"].clone()
     }
 
-    /// Waits until everything is as it was.
+    /// Waits until the state equals the snapshot.
     fn wait_for(&self, before: &Snapshot) {
         before.wait(&self.node, HEALED);
     }
 
-    /// Does harm to one thing; the kernel must report changes only of what contains `named`.
+    /// Changes one object, and asserts that the repair causes kernel events only about objects
+    /// whose line contains `named`.
     fn heals_alone(&self, harm: impl FnOnce(&Node), named: &str) {
         let before = self.everything();
         let index = self.index();
         let monitor = Monitor::start(self.node.host.namespace()).unwrap();
         harm(&self.node);
         self.wait_for(&before);
-        // What would be touched needlessly would be touched now.
+        // Leave time for needless repairs to happen.
         std::thread::sleep(HEALED);
         let lines = monitor.drain(self.node.host.namespace()).unwrap();
         let (its, others): (Vec<_>, Vec<_>) = lines
             .into_iter()
-            // The kernel gives the device its link-local address in its own time.
+            // The kernel assigns the device's link-local address asynchronously.
             .filter(|line| !line.contains(" fe80:"))
             .filter(|line| line.contains("flannel.1") || line.contains(named))
             .partition(|line| line.contains(named));
-        // What was done, and what undid it.
+        // At least two events: the change and its repair.
         assert!(its.len() >= 2, "{its:#?}");
         assert!(others.is_empty(), "{others:#?}");
         assert_eq!(self.everything(), before);
         assert_eq!(self.index(), index);
     }
 
-    /// Does harm to the device itself, which takes other things with it.
+    /// Changes the device itself, which removes other objects with it, and asserts that all are
+    /// restored.
     fn heals(&self, harm: impl FnOnce(&Node)) {
         let before = self.everything();
         harm(&self.node);
@@ -69,14 +71,14 @@ impl Scene {
 }
 
 #[test]
-fn a_deleted_route_comes_back() {
+fn deleted_route_is_restored() {
     let scene = Scene::new();
     let subnet = scene.peers[0].subnet().to_string();
     scene.heals_alone(|node| drop(node.ip(&format!("route del {subnet}/24"))), &subnet);
 }
 
 #[test]
-fn a_changed_route_is_put_right() {
+fn changed_route_is_restored() {
     let scene = Scene::new();
     let subnet = scene.peers[0].subnet().to_string();
     let line = format!("route replace {subnet}/24 via 192.168.255.254 dev eth0");
@@ -84,14 +86,14 @@ fn a_changed_route_is_put_right() {
 }
 
 #[test]
-fn a_deleted_neighbour_comes_back() {
+fn deleted_neighbour_is_restored() {
     let scene = Scene::new();
     let subnet = scene.peers[0].subnet().to_string();
     scene.heals_alone(|node| drop(node.ip(&format!("neigh del {subnet} dev flannel.1"))), &subnet);
 }
 
 #[test]
-fn a_changed_neighbour_is_put_right() {
+fn changed_neighbour_is_restored() {
     let scene = Scene::new();
     let subnet = scene.peers[0].subnet().to_string();
     let line =
@@ -100,7 +102,7 @@ fn a_changed_neighbour_is_put_right() {
 }
 
 #[test]
-fn a_deleted_fdb_entry_comes_back() {
+fn deleted_fdb_entry_is_restored() {
     let scene = Scene::new();
     let mac = scene.peers[0].mac();
     let line = format!("fdb del {mac} dev flannel.1 self");
@@ -108,7 +110,7 @@ fn a_deleted_fdb_entry_comes_back() {
 }
 
 #[test]
-fn a_changed_fdb_entry_is_put_right() {
+fn changed_fdb_entry_is_restored() {
     let scene = Scene::new();
     let mac = scene.peers[0].mac();
     let line = format!("fdb replace {mac} dev flannel.1 dst 172.30.0.1 self permanent");
@@ -116,7 +118,7 @@ fn a_changed_fdb_entry_is_put_right() {
 }
 
 #[test]
-fn a_deleted_address_comes_back() {
+fn deleted_address_is_restored() {
     let scene = Scene::new();
     let address = scene.node.objects("eth0");
     assert!(!address.is_empty());
@@ -132,13 +134,13 @@ fn a_deleted_address_comes_back() {
 }
 
 #[test]
-fn a_deleted_device_comes_back_with_everything_on_it() {
+fn deleted_device_is_restored_with_its_objects() {
     let scene = Scene::new();
     scene.heals(|node| drop(node.ip("link del flannel.1")));
 }
 
 #[test]
-fn somebody_else_s_device_in_its_place_is_named_and_left_alone() {
+fn foreign_device_of_same_name_is_reported_and_kept() {
     let mut scene = Scene::new();
     let before = scene.everything();
     scene.node.signal(Signal::STOP);
@@ -158,25 +160,25 @@ fn somebody_else_s_device_in_its_place_is_named_and_left_alone() {
 }
 
 #[test]
-fn a_changed_mtu_is_put_right() {
+fn changed_mtu_is_restored() {
     let scene = Scene::new();
     scene.heals_alone(|node| drop(node.ip("link set flannel.1 mtu 1300")), "flannel.1");
 }
 
 #[test]
-fn a_changed_ethernet_address_is_put_right() {
+fn changed_device_mac_is_restored() {
     let scene = Scene::new();
     scene.heals(|node| drop(node.ip("link set flannel.1 address 02:00:00:00:66:66")));
 }
 
 #[test]
-fn a_device_that_is_set_down_is_set_up_with_everything_on_it() {
+fn device_set_down_is_set_up_with_its_objects() {
     let scene = Scene::new();
     scene.heals(|node| drop(node.ip("link set flannel.1 down")));
 }
 
 #[test]
-fn a_flapping_underlay_leaves_everything_as_it_was() {
+fn flapping_underlay_leaves_state_unchanged() {
     let scene = Scene::new();
     let before = scene.everything();
     scene.node.ip("link set eth0 down");
@@ -186,7 +188,7 @@ fn a_flapping_underlay_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn two_hundred_deleted_routes_come_back_together() {
+fn two_hundred_deleted_routes_are_restored_together() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let peers = Peer::range(0, 200);
     cluster.etcd().put_all(&Peer::leases(&peers), 100).unwrap();

@@ -1,5 +1,5 @@
-//! The files that other programs read: which are written, what stands in them, and what comes of it when
-//! `mk-docker-opts.sh` puts its own into one of them.
+//! Files for other programs: which of them are written, their content, and the effect of
+//! `mk-docker-opts.sh` adding its own content to one of them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use heddle_lab::{Error, Families, Host, Signal};
 use heddle_tests::{Cluster, Node, Overlay, SOON, heddle};
 use serde_json::{Value, json};
 
-/// Runs the script on a host, as an `ExecStartPost=` does.
+/// Runs the script on a host, like an `ExecStartPost=`.
 fn mk_docker_opts(
     host: &Host,
     flags: &[&str],
@@ -26,19 +26,19 @@ fn mk_docker_opts(
     host.namespace().run(command)
 }
 
-/// Where a host that does not exist yet will have a file.
+/// Returns the path that a file will have on a host that does not exist yet.
 fn file_on(cluster: &Cluster, host: &str, name: &str) -> PathBuf {
     cluster.lab().directory().join(host).join(name)
 }
 
-/// The subnet's first usable address with the length, which the bridge gets.
+/// Returns the bridge's address: the subnet's first usable one, with the prefix length.
 fn bridge(cluster: &Cluster, node: &Node) -> String {
     let subnet = cluster.subnet(node, Overlay::V4);
     format!("{}/{}", subnet.hosts().next().unwrap(), subnet.prefix_len())
 }
 
 #[test]
-fn a_node_keeps_its_subnet_after_docker_s_options_replaced_subnet_env() {
+fn node_keeps_subnet_after_docker_opts_replace_subnet_env() {
     let cluster = Cluster::new(Families::V4);
     let mut node = cluster.node("a");
     let (subnet, bridge) = (cluster.subnet(&node, Overlay::V4), bridge(&cluster, &node));
@@ -62,12 +62,12 @@ fn a_node_keeps_its_subnet_after_docker_s_options_replaced_subnet_env() {
 }
 
 #[test]
-fn docker_s_options_for_a_subnet_behind_a_router_are_an_error() {
+fn docker_opts_for_subnet_behind_router_fail() {
     let cluster = Cluster::with_config(Families::V4, None);
     let host = cluster.host("a");
     let (subnet_file, docker_file) = (host.directory().join("in"), host.directory().join("out"));
     fs::write(&subnet_file, "FLANNEL_SUBNET=10.244.8.1/24\n").unwrap();
-    // Neither the whole overlay nor what hangs on a device of this host is in the way.
+    // A route for the whole overlay, or through a device of this host, is no conflict.
     host.namespace().ip("route add 10.244.0.0/16 via 192.168.255.254").unwrap();
     host.namespace().ip("route add 10.244.8.0/24 dev eth0").unwrap();
     mk_docker_opts(&host, &[], &subnet_file, &docker_file).unwrap();
@@ -83,7 +83,7 @@ fn docker_s_options_for_a_subnet_behind_a_router_are_an_error() {
 }
 
 #[test]
-fn the_files_are_those_that_were_asked_for() {
+fn emit_flags_select_the_written_files() {
     let cluster = Cluster::new(Families::V4);
     let docker_file = file_on(&cluster, "a", "docker.env");
     let cni_file = file_on(&cluster, "a", "cni/net.d/10-heddle.conflist");
@@ -125,7 +125,7 @@ fn the_files_are_those_that_were_asked_for() {
 }
 
 #[test]
-fn one_file_tells_docker_its_options_and_the_daemon_its_previous_subnet() {
+fn shared_file_has_docker_opts_and_previous_subnet() {
     let cluster = Cluster::new(Families::V4);
     let file = file_on(&cluster, "a", "run/flannel/subnet.env");
     let emit =
@@ -142,7 +142,7 @@ fn one_file_tells_docker_its_options_and_the_daemon_its_previous_subnet() {
     let expected = cluster.subnet_env(&node, 1450) + &options;
     assert_eq!(fs::read_to_string(&file).unwrap(), expected);
 
-    // Nothing but the file knows it now.
+    // Now only the file records the subnet.
     node.stop(Signal::TERM);
     let lease = cluster.lease(&node);
     cluster.delete_lease(lease.key.rsplit_once('/').unwrap().1);
@@ -152,19 +152,19 @@ fn one_file_tells_docker_its_options_and_the_daemon_its_previous_subnet() {
 }
 
 #[test]
-fn two_emitters_do_not_write_one_file() {
+fn two_emitters_with_one_file_are_refused() {
     let cluster = Cluster::new(Families::V4);
     let file = file_on(&cluster, "a", "run/flannel/subnet.env");
     let emit = format!("--emit=docker-opts:path={}", file.display());
     let mut node = cluster.starting_node("a", &["--emit=subnet-env", &emit]);
     let conflict = format!("subnet-env and docker-opts both write {}", file.display());
     node.daemon().wait_log(&["--emit", &conflict, "expected a file of its own"], SOON).unwrap();
-    // The first of them has it.
+    // The first emitter keeps the file.
     assert_eq!(fs::read_to_string(&file).unwrap(), cluster.subnet_env(&node, 1450));
 }
 
 #[test]
-fn what_is_wrong_with_an_emitter_is_said() {
+fn emitter_error_is_reported() {
     let cluster = Cluster::new(Families::V4);
     for (name, emit, expected) in [
         ("a", "nope", &["there is no plugin `nope`", "subnet-env"][..]),

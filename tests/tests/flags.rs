@@ -1,11 +1,11 @@
-//! flannel's command line, as a process sees it.
+//! flannel's command line, tested on the daemon's process.
 
 use std::process::{Command, Output};
 
 use heddle_lab::{Families, wait_until};
 use heddle_tests::{Cluster, SOON, heddled};
 
-/// Runs a daemon that should end by itself.
+/// Runs a daemon that should exit by itself.
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } =
         Command::new(heddled()).args(arguments).output().unwrap();
@@ -14,7 +14,7 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn the_version_is_printed() {
+fn version_flag_prints_version() {
     for flag in ["--version", "-version"] {
         let (code, stdout, _) = run(&[flag]);
         assert_eq!(code, Some(0));
@@ -23,7 +23,7 @@ fn the_version_is_printed() {
 }
 
 #[test]
-fn help_names_every_flag_of_flannel_s() {
+fn help_lists_every_flannel_flag() {
     let (code, stdout, _) = run(&["--help"]);
     assert_eq!(code, Some(0));
     for flag in [
@@ -56,7 +56,7 @@ fn help_names_every_flag_of_flannel_s() {
 }
 
 #[test]
-fn bad_values_end_it_at_once_and_name_the_flag() {
+fn bad_flag_value_exits_and_names_the_flag() {
     for (arguments, named) in [
         (&["--no-such-flag"][..], "--no-such-flag"),
         (&["--healthz-port=99999"], "--healthz-port"),
@@ -78,7 +78,7 @@ fn bad_values_end_it_at_once_and_name_the_flag() {
 }
 
 #[test]
-fn a_bad_environment_variable_is_named() {
+fn bad_environment_variable_is_named() {
     let output = Command::new(heddled()).env("FLANNELD_HEALTHZ_PORT", "x").output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
@@ -86,7 +86,7 @@ fn a_bad_environment_variable_is_named() {
 }
 
 #[test]
-fn a_daemon_runs_on_single_dashes_and_environment_variables() {
+fn single_dash_flags_and_environment_variables_work() {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("a");
     let file = host.directory().join("subnet.env");
@@ -111,14 +111,14 @@ fn a_daemon_runs_on_single_dashes_and_environment_variables() {
     let env = std::fs::read_to_string(file).unwrap();
     assert!(env.ends_with("FLANNEL_IPMASQ=true\n"), "{env}");
     assert_eq!(daemon.health_at("http://127.0.0.1:9999/readyz").unwrap().0, 200);
-    // On every address by default, as flannel.
+    // The health port listens on all addresses by default, like flannel's.
     assert_eq!(daemon.health_at(&format!("http://{}:9999/healthz", host.v4())).unwrap().0, 200);
     let lease = cluster.find_lease("a").unwrap();
     assert!(lease.value.starts_with(r#"{"PublicIP":"203.0.113.7","#), "{}", lease.value);
 }
 
 #[test]
-fn another_prefix_is_another_network() {
+fn other_etcd_prefix_is_another_network() {
     let cluster = Cluster::new(Families::V4);
     cluster
         .etcd()
@@ -132,7 +132,7 @@ fn another_prefix_is_another_network() {
 }
 
 #[test]
-fn endpoints_that_do_not_answer_are_passed_over() {
+fn unresponsive_endpoints_are_skipped() {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("a");
     let mut command = Command::new(heddled());
@@ -145,8 +145,8 @@ fn endpoints_that_do_not_answer_are_passed_over() {
     host.start(command).unwrap().wait_ready().unwrap();
 }
 
-/// Starts a daemon with these flags on a host with a second interface `eth1` (10.5.0.1), and returns the device that
-/// it chose and the public address.
+/// Starts a daemon with these flags on a host with a second interface `eth1` (10.5.0.1), and
+/// returns the chosen device and the public address.
 fn chosen(flags: &[&str]) -> (String, String) {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("a");
@@ -166,7 +166,7 @@ fn chosen(flags: &[&str]) -> (String, String) {
 }
 
 #[test]
-fn the_interface_is_chosen_by_name_address_pattern_destination_or_default_route() {
+fn interface_flags_and_default_route_choose_interface() {
     let eth1 = ("eth1".to_owned(), "10.5.0.1".to_owned());
     for flags in [
         &["--iface=eth1"][..],
@@ -183,7 +183,7 @@ fn the_interface_is_chosen_by_name_address_pattern_destination_or_default_route(
 }
 
 #[test]
-fn no_interface_ends_it_and_says_what_there_is() {
+fn missing_interface_exits_and_lists_interfaces() {
     let cluster = Cluster::new(Families::V4);
     for (number, (flag, texts)) in [
         ("--iface=eth7", ["eth7", "eth0"]),
@@ -205,7 +205,7 @@ fn no_interface_ends_it_and_says_what_there_is() {
 }
 
 #[test]
-fn default_routes_of_two_families_on_two_interfaces_are_refused() {
+fn default_routes_on_two_interfaces_are_refused() {
     let cluster = Cluster::new(Families::Dual);
     let host = cluster.host("a");
     cluster
@@ -226,7 +226,7 @@ fn default_routes_of_two_families_on_two_interfaces_are_refused() {
 }
 
 #[test]
-fn the_node_id_is_kept_in_the_state_directory() {
+fn node_id_is_kept_in_state_directory() {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("a");
     let start = || {

@@ -1,4 +1,5 @@
-//! Others write much, or what hides or moves what stands beside it: neither reaches who reads the log or asks the daemon.
+//! Log floods and hidden characters: neither keeps readers of the log or the status from the other
+//! entries.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ fn flapping_lease_is_limited_in_log_and_events() {
         }
     }
     println!("{changes} changes in {:?}", begun.elapsed());
-    // What happens once is said, however much else happens.
+    // A single event is logged, however many others are suppressed.
     let said = format!("peer {}: {}", other.lease_key(), other.public_ip());
     node.daemon().wait_log(&[&said], SOON).unwrap();
     let report = ["suppressed by the rate limit", &flapper.lease_key()];
@@ -32,7 +33,7 @@ fn flapping_lease_is_limited_in_log_and_events() {
     let log = node.daemon().log();
     let lines = log.lines().filter(|line| line.contains(&flapper.lease_key())).count();
     println!("{lines} lines, one of them: {report}");
-    // Ten of each kind, one of each in ten seconds more, and the reports.
+    // Ten lines of each kind in a burst, then one of each in ten seconds, and the reports.
     let expected = 20 + 3 * (begun.elapsed().as_secs() as usize / 10 + 1);
     assert!(lines <= expected, "{lines} lines, expected {expected} at most");
 
@@ -47,7 +48,7 @@ fn flapping_lease_is_limited_in_log_and_events() {
 }
 
 #[test]
-fn silent_peers_are_summed_up() {
+fn silent_peers_are_summarized_in_log() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let mut node = cluster.starting_node("a", &["--probe-interval=1"]);
     let peers = Peer::range(0, 500);
@@ -63,7 +64,8 @@ fn silent_peers_are_summed_up() {
     assert!((2..=30).contains(&silent), "{events:#?}");
 }
 
-/// Turns the direction of what follows, has no width, is a tag, a terminal's command in C1, a filler, a private one.
+/// Bidirectional controls, zero-width characters, a tag, a terminal's command in C1, a filler, a
+/// private-use character.
 const HIDDEN: [char; 9] = [
     '\u{202e}',
     '\u{2066}',
@@ -127,7 +129,7 @@ fn hidden_characters_of_others_are_shown_as_escapes() {
         assert!(!text.contains(&"\u{301}".repeat(5)), "{what}: {text}");
     }
     assert!(log.contains("\\u{202e}") && of_status.contains("\\u202e"), "{log}{of_status}");
-    // For programs, the value is the same.
+    // JSON output has the original value.
     let of_leases: Value = serde_json::from_str(&of_leases).unwrap();
     let records = of_leases["records"].as_array().unwrap();
     assert!(records.iter().any(|record| record["node_name"] == json!(name)), "{records:#?}");

@@ -1,5 +1,6 @@
-//! Files that somebody else put in place: what is no regular file is named and waited for by nobody, and plugins come only
-//! from files and directories that nobody else can change. `docs/security.md` says what that is for.
+//! Files placed by other users: the daemon reports special files instead of blocking on them, and
+//! loads plugins only from files and directories that nobody else can change. `docs/security.md`
+//! has the reasons.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -9,7 +10,7 @@ use std::process::Command;
 use heddle_lab::{Daemon, Families, Host, Signal};
 use heddle_tests::{Cluster, Node, SOON, rogue, status, wait_unready};
 
-/// Puts a FIFO in the place of whatever is there.
+/// Replaces whatever is at the path with a FIFO.
 fn put_fifo(path: &Path) {
     let _ = fs::remove_file(path);
     heddle_lab::run(Command::new("mkfifo").arg(path)).unwrap();
@@ -19,7 +20,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// A node that takes `tests/rogue` from a directory, as its operator's policy lets it.
+/// A node that loads `tests/rogue` from a directory, as permitted by its operator's policy.
 struct Place {
     cluster: Cluster,
     node: Node,
@@ -30,7 +31,7 @@ struct Place {
 impl Place {
     /// Starts the node after `prepare` has changed its files.
     fn starting(prepare: impl FnOnce(&Path, &Path)) -> Self {
-        // Built before anything waits for it.
+        // Build the component before anything waits for it.
         let component = rogue();
         let config = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"rogue"}}"#;
         let cluster = Cluster::with_config(Families::V4, Some(config));
@@ -49,7 +50,7 @@ impl Place {
         Self { cluster, node, plugin, policy }
     }
 
-    /// Asserts that the node waits, answers whoever asks it, and says why it waits.
+    /// Asserts that the node is not ready, answers requests, and reports the reason.
     fn waits(&mut self, expected: &[&str]) {
         wait_unready(self.node.daemon(), expected, SOON);
         assert_eq!(status(&self.node.host)["ready"], false);
@@ -58,7 +59,7 @@ impl Place {
 }
 
 #[test]
-fn fifo_in_place_of_a_plugin_or_the_policy_is_named() {
+fn fifo_in_place_of_plugin_or_policy_is_reported() {
     let mut place = Place::starting(|plugin, _| put_fifo(plugin));
     let named = place.plugin.display().to_string();
     place.waits(&[&named, "it is a FIFO: expected a regular file"]);
@@ -92,7 +93,7 @@ fn fifos_in_place_of_cache_entries_are_replaced() {
 }
 
 #[test]
-fn fifo_in_place_of_a_start_file_ends_the_daemon() {
+fn fifo_in_place_of_start_file_exits_daemon() {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("a");
     let fifo = host.directory().join("fifo");
@@ -117,7 +118,7 @@ fn fifo_in_place_of_a_start_file_ends_the_daemon() {
 }
 
 #[test]
-fn fifo_in_place_of_a_certificate_is_named() {
+fn fifo_in_place_of_certificate_is_reported() {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("a");
     let fifo = host.directory().join("fifo");
@@ -137,7 +138,7 @@ fn fifo_in_place_of_a_certificate_is_named() {
     }
 }
 
-/// A daemon with an environment file of its own, which is ready.
+/// Starts a daemon with an environment file, and waits until it is ready.
 fn with_environment_file(cluster: &Cluster, host: &Host, file: &Path) -> Daemon {
     let mut command = cluster.heddled(host);
     command.arg(format!("--environment-file={}", file.display()));
@@ -169,7 +170,7 @@ fn unreadable_environment_file_changes_nothing_on_reload() {
 }
 
 #[test]
-fn fifo_in_place_of_subnet_env_is_named_until_it_is_gone() {
+fn fifo_in_place_of_subnet_env_is_reported_until_removed() {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("a");
     let path = host.subnet_file();
@@ -177,7 +178,7 @@ fn fifo_in_place_of_subnet_env_is_named_until_it_is_gone() {
     put_fifo(&path);
     let mut node = cluster.starting_node_on(host, &[]);
     let named = path.display().to_string();
-    // As without the file: the node takes a subnet, and others reach it.
+    // The daemon proceeds as if the file were missing: the node gets a subnet, and others reach it.
     node.daemon().wait_log(&["WARN", &named, "it is a FIFO"], SOON).unwrap();
     wait_unready(node.daemon(), &["emitters", &named, "it is there and no file"], SOON);
     assert!(!fs::metadata(&path).unwrap().is_file());
@@ -187,7 +188,7 @@ fn fifo_in_place_of_subnet_env_is_named_until_it_is_gone() {
 }
 
 #[test]
-fn plugin_that_somebody_else_can_change_is_refused() {
+fn plugin_writable_by_others_is_refused() {
     let mut place = Place::starting(|plugin, _| set_mode(plugin.parent().unwrap(), 0o777));
     let plugins = place.plugin.parent().unwrap().to_owned();
     let directory = plugins.display().to_string();
@@ -209,7 +210,8 @@ fn plugin_that_somebody_else_can_change_is_refused() {
     set_mode(&place.policy, 0o644);
     place.node.daemon().wait_ready().unwrap();
 
-    // Also where the plugin is built in: whoever can change the directory could have removed the operator's own.
+    // The same applies to a built-in plugin: whoever can change the directory could have removed
+    // the operator's replacement for it.
     place.node.stop(Signal::TERM);
     place.cluster.store().put_config(&Families::V4.config()).unwrap();
     set_mode(&plugins, 0o777);

@@ -1,5 +1,5 @@
-//! `docs/guide.md`, followed by somebody who types what it says: two machines with systemd, the package, etcd with
-//! client certificates, Docker. And what has to hold on such machines afterwards.
+//! Follows `docs/guide.md` like a reader who types its commands: two machines with systemd, the
+//! package, etcd with client certificates, Docker. Then tests further properties of such machines.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -11,14 +11,14 @@ use heddle_lab::{Error, Families, Host, Lab, Machine, Namespace, wait_until};
 use heddle_tests::guide::{Step, is_as_shown, steps};
 use heddle_tests::{NEWER, SOON, image, newer_package, package};
 
-/// `--iptables-resync` is 5 seconds; and then it takes a moment.
+/// `--iptables-resync` of 5 seconds, plus time for the restore.
 const RESYNC: Duration = Duration::from_secs(8);
 
-/// `WatchdogSec` is a minute; and then the daemon starts.
+/// `WatchdogSec` of one minute, plus time for the start.
 const WATCHDOG: Duration = Duration::from_secs(90);
 
 #[test]
-fn the_guide_says_the_same_in_both_languages() {
+fn guide_has_same_steps_in_both_languages() {
     let [english, chinese] = ["guide.md", "guide.zh.md"].map(guide);
     assert!(!english.is_empty());
     assert_eq!(english, chinese);
@@ -26,7 +26,8 @@ fn the_guide_says_the_same_in_both_languages() {
 
 type Part = fn(&mut Site);
 
-/// What happens on the two machines, one after the other: to boot them for each would take too long.
+/// Parts of the test on the same two machines, in order. Booting machines for each part would take
+/// too long.
 const PARTS: [(&str, Part); 15] = [
     ("the guide ends with pings", the_guide),
     ("who receives a packet sees who sent it", sources),
@@ -46,7 +47,7 @@ const PARTS: [(&str, Part); 15] = [
 ];
 
 #[test]
-fn an_operator_follows_the_guide() {
+fn guide_works_as_written() {
     let mut site = Site::boot();
     for (name, part) in PARTS {
         eprintln!("--- {name}");
@@ -75,7 +76,7 @@ fn sources(site: &mut Site) {
     }
 }
 
-/// What comes of it is looked at in [`watchdog`], a minute later.
+/// [`watchdog`] checks the effect a minute later.
 fn hang(site: &mut Site) {
     site.node2.shell("systemctl kill --kill-whom=main --signal=SIGSTOP heddled").unwrap();
     site.stopped = Some(Instant::now());
@@ -140,7 +141,7 @@ fn watchdog(site: &mut Site) {
     site.pings_within(Duration::ZERO);
 }
 
-/// etcd trusts another authority, and only new certificates get anywhere.
+/// etcd switches to another certificate authority, and accepts only new certificates.
 fn reload(site: &mut Site) {
     const DEBUG: &str = "journalctl --quiet --unit=heddled --priority=debug..debug";
     let nodes = |site: &Site, script| [1, 2].map(|node| site.machine(node).shell(script).unwrap());
@@ -148,7 +149,7 @@ fn reload(site: &mut Site) {
     let etcd = site.steps.iter().find(|step| step.script.contains("etcd_ca.key")).unwrap().section;
     site.follow(|step, _| step.section == etcd);
     nodes(site, "echo FLANNELD_V=5 >> /etc/default/heddled; systemctl reload heddled");
-    // Who speaks to etcd hears of a lease that comes now.
+    // A node that is connected to etcd programs a lease that is written now.
     let value = r#"{"PublicIP":"192.168.0.73","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"0e:00:00:00:00:73"}}"#;
     let key = "/coreos.com/network/subnets/10.244.255.0-24";
     site.node1.shell(&format!("etcdctl put {key} '{value}'")).unwrap();
@@ -182,7 +183,7 @@ fn reboot(site: &mut Site) {
     assert_eq!(rules.matches("-j ACCEPT").count(), 2, "{rules}");
     site.node2.shell("iptables -P FORWARD DROP").unwrap();
     site.pings_within(SOON);
-    // Nobody is told of this.
+    // The daemon gets no event for this.
     site.node2.shell("iptables -F").unwrap();
     site.pings_within(RESYNC);
     site.node2.shell("systemctl stop heddled; iptables -F").unwrap();
@@ -191,7 +192,8 @@ fn reboot(site: &mut Site) {
     site.pings_within(Duration::ZERO);
 }
 
-/// Where Docker goes on with iptables, of the one flavour on node1 and of the other on node2.
+/// With `EnableNFTables`, while Docker continues to use iptables: one variant of it on node1, the
+/// other on node2.
 fn nftables(site: &mut Site) {
     let config = r#"{"Network":"10.244.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#;
     site.node1.shell(&format!("etcdctl put /coreos.com/network/config '{config}'")).unwrap();
@@ -210,21 +212,21 @@ fn nftables(site: &mut Site) {
     .unwrap();
 }
 
-/// Two machines, a host that is not in the overlay, and what the guide's reader has written down.
+/// Two machines, a host outside of the overlay, and the values that the guide's reader has noted.
 struct Site {
     node1: Machine,
     node2: Machine,
     outside: Host,
     steps: Vec<Step>,
     values: BTreeMap<String, String>,
-    /// Since when node2's daemon hangs.
+    /// Time since which node2's daemon hangs.
     stopped: Option<Instant>,
-    /// Dropped last: the others are plugged into it.
+    /// Dropped last, because the others are connected to it.
     lab: Lab,
 }
 
 impl Site {
-    /// Machines as the guide finds them: the package lies there.
+    /// Boots the machines in the state that the guide expects, with the package in place.
     fn boot() -> Self {
         let (image, package) = (image(), package());
         let lab = Lab::new(Families::V4).unwrap();
@@ -246,8 +248,8 @@ impl Site {
         }
     }
 
-    /// Does what the guide says in some of its steps, and compares what it shows. Steps are chosen by themselves and the
-    /// last section's number.
+    /// Runs the selected steps of the guide, and compares their output. `wanted` gets the step and
+    /// the number of the last section.
     fn follow(&mut self, wanted: impl Fn(&Step, usize) -> bool) {
         let last = self.steps.last().unwrap().section;
         for step in self.steps.clone().iter().filter(|step| wanted(step, last)) {
@@ -277,17 +279,17 @@ impl Site {
         [&self.node1, &self.node2][node - 1]
     }
 
-    /// The network namespace of the guide's container on a machine.
+    /// Returns the network namespace of the guide's container on a machine.
     fn container(&self, node: usize) -> Namespace {
         self.machine(node).docker_container(["one", "two"][node - 1]).unwrap()
     }
 
-    /// Its address, as the guide's reader has written it down.
+    /// Returns the container's address, as noted by the guide's reader.
     fn address(&self, node: usize) -> IpAddr {
         self.values[&format!("CONTAINER{node}")].parse().unwrap()
     }
 
-    /// One ping from each container to the other.
+    /// Sends one ping from each container to the other.
     fn ping(&self) -> Result<(), Error> {
         for (from, to) in [(1, 2), (2, 1)] {
             let mut ping = Command::new("ping");
@@ -301,7 +303,8 @@ impl Site {
         wait_until("pings between containers", limit, || self.ping()).unwrap();
     }
 
-    /// After somebody has removed rules on node1 where the policy of FORWARD is DROP.
+    /// Waits until node1's rules are restored after a deletion, while the policy of FORWARD is
+    /// DROP.
     fn rules_are_back(&self) {
         self.pings_within(RESYNC);
         wait_until("masquerading", RESYNC, || {
@@ -314,7 +317,8 @@ impl Site {
         .unwrap();
     }
 
-    /// Does something to node1's daemon under pings both ways, every 10 ms. None is lost, and Docker goes on.
+    /// Runs a script that affects node1's daemon during pings in both directions, one per 10 ms.
+    /// Asserts that none is lost, and that Docker keeps running.
     fn disturbs_nobody(&self, script: &str) {
         let show = |properties, unit| {
             self.node1.shell(&format!("systemctl show --property={properties} {unit}")).unwrap()
@@ -335,9 +339,9 @@ impl Site {
     }
 }
 
-/// Somebody at a machine.
+/// A user who types at a machine.
 trait Typing {
-    /// Runs what is typed. It is shown, with what it prints, if the test fails.
+    /// Runs the script, and prints it and its output, which show if the test fails.
     fn type_in(&self, script: &str) -> String;
 }
 
@@ -358,7 +362,7 @@ fn guide(name: &str) -> Vec<Step> {
     steps(&std::fs::read_to_string(path).unwrap())
 }
 
-/// Connects to an address, and returns whom the receiver takes the sender for.
+/// Connects to an address, and returns the source address that the receiver sees.
 fn source(from: &Namespace, to: &Namespace, address: IpAddr) -> IpAddr {
     let listener = to.enter(|| TcpListener::bind(SocketAddr::new(address, 0))).unwrap().unwrap();
     let target = listener.local_addr().unwrap();
@@ -366,7 +370,8 @@ fn source(from: &Namespace, to: &Namespace, address: IpAddr) -> IpAddr {
     listener.accept().unwrap().1.ip()
 }
 
-/// Has Docker have the image that it would get from a registry. Its containers do not take ten seconds to end.
+/// Builds the image that Docker would pull from a registry. Its containers stop immediately instead
+/// of after ten seconds.
 fn provide_busybox(machine: &Machine) {
     machine
         .shell(

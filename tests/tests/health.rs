@@ -5,11 +5,11 @@ use std::time::Duration;
 use heddle_lab::{Daemon, Families, Signal, wait_until};
 use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Peer, SOON, wait_ready, wait_unready};
 
-/// How long until the daemon notices that etcd is gone, or back.
+/// Time limit for the daemon to notice that etcd is gone, or back.
 const NOTICED: Duration = Duration::from_secs(60);
 
 #[test]
-fn health_and_readiness_are_two_things() {
+fn daemon_without_config_is_healthy_and_unready() {
     let cluster = Cluster::with_config(Families::V4, None);
     let mut node = cluster.starting_node("a", &[]);
     let health = wait_until("/healthz", SOON, || node.daemon().health("/healthz")).unwrap();
@@ -26,7 +26,7 @@ fn health_and_readiness_are_two_things() {
 }
 
 #[test]
-fn a_port_that_is_taken_ends_the_daemon_and_is_named() {
+fn health_port_in_use_exits_and_is_named() {
     let cluster = Cluster::new(Families::V4);
     let first = cluster.node("a");
     let mut second = first.host.start(cluster.heddled(&first.host)).unwrap();
@@ -34,7 +34,8 @@ fn a_port_that_is_taken_ends_the_daemon_and_is_named() {
     assert!(second.log().contains(&Daemon::HEALTH_PORT.to_string()), "{}", second.log());
 }
 
-/// An outage of etcd: packets go on, `/readyz` says so, and what changed meanwhile is made up for.
+/// An outage of etcd: packets keep flowing, `/readyz` reports it, and the daemon catches up
+/// afterwards.
 fn outage(end: impl FnOnce(&mut Cluster), resume: impl FnOnce(&mut Cluster)) {
     let mut cluster = Cluster::new(Families::V4);
     let (mut a, b) = (cluster.node("a"), cluster.node("b"));
@@ -64,12 +65,12 @@ fn outage(end: impl FnOnce(&mut Cluster), resume: impl FnOnce(&mut Cluster)) {
 }
 
 #[test]
-fn packets_go_on_while_etcd_is_down() {
+fn packets_flow_while_etcd_is_down() {
     outage(|cluster| cluster.etcd_mut().stop(), |cluster| cluster.etcd_mut().resume().unwrap());
 }
 
 #[test]
-fn packets_go_on_while_etcd_hangs() {
+fn packets_flow_while_etcd_hangs() {
     outage(
         |cluster| cluster.etcd().signal(Signal::STOP).unwrap(),
         |cluster| cluster.etcd().signal(Signal::CONT).unwrap(),
@@ -77,7 +78,7 @@ fn packets_go_on_while_etcd_hangs() {
 }
 
 #[test]
-fn a_node_that_starts_without_etcd_waits_for_it() {
+fn node_started_without_etcd_waits_for_it() {
     let mut cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let peers = Peer::range(0, 3);
     cluster.etcd().put_all(&Peer::leases(&peers), 3).unwrap();
@@ -90,8 +91,9 @@ fn a_node_that_starts_without_etcd_waits_for_it() {
 }
 
 #[test]
-fn a_service_manager_that_does_not_listen_holds_nothing_up() {
-    // A socket's queue takes ten messages (net.unix.max_dgram_qlen), and after READY=1 nobody reads them here.
+fn unresponsive_service_manager_does_not_block_daemon() {
+    // A socket's queue holds ten messages (net.unix.max_dgram_qlen), and after READY=1 nobody reads
+    // them here.
     const CHANGES: usize = 12;
     let cluster = Cluster::new(Families::V4);
     let mut node = cluster.node("a");

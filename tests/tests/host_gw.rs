@@ -1,4 +1,4 @@
-//! What host-gw programs, and what it refuses.
+//! The host-gw backend: the routes it programs, and the configurations it refuses.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use heddle_tests::{Cluster, HEALED, Node, Overlay, PROTOCOL, SOON};
 
 const DUAL: [Overlay; 2] = [Overlay::V4, Overlay::V6];
 
-/// The route to a peer's subnet by way of the peer.
+/// Returns the route to a peer's subnet, with the peer as the gateway.
 fn route(subnet: &str, gateway: &str) -> Route {
     Route {
         dst: subnet.to_owned(),
@@ -16,12 +16,12 @@ fn route(subnet: &str, gateway: &str) -> Route {
         kind: None,
         protocol: Some(PROTOCOL.into()),
         flags: vec![],
-        // The kernel's default for IPv6 is a number, IP6_RT_PRIO_USER.
+        // The kernel's default metric for IPv6 is IP6_RT_PRIO_USER.
         metric: gateway.contains(':').then_some(1024),
     }
 }
 
-/// The routes that a node has for these peers.
+/// Returns the routes that a node should have for these peers.
 fn routes_to(cluster: &Cluster, overlays: &[Overlay], peers: &[&Node]) -> Vec<Route> {
     let mut routes = Vec::new();
     for peer in peers {
@@ -34,7 +34,7 @@ fn routes_to(cluster: &Cluster, overlays: &[Overlay], peers: &[&Node]) -> Vec<Ro
     routes
 }
 
-/// Waits until a node has these routes and no other of Heddle's.
+/// Waits until the node's routes of Heddle are exactly these.
 fn wait_routes(node: &Node, mut expected: Vec<Route>) {
     expected.sort();
     wait_until("the routes", HEALED, || {
@@ -66,14 +66,14 @@ fn two_nodes(families: Families) {
 }
 
 #[test]
-fn a_node_has_one_route_for_each_peer_and_nothing_else() {
+fn node_has_exactly_one_route_for_each_peer() {
     for families in [Families::V4, Families::V6, Families::Dual] {
         two_nodes(families);
     }
 }
 
 #[test]
-fn behind_nat_it_waits_for_another_config_and_leaves_everything_as_it_was() {
+fn host_gw_behind_nat_waits_for_config_without_changes() {
     for (flag, overlay, public) in [
         ("--public-ip", Overlay::V4, "203.0.113.9"),
         ("--public-ipv6", Overlay::V6, "2001:db8:9::9"),
@@ -95,7 +95,7 @@ fn behind_nat_it_waits_for_another_config_and_leaves_everything_as_it_was() {
         let (status, reasons) = daemon.health("/readyz").unwrap();
         assert_eq!(status, 503, "{reasons}");
         assert!(reasons.contains(public), "{reasons}");
-        // The config is read again every second: twice the same answer is said once.
+        // The config is read again every second; a repeated error must be logged once.
         std::thread::sleep(Duration::from_millis(2500));
         daemon.check_running().unwrap();
         assert_eq!(daemon.log().matches("(NAT)").count(), 1, "{}", daemon.log());
@@ -110,9 +110,9 @@ fn behind_nat_it_waits_for_another_config_and_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn a_peer_that_is_no_neighbour_is_named_and_all_others_work() {
+fn peer_beyond_router_is_reported_and_others_work() {
     let cluster = Cluster::with_backend(Families::Dual, "host-gw");
-    // Only to be had through the router.
+    // Reachable only through the router.
     let key = "10.244.250.0-24&fd00:10:244:250::-64";
     let far = r#"{"PublicIP":"172.16.0.9","PublicIPv6":"fd77::9","BackendType":"host-gw","NodeName":"far"}"#;
     cluster.put_lease(key, far);
@@ -126,7 +126,8 @@ fn a_peer_that_is_no_neighbour_is_named_and_all_others_work() {
     check_ping(&a, &b);
     check_ping(&b, &a);
 
-    // It moves next door, when several attempts have failed and the next is seconds away.
+    // The peer moves to the local network after several failed attempts, when the next retry is
+    // seconds away.
     std::thread::sleep(Duration::from_secs(4));
     let near = cluster.host("near");
     let (v4, v6) = (near.v4().to_string(), near.v6().to_string());
@@ -144,7 +145,7 @@ fn a_peer_that_is_no_neighbour_is_named_and_all_others_work() {
 }
 
 #[test]
-fn a_route_to_a_peer_s_subnet_by_another_gateway_is_replaced() {
+fn peer_route_with_other_gateway_is_replaced() {
     let cluster = Cluster::with_backend(Families::Dual, "host-gw");
     let b = cluster.node("b");
     let subnets = DUAL.map(|overlay| cluster.subnet(&b, overlay).to_string());
@@ -163,7 +164,7 @@ fn a_route_to_a_peer_s_subnet_by_another_gateway_is_replaced() {
         }
     };
 
-    // While it runs …
+    // While the daemon runs …
     wrong(&a);
     wait_until("the peer's routes", HEALED, || {
         let found = routes(&a);
@@ -171,7 +172,7 @@ fn a_route_to_a_peer_s_subnet_by_another_gateway_is_replaced() {
     })
     .unwrap();
 
-    // … and before it is started. Another subnet's is nobody's business.
+    // … and before it starts. A route to a subnet without a lease is left alone.
     a.stop(Signal::TERM);
     wrong(&a);
     a.ip("route add 10.244.240.0/24 via 192.168.255.254 dev eth0");

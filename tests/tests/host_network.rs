@@ -1,4 +1,5 @@
-//! A host whose own networks lie inside the overlay's: they are the host's before, during and after.
+//! A host with networks of its own inside the overlay: it keeps them before, during and after the
+//! daemon's run.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use serde_json::Value;
 /// Time limit for a change of leases or of the host's network to take effect, on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The networks of host `a`, on devices `lan1`, `lan2` and so on: its address in each, and an address in each that is
-/// somebody else's.
+/// Networks of host `a`, on devices `lan1`, `lan2` and so on: the host's address in each, and
+/// another host's address in each.
 const LANS: [(&str, &str); 8] = [
     ("10.11.2.1/24", "10.11.2.77"),
     ("10.12.2.1/28", "10.12.2.9"),
@@ -23,19 +24,19 @@ const LANS: [(&str, &str); 8] = [
     ("10.18.2.1/23", "10.18.3.3"),
 ];
 
-/// The same in IPv6.
+/// The same for IPv6.
 const LANS_V6: [(&str, &str); 2] =
     [("fd00:0:0:11::1/64", "fd00:0:0:11::77"), ("fd00:0:0:12::1/80", "fd00:0:0:12::9")];
 
 /// Address of etcd, behind the default route.
 const STORE: &str = "10.200.0.9";
 
-/// Inside a network that host `a` has a static route to.
+/// An address inside a network to which host `a` has a static route.
 const ROUTED: &str = "10.50.3.5";
 
-/// Leases of somebody who wants all that is the host's: keys, without IPv6.
+/// Lease keys that claim the host's networks, without IPv6.
 const GREEDY: [&str; 20] = [
-    // The networks of its devices, parts of them, and what is around them.
+    // The networks of its devices, parts of them, and networks around them.
     "10.11.2.0-24",
     "10.11.2.64-26",
     "10.12.2.0-28",
@@ -49,19 +50,19 @@ const GREEDY: [&str; 20] = [
     "10.16.9.0-24",
     "10.18.2.0-23",
     "10.18.3.0-24",
-    // The underlay, and the node on it.
+    // The underlay, and the node's address on it.
     "10.1.0.0-24",
     "10.1.0.0-25",
     // The store.
     "10.200.0.9-32",
     "10.200.0.0-24",
     "10.200.0.0-16",
-    // A network with a route of the host's, and the public address of the peer behind it.
+    // The network of the static route, and the public address of the peer behind it.
     "10.50.3.0-24",
     "10.50.3.4-30",
 ];
 
-/// The same in IPv6: behind `&`.
+/// The same for IPv6: the part behind `&`.
 const GREEDY_V6: [&str; 4] = ["fd00:0:0:11::-64", "fd00:0:0:12::-80", "fd00::-64", "fd00::1-128"];
 
 struct Scene {
@@ -80,7 +81,7 @@ impl Scene {
         let hosts = ["a", "b"].map(|name| lab.host(name).unwrap());
         for (number, host) in (1..).zip(&hosts) {
             host.namespace().ip(&format!("address add 10.1.0.{number}/24 dev eth0")).unwrap();
-            // The store's host is the router as well.
+            // The store's host is also the router.
             host.namespace().ip(&format!("route replace default via {}", store.v4())).unwrap();
         }
         let a = &hosts[0];
@@ -105,7 +106,7 @@ impl Scene {
         Self { a, b, cluster, backend, before }
     }
 
-    /// A lease as nodes of the backend publish it.
+    /// Writes a lease as nodes of the backend publish it.
     fn put(&self, key: &str, number: usize) {
         let data = |mac| match self.backend {
             "vxlan" | "vxlan-tun" => {
@@ -131,7 +132,8 @@ impl Scene {
         v4.chain(GREEDY_V6.iter().map(|subnet| format!("0.0.0.0-0&{subnet}"))).collect()
     }
 
-    /// Waits until a lease that is nobody's business but the overlay's is in the kernel, and so all before it was read.
+    /// Waits until a lease outside of the host's networks is programmed, which shows that all
+    /// leases before it have been read.
     fn mark(&self, number: u8) {
         self.put(&format!("10.230.{number}.0-24"), 60 + usize::from(number));
         wait_until("a peer beside the host's networks", LIMIT, || {
@@ -147,7 +149,7 @@ impl Scene {
         assert_eq!(ways(&self.a.host), self.before, "{} {when}", self.backend);
     }
 
-    /// Waits until the ways are as they were.
+    /// Waits until the host's routes are as they were.
     fn wait(&self, when: &str) {
         wait_until(format!("the host's own ways, {} {when}", self.backend), LIMIT, || {
             let now = ways(&self.a.host);
@@ -156,7 +158,7 @@ impl Scene {
         .unwrap();
     }
 
-    /// Returns the reason that the daemon on `a` gives for not using a record. Panics if it is used.
+    /// Returns the daemon's reason for not using a record. Panics if the record is used.
     fn reason(&self, key: &str) -> String {
         let status = status(&self.a.host);
         let peers = status["peers"].as_array().unwrap();
@@ -175,7 +177,7 @@ fn lan(host: &Host, number: usize, network: &str) {
     namespace.ip(&format!("address add {network} dev lan{number}{nodad}")).unwrap();
 }
 
-/// The way to an address: device, gateway and source.
+/// Returns the route to an address: device, gateway and source.
 fn way(host: &Host, address: &str) -> String {
     let text =
         host.namespace().ip(&format!("route get {address}")).unwrap_or_else(|e| e.to_string());
@@ -183,7 +185,7 @@ fn way(host: &Host, address: &str) -> String {
     line.split(" uid ").next().unwrap_or_default().trim().to_owned()
 }
 
-/// The ways to all that is not the overlay's.
+/// Returns the routes to all addresses outside of the overlay.
 fn ways(host: &Host) -> BTreeMap<String, String> {
     let lans = LANS
         .iter()
@@ -214,7 +216,7 @@ fn host_keeps_its_networks(backend: &'static str) {
     assert!(scene.reason("10.200.0.0-24").contains("an address of the lease store"));
     one.ping(two.addresses()[0], 56).unwrap();
 
-    // Networks and routes that come and go, and are leased before.
+    // Networks and routes that come and go, and were leased before.
     scene.put("10.98.4.0-24", 98);
     scene.put("10.99.1.0-24", 99);
     let is_own = |address: &str, to: &str| {
@@ -249,7 +251,7 @@ fn host_keeps_its_networks(backend: &'static str) {
     wait_until("the lease again", LIMIT, || is_own("10.98.4.9", overlay)).unwrap();
     scene.check("with networks that have gone");
 
-    // A start finds it as it is, and what an earlier version would have left.
+    // A start finds the same state, plus leftovers of an earlier version.
     scene.a.stop(Signal::KILL);
     scene.a.ip("route replace 10.11.2.0/24 via 10.1.0.77 dev eth0 proto 72");
     scene.a.ip("route add 10.12.2.8/29 via 10.1.0.77 dev eth0 proto 72");
@@ -294,7 +296,7 @@ fn vxlan_tun_keeps_host_networks() {
 fn node_leases_no_subnet_of_its_host() {
     let lab = Lab::new(Families::V4).unwrap();
     let etcd = Etcd::start(&lab).unwrap();
-    // Two subnets, of which one is on a device.
+    // Two subnets, one of which is on a device.
     let config =
         r#"{"Network":"10.9.0.0/22","SubnetLen":24,"SubnetMin":"10.9.1.0","SubnetMax":"10.9.2.0"}"#;
     let cluster = Cluster::with_etcd_and_config(lab, etcd, config);
@@ -316,7 +318,7 @@ fn node_leases_no_subnet_of_its_host() {
     );
 }
 
-/// A cluster whose store is at [`STORE`], behind the router of its hosts, and a host in it.
+/// Creates a cluster whose store is at [`STORE`], behind the router of its hosts, and a host in it.
 fn behind_router(config: &str) -> (Cluster, Host) {
     let lab = Lab::new(Families::V4).unwrap();
     let store = lab.host("etcd").unwrap();
@@ -328,13 +330,13 @@ fn behind_router(config: &str) -> (Cluster, Host) {
 }
 
 #[test]
-fn network_of_device_that_is_down_is_no_way_to_store() {
+fn network_of_down_device_does_not_hide_store_route() {
     let (cluster, host) = behind_router(NETWORK_FOR_PEERS);
     lan(&host, 1, "10.200.0.1/25");
     host.namespace().ip("link set lan1 down").unwrap();
     let before = way(&host, STORE);
     let node = cluster.node_on(host);
-    // It contains the store, and the network of the device that is down.
+    // The subnet contains the store, and the network of the device that is down.
     let hostile = Peer(9).value();
     cluster.put_lease("10.200.0.0-24", &hostile);
     let is_named = || {
@@ -346,7 +348,7 @@ fn network_of_device_that_is_down_is_no_way_to_store() {
 }
 
 #[test]
-fn leftovers_on_connected_network_go_while_store_is_away() {
+fn leftovers_on_connected_network_are_removed_without_store() {
     let (mut cluster, host) = behind_router(NETWORK_FOR_PEERS);
     let mut node = cluster.node_on(host);
     node.stop(Signal::KILL);
@@ -354,7 +356,7 @@ fn leftovers_on_connected_network_go_while_store_is_away() {
     lan(&node.host, 1, "10.98.1.1/24");
     lan(&node.host, 2, "10.97.1.1/16");
     let before = ["10.98.1.9", "10.97.3.9"].map(|address| way(&node.host, address));
-    // What the run before had programmed, when the host was without these networks.
+    // Objects of an earlier run, from a time when the host did not have these networks.
     node.ip("route replace 10.98.1.0/24 via 192.168.0.77 dev eth0 proto 72");
     node.ip("route add 10.97.3.0/24 via 192.168.0.77 dev eth0 proto 72");
     let node = cluster.starting_node_on(node.host, &[]);

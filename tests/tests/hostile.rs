@@ -1,4 +1,4 @@
-//! Datagrams that no honest peer sends: each is counted under its reason and dropped, and nothing else happens.
+//! Hostile datagrams: each is counted under its reason and dropped, without other effects.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -9,13 +9,14 @@ use etherparse::IpHeaders;
 use heddle_lab::{Container, Families, Host, Signal, next_datagram, wait_until};
 use heddle_tests::{Cluster, Node, Overlay, Packet, PlainPeer, Random, SOON};
 
-/// How many random datagrams there are of each kind.
+/// Number of random datagrams of each kind.
 const RANDOM: usize = 10_000;
 
-/// How many datagrams are sent before their being counted is waited for: fewer than a socket holds.
+/// Number of datagrams sent before waiting until they are counted: fewer than a socket buffer
+/// holds.
 const BURST: usize = 64;
 
-/// What becomes of a datagram.
+/// Counters of the possible outcomes for a datagram.
 const FATES: [&str; 7] = [
     "received_packets",
     "spoofed_outer",
@@ -26,10 +27,10 @@ const FATES: [&str; 7] = [
     "receive_errors",
 ];
 
-/// The longest payload of a datagram over IPv4.
+/// Longest payload of a datagram over IPv4, in bytes.
 const LONGEST: usize = 65_507;
 
-/// Two nodes with a container each, a peer that misbehaves and somebody who is no peer.
+/// Two nodes with a container each, a misbehaving peer, and a stranger without a lease.
 struct Siege {
     node: Node,
     other: Node,
@@ -48,22 +49,22 @@ impl Siege {
         let [node, other] = cluster.nodes(["a", "b"]);
         let containers = [&node, &other].map(|node| node.host.container().unwrap());
         let siege = Self { node, other, containers, peer, stranger, _cluster: cluster };
-        // The nodes have learned of each other, and of what is around them.
+        // Wait until the nodes know each other and have resolved their neighbours.
         siege.check_traffic();
         siege
     }
 
-    /// The address of the node's container.
+    /// Returns the address of the node's container.
     fn inside(&self, overlay: Overlay) -> IpAddr {
         overlay.address_in(&self.containers[0])
     }
 
-    /// A datagram to the container that is as it should be, if the peer sends it.
+    /// Returns a valid datagram from the peer to the container.
     fn good(&self, overlay: Overlay) -> Packet {
         self.from(self.peer.address(overlay), overlay)
     }
 
-    /// The same with another source.
+    /// Returns the same datagram with another source.
     fn from(&self, source: IpAddr, overlay: Overlay) -> Packet {
         let (source, to) =
             (SocketAddr::new(source, 4000), SocketAddr::new(self.inside(overlay), 9));
@@ -75,7 +76,8 @@ impl Siege {
         FATES.into_iter().map(|fate| (fate, counters[fate])).collect()
     }
 
-    /// Sends datagrams and waits until the node has counted as many. Returns what has become of them.
+    /// Sends datagrams, waits until the node has counted as many, and returns the counters'
+    /// increase.
     fn send(
         &self,
         sender: &PlainPeer,
@@ -107,14 +109,15 @@ impl Siege {
         so_far
     }
 
-    /// Sends datagrams, all of which have to be counted under one reason.
+    /// Sends datagrams, and asserts that all are counted under one reason.
     fn check(&self, sender: &PlainPeer, overlay: Overlay, datagrams: &[Vec<u8>], reason: &str) {
         let expected: Vec<_> = [(reason, datagrams.len() as u64)].into();
         let fates: Vec<_> = self.send(sender, overlay, datagrams).into_iter().collect();
         assert_eq!(fates, expected, "{overlay:?}");
     }
 
-    /// Packets get from container to container, both ways and in both families, and the peer's get through.
+    /// Asserts that packets get from container to container, in both directions and families, and
+    /// that the peer's packets get through.
     fn check_traffic(&self) {
         let [one, two] = &self.containers;
         for (from, to) in [(one, two), (two, one)] {
@@ -123,7 +126,7 @@ impl Siege {
             }
         }
         for &overlay in Overlay::all(Families::Dual) {
-            // What the container said to datagrams before may have filled the peer's socket.
+            // The container's answers to earlier datagrams may have filled the peer's socket.
             self.peer.drain(overlay);
             let request =
                 Packet::echo_request(self.peer.address(overlay), self.inside(overlay), 5, b"?");
@@ -135,7 +138,7 @@ impl Siege {
         }
     }
 
-    /// Nothing has happened to the node.
+    /// Asserts that the node is unharmed.
     fn check_unharmed(mut self) {
         self.check_traffic();
         for node in [&mut self.node, &mut self.other] {
@@ -150,10 +153,11 @@ impl Siege {
 }
 
 #[test]
-fn what_comes_from_nobody_s_address_is_dropped() {
+fn datagram_from_stranger_is_dropped() {
     let siege = Siege::new();
     for &overlay in Overlay::all(Families::Dual) {
-        // As the peer would send it, and as the sender would if it were one; anything else, too.
+        // A datagram as the peer would send it, one as the stranger would send it if it were a
+        // peer, and others.
         let own = siege.stranger.address(overlay);
         let datagrams = [
             siege.good(overlay).to_bytes(),
@@ -168,11 +172,12 @@ fn what_comes_from_nobody_s_address_is_dropped() {
 }
 
 #[test]
-fn what_a_peer_sends_in_the_name_of_others_is_dropped() {
+fn packet_with_source_of_others_is_dropped() {
     let siege = Siege::new();
     for &overlay in Overlay::all(Families::Dual) {
         let sources = [
-            // The other node's container, the container itself, nobody, and hosts on the underlay and beyond.
+            // The other node's container, the container itself, an unused address, and hosts on the
+            // underlay and beyond.
             overlay.address_in(&siege.containers[1]),
             siege.inside(overlay),
             siege.stranger.address(overlay),
@@ -189,13 +194,13 @@ fn what_a_peer_sends_in_the_name_of_others_is_dropped() {
 }
 
 #[test]
-fn packets_to_foreign_destinations_reach_nobody() {
+fn packet_to_foreign_destination_is_dropped() {
     let siege = Siege::new();
     for &overlay in Overlay::all(Families::Dual) {
-        // A host beside the overlay, to which the node has a route, with a program that waits for packets.
+        // A host outside of the overlay, to which the node has a route, with a socket.
         let outside = SocketAddr::new(overlay.address_of(&siege.stranger.host), 4001);
         let outside = siege.stranger.host.namespace().udp_socket(outside).unwrap();
-        // And one on the node itself, at its address on the underlay.
+        // A socket on the node itself, at its underlay address.
         let inside = SocketAddr::new(overlay.address_of(&siege.node.host), 4001);
         let inside = siege.node.host.namespace().udp_socket(inside).unwrap();
         let others = match overlay {
@@ -223,7 +228,7 @@ fn packets_to_foreign_destinations_reach_nobody() {
 }
 
 #[test]
-fn allowed_destination_is_reached_through_a_node() {
+fn allowed_destination_is_reached_through_node() {
     let cluster = Cluster::with_backend(Families::V4, "udp");
     let peer = PlainPeer::join(&cluster, "peer", 200);
     let server = cluster.host("server");
@@ -247,19 +252,19 @@ fn allowed_destination_is_reached_through_a_node() {
         }
     })
     .unwrap();
-    // Nothing else is.
+    // No other destination is reached.
     assert_eq!(next_datagram(&other, Duration::ZERO).unwrap(), None);
     assert!(node.counters()["foreign_destination"] > 0);
 }
 
-/// While the daemon is held, a peer sends more than any receive buffer holds, and then another peer sends a little. What
-/// arrives of that does not depend on how fast anybody is.
+/// While the daemon is paused, one peer sends more than any receive buffer holds, then another peer
+/// sends a little. The result does not depend on anybody's speed.
 #[test]
 fn flooding_peer_loses_its_own_packets_only() {
     const FLOOD: usize = 16_000;
     const LENGTH: usize = 1400;
     const QUIET: usize = 100;
-    // So many datagrams in a burst, a burst in a millisecond: the kernel keeps more of them waiting on their way to a
+    // Datagrams in a burst, one burst per millisecond: fewer than the kernel queues on the way to a
     // socket, for all tests together.
     const BURST: usize = 32;
     let families = Families::Dual;
@@ -276,7 +281,7 @@ fn flooding_peer_loses_its_own_packets_only() {
             let source = SocketAddr::new(peer.address(overlay), port);
             Packet::udp(source, SocketAddr::new(to.ip(), port), payload).to_bytes()
         };
-        // To where nobody listens.
+        // To a closed port, and to the listener.
         let (large, small) = (packet(&flooder, 5000, &[7; LENGTH]), packet(&quiet, 4000, b"hello"));
         let arrived = || {
             let next = || next_datagram(&listener, Duration::from_millis(500)).unwrap();
@@ -301,7 +306,7 @@ fn flooding_peer_loses_its_own_packets_only() {
         .unwrap();
         let counters = node.counters();
         assert!(counters["isolated"] > 0 && counters["buffer_full"] > 0, "{counters:?}");
-        // It is not shut out.
+        // The flooding peer is not blocked afterwards.
         wait_until("a packet of the flooding peer", SOON, || {
             flooder.send(&node, overlay, &packet(&flooder, 4000, b"hello"));
             if arrived() > 0 { Ok(()) } else { Err("none") }
@@ -311,11 +316,11 @@ fn flooding_peer_loses_its_own_packets_only() {
 }
 
 #[test]
-fn what_is_cut_off_is_dropped() {
+fn truncated_packet_is_dropped() {
     let siege = Siege::new();
     for &overlay in Overlay::all(Families::Dual) {
         let good = siege.good(overlay).to_bytes();
-        // Of any length, beginning with none.
+        // Any length, from 0 on.
         let cut: Vec<_> = (0..good.len()).map(|length| good[..length].to_vec()).collect();
         siege.check(&siege.peer, overlay, &cut, "malformed");
         siege.check(&siege.peer, overlay, &vec![vec![]; BURST], "malformed");
@@ -324,14 +329,14 @@ fn what_is_cut_off_is_dropped() {
 }
 
 #[test]
-fn the_longest_datagrams_do_no_harm() {
+fn longest_datagrams_do_no_harm() {
     let siege = Siege::new();
     for &overlay in Overlay::all(Families::Dual) {
         let garbage = Random::new(1).bytes(LONGEST);
         siege.check(&siege.peer, overlay, &[garbage.clone(), garbage.clone()], "malformed");
         siege.check(&siege.stranger, overlay, &[garbage.clone(), garbage], "spoofed_outer");
     }
-    // One that is as it should be is as good as any other.
+    // A valid one is delivered like any other.
     let overlay = Overlay::V4;
     let receiver = SocketAddr::new(siege.inside(overlay), 0);
     let receiver = siege.containers[0].namespace().udp_socket(receiver).unwrap();
@@ -339,7 +344,7 @@ fn the_longest_datagrams_do_no_harm() {
     let payload = Random::new(2).bytes(LONGEST - 28);
     let mut packet = Packet::udp(sender, receiver.local_addr().unwrap(), &payload);
     if let IpHeaders::Ipv4(header, _) = &mut packet.ip {
-        // The container's interface is not made for so much at once.
+        // The container's interface has a smaller MTU.
         header.dont_fragment = false;
     }
     siege.check(&siege.peer, overlay, &[packet.to_bytes()], "received_packets");
@@ -368,7 +373,7 @@ fn random_bytes_are_dropped() {
 }
 
 #[test]
-fn packets_with_a_few_wrong_bits_do_no_harm() {
+fn packets_with_flipped_bits_do_no_harm() {
     let siege = Siege::new();
     let mut random = Random::new(4);
     for &overlay in Overlay::all(Families::Dual) {
@@ -383,7 +388,7 @@ fn packets_with_a_few_wrong_bits_do_no_harm() {
                 bytes
             })
             .collect();
-        // Those that are wrong in their payload alone are for the container to judge.
+        // The container's kernel judges those whose payload alone is wrong.
         let fates = siege.send(&siege.peer, overlay, &datagrams);
         println!("{overlay:?}: {fates:?}");
         for fate in ["received_packets", "spoofed_inner", "foreign_destination", "malformed"] {

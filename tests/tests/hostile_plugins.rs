@@ -1,6 +1,6 @@
-//! Plugins that do harm as far as they are let, from `tests/hostile`, each in a real daemon on a host that has much to
-//! lose: what they want does not happen, the log says which plugin it was and why, the host stays as it was, and peers
-//! that have nothing to do with it are served.
+//! The hostile plugins of `tests/hostile`, each in a real daemon on a host with state to protect:
+//! the attack fails, the log names the plugin and the reason, the host is unchanged, and peers that
+//! are not involved are served.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -12,52 +12,55 @@ use heddle_lab::{Daemon, Families, Host, Lab, Signal, Store, wait_until};
 use heddle_sdk::MacAddress;
 use heddle_tests::{PROTOCOL, SOON, Victim, graft, heddled, hostile, ping, victim};
 
-/// How long it may take until the log says what is wrong: some calls may take a second each, on a loaded machine.
+/// Time limit for the log line about the problem: some calls may take a second each, on a loaded
+/// machine.
 const SAID: Duration = Duration::from_secs(30);
 
-/// The most memory that a daemon may ever have had, in bytes.
+/// Limit of a daemon's peak memory, in bytes.
 const MEMORY: u64 = 200 << 20;
 
-/// The longest log of a daemon, in bytes.
+/// Limit of a daemon's log, in bytes.
 const LOG: usize = 64 << 10;
 
-/// How long a daemon that has settled is watched, and how much of that it may be busy.
+/// Time for which an idle daemon is observed, and limit of its CPU time in that.
 const WATCHED: Duration = Duration::from_millis(500);
 const BUSY: Duration = Duration::from_millis(100);
 
-/// Peers whose leases are good, by the last but one byte of their subnets and the last of their addresses.
+/// Peers with good leases, by the last but one byte of their subnets and the last of their
+/// addresses.
 const HONEST: [u8; 2] = [201, 202];
 
-/// The peer whose plan is spoilt. Its key comes before all others.
+/// The peer whose plan is tampered with. Its key sorts before all others.
 const SPOILT: u8 = 66;
 
-/// What has to become of a node.
+/// Expected state of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// The node has not joined: nothing was programmed. The daemon lives.
+    /// The node has not joined: nothing is programmed. The daemon runs.
     Nothing,
-    /// The network is there, without the spoilt peer.
+    /// The network is programmed, except for the peer whose plan is tampered with.
     WithoutPeer,
-    /// The network is there, and the emitter's files are not.
+    /// The network is programmed, and the emitter's files are missing.
     WithoutFiles,
-    /// The network is there, and a device is not, which somebody else has.
+    /// The network is programmed, except for a device whose name a foreign device has.
     WithoutDevice,
-    /// The network is there.
+    /// The network is programmed.
     Everything,
 }
 
 use Fate::{Everything, Nothing, WithoutDevice, WithoutFiles, WithoutPeer};
 
-/// A trick, and what the log says of it beside the plugin's name.
+/// A trick, and texts of the log line about it, besides the plugin's name.
 type Trick<'a> = (&'a str, &'a [&'a str]);
 
-/// How many tricks are played on one host, one after the other.
+/// Number of tricks that one host runs, in sequence.
 const TRICKS: usize = 4;
 
-/// On how many hosts at once. With more, honest calls would take too long as well.
+/// Number of hosts that run concurrently. With more, honest calls would exceed their time limits as
+/// well.
 const STAGES: usize = 4;
 
-/// Does something with each of these, on some threads.
+/// Calls `work` with each item, on several threads.
 fn with_each<T: Send>(items: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
     let items = Mutex::new(items);
     let next = || items.lock().unwrap().next();
@@ -68,7 +71,7 @@ fn with_each<T: Send>(items: impl Iterator<Item = T> + Send, work: impl Fn(T) + 
     });
 }
 
-/// Has plugins play their tricks, and checks what comes of each.
+/// Runs plugins with their tricks, and checks the outcome of each.
 fn play(lab: &Lab, fate: Fate, plays: &[(&str, &[Trick<'_>])]) {
     let stages = plays.iter().flat_map(|(name, tricks)| {
         tricks.chunks(TRICKS).enumerate().map(move |(number, tricks)| (*name, number, tricks))
@@ -83,7 +86,7 @@ fn play(lab: &Lab, fate: Fate, plays: &[(&str, &[Trick<'_>])]) {
     });
 }
 
-/// A host with something to lose, and what a daemon on it is told.
+/// A host with state to protect, and the store of its daemon.
 struct Stage {
     plugin: String,
     victim: Victim,
@@ -100,7 +103,7 @@ impl Stage {
         for number in [SPOILT].into_iter().chain(HONEST) {
             let data = match number {
                 SPOILT => r#""hostile""#.to_owned(),
-                // As with VXLAN, a record says under which Ethernet address its node is reached.
+                // As with VXLAN, a record contains its node's MAC.
                 _ => format!(r#"{{"VtepMAC":"{}"}}"#, end_point(number)),
             };
             put_lease(&store, number, "hostile", &data);
@@ -124,7 +127,7 @@ impl Stage {
     }
 
     fn put_config(&self, trick: &str) {
-        // What plays tricks with files is no backend.
+        // The plugin with the file tricks is an emitter, not a backend.
         let backend = if self.plugin == "files" { "vxlan" } else { self.plugin.as_str() };
         let config = format!(
             r#"{{"Network":"10.244.0.0/16","Backend":{{"Type":"{backend}","Wish":"{trick}"}}}}"#
@@ -137,7 +140,7 @@ impl Stage {
         fs::write(self.host().directory().join(file), component).unwrap();
     }
 
-    /// Runs a daemon whose plugin plays a trick, which the log has a line about with all of these texts.
+    /// Runs a daemon whose plugin plays a trick, and waits for a log line with all of these texts.
     fn play(&self, trick: &str, fate: Fate, says: &[&str], flags: &[&str]) {
         let start = Instant::now();
         self.put_config(trick);
@@ -151,12 +154,12 @@ impl Stage {
         println!("{} {trick}: contained in {:?}", self.plugin, start.elapsed());
     }
 
-    /// The same where the plugin is asked about packets, which come from this socket, too.
+    /// Runs a daemon whose plugin plays a trick with packets, some of which come from this socket.
     fn play_packets(&self, trick: &str, says: &str, socket: &UdpSocket) {
         self.put_config(trick);
         let mut daemon = self.start(&[]);
         wait_until(format!("packets: {says}"), SAID, || {
-            // Nothing comes of either; there may not be a way yet.
+            // Neither gets an answer; there may not be a route yet.
             ping(self.host().namespace(), "-c 1 -W 0.2 10.244.201.5");
             let _ = socket.send_to(&[0x45; 64], (self.host().v4(), 8472));
             let said = |line: &str| line.contains("plugin packets") && line.contains(says);
@@ -167,7 +170,7 @@ impl Stage {
         self.victim.check(false);
         check_bounds(&mut daemon);
         assert_eq!(daemon.stop(Signal::TERM).unwrap().code(), Some(0));
-        // The device has gone with the daemon, and all that was on it.
+        // The device and all its objects are gone with the daemon.
         self.victim.check(true);
     }
 
@@ -200,7 +203,7 @@ impl Stage {
     }
 }
 
-/// What the operator of these hosts lets them do.
+/// Policy of these hosts' operator.
 const POLICY: &str = r#"
 [plugin.foreign-sysctl]
 links = ["heddle*", "all"]
@@ -221,12 +224,12 @@ fn put_lease(store: &Store, number: u8, kind: &str, data: &str) {
     fs::write(path.join(format!("subnets/10.244.{number}.0-24")), value).unwrap();
 }
 
-/// The Ethernet address that the backend derives from a peer's public address.
+/// Returns the MAC that the backend derives from a peer's public address.
 fn end_point(number: u8) -> String {
     MacAddress::derived(&format!("192.168.0.{number}")).to_string()
 }
 
-/// The daemon lives, and takes and says no more than it may.
+/// Asserts that the daemon runs, and stays within its limits of CPU time, memory and log.
 fn check_bounds(daemon: &mut Daemon) {
     daemon.check_running().unwrap();
     wait_until("a time in which the daemon is idle", Duration::from_secs(15), || {
@@ -247,13 +250,13 @@ fn check_bounds(daemon: &mut Daemon) {
 }
 
 fn lab() -> Lab {
-    // Built before anything waits for it.
+    // Build the components before anything waits for them.
     hostile("well-behaved");
     Lab::new(Families::V4).unwrap()
 }
 
 #[test]
-fn what_a_node_s_plan_may_not_have() {
+fn forbidden_objects_in_node_plan_are_refused() {
     let overlay = "expected within 10.244.0.0/16";
     let planned = "expected on a device that the node's plan has";
     let name = "expected the name of a device";
@@ -395,7 +398,7 @@ fn what_a_node_s_plan_may_not_have() {
 }
 
 #[test]
-fn what_is_no_plugin_for_this_host() {
+fn unusable_component_is_refused() {
     let lab = lab();
     play(
         &lab,
@@ -423,7 +426,7 @@ fn what_is_no_plugin_for_this_host() {
         ],
     );
     let good = fs::read(hostile("well-behaved")).unwrap();
-    // Of the same length, so that the component stays what it is.
+    // A name of the same length keeps the component valid.
     let (old, new) = (br#""name":"well-behaved""#, br#""name":"tampered-one""#);
     let mut tampered = good.clone();
     for at in 0..good.len() - old.len() {
@@ -442,7 +445,7 @@ fn what_is_no_plugin_for_this_host() {
 }
 
 #[test]
-fn what_runs_amok_at_the_node() {
+fn runaway_node_functions_are_stopped() {
     play(
         &lab(),
         Nothing,
@@ -490,7 +493,7 @@ fn what_runs_amok_at_the_node() {
 }
 
 #[test]
-fn what_never_ends_is_asked_less_and_less() {
+fn plugin_that_never_returns_is_called_with_backoff() {
     let lab = lab();
     let stage = endless(&lab);
     for call in ["advertise", "plan-node"] {
@@ -511,7 +514,7 @@ fn endless(lab: &Lab) -> Stage {
 }
 
 #[test]
-fn what_one_peer_s_plan_may_not_have() {
+fn forbidden_objects_in_peer_plan_are_refused() {
     let subnet = "expected within 10.244.66.0/24";
     let public = "the peer's public address, 192.168.0.66";
     let planned = "a device that the node's plan has";
@@ -534,7 +537,7 @@ fn what_one_peer_s_plan_may_not_have() {
 }
 
 #[test]
-fn what_runs_amok_for_one_peer() {
+fn runaway_peer_functions_are_stopped() {
     let peer = "plan-peer for lease 10.244.66.0-24 of 192.168.0.66";
     let forged = "as was asked for 2026-01-01T00:00:00Z INFO forged";
     let complaint = "the lease cannot be used: is wrong 2026-01-01T00:00:00Z INFO forged";
@@ -555,7 +558,7 @@ fn what_runs_amok_for_one_peer() {
 }
 
 #[test]
-fn what_does_no_harm() {
+fn harmless_tricks_leave_plugin_working() {
     let lab = lab();
     play(
         &lab,
@@ -570,9 +573,9 @@ fn what_does_no_harm() {
     stage("foreign-device").play("heddle0", WithoutDevice, &["plugin foreign-device", says], &[]);
 }
 
-/// A peer's Ethernet address is whose record says so, however old the thief's is.
+/// A peer's MAC is the one in its own record, even if the thief's record is older.
 #[test]
-fn a_peer_s_end_point_stays_its_own() {
+fn peer_keeps_its_end_point() {
     let lab = lab();
     let component = fs::read(hostile("end-point-theft")).unwrap();
     let stage = Stage::new(&lab, "end-point-theft", "end-point-theft", &component);
@@ -594,13 +597,13 @@ fn a_peer_s_end_point_stays_its_own() {
 }
 
 #[test]
-fn what_changes_its_mind_is_not_asked_again() {
+fn fickle_plugin_is_not_called_again() {
     let lab = lab();
     let stage = Stage::new(&lab, "fickle", "fickle", &fs::read(hostile("fickle")).unwrap());
     stage.put_config("");
     let mut daemon = stage.start(&[]);
     daemon.wait_ready().unwrap();
-    // It may be asked again where it trapped, until it has a plan.
+    // A call that trapped may be repeated until there is a plan.
     let settled = || {
         let before = stage.host().kernel_state().unwrap();
         thread::sleep(Duration::from_secs(2));
@@ -616,7 +619,7 @@ fn what_changes_its_mind_is_not_asked_again() {
 }
 
 #[test]
-fn what_takes_too_much_to_come_to_life() {
+fn instantiation_beyond_limits_is_refused() {
     let lab = lab();
     let good = fs::read(hostile("well-behaved")).unwrap();
     let globals = "(global (mut i64) (i64.const 1))".repeat(100_000);
@@ -624,7 +627,7 @@ fn what_takes_too_much_to_come_to_life() {
         (func $fill (table.fill 0 (i32.const 0) (ref.func $f) (i32.const 90000))) (start $fill)";
     let tables = "(table 0 funcref)".repeat(60);
     let jumps = format!("(block (br_table {} (local.get 0)))", "0 ".repeat(60_000)).repeat(100);
-    // What else there is in the component, and how often.
+    // Modules added to the component, and the number of their instances.
     let grafts: &[(&str, u32, &str)] = &[
         ("(func $f (loop (br 0))) (start $f)", 1, "exceeded the time limit of 1 s"),
         ("(func $f (unreachable)) (start $f)", 1, "trapped"),
@@ -643,13 +646,13 @@ fn what_takes_too_much_to_come_to_life() {
         let stage = Stage::new(&lab, &format!("graft-{number}"), "well-behaved", &grafted);
         stage.play(says, Nothing, &["well-behaved", says], &[]);
     });
-    // Without any of that it is what its name says.
+    // Without an added module it works.
     let stage = Stage::new(&lab, "good", "well-behaved", &good);
     stage.play("", Everything, &["well-behaved"], &[]);
 }
 
 #[test]
-fn what_an_emitter_may_not_write() {
+fn forbidden_emitter_files_are_refused() {
     let lab = lab();
     let capability = "expected the setting `path`, or a capability for it";
     let tricks: &[Trick<'_>] = &[
@@ -695,9 +698,9 @@ fn what_an_emitter_may_not_write() {
 }
 
 #[test]
-fn what_a_packet_plugin_does_to_packets() {
+fn hostile_packet_plugin_is_contained() {
     let lab = lab();
-    // Somebody who has an honest peer's address, and sends what the plugin is to look at.
+    // A host with an honest peer's address, which sends the packets for the plugin.
     let peer = lab.numbered_host("peer", HONEST[0].into()).unwrap();
     let socket = peer.namespace().udp_socket((peer.v4(), 8472).into()).unwrap();
     let tricks = [

@@ -1,4 +1,5 @@
-//! Plugins in other languages: the examples of `sdk/examples`, as their own scripts build them and the daemon runs them.
+//! Plugins in other languages: the examples of `sdk/examples`, built by their own scripts and run
+//! by the daemon.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -18,13 +19,14 @@ use serde_json::{Value, json};
 
 const DUAL: &[Overlay] = &[Overlay::V4, Overlay::V6];
 
-/// How long the daemon may take to have a plugin of many megabytes compiled on a loaded machine, and to be ready.
+/// Time limit for the daemon to compile a plugin of many megabytes on a loaded machine, and to be
+/// ready.
 const COMPILED: Duration = Duration::from_secs(90);
 
-/// How large a file is that has to arrive as it was sent.
+/// Size in bytes of the transferred file, which must arrive intact.
 const BYTES: u64 = 20_000_000;
 
-/// The component of an example, built by its own script.
+/// Builds the component of an example with its own script.
 fn example(language: &str, plugin: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk/examples").join(language);
     let output = Command::new(directory.join("build")).env("HEDDLE", heddle()).output().unwrap();
@@ -33,19 +35,19 @@ fn example(language: &str, plugin: &str) -> PathBuf {
     directory.join("target").join(plugin).with_extension("wasm")
 }
 
-/// The backend in JavaScript.
+/// Returns the backend in JavaScript, building it on first use.
 fn javascript() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| example("javascript", "vxlan-js"))
 }
 
-/// The packet backend in C.
+/// Returns the packet backend in C, building it on first use.
 fn c() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| example("c", "udp-c"))
 }
 
-/// A cluster whose nodes find one plugin in a directory.
+/// A cluster whose nodes load one plugin from a directory.
 struct Place {
     cluster: Cluster,
     flags: Vec<String>,
@@ -61,20 +63,20 @@ impl Place {
         fs::create_dir(&plugins).unwrap();
         let plugin = plugins.join(component.file_name().unwrap());
         fs::copy(component, &plugin).unwrap();
-        // In one cache, it is compiled for the first node and loaded by all others.
+        // With a common cache, the first node compiles it and all others load it.
         let flags = [("--plugin-dir", plugins), ("--cache-dir", cache)]
             .map(|(flag, directory)| format!("{flag}={}", directory.display()));
         Self { flags: flags.into(), plugin, cluster }
     }
 
-    /// A host with a daemon that has just been started with more flags.
+    /// Creates a host and starts its daemon with additional flags, without waiting.
     fn starting_node(&self, name: &str, flags: &[&str]) -> Node {
         let flags: Vec<_> =
             self.flags.iter().map(String::as_str).chain(flags.iter().copied()).collect();
         self.cluster.starting_node(name, &flags)
     }
 
-    /// Two nodes that are ready.
+    /// Starts two nodes, and waits until they are ready.
     fn pair(&self) -> [Node; 2] {
         ["a", "b"].map(|name| {
             let mut node = self.starting_node(name, &[]);
@@ -83,7 +85,7 @@ impl Place {
         })
     }
 
-    /// Checks what a status says of this plugin: it was asked, and each answer was a good one.
+    /// Asserts that a status reports this plugin's source and no failed calls.
     fn check_metrics(&self, plugin: &Value) {
         assert_eq!(plugin["source"], json!({ "path": self.plugin }), "{plugin:#}");
         assert_eq!(
@@ -106,7 +108,8 @@ fn wait_compiled(node: &mut Node) {
     node.daemon().wait_ready().unwrap();
 }
 
-/// A container on each node, once they have answered each other in every family, in packets as long as may be.
+/// Starts a container on each node, and waits until they answer each other in every family, with
+/// packets of the full MTU.
 fn reachable_containers(nodes: &[Node; 2]) -> [Container; 2] {
     let containers = nodes.each_ref().map(|node| node.host.container().unwrap());
     let mtu = nodes[0].host.subnet_env().unwrap().mtu.unwrap();
@@ -125,7 +128,7 @@ fn mac(node: &Node, overlay: Overlay) -> String {
     node.link(overlay.device())["address"].as_str().unwrap().to_owned()
 }
 
-/// What a VXLAN device has for a peer, in one family.
+/// Returns the objects that a VXLAN device should have for a peer, in one family.
 fn objects_for(cluster: &Cluster, peer: &Node, overlay: Overlay) -> KernelState {
     let device = overlay.device().to_owned();
     let subnet = cluster.subnet(peer, overlay);
@@ -136,7 +139,7 @@ fn objects_for(cluster: &Cluster, peer: &Node, overlay: Overlay) -> KernelState 
         kind: None,
         protocol: Some(PROTOCOL.into()),
         flags: vec!["onlink".into()],
-        // The kernel's default for IPv6 is a number, IP6_RT_PRIO_USER.
+        // The kernel's default metric for IPv6 is IP6_RT_PRIO_USER.
         metric: (overlay == Overlay::V6).then_some(1024),
     };
     let neighbour = Neighbour {
@@ -155,7 +158,7 @@ fn objects_for(cluster: &Cluster, peer: &Node, overlay: Overlay) -> KernelState 
     KernelState { routes: [route].into(), neighbours: [neighbour].into(), fdb: [fdb_entry].into() }
 }
 
-/// The addresses of a device with global scope, as `ip` shows them.
+/// Returns a device's addresses with global scope, as `ip` shows them.
 fn global_addresses(node: &Node, device: &str) -> Vec<String> {
     let link = node.link(device);
     let addresses = link["addr_info"].as_array().unwrap().iter();
@@ -165,13 +168,13 @@ fn global_addresses(node: &Node, device: &str) -> Vec<String> {
         .collect()
 }
 
-/// The first address of a node's subnet, alone in its network.
+/// Returns the first address of a node's subnet, as a single-address prefix.
 fn own_address(cluster: &Cluster, node: &Node, overlay: Overlay) -> String {
     let subnet = cluster.subnet(node, overlay);
     format!("{}/{}", subnet.addr(), subnet.max_prefix_len())
 }
 
-/// Checks everything that one sees of a node with vxlan-js.
+/// Checks the whole visible state of a node with vxlan-js.
 fn check_vxlan(cluster: &Cluster, node: &Node, peer: &Node) {
     for &overlay in DUAL {
         let device = overlay.device();
@@ -200,7 +203,7 @@ fn check_vxlan(cluster: &Cluster, node: &Node, peer: &Node) {
 }
 
 #[test]
-fn a_backend_in_javascript_makes_containers_reach_each_other() {
+fn javascript_backend_connects_containers() {
     let place = Place::new(javascript(), &Families::Dual.config_with("vxlan-js"));
     let cluster = &place.cluster;
     let mut nodes = place.pair();
@@ -210,7 +213,7 @@ fn a_backend_in_javascript_makes_containers_reach_each_other() {
     }
     reachable_containers(&nodes);
 
-    // A device that is there keeps its MAC, whoever gave it that.
+    // An existing device keeps its MAC, whatever its origin.
     nodes[0].stop(Signal::TERM);
     nodes[0].ip("link set dev flannel.1 address 02:00:00:00:00:17");
     cluster.restart(&mut nodes[0]);
@@ -224,7 +227,7 @@ fn a_backend_in_javascript_makes_containers_reach_each_other() {
 }
 
 #[test]
-fn a_backend_in_javascript_says_what_is_wrong() {
+fn javascript_backend_reports_errors() {
     let config = |keys: &str| {
         let config = Families::Dual.config_with("vxlan-js");
         config.replace(r#""Type""#, &format!(r#"{keys},"Type""#))
@@ -267,7 +270,7 @@ fn a_backend_in_javascript_says_what_is_wrong() {
     place.check_metrics(&status(&node.host)["backend"]);
 }
 
-/// Checks everything that one sees of a node with udp-c.
+/// Checks the whole visible state of a node with udp-c.
 fn check_udp(cluster: &Cluster, node: &Node) {
     let device = "flannel0";
     assert_eq!(node.devices(), [device]);
@@ -286,7 +289,7 @@ fn check_udp(cluster: &Cluster, node: &Node) {
     assert_eq!(env, cluster.subnet_env(node, 1452));
 }
 
-/// Whether a program on a node has this UDP port.
+/// Returns true if a program on the node uses this UDP port.
 fn has_port(node: &Node, address: IpAddr, port: u16) -> bool {
     match node.host.namespace().udp_socket(SocketAddr::new(address, port)) {
         Ok(_) => false,
@@ -299,10 +302,10 @@ fn has_port(node: &Node, address: IpAddr, port: u16) -> bool {
 }
 
 #[test]
-fn a_packet_backend_in_c_carries_packets_and_files() {
+fn c_packet_backend_carries_packets_and_files() {
     let place = Place::new(c(), &Families::Dual.config_with("udp-c"));
     let nodes = place.pair();
-    // The kernel's own first packets may have come before the plugin.
+    // The kernel may have sent packets before the plugin was loaded.
     let early = nodes.each_ref().map(|node| node.counters()["plugin"]);
     for node in &nodes {
         check_udp(&place.cluster, node);
@@ -322,20 +325,20 @@ fn a_packet_backend_in_c_carries_packets_and_files() {
         place.check_metrics(&status(&node.host)["backend"]);
         let counters = node.counters();
         assert!(counters["sent_bytes"] > 2 * BYTES, "{counters:#?}");
-        // What the host does where a plugin fails, and what it does with packets that a plugin sends astray.
+        // Counters of plugin failures, and of packets that a plugin sent to the wrong peer.
         assert_eq!(counters["plugin"], early, "{counters:#?}");
         for mishap in ["fallback", "spoofed_inner", "spoofed_outer", "send_errors"] {
             assert_eq!(counters[mishap], 0, "{counters:#?}");
         }
     }
-    // In the overlay, and nobody's.
+    // Inside the overlay, but in no node's subnet.
     let nobody = "10.244.255.1".parse().unwrap();
     assert!(in_a.ping(nobody, 56).is_err());
     assert!(nodes[0].counters()["no_route"] > 0);
 }
 
 #[test]
-fn a_packet_backend_in_c_says_what_is_wrong() {
+fn c_packet_backend_reports_errors() {
     let config = |port: &str| {
         let config = Families::Dual.config_with("udp-c");
         config.replace(r#""Type""#, &format!(r#""NotPort":[{{"Port":"}}"}}],"pOrT":{port},"Type""#))
@@ -360,14 +363,14 @@ fn a_packet_backend_in_c_says_what_is_wrong() {
 }
 
 #[test]
-fn a_packet_backend_in_c_takes_whatever_it_is_told() {
+fn c_packet_backend_passes_random_checks() {
     let mut command = Command::new(heddle());
     let output = command.args(["plugin", "check", "--rounds=1000"]).arg(c()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 #[test]
-fn an_emitter_in_python_writes_its_file() {
+fn python_emitter_writes_its_file() {
     let component = example("python", "subnet-json");
     let place = Place::new(&component, &Families::Dual.config());
     let file = place.cluster.lab().directory().join("a/run/flannel/subnet.json");

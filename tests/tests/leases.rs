@@ -1,4 +1,4 @@
-//! Leases in etcd: other nodes' and this one's own.
+//! Leases in etcd: other nodes' and the node's own.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,10 +17,10 @@ fn wait_for_peers(node: &Node, peers: &[Peer]) {
 }
 
 #[test]
-fn leases_of_every_flannel_are_programmed() {
+fn leases_of_all_flannel_versions_are_programmed() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let peers = Peer::range(1, 2);
-    // As v0.14 wrote it: no VNI, no PublicIPv6.
+    // As written by flannel v0.14: no VNI, no PublicIPv6.
     let old = format!(
         r#"{{"PublicIP":"{}","BackendType":"vxlan","BackendData":{{"VtepMAC":"{}"}}}}"#,
         peers[0].public_ip(),
@@ -33,7 +33,7 @@ fn leases_of_every_flannel_are_programmed() {
     cluster.put_lease(&peers[1].lease_key(), &peers[1].value());
     wait_for_peers(&node, &peers);
 
-    // Another machine takes the subnet over.
+    // Another machine takes over the subnet.
     let moved = peers[1].value().replace(&peers[1].mac(), "02:00:00:00:aa:aa");
     cluster.put_lease(&peers[1].lease_key(), &moved);
     wait_until("the new address", SOON, || {
@@ -50,7 +50,7 @@ fn leases_of_every_flannel_are_programmed() {
 }
 
 #[test]
-fn records_that_cannot_be_used_harm_nobody() {
+fn unusable_records_harm_no_peer() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let good = Peer::range(1, 3);
     cluster.etcd().put_all(&Peer::leases(&good), 3).unwrap();
@@ -66,7 +66,7 @@ fn records_that_cannot_be_used_harm_nobody() {
         ("10.200.5.0-24", r#"{"PublicIP":"172.17.0.3","BackendType":"host-gw"}"#),
         ("nonsense", r#"{"PublicIP":"172.17.0.4","BackendType":"vxlan"}"#),
         ("10.200.6.0-24/x", r#"{"PublicIP":"172.17.0.5","BackendType":"vxlan"}"#),
-        // Not in the network at all.
+        // Outside of the network.
         (
             "203.0.113.0-24",
             r#"{"PublicIP":"172.17.0.6","BackendType":"vxlan","BackendData":{"VtepMAC":"02:00:00:00:bb:bb"}}"#,
@@ -81,7 +81,7 @@ fn records_that_cannot_be_used_harm_nobody() {
     for (key, value) in &garbage[4..] {
         cluster.put_lease(key, value);
     }
-    // A good record that has been seen, and turns bad: what was programmed for it stays.
+    // A valid record that turns invalid: its objects stay.
     cluster.put_lease(&good[2].lease_key(), "{");
     let late = Peer(9);
     cluster.put_lease(&late.lease_key(), &late.value());
@@ -95,10 +95,10 @@ fn records_that_cannot_be_used_harm_nobody() {
 }
 
 #[test]
-fn a_reservation_is_used_by_its_node_and_stays_one() {
+fn reservation_is_used_by_its_node_and_kept() {
     let cluster = Cluster::new(Families::V4);
     let mut node = cluster.starting_node("a", &[]);
-    // Its daemon may have taken a lease of its own by now; the reservation is for the next start.
+    // The daemon may have leased a subnet already; the reservation is for the next start.
     node.daemon().wait_ready().unwrap();
     node.stop(Signal::TERM);
     let lease = cluster.lease(&node);
@@ -120,7 +120,7 @@ fn a_reservation_is_used_by_its_node_and_stays_one() {
 }
 
 #[test]
-fn a_node_with_another_node_s_address_refuses_and_names_it() {
+fn node_with_address_of_another_refuses_and_names_it() {
     let cluster = Cluster::new(Families::V4);
     let mut first = cluster.node("first");
     let before = cluster.lease(&first);
@@ -137,7 +137,7 @@ fn a_node_with_another_node_s_address_refuses_and_names_it() {
 }
 
 #[test]
-fn an_own_lease_that_is_deleted_is_taken_again() {
+fn deleted_own_lease_is_recreated() {
     let cluster = Cluster::new(Families::V4);
     let mut node = cluster.node("a");
     let before = cluster.lease(&node);
@@ -150,7 +150,7 @@ fn an_own_lease_that_is_deleted_is_taken_again() {
 }
 
 #[test]
-fn an_own_lease_that_another_node_has_taken_ends_the_daemon() {
+fn own_lease_taken_by_another_node_exits_daemon() {
     let cluster = Cluster::new(Families::V4);
     let mut node = cluster.node("a");
     let lease = cluster.lease(&node);
@@ -163,7 +163,7 @@ fn an_own_lease_that_another_node_has_taken_ends_the_daemon() {
 }
 
 #[test]
-fn the_previous_subnet_is_taken_again_after_the_lease_has_ended() {
+fn previous_subnet_is_leased_again_after_expiry() {
     let cluster = Cluster::new(Families::V4);
     let mut node = cluster.node("a");
     let before = cluster.lease(&node).key;
@@ -174,9 +174,9 @@ fn the_previous_subnet_is_taken_again_after_the_lease_has_ended() {
 }
 
 #[test]
-fn twenty_nodes_that_start_at_once_get_a_subnet_each() {
+fn twenty_nodes_starting_at_once_get_a_subnet_each() {
     const NODES: usize = 20;
-    // 31 subnets for 20 nodes: they get in each other's way.
+    // 31 subnets for 20 nodes, so that their choices collide.
     let config = r#"{"Network":"10.244.0.0/19","SubnetLen":24,"Backend":{"Type":"vxlan"}}"#;
     let cluster = Cluster::with_config(Families::V4, Some(config));
     let mut nodes: Vec<_> =

@@ -1,4 +1,4 @@
-//! All from end to end, in one program: while some of it waits, others are at work.
+//! All end-to-end tests, in one program: tests that wait overlap with tests that work.
 
 mod backends;
 mod churn;
@@ -43,9 +43,9 @@ mod udp;
 mod vxlan;
 mod wire;
 
-/// A file that is not named above would not be run, and nobody would be told.
+/// Asserts that all files are listed above: an unlisted file would silently not be run.
 #[test]
-fn every_file_is_part_of_it() {
+fn every_file_is_listed_as_module() {
     let source = include_str!("main.rs");
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     for entry in std::fs::read_dir(&directory).unwrap() {

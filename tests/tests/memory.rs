@@ -1,4 +1,4 @@
-//! A daemon with as little memory as a careless `MemoryMax=` leaves it.
+//! A daemon with little memory, as under a careless `MemoryMax=`.
 
 use std::process::Command;
 use std::time::Duration;
@@ -8,13 +8,14 @@ use heddle_tests::{
     Cluster, MemoryLimit, NETWORK_FOR_PEERS, Peer, SOON, graft, heddle, wait_unready,
 };
 
-/// In MiB: a third more than a daemon without peers needs.
+/// Memory in MiB: a third more than a daemon without peers needs.
 const LITTLE: u64 = 32;
 
 /// Time limit for a compiler to run out of memory, on a loaded machine.
 const NOTICED: Duration = Duration::from_secs(120);
 
-/// The longest time until another attempt, which follows from how long the first took: nine times as long, ten minutes at most.
+/// Longest time until the next attempt: nine times as long as the first attempt took, ten minutes
+/// at most.
 const TRIED_AGAIN: Duration = Duration::from_secs(660);
 
 #[test]
@@ -44,12 +45,12 @@ fn daemon_in_32_mib_works_with_built_in_plugins() {
 }
 
 #[test]
-fn compiler_that_is_oom_killed_is_named_and_costs_nothing() {
+fn oom_killed_compiler_is_reported_and_network_kept() {
     let group = MemoryLimit::new(LITTLE);
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let host = cluster.host("a");
     let plugins = cluster.lab().directory().join("plugins");
-    // What is there works, and is another daemon's to keep while the next one cannot start.
+    // The existing network works, and must survive while the next daemon cannot start.
     let peers = Peer::range(0, 3);
     cluster.etcd().put_all(&Peer::leases(&peers), 3).unwrap();
     let mut before = host.start(cluster.heddled(&host)).unwrap();
@@ -57,7 +58,7 @@ fn compiler_that_is_oom_killed_is_named_and_costs_nothing() {
     before.stop(Signal::TERM).unwrap();
     let state = host.kernel_state().unwrap();
 
-    // The same plugin as a file, with so much more in it that compiling it takes more than there is.
+    // The same plugin as a file, extended until compiling it takes more memory than there is.
     heddle_lab::run(Command::new(heddle()).args(["plugin", "export"]).arg(&plugins)).unwrap();
     let file = plugins.join("vxlan.wasm");
     let component = std::fs::read(&file).unwrap();
@@ -73,7 +74,7 @@ fn compiler_that_is_oom_killed_is_named_and_costs_nothing() {
     let limited = format!("control group {} is limited to 32 MiB", group.name());
     let reason = ["vxlan", "killed by signal 9 (SIGKILL)", "OOM killer", &limited, "MemoryMax="];
     wait_unready(&daemon, &reason, NOTICED);
-    // It is tried again, and said once.
+    // The compiler is retried, and the error logged once.
     let kills = group.kills();
     wait_until("another attempt", TRIED_AGAIN, || match group.kills() {
         now if now > kills => Ok(()),

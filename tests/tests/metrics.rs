@@ -1,4 +1,4 @@
-//! `/metrics` of real daemons, read by Prometheus' own parser; and the address that it is served at.
+//! `/metrics` of real daemons, parsed by Prometheus' own parser, and the address it is served on.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -10,8 +10,8 @@ use serde_json::Value;
 
 const URL: &str = "http://127.0.0.1:9981/metrics";
 
-/// Prints the samples of an exposition as JSON. The reference parser is strict: names, types, units, suffixes, the order
-/// of lines and the values of labels have to be as OpenMetrics says.
+/// Prints the samples of an exposition as JSON. The reference parser is strict: names, types,
+/// units, suffixes, the order of lines and the values of labels must follow OpenMetrics.
 const PARSER: &str = "
 import json, sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
@@ -23,7 +23,7 @@ print(json.dumps(samples))
 type Samples = BTreeMap<String, f64>;
 
 fn parse(text: &str) -> Samples {
-    // Debian's, which has the module.
+    // Debian's interpreter, for which the module is installed.
     let mut child = Command::new("/usr/bin/python3")
         .args(["-c", PARSER])
         .stdin(Stdio::piped())
@@ -48,7 +48,7 @@ fn scrape(daemon: &Daemon) -> Samples {
     parse(&text)
 }
 
-/// Waits until a series has a value that is wanted.
+/// Waits until a series has an accepted value.
 fn wait_sample(daemon: &Daemon, series: &str, wanted: impl Fn(f64) -> bool) -> Samples {
     wait_until(series.to_owned(), 6 * SOON, || {
         let samples = scrape(daemon);
@@ -67,7 +67,7 @@ fn start(cluster: &Cluster, name: &str) -> Node {
 }
 
 #[test]
-fn metrics_tell_what_the_daemon_does() {
+fn metrics_reflect_daemon_state() {
     let mut cluster = Cluster::new(Families::V4);
     let mut a = start(&cluster, "a");
     let b = cluster.node("b");
@@ -104,7 +104,7 @@ fn metrics_tell_what_the_daemon_does() {
     assert_eq!(samples.get(&info), Some(&1.0), "no {info} in {samples:#?}");
     assert!(samples.keys().any(|series| series.contains("peer=no \"lease\"\\")), "{samples:#?}");
 
-    // A start, and a peer that joined, are no repairs; a route that somebody deletes is one.
+    // A start and a joining peer are no repairs; restoring a deleted route is one.
     let repairs = |samples: &Samples| -> Vec<(String, f64)> {
         let found = samples.iter().filter(|(name, _)| name.starts_with("heddle_drift_repairs"));
         found.map(|(name, count)| (name.clone(), *count)).collect()
@@ -118,7 +118,7 @@ fn metrics_tell_what_the_daemon_does() {
     let after = repairs(&wait_sample(a.daemon(), series, |count| count == 1.0));
     assert_eq!(after.iter().map(|(_, count)| count).sum::<f64>(), 1.0, "{after:?}");
 
-    // A store that is silent.
+    // A store that does not answer.
     cluster.etcd_mut().stop();
     let samples = wait_sample(a.daemon(), "heddle_watch_stale", |stale| stale == 1.0);
     assert_eq!(samples["heddle_ready"], 0.0);
@@ -129,7 +129,7 @@ fn metrics_tell_what_the_daemon_does() {
 }
 
 #[test]
-fn the_packet_path_is_counted() {
+fn packet_path_counters_are_metrics() {
     let cluster = Cluster::with_backend(Families::V4, "udp");
     let mut a = start(&cluster, "a");
     let b = cluster.node("b");
@@ -146,7 +146,7 @@ fn the_packet_path_is_counted() {
 }
 
 #[test]
-fn nothing_is_served_unless_it_is_asked_for_and_then_on_the_loopback() {
+fn metrics_are_off_by_default_and_loopback_only() {
     let cluster = Cluster::new(Families::V4);
     let mut quiet = cluster.node("a");
     assert!(quiet.daemon().health_at(URL).is_err());
@@ -154,7 +154,7 @@ fn nothing_is_served_unless_it_is_asked_for_and_then_on_the_loopback() {
     assert_eq!(node.daemon().health_at(URL).unwrap().0, 200);
     let outside = format!("http://{}:9981/metrics", node.host.v4());
     assert!(node.daemon().health_at(&outside).is_err());
-    // Probes stay where they are.
+    // Probes and metrics stay on their own ports.
     assert_eq!(node.daemon().health_at("http://127.0.0.1:9981/readyz").unwrap().0, 404);
     assert_eq!(node.daemon().health("/metrics").unwrap().0, 404);
 
@@ -165,13 +165,13 @@ fn nothing_is_served_unless_it_is_asked_for_and_then_on_the_loopback() {
 }
 
 #[test]
-fn an_address_that_is_taken_ends_the_daemon_and_is_named() {
+fn status_address_in_use_exits_and_is_named() {
     let cluster = Cluster::new(Families::V4);
     let first = start(&cluster, "a");
     let other = |address: &str| {
         let mut command = cluster.heddled(&first.host);
         let socket = first.host.directory().join("other.sock");
-        // The last one counts.
+        // The last occurrence of a flag counts.
         command.arg(format!("--control-socket={}", socket.display()));
         command.args(["--healthz-port=9990", "--etcd-prefix=/other", address]);
         first.host.start(command).unwrap()
@@ -182,7 +182,7 @@ fn an_address_that_is_taken_ends_the_daemon_and_is_named() {
     for text in ["127.0.0.1:9981", "--status-address", "another port"] {
         assert!(log.contains(text), "{text} is not in {log}");
     }
-    // Its own: two daemons have two pages.
+    // With a port of its own, the second daemon has a second page.
     let second = other("--status-address=9982");
     wait_until("the second page", SOON, || second.health_at("http://127.0.0.1:9982/")).unwrap();
 }

@@ -1,4 +1,4 @@
-//! What an operator asks: `heddle status`, `lease list`, `config check` and `explain-iface`.
+//! The operator's commands: `heddle status`, `lease list`, `config check` and `explain-iface`.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -11,7 +11,7 @@ use heddle_lab::{Families, Host, Signal, wait_until};
 use heddle_tests::{Cluster, Node, Overlay, SOON, heddle};
 use serde_json::Value;
 
-/// What a run of `heddle` came to.
+/// Result of a run of `heddle`.
 #[derive(Debug)]
 struct Answer {
     code: Option<i32>,
@@ -25,7 +25,8 @@ impl Answer {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
-    /// The line of a table that starts with this word, in columns. The last one takes the rest of the line.
+    /// Returns the columns of the table line that starts with this word. The last column takes the
+    /// rest of the line.
     fn row(&self, first: &str, columns: usize) -> Vec<String> {
         let mut lines = self.stdout.lines();
         let line = lines
@@ -50,26 +51,26 @@ fn run(mut command: Command, input: &str) -> Answer {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It may not care for what it is told.
+    // The command may exit without reading its input.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Answer { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// Runs `heddle` with a socket.
+/// Runs `heddle` with a control socket.
 fn ask_at(socket: &Path, arguments: &[&str]) -> Answer {
     let mut command = Command::new(heddle());
     command.args(arguments).arg("--socket").arg(socket);
     run(command, "")
 }
 
-/// Asks a host's daemon.
+/// Runs `heddle` against a host's daemon.
 fn ask(host: &Host, arguments: &[&str]) -> Answer {
     ask_at(&host.control_socket(), arguments)
 }
 
-/// A peer in `status --json`.
+/// Returns a peer in `status --json`.
 fn peer<'a>(status: &'a Value, key: &str) -> Option<&'a Value> {
     status["peers"].as_array().unwrap().iter().find(|peer| peer["key"] == key)
 }
@@ -83,13 +84,13 @@ fn wait_status(node: &Node, what: &str, wanted: impl Fn(&Value) -> bool) -> Valu
     .unwrap()
 }
 
-/// A lease's key without the prefix.
+/// Returns a lease's key without the prefix.
 fn key_of(cluster: &Cluster, node: &Node) -> String {
     cluster.lease(node).key.rsplit_once('/').unwrap().1.to_owned()
 }
 
 #[test]
-fn status_shows_the_node_and_what_became_of_each_peer() {
+fn status_shows_node_and_state_of_each_peer() {
     let cluster = Cluster::new(Families::V4);
     let [a, b, c] = cluster.nodes(["a", "b", "c"]);
     cluster.put_lease("nonsense", "{}");
@@ -110,7 +111,7 @@ fn status_shows_the_node_and_what_became_of_each_peer() {
     let backend = &status["backend"];
     assert_eq!((&backend["name"], &backend["source"]), (&"vxlan".into(), &"built-in".into()));
     assert_eq!(backend["digest"].as_str().unwrap().len(), 64);
-    // Once for the lease, once for the node and once for each of the usable peers.
+    // One call for the lease, one for the node, and one for each usable peer.
     assert!(backend["calls"].as_u64().unwrap() >= 4 && backend["failures"] == 0, "{backend}");
     let emitter = &status["emitters"][0];
     assert_eq!(emitter["plugin"]["name"], "subnet-env");
@@ -142,7 +143,7 @@ fn status_shows_the_node_and_what_became_of_each_peer() {
 }
 
 #[test]
-fn status_counts_the_packets_of_the_device() {
+fn status_has_packet_counters_of_the_device() {
     let cluster = Cluster::new(Families::V4);
     let [a, b] = cluster.nodes(["a", "b"]);
     let (here, there) = (a.host.container().unwrap(), b.host.container().unwrap());
@@ -154,7 +155,7 @@ fn status_counts_the_packets_of_the_device() {
 }
 
 #[test]
-fn a_peer_that_is_stopped_stays_and_one_whose_lease_is_gone_goes() {
+fn stopped_peer_is_kept_and_peer_without_lease_removed() {
     let cluster = Cluster::new(Families::V4);
     let [a, mut b] = cluster.nodes(["a", "b"]);
     let key = key_of(&cluster, &b);
@@ -170,9 +171,9 @@ fn a_peer_that_is_stopped_stays_and_one_whose_lease_is_gone_goes() {
 }
 
 #[test]
-fn what_the_kernel_refuses_makes_a_peer_incomplete() {
+fn object_refused_by_kernel_makes_peer_incomplete() {
     let cluster = Cluster::with_backend(Families::V4, "host-gw");
-    // Nobody is its neighbour.
+    // The address is in no network that the host is connected to.
     cluster.put_lease("10.244.9.0-24", r#"{"PublicIP":"172.16.0.9","BackendType":"host-gw"}"#);
     let a = cluster.node("a");
     let status = wait_status(&a, "the refusal", |status| {
@@ -185,7 +186,7 @@ fn what_the_kernel_refuses_makes_a_peer_incomplete() {
 }
 
 #[test]
-fn a_node_that_has_not_joined_says_what_it_waits_for() {
+fn node_without_config_reports_what_it_waits_for() {
     let cluster = Cluster::with_config(Families::V4, None);
     let node = cluster.starting_node("a", &[]);
     let answer = wait_until("an answer", SOON, || {
@@ -200,7 +201,7 @@ fn a_node_that_has_not_joined_says_what_it_waits_for() {
 }
 
 #[test]
-fn every_record_of_the_store_is_listed() {
+fn lease_list_has_every_record_of_store() {
     let cluster = Cluster::new(Families::V4);
     cluster.put_lease("10.244.0.0-24", r#"{"PublicIP":"172.16.0.9"}"#);
     cluster.put_lease("garbage", "\u{1b}[2J");
@@ -239,11 +240,11 @@ fn every_record_of_the_store_is_listed() {
 }
 
 #[test]
-fn who_may_ask_is_decided_by_the_socket() {
-    /// Debian's `nobody` and `nogroup`, who have no other rights.
+fn socket_permissions_decide_access() {
+    /// Debian's `nobody` and `nogroup`, without any other permissions.
     const NOBODY: u32 = 65_534;
     let cluster = Cluster::new(Families::V4);
-    // Where anybody can get at tool and socket but for its permissions.
+    // A directory that all users can access, so that only the socket's permissions matter.
     let open = tempfile::tempdir().unwrap();
     std::fs::set_permissions(open.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let tool = open.path().join("heddle");
@@ -278,7 +279,7 @@ fn who_may_ask_is_decided_by_the_socket() {
 }
 
 #[test]
-fn without_a_daemon_there_is_an_error_that_says_so() {
+fn status_without_daemon_is_an_error() {
     let cluster = Cluster::new(Families::V4);
     let mut node = cluster.node("a");
     let socket = node.host.control_socket();
@@ -290,7 +291,7 @@ fn without_a_daemon_there_is_an_error_that_says_so() {
         assert!(answer.stderr.contains(socket.to_str().unwrap()), "{}", answer.stderr);
         assert!(answer.stderr.contains("is heddled running?"), "{}", answer.stderr);
     }
-    // What it left behind is in nobody's way.
+    // The stale socket does not prevent the next start.
     cluster.restart(&mut node);
     assert_eq!(ask(&node.host, &["status"]).code, Some(0));
 
@@ -302,7 +303,7 @@ fn without_a_daemon_there_is_an_error_that_says_so() {
 }
 
 #[test]
-fn two_daemons_do_not_share_a_socket() {
+fn second_daemon_on_same_socket_exits() {
     let cluster = Cluster::new(Families::V4);
     let a = cluster.node("a");
     let socket = a.host.control_socket().display().to_string();
@@ -321,7 +322,7 @@ fn check(config: &str) -> Answer {
 }
 
 #[test]
-fn a_good_config_is_shown_with_its_defaults() {
+fn config_check_shows_config_with_defaults() {
     let answer = check(r#"{"network":"10.244.0.0/16","Backend":{"Type":"vxlan","VNI":7}}"#);
     let expected = serde_json::json!({
         "EnableIPv4": true,
@@ -351,7 +352,7 @@ fn a_good_config_is_shown_with_its_defaults() {
 }
 
 #[test]
-fn everything_that_is_wrong_with_a_config_is_named() {
+fn config_check_reports_all_errors() {
     for (config, named) in [
         ("", &["at line 1 column 0"][..]),
         ("{\n\"Network\":\n}", &["at line 3 column 1"]),
@@ -405,7 +406,7 @@ fn explain(host: &Host, flags: &[&str]) -> Answer {
 }
 
 #[test]
-fn each_interface_is_explained() {
+fn explain_iface_explains_each_interface() {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("a");
     for command in [
@@ -421,7 +422,8 @@ fn each_interface_is_explained() {
         let store = store.iter().map(String::as_str);
         explain(&host, &store.chain(flags.iter().copied()).collect::<Vec<_>>())
     };
-    // Who is chosen, what is said of that one, what of `spare`, and the public address.
+    // Flags, the chosen interface, the reason for it, the reason about `spare`, and the public
+    // address.
     for (flags, chosen, reason, spare, public) in [
         (
             &[][..],
@@ -483,7 +485,7 @@ fn each_interface_is_explained() {
 }
 
 #[test]
-fn explain_iface_reads_the_daemon_s_environment_file_and_says_what_it_assumes() {
+fn explain_iface_reads_environment_file() {
     let cluster = Cluster::new(Families::Dual);
     let host = cluster.host("a");
     host.namespace().ip("link add name lan type bridge").unwrap();
@@ -510,7 +512,7 @@ fn explain_iface_reads_the_daemon_s_environment_file_and_says_what_it_assumes() 
 }
 
 #[test]
-fn pages_and_completions_are_written_for_packages() {
+fn man_pages_and_completions_are_generated() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(heddle());
     command.args([OsString::from("manual"), directory.path().into()]);
@@ -519,7 +521,7 @@ fn pages_and_completions_are_written_for_packages() {
     let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
     assert!(read("man/heddled.8").contains("etcd"));
     assert!(read("man/heddle-status.1").contains("json"));
-    // A script that the shell does not understand is worse than none.
+    // A script with a syntax error is worse than none.
     for name in ["heddle", "heddled"] {
         let script = directory.path().join("completions/bash").join(name);
         let mut bash = Command::new("bash");
@@ -528,10 +530,10 @@ fn pages_and_completions_are_written_for_packages() {
     }
 }
 
-/// Another network config waits for the next start of each node, which is the operator's to choose. It is told at once,
-/// and a node that goes on does so untouched.
+/// A change of the network config takes effect at each node's next start, which the operator
+/// chooses. It is reported at once, and a running node continues unchanged.
 #[test]
-fn row_16_another_network_config_is_told_at_once_and_taken_with_the_next_start() {
+fn row_16_changed_network_config_is_applied_at_next_start() {
     let cluster = Cluster::new(Families::V4);
     let (mut a, b) = (cluster.node("a"), cluster.node("b"));
     let [in_a, in_b] = [&a, &b].map(|node| node.host.container().unwrap());

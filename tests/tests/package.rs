@@ -1,4 +1,5 @@
-//! The package on a machine that never saw one: installed, used as its units have it, upgraded, removed, purged.
+//! The Debian package on a fresh machine: installed, used as its units configure it, upgraded,
+//! removed, purged.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,14 +7,14 @@ use std::path::Path;
 use heddle_lab::{Families, Lab, Machine};
 use heddle_tests::{NEWER, image, newer_package, package};
 
-/// What `systemd-analyze security` may find at most, in tenths of its score: 24, and nothing more.
+/// Highest exposure that `systemd-analyze security` may report, in tenths of its score.
 const EXPOSURE: u32 = 24;
 
-/// A peer, for both networks.
+/// A peer's lease, for both networks.
 const LEASE: &str = r#"{"PublicIP":"192.168.0.9","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"0e:00:00:00:00:09"}}"#;
 
 #[test]
-fn the_units_differ_where_the_instance_matters_and_nowhere_else() {
+fn unit_files_differ_in_instance_settings_only() {
     let settings = |name: &str| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist").join(name);
         let text = std::fs::read_to_string(path).unwrap();
@@ -28,12 +29,13 @@ fn the_units_differ_where_the_instance_matters_and_nowhere_else() {
 }
 
 #[test]
-fn a_package_comes_works_stays_through_an_upgrade_and_goes() {
+fn package_survives_install_upgrade_remove_and_purge() {
     let lab = Lab::new(Families::V4).unwrap();
     let machine = Machine::boot(lab.host("node").unwrap(), &image()).unwrap();
     let shell = |script: &str| machine.shell(script).unwrap();
     machine.install(&package(), "/root/heddle.deb").unwrap();
-    // What traffic rules are made with comes along where apt is set up as Debian's is; the image's is not.
+    // apt installs recommended packages, among them the firewall tools, with Debian's
+    // configuration; the image's configuration disables that.
     shell(
         "! command -v iptables; apt-get install -y --install-recommends ./heddle.deb; command -v iptables",
     );
@@ -54,7 +56,7 @@ fn a_package_comes_works_stays_through_an_upgrade_and_goes() {
          for file in bash-completion/completions/heddle zsh/vendor-completions/_heddle \
              fish/vendor_completions.d/heddle.fish; do test -s /usr/share/$file; done",
     );
-    // As after a boot.
+    // The same state as after a boot.
     assert_eq!(shell("sysctl -n net.ipv4.ip_forward; stat -c %a /run/xtables.lock"), "1\n600\n");
     shell(&format!(
         "systemd-analyze verify --man=no heddled.service heddled@blue.service
@@ -63,7 +65,7 @@ fn a_package_comes_works_stays_through_an_upgrade_and_goes() {
     ));
     assert_macs_are_kept(&machine);
 
-    // Each backend that needs other privileges, and each way to make rules.
+    // The backends that need different privileges, and the ways to program firewall rules.
     shell(&format!(
         r#"mkdir -p /etc/heddle/plugins
         cp /usr/share/heddle/plugins/vxlan.wasm /etc/heddle/plugins/
@@ -107,7 +109,7 @@ END
         "1\n700\n"
     );
 
-    // One that waits for its network does not hold up the upgrade.
+    // A daemon that waits for its network config does not block the upgrade.
     shell(
         "mkdir -p /var/lib/heddle/late; echo FLANNELD_STORE=dir:/var/lib/heddle/late > /etc/default/heddled@late; \
            systemctl start --no-block heddled@late",
@@ -133,7 +135,7 @@ END
         "test ! -e /usr/bin/heddled; grep red /etc/default/heddled; test -e /var/lib/heddle/red/config",
     );
 
-    // What was made by hand is removed by hand.
+    // Files created by hand are removed by hand.
     shell(
         "rm -r /etc/default/heddled@* /etc/heddle /etc/cni/net.d/10-heddle.conflist \
          /etc/systemd/system/multi-user.target.wants/heddled@blue.service",
@@ -145,7 +147,7 @@ END
     assert!(differing.is_empty(), "{differing:?}");
 }
 
-/// What udev does with a device that appears: it gives it another address, but not one of ours.
+/// Asserts that udev, which changes the MAC of new devices, keeps those of our devices.
 fn assert_macs_are_kept(machine: &Machine) {
     let address =
         |name: &str| machine.shell(&format!("cat /sys/class/net/{name}/address")).unwrap();
@@ -162,7 +164,7 @@ fn assert_macs_are_kept(machine: &Machine) {
     }
 }
 
-/// The machine's files but for those that come and go with every package and every minute.
+/// Returns the machine's files, except those that change with every package or every minute.
 fn files(machine: &Machine) -> BTreeSet<String> {
     let listed = machine
         .shell(

@@ -1,5 +1,5 @@
-//! A packet plugin that goes wrong: packets go on by the table of its last answers while it is started anew, and the
-//! daemon goes on with everything else.
+//! A failing packet plugin: packets continue by the table of its last answers while it is
+//! restarted, and the daemon's other work continues.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread;
@@ -10,32 +10,33 @@ use heddle_tests::{Cluster, Node, Overlay, Packet, PlainPeer, SOON, ping, rogue_
 
 const CONFIG: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"rogue-udp"}}"#;
 
-/// Any packet makes the plugin trap.
+/// With this config, any packet makes the plugin trap.
 const HARMED: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"rogue-udp","Harm":true}}"#;
 
-/// The last byte of an address that the plugin traps at, and of one that it never has an answer for.
+/// Last byte of an address at which the plugin traps, and of one at which it loops for ever.
 const TRAP: u8 = 66;
 const HANG: u8 = 99;
 
-/// The longest that one hung call may hold up packets: 20 ms, and as much again for the clock that ends it and for
-/// threads to be woken.
+/// Longest delay of packets by one hung call: 20 ms, and as much again for the epoch clock that
+/// ends it and for waking threads.
 const HELD_UP: Duration = Duration::from_millis(60);
 
-/// How long the table stands in for the plugin.
+/// Time for which the table may stand in for the plugin.
 const FALLBACK: Duration = Duration::from_secs(30);
 
 /// Two nodes with a container each, and a plugin from a directory.
 struct Pair {
     nodes: [Node; 2],
     containers: [Container; 2],
-    /// Packets that the first node dropped before it was ready: the kernel sends some as soon as there is a device.
+    /// Packets that the first node dropped before it was ready: the kernel sends some as soon as
+    /// there is a device.
     early: u64,
     cluster: Cluster,
 }
 
 impl Pair {
     fn new(config: &str) -> Self {
-        // Built before anything waits for it.
+        // Build the component before anything waits for it.
         let plugin = rogue_udp();
         let cluster = Cluster::with_config(heddle_lab::Families::V4, Some(config));
         let plugins = cluster.lab().directory().join("plugins");
@@ -56,24 +57,25 @@ impl Pair {
         self.nodes[0].counters()[name]
     }
 
-    /// How many packets the first node dropped as there was nobody to steer them.
+    /// Returns the number of packets that the first node dropped because neither plugin nor table
+    /// could steer them.
     fn dropped(&self) -> u64 {
         self.counter("plugin") - self.early
     }
 
-    /// The second container's address.
+    /// Returns the second container's address.
     fn target(&self) -> IpAddr {
         self.containers[1].addresses()[0]
     }
 
-    /// An address in the second node's subnet that ends with this.
+    /// Returns an address in the second node's subnet with this last byte.
     fn ending_with(&self, last: u8) -> IpAddr {
         let IpAddr::V4(address) = self.target() else { unreachable!("the overlay is IPv4's") };
         let [a, b, c, _] = address.octets();
         [a, b, c, last].into()
     }
 
-    /// A socket in the first container.
+    /// Opens a UDP socket in the first container.
     fn socket(&self) -> UdpSocket {
         let address = SocketAddr::new(self.containers[0].addresses()[0], 0);
         self.containers[0].namespace().udp_socket(address).unwrap()
@@ -84,7 +86,8 @@ impl Pair {
         socket.send_to(b"?", SocketAddr::new(to, 9)).unwrap();
     }
 
-    /// Waits until the first node's plugin steers: the table has nothing to do although there are packets.
+    /// Waits until the first node's plugin steers, that is, until the fallback table is unused
+    /// although there are packets.
     fn wait_steered(&self) {
         wait_until("packets steered by the plugin", SOON, || {
             let before = self.counter("fallback");
@@ -96,7 +99,7 @@ impl Pair {
         .unwrap();
     }
 
-    /// Both daemons say that they are ready.
+    /// Asserts that both daemons are ready.
     fn check_ready(&mut self) {
         for node in &mut self.nodes {
             let daemon = node.daemon();
@@ -106,18 +109,19 @@ impl Pair {
         }
     }
 
-    /// A peer that comes now gets the packets for it.
+    /// Asserts that a new peer receives its packets.
     fn check_followed(&self, name: &str, number: u8) {
         let peer = PlainPeer::join(&self.cluster, name, number);
         self.wait_reached(&peer, peer.address(Overlay::V4));
     }
 
-    /// Waits until a peer gets what the first container sends to an address, and nothing else.
+    /// Waits until a peer receives a packet that the first container sends to an address, and
+    /// asserts that it receives no other.
     fn wait_reached(&self, peer: &PlainPeer, to: IpAddr) {
         let socket = self.socket();
         let start = Instant::now();
         loop {
-            // Refused for as long as there is no way.
+            // Sending fails while there is no route.
             let _ = socket.send_to(b"?", SocketAddr::new(to, 9));
             if let Some((_, datagram)) = peer.receive(Overlay::V4) {
                 return assert_eq!(Packet::parse(&datagram).destination(), to);
@@ -128,7 +132,7 @@ impl Pair {
 }
 
 #[test]
-fn nothing_is_lost_when_the_plugin_traps() {
+fn trapping_plugin_loses_no_packet() {
     let mut pair = Pair::new(CONFIG);
     pair.wait_steered();
     let stream = pair.containers[0].ping_stream(pair.target()).unwrap();
@@ -147,7 +151,7 @@ fn nothing_is_lost_when_the_plugin_traps() {
     }
     let texts = ["rogue-udp", "packet path", "as was asked for"];
     pair.nodes[0].daemon().wait_log(&texts, SOON).unwrap();
-    // It is the plugin's turn again, once it is there.
+    // The plugin takes over again, once it has restarted.
     wait_until("packets steered by the plugin", SOON, || {
         let before = pair.counter("fallback");
         stream.wait_answers(20).unwrap();
@@ -162,7 +166,7 @@ fn nothing_is_lost_when_the_plugin_traps() {
 }
 
 #[test]
-fn a_plugin_that_hangs_holds_packets_up_for_a_moment() {
+fn hanging_plugin_delays_packets_briefly() {
     let mut pair = Pair::new(CONFIG);
     pair.wait_steered();
     let socket = pair.socket();
@@ -183,19 +187,19 @@ fn a_plugin_that_hangs_holds_packets_up_for_a_moment() {
     }
     pair.nodes[0].daemon().wait_log(&["rogue-udp", "packet path", "time limit"], SOON).unwrap();
     assert_eq!(pair.dropped(), 0);
-    // A loaded machine holds packets up, too, but not each time.
+    // A loaded machine delays packets as well, but not in every round.
     let shortest = longest.iter().min().unwrap();
     assert!(*shortest <= HELD_UP, "packets were held up for {longest:?}");
     println!("held up for {longest:?}");
 }
 
 #[test]
-fn a_plugin_that_always_traps_is_stood_in_for_and_not_for_ever() {
+fn fallback_for_always_trapping_plugin_is_limited() {
     rogue_udp();
-    // The first packet may be one of the kernel's own, as soon as there is a device.
+    // The first packet may be the kernel's, as soon as there is a device.
     let earliest = Instant::now();
     let mut pair = Pair::new(HARMED);
-    // By the table, which outlives many new instances.
+    // The table stands in, for many failed instances of the plugin.
     pair.containers[0].ping(pair.target(), 56).unwrap();
     let latest = Instant::now();
     let margin = Duration::from_secs(5);
@@ -220,7 +224,7 @@ fn a_plugin_that_always_traps_is_stood_in_for_and_not_for_ever() {
     })
     .unwrap();
     assert!(earliest.elapsed() >= FALLBACK, "{:?}", earliest.elapsed());
-    // None gets by.
+    // No packet gets through.
     let (steered, dropped) = (pair.counter("fallback"), pair.dropped());
     let printed = ping(pair.containers[0].namespace(), &format!("-c 20 -i 0.01 -W 1 {to}"));
     assert!(printed.contains(" 0 received"), "{printed}");
@@ -234,7 +238,7 @@ fn a_plugin_that_always_traps_is_stood_in_for_and_not_for_ever() {
 }
 
 #[test]
-fn a_lease_that_the_plugin_cannot_be_started_with_keeps_nobody_from_what_he_has() {
+fn lease_that_fails_plugin_update_disturbs_no_other_peer() {
     for (harm, reason) in [("trap", "as was asked for"), ("hang", "time limit")] {
         let mut pair = Pair::new(CONFIG);
         let leaving = PlainPeer::join(&pair.cluster, "leaving", 200);
@@ -252,7 +256,8 @@ fn a_lease_that_the_plugin_cannot_be_started_with_keeps_nobody_from_what_he_has(
         pair.cluster.put_lease("10.244.230.0-24", &value);
         let texts = ["rogue-udp", "cannot be started for the packet path", reason];
         pair.nodes[0].daemon().wait_log(&texts, SOON).unwrap();
-        // The instance that is there knows nothing of what follows. No packet goes where nobody is any more.
+        // The running instance does not know of the following changes. Even so, no packet may go to
+        // a peer that has left or moved.
         pair.cluster.delete_lease(&leaving.lease_key());
         pair.cluster.put_lease(&moving.lease_key(), &elsewhere.lease_value());
         for peer in [&leaving, &moving] {
@@ -269,7 +274,7 @@ fn a_lease_that_the_plugin_cannot_be_started_with_keeps_nobody_from_what_he_has(
         stream.wait_answers(50).unwrap();
         pair.check_ready();
 
-        // Without that lease it is told of everything again.
+        // Without that lease, updates of the peers succeed again.
         pair.cluster.delete_lease("10.244.230.0-24");
         pair.wait_reached(&elsewhere, moving.address(Overlay::V4));
         pair.check_followed("new", 203);

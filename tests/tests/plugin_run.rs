@@ -1,4 +1,4 @@
-//! `heddle plugin run`: a plugin between two hosts, and what is shown of it if it does not work.
+//! `heddle plugin run`: a plugin between two hosts, and the diagnostics if it does not work.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use heddle_tests::heddle;
 
-/// How it ended, and what it printed: to standard output, and to standard error.
+/// Runs the command, and returns its exit code, standard output and standard error.
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(heddle());
     command.args(["plugin", "run"]).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -25,7 +25,7 @@ fn verdict(shown: &str) -> &str {
 }
 
 #[test]
-fn both_families_are_carried() {
+fn run_carries_both_families() {
     for (flag, ways) in [("--ipv6", 2), ("--dual-stack", 4)] {
         let (code, shown, errors) = run(&["vxlan", flag]);
         assert_eq!((code, errors.as_str()), (Some(0), ""), "{shown}");
@@ -37,7 +37,7 @@ fn both_families_are_carried() {
 }
 
 #[test]
-fn what_the_plugin_is_granted_is_shown_and_the_backend_is_the_one_that_was_given() {
+fn run_shows_grants_and_uses_given_backend() {
     let (code, shown, _) = run(&["udp", "--backend", r#"{"Port":4000}"#]);
     assert_eq!(code, Some(0), "{shown}");
     for expected in [
@@ -51,9 +51,9 @@ fn what_the_plugin_is_granted_is_shown_and_the_backend_is_the_one_that_was_given
     }
 }
 
-/// `alloc` hands out subnets, and leaves packets to somebody else.
+/// `alloc` assigns subnets, and carries no packets.
 #[test]
-fn a_backend_that_does_not_carry_packets_is_looked_into() {
+fn run_of_backend_without_packets_prints_diagnostics() {
     let (code, shown, _) = run(&["alloc"]);
     assert_eq!(code, Some(1), "{shown}");
     let expected = "run: FAIL alloc: packets do not get through: host1 → host2 to 10.244.";
@@ -72,7 +72,7 @@ fn a_backend_that_does_not_carry_packets_is_looked_into() {
 }
 
 #[test]
-fn a_backend_that_is_not_ready_says_why() {
+fn run_of_unready_backend_prints_reason() {
     let (code, shown, _) = run(&["vxlan", "--backend", r#"{"VNI":16777216}"#]);
     assert_eq!(code, Some(1), "{shown}");
     let reason = "network config: plugin vxlan, advertise: \
@@ -83,7 +83,7 @@ fn a_backend_that_is_not_ready_says_why() {
 }
 
 #[test]
-fn an_emitter_s_files_are_shown_and_this_machine_s_stay_as_they_are() {
+fn run_shows_emitter_files_and_keeps_machine_files() {
     let real = Path::new("/run/flannel/docker.env");
     let before = fs::read(real).ok();
     let (code, shown, _) = run(&["docker-opts", "--setting", "key=DOCKER_NETWORK_OPTIONS"]);
@@ -95,7 +95,7 @@ fn an_emitter_s_files_are_shown_and_this_machine_s_stay_as_they_are() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said_before_it_begins() {
+fn run_refuses_impossible_arguments_before_start() {
     for (arguments, expected) in [
         (
             &["vxlan", "--setting", "path=/x"][..],

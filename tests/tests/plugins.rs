@@ -1,4 +1,5 @@
-//! Plugins from a directory: they are found, and when they go wrong, nobody but the peer concerned notices.
+//! Plugins from a directory: the daemon finds them, and their failures affect only the peer
+//! concerned.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,16 +9,16 @@ use heddle_tests::{Cluster, Node, SOON, rogue};
 
 const CONFIG: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"rogue"}}"#;
 
-/// A call may take a second, and there are some to wait for.
+/// Time limit for the failures to be handled: a call may take one second, and there are several.
 const CONTAINED: Duration = Duration::from_secs(30);
 
 fn install(directory: &Path) {
     std::fs::copy(rogue(), directory.join("rogue.wasm")).unwrap();
 }
 
-/// A node that is given plugins of its own.
+/// Starts a node with a plugin directory of its own.
 fn node(cluster: &Cluster) -> (Node, std::path::PathBuf) {
-    // Built before anything waits for it.
+    // Build the component before anything waits for it.
     rogue();
     let plugins = cluster.lab().directory().join("plugins");
     std::fs::create_dir(&plugins).unwrap();
@@ -25,7 +26,8 @@ fn node(cluster: &Cluster) -> (Node, std::path::PathBuf) {
     (node, plugins)
 }
 
-/// A peer on the same underlay, so that a route to it can be made.
+/// Returns a peer's lease with an address on the same underlay, so that the kernel accepts a route
+/// to it.
 fn lease(number: u8, data: &str) -> (String, String) {
     let value = format!(
         r#"{{"PublicIP":"192.168.100.{number}","PublicIPv6":null,"BackendType":"rogue","BackendData":{data}}}"#
@@ -55,7 +57,7 @@ fn wait_for_routes(node: &Node, numbers: &[u8]) {
 }
 
 #[test]
-fn a_plugin_that_appears_in_the_directory_is_used() {
+fn plugin_added_to_directory_is_used() {
     let cluster = Cluster::with_config(Families::V4, Some(CONFIG));
     let (mut node, plugins) = node(&cluster);
     node.daemon().wait_log(&["rogue", &plugins.display().to_string()], SOON).unwrap();
@@ -67,7 +69,7 @@ fn a_plugin_that_appears_in_the_directory_is_used() {
 }
 
 #[test]
-fn a_file_that_is_no_plugin_is_named() {
+fn file_that_is_no_plugin_is_reported() {
     let cluster = Cluster::with_config(Families::V4, Some(CONFIG));
     let (mut node, plugins) = node(&cluster);
     let file = plugins.join("rogue.wasm");
@@ -82,7 +84,7 @@ fn a_file_that_is_no_plugin_is_named() {
 }
 
 #[test]
-fn a_peer_that_the_plugin_fails_at_is_named_and_nobody_else_notices() {
+fn peer_that_fails_plugin_is_reported_and_others_work() {
     let cluster = Cluster::with_config(Families::V4, Some(CONFIG));
     let (mut node, plugins) = node(&cluster);
     install(&plugins);
@@ -99,27 +101,27 @@ fn a_peer_that_the_plugin_fails_at_is_named_and_nobody_else_notices() {
         put(&cluster, number, data);
         let key = format!("10.244.{number}.0-24");
         node.daemon().wait_log(&[&key, reason], CONTAINED).unwrap();
-        // A peer that comes after it is served all the same.
+        // A peer that joins afterwards is planned all the same.
         put(&cluster, number - 8, "null");
     }
     wait_for_routes(&node, &[201, 202, 203, 204, 205]);
     assert_eq!(node.daemon().health("/readyz").unwrap().0, 200);
     assert_eq!(node.daemon().health("/healthz").unwrap().0, 200);
 
-    // It asks for something good now.
+    // Its lease no longer causes a failure.
     put(&cluster, 211, "null");
     wait_for_routes(&node, &[201, 202, 203, 204, 205, 211]);
-    // And one that was good does not lose what it had.
+    // A peer that was planned before keeps its route.
     put(&cluster, 201, r#""trap""#);
     node.daemon().wait_log(&["10.244.201.0-24", "as was asked for"], CONTAINED).unwrap();
     wait_for_routes(&node, &[201, 202, 203, 204, 205, 211]);
     node.daemon().check_running().unwrap();
-    // Not even by a restart, after which the daemon has never had a good plan for it.
+    // It keeps the route even across a restart, after which the daemon has never had a plan for it.
     node.stop(Signal::KILL);
     cluster.restart(&mut node);
     node.daemon().wait_log(&["10.244.201.0-24", "as was asked for"], CONTAINED).unwrap();
     wait_for_routes(&node, &[201, 202, 203, 204, 205, 211]);
-    // With four that keep failing.
+    // Limits with four peers that keep failing.
     let log = node.daemon().log();
     assert!(log.lines().count() < 200, "{} lines of log", log.lines().count());
     let memory = node.daemon().resident_memory().unwrap();
@@ -127,7 +129,7 @@ fn a_peer_that_the_plugin_fails_at_is_named_and_nobody_else_notices() {
 }
 
 #[test]
-fn a_plugin_that_fails_from_the_start_keeps_nothing_but_itself_from_working() {
+fn plugin_failing_from_start_leaves_daemon_working() {
     for (harm, reason) in
         [("trap", "as was asked for"), ("hang", "time limit"), ("hoard", "memory")]
     {

@@ -1,4 +1,4 @@
-//! podman's containers in the overlay, by way of the network that the emitter `cni-conf` writes for CNI.
+//! podman's containers in the overlay, through the CNI network that the emitter `cni-conf` writes.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
@@ -7,7 +7,7 @@ use heddle_lab::{Families, wait_until};
 use heddle_tests::{Cluster, Node, Overlay, Podman, SOON};
 use serde_json::Value;
 
-/// A node with a container called `web`. podman goes before the host that it is on.
+/// Starts a node with a container called `web`. podman must be dropped before its host.
 fn start(cluster: &Cluster, name: &str) -> (Podman, Node) {
     let networks = cluster.lab().directory().join(name).join(Podman::NETWORKS);
     let emit = format!("--emit=cni-conf:path={}/10-heddle.conflist", networks.display());
@@ -19,7 +19,7 @@ fn start(cluster: &Cluster, name: &str) -> (Podman, Node) {
     (podman, node)
 }
 
-/// The container's addresses in the overlay, IPv4 first.
+/// Returns the container's addresses in the overlay, IPv4 first.
 fn addresses(podman: &Podman) -> [String; 2] {
     let inspected = podman.podman("inspect web").unwrap();
     let containers: Value = serde_json::from_str(&inspected).unwrap();
@@ -27,7 +27,7 @@ fn addresses(podman: &Podman) -> [String; 2] {
     ["IPAddress", "GlobalIPv6Address"].map(|family| network[family].as_str().unwrap().to_owned())
 }
 
-/// What a web server answers.
+/// Fetches a page from a web server.
 fn fetch(address: Ipv4Addr, port: u16) -> std::io::Result<String> {
     let mut connection = TcpStream::connect((address, port))?;
     connection.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
@@ -37,7 +37,7 @@ fn fetch(address: Ipv4Addr, port: u16) -> std::io::Result<String> {
 }
 
 #[test]
-fn containers_of_two_hosts_reach_each_other_and_publish_ports() {
+fn podman_containers_reach_each_other_and_publish_ports() {
     let cluster = Cluster::new(Families::Dual);
     let machines = [start(&cluster, "a"), start(&cluster, "b")];
     for (index, (podman, node)) in machines.iter().enumerate() {
@@ -54,7 +54,7 @@ fn containers_of_two_hosts_reach_each_other_and_publish_ports() {
 
         let (peer, other) = &machines[1 - index];
         for (address, headers) in addresses(peer).iter().zip([28, 48]) {
-            // An IPv6 address is good after a second.
+            // An IPv6 address is usable after one second (duplicate address detection).
             let ping = format!("ping -c 1 -W 1 -s {} {address}", 1430 - headers);
             wait_until("an answer", SOON, || podman.exec("web", &ping)).unwrap();
         }

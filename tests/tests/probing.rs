@@ -1,4 +1,4 @@
-//! Peers that are asked over the overlay whether they answer.
+//! Reachability probes of peers over the overlay.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,11 @@ use heddle_lab::{Families, wait_until};
 use heddle_tests::{Cluster, Node, Overlay, SOON, status};
 use serde_json::Value;
 
-/// How long it may take until a peer that answers no more is named: three requests, a second each, and the last one's time.
+/// Time limit for an unresponsive peer to be reported: three requests at intervals of one second,
+/// and the timeout of the last one.
 const NAMED: Duration = Duration::from_secs(10);
 
-/// What a node says of whether another answers: nothing, as long as it does not know it.
+/// Returns a node's health information about another: null while unknown.
 fn health(node: &Node, other: &str) -> Value {
     let status = status(&node.host);
     let peers = status["peers"].as_array().unwrap();
@@ -26,7 +27,7 @@ fn wait_health(node: &Node, other: &str, reachable: bool, limit: Duration) -> Va
 }
 
 #[test]
-fn which_two_hosts_cannot_see_each_other_has_an_answer() {
+fn probes_show_which_two_hosts_are_disconnected() {
     for (backend, families) in
         [("vxlan", Families::V4), ("vxlan", Families::V6), ("udp", Families::V4)]
     {
@@ -45,7 +46,7 @@ fn which_two_hosts_cannot_see_each_other_has_an_answer() {
             }
         }
 
-        // b and c do not see each other any more, in either direction; a sees both.
+        // Cut the connection between b and c, in both directions; a reaches both.
         let address = Overlay::all(families)[0].address_of(&b.host);
         let family = if address.is_ipv4() { "-4" } else { "-6" };
         let began = Instant::now();
@@ -71,7 +72,7 @@ fn health_of_both(node: &Node) -> [bool; 2] {
 }
 
 #[test]
-fn who_says_that_a_peer_cannot_be_reached_does_not_answer_for_it() {
+fn icmp_error_does_not_count_as_probe_answer() {
     for families in [Families::V4, Families::V6] {
         let cluster = Cluster::with_backend(families, "host-gw");
         let mut nodes = ["a", "b"].map(|name| cluster.starting_node(name, &["--probe-interval=1"]));
@@ -79,7 +80,8 @@ fn who_says_that_a_peer_cannot_be_reached_does_not_answer_for_it() {
             node.daemon().wait_ready().unwrap();
         }
         let [a, b] = nodes;
-        // Nothing has the address that is asked there as long as there is no bridge, and b's kernel says so.
+        // Without a bridge, no device has the probed address, and b's kernel answers with an ICMP
+        // error.
         let subnet = cluster.subnet(&b, Overlay::all(families)[0]);
         let family = if subnet.addr().is_ipv4() { "-4" } else { "-6" };
         b.ip(&format!("{family} route add unreachable {subnet} metric 4096"));
@@ -94,7 +96,7 @@ fn who_says_that_a_peer_cannot_be_reached_does_not_answer_for_it() {
 }
 
 #[test]
-fn nobody_is_asked_unless_an_operator_wants_that() {
+fn probes_are_off_by_default() {
     let cluster = Cluster::new(Families::V4);
     let [a, _b] = cluster.nodes(["a", "b"]);
     wait_until("a peer", SOON, || {

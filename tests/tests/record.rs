@@ -1,4 +1,4 @@
-//! What a plugin is told on a host can be recorded there, and asked about anywhere.
+//! `heddle plugin record` records a plugin's input on a host; `plugin plan` replays it anywhere.
 
 use std::fs;
 use std::process::Command;
@@ -7,13 +7,13 @@ use heddle_lab::Families;
 use heddle_tests::{Cluster, Overlay, heddle};
 
 #[test]
-fn a_plugin_plans_for_a_recording_what_the_daemon_made_of_the_host() {
+fn plan_from_recording_equals_daemon_state() {
     let cluster = Cluster::new(Families::Dual);
     let [alpha, beta] = cluster.nodes(["alpha", "beta"]);
     let daemon = cluster.heddled(&alpha.host);
     let mut record = Command::new(heddle());
     record.args(["plugin", "record"]).args(daemon.get_args());
-    // This machine may have a Heddle of its own.
+    // Do not read the environment file of a Heddle that may be installed on this machine.
     record.arg("--environment-file=-/no/such/file");
     let file = alpha.host.directory().join("scenario.json");
     fs::write(&file, alpha.host.namespace().run(record).unwrap()).unwrap();

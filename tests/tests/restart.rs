@@ -1,17 +1,18 @@
-//! The daemon ends and comes back: packets must not notice, and what has become wrong meanwhile must go.
+//! Restarts of the daemon: no packet is lost, and objects that became stale meanwhile are removed.
 
 use heddle_lab::{Container, Families, Signal};
 use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Node, Peer};
 use serde_json::Value;
 
-/// What peers and containers depend on.
+/// Returns the properties that peers and containers depend on.
 fn identity(cluster: &Cluster, node: &Node) -> (String, String, Value, Value) {
     let lease = cluster.lease(node);
     let link = node.link("flannel.1");
     (lease.key, lease.value, link["address"].clone(), link["ifindex"].clone())
 }
 
-/// Ends and restarts a daemon while a packet goes to and from its host every 10 ms.
+/// Stops and restarts a daemon while packets flow to and from its host, one per 10 ms in each
+/// direction.
 fn restart_under_traffic(signal: Signal, exit_code: Option<i32>) {
     let cluster = Cluster::new(Families::V4);
     let (mut a, b) = (cluster.node("a"), cluster.node("b"));
@@ -38,17 +39,17 @@ fn restart_under_traffic(signal: Signal, exit_code: Option<i32>) {
 }
 
 #[test]
-fn no_packet_is_lost_when_the_daemon_is_killed_and_restarted() {
+fn killed_and_restarted_daemon_loses_no_packet() {
     restart_under_traffic(Signal::KILL, None);
 }
 
 #[test]
-fn no_packet_is_lost_when_the_daemon_is_stopped_and_restarted() {
+fn stopped_and_restarted_daemon_loses_no_packet() {
     restart_under_traffic(Signal::TERM, Some(0));
 }
 
 #[test]
-fn sigint_is_a_stop_too() {
+fn sigint_stops_daemon() {
     let cluster = Cluster::new(Families::V4);
     let mut node = cluster.node("a");
     assert_eq!(node.stop(Signal::INT), Some(0));
@@ -56,14 +57,14 @@ fn sigint_is_a_stop_too() {
 }
 
 #[test]
-fn what_became_stale_while_the_daemon_was_down_is_gone_when_it_is_ready() {
+fn objects_stale_at_start_are_gone_at_readiness() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let peers = Peer::range(0, 20);
     cluster.etcd().put_all(&Peer::leases(&peers), 100).unwrap();
     let mut node = cluster.node("a");
     node.stop(Signal::KILL);
 
-    // Peers go, one moves, and somebody adds to our device.
+    // Some peers leave, one moves, and another program adds entries to our device.
     for peer in &peers[..5] {
         cluster.delete_lease(&peer.lease_key());
     }
@@ -72,7 +73,7 @@ fn what_became_stale_while_the_daemon_was_down_is_gone_when_it_is_ready() {
     node.bridge("fdb append 02:00:00:00:99:99 dev flannel.1 dst 172.30.0.8 self permanent");
     node.ip("neigh add 10.200.0.0 lladdr 02:00:00:00:99:99 dev flannel.1 nud permanent");
 
-    // Somebody else's: inside the overlay, outside of it, and of another device.
+    // Foreign objects: inside the overlay, outside of it, and on another device.
     let foreign = [
         "route add 10.201.0.0/24 via 192.168.255.254 dev eth0 proto static",
         "route add 203.0.113.0/24 via 192.168.255.254 dev eth0",
@@ -112,10 +113,10 @@ fn what_became_stale_while_the_daemon_was_down_is_gone_when_it_is_ready() {
 }
 
 #[test]
-fn an_incompatible_device_is_replaced_and_a_compatible_one_is_kept() {
+fn incompatible_device_is_replaced_compatible_one_kept() {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("a");
-    // As flannel leaves it behind: no mark of ours, and an address of its own.
+    // As flannel leaves it behind: without our mark, and with a MAC of its own.
     let add = |port: u16| {
         format!(
             "link add name flannel.1 address 02:00:00:00:0f:0f type vxlan id 1 local {} dev eth0 dstport {port} nolearning",

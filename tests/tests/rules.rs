@@ -1,6 +1,6 @@
-//! Traffic rules: what they let through, what they masquerade, and that they come back.
+//! Firewall rules: the packets that they accept and masquerade, and their restoration.
 //!
-//! To the letter they are compared in `runtime/firewall`; here packets are.
+//! `runtime/firewall` compares the rules verbatim; these tests compare packets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::symlink;
@@ -12,16 +12,16 @@ use heddle_lab::{Container, Daemon, Families, Host, Namespace, Signal, next_data
 use heddle_tests::{Cluster, status};
 use serde_json::Value;
 
-/// How long rules may take to come back where somebody tells that they are gone.
+/// Time limit for the restoration of rules whose deletion causes a notification.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// The least that `--iptables-resync` can be, for where nobody tells.
+/// Shortest `--iptables-resync`, for rules whose deletion causes no notification.
 const RESYNC: &str = "--iptables-resync=1";
 
-/// So long that what comes back before came back because of a notice.
+/// A resync interval so long that any restoration must come from a notification.
 const NO_RESYNC: &str = "--iptables-resync=3600";
 
-/// What `iptables` is on a host.
+/// Variant of `iptables` on a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flavour {
     Nft,
@@ -36,7 +36,8 @@ impl Flavour {
         }
     }
 
-    /// A directory in which `iptables` and its kin are of this flavour, as Debian's alternatives would have it.
+    /// Creates a directory in which `iptables` and related programs are of this variant, like with
+    /// Debian's alternatives.
     fn alternatives(self, host: &Host) -> String {
         let directory = host.directory().join("alternatives");
         std::fs::create_dir_all(&directory).unwrap();
@@ -51,7 +52,7 @@ impl Flavour {
     }
 }
 
-/// Has a shell on a host do something.
+/// Runs a shell command on a host.
 fn on(host: &Host, line: &str) -> String {
     let mut command = Command::new("sh");
     command.args(["-ec", line]);
@@ -62,7 +63,7 @@ fn config(nftables: bool) -> String {
     format!(r#"{{"Network":"10.244.0.0/16","EnableNFTables":{nftables}}}"#)
 }
 
-/// A node on a host where `iptables` is of this flavour.
+/// Starts a node on a host where `iptables` is of this variant.
 fn start(cluster: &Cluster, host: &Host, flavour: Flavour, flags: &[&str]) -> Daemon {
     let mut command = cluster.heddled(host);
     let path = format!("{}:{}", flavour.alternatives(host), std::env::var("PATH").unwrap());
@@ -76,8 +77,8 @@ fn ping(from: &Container, to: &Container) -> Result<String, heddle_lab::Error> {
     from.ping(to.addresses()[0], 56)
 }
 
-/// FORWARD has the policy DROP, on one host before the daemon starts, on the other it gets it afterwards, in `docker`'s
-/// flavour, while the daemon's is `own`, or nftables.
+/// Sets FORWARD's policy to DROP, on one host before the daemon starts, on the other afterwards,
+/// with `docker`'s variant of iptables. The daemon uses the variant `own`, or nftables.
 fn drop_is_answered(own: Flavour, nftables: bool, docker: Flavour) {
     let cluster = Cluster::with_config(Families::V4, Some(&config(nftables)));
     let hosts = ["a", "b"].map(|name| cluster.host(name));
@@ -101,35 +102,35 @@ fn drop_is_answered(own: Flavour, nftables: bool, docker: Flavour) {
 }
 
 #[test]
-fn docker_s_drop_is_answered_in_iptables_nft() {
+fn docker_forward_drop_is_overridden_with_iptables_nft() {
     drop_is_answered(Flavour::Nft, false, Flavour::Nft);
 }
 
 #[test]
-fn docker_s_drop_is_answered_in_iptables_legacy() {
+fn docker_forward_drop_is_overridden_with_iptables_legacy() {
     drop_is_answered(Flavour::Legacy, false, Flavour::Legacy);
 }
 
 #[test]
-fn docker_s_drop_is_answered_in_the_other_flavour() {
+fn docker_forward_drop_in_other_variant_is_overridden() {
     drop_is_answered(Flavour::Nft, false, Flavour::Legacy);
     drop_is_answered(Flavour::Legacy, false, Flavour::Nft);
 }
 
 #[test]
-fn docker_s_drop_is_answered_with_nftables() {
+fn docker_forward_drop_is_overridden_with_nftables() {
     drop_is_answered(Flavour::Nft, true, Flavour::Nft);
     drop_is_answered(Flavour::Nft, true, Flavour::Legacy);
 }
 
-/// Everything that is in the rules of a host, without counters and comments.
+/// Lists a host's rules, without counters and comments.
 fn rules(host: &Host, list: &str) -> Vec<String> {
     let printed = on(host, list);
     let rules = printed.lines().filter(|line| !line.starts_with('#'));
     rules.map(|line| line.split(" [").next().unwrap().to_owned()).collect()
 }
 
-/// Does something to the rules of a host, and waits until they are as before.
+/// Damages a host's rules, and waits until they are restored.
 fn come_back(host: &Host, list: &str, destroy: &str, limit: Duration) {
     let before = rules(host, list);
     assert!(before.iter().any(|line| line.to_lowercase().contains("masquerade")), "{before:#?}");
@@ -141,7 +142,7 @@ fn come_back(host: &Host, list: &str, destroy: &str, limit: Duration) {
     .unwrap();
 }
 
-/// What people and tools do to rules of iptables, `TOOL` being one of them.
+/// Damage that users and tools do to iptables rules; `TOOL` stands for the program.
 const DAMAGE: [&str; 7] = [
     "TOOL -F; TOOL -t nat -F",
     "TOOL -F FLANNEL-FWD; TOOL -t nat -F FLANNEL-POSTRTG",
@@ -153,7 +154,7 @@ const DAMAGE: [&str; 7] = [
 ];
 
 #[test]
-fn rules_of_iptables_nft_come_back_at_once() {
+fn iptables_nft_rules_are_restored_at_once() {
     let cluster = Cluster::with_config(Families::V4, Some(&config(false)));
     let host = cluster.host("a");
     let _daemon = start(&cluster, &host, Flavour::Nft, &["--ip-masq", NO_RESYNC]);
@@ -170,7 +171,7 @@ fn rules_of_iptables_nft_come_back_at_once() {
 }
 
 #[test]
-fn rules_of_iptables_legacy_come_back_with_the_next_look() {
+fn iptables_legacy_rules_are_restored_by_resync() {
     let cluster = Cluster::with_config(Families::V4, Some(&config(false)));
     let host = cluster.host("a");
     let _daemon = start(&cluster, &host, Flavour::Legacy, &["--ip-masq", RESYNC]);
@@ -181,7 +182,7 @@ fn rules_of_iptables_legacy_come_back_with_the_next_look() {
 }
 
 #[test]
-fn rules_of_nftables_come_back_at_once() {
+fn nftables_rules_are_restored_at_once() {
     let cluster = Cluster::with_config(Families::V4, Some(&config(true)));
     let host = cluster.host("a");
     let _daemon = start(&cluster, &host, Flavour::Nft, &["--ip-masq", NO_RESYNC]);
@@ -193,7 +194,7 @@ fn rules_of_nftables_come_back_at_once() {
 }
 
 #[test]
-fn another_mode_takes_the_place_of_the_former_one() {
+fn changed_rules_mode_replaces_former_rules() {
     let cluster = Cluster::with_config(Families::V4, Some(&config(false)));
     let mut node = cluster.starting_node("a", &["--ip-masq"]);
     node.daemon().wait_ready().unwrap();
@@ -214,7 +215,7 @@ fn another_mode_takes_the_place_of_the_former_one() {
 }
 
 #[test]
-fn two_networks_on_one_host_leave_each_other_s_rules_alone() {
+fn two_daemons_on_one_host_keep_each_others_rules() {
     let cluster = Cluster::with_config(Families::V4, Some(&config(false)));
     let other = r#"{"Network":"10.99.0.0/16","Backend":{"Type":"vxlan","VNI":99}}"#;
     cluster.etcd().put("/other/config", other).unwrap();
@@ -238,11 +239,11 @@ fn two_networks_on_one_host_leave_each_other_s_rules_alone() {
         alone.iter().filter(|line| line.contains("10.244.0.0/16")).count(),
         "{both:#?}"
     );
-    // Several looks of both later.
+    // Several resyncs of both daemons later.
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(rules(&first.host, "iptables-nft-save"), both);
     for log in [first.daemon().log(), second.log()] {
-        // Each its two chains, and no more.
+        // Each daemon has restored its two chains once, and nothing else.
         assert_eq!(log.matches("put right").count(), 2, "{log}");
     }
 }
@@ -258,7 +259,8 @@ fn source_seen(from: &Namespace, to: &Namespace, address: IpAddr) -> IpAddr {
     source.ip()
 }
 
-/// What leaves the overlay has the node's address, what stays in it the container's, in each family.
+/// Asserts, for each family, that packets that leave the overlay have the node's address as the
+/// source, and packets inside it the container's.
 fn masquerades(nftables: bool) {
     let overlay = Families::Dual.config();
     let config = overlay.replacen('{', &format!(r#"{{"EnableNFTables": {nftables}, "#), 1);
@@ -272,36 +274,36 @@ fn masquerades(nftables: bool) {
     let [in_a, in_b] = [&a, &b].map(|node| node.host.container().unwrap());
     for (family, outer) in outside.addresses().enumerate() {
         let (container, peer) = (in_a.addresses()[family], in_b.addresses()[family]);
-        // Until each hop has resolved its neighbours, little is kept waiting.
+        // Until a hop has resolved its neighbour, the kernel queues few packets and drops the rest.
         wait_until("a ping", Duration::from_secs(10), || in_a.ping(peer, 56)).unwrap();
         assert_eq!(source_seen(in_a.namespace(), in_b.namespace(), peer), container);
         let node = a.host.addresses().nth(family).unwrap();
         assert_eq!(source_seen(in_a.namespace(), outside.namespace(), outer), node);
-        // A host that talks to a container elsewhere does so as a member of the overlay.
+        // A host that connects to another host's container uses its own address in the overlay.
         let seen = source_seen(a.host.namespace(), in_b.namespace(), peer);
         assert!(cluster.subnets(&a)[family].contains(&seen), "{seen}");
     }
 }
 
 #[test]
-fn what_leaves_the_overlay_is_masqueraded_and_nothing_else() {
+fn only_packets_leaving_overlay_are_masqueraded() {
     masquerades(false);
 }
 
 #[test]
-fn what_leaves_the_overlay_is_masqueraded_with_nftables_and_nothing_else() {
+fn only_packets_leaving_overlay_are_masqueraded_by_nftables() {
     masquerades(true);
 }
 
 #[test]
-fn a_packet_for_the_own_subnet_without_a_bridge_goes_nowhere() {
+fn blackhole_route_drops_own_subnet_without_bridge() {
     let cluster = Cluster::new(Families::V4);
     let mut node = cluster.starting_node("a", &["--ip-blackhole-route"]);
     node.daemon().wait_ready().unwrap();
     let own = cluster.subnets(&node)[0];
     let route = node.ip(&format!("route show {own}"));
     assert_eq!(route.trim_end(), format!("blackhole {own} proto 72 metric 4096"));
-    // The bridge's own route comes first.
+    // The bridge's own route has precedence.
     let container = node.host.container().unwrap();
     ping(&container, &node.host.container().unwrap()).unwrap();
     node.ip(&format!("route delete blackhole {own} metric 4096"));

@@ -5,13 +5,14 @@ use std::time::Duration;
 use heddle_lab::{Families, KernelState, PREFIX, wait_until};
 use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Node, Peer};
 
-/// For thousands of changes on a loaded machine.
+/// Time limit for thousands of changes on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The largest clusters that flannel is run with.
+/// Number of peers: that of the largest flannel clusters.
 const COUNT: u16 = 4000;
 
-/// Compares counts and every single value. The message is kept short: there may be 12,000 objects.
+/// Compares counts and all values. The error message is kept short, because there may be 12,000
+/// objects.
 fn compare(node: &Node, peers: &[Peer]) -> Result<(), String> {
     let expected = Peer::objects(peers, "72");
     let found = node.objects("flannel.1");
@@ -38,7 +39,7 @@ fn wait_for(node: &Node, peers: &[Peer]) {
 }
 
 #[test]
-fn everything_is_there_when_the_node_is_ready() {
+fn all_peers_are_programmed_at_readiness() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let peers = Peer::range(0, COUNT);
     cluster.etcd().put_all(&Peer::leases(&peers), 100).unwrap();
@@ -47,7 +48,7 @@ fn everything_is_there_when_the_node_is_ready() {
 }
 
 #[test]
-fn leases_that_come_and_go_while_the_node_runs_are_followed_to_the_last() {
+fn changed_leases_are_programmed_without_exception() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let mut node = cluster.node("a");
     let peers = Peer::range(0, COUNT);
@@ -77,14 +78,15 @@ fn leases_that_come_and_go_while_the_node_runs_are_followed_to_the_last() {
 }
 
 #[test]
-fn a_snapshot_after_a_gap_in_the_watch_loses_nobody() {
+fn snapshot_after_watch_gap_keeps_all_peers() {
     let mut cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let peers = Peer::range(0, 300);
     cluster.etcd().put_all(&Peer::leases(&peers[..200]), 100).unwrap();
     let node = cluster.node("a");
     check(&node, &peers[..200]);
 
-    // While nobody hears it: a hundred go, a hundred come, and etcd forgets that it was ever otherwise.
+    // During the disconnection a hundred peers leave, a hundred join, and etcd compacts its
+    // history.
     node.host.namespace().ip("link set eth0 down").unwrap();
     let gone: Vec<_> = peers[..100].iter().map(|peer| peer.etcd_key()).collect();
     cluster.etcd().delete_all(&gone).unwrap();
@@ -93,7 +95,7 @@ fn a_snapshot_after_a_gap_in_the_watch_loses_nobody() {
     cluster.etcd_mut().stop();
     cluster.etcd_mut().resume().unwrap();
     node.host.namespace().ip("link set eth0 up").unwrap();
-    // The default route goes with the interface.
+    // The kernel removes the default route with the interface.
     node.host.namespace().ip("route add default via 192.168.255.254 dev eth0").unwrap();
     wait_for(&node, &peers[100..]);
 }

@@ -1,4 +1,5 @@
-//! With how little a daemon runs, and what others on its host can see and touch. `docs/security.md` says what that is for.
+//! The daemon's privileges, and what other users of its host can see and change. `docs/security.md`
+//! has the reasons.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -11,24 +12,24 @@ use heddle_tests::{Cluster, SOON, heddle};
 /// CAP_CHOWN, CAP_DAC_READ_SEARCH, CAP_NET_ADMIN and CAP_NET_RAW (capability.h), as in the unit.
 const NEEDED: u64 = 1 << 0 | 1 << 2 | 1 << 12 | 1 << 13;
 
-/// A field of `/proc/PID/status`.
+/// Returns a field of `/proc/PID/status`.
 fn field(status: &str, name: &str) -> String {
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     line.unwrap_or_else(|| panic!("no {name} in {status}")).trim().to_owned()
 }
 
-/// Every thread's status.
+/// Returns the status of every thread.
 fn threads(pid: u32) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("status")).ok()).collect()
 }
 
 #[test]
-fn a_daemon_of_root_s_keeps_nothing_that_it_does_not_need() {
+fn root_daemon_drops_unneeded_privileges() {
     for backend in ["vxlan", "udp"] {
         let cluster = Cluster::with_backend(Families::V4, backend);
         let [mut a, b] = cluster.nodes(["a", "b"]);
-        // It has done everything that it ever does: joined, programmed rules, written files.
+        // By now it has done all kinds of work: joined, programmed rules, written files.
         let [in_a, in_b] = [&a, &b].map(|node| node.host.container().unwrap());
         wait_until("a packet", SOON, || in_a.ping(in_b.addresses()[0], 56)).unwrap();
         let threads = threads(a.daemon().pid());
@@ -46,7 +47,7 @@ fn a_daemon_of_root_s_keeps_nothing_that_it_does_not_need() {
     }
 }
 
-/// All files below a directory, with their modes.
+/// Lists all files below a directory, with their modes.
 fn modes(directory: &Path) -> Vec<(PathBuf, u32)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap().flatten() {
@@ -60,7 +61,7 @@ fn modes(directory: &Path) -> Vec<(PathBuf, u32)> {
 }
 
 #[test]
-fn what_a_daemon_makes_is_root_s_and_written_by_nobody_else() {
+fn files_of_daemon_are_writable_by_root_only() {
     let cluster = Cluster::new(Families::V4);
     let node = cluster.node("a");
     let made = modes(node.host.directory());
@@ -72,13 +73,13 @@ fn what_a_daemon_makes_is_root_s_and_written_by_nobody_else() {
         let found = made.iter().find(|(made, _)| made == path);
         found.unwrap_or_else(|| panic!("{} is not there: {made:?}", path.display())).1
     };
-    // Docker's and podman's scripts read the one, nobody but root asks on the other.
+    // Docker's and podman's scripts read `subnet.env`; only root connects to the socket.
     assert_eq!(mode(&node.host.subnet_file()), 0o644);
     assert_eq!(mode(&node.host.control_socket()), 0o600);
 }
 
 #[test]
-fn a_password_is_shown_nowhere() {
+fn password_is_never_shown() {
     const PASSWORD: &str = "correct-horse-battery-staple";
     let cluster = Cluster::new(Families::V4);
     let user = format!("root:{PASSWORD}");

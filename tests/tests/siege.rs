@@ -1,5 +1,5 @@
-//! Everything at once that somebody may fill a daemon with: two gigabytes below the prefix, 3,000 slow clients and 60
-//! stalled readers. In a program of its own.
+//! Combined load: two gigabytes below the prefix, 3,000 slow clients and 60 stalled readers. In a
+//! separate test program.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ const LIMIT: Duration = Duration::from_secs(600);
 
 const STATUS_PORT: u16 = 9981;
 
-/// Records, each a little less than what etcd takes in one request: 2.0 GB.
+/// Number of records, each a little smaller than etcd accepts in one request: 2.0 GB in total.
 const RECORDS: usize = 1430;
 const LENGTH: usize = 1_400_000;
 
 /// Maximum growth of the daemon's peak memory, in bytes.
 const MEMORY: u64 = 150_000_000;
 
-/// Peers that lose a route each round.
+/// Peers whose routes are deleted in each round.
 const PEERS: u16 = 200;
 
 fn fill(cluster: &Cluster, numbers: std::ops::Range<usize>) {
@@ -35,7 +35,8 @@ fn fill(cluster: &Cluster, numbers: std::ops::Range<usize>) {
     }
 }
 
-/// Waits until a lease that is written now is a route, and so all before it was read.
+/// Waits until a newly written lease is programmed, which shows that all records before it have
+/// been read.
 fn mark(cluster: &Cluster, node: &Node, number: u16) {
     let mark = Peer(number);
     cluster.put_lease(&mark.lease_key(), &mark.value());
@@ -46,7 +47,7 @@ fn mark(cluster: &Cluster, node: &Node, number: u16) {
     .unwrap();
 }
 
-/// The control socket answers, and every peer is there.
+/// Asserts that the control socket answers, and that the daemon is ready.
 fn answers(node: &Node) {
     let found = status(&node.host);
     assert_eq!(found["ready"], true, "{}", found["unmet"]);
@@ -91,7 +92,7 @@ fn two_gigabytes_and_a_crowd_cost_little_memory_and_no_packet() {
     println!("{host}: slowest repair {slowest:?}");
     check(&mut node, "with two gigabytes and a crowd");
 
-    // It starts as well, with the crowd at its door.
+    // A start succeeds as well, during the attack.
     let begun = Instant::now();
     node.stop(Signal::KILL);
     let mut node = cluster.starting_node_on(node.host, &["--status-address=9981"]);

@@ -1,11 +1,12 @@
-//! Signals that nobody means to end the daemon with.
+//! Signals that are not meant to stop the daemon.
 
 use std::process::Command;
 
 use heddle_lab::{Families, Signal};
 use heddle_tests::{Cluster, SOON};
 
-/// Numbers and names of signals whose default action ends a process, and that mean nothing to the daemon (signal(7)).
+/// Numbers and names of signals whose default action ends a process, and that have no meaning for
+/// the daemon (signal(7)).
 const UNUSED: [(u32, &str); 11] = [
     (10, "SIGUSR1"),
     (12, "SIGUSR2"),
@@ -20,7 +21,7 @@ const UNUSED: [(u32, &str); 11] = [
     (64, "SIGRTMIN+30"),
 ];
 
-/// The signals that a process handles: a bit for each, the first one's the lowest.
+/// Returns the signals that a process handles, as a bit mask; signal 1 is the lowest bit.
 fn handled(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t"));
@@ -28,7 +29,7 @@ fn handled(pid: u32) -> u64 {
 }
 
 #[test]
-fn signal_without_a_meaning_is_logged_and_ends_nothing() {
+fn unused_signal_is_logged_and_ignored() {
     let cluster = Cluster::new(Families::V4);
     let mut node = cluster.node("a");
     let pid = node.daemon().pid();
@@ -43,7 +44,8 @@ fn signal_without_a_meaning_is_logged_and_ends_nothing() {
     for (_, name) in UNUSED {
         assert_eq!(log.matches(&format!("{name}: ")).count(), 1, "{log}");
     }
-    // Handled, and not ignored: programs inherit what is ignored. Rust ignores SIGPIPE, and gives it back to them.
+    // Handled, not ignored, because child processes inherit ignored signals. Rust ignores SIGPIPE,
+    // and restores it for children.
     let handled = handled(pid);
     for number in (1..=64).filter(|number| ![9, 13, 19, 32, 33].contains(number)) {
         let ends = ![3, 4, 5, 6, 8, 17, 18, 20, 21, 22, 23, 24, 28, 31].contains(&number);

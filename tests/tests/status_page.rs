@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 const PORT: &str = "--status-address=9981";
 const PAGE: &str = "http://127.0.0.1:9981/";
 
-/// Leases for nodes that exist as a lease alone are below what nodes take.
+/// Leases without a node use subnets below those that nodes lease.
 const NETWORK: &str =
     r#"{"Network":"10.244.0.0/16","SubnetMin":"10.244.100.0","Backend":{"Type":"vxlan"}}"#;
 
-/// How soon the page shows what became of a peer: a promise.
+/// Documented time limit for the page to show a change of a peer.
 const SHOWN: Duration = Duration::from_secs(10);
 
-/// Waits until an expression on the page is as wanted.
+/// Waits until an expression on the page has the wanted value.
 fn wait_page(browser: &mut Browser, limit: Duration, expression: &str, wanted: &Value) {
     wait_until(expression.to_owned(), limit, || {
         let found = browser.evaluate(expression);
@@ -26,16 +26,16 @@ fn wait_page(browser: &mut Browser, limit: Duration, expression: &str, wanted: &
     .unwrap();
 }
 
-/// The keys of the peers, as the picture and as the table have them.
+/// Expressions for the keys of the peers in the picture and in the table.
 const IN_MESH: &str = "[...document.querySelectorAll('#mesh .spot')].map(s => s.peer.key).sort()";
 const IN_TABLE: &str = "[...rows].filter(([, r]) => r.isConnected).map(([key]) => key).sort()";
 
-/// The text of the row with this key.
+/// Returns an expression for the text of the row with this key.
 fn row(key: &str) -> String {
     format!("rows.get({})?.innerText", json!(key))
 }
 
-/// Whether the row with this key has such a text.
+/// Returns an expression that is true if the row with this key contains the text.
 fn says(key: &str, text: &str) -> String {
     format!("{}.includes({})", row(key), json!(text))
 }
@@ -44,7 +44,7 @@ fn key_of(cluster: &Cluster, node: &Node) -> String {
     cluster.lease(node).key.rsplit_once('/').unwrap().1.to_owned()
 }
 
-/// A node that exists as a lease alone.
+/// Returns the lease of a node that consists of a lease only.
 fn lease(name: &str, last: u8, backend: &str) -> String {
     json!({
         "PublicIP": format!("172.16.0.{last}"),
@@ -55,14 +55,14 @@ fn lease(name: &str, last: u8, backend: &str) -> String {
     .to_string()
 }
 
-/// Everybody whom the page should show, in the order of their keys.
+/// Returns the expected keys on the page, in order.
 fn sorted(mut keys: Vec<String>) -> Value {
     keys.sort();
     json!(keys)
 }
 
 #[test]
-fn the_page_shows_the_mesh_and_what_becomes_of_it() {
+fn page_shows_mesh_and_its_changes() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK));
     let mut alder = cluster.starting_node("alder", &[PORT, "--probe-interval=1"]);
     let [mut birch, cedar] = cluster.nodes(["birch", "cedar"]);
@@ -80,12 +80,12 @@ fn the_page_shows_the_mesh_and_what_becomes_of_it() {
     for keys in [IN_MESH, IN_TABLE] {
         wait_page(&mut browser, SOON, keys, &all);
     }
-    // One that did not reload has this.
+    // The variable survives unless the page reloads.
     browser.evaluate("window.before = true");
     let text = |browser: &mut Browser, id: &str| {
         browser.evaluate(&format!("byId('{id}').innerText")).as_str().unwrap().to_owned()
     };
-    // Hosts of a lab share a host name, so that their ids tell them apart.
+    // All hosts of a lab have the same host name, so the page shows their node ids.
     assert_eq!(text(&mut browser, "name"), "alder");
     wait_page(&mut browser, SOON, "byId('ready').innerText", &json!("✓ ready"));
     let mesh = browser.evaluate("byId('mesh').textContent").as_str().unwrap().to_owned();
@@ -98,13 +98,13 @@ fn the_page_shows_the_mesh_and_what_becomes_of_it() {
     let elm = browser.evaluate(&row(&others[1])).as_str().unwrap().to_owned();
     assert!(elm.contains("the lease is for the backend wormhole"), "{elm}");
 
-    // What is repaired is among the events.
+    // A repair appears among the events.
     let gone = cluster.subnet(&cedar, heddle_tests::Overlay::V4);
     alder.ip(&format!("route del {gone}"));
     let event = format!("byId('events').innerText.includes('route {gone} ')");
     wait_page(&mut browser, SHOWN, &event, &json!(true));
 
-    // A peer that is dead, which its lease does not know of for a day.
+    // A dead peer, whose lease is valid for another day.
     let died = Instant::now();
     cedar.ip("link set eth0 down");
     wait_page(&mut browser, SHOWN, &says(&of_cedar, "does not answer"), &json!(true));
@@ -141,14 +141,14 @@ fn the_page_shows_the_mesh_and_what_becomes_of_it() {
     assert!(browser.requests().len() > 3, "{:?}", browser.requests());
     assert_eq!(browser.complaints(), Vec::<String>::new());
 
-    // A page that hears nothing any more does not look as if it did.
+    // A page without a connection must not look live.
     alder.stop(Signal::TERM);
     let old = "!byId('warning').hidden && byId('live').innerText";
     wait_page(&mut browser, SHOWN, old, &json!("not live"));
 }
 
 #[test]
-fn names_of_others_are_text() {
+fn foreign_names_are_escaped_on_page() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK));
     let mut node = cluster.starting_node("a", &[PORT]);
     node.daemon().wait_ready().unwrap();
@@ -168,14 +168,14 @@ fn names_of_others_are_text() {
         assert!(found.contains(text), "{text} is not in {found}");
     }
     let made = "document.querySelectorAll('body script, img, b, svg[onload]').length";
-    // The script of the page, and its name in the head.
+    // The page's script, and its name in the head.
     assert_eq!(browser.evaluate(made), 2);
     assert!(browser.evaluate("document.title").as_str().unwrap().ends_with("Heddle"));
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
 #[test]
-fn hidden_characters_are_shown_as_escapes() {
+fn hidden_characters_are_escaped_on_page() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK));
     let mut node = cluster.starting_node("a", &[PORT]);
     node.daemon().wait_ready().unwrap();
@@ -195,7 +195,7 @@ fn hidden_characters_are_shown_as_escapes() {
 }
 
 #[test]
-fn the_page_is_used_by_keyboard() {
+fn page_is_usable_by_keyboard() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK));
     let mut node = cluster.starting_node("a", &[PORT]);
     node.daemon().wait_ready().unwrap();
@@ -206,12 +206,12 @@ fn the_page_is_used_by_keyboard() {
     cluster.put_lease("nonsense", "{}");
     let mut browser = Browser::start(&node.host, 1280, 1000);
     browser.open(PAGE);
-    // More than a ring takes: a grid, those with problems first.
+    // Too many peers for a ring: a grid, with the problems first.
     wait_page(&mut browser, SOON, "document.querySelectorAll('#mesh .spot').length", &json!(71));
     assert_eq!(browser.evaluate("document.querySelectorAll('#mesh .link').length"), 0);
     assert_eq!(browser.evaluate("document.querySelector('#mesh .spot').peer.key"), "nonsense");
 
-    // One of the picture is a stop for the tab key; arrows lead on from there, Enter to the row.
+    // One peer of the picture is a tab stop; arrow keys move to the others, Enter opens the row.
     assert_eq!(browser.evaluate("document.querySelectorAll('#mesh [tabindex=\"0\"]').length"), 1);
     browser.evaluate("document.querySelector('#mesh [tabindex=\"0\"]').focus()");
     browser.press("ArrowRight");
@@ -221,7 +221,7 @@ fn the_page_is_used_by_keyboard() {
     assert!(browser.evaluate("byId('detail').innerText").as_str().unwrap().contains("node-01"));
     browser.press("Enter");
     assert_eq!(browser.evaluate("document.querySelector('tr.chosen td').innerText"), "node-01");
-    // The focus survives that the page is drawn anew.
+    // The focus survives a redraw.
     cluster.delete_lease("10.244.69.0-24");
     wait_page(&mut browser, SHOWN, "document.querySelectorAll('#mesh .spot').length", &json!(70));
     assert_eq!(browser.evaluate(focused), "10.244.1.0-24");

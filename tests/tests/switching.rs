@@ -1,14 +1,16 @@
-//! `Backend.Type`, or the network, changes and the daemons are started again, one after the other: what was made for the
-//! former one goes, and until the last node has followed, nothing worse happens than that some do not reach each other.
+//! `Backend.Type`, or the network, is changed and the daemons are restarted one after another: the
+//! objects of the former one are removed, and until the last node has followed, the only effect is
+//! that some nodes do not reach each other.
 
 use heddle_lab::{Container, Families, Signal, wait_until};
 use heddle_tests::{Cluster, Node, SOON};
 
-/// What follows vxlan, one after the other. The two that carry VXLAN follow each other, for they want the same port;
-/// udp and alloc do not, for leases say neither of the two.
+/// Backends that follow vxlan, in this order. The two that carry VXLAN follow each other, because
+/// they use the same port. udp and alloc do not, because neither writes a backend type to its
+/// leases.
 const BACKENDS: [&str; 6] = ["udp", "host-gw", "vxlan", "vxlan-tun", "vxlan", "alloc"];
 
-/// What a node has of its own once a backend is all there is.
+/// Returns the node's devices with this backend.
 fn devices(backend: &str) -> &'static [&'static str] {
     match backend {
         "vxlan" => &["flannel-v6.1", "flannel.1"],
@@ -18,7 +20,7 @@ fn devices(backend: &str) -> &'static [&'static str] {
     }
 }
 
-/// The destinations of the routes that a node has then, to these peers.
+/// Returns the destinations of the node's routes with this backend, to these peers.
 fn destinations(cluster: &Cluster, backend: &str, peers: &[&Node]) -> Vec<String> {
     let mut destinations: Vec<_> = match backend {
         "alloc" => vec![],
@@ -32,7 +34,8 @@ fn destinations(cluster: &Cluster, backend: &str, peers: &[&Node]) -> Vec<String
     destinations
 }
 
-/// Checks that a node has what a backend makes and nothing else, with these peers of the same backend.
+/// Asserts that a node has exactly the objects of one backend, with these peers of the same
+/// backend.
 fn check_node(cluster: &Cluster, backend: &str, node: &Node, peers: &[&Node]) {
     let expected = destinations(cluster, backend, peers);
     heddle_lab::wait_until(format!("{backend} alone on {}", node.host.name()), SOON, || {
@@ -40,7 +43,7 @@ fn check_node(cluster: &Cluster, backend: &str, node: &Node, peers: &[&Node]) {
         found.sort();
         let mut routes: Vec<_> = node.routes().into_iter().map(|route| route.dst).collect();
         routes.sort();
-        // No route but the default is left, whoever made it.
+        // No other route is left, of any origin, except the default routes.
         let others = node.host.kernel_state().unwrap().routes.len() - routes.len();
         if found == devices(backend) && routes == expected && others == 2 {
             return Ok(());
@@ -50,7 +53,7 @@ fn check_node(cluster: &Cluster, backend: &str, node: &Node, peers: &[&Node]) {
     .unwrap();
 }
 
-/// Checks that two nodes' containers reach each other in both families.
+/// Asserts that two containers reach each other in both families.
 fn check_ping(one: &Container, other: &Container) {
     for (from, to) in [(one, other), (other, one)] {
         for &address in to.addresses() {
@@ -59,9 +62,9 @@ fn check_ping(one: &Container, other: &Container) {
     }
 }
 
-/// Checks that a node's log names a peer, and the backend that its lease is for.
+/// Asserts that a node's log names a peer, and the backend of its lease.
 fn check_named(cluster: &Cluster, node: &mut Node, peer: &Node, backend: &str) {
-    // What a lease without a type is for is taken to be udp.
+    // A lease without a type is read as one of udp.
     let backend = if backend == "alloc" { "udp" } else { backend };
     let key = cluster.lease(peer).key.rsplit('/').next().unwrap().to_owned();
     let owner = format!("(node id {})", peer.host.name());
@@ -77,7 +80,7 @@ fn start_again(cluster: &Cluster, node: &mut Node) {
 }
 
 #[test]
-fn every_change_of_the_type_takes_effect_node_by_node_and_leaves_nothing_behind() {
+fn backend_change_node_by_node_leaves_no_objects() {
     let cluster = Cluster::with_backend(Families::Dual, "vxlan");
     let mut nodes = cluster.nodes(["a", "b", "c"]);
     let containers = nodes.each_ref().map(|node| node.host.container().unwrap());
@@ -91,7 +94,7 @@ fn every_change_of_the_type_takes_effect_node_by_node_and_leaves_nothing_behind(
         cluster.store().put_config(&Families::Dual.config_with(backend)).unwrap();
         let [a, b, c] = &mut nodes;
 
-        // The first node follows. The others do not notice but that it is gone.
+        // The first node follows. The others only see that it is unreachable.
         check_ping(in_b, in_c);
         let streams = in_c.addresses().iter().map(|address| in_b.ping_stream(*address).unwrap());
         let streams: Vec<_> = streams.collect();
@@ -108,7 +111,7 @@ fn every_change_of_the_type_takes_effect_node_by_node_and_leaves_nothing_behind(
             assert!(pings.lost.is_empty(), "{former}, while a leaves for {backend}: {pings:?}");
         }
 
-        // The second one follows, and reaches the first.
+        // The second node follows, and reaches the first.
         start_again(&cluster, b);
         check_named(&cluster, b, c, former);
         check_named(&cluster, c, b, backend);
@@ -133,7 +136,7 @@ fn every_change_of_the_type_takes_effect_node_by_node_and_leaves_nothing_behind(
 }
 
 #[test]
-fn another_network_leaves_no_route_to_the_former_one() {
+fn changed_network_removes_routes_of_former_one() {
     for backend in [r#"{"Type": "host-gw"}"#, r#"{"Type": "vxlan", "DirectRouting": true}"#] {
         let former = Families::Dual.config_of(backend);
         let cluster = Cluster::with_config(Families::Dual, Some(&former));
@@ -147,7 +150,7 @@ fn another_network_leaves_no_route_to_the_former_one() {
             found => Err(format!("{backend}: {found:?}")),
         })
         .unwrap();
-        // Somebody else's is none of Heddle's business.
+        // A foreign route is left alone.
         let foreign = "10.244.255.0/24";
         nodes[0].ip(&format!("route add {foreign} via 192.168.255.254 dev eth0 proto static"));
 
@@ -155,7 +158,7 @@ fn another_network_leaves_no_route_to_the_former_one() {
         cluster.store().put_config(&other).unwrap();
         let [a, b] = &mut nodes;
         start_again(&cluster, a);
-        // Not a moment later.
+        // READY means that the cleanup is complete.
         assert_eq!(destinations(a), [""; 0], "{backend}");
         start_again(&cluster, b);
         wait_until("routes in the other network", SOON, || {

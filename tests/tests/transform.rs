@@ -1,4 +1,5 @@
-//! vxlan-tun, a plugin that makes every datagram's payload: what it makes is VXLAN, to tcpdump and to a kernel.
+//! vxlan-tun, a plugin that creates the payload of every datagram: the result is VXLAN, as judged
+//! by tcpdump and by a kernel.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -8,17 +9,19 @@ use heddle_lab::{Container, Families, Host, Namespace, transfer, wait_until};
 use heddle_tests::{Cluster, Node, Overlay, SOON};
 use serde_json::Value;
 
-/// The device's MTU for an underlay's of 1500, with IPv6 around the datagrams of one of the families.
+/// MTU of the device over an underlay with an MTU of 1500, where one family's datagrams have IPv6
+/// headers.
 const MTU: u32 = 1500 - 40 - 8 - 22;
 
-/// The Ethernet address that a node takes a family's frames for, from its lease.
+/// Returns the MAC to which a node accepts frames of a family, from its lease.
 fn mac(cluster: &Cluster, node: &Node, overlay: Overlay) -> String {
     let value: Value = serde_json::from_str(&cluster.lease(node).value).unwrap();
     let field = if overlay == Overlay::V4 { "BackendData" } else { "BackendV6Data" };
     value[field]["VtepMAC"].as_str().unwrap().to_owned()
 }
 
-/// Checks that two containers reach each other in both families: packets as long as may be, and TCP.
+/// Asserts that two containers reach each other in both families, with packets of the full MTU and
+/// with TCP.
 fn check_both_ways(one: &Container, other: &Container) {
     for (from, to) in [(one, other), (other, one)] {
         for &address in to.addresses() {
@@ -31,14 +34,14 @@ fn check_both_ways(one: &Container, other: &Container) {
     }
 }
 
-/// A tcpdump that runs, and what it printed so far.
+/// A running tcpdump, and its output so far.
 struct Capture {
     child: Child,
     printed: Arc<Mutex<String>>,
 }
 
 impl Capture {
-    /// Listens to the underlay of a host. Whatever has the port is taken for VXLAN, and has to be that.
+    /// Captures on a host's underlay. tcpdump decodes everything on the port as VXLAN.
     fn start(namespace: &Namespace) -> Self {
         let mut command = Command::new("tcpdump");
         command.args(["-i", "eth0", "-n", "-l", "-v", "-e", "--immediate-mode", "-T", "vxlan"]);
@@ -55,7 +58,7 @@ impl Capture {
                 lines.push('\n');
             }
         });
-        // It says so when it listens.
+        // tcpdump reports on stderr when it listens.
         let errors = BufReader::new(child.stderr.take().unwrap());
         let heard = errors.lines().map_while(Result::ok).any(|line| line.contains("listening on"));
         assert!(heard, "tcpdump has ended");
@@ -69,14 +72,14 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone afterwards.
+        // It may have exited already, so errors are ignored.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 #[test]
-fn what_nodes_send_each_other_is_vxlan_to_tcpdump() {
+fn vxlan_tun_packets_are_vxlan_to_tcpdump() {
     let cluster = Cluster::with_backend(Families::Dual, "vxlan-tun");
     let nodes = cluster.nodes(["a", "b"]);
     let [a, b] = &nodes;
@@ -109,7 +112,8 @@ fn what_nodes_send_each_other_is_vxlan_to_tcpdump() {
         let echo = ["ICMP echo request", "ICMP6, echo request"][number];
         wait_until(format!("VXLAN with {echo}, {addresses}"), SOON, || {
             let printed = capture.printed();
-            // The headers around VXLAN's come before it, and what is in it after it, on no more than two lines.
+            // The outer headers are printed before those of VXLAN, and the contents on at most two
+            // lines after them.
             let parts: Vec<_> = printed.split("VXLAN, flags [I] (0x08), vni 1\n").collect();
             let found = parts.windows(2).any(|parts| {
                 let inner = parts[1].lines().take(2).collect::<String>();
@@ -128,7 +132,7 @@ fn what_nodes_send_each_other_is_vxlan_to_tcpdump() {
     check_both_ways(&in_a, &in_b);
 }
 
-/// A host whose kernel makes VXLAN, with everything entered by hand, as an operator would without any daemon.
+/// A host with a kernel VXLAN device that is configured by hand, without a daemon.
 struct ByHand {
     host: Host,
 }
@@ -136,12 +140,12 @@ struct ByHand {
 impl ByHand {
     const SUBNETS: [&str; 2] = ["10.244.200.0/24", "fd00:10:244:200::/64"];
 
-    /// Makes its devices and its lease.
+    /// Creates the host's devices and its lease.
     fn join(cluster: &Cluster) -> Self {
         let host = cluster.host("hand");
         let (v4, v6) = (host.v4(), host.v6());
         let ip = |line: &str| host.namespace().ip(line).unwrap();
-        // The cable leaves checksums inside of VXLAN to a network card that it does not have.
+        // The veth leaves checksums inside of VXLAN to a network card that does not exist.
         let mut ethtool = Command::new("ethtool");
         ethtool.args(["-K", "eth0", "tx", "off"]);
         host.namespace().run(ethtool).unwrap();
@@ -158,7 +162,7 @@ impl ByHand {
             macs.push(mac);
         }
         let [mac, mac_v6] = macs[..] else { unreachable!("there are two families") };
-        // All there is of a daemon here.
+        // A daemon's `subnet.env`, for the container helper.
         let file = host.subnet_file();
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         let env = format!(
@@ -173,7 +177,7 @@ impl ByHand {
         Self { host }
     }
 
-    /// Enters what a daemon would for a peer.
+    /// Adds the entries that a daemon would program for a peer.
     fn enter(&self, cluster: &Cluster, peer: &Node) {
         for (overlay, device) in [(Overlay::V4, "vx4"), (Overlay::V6, "vx6")] {
             let subnet = cluster.subnet(peer, overlay);
@@ -191,7 +195,7 @@ impl ByHand {
 }
 
 #[test]
-fn a_kernel_s_vxlan_device_and_vxlan_tun_reach_each_other() {
+fn kernel_vxlan_and_vxlan_tun_interoperate() {
     let cluster = Cluster::with_backend(Families::Dual, "vxlan-tun");
     let by_hand = ByHand::join(&cluster);
     let node = cluster.node("a");

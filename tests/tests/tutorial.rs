@@ -1,5 +1,6 @@
-//! `docs/plugins.md`, followed by somebody who types what it says, and what `heddle plugin new` gives for every kind of
-//! plugin: in a directory that is not in the tree, with the tool that is tested in `PATH`.
+//! Follows `docs/plugins.md` like a reader who types its commands, and tests the output of `heddle
+//! plugin new` for every kind of plugin: in a directory outside of the tree, with the tool under
+//! test in `PATH`.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -13,7 +14,8 @@ use heddle_tests::guide::{Step, is_as_shown, steps};
 use heddle_tests::{heddle, image, package};
 use tempfile::TempDir;
 
-/// What Cargo is told about the network and its home; nothing else of this process's environment is for an author.
+/// Environment variables for Cargo's home and network access. All others of this process are
+/// removed.
 const KEPT: [&str; 10] = [
     "HOME",
     "CARGO_HOME",
@@ -28,7 +30,7 @@ const KEPT: [&str; 10] = [
 ];
 
 #[test]
-fn an_author_follows_the_tutorial() {
+fn tutorial_works_as_written() {
     let mut author = Author::new();
     let node = Node::boot();
     for step in tutorial() {
@@ -53,14 +55,14 @@ fn an_author_follows_the_tutorial() {
 }
 
 #[test]
-fn the_tutorial_takes_less_than_ten_commands_and_one_file() {
+fn tutorial_takes_nine_commands_and_one_file() {
     let steps = tutorial();
     let files: BTreeSet<_> =
         steps.iter().filter(|step| step.script.starts_with("cat > ")).map(first_line).collect();
     assert_eq!(files, BTreeSet::from(["cat > src/lib.rs <<'END-OF-FILE'".to_owned()]));
     let typed = steps.iter().filter(|step| step.section <= 6 && !step.script.starts_with("cat "));
     let commands = typed.flat_map(|step| step.script.lines());
-    // What only looks at what has been done already is not on the way.
+    // Commands that only inspect the result do not count.
     let commands: Vec<_> = commands.filter(|line| *line != "heddle status").collect();
     assert_eq!(commands.len(), 9, "{commands:?}");
 }
@@ -69,10 +71,10 @@ fn first_line(step: &Step) -> String {
     step.script.lines().next().unwrap_or_default().to_owned()
 }
 
-/// What stands in the file for continuous integration is done, but for what sets a machine up.
+/// Runs the steps of the generated CI workflow, except for the setup of the machine.
 #[test]
-fn every_kind_of_plugin_works_from_the_start() {
-    // What a name's length and its place in the alphabet do to the format of the code is nothing.
+fn new_plugin_of_every_kind_works() {
+    // The length of a name and its alphabetical position must not break the format of the code.
     for (kind, name) in
         [("backend", "b"), ("packet", "a-packet-backend-named-at-length"), ("emitter", "z-emitter")]
     {
@@ -95,7 +97,7 @@ fn every_kind_of_plugin_works_from_the_start() {
 }
 
 #[test]
-fn a_plugin_may_depend_on_a_checkout() {
+fn new_plugin_can_depend_on_checkout() {
     let mut author = Author::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
     author.type_in(
@@ -114,7 +116,7 @@ fn a_plugin_may_depend_on_a_checkout() {
 }
 
 #[test]
-fn what_cannot_be_made_is_named_and_leaves_nothing() {
+fn new_plugin_with_bad_name_is_refused_without_leftovers() {
     let author = Author::new();
     let refused = |arguments: &str, expected: &str| {
         let before = entries(&author.directory);
@@ -137,7 +139,7 @@ fn what_cannot_be_made_is_named_and_leaves_nothing() {
     refused("there", "there is there already");
     std::os::unix::fs::symlink("/nowhere", author.directory.join("link")).unwrap();
     refused("link", "link is there already");
-    // Where it cannot write, there is nothing half-written.
+    // If writing fails, no partial output is left.
     fs::write(author.directory.join("file"), "").unwrap();
     let output = author.run("mkdir locked\nmount -t tmpfs -o ro,mode=555 tmpfs locked\ncd locked\nheddle plugin new racks", &["unshare", "--mount"]);
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -153,10 +155,10 @@ fn tutorial() -> Vec<Step> {
     steps(&fs::read_to_string(path).unwrap())
 }
 
-/// Somebody with a shell, who stays in a directory until going to another.
+/// A user with a shell, whose working directory is kept between commands.
 struct Author {
     directory: PathBuf,
-    /// Removed at the end.
+    /// Removed on drop.
     home: TempDir,
 }
 
@@ -166,7 +168,8 @@ impl Author {
         Self { directory: home.path().canonicalize().unwrap(), home }
     }
 
-    /// Runs what is typed, behind a command that confines it, and goes where it went. It is shown, with what it prints.
+    /// Runs a script behind a command that confines it, and keeps the directory in which it ends.
+    /// Prints the script and its output.
     fn type_in(&mut self, script: &str, confined: &[&str]) -> String {
         let start = Instant::now();
         let place = self.home.path().join("directory");
@@ -200,7 +203,7 @@ impl Author {
         command.output().unwrap()
     }
 
-    /// What Cargo builds for one new plugin is there for the next.
+    /// Shares Cargo's target directory between new plugins.
     fn share_target(&self) {
         let (manifest, target) = (self.directory.join("Cargo.toml"), self.directory.join("target"));
         if manifest.exists() && target.symlink_metadata().is_err() {
@@ -211,7 +214,7 @@ impl Author {
     }
 }
 
-/// A node with Heddle, where a plugin is installed.
+/// A node with Heddle, on which the plugin is installed.
 struct Node {
     machine: Machine,
     _etcd: Etcd,
@@ -219,7 +222,7 @@ struct Node {
 }
 
 impl Node {
-    /// As the guide leaves it: Heddle runs, with vxlan.
+    /// Boots a node in the state that the guide leaves: Heddle runs, with vxlan.
     fn boot() -> Self {
         let (image, package) = (image(), package());
         let lab = Lab::new(Families::V4).unwrap();
@@ -239,7 +242,7 @@ impl Node {
         Self { machine, _etcd: etcd, _lab: lab }
     }
 
-    /// What the author has built, in root's home.
+    /// Copies the author's component to root's home.
     fn receive(&self, author: &Author) {
         let built = author.directory.join("target/wasm32-wasip2/release/racks.wasm");
         self.machine.install(&built, "/root/racks.wasm").unwrap();

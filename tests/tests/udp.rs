@@ -1,4 +1,4 @@
-//! What udp programs, and what it refuses.
+//! The udp backend: the objects it programs, and the configurations it refuses.
 
 use std::net::SocketAddr;
 
@@ -6,22 +6,22 @@ use heddle_lab::{Families, Route, Signal, transfer};
 use heddle_tests::{Cluster, Node, Overlay, PROTOCOL, SOON, UDP_PORT};
 use serde_json::json;
 
-/// flannel's name for it.
+/// Name of the device, as in flannel.
 const DEVICE: &str = "flannel0";
 
-/// What an underlay's MTU of 1500 leaves, behind the longest of the headers.
+/// Returns the device's MTU over an underlay with an MTU of 1500, less the longest outer headers.
 fn mtu(families: Families) -> u32 {
     if families.v6() { 1500 - 48 } else { 1500 - 28 }
 }
 
-/// Checks the device's every property that the contract names.
+/// Checks every property of the device that the specification names.
 fn check_device(cluster: &Cluster, node: &Node) {
     let families = cluster.lab().families();
     assert_eq!(node.devices(), [DEVICE]);
     let link = node.link(DEVICE);
     assert_eq!(link["linkinfo"]["info_kind"], "tun", "{link:#}");
     assert_eq!(link["linkinfo"]["info_data"]["type"], "tun", "{link:#}");
-    // It goes with the daemon.
+    // The device ends with the daemon.
     assert_eq!(link["linkinfo"]["info_data"]["persist"], false, "{link:#}");
     assert_eq!(link["mtu"], mtu(families), "{link:#}");
     assert!(link["flags"].as_array().unwrap().contains(&json!("UP")), "{link:#}");
@@ -42,7 +42,7 @@ fn check_device(cluster: &Cluster, node: &Node) {
     assert_eq!(accept_ra.unwrap(), "0");
 }
 
-/// The only route: the whole overlay, whoever is in it.
+/// Returns the only route, which covers the whole overlay.
 fn route(overlay: Overlay) -> Route {
     Route {
         dst: overlay.network().to_owned(),
@@ -71,7 +71,7 @@ fn two_nodes(families: Families) {
         assert_eq!(env, cluster.subnet_env(node, mtu(families)));
     }
 
-    // Without the daemon there is no device, and with it the same again.
+    // The device is gone while the daemon is stopped, and the same afterwards.
     let [in_a, in_b] = [&a, &b].map(|node| node.host.container().unwrap());
     let ping = || {
         for &address in in_b.addresses() {
@@ -90,16 +90,16 @@ fn two_nodes(families: Families) {
 }
 
 #[test]
-fn a_node_has_one_device_and_one_route_for_each_family() {
+fn node_has_one_device_and_one_route_per_family() {
     for families in [Families::V4, Families::V6, Families::Dual] {
         two_nodes(families);
     }
 }
 
-/// A container's device sends super-packets as large as IP allows. Where the TUN device takes less, the kernel cuts each
-/// into segments before it, and every one of them is read by itself.
+/// A container's device sends super-packets as large as IP allows. If the TUN device accepted less,
+/// the kernel would segment each of them first, and the daemon would read every segment separately.
 #[test]
-fn what_a_container_sends_at_once_reaches_the_device_at_once() {
+fn super_packets_of_container_reach_device_unsegmented() {
     const BYTES: u64 = 200 << 20;
     let cluster = Cluster::with_backend(Families::Dual, "udp");
     let [a, b] = cluster.nodes(["a", "b"]);
@@ -115,7 +115,8 @@ fn what_a_container_sends_at_once_reaches_the_device_at_once() {
     }
 }
 
-/// A daemon that waits for something and goes on once `free` has put it right.
+/// Asserts that a daemon waits because of an obstacle, and becomes ready once `free` has removed
+/// it.
 fn waits_for<T>(prepare: impl FnOnce(&Node) -> T, complaint: &[&str], free: impl FnOnce(&Node, T)) {
     let cluster = Cluster::with_backend(Families::Dual, "udp");
     let mut node = cluster.node("a");
@@ -129,7 +130,7 @@ fn waits_for<T>(prepare: impl FnOnce(&Node) -> T, complaint: &[&str], free: impl
     let (status, reasons) = daemon.health("/readyz").unwrap();
     assert_eq!(status, 503, "{reasons}");
     assert!(complaint.iter().all(|text| reasons.contains(text)), "{reasons}");
-    // It is tried every second, and said once.
+    // The daemon retries every second, and logs the error once.
     std::thread::sleep(std::time::Duration::from_millis(2500));
     daemon.check_running().unwrap();
     assert_eq!(daemon.log().matches(complaint[0]).count(), 1, "{}", daemon.log());
@@ -142,7 +143,7 @@ fn waits_for<T>(prepare: impl FnOnce(&Node) -> T, complaint: &[&str], free: impl
 }
 
 #[test]
-fn a_device_of_the_same_name_is_left_alone_and_waited_for() {
+fn foreign_device_of_same_name_is_kept_and_waited_for() {
     let complaint = ["there is a device flannel0 already", "ip link delete flannel0"];
     for add in ["link add name flannel0 type bridge", "tuntap add dev flannel0 mode tun"] {
         waits_for(
@@ -160,7 +161,7 @@ fn a_device_of_the_same_name_is_left_alone_and_waited_for() {
 }
 
 #[test]
-fn a_taken_port_is_named_and_waited_for() {
+fn port_in_use_is_reported_and_waited_for() {
     for overlay in [Overlay::V4, Overlay::V6] {
         let taken = match overlay {
             Overlay::V4 => "cannot use UDP 192.168.0.2:8285",

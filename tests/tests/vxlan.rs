@@ -1,4 +1,4 @@
-//! What two nodes program for each other with the vxlan backend, and that it carries packets.
+//! The vxlan backend: the objects that two nodes program for each other, and packets between them.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -10,7 +10,7 @@ fn mac(node: &Node, overlay: Overlay) -> String {
     node.link(overlay.device())["address"].as_str().unwrap().to_owned()
 }
 
-/// Checks the device's every property that the contract names.
+/// Checks every property of the device that the specification names.
 fn check_device(cluster: &Cluster, node: &Node, overlay: Overlay) {
     let device = overlay.device();
     let link = node.link(device);
@@ -22,7 +22,7 @@ fn check_device(cluster: &Cluster, node: &Node, overlay: Overlay) {
     assert_eq!(data["link"], "eth0", "{link:#}");
     assert_eq!(data["port"], 8472, "{link:#}");
     assert_eq!(data["learning"], false, "{link:#}");
-    // `ttl auto`: the kernel's choice, which `ip -j` shows as 0 or not at all.
+    // `ttl auto`: the kernel's choice, which `ip -j` shows as 0 or omits.
     assert!(matches!(data["ttl"].as_u64(), None | Some(0)), "{link:#}");
     assert_ne!(data["ttl_inherit"], true, "{link:#}");
     let (mtu, length) = if overlay == Overlay::V4 { (1450, 32) } else { (1430, 128) };
@@ -46,7 +46,7 @@ fn check_device(cluster: &Cluster, node: &Node, overlay: Overlay) {
     assert_eq!(accept_ra.unwrap(), "0");
 }
 
-/// What `node` programs for `peer`, in one family.
+/// Returns the objects that a node should have for `peer`, in one family.
 fn objects_for(cluster: &Cluster, peer: &Node, overlay: Overlay) -> KernelState {
     let device = overlay.device().to_owned();
     let subnet = cluster.subnet(peer, overlay);
@@ -58,7 +58,7 @@ fn objects_for(cluster: &Cluster, peer: &Node, overlay: Overlay) -> KernelState 
             kind: None,
             protocol: Some(PROTOCOL.into()),
             flags: vec!["onlink".into()],
-            // The kernel's default for IPv6 is a number, IP6_RT_PRIO_USER.
+            // The kernel's default metric for IPv6 is IP6_RT_PRIO_USER.
             metric: (overlay == Overlay::V6).then_some(1024),
         }]
         .into(),
@@ -80,7 +80,7 @@ fn objects_for(cluster: &Cluster, peer: &Node, overlay: Overlay) -> KernelState 
     }
 }
 
-/// Two nodes, everything that one can see of them from outside, and packets both ways.
+/// Starts two nodes, checks their whole visible state, and sends packets in both directions.
 fn two_nodes(families: Families, overlays: &[Overlay]) {
     let mtu = if families.v6() { 1430 } else { 1450 };
     let cluster = Cluster::new(families);
@@ -124,22 +124,22 @@ fn two_nodes(families: Families, overlays: &[Overlay]) {
 }
 
 #[test]
-fn two_nodes_with_ipv4_see_each_other() {
+fn two_nodes_with_ipv4_reach_each_other() {
     two_nodes(Families::V4, &[Overlay::V4]);
 }
 
 #[test]
-fn two_nodes_with_ipv6_alone_see_each_other() {
+fn two_nodes_with_ipv6_only_reach_each_other() {
     two_nodes(Families::V6, &[Overlay::V6]);
 }
 
 #[test]
-fn two_nodes_with_both_families_see_each_other() {
+fn two_nodes_with_both_families_reach_each_other() {
     two_nodes(Families::Dual, &[Overlay::V4, Overlay::V6]);
 }
 
 #[test]
-fn the_backend_s_own_keys_are_obeyed() {
+fn backend_keys_configure_the_device() {
     let config = r#"{"network":"10.7.0.0/20","subnetlen":26,"SubnetMin":"10.7.3.0","SubnetMax":"10.7.3.64",
         "Backend":{"type":"vxlan","vni":4096,"Port":4789,"MTU":1400,"Learning":true,"GBP":true}}"#;
     let cluster = Cluster::with_config(Families::V4, Some(config));
@@ -162,10 +162,10 @@ fn the_backend_s_own_keys_are_obeyed() {
 }
 
 #[test]
-fn direct_routing_needs_one_route_for_a_neighbour_and_the_tunnel_for_others() {
+fn direct_routing_uses_tunnel_only_beyond_router() {
     let config = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}"#;
     let cluster = Cluster::with_config(Families::V4, Some(config));
-    // Only to be had through the router.
+    // Reachable only through the router.
     let far = r#"{"PublicIP":"172.16.0.9","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:09"}}"#;
     cluster.put_lease("10.244.250.0-24", far);
     let mut nodes = [cluster.node("a"), cluster.node("b")];
@@ -198,7 +198,7 @@ fn direct_routing_needs_one_route_for_a_neighbour_and_the_tunnel_for_others() {
 }
 
 #[test]
-fn the_published_ethernet_address_is_the_device_s_and_stays_when_it_is_made_anew() {
+fn recreated_device_keeps_published_mac() {
     let cluster = Cluster::new(Families::V4);
     let mut node = cluster.node("a");
     let published = |node: &Node| {

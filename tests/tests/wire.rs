@@ -1,4 +1,4 @@
-//! The udp backend on the wire, seen from a peer that is made of nothing but UDP sockets.
+//! The udp backend on the wire, seen from a peer that consists of UDP sockets only.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -12,7 +12,8 @@ use heddle_tests::{
     time_exceeded,
 };
 
-/// What the path and the kernel behind it leave of a hop limit: each decrements it once.
+/// Hops from the container to the peer: the path and the kernel behind it decrement the hop limit
+/// once each.
 const HOPS: u8 = 2;
 
 /// A node with a container, and a plain peer.
@@ -36,18 +37,18 @@ impl Wire {
         Overlay::all(self.cluster.lab().families())
     }
 
-    /// The container's address.
+    /// Returns the container's address.
     fn inside(&self, overlay: Overlay) -> IpAddr {
         overlay.address_in(&self.container)
     }
 
-    /// A UDP socket in the container.
+    /// Opens a UDP socket in the container.
     fn socket(&self, overlay: Overlay) -> UdpSocket {
         let address = SocketAddr::new(self.inside(overlay), 0);
         self.container.namespace().udp_socket(address).unwrap()
     }
 
-    /// The node's own address in the overlay, from which it sends ICMP errors.
+    /// Returns the node's own address in the overlay, from which it sends ICMP errors.
     fn router(&self, overlay: Overlay) -> IpAddr {
         self.cluster.subnet(&self.node, overlay).network()
     }
@@ -57,22 +58,22 @@ impl Wire {
     }
 }
 
-/// The packet with lengths and checksums as they are when it is written.
+/// Returns the packet with the lengths and checksums that it gets when written.
 fn written(packet: &Packet) -> Packet {
     Packet::parse(&packet.to_bytes())
 }
 
-/// With each family alone and both at once.
+/// Runs `check` with each family alone and with both at once.
 fn with_all_families(check: impl Fn(&Wire, Overlay) + Sync) {
     with(&[Families::V4, Families::V6, Families::Dual], check);
 }
 
-/// With both families at once.
+/// Runs `check` with both families at once.
 fn with_both_families(check: impl Fn(&Wire, Overlay) + Sync) {
     with(&[Families::Dual], check);
 }
 
-/// With these families. What is sent, by whomever, keeps its order on the way.
+/// Runs `check` with these families, on one processor, so that packets keep their order.
 fn with(families: &[Families], check: impl Fn(&Wire, Overlay) + Sync) {
     on_one_processor(|| {
         for &families in families {
@@ -85,13 +86,13 @@ fn with(families: &[Families], check: impl Fn(&Wire, Overlay) + Sync) {
     .unwrap();
 }
 
-/// Some bytes, each unlike its neighbours.
+/// Returns bytes that each differ from their neighbours.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|n| (n * 31 + (n >> 8) * 7) as u8).collect()
 }
 
 #[test]
-fn a_datagram_is_a_bare_packet_and_a_ping_is_answered_both_ways() {
+fn datagram_is_bare_packet_and_ping_works_both_ways() {
     with_all_families(|wire, overlay| {
         let (inside, outside) = (wire.inside(overlay), wire.peer.address(overlay));
         let printed = std::thread::scope(|scope| {
@@ -105,7 +106,7 @@ fn a_datagram_is_a_bare_packet_and_a_ping_is_answered_both_ways() {
                 }
             };
             assert_eq!(from, SocketAddr::new(overlay.address_of(&wire.node.host), UDP_PORT));
-            // Which makes sure that there is nothing before it and nothing behind.
+            // A strict parser: there is nothing before the packet and nothing behind it.
             let request = Packet::parse(&datagram);
             assert_eq!((request.source(), request.destination()), (inside, outside));
             assert_eq!(request.hop_limit(), HOP_LIMIT - HOPS);
@@ -126,7 +127,7 @@ fn a_datagram_is_a_bare_packet_and_a_ping_is_answered_both_ways() {
             if packet.source() != inside || packet.transport != expected.transport {
                 return None;
             }
-            // But for what is the kernel's choice.
+            // The IP header's remaining fields are the kernel's choice.
             expected.ip = packet.ip.clone();
             assert_eq!(packet.hop_limit(), hop_limit);
             assert_eq!(packet.destination(), outside);
@@ -137,12 +138,12 @@ fn a_datagram_is_a_bare_packet_and_a_ping_is_answered_both_ways() {
 }
 
 #[test]
-fn udp_datagrams_are_exchanged_with_a_container() {
+fn udp_datagrams_reach_container_and_back() {
     with_all_families(|wire, overlay| {
         let socket = wire.socket(overlay);
         let inside = socket.local_addr().unwrap();
         let outside = SocketAddr::new(wire.peer.address(overlay), 4000);
-        // Of one length, as kernels join them, and of others.
+        // Equal lengths, which kernels coalesce, and different ones.
         let lengths = [0, 1, 500, 500, 500, 500, 30, 1200, 1200, 1];
         let payloads: Vec<_> = lengths.iter().map(|&length| pattern(length)).collect();
         for payload in &payloads {
@@ -193,22 +194,22 @@ fn fragments_pass_both_ways() {
     });
 }
 
-/// The far end of a TCP connection, one segment at a time.
+/// The far end of a TCP connection, which handles one segment at a time.
 struct Segments<'a> {
     wire: &'a Wire,
     overlay: Overlay,
     here: SocketAddr,
     there: SocketAddr,
-    /// The next byte that it sends.
+    /// Sequence number of the next byte to send.
     sequence: u32,
-    /// The next byte that it expects.
+    /// Sequence number of the next byte expected.
     expected: u32,
-    /// Payload lengths, as they came.
+    /// Payload lengths, in order of arrival.
     lengths: Vec<usize>,
 }
 
 impl<'a> Segments<'a> {
-    /// Its port.
+    /// Port of the far end.
     const PORT: u16 = 7;
 
     /// Waits for a connection.
@@ -243,7 +244,7 @@ impl<'a> Segments<'a> {
     }
 
     fn header(&self) -> TcpHeader {
-        // A window that never has more on its way than a socket's buffer holds.
+        // A window that limits the data in flight to a socket's buffer.
         let (here, there) = (self.here.port(), self.there.port());
         let mut header = TcpHeader::new(here, there, self.sequence, u16::MAX);
         header.ack = true;
@@ -256,7 +257,7 @@ impl<'a> Segments<'a> {
         self.wire.peer.send_packet(&self.wire.node, &packet);
     }
 
-    /// The next segment that has not been there before, acknowledged.
+    /// Returns the next new segment, after acknowledging it.
     fn next(&mut self) -> (TcpHeader, Vec<u8>) {
         let (here, expected) = (self.here, self.expected);
         let what = "a segment";
@@ -266,7 +267,7 @@ impl<'a> Segments<'a> {
             assert!(!header.rst, "the connection was reset");
             let ahead = header.sequence_number.wrapping_sub(expected).cast_signed();
             assert!(ahead <= 0, "{ahead} bytes are missing");
-            // What is sent again was acknowledged too late, which is nobody's fault.
+            // A retransmission after a late acknowledgement, which is no error.
             (ahead == 0).then(|| (header.clone(), packet.payload.clone()))
         });
         let length = u32::try_from(payload.len()).unwrap() + u32::from(header.fin);
@@ -274,7 +275,7 @@ impl<'a> Segments<'a> {
         (header, payload)
     }
 
-    /// Receives so many bytes.
+    /// Receives `bytes` bytes.
     fn receive(&mut self, bytes: usize) -> Vec<u8> {
         let mut received = Vec::with_capacity(bytes);
         while received.len() < bytes {
@@ -288,7 +289,7 @@ impl<'a> Segments<'a> {
         received
     }
 
-    /// Sends these bytes, some segments at once, and waits until they are acknowledged.
+    /// Sends these bytes, in bursts of segments, and waits until they are acknowledged.
     fn transmit(&mut self, bytes: &[u8], segment: usize) {
         for burst in bytes.chunks(16 * segment) {
             for payload in burst.chunks(segment) {
@@ -301,7 +302,7 @@ impl<'a> Segments<'a> {
 }
 
 #[test]
-fn super_packets_travel_as_whole_segments_one_after_another() {
+fn super_packets_are_sent_as_full_segments_in_order() {
     with_both_families(|wire, overlay| {
         let data = pattern(1 << 20);
         let mtu: usize = if overlay == Overlay::V4 { 20 } else { 40 };
@@ -330,7 +331,7 @@ fn super_packets_travel_as_whole_segments_one_after_another() {
             let longest = server.lengths.iter().max().unwrap();
             assert_eq!(*longest, segment);
             assert!(full * 10 > server.lengths.len() * 9, "{full} of {}", server.lengths.len());
-            // The kernel left the device to cut them.
+            // The kernel left the segmentation to the device.
             let handed_over = device("tx") - sent;
             let count = server.lengths.len() as u64;
             assert!(handed_over * 2 < count, "{handed_over} packets for {count} segments");
@@ -346,12 +347,12 @@ fn super_packets_travel_as_whole_segments_one_after_another() {
 }
 
 #[test]
-fn who_sends_a_packet_that_ends_on_the_way_is_told() {
+fn packet_with_expired_hop_limit_is_answered_by_icmp() {
     with_both_families(|wire, overlay| {
         let (inside, outside) = (wire.inside(overlay), wire.peer.address(overlay));
         let router = wire.router(overlay);
         wire.peer.drain(overlay);
-        // One hop is the kernel, before the path.
+        // The kernel decrements the hop limit once, before the path.
         let before = wire.counter("ttl_exceeded");
         let printed = ping(wire.container.namespace(), &format!("-c 1 -W 5 -t 2 {outside}"));
         let told = match overlay {
@@ -361,7 +362,7 @@ fn who_sends_a_packet_that_ends_on_the_way_is_told() {
         let told = |line: &str| line.contains(&format!("From {router} ")) && line.contains(told);
         assert!(printed.lines().any(told), "{printed}");
         assert_eq!(wire.counter("ttl_exceeded"), before + 1);
-        // Three reach the peer, with nothing to spare.
+        // A hop limit of three is just enough to reach the peer.
         let command = format!("-c 1 -W 1 -t 3 {outside}");
         ping(wire.container.namespace(), &command);
         wire.peer.wait_packet(overlay, "the longer-lived ping", |packet| {
@@ -376,7 +377,7 @@ fn who_sends_a_packet_that_ends_on_the_way_is_told() {
             let error = reply.icmp_error()?;
             assert_eq!(error, time_exceeded(outside));
             assert_eq!((reply.source(), reply.destination()), (router, outside));
-            // It quotes the packet, at its last hop.
+            // The error quotes the packet, as received at its last hop.
             let quoted = Packet::parse(&reply.payload);
             assert_eq!((quoted.source(), quoted.transport), (outside, packet.transport.clone()));
             Some(())
@@ -386,7 +387,7 @@ fn who_sends_a_packet_that_ends_on_the_way_is_told() {
 }
 
 #[test]
-fn who_sends_a_packet_to_nobody_is_told() {
+fn packet_without_route_is_answered_by_icmp() {
     with_both_families(|wire, overlay| {
         wire.peer.drain(overlay);
         let (nobody, told) = match overlay {
@@ -398,10 +399,10 @@ fn who_sends_a_packet_to_nobody_is_told() {
         let printed = ping(wire.container.namespace(), &format!("-c 1 -W 5 {nobody}"));
         let line = |line: &str| line.contains(&format!("From {router} ")) && line.contains(told);
         assert!(printed.lines().any(line), "{printed}");
-        // The kernel's own multicasts have no way, either.
+        // The kernel's own multicasts have no route either.
         assert!(wire.counter("no_route") > before);
 
-        // A peer that asks this node to pass something on is told the same by it.
+        // A peer that sends a packet for an unknown destination to this node gets the same error.
         let nobody = nobody.parse().unwrap();
         let packet = Packet::echo_request(wire.peer.address(overlay), nobody, 9, b"abc");
         wire.peer.send_packet(&wire.node, &packet);
@@ -412,7 +413,7 @@ fn who_sends_a_packet_to_nobody_is_told() {
     });
 }
 
-/// What a container knows of the path to an address.
+/// Returns the path MTU that a container has cached for an address.
 fn known_mtu(container: &Container, to: IpAddr) -> Option<u32> {
     let printed = container.namespace().ip(&format!("route get {to}")).unwrap();
     let mut words: VecDeque<_> = printed.split_whitespace().collect();
@@ -424,7 +425,8 @@ fn known_mtu(container: &Container, to: IpAddr) -> Option<u32> {
     None
 }
 
-/// Two nodes; `narrow` makes the way from the first to the second one for 1400 bytes, by what it returns.
+/// Tests a path of 1400 bytes between two nodes; `narrow` sets up the path, and its result keeps it
+/// in place.
 fn narrow_way<T>(narrow: impl Fn(&Cluster, &Node, &Node) -> T) {
     let families = Families::Dual;
     let cluster = Cluster::with_backend(families, "udp");
@@ -436,8 +438,8 @@ fn narrow_way<T>(narrow: impl Fn(&Cluster, &Node, &Node) -> T) {
     let _router = narrow(&cluster, &a, &b);
     for &overlay in Overlay::all(families) {
         let to = overlay.address_in(&in_b);
-        // What may not be fragmented is not, and its sender is told by the second one at the latest: the first may have
-        // been lost on the way that was not yet known to be narrow.
+        // A packet with DF is not fragmented. Its sender gets the error by the second one at the
+        // latest: the first may have been lost before the path MTU was known.
         let (outer, headers) = if overlay == Overlay::V4 { (28, 28) } else { (48, 48) };
         let whole = 1452 - headers;
         let before = a.counters()["too_big"];
@@ -448,12 +450,13 @@ fn narrow_way<T>(narrow: impl Fn(&Cluster, &Node, &Node) -> T) {
         })
         .unwrap();
         assert!(a.counters()["too_big"] > before);
-        // What just fits gets through.
+        // A packet of exactly the path MTU gets through.
         in_a.ping(to, 1400 - outer - headers).unwrap();
         let done = transfer(in_a.namespace(), in_b.namespace(), to, 20 << 20, None).unwrap();
         assert!(done.is_whole(), "{done:?}");
     }
-    // Only now, so that nothing above was fragmented. And from a container that was not told.
+    // Last, so that no packet above was fragmented; and from a container that has no cached path
+    // MTU.
     let other = a.host.container().unwrap();
     let to = Overlay::V4.address_in(&in_b);
     let before = a.counters()["fragmented"];
@@ -463,7 +466,7 @@ fn narrow_way<T>(narrow: impl Fn(&Cluster, &Node, &Node) -> T) {
 }
 
 #[test]
-fn a_route_with_a_smaller_mtu_is_told_of_and_tcp_goes_on() {
+fn smaller_route_mtu_is_reported_and_tcp_continues() {
     narrow_way(|_, a, b| {
         a.ip(&format!("route add {}/32 dev eth0 mtu 1400", b.host.v4()));
         a.ip(&format!("-6 route add {}/128 dev eth0 mtu 1400", b.host.v6()));
@@ -471,11 +474,11 @@ fn a_route_with_a_smaller_mtu_is_told_of_and_tcp_goes_on() {
 }
 
 #[test]
-fn a_router_with_a_smaller_mtu_is_told_of_and_tcp_goes_on() {
+fn smaller_router_mtu_is_reported_and_tcp_continues() {
     narrow_way(|cluster, a, b| {
         let router = cluster.host("router");
         let namespace = router.namespace();
-        // It would tell that there is a shorter way.
+        // It would send redirects to a shorter path.
         for link in ["all", "eth0"] {
             namespace.set_sysctl(&format!("ipv4/conf/{link}/send_redirects"), "0").unwrap();
         }

@@ -1,5 +1,5 @@
-//! The `alloc` backend: the node gets a lease, and that is all (flannel's `pkg/backend/alloc`). How packets get to other
-//! hosts is somebody else's business.
+//! The `alloc` backend: assigns the node a lease, and nothing else (flannel's `pkg/backend/alloc`).
+//! Another program has to carry packets to other hosts.
 
 use heddle_sdk::*;
 
@@ -8,7 +8,7 @@ pub struct AllocBackend;
 
 impl Backend for AllocBackend {
     fn advertise(config: &NetworkConfig, _: &Node) -> Result<Advertisements, ConfigError> {
-        // As in flannel, the lease does not say what it is for.
+        // As in flannel, the lease has no backend type.
         Ok(Advertisements { backend_type: None, backend_data: vec![None; config.networks.len()] })
     }
 
@@ -61,21 +61,21 @@ mod tests {
     }
 
     #[test]
-    fn the_lease_says_as_little_as_flannel_s() {
+    fn lease_has_no_more_fields_than_flannel() {
         let expected = Advertisements { backend_type: None, backend_data: vec![None, None] };
         assert_eq!(AllocBackend::advertise(&config(), &node(1500)), Ok(expected));
     }
 
     #[test]
-    fn nothing_is_planned_and_the_mtu_is_the_interface_s() {
+    fn plan_is_empty_with_mtu_of_interface() {
         let plan = |mtu| AllocBackend::plan_node(&config(), &node(mtu), &lease(None)).unwrap();
         assert_eq!(plan(1500), NodePlan { plan: Plan::default(), mtu: 1500 });
-        // The loopback interface's: no packet is as long.
+        // The loopback interface's MTU: no packet is that long.
         assert_eq!(plan(65536).mtu, 65535);
     }
 
     #[test]
-    fn a_peer_takes_nothing_unless_it_is_another_backend_s() {
+    fn peer_has_empty_plan_unless_of_other_backend() {
         let plan =
             |kind| AllocBackend::plan_peer(&config(), &node(1500), &lease(None), &lease(kind));
         assert_eq!(plan(None), Ok(Plan::default()));

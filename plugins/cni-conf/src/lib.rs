@@ -1,22 +1,24 @@
-//! The `cni-conf` emitter: the overlay as a network of CNI, for podman, containerd, CRI-O and whoever else runs its
-//! plugins. Containers hang on a bridge and have addresses of the node's subnet and the overlay's MTU, as with Docker.
+//! The `cni-conf` emitter: the overlay as a CNI network, for podman, containerd, CRI-O and other
+//! users of CNI plugins. Containers are attached to a bridge, with addresses of the node's subnet
+//! and the overlay's MTU, as with Docker.
 //!
-//! | setting | what it is | unless given |
+//! | setting | meaning | default |
 //! | --- | --- | --- |
-//! | `path` | where the file goes | `/etc/cni/net.d/10-heddle.conflist` |
-//! | `name` | the network's name, `podman run --network heddle` | `heddle` |
-//! | `bridge` | the bridge, which is made when the first container starts | `cni0` |
+//! | `path` | path of the file | `/etc/cni/net.d/10-heddle.conflist` |
+//! | `name` | name of the network: `podman run --network heddle` | `heddle` |
+//! | `bridge` | name of the bridge, which the first container creates | `cni0` |
 //!
-//! It takes the plugins `bridge`, `host-local` and `portmap`, which <https://github.com/containernetworking/plugins>
-//! has. `portmap` does nothing until a port is published.
+//! It needs the plugins `bridge`, `host-local` and `portmap` of
+//! <https://github.com/containernetworking/plugins>. `portmap` does nothing until a port is
+//! published.
 
 use heddle_sdk::*;
 use serde_json::{Value, json};
 
 const DEFAULT_PATH: &str = "/etc/cni/net.d/10-heddle.conflist";
 
-/// 1.0.0 is out, but the runtimes of stable distributions write 0.4.0 themselves, and those that read later versions
-/// read it, too.
+/// 1.0.0 is out, but the runtimes of stable distributions write 0.4.0 themselves, and those that
+/// read later versions read it as well.
 const CNI_VERSION: &str = "0.4.0";
 
 /// The emitter.
@@ -39,7 +41,7 @@ impl Emitter for CniConf {
 }
 
 fn network(view: &View, name: &str, bridge: &str) -> Value {
-    // A list of lists: a container gets an address of each set.
+    // A list of lists: a container gets an address from each set.
     let ranges: Vec<_> = view
         .lease
         .families
@@ -53,7 +55,8 @@ fn network(view: &View, name: &str, bridge: &str) -> Value {
             {
                 "type": "bridge",
                 "bridge": bridge,
-                // The bridge has each subnet's first usable address, host-local's default for the gateway.
+                // The bridge has each subnet's first usable address, host-local's default for the
+                // gateway.
                 "isGateway": true,
                 "isDefaultGateway": true,
                 "ipMasq": !view.ip_masq,
@@ -66,7 +69,8 @@ fn network(view: &View, name: &str, bridge: &str) -> Value {
     })
 }
 
-/// What libcni takes for the name of a network (`utils.ValidateNetworkName`): it becomes a directory of host-local's.
+/// Returns the network name if libcni accepts it (`utils.ValidateNetworkName`): it becomes a
+/// directory of host-local.
 fn network_name(setting: &Setting) -> Result<&str, String> {
     let name = setting.value.as_str();
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
@@ -77,7 +81,7 @@ fn network_name(setting: &Setting) -> Result<&str, String> {
     }
 }
 
-/// What Linux takes for the name of a device (`dev_valid_name` in `net/core/dev.c`).
+/// Returns the device name if Linux accepts it (`dev_valid_name` in `net/core/dev.c`).
 fn device_name(setting: &Setting) -> Result<&str, String> {
     let name = setting.value.as_str();
     let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace();
@@ -119,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn containers_hang_on_a_bridge_and_have_addresses_of_the_subnet() {
+    fn containers_use_a_bridge_with_addresses_of_subnet() {
         let (path, network) = emit(&view(&["10.244.8.0/24"]), &[]).unwrap();
         assert_eq!(path, "/etc/cni/net.d/10-heddle.conflist");
         let expected = json!({
@@ -143,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_has_an_address_of_each_family() {
+    fn container_has_an_address_of_each_family() {
         let (_, network) = emit(&view(&["10.244.8.0/24", "fc00:0:0:8::/64"]), &[]).unwrap();
         assert_eq!(
             network["plugins"][0]["ipam"]["ranges"],
@@ -152,13 +156,13 @@ mod tests {
     }
 
     #[test]
-    fn the_bridge_masquerades_if_the_daemon_does_not() {
+    fn bridge_masquerades_if_daemon_does_not() {
         let view = View { ip_masq: false, ..view(&["10.244.8.0/24"]) };
         assert_eq!(emit(&view, &[]).unwrap().1["plugins"][0]["ipMasq"], true);
     }
 
     #[test]
-    fn the_operator_chooses_names_and_place() {
+    fn names_and_path_are_configurable() {
         let settings = [("path", "/srv/net.conflist"), ("name", "blue"), ("bridge", "cni-blue")];
         let (path, network) = emit(&view(&["10.244.8.0/24"]), &settings).unwrap();
         assert_eq!(path, "/srv/net.conflist");
@@ -167,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_setting_is_said() {
+    fn bad_setting_is_reported() {
         for (name, value, expected) in [
             ("pth", "/x", "setting `pth` is unknown: expected `path`, `name`, `bridge`"),
             (

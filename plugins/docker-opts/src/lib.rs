@@ -1,20 +1,21 @@
-//! The `docker-opts` emitter: options for dockerd, in a file that a systemd unit reads as its `EnvironmentFile`. In IPv4,
-//! the same that flannel's `mk-docker-opts.sh` makes of `subnet.env`.
+//! The `docker-opts` emitter: options for dockerd, in a file that a systemd unit reads as its
+//! `EnvironmentFile`. For IPv4, the output is that of flannel's `mk-docker-opts.sh` for a
+//! `subnet.env`.
 //!
-//! | setting | what it is | unless given |
+//! | setting | meaning | default |
 //! | --- | --- | --- |
-//! | `path` | where the file goes | `/run/flannel/docker.env` |
-//! | `key` | the variable that has all the options | `DOCKER_OPTS` |
-//! | `individual` | `true`: a variable for each option, and no other line | `false` |
-//! | `combined` | `true`: the variable that has all of them, and no other line | `false` |
+//! | `path` | path of the file | `/run/flannel/docker.env` |
+//! | `key` | name of the variable with all options | `DOCKER_OPTS` |
+//! | `individual` | `true`: only a variable for each option | `false` |
+//! | `combined` | `true`: only the variable with all options | `false` |
 //! | `ip-masq` | `false` leaves `--ip-masq` out | `true` |
-//! | `subnet-env` | `true`: the lines of `subnet.env` come first, in place of a file of their own | `false` |
+//! | `subnet-env` | `true`: the lines of `subnet.env` come first, replacing a separate file | `false` |
 //!
 //! With neither or both of `individual` and `combined`, all lines are written.
 //!
-//! Where the overlay has IPv6, `--ipv6` and `--fixed-cidr-v6` come on top, which flannel's script leaves to the operator.
-//! Docker's bridge always has IPv4: without IPv4 in the overlay there is no `--bip`, and Docker takes a network of its
-//! own for it, which other nodes do not reach.
+//! If the overlay has IPv6, `--ipv6` and `--fixed-cidr-v6` are added, which flannel's script leaves
+//! to the operator. Docker's bridge always has IPv4: without IPv4 in the overlay there is no
+//! `--bip`, and Docker uses a network of its own for it, which other nodes cannot reach.
 
 mod options;
 

@@ -1,5 +1,5 @@
-//! Options of dockerd as variables of a shell, the way flannel's `dist/mk-docker-opts.sh` writes them. `heddle
-//! docker-opts` writes the same lines from a `subnet.env`.
+//! dockerd's options as shell variables, in the format of flannel's `dist/mk-docker-opts.sh`.
+//! `heddle docker-opts` writes the same lines from a `subnet.env`.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
@@ -10,26 +10,27 @@ use std::str::FromStr;
 pub struct DockerOptions(BTreeMap<String, String>);
 
 impl DockerOptions {
-    /// What all the variables' names begin with.
+    /// Prefix of all variables' names.
     pub const PREFIX: &'static str = "DOCKER_OPT_";
 
-    /// The bridge's address and the length of its subnet. The subnet is also where containers' addresses come from.
+    /// Sets the bridge's address with the prefix length of its subnet, from which containers also
+    /// get their addresses.
     pub fn bip(&mut self, address: impl Display) {
         self.set("BIP", format!("--bip={address}"));
     }
 
-    /// Whether Docker masquerades: if nobody else does.
+    /// Makes Docker masquerade unless another program does.
     pub fn ip_masq(&mut self, others_do: bool) {
         self.set("IPMASQ", format!("--ip-masq={}", !others_do));
     }
 
-    /// The MTU of containers' interfaces, in bytes.
+    /// Sets the MTU of containers' interfaces, in bytes.
     pub fn mtu(&mut self, bytes: impl Display) {
         self.set("MTU", format!("--mtu={bytes}"));
     }
 
-    /// IPv6 for the bridge and for containers, from this subnet. The bridge takes its first usable address. flannel's
-    /// script has nothing like it.
+    /// Enables IPv6 for the bridge and for containers, from this subnet. The bridge gets its first
+    /// usable address. flannel's script has no such option.
     pub fn ipv6(&mut self, subnet: impl Display) {
         self.set("IPV6", "--ipv6".into());
         self.set("FIXED_CIDR_V6", format!("--fixed-cidr-v6={subnet}"));
@@ -39,8 +40,9 @@ impl DockerOptions {
         self.0.insert(format!("{}{name}", Self::PREFIX), option);
     }
 
-    /// The lines, in the order of the variables' names. The combined one begins with `first`, which the operator has
-    /// set already, and two spaces; without that with one, as flannel's does.
+    /// Formats the lines, in the order of the variables' names. The combined one begins with
+    /// `first`, the value that the operator has set already, and two spaces; without such a value
+    /// with one space, like flannel's.
     pub fn text(&self, lines: Lines, key: &Key, first: &str) -> String {
         let mut text = String::new();
         if lines != Lines::Combined {
@@ -63,7 +65,7 @@ impl DockerOptions {
     }
 }
 
-/// Variables that are there already are kept: those called `DOCKER_OPT_…`, whatever else there may be.
+/// Keeps the existing variables called `DOCKER_OPT_…`, and ignores all others.
 impl<'a> FromIterator<(&'a str, &'a str)> for DockerOptions {
     fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(variables: I) -> Self {
         let ours = variables.into_iter().filter(|(name, _)| name.starts_with(Self::PREFIX));
@@ -71,7 +73,7 @@ impl<'a> FromIterator<(&'a str, &'a str)> for DockerOptions {
     }
 }
 
-/// Which lines are written.
+/// Selection of the lines to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lines {
     /// A variable for each option, and the combined one.
@@ -83,7 +85,7 @@ pub enum Lines {
 }
 
 impl Lines {
-    /// As flannel's script takes `-i` and `-c`: both of them mean the same as neither.
+    /// Selects the lines for flannel's flags `-i` and `-c`: both mean the same as neither.
     pub fn chosen(individual: bool, combined: bool) -> Self {
         match (individual, combined) {
             (true, false) => Self::Individual,
@@ -93,7 +95,7 @@ impl Lines {
     }
 }
 
-/// The name of the combined variable: `DOCKER_OPTS`, unless the operator says otherwise.
+/// Name of the combined variable: `DOCKER_OPTS` by default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key(String);
 
@@ -115,7 +117,7 @@ impl Display for Key {
     }
 }
 
-/// What cannot be the name of a variable.
+/// Error for a text that cannot be the name of a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidKey;
 

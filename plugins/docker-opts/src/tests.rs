@@ -24,7 +24,7 @@ fn view(families: &[(&str, &str)]) -> View {
     }
 }
 
-/// Settings as `--emit` has them.
+/// Parses settings in the syntax of `--emit`, and returns the emitted file.
 fn emit(families: &[(&str, &str)], settings: &str) -> Result<File, String> {
     let settings: Vec<_> = settings
         .split_terminator(',')
@@ -42,7 +42,7 @@ fn text(families: &[(&str, &str)], settings: &str) -> String {
 }
 
 #[test]
-fn each_option_has_a_variable_and_all_have_one() {
+fn every_option_is_in_its_own_and_the_combined_variable() {
     let file = emit(&[V4], "").unwrap();
     assert_eq!((file.path.as_str(), file.mode), ("/run/flannel/docker.env", 0o644));
     assert_eq!(
@@ -55,7 +55,7 @@ fn each_option_has_a_variable_and_all_have_one() {
 }
 
 #[test]
-fn the_operator_chooses_lines_key_and_place() {
+fn lines_key_and_path_are_configurable() {
     assert_eq!(emit(&[V4], "path=/etc/docker.env").unwrap().path, "/etc/docker.env");
     let individual = "DOCKER_OPT_BIP=\"--bip=10.244.8.1/24\"\nDOCKER_OPT_MTU=\"--mtu=1450\"\n";
     assert_eq!(text(&[V4], "individual=true,ip-masq=false"), individual);
@@ -69,7 +69,7 @@ fn the_operator_chooses_lines_key_and_place() {
 }
 
 #[test]
-fn one_file_may_serve_for_subnet_env_too() {
+fn file_may_include_subnet_env() {
     assert_eq!(
         text(&[V4], "subnet-env=true,combined=true,ip-masq=false"),
         "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.8.1/24\n\
@@ -79,7 +79,7 @@ fn one_file_may_serve_for_subnet_env_too() {
 }
 
 #[test]
-fn ipv6_is_switched_on_where_the_overlay_has_it() {
+fn ipv6_is_enabled_if_overlay_has_it() {
     assert_eq!(
         text(&[V4, V6], ""),
         "DOCKER_OPT_BIP=\"--bip=10.244.8.1/24\"\n\
@@ -96,7 +96,7 @@ fn ipv6_is_switched_on_where_the_overlay_has_it() {
 }
 
 #[test]
-fn what_is_wrong_with_a_setting_is_said() {
+fn bad_setting_is_reported() {
     for (settings, expected) in [
         (
             "pth=/x",
@@ -117,7 +117,7 @@ fn what_is_wrong_with_a_setting_is_said() {
 }
 
 #[test]
-fn what_is_set_already_comes_first() {
+fn variables_set_already_have_precedence() {
     let options: DockerOptions =
         [("DOCKER_OPT_ICC", "--icc=false"), ("PATH", "/bin"), ("DOCKER_OPTS", "--debug")]
             .into_iter()

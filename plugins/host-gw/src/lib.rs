@@ -1,6 +1,6 @@
-//! The `host-gw` backend: every peer is the gateway to its subnet, and packets travel between hosts as they are
-//! (flannel's `pkg/backend/hostgw`). Nothing is as fast, and nothing takes less of a packet; but all hosts must be on one
-//! network, for a gateway has to be reached without another.
+//! The `host-gw` backend: every peer is the gateway to its subnet, and packets travel between hosts
+//! unchanged (flannel's `pkg/backend/hostgw`). It is the fastest backend and has no overhead, but
+//! all hosts must be on one network, because a gateway has to be reachable without another.
 
 use std::fmt::Write;
 
@@ -43,7 +43,8 @@ impl Backend for HostGwBackend {
     }
 }
 
-/// Peers take the public address for a gateway's, which only the interface's own addresses can be.
+/// Returns the error for a public address that the interface does not have: peers use it as the
+/// gateway, which only works with the interface's own addresses.
 fn behind_nat(underlay: &Underlay, family: Family) -> ConfigError {
     let public = underlay.public_address(family);
     let public = public.map(|address| address.to_string()).unwrap_or_default();

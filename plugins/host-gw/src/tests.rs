@@ -1,4 +1,4 @@
-//! `UPDATE_EXPECT=1 cargo test` writes down anew what is planned; `git diff` then shows what has become different.
+//! `UPDATE_EXPECT=1 cargo test` updates the expected plans; `git diff` then shows the changes.
 
 use expect_test::expect;
 use heddle_testkit::Scenario;
@@ -8,7 +8,7 @@ use super::*;
 const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
 
 #[test]
-fn every_node_is_the_gateway_to_its_subnets_and_nothing_is_taken_of_a_packet() {
+fn node_is_gateway_to_its_subnets_with_full_mtu() {
     let expected = expect![[r#"
         advertise
           host-gw
@@ -25,7 +25,7 @@ fn every_node_is_the_gateway_to_its_subnets_and_nothing_is_taken_of_a_packet() {
 }
 
 #[test]
-fn no_packet_is_as_long_as_the_loopback_interface_lets_pass() {
+fn mtu_of_loopback_is_capped_at_longest_packet() {
     let mut scenario = Scenario::v4(HOST_GW);
     scenario.node.underlay.mtu = 65_536;
     scenario.node.underlay.link = "lo".into();
@@ -43,7 +43,7 @@ fn no_packet_is_as_long_as_the_loopback_interface_lets_pass() {
 }
 
 #[test]
-fn a_public_address_that_is_not_the_interface_s_is_refused() {
+fn public_address_not_on_interface_is_refused() {
     let planned = |public: [&str; 2], addresses: &[&str]| {
         let mut scenario = Scenario::dual(HOST_GW);
         let addresses = addresses.iter().map(|address| address.parse().unwrap());
@@ -80,7 +80,7 @@ const PEERS: &str = r#"{
 }"#;
 
 #[test]
-fn a_peer_is_a_gateway_in_the_families_that_both_have_or_it_is_said_why_not() {
+fn peer_is_gateway_in_common_families_or_refused() {
     let planned = |subnets: &str, addresses: &str| {
         let scenario = Scenario::parse(&format!(
             r#"{{

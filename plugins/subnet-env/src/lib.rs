@@ -1,6 +1,7 @@
-//! The `subnet-env` emitter: the file from which Docker, the CNI plugin and people's scripts learn the node's subnet.
+//! The `subnet-env` emitter: the file from which Docker, the CNI plugin and users' scripts learn
+//! the node's subnet.
 //!
-//! Setting `path`: where it goes, `/run/flannel/subnet.env` unless given.
+//! Setting `path`: path of the file, `/run/flannel/subnet.env` by default.
 
 use heddle_sdk::*;
 
@@ -52,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_where_flannel_has_it() {
+    fn file_has_path_and_content_of_flannel() {
         let contents = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.8.1/24\n\
                         FLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n";
         let file =
@@ -61,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_says_where_the_file_goes() {
+    fn path_is_configurable() {
         let setting = |name: &str| Setting { name: name.into(), value: "/etc/subnet.env".into() };
         let files = SubnetEnv::emit(&view(), &[setting("path")]).unwrap();
         assert_eq!(files[0].path, "/etc/subnet.env");

@@ -1,18 +1,20 @@
-//! The `udp` backend: packets go from host to host in UDP datagrams, one in each and nothing around it, carried in user
-//! space (flannel's `pkg/backend/udp`). For hosts whose kernel has nothing better.
+//! The `udp` backend: packets travel from host to host in UDP datagrams, one bare packet in each,
+//! carried in user space (flannel's `pkg/backend/udp`). For hosts whose kernel has no tunnel
+//! device.
 //!
-//! The kernel routes the whole overlay into one TUN device; a packet then goes to the peer whose subnet its destination
-//! is in. flannel carries IPv4 alone, and this IPv6 as well, between the IPv6 addresses of the nodes.
+//! The kernel routes the whole overlay into one TUN device; a packet is then sent to the peer whose
+//! subnet contains its destination. flannel carries IPv4 only, this backend also IPv6, between the
+//! IPv6 addresses of the nodes.
 
 use std::net::IpAddr;
 
 use heddle_sdk::json::Object;
 use heddle_sdk::*;
 
-/// The device. flannel asks for `flannel%d`, and the first there is has this name.
+/// Name of the device. flannel requests `flannel%d`, and the first such device gets this name.
 const DEVICE: &str = "flannel0";
 
-/// flannel's port.
+/// flannel's default port.
 const DEFAULT_PORT: u16 = 8285;
 
 /// The backend: peers by their subnets.
@@ -23,7 +25,7 @@ pub struct UdpBackend {
 impl Backend for UdpBackend {
     fn advertise(config: &NetworkConfig, _: &Node) -> Result<Advertisements, ConfigError> {
         port(config)?;
-        // As in flannel, the lease does not say what it is for.
+        // As in flannel, the lease has no backend type.
         Ok(Advertisements { backend_type: None, backend_data: vec![None; config.networks.len()] })
     }
 
@@ -46,7 +48,7 @@ impl Backend for UdpBackend {
             return Err(PeerError::other_backend(peer));
         }
         lease.common_families(node, peer)?;
-        // The route to the device is the node's, and covers every peer.
+        // The node's route to the device covers every peer.
         Ok(Plan::default())
     }
 }
@@ -71,7 +73,7 @@ export_packet_backend!(
     name = "udp",
     links = ["flannel0"],
     link_kinds = ["tun"],
-    // `Backend.Port` is the operator's.
+    // The operator chooses `Backend.Port`.
     udp_ports = ["1-65535"],
     sysctls = ["accept_ra"],
 );

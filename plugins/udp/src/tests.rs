@@ -1,4 +1,4 @@
-//! `UPDATE_EXPECT=1 cargo test` writes down anew what is planned; `git diff` then shows what has become different.
+//! `UPDATE_EXPECT=1 cargo test` updates the expected plans; `git diff` then shows the changes.
 
 use expect_test::expect;
 use heddle_testkit::Scenario;
@@ -8,7 +8,7 @@ use super::*;
 const UDP: &str = r#"{"Type":"udp"}"#;
 
 #[test]
-fn the_node_has_the_device_that_flannel_makes_and_its_lease_says_as_little() {
+fn node_has_device_and_lease_fields_of_flannel() {
     let expected = expect![[r#"
         advertise
         node
@@ -25,7 +25,7 @@ fn the_node_has_the_device_that_flannel_makes_and_its_lease_says_as_little() {
 }
 
 #[test]
-fn dual_stack_has_one_device_with_the_smaller_mtu() {
+fn dual_stack_has_one_device_with_smaller_mtu() {
     let expected = expect![[r#"
         advertise
         node
@@ -44,7 +44,7 @@ fn dual_stack_has_one_device_with_the_smaller_mtu() {
 }
 
 #[test]
-fn the_port_is_the_config_s_or_flannel_s() {
+fn port_is_configurable_with_default_of_flannel() {
     let port = |backend: &str| {
         let scenario = Scenario::v4(backend);
         let lease = scenario.lease::<UdpBackend>()?;
@@ -67,7 +67,7 @@ fn the_port_is_the_config_s_or_flannel_s() {
 }
 
 #[test]
-fn an_interface_too_small_for_the_headers_is_an_error() {
+fn interface_too_small_for_headers_is_an_error() {
     let mtu = |mut scenario: Scenario, underlay| {
         scenario.node.underlay.mtu = underlay;
         let lease = scenario.lease::<UdpBackend>().unwrap();
@@ -84,12 +84,12 @@ fn an_interface_too_small_for_the_headers_is_an_error() {
     assert_eq!(mtu(Scenario::v4(UDP), 96), Ok(68));
     assert_eq!(mtu(Scenario::dual(UDP), 1327), refused(1328));
     assert_eq!(mtu(Scenario::dual(UDP), 1328), Ok(1280));
-    // The loopback interface's.
+    // The loopback interface's MTU.
     assert_eq!(mtu(Scenario::v4(UDP), 65_536), Ok(65_507));
 }
 
 #[test]
-fn behind_nat_the_interface_s_own_address_is_the_source() {
+fn source_behind_nat_is_address_of_interface() {
     let mut scenario = Scenario::dual(UDP);
     let public = ["203.0.113.7", "2001:db8::7"].map(|address| address.parse().unwrap());
     scenario.node.underlay.public_addresses = public.into();
@@ -99,7 +99,7 @@ fn behind_nat_the_interface_s_own_address_is_the_source() {
 }
 
 #[test]
-fn a_peer_takes_nothing_of_the_kernel_or_it_is_said_why_it_is_none() {
+fn peer_needs_no_kernel_objects_or_is_refused() {
     let scenario = Scenario::parse(
         r#"{
             "config": {"Network": "10.244.0.0/16", "Backend": {"Type": "udp"}},
@@ -128,7 +128,7 @@ fn a_peer_takes_nothing_of_the_kernel_or_it_is_said_why_it_is_none() {
 }
 
 #[test]
-fn a_packet_goes_to_the_peer_whose_subnet_its_destination_is_in() {
+fn packet_is_steered_by_its_destination() {
     let scenario = Scenario::parse(
         r#"{
             "config": {

@@ -1,8 +1,9 @@
-//! What is in a UDP datagram of VXLAN: its header (RFC 7348, section 5), an Ethernet header, an IP packet.
+//! The content of a VXLAN datagram: the VXLAN header (RFC 7348, section 5), an Ethernet header, and
+//! an IP packet.
 
 use heddle_sdk::{Family, MacAddress};
 
-/// The length of the two headers: 8 bytes and 14.
+/// Length of the two headers, in bytes: 8 and 14.
 pub(crate) const HEADERS: usize = 22;
 
 /// The flag "I" of the VXLAN header: the VNI is valid. The other flags are reserved, and ignored by a receiver.
@@ -12,18 +13,18 @@ const VNI_VALID: u8 = 0x08;
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 
-/// What the headers say.
+/// Fields of the headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) vni: u32,
     pub(crate) destination: MacAddress,
     pub(crate) source: MacAddress,
-    /// The family of the packet behind the headers.
+    /// Family of the packet behind the headers.
     pub(crate) family: Family,
 }
 
 impl Frame {
-    /// The headers, as they stand before a packet.
+    /// Returns the headers that precede a packet.
     pub(crate) fn headers(&self) -> [u8; HEADERS] {
         let mut headers = [0; HEADERS];
         headers[0] = VNI_VALID;
@@ -37,7 +38,8 @@ impl Frame {
         headers
     }
 
-    /// The headers of a payload, and the packet behind them. None where it is not a VXLAN frame with an IP packet.
+    /// Parses the headers of a payload, and returns them with the packet behind them. None if it is
+    /// not a VXLAN frame with an IP packet.
     pub(crate) fn read(payload: &[u8]) -> Option<(Self, &[u8])> {
         let (headers, packet) = payload.split_first_chunk::<HEADERS>()?;
         let [flags, _, _, _, vni @ .., _] = headers.first_chunk::<8>()?;
@@ -56,7 +58,7 @@ impl Frame {
     }
 }
 
-/// The family of an IP packet, by its version.
+/// Returns the family of an IP packet, by its version field.
 pub(crate) fn family(packet: &[u8]) -> Option<Family> {
     match packet.first()? >> 4 {
         4 => Some(Family::V4),

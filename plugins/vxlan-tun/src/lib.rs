@@ -1,10 +1,12 @@
-//! The `vxlan-tun` backend: VXLAN in user space (RFC 7348), for hosts whose kernel has no such device. On the wire it is
-//! what a VXLAN device of the kernel sends, and takes, that is configured alike; only the UDP source port is always the
-//! same. Nodes with `vxlan` do not talk to it nevertheless, because leases say which of the two a node is.
+//! The `vxlan-tun` backend: VXLAN in user space (RFC 7348), for hosts whose kernel has no VXLAN
+//! device. On the wire it is compatible with a kernel VXLAN device of the same configuration,
+//! except that the UDP source port is always the same. Nonetheless, nodes with `vxlan` do not talk
+//! to it, because leases distinguish the two backends.
 //!
-//! The kernel routes the whole overlay into one TUN device. A packet goes to the peer whose subnet its destination is
-//! in, behind a VXLAN header and an Ethernet header. A TUN device has no Ethernet address, so the two ends of the
-//! latter are made up: each node says in its lease which one it takes frames for.
+//! The kernel routes the whole overlay into one TUN device. A packet is sent to the peer whose
+//! subnet contains its destination, behind a VXLAN header and an Ethernet header. A TUN device has
+//! no MAC address, so those in the Ethernet header are synthetic: each node publishes in its lease
+//! the one that it accepts frames for.
 
 mod frame;
 
@@ -18,13 +20,13 @@ use heddle_sdk::*;
 pub struct VxlanTunBackend {
     subnets: PrefixTable<PeerIndex>,
     vni: u32,
-    /// This node's end point in each family.
+    /// MAC of this node's end point in each family.
     own: PerFamily<MacAddress>,
-    /// What stands before a packet to each peer; none in a family that this node or the peer has not.
+    /// Headers of packets to each peer; None in a family that this node or the peer lacks.
     headers: Vec<PerFamily<Option<[u8; HEADERS]>>>,
 }
 
-/// Something that each family has.
+/// A value for each family.
 struct PerFamily<T> {
     v4: T,
     v6: T,
@@ -77,7 +79,7 @@ impl Backend for VxlanTunBackend {
         for part in lease.common_families(node, peer)? {
             vtep::peer_mac(part, settings.vni)?;
         }
-        // The route to the device is the node's, and covers every peer.
+        // The node's route to the device covers every peer.
         Ok(Plan::default())
     }
 }
@@ -125,7 +127,7 @@ impl Transform for VxlanTunBackend {
     }
 }
 
-/// The backend's keys in the network config: those of `vxlan` that mean something here.
+/// The backend's keys in the network config: those of `vxlan` that apply here.
 struct Settings {
     vni: u32,
     port: u16,
@@ -144,7 +146,7 @@ impl Settings {
         format!("vtun.{}", self.vni)
     }
 
-    /// The Ethernet address that this node takes a family's frames for.
+    /// Returns the MAC that this node accepts a family's frames for.
     fn mac(&self, node: &Node, family: Family) -> MacAddress {
         node.device_mac(family, &self.device())
     }
@@ -155,7 +157,7 @@ export_transform!(
     name = "vxlan-tun",
     links = ["vtun.*"],
     link_kinds = ["tun"],
-    // `Backend.Port` is the operator's.
+    // The operator chooses `Backend.Port`.
     udp_ports = ["1-65535"],
     sysctls = ["accept_ra"],
 );

@@ -1,4 +1,4 @@
-//! `UPDATE_EXPECT=1 cargo test` writes down anew what is planned; `git diff` then shows what has become different.
+//! `UPDATE_EXPECT=1 cargo test` updates the expected plans; `git diff` then shows the changes.
 
 use expect_test::expect;
 use heddle_testkit::Scenario;
@@ -8,7 +8,8 @@ use super::*;
 const PEER: MacAddress = MacAddress([2, 0, 0, 0, 0, 0x0b]);
 const PEER_V6: MacAddress = MacAddress([2, 0, 0, 0, 6, 0x0b]);
 
-/// Node alpha among others: the first has no end point, the second PEER and PEER_V6.
+/// Returns a scenario with node alpha and others: the first has no end point, the second has PEER
+/// and PEER_V6.
 fn scenario() -> Scenario {
     Scenario::parse(
         r#"{
@@ -45,7 +46,7 @@ fn scenario() -> Scenario {
     )
 }
 
-/// A node's packet path to these peers.
+/// Creates a node's packet path to these peers.
 fn backend(scenario: &Scenario, own: &Lease) -> VxlanTunBackend {
     let peers: Vec<_> = scenario.peers::<VxlanTunBackend>().unwrap().into_values().collect();
     VxlanTunBackend::with_peers(&scenario.config, &scenario.node, own, &peers)
@@ -56,7 +57,7 @@ fn alpha() -> VxlanTunBackend {
     backend(&scenario, &scenario.lease::<VxlanTunBackend>().unwrap())
 }
 
-/// The end point that alpha takes frames for.
+/// Returns the MAC that alpha accepts frames for.
 fn end_point(family: Family) -> MacAddress {
     scenario().node.device_mac(family, "vtun.7")
 }
@@ -69,8 +70,8 @@ fn bytes(hex: &str) -> Vec<u8> {
 
 const VXLAN_TUN: &str = r#"{"Type":"vxlan-tun"}"#;
 
-/// What Linux 6.18 sent through `vxlan id 7` with the address 02:00:00:00:00:0a for `ping -s 4` to a neighbour with the
-/// address 02:00:00:00:00:0b: headers and packets.
+/// Headers and packets that Linux 6.18 sent through `vxlan id 7` with the MAC 02:00:00:00:00:0a for
+/// `ping -s 4` to a neighbour with the MAC 02:00:00:00:00:0b.
 const LINUX: [(Family, &str, &str); 2] = [
     (
         Family::V4,
@@ -92,7 +93,7 @@ fn written(write: impl FnOnce(&mut Output<'_>)) -> Vec<u8> {
 }
 
 #[test]
-fn headers_are_those_that_linux_writes() {
+fn headers_equal_those_of_linux() {
     let (destination, source) = (PEER, MacAddress([2, 0, 0, 0, 0, 0x0a]));
     for (family, headers, packet) in LINUX {
         let frame = Frame { vni: 7, destination, source, family };
@@ -105,7 +106,7 @@ fn headers_are_those_that_linux_writes() {
 }
 
 #[test]
-fn a_packet_goes_from_this_node_s_end_point_to_the_peer_s() {
+fn packet_has_end_points_of_node_and_peer() {
     for (family, _, packet) in LINUX {
         let packet = bytes(packet);
         let payload = written(|payload| alpha().encapsulate(1, &packet, payload));
@@ -121,14 +122,14 @@ fn a_packet_goes_from_this_node_s_end_point_to_the_peer_s() {
 }
 
 #[test]
-fn a_packet_for_which_the_peer_has_no_end_point_is_dropped() {
+fn packet_for_peer_without_end_point_is_dropped() {
     let v4 = bytes(LINUX[0].2);
-    // The peer's lease says nothing of it, and so no plan was made for it either.
+    // The peer's lease has no end point, so there was no plan for it either.
     assert!(written(|payload| alpha().encapsulate(0, &v4, payload)).is_empty());
     // Neither version 4 nor version 6.
     assert!(written(|payload| alpha().encapsulate(1, &[0x50, 0], payload)).is_empty());
     assert!(written(|payload| alpha().encapsulate(1, &[], payload)).is_empty());
-    // A family that this node has not.
+    // A family that this node lacks.
     let scenario = scenario();
     let mut own = scenario.lease::<VxlanTunBackend>().unwrap();
     own.families.truncate(1);
@@ -137,7 +138,7 @@ fn a_packet_for_which_the_peer_has_no_end_point_is_dropped() {
     assert!(written(|payload| only_v4.encapsulate(1, &bytes(LINUX[1].2), payload)).is_empty());
 }
 
-/// A frame as a peer sends it, changed, and what comes out of it.
+/// Decapsulates a modified frame from a peer, and returns the packet.
 fn taken(family: Family, packet: &str, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let destination = end_point(family);
     let frame = Frame { vni: 7, destination, source: PEER, family };
@@ -147,7 +148,7 @@ fn taken(family: Family, packet: &str, change: impl FnOnce(&mut Vec<u8>)) -> Vec
 }
 
 #[test]
-fn a_frame_for_this_node_s_end_point_is_taken() {
+fn frame_for_own_end_point_is_accepted() {
     for (family, _, packet) in LINUX {
         assert_eq!(taken(family, packet, |_| ()), bytes(packet));
         // RFC 7348: reserved bits are ignored.
@@ -161,7 +162,7 @@ fn a_frame_for_this_node_s_end_point_is_taken() {
 }
 
 #[test]
-fn a_frame_that_is_not_for_this_node_is_dropped() {
+fn frame_for_other_end_point_is_dropped() {
     type Change = fn(&mut Vec<u8>);
     let changes: [(&str, Change); 9] = [
         ("no valid VNI", |payload| payload[0] = 0),
@@ -187,7 +188,7 @@ fn a_frame_that_is_not_for_this_node_is_dropped() {
 }
 
 #[test]
-fn what_one_node_sends_another_takes() {
+fn frame_of_one_node_is_accepted_by_another() {
     let scenario = |this: &str, other: &str| {
         let node = |node: &str| {
             format!(
@@ -215,13 +216,13 @@ fn what_one_node_sends_another_takes() {
         let packet = bytes(packet);
         let payload = written(|payload| here.encapsulate(0, &packet, payload));
         assert_eq!(written(|packet| there.decapsulate(0, &payload, packet)), packet);
-        // A node does not take what it sent itself.
+        // A node does not accept its own frames.
         assert!(written(|packet| here.decapsulate(0, &payload, packet)).is_empty());
     }
 }
 
 #[test]
-fn the_node_has_one_device_for_both_families_and_peers_take_nothing_of_the_kernel() {
+fn node_has_one_device_and_peers_need_no_kernel_objects() {
     // The host lowers the MTU by the overhead.
     let scenario = Scenario::dual(VXLAN_TUN);
     let expected = expect![[r#"
@@ -246,7 +247,7 @@ fn the_node_has_one_device_for_both_families_and_peers_take_nothing_of_the_kerne
 }
 
 #[test]
-fn what_is_wrong_with_a_peer_is_named() {
+fn invalid_peer_is_reported() {
     let planned = scenario().plan::<VxlanTunBackend>();
     let expected = expect![[r#"
         peer 10.244.2.0-24&fd00:10:244:2::-64
@@ -265,9 +266,9 @@ fn what_is_wrong_with_a_peer_is_named() {
 }
 
 #[test]
-fn every_key_has_its_effect() {
+fn every_key_has_an_effect() {
     let said = |backend: &str| Scenario::v4(backend).plan::<VxlanTunBackend>();
-    // The longest name there can be, of 15.
+    // The longest possible name, of 15 bytes.
     let expected = expect![[r#"
         advertise
           vxlan-tun
@@ -296,7 +297,7 @@ fn every_key_has_its_effect() {
 }
 
 #[test]
-fn an_interface_too_small_for_the_headers_is_an_error() {
+fn interface_too_small_for_headers_is_an_error() {
     let mtu = |underlay| {
         let mut scenario = Scenario::dual(VXLAN_TUN);
         scenario.node.underlay.mtu = underlay;
@@ -310,7 +311,7 @@ fn an_interface_too_small_for_the_headers_is_an_error() {
 }
 
 #[test]
-fn the_lease_says_which_end_point_a_node_takes_frames_for() {
+fn lease_has_end_point_of_node() {
     let lease = scenario().lease::<VxlanTunBackend>().unwrap();
     assert_eq!(lease.backend_type.as_deref(), Some("vxlan-tun"));
     let macs = [Family::V4, Family::V6].map(end_point);
@@ -321,7 +322,7 @@ fn the_lease_says_which_end_point_a_node_takes_frames_for() {
 }
 
 #[test]
-fn a_packet_goes_to_the_peer_whose_subnet_its_destination_is_in() {
+fn packet_is_steered_by_its_destination() {
     for (destination, expected) in [
         ("10.244.3.7", Some(1)),
         ("fd00:10:244:3::7", Some(1)),

@@ -1,9 +1,10 @@
-//! The `vxlan` backend: every node has a VXLAN device, and knows every peer's subnet, VTEP and address beforehand, so
-//! that nothing is ever flooded or learned (flannel's `pkg/backend/vxlan`).
+//! The `vxlan` backend: every node has a VXLAN device, and knows every peer's subnet, VTEP and
+//! address in advance, so that nothing is ever flooded or learned (flannel's `pkg/backend/vxlan`).
 //!
-//! A packet for a peer's subnet is routed to the subnet's network address, `onlink` on the device. A permanent
-//! neighbour gives that address the MAC of the peer's device, and a permanent FDB entry says that frames for this MAC
-//! go to the peer's public address. Dual stack has a device for each family, each over its own underlay addresses.
+//! A packet for a peer's subnet is routed to the subnet's network address, `onlink` on the device.
+//! A permanent neighbour entry maps that address to the MAC of the peer's device, and a permanent
+//! FDB entry sends frames for this MAC to the peer's public address. Dual stack has a device for
+//! each family, each over its own underlay addresses.
 
 mod settings;
 
@@ -49,7 +50,7 @@ impl Backend for VxlanBackend {
                     gbp: settings.gbp,
                 }),
             });
-            // Nobody on the overlay is to give this node routes.
+            // No host on the overlay may configure routes on this node.
             node_plan.plan.sysctls.push(Sysctl {
                 link: device.clone(),
                 family: Family::V6,
@@ -91,7 +92,8 @@ impl Backend for VxlanBackend {
     }
 }
 
-/// The MAC of this node's device. A device that is there keeps the one it has, so that peers need not learn a new one.
+/// Returns the MAC of this node's device. An existing device keeps its MAC, so that peers need not
+/// learn a new one.
 fn device_mac(settings: &Settings, node: &Node, family: Family) -> MacAddress {
     let device = settings.device(family);
     let existing = node.links.iter().find(|link| link.name == device && link.kind == "vxlan");
@@ -104,7 +106,7 @@ export_backend!(
     name = "vxlan",
     links = ["flannel.*", "flannel-v6.*"],
     link_kinds = ["vxlan"],
-    // `Backend.Port` is the operator's.
+    // The operator chooses `Backend.Port`.
     udp_ports = ["1-65535"],
     sysctls = ["accept_ra"],
 );

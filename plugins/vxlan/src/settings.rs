@@ -3,10 +3,11 @@
 use heddle_sdk::json::Object;
 use heddle_sdk::{ConfigError, Family, NetworkConfig, Underlay, vtep};
 
-/// What VXLAN takes of a packet beside the outer IP header: UDP and VXLAN headers, and the inner Ethernet header.
+/// Overhead of VXLAN besides the outer IP header, in bytes: UDP and VXLAN headers, and the inner
+/// Ethernet header.
 const HEADERS: u32 = 8 + 8 + 14;
 
-/// The longest device name.
+/// Longest device name, in bytes.
 const MAX_NAME: usize = 15;
 
 /// The keys, with flannel's defaults.
@@ -28,7 +29,7 @@ impl Settings {
             gbp: backend.flag("GBP")?.unwrap_or(false),
             learning: backend.flag("Learning")?.unwrap_or(false),
             direct_routing: backend.flag("DirectRouting")?.unwrap_or(false),
-            // As in flannel, 0 leaves the choice open.
+            // As in flannel, 0 selects the default.
             mtu: backend.integer("MTU", 0..=65_535)?.filter(|mtu| *mtu != 0),
         };
         for family in config.families() {
@@ -57,7 +58,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The name of a family's device.
+    /// Returns the name of a family's device.
     pub(crate) fn device(&self, family: Family) -> String {
         match family {
             Family::V4 => format!("flannel.{}", self.vni),
@@ -65,7 +66,7 @@ impl Settings {
         }
     }
 
-    /// The MTU of a family's device.
+    /// Returns the MTU of a family's device.
     pub(crate) fn device_mtu(
         &self,
         family: Family,
@@ -86,7 +87,7 @@ impl Settings {
     }
 }
 
-/// What is left of an Ethernet MTU inside is less by this.
+/// Returns the difference between the underlay's MTU and the device's.
 fn overhead(family: Family) -> u32 {
     family.header_length() + HEADERS
 }

@@ -1,4 +1,4 @@
-//! `UPDATE_EXPECT=1 cargo test` writes down anew what is planned; `git diff` then shows what has become different.
+//! `UPDATE_EXPECT=1 cargo test` updates the expected plans; `git diff` then shows the changes.
 
 use expect_test::expect;
 use heddle_testkit::Scenario;
@@ -7,19 +7,19 @@ use super::*;
 
 const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 
-/// What is planned for the node, without leases.
+/// Plans the node, without leases.
 fn node_plan(scenario: &Scenario) -> Result<NodePlan, ConfigError> {
     VxlanBackend::plan_node(&scenario.config, &scenario.node, &scenario.lease::<VxlanBackend>()?)
 }
 
-/// What is planned for peers, as text.
+/// Returns the plans for peers, as text.
 fn peers(scenario: &Scenario) -> String {
     let planned = scenario.plan::<VxlanBackend>();
     planned[planned.find("peer").unwrap()..].to_owned()
 }
 
 #[test]
-fn the_node_has_the_device_that_flannel_makes_and_a_peer_a_route_a_neighbour_and_an_fdb_entry() {
+fn plan_has_device_and_peer_objects_of_flannel() {
     let expected = expect![[r#"
         advertise
           vxlan
@@ -42,7 +42,7 @@ fn the_node_has_the_device_that_flannel_makes_and_a_peer_a_route_a_neighbour_and
 }
 
 #[test]
-fn dual_stack_has_a_device_for_each_family_and_the_smaller_mtu() {
+fn dual_stack_has_two_devices_and_smaller_mtu() {
     let scenario = Scenario::dual(VXLAN);
     let expected = expect![[r#"
         advertise
@@ -77,7 +77,7 @@ fn dual_stack_has_a_device_for_each_family_and_the_smaller_mtu() {
 }
 
 #[test]
-fn every_key_has_its_effect() {
+fn every_key_has_an_effect() {
     let backend = r#"{"Type":"vxlan","vni":7,"port":4789,"gbp":true,"learning":true,"mtu":9000}"#;
     let expected = expect![[r#"
         link flannel.7 type vxlan mtu 8950 address 86:6b:df:34:90:df id 7 local 192.168.0.1 dev eth0 dstport 4789 learning gbp up
@@ -88,13 +88,13 @@ fn every_key_has_its_effect() {
 }
 
 #[test]
-fn zero_leaves_port_and_mtu_to_the_defaults() {
+fn zero_selects_default_port_and_mtu() {
     let zero = Scenario::v4(r#"{"Type":"vxlan","Port":0,"MTU":0}"#);
     assert_eq!(node_plan(&zero), node_plan(&Scenario::v4(VXLAN)));
 }
 
 #[test]
-fn a_key_out_of_range_is_named_with_its_rule() {
+fn key_out_of_range_is_reported_with_its_rule() {
     let said = |scenario: Scenario| match node_plan(&scenario) {
         Err(error) => error.to_string(),
         Ok(planned) => planned.plan.links.last().unwrap().name.clone(),
@@ -133,7 +133,7 @@ fn a_key_out_of_range_is_named_with_its_rule() {
 }
 
 #[test]
-fn an_interface_too_small_for_the_overhead_is_an_error() {
+fn interface_too_small_for_overhead_is_an_error() {
     let mut scenario = Scenario::dual(VXLAN);
     scenario.node.underlay.mtu = 1300;
     assert_eq!(
@@ -143,7 +143,7 @@ fn an_interface_too_small_for_the_overhead_is_an_error() {
 }
 
 #[test]
-fn the_lease_says_what_the_device_is() {
+fn lease_describes_the_device() {
     let scenario = Scenario::dual(VXLAN);
     let lease = scenario.lease::<VxlanBackend>().unwrap();
     assert_eq!(lease.backend_type.as_deref(), Some("vxlan"));
@@ -155,7 +155,7 @@ fn the_lease_says_what_the_device_is() {
 }
 
 #[test]
-fn a_device_that_is_there_keeps_its_mac() {
+fn existing_device_keeps_its_mac() {
     let mac = MacAddress([0x3a, 0x8b, 0x71, 0xf2, 0x2e, 0xde]);
     let planned = |kind: &str| {
         let mut scenario = Scenario::v4(VXLAN);
@@ -168,7 +168,7 @@ fn a_device_that_is_there_keeps_its_mac() {
 }
 
 #[test]
-fn the_mac_depends_on_node_address_and_vni_and_nothing_else() {
+fn mac_depends_on_node_address_and_vni_only() {
     let mac = |backend: &str, change: fn(&mut Node)| {
         let mut scenario = Scenario::v4(backend);
         change(&mut scenario.node);
@@ -186,7 +186,7 @@ fn the_mac_depends_on_node_address_and_vni_and_nothing_else() {
 }
 
 #[test]
-fn behind_nat_the_interface_s_own_address_is_the_source() {
+fn source_behind_nat_is_address_of_interface() {
     let mut scenario = Scenario::dual(VXLAN);
     let public = ["203.0.113.7", "2001:db8::7"].map(|address| address.parse().unwrap());
     scenario.node.underlay.public_addresses = public.into();
@@ -197,7 +197,7 @@ fn behind_nat_the_interface_s_own_address_is_the_source() {
     assert!(locals.eq(["192.168.0.1", "fd00::1"]));
 }
 
-/// Node alpha, alone with leases as they stand in etcd.
+/// Returns a scenario with node alpha and leases in etcd's format.
 fn among(families: &[Family], backend: &str, leases: &str) -> Scenario {
     let (mut subnets, mut addresses) = (Vec::new(), Vec::new());
     for family in families {
@@ -224,7 +224,7 @@ fn among(families: &[Family], backend: &str, leases: &str) -> Scenario {
     ))
 }
 
-/// Leases of flannel's: in both families, in IPv4 alone, and of flannel 0.14, which names no VNI.
+/// Leases of flannel: in both families, in IPv4 only, and of flannel 0.14, which has no VNI.
 const FLANNEL: &str = r#"{
     "10.244.2.0-24&fd00:10:244:2::-64": {
         "PublicIP": "192.168.0.2", "PublicIPv6": "fd00::2", "BackendType": "vxlan",
@@ -242,7 +242,7 @@ const FLANNEL: &str = r#"{
 }"#;
 
 #[test]
-fn a_peer_is_planned_in_the_families_that_both_have() {
+fn peer_is_planned_in_common_families() {
     let dual = among(&[Family::V4, Family::V6], VXLAN, FLANNEL);
     let expected = expect![[r#"
         peer 10.244.2.0-24&fd00:10:244:2::-64
@@ -281,7 +281,7 @@ fn a_peer_is_planned_in_the_families_that_both_have() {
 }
 
 #[test]
-fn direct_routing_goes_around_the_device_where_no_gateway_is_needed() {
+fn direct_routing_bypasses_device_for_neighbours() {
     let direct = r#"{"Type":"vxlan","DirectRouting":true}"#;
     let expected = expect![[r#"
         peer 10.244.2.0-24&fd00:10:244:2::-64
@@ -297,7 +297,7 @@ fn direct_routing_goes_around_the_device_where_no_gateway_is_needed() {
 }
 
 #[test]
-fn what_is_wrong_with_a_peer_is_named() {
+fn invalid_peer_is_reported() {
     let leases = r#"{
         "10.244.2.0-24": {
             "PublicIP": "192.168.0.2", "BackendType": "vxlan",

@@ -19,7 +19,7 @@ use crate::output::{complain, json, print};
 use crate::plugin::Places;
 use crate::trial::try_out;
 
-/// The longest line about a problem, in characters.
+/// Longest line about a problem, in characters.
 const LONGEST: usize = 1000;
 
 #[derive(Subcommand)]
@@ -60,14 +60,14 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The config, or everything that is wrong with it.
+/// Returns the config, or all of its errors.
 async fn check(text: &[u8], places: &Places) -> anyhow::Result<Result<NetworkConfig, Vec<String>>> {
     let checked = NetworkConfig::check(text);
     let mut problems: Vec<_> = match &checked {
         Ok(_) => Vec::new(),
         Err(errors) => errors.iter().map(ToString::to_string).collect(),
     };
-    // What is wrong elsewhere does not keep the plugin from looking at its own keys.
+    // Other errors do not prevent the plugin from checking its own keys.
     if let Some(config) = checked.clone().ok().or_else(|| backend_alone(text)) {
         problems.extend(try_out(&config, &places.catalogue()?).await);
     }
@@ -77,7 +77,7 @@ async fn check(text: &[u8], places: &Places) -> anyhow::Result<Result<NetworkCon
     })
 }
 
-/// The config's backend with any network.
+/// Returns a config with this backend and a placeholder network.
 fn backend_alone(text: &[u8]) -> Option<NetworkConfig> {
     let members: Map<String, Value> = serde_json::from_slice(text).ok()?;
     let backend = members.into_iter().filter(|(key, _)| key.eq_ignore_ascii_case("Backend"));
@@ -86,7 +86,8 @@ fn backend_alone(text: &[u8]) -> Option<NetworkConfig> {
     NetworkConfig::parse(Value::from(config).to_string().as_bytes()).ok()
 }
 
-/// The config with defaults filled in, but for those of the backend's own keys, as it could stand in the store.
+/// The config in the form of the store, with the defaults filled in, except for those of the
+/// backend's own keys.
 #[derive(Serialize)]
 struct Effective<'a> {
     #[serde(rename = "EnableIPv4")]
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_effective_config_means_the_same() {
+    fn effective_config_parses_to_the_same() {
         for config in [
             r#"{"Network":"10.244.0.0/16"}"#,
             r#"{"network":"10.1.0.16/28","EnableNFTables":true,"Backend":{"type":"udp","Port":1}}"#,
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn good_configs_of_every_backend_have_no_problem() {
+    fn good_config_of_every_backend_has_no_problem() {
         for backend in ["vxlan", "host-gw", "udp", "alloc", "vxlan-tun"] {
             let config =
                 format!(r#"{{"Network":"10.244.0.0/16","Backend":{{"Type":"{backend}"}}}}"#);
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_backend_s_own_keys_are_checked_whatever_else_is_wrong() {
+    fn backend_keys_are_checked_despite_other_errors() {
         let found = problems(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","VNI":-1}}"#);
         assert!(found.len() == 1 && found[0].starts_with("`Backend.VNI` is -1"), "{found:?}");
         let found =
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_syntax_error_has_a_place() {
+    fn syntax_error_has_line_and_column() {
         assert!(
             problems("{\n  \"Network\": \"10.244.0.0/16\",\n}")[0].ends_with("at line 3 column 1")
         );

@@ -1,4 +1,4 @@
-//! Which daemon is asked.
+//! Selection of the daemon to query.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use heddle_control::{Client, socket_of};
 
-/// Which daemon is asked.
+/// Selects the daemon to query.
 #[derive(Args)]
 pub(crate) struct Daemon {
     /// The instance, where several networks have a daemon on this host
@@ -24,7 +24,7 @@ impl Daemon {
     }
 }
 
-/// Waits for what needs Tokio.
+/// Runs a future on a Tokio runtime to its end.
 pub(crate) fn wait_for<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("the asynchronous runtime cannot be started")?.block_on(work)

@@ -1,11 +1,12 @@
-//! The daemon's flags, for subcommands that look at a host as the daemon would.
+//! The daemon's flags, for subcommands that examine a host as the daemon would.
 
 use std::ffi::OsString;
 
 use clap::Args;
 use heddle_flags::{Flags, read_environment_file};
 
-/// The file that the packaged unit has its flags in; that of an instance has `@` and its name at the end.
+/// Environment file with the packaged unit's flags; that of an instance ends in `@` and the
+/// instance's name.
 const ENVIRONMENT_FILE: &str = "/etc/default/heddled";
 
 /// The daemon's flags as they were given.
@@ -18,7 +19,8 @@ pub(crate) struct DaemonFlags {
 }
 
 impl DaemonFlags {
-    /// The flags that the daemon would run with. Ends the process if they are wrong, as the daemon would.
+    /// Returns the flags that the daemon would run with. Like the daemon, exits the process if they
+    /// are invalid.
     pub(crate) fn read(self) -> Flags {
         let Words { instance, rest } = Words::of(self.words);
         let variable = |name: &str| match &instance {
@@ -31,7 +33,7 @@ impl DaemonFlags {
         flags.unwrap_or_else(|error| error.exit())
     }
 
-    /// The daemon's unit in systemd: `heddled.service`, of an instance `heddled@NAME.service`.
+    /// Returns the daemon's systemd unit: `heddled.service`, of an instance `heddled@NAME.service`.
     pub(crate) fn unit(&self) -> String {
         match Words::of(self.words.clone()).instance {
             Some(name) => format!("heddled@{name}.service"),
@@ -40,7 +42,7 @@ impl DaemonFlags {
     }
 }
 
-/// What was given.
+/// The words given on the command line.
 struct Words {
     instance: Option<String>,
     /// The daemon's flags.
@@ -66,7 +68,8 @@ impl Words {
     }
 }
 
-/// What the unit of an instance has in its environment (`dist/heddled@.service`).
+/// Returns the value of a variable in the environment of an instance's unit
+/// (`dist/heddled@.service`).
 fn of_instance(instance: &str, variable: &str) -> Option<String> {
     match variable {
         "FLANNELD_SUBNET_FILE" => Some(format!("/run/flannel/{instance}.env")),
@@ -77,10 +80,10 @@ fn of_instance(instance: &str, variable: &str) -> Option<String> {
     }
 }
 
-/// The daemon's command line, with its file unless another is named.
+/// Builds the daemon's command line, with its environment file unless the operator names another.
 fn arguments(instance: Option<&str>, rest: Vec<OsString>, has_file: bool) -> Vec<OsString> {
     let mut arguments = vec![OsString::from("heddled")];
-    // The last one counts, so that one of the operator's own wins.
+    // The last occurrence counts, so the operator's own flag wins.
     match instance {
         Some(name) => {
             arguments.push(format!("--environment-file=-{ENVIRONMENT_FILE}@{name}").into());
@@ -107,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unit_s_file_is_read_unless_another_is_named() {
+    fn unit_environment_file_is_the_default() {
         const FILE: &str = "heddled --environment-file=-/etc/default/heddled";
         assert_eq!(read("", false), FILE);
         assert_eq!(read("", true), "heddled");
@@ -124,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_has_a_unit_and_files_of_its_own() {
+    fn instance_has_its_own_unit_and_files() {
         let flags = |words: &[&str]| DaemonFlags { words: words.iter().map(Into::into).collect() };
         assert_eq!(flags(&[]).unit(), "heddled.service");
         assert_eq!(flags(&["-v", "5", "-i", "blue"]).unit(), "heddled@blue.service");

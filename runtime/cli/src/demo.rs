@@ -1,4 +1,4 @@
-//! `heddle demo`, and what it has in common with `heddle plugin run`.
+//! `heddle demo`, and the options it shares with `heddle plugin run`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,17 +10,17 @@ use heddle_lab::{Families, Verdict};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// How many hosts.
+    /// Number of hosts.
     #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=20))]
     hosts: u8,
-    /// Where the hosts find each other.
+    /// Store in which the hosts find each other.
     #[arg(long, value_enum, default_value_t = Store::Dir)]
     store: Store,
     #[command(flatten)]
     stage: Stage,
 }
 
-/// How hosts are made that exist for a few seconds.
+/// Options of the short-lived hosts.
 #[derive(Args)]
 pub(crate) struct Stage {
     /// IPv6 instead of IPv4.
@@ -38,7 +38,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// The families of overlay and underlay.
+    /// Returns the families of overlay and underlay.
     pub(crate) fn families(&self) -> Families {
         match (self.ipv6, self.dual_stack) {
             (true, _) => Families::V6,
@@ -47,12 +47,12 @@ impl Stage {
         }
     }
 
-    /// Whether it is left running.
+    /// Returns true if the hosts are to be left running.
     pub(crate) fn keep(&self) -> bool {
         self.keep
     }
 
-    /// The daemon to run.
+    /// Returns the path of the daemon to run.
     pub(crate) fn heddled(&self) -> anyhow::Result<PathBuf> {
         match &self.heddled {
             Some(path) => Ok(path.clone()),

@@ -1,8 +1,9 @@
-//! `heddle docker-opts`: what flannel's `dist/mk-docker-opts.sh` does, with the same flags. `dist/mk-docker-opts.sh` of
-//! ours comes here.
+//! `heddle docker-opts`: a replacement for flannel's `dist/mk-docker-opts.sh`, with the same flags.
+//! Our own `dist/mk-docker-opts.sh` calls it.
 //!
-//! It differs in what nobody can rely on. The environment file is read and not run: assignments count, with the shell's
-//! quotes and without its substitutions. The file that is written is replaced in one step, and not touched on an error.
+//! It differs only in ways that no caller can rely on. The environment file is parsed, not run:
+//! assignments count, with the shell's quotes and without its substitutions. The output file is
+//! replaced atomically, and left alone on an error.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -24,7 +25,7 @@ pub(crate) struct Arguments {
     /// The node's subnet, as the daemon wrote it.
     #[arg(short = 'f', long, value_name = "FILE", default_value = "/run/flannel/subnet.env")]
     subnet_file: PathBuf,
-    /// Where the options go. May be the same file.
+    /// File for the options. May be the same file.
     #[arg(short = 'd', long, value_name = "FILE", default_value = "/run/docker_opts.env")]
     docker_file: PathBuf,
     /// Write a variable for each option, DOCKER_OPT_MTU and so on. Neither or both of -i and -c write all lines.
@@ -50,7 +51,7 @@ pub(crate) struct Arguments {
     rest: Vec<String>,
 }
 
-/// Errors are written as the script writes them: without the program's name.
+/// Writes errors like flannel's script: without the program's name.
 pub(crate) fn docker_opts(arguments: &Arguments) -> ExitCode {
     let done = if arguments.usage { usage() } else { convert(arguments) };
     match done {
@@ -93,10 +94,11 @@ fn convert(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// A shell's variables.
+/// Variables of a shell.
 type Variables = BTreeMap<String, String>;
 
-/// What a shell would assign that read this text. Lines that do anything else are passed over.
+/// Parses the assignments that a shell would make when it reads this text. Skips lines with
+/// anything else.
 fn assignments(text: &str) -> anyhow::Result<Variables> {
     let mut assigned = Variables::new();
     for (number, line) in (1..).zip(text.lines()) {
@@ -110,8 +112,8 @@ fn assignments(text: &str) -> anyhow::Result<Variables> {
     Ok(assigned)
 }
 
-/// The options that follow from the variables of `subnet.env`, and those that are set already. A variable that is
-/// empty is the same as none.
+/// Derives Docker's options from the variables of `subnet.env`, and from options that are set
+/// already. An empty variable counts as unset.
 fn options(variables: &Variables, ip_masq: bool) -> anyhow::Result<DockerOptions> {
     let given = |name: &str| variables.get(name).filter(|value| !value.is_empty());
     let set = variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -125,14 +127,15 @@ fn options(variables: &Variables, ip_masq: bool) -> anyhow::Result<DockerOptions
     if let Some(value) = given("FLANNEL_IPMASQ").filter(|_| ip_masq) {
         match value.parse() {
             Ok(daemon_does) => options.ip_masq(daemon_does),
-            // In the script's words.
+            // The wording of flannel's script.
             Err(_) => bail!("Invalid value of FLANNEL_IPMASQ: {value}"),
         }
     }
     Ok(options)
 }
 
-/// Writes a file in one step, where a link points if it is one. What is no file, a terminal or a pipe, is written to.
+/// Replaces a file atomically, following a symlink. Anything that is not a regular file, such as a
+/// terminal or a pipe, is written to.
 fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
     let path = fs::canonicalize(path).or_else(|_| absolute(path))?;
     if path.exists() && !path.is_file() {
@@ -147,15 +150,15 @@ fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses a subnet that this host reaches through a router: it is another node's.
+/// Refuses a subnet that this host reaches through a router, because it is another node's.
 fn not_elsewhere(subnet: Ipv4Net) -> anyhow::Result<()> {
     let mut ip = std::process::Command::new("ip");
     ip.args(["-4", "route", "show", "exact", &subnet.trunc().to_string()]);
-    // Without `ip`, nothing is known.
+    // Without `ip`, the check is skipped.
     let routes = run(&mut ip).unwrap_or_default();
     let through_a_router: Vec<_> = routes.lines().filter(|route| route.contains(" via ")).collect();
     if !through_a_router.is_empty() {
-        // In the script's words.
+        // The wording of flannel's script.
         bail!("Your routing table already contains the subnet: {}", through_a_router.join("\n"));
     }
     Ok(())

@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
     flags: DaemonFlags,
 }
 
-/// Prints nothing where nothing is wrong.
+/// Prints the findings; prints nothing if there are none.
 pub(crate) fn doctor(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let unit = arguments.flags.unit();
     let flags = arguments.flags.read();

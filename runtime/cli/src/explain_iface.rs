@@ -17,7 +17,7 @@ use crate::daemon::wait_for;
 use crate::daemon_flags::DaemonFlags;
 use crate::output::{list, print, table};
 
-/// How long the store may take to say which families there are.
+/// Time limit for reading the network config from the store.
 const STORE_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
@@ -43,7 +43,7 @@ pub(crate) fn explain_iface(arguments: Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The address families of the network config, or why it cannot be had.
+/// Returns the address families of the network config, or the reason why it is unavailable.
 async fn families(flags: &Flags) -> Result<Vec<Family>, String> {
     let store = flags.lease.store.open(flags.lease.etcd_options());
     let store = store.map_err(|error| error.to_string())?;
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn every_interface_is_shown_with_the_reason() {
+    fn every_interface_is_shown_with_its_reason() {
         assert_eq!(
             rendered(&Selection::default()),
             "\
@@ -137,7 +137,7 @@ interface eth0, mtu 1500, public address 192.168.0.72
     }
 
     #[test]
-    fn a_choice_that_is_no_good_is_shown_with_the_error() {
+    fn unusable_choice_is_shown_with_the_error() {
         let text = rendered(&Selection { names: vec!["eth1".into()], ..Selection::default() });
         for line in [
             "yes     --iface eth1 matches it, but it has no IPv4 address of global scope\n",

@@ -1,4 +1,4 @@
-//! Files that were named on the command line.
+//! Files named on the command line.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use heddle_files::{ReadError, Reason};
 
-/// The largest file, in bytes. A scenario with ten thousand leases takes a fifth of that.
+/// Size limit for a file, in bytes. A scenario with ten thousand leases takes a fifth of it.
 const LIMIT: u64 = 16 << 20;
 
 /// Paths that stand for standard input.
@@ -44,7 +44,7 @@ fn read_stream(stream: impl Read) -> Result<Vec<u8>, Reason> {
 ///
 /// # Errors
 ///
-/// As [`read`].
+/// Those of [`read`].
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, ReadError> {
     heddle_files::read(path, LIMIT)
 }

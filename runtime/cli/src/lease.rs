@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn leases_and_reservations_are_told_apart() {
+    fn leases_and_reservations_are_distinguished() {
         let lease = Record {
             key: "10.244.8.0-24".into(),
             node_id: Some("4f3c".into()),

@@ -1,4 +1,5 @@
-//! `heddle`: what the daemon leaves to people, and to processes of their own.
+//! `heddle`: the command-line tool for operators and plugin authors, and for work that the daemon
+//! runs in a separate process.
 
 mod config;
 mod daemon;
@@ -29,7 +30,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// What the daemon on this host is doing: its lease, plugins, devices and peers.
+    /// Shows the state of the daemon on this host: its lease, plugins, devices and peers.
     Status(status::Arguments),
     /// Leases in the store.
     #[command(subcommand)]

@@ -1,4 +1,4 @@
-//! `heddle manual`: what a package needs besides the binaries.
+//! `heddle manual`: files that a package needs besides the binaries.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -11,18 +11,18 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 use heddle_flags::Flags;
 
-/// What stands above every page.
+/// Title at the top of every page.
 const MANUAL: &str = "Heddle";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Where `man` and `completions` go.
+    /// Directory for `man` and `completions`.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 }
 
-/// Writes manual pages of `heddled` and `heddle` with its subcommands to DIR/man, and completions of both for bash, zsh
-/// and fish to DIR/completions, each named as its shell looks for it.
+/// Writes manual pages of `heddled` and `heddle` with its subcommands to DIR/man, and completions
+/// of both for bash, zsh and fish to DIR/completions, with the file names that each shell expects.
 pub(crate) fn manual(arguments: &Arguments) -> anyhow::Result<()> {
     let dir = &arguments.dir;
     let written = || -> io::Result<()> {
@@ -44,7 +44,7 @@ fn tool() -> clap::Command {
     crate::Arguments::command()
 }
 
-/// Completes the daemon's flags where a subcommand takes them as they come.
+/// Adds the daemon's flags to the subcommands that accept them as trailing arguments.
 fn with_daemon_flags(command: clap::Command) -> clap::Command {
     let flags = Flags::command();
     let takes_them =
@@ -56,7 +56,7 @@ fn with_daemon_flags(command: clap::Command) -> clap::Command {
     })
 }
 
-/// A page for the command and one for each of its subcommands.
+/// Writes a page for the command and one for each of its subcommands.
 fn pages(command: clap::Command, section: &str, dir: &Path) -> io::Result<()> {
     let mut command = command.disable_help_subcommand(true);
     command.build();
@@ -68,7 +68,7 @@ fn pages(command: clap::Command, section: &str, dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What clap knows of a command, and what else a reader looks for.
+/// Writes a page from clap's data, with additional sections.
 fn page(command: clap::Command, section: &str, dir: &Path) -> io::Result<()> {
     let notes = command.get_after_help().map(ToString::to_string);
     let subcommands = command.has_subcommands();
@@ -100,7 +100,7 @@ fn page(command: clap::Command, section: &str, dir: &Path) -> io::Result<()> {
     file.flush()
 }
 
-/// What the daemon reads and writes unless a flag says otherwise. The tool reads the first.
+/// Files that the daemon reads and writes by default. The tool reads the first one.
 const FILES: [(&str, &str); 6] = [
     (
         "/etc/default/heddled",
@@ -116,7 +116,7 @@ const FILES: [(&str, &str); 6] = [
     ("/var/lib/heddle", "The node's identity."),
 ];
 
-/// Where the package has the rest.
+/// Directory of the package's documentation.
 const DOCUMENTATION: &str = "/usr/share/doc/heddle/docs";
 
 fn completions(name: &str, mut command: clap::Command, dir: &Path) -> io::Result<()> {
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_command_has_a_page_and_every_shell_its_completions() {
+    fn every_command_has_page_and_every_shell_completions() {
         let dir = tempfile::tempdir().unwrap();
         manual(&Arguments { dir: dir.path().to_owned() }).unwrap();
         let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();

@@ -1,4 +1,4 @@
-//! What goes to the terminal, or into a pipe.
+//! Output to the terminal or into a pipe.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, Write};
@@ -9,10 +9,10 @@ use comfy_table::presets::NOTHING;
 use heddle_core::text::{self, one_line};
 use serde::Serialize;
 
-/// The longest cell of a table, in characters. Some have reasons in them.
+/// Longest cell of a table, in characters. Some cells contain reasons.
 const LONGEST: usize = 300;
 
-/// Prints a text. Whoever reads it may stop before its end.
+/// Prints a text. A reader that closes the pipe early is no error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     match io::stdout().lock().write_all(visible(text).as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -24,22 +24,23 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 
 /// Writes an error to standard error.
 pub(crate) fn complain(text: &str) {
-    // Nobody is left to hear of a failure here.
+    // A failure to write to standard error cannot be reported anywhere.
     let _ = writeln!(io::stderr(), "{}", visible(text));
 }
 
-/// Replaces what a terminal would not show but obey. Lines stay lines.
+/// Replaces control characters, which a terminal would interpret. Line feeds and tabs are kept.
 fn visible(text: &str) -> Cow<'_, str> {
     text::visible(text, |c| matches!(c, '\n' | '\t'))
 }
 
-/// As JSON, for programs. They may show it on a terminal, or write it to one.
+/// Formats a value as JSON, for programs, with hidden characters escaped in case it ends up on a
+/// terminal.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<String> {
     Ok(text::json(serde_json::to_string_pretty(value)?) + "\n")
 }
 
-/// Columns under their names, with nothing but space between. What is empty is a dash, so that a row has as many columns
-/// as the header; only the last column has spaces in it.
+/// Formats rows in columns below their names, separated by spaces. An empty cell becomes a dash, so
+/// that all rows have as many columns as the header; only the last column contains spaces.
 pub(crate) fn table<'a>(
     header: impl IntoIterator<Item = &'a str>,
     rows: impl IntoIterator<Item = impl IntoIterator<Item = String>>,
@@ -60,12 +61,12 @@ fn cell_text(text: &str) -> String {
     if line.is_empty() { "-".to_owned() } else { line }
 }
 
-/// Things in one cell.
+/// Joins items into one cell.
 pub(crate) fn list(items: &[impl ToString]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// A span of time in its two largest units: `12s`, `3m5s`, `26d4h`.
+/// Formats a time span in its two largest units: `12s`, `3m5s`, `26d4h`.
 pub(crate) fn span(seconds: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
     let first = UNITS.iter().position(|(length, _)| seconds >= *length).unwrap_or(3);
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_and_nothing_is_empty() {
+    fn table_has_aligned_columns_and_no_empty_cell() {
         let rows = [["a", "", "two words"], ["longer", "1", ""]];
         let rows = rows.map(|row| row.map(str::to_owned));
         assert_eq!(
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_s_text_cannot_forge_a_row() {
+    fn line_feed_in_cell_cannot_forge_a_row() {
         let rows = [["a\nb\u{1b}[2J".to_owned()]];
         assert_eq!(table(["NAME"], rows), "NAME\na b [2J\n");
     }
@@ -117,13 +118,13 @@ mod tests {
     }
 
     #[test]
-    fn long_cells_are_not_wrapped() {
+    fn long_cell_is_not_wrapped() {
         let long = "word ".repeat(50);
         assert_eq!(table(["NAME"], [[long]]).lines().count(), 2);
     }
 
     #[test]
-    fn spans_are_in_their_two_largest_units() {
+    fn span_has_its_two_largest_units() {
         for (seconds, text) in
             [(0, "0s"), (59, "59s"), (60, "1m"), (185, "3m5s"), (3600, "1h"), (2_260_800, "26d4h")]
         {

@@ -11,10 +11,10 @@ use heddle_core::text::one_line;
 use crate::daemon::{Daemon, wait_for};
 use crate::output::{json, list, print, span, table};
 
-/// How many of the recent events are shown.
+/// Number of recent events shown.
 const EVENTS: usize = 10;
 
-/// The longest value of a field, in characters.
+/// Longest value of a field, in characters.
 const LONGEST: usize = 1000;
 
 #[derive(Args)]
@@ -28,12 +28,12 @@ pub(crate) struct Arguments {
 
 pub(crate) fn status(arguments: &Arguments) -> anyhow::Result<()> {
     let status = wait_for(async { Ok(arguments.daemon.client().status().await?) })?;
-    // A clock before 1970 shows no ages.
+    // With a clock before 1970, no ages are shown.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     print(&if arguments.json { json(&status)? } else { render(&status, now) })
 }
 
-/// The status for people, at this time in seconds since 1970.
+/// Formats the status for people; `now` is in seconds since 1970.
 fn render(status: &Status, now: u64) -> String {
     let mut text = String::new();
     for (name, value) in fields(status) {
@@ -55,7 +55,7 @@ fn render(status: &Status, now: u64) -> String {
     text
 }
 
-/// Names and values, one a line.
+/// Returns names and values, one per line.
 fn fields(status: &Status) -> Vec<(&'static str, String)> {
     let readiness = if status.ready { "ready" } else { "not ready" };
     let running = span(status.uptime);
@@ -192,7 +192,7 @@ fn peers(peers: &[Peer], now: u64) -> String {
     if peers.is_empty() {
         return "no peers\n".to_owned();
     }
-    // Whether peers answer is asked where an operator wants that.
+    // Health is present only if the operator has enabled probing.
     let asked = peers.iter().any(|peer| peer.health.is_some());
     let rows = peers.iter().map(|peer| {
         let age = (peer.changed > 0).then(|| span(now.saturating_sub(peer.changed)));
@@ -219,7 +219,7 @@ fn peers(peers: &[Peer], now: u64) -> String {
     table(header, rows)
 }
 
-/// The last that happened, the latest first.
+/// Formats the most recent events, the latest first.
 fn events(events: &[Event], now: u64) -> String {
     let rows = events.iter().rev().take(EVENTS).map(|event| {
         let Event { time, text, .. } = event;
@@ -228,7 +228,7 @@ fn events(events: &[Event], now: u64) -> String {
     table(["WHEN", "WHAT"], rows)
 }
 
-/// How fast a peer answers, and how much goes without.
+/// Formats a peer's round-trip time and its loss.
 fn answers(health: Option<Health>) -> [String; 2] {
     let Some(health) = health else { return ["not asked yet".to_owned(), String::new()] };
     let answers = match health.rtt_micros {
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_at_work_is_shown_with_devices_and_peers() {
+    fn joined_node_is_shown_with_devices_and_peers() {
         assert_eq!(
             render(&joined(), 1185),
             "\
@@ -377,7 +377,7 @@ WHEN       WHAT
     }
 
     #[test]
-    fn a_node_that_has_not_joined_says_what_is_missing() {
+    fn unjoined_node_shows_what_is_missing() {
         let status = Status {
             version: "0.1.0".into(),
             network: "/x".into(),
@@ -403,7 +403,7 @@ no peers
     }
 
     #[test]
-    fn what_is_not_as_it_should_be_is_shown_in_its_place() {
+    fn missing_values_and_problems_are_shown_in_place() {
         let mut status = joined();
         status.devices[0].counters = None;
         status.emitters[0].problem = Some("/run is read-only".into());

@@ -1,4 +1,4 @@
-//! A plugin's opinion of a network config, on a node that does not exist.
+//! Trial of a network config by its backend's plugin, on a fictitious node.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,8 @@ use heddle_core::node::{Node, Underlay};
 use heddle_plugin::{CallError, Catalogue, Reason, Role};
 use ipnet::IpNet;
 
-/// Has the config's backend plan a node with an Ethernet interface, and returns what it has against the config.
+/// Lets the config's backend plan a node with an Ethernet interface, and returns its objection to
+/// the config, if any.
 pub(crate) async fn try_out(config: &NetworkConfig, catalogue: &Catalogue) -> Option<String> {
     let found = catalogue.find(&config.backend.kind, Role::Backend);
     let backend = match found.and_then(|plugin| plugin.backend()) {
@@ -32,7 +33,7 @@ fn problem(error: CallError) -> String {
     }
 }
 
-/// A node with an address of documentation (RFC 5737, RFC 3849) in each family.
+/// Returns a node with a documentation address (RFC 5737, RFC 3849) in each family.
 fn node(config: &NetworkConfig) -> Node {
     let addresses = ["192.0.2.1/24", "2001:db8::1/64"]
         .map(|address| address.parse::<IpNet>().expect("the address is a constant"));
@@ -54,7 +55,7 @@ fn node(config: &NetworkConfig) -> Node {
     }
 }
 
-/// The first subnets.
+/// Returns the first subnet of each family.
 fn first_subnets(config: &NetworkConfig) -> Option<LeaseKey> {
     let (mut v4, mut v6) = (None, None);
     for overlay in &config.networks {

@@ -1,5 +1,5 @@
-//! `heddle docker-opts`, by way of `mk-docker-opts.sh`, as systemd units and people call it. The expected bytes are what
-//! flannel's script writes.
+//! `heddle docker-opts`, called through `mk-docker-opts.sh` like in systemd units and by users. The
+//! expected bytes are the output of flannel's script.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -37,7 +37,8 @@ impl Place {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// Calls the script with these flags, separated by white space, and nothing of this process's environment.
+    /// Calls the script with these flags, separated by white space, and without this process's
+    /// environment.
     fn call(&self, flags: &str, environment: &[(&str, &str)]) -> Output {
         let tools = Path::new(TOOL).parent().unwrap().display();
         Command::new(SCRIPT)
@@ -50,7 +51,7 @@ impl Place {
             .unwrap()
     }
 
-    /// What it writes from `subnet.env`.
+    /// Returns the script's output for `subnet.env`.
     fn written(&self, flags: &str, environment: &[(&str, &str)]) -> String {
         let output = self.call(&format!("-f subnet.env -d out {flags}"), environment);
         assert!(output.status.success(), "{output:?}");
@@ -64,7 +65,7 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 #[test]
-fn the_flags_are_flannel_s_in_every_combination() {
+fn flag_combinations_give_output_of_flannel() {
     let place = Place::new(SUBNET_ENV);
     let individual = "DOCKER_OPT_BIP=\"--bip=10.1.74.1/24\"\n\
                       DOCKER_OPT_IPMASQ=\"--ip-masq=true\"\n\
@@ -85,18 +86,18 @@ fn the_flags_are_flannel_s_in_every_combination() {
         ("-i -m", individual_without_masq),
         ("-c -m", combined_without_masq),
         ("-i -c -m", all_without_masq),
-        // The ways of getopts.
+        // Notations of getopts.
         ("-im", individual_without_masq),
         ("-cim", all_without_masq),
         ("-i -i", individual),
         ("-c -- -m", combined),
         ("-c more -m", combined),
-        // Ours on top.
+        // Our additional long flags.
         ("--individual --no-ip-masq", individual_without_masq),
         ("--combined", combined),
     ] {
         assert_eq!(place.written(flags, &[]), expected, "{flags}");
-        // With another key.
+        // The same with another key.
         let renamed = expected.replace("DOCKER_OPTS=", "DOCKER_NETWORK_OPTIONS=");
         let key = "-k DOCKER_NETWORK_OPTIONS";
         assert_eq!(place.written(&format!("{key} {flags}"), &[]), renamed, "{flags}");
@@ -108,7 +109,7 @@ fn the_flags_are_flannel_s_in_every_combination() {
 }
 
 #[test]
-fn what_is_not_known_is_left_out() {
+fn unknown_values_are_left_out() {
     for (subnet_env, expected) in [
         ("", "DOCKER_OPTS=\"\"\n"),
         ("FLANNEL_MTU=1450\n", "DOCKER_OPT_MTU=\"--mtu=1450\"\nDOCKER_OPTS=\" --mtu=1450\"\n"),
@@ -117,7 +118,7 @@ fn what_is_not_known_is_left_out() {
             "FLANNEL_IPMASQ=true\n",
             "DOCKER_OPT_IPMASQ=\"--ip-masq=false\"\nDOCKER_OPTS=\" --ip-masq=false\"\n",
         ),
-        // flannel's has no options for IPv6.
+        // Like flannel's script, there are no options for IPv6.
         (
             "FLANNEL_IPV6_NETWORK=fc00::/48\nFLANNEL_IPV6_SUBNET=fc00::1/64\nFLANNEL_MTU=1430\n",
             "DOCKER_OPT_MTU=\"--mtu=1430\"\nDOCKER_OPTS=\" --mtu=1430\"\n",
@@ -128,19 +129,19 @@ fn what_is_not_known_is_left_out() {
     }
     let place = Place::new("");
     assert_eq!(place.written("-i", &[]), "");
-    // Nor is a file that is not there.
+    // A missing file is no error.
     fs::remove_file(place.path("subnet.env")).unwrap();
     assert_eq!(place.written("", &[]), "DOCKER_OPTS=\"\"\n");
 }
 
 #[test]
-fn what_is_set_already_comes_first() {
+fn variables_set_already_have_precedence() {
     let place = Place::new(SUBNET_ENV);
     assert_eq!(
         place.written("-c", &[("DOCKER_OPTS", "--debug --icc=false")]),
         "DOCKER_OPTS=\"--debug --icc=false  --bip=10.1.74.1/24 --ip-masq=true --mtu=1472\"\n"
     );
-    // Another key's value is nobody's business here; other options are, in the order of their names.
+    // The variable of another key is ignored; other options are kept, in the order of their names.
     let environment = [("DOCKER_OPTS", "--debug"), ("DOCKER_OPT_ICC", "--icc=false")];
     assert_eq!(
         place.written("-m -k KEY", &environment),
@@ -149,14 +150,14 @@ fn what_is_set_already_comes_first() {
          DOCKER_OPT_MTU=\"--mtu=1472\"\n\
          KEY=\" --bip=10.1.74.1/24 --icc=false --mtu=1472\"\n"
     );
-    // The environment may say all of it.
+    // The environment may supply all values.
     fs::remove_file(place.path("subnet.env")).unwrap();
     let environment = [("FLANNEL_SUBNET", "10.9.1.1/24"), ("FLANNEL_MTU", "")];
     assert_eq!(place.written("-c", &environment), "DOCKER_OPTS=\" --bip=10.9.1.1/24\"\n");
 }
 
 #[test]
-fn the_file_is_read_as_a_shell_reads_it_and_nothing_in_it_is_run() {
+fn file_is_parsed_like_a_shell_and_never_run() {
     let place = Place::new(
         "# flannel's\n\
          \n\
@@ -179,12 +180,13 @@ fn the_file_is_read_as_a_shell_reads_it_and_nothing_in_it_is_run() {
 }
 
 #[test]
-fn one_file_may_be_read_and_written() {
+fn input_and_output_may_be_same_file() {
     let place = Place::new(SUBNET_ENV);
     let flags = "-k DOCKER_NETWORK_OPTIONS -f subnet.env -d subnet.env";
     assert!(place.call(flags, &[]).status.success());
     assert_eq!(place.read("subnet.env"), ALL.replace("DOCKER_OPTS", "DOCKER_NETWORK_OPTIONS"));
-    // Once more, before the daemon has written it anew: what was there stays, as with flannel's.
+    // A second call, before the daemon has rewritten the file: the existing options stay, as with
+    // flannel's script.
     assert!(place.call(flags, &[]).status.success());
     assert_eq!(
         place.read("subnet.env"),
@@ -197,14 +199,14 @@ fn one_file_may_be_read_and_written() {
 }
 
 #[test]
-fn a_wrong_value_is_an_error_and_leaves_the_file_as_it_was() {
+fn bad_value_is_an_error_and_keeps_the_file() {
     let place = Place::new("FLANNEL_SUBNET=10.1.74.1/24\nFLANNEL_IPMASQ=yes\n");
     fs::write(place.path("out"), "before\n").unwrap();
     let output = place.call("-f subnet.env -d out", &[]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(text(&output.stderr), "Invalid value of FLANNEL_IPMASQ: yes\n");
     assert_eq!(place.read("out"), "before\n");
-    // It is not looked at without need.
+    // The value is parsed only if needed.
     assert!(place.written("-m", &[]).ends_with("DOCKER_OPTS=\" --bip=10.1.74.1/24\"\n"));
 
     for (flags, expected) in [
@@ -220,7 +222,7 @@ fn a_wrong_value_is_an_error_and_leaves_the_file_as_it_was() {
 }
 
 #[test]
-fn help_is_an_error_in_one_letter_and_none_in_words() {
+fn short_help_flag_is_an_error_and_long_is_not() {
     let place = Place::new("");
     for flag in ["-h", "-?"] {
         let output = place.call(flag, &[]);
@@ -233,11 +235,11 @@ fn help_is_an_error_in_one_letter_and_none_in_words() {
 }
 
 #[test]
-fn the_file_is_replaced_in_one_step() {
+fn output_file_is_replaced_atomically() {
     let place = Place::new(SUBNET_ENV);
     fs::write(place.path("out"), "before\n").unwrap();
     fs::set_permissions(place.path("out"), fs::Permissions::from_mode(0o600)).unwrap();
-    // Whoever has the old one open sees all of the old one.
+    // A reader that has the old file open keeps seeing all of it.
     let before = fs::File::open(place.path("out")).unwrap();
     assert_eq!(place.written("", &[]), ALL);
     assert_eq!(std::io::read_to_string(before).unwrap(), "before\n");
@@ -246,7 +248,7 @@ fn the_file_is_replaced_in_one_step() {
 }
 
 #[test]
-fn a_link_is_followed_and_a_pipe_is_written_to() {
+fn link_is_followed_and_pipe_is_written_to() {
     let place = Place::new(SUBNET_ENV);
     symlink("subnet.env", place.path("out")).unwrap();
     assert_eq!(place.written("", &[]), ALL);
@@ -259,7 +261,7 @@ fn a_link_is_followed_and_a_pipe_is_written_to() {
 }
 
 #[test]
-fn the_script_finds_the_tool_beside_itself() {
+fn script_finds_tool_in_its_own_directory() {
     let place = Place::new(SUBNET_ENV);
     fs::copy(SCRIPT, place.path("mk-docker-opts.sh")).unwrap();
     symlink(TOOL, place.path("heddle")).unwrap();

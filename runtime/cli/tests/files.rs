@@ -1,4 +1,5 @@
-//! Files named on the command line that are none: each is named, and nobody waits for what would never come.
+//! Arguments that name something other than a regular file: each is reported, and none blocks the
+//! tool.
 
 use std::fs;
 use std::io::Read;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Far longer than any of these calls takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs the tool, which must not block. Returns its exit code and what it wrote to standard error.
+/// Runs the tool, which must not block. Returns its exit code and standard error.
 fn heddle(arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heddle"));
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -38,7 +39,7 @@ fn fifo(directory: &Path, name: &str) -> String {
 }
 
 #[test]
-fn fifo_in_place_of_an_argument_is_named() {
+fn fifo_as_argument_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let fifo = fifo(directory.path(), "fifo.wasm");
     let file = directory.path().join("file").to_str().unwrap().to_owned();
@@ -89,7 +90,7 @@ fn file_name_with_control_characters_is_made_visible() {
 }
 
 #[test]
-fn fifo_in_a_plugin_directory_is_listed_with_the_reason() {
+fn fifo_in_plugin_directory_is_listed_with_the_reason() {
     let directory = tempfile::tempdir().unwrap();
     let path = fifo(directory.path(), "pipe.wasm");
     let mut command = Command::new(env!("CARGO_BIN_EXE_heddle"));
@@ -100,10 +101,10 @@ fn fifo_in_a_plugin_directory_is_listed_with_the_reason() {
 }
 
 #[test]
-fn file_larger_than_the_limit_is_named() {
+fn file_larger_than_limit_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config");
-    // Without a byte on disk.
+    // A sparse file.
     fs::File::create(&path).unwrap().set_len((16 << 20) + 1).unwrap();
     let (code, said) = heddle(&["config", "check", path.to_str().unwrap()]);
     assert_eq!(code, Some(1), "{said}");

@@ -1,4 +1,4 @@
-//! `heddle plugin plan`: a plugin says the same as a component that it says natively, and so does the test kit.
+//! `heddle plugin plan`: a plugin has the same plan as a component, natively, and in the test kit.
 
 use std::process::Command;
 
@@ -10,7 +10,8 @@ use vxlan::VxlanBackend;
 
 const TOOL: &str = env!("CARGO_BIN_EXE_heddle");
 
-/// Nodes that are alike, and one with a device, behind NAT, and with neighbours of all sorts.
+/// Returns scenarios with uniform nodes, and one with a device, behind NAT, and with various
+/// neighbours.
 fn scenarios(backend: &str) -> [Scenario; 4] {
     let recorded = r#"{
         "config": {
@@ -47,7 +48,7 @@ fn component(name: &str) -> Component {
 }
 
 #[test]
-fn a_component_plans_what_its_functions_plan() {
+fn component_plans_the_same_as_its_functions() {
     for backend in [
         r#"{"Type":"vxlan"}"#,
         r#"{"Type":"vxlan","VNI":7,"port":4789,"DirectRouting":true}"#,
@@ -70,7 +71,7 @@ fn a_component_plans_what_its_functions_plan() {
 }
 
 #[test]
-fn a_scenario_that_makes_no_sense_is_named() {
+fn invalid_scenario_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("scenario.json");
     std::fs::write(&file, r#"{"config":{"Network":"10.244.0.0/33"},"node":{}}"#).unwrap();

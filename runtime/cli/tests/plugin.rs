@@ -1,4 +1,4 @@
-//! The command line tool as people and the daemon run it.
+//! The command-line tool's plugin commands, as users and the daemon run them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +17,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// A plugin directory with the vxlan plugin in it, and a place for a cache.
+/// A plugin directory that contains the vxlan plugin, and a place for a cache.
 struct Place {
     dir: tempfile::TempDir,
 }
@@ -46,14 +46,14 @@ impl Place {
     fn find(&self, tool: &str) -> Result<Source, PluginError> {
         let dirs = vec!["/nonexistent".into(), self.plugins()];
         let catalogue = Catalogue::new(dirs, Some(tool.into()), self.cache()).unwrap();
-        // For a file that is not a copy of the plugin that ships.
+        // Needed for a file that is not a copy of the built-in plugin.
         let policy = self.dir.path().join("plugins.toml");
         fs::write(&policy, "[plugin.vxlan]\nudp-ports = ['1-65535']\n").unwrap();
         let catalogue = catalogue.with_policy(policy);
         catalogue.find("vxlan", Role::Backend).map(|plugin| plugin.source().clone())
     }
 
-    /// The one entry of the cache of this kind.
+    /// Returns the only cache entry of this kind.
     fn entry(&self, kind: &str) -> PathBuf {
         let mut found = self.entries();
         found.retain(|entry| entry.extension().is_some_and(|end| end == kind));
@@ -61,21 +61,21 @@ impl Place {
         found.remove(0)
     }
 
-    /// The entries of the cache.
+    /// Returns the cache entries.
     fn entries(&self) -> Vec<PathBuf> {
         fs::read_dir(self.cache()).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 }
 
 #[test]
-fn a_file_comes_before_the_embedded_plugin_and_is_compiled_once() {
+fn file_precedes_embedded_plugin_and_is_compiled_once() {
     let place = Place::new();
     assert_eq!(place.find(TOOL).unwrap(), Source::File(place.plugin()));
     for kind in ["cwasm", "seal", "receipt"] {
         place.entry(kind);
     }
     assert_eq!(place.entries().len(), 3);
-    // Without a compiler, it can only come from the cache.
+    // Without a compiler, the plugin can only come from the cache.
     assert_eq!(place.find("/nonexistent/heddle").unwrap(), Source::File(place.plugin()));
 
     fs::remove_file(place.plugin()).unwrap();
@@ -83,7 +83,7 @@ fn a_file_comes_before_the_embedded_plugin_and_is_compiled_once() {
 }
 
 #[test]
-fn a_damaged_entry_of_the_cache_is_compiled_again() {
+fn damaged_cache_entry_is_compiled_again() {
     let place = Place::new();
     place.find(TOOL).unwrap();
     for kind in ["cwasm", "seal"] {
@@ -96,17 +96,17 @@ fn a_damaged_entry_of_the_cache_is_compiled_again() {
             place.find("/nonexistent/heddle").unwrap();
         }
     }
-    // Without a receipt, or with one that is none, the component is read once more.
+    // With a missing or malformed receipt, the component is read again.
     fs::write(place.entry("receipt"), "nonsense").unwrap();
     place.find("/nonexistent/heddle").unwrap();
 }
 
 #[test]
-fn a_component_that_was_replaced_is_not_taken_for_the_one_before() {
+fn replaced_component_is_not_served_from_cache() {
     let place = Place::new();
     place.find(TOOL).unwrap();
     let mut component = fs::read(place.plugin()).unwrap();
-    // A custom section more: another component that does the same.
+    // An additional custom section makes another component with the same behaviour.
     component.extend([0, 4, 3, b'n', b'e', b'w']);
     fs::write(place.plugin(), component).unwrap();
     assert!(matches!(place.find("/nonexistent/heddle"), Err(PluginError::Compile { .. })));
@@ -115,7 +115,7 @@ fn a_component_that_was_replaced_is_not_taken_for_the_one_before() {
 }
 
 #[test]
-fn a_cache_that_others_can_write_to_is_not_used() {
+fn cache_writable_by_others_is_not_used() {
     let place = Place::new();
     fs::create_dir(place.cache()).unwrap();
     fs::set_permissions(place.cache(), fs::Permissions::from_mode(0o777)).unwrap();
@@ -124,7 +124,7 @@ fn a_cache_that_others_can_write_to_is_not_used() {
 }
 
 #[test]
-fn plugin_that_others_can_change_is_refused_and_listed() {
+fn plugin_writable_by_others_is_refused_and_listed() {
     let place = Place::new();
     place.find(TOOL).unwrap();
     let listed = || {
@@ -145,7 +145,7 @@ fn plugin_that_others_can_change_is_refused_and_listed() {
                  to trust it as it is: chmod go-w {path}",
                 path = path.canonicalize().unwrap().display()
             );
-            // Compiled before, and still refused.
+            // Compiled before, and refused nevertheless.
             let error = place.find(TOOL).unwrap_err().to_string();
             assert!(error.contains(&expected), "{error}");
             assert!(listed().contains(&expected), "{}", listed());
@@ -154,13 +154,13 @@ fn plugin_that_others_can_change_is_refused_and_listed() {
         place.find(TOOL).unwrap();
         assert!(!listed().contains("chmod"), "{}", listed());
     }
-    // An author's own file, which is named as such, is nobody else's business.
+    // The permissions of a file that its author names explicitly are not checked.
     set_mode(&place.plugin(), 0o666);
     assert!(heddle(&["plugin", "inspect", place.plugin().to_str().unwrap()]).status.success());
 }
 
 #[test]
-fn directory_that_others_can_change_is_not_passed_over() {
+fn directory_writable_by_others_is_not_skipped() {
     let place = Place::new();
     fs::remove_file(place.plugin()).unwrap();
     assert_eq!(place.find(TOOL).unwrap(), Source::Embedded);
@@ -170,17 +170,17 @@ fn directory_that_others_can_change_is_not_passed_over() {
 }
 
 #[test]
-fn a_missing_compiler_is_named() {
+fn missing_compiler_is_reported() {
     let place = Place::new();
     let error = place.find("/nonexistent/heddle").unwrap_err().to_string();
     assert!(error.contains("was not found at /nonexistent/heddle: install it there"), "{error}");
 }
 
 #[test]
-fn what_the_compiler_says_is_passed_on() {
+fn compiler_error_is_passed_on() {
     let place = Place::new();
     let mut component = embedded_component("vxlan").unwrap().to_vec();
-    // The manifest stays readable; an instruction in between does not.
+    // The manifest stays readable; the code in the middle does not.
     let middle = component.len() / 3;
     component[middle..middle + 64].fill(0xff);
     fs::write(place.plugin(), component).unwrap();
@@ -189,12 +189,12 @@ fn what_the_compiler_says_is_passed_on() {
     let error = error.to_string();
     assert!(error.contains("plugin compile` failed (exit status: 1)"), "{error}");
     assert!(error.contains("cannot be compiled: "), "{error}");
-    // Nothing is left behind.
+    // No partial output is left.
     assert_eq!(place.entries(), Vec::<PathBuf>::new());
 }
 
 #[test]
-fn the_plugins_are_listed_with_what_comes_first() {
+fn plugins_are_listed_by_precedence() {
     let place = Place::new();
     fs::write(place.plugins().join("broken.wasm"), "nonsense").unwrap();
     fs::write(place.plugins().join("Not A Plugin.wasm"), "nonsense").unwrap();
@@ -215,7 +215,7 @@ fn the_plugins_are_listed_with_what_comes_first() {
 }
 
 #[test]
-fn a_plugin_is_inspected_by_name_or_file() {
+fn plugin_is_inspected_by_name_or_file() {
     let place = Place::new();
     let by_name = heddle(&["plugin", "inspect", "vxlan"]);
     let by_file = heddle(&["plugin", "inspect", place.plugin().to_str().unwrap()]);
@@ -229,11 +229,11 @@ fn a_plugin_is_inspected_by_name_or_file() {
     }
 }
 
-/// A manifest that asks for something that is granted, and something that is not.
+/// A manifest that asks for one capability that is granted by default, and one that is not.
 const MANIFEST: &str = r#"{"name":"mine","version":"1.0.0","wit":"0.1.0","world":"backend-plugin",
     "capabilities":{"links":["heddle-*"],"udp-ports":[53]}}"#;
 
-/// The vxlan plugin's component, without its manifest and with another one.
+/// Returns the vxlan plugin's component, with its manifest disabled.
 fn other_plugin(place: &Place) -> PathBuf {
     let path = place.plugins().join("mine.wasm");
     let component = fs::read(place.plugin()).unwrap();
@@ -246,7 +246,7 @@ fn other_plugin(place: &Place) -> PathBuf {
 }
 
 #[test]
-fn a_component_is_given_a_manifest() {
+fn manifest_is_added_to_component() {
     let place = Place::new();
     let (component, manifest) = (other_plugin(&place), place.dir.path().join("manifest.json"));
     fs::write(&manifest, MANIFEST).unwrap();
@@ -266,7 +266,7 @@ fn a_component_is_given_a_manifest() {
 }
 
 #[test]
-fn what_is_not_granted_or_not_the_one_is_not_loaded() {
+fn plugin_without_grant_or_with_wrong_digest_is_not_loaded() {
     let place = Place::new();
     let (component, manifest) = (other_plugin(&place), place.dir.path().join("manifest.json"));
     fs::write(&manifest, MANIFEST).unwrap();
@@ -308,14 +308,14 @@ fn what_is_not_granted_or_not_the_one_is_not_loaded() {
 }
 
 #[test]
-fn a_plugin_is_checked_and_measured() {
+fn plugin_check_and_bench_work() {
     let output = heddle(&["plugin", "check", "host-gw", "--rounds", "20"]);
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{shown}");
     for rule in ["works", "pure", "order", "apart", "others", "robust", "granted"] {
         assert!(shown.lines().any(|line| line.starts_with(&format!("ok      {rule} "))), "{shown}");
     }
-    // A backend that lacks a key says so everywhere.
+    // Every rule reports the key that the backend misses.
     let wrong = r#"--backend={"VNI":-1}"#;
     let output = heddle(&["plugin", "check", "vxlan", "--rounds", "1", wrong]);
     let shown = text(&output.stdout);
@@ -341,7 +341,7 @@ fn a_plugin_is_checked_and_measured() {
 }
 
 #[test]
-fn the_built_in_plugins_are_exported_as_they_are() {
+fn built_in_plugins_are_exported_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let plugins = dir.path().join("new/plugins");
     assert!(heddle(&["plugin", "export", plugins.to_str().unwrap()]).status.success());
@@ -354,7 +354,7 @@ fn the_built_in_plugins_are_exported_as_they_are() {
 }
 
 #[test]
-fn failures_say_what_and_exit_with_one() {
+fn failure_is_reported_with_exit_code_one() {
     for (arguments, expected) in [
         (&["plugin", "inspect", "nope"][..], "there is no plugin `nope`"),
         (&["plugin", "inspect", "./nope.wasm"], "cannot read ./nope.wasm"),

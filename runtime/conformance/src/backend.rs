@@ -1,4 +1,4 @@
-//! What every backend has to do.
+//! Rules for every backend.
 
 use heddle_core::address::Family;
 use heddle_core::desired::{Desired, Owner, Standing};
@@ -12,10 +12,10 @@ use crate::chance::Chance;
 use crate::report::{Report, Rule};
 use crate::{Plans, Scenario, Thoroughness, apart, packets};
 
-/// How often the same is asked.
+/// Number of repetitions of the same call.
 const REPEATS: usize = 3;
 
-/// Which families an overlay can have, for people.
+/// Address families that an overlay can have, with a name for people.
 const OVERLAYS: [(&str, &[Family]); 3] = [
     ("IPv4", &[Family::V4]),
     ("IPv6", &[Family::V6]),
@@ -46,7 +46,7 @@ pub(crate) async fn examine(
         situation.others(&plans, &mut report).await;
         situation.robust(&plans, settings, thoroughness, &mut report).await;
         if let Some(packets) = plugin.packets()? {
-            // They may not be called from asynchronous code.
+            // Packet functions must not be called from asynchronous code.
             apart(|| {
                 packets::examine(&packets, &situation.scenario, &plans, thoroughness, &mut report);
             });
@@ -59,7 +59,7 @@ pub(crate) async fn examine(
     Ok(report)
 }
 
-/// What a plugin answers in an ordinary situation.
+/// The plugin's results in an ordinary situation.
 pub(crate) struct Good {
     pub(crate) own: Lease,
     pub(crate) node: NodePlan,
@@ -75,12 +75,12 @@ struct Situation<'a> {
 }
 
 impl Situation<'_> {
-    /// Every node plans every other.
+    /// Checks that every node can plan every other.
     async fn works(&self, report: &mut Report) -> Option<Good> {
         let all = Plans::of(self.backend, &self.scenario).await;
         let ask = |call: &str| format!("{}, {call}", self.name);
         let advertised = report.sound(|| ask("advertise"), all.advertised.clone())?;
-        // That it does without a family is its own business.
+        // Not supporting a family is the plugin's choice.
         let declined = |reason: &Reason| format!("{}: it says: {reason}", self.name);
         let advertised = match advertised {
             Ok(advertised) => advertised,
@@ -125,7 +125,7 @@ impl Situation<'_> {
         Some(Good { own: advertised.lease(*key, own, None), node, peers, plans, all })
     }
 
-    /// The same question, and the same answer.
+    /// Checks that the same input gives the same result.
     async fn pure(&self, good: &Good, report: &mut Report) {
         for _ in 0..REPEATS {
             let again = Plans::of(self.backend, &self.scenario).await;
@@ -140,7 +140,8 @@ impl Situation<'_> {
         self.backend.plan_peers(config, node, &good.own, good.node.links(), peers).await
     }
 
-    /// Peers in another order, and each alone. An instance is asked for all peers of one request.
+    /// Checks that results do not depend on the order of the peers, nor on the others in the
+    /// request. One instance plans all peers of a request.
     async fn order(&self, good: &Good, report: &mut Report) {
         let mut orders: Vec<Vec<usize>> = (0..good.peers.len()).map(|one| vec![one]).collect();
         orders.push((0..good.peers.len()).rev().collect());
@@ -161,7 +162,7 @@ impl Situation<'_> {
         }
     }
 
-    /// Peers come and go in the desired state, as they do in the daemon.
+    /// Adds and removes peers in the desired state, as the daemon does.
     fn apart(&self, good: &Good, report: &mut Report) {
         let mut desired = Desired::default();
         let standing = Standing::default();
@@ -196,7 +197,7 @@ impl Situation<'_> {
         });
     }
 
-    /// A lease for another backend brings nothing about.
+    /// Checks that a lease of another backend gets no plan.
     async fn others(&self, good: &Good, report: &mut Report) {
         let other =
             |peer: &Lease| Lease { backend_type: Some("some-other".into()), ..peer.clone() };
@@ -217,7 +218,7 @@ impl Situation<'_> {
         }
     }
 
-    /// Configs and leases that nobody would write.
+    /// Tries malformed configs and leases.
     async fn robust(
         &self,
         good: &Good,
@@ -254,7 +255,7 @@ impl Situation<'_> {
         }
     }
 
-    /// Takes note of what befell a call about a made-up config. A complaint names a key.
+    /// Checks the result of a call with a generated config. A config error must name a key.
     fn blame<T>(&self, report: &mut Report, question: &str, answer: Result<T, CallError>) {
         if let Some(Err(Reason::Config { key, message })) =
             report.sound(|| question.to_owned(), answer)
@@ -266,7 +267,7 @@ impl Situation<'_> {
         }
     }
 
-    /// A lease that a hostile or a broken node could have published.
+    /// Returns a lease that a hostile or broken node could have published.
     fn stranger(&self, good: &Good, chance: &mut Chance) -> Option<Lease> {
         let honest = good.peers.first()?;
         let (mut v4, mut v6) = (None, None);

@@ -1,4 +1,4 @@
-//! Made-up objects and bytes: the same for the same seed.
+//! Generated objects and bytes, determined by a seed.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt, SeedableRng};
 use serde_json::{Map, Value, json};
 
-/// Keys that backends have, and some that none has.
+/// Keys that backends use, and some that none uses.
 const KEYS: [&str; 14] = [
     "Type",
     "VNI",
@@ -26,7 +26,7 @@ const KEYS: [&str; 14] = [
     "\u{0}",
 ];
 
-/// Where made-up things come from.
+/// Generator of test inputs.
 pub(crate) struct Chance(StdRng);
 
 impl Chance {
@@ -34,7 +34,7 @@ impl Chance {
         Self(StdRng::seed_from_u64(seed))
     }
 
-    /// A value out of a JSON text that nobody would write.
+    /// Returns an unusual JSON value.
     fn value(&mut self, depth: usize) -> Value {
         let texts = [
             "",
@@ -75,7 +75,8 @@ impl Chance {
         (0..self.0.random_range(0..=longest)).map(|_| self.0.random::<char>()).collect()
     }
 
-    /// An object with some members changed and others added. `Type` stays: it names the plugin.
+    /// Returns the object with some members changed and others added. `Type` is kept, because it
+    /// names the plugin.
     pub(crate) fn disturbed(&mut self, object: &Value) -> Value {
         let mut members = object.as_object().cloned().unwrap_or_default();
         let own: Vec<_> = members.keys().filter(|key| *key != "Type").cloned().collect();
@@ -94,7 +95,7 @@ impl Chance {
         members.into()
     }
 
-    /// What a hostile node might publish as its backend's data: most of it JSON.
+    /// Returns backend data that a hostile node might publish, most of it JSON.
     pub(crate) fn backend_data(&mut self, honest: Option<&str>) -> Option<String> {
         let honest = honest.and_then(|text| serde_json::from_str(text).ok());
         match (self.0.random_range(0..8), honest) {
@@ -106,7 +107,7 @@ impl Chance {
         }
     }
 
-    /// A name of a backend, or nearly.
+    /// Returns a backend's name, or something similar.
     pub(crate) fn backend_type(&mut self, own: Option<&str>) -> Option<String> {
         match self.0.random_range(0..4) {
             0 => None,
@@ -130,7 +131,7 @@ impl Chance {
         }
     }
 
-    /// A subnet that is as large as another, or has another size, and lies in the same network.
+    /// Returns a subnet in the same network, of the usual size or of another.
     pub(crate) fn subnet(&mut self, within: IpNet, length: u8) -> IpNet {
         let length = match self.0.random_range(0..4) {
             0 => self.0.random_range(within.prefix_len()..=within.max_prefix_len()),
@@ -151,7 +152,7 @@ impl Chance {
         subnet.map_or(within, |subnet| subnet.trunc())
     }
 
-    /// Some packets, one after another, and their lengths.
+    /// Returns some packets, one after another, and their lengths.
     pub(crate) fn packets(&mut self, least: usize, longest: usize) -> (Vec<u8>, Vec<u32>) {
         let lengths: Vec<u32> = (0..self.0.random_range(1..=8))
             .map(|_| self.0.random_range(least..=longest) as u32)
@@ -161,7 +162,7 @@ impl Chance {
         (bytes, lengths)
     }
 
-    /// The name and value of a setting.
+    /// Returns the name and value of a setting.
     pub(crate) fn setting(&mut self, names: &[String]) -> (String, String) {
         let name = match names.choose(&mut self.0) {
             Some(name) if self.0.random() => name.clone(),

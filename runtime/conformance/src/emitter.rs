@@ -1,4 +1,4 @@
-//! What every emitter has to do.
+//! Rules for every emitter.
 
 use heddle_core::address::Family;
 use heddle_plugin::{
@@ -10,10 +10,10 @@ use crate::chance::Chance;
 use crate::report::{Report, Rule};
 use crate::{Scenario, Thoroughness};
 
-/// How often the same is asked.
+/// Number of repetitions of the same call.
 const REPEATS: usize = 3;
 
-/// A setting that no emitter has.
+/// Name of a setting that no emitter has.
 const UNKNOWN: &str = "no-such-setting";
 
 pub(crate) async fn examine(
@@ -37,7 +37,7 @@ pub(crate) async fn examine(
     Ok(report)
 }
 
-/// What an emitter is told of a node in an ordinary situation.
+/// Returns an emitter's view of a node in an ordinary situation.
 fn view(families: &[Family], ip_masq: bool) -> Result<View, crate::InvalidScenario> {
     let scenario = Scenario::ordinary(families, &json!({ "Type": "vxlan" }))?;
     let (key, node) = &scenario.node;
@@ -61,7 +61,7 @@ async fn examine_view(emitter: &Emitter, view: &View, settings: &[Setting], repo
     }
 }
 
-/// Settings that nobody would give.
+/// Tries malformed settings.
 async fn robust(
     emitter: &Emitter,
     view: &View,
@@ -86,7 +86,8 @@ async fn robust(
         let (name, value) = chance.setting(&names);
         disturbed.push(Setting { name, value });
         let answer = emitter.emit(view, &disturbed).await;
-        // The operator is believed: what they say is wrong about a path is not the plugin's fault.
+        // Operators are trusted: a refused path that comes from a setting is not the plugin's
+        // fault.
         if !matches!(&answer, Err(CallError { reason: Reason::Refused(_), .. })) {
             report.sound(|| format!("emit with {}", list(&disturbed)), answer);
         }

@@ -1,4 +1,4 @@
-//! What an emitter writes in a scenario.
+//! An emitter's files in a scenario.
 
 use std::fmt::Write;
 
@@ -6,12 +6,12 @@ use heddle_plugin::{Advertisements, CallError, Emitter, File, Setting, View};
 
 use crate::Scenario;
 
-/// An emitter's answer in one scenario.
+/// An emitter's result in one scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files(pub Result<Vec<File>, CallError>);
 
 impl Files {
-    /// Asks an emitter, on a node whose lease is for the config's backend.
+    /// Calls an emitter, on a node whose lease is for the config's backend.
     pub async fn of(emitter: &Emitter, scenario: &Scenario, settings: &[Setting]) -> Self {
         let Scenario { config, node: (key, node), mtu, ip_masq, .. } = scenario.clone();
         let advertised = Advertisements {
@@ -22,8 +22,8 @@ impl Files {
         Self(emitter.emit(&View { config, lease, mtu, ip_masq }, settings).await)
     }
 
-    /// The files as text, or after `!` why there are none. The test kit of the SDK says the same of a plugin that is run
-    /// natively.
+    /// Formats the files as text, or the error after `!`. The SDK's test kit gives the same text
+    /// for a plugin that runs natively.
     pub fn text(&self) -> String {
         let mut text = String::new();
         match &self.0 {

@@ -1,8 +1,9 @@
-//! What every plugin has to do, whatever it plans.
+//! Rules that every plugin must follow, whatever it plans.
 //!
-//! A [`Scenario`] is a situation to ask a plugin in: a network config, this node, and others. [`examine`] asks a plugin in
-//! many, most of them made up, and reports by rule what it found. Answers come through the host's own code, so what the
-//! host refuses is found as well. No root, and nothing of this machine's.
+//! A [`Scenario`] is a situation for a plugin: a network config, this node, and others. [`examine`]
+//! calls a plugin in many of them, most of them generated, and reports its findings by rule. Calls
+//! go through the host's own code, so results that the host refuses are found as well. Needs no
+//! root, and uses nothing of this machine.
 
 mod backend;
 mod chance;
@@ -22,12 +23,12 @@ pub use scenario::{InvalidScenario, Scenario};
 
 use heddle_plugin::{Plugin, PluginError, Role};
 
-/// How thorough an examination is.
+/// Thoroughness of an examination.
 #[derive(Clone, Debug)]
 pub struct Thoroughness {
-    /// How many made-up configs, leases and batches of packets are tried.
+    /// Number of generated configs, leases and batches of packets to try.
     pub rounds: u32,
-    /// What the made-up ones follow from: the same for the same.
+    /// Seed of the generator; the same seed generates the same inputs.
     pub seed: u64,
 }
 
@@ -37,13 +38,14 @@ impl Default for Thoroughness {
     }
 }
 
-/// Examines a plugin. `backend` is the object `Backend` that a backend is tried with, or the settings of an emitter.
+/// Examines a plugin. `settings` has the object `Backend` for a backend, and the settings for an
+/// emitter.
 ///
-/// Call it on a tokio runtime.
+/// Must be called on a Tokio runtime.
 ///
 /// # Errors
 ///
-/// The plugin cannot be started at all.
+/// If the plugin cannot be started at all.
 pub async fn examine(
     plugin: &Plugin,
     settings: &Settings,
@@ -55,23 +57,23 @@ pub async fn examine(
     }
 }
 
-/// Does something on a thread of its own, and waits for it.
+/// Runs `work` on a separate thread, and waits for its result.
 fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let done = std::thread::scope(|scope| scope.spawn(work).join());
     done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// What a plugin is configured with while it is examined.
+/// Configuration of the plugin during the examination.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The object `Backend` of the network config, `Type` included.
+    /// Object `Backend` of the network config, including `Type`.
     pub backend: serde_json::Value,
-    /// An emitter's settings, names and values.
+    /// Names and values of an emitter's settings.
     pub emitter: Vec<heddle_plugin::Setting>,
 }
 
 impl Settings {
-    /// Nothing but what has to be.
+    /// Returns the minimal settings.
     pub fn least(plugin: &str) -> Self {
         Self { backend: serde_json::json!({ "Type": plugin }), emitter: Vec::new() }
     }

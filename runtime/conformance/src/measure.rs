@@ -1,4 +1,4 @@
-//! What a plugin's calls cost.
+//! Measurement of a plugin's calls.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -14,28 +14,28 @@ use serde_json::json;
 use crate::scenario::InvalidScenario;
 use crate::{Scenario, Settings, apart};
 
-/// How often each call is made.
+/// Number of measurements of each call.
 const TIMES: usize = 200;
 
-/// Packets in a batch: the most that the host asks about at once.
+/// Packets in a batch: the maximum that the host passes in one call.
 const BATCH: usize = 64;
 
-/// Bytes of a packet that is transformed.
+/// Size of a transformed packet, in bytes.
 const PACKET: usize = 1400;
 
-/// How long something took, each time.
+/// Durations of one kind of call.
 #[derive(Clone, Debug)]
 pub struct Measurement {
-    /// What it was.
+    /// Name of the measured call.
     pub what: String,
-    /// Never empty.
+    /// Duration of each call; never empty.
     pub times: Vec<Duration>,
 }
 
-/// A plugin that cannot be measured.
+/// Error that prevents the measurement.
 #[derive(Debug, thiserror::Error)]
 pub enum MeasureError {
-    /// It cannot be started.
+    /// The plugin cannot be started.
     #[error(transparent)]
     Plugin(#[from] heddle_plugin::PluginError),
     /// A call failed.
@@ -44,7 +44,7 @@ pub enum MeasureError {
     /// A call in the packet path failed.
     #[error("the packet path: {0}")]
     Packets(Reason),
-    /// There is no situation to ask it in.
+    /// The scenario for the plugin is invalid.
     #[error(transparent)]
     Scenario(#[from] InvalidScenario),
 }
@@ -77,14 +77,15 @@ impl Measurement {
     }
 }
 
-/// Measures a plugin's calls. Those that plan are made on a fresh instance each, as the daemon makes them, and have the
-/// way to the plugin's thread and back in them; `plan-peer` is a share of one request for all of `peers`.
+/// Measures a plugin's calls. Each planning call uses a fresh instance, as in the daemon, and
+/// includes the way to the plugin's thread and back; `plan-peer` is the share of one peer in one
+/// request for all of `peers`.
 ///
-/// Call it on a tokio runtime.
+/// Must be called on a Tokio runtime.
 ///
 /// # Errors
 ///
-/// The plugin cannot be started, or a call fails.
+/// If the plugin cannot be started, or a call fails.
 pub async fn measure(plugin: &Plugin, peers: u32) -> Result<Vec<Measurement>, MeasureError> {
     match plugin.manifest().world.role() {
         Role::Backend => backend(plugin, peers).await,
@@ -118,7 +119,7 @@ async fn backend(plugin: &Plugin, peers: u32) -> Result<Vec<Measurement>, Measur
     }
     rows.push(Measurement { what: format!("plan-peer, one of {peers}"), times });
     let Some(packets) = plugin.packets()? else { return Ok(rows) };
-    // They may not be called from asynchronous code.
+    // Packet functions must not be called from asynchronous code.
     rows.extend(apart(|| packet_path(&packets, &scenario, &own, &leases))?);
     Ok(rows)
 }
@@ -146,7 +147,7 @@ fn packet_path(
     Ok(rows)
 }
 
-/// A lease of a peer that does not exist, by what another node says of itself.
+/// Returns the lease of a fictitious peer, with the advertisements of another node.
 fn peer(advertised: &Advertisements, number: u32) -> Option<Lease> {
     let subnet = Ipv4Net::new((0x0a00_0000 + (number + 16) * 256).into(), 24).ok()?;
     let family = LeaseFamily {

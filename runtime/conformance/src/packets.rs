@@ -1,4 +1,4 @@
-//! What every backend has to do that carries packets in user space.
+//! Rules for backends that carry packets in user space.
 
 use std::net::IpAddr;
 
@@ -11,8 +11,8 @@ use crate::chance::Chance;
 use crate::report::{Report, Rule};
 use crate::{Scenario, Thoroughness};
 
-/// The shortest and the longest packet that is tried, in bytes: an IPv6 header, and an Ethernet frame's payload less
-/// some.
+/// Shortest and longest packet tried, in bytes: an IPv6 header, and an Ethernet frame's payload
+/// less some overhead.
 const PACKET: (usize, usize) = (40, 1400);
 
 pub(crate) fn examine(
@@ -31,7 +31,7 @@ pub(crate) fn examine(
     }
 }
 
-/// Takes note of what befell a call.
+/// Records the outcome of a call.
 fn sound<T>(report: &mut Report, call: &str, answer: Result<T, Reason>) -> Option<T> {
     let (robust, granted) = match &answer {
         Ok(_) => (true, true),
@@ -45,7 +45,8 @@ fn sound<T>(report: &mut Report, call: &str, answer: Result<T, Reason>) -> Optio
     answer.ok()
 }
 
-/// Addresses of each peer's subnet go to that peer or nowhere, and those of nobody nowhere.
+/// Checks that addresses in a peer's subnet are steered to that peer or nowhere, and all others
+/// nowhere.
 fn steers(instance: &mut PacketInstance, good: &Good, report: &mut Report) {
     let mut asked: Vec<(IpAddr, Option<u32>)> = Vec::new();
     for (index, peer) in good.peers.iter().enumerate() {
@@ -61,7 +62,8 @@ fn steers(instance: &mut PacketInstance, good: &Good, report: &mut Report) {
         asked.extend(nowhere.parse().ok().map(|address| (address, None)));
     }
     let destinations: Vec<_> = asked.iter().map(|(address, _)| *address).collect();
-    // Again, in another order, and nothing at all: the same instance is asked for as long as the peers stay.
+    // Repeat in another order and with an empty batch: an instance is called for as long as the
+    // peers stay the same.
     let mut backwards = destinations.clone();
     backwards.reverse();
     for destinations in [&destinations, &Vec::new(), &backwards, &destinations] {
@@ -90,7 +92,7 @@ fn steers(instance: &mut PacketInstance, good: &Good, report: &mut Report) {
     }
 }
 
-/// What one node encapsulates for another comes out there as it was.
+/// Checks that packets that one node encapsulates for another come out there unchanged.
 fn transforms(
     plugin: &PacketPlugin,
     mut here: PacketInstance,
@@ -103,7 +105,7 @@ fn transforms(
     let mut chance = Chance::new(thoroughness.seed);
     for (key, node) in &scenario.nodes {
         let Some(at) = good.peers.iter().position(|peer| peer.key == *key) else { continue };
-        // The same table as the other node would have: all but itself.
+        // The peer table of the other node: all nodes but itself.
         let mut others: Vec<Lease> = good.peers.iter().filter(|p| p.key != *key).cloned().collect();
         others.push(good.own.clone());
         let back = (others.len() - 1) as u32;
@@ -132,7 +134,8 @@ fn transforms(
     }
 }
 
-/// Makes packets of bytes: IP headers from one node's subnet to another's, as far as there is room.
+/// Turns bytes into packets: writes IP headers from one node's subnet to another's, as far as there
+/// is room.
 fn address(bytes: &mut [u8], lengths: &[u32], from: &Lease, to: &Lease) {
     let mut rest = bytes;
     for length in lengths {

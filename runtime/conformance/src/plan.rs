@@ -1,4 +1,4 @@
-//! What a backend plans in a scenario.
+//! A backend's plans in a scenario.
 
 use std::fmt::Write;
 
@@ -8,22 +8,22 @@ use heddle_plugin::{Advertisements, Backend, CallError, NodePlan};
 
 use crate::Scenario;
 
-/// A backend's answers in one scenario, as far as they go.
+/// A backend's results in one scenario, as far as the calls succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plans {
-    /// What it says of this node.
+    /// Advertisements of this node.
     pub advertised: Result<Advertisements, CallError>,
-    /// Its plan for the node; none if it does not say what stands in the node's lease.
+    /// Plan of the node; None if the advertisements, which the node's lease needs, failed.
     pub node: Option<Result<NodePlan, CallError>>,
-    /// All other leases: those of the scenario, and those that the plugin advertises for other nodes. In the order of
-    /// their keys.
+    /// All other leases: those of the scenario, and those that the plugin advertises for other
+    /// nodes, in the order of their keys.
     pub peers: Result<Vec<Lease>, CallError>,
-    /// Its plan for each.
+    /// Plan of each peer.
     pub answers: Vec<Result<Plan, CallError>>,
 }
 
 impl Plans {
-    /// Asks a backend.
+    /// Calls a backend.
     pub async fn of(backend: &Backend, scenario: &Scenario) -> Self {
         let Scenario { config, node: (key, node), .. } = scenario;
         let advertised = backend.advertise(config, node).await;
@@ -40,8 +40,9 @@ impl Plans {
         plans
     }
 
-    /// All of it as text: what it advertises, its plan for the node, and that for each peer; in place of a plan after `!`,
-    /// why there is none. The test kit of the SDK says the same of a plugin that is run natively.
+    /// Formats everything as text: the advertisements, the plan of the node, and that of each peer;
+    /// instead of a plan, the error after `!`. The SDK's test kit gives the same text for a plugin
+    /// that runs natively.
     pub fn text(&self) -> String {
         let mut text = "advertise\n".to_owned();
         match &self.advertised {
@@ -86,13 +87,13 @@ impl Plans {
     }
 }
 
-/// The other leases of a scenario.
+/// Returns the other leases of a scenario.
 async fn peers(backend: &Backend, scenario: &Scenario) -> Result<Vec<Lease>, CallError> {
     let mut peers = scenario.leases.clone();
     for (key, node) in &scenario.nodes {
         let advertised = backend.advertise(&scenario.config, node).await?;
         let mut lease = advertised.lease(*key, node, None);
-        // As plugins are told of it: they know nothing of nodes' ids.
+        // Plugins do not get node ids.
         lease.node_id = None;
         peers.push(lease);
     }
@@ -104,7 +105,7 @@ fn complain(text: &mut String, error: &CallError) {
     let _ = writeln!(text, "  ! {}", error.reason);
 }
 
-/// A node's plan, one object a line: devices, what is on them, and routes.
+/// Formats a node's plan, one object per line: devices, the objects on them, and routes.
 fn lines(planned: &NodePlan) -> Vec<String> {
     let is_link = |object: &Object| matches!(object, Object::Link(_));
     let mut lines = sorted(&planned.plan, is_link);
@@ -121,7 +122,7 @@ fn lines(planned: &NodePlan) -> Vec<String> {
     lines
 }
 
-/// Objects in the order of their kinds, those of one kind in alphabetical order.
+/// Formats objects in the order of their kinds, and alphabetically within a kind.
 fn sorted(plan: &Plan, wanted: impl Fn(&Object) -> bool) -> Vec<String> {
     let rank = |object: &Object| match object {
         Object::Link(_) => 0,

@@ -1,4 +1,4 @@
-//! What an examination found.
+//! Result of an examination.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,37 +6,37 @@ use std::fmt;
 use heddle_core::text::one_line;
 use heddle_plugin::{CallError, Reason};
 
-/// How many findings of one rule are kept.
+/// Number of findings kept for each rule.
 const MOST: usize = 5;
 
-/// The longest text of a finding, in characters.
+/// Longest text of a finding, in characters.
 const LONGEST: usize = 600;
 
-/// Something that every plugin has to do.
+/// A rule that every plugin must follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
-    /// It has a plan, or files, in an ordinary situation.
+    /// Has a plan, or files, in an ordinary situation.
     Works,
-    /// The same question gets the same answer.
+    /// Gives the same result for the same input.
     Pure,
-    /// Answers do not depend on what was asked before.
+    /// Results do not depend on earlier calls.
     Order,
-    /// Peers that come and go leave nothing behind, and none takes what is another's.
+    /// A peer that leaves leaves nothing behind, and none takes another's objects.
     Apart,
-    /// Leases for other backends are left to them.
+    /// Plans nothing for leases of other backends.
     Others,
-    /// Whatever stands in the config, the settings and the leases, it answers.
+    /// Returns a result for any config, settings and leases.
     Robust,
-    /// What it asks the host for is possible, its business, and in its manifest.
+    /// Results are valid, within the plugin's scope, and covered by its manifest.
     Granted,
-    /// Packets go to the peer that has their destination.
+    /// Packets are steered to the peer that has their destination.
     Steers,
-    /// Packets come out as they went in.
+    /// Packets are decapsulated unchanged.
     Transforms,
 }
 
 impl Rule {
-    /// What it demands, in a few words.
+    /// Returns a short description of the rule.
     pub fn summary(self) -> &'static str {
         match self {
             Self::Works => "answers in an ordinary situation",
@@ -68,14 +68,14 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A rule that was broken.
+/// A violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What it was asked, and what came of it.
+    /// The call, and its result.
     pub text: String,
 }
 
-/// What was found, by rule.
+/// Findings by rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     rules: BTreeMap<Rule, Examined>,
@@ -84,23 +84,23 @@ pub struct Report {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Examined {
-    /// How often it was looked at.
+    /// Number of checks of the rule.
     times: u64,
     findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Whether no rule was broken.
+    /// Returns true if no rule was violated.
     pub fn passed(&self) -> bool {
         self.rules.values().all(|examined| examined.findings.is_empty())
     }
 
-    /// Every rule that was looked at, how often, and the first findings.
+    /// Returns every rule that was checked, with the number of checks and the first findings.
     pub fn rules(&self) -> impl Iterator<Item = (Rule, u64, &[Finding])> {
         self.rules.iter().map(|(rule, e)| (*rule, e.times, e.findings.as_slice()))
     }
 
-    /// What breaks no rule and is worth knowing.
+    /// Returns observations that violate no rule.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -109,7 +109,7 @@ impl Report {
         self.notes.push(note);
     }
 
-    /// Notes that a rule was looked at, and broken unless `kept`.
+    /// Records a check of a rule; a violation unless `kept`.
     pub(crate) fn look(&mut self, rule: Rule, kept: bool, finding: impl FnOnce() -> String) {
         let examined = self.rules.entry(rule).or_default();
         examined.times += 1;
@@ -118,7 +118,7 @@ impl Report {
         }
     }
 
-    /// Takes note of what befell a call: what every answer has to be, whatever was asked.
+    /// Records the outcome of a call, by the rules for any result of any call.
     pub(crate) fn sound<T>(
         &mut self,
         question: impl Fn() -> String,
@@ -127,7 +127,7 @@ impl Report {
         let answer = answer.map_err(|error| error.reason);
         let (mut robust, mut granted) = (true, true);
         match answer.as_ref().err() {
-            // It has failed at something else before, which was found then.
+            // The plugin is suspended because of an earlier failure, which has been recorded.
             Some(Reason::Suspended { .. }) => return None,
             Some(
                 Reason::Trapped(_)

@@ -1,4 +1,4 @@
-//! Situations to ask a plugin in.
+//! Scenarios for calls of a plugin.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,31 +17,31 @@ use serde_json::{Value, json};
 pub struct Scenario {
     /// The network config.
     pub config: NetworkConfig,
-    /// This node, and its subnets.
+    /// This node and its subnets.
     pub node: (LeaseKey, Node),
-    /// Other nodes that have the same plugin.
+    /// Other nodes with the same plugin.
     pub nodes: Vec<(LeaseKey, Node)>,
-    /// Leases as they were recorded.
+    /// Recorded leases.
     pub leases: Vec<Lease>,
-    /// The MTU for containers' interfaces, which emitters are told. 1450 unless given.
+    /// MTU for containers' interfaces, which emitters get. 1450 by default.
     pub mtu: u32,
-    /// Whether the daemon masquerades, which emitters are told. Not unless given.
+    /// True if the daemon masquerades, which emitters get. False by default.
     pub ip_masq: bool,
 }
 
-/// A text that is no scenario.
+/// Error for a text that is not a scenario.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the scenario cannot be used: {0}")]
 pub struct InvalidScenario(String);
 
 impl Scenario {
-    /// Reads a scenario: a JSON object with the network config (`config`), this node (`node`), other nodes that have the
-    /// same plugin (`nodes`), and leases by their keys (`leases`), in the formats that etcd has. Emitters are told `mtu` and
-    /// `ip-masq`, too.
+    /// Parses a scenario: a JSON object with the network config (`config`), this node (`node`),
+    /// other nodes with the same plugin (`nodes`), and leases by their keys (`leases`), in the
+    /// formats that etcd has. Emitters also get `mtu` and `ip-masq`.
     ///
     /// # Errors
     ///
-    /// The text is no such object; names the key, and what would be right.
+    /// If the text is not such an object; the error names the key and the expected value.
     pub fn parse(text: &[u8]) -> Result<Self, InvalidScenario> {
         let raw: Raw<'_> = serde_json::from_slice(text).map_err(invalid)?;
         let config = NetworkConfig::parse(raw.config.get().as_bytes());
@@ -67,7 +67,7 @@ impl Scenario {
         })
     }
 
-    /// Four nodes on one Ethernet network, with the same plugin.
+    /// Returns a scenario with four nodes on one Ethernet network, with the same plugin.
     pub(crate) fn ordinary(families: &[Family], backend: &Value) -> Result<Self, InvalidScenario> {
         let mut config = json!({ "Backend": backend });
         config["EnableIPv4"] = families.contains(&Family::V4).into();
@@ -117,7 +117,7 @@ struct Raw<'a> {
     ip_masq: bool,
 }
 
-/// What vxlan leaves of an Ethernet network's MTU.
+/// Returns the MTU of vxlan on an Ethernet network.
 fn usual_mtu() -> u32 {
     1450
 }
@@ -191,7 +191,7 @@ mod tests {
     const NODE: &str = r#"{"id":"a","subnets":["10.244.1.0/24"],"link":"eth0","mtu":1500,"addresses":["192.168.0.1/24"]}"#;
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_scenario_names_the_key() {
         let with = |config: &str, more: &str| {
             error(&format!(r#"{{"config":{config},"node":{NODE}{more}}}"#))
         };
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_one_has_four_nodes_in_each_family() {
+    fn ordinary_scenario_has_four_nodes_in_each_family() {
         for families in [&[Family::V4][..], &[Family::V6], &[Family::V4, Family::V6]] {
             let scenario = Scenario::ordinary(families, &json!({"Type": "x"})).unwrap();
             assert_eq!(scenario.config.networks.len(), families.len());

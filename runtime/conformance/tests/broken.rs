@@ -1,4 +1,4 @@
-//! Each rule can be broken, and is found to be.
+//! For each rule, a plugin that violates it, which the examination must find.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde_json::json;
 #[path = "../../plugin/src/guests.rs"]
 mod guests;
 
-/// The component of `tests/broken`.
+/// Returns the component of `tests/broken`, building it on first use.
 fn component() -> &'static (PathBuf, Vec<u8>) {
     static COMPONENT: OnceLock<(PathBuf, Vec<u8>)> = OnceLock::new();
     COMPONENT.get_or_init(|| {
@@ -34,13 +34,13 @@ async fn report(fault: &str) -> Report {
 }
 
 #[tokio::test]
-async fn without_a_fault_there_is_nothing_to_find() {
+async fn plugin_without_fault_has_no_findings() {
     let report = report("").await;
     assert!(report.passed(), "{report:#?}");
 }
 
 #[tokio::test]
-async fn each_fault_is_found_as_what_it_is() {
+async fn every_fault_is_found_under_its_rule() {
     for (fault, rule, says) in [
         ("peer", Rule::Works, "there is no plan for its own peer"),
         ("mtu", Rule::Works, "an MTU of"),

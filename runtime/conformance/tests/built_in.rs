@@ -1,4 +1,4 @@
-//! The plugins that ship do what every plugin has to do.
+//! The built-in plugins conform to the rules.
 
 use heddle_conformance::{Settings, Thoroughness, examine};
 use heddle_plugin::{Catalogue, Plugin, Role, Source, embedded_component};
@@ -7,7 +7,7 @@ fn catalogue() -> Catalogue {
     Catalogue::new(Vec::new(), None, "/nonexistent/cache".into()).unwrap()
 }
 
-/// A built-in plugin, as its component.
+/// Opens a built-in plugin from its component.
 fn plugin(name: &str) -> Plugin {
     let component = embedded_component(name).unwrap();
     catalogue().open_component(Source::Embedded, component).unwrap()

@@ -1,4 +1,4 @@
-//! The tool's half.
+//! The client side of the protocol, used by the tool.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -16,14 +16,14 @@ use tokio::net::UnixStream;
 
 use crate::{CallError, Leases, Status};
 
-/// Default time limit for answers that the daemon has in its memory.
+/// Default time limit for answers that the daemon has in memory.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Factor by which the time limit is longer for leases. The daemon reads them from the store page by page, and each
-/// page has a limit of its own there.
+/// Factor by which the time limit is longer for leases. The daemon reads them from the store page
+/// by page, and each page has its own limit there.
 const LEASES: u32 = 6;
 
-/// Asks a daemon.
+/// Client of a daemon's control socket.
 #[derive(Clone, Debug)]
 pub struct Client {
     path: PathBuf,
@@ -31,31 +31,31 @@ pub struct Client {
 }
 
 impl Client {
-    /// For the daemon behind a socket. Waits 10 seconds for an answer.
+    /// Creates a client for the daemon behind a socket, with a time limit of 10 seconds.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), limit: LIMIT }
     }
 
-    /// Waits for another time.
+    /// Sets another time limit.
     #[must_use]
     pub fn with_limit(self, limit: Duration) -> Self {
         Self { limit, ..self }
     }
 
-    /// What the daemon is doing.
+    /// Queries the daemon's state.
     ///
     /// # Errors
     ///
-    /// [`CallError`], when there is no answer.
+    /// [`CallError`] if there is no answer.
     pub async fn status(&self) -> Result<Status, CallError> {
         self.get("/status").await
     }
 
-    /// What is in the store.
+    /// Queries the records in the store.
     ///
     /// # Errors
     ///
-    /// [`CallError`], when there is no answer.
+    /// [`CallError`] if there is no answer.
     pub async fn leases(&self) -> Result<Leases, CallError> {
         let limit = self.limit * LEASES;
         Self { path: self.path.clone(), limit }.get("/leases").await
@@ -81,7 +81,7 @@ impl Client {
         let stream = stream.map_err(|error| not_connected(&self.path, error))?;
         let exchange = async {
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-            // Ends with the sender. What it fails with, the request fails with as well.
+            // The connection ends with the sender. Its error, if any, is also the request's.
             tokio::spawn(connection);
             let request = Request::get(path).header(header::HOST, "heddled");
             let request = request.body(Empty::<Bytes>::new()).expect("the request is constant");
@@ -106,7 +106,7 @@ fn not_connected(path: &Path, source: io::Error) -> CallError {
     }
 }
 
-/// Who may use a socket.
+/// Describes the users with access to a socket.
 fn allowed(path: &Path) -> String {
     match path.metadata() {
         Ok(found) if found.permissions().mode() & 0o060 != 0 => {

@@ -10,11 +10,11 @@ use tokio::runtime::Handle;
 
 use crate::{Handler, Status, Unavailable};
 
-/// Maximum age of a status for readers without access control: however many there are, they cost the daemon one status
-/// a second.
+/// Maximum age of a status for readers without access control: however many there are, the daemon
+/// creates one status a second for them.
 pub const RECENT: Duration = Duration::from_secs(1);
 
-/// A status, and its JSON once somebody has asked for it. Readers share both.
+/// A status, and its JSON once a reader has requested it. Readers share both.
 #[derive(Debug)]
 pub struct Snapshot {
     status: Status,
@@ -27,17 +27,17 @@ impl Snapshot {
         &self.status
     }
 
-    /// Returns it as JSON, the same bytes for everybody.
+    /// Returns the status as JSON; all readers get the same bytes.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`], when it cannot be written as JSON.
+    /// [`Unavailable`] if it cannot be serialized.
     pub fn json(&self) -> Result<Bytes, Unavailable> {
         self.json.get_or_init(|| json(&self.status)).clone()
     }
 }
 
-/// The documents that a [`Handler`] answers with. Clones share them.
+/// Documents that a [`Handler`] creates. Clones share them.
 #[derive(Debug)]
 pub struct Documents<H> {
     handler: Arc<H>,
@@ -53,18 +53,15 @@ impl<H> Clone for Documents<H> {
 }
 
 impl<H: Handler> Documents<H> {
-    /// Returns the documents of a handler, which is asked on the current Tokio runtime, whichever reader wants to know.
-    ///
-    /// # Panics
-    ///
-    /// Without a runtime.
+    /// Returns the documents of a handler. The handler always runs on the current Tokio runtime,
+    /// whichever thread a reader is on.
     pub fn new(handler: H) -> Self {
         let runtime = Handle::current();
         let (status, leases) = (Shared::new(runtime.clone()), Shared::new(runtime));
         Self { handler: Arc::new(handler), status, leases }
     }
 
-    /// Returns a status that is at most so old.
+    /// Returns a status that is not older than `age`.
     ///
     /// # Errors
     ///
@@ -80,7 +77,7 @@ impl<H: Handler> Documents<H> {
         self.status.get(age, make).await
     }
 
-    /// Returns the leases as JSON, as they are after the call.
+    /// Returns the leases as JSON, read after the call.
     ///
     /// # Errors
     ///
@@ -94,8 +91,8 @@ impl<H: Handler> Documents<H> {
     }
 }
 
-/// Writes a value without spare capacity, because readers may hold it for a while, and with hidden characters of others'
-/// texts escaped.
+/// Serializes a value. Without spare capacity, because readers may hold it for a while, and with
+/// hidden characters in foreign texts escaped.
 fn json(value: &impl Serialize) -> Result<Bytes, Unavailable> {
     let written = serde_json::to_string(value).map_err(|error| Unavailable(error.to_string()))?;
     Ok(text::json(written).into_bytes().into_boxed_slice().into())

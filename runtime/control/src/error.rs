@@ -1,82 +1,82 @@
-//! What goes wrong between tool and daemon.
+//! Errors between tool and daemon.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The daemon cannot listen.
+/// Error of the daemon when it starts to listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// A daemon answers there.
+    /// Another daemon listens on the socket.
     #[error(
         "--control-socket {0}: another daemon listens there; give each instance a socket of its own"
     )]
     InUse(PathBuf),
-    /// Something else stands in its place.
+    /// The path exists and is not a socket.
     #[error(
         "--control-socket {0}: expected a socket or nothing at all, and there is something else"
     )]
     NotASocket(PathBuf),
-    /// There is no such group.
+    /// The group does not exist.
     #[error("--control-group {0}: there is no such group")]
     NoGroup(String),
-    /// The system refuses.
+    /// A system call failed.
     #[error("--control-socket {path}: {step}: {source}")]
     Io {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// What was being done.
+        /// Step that failed.
         step: &'static str,
-        /// The system's reason.
+        /// Error from the system.
         source: io::Error,
     },
 }
 
-/// The tool got no answer.
+/// Error of the tool when it gets no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// There is no socket.
+    /// The socket does not exist.
     #[error(
         "{0} does not exist: is heddled running? (`systemctl status heddled`; an instance is named with --instance, \
          another socket with --socket)"
     )]
     Missing(PathBuf),
-    /// There is a socket, and nobody behind it.
+    /// The socket exists, and no process listens on it.
     #[error("nobody listens on {0}: is heddled running? (`systemctl status heddled`)")]
     NotRunning(PathBuf),
-    /// The caller has no right to ask.
+    /// The caller has no access to the socket.
     #[error("{path} may not be used by this user: it is for {allowed}")]
     Denied {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// Who may, and how others could.
+        /// Users with access, and how to grant it to others.
         allowed: String,
     },
-    /// No answer in time.
+    /// The time limit was exceeded.
     #[error("heddled did not answer on {path} within {} seconds", .limit.as_secs())]
     Timeout {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// How long was waited.
+        /// Time limit.
         limit: Duration,
     },
-    /// The daemon cannot answer.
+    /// The daemon cannot answer at present.
     #[error("heddled cannot answer: {0}")]
     Unavailable(String),
-    /// The answer is none that a daemon gives.
+    /// The answer is not of heddled's protocol.
     #[error("what answers on {path} does not speak heddled's protocol: {reason}")]
     Protocol {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// What is wrong with the answer.
+        /// Problem with the answer.
         reason: String,
     },
-    /// The system refuses.
+    /// A system call failed.
     #[error("{path}: {source}")]
     Io {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// The system's reason.
+        /// Error from the system.
         source: io::Error,
     },
 }

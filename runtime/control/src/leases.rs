@@ -1,20 +1,20 @@
-//! What is in the store.
+//! The records in the store.
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// Every record below `<prefix>/subnets`.
+/// All records below `<prefix>/subnets`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Leases {
     /// The daemon's version.
     pub version: String,
-    /// The network: the etcd prefix without a slash at its end, or the directory.
+    /// Name of the network: the etcd prefix without a trailing slash, or the directory.
     pub network: String,
-    /// In the order of the keys. Of the records that cannot be used, the first thousand.
+    /// Records in the order of their keys. Of the unusable ones, only the first thousand.
     pub records: Vec<Record>,
-    /// The number of further records that cannot be used.
+    /// Number of unusable records beyond those.
     pub unlisted: u64,
 }
 
@@ -22,20 +22,21 @@ pub struct Leases {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
-    /// Its key below `<prefix>/subnets/`.
+    /// Key below `<prefix>/subnets/`.
     pub key: String,
-    /// The node's id. None for nodes of flannel's.
+    /// ID of the node. None for flannel nodes.
     pub node_id: Option<String>,
-    /// The node's host name. None for nodes of flannel's.
+    /// Host name of the node. None for flannel nodes.
     pub node_name: Option<String>,
-    /// Under which addresses it is reached, IPv4 first.
+    /// Addresses under which the node is reachable, IPv4 first.
     pub public_addresses: Vec<IpAddr>,
     /// `BackendType`, if there is one.
     pub backend: Option<String>,
-    /// It never expires: a reservation. Otherwise it ends unless its node renews it.
+    /// True for a reservation, which never expires. Any other lease expires unless its node renews
+    /// it.
     pub reservation: bool,
-    /// Whether it is this node's own.
+    /// True if it is this node's own.
     pub own: bool,
-    /// Why it cannot be used; none: it can.
+    /// Reason why it is unusable; None if it is usable.
     pub problem: Option<String>,
 }

@@ -1,10 +1,13 @@
-//! What the daemon and the command line tool say to each other: HTTP/1.1 over a unix socket, JSON in the bodies.
+//! The protocol between the daemon and the command-line tool: HTTP/1.1 over a Unix socket, with
+//! JSON bodies.
 //!
-//! `GET /status` answers with a [`Status`], `GET /leases` with [`Leases`]. The daemon [`serve`]s them out of the
-//! [`Documents`] of a [`Handler`]; a [`Client`] asks. Who may ask is decided by the socket's permissions.
+//! `GET /status` returns a [`Status`], `GET /leases` returns [`Leases`]. The daemon [`serve`]s them
+//! from the [`Documents`] of a [`Handler`]; a [`Client`] queries them. The socket's permissions
+//! control access.
 //!
-//! Both may be of different versions, as during an upgrade. So the types only ever grow: a reader ignores what it does
-//! not know, and takes what is missing for empty. What cannot be said that way is a new path.
+//! The two may have different versions, as during an upgrade. Therefore the types only ever grow: a
+//! reader ignores unknown fields, and treats missing ones as empty. Changes beyond that need a new
+//! path.
 
 mod client;
 mod documents;
@@ -25,13 +28,14 @@ pub use status::{
     PeerState, Plugin, Source, Status, TrafficRules, Underlay, Unmet, Watch,
 };
 
-/// The directory of the daemons' sockets.
+/// Directory of the daemons' sockets.
 const DIRECTORY: &str = "/run/heddle";
 
-/// Where the daemon's socket is if nobody says otherwise.
+/// Default path of the daemon's socket.
 pub const DEFAULT_SOCKET: &str = "/run/heddle/heddled.sock";
 
-/// Where the socket of an instance is: `/run/heddle/<instance>.sock`; of the only one: [`DEFAULT_SOCKET`].
+/// Returns the path of an instance's socket: `/run/heddle/<instance>.sock`; without an instance,
+/// [`DEFAULT_SOCKET`].
 pub fn socket_of(instance: Option<&str>) -> PathBuf {
     match instance {
         None => DEFAULT_SOCKET.into(),

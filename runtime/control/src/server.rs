@@ -1,4 +1,4 @@
-//! The daemon's half.
+//! The server side of the protocol, used by the daemon.
 
 use std::fs::{self, Permissions};
 use std::future::Future;
@@ -15,18 +15,19 @@ use tokio::net::UnixListener;
 
 use crate::{Documents, Leases, ListenError, Status};
 
-/// Time limit for an answer: longer than clients wait for the longest one, so that they learn why there is none.
+/// Time limit for an answer. Longer than clients wait for the longest one, so that the client's own
+/// limit applies first.
 const ANSWER_LIMIT: Duration = Duration::from_secs(90);
 
-/// The kind of what is answered.
+/// Content type of the answers.
 const JSON: &str = "application/json";
 
-/// Answers for the daemon.
+/// Creates the daemon's answers.
 pub trait Handler: Send + Sync + 'static {
-    /// What the daemon is doing.
+    /// Returns the daemon's state.
     fn status(&self) -> impl Future<Output = Result<Status, Unavailable>> + Send;
 
-    /// What is in the store.
+    /// Returns the records in the store.
     fn leases(&self) -> impl Future<Output = Result<Leases, Unavailable>> + Send;
 }
 
@@ -40,22 +41,23 @@ impl<H: Handler> Handler for Arc<H> {
     }
 }
 
-/// The daemon cannot answer at present. Has the reason.
+/// The daemon cannot answer at present, for this reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unavailable(pub String);
 
-/// Listens on a unix socket, and answers in the background until the daemon ends.
+/// Listens on a Unix socket, and answers in the background until the daemon ends.
 ///
-/// The socket is root's alone (0600), or the group's as well (0660); it has these permissions from the first moment. Its
-/// directory is made if need be. One that a dead daemon left is replaced. It has `connections` clients at a time; the one
-/// that was idle longest makes way for another.
+/// Only root has access (0600), or also the group (0660); the socket has these permissions from the
+/// start. Creates its directory if needed. Replaces the socket of a dead daemon. Serves
+/// `connections` clients at a time; beyond that, the one that has been idle longest is
+/// disconnected.
 ///
 /// Needs a Tokio runtime.
 ///
 /// # Errors
 ///
-/// [`ListenError`], when there is no listening there.
+/// [`ListenError`] if it cannot listen there.
 pub async fn serve<H: Handler>(
     path: &Path,
     group: Option<&str>,
@@ -76,7 +78,7 @@ fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, ListenError>
     let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
     made.map_err(failed("its directory cannot be made"))?;
     make_way(path)?;
-    // Made where nobody else can get at it, and moved into place once its permissions are right.
+    // Created in a private directory, and renamed into place once the permissions are right.
     let private = tempfile::Builder::new().prefix(".").rand_bytes(3).tempdir_in(dir);
     let private = private.map_err(failed("its directory cannot be written"))?;
     let unfinished = private.path().join("s");
@@ -93,7 +95,8 @@ fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, ListenError>
     Ok(listener)
 }
 
-/// Makes sure that what stands in the socket's place, if anything, is a dead daemon's.
+/// Checks that the socket's path is free, or has the socket of a dead daemon, which the new one
+/// then replaces.
 fn make_way(path: &Path) -> Result<(), ListenError> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
@@ -121,13 +124,13 @@ fn group_id(name: &str) -> Result<u32, ListenError> {
     found.map(|group| group.gid.as_raw()).ok_or_else(|| ListenError::NoGroup(name.to_owned()))
 }
 
-/// The site behind the control socket: `/status` and `/leases`.
+/// Site behind the control socket: `/status` and `/leases`.
 struct Control<H>(Documents<H>);
 
 impl<H: Handler> Site for Control<H> {
     async fn answer(&self, path: &str) -> Answer {
         match path {
-            // As it is now, and not as it was when somebody asked last: who asks has just changed something.
+            // Always a fresh status, because the caller may just have changed something.
             "/status" => match self.0.status(Duration::ZERO).await {
                 Ok(snapshot) => answer(snapshot.json()),
                 Err(error) => answer(Err(error)),

@@ -1,4 +1,4 @@
-//! What the daemon is doing.
+//! The daemon's state.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,48 +13,50 @@ use serde::{Deserialize, Serialize};
 pub struct Status {
     /// The daemon's version.
     pub version: String,
-    /// The network: the etcd prefix without a slash at its end, or the directory.
+    /// Name of the network: the etcd prefix without a trailing slash, or the directory.
     pub network: String,
-    /// Whether everything holds that the daemon is there for.
+    /// True if all conditions hold.
     pub ready: bool,
-    /// What does not hold. Empty when ready.
+    /// Conditions that do not hold. Empty when ready.
     pub unmet: Vec<Unmet>,
-    /// Why another start would begin with another network config, or not begin at all.
+    /// Reason why a restart would begin with another network config, or would fail. None if the
+    /// config is unchanged.
     pub superseded: Option<String>,
-    /// Problems that need an operator and do not affect readiness, a sentence each: networks of the host that overlap
-    /// the overlay.
+    /// Problems that need an operator and do not affect readiness, one sentence each: networks of
+    /// the host that overlap the overlay.
     pub warnings: Vec<String>,
-    /// All that has to hold, by name, in the order in which a start gets there.
+    /// Names of all conditions, in the order in which a start meets them.
     pub conditions: Vec<String>,
-    /// When this was put together, in seconds since 1970 (UTC): what other times are to be compared with.
+    /// Time of this status, in seconds since 1970 (UTC), to compare other times with.
     pub time: u64,
     /// Seconds since the daemon was started.
     pub uptime: u64,
-    /// Who this node is.
+    /// Identity of this node.
     pub node: Node,
-    /// How changes of leases are heard. None before the store is followed.
+    /// State of the watch on the store. None before it begins.
     pub watch: Option<Watch>,
-    /// What carries the overlay. None before the node has joined.
+    /// Interface that carries the overlay. None before the node has joined.
     pub underlay: Option<Underlay>,
-    /// What the node has. None before it has joined.
+    /// Lease of this node. None before it has joined.
     pub lease: Option<OwnLease>,
-    /// How peers are reached. None before the node has joined.
+    /// Backend plugin. None before the node has joined.
     pub backend: Option<Plugin>,
-    /// What writes files.
+    /// Emitters, which write files.
     pub emitters: Vec<Emitter>,
-    /// Masquerading and forwarding. None where the daemon is told to program neither.
+    /// Masquerading and forwarding. None if the daemon is configured to program neither.
     pub rules: Option<TrafficRules>,
-    /// The devices of the node's plan.
+    /// Devices of the node's plan.
     pub devices: Vec<Device>,
-    /// Every other record, usable or not, in the order of the keys. Of the records that concern no peer, the first thousand.
+    /// All other records, usable or not, in the order of their keys. Of the records that concern no
+    /// peer, only the first thousand.
     pub peers: Vec<Peer>,
-    /// The number of further records, none of which can be used.
+    /// Number of records beyond those, none of which is usable.
     pub unlisted: u64,
-    /// The counters of the packet path by name, where the backend has one.
+    /// Counters of the packet path by name, if the backend has one.
     pub packets: Option<BTreeMap<String, u64>>,
-    /// What the daemon changed in the kernel since it was started.
+    /// Changes that the daemon has made in the kernel since it started.
     pub changes: Changes,
-    /// What it lately did and saw, the oldest first. So many are kept and no more.
+    /// Recent events, the oldest first. The number kept is limited.
     pub events: Vec<Event>,
 }
 
@@ -62,9 +64,9 @@ pub struct Status {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Unmet {
-    /// Its name, for people.
+    /// Name of the condition, for people.
     pub condition: String,
-    /// Why not.
+    /// Reason why it does not hold.
     pub reason: String,
 }
 
@@ -74,19 +76,19 @@ pub struct Unmet {
 pub struct Node {
     /// `NodeID` in its lease.
     pub id: String,
-    /// Its host name, if it has one.
+    /// Host name, if there is one.
     pub name: Option<String>,
 }
 
-/// What carries the overlay on this host.
+/// Interface that carries the overlay on this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Underlay {
-    /// The interface.
+    /// Name of the interface.
     pub interface: String,
-    /// Its MTU in bytes.
+    /// MTU in bytes.
     pub mtu: u32,
-    /// The addresses under which peers reach the node, IPv4 first.
+    /// Addresses under which peers reach the node, IPv4 first.
     pub public_addresses: Vec<IpAddr>,
 }
 
@@ -94,62 +96,62 @@ pub struct Underlay {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OwnLease {
-    /// Its key below `<prefix>/subnets/`.
+    /// Key below `<prefix>/subnets/`.
     pub key: String,
-    /// The subnets, IPv4 first.
+    /// Subnets, IPv4 first.
     pub subnets: Vec<IpNet>,
-    /// `BackendType`. None where the backend leaves it out, as udp does.
+    /// `BackendType`. None if the backend leaves it out, as udp does.
     pub backend: Option<String>,
-    /// The MTU for containers in bytes.
+    /// MTU for containers, in bytes.
     pub mtu: u32,
-    /// Seconds until it ends unless it is renewed; 0: it is past that. None: it has no end, like a reservation or a lease
-    /// in a directory.
+    /// Seconds until it expires unless it is renewed; 0 if that time has passed. None if it never
+    /// expires, like a reservation or a lease in a directory.
     pub remaining: Option<u64>,
-    /// Seconds since it was taken or last renewed.
+    /// Seconds since it was created or last renewed.
     pub age: u64,
 }
 
-/// How changes of leases are heard.
+/// State of the watch on the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Watch {
-    /// Seconds since the store was last heard. etcd is asked for a sign of life when it is silent, a
-    /// directory is read again and again.
+    /// Seconds since the last response of the store. A silent etcd is probed; a directory is
+    /// re-read periodically.
     pub lag: u64,
-    /// Why changes are not heard at present; none: they are.
+    /// Reason why changes are not received at present; None if they are.
     pub stale: Option<String>,
 }
 
-/// A plugin at work.
+/// A running plugin.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Plugin {
-    /// Its name.
+    /// Name of the plugin.
     pub name: String,
-    /// Its version.
+    /// Version of the plugin.
     pub version: String,
-    /// Where it was found.
+    /// Origin of the plugin.
     pub source: Source,
     /// SHA-256 of the component, in lower-case hexadecimal digits.
     pub digest: String,
-    /// Calls since it was started, whatever came of them.
+    /// Calls since it started, including failed ones.
     pub calls: u64,
-    /// Those that trapped, took too long or wanted too much memory.
+    /// Calls that trapped, or exceeded the limit of time or memory.
     pub failures: u64,
-    /// Answers that the host refused.
+    /// Results that the host refused.
     pub refusals: u64,
     /// Seconds spent in calls.
     pub seconds: f64,
 }
 
-/// Where a plugin was found.
+/// Origin of a plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
-    /// Inside the daemon's binary.
+    /// Built into the daemon's binary.
     #[default]
     BuiltIn,
-    /// In a file.
+    /// Loaded from a file.
     Path(PathBuf),
 }
 
@@ -159,9 +161,9 @@ pub enum Source {
 pub struct Emitter {
     /// The plugin.
     pub plugin: Plugin,
-    /// The files that it keeps.
+    /// Files that it writes.
     pub files: Vec<PathBuf>,
-    /// Why they are not as they should be; none: they are.
+    /// Reason why they are not up to date; None if they are.
     pub problem: Option<String>,
 }
 
@@ -169,17 +171,17 @@ pub struct Emitter {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrafficRules {
-    /// What they are programmed with.
+    /// Program that the rules are set up with.
     pub mode: Mode,
-    /// Whether what leaves the overlay is masqueraded (`--ip-masq`).
+    /// True if packets that leave the overlay are masqueraded (`--ip-masq`).
     pub masquerade: bool,
-    /// Whether forwarding is allowed for the overlay (`--iptables-forward-rules`).
+    /// True if forwarding is accepted for the overlay (`--iptables-forward-rules`).
     pub forward: bool,
-    /// Why they are not in place; none: they are.
+    /// Reason why the rules are not in place; None if they are.
     pub problem: Option<String>,
 }
 
-/// What traffic rules are programmed with.
+/// Program that the firewall rules are set up with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
@@ -188,7 +190,7 @@ pub enum Mode {
     Iptables,
     /// nftables (`EnableNFTables`).
     Nftables,
-    /// Something that this reader does not know.
+    /// A value that this reader does not know.
     #[serde(other)]
     Other,
 }
@@ -197,23 +199,23 @@ pub enum Mode {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Device {
-    /// Its name.
+    /// Name of the device.
     pub name: String,
-    /// The kernel's name of its kind.
+    /// Kind, as the kernel names it.
     pub kind: String,
-    /// Its planned MTU in bytes.
+    /// Planned MTU in bytes.
     pub mtu: u32,
-    /// What went through it. None: it is not there.
+    /// Traffic counters. None if the device does not exist.
     pub counters: Option<Counters>,
 }
 
-/// What went through a device since it was made (`struct rtnl_link_stats64` in `linux/if_link.h`).
+/// Counters of a device since its creation (`struct rtnl_link_stats64` in `linux/if_link.h`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counters {
     /// Packets received.
     pub rx_packets: u64,
-    /// Their bytes.
+    /// Bytes received.
     pub rx_bytes: u64,
     /// Bad packets received.
     pub rx_errors: u64,
@@ -221,7 +223,7 @@ pub struct Counters {
     pub rx_dropped: u64,
     /// Packets sent.
     pub tx_packets: u64,
-    /// Their bytes.
+    /// Bytes sent.
     pub tx_bytes: u64,
     /// Packets that could not be sent.
     pub tx_errors: u64,
@@ -229,50 +231,51 @@ pub struct Counters {
     pub tx_dropped: u64,
 }
 
-/// A record below `<prefix>/subnets` that is not this node's own, and what became of it.
+/// A record below `<prefix>/subnets` that is not this node's own, and its state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Peer {
-    /// Its key below `<prefix>/subnets/`. May be anything at all, if it is not used.
+    /// Key below `<prefix>/subnets/`. Any text, if the record is not used.
     pub key: String,
-    /// The node's id. None for nodes of flannel's.
+    /// ID of the node. None for flannel nodes.
     pub node_id: Option<String>,
-    /// The node's host name. None for nodes of flannel's.
+    /// Host name of the node. None for flannel nodes.
     pub node_name: Option<String>,
-    /// Under which addresses it is reached, IPv4 first.
+    /// Addresses under which the node is reachable, IPv4 first.
     pub public_addresses: Vec<IpAddr>,
     /// `BackendType`, if there is one.
     pub backend: Option<String>,
-    /// When the daemon last saw it change, in seconds since 1970 (UTC).
+    /// Time of the last change that the daemon has seen, in seconds since 1970 (UTC).
     pub changed: u64,
-    /// How many objects its plan has in the kernel or wants there.
+    /// Number of objects in its plan, whether in the kernel already or not.
     pub objects: u64,
-    /// What became of it.
+    /// State of the peer.
     pub state: PeerState,
-    /// Why; of one in the kernel, what is wrong with a newer record that is not used.
+    /// Reason for the state. For a peer in the kernel, the problem of a newer record that is not
+    /// used.
     pub reason: Option<String>,
-    /// Whether it answers. None where nobody asks it.
+    /// Result of the reachability probes. None if it is not probed.
     pub health: Option<Health>,
-    /// The kind of its conflict with the host's own network: `connected`, `route`, `store`, `own-address` or
-    /// `peer-address`. None if there is none.
+    /// Kind of its conflict with the host's own network: `connected`, `route`, `store`,
+    /// `own-address` or `peer-address`. None if there is none.
     pub conflict: Option<String>,
 }
 
-/// Whether a peer answers.
+/// Result of the reachability probes of a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Health {
-    /// Whether it does.
+    /// True if the peer answers.
     pub reachable: bool,
-    /// The round trip in microseconds. None as long as nothing came back.
+    /// Round-trip time in microseconds. None until there is an answer.
     pub rtt_micros: Option<u64>,
-    /// How much of what was lately sent did not come back, in percent: 0 to 100.
+    /// Loss among recent probes, in percent: 0 to 100.
     pub loss_percent: f64,
-    /// Since when it is reachable, or is not, in seconds since 1970 (UTC).
+    /// Time since which it has been reachable, or unreachable, in seconds since 1970 (UTC).
     pub since: u64,
 }
 
-/// What became of a peer.
+/// State of a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeerState {
@@ -280,18 +283,18 @@ pub enum PeerState {
     InKernel,
     /// A part of its plan is not in the kernel.
     Incomplete,
-    /// The record cannot be used.
+    /// The record is unusable.
     NotUsed,
     /// The plugin has no plan for it.
     NoPlan,
-    /// Something that this reader does not know.
+    /// A value that this reader does not know.
     #[default]
     #[serde(other)]
     Other,
 }
 
 impl PeerState {
-    /// As it is written: `in-kernel`.
+    /// Returns the name used in JSON: `in-kernel`.
     pub fn name(self) -> &'static str {
         match self {
             Self::InKernel => "in-kernel",
@@ -303,36 +306,36 @@ impl PeerState {
     }
 }
 
-/// How many changes were made.
+/// Numbers of changes made in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Changes {
-    /// Objects put where there was nothing.
+    /// Objects created.
     pub put: u64,
-    /// Objects put in another's place.
+    /// Objects replaced.
     pub replaced: u64,
     /// Objects removed.
     pub removed: u64,
-    /// Attempts that the kernel refused.
+    /// Attempts that the kernel rejected.
     pub refused: u64,
-    /// Those of the above that put right what somebody else had changed, by kind of object: `link`, `sysctl`, `address`,
-    /// `fdb`, `neighbour` and `route`.
+    /// Drift repairs among the above, by kind of object: `link`, `sysctl`, `address`, `fdb`,
+    /// `neighbour` and `route`.
     pub repairs: BTreeMap<String, u64>,
 }
 
-/// Something that the daemon did or saw.
+/// Something that the daemon did or observed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Event {
-    /// When, in seconds since 1970 (UTC).
+    /// Time of the event, in seconds since 1970 (UTC).
     pub time: u64,
-    /// What kind of thing.
+    /// Kind of the event.
     pub kind: EventKind,
-    /// The whole of it, in one line for people.
+    /// Full description, in one line for people.
     pub text: String,
 }
 
-/// What kind of thing happened.
+/// Kind of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EventKind {
@@ -346,25 +349,25 @@ pub enum EventKind {
     PeerSilent,
     /// A peer answers over the overlay.
     PeerAnswers,
-    /// What somebody had changed in the kernel is as it should be again.
+    /// Drift was repaired: an object that another program had changed is restored.
     Drift,
     /// The kernel refused a change.
     Refused,
     /// A call to a plugin failed, or its answer was refused.
     Plugin,
-    /// A record cannot be used.
+    /// A record is unusable.
     Record,
     /// A network of the host overlaps the overlay.
     Network,
-    /// Changes of leases are not heard.
+    /// The watch on the store was lost.
     StoreLost,
-    /// Changes of leases are heard again.
+    /// The watch on the store is restored.
     StoreBack,
-    /// Everything holds.
+    /// All conditions hold.
     Ready,
-    /// Something does not hold that did.
+    /// A condition no longer holds.
     NotReady,
-    /// Something that this reader does not know.
+    /// A value that this reader does not know.
     #[default]
     #[serde(other)]
     Other,
@@ -375,7 +378,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_reads_back_as_written() {
+    fn status_survives_serialization() {
         let status = Status {
             ready: true,
             backend: Some(Plugin {
@@ -399,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_or_newer_daemon_is_understood() {
+    fn status_of_other_version_is_readable() {
         let text = r#"{"version":"9","colour":"blue","rules":{"mode":"ebpf"},
             "peers":[{"key":"10.244.1.0-24","state":"on-holiday","weight":3}]}"#;
         let status: Status = serde_json::from_str(text).unwrap();
@@ -410,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_s_name_is_what_is_written() {
+    fn state_name_equals_its_json() {
         for state in [
             PeerState::InKernel,
             PeerState::Incomplete,

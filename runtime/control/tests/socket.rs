@@ -10,7 +10,7 @@ use heddle_control::{
 };
 use nix::unistd::{Gid, Group};
 
-/// A daemon with as many peers as it is told.
+/// A daemon with a given number of peers, and a store that may fail.
 struct Daemon {
     peers: usize,
     store: Result<(), &'static str>,
@@ -31,12 +31,12 @@ impl Handler for Daemon {
     }
 }
 
-/// Serves a daemon's documents.
+/// Serves the documents of a daemon.
 async fn serve(path: &Path, group: Option<&str>, daemon: Daemon) -> Result<(), ListenError> {
     heddle_control::serve(path, group, Documents::new(daemon), 8).await
 }
 
-/// A directory and a socket's path in it.
+/// Creates a directory, and returns it with a socket path in it.
 fn place() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run/heddled.sock");
@@ -48,7 +48,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn what_the_daemon_says_arrives() {
+async fn client_receives_documents_of_daemon() {
     let (_dir, path) = place();
     serve(&path, None, Daemon { peers: 20_000, store: Ok(()) }).await.unwrap();
     let client = Client::new(&path);
@@ -58,7 +58,7 @@ async fn what_the_daemon_says_arrives() {
 }
 
 #[tokio::test]
-async fn a_reason_not_to_answer_arrives_as_well() {
+async fn client_receives_reason_for_unavailability() {
     let (_dir, path) = place();
     serve(&path, None, Daemon { peers: 0, store: Err("etcd is gone") }).await.unwrap();
     let error = Client::new(&path).leases().await.unwrap_err();
@@ -69,7 +69,7 @@ async fn a_reason_not_to_answer_arrives_as_well() {
 }
 
 #[tokio::test]
-async fn the_socket_is_root_s_alone_unless_a_group_is_named() {
+async fn socket_is_for_root_only_unless_group_is_given() {
     let (_dir, path) = place();
     serve(&path, None, HEALTHY).await.unwrap();
     assert!(path.symlink_metadata().unwrap().file_type().is_socket());
@@ -78,7 +78,7 @@ async fn the_socket_is_root_s_alone_unless_a_group_is_named() {
     assert_eq!(around.len(), 1, "{around:?}");
 
     let (_dir, path) = place();
-    // A group that this user may give a file to.
+    // A group that this user may assign to a file.
     let group = Group::from_gid(Gid::current()).unwrap().unwrap();
     serve(&path, Some(&group.name), HEALTHY).await.unwrap();
     assert_eq!(mode(&path), 0o660);
@@ -88,7 +88,7 @@ async fn the_socket_is_root_s_alone_unless_a_group_is_named() {
 }
 
 #[tokio::test]
-async fn a_dead_daemon_s_socket_is_replaced_and_a_live_one_s_is_not() {
+async fn socket_of_dead_daemon_is_replaced_live_one_is_kept() {
     let (_dir, path) = place();
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
@@ -101,7 +101,7 @@ async fn a_dead_daemon_s_socket_is_replaced_and_a_live_one_s_is_not() {
 }
 
 #[tokio::test]
-async fn what_is_no_socket_is_left_alone() {
+async fn file_that_is_no_socket_is_kept() {
     let (_dir, path) = place();
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, "precious").unwrap();
@@ -111,7 +111,7 @@ async fn what_is_no_socket_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_missing_socket_and_a_silent_or_foreign_daemon_are_told_apart() {
+async fn call_errors_distinguish_missing_silent_and_foreign() {
     let (_dir, path) = place();
     let error = Client::new(&path).status().await.unwrap_err();
     assert!(matches!(error, CallError::Missing(_)), "{error}");
@@ -127,7 +127,7 @@ async fn a_missing_socket_and_a_silent_or_foreign_daemon_are_told_apart() {
         let mut heard = Vec::new();
         while let Ok((stream, _)) = silent.accept().await {
             stream.writable().await.unwrap();
-            // The first one has given up already.
+            // The first client may have disconnected already.
             let _ = stream.try_write(b"220 mail.example.org ESMTP\r\n");
             heard.push(stream);
         }

@@ -114,9 +114,9 @@ pub enum Change {
     Create(Object),
     /// Changes the object under this key in place, or creates it.
     Put(Object),
-    /// Remove what stands under its name, then create it: it cannot be changed in place.
+    /// Removes the object under this key, then creates it anew: it cannot be changed in place.
     Replace(Object),
-    /// Remove it. The object is as it was observed.
+    /// Removes the object, which is given as observed.
     Remove(Object),
 }
 

@@ -1,8 +1,9 @@
-//! The host's own network, and what the overlay must leave to it.
+//! The host's own network, which the overlay must not take packets from.
 //!
-//! A host has networks beside the overlay: connected networks, static routes, the path to the lease store, the
-//! addresses at which other nodes are reached. An overlay route that is as long as one of these routes, or longer,
-//! takes their packets away. Such a route is a [`Conflict`] and is not programmed; the host's own route wins.
+//! A host has networks besides the overlay: connected networks, static routes, the path to the
+//! lease store, the addresses at which other nodes are reached. An overlay route that is at least
+//! as long as one of these routes takes their packets away. Such a route is a [`Conflict`] and is
+//! not programmed; the host's own route wins.
 //!
 //! The rules, for an overlay route to `destination`:
 //!
@@ -13,9 +14,10 @@
 //! | an address of the lease store | `destination` contains it, and the host's own route to it is not longer |
 //! | a public address of this node | `destination` contains it |
 //!
-//! A connected network or route that contains the whole overlay network, or all that `SubnetMin` and `SubnetMax` leave of it,
-//! is no conflict: whoever puts these into a larger network sets that range aside for the overlay. A route of another program
-//! to exactly `destination` is drift, or what flannel left, and is replaced (see [`crate::diff`]).
+//! A connected network or route that contains the whole overlay network, or the whole range between
+//! `SubnetMin` and `SubnetMax`, is no conflict: an operator who places the overlay inside a larger
+//! network has set that range aside. A route of another program to exactly `destination` is drift,
+//! or a leftover of flannel, and is replaced (see [`crate::diff`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -29,35 +31,37 @@ use crate::object::{Address, Metric, Object, ObjectKey, Route};
 /// A route of the main table that is not Heddle's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostRoute {
-    /// The packets that it is for.
+    /// The destination.
     pub destination: IpNet,
-    /// The device that they leave through: that of the first next hop. None for blackhole and the like.
+    /// The output device, that of the first next hop. None for blackhole routes and the like.
     pub link: Option<LinkName>,
-    /// True if the destination is on the link itself: the kernel's route for an address of the link.
+    /// True for the kernel's route for an address of the link: its destinations are on the link
+    /// itself.
     pub connected: bool,
-    /// True if it is the way of some packets only: those from a source or with a type of service.
+    /// True if the route applies to some packets only, by source address or type of service.
     pub partial: bool,
 }
 
 /// An address of a device that is not Heddle's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostAddress {
-    /// The device.
+    /// The device that has the address.
     pub link: LinkName,
     /// The address and its prefix length.
     pub network: IpNet,
     /// True if the device is administratively up.
     pub up: bool,
-    /// True if the kernel makes a connected route for the address: neither `noprefixroute` nor a device in a VRF.
+    /// True if the kernel adds a connected route for the address: neither `noprefixroute` nor a
+    /// device in a VRF.
     pub prefix_route: bool,
 }
 
 /// The part of a host's routing that the daemon observes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostRouting {
-    /// Routes of the main table, whatever their metric.
+    /// Routes of the main table, of any metric.
     pub routes: BTreeSet<HostRoute>,
-    /// Addresses, whatever their scope but the host's.
+    /// Addresses of any scope except host.
     pub addresses: BTreeSet<HostAddress>,
 }
 
@@ -69,29 +73,29 @@ impl HostRouting {
     }
 }
 
-/// The addresses that this node needs beside the overlay.
+/// The addresses that this node must reach, or be reached at, without the overlay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vital {
-    /// Of the lease store.
+    /// Addresses of the lease store.
     pub store: BTreeSet<IpAddr>,
-    /// This node's own, at which peers reach it.
+    /// This node's own addresses, at which peers reach it.
     pub own: BTreeSet<IpAddr>,
 }
 
 /// Conflict of an overlay destination with the host's own network or with a peer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
-    /// It is part of a connected network.
+    /// The destination is part of a connected network.
     #[error("{destination} overlaps {network}, which is connected to {link}")]
     Connected {
         /// The overlay's destination.
         destination: IpNet,
         /// The connected network.
         network: IpNet,
-        /// The device that it is on.
+        /// The device that the network is connected to.
         link: LinkName,
     },
-    /// It is part of a network that the host has a route for.
+    /// The destination is part of a network that the host has a route for.
     #[error("{destination} is inside {network}, which this host routes {}", through(link.as_ref()))]
     Routed {
         /// The overlay's destination.
@@ -101,7 +105,7 @@ pub enum Conflict {
         /// The device of the host's route.
         link: Option<LinkName>,
     },
-    /// It contains an address of the lease store.
+    /// The destination contains an address of the lease store.
     #[error("{destination} contains {address}, an address of the lease store")]
     Store {
         /// The overlay's destination.
@@ -109,7 +113,7 @@ pub enum Conflict {
         /// The store's address.
         address: IpAddr,
     },
-    /// It contains this node's public address.
+    /// The destination contains this node's public address.
     #[error("{destination} contains {address}, this node's public address")]
     OwnAddress {
         /// The overlay's destination.
@@ -117,7 +121,7 @@ pub enum Conflict {
         /// The address.
         address: IpAddr,
     },
-    /// It contains the address at which a peer is reached.
+    /// The destination contains the address at which a peer is reached.
     #[error("{destination} contains {address}, the public address of {owner}")]
     PeerAddress {
         /// The overlay's destination.
@@ -127,7 +131,7 @@ pub enum Conflict {
         /// The peer.
         owner: String,
     },
-    /// Its node's public address is inside the subnet of a peer that was there first.
+    /// The public address of the lease's node is inside the subnet of an older peer.
     #[error("its public address {address} is inside {subnet}, the subnet of {owner}")]
     InsidePeer {
         /// The address.
@@ -140,7 +144,7 @@ pub enum Conflict {
 }
 
 impl Conflict {
-    /// A word for metrics: one of [`KINDS`](Self::KINDS).
+    /// Returns the label for metrics: one of [`KINDS`](Self::KINDS).
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Connected { .. } => "connected",
@@ -151,7 +155,8 @@ impl Conflict {
         }
     }
 
-    /// The host's network that the destination overlaps. None for an address.
+    /// Returns the host's network that the destination overlaps. None for conflicts with a single
+    /// address.
     fn network(&self) -> Option<IpNet> {
         match self {
             Self::Connected { network, .. } | Self::Routed { network, .. } => Some(*network),
@@ -162,7 +167,7 @@ impl Conflict {
         }
     }
 
-    /// Every word that [`kind`](Self::kind) returns.
+    /// All values that [`kind`](Self::kind) returns.
     pub const KINDS: [&str; 5] = ["connected", "route", "store", "own-address", "peer-address"];
 }
 
@@ -170,16 +175,16 @@ fn through(link: Option<&LinkName>) -> String {
     link.map_or_else(|| "elsewhere".to_owned(), |link| format!("through {link}"))
 }
 
-/// The destinations that plans may have.
+/// The destinations that plans may have routes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     /// The overlay's networks.
     pub overlay: Vec<IpNet>,
-    /// Networks beyond them that the plugin is granted.
+    /// Networks outside the overlay that the plugin is granted.
     pub granted: Vec<IpNet>,
-    /// The parts of the overlay's networks that the operator keeps subnets to: the first and the last address.
+    /// The ranges that the operator restricts subnets to, by their first and last address.
     pub reserved: Vec<(IpAddr, IpAddr)>,
-    /// This node's own subnets. Networks inside them are containers'.
+    /// This node's own subnets. Networks inside them belong to containers.
     pub own: Vec<IpNet>,
 }
 
@@ -194,31 +199,32 @@ impl Claims {
         }
     }
 
-    /// Returns true if a network of the host's can be in the way.
+    /// Returns true if a network of the host can be in the way.
     fn meet(&self, network: IpNet) -> bool {
         meet(&self.overlay, &self.granted, &self.own, network)
     }
 
-    /// Keeps those of the addresses that a destination of the overlay can contain.
+    /// Keeps only the addresses that an overlay destination can contain.
     fn retain(&self, addresses: &mut BTreeSet<IpAddr>) {
         let claimed = self.overlay.iter().chain(&self.granted);
         addresses.retain(|address| claimed.clone().any(|claimed| claimed.contains(address)));
     }
 }
 
-/// The largest number of networks that [`HostNetwork::warnings`] names.
+/// Number of networks that [`HostNetwork::warnings`] names at most.
 const WARNINGS: usize = 20;
 
-/// Answers which destinations belong to the host. Built anew whenever the host's routing changes.
+/// Index of the host's own network, which answers which destinations belong to the host. Rebuilt
+/// whenever the host's routing changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostNetwork {
     /// The overlay's networks.
     overlay: Vec<IpNet>,
     reserved: Vec<(IpAddr, IpAddr)>,
     own_subnets: Vec<IpNet>,
-    /// By destination. Of several for one destination, a connected one.
+    /// Routes by destination. If several have the same destination, a connected one.
     routes: BTreeMap<IpNet, Leads>,
-    /// The prefix lengths among them.
+    /// The prefix lengths of the routes.
     lengths: BTreeSet<(Family, u8)>,
     vital: Vital,
 }
@@ -227,12 +233,13 @@ pub struct HostNetwork {
 struct Leads {
     connected: bool,
     link: Option<LinkName>,
-    /// True if all packets to the destination go this way. A device that is down has addresses without routes.
+    /// True if all packets to the destination take this route. False for the address of a device
+    /// that is down, which has no route yet.
     present: bool,
 }
 
 impl HostNetwork {
-    /// Takes what was observed. Of this, only what can be in the way of the claims is kept.
+    /// Builds the index from an observation. Keeps only what can be in the way of the claims.
     pub fn new(claims: &Claims, routing: &HostRouting, mut vital: Vital) -> Self {
         claims.retain(&mut vital.store);
         claims.retain(&mut vital.own);
@@ -244,15 +251,16 @@ impl HostNetwork {
             ..Self::default()
         };
         for route in routing.routes.iter().filter(|route| claims.meet(route.destination)) {
-            // A default route through a point-to-point link is no network of its own.
+            // A default route through a point-to-point link is not a connected network.
             let connected = route.connected && route.destination.prefix_len() > 0;
             let (link, present) = (route.link, !route.partial);
             network.add(route.destination, Leads { connected, link, present });
         }
-        // Also of a device that is down: what is programmed meanwhile would be in the way when it is up again.
+        // Devices that are down count too: a route programmed meanwhile would be in the way once
+        // the device is up again.
         for address in routing.addresses.iter().filter(|address| address.prefix_route) {
             let connected = address.network.trunc();
-            // A single address is the kernel's local table's business, which comes before the main table.
+            // Single addresses are in the kernel's local table, which precedes the main table.
             let is_network = connected.prefix_len() < Family::of_network(connected).bits();
             if is_network && claims.meet(connected) {
                 let link = Some(address.link);
@@ -272,12 +280,12 @@ impl HostNetwork {
         leads.present = present;
     }
 
-    /// The addresses that the node needs, as far as a destination of the overlay can contain them.
+    /// Returns the vital addresses that an overlay destination can contain.
     pub fn vital(&self) -> &Vital {
         &self.vital
     }
 
-    /// Returns why the host keeps a destination to itself; none if the overlay may have it.
+    /// Returns why a destination belongs to the host; None if the overlay may have it.
     pub fn conflict(&self, destination: IpNet) -> Option<Conflict> {
         self.routed(destination)
             .next()
@@ -285,7 +293,7 @@ impl HostNetwork {
             .or_else(|| self.store(destination))
     }
 
-    /// The conflicts with networks that the host has routes for, the longest first.
+    /// Returns the conflicts with networks that the host has routes for, longest prefix first.
     fn routed(&self, destination: IpNet) -> impl Iterator<Item = Conflict> {
         self.containing(destination).filter_map(move |(network, leads)| match leads {
             _ if self.is_set_aside(network, destination) => None,
@@ -310,7 +318,8 @@ impl HostNetwork {
         Some(Conflict::Store { destination, address })
     }
 
-    /// The conflict with an address of the store that is not one of this host's containers.
+    /// Returns the conflict with an address of the store, unless the store is one of this host's
+    /// containers.
     fn store_beside(&self, subnet: IpNet) -> Option<Conflict> {
         let is_container = |address: &IpAddr| {
             let mut routes = self.containing(IpNet::from(*address));
@@ -322,8 +331,9 @@ impl HostNetwork {
         Some(Conflict::Store { destination: subnet, address })
     }
 
-    /// Returns why a route of a whole overlay network is left out: as [`conflict`](Self::conflict) says, or because another
-    /// program has a route to exactly this network. The routes to the peers' subnets do without it.
+    /// Returns why a route to a whole overlay network is not programmed: a
+    /// [`conflict`](Self::conflict), or another program's route to exactly this network. The routes
+    /// to the peers' subnets work without it.
     pub fn conflict_of_whole(&self, destination: IpNet) -> Option<Conflict> {
         let same = || {
             let Leads { link, present, .. } = self.routes.get(&destination)?;
@@ -333,16 +343,16 @@ impl HostNetwork {
         self.conflict(destination).or_else(same)
     }
 
-    /// Returns true if an overlay route to `destination` would take packets for `address` away from the host's own
-    /// route, or from the one that it may get.
+    /// Returns true if an overlay route to `destination` would take packets for `address` away from
+    /// the host's own route, present or future.
     pub fn loses(&self, address: IpAddr, destination: IpNet) -> bool {
         destination.contains(&address)
             && self.longest(address).is_none_or(|length| length <= destination.prefix_len())
     }
 
-    /// The overlay's networks, each with the networks of local devices that overlap it.
+    /// Returns warnings about the overlay's networks that overlap networks of local devices.
     ///
-    /// For people: a sentence each, without a full stop.
+    /// Each warning is a sentence for people, without a full stop.
     pub fn warnings(&self) -> Vec<String> {
         let named = self.overlapping().take(WARNINGS);
         let mut warnings: Vec<_> =
@@ -354,7 +364,8 @@ impl HostNetwork {
         warnings
     }
 
-    /// Returns what the overlap with a connected network means: a sentence without a full stop.
+    /// Returns the consequences of the overlap with a connected network, as a sentence without a
+    /// full stop.
     pub fn warning(&self, network: IpNet, link: LinkName) -> Option<String> {
         let overlay = self.overlay.iter().find(|overlay| intersect(**overlay, network))?;
         if network.contains(overlay) && network != *overlay {
@@ -375,7 +386,7 @@ impl HostNetwork {
         ))
     }
 
-    /// The networks of local devices that overlap the overlay, with the device.
+    /// Returns the networks of local devices that overlap the overlay, each with its device.
     pub fn overlapping(&self) -> impl Iterator<Item = (IpNet, LinkName)> {
         let connected = |(network, leads): (&IpNet, &Leads)| match leads {
             Leads { connected: true, link: Some(link), .. } => Some((*network, *link)),
@@ -384,8 +395,8 @@ impl HostNetwork {
         self.routes.iter().filter_map(connected)
     }
 
-    /// The networks inside the overlay that the host has other routes for, with the device. Leases inside them are not
-    /// programmed.
+    /// Returns the networks inside the overlay that the host has other routes for, each with its
+    /// device. Leases inside them are not programmed.
     pub fn routed_inside(&self) -> impl Iterator<Item = (IpNet, Option<LinkName>)> {
         let inside = self.routes.iter().filter(|(network, leads)| {
             let is_reserved = self.ranges_inside(**network).next().is_some();
@@ -394,11 +405,12 @@ impl HostNetwork {
         inside.map(|(network, leads)| (*network, leads.link))
     }
 
-    /// The parts of the overlay that no node should choose for itself: what the host has routes for, and the addresses
-    /// that it needs.
+    /// Returns the parts of the overlay that no node should choose as its subnet: destinations of
+    /// the host's routes, and the vital addresses.
     pub fn occupied(&self) -> impl Iterator<Item = IpNet> {
         let routes = self.routes.keys().copied().filter(|network| {
-            // As in `routed`: what contains the whole overlay, or all of its subnets, has set it aside.
+            // As in `routed`: a network that contains the whole overlay, or the whole range of its
+            // subnets, has set that aside.
             !self.overlay.iter().any(|overlay| network.contains(overlay) && network != overlay)
                 && self.ranges_inside(*network).next().is_none()
         });
@@ -408,10 +420,12 @@ impl HostNetwork {
         routes.chain(self.vital.store.iter().chain(&self.vital.own).copied().map(IpNet::from))
     }
 
-    /// Returns why this node cannot have a subnet that it already holds: it overlaps the network of `underlay`, is part of
-    /// another network that the host has a route for, or contains an address that the node needs.
+    /// Returns why this node cannot keep a subnet that it already holds: the subnet overlaps the
+    /// network of `underlay`, is part of another network that the host has a route for, or contains
+    /// a vital address.
     ///
-    /// A bridge for containers, which is connected as well and has no more than the subnet, is no reason.
+    /// A bridge for containers is no conflict: its connected network is at most as large as the
+    /// subnet.
     pub fn conflict_of_own(&self, subnet: IpNet, underlay: LinkName) -> Option<Conflict> {
         let connected = self.overlapping().find(|(network, link)| {
             *link == underlay && !self.is_set_aside(*network, subnet) && intersect(*network, subnet)
@@ -427,7 +441,7 @@ impl HostNetwork {
             .or_else(|| self.store_beside(subnet))
     }
 
-    /// The routes that contain a destination, the longest first.
+    /// Returns the routes that contain a destination, longest prefix first.
     fn containing(&self, destination: IpNet) -> impl Iterator<Item = (IpNet, &Leads)> {
         let family = Family::of_network(destination);
         let lengths = self.lengths.range((family, 0)..=(family, destination.prefix_len()));
@@ -437,14 +451,15 @@ impl HostNetwork {
         })
     }
 
-    /// The length of the host's own route to an address.
+    /// Returns the prefix length of the host's own route to an address.
     pub(crate) fn longest(&self, address: IpAddr) -> Option<u8> {
         let mut present = self.containing(IpNet::from(address)).filter(|(_, leads)| leads.present);
         Some(present.next()?.0.prefix_len())
     }
 
-    /// Returns true if the operator has set the destination aside in a larger network: the network contains a whole overlay
-    /// network, or the whole range that subnets are kept to, and more.
+    /// Returns true if the operator has set the destination aside in a larger network: the network
+    /// contains more than a whole overlay network, or more than the whole range that subnets are
+    /// restricted to.
     fn is_set_aside(&self, network: IpNet, destination: IpNet) -> bool {
         let mut overlay = self.overlay.iter().filter(|overlay| overlay.contains(&destination));
         let whole = overlay.any(|overlay| network.contains(overlay) && network != *overlay);
@@ -454,7 +469,7 @@ impl HostNetwork {
         whole || self.ranges_inside(network).any(is_within)
     }
 
-    /// The reserved ranges that a network contains without being one itself.
+    /// Returns the reserved ranges that a network contains, except ranges equal to it.
     fn ranges_inside(&self, network: IpNet) -> impl Iterator<Item = &(IpAddr, IpAddr)> {
         self.reserved.iter().filter(move |(min, max)| {
             let more = network.network() < *min || *max < network.broadcast();
@@ -467,7 +482,7 @@ impl HostNetwork {
     }
 }
 
-/// The addresses of a sorted set that are inside a network.
+/// Returns the addresses of a sorted set that are inside a network.
 pub(crate) fn addresses_in(
     addresses: &BTreeSet<IpAddr>,
     network: IpNet,
@@ -475,8 +490,8 @@ pub(crate) fn addresses_in(
     addresses.range(network.network()..=network.broadcast()).copied()
 }
 
-/// Returns true if a network has addresses in common with the overlay's networks or the granted ones. Networks inside `own`
-/// are containers'.
+/// Returns true if a network overlaps the overlay's networks or the granted ones. Networks inside
+/// `own` belong to containers and do not count.
 pub(crate) fn meet(overlay: &[IpNet], granted: &[IpNet], own: &[IpNet], network: IpNet) -> bool {
     !own.iter().any(|own| own.contains(&network))
         && overlay.iter().chain(granted).any(|claimed| intersect(*claimed, network))
@@ -491,27 +506,28 @@ fn intersect(one: IpNet, other: IpNet) -> bool {
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     host: HostNetwork,
-    /// Destinations that are withheld for the sake of peers, which the host's own network does not show.
+    /// Destinations withheld for the sake of peers, which the host's own network does not show.
     others: BTreeMap<IpNet, Conflict>,
 }
 
 impl Guard {
-    /// Takes the host's own network as it is now. Nothing inside the subnets of the node itself is withheld.
+    /// Replaces the index of the host's own network. Destinations inside the node's own subnets are
+    /// never withheld.
     pub fn set_host(&mut self, host: HostNetwork) {
         self.host = host;
     }
 
-    /// The host's own network.
+    /// Returns the index of the host's own network.
     pub fn host(&self) -> &HostNetwork {
         &self.host
     }
 
-    /// Withholds these destinations as well, in place of those of the call before.
+    /// Replaces the destinations withheld for the sake of peers.
     pub fn set_others(&mut self, others: BTreeMap<IpNet, Conflict>) {
         self.others = others;
     }
 
-    /// Returns the objects that may be in the kernel.
+    /// Removes the withheld objects from the desired ones.
     pub fn permitted<'a>(
         &self,
         mut desired: BTreeMap<ObjectKey, &'a Object>,
@@ -520,12 +536,12 @@ impl Guard {
         desired
     }
 
-    /// Returns why an object is withheld; none if it may be in the kernel.
+    /// Returns why an object is withheld; None if it may be in the kernel.
     pub fn withholds(&self, object: &Object) -> Option<Conflict> {
         let destination = match object {
-            // What comes last takes nothing from any other route to the same destination.
+            // A route of the last metric takes nothing from other routes to the same destination.
             Object::Route(route) if route.metric == Metric::Default => route.destination,
-            // The kernel makes a connected route for it, but not for a single address.
+            // The kernel adds a connected route for an address, except for a single address.
             Object::Address(Address { network, .. })
                 if network.prefix_len() < Family::of_network(*network).bits() =>
             {
@@ -540,10 +556,11 @@ impl Guard {
     }
 }
 
-/// Returns those of Heddle's routes of an earlier run that take packets from the store's addresses, or from connected
-/// networks inside the networks of then (`former`).
+/// Returns those of Heddle's routes from a previous run that take packets from the store's
+/// addresses, or from connected networks inside that run's overlay networks (`former`).
 ///
-/// A connected network that contains the node's subnet of then (`own`) was set aside for the overlay and is not counted.
+/// A connected network that contains the node's previous subnet (`own`) was set aside for the
+/// overlay and is not counted.
 pub fn harmful_leftovers(
     routes: &[Route],
     routing: &HostRouting,
@@ -568,12 +585,14 @@ pub fn harmful_leftovers(
     routes.iter().filter(is_harmful).copied().collect()
 }
 
-/// Returns the connected routes that an earlier version of Heddle took from the host: those of addresses of devices that are
-/// up, if the kernel makes routes for them, and neither a routing table has one nor somebody has routes in their place.
+/// Returns the addresses whose connected routes an earlier version of Heddle took from the host:
+/// the device is up, the kernel adds connected routes for it, no routing table has the route, and
+/// no other route replaces it.
 ///
-/// `routed` lists the connected networks by device of every routing table. Hosts that keep connected routes in other tables,
-/// for policy routing, are therefore not concerned, and neither are those with another program's route to the network, or
-/// with routes to parts of it through the same device.
+/// `routed` lists the connected networks of all routing tables, by device. Hosts that keep
+/// connected routes in other tables for policy routing are therefore not affected. Neither are
+/// hosts with another program's route to the network, or with routes to parts of it through the
+/// same device.
 pub fn missing_connected(
     routing: &HostRouting,
     routed: &BTreeSet<(IpNet, LinkName)>,
@@ -595,7 +614,7 @@ pub fn missing_connected(
             && !replaced(network, address.link)
     };
     let mut networks = BTreeSet::new();
-    // Of several devices on one network, the first has its route.
+    // If several devices are on one network, the first has its route.
     let missing = routing.addresses.iter().filter(missing);
     missing.filter(|address| networks.insert(address.network.trunc())).cloned().collect()
 }

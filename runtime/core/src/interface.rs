@@ -1,4 +1,4 @@
-//! Which interface carries the overlay, and which addresses of it other hosts know.
+//! Choice of the interface that carries the overlay, and of the addresses published to other hosts.
 //!
 //! The rules are flannel's (`pkg/ipmatch/match.go`), as a function of what was found on the host.
 
@@ -14,21 +14,21 @@ use crate::node::Underlay;
 /// A network interface as found on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// Its name.
+    /// Name of the interface.
     pub name: LinkName,
-    /// Its MTU in bytes.
+    /// MTU in bytes.
     pub mtu: u32,
-    /// Whether it is administratively up.
+    /// True if the interface is administratively up.
     pub up: bool,
-    /// Whether it is the loopback interface.
+    /// True for the loopback interface.
     pub loopback: bool,
-    /// The kernel's name of its kind; empty for hardware.
+    /// The kernel's name of the link kind; empty for hardware.
     pub kind: String,
-    /// Its Ethernet address, if it has one.
+    /// Ethernet address, if the interface has one.
     pub mac: Option<MacAddress>,
-    /// Of a VXLAN device that one of ours could be: the address that it sends from.
+    /// Source address of a VXLAN device that we may adopt.
     pub local: Option<IpAddr>,
-    /// Its usable addresses of global scope, with their prefix lengths, in the kernel's order.
+    /// Usable addresses of global scope with their prefix lengths, in the kernel's order.
     pub addresses: Vec<IpNet>,
 }
 
@@ -42,36 +42,39 @@ impl Interface {
     }
 }
 
-/// How the operator wants the interface to be chosen.
+/// The operator's flags for the choice of the interface.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// `--iface`: names or addresses, the first whose interface has an address of every family.
+    /// `--iface`: names or addresses. The first one whose interface has an address of every family
+    /// wins.
     pub names: Vec<String>,
-    /// `--iface-regex`: tried after the names in the same way; matched against addresses, then names.
+    /// `--iface-regex`: tried after the names in the same way; matched against addresses first,
+    /// then against names.
     pub patterns: Vec<Regex>,
-    /// `--iface-can-reach`: the interface through which this address is reached.
+    /// `--iface-can-reach`: selects the interface through which this address is reached.
     pub can_reach: Option<IpAddr>,
     /// `--public-ip`: the address that peers use, if it is not the interface's.
     pub public_ip: Option<Ipv4Addr>,
-    /// `--public-ipv6`.
+    /// `--public-ipv6`: the IPv6 address that peers use, if it is not the interface's.
     pub public_ipv6: Option<Ipv6Addr>,
 }
 
-/// What the host has to choose from.
+/// The facts about the host that the choice depends on.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// All interfaces.
+    /// All interfaces of the host.
     pub interfaces: Vec<Interface>,
-    /// The device of the IPv4 default route, the best first.
+    /// Devices of the IPv4 default routes, lowest metric first.
     pub default_routes_v4: Vec<LinkName>,
-    /// The device of the IPv6 default route, the best first.
+    /// Devices of the IPv6 default routes, lowest metric first.
     pub default_routes_v6: Vec<LinkName>,
-    /// The device towards [`Selection::can_reach`] and the source address that the kernel would use.
+    /// The device towards [`Selection::can_reach`] and the source address that the kernel would
+    /// use.
     pub route_to: Option<(LinkName, Option<IpAddr>)>,
 }
 
 impl Facts {
-    /// The devices of a family's default routes, the best first.
+    /// Returns the devices of a family's default routes, lowest metric first.
     pub(crate) fn default_routes(&self, family: Family) -> &[LinkName] {
         match family {
             Family::V4 => &self.default_routes_v4,
@@ -80,24 +83,24 @@ impl Facts {
     }
 }
 
-/// No interface could be chosen.
+/// The reason why no interface could be chosen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectionError {
-    /// None of `--iface` and `--iface-regex` matched.
+    /// No interface matched `--iface` or `--iface-regex`.
     #[error("no interface matches {wanted}; there are {available}")]
     NoMatch {
-        /// The flags that were tried, each with the reason why it did not match.
+        /// The flags that were tried.
         wanted: String,
         /// The interfaces and their addresses.
         available: String,
     },
-    /// There is no route towards `--iface-can-reach`.
+    /// The host has no route to the address of `--iface-can-reach`.
     #[error("--iface-can-reach {0}: there is no route to it")]
     Unreachable(IpAddr),
-    /// There is no default route.
+    /// The host has no default route of this family.
     #[error("there is no {0} default route to tell the interface by; name it with --iface")]
     NoDefaultRoute(Family),
-    /// The two families' default routes differ.
+    /// The default routes of the two families leave through different interfaces.
     #[error(
         "the IPv4 default route is on {v4} and the IPv6 one on {v6}: both must be on the same interface, or name one with --iface"
     )]
@@ -112,18 +115,18 @@ pub enum SelectionError {
         "interface {link} has no {family} address of global scope; the network config enables {family}"
     )]
     NoAddress {
-        /// Which interface.
+        /// The interface.
         link: LinkName,
-        /// Which family it lacks.
+        /// The family of the missing address.
         family: Family,
     },
 }
 
-/// Chooses the interface and the public address of each of `families`.
+/// Chooses the interface, and the public address of each of `families`.
 ///
 /// # Errors
 ///
-/// [`SelectionError`], naming the flag or what the host lacks.
+/// [`SelectionError`], which names the flag, or the route or address that the host lacks.
 pub fn select(
     families: &[Family],
     selection: &Selection,
@@ -136,7 +139,7 @@ pub fn select(
             Family::V4 => selection.public_ip.map(IpAddr::V4),
             Family::V6 => selection.public_ipv6.map(IpAddr::V6),
         };
-        // Behind NAT the interface still needs an address of its own to send from.
+        // Even behind NAT the interface needs an address of its own to send from.
         let own = choice
             .own_address(family)
             .ok_or(SelectionError::NoAddress { link: choice.interface.name, family })?;
@@ -153,12 +156,12 @@ pub fn select(
 #[derive(Clone, Copy)]
 pub(crate) struct Choice<'a> {
     pub(crate) interface: &'a Interface,
-    /// The address that it was chosen by.
+    /// The address that the interface was chosen by.
     address: Option<IpAddr>,
 }
 
 impl Choice<'_> {
-    /// The interface's address of `family`, preferably the one it was chosen by.
+    /// Returns the interface's address of `family`, preferably the one it was chosen by.
     fn own_address(&self, family: Family) -> Option<IpAddr> {
         let chosen_by = self.address.filter(|address| Family::of(*address) == family);
         chosen_by.or_else(|| self.interface.address(family))
@@ -178,7 +181,7 @@ pub(crate) fn choose<'a>(
         let matching: Vec<_> = by_name.chain(by_pattern).collect();
         let complete =
             |choice: &&Choice| families.iter().all(|family| choice.own_address(*family).is_some());
-        // If all lack an address, the first is the one to complain about.
+        // If all of them lack an address, the error names the first.
         let chosen = matching.iter().find(complete).or(matching.first());
         return chosen.copied().ok_or_else(|| no_match(selection, facts));
     }
@@ -188,7 +191,8 @@ pub(crate) fn choose<'a>(
             .and_then(|(link, source)| Some(Choice { interface: named(link)?, address: source }))
             .ok_or(SelectionError::Unreachable(target));
     }
-    // An address that is the host's own says which interface it means. Behind NAT it is not.
+    // A public address of the host's own identifies the interface. Behind NAT there is no such
+    // address.
     let public = [selection.public_ip.map(IpAddr::V4), selection.public_ipv6.map(IpAddr::V6)];
     let known = public.into_iter().flatten().find_map(|own| by_name(&own.to_string(), facts));
     if let Some(choice) = known {
@@ -234,7 +238,7 @@ pub(crate) fn by_pattern<'a>(
         interface.addresses_of(family).find(|address| pattern.is_match(&address.to_string()))
     };
     let by_address = facts.interfaces.iter().find_map(|interface| {
-        // All families have to match, and the first one's address is the one chosen by.
+        // All families have to match; the address of the first one counts as the one chosen by.
         let addresses: Option<Vec<_>> =
             families.iter().map(|family| matching(interface, *family)).collect();
         Some(Choice { interface, address: addresses?.first().copied() })
@@ -317,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_flag_it_is_the_default_route_s() {
+    fn default_route_interface_is_chosen_without_flags() {
         assert_eq!(selected(V4, &Selection::default()), expect("eth0", &["192.168.0.72"]));
         assert_eq!(
             selected(BOTH, &Selection::default()),
@@ -326,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_matching_name_or_address_wins() {
+    fn first_matching_name_or_address_wins() {
         assert_eq!(selected(V4, &names(&["eth7", "eth1", "eth0"])), expect("eth1", &["10.9.0.1"]));
         assert_eq!(selected(V4, &names(&["192.168.0.73"])), expect("eth0", &["192.168.0.73"]));
         assert_eq!(
@@ -336,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_match_addresses_then_names_and_come_after_names() {
+    fn patterns_match_addresses_first_and_follow_names() {
         assert_eq!(selected(V4, &pattern(r"^10\.9\.")), expect("eth1", &["10.9.0.1"]));
         assert_eq!(selected(V4, &pattern(r"\.73$")), expect("eth0", &["192.168.0.73"]));
         assert_eq!(selected(V4, &pattern("^eth1$")), expect("eth1", &["10.9.0.1"]));
@@ -345,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_match_without_an_address_of_every_family_is_passed_over() {
+    fn match_without_address_of_every_family_is_skipped() {
         let eth0 = expect("eth0", &["192.168.0.72", "fd00::72"]);
         let patterns = |patterns: &[&str]| {
             patterns.iter().map(|pattern| Regex::new(pattern).unwrap()).collect::<Vec<_>>()
@@ -367,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_to_an_address_tells_the_interface() {
+    fn can_reach_address_selects_interface_of_its_route() {
         let selection =
             Selection { can_reach: Some("10.9.7.7".parse().unwrap()), ..Selection::default() };
         let route_to = Some(("eth1".parse().unwrap(), Some("10.9.0.1".parse().unwrap())));
@@ -378,14 +382,14 @@ mod tests {
     }
 
     #[test]
-    fn a_public_address_replaces_the_interface_s() {
+    fn public_ip_replaces_interface_address() {
         let selection =
             Selection { public_ip: Some("203.0.113.7".parse().unwrap()), ..names(&["eth0"]) };
         assert_eq!(selected(BOTH, &selection), expect("eth0", &["203.0.113.7", "fd00::72"]));
     }
 
     #[test]
-    fn a_public_address_of_the_host_tells_the_interface() {
+    fn public_ip_of_the_host_selects_its_interface() {
         let public_ip = |address: &str| Selection {
             public_ip: Some(address.parse().unwrap()),
             ..Selection::default()
@@ -395,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_there_is() {
+    fn selection_errors_list_the_available_interfaces() {
         let error = |families, selection: &Selection, facts: &Facts| {
             select(families, selection, facts).unwrap_err().to_string()
         };

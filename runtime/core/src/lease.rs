@@ -1,7 +1,8 @@
 //! Leases: which subnet belongs to which node, in flannel's format.
 //!
-//! A lease is one etcd key, `<prefix>/subnets/10.244.8.0-24`, whose value is a JSON object (flannel's
-//! `pkg/subnet/subnet.go` and `pkg/lease/lease.go`). [`LeaseKey`] and [`Lease`] read and write both.
+//! A lease is one etcd key, `<prefix>/subnets/10.244.8.0-24`, whose value is a JSON object
+//! (flannel's `pkg/subnet/subnet.go` and `pkg/lease/lease.go`). [`LeaseKey`] and [`Lease`] parse
+//! and format both.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,13 +18,15 @@ use crate::address::{Family, MacAddress, is_host};
 use crate::node::NodeId;
 use crate::text::{LONGEST, one_line};
 
-/// Length limit of a record's value in bytes. A lease as long as all other limits allow takes less than half of it.
+/// Length limit of a record's value in bytes. A lease at all its other limits takes less than half
+/// of it.
 pub const VALUE_LIMIT: usize = 64 << 10;
 
 /// Length limit of a record's key in bytes. The longest lease key has 62.
 pub const KEY_LIMIT: usize = 128;
 
-/// Length limit of `NodeName` in characters, from DNS names (RFC 1035, section 2.3.4). Longer names are cut.
+/// Length limit of `NodeName` in characters, from DNS names (RFC 1035, section 2.3.4). Longer names
+/// are cut.
 pub const NODE_NAME_LIMIT: usize = 253;
 
 /// Length limit of `BackendType` in bytes.
@@ -32,10 +35,10 @@ pub const BACKEND_TYPE_LIMIT: usize = 64;
 /// Length limit of `BackendData` and of `BackendV6Data` as JSON text, in bytes.
 pub const BACKEND_DATA_LIMIT: usize = 8192;
 
-/// Length limit of what a parser says about somebody else's text, in characters.
+/// Length limit of a parser's message about foreign text, in characters.
 const REASON_LIMIT: usize = 200;
 
-/// The subnets of one node: a lease's key.
+/// The key of a lease: the subnets of one node.
 ///
 /// As text `10.244.8.0-24`, dual stack `10.244.8.0-24&fc00:0:0:8::-64`, and IPv6 alone
 /// `0.0.0.0-0&fc00:0:0:8::-64`, because flannel writes an empty IPv4 network in that place.
@@ -46,12 +49,13 @@ pub struct LeaseKey {
 }
 
 impl LeaseKey {
-    /// Comes before every key in their order.
+    /// The smallest key: sorts before all others.
     pub(crate) const FIRST: Self = Self { v4: None, v6: None };
 
-    /// The key for these subnets; none without any.
+    /// Returns the key for these subnets; None without any subnet.
     ///
-    /// Host bits are cut off. An IPv4 network of length 0 is none: the text has it where there is none.
+    /// Host bits are truncated. An IPv4 network of length 0 counts as none, because the text form
+    /// uses it for IPv6-only keys.
     pub fn new(v4: Option<Ipv4Net>, v6: Option<Ipv6Net>) -> Option<Self> {
         let v4 = v4.filter(|network| network.prefix_len() > 0);
         (v4.is_some() || v6.is_some()).then(|| Self {
@@ -60,17 +64,17 @@ impl LeaseKey {
         })
     }
 
-    /// The IPv4 subnet.
+    /// Returns the IPv4 subnet.
     pub fn v4(&self) -> Option<Ipv4Net> {
         self.v4
     }
 
-    /// The IPv6 subnet.
+    /// Returns the IPv6 subnet.
     pub fn v6(&self) -> Option<Ipv6Net> {
         self.v6
     }
 
-    /// The subnet of a family.
+    /// Returns the subnet of a family.
     pub fn subnet(&self, family: Family) -> Option<IpNet> {
         match family {
             Family::V4 => self.v4.map(IpNet::V4),
@@ -78,7 +82,7 @@ impl LeaseKey {
         }
     }
 
-    /// All subnets, IPv4 first.
+    /// Returns all subnets, IPv4 first.
     pub fn subnets(&self) -> impl Iterator<Item = IpNet> {
         [self.v4.map(IpNet::V4), self.v6.map(IpNet::V6)].into_iter().flatten()
     }
@@ -97,7 +101,7 @@ impl fmt::Display for LeaseKey {
     }
 }
 
-/// A text below `<prefix>/subnets/` that is not a lease's key.
+/// A text below `<prefix>/subnets/` that is not a lease key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a lease key: expected `10.244.8.0-24` or `10.244.8.0-24&fc00:0:0:8::-64`")]
 pub struct InvalidLeaseKey(pub String);
@@ -128,35 +132,35 @@ impl FromStr for LeaseKey {
     }
 }
 
-/// When a record was made and when it was last written, in the store's own count: smaller is earlier. What cannot be told
-/// apart is equal.
+/// The store's counts of when a record was created and last written: smaller is earlier. Events
+/// that the store cannot tell apart have equal counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Age {
-    /// etcd: `create_revision`; directory: the file's time of modification.
+    /// Creation. etcd: `create_revision`; directory store: the file's modification time.
     pub made: u64,
-    /// etcd: `mod_revision`; directory: the same as `made`.
+    /// Last write. etcd: `mod_revision`; directory store: the same as `made`.
     pub written: u64,
 }
 
-/// A record of the store, whether or not it is a lease.
+/// A record of the store, which may or may not be a valid lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// The text below `<prefix>/subnets/`.
+    /// The part of the key below `<prefix>/subnets/`.
     pub key: &'a str,
-    /// Its value; empty if it was not read.
+    /// The value; empty if it was not read.
     pub value: &'a [u8],
-    /// The reason that the value was not read. None if it was.
+    /// The reason why the value was not read. None if it was.
     pub unread: Option<Unread>,
-    /// How old it is.
+    /// The creation and the last write of the record.
     pub age: Age,
 }
 
 impl Record<'_> {
-    /// Reads the value as the lease of this key.
+    /// Parses the value as the lease of this key.
     ///
     /// # Errors
     ///
-    /// [`InvalidLease`], naming the field or why the value was not read.
+    /// [`InvalidLease`], naming the field or the reason why the value was not read.
     pub fn lease(&self, key: LeaseKey) -> Result<Lease, InvalidLease> {
         match self.unread {
             Some(unread) => Err(unread.into()),
@@ -165,7 +169,7 @@ impl Record<'_> {
     }
 }
 
-/// Reason that a store does not deliver a record's value.
+/// The reason why a store does not deliver a record's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Unread {
     /// The value is longer than [`VALUE_LIMIT`].
@@ -180,7 +184,7 @@ pub enum Unread {
 }
 
 impl Unread {
-    /// Returns the reason not to read a value of this length, if there is one.
+    /// Returns the reason not to read a value of this length, if it is too long.
     pub fn of_length(bytes: usize) -> Option<Self> {
         (bytes > VALUE_LIMIT).then_some(Self::TooLong(bytes as u64))
     }
@@ -189,22 +193,22 @@ impl Unread {
 /// One family of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseFamily {
-    /// The node's part of the overlay.
+    /// The node's subnet of the overlay.
     pub subnet: IpNet,
-    /// The underlay address under which the node is reached. Of the same family as the subnet.
+    /// The underlay address at which the node is reached. Of the same family as the subnet.
     pub public_address: IpAddr,
     /// `BackendData` or `BackendV6Data`, as JSON text.
     pub backend_data: Option<String>,
 }
 
-/// Which subnet belongs to which node, and how that node is reached.
+/// A lease: the subnets of a node, and the addresses at which the node is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// The record's key. May have a family that the value lacks an address for.
+    /// The record's key. It may have a subnet of a family that the value lacks an address for.
     pub key: LeaseKey,
-    /// The families that have both a subnet and an address: one or two, IPv4 first.
+    /// The families with both a subnet and an address: one or two, IPv4 first.
     pub families: Vec<LeaseFamily>,
-    /// `BackendType`. flannel's udp backend leaves it out.
+    /// `BackendType`. flannel's udp backend omits it.
     pub backend_type: Option<String>,
     /// Heddle's identity of the node. Absent in leases of flannel nodes.
     pub node_id: Option<NodeId>,
@@ -212,7 +216,7 @@ pub struct Lease {
     pub node_name: Option<String>,
 }
 
-/// The value as JSON, field for field as flannel writes it, with Heddle's own at the end.
+/// The value as JSON, in flannel's order of fields, followed by Heddle's own fields.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Wire<'a> {
@@ -232,7 +236,7 @@ struct Wire<'a> {
     node_name: Option<&'a str>,
 }
 
-/// The fields that are read, each by itself so that one bad field can be named.
+/// The fields that are read. Each is parsed separately so that an error can name the field.
 #[derive(Default)]
 struct Fields<'a> {
     public_ip: Option<&'a RawValue>,
@@ -244,44 +248,44 @@ struct Fields<'a> {
     node_name: Option<&'a RawValue>,
 }
 
-/// A lease's value that cannot be used.
+/// The reason why a lease's value cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidLease {
     /// The value was not read.
     #[error(transparent)]
     Unread(#[from] Unread),
-    /// One field is longer than its limit.
+    /// A field is longer than its limit.
     #[error("`{field}` is too long: {length} bytes, and at most {limit} are read")]
     TooLong {
-        /// Its name, in flannel's spelling.
+        /// Name of the field, in flannel's spelling.
         field: &'static str,
-        /// Its length in bytes; that of backend data as it stands in the JSON text.
+        /// Its length in bytes; for backend data, the length of its JSON text.
         length: usize,
         /// The limit in bytes.
         limit: usize,
     },
-    /// Not a JSON object.
+    /// The value is not a JSON object.
     #[error("not a JSON object: {0}")]
     NotAnObject(String),
-    /// One field is of the wrong type or form.
+    /// A field has the wrong type or form.
     #[error("`{field}` is {found}: expected {expected}")]
     Field {
-        /// Its name, in flannel's spelling.
+        /// Name of the field, in flannel's spelling.
         field: &'static str,
-        /// What stands there, cut if long.
+        /// The value found, truncated if long.
         found: String,
-        /// What would be right.
+        /// The type or form that is accepted.
         expected: &'static str,
     },
-    /// The node's address cannot be one.
+    /// The node's address cannot be that of a host.
     #[error(
         "`{field}` is {address}, which is a loopback, multicast or broadcast address: expected the address at which other \
          hosts reach the node"
     )]
     NoHost {
-        /// Its name, in flannel's spelling.
+        /// Name of the field, in flannel's spelling.
         field: &'static str,
-        /// The address.
+        /// The address found.
         address: IpAddr,
     },
     /// No family has both a subnet in the key and an address in the value.
@@ -292,22 +296,23 @@ pub enum InvalidLease {
 }
 
 impl Lease {
-    /// The part for one family.
+    /// Returns the lease's part for one family.
     pub fn family(&self, family: Family) -> Option<&LeaseFamily> {
         self.families.iter().find(|f| Family::of_network(f.subnet) == family)
     }
 
-    /// The node's public addresses, IPv4 first.
+    /// Returns the node's public addresses, IPv4 first.
     pub fn public_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.families.iter().map(|family| family.public_address)
     }
 
-    /// Whether the two have a public address in common. An address is one node's, so flannel tells nodes apart by it.
+    /// Returns true if the two leases have a public address in common. flannel identifies nodes by
+    /// their address.
     pub fn shares_address(&self, other: &Self) -> bool {
         self.public_addresses().any(|own| other.public_addresses().any(|theirs| theirs == own))
     }
 
-    /// The Ethernet addresses that stand anywhere in the backend data.
+    /// Returns the Ethernet addresses found anywhere in the backend data.
     pub fn published_macs(&self) -> BTreeSet<MacAddress> {
         fn collect(value: &Value, found: &mut BTreeSet<MacAddress>) {
             match value {
@@ -319,7 +324,8 @@ impl Lease {
         }
         let mut found = BTreeSet::new();
         for data in self.families.iter().filter_map(|family| family.backend_data.as_deref()) {
-            // It is JSON, since it is a part of a record that was read. serde_json bounds its depth.
+            // The data is JSON, since it is part of a record that was parsed. serde_json bounds its
+            // depth.
             if let Ok(value) = serde_json::from_str(data) {
                 collect(&value, &mut found);
             }
@@ -327,7 +333,8 @@ impl Lease {
         found
     }
 
-    /// How the node is called in messages: by name or identity, else by address.
+    /// Returns the node's name for messages: its host name or id with its address, or the address
+    /// alone.
     pub fn owner(&self) -> String {
         let address = self.public_addresses().map(|a| a.to_string()).collect::<Vec<_>>().join(", ");
         let name = self.node_name.as_ref().map(|name| one_line(name, LONGEST));
@@ -339,7 +346,7 @@ impl Lease {
         }
     }
 
-    /// The JSON text for etcd.
+    /// Returns the JSON text for the store.
     pub fn to_value(&self) -> String {
         let address = |family| self.family(family).map(|f| f.public_address);
         let data = |family| {
@@ -364,11 +371,12 @@ impl Lease {
         serde_json::to_string(&wire).expect("a struct of plain fields always serializes")
     }
 
-    /// Reads a value that any version of flannel or Heddle wrote.
+    /// Parses a value written by any version of flannel or Heddle.
     ///
-    /// Field names are matched without regard to case, as Go does, and unknown ones ignored. A family counts
-    /// when the key has its subnet and the value its address. A `NodeName` longer than [`NODE_NAME_LIMIT`] is cut, because
-    /// nothing depends on it; any other field that is longer than its limit makes the lease invalid.
+    /// Field names are matched ignoring case, as Go does, and unknown ones are ignored. A family
+    /// counts if the key has its subnet and the value its address. A `NodeName` longer than
+    /// [`NODE_NAME_LIMIT`] is truncated, because nothing depends on it; any other field that is
+    /// longer than its limit makes the lease invalid.
     ///
     /// # Errors
     ///
@@ -421,7 +429,7 @@ impl Lease {
         })
     }
 
-    /// Returns true if the node's name was longer than [`NODE_NAME_LIMIT`].
+    /// Returns true if the node's name was truncated to [`NODE_NAME_LIMIT`].
     pub fn is_name_cut(&self) -> bool {
         self.node_name
             .as_ref()
@@ -429,7 +437,8 @@ impl Lease {
     }
 }
 
-/// Returns a node's address. None for the unspecified one, which flannel writes for a family that the node does not have.
+/// Validates a node's address. Returns None for the unspecified address, which flannel writes for a
+/// family that the node does not have.
 fn host<A: Copy + Into<IpAddr>>(
     field: &'static str,
     address: Option<A>,
@@ -444,7 +453,8 @@ fn host<A: Copy + Into<IpAddr>>(
 /// Marker at the end of a truncated text.
 const CUT: char = '…';
 
-/// Returns the name, cut to [`NODE_NAME_LIMIT`] characters of which the last is `…` if it is longer.
+/// Returns the name, truncated to [`NODE_NAME_LIMIT`] characters of which the last is `…` if it is
+/// longer.
 fn bounded_node_name(name: String) -> String {
     if name.chars().nth(NODE_NAME_LIMIT).is_none() {
         return name;
@@ -474,7 +484,7 @@ impl<'a> Fields<'a> {
         Ok(fields)
     }
 
-    /// Checks the fields that are kept as they stand.
+    /// Checks the lengths of the fields that are kept unparsed.
     fn check_lengths(&self) -> Result<(), InvalidLease> {
         let fields = [("BackendData", self.backend_data), ("BackendV6Data", self.backend_v6_data)];
         for (field, raw) in fields {
@@ -492,7 +502,7 @@ fn check_length(field: &'static str, length: usize, limit: usize) -> Result<(), 
     }
 }
 
-/// The members of a JSON object in the order in which they stand, values unread.
+/// The members of a JSON object in their original order, with unparsed values.
 struct Entries<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Entries<'de> {
@@ -520,7 +530,7 @@ impl<'de> Deserialize<'de> for Entries<'de> {
     }
 }
 
-/// Reads one field; absent and `null` are the same.
+/// Parses one field. An absent field and `null` are equivalent.
 fn read<'a, T: Deserialize<'a>>(
     field: &'static str,
     expected: &'static str,
@@ -543,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_read_back_as_written() {
+    fn lease_key_parsed_displays_as_written() {
         for key in
             ["10.244.8.0-24", "10.244.8.0-24&fc00:0:0:8::-64", "0.0.0.0-0&2001:cafe:42:8::-64"]
         {
@@ -554,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_ipv4_is_nobody_s_subnet() {
+    fn lease_key_of_all_ipv4_is_none() {
         let all = "0.0.0.0/0".parse().unwrap();
         assert_eq!(LeaseKey::new(Some(all), None), None);
         let key = LeaseKey::new(Some(all), Some("fc00::/64".parse().unwrap())).unwrap();
@@ -562,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn other_keys_are_refused() {
+    fn malformed_or_noncanonical_keys_are_rejected() {
         for key in [
             "",
             "nonsense",
@@ -584,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vxlan_lease_is_written_as_flannel_writes_it() {
+    fn vxlan_lease_is_written_as_flannel_writes_it() {
         let value = r#"{"PublicIP":"192.168.0.72","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"3a:8b:71:f2:2e:de"}}"#;
         let lease = read("10.244.8.0-24", value).unwrap();
         assert_eq!(lease.to_value(), value);
@@ -592,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn both_families_have_their_own_data() {
+    fn dual_stack_lease_has_data_per_family() {
         let value = r#"{"PublicIP":"192.168.0.72","PublicIPv6":"fd00::72","BackendType":"vxlan","BackendData":{"VNI":1},"BackendV6Data":{"VNI":2}}"#;
         let lease = read("10.244.8.0-24&fc00:0:0:8::-64", value).unwrap();
         assert_eq!(lease.to_value(), value);
@@ -600,7 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_lease_has_an_unspecified_ipv4_address() {
+    fn ipv6_only_lease_writes_unspecified_ipv4_address() {
         let value = r#"{"PublicIP":"0.0.0.0","PublicIPv6":"fd00::72","BackendType":"vxlan","BackendV6Data":{"VNI":1}}"#;
         let lease = read("0.0.0.0-0&fc00::-64", value).unwrap();
         assert_eq!(lease.to_value(), value);
@@ -608,7 +618,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_from_flannel_0_14_is_read() {
+    fn lease_of_flannel_0_14_is_parsed() {
         let lease = read(
             "10.1.16.0-21",
             r#"{"PublicIP":"192.168.1.132","BackendType":"vxlan","BackendData":{"VtepMAC":"12:b9:d6:fb:f8:e3"}}"#,
@@ -622,7 +632,7 @@ mod tests {
     }
 
     #[test]
-    fn a_udp_lease_has_no_type() {
+    fn udp_lease_has_no_backend_type() {
         let value = r#"{"PublicIP":"192.168.0.72","PublicIPv6":null}"#;
         let lease = read("10.244.8.0-24", value).unwrap();
         assert_eq!(lease.backend_type, None);
@@ -630,7 +640,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_without_an_address_leaves_the_key_as_it_is() {
+    fn family_without_address_keeps_the_key_unchanged() {
         let lease = read("10.244.8.0-24&fc00::-64", r#"{"PublicIP":"1.2.3.4"}"#).unwrap();
         assert_eq!(
             (lease.key.to_string().as_str(), lease.families.len()),
@@ -639,20 +649,20 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_forge_a_line_of_the_log() {
+    fn node_name_with_newline_cannot_forge_a_log_line() {
         let value = r#"{"PublicIP":"1.2.3.4","NodeName":"x\n<3>y"}"#;
         assert_eq!(read("10.244.8.0-24", value).unwrap().owner(), "x <3>y at 1.2.3.4");
     }
 
     #[test]
-    fn field_names_are_matched_without_regard_to_case_and_unknown_ones_ignored() {
+    fn field_names_ignore_case_and_unknown_fields_are_skipped() {
         let lease =
             read("10.244.8.0-24", r#"{"publicip":"192.168.0.72","Future":{"a":[1]}}"#).unwrap();
         assert_eq!(lease.families[0].public_address.to_string(), "192.168.0.72");
     }
 
     #[test]
-    fn a_bad_field_is_named() {
+    fn invalid_field_is_named_in_the_error() {
         assert_eq!(
             read("10.244.8.0-24", r#"{"PublicIP":"192.168.0.720"}"#).unwrap_err().to_string(),
             "`PublicIP` is \"192.168.0.720\": expected an IPv4 address as text"
@@ -709,7 +719,7 @@ mod tests {
         };
         for (name, longest, limit) in [
             ("BackendType", BACKEND_TYPE_LIMIT, BACKEND_TYPE_LIMIT),
-            // With its quotes.
+            // The length includes the quotes.
             ("BackendData", BACKEND_DATA_LIMIT - 2, BACKEND_DATA_LIMIT),
             ("BackendV6Data", BACKEND_DATA_LIMIT - 2, BACKEND_DATA_LIMIT),
         ] {

@@ -1,22 +1,23 @@
-//! When everything is looked at: soon after something has happened, now and then even if nothing has, and never so often
-//! that looking is all that is done.
+//! Schedule of full resyncs: promptly after an event, every 30 s regardless, and rate-limited to a
+//! fifth of wall time.
 
 use std::time::{Duration, Instant};
 
-/// How often everything is compared even if nothing seems to have happened: for what the kernel tells nobody, such as
-/// a changed setting.
+/// Interval of full resyncs without any event. They detect changes for which the kernel sends no
+/// notification, such as those of sysctls.
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// How soon it is tried again when the kernel could not be read.
+/// Delay of the retry after the kernel could not be read.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The least time between two looks, however much happens.
+/// Minimum pause between two resyncs, regardless of events.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A look may take a fifth of the time: after one that took 100 ms, the next is at least 400 ms later.
+/// Pause after a resync, as a multiple of its duration. 4 limits resyncs to a fifth of wall time:
+/// after one that took 100 ms, the next starts at least 400 ms later.
 const SHARE: u32 = 4;
 
-/// The next look.
+/// The timer of the next full resync.
 #[derive(Clone, Copy, Debug)]
 pub struct Looks {
     wanted: Instant,
@@ -24,27 +25,28 @@ pub struct Looks {
 }
 
 impl Looks {
-    /// The first is due at once.
+    /// Creates a timer whose first resync is due at once.
     pub fn new(now: Instant) -> Self {
         Self { wanted: now, not_before: now }
     }
 
-    /// When the next is due.
+    /// Returns the time at which the next resync is due.
     pub fn due(&self) -> Instant {
         self.wanted.max(self.not_before)
     }
 
-    /// The earliest time at which there can be another, whatever happens.
+    /// Returns the earliest time at which the rate limit permits another resync.
     pub fn earliest(&self, now: Instant) -> Instant {
         self.not_before.max(now)
     }
 
-    /// Something has happened.
+    /// Requests a resync as soon as the rate limit permits, after an event.
     pub fn hasten(&mut self, now: Instant) {
         self.wanted = self.wanted.min(now);
     }
 
-    /// One has ended; `readable` says whether there was anything to see.
+    /// Records a finished resync and schedules the next one. `readable` is false if the kernel
+    /// could not be read.
     pub fn ended(&mut self, begun: Instant, ended: Instant, readable: bool) {
         let took = ended.saturating_duration_since(begun);
         self.not_before = ended + PAUSE.max(took * SHARE);
@@ -61,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_is_due_at_once_and_the_next_half_a_minute_later() {
+    fn first_resync_is_due_at_once_and_next_after_period() {
         let start = Instant::now();
         let mut looks = Looks::new(start);
         assert_eq!(looks.due(), start);
@@ -70,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_hastens_it_but_for_a_pause() {
+    fn event_hastens_resync_up_to_the_minimum_pause() {
         let start = Instant::now();
         let mut looks = Looks::new(start);
         looks.ended(start, start, true);
@@ -86,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_takes_long_is_followed_by_a_long_pause() {
+    fn long_resync_is_followed_by_a_long_pause() {
         let start = Instant::now();
         let mut looks = Looks::new(start);
         looks.ended(start, start + millis(300), true);
@@ -95,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_cannot_be_read_is_asked_again_soon() {
+    fn resync_of_unreadable_kernel_is_retried_soon() {
         let start = Instant::now();
         let mut looks = Looks::new(start);
         looks.ended(start, start, false);

@@ -1,4 +1,4 @@
-//! Who this node is, and how other hosts reach it.
+//! This node's identity, and the interface and addresses at which other hosts reach it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,16 +13,19 @@ use crate::interface::Interface;
 
 /// The identity of a node: 1 to 64 characters of `a–z A–Z 0–9 . _ -`.
 ///
-/// flannel knows a node by its public address alone. Heddle puts this into the lease as well, in a field that
-/// flannel ignores, so that two nodes with one address (machines cloned from an image) are told apart.
+/// flannel identifies a node by its public address alone. Heddle also writes this id into the
+/// lease, in a field that flannel ignores, to tell apart two nodes with one address (machines
+/// cloned from an image).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeId(String);
 
 impl NodeId {
-    /// Derives the identity from the machine's (`/etc/machine-id`, see machine-id(5)) and the etcd prefix.
+    /// Derives the identity from the machine id (`/etc/machine-id`, see machine-id(5)) and the etcd
+    /// prefix.
     ///
-    /// The machine id itself stays private, as its manual page asks: only a keyed hash leaves the host.
+    /// The machine id itself stays private, as its manual page asks: only a keyed hash leaves the
+    /// host.
     pub fn derive(machine_id: &str, prefix: &str) -> Self {
         let mut hash = Sha256::new();
         hash.update(b"heddle node id\0");
@@ -33,7 +36,7 @@ impl NodeId {
         Self(digest[..16].iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// The identity as text.
+    /// Returns the identity as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -82,32 +85,33 @@ impl From<NodeId> for String {
 /// The interface that carries the overlay's packets between hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Underlay {
-    /// Its name.
+    /// Name of the interface.
     pub link: LinkName,
-    /// Its MTU in bytes.
+    /// MTU in bytes.
     pub mtu: u32,
-    /// The addresses on it, host bits and all, with the prefix that is directly connected.
+    /// The interface's addresses, including host bits, with their prefix lengths.
     pub addresses: Vec<IpNet>,
-    /// Where peers reach this node: one per enabled family, IPv4 first.
+    /// The addresses at which peers reach this node: one per enabled family, IPv4 first.
     pub public_addresses: Vec<IpAddr>,
 }
 
 /// A device that existed when the daemon started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExistingLink {
-    /// Its name.
+    /// Name of the device.
     pub name: LinkName,
-    /// The kernel's name of its kind; empty for hardware.
+    /// The kernel's name of the link kind; empty for hardware.
     pub kind: String,
-    /// Its Ethernet address, if it has one.
+    /// Ethernet address, if the device has one.
     pub mac: Option<MacAddress>,
 }
 
-/// The devices that a backend may recognize as its own: those of plannable kinds. Not all, of which a busy host has
-/// thousands.
+/// Returns the devices that a backend may recognize as its own: only those of plannable kinds,
+/// since a busy host has thousands of others.
 ///
-/// Without a VXLAN device that sends from an address which this host no longer has. Nobody reaches the host by it, and
-/// its MAC is no use any more: it may stand in the lease that the host had then, beside the one that it gets now.
+/// Skips VXLAN devices whose local address this host no longer has. Peers cannot reach them, and
+/// their MAC must not be reused: an older lease of this host may publish it beside the host's new
+/// lease.
 pub fn existing_links(interfaces: &[Interface]) -> Vec<ExistingLink> {
     let plannable = |kind: &str| matches!(kind, "vxlan" | "tun");
     let own = |address| {
@@ -124,14 +128,14 @@ pub fn existing_links(interfaces: &[Interface]) -> Vec<ExistingLink> {
     found.map(link).collect()
 }
 
-/// This node as it was when the daemon started.
+/// This node at the start of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Its identity.
+    /// The node's identity.
     pub id: NodeId,
-    /// How other hosts reach it.
+    /// The interface and the addresses at which other hosts reach the node.
     pub underlay: Underlay,
-    /// The devices that were there.
+    /// The devices that existed at the start.
     pub links: Vec<ExistingLink>,
 }
 
@@ -140,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identity_depends_on_machine_and_prefix_and_nothing_else() {
+    fn node_id_depends_only_on_machine_and_prefix() {
         let id = NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda4\n", "/coreos.com/network");
         assert_eq!(id, NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda4", "/coreos.com/network/"));
         assert_ne!(id, NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda5", "/coreos.com/network"));
@@ -149,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_of_a_former_address_is_not_recognized() {
+    fn device_of_a_former_address_is_not_recognized() {
         let interface = |name: &str, kind: &str, local: Option<&str>| Interface {
             name: name.parse().unwrap(),
             mtu: 1500,
@@ -173,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_is_plain_text() {
+    fn node_id_with_special_characters_is_rejected() {
         for text in ["", "a b", "a/b", "ü", &"x".repeat(65)] {
             assert_eq!(text.parse::<NodeId>(), Err(InvalidNodeId(text.into())));
         }

@@ -1,8 +1,8 @@
-//! The kernel objects that a plan is made of, and the names they are told apart by.
+//! The kernel objects that make up a plan, and the keys that identify them.
 //!
-//! [`Object`] is one desired or observed thing; [`ObjectKey`] is the part of it that the kernel tells things
-//! apart by. Two objects with the same key cannot both exist. Keys are ordered by what has to exist first:
-//! devices before their addresses, addresses before routes.
+//! [`Object`] is one desired or observed object; [`ObjectKey`] is the part of it that the kernel
+//! identifies it by. Two objects with the same key cannot both exist. Keys are sorted in the order
+//! of creation: devices before their addresses, addresses before routes.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,31 +14,32 @@ use crate::address::{Family, LinkName, MacAddress};
 /// A network device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its name.
+    /// Name of the device.
     pub name: LinkName,
-    /// In bytes.
+    /// MTU in bytes.
     pub mtu: u32,
-    /// Its Ethernet address. Desired without one: whatever the kernel gives it.
+    /// Ethernet address. A desired link without one takes whatever address the kernel assigns.
     pub mac: Option<MacAddress>,
-    /// Whether it is administratively up (`IFF_UP`). Desired links always are.
+    /// True if the device is administratively up (`IFF_UP`). Always true for desired links.
     pub up: bool,
-    /// What it is.
+    /// Kind of the device, with the options of that kind.
     pub kind: LinkKind,
 }
 
-/// What a device is.
+/// The kind of a network device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkKind {
     /// A VXLAN device.
     Vxlan(Vxlan),
-    /// A TUN device (`linux/if_tun.h`): IP packets to and from a program, which makes it and with which it goes.
+    /// A TUN device (`linux/if_tun.h`): exchanges IP packets with a program, which creates it. It
+    /// disappears with that program.
     Tun,
-    /// A kind that cannot be planned, by the kernel's name for it (empty: hardware). Only ever observed.
+    /// A kind that cannot be planned, by the kernel's name for it (empty: hardware). Only observed.
     Other(String),
 }
 
 impl LinkKind {
-    /// The kernel's name of the kind (`IFLA_INFO_KIND`).
+    /// Returns the kernel's name of the kind (`IFLA_INFO_KIND`).
     pub fn name(&self) -> &str {
         match self {
             Self::Vxlan(_) => "vxlan",
@@ -55,79 +56,82 @@ pub struct Vxlan {
     pub vni: u32,
     /// Source address of the outer packets.
     pub local: IpAddr,
-    /// The interface they leave through.
+    /// The interface that the outer packets leave through.
     pub underlay: LinkName,
-    /// Their UDP destination port.
+    /// UDP destination port of the outer packets.
     pub port: u16,
-    /// Whether peers are learned from packets received.
+    /// True if the device learns peers from received packets.
     pub learning: bool,
-    /// Group-based policy extension.
+    /// True if the group-based policy extension is enabled.
     pub gbp: bool,
 }
 
 /// An address on a link, of global scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// The device that has it.
+    /// The device that has the address.
     pub link: LinkName,
-    /// The address and the prefix length it was given with.
+    /// The address with its prefix length.
     pub network: IpNet,
 }
 
 /// A route in the main table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Which packets it is for.
+    /// The packets that the route matches.
     pub destination: IpNet,
-    /// Which of several for them comes first.
+    /// The rank among routes to the same destination.
     pub metric: Metric,
-    /// What happens to them.
+    /// The action on matching packets.
     pub action: RouteAction,
 }
 
 impl Route {
-    /// Drops what no other route to the same destination takes: packets for a node's own subnet while there is no bridge
-    /// that has it, which would else leave by the default route.
+    /// Returns a blackhole route that matches only packets without any other route to the same
+    /// destination. It keeps packets for a node's own subnet from leaving by the default route
+    /// while no bridge has the subnet.
     pub fn last_resort(destination: IpNet) -> Self {
         Self { destination, metric: Metric::Last, action: RouteAction::Blackhole }
     }
 }
 
-/// The rank of a route among those to the same destination, which can exist beside each other if it differs.
+/// The rank of a route among those to the same destination. Routes of different metrics can
+/// coexist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
-    /// The kernel's default: 0 in IPv4, 1024 in IPv6. All that plugins plan.
+    /// The kernel's default: 0 in IPv4, 1024 in IPv6. Plugins plan only this one.
     Default,
-    /// 4096: after that, and after what the kernel and network managers make for addresses.
+    /// 4096: after the default, and after the routes that the kernel and network managers add for
+    /// addresses.
     Last,
 }
 
-/// What happens to the packets that a route matches.
+/// The action on packets that a route matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteAction {
-    /// They go out.
+    /// The packets are forwarded.
     Forward {
-        /// Through this device …
+        /// The output device.
         link: LinkName,
-        /// … to this router; none: the destination is on the link itself.
+        /// The router on that device; None if the destination is on the link itself.
         gateway: Option<IpAddr>,
-        /// The gateway is taken to be on the link (`RTNH_F_ONLINK`).
+        /// True if the gateway is assumed to be on the link (`RTNH_F_ONLINK`).
         onlink: bool,
     },
-    /// They are dropped in silence (`RTN_BLACKHOLE`).
+    /// The packets are dropped silently (`RTN_BLACKHOLE`).
     Blackhole,
-    /// Something that cannot be planned (several next hops, unreachable …). Only ever observed.
+    /// An action that cannot be planned (several next hops, unreachable …). Only observed.
     Other,
 }
 
 /// A permanent neighbour (`NUD_PERMANENT`): an entry for ARP or neighbour discovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbour {
-    /// The device it is reached through.
+    /// The device that the neighbour is reached through.
     pub link: LinkName,
-    /// Its address.
+    /// IP address of the neighbour.
     pub address: IpAddr,
-    /// Its Ethernet address.
+    /// Ethernet address of the neighbour.
     pub mac: MacAddress,
 }
 
@@ -136,48 +140,48 @@ pub struct Neighbour {
 pub struct FdbEntry {
     /// The VXLAN device.
     pub link: LinkName,
-    /// Frames for this address …
+    /// Ethernet destination of the frames.
     pub mac: MacAddress,
-    /// … go to the VTEP at this one.
+    /// Address of the VTEP that the frames are sent to.
     pub destination: IpAddr,
 }
 
-/// A setting of one device: `net.<family>.conf.<link>.<name>`.
+/// A sysctl of one device: `net.<family>.conf.<link>.<name>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sysctl {
     /// The device.
     pub link: LinkName,
-    /// Which tree it is in.
+    /// The family, which selects the sysctl tree.
     pub family: Family,
-    /// Its last component, `accept_ra`: lower-case letters, digits and underscores.
+    /// Last component of the name, such as `accept_ra`: lower-case letters, digits and underscores.
     pub name: String,
-    /// As written to and read from `/proc/sys`, without the newline.
+    /// The value as in `/proc/sys`, without the newline.
     pub value: String,
 }
 
-/// A thing in the kernel.
+/// A kernel object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     /// A network device.
     Link(Link),
-    /// A setting of one.
+    /// A sysctl of a device.
     Sysctl(Sysctl),
-    /// An address of one.
+    /// An address of a device.
     Address(Address),
-    /// A forwarding database entry of one.
+    /// A forwarding database entry of a VXLAN device.
     FdbEntry(FdbEntry),
-    /// A neighbour behind one.
+    /// A neighbour entry of a device.
     Neighbour(Neighbour),
     /// A route.
     Route(Route),
 }
 
-/// What the kernel tells objects apart by. Ordered by what has to be there first.
+/// The key that the kernel identifies an object by. Keys are sorted in the order of creation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectKey {
     /// A device, by name.
     Link(LinkName),
-    /// A setting, by device, tree and name.
+    /// A sysctl, by device, family and name.
     Sysctl(LinkName, Family, Box<str>),
     /// An address, by device and the address with its prefix length.
     Address(LinkName, IpNet),
@@ -190,10 +194,10 @@ pub enum ObjectKey {
 }
 
 impl ObjectKey {
-    /// What [`kind`](Self::kind) gives.
+    /// All values that [`kind`](Self::kind) returns.
     pub const KINDS: [&str; 6] = ["link", "sysctl", "address", "fdb", "neighbour", "route"];
 
-    /// The kind of object, in a word: the one that its text begins with.
+    /// Returns the kind of object as one word, the first word of its text.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Link(..) => "link",
@@ -207,7 +211,7 @@ impl ObjectKey {
 }
 
 impl Object {
-    /// What the kernel tells it apart by.
+    /// Returns the key that the kernel identifies the object by.
     pub fn key(&self) -> ObjectKey {
         match self {
             Self::Link(link) => ObjectKey::Link(link.name),
@@ -219,7 +223,7 @@ impl Object {
         }
     }
 
-    /// The device that takes this object with it when it goes.
+    /// Returns the device whose removal removes this object.
     pub fn link(&self) -> Option<LinkName> {
         match self {
             Self::Link(_) => None,
@@ -236,7 +240,8 @@ impl Object {
 }
 
 impl fmt::Display for Object {
-    /// The way `ip` and `bridge` would show it, so that a log line can be compared with their output.
+    /// Formats the object as `ip` and `bridge` show it, so that a log line can be compared with
+    /// their output.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Link(link) => {
@@ -296,6 +301,6 @@ impl fmt::Display for ObjectKey {
 /// Kernel state that should hold: a set of objects, each named once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// In no particular order.
+    /// The objects, in no particular order.
     pub objects: Vec<Object>,
 }

@@ -1,4 +1,4 @@
-//! Which leases have addresses in common.
+//! Index of leases with addresses in common.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,19 +8,20 @@ use ipnet::IpNet;
 use crate::address::Family;
 use crate::lease::LeaseKey;
 
-/// Leases by their subnets. To find those that overlap one takes as many steps as there are such, and lengths of subnets.
+/// Leases indexed by their subnets. A lookup takes as many steps as there are overlapping leases,
+/// plus one per prefix length in use.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Overlaps {
-    /// Nearly always one lease for a subnet, so there is nothing in order about them.
+    /// There is nearly always one lease per subnet, so the vectors are unsorted.
     subnets: BTreeMap<IpNet, Vec<LeaseKey>>,
-    /// How many subnets have each prefix length.
+    /// Number of subnets of each prefix length.
     lengths: BTreeMap<(Family, u8), usize>,
 }
 
 impl Overlaps {
     pub(crate) fn insert(&mut self, key: LeaseKey) {
         for subnet in key.subnets() {
-            // A vector that grows by itself makes room for four.
+            // A vector that grows by itself would reserve room for four.
             let leases = self.subnets.entry(subnet).or_insert_with(|| Vec::with_capacity(1));
             if leases.is_empty() {
                 *self.lengths.entry(length(subnet)).or_default() += 1;
@@ -48,14 +49,15 @@ impl Overlaps {
         }
     }
 
-    /// The leases that overlap this one, itself excepted. One that does so in both families occurs twice.
+    /// Returns the other leases that overlap this one. A lease that does so in both families occurs
+    /// twice.
     pub(crate) fn with(&self, key: LeaseKey) -> impl Iterator<Item = LeaseKey> {
         let subnets: Vec<_> = key.subnets().collect();
         let found = subnets.into_iter().flat_map(|subnet| self.with_subnet(subnet));
         found.filter(move |other| *other != key)
     }
 
-    /// The leases that have an address.
+    /// Returns the leases whose subnets contain an address.
     pub(crate) fn with_address(&self, address: IpAddr) -> impl Iterator<Item = LeaseKey> {
         self.with_subnet(IpNet::from(address))
     }
@@ -67,7 +69,7 @@ impl Overlaps {
             let around = IpNet::new(subnet.addr(), length).ok()?;
             self.subnets.get(&around.trunc())
         });
-        // In order of first addresses and then of lengths, so those inside a subnet follow it.
+        // Sorted by first address, then by length: the subnets inside a subnet follow it.
         let last = IpNet::new(subnet.broadcast(), family.bits()).unwrap_or(subnet);
         let inside = self.subnets.range(subnet..=last).map(|(_, leases)| leases);
         around.chain(inside).flatten().copied()
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
     use crate::allocation::overlap;
 
-    /// Lease keys in a small part of each family, so that many overlap.
+    /// Generates lease keys in a small part of each family, so that many overlap.
     fn key() -> impl Strategy<Value = LeaseKey> {
         let v4 = (0_u8..4, 22_u8..=26).prop_map(|(part, length)| {
             format!("10.244.{part}.{}/{length}", u32::from(part) * 64 % 256).parse().unwrap()
@@ -100,7 +102,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_finds_what_comparing_each_with_each_finds(
+        fn overlaps_match_a_pairwise_comparison(
             keys in proptest::collection::btree_set(key(), 0..24),
             gone in proptest::collection::vec(any::<bool>(), 24),
         ) {

@@ -1,62 +1,66 @@
-//! How long a node that cannot join waits before it tries again.
+//! Backoff of a node that cannot join.
 //!
-//! What an operator can put right in the store is looked at every second. But what a plugin does before it is of no use
-//! costs time, and may cost more each time: so it gets a share of the time at most.
+//! Problems that an operator can fix in the store are checked every second. A failing plugin burns
+//! CPU on every attempt, and possibly more each time, so attempts that involve a plugin are limited
+//! to a tenth of wall time.
 
 use std::time::Duration;
 
 use crate::retry::Backoff;
 
-/// How often what costs nothing is tried again.
+/// Interval of attempts that cost nothing.
 const STEADY: Duration = Duration::from_secs(1);
 
-/// How long the time between two tries grows.
+/// Exponential backoff of repeated failures.
 const BACKOFF: Backoff = Backoff { initial: STEADY, limit: Duration::from_secs(60) };
 
-/// A plugin in vain may take a tenth of the time: after a second of it, the next try is at least nine seconds later.
+/// Pause after an attempt, as a multiple of the plugin's time. 9 limits a failing plugin to a tenth
+/// of wall time: after one second of it, the next attempt is at least nine seconds later.
 const SHARE: u32 = 9;
 
-/// But not later than this.
+/// Upper limit of that pause.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// Why a try was in vain.
+/// The reason why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InVain<Q> {
-    /// There is nothing to be done but to look again.
+    /// The node waits for something that costs nothing to check.
     Waiting,
-    /// A plugin cannot be had.
+    /// A plugin cannot be loaded.
     Plugin {
-        /// Whether it was compiled in vain, which takes a processor each time.
+        /// True if compiling the plugin failed, which costs CPU time at each attempt.
         compiling: bool,
-        /// How long it took to find that out.
+        /// Time spent before the failure.
         took: Duration,
     },
-    /// A plugin was asked, and has no answer.
+    /// A plugin was called and returned no usable answer.
     Answer {
-        /// What it was asked.
+        /// The question put to the plugin.
         question: Q,
-        /// How long it took over that, the time to compile it excepted.
+        /// Time spent on the call, without compiling the plugin.
         took: Duration,
     },
 }
 
-/// How it has gone so far.
+/// State of the join backoff.
 #[derive(Clone, Debug)]
 pub struct Patience<Q> {
     compiled: u32,
-    /// How often in a row something else was said of one question.
+    /// Consecutive attempts with the same question that failed for another reason than the attempt
+    /// before.
     said: u32,
     asked: Option<Q>,
 }
 
 impl<Q: PartialEq> Patience<Q> {
-    /// Before the first try.
+    /// Creates the state before the first attempt.
     pub fn new() -> Self {
         Self { compiled: 0, said: 0, asked: None }
     }
 
-    /// How long to wait after a try in vain. `news`: whether the reason is another than the time before, so that it is in
-    /// the log once more. A plugin that says something else of the same question each time is asked less and less often.
+    /// Returns the pause after a failed attempt. `news` is true if the reason differs from that of
+    /// the attempt before, so that it is logged again. A plugin that fails the same question for a
+    /// different reason each time is called at exponentially growing intervals.
     pub fn after(&mut self, what: InVain<Q>, news: bool) -> Duration {
         let share = |took: Duration| took.saturating_mul(SHARE).min(LONGEST);
         let pause = match what {
@@ -95,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_nothing_is_looked_at_every_second() {
+    fn free_attempts_are_made_every_second() {
         let mut patience = Patience::<u8>::new();
         for _ in 0..100 {
             assert_eq!(patience.after(InVain::Waiting, false), STEADY);
@@ -106,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_that_is_mended_again_and_again_is_read_every_second() {
+    fn changing_question_is_retried_every_second() {
         let mut patience = Patience::new();
         for question in 0..20 {
             assert_eq!(patience.after(answer(question, NO_TIME), true), STEADY);
@@ -114,18 +118,18 @@ mod tests {
     }
 
     #[test]
-    fn what_says_something_else_each_time_is_asked_less_and_less_often() {
+    fn plugin_with_changing_errors_is_backed_off() {
         let mut patience = Patience::new();
         let pauses: Vec<_> =
             (0..9).map(|_| patience.after(answer(1, NO_TIME), true).as_secs()).collect();
         assert_eq!(pauses, [1, 1, 2, 4, 8, 16, 32, 60, 60]);
-        // Until it says the same once.
+        // One repeated error resets the backoff.
         patience.after(answer(1, NO_TIME), false);
         assert_eq!(patience.after(answer(1, NO_TIME), true), STEADY);
     }
 
     #[test]
-    fn what_cannot_be_compiled_is_compiled_less_and_less_often() {
+    fn plugin_that_does_not_compile_is_backed_off() {
         let mut patience = Patience::<u8>::new();
         let compiled = || InVain::Plugin { compiling: true, took: NO_TIME };
         let pauses: Vec<_> = (0..8).map(|_| patience.after(compiled(), false).as_secs()).collect();
@@ -133,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_in_vain_takes_a_tenth_of_the_time() {
+    fn failing_plugin_is_limited_to_a_tenth_of_the_time() {
         let mut patience = Patience::new();
         let seconds = Duration::from_secs;
         let compiled = InVain::Plugin { compiling: true, took: seconds(5) };

@@ -1,16 +1,18 @@
-//! The peers' leases, and what a change under `<prefix>/subnets/` means for them.
+//! The peers' leases, and the effect of changes under `<prefix>/subnets/`.
 //!
-//! Anybody who can write to the store can write anything there. A record that cannot be used changes nothing: it is
-//! rejected by itself, with a reason, and a peer that had a good lease under the same key keeps it until the key is
-//! deleted. Nor can a peer's packets be drawn elsewhere by a lease across its subnet: of two, the one is used that is as
-//! the config has it, and of two such, the one that was made first.
+//! Anybody who can write to the store can write anything there. An unusable record changes nothing:
+//! it is rejected with a reason, and a peer with a valid lease under the same key keeps that lease
+//! until the key is deleted. Nor can a lease that overlaps a peer's subnet divert the peer's
+//! packets. A tie-break picks one of two overlapping leases: the one that fits the config, and of
+//! two that fit, the one that was created first.
 //!
-//! A lease whose subnet the host needs for itself is not used either, and neither is one whose node is reached at an
-//! address inside another peer's subnet (see [`crate::host_network`]).
+//! A lease is not used either if the host needs its subnet, or if its node is reached at an address
+//! inside another peer's subnet (see [`crate::host_network`]).
 //!
-//! A store can lose its data, or be restored from an old copy of it. One that lacks this node's own lease, which is held
-//! and was not given up, has lost it, and is not believed about what else it lacks: that is kept until the own lease is
-//! there again and the others had [`GRACE`] to write theirs. What the store has is taken at once.
+//! A store can lose its data, or be restored from a backup. If the store lacks this node's own
+//! lease although the node holds it and did not release it, the store has lost data, and the other
+//! leases it lacks are kept: until this node's lease is back and the peers had the grace period
+//! [`GRACE`] to write theirs again. Leases that the store does have take effect at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -29,52 +31,54 @@ use crate::overlaps::Overlaps;
 use crate::public_addresses::PublicAddresses;
 use crate::rejected::{Noted, Rejected};
 
-/// How long nodes have to write their leases into a store that lost them, from when this node's own is there again: that
-/// shows that the store can be written. Each tries again after ten seconds at most, but thousands at once take longer.
+/// Grace period for nodes to write their leases into a store that lost them. It begins when this
+/// node's own lease is back, which proves that the store can be written. Each node retries within
+/// ten seconds, but thousands at once take longer.
 pub const GRACE: Duration = Duration::from_secs(120);
 
-/// Every peer's lease, this node's own excepted.
+/// The leases of all peers, without this node's own.
 #[derive(Clone, Debug)]
 pub struct Peers {
     config: NetworkConfig,
     own: LeaseKey,
     leases: BTreeMap<LeaseKey, Held>,
     overlaps: Overlaps,
-    /// The public addresses of all leases, with their keys.
+    /// The public addresses of all leases, with the keys of these.
     addresses: PublicAddresses,
     /// The host's own networks and addresses, which the overlay must not take over.
     host: HostNetwork,
     rejected: Rejected,
-    /// A complete list that is being read.
+    /// A snapshot that is being read.
     reading: Option<Snapshot>,
-    /// Those of the leases that the store lacks.
+    /// The keys of leases that the store lacks and that are kept for the grace period.
     missing: BTreeSet<LeaseKey>,
-    /// Whether the store has a record under the own key.
+    /// True if the store has a record under this node's own key.
     own_is_there: bool,
     memory: Memory,
 }
 
-/// What is thought of a store's memory.
+/// The assumption about the completeness of the store's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Memory {
-    /// What it lacks is gone.
+    /// Leases that the store lacks are deleted.
     Sound,
-    /// It lacks the own lease.
+    /// The store has lost data: it lacks this node's own lease.
     Lost,
-    /// Others may still have to write their leases again, until then.
+    /// The own lease is back, and peers may still have to write theirs, until the grace period ends
+    /// at this time.
     Returning(Instant),
 }
 
-/// A good lease.
+/// A valid lease, used or not.
 #[derive(Clone, Debug)]
 struct Held {
     lease: Lease,
     age: Age,
-    /// Whether it is as the config has it.
+    /// True if the lease fits the config.
     fits: bool,
-    /// The lease that overlaps it and comes first: this one is not used.
+    /// The overlapping lease that wins the tie-break. This lease is not used then.
     behind: Option<LeaseKey>,
-    /// Conflict with the host or another peer. A lease that has one is not used.
+    /// The conflict with the host or with another peer. A lease with a conflict is not used.
     conflict: Option<Conflict>,
 }
 
@@ -88,79 +92,80 @@ impl Held {
     }
 }
 
-/// The part of a complete list of records that was read so far. It says nothing before it is complete.
+/// The part of a snapshot (a complete list of records) that was read so far. It takes effect only
+/// when complete.
 #[derive(Clone, Debug)]
 struct Snapshot {
     records: usize,
-    /// Good leases. Without the lease itself where it is held already and stays.
+    /// Valid leases. The lease itself is None if it is held already, unchanged.
     leases: BTreeMap<LeaseKey, (Option<Lease>, Age)>,
     rejected: Rejected,
-    /// True if it has a record under the own key.
+    /// True if the list has a record under this node's own key.
     own: bool,
 }
 
-/// What became of a record.
+/// A change of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change<'a> {
-    /// It is new, or was written anew.
+    /// The record was created or written anew.
     Put(Record<'a>),
-    /// It is not there any more.
+    /// The record with this key was deleted.
     Delete(&'a str),
 }
 
-/// What a change of records came to.
+/// The effect of a batch of changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
-    /// Leases that are new or differ from before in any field.
+    /// Leases that are new, or differ in any field.
     pub changed: BTreeSet<LeaseKey>,
-    /// Leases that are gone.
+    /// Leases that are no longer used.
     pub removed: BTreeSet<LeaseKey>,
-    /// Leases that the store lacks now, and that are kept for a time.
+    /// Leases newly missing from the store, and kept for the grace period.
     pub missing: BTreeSet<LeaseKey>,
-    /// Records that were found unusable, and were usable or had another fault before.
+    /// Records newly found unusable, or unusable for a different reason than before.
     pub rejected: Vec<(String, Rejection)>,
-    /// The number of further records that were found unusable. Only their number is kept.
+    /// Number of further records newly found unusable, which are not kept by name.
     pub rejected_unnamed: usize,
-    /// Whether the record under this node's own key was among them.
+    /// True if the record under this node's own key may have changed.
     pub own: bool,
 }
 
-/// What was found while an update is taken.
+/// Intermediate results of an update.
 #[derive(Default)]
 struct Progress {
     delta: Delta,
-    /// The leases that were used before, where something happened to them.
+    /// The leases as they were used before the update, for those that it affects.
     before: BTreeMap<LeaseKey, Option<Lease>>,
-    /// Those that were missing before.
+    /// The missing leases before the update.
     missing: BTreeSet<LeaseKey>,
-    /// Whose place among those that overlap it has to be found anew, the first first.
+    /// Leases whose overlaps and conflicts must be resolved again, in order of seniority.
     unsettled: BTreeSet<Seniority>,
 }
 
-/// Why a record is not used.
+/// The reason why a record is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// The key is no lease key.
+    /// The key is not a lease key.
     #[error(transparent)]
     Key(#[from] InvalidLeaseKey),
-    /// The value is no lease.
+    /// The value is not a valid lease.
     #[error(transparent)]
     Value(#[from] InvalidLease),
-    /// The subnet is not part of the overlay.
+    /// The subnet is not part of the overlay network that this config key names.
     #[error("its subnet is not a part of `{0}`")]
     OutsideNetwork(&'static str),
-    /// The subnet overlaps this node's.
+    /// The subnet overlaps this node's own.
     #[error("its subnet overlaps this node's own, {0}")]
     OverlapsOwn(LeaseKey),
-    /// The subnet overlaps a peer's.
+    /// The subnet overlaps that of a peer whose lease wins the tie-break.
     #[error("its subnet overlaps {key} of {owner}, which comes first")]
     OverlapsPeer {
-        /// The peer's lease.
+        /// Key of the peer's lease.
         key: LeaseKey,
-        /// The peer.
+        /// Name of the peer.
         owner: String,
     },
-    /// The host needs the subnet, or the node cannot be reached beside the overlay.
+    /// The host needs the subnet, or the node cannot be reached outside the overlay.
     #[error(
         "{0}; not programmed. Move the lease, or keep subnets there from being leased with SubnetMin and SubnetMax"
     )]
@@ -168,7 +173,8 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// The conflict with the host's own network, or with the addresses of peers.
+    /// Returns the conflict with the host's own network or with a peer's address, if that is the
+    /// reason.
     pub fn conflict(&self) -> Option<&Conflict> {
         match self {
             Self::Conflict(conflict) => Some(conflict),
@@ -176,14 +182,15 @@ impl Rejection {
         }
     }
 
-    /// Returns true if it follows from other leases or from the host, and not from the record alone.
+    /// Returns true if the rejection depends on other leases or on the host, not on the record
+    /// alone.
     fn is_relative(&self) -> bool {
         matches!(self, Self::OverlapsPeer { .. } | Self::Conflict(_))
     }
 }
 
 impl Peers {
-    /// No peers yet.
+    /// Creates an empty set of peers.
     pub fn new(config: NetworkConfig, own: LeaseKey) -> Self {
         Self {
             config,
@@ -200,12 +207,12 @@ impl Peers {
         }
     }
 
-    /// A peer's lease.
+    /// Returns the lease of a peer, if it is used.
     pub fn get(&self, key: LeaseKey) -> Option<&Lease> {
         self.used(key).map(|held| &held.lease)
     }
 
-    /// What a peer's plan has to say for itself where another peer's wants the same.
+    /// Returns the facts about a peer that decide tie-breaks between plans.
     pub fn standing(&self, key: LeaseKey) -> Standing {
         self.used(key).map_or_else(Standing::default, |held| Standing {
             written: held.age.written,
@@ -213,50 +220,51 @@ impl Peers {
         })
     }
 
-    /// Every peer's lease, in the order of their keys.
+    /// Returns the leases in use, ordered by key.
     pub fn leases(&self) -> impl Iterator<Item = &Lease> {
         self.leases.values().filter(|held| held.is_used()).map(|held| &held.lease)
     }
 
-    /// The records that cannot be used, by their keys: the first thousand, and all that concern a peer's lease.
+    /// Returns the rejected records by key: the first thousand, and all that concern a peer's
+    /// lease.
     pub fn rejected(&self) -> impl Iterator<Item = (&str, &Rejection)> {
         self.rejected.iter()
     }
 
-    /// Returns the number of records that cannot be used and are not among [`rejected`](Self::rejected).
+    /// Returns the number of rejected records that are not among [`rejected`](Self::rejected).
     pub fn rejected_unnamed(&self) -> usize {
         self.rejected.unnamed()
     }
 
-    /// Why a record cannot be used; none if it can.
+    /// Returns why a record cannot be used; None if it can.
     pub fn rejection(&self, key: &str) -> Option<&Rejection> {
         self.rejected.get(key)
     }
 
-    /// Whether a lease is kept although the store lacks it.
+    /// Returns true if a lease is kept although the store lacks it.
     pub fn is_missing(&self, key: LeaseKey) -> bool {
         self.missing.contains(&key)
     }
 
-    /// How many peers there are.
+    /// Returns the number of peers.
     pub fn len(&self) -> usize {
         self.leases().count()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no peers.
     pub fn is_empty(&self) -> bool {
         self.leases().next().is_none()
     }
 
-    /// Begins to take a complete list of the records, part by part. Nothing changes before its end; an earlier list that
-    /// did not come to its end is dropped.
+    /// Begins a snapshot, a complete list of the records that is read in parts. Nothing changes
+    /// before its end. An earlier unfinished snapshot is dropped.
     pub fn begin_snapshot(&mut self) {
         let rejected = self.rejected.new_like();
         let (records, leases, own) = (0, BTreeMap::new(), false);
         self.reading = Some(Snapshot { records, leases, rejected, own });
     }
 
-    /// Takes one record of the list that was begun. Returns why it cannot be used, whatever other records there are.
+    /// Adds one record to the snapshot. Returns why it cannot be used, regardless of other records.
     pub fn add_to_snapshot(&mut self, record: &Record<'_>) -> Option<Rejection> {
         let read = self.read(record);
         let snapshot = self.reading.as_mut()?;
@@ -265,7 +273,8 @@ impl Peers {
             Ok(None) => snapshot.own = true,
             Ok(Some(lease)) => {
                 let key = lease.key;
-                // One that is missing may be given up before the end.
+                // A missing lease may be dropped before the snapshot ends, so its record is kept in
+                // full.
                 let held = self.leases.get(&key).filter(|_| !self.missing.contains(&key));
                 let known = held.is_some_and(|held| held.lease == lease);
                 snapshot.leases.insert(key, ((!known).then_some(lease), record.age));
@@ -279,21 +288,22 @@ impl Peers {
         None
     }
 
-    /// Drops a list that does not come to its end.
+    /// Drops an unfinished snapshot.
     pub fn abandon_snapshot(&mut self) {
         self.reading = None;
     }
 
-    /// Returns the number of records in the list that is being read.
+    /// Returns the number of records in the unfinished snapshot, if there is one.
     pub fn snapshot_len(&self) -> Option<usize> {
         self.reading.as_ref().map(|snapshot| snapshot.records)
     }
 
-    /// Takes the list that was begun as complete: whatever is not in it is gone, unless the store has lost data.
+    /// Applies the snapshot as the complete list of records: records not in it are deleted, unless
+    /// the store has lost data.
     pub fn end_snapshot(&mut self, now: Instant) -> Delta {
         let mut progress = self.begin();
         let Some(mut snapshot) = self.reading.take() else { return self.finish(progress, now) };
-        // Whoever reads a complete list may have missed a change of the own record.
+        // A reader of snapshots may have missed changes of this node's own record.
         progress.delta.own = true;
         let is_there = |key: &str| {
             let lease = key.parse().is_ok_and(|key| snapshot.leases.contains_key(&key));
@@ -318,7 +328,7 @@ impl Peers {
         self.finish(progress, now)
     }
 
-    /// Takes changes, in the order in which they happened.
+    /// Applies changes in the order in which they happened.
     pub fn update<'a>(
         &mut self,
         changes: impl IntoIterator<Item = Change<'a>>,
@@ -334,12 +344,14 @@ impl Peers {
         self.finish(progress, now)
     }
 
-    /// Takes note that the store went back to an earlier state: for [`GRACE`], what it lacks is kept.
+    /// Records that the store went back to an earlier state: leases that it lacks are kept for
+    /// [`GRACE`].
     pub fn distrust(&mut self, now: Instant) {
         self.memory = Memory::Returning(now + GRACE);
     }
 
-    /// Takes the host's own network as it is now: leases that conflict with it are no longer used, and others are again.
+    /// Replaces the host's own network. Leases that conflict with it are no longer used; leases
+    /// that no longer do are used again.
     pub fn protect(&mut self, host: HostNetwork) -> Delta {
         let mut progress = self.begin();
         if self.host != host {
@@ -351,13 +363,13 @@ impl Peers {
         self.conclude(progress)
     }
 
-    /// The host's own network, as last taken.
+    /// Returns the host's own network as last set.
     pub fn host(&self) -> &HostNetwork {
         &self.host
     }
 
-    /// Returns the conflict of a destination with the address of a peer that is used: a route there would take this node's
-    /// own packets to that peer away.
+    /// Returns the conflict of a destination with the public address of a peer in use: a route to
+    /// it would divert this node's own packets to that peer.
     pub fn covered(&self, destination: IpNet) -> Option<Conflict> {
         self.addresses.taken_by(destination).find_map(|(address, key)| {
             let held = self.used(key)?;
@@ -365,7 +377,7 @@ impl Peers {
         })
     }
 
-    /// When there is something to [`update`](Self::update), even if nothing changes.
+    /// Returns the time at which [`update`](Self::update) must be called even without changes.
     pub fn due(&self) -> Option<Instant> {
         match self.memory {
             Memory::Returning(until) => Some(until),
@@ -391,7 +403,7 @@ impl Peers {
     fn put_lease(&mut self, text: &str, lease: Lease, age: Age, progress: &mut Progress) {
         self.missing.remove(&lease.key);
         self.supersede(&lease, progress);
-        // Whether it overlaps or conflicts is found out at the end.
+        // Overlaps and conflicts are resolved at the end of the update.
         if !self.is_relative(text) {
             self.rejected.remove(text);
         }
@@ -433,7 +445,8 @@ impl Peers {
         }
     }
 
-    /// What that means is decided at the end.
+    /// Handles a deleted record. Whether the lease is removed or kept for the grace period is
+    /// decided at the end of the update.
     fn delete(&mut self, text: &str, progress: &mut Progress) {
         self.rejected.remove(text);
         let Ok(key) = text.parse() else { return };
@@ -447,8 +460,9 @@ impl Peers {
         }
     }
 
-    /// Removes what is only kept, and contradicts a lease: it leads to an address which has that lease now, or is for
-    /// addresses that are another's now. Node ids say nothing here: machines cloned from one image share theirs.
+    /// Removes leases that are only kept for the grace period and contradict a new lease: their
+    /// node's address now belongs to the new lease, or their subnet overlaps it. Node ids are no
+    /// evidence: machines cloned from one image share them.
     fn supersede(&mut self, lease: &Lease, progress: &mut Progress) {
         let contradicts = |key: &LeaseKey| {
             let moved = self.leases.get(key).is_some_and(|held| held.lease.shares_address(lease));
@@ -480,7 +494,7 @@ impl Peers {
         }
     }
 
-    /// The lease in a record; none if it is the own one.
+    /// Parses the lease in a record; None for this node's own record.
     fn read(&self, record: &Record<'_>) -> Result<Option<Lease>, Rejection> {
         let key: LeaseKey = record.key.parse()?;
         if key == self.own {
@@ -493,7 +507,7 @@ impl Peers {
                 Family::V4 => "Network",
                 Family::V6 => "IPv6Network",
             };
-            // A family that is switched off here may be in use elsewhere.
+            // A family that is disabled here may be in use elsewhere.
             let Some(overlay) = self.config.network(family) else {
                 continue;
             };
@@ -512,13 +526,13 @@ impl Peers {
         self.rejected.get(text).is_some_and(Rejection::is_relative)
     }
 
-    /// A lease that is used.
+    /// Returns a lease that is in use.
     fn used(&self, key: LeaseKey) -> Option<&Held> {
         self.leases.get(&key).filter(|held| held.is_used())
     }
 
-    /// The leases that have a say in whether another is used, or the other way round: they overlap, or the address of one
-    /// is inside the subnet of the other. Some occur more than once.
+    /// Returns the leases whose use may depend on this one, or the other way round: they overlap,
+    /// or the public address of one is inside the subnet of the other. Some occur more than once.
     fn related(&self, held: &Held) -> Vec<LeaseKey> {
         let key = held.lease.key;
         let mut related: Vec<_> = self.overlaps.with(key).collect();
@@ -530,19 +544,20 @@ impl Peers {
         related
     }
 
-    /// Takes note of what a lease was before anything of this update happened to it.
+    /// Records the lease as it was before this update.
     fn remember(&self, key: LeaseKey, progress: &mut Progress) {
         progress.before.entry(key).or_insert_with(|| self.get(key).cloned());
     }
 
-    /// The places of those that are related to this lease have to be found anew.
+    /// Marks the leases related to this one, so that their overlaps and conflicts are resolved
+    /// again.
     fn unsettle(&self, key: LeaseKey, progress: &mut Progress) {
         let Some(held) = self.leases.get(&key) else { return };
         let others = self.related(held).into_iter().filter_map(|other| self.leases.get(&other));
         progress.unsettled.extend(others.map(Held::seniority));
     }
 
-    /// Decides what became of what the store lacks, and concludes.
+    /// Expires the missing leases once the store is trusted again, and concludes the update.
     fn finish(&mut self, mut progress: Progress, now: Instant) -> Delta {
         self.memory = match self.memory {
             _ if !self.own_is_there => Memory::Lost,
@@ -558,7 +573,7 @@ impl Peers {
         self.conclude(progress)
     }
 
-    /// Finds who is used and who is not, and says what that comes to.
+    /// Resolves overlaps and conflicts, and returns the resulting delta.
     fn conclude(&mut self, mut progress: Progress) -> Delta {
         self.settle(&mut progress);
         let Progress { mut delta, before, missing, .. } = progress;
@@ -572,17 +587,19 @@ impl Peers {
             }
         }
         delta.missing = &self.missing - &missing;
-        // Said of what it is in the end.
+        // Keep only the rejections that still hold after the whole batch.
         delta.rejected.retain(|(key, why)| self.rejected.get(key) == Some(why));
         delta
     }
 
-    /// Finds who is used. From the first to the last: whether a lease is used depends on those alone that come before it.
+    /// Resolves overlaps and conflicts in order of seniority: the outcome of a lease depends only
+    /// on its seniors.
     fn settle(&mut self, progress: &mut Progress) {
         while let Some((.., key)) = progress.unsettled.pop_first() {
             let Some(held) = self.leases.get(&key) else { continue };
             let own = held.seniority();
-            // What conflicts with this host comes first on all others: a lease behind it is not used here, either.
+            // A lease that conflicts with this host still wins overlaps, because other hosts use
+            // it: its rivals are not used here, either.
             let rivals = self.overlaps.with(key).filter_map(|other| self.leases.get(&other));
             let rivals = rivals.filter(|held| held.behind.is_none());
             let behind = rivals.map(Held::seniority).filter(|other| *other < own).min();
@@ -603,11 +620,12 @@ impl Peers {
                 (held.behind, held.conflict) = (behind, conflict);
             }
             match (behind, rejection) {
-                // What is only kept is not kept for later.
+                // A lease held only for the grace period is dropped, not kept as rejected, when it
+                // loses.
                 (Some(_), _) | (_, Some(_)) if self.missing.contains(&key) => {
                     self.remove(key, progress);
                 }
-                // A conflict stays when the other lease goes.
+                // A conflict is reported before an overlap: it remains when the other lease goes.
                 (_, Some(rejection)) => self.reject(&key.to_string(), rejection, progress),
                 (Some(behind), None) => self.note_overlap(key, behind, progress),
                 (None, None) => {
@@ -620,7 +638,8 @@ impl Peers {
         }
     }
 
-    /// Returns why the host, or a peer that comes first, does without this lease.
+    /// Returns the conflict of a lease with the host, with a senior peer, or with the lease's own
+    /// node.
     fn conflict(&self, held: &Held) -> Option<Conflict> {
         let enabled = |subnet: &IpNet| self.config.network(Family::of_network(*subnet)).is_some();
         let subnets = || held.lease.key.subnets().filter(enabled);
@@ -631,19 +650,20 @@ impl Peers {
             .or_else(|| held.lease.public_addresses().find_map(|it| self.inside_own(it)))
     }
 
-    /// The conflict of a lease's public address with this node's own subnet.
+    /// Returns the conflict of a lease's public address with this node's own subnet.
     fn inside_own(&self, address: IpAddr) -> Option<Conflict> {
         let subnet = self.own.subnets().find(|subnet| self.host.loses(address, *subnet))?;
         Some(Conflict::InsidePeer { address, subnet, owner: "this node".to_owned() })
     }
 
-    /// The conflict of a lease's subnet with its own public address, or with that of a peer that comes first.
+    /// Returns the conflict of a lease's subnet with its own public address, or with that of a
+    /// senior peer.
     fn covers_peer(&self, held: &Held, subnet: IpNet) -> Option<Conflict> {
         self.addresses.taken_by(subnet).find_map(|(address, key)| {
             let owner = match key == held.lease.key {
-                // Whether or not it is used at present.
+                // A lease conflicts with its own address whether or not it is used at present.
                 true => Some(held),
-                // A peer behind a route of the host's to exactly this subnet is where the route says.
+                // The host has a route to exactly this subnet, and reaches the peer through it.
                 false if self.host.longest(address) == Some(subnet.prefix_len()) => {
                     self.leases.get(&key)
                 }
@@ -654,7 +674,7 @@ impl Peers {
         })
     }
 
-    /// The conflict of a lease's public address with the subnet of a peer that comes first.
+    /// Returns the conflict of a lease's public address with the subnet of a senior peer.
     fn inside_peer(&self, held: &Held, address: IpAddr) -> Option<Conflict> {
         self.overlaps.with_address(address).find_map(|key| {
             let peer = self.used(key).filter(|other| other.seniority() < held.seniority())?;
@@ -673,16 +693,17 @@ impl Peers {
     }
 }
 
-/// What could be in the kernel for some leases: what leads to their subnets, and what is sent to their addresses.
+/// The kernel objects that may exist for a set of leases: those with destinations in their subnets,
+/// and FDB entries to their public addresses.
 #[derive(Clone, Debug, Default)]
 pub struct Footprint {
-    /// By their first address. Leases do not overlap.
+    /// Subnets by their first address. The leases do not overlap.
     subnets: BTreeMap<IpAddr, IpNet>,
     addresses: BTreeSet<IpAddr>,
 }
 
 impl Footprint {
-    /// Of these leases.
+    /// Returns the footprint of these leases.
     pub fn of<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Self {
         let mut footprint = Self::default();
         for lease in leases {
@@ -692,7 +713,7 @@ impl Footprint {
         footprint
     }
 
-    /// Whether an object could be there for one of the leases.
+    /// Returns true if the object may exist for one of the leases.
     pub fn covers(&self, object: &Object) -> bool {
         match object {
             Object::Route(route) => self.has(route.destination),
@@ -718,7 +739,7 @@ mod tests {
     const TWO: &str = r#"{"PublicIP":"192.168.0.2","BackendType":"vxlan"}"#;
     const OWN: &str = "10.244.8.0-24";
 
-    /// A host on 10.244.50.0/24 whose store is at 10.244.60.9, behind a default route.
+    /// Returns a host on 10.244.50.0/24 whose store is at 10.244.60.9, behind a default route.
     fn host() -> HostNetwork {
         let routing = HostRouting {
             routes: [
@@ -767,7 +788,7 @@ mod tests {
             record("10.244.9.0-24", ONE, 5),
         ];
         peers.update(records.map(Change::Put), now);
-        // Of those that overlap, the first.
+        // The senior of the overlapping leases is used.
         assert_eq!(used(&peers), ["10.244.9.0-24", "10.244.50.0-24", "10.244.60.0-24"]);
         let delta = peers.protect(host());
         assert_eq!(used(&peers), ["10.244.9.0-24"]);
@@ -778,7 +799,7 @@ mod tests {
             "10.244.50.0/24 overlaps 10.244.50.0/24, which is connected to lan0; not programmed."
         ));
         assert_eq!(peers.rejection("10.244.60.0-24").unwrap().conflict().unwrap().kind(), "store");
-        // What comes later is judged alike, and the same host is no news.
+        // Later leases are judged alike, and setting the same host again changes nothing.
         assert_eq!(peers.protect(host()), Delta::default());
         let delta = peers.update([Change::Put(record("10.244.50.128-26", ONE, 6))], now);
         assert!(delta.changed.is_empty() && delta.rejected.len() == 1);
@@ -789,7 +810,7 @@ mod tests {
     }
 
     #[test]
-    fn host_that_is_known_first_casts_no_doubt_on_store() {
+    fn host_set_before_leases_does_not_distrust_store() {
         let config = NetworkConfig::parse(br#"{"Network":"10.244.0.0/16"}"#).unwrap();
         let mut peers = Peers::new(config, OWN.parse().unwrap());
         peers.protect(host());
@@ -819,7 +840,7 @@ mod tests {
                 ),
                 "{reason}"
             );
-            // Without that peer it is like any other.
+            // Without that peer, the lease is used.
             peers.update([Change::Delete("10.244.20.0-24")], Instant::now());
             assert_eq!(used(&peers), ["10.244.30.0-24"]);
         }
@@ -836,11 +857,11 @@ mod tests {
             peers.rejection("10.244.20.0-24").unwrap().conflict().unwrap().to_string(),
             "10.244.20.0/24 contains 10.244.20.7, the public address of 10.244.20.7"
         );
-        // A peer on a network of the host's own is reached whatever is leased around that.
+        // A peer on a connected network of the host is reached regardless of the leases around it.
         let near = record("10.244.31.0-24", r#"{"PublicIP":"10.244.50.7"}"#, 4);
         peers.update([near, record("10.244.48.0-22", TWO, 5)].map(Change::Put), Instant::now());
         assert_eq!(used(&peers), ["10.244.30.0-24", "10.244.31.0-24", "10.244.48.0-22"]);
-        // A node that is said to be inside its own subnet is nowhere.
+        // A node whose address is inside its own subnet cannot be reached.
         let own = record("10.244.40.0-24", r#"{"PublicIP":"10.244.40.9"}"#, 6);
         peers.update([Change::Put(own)], Instant::now());
         assert_eq!(
@@ -876,7 +897,7 @@ mod tests {
         assert_eq!(peers.covered(whole), None);
     }
 
-    /// Of a store that has the own lease.
+    /// Returns peers of a store that has this node's own lease.
     fn peers() -> Peers {
         let config = NetworkConfig::parse(br#"{"Network":"10.244.0.0/16"}"#).unwrap();
         let mut peers = Peers::new(config, OWN.parse().unwrap());
@@ -889,7 +910,7 @@ mod tests {
         Record { key, value: value.as_bytes(), unread: None, age }
     }
 
-    /// A list of these records and the own one.
+    /// Applies a list of these records and this node's own.
     fn reset(peers: &mut Peers, records: &[(&str, &str)]) -> Delta {
         let own = [(OWN, ONE)];
         let delta = reset_without_own(peers, &[records, &own].concat(), Instant::now());
@@ -922,7 +943,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_compared_record_by_record() {
+    fn reset_reports_only_the_records_that_differ() {
         let mut peers = peers();
         let delta = reset(&mut peers, &[("10.244.1.0-24", ONE), ("10.244.2.0-24", TWO)]);
         assert_eq!(delta.changed, keys(&["10.244.1.0-24", "10.244.2.0-24"]));
@@ -932,7 +953,7 @@ mod tests {
     }
 
     #[test]
-    fn snapshot_takes_effect_at_its_end_only() {
+    fn snapshot_takes_effect_only_when_complete() {
         let mut peers = peers();
         reset(&mut peers, &[("10.244.1.0-24", ONE), ("10.244.2.0-24", TWO), ("x", "1")]);
         peers.begin_snapshot();
@@ -942,7 +963,7 @@ mod tests {
         let leases = |peers: &Peers| peers.leases().map(|lease| lease.key).collect::<BTreeSet<_>>();
         let before = keys(&["10.244.1.0-24", "10.244.2.0-24"]);
         assert_eq!((leases(&peers), peers.rejected().count()), (before.clone(), 1));
-        // The connection broke; the next list is another one.
+        // The connection broke, and the next list is read from its beginning.
         peers.begin_snapshot();
         peers.add_to_snapshot(&record("10.244.2.0-24", TWO, 1));
         peers.add_to_snapshot(&record(OWN, ONE, 1));
@@ -953,7 +974,7 @@ mod tests {
     }
 
     #[test]
-    fn lease_given_up_between_pages_is_taken_from_snapshot() {
+    fn lease_expired_between_pages_is_taken_from_snapshot() {
         let mut peers = peers();
         let lease = ("10.244.1.0-24", TWO);
         reset(&mut peers, &[lease]);
@@ -975,7 +996,7 @@ mod tests {
         let delta = reset(&mut peers, &records);
         assert_eq!((delta.rejected.len(), delta.rejected_unnamed), (1000, 500));
         assert_eq!((peers.rejected().count(), peers.rejected_unnamed()), (1000, 500));
-        // A peer's record is named however many there are.
+        // A record of a known peer is always kept by name.
         records.push(("10.244.1.0-24", ONE));
         reset(&mut peers, &records);
         let delta = put(&mut peers, "10.244.1.0-24", "garbage");
@@ -1004,14 +1025,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unchanged_record_is_no_change() {
+    fn record_written_unchanged_changes_nothing() {
         let mut peers = peers();
         reset(&mut peers, &[("10.244.1.0-24", ONE)]);
         assert_eq!(put(&mut peers, "10.244.1.0-24", ONE), Delta::default());
     }
 
     #[test]
-    fn the_own_lease_is_never_a_peer() {
+    fn own_lease_is_never_a_peer() {
         let mut peers = peers();
         assert!(put(&mut peers, "10.244.8.0-24", ONE).own);
         assert!(put(&mut peers, "10.244.8.0-24", "garbage").own);
@@ -1020,7 +1041,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_changes_nothing_and_is_reported_once() {
+    fn invalid_record_changes_nothing_and_is_reported_once() {
         let mut peers = peers();
         reset(&mut peers, &[("10.244.1.0-24", ONE)]);
         for (key, value) in [
@@ -1043,7 +1064,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_was_garbage_can_become_good_and_go() {
+    fn invalid_record_can_become_valid_and_be_deleted() {
         let mut peers = peers();
         put(&mut peers, "10.244.1.0-24", "garbage");
         assert_eq!(put(&mut peers, "10.244.1.0-24", ONE).changed, keys(&["10.244.1.0-24"]));
@@ -1055,7 +1076,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_lacks_a_family_s_address_goes_by_its_record_s_key() {
+    fn peer_lacking_a_family_address_keeps_its_whole_key() {
         let mut peers = peers();
         let dual = "10.244.1.0-24&fd00:0:0:1::-64";
         assert_eq!(reset(&mut peers, &[(dual, ONE)]).changed, keys(&[dual]));
@@ -1065,7 +1086,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_s_footprint_is_its_subnets_and_addresses() {
+    fn lease_footprint_is_its_subnets_and_addresses() {
         let value = r#"{"PublicIP":"192.168.0.1"}"#;
         let lease = Lease::from_value("10.244.1.0-24".parse().unwrap(), value.as_bytes()).unwrap();
         let footprint = Footprint::of([&lease]);
@@ -1097,21 +1118,21 @@ mod tests {
     }
 
     #[test]
-    fn within_one_batch_the_last_word_counts() {
+    fn last_change_of_a_batch_wins() {
         let (one, two) = ("10.244.1.0-24", "10.244.2.0-24");
         let mut peers = peers();
         let delta = update(&mut peers, &[Change::Put(record(one, ONE, 1)), Change::Delete(one)]);
         assert_eq!(delta, Delta::default());
         let delta = update(&mut peers, &[Change::Delete(two), Change::Put(record(two, ONE, 1))]);
         assert_eq!((delta.changed, delta.removed.len()), (keys(&[two]), 0));
-        // Nothing came of it.
+        // The delta is empty because the end equals the beginning.
         let delta = update(&mut peers, &[Change::Delete(two), Change::Put(record(two, ONE, 2))]);
         assert_eq!(delta, Delta::default());
     }
 
     #[test]
-    fn of_leases_that_overlap_the_one_that_was_made_first_is_used() {
-        // Neither is as the config has it.
+    fn overlapping_lease_created_first_is_used() {
+        // Neither lease fits the config.
         let (large, small) = ("10.244.4.0-23", "10.244.4.0-25");
         for (first, second) in [(large, small), (small, large)] {
             let (old, new) = (record(first, ONE, 1), record(second, TWO, 2));
@@ -1130,7 +1151,7 @@ mod tests {
                         "{second}: its subnet overlaps {first} of 192.168.0.1, which comes first"
                     )]
                 );
-                // Its turn has come.
+                // The second lease takes effect once the first is gone.
                 let delta = update(&mut peers, &[Change::Delete(first)]);
                 assert_eq!((delta.changed, delta.removed), (keys(&[second]), keys(&[first])));
                 assert_eq!(peers.rejected().count(), 0);
@@ -1139,15 +1160,15 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_first_after_all_takes_the_place() {
-        // Neither is as the config has it.
+    fn senior_lease_arriving_late_replaces_the_junior() {
+        // Neither lease fits the config.
         let (large, small) = ("10.244.4.0-23", "10.244.4.0-25");
         let mut peers = peers();
         update(&mut peers, &[Change::Put(record(large, ONE, 5))]);
         let delta = update(&mut peers, &[Change::Put(record(small, TWO, 4))]);
         assert_eq!((delta.changed, delta.removed), (keys(&[small]), keys(&[large])));
         assert_eq!(delta.rejected.len(), 1);
-        // A lease that is made anew is as old as that, one that is written anew as old as before.
+        // Creating a lease anew resets its age; writing it again does not.
         let rewritten = Record { age: Age { made: 4, written: 9 }, ..record(small, ONE, 4) };
         assert_eq!(update(&mut peers, &[Change::Put(rewritten)]).changed, keys(&[small]));
         let delta = update(&mut peers, &[Change::Put(record(small, ONE, 10))]);
@@ -1155,7 +1176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_standing_is_the_record_s() {
+    fn standing_comes_from_the_record() {
         let value =
             r#"{"PublicIP":"192.168.0.1","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}}"#;
         let mut peers = peers();
@@ -1167,7 +1188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_without_our_own_lease_is_not_believed_about_what_else_it_lacks() {
+    fn store_without_own_lease_keeps_missing_peers() {
         let (mut peers, now) = (peers(), Instant::now());
         reset(&mut peers, &[("10.244.1.0-24", ONE), ("10.244.2.0-24", TWO)]);
         let other = r#"{"PublicIP":"192.168.0.3","BackendType":"vxlan"}"#;
@@ -1175,11 +1196,11 @@ mod tests {
         assert_eq!((delta.changed, delta.removed), (keys(&["10.244.2.0-24"]), keys(&[])));
         assert_eq!(delta.missing, keys(&["10.244.1.0-24"]));
         assert!(peers.is_missing("10.244.1.0-24".parse().unwrap()));
-        // However long that lasts: nobody may be able to write.
+        // However long that lasts: perhaps nobody can write to the store.
         assert_eq!(peers.due(), None);
         assert_eq!(settle(&mut peers, now + 9 * GRACE), Delta::default());
 
-        // Our own is there again, so the others' should follow.
+        // The own lease is back, so the peers should follow.
         let back = now + 10 * GRACE;
         peers.update([Change::Put(record(OWN, ONE, 1))], back);
         assert_eq!(peers.due(), Some(back + GRACE));
@@ -1190,7 +1211,7 @@ mod tests {
     }
 
     #[test]
-    fn who_writes_a_lease_again_in_time_has_never_been_gone() {
+    fn missing_lease_rewritten_in_time_is_no_change() {
         let (mut peers, now) = (peers(), Instant::now());
         reset(&mut peers, &[("10.244.1.0-24", ONE)]);
         reset_without_own(&mut peers, &[], now);
@@ -1202,10 +1223,10 @@ mod tests {
     }
 
     #[test]
-    fn leases_that_go_together_with_our_own_are_kept_as_well() {
+    fn leases_deleted_together_with_own_are_kept() {
         let (mut peers, now) = (peers(), Instant::now());
         reset(&mut peers, &[("10.244.1.0-24", ONE), ("10.244.9.0-24", TWO)]);
-        // In the order in which one deletion of many keys is told.
+        // In the order in which a watch reports one deletion of many keys.
         let gone = ["10.244.1.0-24", OWN, "10.244.9.0-24"].map(Change::Delete);
         let delta = peers.update(gone, now);
         assert_eq!(delta.missing, keys(&["10.244.1.0-24", "10.244.9.0-24"]));
@@ -1213,7 +1234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_across_a_peer_s_is_not_used() {
+    fn lease_overlapping_a_peer_is_not_used() {
         let other = |last: u8| format!(r#"{{"PublicIP":"192.168.0.{last}"}}"#);
         let rejected = |by: &str| Rejection::OverlapsPeer {
             key: by.parse().unwrap(),
@@ -1221,7 +1242,7 @@ mod tests {
         };
         let used = "10.244.1.0-24";
         for key in ["10.244.1.0-25", "10.244.1.7-32", "10.244.0.0-21"] {
-            // Whichever is there first, and both at once.
+            // In either order of arrival, and both at once.
             let mut first = peers();
             reset(&mut first, &[(used, ONE)]);
             let delta = put(&mut first, key, &other(3));
@@ -1237,7 +1258,7 @@ mod tests {
             assert_eq!(delta.changed, keys(&[used]));
             for peers in [&mut first, &mut last, &mut both] {
                 assert_eq!((peers.len(), peers.rejected().count()), (1, 1));
-                // With that peer gone, there is nothing against it.
+                // With that peer gone, the lease is used.
                 let delta = update(peers, &[Change::Delete(used)]);
                 assert_eq!((delta.changed, delta.removed), (keys(&[key]), keys(&[used])));
                 assert_eq!((peers.len(), peers.rejected().count()), (1, 0));
@@ -1250,21 +1271,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_kept_gives_way_to_what_the_store_has() {
+    fn missing_lease_yields_to_a_contradicting_record() {
         let now = Instant::now();
         for (key, value, gone) in [
-            // Another's subnet lies across it.
+            // Another node's subnet overlaps it.
             ("10.244.1.0-25", r#"{"PublicIP":"192.168.0.3"}"#, keys(&["10.244.1.0-24"])),
-            // Its node has another subnet, with the same id, another one, or none.
+            // Its node has another subnet, under the same id, another id, or none.
             ("10.244.3.0-24", TWO, keys(&["10.244.2.0-24"])),
             ("10.244.3.0-24", &with_id("192.168.0.4", "image"), keys(&["10.244.4.0-24"])),
             ("10.244.3.0-24", &with_id("192.168.0.4", "new"), keys(&["10.244.4.0-24"])),
             ("10.244.3.0-24", &with_id("192.168.0.2", "new"), keys(&["10.244.2.0-24"])),
             ("10.244.3.0-24", r#"{"PublicIP":"192.168.0.3"}"#, keys(&[])),
-            // A clone of the node that is missing.
+            // A clone of the missing node.
             ("10.244.3.0-24", &with_id("192.168.0.3", "image"), keys(&[])),
         ] {
-            // Whether it is there at once or comes later.
+            // The contradicting record is there at once, or arrives later.
             for at_once in [true, false] {
                 let mut peers = peers();
                 let clone = with_id("192.168.0.4", "image");
@@ -1284,7 +1305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_went_back_is_not_believed_for_a_time_although_it_has_our_lease() {
+    fn restored_store_with_own_lease_keeps_missing_peers() {
         let (mut peers, now) = (peers(), Instant::now());
         reset(&mut peers, &[("10.244.1.0-24", ONE)]);
         peers.distrust(now);
@@ -1298,7 +1319,8 @@ mod tests {
 
         use super::*;
 
-        /// Some lease in a part of the network where many overlap, made at some time.
+        /// Generates a lease in a part of the network where many overlap, with its time of
+        /// creation.
         fn lease() -> impl Strategy<Value = (String, u64)> {
             let subnet = (0_u32..8, 22_u8..=25).prop_map(|(part, length)| {
                 let subnet: ipnet::Ipv4Net =
@@ -1311,9 +1333,9 @@ mod tests {
         }
 
         proptest! {
-            /// What is used follows from what is there, whatever happened before.
+            /// The leases in use follow from the records alone, not from their history.
             #[test]
-            fn the_first_are_used_and_nothing_that_overlaps_them(
+            fn senior_leases_are_used_and_overlapping_ones_rejected(
                 steps in proptest::collection::vec((lease(), any::<bool>()), 1..40),
             ) {
                 let mut peers = peers();
@@ -1344,9 +1366,9 @@ mod tests {
                     }
                     let used: BTreeSet<_> = peers.leases().map(|lease| lease.key).collect();
                     prop_assert_eq!(&used, &expected);
-                    // The others are rejected, each with a reason.
+                    // All other leases are rejected, each with a reason.
                     prop_assert_eq!(peers.rejected().count(), records.len() - expected.len());
-                    // And the delta is the difference.
+                    // The delta is the difference between the leases in use before and now.
                     let before: BTreeSet<_> = before.into_keys().collect();
                     prop_assert_eq!(delta.changed, &used - &before);
                     prop_assert_eq!(delta.removed, &before - &used);

@@ -1,4 +1,4 @@
-//! Where a node is asked whether the overlay leads to it.
+//! Addresses at which peers are probed for reachability through the overlay.
 
 use std::net::IpAddr;
 
@@ -8,21 +8,22 @@ use crate::address::{Family, number};
 use crate::lease::Lease;
 use crate::object::{Object, Plan};
 
-/// At which place of its subnet every node of this backend answers, in each family.
+/// The offset in its subnet at which every node of this backend answers, in each family.
 ///
-/// It is the place of the backend's own address, if it gives the node one inside its subnet: the first, with VXLAN. Else
-/// it is the next one, which a bridge for containers has, once there is one.
+/// If the plan gives the node an address inside its subnet, this is the offset of that address:
+/// with VXLAN, the first one. Otherwise it is the offset of the second address, which the bridge
+/// for containers has, once there is a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     v4: u128,
     v6: u128,
 }
 
-/// A bridge's: `FLANNEL_SUBNET` is the subnet's second address.
+/// Offset of a bridge: `FLANNEL_SUBNET` is the subnet's second address.
 const BRIDGE: u128 = 1;
 
 impl Place {
-    /// As this node's own plan has it.
+    /// Returns the place according to this node's own plan.
     pub fn of(own: &Lease, plan: &Plan) -> Self {
         let place = |family| {
             let subnet = own.family(family)?.subnet;
@@ -37,7 +38,7 @@ impl Place {
         Self { v4: place(Family::V4), v6: place(Family::V6) }
     }
 
-    /// A peer's addresses there, one for each family of its lease.
+    /// Returns a peer's addresses at this place, one for each family of its lease.
     pub fn addresses(self, peer: &Lease) -> impl Iterator<Item = IpAddr> + '_ {
         peer.families.iter().filter_map(move |family| {
             let offset = if family.subnet.addr().is_ipv4() { self.v4 } else { self.v6 };
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_where_the_own_address_is() {
+    fn probed_address_has_offset_of_own_address() {
         assert_eq!(
             asked(&plan(&["10.244.8.0/32", "fd00:0:0:8::/128"])),
             ["10.244.9.0", "fd00:0:0:9::"]
@@ -85,13 +86,13 @@ mod tests {
     }
 
     #[test]
-    fn without_an_own_address_in_the_subnet_it_is_the_bridge_s() {
+    fn probed_address_without_own_address_is_the_bridge() {
         assert_eq!(asked(&plan(&[])), ["10.244.9.1", "fd00:0:0:9::1"]);
         assert_eq!(asked(&plan(&["169.254.0.1/32"])), ["10.244.9.1", "fd00:0:0:9::1"]);
     }
 
     #[test]
-    fn a_peer_with_a_smaller_subnet_has_no_such_place() {
+    fn peer_with_smaller_subnet_has_no_probed_address() {
         let place = Place::of(&lease("10.244.8.0-24"), &plan(&["10.244.8.200/32"]));
         assert_eq!(place.addresses(&lease("10.244.9.0-25")).count(), 0);
     }

@@ -1,7 +1,8 @@
-//! The public addresses of leases, by the length of the host's own route to each.
+//! The public addresses of leases, indexed by the length of the host's own route to each.
 //!
-//! A route of the overlay takes the packets for an address if it is as long as the host's own, or longer. Sorted by that
-//! length, the few addresses that a short route would take are found among ten thousand that it would not.
+//! An overlay route takes the packets for an address if it is at least as long as the host's own
+//! route. The index finds the few addresses that a short route would take among ten thousand that
+//! it would not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,7 +15,7 @@ use crate::lease::{Lease, LeaseKey};
 /// Public addresses with the keys of their leases.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PublicAddresses {
-    /// By the prefix length of the host's own route; none without a route.
+    /// Addresses by the prefix length of the host's own route; None without a route.
     by_length: BTreeMap<Option<u8>, BTreeSet<(IpAddr, LeaseKey)>>,
 }
 
@@ -39,7 +40,7 @@ impl PublicAddresses {
         }
     }
 
-    /// Sorts all addresses anew.
+    /// Rebuilds the index for another host network.
     pub(crate) fn rebuild<'a>(
         &mut self,
         host: &HostNetwork,

@@ -1,19 +1,19 @@
-//! Rate limits: how often something may happen, and who gets a share of that.
+//! Rate limits: token buckets, fair sharing between subjects, and summaries of suppressed events.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// A number of events at once, and one more in each interval after that.
+/// A burst of events, and one more in each interval after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// Events at once, at least 1.
+    /// Events admitted at once, at least 1.
     pub burst: u32,
-    /// Time until one more is allowed.
+    /// Time until one more event is admitted.
     pub interval: Duration,
 }
 
-/// A token bucket (as a virtual scheduling algorithm, ITU-T I.371). Full at first.
+/// A token bucket (as a virtual scheduling algorithm, ITU-T I.371). Starts full.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     rate: Rate,
@@ -27,7 +27,7 @@ impl Bucket {
         Self { rate, full: None }
     }
 
-    /// Takes a token. Returns false if there is none.
+    /// Takes a token. Returns false if the bucket is empty.
     pub fn take(&mut self, now: Instant) -> bool {
         let Rate { burst, interval } = self.rate;
         let full = self.full.map_or(now, |full| full.max(now)) + interval;
@@ -47,17 +47,19 @@ impl Bucket {
 /// Budgets of a [`Limiter`].
 #[derive(Clone, Copy, Debug)]
 pub struct Budgets {
-    /// Events of one kind about one subject.
+    /// Budget for events of one kind about one subject.
     pub subject: Rate,
-    /// Events of one kind about all subjects.
+    /// Budget for events of one kind about all subjects.
     pub kind: Rate,
-    /// All events.
+    /// Budget for all events.
     pub total: Rate,
-    /// Subjects with a budget of their own, for each kind. More than these share the kind's budget alone.
+    /// Number of subjects with a budget of their own, for each kind. Further subjects share only
+    /// the kind's budget.
     pub subjects: usize,
 }
 
-/// Admits events so that one subject cannot use up the budget of others, and counts those that it does not admit.
+/// A rate limiter that keeps one subject from using up the budget of others, and counts the events
+/// that it suppresses.
 #[derive(Debug)]
 pub struct Limiter<K> {
     budgets: Budgets,
@@ -72,17 +74,17 @@ struct Kind {
     subjects: BTreeMap<String, Bucket>,
 }
 
-/// Events that were not admitted.
+/// Events that were suppressed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Suppressed {
-    /// Their number.
+    /// Number of events.
     pub events: u64,
-    /// Their number by subject. Beyond [`Budgets::subjects`] a subject is not counted here.
+    /// Number of events by subject. Subjects beyond [`Budgets::subjects`] are not counted here.
     pub by_subject: BTreeMap<String, u64>,
 }
 
 impl Suppressed {
-    /// Returns the subjects with the largest numbers, at most `count` of them, the largest first.
+    /// Returns the `count` subjects with the most events, in descending order.
     pub fn largest(&self, count: usize) -> Vec<(&str, u64)> {
         let mut found: Vec<_> =
             self.by_subject.iter().map(|(subject, events)| (subject.as_str(), *events)).collect();
@@ -99,9 +101,11 @@ impl<K: Eq + Hash> Limiter<K> {
         Self { budgets, total, kinds: HashMap::new(), suppressed: Suppressed::default() }
     }
 
-    /// Returns true if an event of this kind about this subject is within all budgets. Otherwise counts it.
+    /// Returns true if an event of this kind about this subject is within all budgets. Otherwise
+    /// counts it as suppressed.
     ///
-    /// The subject's own budget comes first: what it does not admit costs nobody else anything.
+    /// The subject's own budget is checked first: an event that exceeds it does not use up the
+    /// shared budgets.
     pub fn admit(&mut self, kind: K, subject: &str, now: Instant) -> bool {
         let budgets = self.budgets;
         let kind = self
@@ -126,20 +130,20 @@ impl<K: Eq + Hash> Limiter<K> {
         }
     }
 
-    /// Returns what was not admitted since the last call. None if everything was.
+    /// Returns the events suppressed since the last call. None if there were none.
     pub fn take_suppressed(&mut self) -> Option<Suppressed> {
         (self.suppressed.events > 0).then(|| std::mem::take(&mut self.suppressed))
     }
 }
 
 impl Kind {
-    /// Takes a token of the subject's.
+    /// Takes a token from the subject's bucket.
     fn admit(&mut self, subject: &str, budgets: Budgets, now: Instant) -> bool {
         if let Some(bucket) = self.subjects.get_mut(subject) {
             return bucket.take(now);
         }
         if self.subjects.len() >= budgets.subjects {
-            // A full bucket is the same as none.
+            // A full bucket is equivalent to none.
             self.subjects.retain(|_, bucket| !bucket.is_full(now));
         }
         if self.subjects.len() < budgets.subjects {
@@ -151,7 +155,8 @@ impl Kind {
     }
 }
 
-/// Reports of things that may all happen at once: a few are made one by one, the others are summed up later.
+/// Rate limit for reports that may come in floods: a few are admitted individually, the others are
+/// summed up later.
 #[derive(Debug)]
 pub struct Digest {
     single: Limiter<()>,
@@ -160,12 +165,14 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// Returns a digest that admits single reports within these budgets, and sums up the others after `delay`.
+    /// Returns a digest that admits individual reports within these budgets, and sums up the others
+    /// after `delay`.
     pub fn new(budgets: Budgets, delay: Duration) -> Self {
         Self { single: Limiter::new(budgets), delay, due: None }
     }
 
-    /// Returns true if this report is made by itself. Otherwise it is a part of the next summary.
+    /// Returns true if this report is admitted individually. Otherwise it becomes part of the next
+    /// summary.
     pub fn admit(&mut self, subject: &str, now: Instant) -> bool {
         let admitted = self.single.admit((), subject, now);
         if !admitted {
@@ -174,12 +181,12 @@ impl Digest {
         admitted
     }
 
-    /// Returns when a summary is due. None if there is nothing to sum up.
+    /// Returns the time at which a summary is due. None if there is nothing to sum up.
     pub fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Returns true if a summary is due now, and begins the next.
+    /// Returns true if a summary is due now, and starts the next one.
     pub fn take(&mut self, now: Instant) -> bool {
         let due = self.due.take_if(|due| *due <= now).is_some();
         if due {
@@ -202,7 +209,7 @@ mod tests {
         subjects: 100,
     };
 
-    /// Offers an event to the limiter so many times, and returns the number admitted.
+    /// Offers an event to the limiter this many times, and returns the number admitted.
     fn admitted(
         limiter: &mut Limiter<u8>,
         kind: u8,
@@ -250,7 +257,7 @@ mod tests {
         };
         assert_eq!(flood(&mut limiter, 1, start), 20);
         assert_eq!(flood(&mut limiter, 2, start), 20);
-        // What is left of all.
+        // The remainder of the total budget.
         assert_eq!(flood(&mut limiter, 3, start), 10);
         let suppressed = limiter.take_suppressed().unwrap();
         assert_eq!(suppressed.events, 3 * 2001 - 50);

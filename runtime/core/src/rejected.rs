@@ -1,6 +1,7 @@
-//! Records that cannot be used: the first ones by key and reason, the rest by number.
+//! Rejected records: the first ones by key and reason, the rest by number.
 //!
-//! Whoever can write to the store can write millions of them, so what is kept of each is bounded.
+//! Anybody who can write to the store can write millions of them, so the memory for each is
+//! bounded.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashSet};
@@ -8,11 +9,12 @@ use std::hash::BuildHasher;
 
 use crate::peers::Rejection;
 
-/// Maximum number of records that are kept by key and reason, not counting those that concern known leases.
+/// Maximum number of records that are kept by key and reason, not counting those that concern known
+/// leases.
 pub(crate) const NAMED: usize = 1000;
 
-/// Maximum number of further records that are told apart, at some 12 bytes each. Records beyond it are counted exactly
-/// only by a snapshot.
+/// Maximum number of further records that are deduplicated, at some 12 bytes each. Records beyond
+/// it are counted exactly only by a snapshot.
 const COUNTED: usize = 400_000;
 
 /// Outcome of [`Rejected::insert`].
@@ -22,21 +24,21 @@ pub(crate) enum Noted {
     Named,
     /// The record is new and only counted.
     Counted,
-    /// The record was known.
+    /// The record was known with the same reason, or may have been counted already.
     Known,
 }
 
-/// Records that cannot be used.
+/// The records that cannot be used.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rejected {
     named: BTreeMap<String, Named>,
-    /// Number of the named that concern no lease.
+    /// Number of named records that concern no lease.
     strangers: usize,
-    /// Hashes of the keys of others.
+    /// Hashes of the keys of unnamed records.
     counted: HashSet<u64>,
-    /// Others for which there was no room in `counted`.
+    /// Number of unnamed records for which there was no room in `counted`.
     beyond: usize,
-    /// True for a complete list, in which each record occurs once.
+    /// True for a snapshot, in which each record occurs once.
     is_list: bool,
     hasher: RandomState,
 }
@@ -48,7 +50,8 @@ struct Named {
 }
 
 impl Rejected {
-    /// Returns an empty collection that can be compared with this one.
+    /// Returns an empty collection for a snapshot, whose key hashes can be compared with this
+    /// one's.
     pub(crate) fn new_like(&self) -> Self {
         Self { hasher: self.hasher.clone(), is_list: true, ..Self::default() }
     }
@@ -66,7 +69,8 @@ impl Rejected {
         self.counted.len() + self.beyond
     }
 
-    /// Adds a record. One that `concerns_lease`, of which there are no more than leases, is always kept by name.
+    /// Adds a record. A record that `concerns_lease` is always kept by name: there are no more of
+    /// them than leases.
     pub(crate) fn insert(
         &mut self,
         key: &str,
@@ -89,7 +93,7 @@ impl Rejected {
             self.counted.insert(hash);
             return Noted::Counted;
         }
-        // Nobody knows whether it was counted before.
+        // The record may have been counted before.
         if !self.is_list {
             return Noted::Known;
         }
@@ -105,7 +109,7 @@ impl Rejected {
         }
     }
 
-    /// Takes over the records without a name of a complete list. Returns how many of them are new.
+    /// Takes over the unnamed records of a snapshot. Returns how many of them are new.
     pub(crate) fn replace_unnamed(&mut self, list: &mut Self) -> usize {
         let before = (std::mem::take(&mut self.counted), self.beyond);
         self.counted = std::mem::take(&mut list.counted);
@@ -139,13 +143,13 @@ mod tests {
             let noted = rejected.insert(&format!("{number:06}"), rejection("long"), false);
             assert_eq!(noted, if number < NAMED { Noted::Named } else { Noted::Counted });
         }
-        // One of them that is gone makes room, and one that becomes a lease's does, too.
+        // Removing a named record makes room, and so does one that now concerns a lease.
         rejected.remove("000001");
         assert_eq!(rejected.insert("other", rejection("long"), false), Noted::Named);
         assert_eq!(rejected.insert("another", rejection("long"), false), Noted::Counted);
         assert_eq!(rejected.insert("000002", rejection("no"), true), Noted::Named);
         assert_eq!(rejected.insert("third", rejection("long"), false), Noted::Named);
-        // And back again.
+        // A record that no longer concerns a lease takes room again.
         assert_eq!(rejected.insert("lease 000001", rejection("no"), false), Noted::Named);
         rejected.remove("000003");
         assert_eq!(rejected.insert("fourth", rejection("long"), false), Noted::Counted);
@@ -165,13 +169,13 @@ mod tests {
         rejected.remove("001200");
         rejected.remove("nobody");
         assert_eq!(rejected.unnamed(), 499);
-        // The record of a peer whose lease is known is always named.
+        // A record of a known lease is always kept by name.
         assert_eq!(rejected.insert("001300", rejection("x"), true), Noted::Named);
         assert_eq!((rejected.iter().count(), rejected.unnamed()), (NAMED + 1, 498));
     }
 
     #[test]
-    fn records_beyond_the_counted_take_no_memory() {
+    fn records_beyond_the_counted_ones_take_no_memory() {
         let mut rejected = Rejected::default();
         let mut list = rejected.new_like();
         for number in 0..NAMED + COUNTED + 7 {
@@ -179,7 +183,7 @@ mod tests {
         }
         assert_eq!((list.counted.len(), list.unnamed()), (COUNTED, COUNTED + 7));
         rejected.replace_unnamed(&mut list);
-        // One that is written again and again is still one.
+        // A record that is written repeatedly counts once.
         for _ in 0..3 {
             rejected.insert("beyond", rejection("long"), false);
         }
@@ -187,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn list_replaces_what_was_counted() {
+    fn snapshot_replaces_the_counted_records() {
         let mut rejected = Rejected::default();
         let mut list = rejected.new_like();
         for number in 0..NAMED + 10 {

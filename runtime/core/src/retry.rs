@@ -1,51 +1,52 @@
-//! When to try again what failed: each thing on a schedule of its own, so that one that keeps failing neither holds
-//! up the others nor is asked for in a hot loop.
+//! Retries with exponential backoff. Each failing item has a schedule of its own, so that one that
+//! keeps failing neither delays the others nor is retried in a hot loop.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How long after each failure the next attempt is made.
+/// Exponential backoff: the delay between attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// After the first failure.
+    /// Delay after the first failure.
     pub initial: Duration,
-    /// At most. Each failure in a row doubles the time up to this.
+    /// Upper limit. Each consecutive failure doubles the delay up to this.
     pub limit: Duration,
 }
 
 impl Backoff {
-    /// How long to wait after this many failures in a row.
+    /// Returns the delay after this many consecutive failures.
     pub fn delay(&self, failures: u32) -> Duration {
         let factor = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         self.initial.saturating_mul(factor).min(self.limit)
     }
 }
 
-/// What failed, why, and when it is due again.
+/// The failing items, each with the reason and the time of the next attempt.
 #[derive(Clone, Debug)]
 pub struct Schedule<K> {
     backoff: Backoff,
     failing: BTreeMap<K, Failing>,
 }
 
-/// Something that failed.
+/// A failing item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failing {
-    /// How often in a row, at least once.
+    /// Number of consecutive failures, at least 1.
     pub failures: u32,
-    /// Why, the last time.
+    /// Reason of the last failure.
     pub reason: String,
-    /// When it is due again.
+    /// Time of the next attempt.
     pub due: Instant,
 }
 
 impl<K: Ord + Clone> Schedule<K> {
-    /// An empty schedule.
+    /// Creates an empty schedule.
     pub fn new(backoff: Backoff) -> Self {
         Self { backoff, failing: BTreeMap::new() }
     }
 
-    /// Takes note of a failure. Returns whether it is news: the first in a row, or for another reason than before.
+    /// Records a failure. Returns true if it is news: the first in a row, or for a different reason
+    /// than the last one.
     pub fn failed(&mut self, key: K, reason: String, now: Instant) -> bool {
         let before = self.failing.get(&key);
         let news = before.is_none_or(|failing| failing.reason != reason);
@@ -55,33 +56,33 @@ impl<K: Ord + Clone> Schedule<K> {
         news
     }
 
-    /// Takes note of a success, or that it no longer matters. Returns whether it was failing.
+    /// Records a success, or that the item no longer matters. Returns true if it was failing.
     pub fn clear(&mut self, key: &K) -> bool {
         self.failing.remove(key).is_some()
     }
 
-    /// Whether it failed and is not yet due again.
+    /// Returns true if the item failed and is not due for a retry yet.
     pub fn waiting(&self, key: &K, now: Instant) -> bool {
         self.failing.get(key).is_some_and(|failing| failing.due > now)
     }
 
-    /// What is due.
+    /// Returns the items that are due for a retry.
     pub fn due(&self, now: Instant) -> Vec<K> {
         let due = self.failing.iter().filter(|(_, failing)| failing.due <= now);
         due.map(|(key, _)| key.clone()).collect()
     }
 
-    /// When the next is due.
+    /// Returns the time of the earliest retry.
     pub fn next(&self) -> Option<Instant> {
         self.failing.values().map(|failing| failing.due).min()
     }
 
-    /// Forgets everything but what `keep` says.
+    /// Drops all items except those that `keep` returns true for.
     pub fn retain(&mut self, keep: impl Fn(&K) -> bool) {
         self.failing.retain(|key, _| keep(key));
     }
 
-    /// Makes everything due now, as after a first failure: the reason may have gone.
+    /// Makes all items due now and resets their backoff, since the cause may be gone.
     pub fn hasten(&mut self, now: Instant) {
         for failing in self.failing.values_mut() {
             failing.failures = 1;
@@ -89,7 +90,7 @@ impl<K: Ord + Clone> Schedule<K> {
         }
     }
 
-    /// Everything that is failing.
+    /// Returns all failing items.
     pub fn failing(&self) -> &BTreeMap<K, Failing> {
         &self.failing
     }
@@ -106,14 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn the_time_between_attempts_doubles_up_to_a_limit() {
+    fn backoff_doubles_up_to_its_limit() {
         let backoff = Backoff { initial: SECOND, limit: 60 * SECOND };
         let seconds = [1, 2, 3, 7, 1000].map(|failures| backoff.delay(failures).as_secs());
         assert_eq!(seconds, [1, 2, 4, 60, 60]);
     }
 
     #[test]
-    fn each_thing_has_a_schedule_of_its_own() {
+    fn schedule_backs_off_each_item_separately() {
         let (mut schedule, now) = (schedule(), Instant::now());
         schedule.failed("a", "x".into(), now);
         schedule.failed("a", "x".into(), now);
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn when_the_reason_may_have_gone_everything_is_due() {
+    fn schedule_hastened_makes_all_items_due() {
         let (mut schedule, now) = (schedule(), Instant::now());
         for _ in 0..7 {
             schedule.failed("a", "x".into(), now);
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_failure_again_is_no_news() {
+    fn failure_repeated_for_same_reason_is_no_news() {
         let (mut schedule, now) = (schedule(), Instant::now());
         assert!(schedule.failed("a", "x".into(), now));
         assert!(!schedule.failed("a", "x".into(), now));

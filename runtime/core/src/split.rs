@@ -1,7 +1,7 @@
-//! Routes to a whole overlay network that are withheld, and the routes to peers' subnets in their place.
+//! Splits a withheld route to a whole overlay network into routes to the peers' subnets.
 //!
-//! A backend in user space plans one route for all peers. Where that one conflicts with the host's own network, routes to
-//! the subnets inside it may not.
+//! A userspace backend plans one route for all peers. If that route conflicts with the host's own
+//! network, routes to the subnets inside it may not.
 
 use std::collections::BTreeMap;
 
@@ -11,28 +11,28 @@ use crate::host_network::Conflict;
 use crate::lease::LeaseKey;
 use crate::object::{Object, Plan, Route};
 
-/// Routes of a node's own plan that are withheld, with the reason of each.
+/// Routes of the node's own plan that are withheld, with the reasons.
 #[derive(Clone, Debug, Default)]
 pub struct SplitRoutes(BTreeMap<IpNet, (Route, Conflict)>);
 
 impl SplitRoutes {
-    /// Adds a route.
+    /// Adds a withheld route.
     pub fn insert(&mut self, route: Route, conflict: Conflict) {
         self.0.insert(route.destination, (route, conflict));
     }
 
-    /// Returns true if the route to this destination is one of them.
+    /// Returns true if the route to this destination is withheld.
     pub fn contains(&self, destination: IpNet) -> bool {
         self.0.contains_key(&destination)
     }
 
-    /// Returns the destinations with the reasons.
+    /// Returns the withheld destinations with the reasons.
     pub fn conflicts(&self) -> BTreeMap<IpNet, Conflict> {
         self.0.iter().map(|(destination, (_, conflict))| (*destination, conflict.clone())).collect()
     }
 
-    /// Adds routes to a peer's subnets to its plan, as far as the plan has none and the subnets are inside a withheld
-    /// route's destination.
+    /// Adds routes to a peer's subnets to its plan, where the plan has none and the subnet is
+    /// inside a withheld route's destination.
     pub fn complete(&self, plan: &mut Plan, peer: LeaseKey) {
         for subnet in peer.subnets() {
             let mut routes = self.0.values().map(|(route, _)| route);
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn each_subnet_gets_one_route_however_often_routes_are_split() {
+    fn split_applied_repeatedly_adds_each_subnet_route_once() {
         let peer: LeaseKey = "10.244.8.0-24&fc00:8::-64".parse().unwrap();
         let (v4, v6) = (route("10.244.0.0/16"), route("fc00::/16"));
         let mut split = SplitRoutes::default();
@@ -72,7 +72,7 @@ mod tests {
         split.insert(v4, conflict(&v4));
         split.complete(&mut plan, peer);
         assert_eq!(plan.objects, [Object::Route(route("10.244.8.0/24"))]);
-        // The other family later.
+        // The other family is withheld later.
         split.insert(v6, conflict(&v6));
         split.complete(&mut plan, peer);
         let both = ["10.244.8.0/24", "fc00:8::/64"].map(|subnet| Object::Route(route(subnet)));
@@ -81,7 +81,7 @@ mod tests {
             split.contains(v6.destination) && !split.contains("10.244.8.0/24".parse().unwrap())
         );
         assert_eq!(split.conflicts()[&v4.destination], conflict(&v4));
-        // A subnet beside the destinations.
+        // A subnet outside the withheld destinations.
         let mut other = Plan { objects: Vec::new() };
         split.complete(&mut other, "10.245.8.0-24".parse().unwrap());
         assert!(other.objects.is_empty());

@@ -1,7 +1,9 @@
-//! The subnet that a node had before, as the file remembers it that flannel and Heddle leave for Docker.
+//! The subnet of a previous run, as recorded in the subnet.env file that flannel and Heddle write
+//! for Docker.
 //!
-//! The file is written by an emitter; only these keys of it are ever read back. flannel reads those of the subnet
-//! (`ReadCIDRFromSubnetFile` in its `main.go`), and those of the network for its rules.
+//! The file is written by an emitter; only these keys of it are ever read back. flannel reads those
+//! of the subnet (`ReadCIDRFromSubnetFile` in its `main.go`), and those of the network for its
+//! rules.
 
 use std::str::FromStr;
 
@@ -9,22 +11,23 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::lease::LeaseKey;
 
-/// Finds the subnets in the text of a subnet.env.
+/// Parses the subnets recorded in a subnet.env.
 ///
-/// `FLANNEL_SUBNET` carries an address of the subnet, not its first. None if there are no such lines, as when
-/// `mk-docker-opts.sh` has written its own into the same file.
+/// `FLANNEL_SUBNET` holds an address of the subnet, not the first one. Returns None if the lines
+/// are missing, as when `mk-docker-opts.sh` has written its own into the same file.
 pub fn previous_subnets(text: &str) -> Option<LeaseKey> {
     LeaseKey::new(value(text, "FLANNEL_SUBNET"), value(text, "FLANNEL_IPV6_SUBNET"))
 }
 
-/// Finds the overlay's networks of then in the text of a subnet.env, without host bits. As many as there are lines for.
+/// Parses the overlay networks recorded in a subnet.env, without host bits. Returns one per family
+/// that has a line.
 pub fn previous_networks(text: &str) -> Vec<IpNet> {
     let v4 = value::<Ipv4Net>(text, "FLANNEL_NETWORK").map(IpNet::V4);
     let v6 = value::<Ipv6Net>(text, "FLANNEL_IPV6_NETWORK").map(IpNet::V6);
     v4.into_iter().chain(v6).map(|network| network.trunc()).collect()
 }
 
-/// What the last line says that sets a key.
+/// Returns the value of the last line that sets a key.
 fn value<T: FromStr>(text: &str, key: &str) -> Option<T> {
     let lines = text.lines().filter_map(|line| line.trim().split_once('='));
     let value = lines.filter(|(name, _)| *name == key).map(|(_, value)| value).next_back()?;
@@ -36,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_subnets_are_found_by_their_first_usable_address() {
+    fn previous_subnets_are_parsed_without_host_bits() {
         let text = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.8.1/24\n\
                     FLANNEL_IPV6_SUBNET=2001:cafe:42:8::1/64\nFLANNEL_MTU=1450\n";
         assert_eq!(
@@ -46,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn the_networks_are_found_that_the_file_has() {
+    fn previous_networks_are_parsed_per_family() {
         let networks =
             |text| previous_networks(text).iter().map(ToString::to_string).collect::<Vec<_>>();
         let v4 = "FLANNEL_NETWORK=10.244.0.1/16\nFLANNEL_SUBNET=10.244.8.1/24\n";
@@ -57,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_hold_none() {
+    fn unrelated_files_yield_nothing() {
         for text in
             ["", "DOCKER_OPT_MTU=\"--mtu=1450\"\n", "FLANNEL_SUBNET=10.244.8.1\n", "\0\u{1}="]
         {

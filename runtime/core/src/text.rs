@@ -1,8 +1,9 @@
-//! Text from outside on its way to people: log lines, terminals, the status page, metrics, JSON.
+//! Sanitizing of untrusted text for people: log lines, terminals, the status page, metrics, JSON.
 //!
-//! Names, keys, error messages and file names of others may contain characters that move or hide what stands beside them:
-//! control characters, bidirectional controls, zero-width characters, tags, or a hundred combining marks on one letter. The
-//! functions here write each of them as an escape, so that two different texts also look different.
+//! Foreign names, keys, error messages and file names may contain characters that move or hide
+//! their surroundings: control characters, bidirectional controls, zero-width characters, tags, or
+//! a hundred combining marks on one letter. The functions here write each of them as an escape, so
+//! that two different texts also look different.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -10,14 +11,16 @@ use std::fmt::Write;
 use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory};
 use icu_properties::{CodePointMapData, CodePointSetData};
 
-/// The longest name or key that is shown in full, in characters.
+/// Length limit, in characters, of names and keys that are shown in full.
 pub(crate) const LONGEST: usize = 120;
 
-/// The most combining marks on one character. Living scripts need three; a stack of them covers the lines above and below.
+/// Limit of combining marks on one character. Living scripts need three; a stack of them would
+/// cover the lines above and below.
 const MARKS: usize = 4;
 
-/// Returns the text as one line of at most `limit` characters. White space and control characters become single spaces;
-/// other characters that cannot be seen become escapes such as `\u{202e}`. A longer text ends with `…`.
+/// Returns the text as one line of at most `limit` characters. White space and control characters
+/// become single spaces; other invisible characters become escapes such as `\u{202e}`. A longer
+/// text ends with `…`.
 pub fn one_line(text: &str, limit: usize) -> String {
     let mut line = String::new();
     let mut length = 0;
@@ -43,18 +46,20 @@ pub fn one_line(text: &str, limit: usize) -> String {
     line
 }
 
-/// Replaces each character that cannot be seen by an escape such as `\u{202e}`, except those that `keep` returns true for.
+/// Replaces each invisible character by an escape such as `\u{202e}`, except those that `keep`
+/// returns true for.
 pub fn visible(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     escaped(text, keep, rust_escape)
 }
 
-/// Returns true if every character of the text can be seen as it is.
+/// Returns true if every character of the text is visible as it is.
 pub fn is_visible(text: &str) -> bool {
     matches!(visible(text, |_| false), Cow::Borrowed(_))
 }
 
-/// Replaces each character that cannot be seen by its escape of JSON (RFC 8259, section 7), in a whole JSON text. Its value
-/// stays the same: outside of strings a JSON text has no such characters but line feeds, which stay.
+/// Replaces each invisible character by its JSON escape (RFC 8259, section 7), in a whole JSON
+/// text. The JSON value stays the same: outside of strings, the only such characters in a JSON text
+/// are line feeds, which are kept.
 pub fn json(text: String) -> String {
     match escaped(&text, |c| c == '\n', json_escape) {
         Cow::Borrowed(_) => text,
@@ -89,9 +94,9 @@ fn json_escape(text: &mut String, c: char) {
     }
 }
 
-/// Decides which characters of a text can be seen, one after the other.
+/// Classifies the characters of a text as visible or not, in order.
 struct Filter {
-    /// Combining marks since the last character that they can stand on; [`MARKS`] if there is none.
+    /// Combining marks since the last base character; [`MARKS`] if there is none.
     marks: usize,
 }
 
@@ -102,14 +107,14 @@ impl Default for Filter {
 }
 
 impl Filter {
-    /// Returns true if this character, which follows those before it, can be seen and hides nothing.
+    /// Returns true if the next character of the text is visible and hides nothing.
     fn shows(&mut self, c: char) -> bool {
         if c.is_ascii() {
             self.marks = if c.is_ascii_graphic() { 0 } else { MARKS };
             return !c.is_ascii_control();
         }
         let shown = match CodePointMapData::<GeneralCategory>::new().get(c) {
-            // Variation selectors and fillers are ignorable, and of various categories.
+            // Variation selectors and fillers are ignorable, but of various categories.
             _ if CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c) => false,
             GeneralCategory::Control
             | GeneralCategory::Format
@@ -141,14 +146,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn somebody_s_text_is_one_short_line() {
+    fn foreign_text_becomes_one_short_line() {
         assert_eq!(one_line(" a\nb\u{1b}[31m ", 100), "a b [31m");
         assert_eq!(one_line("a  b,\n    c", 100), "a b, c");
         assert_eq!(one_line("abcdef", 3), "abc…");
         assert_eq!(one_line("abc", 3), "abc");
     }
 
-    /// Characters that move or hide others, or cannot be seen: of each kind the first and the last.
+    /// Characters that move or hide others, or are invisible: the first and the last of each kind.
     const HIDDEN: [char; 31] = [
         '\u{ad}',
         '\u{34f}',
@@ -229,7 +234,7 @@ mod tests {
         assert!(shown.starts_with("a\u{301}\u{301}\u{301}\u{301}\\u{301}\\u{301}"), "{shown}");
         assert_eq!(shown.matches('\u{301}').count(), MARKS);
         assert!(shown.chars().count() <= 61, "{shown}");
-        // A mark that comes first would stand on what is before the text.
+        // A leading mark would combine with the character before the text.
         assert_eq!(one_line("\u{301}a \u{301}", 60), "\\u{301}a \\u{301}");
     }
 
@@ -254,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn an_escape_is_not_cut() {
+    fn escape_at_the_limit_is_not_cut() {
         assert_eq!(one_line("ab\u{202e}c", 9), "ab…");
         assert_eq!(one_line("ab\u{202e}", 10), "ab\\u{202e}");
     }

@@ -1,8 +1,8 @@
-//! Whether the interface that carries the overlay is still what the daemon was started with.
+//! Detects changes of the interface that carries the overlay.
 //!
-//! Plans rest on the underlay as it was at the start. When it changes there is nothing to adapt: another start sees all
-//! of it as it is by then. So the only questions are whether this start still has what it needs, and if not, whether another
-//! one would be better off.
+//! Plans are based on the underlay at the start of the daemon. The daemon does not adapt to
+//! changes: a restart sees the new state. So this module only decides whether this run still has
+//! what it needs, and if not, whether a restart would be better off.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,23 +14,23 @@ use crate::address::{Family, LinkName};
 use crate::interface::{Interface, SelectionError};
 use crate::node::Underlay;
 
-/// How the underlay is now.
+/// The state of the underlay, compared with that at the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It has all that the daemon was started with.
+    /// The interface and the addresses of the start are still there.
     Intact,
-    /// It has not, and another start would find nothing to go by either: there is nothing to do but wait.
+    /// Something is missing, and a restart would find no interface either, so the daemon waits.
     Missing(String),
-    /// It has not, and another start would use something else.
+    /// Something is missing, and a restart would choose another interface or address.
     Elsewhere {
-        /// Why, and what it would use.
+        /// The reason, and what a restart would choose.
         reason: String,
-        /// Whether other hosts would have to reach this one by other addresses.
+        /// True if other hosts would have to reach this one at other addresses.
         readdressed: bool,
     },
 }
 
-/// What a host is reached by: an interface, and the addresses of its own that packets leave it with.
+/// The identity of an underlay: an interface, and its own source addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Reach {
     link: LinkName,
@@ -38,7 +38,8 @@ struct Reach {
 }
 
 impl Reach {
-    /// Behind NAT, where the interface does not have the public address, it is the interface's first of that family.
+    /// Returns the reach of an underlay. Behind NAT, where the interface does not have the public
+    /// address, the interface's first address of that family counts.
     fn of(underlay: &Underlay) -> Self {
         let own = |public: &IpAddr| {
             let has = underlay.addresses.iter().any(|network| network.addr() == *public);
@@ -60,8 +61,8 @@ impl fmt::Display for Reach {
     }
 }
 
-/// Compares the underlay of the start with the interfaces of now, and where something is missing with what another start
-/// would choose.
+/// Compares the underlay of the start with the current interfaces and, if something is missing,
+/// with the choice of a restart.
 pub fn standing(
     started_with: &Underlay,
     interfaces: &[Interface],
@@ -70,7 +71,8 @@ pub fn standing(
     let needed = Reach::of(started_with);
     let lacking = match interfaces.iter().find(|found| found.name == needed.link) {
         None => format!("interface {} is gone", needed.link),
-        // Whoever sets it down sets it up again. IPv6 addresses go meanwhile, and are no reason to choose another.
+        // An interface that was set down is expected to be set up again. Meanwhile its IPv6
+        // addresses are gone, which is no reason to choose another one.
         Some(found) if !found.up => {
             return Standing::Missing(format!("interface {} is down", needed.link));
         }
@@ -88,42 +90,43 @@ pub fn standing(
                 "{lacking}: this daemon was started with {needed}, and the next one would use {}",
                 Reach::of(chosen)
             ),
-            // One in common is enough for others to know a node by.
+            // One address in common is enough for others to recognize the node.
             readdressed: !chosen
                 .public_addresses
                 .iter()
                 .any(|address| started_with.public_addresses.contains(address)),
         },
-        // Between the interfaces and the choice everything came back.
+        // Everything came back between the observation of the interfaces and the choice.
         Ok(_) => Standing::Intact,
         Err(error) => Standing::Missing(format!("{lacking}: {error}")),
     }
 }
 
-/// The interface's MTU in bytes, if it is another than at the start. Devices, and files that others have read by now, go by
-/// that of the start; another start goes by this one.
+/// Returns the interface's MTU in bytes, if it differs from that at the start. Devices, and files
+/// that others have read by now, have the MTU of the start; a restart uses the new one.
 pub fn other_mtu(started_with: &Underlay, interfaces: &[Interface]) -> Option<u32> {
     let found = interfaces.iter().find(|found| found.name == started_with.link)?;
     Some(found.mtu).filter(|mtu| *mtu != started_with.mtu)
 }
 
-/// How long it has to be elsewhere before that is taken for good. Whoever configures a host's network anew takes its
-/// addresses and routes away first, and a DHCP server may take seconds to give them back.
+/// Debounce period: how long the underlay must be elsewhere before that counts as permanent.
+/// Network managers remove addresses and routes before they configure them anew, and a DHCP server
+/// may take seconds to give them back.
 pub const SETTLED: Duration = Duration::from_secs(10);
 
-/// How long the underlay has been elsewhere, without a break.
+/// Debounces the underlay being elsewhere: tracks since when it has been, without interruption.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Absence {
     since: Option<Instant>,
 }
 
 impl Absence {
-    /// It is not elsewhere, or not any more.
+    /// Records that the underlay is not elsewhere, or no longer.
     pub fn over(&mut self) {
         self.since = None;
     }
 
-    /// It is elsewhere at this time. Whether it has been for [`SETTLED`].
+    /// Records that the underlay is elsewhere now. Returns true if it has been for [`SETTLED`].
     pub fn is_for_good(&mut self, now: Instant) -> bool {
         now - *self.since.get_or_insert(now) >= SETTLED
     }
@@ -147,7 +150,7 @@ mod tests {
         }
     }
 
-    /// The default route is on the last of the interfaces that are up, if there is one.
+    /// Returns facts with the default route on the last interface that is up, if there is one.
     fn facts(interfaces: Vec<Interface>) -> Facts {
         let up = interfaces.iter().rev().find(|found| found.up);
         let routes: Vec<_> = up.map(|found| found.name).into_iter().collect();
@@ -159,7 +162,7 @@ mod tests {
         }
     }
 
-    /// Started with `before`, what is it with `now`?
+    /// Returns the standing with these interfaces after a start with `before`.
     fn compare(before: Interface, now: Vec<Interface>, selection: &Selection) -> Standing {
         let families: Vec<_> = [Family::V4, Family::V6]
             .into_iter()
@@ -178,12 +181,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_still_there_is_intact_whatever_there_is_besides() {
+    fn underlay_unchanged_is_intact_despite_other_interfaces() {
         check(vec![interface("eth0", true, &V4)], Standing::Intact);
         check(
             vec![
                 interface("eth0", true, &["192.168.0.9/24", "192.168.0.2/16", "fd00::9/64"]),
-                // It has the default route now.
+                // The other interface has the default route now.
                 interface("eth1", true, &["10.0.0.1/8"]),
             ],
             Standing::Intact,
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_that_is_down_is_waited_for_even_if_there_is_another() {
+    fn interface_down_is_missing_even_if_there_is_another() {
         let down = || Standing::Missing("interface eth0 is down".into());
         check(vec![interface("eth0", false, &V4)], down());
         let eth1 = || interface("eth1", true, &["10.0.0.1/8", "fd01::1/64"]);
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn without_anything_to_choose_it_is_waited_for() {
+    fn underlay_lost_without_alternative_is_missing() {
         let missing = |text: &str| Standing::Missing(text.into());
         check(
             vec![interface("eth0", true, &[])],
@@ -230,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn another_address_or_another_name_is_for_another_start() {
+    fn changed_address_or_name_is_elsewhere() {
         let elsewhere = |lacking: &str, next: &str, readdressed| Standing::Elsewhere {
             reason: format!(
                 "interface eth0 {lacking}: this daemon was started with eth0 with 192.168.0.2, \
@@ -249,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn another_mtu_is_told_and_no_reason_to_end() {
+    fn changed_mtu_is_reported_and_underlay_stays_intact() {
         let selection = Selection::default();
         let before = || interface("eth0", true, &V4);
         let started_with = select(&[Family::V4], &selection, &facts(vec![before()])).unwrap();
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_nat_it_is_the_interface_s_own_address_that_counts() {
+    fn own_interface_address_counts_behind_nat() {
         let public_ip = Some("203.0.113.7".parse().unwrap());
         let selection = Selection { public_ip, ..Selection::default() };
         let before = || interface("eth0", true, &V4);
@@ -272,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn each_family_counts() {
+    fn underlay_losing_an_address_of_either_family_is_elsewhere() {
         let both = ["192.168.0.2/24", "fd00::2/64"];
         let standing = compare(
             interface("eth0", true, &both),
@@ -285,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn it_has_to_be_elsewhere_all_the_time() {
+    fn absence_interrupted_starts_anew() {
         let start = Instant::now();
         let mut absence = Absence::default();
         assert!(!absence.is_for_good(start));

@@ -1,8 +1,10 @@
-//! Nodes that want a subnet at the same time, each step of one between any of the others', over a store that has nothing
-//! but compare-and-swap: what `choose` decides gives each its own.
+//! Concurrent allocation: nodes that want a subnet at the same time, with their steps interleaved
+//! arbitrarily, over a store that offers only compare-and-swap. Each node ends up with a subnet of
+//! its own.
 //!
-//! How a decision is carried out is the store's business (`heddle-store`, `acquire`), and modelled here: create, read once
-//! more, and yield to whatever overlaps. A node may end at any point and start anew.
+//! How a decision is carried out is the store's business (`heddle-store`, `acquire`), and modelled
+//! here: create, read once more, and yield to overlapping leases. A node may end at any point and
+//! start anew.
 
 use std::collections::BTreeMap;
 
@@ -20,25 +22,25 @@ const CONFIGS: [&str; 2] = [
 ];
 const CAPACITY: usize = 3;
 
-/// Leases, which nobody overwrites, and when each was made.
+/// The leases, which are never overwritten, and the time at which each was created.
 #[derive(Default)]
 struct Store {
     leases: BTreeMap<LeaseKey, (Lease, u64)>,
     revision: u64,
 }
 
-/// How far a node is.
+/// The progress of a node.
 #[derive(Clone, Debug, PartialEq)]
 enum Stage {
-    /// It has to look.
+    /// The node has to read the store.
     Start,
-    /// It has decided by what it saw.
+    /// The node has decided, based on what it read.
     Decided(Choice),
-    /// It has created the lease, and has to look whether that was all right.
+    /// The node has created the lease, and has to check for overlaps.
     Created(LeaseKey),
-    /// It has it.
+    /// The node has a subnet.
     Holds(LeaseKey),
-    /// There was none to be had.
+    /// No subnet was free.
     GaveUp,
 }
 
@@ -74,7 +76,7 @@ impl Node {
         }
     }
 
-    /// One call to the store, and what follows from it. `pick` is the node's random number.
+    /// Performs one call to the store and its consequences. `pick` is the node's random number.
     fn step(&mut self, config: &NetworkConfig, store: &mut Store, pick: usize) {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Start) {
             Stage::Start => {
@@ -114,7 +116,7 @@ impl Node {
                 store.leases.insert(key, (self.lease(key), store.revision));
                 Stage::Created(key)
             }
-            // Compare-and-swap: of what was seen, nobody else changes anything.
+            // Compare-and-swap: nobody else has changed what was read.
             Stage::Decided(Choice::TakeOver(key)) => {
                 assert_eq!(store.lease(key), Some(&self.lease(key)));
                 Stage::Holds(key)
@@ -137,7 +139,7 @@ impl Node {
     }
 }
 
-/// Asserts that the subnets which nodes have are in the network, and nobody else's.
+/// Asserts that the nodes' subnets are inside the network and distinct.
 fn distinct(config: &NetworkConfig, nodes: &[Node], store: &Store) {
     let held = nodes.iter().filter_map(|node| match node.stage {
         Stage::Holds(key) => Some((node, key)),
@@ -159,7 +161,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn of_contenders_each_has_its_own_subnet_until_there_are_none(
+    fn contenders_get_distinct_subnets_until_exhausted(
         dual in any::<bool>(),
         previous in prop::collection::vec(prop::option::of(0u8..3), 1..6),
         steps in prop::collection::vec(
@@ -171,7 +173,7 @@ proptest! {
         let node = |(number, previous): (usize, Option<u8>)| Node {
             number: number as u8 + 1,
             id: format!("node-{number}").parse().unwrap(),
-            // In both families the same, or in one of them another's.
+            // Another node's subnet: in both families, or in one of them.
             previous: previous.map(|index| {
                 let v4 = format!("10.1.0.{}-30", 4 * (index + 1));
                 if dual { format!("{v4}&fd00::{:x}-126", 4 * (number % 3 + 1)) } else { v4 }
@@ -189,8 +191,9 @@ proptest! {
             nodes[who].step(&config, &mut store, pick);
             distinct(&config, &nodes, &store);
         }
-        // Left alone, each comes to its end: a subnet, or none left. That there was none may have been another's
-        // lease of a moment, so whoever gave up asks again when all others are through.
+        // Left alone, each node finishes: with a subnet, or because none is free. Another node's
+        // short-lived lease may have been the reason for that, so nodes without a subnet try again
+        // once all others have finished.
         for _ in 0..2 {
             for who in 0..nodes.len() {
                 if nodes[who].stage == Stage::GaveUp {

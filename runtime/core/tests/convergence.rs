@@ -1,9 +1,10 @@
-//! The loop against a model of the kernel: observe, compare, change, and again. Whatever stands there, it comes to what
-//! is desired, touches nothing that is somebody else's, and then has nothing to do.
+//! Convergence of the reconcile loop against a model of the kernel: observe, compare, apply,
+//! repeat. From any state the loop reaches the desired one, touches nothing foreign, and then has
+//! nothing to do.
 //!
-//! The model has the kernel's rules that `core::diff` and its callers rely on. Where they are from: the kernel's
-//! `net/core/rtnetlink.c`, `net/ipv4/{arp,devinet,fib_frontend}.c` and `drivers/net/vxlan/vxlan_core.c`, and what
-//! `heddle-kernel` sees and refuses.
+//! The model has the kernel's rules that `core::diff` and its callers rely on. Their sources: the
+//! kernel's `net/core/rtnetlink.c`, `net/ipv4/{arp,devinet,fib_frontend}.c` and
+//! `drivers/net/vxlan/vxlan_core.c`, and what `heddle-kernel` observes and refuses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,16 +20,16 @@ use heddle_core::object::{
 use ipnet::IpNet;
 use proptest::prelude::*;
 
-/// Whose a device is, which the kernel shows by its alias and kind.
+/// The owner of a device, which the kernel shows by its alias and kind.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mark {
-    /// This daemon's.
+    /// This daemon.
     Ours,
-    /// A VXLAN device without an alias, as flannel makes them: it may be taken over.
+    /// flannel: a VXLAN device without an alias. It may be adopted.
     Flannel,
-    /// Another Heddle's, by its alias.
+    /// Another Heddle daemon, by the alias.
     Another,
-    /// Of a kind that is none of Heddle's.
+    /// Another program: the device is of a kind that Heddle does not use.
     Foreign,
 }
 
@@ -38,11 +39,11 @@ impl Mark {
     }
 }
 
-/// Who made a route.
+/// The creator of a route.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Maker {
     Heddle,
-    /// For an address.
+    /// The kernel, for an address.
     Kernel,
     Other,
 }
@@ -50,16 +51,17 @@ enum Maker {
 #[derive(Clone, Debug, Default)]
 struct Kernel {
     devices: BTreeMap<LinkName, (Link, Mark)>,
-    /// Addresses, neighbours, FDB entries and routes. Who made what is no route is not known.
+    /// Addresses, neighbours, FDB entries and routes. The kernel records the creator of routes
+    /// only.
     entries: BTreeMap<ObjectKey, (Object, Maker)>,
 }
 
-/// The kernel refuses, or `heddle-kernel` does for it.
+/// The kernel, or `heddle-kernel` on its behalf, refused a change.
 #[derive(Debug)]
 struct Refused;
 
 impl Kernel {
-    /// What lies in the scope, and whether it is ours (`heddle-kernel`, `view`).
+    /// Returns the objects in the scope, and whether they are ours (`heddle-kernel`, `view`).
     fn observe(&self, scope: &Scope) -> Observed {
         let managed = |name: &LinkName| match self.devices.get(name) {
             Some((_, mark)) if mark.untouchable() => false,
@@ -99,7 +101,7 @@ impl Kernel {
         observed
     }
 
-    /// The host's own routes and addresses (`heddle-kernel`, `view`).
+    /// Returns the host's own routes and addresses (`heddle-kernel`, `view`).
     fn host(&self, scope: &Scope, managed: impl Fn(&LinkName) -> bool) -> HostRouting {
         let mut host = HostRouting::default();
         for (object, maker) in self.entries.values() {
@@ -142,7 +144,8 @@ impl Kernel {
             (_, Object::Link(link)) => self.change_device(change, link),
             (Change::Remove(_), Object::Address(address)) => {
                 self.entries.remove(&change.object().key());
-                // The route that the kernel made for it goes with it; one that took its place does not.
+                // The connected route that the kernel added for the address is removed with it; a
+                // route that replaced it is not.
                 let connected = connected(address).key();
                 if self.entries.get(&connected).is_some_and(|(_, maker)| *maker == Maker::Kernel) {
                     self.entries.remove(&connected);
@@ -183,7 +186,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Changes what can be changed in place.
+    /// Changes the settings that can be changed in place.
     fn configure(&mut self, wanted: &Link) {
         let Some((link, mark)) = self.devices.get_mut(&wanted.name) else { return };
         *mark = Mark::Ours;
@@ -193,7 +196,8 @@ impl Kernel {
         }
         if wanted.mac.is_some() && wanted.mac != link.mac {
             link.mac = wanted.mac;
-            // With the MAC, the kernel forgets the neighbours behind the device (`NETDEV_CHANGEADDR`).
+            // The kernel drops the neighbours on the device when its MAC changes
+            // (`NETDEV_CHANGEADDR`).
             let name = wanted.name;
             self.entries.retain(|_, (object, _)| {
                 !matches!(object, Object::Neighbour(neighbour) if neighbour.link == name)
@@ -201,7 +205,7 @@ impl Kernel {
         }
     }
 
-    /// Whether there is a device with its VNI and port, of which there can be one.
+    /// Returns true if there is a device with the same VNI and port. The kernel permits only one.
     fn has_number(&self, link: &Link) -> bool {
         let number = |link: &Link| match &link.kind {
             LinkKind::Vxlan(vxlan) => Some((vxlan.vni, vxlan.port)),
@@ -211,7 +215,7 @@ impl Kernel {
         number_of.is_some() && self.devices.values().any(|(other, _)| number(other) == number_of)
     }
 
-    /// A device takes along what hangs on it.
+    /// Deletes a device and the objects on it.
     fn delete(&mut self, name: LinkName) {
         self.devices.remove(&name);
         self.entries.retain(|_, (object, _)| object.link() != Some(name));
@@ -236,7 +240,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Whether the next hop is on its link, or taken to be.
+    /// Returns true if the next hop is on its link, or assumed to be.
     fn reachable(&self, route: &Route) -> bool {
         let RouteAction::Forward { link, gateway: Some(gateway), onlink: false } = route.action
         else {
@@ -249,7 +253,7 @@ impl Kernel {
     }
 }
 
-/// The route that the kernel makes for an address.
+/// Returns the connected route that the kernel adds for an address.
 fn connected(address: &Address) -> Object {
     Object::Route(Route {
         destination: address.network.trunc(),
@@ -258,7 +262,7 @@ fn connected(address: &Address) -> Object {
     })
 }
 
-/// The daemon's guard for a host as it is observed.
+/// Returns the daemon's guard for a host as observed.
 fn guard(scope: &Scope, observed: &Observed) -> Guard {
     let host = HostNetwork::new(&Claims::of(scope), &observed.host, Vital::default());
     let mut guard = Guard::default();
@@ -266,8 +270,8 @@ fn guard(scope: &Scope, observed: &Observed) -> Guard {
     guard
 }
 
-/// One look and what follows from it, as the daemon has it: devices first, and nothing on those that were refused, and
-/// nothing that the host needs for itself. Returns what was to be changed, and the devices that were refused.
+/// Runs one resync as the daemon does: devices first, nothing on devices that were refused, and
+/// nothing that the host needs for itself. Returns the changes, and the refused devices.
 fn look(
     kernel: &mut Kernel,
     scope: &Scope,
@@ -312,7 +316,7 @@ fn device(link: &str, vni: u32, port: u16, mtu: u32, mac: Option<u8>) -> Link {
     Link { name: name(link), mtu, mac, up: true, kind }
 }
 
-/// A device that was found under this name.
+/// Generates a device that exists under this name.
 fn found(link: &'static str) -> impl Strategy<Value = Option<(Link, Mark)>> {
     let marks = prop::sample::select(vec![
         Mark::Ours,
@@ -332,7 +336,7 @@ fn found(link: &'static str) -> impl Strategy<Value = Option<(Link, Mark)>> {
     prop::option::weighted(0.8, found)
 }
 
-/// A device that is planned under this name. Of two each has a VNI of its own.
+/// Generates a device that is planned under this name. Two planned devices have different VNIs.
 fn planned(link: &'static str, swap: bool) -> impl Strategy<Value = Option<Link>> {
     let vni = if (link == NAMES[0]) == swap { 2 } else { 1 };
     let planned = (8472u16..8474, prop::option::of(0u8..3))
@@ -340,11 +344,12 @@ fn planned(link: &'static str, swap: bool) -> impl Strategy<Value = Option<Link>
     prop::option::weighted(0.8, planned)
 }
 
-/// Anything but a device.
+/// Generates any object but a device.
 fn entry() -> impl Strategy<Value = Object> {
     (0u8..7, 0usize..2, 0u8..4, 0u8..4).prop_map(|(kind, index, a, b)| {
         let link = name(NAMES[index]);
-        // A network of the device's own: there a second address, or one on another device, would make no route.
+        // A network of the device's own: a second address in it, or one on another device, would
+        // get no route.
         let near = format!("10.244.{}.1/24", 16 * (index as u8 + 1) + a).parse().unwrap();
         let far = format!("10.244.{a}.0/24").parse().unwrap();
         let address = |network| Address { link, network };
@@ -382,7 +387,7 @@ fn entry() -> impl Strategy<Value = Object> {
     })
 }
 
-/// A host in any state: its interface, devices that were left, and what hangs on them.
+/// Generates a host in any state: its interface, leftover devices, and objects on them.
 fn host() -> impl Strategy<Value = Kernel> {
     let makers = prop::sample::select(vec![Maker::Heddle, Maker::Other]);
     let entries = prop::collection::vec((entry(), makers), 0..20);
@@ -421,7 +426,7 @@ fn host() -> impl Strategy<Value = Kernel> {
             }
         }
         for (object, maker) in entries {
-            // What cannot be there is not.
+            // Objects that the kernel refuses are not there.
             let _ = kernel.put(&object, maker);
         }
         kernel
@@ -447,7 +452,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(5000))]
 
     #[test]
-    fn the_loop_comes_to_what_is_desired_and_then_rests(host in host(), wanted in desired()) {
+    fn reconcile_loop_converges_and_then_changes_nothing(host in host(), wanted in desired()) {
         let desired: BTreeMap<_, _> = wanted.iter().map(|object| (object.key(), object)).collect();
         let links = desired.keys().filter_map(|key| match key {
             ObjectKey::Link(name) => Some(*name),
@@ -464,8 +469,8 @@ proptest! {
         let mut kernel = host.clone();
         let seen = kernel.observe(&scope);
         let (changes, refused) = look(&mut kernel, &scope, &desired);
-        // One look does it, but where devices are refused, be it for a VNI that another is about to give up, and where
-        // one forgot its neighbours.
+        // One resync suffices, except where devices are refused (perhaps for a VNI that another
+        // device is about to give up), and where a device lost its neighbours.
         let forgets = |change: &Change| match change {
             Change::Put(Object::Link(link)) => {
                 let before = host.devices.get(&link.name);
@@ -484,18 +489,18 @@ proptest! {
         }
         let (left, refused) = look(&mut kernel, &scope, &desired);
 
-        // Nothing is left to do but on devices that cannot be had.
+        // Nothing is left to change, except on devices that are refused.
         let waits = |object: &Object| match object {
             Object::Link(link) => refused.contains(&link.name),
             other => other.link().is_some_and(|link| refused.contains(&link)),
         };
         prop_assert!(left.iter().all(|change| waits(change.object())), "{left:?}");
-        // A device that is not ours has the name, or the VNI.
+        // A foreign device has the name or the VNI.
         let others = host.devices.iter().filter(|(_, (_, mark))| *mark != Mark::Ours);
         let others: Vec<_> = others.filter(|(device, _)| **device != name("eth0")).collect();
         prop_assert!(refused.is_empty() || !others.is_empty(), "{refused:?}");
 
-        // What is desired is there, unless the host needs its place.
+        // The desired objects are there, except where the host needs their place.
         let now = kernel.observe(&scope);
         let desired = permitted(&kernel);
         for object in desired.values().copied().filter(|object| !waits(object)) {
@@ -507,7 +512,8 @@ proptest! {
                 _ => prop_assert_eq!(found, Some(object)),
             }
         }
-        // The host's own networks are connected as they were, and no route of the overlay takes packets from them.
+        // The host's own networks are connected as before, and no overlay route takes packets from
+        // them.
         for (key, (object, maker)) in &host.entries {
             let Object::Route(route) = object else { continue };
             let RouteAction::Forward { link, gateway: None, .. } = route.action else { continue };
@@ -523,12 +529,12 @@ proptest! {
                 prop_assert_eq!(ours.filter(takes).count(), 0, "{}", route.destination);
             }
         }
-        // What is ours is desired.
+        // Objects of ours are desired.
         for (key, seen) in &now.objects {
             prop_assert!(!seen.ours || desired.contains_key(key) || waits(&seen.object), "{key}");
         }
-        // What is somebody else's is as it was, unless it stood in the very place of something desired, or hung on a
-        // device that was flannel's or ours.
+        // Foreign objects are unchanged, unless they were in the very place of a desired object, or
+        // on a device that was flannel's or ours.
         for (name, device) in host.devices.iter().filter(|(_, (_, mark))| mark.untouchable()) {
             prop_assert_eq!(kernel.devices.get(name), Some(device));
         }

@@ -1,6 +1,7 @@
-//! A node that hears of leases as a watch delivers them: in any order but within one key, again after it was connected
-//! anew, with a loss now and then; the store may lose the node's own lease as well. After that come a complete list and the
-//! time that peers have to write theirs, so whatever it heard, it ends where a node begins that starts with the list.
+//! A node that receives leases as a watch delivers them: reordered except within one key, repeated
+//! after a reconnect, with losses now and then; the store may lose the node's own lease as well. A
+//! complete list and the grace period for peers follow. Whatever the node received, it ends in the
+//! state of a node that starts with that list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,7 +21,7 @@ use proptest::prelude::*;
 const CONFIG: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#;
 const OWN: &str = "10.244.8.0-24";
 
-/// Keys of peers, of this node, of nobody.
+/// Keys of peers, of this node, and of no node.
 const KEYS: [&str; 9] = [
     "10.244.1.0-24",
     "10.244.1.0-25",
@@ -33,7 +34,8 @@ const KEYS: [&str; 9] = [
     "nonsense",
 ];
 
-/// A record's value: a node's address and, of every other node, the MAC of its device, which nodes may share; or nonsense.
+/// Returns a record's value: a node's address and, for every other node, the MAC of its device,
+/// which nodes may share; or garbage.
 fn value(node: u8) -> String {
     let data = match node {
         0 => return "{}".to_owned(),
@@ -49,23 +51,24 @@ fn mac(node: u8) -> MacAddress {
     MacAddress([2, 0, 0, 0, 0, node % 3])
 }
 
-/// The records by their keys, as they are now.
+/// The current records by key.
 type Store = BTreeMap<&'static str, (String, Age)>;
 
-/// What happened to a record: its new value, or that it was deleted.
+/// A change of a record: its new value, or None if it was deleted.
 type Event = (&'static str, Option<(String, Age)>);
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Somebody writes to the store, or deletes.
+    /// A record is written or deleted.
     Write(usize, Option<u8>),
-    /// The watch delivers so many of the changes that are left; what is about different keys in an order by this.
+    /// The watch delivers this many of the pending changes; the order between different keys
+    /// depends on the second number.
     Deliver(usize, u64),
-    /// It is connected anew, and begins so many changes before.
+    /// The watch reconnects, and resumes this many changes earlier.
     Again(usize),
-    /// So many changes get lost, which the watch knows.
+    /// This many changes are lost, and the watch knows it.
     Lose(usize),
-    /// The node is given a complete list.
+    /// The node receives a complete list.
     List,
 }
 
@@ -79,7 +82,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a plugin plans for a peer. Two that share a MAC want one FDB entry, whether or not they publish it.
+/// Returns a plugin's plan for a peer. Two peers with the same MAC want the same FDB entry,
+/// published or not.
 fn plan(lease: &Lease) -> Plan {
     let link = "flannel.1".parse().unwrap();
     let mut objects = Vec::new();
@@ -100,7 +104,7 @@ fn record<'a>(key: &'a str, value: &'a str, age: Age) -> Record<'a> {
     Record { key, value: value.as_bytes(), unread: None, age }
 }
 
-/// A node, as far as leases concern it.
+/// The parts of a node that depend on leases.
 struct Node {
     own: LeaseKey,
     peers: Peers,
@@ -125,7 +129,7 @@ impl Node {
         self.follow(&delta);
     }
 
-    /// Whoever had to write a lease again had the time to.
+    /// Lets the grace period pass.
     fn wait(&mut self) {
         self.now += GRACE;
         let delta = self.peers.update([], self.now);
@@ -142,7 +146,7 @@ impl Node {
         self.follow(&delta);
     }
 
-    /// Plans for what changed and nothing else, as the daemon does.
+    /// Plans only for what changed, as the daemon does.
     fn follow(&mut self, delta: &Delta) {
         assert!(delta.changed.is_disjoint(&delta.removed));
         for key in &delta.removed {
@@ -158,14 +162,14 @@ impl Node {
         assert!(self.peers.leases().all(|it| self.desired.contains(Owner::Peer(it.key))));
     }
 
-    /// The leases that it uses.
+    /// Returns the leases in use.
     fn used(&self) -> Vec<&Lease> {
         self.peers.leases().collect()
     }
 }
 
-/// The leases that are to be used: those that are as the config has it, then the oldest, and of the others those that overlap
-/// none of them.
+/// Returns the leases that should be used: those that fit the config first, then the oldest, each
+/// unless it overlaps one of the former.
 fn to_use(store: &Store) -> BTreeSet<LeaseKey> {
     let own: LeaseKey = OWN.parse().unwrap();
     let config = NetworkConfig::parse(CONFIG.as_bytes()).unwrap();
@@ -195,13 +199,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn whatever_was_heard_of_leases_a_node_ends_where_it_would_begin(
+    fn node_state_after_watch_equals_state_after_fresh_start(
         steps in prop::collection::vec(step(), 0..80),
     ) {
         let mut store = Store::new();
         let mut log: Vec<Event> = Vec::new();
         let mut node = Node::new();
-        // What of the log was delivered, since when it can be delivered again, and whether something is missing.
+        // How much of the log was delivered, from where it can be delivered again, and whether
+        // something is missing.
         let (mut heard, mut since, mut lost) = (0, 0, false);
         for step in steps {
             match step {
@@ -229,7 +234,7 @@ proptest! {
                 Step::Lose(count) => {
                     let end = log.len().min(heard + count);
                     lost |= end > heard;
-                    // What comes behind a loss is not taken for the whole.
+                    // Changes after a loss are not taken for the complete state.
                     (heard, since) = (end, end);
                 }
                 Step::List => {
@@ -238,13 +243,14 @@ proptest! {
                 }
             }
         }
-        // Of a record that became nonsense the node keeps what it was, which one that starts cannot know.
+        // For a record that became garbage the node keeps the previous lease, which a fresh node
+        // cannot know.
         let nonsense: Vec<_> = store.iter().filter(|(_, (text, _))| *text == value(0)).map(|(key, _)| *key).collect();
         for key in nonsense {
             store.remove(key);
             log.push((key, None));
         }
-        // This node writes its own again.
+        // This node writes its own lease again.
         let own = (value(1), Age { made: log.len() as u64 + 1, written: log.len() as u64 + 1 });
         store.insert(OWN, own.clone());
         log.push((OWN, Some(own)));
@@ -257,8 +263,8 @@ proptest! {
         fresh.list(&store);
         prop_assert_eq!(node.used(), fresh.used());
         prop_assert_eq!(node.peers.leases().map(|it| it.key).collect::<BTreeSet<_>>(), to_use(&store));
-        // Who of several has an object depends on how long they have asked for it, and so on what was heard. Where each
-        // was written once, there is nothing more to hear of it.
+        // The winner of a tie-break depends on the age of the claims, and so on the history. Keys
+        // that were written once have no history.
         let once = |owner: &LeaseKey| log.iter().filter(|(key, _)| owner.to_string() == *key).count() == 1;
         let (known, found) = (node.desired.objects(), fresh.desired.objects());
         prop_assert!(known.keys().eq(found.keys()));
@@ -270,8 +276,8 @@ proptest! {
         }
     }
 
-    /// The same for what follows from the host's own network and from addresses inside subnets: a node ends where it would
-    /// begin, whatever came first.
+    /// The same for the host's own network and for addresses inside subnets: the end state does not
+    /// depend on the order of events.
     #[test]
     fn order_of_host_and_leases_does_not_matter(
         steps in prop::collection::vec((0..KEYS.len(), prop::option::weighted(0.8, 1u8..6), any::<bool>()), 0..40),
@@ -306,7 +312,7 @@ proptest! {
             node.peers.rejected().map(|(key, why)| (key.to_owned(), why.to_string())).collect()
         };
         prop_assert_eq!(reasons(&node), reasons(&fresh));
-        // No subnet that is used takes packets from the host or from a node that is used.
+        // No subnet in use takes packets from the host or from a peer in use.
         for lease in node.used() {
             for subnet in lease.key.subnets() {
                 prop_assert_eq!(node.peers.host().conflict(subnet), None);
@@ -316,12 +322,12 @@ proptest! {
     }
 }
 
-/// A node whose public address is inside the subnet of one of the keys.
+/// Returns the value of a node whose public address is inside the subnet of one of the keys.
 fn inside(node: u8) -> String {
     format!(r#"{{"PublicIP":"10.244.{node}.9","PublicIPv6":"fd00:0:0:{node}::9"}}"#)
 }
 
-/// A host without networks in the overlay, or with one.
+/// Returns a host with or without a network inside the overlay.
 fn host(busy: bool) -> HostNetwork {
     let address = HostAddress {
         link: "lan0".parse().unwrap(),

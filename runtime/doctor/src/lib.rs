@@ -1,4 +1,5 @@
-//! `heddle doctor`: looks at a host as the daemon would, and names what would keep the overlay from working.
+//! `heddle doctor`: examines a host as the daemon would, and reports what would keep the overlay
+//! from working.
 //!
 //! ```text
 //! flags ──► outlook (what would the daemon do?) ──► checks ──► report
@@ -7,13 +8,13 @@
 //!
 //! | module | job |
 //! | --- | --- |
-//! | `outlook` | asks the store, the plugin and the kernel what the daemon asks them, and does nothing |
-//! | `facts` | what else there is: sockets, settings, files, devices |
+//! | `outlook` | sends the daemon's queries to the store, the plugin and the kernel, without acting on them |
+//! | `facts` | reads other facts of the host: sockets, settings, files, devices |
 //! | `checks` | from facts to findings: pure functions |
-//! | [`report`](Report) | what is said |
+//! | [`report`](Report) | findings and skipped checks |
 //!
-//! A check finds what keeps packets from arriving, or soon will, and nothing that is a matter of taste: nothing is said
-//! of a healthy host, before the daemon runs there and while it does.
+//! A check finds what keeps packets from arriving, now or soon, and nothing that is a matter of
+//! taste: a healthy host has no findings, neither before the daemon runs nor while it does.
 
 mod checks;
 mod facts;
@@ -47,12 +48,13 @@ use crate::facts::settings::{self, Setting};
 use crate::facts::unit::{self, Daemon};
 use crate::facts::{credentials, docker, files, offload, sockets, tun};
 
-/// Looks at this host, with the flags that its daemon has. `unit` is the name of the daemon's unit in systemd.
+/// Examines this host, with the flags of its daemon. `unit` is the name of the daemon's systemd
+/// unit.
 ///
-/// Takes some ten seconds at most, where nothing answers. Changes nothing, but for the kernel's modules: those that the
-/// backend needs are loaded by looking whether they are there.
+/// Takes about ten seconds at most if nothing answers. Changes nothing, except that the kernel may
+/// load modules: testing for those that the backend needs loads them.
 ///
-/// Without root, what takes root is reported as not looked at.
+/// Without root, checks that need root are reported as skipped.
 pub async fn examine(flags: &Flags, unit: &str) -> Report {
     let mut report = Report::default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
@@ -69,12 +71,12 @@ pub async fn examine(flags: &Flags, unit: &str) -> Report {
     report.sorted()
 }
 
-/// The network of this host as it is.
+/// Network state of this host.
 struct Host {
     kernel: Kernel,
     facts: Facts,
     links: Vec<HostLink>,
-    /// All of its routes and addresses, but those of this network's daemon.
+    /// All routes and addresses, except those of this network's daemon.
     routing: HostRouting,
 }
 
@@ -94,14 +96,14 @@ impl Host {
     }
 }
 
-/// What of the host's routing meets the overlay, without this node's subnets.
+/// Returns the part of the host's routing that overlaps the overlay, without this node's subnets.
 fn host_network(host: &Host, config: &NetworkConfig, subnets: Option<LeaseKey>) -> HostNetwork {
     let own = subnets.iter().flat_map(LeaseKey::subnets).collect();
     let claims = Claims { own, ..outlook::claims(config) };
     HostNetwork::new(&claims, &host.routing, Vital::default())
 }
 
-/// Asks what the daemon would do, and looks at what it needs for that.
+/// Determines what the daemon would do, and checks what it needs for that.
 async fn examine_host(flags: &Flags, host: &Host, daemon: &Daemon, report: &mut Report) {
     let outlook = outlook::look(flags, &host.facts, &host.routing).await;
     let commands = Commands::new(flags);
@@ -163,8 +165,8 @@ async fn examine_rules(flags: &Flags, networks: Vec<IpNet>, daemon: &Daemon, rep
     }
 }
 
-/// The settings that have to be on. IPv4 has one for each device, too, and that of the device counts which a packet
-/// comes in by; in IPv6 it is the one for all.
+/// Returns the sysctls that must be on. IPv4 also has one per device, of which that of the incoming
+/// device counts; for IPv6 it is the one for all devices.
 fn forwarding(
     config: &NetworkConfig,
     interfaces: &[Interface],
@@ -189,7 +191,7 @@ async fn reverse_path(kernel: &Kernel, underlay: &Underlay, peers: &[Lease]) -> 
         .iter()
         .filter_map(|link| settings::read(&format!("net/ipv4/conf/{link}/rp_filter")))
         .collect();
-    // Behind NAT the public address is none that packets could be sent from.
+    // Behind NAT, no packet can be sent from the public address.
     let own = underlay.addresses.iter().map(IpNet::addr).find(IpAddr::is_ipv4)?;
     let public = |peer: &Lease| peer.family(Family::V4).map(|part| part.public_address);
     if !checks::reverse_path::is_strict(&settings) {
@@ -201,12 +203,12 @@ async fn reverse_path(kernel: &Kernel, underlay: &Underlay, peers: &[Lease]) -> 
     checks::reverse_path::check(&settings, underlay.link, &ways)
 }
 
-/// What the plan has no need of is not tried, and what is there already needs no trial.
+/// Tests only the support that the plan needs, and that no existing device proves already.
 async fn kernel_support(plan: &NodePlan, links: &[HostLink]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let there = links.iter().any(|link| link.kind == "vxlan");
     if checks::planned_vxlans(plan).next().is_some() && !there {
-        // A trial that panics has found nothing out.
+        // A trial that panics is inconclusive.
         let tried = spawn_blocking(try_vxlan).await.unwrap_or(Ok(()));
         findings.extend(checks::kernel_support::vxlan(&tried));
     }

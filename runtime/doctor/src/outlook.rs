@@ -1,5 +1,5 @@
-//! What the daemon would do on this host with these flags: the same questions in the same order, but nothing is done.
-//! What it would stumble over is an [`Obstacle`].
+//! Predicts the daemon's behaviour on this host with these flags: sends the same queries in the
+//! same order, without acting on them. Anything that would stop the daemon is an [`Obstacle`].
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -28,58 +28,58 @@ pub(crate) const STORE_LIMIT: Duration = Duration::from_secs(5);
 /// Time limit for reading all leases. Each page of them has a limit of its own, as long as [`STORE_LIMIT`].
 const LEASES_LIMIT: Duration = Duration::from_secs(60);
 
-/// What the daemon would do, as far as that can be told.
+/// The daemon's expected decisions, as far as they can be determined.
 #[derive(Debug, Default)]
 pub(crate) struct Outlook {
     pub(crate) config: Option<NetworkConfig>,
     pub(crate) underlay: Option<Underlay>,
-    /// The subnets that this node has: by its lease, or else by its subnet.env.
+    /// This node's subnets: by its lease, or else by its subnet.env.
     pub(crate) subnets: Option<LeaseKey>,
     pub(crate) plan: Option<NodePlan>,
-    /// The files that emitters write.
+    /// Files that emitters write.
     pub(crate) files: Vec<PathBuf>,
-    /// The leases of others that can be read.
+    /// Leases of other nodes that are readable.
     pub(crate) peers: Vec<Lease>,
-    /// What keeps the rest from being known.
+    /// Obstacles that keep the rest from being determined.
     pub(crate) obstacles: Vec<Obstacle>,
 }
 
-/// What the daemon would stumble over.
+/// A condition that would stop the daemon.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Obstacle {
-    /// The store, or the flags that lead to it.
+    /// The store failed, or the flags for it are wrong.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The store is too slow.
+    /// The store exceeded the time limit.
     #[error("the lease store has not answered within {} s", .0.as_secs())]
     StoreLate(Duration),
     /// There is no network config.
     #[error("{0} does not exist")]
     NoConfig(String),
-    /// There is one that cannot be used.
+    /// The network config is invalid.
     #[error("{key}: {error}")]
     Config { key: String, error: ConfigError },
-    /// There is no plugin of a name that is asked for.
+    /// There is no usable plugin of a requested name.
     #[error("{origin}: {error}")]
     Plugin { origin: String, error: Box<PluginError> },
-    /// An emitter does not take its settings, or fails.
+    /// An emitter rejects its settings, or fails.
     #[error("--emit={asked}: {error}")]
     Emitter { asked: Emit, error: Box<CallError> },
-    /// The plugin does not take the config, or fails.
+    /// The plugin rejects the config, or fails.
     #[error("{key}: {error}")]
     Backend { key: String, error: Box<CallError> },
     /// No interface can be chosen.
     #[error(transparent)]
     Interface(#[from] SelectionError),
-    /// There is no subnet to be had.
+    /// No subnet can be leased.
     #[error(transparent)]
     Lease(#[from] AllocationError),
-    /// This node does not know who it is.
+    /// This node has no identity.
     #[error("this node has no identity: {0}")]
     Identity(#[from] IdentityError),
 }
 
-/// Asks what the daemon asks.
+/// Sends the daemon's queries.
 pub(crate) async fn look(flags: &Flags, facts: &Facts, routing: &HostRouting) -> Outlook {
     let mut outlook = Outlook {
         subnets: previous(flags),
@@ -93,7 +93,7 @@ pub(crate) async fn look(flags: &Flags, facts: &Facts, routing: &HostRouting) ->
 }
 
 impl Outlook {
-    /// Goes as far as it can.
+    /// Fills in as much as can be determined.
     async fn fill(
         &mut self,
         flags: &Flags,
@@ -107,7 +107,7 @@ impl Outlook {
             .map_err(|error| Obstacle::Config { key: key.clone(), error })?;
         self.config = Some(config.clone());
 
-        // Neither needs the other, so both may be wrong.
+        // Neither depends on the other, so both may fail.
         let plugins = plugins(flags, &config, &key).await;
         let underlay = match underlay(flags, &config, facts) {
             Ok(underlay) => underlay,
@@ -138,7 +138,7 @@ impl Outlook {
                 self.subnets = Some(key);
                 key
             }
-            // What it will be nobody knows yet, but one is as good as another to plan with.
+            // The daemon may choose another subnet, but any is good enough to plan with.
             Choice::Create(key) => key,
             Choice::Discard(key) => {
                 holdings.remove(key);
@@ -171,7 +171,7 @@ impl Outlook {
     }
 }
 
-/// What is in the store.
+/// Content of the store.
 struct Contents {
     store: Arc<dyn LeaseStore>,
     config: Option<Vec<u8>>,
@@ -182,7 +182,7 @@ async fn contents(flags: &Flags) -> Result<Contents, Obstacle> {
     let options = flags.lease.etcd_options();
     let endpoints = u32::try_from(options.endpoints.len()).unwrap_or(u32::MAX).max(1);
     let timing = EtcdTiming::default();
-    // All endpoints are tried within the limit, with some of it left to ask.
+    // All endpoints are tried within the limit, with some of it left for the query.
     let connect = timing.connect.min(STORE_LIMIT * 4 / 5 / endpoints);
     let timing = EtcdTiming { connect, ..timing };
     let store = flags.lease.store.open(EtcdOptions { timing, ..options })?;
@@ -193,7 +193,7 @@ async fn contents(flags: &Flags) -> Result<Contents, Obstacle> {
     Ok(Contents { store, config, holdings })
 }
 
-/// The plugins that the daemon would start.
+/// Plugins that the daemon would start.
 struct Plugins {
     backend: Backend,
     emitters: Vec<Emitter>,
@@ -253,7 +253,7 @@ async fn host_network(
     HostNetwork::new(&claims(config), routing, vital)
 }
 
-/// The subnets that this node had before, if its file says so.
+/// Returns the subnets that this node had before, according to its subnet file.
 fn previous(flags: &Flags) -> Option<LeaseKey> {
     previous_subnets(&flags.files.read_subnet_env().ok()?)
 }

@@ -1,56 +1,56 @@
-//! What is said in the end.
+//! The report: findings, and checks that were skipped.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// How bad it is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The overlay does not work, in whole or in part.
     Error,
-    /// It works, but not for long, or not for everything.
+    /// The overlay works, but not for long, or not for everything.
     Warning,
 }
 
-/// Something that is wrong with this host.
+/// A problem of this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at, a name for programs: `udp-port`.
+    /// Name of the check, for programs: `udp-port`.
     pub check: &'static str,
-    /// How bad it is.
+    /// Severity of the problem.
     pub severity: Severity,
-    /// What is wrong, with the names of what is concerned.
+    /// The problem, with the names of the objects concerned.
     pub problem: String,
-    /// How it shows.
+    /// Symptom that users see.
     pub symptom: String,
-    /// What to do.
+    /// Action that fixes the problem.
     pub remedy: String,
-    /// The command for that, where there is one that fits as it stands.
+    /// Command for that action, if there is one that works as it stands.
     pub command: Option<String>,
 }
 
-/// Something that was not looked at.
+/// A check that was skipped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Skipped {
-    /// What.
+    /// Subject of the check.
     pub what: String,
-    /// Why not.
+    /// Reason for skipping it.
     pub reason: String,
 }
 
-/// Everything that was found out.
+/// All findings and skipped checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// What is wrong, errors first.
+    /// Problems, errors first.
     pub findings: Vec<Finding>,
-    /// What nobody knows.
+    /// Checks that were skipped.
     pub skipped: Vec<Skipped>,
 }
 
 impl Report {
-    /// Whether everything was looked at and nothing found.
+    /// Returns true if all checks were run and none has a finding.
     pub fn is_healthy(&self) -> bool {
         self.findings.is_empty() && self.skipped.is_empty()
     }
@@ -63,7 +63,7 @@ impl Report {
         self.skipped.push(Skipped { what: what.into(), reason: reason.to_string() });
     }
 
-    /// Errors first, otherwise in the order in which they were found.
+    /// Sorts errors first, otherwise keeping the order in which the findings were added.
     pub(crate) fn sorted(mut self) -> Self {
         self.findings.sort_by_key(|finding| finding.severity);
         self
@@ -91,7 +91,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// For people. Nothing at all for a healthy host.
+/// Formats the report for people; empty for a healthy host.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.findings.iter().try_for_each(|finding| finding.fmt(f))?;
@@ -117,13 +117,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_of_a_healthy_host() {
+    fn report_of_healthy_host_is_empty() {
         assert_eq!(Report::default().to_string(), "");
         assert!(Report::default().is_healthy());
     }
 
     #[test]
-    fn what_was_not_looked_at_is_not_healthy() {
+    fn report_with_skipped_check_is_not_healthy() {
         let mut report = Report::default();
         report.skip("UDP ports", "this needs root");
         assert!(!report.is_healthy());
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_come_first_and_each_says_what_to_do() {
+    fn report_lists_errors_first_with_remedies() {
         let mut report = Report::default();
         report.found([finding(Severity::Warning, None), finding(Severity::Error, Some("kill 7"))]);
         assert_eq!(

@@ -1,11 +1,13 @@
-//! Reads files that somebody else may have put in place.
+//! Reads files that another user may have put in place.
 //!
-//! `std::fs::read` trusts whoever can create or rename a file in the directory: opening a FIFO blocks until somebody
-//! writes to it, opening a device can have side effects, and reading `/dev/zero` never ends. The functions here open
-//! regular files only, never block on what the path leads to, and read at most as many bytes as the caller allows.
+//! `std::fs::read` trusts everybody who can create or rename a file in the directory: opening a
+//! FIFO blocks until somebody writes to it, opening a device can have side effects, and reading
+//! `/dev/zero` never ends. The functions here open only regular files, never block on the object at
+//! the path, and read at most as many bytes as the caller allows.
 //!
-//! [`vouch`] and [`RegularFile::vouch`] answer another question: whether anybody but root and this process's user could
-//! have written the file. Code that is run, and the policy that grants it something, must come from such files.
+//! [`vouch`] and [`RegularFile::vouch`] answer another question: whether anybody but root and this
+//! process's user could have written the file. Code that is run, and the policy that grants it
+//! something, must come from such files.
 
 mod trust;
 
@@ -19,35 +21,36 @@ use rustix::fs::{Mode, OFlags, open};
 
 pub use crate::trust::{TrustError, Untrusted, vouch};
 
-/// A file that cannot be used. Names the path, the reason and, where there is one, the limit.
+/// A file that cannot be used. The message names the path, the reason and, where one applies, the
+/// limit.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {}: {reason}", .path.display())]
 pub struct ReadError {
     /// The path as it was given.
     pub path: PathBuf,
-    /// The reason.
+    /// The reason why the file cannot be used.
     pub reason: Reason,
 }
 
-/// Reason that a file cannot be used.
+/// The reason why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Reason {
-    /// The operating system refuses to open or to read it.
+    /// The operating system failed to open or to read the file.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It is something else, such as a FIFO or a directory.
+    /// The path leads to something other than a regular file, such as a FIFO or a directory.
     #[error("it is {0}: expected a regular file")]
     NotRegular(&'static str),
-    /// It has more bytes than this.
+    /// The file is longer than this limit, in bytes.
     #[error("it has more than {}, which is the limit", size(*.0))]
     TooLarge(u64),
-    /// It was to be text, and is not.
+    /// The file is not UTF-8 text.
     #[error("it is not UTF-8 text")]
     NotText,
 }
 
 impl Reason {
-    /// The kind of the corresponding [`io::Error`].
+    /// Returns the kind of the corresponding [`io::Error`].
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Io(error) => error.kind(),
@@ -65,7 +68,7 @@ impl ReadError {
     }
 }
 
-/// Keeps the kind, and leaves the path to whoever reports the error.
+/// Keeps the error's kind. The path is dropped: the caller adds it when reporting the error.
 impl From<ReadError> for io::Error {
     fn from(error: ReadError) -> Self {
         match error.reason {
@@ -75,7 +78,7 @@ impl From<ReadError> for io::Error {
     }
 }
 
-/// Formats a limit in bytes. All of them are whole KiB or MiB.
+/// Formats a limit in bytes; whole KiB and MiB are shown as such.
 fn size(bytes: u64) -> String {
     match bytes {
         bytes if bytes >= 1 << 20 && bytes % (1 << 20) == 0 => format!("{} MiB", bytes >> 20),
@@ -88,7 +91,7 @@ fn size(bytes: u64) -> String {
 ///
 /// # Errors
 ///
-/// [`ReadError`]: the file is missing, unreadable, no regular file, or too large.
+/// [`ReadError`]: the file is missing, unreadable, not a regular file, or too large.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     RegularFile::open(path)?.read(limit)
 }
@@ -115,12 +118,12 @@ impl RegularFile {
     ///
     /// # Errors
     ///
-    /// [`ReadError`]: the file is missing, unreadable or no regular file.
+    /// [`ReadError`]: the file is missing, unreadable or not a regular file.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
         Self::open_with(path, OFlags::empty())
     }
 
-    /// Opens a file. A symbolic link in the path's last place is refused.
+    /// Opens a file. A symbolic link as the last component of the path is refused.
     ///
     /// # Errors
     ///
@@ -131,8 +134,9 @@ impl RegularFile {
 
     fn open_with(path: &Path, flags: OFlags) -> Result<Self, ReadError> {
         let open = || -> Result<_, Reason> {
-            // An `O_PATH` descriptor says what is there without opening it: no wait for a FIFO's writer, and no device
-            // such as a watchdog that starts by being opened.
+            // An `O_PATH` descriptor shows the type of the file without opening it: it does not
+            // wait for a FIFO's writer, and does not start a device, such as a watchdog, that
+            // starts when it is opened.
             let place = open(path, OFlags::PATH | OFlags::CLOEXEC | flags, Mode::empty());
             let place = File::from(place.map_err(io::Error::from)?);
             let metadata = place.metadata()?;
@@ -157,22 +161,23 @@ impl RegularFile {
         &self.file
     }
 
-    /// Returns what the file was like when it was opened.
+    /// Returns the metadata of the file when it was opened.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// Reads from the current position to the end, which is at most `limit` bytes away.
+    /// Reads from the current position to the end, which must be at most `limit` bytes away.
     ///
     /// # Errors
     ///
-    /// [`ReadError`]: the file is unreadable or too large, also if it grows meanwhile.
+    /// [`ReadError`]: the file is unreadable, or too large, even if it only became so during the
+    /// read.
     pub fn read(&self, limit: u64) -> Result<Vec<u8>, ReadError> {
         let failed = |reason| ReadError { path: self.path.clone(), reason };
         if self.metadata.len() > limit {
             return Err(failed(Reason::TooLarge(limit)));
         }
-        // One byte more than there should be, for the end to be found at the first attempt.
+        // One byte more than expected, so that the first read also finds the end.
         let capacity = usize::try_from(self.metadata.len() + 1).unwrap_or(0);
         let mut bytes = Vec::with_capacity(capacity);
         let read = (&self.file).take(limit.saturating_add(1)).read_to_end(&mut bytes);
@@ -183,31 +188,31 @@ impl RegularFile {
         }
     }
 
-    /// Reads the same as UTF-8 text.
+    /// Reads like [`read`](Self::read), and returns UTF-8 text.
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read), and if it is not UTF-8.
+    /// As [`read`](Self::read), and if the content is not UTF-8.
     pub fn read_text(&self, limit: u64) -> Result<String, ReadError> {
         let not_text = |_| ReadError { path: self.path.clone(), reason: Reason::NotText };
         String::from_utf8(self.read(limit)?).map_err(not_text)
     }
 }
 
-/// Opens the very file that an `O_PATH` descriptor leads to, for reading. `O_NONBLOCK` also keeps a file lease
-/// (`F_SETLEASE`) of another process from delaying this.
+/// Opens the very file that an `O_PATH` descriptor refers to, for reading. `O_NONBLOCK` also keeps
+/// another process's file lease (`F_SETLEASE`) from delaying this.
 fn reopen(place: &File) -> io::Result<File> {
     let path = format!("/proc/self/fd/{}", place.as_raw_fd());
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
     opened.map_err(|error| match error.kind() {
-        // The file itself was found before.
+        // The file itself was found before, so `/proc` must be missing.
         ErrorKind::NotFound => io::Error::other("/proc/self/fd is missing; is /proc mounted?"),
         _ => error,
     })
 }
 
-/// Names what is not a regular file.
+/// Returns the name of a file type other than a regular file.
 fn kind(metadata: &Metadata) -> &'static str {
     let kind = metadata.file_type();
     match kind {
@@ -231,10 +236,11 @@ mod tests {
 
     use super::*;
 
-    /// Far longer than any of these calls takes on a busy machine.
+    /// Deadline far beyond the duration of these calls on a busy machine.
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// Runs something that must not block. The thread of a call that does block ends with the test program.
+    /// Runs a function that must not block. The thread of a call that does block ends with the test
+    /// program.
     fn promptly<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || sender.send(work()));
@@ -267,7 +273,7 @@ mod tests {
 
     #[test]
     fn file_without_a_size_is_bounded_while_read() {
-        // Regular, says that it is empty, and is not.
+        // A regular file that reports a size of 0, and is not empty.
         let path = Path::new("/proc/self/status");
         assert!(read(path, 1 << 20).unwrap().starts_with(b"Name:"));
         assert!(matches!(read(path, 10).unwrap_err().reason, Reason::TooLarge(10)));

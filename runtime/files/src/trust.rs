@@ -1,8 +1,9 @@
 //! Trust checks: nobody else could have written a file or directory.
 //!
-//! The rule is that of sshd(8) for `authorized_keys`: the file and every directory above it belong to root or to this
-//! process's user, and nobody else can write to them. One exception: a directory above may be writable by others if it is
-//! sticky, such as `/tmp`, because in there nobody can rename or remove what belongs to somebody else.
+//! The rule is that of sshd(8) for `authorized_keys`: the file and every directory above it belong
+//! to root or to this process's user, and nobody else can write to them. One exception: a directory
+//! above may be writable by others if it is sticky, such as `/tmp`, because only owners can rename
+//! or remove files there.
 
 use std::fs::Metadata;
 use std::io;
@@ -13,26 +14,29 @@ use rustix::process::geteuid;
 
 use crate::RegularFile;
 
-/// Group's and others' permission to write.
+/// Write permission of the group and of others.
 const FOREIGN_WRITE: u32 = 0o022;
 
-/// A directory in which only its owner and a file's owner can rename or remove that file.
+/// Mode bit of a directory in which only its owner and a file's owner can rename or remove that
+/// file.
 const STICKY: u32 = 0o1000;
 
-/// A file or directory that somebody else can change. Names it, and the command that puts it right.
+/// A file or directory that another user can change. The message names it, and the command that
+/// fixes its permissions.
 #[derive(Debug, thiserror::Error)]
 #[error("{} {untrusted}{}", .path.display(), .untrusted.remedy(.path))]
 pub struct TrustError {
-    /// The file or directory: the one that was asked about, or one above it. Symbolic links are resolved.
+    /// The file or directory: the one that was checked, or one above it. Symbolic links are
+    /// resolved.
     pub path: PathBuf,
-    /// The reason that it is not trusted.
+    /// The reason why the file or directory is not trusted.
     pub untrusted: Untrusted,
 }
 
-/// Reason that a file or directory is not trusted.
+/// The reason why a file or directory is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum Untrusted {
-    /// It belongs to somebody else.
+    /// The file or directory belongs to another user.
     #[error("belongs to user {owner}, who can change it: expected {}", owners(*.expected))]
     Owner {
         /// User id of the owner.
@@ -40,18 +44,19 @@ pub enum Untrusted {
         /// User id of this process.
         expected: u32,
     },
-    /// Others can write to it.
+    /// Users other than the owner can write to the file or directory.
     #[error(
         "has mode {0:o}, so that others can change it: expected write permission for its owner alone"
     )]
     Mode(u32),
-    /// The operating system does not tell.
+    /// The operating system failed to return its owner and mode.
     #[error("cannot be checked: {0}")]
     Io(#[from] io::Error),
 }
 
 impl Untrusted {
-    /// Returns the command that makes the file or directory trusted, as the end of a message.
+    /// Returns the command that makes the file or directory trusted, formatted as the end of a
+    /// message.
     fn remedy(&self, path: &Path) -> String {
         let path = path.display();
         match self {
@@ -71,11 +76,13 @@ fn owners(expected: u32) -> String {
     }
 }
 
-/// Checks that nobody but root and this process's user can change what is at this path, or put something else there.
+/// Checks that nobody but root and this process's user can change the object at this path, or
+/// replace it.
 ///
 /// # Errors
 ///
-/// [`TrustError`], naming the first file or directory that somebody else can change, from the path upwards.
+/// [`TrustError`], naming the first file or directory that another user can change, from the path
+/// upwards.
 pub fn vouch(path: &Path) -> Result<(), TrustError> {
     let failed = |path: &Path, untrusted| TrustError { path: path.to_owned(), untrusted };
     let resolved = path.canonicalize().map_err(|error| failed(path, error.into()))?;
@@ -88,13 +95,13 @@ pub fn vouch(path: &Path) -> Result<(), TrustError> {
 }
 
 impl RegularFile {
-    /// Checks that nobody but root and this process's user can change this file, or put another one in its place.
+    /// Checks that nobody but root and this process's user can change this file, or replace it.
     ///
     /// # Errors
     ///
     /// As [`vouch`].
     pub fn vouch(&self) -> Result<(), TrustError> {
-        // First the file that is open, since another one may be at the path by now.
+        // Check the open file first, since the path may lead to another one by now.
         check(self.metadata(), false)
             .map_err(|untrusted| TrustError { path: self.path().to_owned(), untrusted })?;
         vouch(self.path())
@@ -105,8 +112,8 @@ fn check(found: &Metadata, is_above: bool) -> Result<(), Untrusted> {
     judge(found.uid(), geteuid().as_raw(), found.mode() & 0o7777, is_above)
 }
 
-/// Judges a file or directory by its owner and mode. `expected` is this process's user. `is_above`: a directory above the
-/// one that was asked about.
+/// Applies the rule to the owner and mode of a file or directory. `expected` is this process's
+/// user. `is_above` is true for a directory above the one to be checked.
 fn judge(owner: u32, expected: u32, mode: u32, is_above: bool) -> Result<(), Untrusted> {
     if owner != 0 && owner != expected {
         return Err(Untrusted::Owner { owner, expected });
@@ -128,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory `plugins` with a file in it, both with usual modes.
+    /// Creates a directory `plugins` with a file in it, both with usual modes.
     fn place() -> (TempDir, PathBuf, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let plugins = directory.path().canonicalize().unwrap().join("plugins");
@@ -178,7 +185,7 @@ mod tests {
             let named = format!("{} has mode {mode:o}, ", plugins.display());
             assert!(refused(&plugins).starts_with(&named), "{}", refused(&plugins));
         }
-        // The file belongs to whom it should, and in a sticky directory it stays where it is.
+        // The file itself is trusted, and in a sticky directory it stays in place.
         vouch(&file).unwrap();
         set_mode(&plugins, 0o777);
         assert!(refused(&file).starts_with(&format!("{} has mode 777", plugins.display())));
@@ -244,7 +251,7 @@ mod tests {
             (1000, 1000, 0o777, "mode", "mode"),
             (0, 1000, 0o1777, "mode", "trusted"),
             (1000, 1000, 0o1775, "mode", "trusted"),
-            // A sticky directory's owner can rename what is in it.
+            // The owner of a sticky directory can rename the files in it.
             (65534, 1000, 0o1777, "owner", "owner"),
         ] {
             let found = [false, true].map(|is_above| judged(owner, expected, mode, is_above));
@@ -255,8 +262,8 @@ mod tests {
     #[test]
     fn file_of_another_owner_is_refused() {
         if !geteuid().is_root() {
-            // To give files away takes root; the rule itself is tested above. Not `eprintln!`, which the test runner keeps
-            // to itself if the test passes.
+            // Giving files away requires root; the rule itself is tested above. Not `eprintln!`,
+            // whose output the test runner hides if the test passes.
             std::io::stderr()
                 .write_all(b"SKIPPED, not root: a test of heddle-files needs root\n")
                 .unwrap();

@@ -1,33 +1,33 @@
-//! Which files an operator wants: `--emit`.
+//! The files that an operator requests: `--emit`.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// One emitter, and what it is told: `docker-opts:key=DOCKER_NETWORK_OPTIONS,individual=true`.
+/// One emitter with its settings: `docker-opts:key=DOCKER_NETWORK_OPTIONS,individual=true`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Emit {
-    /// The plugin's name.
+    /// Name of the emitter's plugin.
     pub emitter: String,
-    /// Names and values, in the order in which they were given. What they mean is the plugin's business.
+    /// Names and values, in the order in which they were given. The plugin interprets them.
     pub settings: Vec<(String, String)>,
 }
 
-/// What is no emitter with settings.
+/// The reason why a text is not an emitter with settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEmit {
-    /// Before the colon.
+    /// The name before the colon is missing.
     #[error("there is no emitter's name: expected NAME or NAME:setting=value,…")]
     NoName,
-    /// After it.
+    /// A part after the colon is not a setting.
     #[error("`{0}` is no setting: expected NAME:setting=value,…")]
     NoSetting(String),
-    /// Which of the two would it be?
+    /// A setting is given twice, so its value is ambiguous.
     #[error("the setting `{0}` is given twice: expected each once")]
     Twice(String),
 }
 
 impl Emit {
-    /// The value of a setting, if it was given.
+    /// Returns the value of a setting, if it was given.
     pub(crate) fn setting(&self, name: &str) -> Option<&str> {
         self.settings.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_alone_or_with_settings() {
+    fn emit_parsed_displays_as_written() {
         for text in ["subnet-env", "docker-opts:key=X", "docker-opts:path=/run/a=b,key="] {
             assert_eq!(text.parse::<Emit>().unwrap().to_string(), text);
         }
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn invalid_emit_is_explained() {
         for (text, expected) in [
             ("", "no emitter's name"),
             (":path=/x", "no emitter's name"),

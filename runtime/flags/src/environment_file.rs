@@ -1,34 +1,35 @@
-//! Files of variables, as systemd reads them (`EnvironmentFile=`, systemd.exec(5)).
+//! Environment files in systemd's format (`EnvironmentFile=`, systemd.exec(5)).
 
 use std::io;
 use std::path::Path;
 
-/// The largest environment file, in bytes: far more than all flags have in it.
+/// Size limit of an environment file, in bytes: far more than all flags need.
 const LIMIT: u64 = 256 << 10;
 
-/// Reads an environment file for [`Flags::read`](crate::Flags::read): a regular file of at most 256 KiB.
+/// Reads an environment file for [`Flags::read`](crate::Flags::read): a regular file of at most 256
+/// KiB.
 ///
 /// # Errors
 ///
-/// The file is missing, unreadable, no regular file, too large, or not UTF-8.
+/// The file is missing, unreadable, not a regular file, too large, or not UTF-8.
 pub fn read_environment_file(path: &Path) -> io::Result<String> {
     Ok(heddle_files::read_text(path, LIMIT)?)
 }
 
-/// One assignment of such a file.
+/// One assignment of an environment file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Assignment {
     pub(crate) name: String,
     pub(crate) value: String,
-    /// Counted from 1: where it begins.
+    /// Number of its first line, counted from 1.
     pub(crate) line: usize,
 }
 
-/// The assignments of a file, in their order. Empty lines, comments, and lines without `=` mean nothing to systemd,
-/// nor here.
+/// Returns the assignments of a file in order. As in systemd, empty lines, comments, and lines
+/// without `=` are ignored.
 ///
-/// A value may be quoted, in part or in whole, with `'` or `"`; a backslash takes away the meaning of what follows, at
-/// the end of a line that of the line's end.
+/// A value may be quoted, in part or in whole, with `'` or `"`. A backslash escapes the next
+/// character; at the end of a line, it continues the value on the next line.
 pub(crate) fn assignments(text: &str) -> Vec<Assignment> {
     let mut found = Vec::new();
     let mut lines = text.lines().enumerate();
@@ -53,17 +54,18 @@ pub(crate) fn assignments(text: &str) -> Vec<Assignment> {
     found
 }
 
-/// A value as far as it is read.
+/// A value that is being parsed.
 #[derive(Default)]
 struct Value {
     text: String,
-    /// What of the text stays even if it is white space: everything quoted, and what stands before it.
+    /// Length of the text that is kept even if it is white space: everything up to the last quoted
+    /// or escaped character.
     kept: usize,
     quote: Option<char>,
 }
 
 impl Value {
-    /// Takes one more line. Returns whether the value ends with it.
+    /// Parses one more line. Returns true if the value ends with it.
     fn read(&mut self, line: &str) -> bool {
         let mut characters = line.chars();
         while let Some(character) = characters.next() {
@@ -74,7 +76,7 @@ impl Value {
                     self.kept = self.text.len();
                 }
                 (None | Some('"'), '\\') => match characters.next() {
-                    // Within double quotes, a backslash before anything else is a backslash.
+                    // Within double quotes, a backslash before any other character is literal.
                     Some(next)
                         if self.quote.is_none() || matches!(next, '"' | '\\' | '`' | '$') =>
                     {
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_read_as_systemd_reads_them() {
+    fn values_are_parsed_as_systemd_does() {
         for (text, value) in [
             ("A=plain", "plain"),
             ("A=", ""),
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_assignment_is_passed_over() {
+    fn lines_without_assignment_are_skipped() {
         let found = assignments("# A=1\n; A=2\n\nnothing\nB=3\nB=4\n");
         let found: Vec<_> =
             found.iter().map(|a| (a.name.as_str(), a.value.as_str(), a.line)).collect();

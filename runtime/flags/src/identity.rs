@@ -1,4 +1,5 @@
-//! Who this node is, where nobody says so with `--node-id`: what an earlier start stored, or what the machine is.
+//! This node's identity if `--node-id` does not set it: the one that a previous run stored, or one
+//! derived from the machine id.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,22 +8,23 @@ use heddle_core::node::NodeId;
 
 use crate::Flags;
 
-/// The largest file with an identity, in bytes.
+/// Size limit of a file with an identity, in bytes.
 const LIMIT: u64 = 4096;
 
-/// What the machine is known by (machine-id(5)).
+/// File with the machine id (machine-id(5)).
 const MACHINE_ID: &str = "/etc/machine-id";
 
 /// A node's identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Itself.
+    /// The node's id.
     pub id: NodeId,
-    /// The file that it should be stored in, if it was derived: so that it stays although the machine's may change.
+    /// The file that the identity should be stored in, if it was derived: the node keeps it even if
+    /// the machine id changes.
     pub unstored: Option<PathBuf>,
 }
 
-/// Neither a stored identity nor the machine's can be used.
+/// Neither the stored identity nor the machine id can be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} {}: {source}", path.display())]
 pub struct IdentityError {
@@ -32,7 +34,7 @@ pub struct IdentityError {
 }
 
 impl Flags {
-    /// This node's identity. Reads files and writes none.
+    /// Returns this node's identity. Reads files, and writes none.
     ///
     /// # Errors
     ///
@@ -50,7 +52,7 @@ fn read(path: &Path) -> io::Result<String> {
 }
 
 fn identity(directory: &Path, network: &str) -> Result<Identity, IdentityError> {
-    // One directory a network, because two daemons of one host are two nodes.
+    // One directory per network, because two daemons on one host are two nodes.
     let name = network.trim_matches('/').replace('/', "-");
     let path = directory.join(name).join("node-id");
     let failed = |verb, path: &Path| {
@@ -79,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identity_is_kept_once_it_is_stored() {
+    fn stored_identity_takes_precedence() {
         let directory = tempfile::tempdir().unwrap();
         let first = identity(directory.path(), "/coreos.com/network").unwrap();
         let path = directory.path().join("coreos.com-network/node-id");
@@ -95,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn stored_identity_that_is_no_small_file_is_named() {
+    fn stored_identity_not_a_small_file_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x/node-id");
         fs::create_dir_all(&path).unwrap();

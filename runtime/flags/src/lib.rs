@@ -1,11 +1,14 @@
 //! The daemon's flags: flannel's, and Heddle's own.
 //!
-//! Operators have scripted around flannel's, which are Go's: one dash or two, `-flag value` or `-flag=value`, truth
-//! values bare or as `=true`, and each flag also as an environment variable, `FLANNELD_ETCD_PREFIX`. The command line
-//! wins over `--environment-file`, which wins over the environment; the last of several values wins unless the flag is a
-//! list. An empty value, which is what templates make of an unset variable, stands for the default.
+//! Operators' scripts rely on flannel's flags, which follow Go's rules: one dash or two, `-flag
+//! value` or `-flag=value`, booleans bare or as `=true`, and each flag also as an environment
+//! variable, `FLANNELD_ETCD_PREFIX`. The command line takes precedence over `--environment-file`,
+//! which takes precedence over the environment. The last of several values wins unless the flag is
+//! a list. An empty value, which is what templates make of an unset variable, stands for the
+//! default.
 //!
-//! A crate of its own, because the command line tool looks at a host with the same flags (`heddle doctor`).
+//! This is a separate crate, because the command line tool inspects a host with the same flags
+//! (`heddle doctor`).
 
 mod emit;
 mod environment_file;
@@ -37,13 +40,14 @@ pub use crate::identity::{Identity, IdentityError};
 use crate::environment_file::{Assignment, assignments};
 use crate::like_go::{Given, read_like_go, without_empty};
 
-/// The flag that names the file with variables of other flags.
+/// Name of the flag for a file with variables of other flags.
 const ENVIRONMENT_FILE: &str = "environment-file";
 
-/// The flag whose variable may have several values, with white space between them.
+/// Name of the flag whose variable may have several values, separated by white space.
 const EMIT: &str = "emit";
 
-/// Joins this host to an overlay network: leases it a subnet and keeps the kernel as the backend plans it.
+/// Joins this host to an overlay network: leases it a subnet and keeps the kernel as the backend
+/// plans it.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "heddled",
@@ -55,39 +59,39 @@ const EMIT: &str = "emit";
                   dash."
 )]
 pub struct Flags {
-    /// Where leases live, and whose this node's is.
+    /// Flags for the lease store and this node's lease.
     #[command(flatten, next_help_heading = "Leases")]
     pub lease: LeaseFlags,
 
-    /// The interface between hosts.
+    /// Flags for the interface between hosts.
     #[command(flatten, next_help_heading = "Interface")]
     pub interface: InterfaceFlags,
 
-    /// Traffic rules.
+    /// Flags for traffic rules.
     #[command(flatten, next_help_heading = "Traffic rules")]
     pub rules: RuleFlags,
 
-    /// Plugins and files.
+    /// Flags for plugins and files.
     #[command(flatten, next_help_heading = "Plugins and files")]
     pub files: FileFlags,
 
-    /// The control socket.
+    /// Flags for the control socket.
     #[command(flatten, next_help_heading = "Control")]
     pub control: ControlFlags,
 
-    /// Health and logs.
+    /// Flags for health endpoints and logs.
     #[command(flatten, next_help_heading = "Health and logs")]
     pub health: HealthFlags,
 
-    /// Kubernetes.
+    /// Flags for Kubernetes, which is not supported yet.
     #[command(flatten, next_help_heading = "Kubernetes (not supported yet)")]
     pub kubernetes: KubernetesFlags,
 }
 
-/// How this node gets its lease.
+/// The lease store, and this node's lease in it.
 #[derive(Clone, Debug, Args)]
 pub struct LeaseFlags {
-    /// Where leases live: `etcd`, or `dir:PATH` for a directory of lease files
+    /// Lease store: `etcd`, or `dir:PATH` for a directory of lease files
     #[arg(long, value_name = "STORE", default_value_t)]
     pub store: StoreConfig,
 
@@ -125,7 +129,7 @@ pub struct LeaseFlags {
     #[arg(long, value_name = "PASSWORD")]
     pub etcd_password: Option<String>,
 
-    /// How long before its end the lease is renewed, in minutes
+    /// Minutes before its expiry at which the lease is renewed
     #[arg(
         long,
         value_name = "MINUTES",
@@ -140,12 +144,12 @@ pub struct LeaseFlags {
 }
 
 impl LeaseFlags {
-    /// How long before its end the lease is renewed.
+    /// Returns the time before its expiry at which the lease is renewed.
     pub fn renew_margin(&self) -> Duration {
         Duration::from_secs(self.subnet_lease_renew_margin * 60)
     }
 
-    /// How etcd is reached.
+    /// Returns the options for the connection to etcd.
     pub fn etcd_options(&self) -> EtcdOptions {
         EtcdOptions {
             ca_file: self.etcd_cafile.clone(),
@@ -157,7 +161,7 @@ impl LeaseFlags {
         }
     }
 
-    /// The network's name: what tells apart two daemons on one host.
+    /// Returns the network's name, which tells apart two daemons on one host.
     pub fn network_name(&self) -> String {
         match &self.store {
             StoreConfig::Etcd => self.etcd_prefix.trim_end_matches('/').to_owned(),
@@ -165,7 +169,8 @@ impl LeaseFlags {
         }
     }
 
-    /// The same with the kind of store: the network in the aliases of the daemon's devices (`heddle_kernel::alias`).
+    /// Returns the network's name with the kind of store, as in the aliases of the daemon's devices
+    /// (`heddle_kernel::alias`).
     pub fn network_label(&self) -> String {
         match &self.store {
             StoreConfig::Etcd => self.network_name(),
@@ -174,7 +179,7 @@ impl LeaseFlags {
     }
 }
 
-/// How other hosts reach this one.
+/// The interface and the addresses at which other hosts reach this one.
 #[derive(Clone, Debug, Args)]
 pub struct InterfaceFlags {
     /// Interface between hosts, by name or address; the first given that exists
@@ -199,7 +204,7 @@ pub struct InterfaceFlags {
 }
 
 impl InterfaceFlags {
-    /// How the operator wants the interface to be chosen.
+    /// Returns the operator's flags for the choice of the interface.
     pub fn selection(&self) -> Selection {
         Selection {
             names: self.iface.clone(),
@@ -211,7 +216,7 @@ impl InterfaceFlags {
     }
 }
 
-/// What is masqueraded and accepted.
+/// Masquerading, forwarding and related rules.
 #[derive(Clone, Debug, Args)]
 pub struct RuleFlags {
     /// Masquerade what leaves the overlay
@@ -224,7 +229,7 @@ pub struct RuleFlags {
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub ip_masq_fully_random_disable: bool,
 
-    /// How often traffic rules are checked, in seconds
+    /// Seconds between two checks of the traffic rules
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
           value_parser = clap::value_parser!(u64).range(1..))]
     pub iptables_resync: u64,
@@ -239,24 +244,26 @@ pub struct RuleFlags {
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub ip_blackhole_route: bool,
 
-    /// Networks outside the overlay that peers may send to through this node, with udp and vxlan-tun [default: none]
+    /// Networks outside the overlay that peers may send to through this node, with udp and
+    /// vxlan-tun [default: none]
     #[arg(long, value_name = "CIDR,…", action = ArgAction::Set, value_delimiter = ',',
           value_parser = network)]
     pub allow_destinations: Vec<IpNet>,
 }
 
-/// Which plugins there are, and where files go.
+/// Plugins, their directories, and the files to write.
 #[derive(Clone, Debug, Args)]
 pub struct FileFlags {
     /// The file that tells Docker its subnet and MTU
     #[arg(long, value_name = "FILE", default_value = "/run/flannel/subnet.env")]
     pub subnet_file: PathBuf,
 
-    /// Directory of plugins, which come before the built-in ones; repeatable, the first that has it wins
+    /// Directory of plugins, which come before the built-in ones; repeatable, the first that has it
+    /// wins
     #[arg(long, value_name = "DIR", default_values = ["/etc/heddle/plugins", "/usr/lib/heddle/plugins"])]
     pub plugin_dir: Vec<PathBuf>,
 
-    /// What plugins may do: grants, limits and pinned digests; the default need not exist
+    /// Plugin policy: grants, limits and pinned digests; the default file need not exist
     #[arg(long, value_name = "FILE", default_value = "/etc/heddle/plugins.toml")]
     pub plugin_policy: PathBuf,
 
@@ -268,8 +275,8 @@ pub struct FileFlags {
     #[arg(long, value_name = "DIR", default_value = "/var/lib/heddle")]
     pub state_dir: PathBuf,
 
-    /// Emitter and its settings, such as docker-opts:key=DOCKER_NETWORK_OPTIONS; repeatable, in the environment with white
-    /// space between
+    /// Emitter and its settings, such as docker-opts:key=DOCKER_NETWORK_OPTIONS; repeatable, in the
+    /// environment with white space between
     #[arg(long, value_name = "NAME[:SETTING=VALUE,…]", default_value = "subnet-env")]
     pub emit: Vec<Emit>,
 
@@ -278,18 +285,19 @@ pub struct FileFlags {
     pub environment_file: Option<OsString>,
 }
 
-/// The emitter whose file has a flag of its own, `--subnet-file`, which is its setting `path` unless that is given.
+/// The emitter whose output file has a flag of its own, `--subnet-file`. The flag is the default of
+/// its setting `path`.
 const SUBNET_ENV: &str = "subnet-env";
 
-/// The largest subnet.env, in bytes: a hundred times what is ever written there.
+/// Size limit of a subnet.env, in bytes: a hundred times what is ever written there.
 pub const SUBNET_ENV_LIMIT: u64 = 64 << 10;
 
-/// The setting that says where a file goes.
+/// Name of the setting for an output file.
 const PATH: &str = "path";
 
 impl FileFlags {
-    /// What an emitter is told, names and values: the settings that were given, and `--subnet-file` to the one that it is
-    /// for.
+    /// Returns the settings of an emitter as names and values: those given with `--emit`, and
+    /// `--subnet-file` for the emitter of subnet.env.
     pub fn settings(&self, asked: &Emit) -> Vec<(String, String)> {
         let mut settings = asked.settings.clone();
         if asked.emitter == SUBNET_ENV && asked.setting(PATH).is_none() {
@@ -298,17 +306,19 @@ impl FileFlags {
         settings
     }
 
-    /// Where subnet.env is: what an earlier start wrote there says which subnet the node had.
+    /// Returns the path of subnet.env, in which a previous run recorded the node's subnet.
     pub fn subnet_env(&self) -> &Path {
         let mut asked = self.emit.iter().filter(|asked| asked.emitter == SUBNET_ENV);
         asked.find_map(|asked| asked.setting(PATH)).map_or(&self.subnet_file, Path::new)
     }
 
-    /// Reads subnet.env as an earlier start left it: a regular file of at most 64 KiB. Empty if there is none.
+    /// Reads the subnet.env of a previous run: a regular file of at most 64 KiB. Returns an empty
+    /// text if there is none.
     ///
     /// # Errors
     ///
-    /// [`ReadError`]: the file is there, and unreadable, no regular file, too large, or not UTF-8.
+    /// [`ReadError`]: the file exists, but is unreadable, not a regular file, too large, or not
+    /// UTF-8.
     pub fn read_subnet_env(&self) -> Result<String, ReadError> {
         match heddle_files::read_text(self.subnet_env(), SUBNET_ENV_LIMIT) {
             Err(error) if error.is_not_found() => Ok(String::new()),
@@ -317,7 +327,7 @@ impl FileFlags {
     }
 }
 
-/// How the command line tool reaches the daemon.
+/// The control socket of the daemon, and reachability probes.
 #[derive(Clone, Debug, Args)]
 pub struct ControlFlags {
     /// Unix socket at which `heddle status` and others ask
@@ -328,17 +338,18 @@ pub struct ControlFlags {
     #[arg(long, value_name = "GROUP")]
     pub control_group: Option<String>,
 
-    /// Seconds between two ICMP echo requests to each peer over the overlay: who does not answer is in the log, in
-    /// `heddle status` and in the metrics. 0 asks nobody
+    /// Seconds between two ICMP echo requests to each peer over the overlay: who does not answer is
+    /// in the log, in `heddle status` and in the metrics. 0 asks nobody
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub probe_interval: u64,
 }
 
-/// What is served to probes, and logged.
+/// The HTTP endpoints and the log.
 #[derive(Clone, Debug, Args)]
 pub struct HealthFlags {
-    /// Address that /healthz, /readyz and /packets are served at; the default, which is flannel's, is every IPv4 address of
-    /// this host, so that other hosts can ask as well. 127.0.0.1 keeps it to this host
+    /// Address that /healthz, /readyz and /packets are served at; the default, which is flannel's,
+    /// is every IPv4 address of this host, so that other hosts can ask as well. 127.0.0.1 keeps it
+    /// to this host
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
     pub healthz_ip: IpAddr,
 
@@ -346,16 +357,16 @@ pub struct HealthFlags {
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub healthz_port: u16,
 
-    /// Address that the status page (/), /status.json and /metrics are served at: a TCP port, then on 127.0.0.1 alone, or
-    /// an IP address and a port [default: not at all]
+    /// Address that the status page (/), /status.json and /metrics are served at: a TCP port, then
+    /// on 127.0.0.1 alone, or an IP address and a port [default: not at all]
     #[arg(long, value_name = "[IP:]PORT", value_parser = address)]
     pub status_address: Option<SocketAddr>,
 
-    /// How much is logged: 0 normal, 2 more, 5 everything
+    /// Log level: 0 normal, 2 more, 5 everything
     #[arg(long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub verbosity: u8,
 
-    // Of the library that flannel logs with; without a meaning here.
+    // Flags of flannel's logging library; accepted and ignored.
     #[arg(long, hide = true)]
     vmodule: Option<String>,
 
@@ -363,7 +374,7 @@ pub struct HealthFlags {
     log_backtrace_at: Option<String>,
 }
 
-/// flannel's for Kubernetes.
+/// flannel's flags for Kubernetes.
 #[derive(Clone, Debug, Args)]
 pub struct KubernetesFlags {
     /// Leases from the Kubernetes API
@@ -388,7 +399,7 @@ pub struct KubernetesFlags {
     net_config_path: Option<String>,
 }
 
-/// A truth value as Go's `strconv.ParseBool` reads it.
+/// Parses a boolean as Go's `strconv.ParseBool` does.
 fn truth(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -397,13 +408,13 @@ fn truth(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A network, or an address: the network of that alone.
+/// Parses a network, or an address as the network of that address alone.
 fn network(text: &str) -> Result<IpNet, String> {
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     network.map_err(|_| "expected a network, such as 192.0.2.0/24, or an address".to_owned())
 }
 
-/// An address at which other hosts can reach this one.
+/// Parses an address at which other hosts can reach this one.
 fn public_address<A: FromStr + Copy + Into<IpAddr>>(text: &str) -> Result<A, String> {
     let address = text.parse::<A>().ok().filter(|address| is_host((*address).into()));
     address.ok_or_else(|| {
@@ -411,7 +422,7 @@ fn public_address<A: FromStr + Copy + Into<IpAddr>>(text: &str) -> Result<A, Str
     })
 }
 
-/// Where something is served: on the loopback, unless an address is given.
+/// Parses the address of a listener: a port alone means the loopback address.
 fn address(text: &str) -> Result<SocketAddr, String> {
     let on_loopback = || Some(SocketAddr::from((Ipv4Addr::LOCALHOST, text.parse().ok()?)));
     let found = text.parse().ok().or_else(on_loopback).filter(|found| found.port() != 0);
@@ -419,8 +430,9 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 impl Flags {
-    /// Reads the command line, program name first; what is missing there from `--environment-file`, through `file`; and
-    /// what is missing there from the environment, through `variable`.
+    /// Parses the command line, which begins with the program's name. Flags missing there are taken
+    /// from `--environment-file`, read through `file`, and flags missing there from the
+    /// environment, through `variable`.
     ///
     /// # Errors
     ///
@@ -474,7 +486,7 @@ impl Flags {
             .map_err(|error| blame(error, &origins))
     }
 
-    /// The same for this process: its environment, and files as it finds them.
+    /// Parses the flags of this process, with its environment and the real files.
     ///
     /// # Errors
     ///
@@ -488,11 +500,11 @@ impl Flags {
 struct Variable {
     name: String,
     value: String,
-    /// Of the file.
+    /// Path of the environment file.
     path: String,
 }
 
-/// Reads the environment file. One whose path has a dash before it need not exist, as in systemd's units.
+/// Reads the environment file. A path with a leading dash need not exist, as in systemd's units.
 fn variables(
     command: &mut clap::Command,
     path: &OsStr,
@@ -514,7 +526,8 @@ fn variables(
         command.get_arguments().filter_map(|flag| flag.get_long()).map(variable_name).collect();
     let mut found = Vec::new();
     for Assignment { name, value, line } in assignments(&text) {
-        // As well with a word before it, such as a shell's `export`, which systemd would pass over.
+        // Also applies to a name after another word, such as a shell's `export`, which systemd
+        // would ignore.
         let meant = name.split_whitespace().any(|word| word.starts_with(PREFIX));
         if meant && !known.contains(&name) {
             let message = format!(
@@ -529,14 +542,14 @@ fn variables(
     Ok(found)
 }
 
-/// What the variables of flags start with.
+/// Prefix of the flags' environment variables.
 const PREFIX: &str = "FLANNELD_";
 
 fn variable_name(flag: &str) -> String {
     format!("{PREFIX}{}", flag.to_uppercase().replace('-', "_"))
 }
 
-/// Lets an error about a flag say where its value came from, if not from the command line.
+/// Adds the origin of the value to an error about a flag, unless it is from the command line.
 fn blame(mut error: clap::Error, origins: &[(String, String)]) -> clap::Error {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         return error;
@@ -556,7 +569,7 @@ fn blame(mut error: clap::Error, origins: &[(String, String)]) -> clap::Error {
 mod tests {
     use super::*;
 
-    /// Arguments are separated by spaces; `""` is an empty one.
+    /// Parses arguments separated by spaces; `""` is an empty one.
     fn read(arguments: &str, environment: &[(&str, &str)]) -> Result<Flags, String> {
         let words = arguments.split_whitespace().map(|word| if word == "\"\"" { "" } else { word });
         let arguments = std::iter::once("heddled").chain(words);
@@ -579,7 +592,7 @@ mod tests {
                         FLANNELD_PUBLIC_IP=\nGOMAXPROCS=1\nFLANNELD_EMIT=\"subnet-env docker-opts:key=X\"\n";
 
     #[test]
-    fn a_file_comes_after_the_command_line_and_before_the_environment() {
+    fn environment_file_ranks_between_arguments_and_environment() {
         let environment = [
             ("FLANNELD_ETCD_PREFIX", "/env"),
             ("FLANNELD_PUBLIC_IP", "192.0.2.1"),
@@ -610,7 +623,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_subnet_env_is_where_its_setting_says() {
+    fn subnet_env_path_follows_the_emitter_setting() {
         for (arguments, expected) in [
             ("", "/run/flannel/subnet.env"),
             ("--subnet-file=/run/a", "/run/a"),
@@ -630,7 +643,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_used_is_named() {
+    fn unusable_environment_file_is_named() {
         for (file, expected) in [
             ("/missing", "--environment-file: cannot read /missing"),
             ("/etc/default/wrong", "/etc/default/wrong, line 2: FLANNELD_ETCD_PREFX is no flag's"),
@@ -644,7 +657,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_flannel_s() {
+    fn defaults_match_flannel() {
         let flags = read("", &[]).unwrap();
         assert_eq!(flags.lease.etcd_endpoints, ["http://127.0.0.1:4001", "http://127.0.0.1:2379"]);
         assert_eq!(flags.lease.etcd_prefix, "/coreos.com/network");
@@ -656,7 +669,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_page_is_on_the_loopback_unless_an_address_is_given() {
+    fn status_address_defaults_to_loopback() {
         let read = |arguments: &str| read(arguments, &[]).map(|flags| flags.health.status_address);
         assert_eq!(read(""), Ok(None));
         assert_eq!(read("--status-address="), Ok(None));
@@ -692,7 +705,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_may_have_one_dash_or_two_and_a_value_either_way() {
+    fn flags_accept_one_or_two_dashes_and_both_value_forms() {
         for arguments in [
             "-etcd-prefix /x -iface eth0 -iface=eth1 -v 5",
             "--etcd-prefix=/x --iface eth0 --iface=eth1 --v=5",
@@ -706,7 +719,7 @@ mod tests {
     }
 
     #[test]
-    fn truth_values_are_bare_or_after_an_equals_sign() {
+    fn booleans_are_bare_or_follow_an_equals_sign() {
         for (argument, value) in
             [("--ip-masq", true), ("-ip-masq=true", true), ("--ip-masq=0", false), ("", false)]
         {
@@ -716,7 +729,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_several_values_counts_unless_the_flag_is_a_list() {
+    fn last_value_wins_unless_the_flag_is_a_list() {
         let flags = read(
             "--ip-masq -v=2 --etcd-endpoints=http://a,http://b --iface=eth1 --iface-regex=^a --plugin-dir=/a \
              --ip-masq=false --v 5 --etcd-endpoints http://c,http://d --iface eth0 --iface-regex ^b --plugin-dir /b",
@@ -734,7 +747,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_value_stands_for_the_default() {
+    fn empty_value_stands_for_the_default() {
         let default = format!("{:?}", read("", &[]).unwrap());
         for arguments in [
             "--iface=",
@@ -755,7 +768,7 @@ mod tests {
     }
 
     #[test]
-    fn public_address_is_one_of_a_host() {
+    fn public_address_of_no_host_is_refused() {
         for arguments in [
             "--public-ip=127.0.0.1",
             "--public-ip=0.0.0.0",
@@ -773,7 +786,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_value_wins_over_the_environment() {
+    fn empty_value_overrides_the_environment() {
         let environment = [("FLANNELD_PUBLIC_IP", "192.0.2.1"), ("FLANNELD_IFACE", "eth7")];
         let flags = read("--public-ip= --iface \"\"", &environment).unwrap();
         assert_eq!(flags.interface.public_ip, None);
@@ -781,7 +794,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_may_look_like_a_flag() {
+    fn value_that_looks_like_a_flag_is_accepted() {
         let flags = read("--etcd-password -iface --etcd-username --x=y", &[]).unwrap();
         assert_eq!(flags.lease.etcd_password.as_deref(), Some("-iface"));
         assert_eq!(flags.lease.etcd_username.as_deref(), Some("--x=y"));
@@ -789,7 +802,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_stands_in_for_flags_that_are_not_given() {
+    fn environment_supplies_missing_flags() {
         let environment = [
             ("FLANNELD_ETCD_PREFIX", "/env"),
             ("FLANNELD_IP_MASQ", "true"),
@@ -805,7 +818,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_is_named_with_its_flag_or_variable() {
+    fn invalid_value_is_named_with_its_flag_or_variable() {
         for (arguments, environment, expected) in [
             ("--healthz-port 99999", &[][..], "--healthz-port <PORT>"),
             ("--subnet-lease-renew-margin 1440", &[], "--subnet-lease-renew-margin <MINUTES>"),
@@ -837,7 +850,7 @@ mod tests {
     }
 
     #[test]
-    fn the_declaration_is_consistent() {
+    fn flag_declarations_are_consistent() {
         Flags::command().debug_assert();
     }
 }

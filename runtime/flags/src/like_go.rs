@@ -1,4 +1,5 @@
-//! Command lines as Go's package `flag` reads them, put into words that clap cannot misunderstand.
+//! Parses command lines as Go's package `flag` does, and normalizes them into arguments that clap
+//! cannot misread.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +13,7 @@ pub(crate) struct Given {
 }
 
 impl Given {
-    /// Takes `-name`, `--name`, `-name=value` or `--name=value` apart.
+    /// Parses `-name`, `--name`, `-name=value` or `--name=value`.
     fn parse(argument: &OsStr) -> Option<Self> {
         let bytes = argument.as_bytes();
         let flag = bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-"))?;
@@ -26,7 +27,7 @@ impl Given {
         Some(Self { name, value: parts.next().map(|value| OsStr::from_bytes(value).to_owned()) })
     }
 
-    /// The flag as clap reads it, unmistakably.
+    /// Returns the flag in clap's unambiguous form, `--name=value`.
     pub(crate) fn into_argument(self) -> OsString {
         let mut argument = OsString::from(format!("--{}", self.name));
         if let Some(value) = self.value {
@@ -37,8 +38,9 @@ impl Given {
     }
 }
 
-/// Reads flags as Go's package `flag` does: up to the first argument that is none, and the argument after a flag that
-/// needs a value is the value, whatever it looks like. Returns the flags and the arguments after them.
+/// Parses flags as Go's package `flag` does: up to the first argument that is not a flag. The
+/// argument after a flag that needs a value is its value, even if it looks like a flag. Returns the
+/// flags and the remaining arguments.
 pub(crate) fn read_like_go(
     command: &clap::Command,
     arguments: impl Iterator<Item = OsString>,
@@ -55,7 +57,8 @@ pub(crate) fn read_like_go(
     (given, arguments.collect())
 }
 
-/// Drops flags whose value is empty, which stands for the default: with it go earlier values, unless it is a list.
+/// Drops flags with an empty value, which stands for the default. An empty value also resets
+/// earlier values, unless the flag is a list.
 pub(crate) fn without_empty(command: &clap::Command, given: Vec<Given>) -> Vec<Given> {
     let mut kept = Vec::with_capacity(given.len());
     for flag in given {
@@ -69,7 +72,7 @@ pub(crate) fn without_empty(command: &clap::Command, given: Vec<Given>) -> Vec<G
     kept
 }
 
-/// The flag of that name, if it needs a value: truth values may be bare.
+/// Returns the flag of that name, if it requires a value. Boolean flags do not.
 fn valued<'a>(command: &'a clap::Command, name: &str) -> Option<&'a clap::Arg> {
     let mut flags = command.get_arguments();
     flags.find(|flag| flag.get_long() == Some(name) && !flag.is_require_equals_set())

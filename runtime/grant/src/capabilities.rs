@@ -1,7 +1,9 @@
-//! What a plugin may touch beside the routes of the overlay: what its manifest asks for, and what an operator grants.
+//! Capabilities: what a plugin may touch besides the routes of the overlay, as requested by its
+//! manifest and granted by an operator.
 //!
-//! Both are written the same way, in JSON in the manifest and in TOML in the operator's file, and compared by
-//! [`Capabilities::not_granted`]. Comparing is careful: what cannot be told to be granted is not.
+//! Both use the same notation, in JSON in the manifest and in TOML in the operator's file, and are
+//! compared by [`Capabilities::not_granted`]. The comparison is conservative: a request that cannot
+//! be shown to be covered counts as not granted.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -15,25 +17,25 @@ use serde::{Deserialize, Deserializer};
 
 use crate::text::plain;
 
-/// Things beyond the routes of the overlay. Nothing by default.
+/// A set of capabilities, requested or granted. Empty by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct Capabilities {
-    /// Names of devices that it may have.
+    /// Names of devices that the plugin may create.
     pub links: Vec<NamePattern>,
-    /// Kinds of device that it may have.
+    /// Kinds of devices that the plugin may create.
     pub link_kinds: Vec<Kind>,
-    /// Destinations of routes beyond the overlay. They go through devices of the plugin's own.
+    /// Destinations of routes outside the overlay, through the plugin's own devices.
     pub routes: Vec<IpNet>,
-    /// UDP ports at which its devices receive.
+    /// UDP ports that the plugin's devices may receive at.
     pub udp_ports: Vec<Ports>,
-    /// Settings of its own devices, by their last component.
+    /// Sysctls of the plugin's own devices, by the last component of their names.
     pub sysctls: Vec<NamePattern>,
-    /// Files that it may write, beside those that an operator names with `--emit`.
+    /// Files that the plugin may write, besides those that an operator names with `--emit`.
     pub files: Vec<PathPattern>,
 }
 
-/// A kind of device.
+/// A kind of network device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -43,12 +45,13 @@ pub enum Kind {
     Tun,
 }
 
-/// Names, `flannel.*`: `*` stands for any number of characters.
+/// A pattern for names, such as `flannel.*`: `*` matches any number of characters.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct NamePattern(String);
 
-/// Paths: `/run/flannel/` is everything below it, and `*` stands for any number of characters but `/`.
+/// A pattern for paths: `/run/flannel/` matches everything below it, and `*` matches any number of
+/// characters except `/`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct PathPattern(String);
@@ -57,31 +60,31 @@ pub struct PathPattern(String);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ports(RangeInclusive<u16>);
 
-/// A text that is no pattern or range.
+/// A text that is not a valid capability.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCapability {
-    /// Not a pattern for names.
+    /// The text is not a pattern for names.
     #[error(
         "`{0}` is no pattern of names: expected letters, digits, `.`, `-`, `_` and `*`, such as flannel.*"
     )]
     Name(String),
-    /// Not a pattern for paths.
+    /// The text is not a pattern for paths.
     #[error(
         "`{0}` is no pattern of paths: expected an absolute path without `..`, such as /run/flannel/*.env, or with a `/` \
          at its end for everything below it"
     )]
     Path(String),
-    /// Not a range of ports.
+    /// The text is not a range of ports.
     #[error("`{0}` are no UDP ports: expected one from 1 to 65535, or a range, such as 1024-65535")]
     Ports(String),
 }
 
-/// One thing that is asked for, as messages and `heddle plugin inspect` show it.
+/// One requested capability, as messages and `heddle plugin inspect` show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capability {
-    /// The key: `links`.
+    /// The key, such as `links`.
     pub key: &'static str,
-    /// The value: `flannel.*`.
+    /// The value, such as `flannel.*`.
     pub value: String,
 }
 
@@ -92,8 +95,8 @@ impl fmt::Display for Capability {
 }
 
 impl Capabilities {
-    /// What a plugin from a file is granted where the operator says nothing: devices under Heddle's own names, settings
-    /// of those that open nothing, a port that no system service has, and files where such files are.
+    /// Returns the default grant for a plugin from a file: devices under Heddle's own names, their
+    /// harmless sysctls, the unprivileged ports, and files in the directories of such files.
     pub fn usual() -> Self {
         let name = |pattern: &str| NamePattern(pattern.to_owned());
         let path = |pattern: &str| PathPattern(pattern.to_owned());
@@ -107,17 +110,17 @@ impl Capabilities {
         }
     }
 
-    /// Each of them.
+    /// Returns every capability in the set.
     pub fn all(&self) -> Vec<Capability> {
         Self::default().lacks(self)
     }
 
-    /// What these lack to be granted by `granted`.
+    /// Returns the capabilities in this set that `granted` does not cover.
     pub fn not_granted(&self, granted: &Self) -> Vec<Capability> {
         granted.lacks(self)
     }
 
-    /// Those of `asked` that are not among these.
+    /// Returns the capabilities of `asked` that this set does not cover.
     fn lacks(&self, asked: &Self) -> Vec<Capability> {
         fn missing<T: ToString>(
             key: &'static str,
@@ -134,7 +137,7 @@ impl Capabilities {
             };
             self.udp_ports.iter().any(granted)
         };
-        // A `*` that is asked for is matched by nothing but a `*` that is granted.
+        // A requested `*` is matched only by a granted `*`.
         missing("links", &asked.links, |asked| self.has_link(&asked.0))
             .chain(missing("link-kinds", &asked.link_kinds, |asked| {
                 self.link_kinds.contains(asked)
@@ -146,29 +149,30 @@ impl Capabilities {
             .collect()
     }
 
-    /// Whether a device may have this name.
+    /// Returns true if a device may have this name.
     pub fn has_link(&self, name: &str) -> bool {
         self.links.iter().any(|pattern| matches(&pattern.0, name))
     }
 
-    /// Whether a device may receive at this port.
+    /// Returns true if a device may receive at this port.
     pub fn has_port(&self, port: u16) -> bool {
         self.udp_ports.iter().any(|ports| ports.0.contains(&port))
     }
 
-    /// Whether a setting of this name may be changed.
+    /// Returns true if the sysctl of this name may be set.
     pub fn has_sysctl(&self, name: &str) -> bool {
         self.sysctls.iter().any(|pattern| matches(&pattern.0, name))
     }
 
-    /// Whether a file may be at this path, which is absolute and without `..`.
+    /// Returns true if a file may be at this path, which is absolute and without `..`.
     pub fn has_file(&self, path: &str) -> bool {
         self.files.iter().any(|pattern| pattern.matches(path))
     }
 }
 
 impl PathPattern {
-    /// Component by component. What ends with `/` is for all that has more of them.
+    /// Returns true if the pattern matches the path, component by component. A pattern that ends
+    /// with `/` matches paths with further components.
     fn matches(&self, path: &str) -> bool {
         let (pattern, below) = match self.0.strip_suffix('/') {
             Some(directory) => (directory, true),
@@ -182,13 +186,13 @@ impl PathPattern {
     }
 }
 
-/// Whether a text is one that the pattern stands for.
+/// Returns true if the pattern matches the whole text.
 fn matches(pattern: &str, text: &str) -> bool {
     let mut literals = pattern.split('*');
     let first = literals.next().unwrap_or_default();
     let Some(mut rest) = text.strip_prefix(first) else { return false };
     let Some(last) = literals.next_back() else { return rest.is_empty() };
-    // As early as possible, which leaves the most for those behind.
+    // Match each literal as early as possible, which leaves the most text for the rest.
     for literal in literals {
         match rest.split_once(literal) {
             Some((_, behind)) => rest = behind,
@@ -244,7 +248,7 @@ impl FromStr for Ports {
 }
 
 impl<'de> Deserialize<'de> for Ports {
-    /// From a text, or from a number for a single one.
+    /// Deserializes a text, or a number for a single port.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
 
@@ -320,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_within_what_is_granted_is_granted() {
+    fn capabilities_within_the_grant_are_granted() {
         let asked = r#"{"links":["flannel.*","wg0"],"link-kinds":["tun"],"routes":["10.96.0.0/16"],
             "udp-ports":[51820,"2000-3000"],"sysctls":["accept_ra"],"files":["/run/x/*.env","/run/x/y/"]}"#;
         let granted = r#"{"links":["flannel*","wg*"],"link-kinds":["vxlan","tun"],"routes":["10.96.0.0/12"],
@@ -330,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_granted_is_named() {
+    fn capabilities_not_granted_are_named() {
         let asked = r#"{"links":["*","wg0"],"link-kinds":["tun"],"routes":["0.0.0.0/0"],
             "udp-ports":[53,"1000-2000"],"sysctls":["a*"],"files":["/etc/*","/run/","/run/x/y*"]}"#;
         let granted = r#"{"links":["wg*"],"link-kinds":["vxlan"],"routes":["10.96.0.0/12"],
@@ -351,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_of_paths_stay_in_their_directory() {
+    fn path_patterns_stay_in_their_directory() {
         let has = |pattern: &str, path: &str| {
             capabilities(&format!(r#"{{"files":["{pattern}"]}}"#)).has_file(path)
         };
@@ -365,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_is_any_number_of_characters() {
+    fn star_matches_any_number_of_characters() {
         for (pattern, text, expected) in [
             ("flannel.*", "flannel.", true),
             ("flannel.*", "flannel", false),
@@ -381,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_named() {
+    fn invalid_capabilities_are_named() {
         for (json, expected) in [
             (r#"{"links":["eth0:1"]}"#, "`eth0:1` is no pattern of names: expected letters"),
             (r#"{"links":[""]}"#, "`` is no pattern of names"),
@@ -401,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_asked_for_is_listed() {
+    fn requested_capabilities_are_all_listed() {
         let listed: Vec<_> = Capabilities::usual().all().iter().map(ToString::to_string).collect();
         assert_eq!(
             listed,

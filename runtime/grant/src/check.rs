@@ -1,7 +1,9 @@
-//! What a plugin may ask for: pure functions from a plan, and what the host knows, to yes or the offending object.
+//! Checks of a plugin's answers: pure functions that return the first offending object of a plan,
+//! if there is one.
 //!
-//! Some rules hold for every backend: a plugin has devices of its own and nothing else, routes only the overlay, and
-//! sends a peer's packets only to that peer. What it may have beyond that is in its [`Capabilities`].
+//! Some rules hold for every backend: a plugin touches only devices of its own, routes only the
+//! overlay, and sends a peer's packets only to that peer. Its [`Capabilities`] are what it may do
+//! beyond that.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -21,12 +23,12 @@ use crate::manifest::World;
 use crate::node_plan::{NodePlan, Tunnel};
 use crate::refusal::Refusal;
 
-/// The longest path of a file, in bytes.
+/// Length limit of a file's path, in bytes.
 const MAX_PATH: usize = 1024;
 
 type Granted = Result<(), Refusal>;
 
-/// Whether the plan of the node may hold, if a plugin of this world made it.
+/// Checks the plan of the node, made by a plugin of this world.
 ///
 /// # Errors
 ///
@@ -56,7 +58,7 @@ pub fn node_plan(
                 on_planned_link(object, &links)?;
                 let subnets: Vec<IpNet> = lease.families.iter().map(|own| own.subnet).collect();
                 within(object, IpNet::from(address.network.addr()), &subnets)?;
-                // The kernel makes a route of its own for what is directly connected.
+                // The kernel adds a connected route for the address.
                 within(object, address.network.trunc(), &networks)
             }
             Object::Sysctl(sysctl) => {
@@ -77,7 +79,7 @@ pub fn node_plan(
     Ok(())
 }
 
-/// Whether the plan of a peer may hold. `links` are those of the node's own plan.
+/// Checks the plan of a peer. `links` are the devices of the node's own plan.
 ///
 /// # Errors
 ///
@@ -121,7 +123,8 @@ pub fn peer_plan(
     Ok(())
 }
 
-/// Whether files may be written: where the operator said with a setting, or where the plugin may by itself.
+/// Checks that files may be written: to a path that the operator names with a setting, or that the
+/// plugin's capabilities cover.
 ///
 /// # Errors
 ///
@@ -135,7 +138,7 @@ pub fn files(files: &[File], capabilities: &Capabilities, settings: &[Setting]) 
         if !file.path.is_absolute() || !file.path.components().all(plain) {
             return refuse("expected an absolute path without `..`");
         }
-        // It is shown in the log.
+        // The path is shown in the log.
         let path = file.path.to_string_lossy();
         if path.len() > MAX_PATH {
             return refuse(&format!("expected a path of at most {MAX_PATH} bytes"));
@@ -143,7 +146,7 @@ pub fn files(files: &[File], capabilities: &Capabilities, settings: &[Setting]) 
         if !is_visible(&path) {
             return refuse("expected a path without control characters");
         }
-        // What others could change would be whatever they want, to those who read it.
+        // If others could write to the file, they could forge it for its readers.
         if file.mode & !0o755 != 0 {
             return refuse("expected permission bits up to 755, none of them for others to write");
         }
@@ -162,7 +165,7 @@ pub fn files(files: &[File], capabilities: &Capabilities, settings: &[Setting]) 
     Ok(())
 }
 
-/// The devices in a plan.
+/// Returns the devices in a plan.
 pub(crate) fn planned_links(plan: &Plan) -> Vec<LinkName> {
     let name = |object: &Object| match object {
         Object::Link(link) => Some(link.name),
@@ -171,12 +174,12 @@ pub(crate) fn planned_links(plan: &Plan) -> Vec<LinkName> {
     plan.objects.iter().filter_map(name).collect()
 }
 
-/// A plugin's device is new, or is what it is to be already. It is nobody else's.
+/// Checks a device: it must be new, or already be of the planned kind, and belong to nobody else.
 fn own_link(link: &Link, capabilities: &Capabilities, node: &Node) -> Granted {
     let underlay = &node.underlay;
     let refuse = |rule: String| Err(Refusal::new(format_args!("link {}", link.name), rule));
     let kind = link.kind.name();
-    // Below /proc/sys/net, these two stand for every device.
+    // Below `/proc/sys/net`, these two names stand for all devices.
     if matches!(link.name.as_str(), "all" | "default") {
         return refuse("expected a name that is not that of all devices' settings".into());
     }
@@ -198,13 +201,14 @@ fn own_link(link: &Link, capabilities: &Capabilities, node: &Node) -> Granted {
             }
             own_source(link.name, vxlan.local, underlay)
         }
-        // The rest of it is the tunnel.
+        // The rest of its properties is checked with the tunnel.
         LinkKind::Tun => has_kind(link, Kind::Tun, capabilities),
         LinkKind::Other(_) => refuse(format!("a device of kind `{kind}` cannot be planned")),
     }
 }
 
-/// Nobody on the overlay is to give the node routes (RFC 4861, section 6.3.4; `accept_ra` in the kernel's
+/// Checks that a device ignores router advertisements, so that nobody on the overlay can add routes
+/// to the node (RFC 4861, section 6.3.4; `accept_ra` in the kernel's
 /// `Documentation/networking/ip-sysctl.rst`).
 fn takes_no_routes(link: LinkName, plan: &Plan) -> Granted {
     let refused = plan.objects.iter().any(|object| match object {
@@ -235,14 +239,15 @@ fn has_port(link: LinkName, port: u16, capabilities: &Capabilities) -> Granted {
     granted(capabilities.has_port(port), object, "udp-ports", &capabilities.udp_ports)
 }
 
-/// The port of the plan's TUN device.
+/// Returns the port of the plan's TUN device.
 fn tunnel_port(plan: &NodePlan, capabilities: &Capabilities) -> Result<Option<u16>, Refusal> {
     let Some(tunnel) = &plan.tunnel else { return Ok(None) };
     has_port(tunnel.link, tunnel.port, capabilities)?;
     Ok(Some(tunnel.port))
 }
 
-/// All devices of a plan receive at one port: `port`, as soon as one of them has said which.
+/// Checks that all devices of a plan receive at one port. `port` is that of the first device, once
+/// known.
 fn one_port(link: &Link, port: &mut Option<u16>) -> Granted {
     let LinkKind::Vxlan(vxlan) = &link.kind else { return Ok(()) };
     match *port.get_or_insert(vxlan.port) {
@@ -254,7 +259,8 @@ fn one_port(link: &Link, port: &mut Option<u16>) -> Granted {
     }
 }
 
-/// Packets through a TUN device leave from this node's own addresses, and by a plugin that steers them.
+/// Checks a TUN device: its packets leave from this node's own addresses, and its plugin steers
+/// packets.
 fn own_tunnel(tunnel: &Tunnel, world: World, networks: &[IpNet], underlay: &Underlay) -> Granted {
     let refuse = |rule| Err(Refusal::new(format_args!("link {}", tunnel.link), rule));
     if !world.steers() {
@@ -275,7 +281,7 @@ fn own_tunnel(tunnel: &Tunnel, world: World, networks: &[IpNet], underlay: &Unde
     tunnel.local.iter().try_for_each(|local| own_source(tunnel.link, *local, underlay))
 }
 
-/// Packets between hosts leave from an address that is this node's.
+/// Checks that packets between hosts leave from an address of this node.
 fn own_source(link: LinkName, source: IpAddr, underlay: &Underlay) -> Granted {
     let on_link = underlay.addresses.iter().any(|network| network.addr() == source);
     match on_link || underlay.public_addresses.contains(&source) {
@@ -296,7 +302,7 @@ fn on_planned_link(object: &Object, links: &[LinkName]) -> Granted {
     }
 }
 
-/// Refuses what a capability is missing for.
+/// Refuses an object without the capability that it needs.
 fn granted<T: ToString>(has: bool, object: impl fmt::Display, key: &str, those: &[T]) -> Granted {
     match has {
         true => Ok(()),
@@ -307,7 +313,8 @@ fn granted<T: ToString>(has: bool, object: impl fmt::Display, key: &str, those: 
     }
 }
 
-/// Where routes may lead: inside these networks, and wherever the plugin may by devices of its own.
+/// The destinations that routes may have: those inside these networks, and through the plugin's own
+/// devices also those that its capabilities cover.
 struct Reach<'a> {
     inside: &'a [IpNet],
     capabilities: &'a Capabilities,
@@ -339,8 +346,8 @@ fn within(object: &Object, network: IpNet, networks: &[IpNet]) -> Granted {
     }
 }
 
-/// Where a route may lead: through a device of the plugin's own into these networks, or through the external interface
-/// to the peer itself.
+/// Checks the next hop of a route: through a device of the plugin's own into these networks, or
+/// through the external interface to the peer itself.
 fn next_hop(
     object: &Object,
     route: &Route,

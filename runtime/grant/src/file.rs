@@ -1,18 +1,19 @@
-//! What an emitter is asked for and answers.
+//! Input and output of emitters: settings and files.
 
 use std::path::{Path, PathBuf};
 
-/// An option given by the operator.
+/// A setting given to an emitter by the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// Its name.
+    /// Name of the setting.
     pub name: String,
-    /// Its value.
+    /// Value of the setting.
     pub value: String,
 }
 
 impl Setting {
-    /// Whether it says that a file goes there: a setting `path`, or one whose name ends with `-path`.
+    /// Returns true if the setting names this file as an output: its name is `path` or ends with
+    /// `-path`.
     pub fn names(&self, file: &Path) -> bool {
         (self.name == "path" || self.name.ends_with("-path")) && Path::new(&self.value) == file
     }
@@ -21,10 +22,11 @@ impl Setting {
 /// A file that should exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Absolute, without `..`; among the plugin's [`Capabilities`](crate::Capabilities), or named by a setting.
+    /// Absolute path without `..`; within the plugin's [`Capabilities`](crate::Capabilities), or
+    /// named by a setting.
     pub path: PathBuf,
     /// Permission bits, at most `0o777`.
     pub mode: u32,
-    /// What stands in it.
+    /// Contents of the file.
     pub contents: Vec<u8>,
 }

@@ -1,17 +1,17 @@
-//! What a plugin says of itself and asks for, what an operator grants, and whether what it answers keeps to it.
+//! Plugin manifests, the operator's grants, and the checks of a plugin's answers against both.
 //!
-//! All of it is told from bytes and values: nothing here runs a plugin. That is `heddle-plugin`, which asks here before
-//! it starts one, and again for each answer.
+//! Everything here works on bytes and values; nothing runs a plugin. `heddle-plugin` does, and
+//! calls this crate before it starts a plugin, and again for each answer.
 //!
 //! | module | question |
 //! | --- | --- |
-//! | `manifest`, `section`, [`weight`] | what is this component, and how much does it take to come to life? |
-//! | `capabilities` | what can be asked for and granted? |
+//! | `manifest`, `section`, [`weight`] | what is this component, and how much does it cost to instantiate? |
+//! | `capabilities` | what can be requested and granted? |
 //! | `policy` | what does the operator grant (`plugins.toml`)? |
-//! | `limits` | how much may a plugin take? |
-//! | [`check`] | may this plan hold, and may these files be written? |
-//! | `node_plan`, `file` | what is checked: answers, taken over from a plugin and possible in themselves |
-//! | [`text`] | how is what a plugin wrote shown to people? |
+//! | `limits` | how much may a plugin consume? |
+//! | [`check`] | may this plan be applied, and may these files be written? |
+//! | `node_plan`, `file` | what is checked? Answers of a plugin, converted and valid in themselves |
+//! | [`text`] | how is a plugin's text shown to people? |
 
 mod capabilities;
 pub mod check;

@@ -1,34 +1,35 @@
-//! How much a plugin may take.
+//! Resource limits of plugins.
 
 use std::time::Duration;
 
-/// Bounds on one plugin.
+/// Resource limits of one plugin. The fields name the defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Linear memory of an instance, in bytes. 64 MiB.
     pub memory: usize,
-    /// How long one call may take. 1 s.
+    /// Deadline of one call. 1 s.
     pub call: Duration,
-    /// How long one call in the packet path may take, where packets wait for it. 20 ms.
+    /// Deadline of one call in the packet path, where packets wait for it. 20 ms.
     pub packet_call: Duration,
-    /// What one answer or log line may cost the host, in bytes: 8 MiB, twice what the largest plan within the usual
-    /// bounds takes.
+    /// Host memory for one answer or log line, in bytes. 8 MiB, twice what the largest plan within
+    /// the default limits takes.
     pub answer: usize,
-    /// Objects in the plan of the node. 10,000.
+    /// Number of objects in the plan of the node. 10,000.
     pub node_objects: usize,
-    /// Objects in the plan of one peer. 64.
+    /// Number of objects in the plan of one peer. 64.
     pub peer_objects: usize,
-    /// Files of an emitter. 16.
+    /// Number of files of an emitter. 16.
     pub files: usize,
-    /// The longest file, in bytes. 1 MiB.
+    /// Size of one file, in bytes. 1 MiB.
     pub file: usize,
-    /// How many lines of the log may come at once. 20.
+    /// Burst of log lines. 20.
     pub log_burst: u32,
-    /// How many lines a second may come in the long run. 5.
+    /// Sustained rate of log lines, per second. 5.
     pub log_rate: u32,
-    /// How many calls in a row, each about something else, have to fail for the plugin to be suspended. 5.
+    /// Circuit breaker: number of consecutive failed calls, each for a different input, that
+    /// suspend the plugin. 5.
     pub failures: usize,
-    /// The longest suspension; the first one is 1 s. 1 min.
+    /// Longest suspension; the first one lasts 1 s. 1 min.
     pub suspension: Duration,
 }
 

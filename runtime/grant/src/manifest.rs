@@ -1,4 +1,4 @@
-//! What a plugin says of itself, readable without running it.
+//! A plugin's manifest, readable without running the plugin.
 
 use std::fmt;
 
@@ -13,53 +13,54 @@ use crate::section;
 use crate::text::{memory, plain};
 use crate::weight;
 
-/// The version of the interface that this host speaks: the package `heddle:overlay` in `wit/`.
+/// Version of the interface that this host implements: the package `heddle:overlay` in `wit/`.
 pub const WIT_VERSION: Version = Version::new(0, 1, 0);
 
-/// The longest manifest, in bytes. It is compared with everything that is planned, and parts of it are shown.
+/// Length limit of a manifest, in bytes. Its capabilities are compared with every planned object,
+/// and parts of it are shown.
 const MAX_MANIFEST: usize = 16 << 10;
 
 /// The custom section `heddle:manifest`: a JSON object.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Manifest {
-    /// The plugin's name: the file's, and what stands in `Backend.Type`.
+    /// Name of the plugin: the file's name, and the value of `Backend.Type`.
     pub name: String,
     /// The plugin's own version.
     pub version: Version,
-    /// The version of `heddle:overlay` that it was built for.
+    /// The version of `heddle:overlay` that the plugin was built for.
     pub wit: Version,
-    /// What it is.
+    /// The world that the plugin implements.
     pub world: World,
-    /// What it asks for.
+    /// The capabilities that the plugin requests.
     #[serde(default)]
     pub capabilities: Capabilities,
 }
 
-/// A world of `heddle:overlay`: what a plugin can be.
+/// A world of `heddle:overlay`: the interface that a plugin implements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum World {
-    /// Plans: the packets stay in the kernel.
+    /// Plans; the packets stay in the kernel.
     BackendPlugin,
     /// Plans, and steers packets in user space.
     PacketBackendPlugin,
-    /// Plans, steers packets in user space, and says what they look like between hosts.
+    /// Plans, steers packets in user space, and transforms their format between hosts.
     TransformPlugin,
     /// Writes files.
     EmitterPlugin,
 }
 
-/// What a plugin is used for.
+/// The use of a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Says how nodes reach each other.
+    /// Connects the nodes.
     Backend,
     /// Turns the node's lease into files.
     Emitter,
 }
 
 impl World {
-    /// Every world.
+    /// All worlds.
     const ALL: [Self; 4] = [
         Self::BackendPlugin,
         Self::PacketBackendPlugin,
@@ -67,7 +68,7 @@ impl World {
         Self::EmitterPlugin,
     ];
 
-    /// What plugins of this world are used for.
+    /// Returns the role of plugins of this world.
     pub fn role(self) -> Role {
         match self {
             Self::BackendPlugin | Self::PacketBackendPlugin | Self::TransformPlugin => {
@@ -77,7 +78,7 @@ impl World {
         }
     }
 
-    /// What plugins of this world do, in a few words.
+    /// Returns a short description of plugins of this world.
     pub fn summary(self) -> &'static str {
         match self {
             Self::BackendPlugin => "plans",
@@ -87,7 +88,7 @@ impl World {
         }
     }
 
-    /// Whether plugins of this world say where packets go, one batch after the other.
+    /// Returns true if plugins of this world steer packets, batch by batch.
     pub fn steers(self) -> bool {
         matches!(self, Self::PacketBackendPlugin | Self::TransformPlugin)
     }
@@ -104,75 +105,75 @@ impl fmt::Display for World {
     }
 }
 
-/// The worlds that satisfy a condition, as a message lists them.
+/// Lists the worlds that satisfy a condition, for a message.
 fn worlds(condition: impl Fn(World) -> bool) -> String {
     let names = World::ALL.into_iter().filter(|world| condition(*world));
     names.map(|world| world.to_string()).collect::<Vec<_>>().join(" or ")
 }
 
-/// A file that is not a plugin, or not one for this host.
+/// The reason why a file is not a plugin, or not one for this host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    /// Not WebAssembly at all, or damaged.
+    /// The file is not WebAssembly, or is damaged.
     #[error("not a WebAssembly component: {0}")]
     NotAComponent(String),
-    /// A component that says nothing.
+    /// The component has no manifest.
     #[error(
         "has no manifest: expected a custom section `heddle:manifest`, which the macros \
          `export_…!` of heddle-sdk put there, and `heddle plugin manifest` in other languages"
     )]
     Missing,
-    /// A component that says something else.
+    /// The component's manifest cannot be parsed.
     #[error(
         "has a manifest that cannot be read ({0}): expected \
          {{\"name\":…,\"version\":…,\"wit\":\"{WIT_VERSION}\",\"world\":…,\"capabilities\":…}}, with the world {worlds}", worlds = worlds(|_| true)
     )]
     Malformed(String),
-    /// A component that says too much.
+    /// The component's manifest is too long.
     #[error("has a manifest of {} bytes: expected at most {}", .0, memory(MAX_MANIFEST))]
     TooLong(usize),
-    /// A component that would take too much before it is asked anything.
+    /// The component is too expensive to instantiate.
     #[error(
         "takes too much to come to life: {found} functions, variables and elements of tables in its instances, \
          expected at most {}",
         weight::LIMIT
     )]
     TooHeavy {
-        /// How many.
+        /// The component's [weight](weight::of).
         found: u64,
     },
-    /// It was built for an interface that this host does not know yet, or no longer.
+    /// The component was built for a version of the interface that this host does not support.
     #[error("was built for WIT {found}, and this host speaks {WIT_VERSION}: expected {}", .expected)]
     Wit {
-        /// The plugin's.
+        /// The version that the plugin was built for.
         found: Version,
-        /// What would help.
+        /// The remedy.
         expected: &'static str,
     },
-    /// It says something already.
+    /// The component already has a manifest.
     #[error(
         "has a manifest already: expected a component without one, as the language's tools make it"
     )]
     Present,
-    /// It stands under another name.
+    /// The manifest has another name than the file.
     #[error("says that its name is `{found}`: expected `{expected}`, the name of its file")]
     Name {
-        /// In the manifest.
+        /// Name in the manifest.
         found: String,
-        /// The file's.
+        /// Name of the file.
         expected: String,
     },
-    /// It is something else than what it is to be used as.
+    /// The plugin's world does not have the role that is needed.
     #[error("is of the world {found}: expected {}", worlds(|world| world.role() == *.expected))]
     World {
-        /// What it is.
+        /// World of the plugin.
         found: World,
-        /// What is wanted.
+        /// The role that is needed.
         expected: Role,
     },
 }
 
-/// The manifest's text, as it stands in a component. None if there is none.
+/// Returns the manifest's text, unparsed. None if the component has none.
 ///
 /// # Errors
 ///
@@ -190,7 +191,8 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// The bytes are not a component, there is no manifest, or it cannot be read.
+    /// The bytes are not a component, the component has no manifest or is too expensive to
+    /// instantiate, or the manifest cannot be parsed.
     pub fn read(component: &[u8]) -> Result<Self, ManifestError> {
         match Parser::new(0).parse_all(component).next() {
             Some(Ok(Payload::Version { encoding: Encoding::Component, .. })) => {}
@@ -201,7 +203,7 @@ impl Manifest {
             Some(Err(error)) => return Err(broken(&error)),
         }
         let text = manifest_text(component)?;
-        // Told first, because what is damaged cannot be mended with a manifest.
+        // Checked first: a damaged component cannot be repaired by adding a manifest.
         let found = weight::of(component).map_err(|error| broken(&error))?;
         let manifest = Self::parse(text.ok_or(ManifestError::Missing)?)?;
         match found > weight::LIMIT {
@@ -210,13 +212,13 @@ impl Manifest {
         }
     }
 
-    /// Reads a manifest's text.
+    /// Parses a manifest's text.
     ///
     /// # Errors
     ///
-    /// It is too long, for another version of the interface, or cannot be read.
+    /// The text is too long, is for another version of the interface, or cannot be parsed.
     pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
-        /// The part that every version has, so that a version from the future is told from nonsense.
+        /// The part common to all versions, which tells a newer manifest apart from garbage.
         #[derive(Deserialize)]
         struct Header {
             wit: Version,
@@ -231,11 +233,11 @@ impl Manifest {
         serde_json::from_slice(text).map_err(malformed)
     }
 
-    /// Whether this can be used as the plugin `name`, for that.
+    /// Checks that the plugin can be used under this name and in this role.
     ///
     /// # Errors
     ///
-    /// It says another name, or is of a world for something else.
+    /// The manifest has another name, or the world has another role.
     pub fn check(&self, name: &str, role: Role) -> Result<(), ManifestError> {
         if self.name != name {
             return Err(ManifestError::Name {
@@ -250,7 +252,8 @@ impl Manifest {
     }
 }
 
-/// Additions come within 0.x, so an older plugin works and a newer one may ask for what is not there.
+/// Checks the version of the interface. Minor additions come within 0.x, so an older plugin works,
+/// and a newer one may import what this host lacks.
 fn check_wit(found: Version) -> Result<(), ManifestError> {
     let expected = if found > WIT_VERSION {
         "an older plugin, or a newer heddled"
@@ -262,20 +265,20 @@ fn check_wit(found: Version) -> Result<(), ManifestError> {
     Err(ManifestError::Wit { found, expected })
 }
 
-/// What can be told about a component without running it.
+/// The properties of a component that can be read without running it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspection {
-    /// What it says of itself.
+    /// Its manifest.
     pub manifest: Manifest,
     /// SHA-256 of the file, in hexadecimal.
     pub digest: String,
     /// The file's size in bytes.
     pub size: usize,
-    /// The interfaces that it imports, in order of appearance.
+    /// The interfaces that the component imports, in order of appearance.
     pub imports: Vec<String>,
 }
 
-/// Looks at a component.
+/// Inspects a component.
 ///
 /// # Errors
 ///
@@ -289,7 +292,8 @@ pub fn inspect(component: &[u8]) -> Result<Inspection, ManifestError> {
         match payload {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
-            // Only those of the component itself: what is inside imports from its surroundings.
+            // Only imports of the component itself: nested components import from their
+            // surroundings.
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section.into_iter().flatten() {
                     imports.push(import.name.name.to_owned());
@@ -301,11 +305,12 @@ pub fn inspect(component: &[u8]) -> Result<Inspection, ManifestError> {
     Ok(Inspection { manifest, digest: digest(component), size: component.len(), imports })
 }
 
-/// The component with a manifest in it.
+/// Returns the component with a manifest added.
 ///
 /// # Errors
 ///
-/// The bytes are not a component, take too much to come to life, or have a manifest already; or `manifest` is not one.
+/// The bytes are not a component, are too expensive to instantiate, or have a manifest already; or
+/// `manifest` is not one.
 pub fn with_manifest(component: &[u8], manifest: &[u8]) -> Result<Vec<u8>, ManifestError> {
     match Manifest::read(component) {
         Err(ManifestError::Missing) => {}
@@ -320,7 +325,7 @@ pub fn with_manifest(component: &[u8], manifest: &[u8]) -> Result<Vec<u8>, Manif
     Ok(with)
 }
 
-/// SHA-256 in hexadecimal.
+/// Returns the SHA-256 in hexadecimal.
 pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -337,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_says_name_versions_and_world() {
+    fn manifest_has_name_versions_and_world() {
         let manifest = Manifest::parse(GOOD.as_bytes()).unwrap();
         assert_eq!((manifest.name.as_str(), manifest.world), ("vxlan", World::BackendPlugin));
         assert_eq!(manifest.version, Version::new(1, 2, 3));
@@ -345,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_asks_for_is_nothing_unless_it_says_so() {
+    fn manifest_without_capabilities_requests_none() {
         let manifest = Manifest::parse(GOOD.as_bytes()).unwrap();
         assert_eq!(manifest.capabilities, Capabilities::default());
         let asking =
@@ -357,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_component_without_a_manifest_is_given_one() {
+    fn manifest_is_added_to_a_component_without_one() {
         let bare = wat::parse_str("(component)").unwrap();
         let with = with_manifest(&bare, GOOD.as_bytes()).unwrap();
         assert_eq!(Manifest::read(&with), Manifest::parse(GOOD.as_bytes()));
@@ -370,10 +375,10 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_used_is_given_none() {
+    fn manifest_is_not_added_to_an_unusable_component() {
         let module = "(core module $m (table 1 funcref) (elem (i32.const 0) func 0 0) (func))";
         let bare = wat::parse_str(format!("(component {module})")).unwrap();
-        // Of two elements only the count is left, which then is one of far too many.
+        // Of two elements only the count is left, which then announces far too many.
         let position = bare.windows(3).position(|bytes| bytes == [2, 0, 0]).unwrap();
         let mut damaged = bare;
         damaged[position] = 99;
@@ -390,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_interface_is_refused_with_both_versions_whatever_else_it_says() {
+    fn newer_interface_is_refused_with_both_versions() {
         let text = r#"{"wit":"0.2.0","something":"new"}"#;
         assert_eq!(
             error(text),
@@ -401,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_manifest_is_not_read() {
+    fn manifest_beyond_limit_is_rejected_unparsed() {
         let long = GOOD.replace("1.2.3", &format!("1.2.3-{}", "a".repeat(MAX_MANIFEST)));
         assert_eq!(
             error(&long),
@@ -410,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn another_name_or_world_is_refused() {
+    fn manifest_with_other_name_or_role_is_refused() {
         let manifest = Manifest::parse(GOOD.as_bytes()).unwrap();
         assert_eq!(
             manifest.check("host-gw", Role::Backend).unwrap_err().to_string(),
@@ -423,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_may_be_of_any_of_three_worlds() {
+    fn backend_role_accepts_three_worlds() {
         for world in ["backend-plugin", "packet-backend-plugin", "transform-plugin"] {
             let text = GOOD.replace("backend-plugin", world);
             let manifest = Manifest::parse(text.as_bytes()).unwrap();
@@ -440,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_named() {
+    fn invalid_manifest_is_named() {
         assert!(error("[]").starts_with("has a manifest that cannot be read"));
         assert!(error(&GOOD.replace("backend-plugin", "frobnicator")).contains("frobnicator"));
         assert!(matches!(Manifest::read(b"nonsense"), Err(ManifestError::NotAComponent(_))));

@@ -1,16 +1,16 @@
-//! The names of plugins.
+//! Names of plugins.
 
 use crate::text::plain;
 
-/// The longest name of a plugin, in bytes.
+/// Length limit of a plugin's name, in bytes.
 const LONGEST: usize = 32;
 
-/// A text that cannot name a plugin.
+/// A text that cannot be the name of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` cannot name a plugin: expected 1 to {LONGEST} out of a–z, 0–9 and `-`")]
 pub struct InvalidName(String);
 
-/// Whether a plugin may have this name.
+/// Checks that a plugin may have this name.
 ///
 /// # Errors
 ///

@@ -9,45 +9,47 @@ use heddle_core::object::{Object, Plan};
 use crate::check;
 use crate::refusal::Refusal;
 
-/// A packet is not longer, and IPv4 does not work with less (RFC 791, section 3.2).
+/// Permitted MTUs: the maximum is the largest packet, and IPv4 needs the minimum (RFC 791, section
+/// 3.2).
 pub const MTU: RangeInclusive<u32> = 68..=65_535;
 
 /// The part of the plan that does not depend on peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodePlan {
-    /// The objects.
+    /// The objects to be in the kernel.
     pub plan: Plan,
-    /// What is behind the plan's TUN device, if it has one. It has one at most.
+    /// The sockets behind the plan's TUN device, if it has one. A plan has at most one.
     pub tunnel: Option<Tunnel>,
-    /// The MTU for containers' interfaces, in bytes.
+    /// MTU of containers' interfaces, in bytes.
     pub mtu: u32,
 }
 
 /// The UDP sockets behind a TUN device (`tun` in the WIT).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
-    /// The TUN device. It is in the plan.
+    /// The TUN device, which is part of the plan.
     pub link: LinkName,
-    /// Source addresses of the datagrams: one per enabled family, in the order of the network config, IPv4 first.
+    /// Source addresses of the datagrams: one per enabled family, in the order of the network
+    /// config, IPv4 first.
     pub local: Vec<IpAddr>,
     /// UDP port of this node and of its peers. Not 0.
     pub port: u16,
-    /// The most bytes that the plugin adds to a packet; 0 if it leaves packets as they are. The plan's MTUs are lower
-    /// by it already.
+    /// Maximum number of bytes that the plugin adds to a packet; 0 if it does not transform
+    /// packets. The plan's MTUs are already reduced by it.
     pub overhead: u32,
 }
 
 impl NodePlan {
-    /// The devices in it.
+    /// Returns the devices in the plan.
     pub fn links(&self) -> Vec<LinkName> {
         check::planned_links(&self.plan)
     }
 
-    /// Leaves room in each packet for what the plugin adds to it, `overhead` bytes.
+    /// Reduces the MTUs by `overhead`, the number of bytes that the plugin adds to each packet.
     ///
     /// # Errors
     ///
-    /// An MTU would be lower than any can be.
+    /// An MTU would fall below the minimum.
     pub fn leave_room(mut self, overhead: u32) -> Result<Self, Refusal> {
         let Some(tunnel) = &mut self.tunnel else { return Ok(self) };
         tunnel.overhead = overhead;
@@ -95,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_plugin_adds_to_a_packet_is_taken_from_the_mtus() {
+    fn overhead_is_subtracted_from_the_mtus() {
         let mut expected = plan(1422);
         expected.tunnel.as_mut().unwrap().overhead = 50;
         assert_eq!(plan(1472).leave_room(50), Ok(expected));
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn an_mtu_that_leaves_no_room_is_refused() {
+    fn mtu_smaller_than_overhead_is_refused() {
         assert_eq!(
             plan(100).leave_room(33).unwrap_err().to_string(),
             "link flannel0: its MTU is 100 less an overhead of 33: expected 68 bytes or more"
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_without_a_tun_device_stays_as_it_is() {
+    fn plan_without_tun_device_is_unchanged() {
         let kernel_only = NodePlan { tunnel: None, ..plan(1450) };
         assert_eq!(kernel_only.clone().leave_room(50), Ok(kernel_only));
     }

@@ -1,4 +1,4 @@
-//! What an operator lets plugins do: the file `plugins.toml`.
+//! The operator's policy for plugins: the file `plugins.toml`.
 //!
 //! ```toml
 //! [limits]                     # of every plugin
@@ -27,10 +27,11 @@ use crate::limits::Limits;
 use crate::name::check_name;
 use crate::text::plain;
 
-/// The largest file, in bytes. One line for each of a thousand plugins is a tenth of that.
+/// Size limit of the file, in bytes. One line for each of a thousand plugins takes a tenth of that.
 const FILE_LIMIT: u64 = 1 << 20;
 
-/// What an operator lets plugins do. By default: what is usual.
+/// The operator's policy for plugins. The default grants [`Capabilities::usual`] and the default
+/// [`Limits`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
@@ -38,17 +39,17 @@ pub struct Policy {
     plugin: BTreeMap<String, PluginTable>,
 }
 
-/// A file that says nothing usable. Names the line, the key and what would be right.
+/// An error in the policy file. Names the line, the key and what would be accepted.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {reason}", .file.display())]
 pub struct PolicyError {
-    /// The file.
+    /// Path of the file.
     pub file: PathBuf,
-    /// Why.
+    /// The error.
     pub reason: String,
 }
 
-/// What is said of one plugin.
+/// The section of one plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 struct PluginTable {
@@ -62,7 +63,7 @@ struct PluginTable {
     limits: LimitsTable,
 }
 
-/// A SHA-256 in hexadecimal digits, of which some may be capital.
+/// A SHA-256 in hexadecimal digits, in either case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Sha256(String);
 
@@ -93,12 +94,12 @@ impl<'de, const LEAST: u64, const MOST: u64> Deserialize<'de> for Bounded<LEAST,
     }
 }
 
-/// Limits that are not the usual ones.
+/// Limits that override the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 struct LimitsTable {
     memory_mib: Option<Bounded<1, 4096>>,
-    // Longer ones would be taken for a daemon that hangs.
+    // Longer calls would make the daemon look hung.
     call_ms: Option<Bounded<20, 20_000>>,
     packet_call_ms: Option<Bounded<20, 1000>>,
     answer_mib: Option<Bounded<1, 256>>,
@@ -113,7 +114,7 @@ struct LimitsTable {
 }
 
 impl LimitsTable {
-    /// Puts these in the place of others.
+    /// Overrides the limits that are set here.
     fn apply(&self, limits: &mut Limits) {
         fn set<T, const LEAST: u64, const MOST: u64>(
             limit: &mut T,
@@ -141,23 +142,24 @@ impl LimitsTable {
 }
 
 impl Policy {
-    /// Where it is looked for by default.
+    /// The default path of the file.
     pub const DEFAULT_FILE: &str = "/etc/heddle/plugins.toml";
 
-    /// Reads a file. The default one need not be there.
+    /// Reads a policy file. The default file may be missing.
     ///
     /// # Errors
     ///
-    /// It cannot be read, or says something that cannot be understood.
+    /// The file cannot be read or parsed.
     pub fn read(file: &Path) -> Result<Self, PolicyError> {
         Self::read_if(file, |_| Ok(()))
     }
 
-    /// Reads a file that grants something to code that is about to run. The default one need not be there.
+    /// Reads a policy file that grants something to code that is about to run. The default file may
+    /// be missing.
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read), and if somebody else could have written it.
+    /// As [`read`](Self::read), and if another user could have written the file.
     pub fn read_trusted(file: &Path) -> Result<Self, PolicyError> {
         Self::read_if(file, RegularFile::vouch)
     }
@@ -179,11 +181,11 @@ impl Policy {
         Self::parse(&text).map_err(failed)
     }
 
-    /// Reads a file's text.
+    /// Parses the text of a policy file.
     ///
     /// # Errors
     ///
-    /// The line, and what is wrong in it and what would be right.
+    /// The line, the error in it and what would be accepted.
     pub fn parse(text: &str) -> Result<Self, String> {
         let policy: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map(|span| {
@@ -205,7 +207,7 @@ impl Policy {
         }
     }
 
-    /// What a plugin from a file is granted.
+    /// Returns the capabilities that a plugin from a file is granted.
     pub fn grant(&self, name: &str) -> Capabilities {
         let mut granted = Capabilities::usual();
         if let Some(table) = self.plugin.get(name).cloned() {
@@ -223,7 +225,7 @@ impl Policy {
         granted
     }
 
-    /// How much a plugin may take.
+    /// Returns the resource limits of a plugin.
     pub fn limits(&self, name: &str) -> Limits {
         let mut limits = Limits::default();
         self.limits.apply(&mut limits);
@@ -233,7 +235,8 @@ impl Policy {
         limits
     }
 
-    /// The SHA-256 that the component of this name must have, in lower-case hexadecimal digits.
+    /// Returns the SHA-256 that the component of this name must have, in lower-case hexadecimal
+    /// digits, if it is pinned.
     pub fn digest(&self, name: &str) -> Option<&str> {
         let table = self.plugin.get(name)?;
         table.sha256.as_ref().map(|digest| digest.0.as_str())
@@ -249,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_said_is_what_is_usual() {
+    fn empty_policy_grants_the_defaults() {
         let policy = Policy::parse("").unwrap();
         assert_eq!(policy.grant("x"), Capabilities::usual());
         assert_eq!(policy.limits("x"), Limits::default());
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_one_plugin_is_said_of_no_other() {
+    fn plugin_section_applies_to_that_plugin_only() {
         let digest = "AB".repeat(32);
         let text = format!(
             "[limits]\ncall-ms = 2000\nlog-rate = 7\n\
@@ -284,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line() {
+    fn policy_errors_name_the_line() {
         for (text, expected) in [
             (
                 "[limits]\nmemory = 1\n",
@@ -314,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_default_file_may_be_missing() {
+    fn only_the_default_policy_file_may_be_missing() {
         let error = Policy::read(Path::new("/no/such/plugins.toml")).unwrap_err().to_string();
         assert!(error.starts_with("/no/such/plugins.toml: cannot be read: "), "{error}");
         if !Path::new(Policy::DEFAULT_FILE).exists() {

@@ -1,4 +1,4 @@
-//! What is wrong with a plugin's answer.
+//! The refusal of a plugin's answer.
 
 use std::fmt;
 
@@ -8,14 +8,15 @@ use crate::text::plain;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{object}: {rule}")]
 pub struct Refusal {
-    /// The object, as `ip` and `bridge` would show it.
+    /// The object, formatted as `ip` and `bridge` show it.
     pub object: String,
-    /// What was wrong and what would be right.
+    /// The rule that it breaks, with what would be accepted.
     pub rule: String,
 }
 
 impl Refusal {
-    /// Both may quote the plugin: each becomes one line of bounded length.
+    /// Creates a refusal. Both texts may quote the plugin, so each becomes one line of bounded
+    /// length.
     pub fn new(object: impl fmt::Display, rule: impl Into<String>) -> Self {
         Self { object: plain(&object.to_string()), rule: plain(&rule.into()) }
     }

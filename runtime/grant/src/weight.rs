@@ -1,23 +1,25 @@
-//! What a component takes to come to life, told from its binary.
+//! Cost of instantiating a component, computed from its binary.
 //!
-//! For each instance of a module the host keeps a record with room for every function and variable, and fills it and the
-//! tables without a look at the clock. A small component can have many instances of a large module.
+//! For each instance of a module the host allocates a record with room for every function and
+//! global, and fills it and the tables without checking the deadline. A small component can have
+//! many instances of a large module.
 
 use wasmparser::{BinaryReaderError, ElementItems, Parser, Payload};
 
-/// The most that a component may have: some tens of bytes and nanoseconds each. A component with a language's whole
-/// runtime inside has a tenth.
+/// Weight limit of a component: each unit costs some tens of bytes and nanoseconds. A component
+/// that contains a whole language runtime has a tenth of it.
 pub const LIMIT: u64 = 2_000_000;
 
-/// Functions, variables and elements of tables in all instances of modules that a component has. As if each instance were
-/// one of the largest module, so that it can be more than it is.
+/// Returns the number of functions, globals and table elements in all module instances of a
+/// component. Every instance counts as one of the largest module, so the result is an upper bound.
 ///
 /// # Errors
 ///
-/// The bytes are no component.
+/// The bytes are not a component.
 pub fn of(component: &[u8]) -> Result<u64, BinaryReaderError> {
     let mut heaviest = 0_u64;
-    // Instances of modules in one instance of each component that is open, and the most in one that is complete.
+    // Module instances in each component that is still open, and the maximum among the complete
+    // ones.
     let mut open = Vec::new();
     let mut most = 0_u64;
     let mut module = 0_u64;
@@ -56,7 +58,7 @@ pub fn of(component: &[u8]) -> Result<u64, BinaryReaderError> {
                     matches!(instance, Ok(wasmparser::ComponentInstance::Instantiate { .. }))
                 };
                 let count = section.into_iter().filter(instantiated).count() as u64;
-                // A component stands before what has instances of it.
+                // A component precedes the instances of it.
                 add(&mut open, count.saturating_mul(most));
             }
             _ => {}
@@ -80,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn each_instance_counts() {
+    fn every_module_instance_counts() {
         let module = "(core module $m
             (import \"\" \"f\" (func $f)) (func $g) (global i32 (i32.const 0))
             (table 9 funcref) (elem (i32.const 0) $f $g $g))";
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn instances_in_instances_count_as_often_as_there_are_some() {
+    fn nested_instances_multiply() {
         let inner = "(component $c (core module $m (func) (func))
             (core instance (instantiate $m)) (core instance (instantiate $m)))";
         let middle = format!(

@@ -1,10 +1,11 @@
-//! Whether addresses answer: ICMP echo requests at a steady pace, and what came of the last ones.
+//! Reachability probes: ICMP echo requests to a set of addresses at a steady pace, and the outcome
+//! of the last ones.
 //!
 //! | module | job |
 //! | --- | --- |
-//! | [`window`] | what follows from the last answers of one address |
-//! | [`pace`] | which address is asked next, and when |
-//! | [`prober`] | asking |
+//! | [`window`] | reachability, round trip and loss of one address |
+//! | [`pace`] | which address is probed next, and when |
+//! | [`prober`] | sending the requests and receiving the answers |
 
 pub mod pace;
 pub mod prober;

@@ -1,14 +1,15 @@
-//! Which address is asked next, and when.
+//! The order and the pace of requests.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::Bound;
 use std::time::Duration;
 
-/// The most requests a second. With more addresses than fit, each is asked less often.
+/// Rate limit in requests per second. With more addresses than that allows, each is probed less
+/// often.
 pub const MOST: u32 = 1000;
 
-/// Addresses that are asked one after the other, evenly over time.
+/// Round robin over the addresses, evenly spread over the interval.
 #[derive(Clone, Debug)]
 pub struct Round {
     interval: Duration,
@@ -17,24 +18,25 @@ pub struct Round {
 }
 
 impl Round {
-    /// Each address once an interval, as far as [`MOST`] allows.
+    /// Creates a round that probes each address once per interval, or less often if [`MOST`]
+    /// requires it.
     pub fn new(interval: Duration) -> Self {
         Self { interval, addresses: BTreeSet::new(), last: None }
     }
 
-    /// Asks these from now on, and goes on where it was.
+    /// Replaces the addresses, and continues after the last one probed.
     pub fn set(&mut self, addresses: BTreeSet<IpAddr>) {
         self.addresses = addresses;
     }
 
-    /// How long to wait between two requests. None without an address.
+    /// Returns the pause between two requests. None without an address.
     pub fn pause(&self) -> Option<Duration> {
         let count = u32::try_from(self.addresses.len()).unwrap_or(u32::MAX);
         let shortest = Duration::from_secs(1) / MOST;
         (count > 0).then(|| (self.interval / count).max(shortest))
     }
 
-    /// Whose turn it is.
+    /// Returns the next address to probe.
     pub fn turn(&mut self) -> Option<IpAddr> {
         let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
         let next = self.addresses.range((after, Bound::Unbounded)).next();
@@ -52,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn each_has_its_turn_and_the_interval_is_shared() {
+    fn addresses_take_turns_and_share_the_interval() {
         let mut round = Round::new(Duration::from_secs(3));
         assert_eq!((round.pause(), round.turn()), (None, None));
         round.set(addresses(&[1, 2, 3]));
@@ -62,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_on_where_it_was_when_addresses_come_and_go() {
+    fn round_continues_after_addresses_change() {
         let mut round = Round::new(Duration::from_secs(3));
         round.set(addresses(&[1, 3, 5]));
         round.turn();
@@ -73,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_more_than_so_many_a_second() {
+    fn request_rate_is_limited() {
         let mut round = Round::new(Duration::from_secs(1));
         let many = (0..=255).flat_map(|a| (0..=255).map(move |b| IpAddr::from([10, a, b, 0])));
         round.set(many.collect());

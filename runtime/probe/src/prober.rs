@@ -1,4 +1,4 @@
-//! Asking.
+//! The prober: sends echo requests and evaluates the answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,13 +14,13 @@ use tokio::time::{Instant, sleep_until};
 use crate::pace::Round;
 use crate::window::{Health, State, Window};
 
-/// How long an answer is waited for.
+/// Timeout of a request.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// What a request carries. An answer carries it back.
+/// Payload of a request, which the answer repeats.
 const PAYLOAD: [u8; 16] = *b"heddle echo ping";
 
-/// No requests can be sent.
+/// No socket for requests can be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("no socket for {family} echo requests (CAP_NET_RAW): {source}")]
 pub struct ProbeError {
@@ -28,18 +28,18 @@ pub struct ProbeError {
     source: io::Error,
 }
 
-/// An address answers, or no longer does.
+/// A change of an address's reachability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct News {
-    /// Which one.
+    /// The address.
     pub address: IpAddr,
-    /// What it does now. Never [`State::Unknown`].
+    /// Its new state. Never [`State::Unknown`].
     pub state: State,
 }
 
 type Windows = BTreeMap<IpAddr, Window>;
 
-/// Asks a set of addresses again and again. Ends when it is dropped.
+/// A task that probes a set of addresses repeatedly. Dropping it aborts the task.
 #[derive(Debug)]
 pub struct Prober {
     addresses: watch::Sender<BTreeSet<IpAddr>>,
@@ -48,12 +48,14 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Asks nobody yet. `interval` is the time between two requests to one address. News may be dropped; whoever listens
-    /// late is told the latest by [`health`](Self::health). Call it on the tokio runtime.
+    /// Starts a prober without addresses. `interval` is the time between two requests to one
+    /// address. News is dropped if the receiver does not keep up; [`health`](Self::health) always
+    /// has the latest state. Must be called on the tokio runtime.
     ///
     /// # Errors
     ///
-    /// There is no socket to be had for a family that this host has.
+    /// The IPv4 socket cannot be opened. Without an IPv6 socket, IPv6 addresses count as not
+    /// answering.
     pub fn start(interval: Duration) -> Result<(Self, mpsc::Receiver<News>), ProbeError> {
         let sockets = Sockets::open()?;
         let (addresses, changed) = watch::channel(BTreeSet::new());
@@ -63,7 +65,7 @@ impl Prober {
         Ok((Self { addresses, windows, task }, receiver))
     }
 
-    /// Asks these from now on, and forgets the others.
+    /// Replaces the set of addresses to probe, and drops what is known of the others.
     pub fn watch(&self, addresses: BTreeSet<IpAddr>) {
         self.addresses.send_if_modified(|before| {
             let modified = *before != addresses;
@@ -72,7 +74,7 @@ impl Prober {
         });
     }
 
-    /// What is known of an address that is asked.
+    /// Returns the health of an address that is being probed.
     pub fn health(&self, address: IpAddr) -> Option<Health> {
         lock(&self.windows).get(&address).map(Window::health)
     }
@@ -84,7 +86,7 @@ impl Drop for Prober {
     }
 }
 
-/// Nothing panics while it is held, and what is in it would be good nevertheless.
+/// Locks the windows. Nothing panics while the lock is held, and the data would be valid even then.
 fn lock(windows: &Mutex<Windows>) -> MutexGuard<'_, Windows> {
     windows.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -117,10 +119,10 @@ async fn run(
             }
             Some(Ok((address, answer))) = requests.join_next() => {
                 let now = SystemTime::now();
-                // It may be no longer asked.
+                // The address may have been removed meanwhile.
                 let state = lock(&windows).get_mut(&address).and_then(|it| it.note(answer, now));
                 if let Some(state) = state {
-                    // Whoever does not keep up misses news, and nothing else.
+                    // A receiver that does not keep up misses news; the state itself is kept.
                     let _ = news.try_send(News { address, state });
                 }
             }
@@ -137,7 +139,7 @@ async fn run(
 
 struct Sockets {
     v4: Client,
-    /// None on a host without IPv6.
+    /// None if no IPv6 socket can be opened, as on a host without IPv6.
     v6: Option<Client>,
 }
 
@@ -150,7 +152,7 @@ impl Sockets {
         Ok(Self { v4: open(ICMP::V4, "IPv4")?, v6: open(ICMP::V6, "IPv6").ok() })
     }
 
-    /// Asks once. How long the answer took, if there was one.
+    /// Sends one request. Returns the time until the answer, or None if there was none in time.
     fn ask(
         &self,
         address: IpAddr,
@@ -159,21 +161,23 @@ impl Sockets {
         let client = if address.is_ipv4() { Some(self.v4.clone()) } else { self.v6.clone() };
         async move {
             let Some(client) = client else { return (address, None) };
-            // Any number does: raw sockets of several processes tell their answers apart by it.
+            // Any number does: processes with raw sockets tell their answers apart by it.
             let identifier = PingIdentifier(std::process::id() as u16);
             let mut pinger = client.pinger(address, identifier).await;
             pinger.timeout(LIMIT);
-            // The library's own time begins when the request is sent already, by when a near peer may have answered.
+            // The library starts its own clock after sending, by which time a near peer may have
+            // answered.
             let asked = Instant::now();
             let answer = pinger.ping(PingSequence(sequence), &PAYLOAD).await;
-            // A raw socket gives errors that quote the request as well, from whoever could not deliver it.
+            // A raw socket also receives ICMP errors that quote the request, from routers that
+            // could not deliver it.
             let replied = answer.is_ok_and(|(packet, _)| is_reply(&packet));
             (address, replied.then(|| asked.elapsed()))
         }
     }
 }
 
-/// Whether it is an echo reply (RFC 792, RFC 4443).
+/// Returns true for an echo reply (RFC 792, RFC 4443).
 fn is_reply(packet: &IcmpPacket) -> bool {
     match packet {
         IcmpPacket::V4(packet) => packet.get_icmp_type().0 == 0,
@@ -185,12 +189,12 @@ fn is_reply(packet: &IcmpPacket) -> bool {
 mod tests {
     use super::*;
 
-    /// The least that an answer over the loopback can take.
+    /// Minimum round trip over the loopback interface.
     const NEXT: Duration = Duration::from_micros(1);
 
-    /// Needs CAP_NET_RAW, as all tests of hosts do.
+    /// Needs CAP_NET_RAW, as all host tests do.
     #[tokio::test]
-    async fn an_address_that_answers_is_news_and_one_that_is_no_longer_asked_is_forgotten() {
+    async fn answering_address_is_news_and_removed_one_is_forgotten() {
         let (prober, mut news) = Prober::start(Duration::from_millis(10)).unwrap();
         let loopback: IpAddr = [127, 0, 0, 1].into();
         prober.watch([loopback].into());

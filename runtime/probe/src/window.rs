@@ -1,40 +1,42 @@
-//! What follows from the last answers of one address.
+//! Reachability, round trip and loss of one address, computed from its last answers.
 
 use std::time::{Duration, SystemTime};
 
-/// How many requests in a row go without an answer until an address counts as unreachable. One can be lost by chance.
+/// Number of consecutive requests without an answer after which an address counts as unreachable. A
+/// single one can be lost by chance.
 pub const PATIENCE: u32 = 3;
 
-/// Over how many requests the loss is told.
+/// Number of requests over which the loss is computed.
 pub const SPAN: u32 = 32;
 
-/// Whether an address answers.
+/// Reachability of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Too few requests to say.
+    /// Too few requests to tell.
     Unknown,
-    /// It answers.
+    /// The address answers.
     Reachable,
-    /// It does not.
+    /// The address does not answer.
     Unreachable,
 }
 
-/// What is known of an address.
+/// Summary of the last answers of an address.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Health {
-    /// Whether it answers.
+    /// Reachability of the address.
     pub state: State,
-    /// Since when that is so.
+    /// Time of the last change of `state`.
     pub since: SystemTime,
-    /// From request to answer, smoothed as TCP smooths it (RFC 6298, section 2). None before the first answer.
+    /// Time from request to answer, smoothed as TCP does (RFC 6298, section 2). None before the
+    /// first answer.
     pub round_trip: Option<Duration>,
-    /// The part of the last [`SPAN`] requests that went without an answer: from 0 to 1.
+    /// Fraction of the last [`SPAN`] requests without an answer, from 0 to 1.
     pub loss: f64,
 }
 
 impl Health {
-    /// The worse of two addresses' of one host: the one that does not answer, else the one that may not, else the one that
-    /// loses more.
+    /// Returns the worse of two addresses of one host: unreachable before unknown before reachable,
+    /// then the one with the higher loss.
     pub fn worst(self, other: Self) -> Self {
         let badness = |health: &Self| match health.state {
             State::Unreachable => 2,
@@ -46,26 +48,26 @@ impl Health {
     }
 }
 
-/// The last answers of one address.
+/// A sliding window over the last answers of one address.
 #[derive(Clone, Debug)]
 pub struct Window {
     state: State,
     since: SystemTime,
     round_trip: Option<Duration>,
-    /// A bit for each request, set if it was lost; the last one's is the lowest.
+    /// One bit per request, set if it was lost; the lowest bit is the latest request.
     lost: u32,
-    /// How many of them there are.
+    /// Number of requests in `lost`, at most [`SPAN`].
     requests: u32,
 }
 
 impl Window {
-    /// Nothing is known yet.
+    /// Creates an empty window.
     pub fn new(now: SystemTime) -> Self {
         Self { state: State::Unknown, since: now, round_trip: None, lost: 0, requests: 0 }
     }
 
-    /// Takes note of what came of a request: the time until the answer, if there was one. Returns the state if that is
-    /// another than before.
+    /// Records the outcome of a request: the time until the answer, or None if it was lost. Returns
+    /// the new state if it changed.
     pub fn note(&mut self, answer: Option<Duration>, now: SystemTime) -> Option<State> {
         self.lost = (self.lost << 1) | u32::from(answer.is_none());
         self.requests = (self.requests + 1).min(SPAN);
@@ -88,7 +90,7 @@ impl Window {
         Some(state)
     }
 
-    /// What is known.
+    /// Returns the summary of the window.
     pub fn health(&self) -> Health {
         let lost = self.lost.count_ones();
         let loss =
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_answer_and_the_third_loss_in_a_row_are_news() {
+    fn first_answer_and_third_consecutive_loss_change_the_state() {
         let mut window = Window::new(at(0));
         assert_eq!(window.health().state, State::Unknown);
         assert_eq!(window.note(ANSWER, at(1)), Some(State::Reachable));
@@ -123,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_answers_is_unreachable_after_three_requests() {
+    fn silent_address_is_unreachable_after_three_requests() {
         let mut window = Window::new(at(0));
         let news: Vec<_> = (1..=4).map(|second| window.note(None, at(second))).collect();
         assert_eq!(news, [None, None, Some(State::Unreachable), None]);
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_is_of_the_last_requests() {
+    fn loss_is_computed_over_the_last_requests() {
         let mut window = Window::new(at(0));
         assert_eq!(window.health().loss.to_bits(), 0f64.to_bits());
         window.note(None, at(1));
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_answer_is_worse_than_what_loses_much() {
+    fn unreachable_is_worse_than_high_loss() {
         let health = |state, loss| Health { state, since: at(0), round_trip: None, loss };
         let order = [
             health(State::Reachable, 0.1),
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_trip_is_smoothed() {
+    fn round_trip_is_smoothed() {
         let mut window = Window::new(at(0));
         window.note(ANSWER, at(1));
         window.note(Some(Duration::from_millis(16)), at(2));

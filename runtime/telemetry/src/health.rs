@@ -1,17 +1,19 @@
-//! `/healthz`, `/readyz` and `/packets`.
+//! The endpoints `/healthz`, `/readyz` and `/packets`.
 
 use std::fmt::Display;
 use std::marker::PhantomData;
 
 use heddle_http::{Answer, Site, StatusCode};
 
-/// Answers probes.
+/// Returns the site that answers health probes.
 ///
-/// `/healthz` answers 200 while the daemon runs; `/readyz` 200 when it is ready, else 503 and the reasons, a line each.
-/// `/packets` has the counters of the packet path as a JSON object, or 404 where there is none.
+/// `/healthz` answers 200 while the daemon runs. `/readyz` answers 200 when the daemon is ready,
+/// else 503 with the reasons, one per line. `/packets` returns the counters of the packet path as a
+/// JSON object, or 404 if there is none.
 ///
-/// `unmet` reads what does not hold, conditions with reasons; `warnings` what holds and still needs an operator, which
-/// `/readyz` adds in lines of their own; `counters` the packet path's, names with numbers.
+/// `unmet` returns the unmet conditions with the reasons. `warnings` returns problems that do not
+/// affect readiness but need an operator; `/readyz` lists them on lines of their own. `counters`
+/// returns the names and values of the packet path's counters.
 pub fn health<U, C, N>(
     unmet: impl Fn() -> U + Send + Sync + 'static,
     warnings: impl Fn() -> Vec<String> + Send + Sync + 'static,
@@ -25,7 +27,7 @@ where
     Probes { unmet, warnings: Box::new(warnings), counters, of: PhantomData }
 }
 
-/// Functions that read what is answered, and the types that they return.
+/// The functions that supply the answers, and the types that they return.
 struct Probes<R, P, U, C> {
     unmet: R,
     warnings: Box<dyn Fn() -> Vec<String> + Send + Sync>,
@@ -79,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_counters_are_a_json_object() {
+    fn packet_counters_are_a_json_object() {
         assert_eq!(packets(None::<[_; 0]>).status(), StatusCode::NOT_FOUND);
         let text = "{\"sent_packets\":3,\"sent_bytes\":0}\n";
         assert_eq!(
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_names_every_reason() {
+    fn readyz_names_every_unmet_condition() {
         let answer = |status, text: &'static str| Answer::text(status, text);
         assert_eq!(readyz(Vec::<(&str, String)>::new(), &[]), answer(StatusCode::OK, "ok\n"));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The last things that happened.
+//! The most recent events.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,22 +8,23 @@ use std::time::SystemTime;
 use heddle_control::{Event, EventKind};
 use heddle_core::text::one_line;
 
-/// So many things are kept.
+/// Number of events kept.
 pub const KEPT: usize = 200;
 
-/// The longest text of one, in characters.
+/// Length limit of an event's text, in characters.
 const TEXT_LIMIT: usize = 300;
 
-/// So many things about one subject are kept, of one kind.
+/// Number of events of one kind about one subject that are kept.
 const KEPT_PER_SUBJECT: usize = 5;
 
-/// The longest subject, in characters.
+/// Length limit of a subject, in characters.
 const SUBJECT_LIMIT: usize = 120;
 
-/// What lately happened, the oldest first. Clones are of the same history.
+/// The most recent events, oldest first. Clones share the same history.
 ///
-/// No subject and no kind of event takes the room of others: of what happens again and again to one subject the last
-/// [`KEPT_PER_SUBJECT`] are kept, and where there is no room left, the oldest of the most frequent kind goes.
+/// No subject and no kind of event crowds out others: of repeated events of one kind about one
+/// subject only the last `KEPT_PER_SUBJECT` are kept, and when the history is full, the oldest
+/// event of the most frequent kind is dropped.
 #[derive(Clone, Debug, Default)]
 pub struct History(Arc<Mutex<VecDeque<Entry>>>);
 
@@ -31,21 +32,21 @@ pub struct History(Arc<Mutex<VecDeque<Entry>>>);
 struct Entry {
     event: Event,
     subject: String,
-    /// Events of this kind about this subject that are no longer kept.
+    /// Number of earlier events of this kind about this subject that were dropped.
     omitted: u64,
 }
 
 impl History {
-    /// Takes note of something that happens now, and only once or to nobody in particular.
+    /// Records an event that happens now, and that has no subject or happens only once.
     pub fn note(&self, kind: EventKind, text: impl fmt::Display) {
         let text = text.to_string();
         self.note_about(kind, &text, &text);
     }
 
-    /// Takes note of something that happens now to this subject: a lease, an object or an address.
+    /// Records an event that happens now to this subject: a lease, an object or an address.
     pub fn note_about(&self, kind: EventKind, subject: &str, text: impl fmt::Display) {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        // A clock before 1970 has no better time.
+        // A clock before 1970 counts as 1970.
         let time = since.map_or(0, |since| since.as_secs());
         let text = one_line(&text.to_string(), TEXT_LIMIT);
         let subject = one_line(subject, SUBJECT_LIMIT);
@@ -54,7 +55,7 @@ impl History {
         entries.push_back(Entry { event: Event { time, kind, text }, subject, omitted: 0 });
     }
 
-    /// All that is kept.
+    /// Returns all events kept.
     pub fn events(&self) -> Vec<Event> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(Entry::shown).collect()
     }
@@ -65,7 +66,7 @@ impl Entry {
         self.event.kind == kind && self.subject == subject
     }
 
-    /// The event, with the number of those before it that are no longer kept.
+    /// Returns the event, with the number of earlier ones that were dropped.
     fn shown(&self) -> Event {
         let mut event = self.event.clone();
         if self.omitted > 0 {
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_things_are_kept_and_no_more() {
+    fn history_keeps_a_limited_number_of_events() {
         let history = History::default();
         for number in 0..KEPT + 3 {
             history.clone().note(EventKind::PeerJoined, number);
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_one_line_of_a_certain_length() {
+    fn event_text_is_one_line_of_bounded_length() {
         let history = History::default();
         history.note(EventKind::Record, format!("a\nb{}", "x".repeat(1000)));
         let text = &history.events()[0].text;

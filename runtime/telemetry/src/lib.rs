@@ -1,17 +1,20 @@
-//! What the daemon tells others over HTTP, read-only: health for probes, metrics for Prometheus, a status page for people.
+//! Read-only HTTP endpoints of the daemon: health for probes, metrics for Prometheus, a status page
+//! for people.
 //!
-//! Data comes in, text goes out; `heddle_http` serves it. The data is [`Status`](heddle_control::Status), which `heddle status` shows as well, and
-//! [`Notes`], which the daemon takes while it works. Here is nothing that the daemon needs to do its job.
+//! This crate turns data into text; `heddle_http` serves it. The data is
+//! [`Status`](heddle_control::Status), which `heddle status` shows as well, and [`Notes`], which
+//! the daemon records while it works. The daemon needs nothing here to do its job.
 //!
 //! | module | job |
 //! | --- | --- |
-//! | [`health`] | `/healthz`, `/readyz` and `/packets`, at flannel's flags' address |
-//! | [`pages`] | `/`, `/status.json` and `/metrics`, at `--status-address` |
-//! | [`metrics`](mod@metrics) | the status as Prometheus reads it |
-//! | [`history`] | the last things that happened |
+//! | [`health`](mod@health) | `/healthz`, `/readyz` and `/packets`, at the address of flannel's flags |
+//! | [`pages`](mod@pages) | `/`, `/status.json` and `/metrics`, at `--status-address` |
+//! | [`metrics`](mod@metrics) | the status as Prometheus metrics |
+//! | [`history`] | the most recent events |
 //!
-//! The page is one file, `page.html`: what it shows is what `/status.json` says, asked for every two seconds. Names and
-//! records in it are other people's, so that it makes no markup of them, and its policy lets nothing else in.
+//! The page is one file, `page.html`, which polls `/status.json` every two seconds and shows its
+//! content. The names and records in it are untrusted, so the page creates no markup from them, and
+//! its policy permits nothing else to be loaded.
 
 pub mod health;
 pub mod history;
@@ -25,11 +28,11 @@ pub use history::History;
 pub use metrics::{Timings, metrics};
 pub use pages::pages;
 
-/// What the daemon takes note of while it works. Clones are of the same notes.
+/// The daemon's record of events and timings. Clones share the same record.
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
-    /// What lately happened.
+    /// The most recent events.
     pub history: History,
-    /// How long things take.
+    /// Durations of the daemon's work.
     pub timings: Timings,
 }

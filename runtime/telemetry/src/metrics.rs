@@ -1,7 +1,7 @@
-//! The status as Prometheus reads it: OpenMetrics text, version 1.0.
+//! The status as Prometheus metrics: OpenMetrics text, version 1.0.
 //!
-//! Nothing is counted here but time: each answer is made of one [`Status`] and [`Timings`]. `docs/metrics.md` has a line
-//! for each metric, which a test compares with these.
+//! Nothing is counted here except time: each answer is computed from one [`Status`] and
+//! [`Timings`]. `docs/metrics.md` has a line for each metric, which a test compares with these.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-/// With more peers than that, there are only their numbers by state: a series for each peer on each node would be the
-/// square of the nodes in Prometheus.
+/// Maximum number of peers with series of their own. Beyond it, only the numbers of peers by state
+/// are exported: one series per peer on each node would be quadratic in the number of nodes.
 pub const PEERS_BY_NAME: usize = 200;
 
-/// The longest value of a label that somebody else chose, in characters.
+/// Length limit of untrusted label values, in characters.
 const LABEL_LIMIT: usize = 120;
 
-/// How long the daemon's work takes. Clones take the same times.
+/// Durations of the daemon's work. Clones share the same histograms.
 #[derive(Clone, Debug)]
 pub struct Timings {
     plan: Histogram,
@@ -40,18 +40,18 @@ impl Default for Timings {
 }
 
 impl Timings {
-    /// A plugin was asked for plans, for so long.
+    /// Records the duration of a plugin's planning.
     pub fn planned(&self, took: Duration) {
         self.plan.observe(took.as_secs_f64());
     }
 
-    /// Changes were made in the kernel, for so long.
+    /// Records the duration of changes to the kernel.
     pub fn applied(&self, took: Duration) {
         self.apply.observe(took.as_secs_f64());
     }
 }
 
-/// Everything as OpenMetrics text.
+/// Returns all metrics as OpenMetrics text.
 pub fn metrics(status: &Status, timings: &Timings) -> String {
     let mut all = Exposition(Registry::with_prefix("heddle"));
     node(&mut all, status);
@@ -128,7 +128,7 @@ fn work(all: &mut Exposition, status: &Status, timings: &Timings) {
 }
 
 fn plugins(all: &mut Exposition, status: &Status) {
-    // Two emitters may be one plugin with other settings.
+    // Two emitters may be the same plugin with different settings.
     let emitters = status.emitters.iter().enumerate();
     let emitters =
         emitters.map(|(place, emitter)| (format!("emitter-{}", place + 1), &emitter.plugin));
@@ -155,7 +155,7 @@ fn plugins(all: &mut Exposition, status: &Status) {
     all.0.register_with_unit("plugin_call", "Time spent in calls of a plugin", Unit::Seconds, time);
 }
 
-/// What became of the packets that the daemon carries itself.
+/// Registers the counters of packets that the daemon carries itself.
 fn packet_path(all: &mut Exposition, counters: Vec<(&str, u64)>) {
     let of_kind = |kind: fn(&str) -> Option<(&'static str, &str)>, unit: &'static str| {
         let found = counters.iter().filter_map(move |(name, count)| {
@@ -174,7 +174,7 @@ fn packet_path(all: &mut Exposition, counters: Vec<(&str, u64)>) {
     all.counters("packet_events", "What else the packet path did", events);
 }
 
-/// The reason, if the counter counts dropped packets.
+/// Returns the reason, if the counter counts dropped packets.
 fn dropped(counter: &str) -> Option<&str> {
     let reason = matches!(
         counter,
@@ -194,7 +194,7 @@ fn dropped(counter: &str) -> Option<&str> {
     reason.then_some(counter)
 }
 
-/// What is neither carried nor dropped.
+/// Returns the event, if the counter counts neither carried nor dropped packets.
 fn other(counter: &str) -> Option<&str> {
     let carried = counter.ends_with("_packets") || counter.ends_with("_bytes");
     (!carried && dropped(counter).is_none()).then_some(counter)
@@ -266,7 +266,7 @@ fn short(text: &str) -> String {
 
 type Labels<const N: usize> = [(&'static str, String); N];
 
-/// What is said.
+/// The metrics to be exported.
 struct Exposition(Registry);
 
 impl Exposition {
@@ -360,7 +360,7 @@ mod tests {
 
     use super::*;
 
-    /// A node of which there is everything to say.
+    /// Returns the status of a node that has a value for every metric.
     fn status() -> Status {
         let peer = |key: &str, state, health| Peer {
             key: key.to_owned(),
@@ -418,7 +418,7 @@ mod tests {
         }
     }
 
-    /// Names and types, as the text declares them: of a counter without `_total`.
+    /// Returns the names and types as the text declares them, counters without `_total`.
     fn declared(text: &str) -> BTreeMap<String, String> {
         let declarations = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
         declarations
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_becomes_series() {
+    fn status_is_exported_as_series() {
         let text = metrics(&status(), &Timings::default());
         for line in [
             r#"heddle_build_info{version="1.2.3",network="/coreos.com/network"} 1"#,
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_counted_in_buckets() {
+    fn durations_are_counted_in_buckets() {
         let timings = Timings::default();
         timings.clone().planned(Duration::from_millis(1));
         timings.applied(Duration::from_secs(100));
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn many_peers_are_counted_and_not_named() {
+    fn many_peers_are_counted_without_series_of_their_own() {
         let peers = |count| Status {
             peers: (0..count)
                 .map(|index| Peer { key: index.to_string(), ..Peer::default() })
@@ -501,14 +501,14 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_named_is_cut() {
+    fn foreign_label_values_are_truncated() {
         let mut long = status();
         long.peers[0].key = "x".repeat(5000);
         assert!(metrics(&long, &Timings::default()).lines().all(|line| line.len() < 400));
     }
 
     #[test]
-    fn the_documented_metrics_are_those_that_there_are() {
+    fn documented_metrics_match_the_exported_ones() {
         let rows = include_str!("../../../docs/metrics.md").lines();
         let rows = rows.filter_map(|line| line.strip_prefix("| `heddle_"));
         let documented: BTreeMap<_, _> = rows

@@ -1,4 +1,4 @@
-//! The page's text, and what it may do.
+//! The status page and its content security policy.
 
 use std::sync::LazyLock;
 
@@ -6,11 +6,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-/// The page. All of it: nothing is loaded from elsewhere.
+/// The page. It is self-contained: nothing is loaded from elsewhere.
 pub(crate) const PAGE: &str = include_str!("page.html");
 
-/// What the page may do (Content Security Policy Level 3): run its own script, wear its own style, and ask where it comes
-/// from. No markup is made of text (`trusted-types 'none'`).
+/// The page's policy (Content Security Policy Level 3): it may run its own script, use its own
+/// style, and request data from its own origin. It creates no markup from text (`trusted-types
+/// 'none'`).
 pub(crate) static POLICY: LazyLock<String> = LazyLock::new(|| {
     format!(
         "default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; connect-src 'self'; base-uri 'none'; \
@@ -20,14 +21,14 @@ pub(crate) static POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// What is inside an element that the page has once, without attributes.
+/// Returns the content of an element that the page has once, without attributes.
 fn inside<'p>(page: &'p str, element: &str) -> &'p str {
     let (opening, closing) = (format!("<{element}>"), format!("</{element}>"));
     let (_, rest) = page.split_once(&opening).expect("the page has the element");
     rest.split_once(&closing).expect("the element ends").0
 }
 
-/// How the policy names a text that is allowed.
+/// Returns the policy's source expression for a permitted text: its hash.
 fn source(text: &str) -> String {
     format!("sha256-{}", STANDARD.encode(Sha256::digest(text)))
 }
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_policy_names_what_the_page_has() {
+    fn policy_permits_script_and_style_by_hash() {
         // echo -n "x=1" | openssl dgst -sha256 -binary | base64
         let page = "<style>b</style><script>x=1</script>";
         assert_eq!(inside(page, "script"), "x=1");
@@ -46,8 +47,8 @@ mod tests {
     }
 
     #[test]
-    fn the_page_needs_nothing_from_elsewhere_and_makes_no_markup_of_text() {
-        // The name of a namespace is none that is asked for.
+    fn page_is_self_contained_and_creates_no_markup_from_text() {
+        // The name of an XML namespace is never requested.
         let text = PAGE.replace("http://www.w3.org/2000/svg", "");
         let elsewhere = ["http:", "https:", " src=", "@import", "url("];
         let markup = ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "style=\""];

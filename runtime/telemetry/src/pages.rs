@@ -1,4 +1,4 @@
-//! `/`, `/status.json` and `/metrics`.
+//! The endpoints `/`, `/status.json` and `/metrics`.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -12,7 +12,7 @@ use crate::page::{PAGE, POLICY};
 /// OpenMetrics 1.0, section "Protocol Negotiation".
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Answers people and Prometheus with what the daemon says of itself.
+/// Returns the site with the status page for people and the metrics for Prometheus.
 pub fn pages<H: Handler>(documents: Documents<H>, timings: Timings) -> impl Site {
     Pages { documents, timings, written: Mutex::default() }
 }
@@ -20,7 +20,7 @@ pub fn pages<H: Handler>(documents: Documents<H>, timings: Timings) -> impl Site
 struct Pages<H> {
     documents: Documents<H>,
     timings: Timings,
-    /// The last metrics, and the status that they are of.
+    /// The last metrics, and the status snapshot that they were computed from.
     written: Mutex<(Weak<Snapshot>, Bytes)>,
 }
 
@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts how often it is asked.
+    /// Counts the status requests.
     #[derive(Default)]
     struct Daemon(AtomicU64, bool);
 
@@ -117,7 +117,7 @@ mod tests {
     const HERE: &str = "127.0.0.1:9981";
 
     #[tokio::test]
-    async fn it_can_only_be_read() {
+    async fn endpoints_are_read_only() {
         let site = site(Daemon::default());
         for path in ["/", "/status.json", "/metrics", "/elsewhere"] {
             for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"] {
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_is_what_it_says_it_is() {
+    async fn endpoints_declare_their_content_type() {
         let site = site(Daemon::default());
         for (path, kind, start) in [
             ("/", "text/html; charset=utf-8", "<!doctype html>"),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn many_who_look_cost_as_much_as_one_a_second() {
+    async fn many_readers_query_the_daemon_once_a_second() {
         let site = site(Daemon::default());
         let begun = Instant::now();
         let uptime = async |site| {
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_daemon_that_cannot_answer_says_so() {
+    async fn unavailable_daemon_answers_503_with_reason() {
         let site = site(Daemon(AtomicU64::new(0), true));
         for path in ["/status.json", "/metrics"] {
             let (status, answer) = ask(&site, "GET", path, HERE).await;
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_is_made_to_lead_here_is_refused() {
+    async fn rebound_host_name_is_refused() {
         let site = site(Daemon::default());
         for (host, status) in [
             ("localhost:9981", 200),

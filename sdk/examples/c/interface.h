@@ -1,5 +1,5 @@
-// What this plugin has on top of the bindings: short names for the types of `wit/v0.1/types.wit`, memory for what a
-// function gives, and addresses as bytes.
+// Additions to the generated bindings: short names for the types of `wit/v0.1/types.wit`, memory
+// for a function's results, and addresses as bytes.
 #pragma once
 
 #include <stdlib.h>
@@ -19,21 +19,22 @@ typedef exports_heddle_overlay_backend_peer_error_t peer_error;
 
 enum { IPV4 = HEDDLE_OVERLAY_TYPES_IP_ADDRESS_IPV4, IPV6 = HEDDLE_OVERLAY_TYPES_IP_ADDRESS_IPV6 };
 
-// The length of an IPv6 address, in bytes.
+// Length of an IPv6 address, in bytes.
 enum { LONGEST = 16 };
 
-// Zeroed memory for so many objects. There being none is a trap, as anything unexpected is in a plugin: it costs the
-// call, and the host says so.
+// Returns zeroed memory for `count` objects. Running out of memory is a trap, like anything
+// unexpected in a plugin: it fails the call, and the host reports it.
 static inline void *allocate(size_t count, size_t size) {
     void *memory = calloc(count, size);
     if (memory == NULL && count > 0) __builtin_trap();
     return memory;
 }
 
-// Makes a list one of so many elements, all zero. The bindings free it once the host has read it.
+// Gives a list `count` elements, all zero. The bindings free it once the host has read it.
 #define ALLOCATE_LIST(list, count) ((list)->len = (count), (list)->ptr = allocate((list)->len, sizeof *(list)->ptr))
 
-// Writes an address as it stands in packets. One of IPv4 takes the first four bytes, and the others are 0.
+// Writes an address in network byte order. An IPv4 address takes the first four bytes; the others
+// are 0.
 static inline void to_bytes(const ip_address *address, uint8_t bytes[LONGEST]) {
     for (int i = 0; i < LONGEST; i++) bytes[i] = 0;
     if (address->tag == IPV4) {

@@ -1,10 +1,11 @@
-// Texts for people, put together without the standard library's formatting, which is larger than this plugin.
+// Messages for people, built without the standard library's formatting, which is larger than this
+// plugin.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
-// A piece that no longer fits is left out.
+// A piece that does not fit is left out.
 struct message {
     char bytes[256];
     size_t length;

@@ -1,10 +1,10 @@
-// Just enough JSON for one number. The host has read the text before and knows it to be JSON; nothing here rests on
-// that. There is no recursion, and no byte is looked at but between `at` and `end`.
+// A minimal JSON parser for one number. The host has checked that the text is JSON, but nothing
+// here relies on that. There is no recursion, and no byte outside of `at` and `end` is accessed.
 #include "port.h"
 
 #include <string.h>
 
-// What messages show of a value, in bytes.
+// Length of a value in messages, in bytes.
 enum { SHOWN = 60 };
 
 struct reader {
@@ -17,20 +17,20 @@ struct text {
     size_t length;
 };
 
-// The next byte that is no white space; 0 at the end.
+// Returns the next byte that is not white space; 0 at the end.
 static char peek(struct reader *reader) {
     while (reader->at < reader->end && memchr(" \t\r\n", *reader->at, 4) != NULL) reader->at++;
     return reader->at < reader->end ? *reader->at : 0;
 }
 
-// Goes past this byte, if it is the next.
+// Skips this byte, if it is the next.
 static bool accept(struct reader *reader, char wanted) {
     if (peek(reader) != wanted) return false;
     reader->at++;
     return true;
 }
 
-// Goes past a string, from its first quotation mark on.
+// Skips a string, starting at its opening quotation mark.
 static bool skip_string(struct reader *reader) {
     while (++reader->at < reader->end) {
         if (*reader->at == '"') {
@@ -42,12 +42,12 @@ static bool skip_string(struct reader *reader) {
     return false;
 }
 
-// Goes past a number, true, false or null.
+// Skips a number, true, false or null.
 static void skip_word(struct reader *reader) {
     while (reader->at < reader->end && memchr(" \t\r\n,:\"[]{}", *reader->at, 11) == NULL) reader->at++;
 }
 
-// Goes past a value, whatever is in it.
+// Skips a value, whatever it contains.
 static bool skip_value(struct reader *reader) {
     size_t depth = 0;
     do {
@@ -80,7 +80,8 @@ static bool skip_value(struct reader *reader) {
     return true;
 }
 
-// Without regard to case, as Go matches keys and flannel's users rely on. A key with escapes in it is another one.
+// Case-insensitive, like Go's matching of keys, which flannel's users rely on. A key with escapes
+// never matches.
 static bool is_port(struct text key) {
     const char *wanted = "port";
     if (key.length != strlen(wanted)) return false;
@@ -94,7 +95,7 @@ static bool is(struct text value, const char *word) {
     return value.length == strlen(word) && memcmp(value.bytes, word, value.length) == 0;
 }
 
-// A whole number up to 65535.
+// Parses a whole number up to 65535.
 static bool read_number(struct text value, uint32_t *number) {
     if (value.length == 0 || value.length > 5) return false;
     *number = 0;
@@ -105,7 +106,7 @@ static bool read_number(struct text value, uint32_t *number) {
     return *number <= UINT16_MAX;
 }
 
-// Finds the members that are called so: how many there are, and the value of the last one.
+// Finds the members called `Port`: their number, and the value of the last one.
 static bool find_port(struct reader *reader, size_t *found, struct text *value) {
     *found = 0;
     if (!accept(reader, '{')) return false;
@@ -153,7 +154,7 @@ bool read_port(const char *json, size_t length, uint16_t *port, const char **key
     size_t shown = value.length;
     if (shown > SHOWN) {
         shown = SHOWN;
-        // Not in the middle of a character.
+        // Do not cut in the middle of a character.
         while (shown > 0 && (value.bytes[shown] & 0xc0) == 0x80) shown--;
     }
     add_text(message, "is ");

@@ -7,6 +7,6 @@
 
 #include "message.h"
 
-// Finds it in JSON text. It stays as it is where none is given; as in flannel, null and 0 are the same as none. False:
-// something is wrong, and `key` and `message` say what.
+// Reads the port from JSON text. Leaves it unchanged if there is none; as in flannel, null and 0
+// count as none. Returns false on an error, which `key` and `message` then describe.
 bool read_port(const char *json, size_t length, uint16_t *port, const char **key, struct message *message);

@@ -1,4 +1,4 @@
-// Which peer a packet goes to: the one with the longest subnet around its destination.
+// Selects the peer for a packet: the one with the longest prefix that contains its destination.
 #include <string.h>
 
 #include "interface.h"
@@ -9,14 +9,14 @@ struct subnet {
     uint32_t peer;
 };
 
-// The subnets of a family, ordered by `compare`, and which lengths there are among them.
+// The subnets of a family, ordered by `compare`, and the prefix lengths among them.
 struct table {
     struct subnet *subnets;
     size_t count;
     bool has[LONGEST * 8 + 1];
 };
 
-// For IPv4 and IPv6. Zeroed in a new instance, and replaced by each update.
+// Tables for IPv4 and IPv6. Zeroed in a new instance, and replaced by each update.
 static struct table tables[2];
 
 static const uint8_t BITS[] = { [IPV4] = 32, [IPV6] = 128 };
@@ -27,7 +27,8 @@ static int compare(const void *left, const void *right) {
     return memcmp(one->bytes, other->bytes, LONGEST);
 }
 
-// The network of this length around an address. Its length is at most that of the address.
+// Returns the network of this prefix length that contains an address. The length is at most that of
+// the address.
 static struct subnet around(const ip_address *address, uint8_t length) {
     struct subnet subnet = { .length = length };
     to_bytes(address, subnet.bytes);
@@ -38,7 +39,7 @@ static struct subnet around(const ip_address *address, uint8_t length) {
     return subnet;
 }
 
-// A look-up costs a binary search for each length that there is. Overlays have one or two.
+// A look-up costs a binary search per prefix length in the table. Overlays have one or two.
 static const struct subnet *find(const ip_address *destination) {
     const struct table *table = &tables[destination->tag];
     for (int length = BITS[destination->tag]; length >= 0; length--) {

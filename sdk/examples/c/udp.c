@@ -1,22 +1,23 @@
-// The `udp-c` backend: what the built-in `udp` does, in C. The kernel routes the whole overlay into one TUN device, and
-// the host sends each packet in a UDP datagram to the peer whose subnet its destination is in (steering.c).
+// The `udp-c` backend: the built-in `udp`, in C. The kernel routes the whole overlay into one TUN
+// device, and the host sends each packet in a UDP datagram to the peer whose subnet contains its
+// destination (steering.c).
 //
-// A function owns what it is given, and frees it. What it gives is freed by the bindings. It returns true where it
-// succeeds; else `error` is what it gives.
+// A function owns its arguments, and frees them. The bindings free its results. It returns true on
+// success; otherwise `error` is the result.
 #include <string.h>
 
 #include "interface.h"
 #include "message.h"
 #include "port.h"
 
-// flannel asks for `flannel%d`, and the first there is has this name.
+// flannel requests `flannel%d`, and the first such device gets this name.
 static const char *const DEVICE = "flannel0";
 
-// flannel's port.
+// flannel's default port.
 enum { DEFAULT_PORT = 8285 };
 
-// For IPv4 and IPv6: the bits of an address, the smallest MTU that the family works with (RFC 791, RFC 8200), and the
-// length of outer IP and UDP headers.
+// For IPv4 and IPv6: bits of an address, smallest MTU of the family (RFC 791, RFC 8200), and length
+// of the outer IP and UDP headers.
 static const struct {
     uint8_t bits;
     uint32_t least_mtu;
@@ -63,8 +64,8 @@ static bool is_link_local(const ip_address *address) {
     return bytes[0] == 0xfe && (bytes[1] & 0xc0) == 0x80;
 }
 
-// The source of datagrams to peers that know this node by a public address: that one or, behind NAT, where the
-// interface does not have it, the interface's own.
+// Returns the source address of datagrams to peers that know this node by a public address: that
+// one if the interface has it, otherwise (behind NAT) the interface's own.
 static ip_address local_address(const underlay *underlay, const ip_address *public) {
     const ip_address *best = NULL;
     for (size_t i = 0; i < underlay->addresses.len; i++) {
@@ -76,7 +77,8 @@ static ip_address local_address(const underlay *underlay, const ip_address *publ
     return best != NULL ? *best : *public;
 }
 
-// The MTU of the device: what the underlay's leaves behind the longest headers of the families in use.
+// Returns the MTU of the device: that of the underlay, less the longest headers of the families in
+// use.
 static bool mtu_of(const network_config *config, const underlay *underlay, uint32_t *mtu, config_error *error) {
     uint32_t headers = 0, least = 0;
     for (size_t i = 0; i < config->networks.len; i++) {
@@ -84,7 +86,7 @@ static bool mtu_of(const network_config *config, const underlay *underlay, uint3
         headers = max(headers, FAMILIES[family].headers);
         least = max(least, FAMILIES[family].least_mtu + FAMILIES[family].headers);
     }
-    // No packet is longer than that, though the loopback interface's MTU is.
+    // No packet is longer, although the loopback interface has a larger MTU.
     uint32_t outer = underlay->mtu < 65535 ? underlay->mtu : 65535;
     if (outer >= least) {
         *mtu = outer - headers;
@@ -109,7 +111,7 @@ bool exports_heddle_overlay_backend_advertise(
     uint16_t port;
     bool done = port_of(config, &port, error);
     if (done) {
-        // As in flannel, the lease does not say what it is for, nor anything else.
+        // As in flannel, the lease has no backend type and no backend data.
         advertisements->backend_type.is_some = false;
         ALLOCATE_LIST(&advertisements->families, config->networks.len);
     }
@@ -118,8 +120,8 @@ bool exports_heddle_overlay_backend_advertise(
     return done;
 }
 
-// The device, with an address in each family: the subnet's own, as the source of what the node itself sends into the
-// overlay.
+// Plans the device, with an address in each family: the subnet's own, as the source of the node's
+// own packets into the overlay.
 static void plan(
     const network_config *config,
     const underlay *underlay,
@@ -139,7 +141,7 @@ static void plan(
     tun->port = port;
     ALLOCATE_LIST(&tun->local, lease->families.len);
 
-    // Nobody on the overlay is to give this node routes.
+    // No host on the overlay may configure routes on this node.
     ALLOCATE_LIST(&plan->sysctls, 1);
     heddle_overlay_types_sysctl_t *sysctl = plan->sysctls.ptr;
     set(&sysctl->link, DEVICE);
@@ -185,7 +187,7 @@ static bool is_text(const string *string, const char *text) {
     return string->len == strlen(text) && memcmp(string->ptr, text, string->len) == 0;
 }
 
-// Whether a peer says that it is reached at an address of this node.
+// Returns true if a peer publishes an address of this node.
 static bool is_here(const node *node, const lease *own, const lease *peer) {
     for (size_t i = 0; i < peer->families.len; i++) {
         const ip_address *public = &peer->families.ptr[i].public_address;
@@ -216,7 +218,7 @@ bool exports_heddle_overlay_backend_plan_peer(
         error->tag = EXPORTS_HEDDLE_OVERLAY_BACKEND_PEER_ERROR_INVALID;
         set(&error->val.invalid, "its public address is this node's own: expected the address of another node");
     } else {
-        // The route to the device is the node's, and covers every peer.
+        // The node's route to the device covers every peer.
         memset(plan, 0, sizeof *plan);
         done = true;
     }

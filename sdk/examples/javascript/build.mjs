@@ -1,5 +1,5 @@
-// Makes vxlan-js.js a component, without any of WASI's features: a plugin has no clock, no files and no network. What it
-// imports then is Heddle's own.
+// Compiles vxlan-js.js to a component, without any of WASI's features: a plugin has no clock, no
+// files and no network. Its remaining imports are Heddle's own.
 import { mkdir, writeFile } from 'node:fs/promises';
 import { componentize } from '@bytecodealliance/componentize-js';
 

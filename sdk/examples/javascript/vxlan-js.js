@@ -1,25 +1,27 @@
-// The `vxlan-js` backend: what the built-in `vxlan` does with VNI and Port, in JavaScript.
+// The `vxlan-js` backend: the built-in `vxlan` with the keys VNI and Port, in JavaScript.
 //
-// A packet for a peer's subnet is routed to the subnet's network address, `onlink` on a VXLAN device. A permanent
-// neighbour gives that address the MAC of the peer's device, and a permanent FDB entry says that frames for this MAC go
-// to the peer's public address. Nothing is flooded or learned. Dual stack has a device for each family.
+// A packet for a peer's subnet is routed to the subnet's network address, `onlink` on a VXLAN
+// device. A permanent neighbour entry maps that address to the MAC of the peer's device, and a
+// permanent FDB entry sends frames for this MAC to the peer's public address. Nothing is flooded or
+// learned. Dual stack has a device for each family.
 //
-// A record of the interface is an object here, a variant `{ tag, val }`, an option `undefined` where it is none, an
-// address an array of numbers. What a function throws is the error of its result.
+// A record of the interface is an object here, a variant `{ tag, val }`, an absent option
+// `undefined`, and an address an array of numbers. An exception is the error of a function's
+// result.
 
 const NAME = 'vxlan-js';
 
-// What each family has of its own.
+// Properties of each family.
 const FAMILIES = {
   ipv4: {
     device: 'flannel.',
-    // The largest VNI with which a device's name has no more than 15 bytes.
+    // Largest VNI for which the device's name has at most 15 bytes.
     mostVni: 9_999_999,
-    // The key in a lease.
+    // Field of a lease.
     field: 'BackendData',
-    // Of an address.
+    // Length of an address in bits.
     bits: 32,
-    // The least that the family works with (RFC 791, section 3.2).
+    // Smallest MTU of the family (RFC 791, section 3.2).
     leastMtu: 68,
     // Outer IP header, UDP and VXLAN headers, inner Ethernet header.
     overhead: 20 + 8 + 8 + 14,
@@ -35,7 +37,7 @@ const FAMILIES = {
   },
 };
 
-// Where Linux listens for VXLAN unless told otherwise.
+// Linux's default port for VXLAN.
 const DEFAULT_PORT = 8472;
 
 const MAC = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i;
@@ -58,7 +60,7 @@ export const backend = {
     for (const { subnet, publicAddress } of lease.families) {
       const { tag } = publicAddress;
       const { leastMtu, overhead, bits } = FAMILIES[tag];
-      // No packet is longer than that, though the loopback interface's MTU is.
+      // No packet is longer, although the loopback interface has a larger MTU.
       const own = Math.min(underlay.mtu, 65_535) - overhead;
       if (own < leastMtu) {
         throw {
@@ -85,7 +87,7 @@ export const backend = {
           },
         },
       });
-      // Nobody on the overlay is to give this node routes.
+      // No host on the overlay may configure routes on this node.
       plan.sysctls.push({ link: device, family: 'ipv6', name: 'accept_ra', value: '0' });
       plan.addresses.push({ link: device, network: { address: subnet.address, prefixLength: bits } });
     }
@@ -94,7 +96,7 @@ export const backend = {
 
   planPeer(config, node, lease, peer) {
     if (peer.backendType !== NAME) {
-      // flannel's udp does not name itself.
+      // Leases of flannel's udp backend have no backend type.
       throw { tag: 'other-backend', val: peer.backendType ?? 'udp' };
     }
     const { vni } = readSettings(config);
@@ -140,11 +142,11 @@ function readSettings(config) {
       fail('Backend.VNI', `is ${vni}: expected at most ${mostVni}, because the device's name ${name} may have 15 bytes`);
     }
   }
-  // As in flannel, 0 leaves the choice open.
+  // As in flannel, 0 selects the default.
   return { vni, port: readInteger('Backend', backend, 'Port', 0xffff, fail) || DEFAULT_PORT };
 }
 
-// ---- JSON, as flannel reads it: keys without regard to case, null for absent --------------------
+// ---- JSON, as flannel reads it: case-insensitive keys, null for absent --------------------------
 
 function readObject(name, text, fail) {
   let value;
@@ -174,7 +176,7 @@ function readInteger(name, object, key, most, fail) {
   return value;
 }
 
-// What a message shows of a value.
+// Formats a value for a message.
 function shown(value) {
   const text = [...JSON.stringify(value)];
   return text.length > 60 ? `${text.slice(0, 60).join('')}…` : text.join('');
@@ -186,8 +188,9 @@ function deviceName(tag, vni) {
   return FAMILIES[tag].device + vni;
 }
 
-// A device that is there keeps its MAC, so that peers need not learn a new one. A new one's follows from who and where
-// the node is, so that it comes back after a loss and cloned machines differ: 48 bits of FNV-1a.
+// An existing device keeps its MAC, so that peers need not learn a new one. The MAC of a new device
+// is derived from the node's identity and address, so that a recreated device has the same one and
+// cloned machines have different ones: 48 bits of FNV-1a.
 function deviceMac(node, tag, vni) {
   const name = deviceName(tag, vni);
   const existing = node.links.find((link) => link.name === name && link.kind === 'vxlan');
@@ -203,7 +206,7 @@ function deviceMac(node, tag, vni) {
   return mac;
 }
 
-// What another node wrote in its lease.
+// Reads the MAC of a peer's end point from its lease, which another node wrote.
 function peerMac(part, vni) {
   const { field } = FAMILIES[part.publicAddress.tag];
   const fail = (key, message) => {
@@ -225,8 +228,8 @@ function peerMac(part, vni) {
   return mac;
 }
 
-// The source of packets to peers that know this node by a public address: that one or, behind NAT, where the interface
-// does not have it, the interface's own.
+// Returns the source address of packets to peers that know this node by a public address: that one
+// if the interface has it, otherwise (behind NAT) the interface's own.
 function localAddress(underlay, publicAddress) {
   const own = underlay.addresses.map(({ address }) => address).filter(({ tag }) => tag === publicAddress.tag);
   return own.find((address) => isSame(address, publicAddress))

@@ -1,6 +1,6 @@
-"""The `subnet-json` emitter: the node's subnet for programs that read JSON.
+"""The `subnet-json` emitter: writes the node's subnet for programs that read JSON.
 
-Setting `path`: where it goes, `/run/flannel/subnet.json` unless given.
+Setting `path`: path of the file, `/run/flannel/subnet.json` by default.
 """
 
 import json
@@ -15,7 +15,7 @@ DEFAULT_PATH = "/run/flannel/subnet.json"
 
 
 class Emitter(exports.Emitter):
-    """What the world exports, under the name that it has there."""
+    """The world's export, by its name there."""
 
     def emit(self, view: View, settings: list[Setting]) -> list[File]:
         path = DEFAULT_PATH
@@ -28,21 +28,21 @@ class Emitter(exports.Emitter):
 
 
 def describe(view: View) -> dict:
-    """Everything that `subnet.env` says, one network for each family, IPv4 first."""
+    """Returns the content of `subnet.env`, with one network per family, IPv4 first."""
     subnets = {subnet.version: subnet for subnet in (network(part.subnet) for part in view.lease.families)}
     networks = []
     for overlay in (network(part.network) for part in view.config.networks):
         subnet = subnets.get(overlay.version)
         if subnet is None:
             raise Err(f"the lease has no subnet in {overlay}")
-        # The first usable address, which containers have as their gateway.
+        # The first usable address, which is the containers' gateway.
         bridge = ip_interface((subnet.network_address + 1, subnet.prefixlen))
         networks.append({"network": str(overlay), "subnet": str(subnet), "bridge": str(bridge)})
     return {"networks": networks, "mtu": view.mtu, "ip-masq": view.ip_masq}
 
 
 def network(given: IpNetwork):
-    """A network of the interface as Python has it."""
+    """Converts a network of the interface to Python's type."""
     match given.address:
         case IpAddress_Ipv4(octets):
             address = IPv4Address(bytes(octets))

@@ -1,6 +1,7 @@
-//! The plugin interface as Markdown: what stands in `wit/v0.1`, in the order in which one needs it.
+//! Generates the plugin interface's reference as Markdown from `wit/v0.1`, in the order in which a
+//! reader needs it.
 //!
-//! Every type, function and world is a heading of its own, and every use of a type is a link to it.
+//! Every type, function and world has a heading, and every use of a type is a link to it.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -11,10 +12,10 @@ use wit_parser::{
     WorldItem, WorldKey,
 };
 
-/// The interfaces in the order of the text.
+/// Interfaces, in the order of the document.
 const INTERFACES: [&str; 6] = ["backend", "steering", "transform", "emitter", "log", "types"];
 
-/// What stands before everything else.
+/// Text in front of the generated part.
 const INTRODUCTION: &str = "\
 # Plugin reference
 
@@ -28,21 +29,21 @@ The Rust SDK has the same names in Rust's spelling (`plan-peer` is `plan_peer`, 
 `std::net::IpAddr` for `ip-address` and `ipnet::IpNet` for `ip-network`.
 ";
 
-/// Where the interface is.
+/// Returns the directory of the interface.
 pub fn wit() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/v0.1")
 }
 
-/// Where the text belongs.
+/// Returns the path of the document.
 pub fn document() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/plugin-reference.md")
 }
 
-/// The text for the interface in a directory.
+/// Generates the document for the interface in a directory.
 ///
 /// # Errors
 ///
-/// The WIT cannot be parsed, or lacks an interface.
+/// If the WIT cannot be parsed, or lacks an interface.
 pub fn markdown(wit: &Path) -> anyhow::Result<String> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(wit)?;
@@ -81,7 +82,7 @@ impl Reference<'_> {
         for (name, id) in &worlds {
             let World { imports, exports, .. } = &self.resolve.worlds[**id];
             let exports = self.names(exports.iter());
-            // Types have no functions: to import them is to name them.
+            // Interfaces of types have no functions: importing one only makes its names available.
             let imports = self.names(imports.iter().filter(|(_, item)| !self.is_types(item)));
             let _ = writeln!(text, "| [`{name}`](#{name}) | {exports} | {imports} |");
         }
@@ -117,7 +118,7 @@ impl Reference<'_> {
         }
         for (name, id) in types {
             let defined = &self.resolve.types[*id];
-            // What another interface defines is described there.
+            // A type of another interface is described there.
             if !matches!(&defined.kind, TypeDefKind::Type(Type::Id(_))) {
                 self.type_definition(text, name, defined);
             }
@@ -168,7 +169,7 @@ impl Reference<'_> {
         }
     }
 
-    /// A type, with links to those that have a name.
+    /// Formats a type, with links to those that have a name.
     fn shown(&self, ty: &Type) -> String {
         match ty {
             Type::Id(id) => {
@@ -207,7 +208,7 @@ impl Reference<'_> {
     }
 }
 
-/// A comment as it stands, without the rules between sections.
+/// Appends a comment verbatim, without the rules between sections.
 fn docs(text: &mut String, Docs { contents }: &Docs) {
     let lines = contents.as_deref().unwrap_or_default().trim().lines();
     for line in lines.filter(|line| !line.starts_with("----")) {
@@ -215,7 +216,7 @@ fn docs(text: &mut String, Docs { contents }: &Docs) {
     }
 }
 
-/// A comment in a cell of a table.
+/// Formats a comment for a cell of a table.
 fn line(Docs { contents }: &Docs) -> String {
     let words: Vec<_> = contents.as_deref().unwrap_or_default().split_whitespace().collect();
     words.join(" ").replace('|', "\\|")

@@ -1,11 +1,11 @@
-//! The text is what the interface says now, and its links lead somewhere.
+//! The document matches the current interface, and its links are valid.
 
 use std::collections::BTreeSet;
 
 use heddle_reference::{document, markdown, wit};
 
 #[test]
-fn it_is_as_the_interface_is() {
+fn document_matches_interface() {
     let written = std::fs::read_to_string(document()).unwrap();
     let now = markdown(&wit()).unwrap();
     let differs = written.lines().zip(now.lines()).find(|(written, now)| written != now);
@@ -32,7 +32,7 @@ fn every_link_has_a_heading_and_every_heading_is_unique() {
 }
 
 #[test]
-fn an_interface_without_a_place_is_an_error() {
+fn interface_without_a_place_is_an_error() {
     let dir = std::env::temp_dir().join(format!("heddle-reference-{}", std::process::id()));
     std::fs::create_dir(&dir).unwrap();
     std::fs::write(

@@ -1,4 +1,4 @@
-//! A plugin as the component that it is built as.
+//! A plugin as a compiled component.
 
 use std::env;
 use std::io::Write;
@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use crate::Scenario;
 
-/// The command line tool: what `HEDDLE` in the environment names, or `heddle` in `PATH`.
+/// Returns the command-line tool: the path in the environment variable `HEDDLE`, or `heddle` in
+/// `PATH`.
 pub fn heddle() -> PathBuf {
     env::var_os("HEDDLE").map_or_else(|| "heddle".into(), PathBuf::from)
 }
@@ -22,30 +23,30 @@ pub struct Component {
 }
 
 impl Component {
-    /// The component in this file, or one that ships with Heddle, by its name.
+    /// Returns the component in this file, or a built-in one by its name.
     pub fn file(path: impl AsRef<Path>) -> Self {
         Self { path: path.as_ref().to_owned(), tool: heddle() }
     }
 
-    /// The same, with another command line tool than [`heddle`].
+    /// Sets another command-line tool than [`heddle`].
     #[must_use]
     pub fn with_tool(self, tool: impl AsRef<Path>) -> Self {
         Self { tool: tool.as_ref().to_owned(), ..self }
     }
 
-    /// What the crate under test is as a component, built for that now as `cargo build --release --target wasm32-wasip2`
-    /// builds it: `manifest_dir` is its `env!("CARGO_MANIFEST_DIR")`, and `library` the library's name, that of the
-    /// package with `_` for `-`.
+    /// Builds the crate under test as a component, like `cargo build --release --target
+    /// wasm32-wasip2`. `manifest_dir` is the crate's `env!("CARGO_MANIFEST_DIR")`, and `library`
+    /// the library's name, that of the package with `_` for `-`.
     ///
     /// # Panics
     ///
-    /// It cannot be built.
+    /// If it cannot be built.
     pub fn build(manifest_dir: impl AsRef<Path>, library: &str) -> Self {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&manifest_dir);
         cargo.args(["build", "--quiet", "--release", "--target", "wasm32-wasip2"]);
         cargo.arg("--message-format=json-render-diagnostics");
-        // A line for each thing that was built, with its files.
+        // Cargo prints a line for each artifact, with its files.
         let messages = run(cargo, "");
         let built = messages.lines().filter_map(|line| serde_json::from_str::<Built>(line).ok());
         let files =
@@ -58,25 +59,26 @@ impl Component {
         )
     }
 
-    /// Where it is.
+    /// Returns the path of the component.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What it plans in a scenario, as text: see [`Scenario::plan`].
+    /// Plans a scenario, and returns the plan as text: see [`Scenario::plan`].
     ///
     /// # Panics
     ///
-    /// The [tool](heddle) is not there, or the file is no plugin.
+    /// If the [tool](heddle) is missing, or the file is not a plugin.
     pub fn plan(&self, scenario: &Scenario) -> String {
         run(self.question(), scenario.json())
     }
 
-    /// What it writes in a scenario with these settings, names and values, as text: see [`Scenario::emit`].
+    /// Emits the files of a scenario with these settings, names and values, and returns them as
+    /// text: see [`Scenario::emit`].
     ///
     /// # Panics
     ///
-    /// As for [`Component::plan`].
+    /// Like [`Component::plan`].
     pub fn emit(&self, scenario: &Scenario, settings: &[(&str, &str)]) -> String {
         let mut command = self.question();
         for (name, value) in settings {
@@ -92,7 +94,7 @@ impl Component {
     }
 }
 
-/// What Cargo says of something that it built (`--message-format`).
+/// Cargo's message about an artifact (`--message-format`).
 #[derive(Deserialize)]
 struct Built {
     target: Target,
@@ -104,7 +106,7 @@ struct Target {
     name: String,
 }
 
-/// Runs a command to its end, and returns what it prints.
+/// Runs a command to its end, and returns its output.
 fn run(mut command: Command, input: &str) -> String {
     let program = command.get_program().to_owned();
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -114,7 +116,7 @@ fn run(mut command: Command, input: &str) -> String {
             program.display()
         )
     });
-    // Whoever does not read to the end has said why.
+    // A program that does not read all of its input reports the reason itself.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().unwrap_or_else(|error| panic!("{program:?}: {error}"));
     let errors = String::from_utf8_lossy(&output.stderr);

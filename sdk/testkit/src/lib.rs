@@ -1,9 +1,9 @@
-//! Tests Heddle plugins.
+//! Test kit for Heddle plugins.
 //!
-//! A [`Scenario`] is what a plugin is told: a network config, this node, and others. [`Scenario::plan`] asks a plugin's
-//! functions natively, and [`Component::plan`] the component that was built of it, by way of `heddle plugin plan` and so
-//! through the same code of the host that the daemon uses. Both answer with the same text, so that one expectation does
-//! for both:
+//! A [`Scenario`] is the input of a plugin: a network config, this node, and others.
+//! [`Scenario::plan`] calls a plugin's functions natively, and [`Component::plan`] calls the
+//! compiled component through `heddle plugin plan`, and so through the same code of the host that
+//! the daemon uses. Both return the same text, so that one expectation covers both:
 //!
 //! ```
 //! # use heddle_sdk::*;
@@ -40,7 +40,7 @@
 //! );
 //! ```
 //!
-//! Scenarios of one's own are JSON, in the formats that etcd has: see [`Scenario::parse`].
+//! Custom scenarios are written in JSON, in the formats that etcd has: see [`Scenario::parse`].
 
 mod component;
 mod scenario;

@@ -1,4 +1,4 @@
-//! What a plugin is told, and what it answers, as text.
+//! Scenarios, and a plugin's results as text.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -18,45 +18,45 @@ use serde_json::{Value, json};
 #[derive(Clone, Debug)]
 pub struct Scenario {
     json: String,
-    /// The network config.
+    /// Network config of the cluster.
     pub config: NetworkConfig,
     /// This node.
     pub node: Node,
     subnets: Vec<IpNet>,
     /// Other nodes with the same plugin, and their subnets.
     nodes: Vec<(Vec<IpNet>, Node)>,
-    /// Leases as they were recorded, by their keys.
+    /// Recorded leases, by their keys.
     leases: BTreeMap<String, Lease>,
-    /// What emitters are told besides.
+    /// Additional input of emitters.
     mtu: u32,
     ip_masq: bool,
 }
 
 impl Scenario {
-    /// Three nodes on one Ethernet network in IPv4, alpha, which is this node, beta and gamma. `backend` is the object
-    /// `Backend` of the network config.
+    /// Returns a scenario with three nodes on one Ethernet network in IPv4: alpha, which is this
+    /// node, beta and gamma. `backend` is the object `Backend` of the network config.
     ///
     /// # Panics
     ///
-    /// `backend` is not JSON.
+    /// If `backend` is not JSON.
     pub fn v4(backend: &str) -> Self {
         Self::of(&[Family::V4], backend)
     }
 
-    /// The same in IPv6.
+    /// Returns the same scenario in IPv6.
     ///
     /// # Panics
     ///
-    /// As for [`Scenario::v4`].
+    /// Like [`Scenario::v4`].
     pub fn v6(backend: &str) -> Self {
         Self::of(&[Family::V6], backend)
     }
 
-    /// The same in both.
+    /// Returns the same scenario in both families.
     ///
     /// # Panics
     ///
-    /// As for [`Scenario::v4`].
+    /// Like [`Scenario::v4`].
     pub fn dual(backend: &str) -> Self {
         Self::of(&[Family::V4, Family::V6], backend)
     }
@@ -105,14 +105,14 @@ impl Scenario {
     ///
     /// # Panics
     ///
-    /// The file cannot be read, or as for [`Scenario::parse`].
+    /// If the file cannot be read, and like [`Scenario::parse`].
     pub fn read(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         let text = fs::read_to_string(path);
         Self::parse(&text.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
     }
 
-    /// Reads a scenario.
+    /// Parses a scenario.
     ///
     /// ```
     /// let scenario = heddle_testkit::Scenario::parse(r#"{
@@ -132,14 +132,15 @@ impl Scenario {
     /// assert_eq!(scenario.node.underlay.link, "eth0");
     /// ```
     ///
-    /// `config` is the key `config` below the etcd prefix, `leases` are keys below `subnets` and their values. Other
-    /// `nodes` are like `node`, and have leases as the plugin advertises them. `public-addresses` are the first of
-    /// `addresses` in each family unless given; `links` are devices that are there already. What emitters are told
-    /// besides stands beside `config`: `mtu`, 1450 unless given, and `ip-masq`.
+    /// `config` is the key `config` below the etcd prefix, `leases` are keys below `subnets` and
+    /// their values. Other `nodes` have the form of `node`, and leases as the plugin advertises
+    /// them. `public-addresses` default to the first of `addresses` in each family; `links` are
+    /// devices that exist already. Additional input of emitters stands next to `config`: `mtu`,
+    /// 1450 by default, and `ip-masq`.
     ///
     /// # Panics
     ///
-    /// The text is not such an object.
+    /// If the text is not such an object.
     pub fn parse(text: &str) -> Self {
         let raw: Raw = serde_json::from_str(text)
             .unwrap_or_else(|error| panic!("the scenario cannot be read: {error}"));
@@ -158,26 +159,26 @@ impl Scenario {
         }
     }
 
-    /// The scenario as JSON, as `heddle plugin plan` reads it.
+    /// Returns the scenario as JSON, as `heddle plugin plan` reads it.
     pub fn json(&self) -> &str {
         &self.json
     }
 
-    /// This node's lease, as a backend advertises it.
+    /// Returns this node's lease, as a backend advertises it.
     ///
     /// # Errors
     ///
-    /// The backend's complaint about the config.
+    /// The backend's error about the config.
     pub fn lease<B: Backend>(&self) -> Result<Lease, ConfigError> {
         let advertised = B::advertise(&self.config, &self.node)?;
         Ok(lease(&self.subnets, &self.node, advertised))
     }
 
-    /// The leases of all other nodes, by their keys.
+    /// Returns the leases of all other nodes, by their keys.
     ///
     /// # Errors
     ///
-    /// The backend's complaint about the config.
+    /// The backend's error about the config.
     pub fn peers<B: Backend>(&self) -> Result<BTreeMap<String, Lease>, ConfigError> {
         let mut peers = self.leases.clone();
         for (subnets, node) in &self.nodes {
@@ -187,17 +188,17 @@ impl Scenario {
         Ok(peers)
     }
 
-    /// What a backend's functions plan, as text: what it advertises, its plan for the node, and that for each peer; in
-    /// place of a plan after `!`, why there is none.
+    /// Calls a backend's functions, and formats the results as text: the advertisements, the plan
+    /// of the node, and that of each peer; instead of a plan, the error after `!`.
     pub fn plan<B: Backend>(&self) -> String {
         let mut text = String::new();
-        // What is wrong has been written where it was found.
+        // An error is part of the text already.
         let _ = self.write_plan::<B>(&mut text);
         text
     }
 
-    /// What an emitter writes on this node with these settings, names and values, as text; after `!`, why there are no
-    /// files. The node's lease is for the config's backend.
+    /// Calls an emitter on this node with these settings, names and values, and formats the files
+    /// as text, or the error after `!`. The node's lease is for the config's backend.
     pub fn emit<E: Emitter>(&self, settings: &[(&str, &str)]) -> String {
         let backend: Value = serde_json::from_str(&self.config.backend).unwrap_or_default();
         let advertised = Advertisements {
@@ -259,7 +260,7 @@ impl Scenario {
     }
 }
 
-/// The text says why there is no more of it.
+/// Ends the text early; the error is part of it already.
 struct Said;
 
 fn said<T>(text: &mut String, result: Result<T, ConfigError>) -> Result<T, Said> {
@@ -290,7 +291,7 @@ struct Raw {
     ip_masq: bool,
 }
 
-/// What vxlan leaves of an Ethernet network's MTU.
+/// Returns the MTU of vxlan on an Ethernet network.
 fn usual_mtu() -> u32 {
     1450
 }
@@ -317,7 +318,7 @@ struct RawLink {
     mac: Option<String>,
 }
 
-/// A network as text: without ipnet's own feature for it, which plugins do without.
+/// A network parsed from text, without ipnet's serde feature, which plugins do not use.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 struct IpNetText(IpNet);
@@ -357,7 +358,7 @@ impl RawNode {
     }
 }
 
-/// The config with the defaults of what plugins are told of it.
+/// Returns the network config with defaults, for the keys that plugins get.
 fn network_config(config: &Value) -> NetworkConfig {
     let flag = |key: &str, default| config[key].as_bool().unwrap_or(default);
     let network = |key: &str| -> IpNet {
@@ -389,7 +390,7 @@ fn lease(subnets: &[IpNet], node: &Node, advertised: Advertisements) -> Lease {
     Lease { families: families.collect(), backend_type: advertised.backend_type }
 }
 
-/// The key of a lease with these subnets.
+/// Returns the key of a lease with these subnets.
 fn key(subnets: &[IpNet]) -> String {
     let v4 = subnets.iter().find(|subnet| subnet.addr().is_ipv4());
     let v6 = subnets.iter().find(|subnet| subnet.addr().is_ipv6());
@@ -398,7 +399,7 @@ fn key(subnets: &[IpNet]) -> String {
     iter::once(v4).chain(v6.map(text)).collect::<Vec<_>>().join("&")
 }
 
-/// A lease as it stands in etcd.
+/// Parses a lease in etcd's format.
 fn recorded(key: String, value: &Value) -> (String, Lease) {
     let subnet = |text: &str| -> IpNet {
         let network = text.rsplit_once('-').map(|(address, length)| format!("{address}/{length}"));

@@ -1,8 +1,8 @@
-//! What is sent from container to container, by iperf3.
+//! Traffic sent from container to container by iperf3.
 
 use serde_json::Value;
 
-/// One way to load a path.
+/// A load on the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Load {
     /// One TCP connection.
@@ -11,7 +11,7 @@ pub(crate) enum Load {
     Streams,
     /// One TCP connection in each direction.
     BothWays,
-    /// UDP datagrams with a payload of 64 bytes, as many as the sender can send.
+    /// UDP datagrams with a payload of 64 bytes, as fast as the sender can send.
     SmallPackets,
 }
 
@@ -19,7 +19,7 @@ impl Load {
     pub(crate) const ALL: [Self; 4] =
         [Self::Stream, Self::Streams, Self::BothWays, Self::SmallPackets];
 
-    /// For tables and files.
+    /// Returns the label used in tables and files.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Stream => "TCP, one stream",
@@ -29,9 +29,10 @@ impl Load {
         }
     }
 
-    /// What iperf3's client is told.
+    /// Returns the arguments of iperf3's client for this load.
     pub(crate) fn arguments(self) -> &'static str {
-        // cubic everywhere: it is what most hosts run, and the default differs.
+        // cubic everywhere: most hosts run it, and the default congestion control differs between
+        // systems.
         match self {
             Self::Stream => "-C cubic",
             Self::Streams => "-C cubic -P 4",
@@ -40,7 +41,7 @@ impl Load {
         }
     }
 
-    /// The unit of [`Received::rate`].
+    /// Returns the unit of [`Received::rate`].
     pub(crate) fn rate_unit(self) -> &'static str {
         match self {
             Self::SmallPackets => "kpps",
@@ -48,7 +49,7 @@ impl Load {
         }
     }
 
-    /// The unit of CPU time per [`Received::amount`].
+    /// Returns the unit of CPU time per [`Received::amount`].
     pub(crate) fn cost_unit(self) -> &'static str {
         match self {
             Self::SmallPackets => "µs/packet",
@@ -56,7 +57,7 @@ impl Load {
         }
     }
 
-    /// What arrived, by iperf3's JSON. None where that does not say.
+    /// Parses the received traffic from iperf3's JSON report; None if the report lacks it.
     pub(crate) fn received(self, report: &Value) -> Option<Received> {
         let forward = &report["end"]["sum_received"];
         let seconds = forward["seconds"].as_f64()?;
@@ -74,10 +75,10 @@ impl Load {
     }
 }
 
-/// What arrived at the other end, of TCP and UDP payload.
+/// TCP or UDP payload received at the other end.
 pub(crate) struct Received {
-    /// Per second: in [`Load::rate_unit`].
+    /// Rate in [`Load::rate_unit`].
     pub(crate) rate: f64,
-    /// In all: in GB, or in millions of packets.
+    /// Total, in GB or in millions of packets.
     pub(crate) amount: f64,
 }

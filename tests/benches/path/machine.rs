@@ -1,11 +1,11 @@
-//! What the measurements were taken on, and how busy it is.
+//! The machine that the measurements run on, and its load.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use heddle_lab::run;
 
-/// What a reader has to know about the machine.
+/// Description of the machine, for readers of the results.
 pub(crate) struct Machine {
     pub(crate) processor: String,
     pub(crate) cores: usize,
@@ -28,7 +28,7 @@ impl Machine {
     }
 }
 
-/// In one line.
+/// Formats the description as one line.
 impl std::fmt::Display for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { processor, cores, kernel, date } = self;
@@ -41,22 +41,22 @@ fn printed(program: &str, arguments: &str) -> String {
     run(Command::new(program).args(arguments.split(' '))).unwrap().trim().to_owned()
 }
 
-/// Runs something and returns how much CPU time all cores together were busy meanwhile, whatever with.
+/// Runs `work` and returns the CPU time that all cores were busy meanwhile, with any process.
 pub(crate) fn busy_during<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let before = busy();
     let result = work();
     (busy() - before, result)
 }
 
-/// How many cores are busy while nothing is measured.
+/// Returns the number of cores that are busy while nothing is measured.
 pub(crate) fn idle_load() -> f64 {
     let start = Instant::now();
     let (busy, ()) = busy_during(|| std::thread::sleep(Duration::from_secs(2)));
     busy.as_secs_f64() / start.elapsed().as_secs_f64()
 }
 
-/// CPU time since the machine started (`/proc/stat`, proc(5)): user, nice, system, irq and softirq of all cores. What the
-/// hypervisor stole is nobody's here.
+/// Returns the CPU time since boot (`/proc/stat`, proc(5)): user, nice, system, irq and softirq of
+/// all cores. Time stolen by the hypervisor is not counted.
 fn busy() -> Duration {
     let stat = std::fs::read_to_string("/proc/stat").unwrap();
     let all_cores = stat.lines().next().and_then(|line| line.strip_prefix("cpu "));
@@ -65,6 +65,6 @@ fn busy() -> Duration {
     let [user, nice, system, _idle, _iowait, irq, softirq, ..] = ticks[..] else {
         panic!("/proc/stat: too few numbers");
     };
-    // A tick is a hundredth of a second on all architectures that there are binaries for.
+    // A tick is 10 ms on all architectures with release binaries.
     Duration::from_millis(10 * (user + nice + system + irq + softirq))
 }

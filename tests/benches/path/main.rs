@@ -1,16 +1,17 @@
-//! How fast packets get from a container on one host to a container on another: through the udp backend, whose every
-//! packet a plugin steers, and through what it can be compared with. Prints a table, writes `target/bench/path.json`,
-//! and draws `target/bench/packet-path.svg`.
+//! Benchmark of packet throughput between containers on two hosts: through the udp backend, whose
+//! plugin steers every packet, and through the alternatives to compare it with. Prints a table,
+//! writes `target/bench/path.json`, and draws `target/bench/packet-path.svg`.
 //!
-//! No number makes it fail: what a machine can do depends on the machine, and how fast it runs may change between two
-//! minutes. So all variants are measured in each round, a ratio is taken within a round, and what is reported is the
-//! median over the rounds.
+//! No result makes it fail, because absolute numbers depend on the machine, whose speed may change
+//! between two minutes. Each round therefore measures all variants, ratios are taken within a
+//! round, and the reported value is the median over the rounds.
 //!
-//! - `HEDDLE_BENCH_ROUNDS`: how many rounds, 21 by default: many, and short, because one measurement differs much from the next.
-//! - `HEDDLE_BENCH_SECONDS`: how long each measurement takes, 1 by default. There are 24 in a round.
+//! - `HEDDLE_BENCH_ROUNDS`: number of rounds, 21 by default. Many short rounds, because single
+//!   measurements vary widely.
+//! - `HEDDLE_BENCH_SECONDS`: length of each measurement in seconds, 1 by default. A round has 24.
 //! - Arguments choose variants: `cargo bench --bench path -- vxlan udp`.
 //!
-//! Needs what `make bench` installs and builds.
+//! Needs the tools and programs that `make bench` installs and builds.
 
 mod load;
 mod machine;
@@ -37,7 +38,7 @@ fn main() {
         println!("round {} of {rounds}", round + 1);
         results.add_idle(machine::idle_load());
         for load in Load::ALL {
-            // Whoever comes first in a round comes last in the next.
+            // Rotate the order: the first variant of a round comes last in the next.
             let turn = |i| (i + round as usize) % pairs.len();
             for pair in (0..pairs.len()).map(|i| &pairs[turn(i)]) {
                 results.add(pair.variant, load, pair.measure(load, duration));
@@ -52,14 +53,14 @@ fn main() {
     measurement::save("packet-path.svg", &plot::draw(&results));
 }
 
-/// A whole number of at least 1 from the environment.
+/// Reads a whole number of at least 1 from the environment.
 fn setting(name: &str, default: u64) -> u64 {
     let Ok(text) = std::env::var(name) else { return default };
     let number = text.parse().ok().filter(|&number| number > 0);
     number.unwrap_or_else(|| panic!("{name}={text}: a whole number from 1 on is expected"))
 }
 
-/// Those that the arguments name, or all. Cargo passes `--bench`.
+/// Returns the variants named by the arguments, or all. Cargo passes `--bench`, which is skipped.
 fn chosen_variants() -> Vec<Variant> {
     let named: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     for name in &named {

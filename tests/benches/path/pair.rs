@@ -1,4 +1,4 @@
-//! Two containers on two hosts, and what carries packets between them.
+//! Two containers on two hosts, and the program that carries packets between them.
 
 use std::fs;
 use std::net::IpAddr;
@@ -12,20 +12,21 @@ use crate::load::Load;
 use crate::machine;
 use crate::results::Sample;
 
-/// What carries packets between two hosts.
+/// Means of carrying packets between two hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Variant {
-    /// Two daemons with the host-gw backend: nothing but the network between the hosts, and a route on each.
+    /// Two daemons with the host-gw backend: only the network between the hosts, and a route on
+    /// each.
     Bare,
     /// The kernel's VXLAN device, programmed by two daemons.
     Vxlan,
     /// Two daemons with the udp backend.
     Udp,
-    /// The udp backend's packet loop with everything else compiled in (`carry` of `runtime/packet`).
+    /// The udp backend's packet loop with the steering compiled in (`carry` of `runtime/packet`).
     Native,
     /// Two daemons with the vxlan-tun backend: every byte passes through the plugin.
     VxlanTun,
-    /// One packet a system call, as flannel's loop in C (`carry --one-packet-per-syscall`).
+    /// One packet per system call, like flannel's loop in C (`carry --one-packet-per-syscall`).
     Naive,
 }
 
@@ -33,7 +34,7 @@ impl Variant {
     pub(crate) const ALL: [Self; 6] =
         [Self::Bare, Self::Vxlan, Self::Udp, Self::Native, Self::VxlanTun, Self::Naive];
 
-    /// For arguments and files.
+    /// Returns the name used in arguments and files.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare",
@@ -45,7 +46,7 @@ impl Variant {
         }
     }
 
-    /// In a plot.
+    /// Returns the label used in plots.
     pub(crate) fn short(self) -> &'static str {
         match self {
             Self::Bare => "no overlay",
@@ -57,7 +58,7 @@ impl Variant {
         }
     }
 
-    /// In a table.
+    /// Returns the label used in tables.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Bare => "no overlay",
@@ -70,12 +71,12 @@ impl Variant {
     }
 }
 
-/// Two containers on hosts in a lab of their own. Idle, it costs nothing.
+/// Two containers on two hosts in a lab of their own. An idle pair uses no CPU.
 pub(crate) struct Pair {
     pub(crate) variant: Variant,
     /// The receiver's address.
     to: IpAddr,
-    // Dropped in this order.
+    // Fields are dropped in this order.
     _server: Process,
     containers: [Container; 2],
     _carriers: Carriers,
@@ -83,7 +84,7 @@ pub(crate) struct Pair {
     _lab: Lab,
 }
 
-/// What has to run for packets to get through.
+/// Processes that carry the packets.
 #[derive(Default)]
 struct Carriers {
     _daemons: Vec<Daemon>,
@@ -91,7 +92,7 @@ struct Carriers {
 }
 
 impl Pair {
-    /// Sets it up, and waits until packets get through.
+    /// Sets up the hosts and containers, and waits until packets get through.
     pub(crate) fn new(variant: Variant) -> Self {
         let lab = Lab::new(Families::V4).unwrap();
         let hosts = ["a", "b"].map(|name| lab.host(name).unwrap());
@@ -127,11 +128,11 @@ impl Pair {
         }
     }
 
-    /// Sends for so long.
+    /// Runs the load for `duration`.
     pub(crate) fn measure(&self, load: Load, duration: Duration) -> Sample {
         let [from, _] = &self.containers;
         let seconds = duration.as_secs();
-        // Where it hangs, it ends with an error.
+        // `timeout` turns a hang into an error.
         let iperf = command(&format!(
             "timeout {} iperf3 -J -c {} -t {seconds} {}",
             seconds + LIMIT.as_secs(),
@@ -147,13 +148,13 @@ impl Pair {
     }
 }
 
-/// Two daemons with this backend.
+/// Starts a daemon with this backend on each host.
 fn daemons(lab: &Lab, hosts: &[Host; 2], backend: &str) -> Carriers {
     let store = Store::directory(lab.directory().join("store")).unwrap();
     store.put_config(&Families::V4.config_with(backend)).unwrap();
     let start = |host: &Host| {
         let mut command = host.heddled(&heddled(), &store);
-        // The hosts without daemons have no traffic rules either.
+        // For a fair comparison: the hosts without daemons have no forward rules either.
         command.arg("--iptables-forward-rules=false");
         let mut daemon = host.start(command).unwrap();
         daemon.wait_ready().unwrap();
@@ -162,7 +163,8 @@ fn daemons(lab: &Lab, hosts: &[Host; 2], backend: &str) -> Carriers {
     Carriers { _daemons: hosts.iter().map(start).collect(), ..Carriers::default() }
 }
 
-/// A packet loop without a daemon on each host, and what a daemon would have said of the host's subnet.
+/// Starts a packet loop without a daemon on each host, and sets the addresses and routes that a
+/// daemon would have configured.
 fn programs(hosts: &[Host; 2], flags: &str) -> Carriers {
     let subnets = ["10.244.1", "10.244.2"];
     let start = |here: usize, there: usize| {
@@ -180,10 +182,10 @@ fn programs(hosts: &[Host; 2], flags: &str) -> Carriers {
     Carriers { _programs: vec![start(0, 1), start(1, 0)], ..Carriers::default() }
 }
 
-/// How long anything may take beyond what it takes.
+/// Time an operation may take beyond its own duration.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A command line without quotes.
+/// Parses a command line without quotes.
 fn command(line: &str) -> Command {
     let mut words = line.split_whitespace();
     let mut command = Command::new(words.next().expect("a program"));
@@ -191,7 +193,7 @@ fn command(line: &str) -> Command {
     command
 }
 
-/// A program that runs until it is dropped.
+/// A process that is killed on drop.
 struct Process(Child);
 
 impl Process {
@@ -203,7 +205,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone afterwards.
+        // It may have exited already, so errors are ignored.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,4 +1,4 @@
-//! The plot: an SVG of its own background, light or dark as the reader's screen is.
+//! The plot: an SVG with its own background, light or dark as the reader's colour scheme.
 
 use std::fmt::Write;
 
@@ -8,10 +8,10 @@ use crate::load::Load;
 use crate::pair::Variant;
 use crate::results::{Results, Sample, digits};
 
-/// A diagram among the others.
+/// One diagram of the plot.
 struct Panel {
     title: String,
-    /// In place of "more is better".
+    /// True if the note "less is better" replaces "more is better".
     less_is_better: bool,
     unit: &'static str,
     load: Load,
@@ -43,16 +43,17 @@ fn panels() -> [Panel; 6] {
     ]
 }
 
-// Lengths in SVG's user units.
+// Lengths in SVG user units.
 const WIDTH: u32 = 920;
 const MARGIN: u32 = 24;
 const TOP: u32 = 84;
 const COLUMN: u32 = 448;
-/// Where a panel's bars begin, where their values end, and the length of a bar that is as long as kernel VXLAN's.
+/// Left edge of a panel's bars, right edge of their values, and length of a bar whose ratio to
+/// kernel VXLAN is 1.
 const BARS: u32 = 122;
 const VALUES: u32 = 424;
 const UNIT: f64 = 60.0;
-/// Longer bars are cut here, in multiples of kernel VXLAN's.
+/// Ratio to kernel VXLAN at which longer bars are cut.
 const CUT: f64 = 2.5;
 const ROW: u32 = 21;
 const BAR: u32 = 13;
@@ -70,7 +71,7 @@ const STYLE: &str = "
       .range{stroke:#fff} .cut{stroke:#14171f} .ours{fill:#aab3ff}
     }";
 
-/// Draws what was measured: every bar is a ratio to kernel VXLAN.
+/// Draws the results; every bar is a ratio to kernel VXLAN.
 pub(crate) fn draw(results: &Results) -> String {
     let variants = results.variants();
     let rows = variants.len() as u32;
@@ -174,7 +175,7 @@ fn draw_panel(
     Ok(())
 }
 
-/// Where in a panel a bar of so many times kernel VXLAN's length ends.
+/// Returns the x coordinate in a panel at which a bar of this ratio to kernel VXLAN ends.
 fn position(multiple: f64) -> f64 {
     f64::from(BARS) + UNIT * multiple.min(CUT)
 }

@@ -1,4 +1,4 @@
-//! What was measured, and what follows from it.
+//! The measurements, and the numbers derived from them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::load::{Load, Received};
 use crate::machine::Machine;
 use crate::pair::Variant;
 
-/// Three digits.
+/// Formats a number with three significant digits.
 pub(crate) fn digits(value: f64) -> String {
     match value {
         100.0.. => format!("{value:.0}"),
@@ -22,29 +22,29 @@ pub(crate) fn digits(value: f64) -> String {
 /// One run of iperf3.
 pub(crate) struct Sample {
     pub(crate) received: Received,
-    /// Seconds of CPU time that all cores were busy: sender, receiver, and all between.
+    /// CPU time in seconds that all cores were busy: sender, receiver, and everything between.
     pub(crate) cpu: f64,
 }
 
 impl Sample {
-    /// In the load's rate unit.
+    /// Returns the rate in the load's rate unit.
     pub(crate) fn rate(&self) -> f64 {
         self.received.rate
     }
 
-    /// In the load's cost unit.
+    /// Returns the cost in the load's cost unit.
     pub(crate) fn cost(&self) -> f64 {
         self.cpu / self.received.amount
     }
 }
 
-/// All of a run.
+/// All results of a run.
 pub(crate) struct Results {
     pub(crate) machine: Machine,
     duration: Duration,
-    /// How many cores were busy in each round while nothing was measured.
+    /// Number of cores busy in each round while nothing was measured.
     idle: Vec<f64>,
-    /// One for each round.
+    /// Samples, one per round.
     samples: BTreeMap<(Load, Variant), Vec<Sample>>,
 }
 
@@ -53,28 +53,28 @@ impl Results {
         Self { machine, duration, idle: Vec::new(), samples: BTreeMap::new() }
     }
 
-    /// Of a new round.
+    /// Records the idle load of a new round.
     pub(crate) fn add_idle(&mut self, cores: f64) {
         self.idle.push(cores);
     }
 
-    /// Of this round.
+    /// Records a sample of the current round.
     pub(crate) fn add(&mut self, variant: Variant, load: Load, sample: Sample) {
         self.samples.entry((load, variant)).or_default().push(sample);
     }
 
-    /// How many rounds there were, and what each measurement took.
+    /// Describes the method: number of rounds, and length of each measurement.
     pub(crate) fn method(&self) -> String {
         format!("medians of {} rounds, {} s each", self.idle.len(), self.duration.as_secs())
     }
 
-    /// Those that were measured.
+    /// Returns the variants that were measured.
     pub(crate) fn variants(&self) -> Vec<Variant> {
         let measured = |variant: &Variant| self.samples.keys().any(|(_, v)| v == variant);
         Variant::ALL.into_iter().filter(measured).collect()
     }
 
-    /// The median over the rounds, if the variant was measured.
+    /// Returns the median over the rounds, if the variant was measured.
     pub(crate) fn median(
         &self,
         load: Load,
@@ -85,7 +85,7 @@ impl Results {
         Some(median(samples.iter().map(quantity).collect()))
     }
 
-    /// One variant's quantity divided by another's, in each round, if both were measured.
+    /// Returns one variant's quantity divided by another's, for each round, if both were measured.
     pub(crate) fn ratios(
         &self,
         load: Load,
@@ -98,7 +98,7 @@ impl Results {
         Some(samples.iter().zip(base).map(|(a, b)| quantity(a) / quantity(b)).collect())
     }
 
-    /// What is wanted of the udp backend.
+    /// Returns the udp backend's goals and how far they are met.
     pub(crate) fn goals(&self) -> Vec<Measurement> {
         let wanted = [
             (Load::Stream, Variant::Vxlan, 0.5),
@@ -114,7 +114,7 @@ impl Results {
         wanted.into_iter().filter_map(measurement).collect()
     }
 
-    /// Prints all medians, as Markdown.
+    /// Prints all medians as Markdown.
     pub(crate) fn print(&self) {
         println!("\n{}; {}; ratios are to kernel VXLAN\n", self.machine, self.method());
         self.print_table("received", Load::rate_unit, Sample::rate);
@@ -150,12 +150,12 @@ impl Results {
         println!();
     }
 
-    /// How many cores are busy while nothing is measured.
+    /// Returns the median number of cores busy while nothing is measured.
     fn idle(&self) -> f64 {
         median(self.idle.clone())
     }
 
-    /// Everything.
+    /// Returns all results as JSON.
     pub(crate) fn json(&self) -> Value {
         let Machine { processor, cores, kernel, date } = &self.machine;
         let samples = self.samples.iter().map(|(&(load, variant), samples)| {

@@ -1,8 +1,9 @@
-//! What a daemon does in a large cluster: how it grows with the number of peers, how it keeps up with leases that change
-//! all the time, and with a thousand nodes that start anew at once. Peers are leases in a real etcd and nothing else.
+//! Benchmark of a daemon in a large cluster: its growth with the number of peers, how it keeps up
+//! with continuous lease changes, and with a thousand nodes that re-register at once. Peers are
+//! leases in a real etcd, without nodes behind them.
 //!
-//! Prints a table, and writes `target/bench/scale.json` and `target/bench/scale.svg`. `MINUTES` says how long leases
-//! change, 10 by default. No number makes it fail, but a change that was missed does.
+//! Prints a table, and writes `target/bench/scale.json` and `target/bench/scale.svg`. `MINUTES`
+//! sets the length of the churn, 10 by default. No number makes it fail, but a missed change does.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -15,22 +16,22 @@ use serde_json::json;
 
 mod plot;
 
-/// How many peers there are while leases change.
+/// Number of peers during the churn.
 const PEERS: u16 = 10_000;
 
-/// Peers of these numbers come and go meanwhile.
+/// Number of additional peers that come and go during the churn.
 const GUESTS: u16 = 2_000;
 
-/// Between two changes.
+/// Interval between two changes.
 const CHANGE: Duration = Duration::from_millis(10);
 
-/// How many nodes start anew at once.
+/// Number of nodes that re-register at once.
 const STORM: u16 = 1_000;
 
-/// Numbers of peers that are compared.
+/// Numbers of peers to compare.
 const SIZES: [u16; 6] = [100, 1_000, 4_000, 10_000, 15_000, 20_000];
 
-/// How often each is.
+/// Number of measurements of each size.
 const ROUNDS: usize = 3;
 
 fn main() {
@@ -49,13 +50,14 @@ fn main() {
     measurement::save("scale.svg", &plot::draw(&growth));
 }
 
-/// What a number of peers costs.
+/// Cost of a number of peers.
 pub(crate) struct Size {
     pub(crate) peers: u16,
-    /// From exec to READY, and what iproute2 takes to program the same, in milliseconds.
+    /// Milliseconds from exec to READY, and milliseconds iproute2 takes to program the same
+    /// objects.
     pub(crate) start: f64,
     pub(crate) by_hand: f64,
-    /// In MiB.
+    /// Resident memory in MiB.
     pub(crate) memory: f64,
 }
 
@@ -87,12 +89,12 @@ fn grow(count: u16, results: &mut Vec<Measurement>) -> Size {
     size
 }
 
-/// Leases come, move and go, one every [`CHANGE`].
+/// Adds, moves and removes leases, one every [`CHANGE`].
 fn churn(cluster: &Cluster, node: &mut Node, length: Duration, results: &mut Vec<Measurement>) {
     let monitor = Monitor::start(node.host.namespace()).unwrap();
     let pid = node.daemon().pid();
     let memory = |node: &mut Node| node.daemon().resident_memory().unwrap() as f64;
-    // What each lease says: the number of the peer whose address and MAC it has.
+    // For each lease, the number of the peer whose address and MAC it has.
     let mut leases: BTreeMap<u16, u16> = (0..PEERS).map(|number| (number, number)).collect();
     let (mut to_route, mut changes, mut late) = (Vec::new(), 0_u32, 0_u32);
     let mut after_two = None;
@@ -117,7 +119,7 @@ fn churn(cluster: &Cluster, node: &mut Node, length: Duration, results: &mut Vec
                 leases.insert(guest.0, guest.0);
             }
             1 => {
-                // A peer of the many has another address and MAC: those of a number that nobody has.
+                // An existing peer gets another address and MAC: those of an unused number.
                 let moved = Peer(turn * 4);
                 let now = 30_000 + (changes / 3 % 1_999) as u16;
                 cluster.etcd().put(&moved.etcd_key(), &Peer(now).value()).unwrap();
@@ -170,7 +172,7 @@ fn churn(cluster: &Cluster, node: &mut Node, length: Duration, results: &mut Vec
     results.push(Measurement::new(what("memory, from a fifth of it on"), growth, "%").at_most(5.0));
 }
 
-/// What the kernel holds for these leases.
+/// Returns the kernel objects of these leases.
 fn objects(leases: &BTreeMap<u16, u16>) -> KernelState {
     let mut state = KernelState::default();
     for (&key, &value) in leases {
@@ -191,7 +193,7 @@ fn objects(leases: &BTreeMap<u16, u16>) -> KernelState {
     state
 }
 
-/// A thousand nodes lose their leases and have others, at once.
+/// Replaces the leases of a thousand nodes with new ones, at once.
 fn storm(cluster: &Cluster, node: &mut Node, results: &mut Vec<Measurement>) {
     let guests: Vec<_> = Peer::range(PEERS, GUESTS).iter().map(|peer| peer.etcd_key()).collect();
     cluster.etcd().delete_all(&guests).unwrap();

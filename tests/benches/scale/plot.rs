@@ -1,15 +1,15 @@
-//! The plot: an SVG of its own background, light or dark as the reader's screen is.
+//! The plot: an SVG with its own background, light or dark as the reader's colour scheme.
 
 use std::fmt::Write;
 
 use crate::Size;
 
-// Lengths in SVG's user units.
+// Lengths in SVG user units.
 const WIDTH: f64 = 920.0;
 const HEIGHT: f64 = 400.0;
 const TOP: f64 = 92.0;
 const BOTTOM: f64 = 330.0;
-/// Where the two panels begin, and how wide they are.
+/// Left edges of the two panels, and their width.
 const PANELS: [f64; 2] = [74.0, 532.0];
 const PANEL: f64 = 344.0;
 
@@ -29,7 +29,7 @@ struct Line<'a> {
     points: Vec<(f64, f64)>,
 }
 
-/// Draws time and memory by the number of peers.
+/// Draws start time and memory by number of peers.
 pub(crate) fn draw(sizes: &[Size]) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"system-ui, sans-serif\" \
@@ -104,7 +104,7 @@ fn panel(svg: &mut String, left: f64, title: &str, lines: &[Line<'_>]) {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, at least as large.
+/// Rounds up to 1, 2 or 5 times a power of ten.
 fn nice(value: f64) -> f64 {
     let power = 10_f64.powf(value.log10().floor());
     let steps = [1.0, 2.0, 5.0, 10.0];

@@ -1,4 +1,4 @@
-//! What targets have in common.
+//! Code shared by the fuzz targets.
 
 pub mod packet;
 pub mod world;

@@ -1,4 +1,4 @@
-//! What the targets of the packet path do with bytes.
+//! Operations on packets, shared by the targets of the packet path.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,8 +9,8 @@ use heddle_packet::headers::Inner;
 use heddle_packet::icmp::{Message, answer};
 use heddle_packet::ttl;
 
-/// Makes the lengths in the IP and UDP headers and the checksum of an IPv4 header those of the bytes, so that what is
-/// found out does not depend on a chance of one in 2^32.
+/// Sets the lengths in the IP and UDP headers and the checksum of an IPv4 header to match the
+/// bytes, so that the fuzzer's reach does not depend on a chance of one in 2^32.
 pub fn repair(packet: &mut [u8]) {
     let length = packet.len() as u16;
     match packet.first().map(|first| first >> 4) {
@@ -36,7 +36,7 @@ pub fn repair(packet: &mut [u8]) {
     }
 }
 
-/// Whether an IPv4 packet's header has the checksum that it should; true for IPv6.
+/// Returns true if an IPv4 header's checksum is correct; always true for IPv6.
 pub fn header_is_sound(packet: &[u8], inner: &Inner) -> bool {
     inner.source.is_ipv6() || {
         let header = 4 * usize::from(packet[0] & 0xf);
@@ -44,20 +44,21 @@ pub fn header_is_sound(packet: &[u8], inner: &Inner) -> bool {
     }
 }
 
-/// The sum of the pseudo-header.
+/// Returns the sum of the pseudo-header.
 pub fn pseudo_header_sum(packet: &[u8], inner: &Inner) -> u64 {
     let hosts = if inner.source.is_ipv6() { 8..40 } else { 12..20 };
     let sum = add_2bytes(add_slice(0, &packet[hosts]), [0, inner.protocol.0]);
     add_2bytes(sum, (inner.length - inner.header_length).to_be_bytes())
 }
 
-/// The checksum over the transport with its checksum: 0 if that is right.
+/// Returns the checksum over the transport including its checksum field: 0 if that is correct.
 pub fn transport_sum(packet: &[u8], inner: &Inner) -> u16 {
     let transport = &packet[usize::from(inner.header_length)..];
     ones_complement(add_slice(pseudo_header_sum(packet, inner), transport))
 }
 
-/// Takes the packet a hop further, and asserts that nothing else happens to it. False if that was its last.
+/// Decrements the hop limit, and asserts that nothing else changes. Returns false if the packet has
+/// no hops left.
 pub fn hop(packet: &mut [u8], inner: &Inner) -> bool {
     let before = packet.to_vec();
     let sound = header_is_sound(packet, inner);
@@ -72,7 +73,8 @@ pub fn hop(packet: &mut [u8], inner: &Inner) -> bool {
     true
 }
 
-/// Asserts that every message about the packet is allowed, sound, short, for its sender, and not answered itself.
+/// Asserts that every ICMP message about the packet is permitted, well-formed, within the size
+/// limit, addressed to its sender, and not itself answered.
 pub fn complain(packet: Datagram<'_>, inner: &Inner) {
     let (source, longest) = match inner.source {
         IpAddr::V4(_) => (IpAddr::from(Ipv4Addr::new(10, 244, 0, 1)), 576),

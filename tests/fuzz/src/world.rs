@@ -1,4 +1,5 @@
-//! A small world to plan in, out of bytes: devices, networks and objects among which names meet often enough.
+//! A small world to plan in, derived from bytes: devices, networks and objects, whose names collide
+//! often enough.
 
 use std::net::IpAddr;
 
@@ -12,12 +13,12 @@ use heddle_core::object::{
 };
 use ipnet::IpNet;
 
-/// A name, an address: what has a text.
+/// Parses a value from text.
 fn of<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().expect("a text that can be read")
 }
 
-/// The overlay.
+/// Returns the overlay's networks.
 pub fn networks() -> Vec<OverlayNetwork> {
     vec![
         OverlayNetwork {
@@ -35,7 +36,7 @@ pub fn networks() -> Vec<OverlayNetwork> {
     ]
 }
 
-/// This node, between whose devices and those of plans names meet.
+/// Returns this node, whose devices share names with those of plans.
 pub fn node() -> Node {
     let existing =
         |name: &str, kind: &str| ExistingLink { name: of(name), kind: kind.into(), mac: None };
@@ -51,13 +52,13 @@ pub fn node() -> Node {
     }
 }
 
-/// This node's lease.
+/// Returns this node's lease.
 pub fn own() -> Lease {
     let subnets = [("10.244.8.0/24", "203.0.113.7"), ("fd00:0:0:8::/64", "2001:db8::72")];
     lease("10.244.8.0-24&fd00:0:0:8::-64", &subnets)
 }
 
-/// Another node's.
+/// Returns another node's lease.
 pub fn peer() -> Lease {
     let subnets = [("10.244.36.0/24", "192.168.0.99"), ("fd00:0:0:24::/64", "2001:db8::99")];
     lease("10.244.36.0-24&fd00:0:0:24::-64", &subnets)
@@ -78,14 +79,14 @@ fn lease(key: &str, families: &[(&str, &str)]) -> Lease {
     }
 }
 
-/// A device's name.
+/// Picks a device name.
 pub fn name(u: &mut Unstructured<'_>) -> Result<LinkName> {
     const NAMES: [&str; 8] =
         ["flannel.1", "flannel.1", "flannel0", "flannel.2", "eth0", "docker0", "all", "wg0"];
     u.choose(&NAMES).map(|name| of(name))
 }
 
-/// An address, often one that somebody has.
+/// Picks an address, often one in use.
 pub fn address(u: &mut Unstructured<'_>) -> Result<IpAddr> {
     const ADDRESSES: [&str; 12] = [
         "10.244.8.0",
@@ -107,7 +108,7 @@ pub fn address(u: &mut Unstructured<'_>) -> Result<IpAddr> {
     }
 }
 
-/// A network, with host bits or without.
+/// Picks a network, with or without host bits.
 fn network(u: &mut Unstructured<'_>) -> Result<IpNet> {
     let address = address(u)?;
     let bits = Family::of(address).bits();
@@ -138,7 +139,7 @@ fn link(u: &mut Unstructured<'_>) -> Result<Link> {
     Ok(Link { name: name(u)?, mtu: *u.choose(&[1450, 1400])?, mac, up: true, kind })
 }
 
-/// Any object.
+/// Builds any object.
 pub fn object(u: &mut Unstructured<'_>) -> Result<Object> {
     Ok(match u.int_in_range(0..=5)? {
         0 => Object::Link(link(u)?),

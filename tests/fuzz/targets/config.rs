@@ -1,4 +1,4 @@
-//! A network config, as it stands under `<prefix>/config`.
+//! A network config, as stored under `<prefix>/config`.
 #![no_main]
 
 use heddle_core::address::Family;
@@ -8,7 +8,7 @@ use heddle_core::host_network::HostNetwork;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value, json};
 
-/// The config as text, with nothing left to defaults.
+/// Formats the config as text, with nothing left to defaults.
 fn write(config: &NetworkConfig) -> String {
     let backend: Value = serde_json::from_str(&config.backend.json).expect("a backend is JSON");
     let mut members = Map::from_iter([
@@ -31,7 +31,7 @@ fn write(config: &NetworkConfig) -> String {
     Value::from(members).to_string()
 }
 
-/// Asserts that a node alone gets a subnet, whichever it picks.
+/// Asserts that a node alone in the cluster gets a subnet, whichever it picks.
 fn allocate(config: &NetworkConfig) {
     let id = "a".parse().expect("a node id");
     let claimant = Claimant {
@@ -65,7 +65,8 @@ fuzz_target!(|text: &[u8]| {
             }
             assert!(!config.backend.kind.is_empty());
             let again = NetworkConfig::parse(write(&config).as_bytes()).expect("a config again");
-            // The rest of the backend is its plugin's, where a number's last digit may be another after each reading.
+            // The rest of the backend section belongs to its plugin; there, a number's last digit
+            // may differ after each parse.
             let essence =
                 |it: &NetworkConfig| (it.networks.clone(), it.nftables, it.backend.kind.clone());
             assert_eq!(essence(&again), essence(&config));
@@ -79,7 +80,7 @@ fuzz_target!(|text: &[u8]| {
             }
         }
     }
-    // Nothing that means something is called unknown.
+    // No key with a meaning is reported as unknown.
     let meant = ["network", "subnetlen", "backend", "enableipv6"];
     assert!(!unknown.iter().any(|key| meant.contains(&key.to_ascii_lowercase().as_str())));
 });

@@ -1,5 +1,5 @@
-//! The daemon's flags: a command line and an environment file as somebody wrote them, and one flag's value in all the
-//! places where it can be given, which have to mean the same.
+//! The daemon's flags: a command line and an environment file as written by an operator, and one
+//! flag's value in every place that accepts it, which must all mean the same.
 #![no_main]
 
 use std::ffi::OsString;
@@ -12,7 +12,8 @@ use heddle_core::node::NodeId;
 use heddle_flags::{Emit, FileFlags, Flags};
 use libfuzzer_sys::fuzz_target;
 
-/// Flags that have one value. Not among them: `emit`, which in a variable is several with white space between them.
+/// Flags that have one value. `emit` is excluded: in a variable it is a list separated by white
+/// space.
 const FLAGS: [&str; 12] = [
     "etcd-endpoints",
     "etcd-prefix",
@@ -30,13 +31,13 @@ const FLAGS: [&str; 12] = [
 
 #[derive(Arbitrary, Debug)]
 enum Input {
-    /// Arguments with zeroes between them, and the environment file.
+    /// NUL-separated arguments, and the environment file.
     Written { arguments: Vec<u8>, file: String, environment: String },
     /// One flag with a value.
     Flag { which: u8, value: String },
 }
 
-/// A file that is always the same.
+/// Returns a reader that yields the same text for every file.
 fn file(text: &str) -> impl Fn(&Path) -> io::Result<String> {
     move |_| Ok(text.to_owned())
 }
@@ -45,7 +46,7 @@ fn arguments(words: &[&str]) -> Vec<OsString> {
     ["heddled"].iter().chain(words).map(OsString::from).collect()
 }
 
-/// A value as it stands in an environment file.
+/// Quotes a value for an environment file.
 fn quoted(value: &str) -> String {
     let escape = |c: char| match c {
         '"' | '\\' | '`' | '$' => format!("\\{c}"),
@@ -54,16 +55,17 @@ fn quoted(value: &str) -> String {
     format!("\"{}\"", value.chars().map(escape).collect::<String>())
 }
 
-/// Whether a value is taken, and what becomes of it; not how a refusal says where it came from.
+/// Returns the effective flags if the value is accepted. Errors are dropped, because they differ by
+/// source.
 fn outcome<E>(read: Result<Flags, E>) -> Option<String> {
     read.ok().map(|flags| {
-        // It says where the others come from, and is there in one case only.
+        // `environment_file` names the source, so it is set in one of the cases only.
         let files = FileFlags { environment_file: None, ..flags.files };
         format!("{:?}", Flags { files, ..flags })
     })
 }
 
-/// Asserts that a flag's value means the same wherever it is given.
+/// Asserts that a flag's value means the same in every place that accepts it.
 fn everywhere(flag: &str, value: &str) {
     let variable = format!("FLANNELD_{}", flag.to_uppercase().replace('-', "_"));
     let none = |_: &str| None;
@@ -105,7 +107,7 @@ fuzz_target!(|input: Input| match input {
             Err(error) => assert!(!error.to_string().is_empty()),
         }
     }
-    // What ends a line in one system is part of it in another.
+    // A line ending in an environment file is an ordinary character in the other sources.
     Input::Flag { which, value } if !value.contains(['\r', '\0']) => {
         everywhere(FLAGS[usize::from(which) % FLAGS.len()], &value);
     }

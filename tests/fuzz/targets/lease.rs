@@ -11,20 +11,21 @@ use heddle_core::lease::{
 use heddle_core::peers::{Change, Delta, Footprint, Peers};
 use libfuzzer_sys::fuzz_target;
 
-/// This node's own.
+/// This node's own key.
 const OWN: &str = "10.244.8.0-24&fd00:0:0:8::-64";
 const CONFIG: &[u8] = br#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#;
 
-/// Longest reason why a record cannot be used, in bytes.
+/// Longest reason for rejecting a record, in bytes.
 const LONGEST_REASON: usize = 1000;
 
-/// Asserts that the record is a peer, or refused, and never the node's own.
+/// Asserts that the record is either accepted as a peer or rejected, and never taken for the node's
+/// own.
 fn as_peer(key: &str, value: &[u8]) {
     let config = NetworkConfig::parse(CONFIG).expect("a config");
     let mut peers = Peers::new(config, OWN.parse().expect("a key"));
     let unread = Unread::of_length(value.len());
     let record = Record { key, value, unread, age: Age::default() };
-    // A store without this node's own lease is not believed about what is gone.
+    // A store without this node's own lease is not trusted about deletions.
     let now = Instant::now();
     let own = br#"{"PublicIP":"192.168.0.1"}"#;
     let own = Record { key: OWN, value: own, unread: None, age: Age::default() };
@@ -60,7 +61,7 @@ fn as_peer(key: &str, value: &[u8]) {
     assert!(peers.is_empty() && peers.rejected().next().is_none());
 }
 
-/// Asserts that nothing of a lease is longer than its limit.
+/// Asserts that no field of a lease exceeds its limit.
 fn within_bounds(lease: &Lease) {
     let name = lease.node_name.as_ref().map_or(0, |name| name.chars().count());
     assert!(name <= NODE_NAME_LIMIT);

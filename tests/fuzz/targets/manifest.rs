@@ -1,4 +1,5 @@
-//! A plugin: the bytes of a component or, if the first one is not that of WebAssembly, the text of its manifest.
+//! A plugin: the bytes of a component or, if the first byte is not that of WebAssembly's magic, the
+//! text of its manifest.
 #![no_main]
 
 use heddle_grant::{
@@ -7,11 +8,11 @@ use heddle_grant::{
 };
 use libfuzzer_sys::fuzz_target;
 
-/// A component without anything in it.
+/// A component without contents.
 const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
 const MANIFEST: &[u8] = br#"{"name":"a","version":"1.0.0","wit":"0.1.0","world":"backend-plugin"}"#;
 
-/// Asserts that what a plugin says of itself is something that can be checked.
+/// Asserts that a parsed manifest is consistent and can be checked.
 fn said(manifest: &Manifest) {
     assert!((manifest.wit.major, manifest.wit.minor) == (0, 1) && manifest.wit <= WIT_VERSION);
     assert_eq!(manifest.capabilities.not_granted(&manifest.capabilities), []);
@@ -24,7 +25,7 @@ fn said(manifest: &Manifest) {
     }
 }
 
-/// Asserts that the message is one line, of bounded length whatever the plugin says.
+/// Asserts that the error message is one line of bounded length, whatever the plugin contains.
 fn refused(error: &ManifestError) {
     let message = error.to_string();
     assert!(!message.contains(char::is_control) && message.len() < 4000, "{message}");
@@ -58,11 +59,11 @@ fn component(bytes: &[u8]) {
         Err(error) => {
             refused(&error);
             assert_eq!(inspect(bytes).as_ref(), Err(&error));
-            // What has none can be given one, and then has it.
+            // A component without a manifest can be given one, and then has it.
             if error == ManifestError::Missing {
                 match with_manifest(bytes, MANIFEST) {
                     Ok(with) => assert_eq!(Manifest::read(&with), Manifest::parse(MANIFEST)),
-                    // One that was cut off goes on in what stands behind it.
+                    // A truncated component continues in the bytes appended to it.
                     Err(ManifestError::TooHeavy { .. } | ManifestError::NotAComponent(_)) => {}
                     Err(error) => panic!("{error}"),
                 }

@@ -24,7 +24,8 @@ fn scope() -> Scope {
     }
 }
 
-/// The messages of a datagram, each with a length that it can have, so that what is found out does not depend on it.
+/// Splits a datagram into its messages, each with a valid length, so that the fuzzer's reach does
+/// not depend on it.
 fn repaired(mut rest: &[u8]) -> Vec<Vec<u8>> {
     let mut messages = Vec::new();
     while let Some(length) = rest.first_chunk().filter(|_| rest.len() >= HEADER) {
@@ -38,7 +39,8 @@ fn repaired(mut rest: &[u8]) -> Vec<Vec<u8>> {
     messages
 }
 
-/// Asserts that it lies in the scope, as far as that can be told from outside. `made` are devices that were seen as ours.
+/// Asserts that the object lies in the scope, as far as that shows from outside. `made` are the
+/// devices that were seen as ours.
 fn within(seen: &Observation, scope: &Scope, made: &BTreeSet<LinkName>) {
     let managed = |link: &LinkName| scope.links.contains(link) || made.contains(link);
     match &seen.object {
@@ -49,7 +51,7 @@ fn within(seen: &Observation, scope: &Scope, made: &BTreeSet<LinkName>) {
         Object::Route(route) if seen.ours => {
             let on_managed = match route.action {
                 RouteAction::Forward { link, .. } => managed(&link),
-                // It may name a device that does not show.
+                // The route may name a device that is not visible.
                 RouteAction::Blackhole | RouteAction::Other => true,
             };
             assert!(scope.covers(route.destination) || on_managed);
@@ -78,7 +80,7 @@ fuzz_target!(|datagram: &[u8]| {
             }
             assert_ne!(*event, Event::Lost);
         }
-        // The same again is no news.
+        // Reading the same message again yields no event.
         watcher.read(&message, &mut echo);
         if message[4..6] != RTM_DELLINK.to_ne_bytes() {
             assert!(!echo.iter().any(|event| matches!(event, Event::LinkChanged(_))), "{echo:?}");

@@ -1,5 +1,5 @@
-//! What a plugin answers, whatever its manifest asks for: the check, and for what passes it the difference to a kernel
-//! in any state.
+//! A plugin's plan, for any capabilities that its manifest asks for: the check of the plan and, if
+//! it passes, the diff against a kernel in any state.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use heddle_grant::{Capabilities, NodePlan, Tunnel, World, check};
 use ipnet::IpNet;
 use libfuzzer_sys::fuzz_target;
 
-/// Some of these, as JSON.
+/// Formats a subset of the items as a JSON list.
 fn some(u: &mut Unstructured<'_>, key: &str, from: &[&str]) -> Result<String> {
     let mut chosen = Vec::new();
     for item in from {
@@ -56,14 +56,14 @@ fn node_plan(u: &mut Unstructured<'_>) -> Result<NodePlan> {
     Ok(NodePlan { plan: Plan { objects: objects(u, 8)? }, tunnel, mtu: 1450 })
 }
 
-/// What the grant comes to, said once more in other words.
+/// The grant, restated independently of the implementation.
 struct Grant<'a> {
     capabilities: &'a Capabilities,
-    /// The devices of the node's plan.
+    /// Devices of the node's plan.
     links: Vec<LinkName>,
-    /// Where the overlay is, as far as the plan is concerned.
+    /// Overlay networks that the plan concerns.
     inside: Vec<IpNet>,
-    /// Where packets for a peer may be sent without a device of the plugin's own.
+    /// Gateways to which packets for a peer may be sent without a device of the plugin's own.
     addresses: Vec<IpAddr>,
 }
 
@@ -76,7 +76,7 @@ impl Grant<'_> {
         assert!(object.link().is_some_and(|link| self.links.contains(&link)), "{object}");
     }
 
-    /// What holds for the objects of any plan.
+    /// Asserts the rules for the objects of any plan.
     fn holds(&self, object: &Object) {
         let mine = |address: &IpAddr| {
             let underlay = node().underlay;
@@ -154,7 +154,7 @@ fn node_plan_holds(plan: &NodePlan, capabilities: &Capabilities, world: World) {
     assert!(plan.tunnel.is_none() || world.steers());
 }
 
-/// The host's own networks: some of those that the overlay covers, that it is part of, and that are beside it.
+/// Picks the host's own networks: a subset of those inside the overlay, around it, and next to it.
 fn guard(u: &mut Unstructured<'_>) -> Result<Guard> {
     const NETWORKS: [&str; 8] = [
         "10.244.36.1/24",
@@ -188,7 +188,7 @@ fn guard(u: &mut Unstructured<'_>) -> Result<Guard> {
     Ok(guard)
 }
 
-/// Asserts that no route that may be in the kernel takes packets from a network of the host's.
+/// Asserts that no route that may be in the kernel takes packets from one of the host's networks.
 fn leaves_host_alone(guard: &Guard, desired: &BTreeMap<ObjectKey, &Object>) {
     let whole = |network: IpNet| {
         networks().iter().any(|it| network.contains(&it.network) && network != it.network)
@@ -206,7 +206,8 @@ fn leaves_host_alone(guard: &Guard, desired: &BTreeMap<ObjectKey, &Object>) {
     }
 }
 
-/// Asserts that the difference to any state of the kernel leaves nothing to do, and leaves alone what is foreign.
+/// Asserts that after applying the diff to any kernel state no difference remains, and foreign
+/// objects are untouched.
 fn apply(desired: &Desired, guard: &Guard, mut observed: Observed) {
     let desired = guard.permitted(desired.objects());
     leaves_host_alone(guard, &desired);
@@ -222,7 +223,7 @@ fn apply(desired: &Desired, guard: &Guard, mut observed: Observed) {
     for (key, object) in &desired {
         let found = observed.objects.get(key).map(|seen| &seen.object);
         match (object, found) {
-            // A MAC that is not planned may be any.
+            // A device without a planned MAC may have any.
             (Object::Link(wanted), Some(Object::Link(found))) if wanted.mac.is_none() => {
                 assert_eq!(wanted.kind, found.kind);
             }
@@ -235,7 +236,8 @@ fn apply(desired: &Desired, guard: &Guard, mut observed: Observed) {
     }
 }
 
-/// The objects of a plan that pass with those before them; a device with the setting that each has to have.
+/// Returns the objects of a plan that pass together with those before them; each device with its
+/// mandatory sysctl.
 fn passing(plan: &NodePlan, passes: impl Fn(&NodePlan) -> bool) -> NodePlan {
     let mut passing = NodePlan { plan: Plan::default(), tunnel: None, mtu: plan.mtu };
     for object in &plan.plan.objects {
@@ -271,7 +273,7 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
         let plan = Plan { objects: objects.to_vec() };
         check::peer_plan(&plan, &capabilities, &links, &node, &peer).is_ok()
     };
-    // A peer's objects pass by themselves or not at all.
+    // Each of a peer's objects passes or fails by itself.
     let mut peer_plan = Plan { objects: objects(u, 8)? };
     peer_plan.objects.retain(|object| passes(std::slice::from_ref(object)));
     assert!(passes(&peer_plan.objects));
@@ -299,6 +301,6 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    // What is missing at the end of the bytes is made up.
+    // `Unstructured` makes up values once the bytes run out.
     let _ = run(&mut Unstructured::new(bytes));
 });

@@ -4,9 +4,9 @@
 use heddle_grant::{Capabilities, Limits, Policy, check_name};
 use libfuzzer_sys::fuzz_target;
 
-/// The section `plugin.NAME` that grants exactly this.
+/// Formats the section `plugin.NAME` that grants exactly this.
 fn write(name: &str, granted: &Capabilities, limits: &Limits) -> String {
-    // A list of texts is written the same in JSON and in TOML.
+    // A list of strings has the same syntax in JSON and in TOML.
     fn list<T: ToString>(key: &str, items: &[T]) -> String {
         let items: Vec<_> = items.iter().map(ToString::to_string).collect();
         format!("{key} = {}\n", serde_json::Value::from(items))
@@ -24,7 +24,7 @@ fn write(name: &str, granted: &Capabilities, limits: &Limits) -> String {
     )
 }
 
-/// Asserts that what is granted is possible, granted by itself, and the same when it is written down.
+/// Asserts that a grant is possible, covers itself, and survives being written and parsed again.
 fn granted(policy: &Policy, name: &str) {
     let (granted, limits) = (policy.grant(name), policy.limits(name));
     assert_eq!(granted.not_granted(&granted), []);

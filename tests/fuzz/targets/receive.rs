@@ -1,8 +1,8 @@
-//! Datagrams from the network, as the path takes them: read, checked against the table and for their destination, taken a
-//! hop further, joined.
+//! Datagrams from the network, processed like on the receive path: parsed, checked against the
+//! table and for their destination, hop limit decremented, coalesced by GRO.
 //!
-//! The input is datagrams one behind the other, each with two bytes in front. The first says what is done to it (see
-//! the constants), the second how long it is.
+//! The input is a sequence of datagrams, each preceded by two bytes: the action (see the
+//! constants), and the length.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -20,13 +20,13 @@ use heddle_packet::{Destinations, Peer, Table};
 use ipnet::IpNet;
 use libfuzzer_sys::fuzz_target;
 
-/// It comes from no peer.
+/// The datagram does not come from a peer.
 const UNKNOWN: u8 = 1;
-/// Lengths and checksum are made right.
+/// Lengths and checksum are corrected.
 const REPAIR: u8 = 2;
-/// The bytes are changes to the datagram before: each a place and what is added there.
+/// The bytes are changes to the previous datagram: pairs of an offset and a value to add there.
 const CHANGE: u8 = 4;
-/// It is a TCP segment that continues the one before.
+/// The datagram is a TCP segment that continues the previous one.
 const CONTINUE: u8 = 8;
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -41,7 +41,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     ])
 });
 
-/// The node's own subnets, and what it allows.
+/// The node's own subnets, followed by the network it permits besides.
 static OWN: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     ["10.244.3.0/24", "fc00:0:0:3::/64", "192.0.2.64/26"].map(|it| it.parse().unwrap()).into()
 });
@@ -49,19 +49,20 @@ static OWN: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
 static DESTINATIONS: LazyLock<Destinations> =
     LazyLock::new(|| Destinations::new(OWN[..2].iter().copied(), &OWN[2..]));
 
-/// Asserts that a packet is handed to the kernel if and only if it is for this node or another.
+/// Asserts that a packet is delivered to the kernel if and only if its destination belongs to this
+/// node or a peer.
 fn check_destination(datagram: &[u8], inner: &Inner) -> bool {
     let accepted = DESTINATIONS.accept(&TABLE, inner);
     let mut networks = OWN.iter().chain(TABLE.peers().iter().flat_map(|peer| &peer.subnets));
     let known = networks.any(|network| network.contains(&inner.destination));
     assert_eq!(accepted, known && !inner.source_routed);
-    // The first option is a source route.
+    // True if the first option is a source route.
     let routed = matches!(datagram, [0x46..=0x4f, ..] if matches!(datagram[20], 131 | 137));
     assert!(inner.source_routed || !routed);
     accepted
 }
 
-/// Datagrams with where they come from.
+/// Parses the input into datagrams with their source addresses.
 fn datagrams(mut input: &[u8]) -> Vec<(IpAddr, Vec<u8>)> {
     let mut datagrams: Vec<(IpAddr, Vec<u8>)> = Vec::new();
     while let [action, length, rest @ ..] = input {
@@ -104,8 +105,9 @@ fn advance(packet: &mut [u8]) {
     }
 }
 
-/// What is compared of a datagram before and after, and the flow that it is of. What joining may lose is left out:
-/// checksums, an identification without meaning, and an urgent pointer that is none.
+/// Returns the parts of a datagram that must survive GRO, and its flow. Omitted are fields that
+/// coalescing may change: checksums, an identification without meaning, and an urgent pointer
+/// without the URG flag.
 fn essence(datagram: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let inner = Inner::parse(datagram).expect("it was parsed before");
     let (hosts, start) = match inner.source {

@@ -1,4 +1,4 @@
-//! A subnet.env of an earlier run: flannel's, Heddle's, or whatever stands where one is looked for.
+//! A `subnet.env` of an earlier run: flannel's, Heddle's, or any other file at its path.
 #![no_main]
 
 use heddle_core::subnet_env::{previous_networks, previous_subnets};
@@ -16,9 +16,9 @@ fuzz_target!(|text: &[u8]| {
     assert_eq!(previous_networks(&written), networks);
     let found = previous_subnets(&text);
     let Some(key) = found else { return };
-    // What it says could be a lease's key.
+    // The result must be a valid lease key.
     assert_eq!(key.to_string().parse(), Ok(key));
-    // Written as the emitter writes it, and behind what was there already, it reads back.
+    // Written as the emitter writes it, and appended to the existing text, it reads back.
     for (name, subnet) in [
         ("FLANNEL_SUBNET", key.v4().map(ipnet::IpNet::V4)),
         ("FLANNEL_IPV6_SUBNET", key.v6().map(ipnet::IpNet::V6)),

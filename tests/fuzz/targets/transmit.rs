@@ -1,7 +1,8 @@
-//! A packet from the device, as the path takes it: read, taken a hop further, split, fragmented.
+//! A packet from the device, processed like on the transmit path: parsed, hop limit decremented,
+//! segmented by GSO, fragmented.
 //!
-//! The input is a byte that says what is done to it (see the constants), an MTU, by what the payload is made longer, the
-//! device's header and the packet.
+//! The input is an action byte (see the constants), an MTU, the number of bytes to extend the
+//! payload by, the device's header and the packet.
 #![no_main]
 
 use std::net::IpAddr;
@@ -18,15 +19,15 @@ use heddle_packet::split::split;
 use heddle_packet::vnet::{self, Vnet};
 use libfuzzer_sys::fuzz_target;
 
-/// Lengths and checksum are made right.
+/// Lengths and checksum are corrected.
 const REPAIR: u8 = 1;
-/// What is said about it is made right: the kernel's part.
+/// The virtio header is made consistent with the packet, as the kernel would.
 const SAY: u8 = 2;
-/// The payload may be as long as can be. Otherwise it is so short that much can be tried.
+/// The payload may have any length. Otherwise it is kept short, for more executions per second.
 const LONG: u8 = 4;
 
-/// What the kernel would say about the packet, whose checksum is made that of the pseudo-header. None if it is not of a
-/// kind that is split.
+/// Returns the virtio header that the kernel would pass with the packet, and sets the packet's
+/// checksum to that of the pseudo-header. None if the packet cannot be segmented.
 fn say(packet: &mut [u8], vnet: &Vnet) -> Option<Vnet> {
     let inner = Inner::parse(packet).ok().filter(|inner| !inner.is_fragment())?;
     let start = usize::from(inner.header_length);
@@ -54,7 +55,7 @@ fn say(packet: &mut [u8], vnet: &Vnet) -> Option<Vnet> {
     })
 }
 
-/// Asserts that the packet's fragments are packets that fit, and carry it in order.
+/// Asserts that the packet's fragments are valid, fit the MTU, and carry the payload in order.
 fn take_apart(packet: &[u8], inner: &Inner, mtu: usize) {
     let mut headers = Vec::new();
     let Ok(fragments) = fragment(packet, inner, mtu, &mut headers) else { return };

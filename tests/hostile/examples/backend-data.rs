@@ -1,9 +1,10 @@
-//! Wants things in the lease, which all nodes read, that are too much for it or no JSON.
+//! Advertises backend data that is too large for a lease, which all nodes read, or that is not
+//! JSON.
 
 use heddle_hostile::{Malice, Scene, hostile};
 use heddle_sdk::Advertisements;
 
-/// The malice.
+/// The hostile plugin.
 pub struct BackendData;
 
 impl Malice for BackendData {

@@ -1,9 +1,9 @@
-//! Plans a default route through its own device, so that all the host sends goes to it.
+//! Plans a default route through its own device, to attract all traffic of the host.
 
 use heddle_hostile::{DEVICE, Malice, Scene, hostile, network};
 use heddle_sdk::{NodePlan, Route};
 
-/// The malice.
+/// The hostile plugin.
 pub struct DefaultRoute;
 
 impl Malice for DefaultRoute {

@@ -1,10 +1,10 @@
-//! Plans devices by names and numbers that are none: control characters for the terminal of whoever reads the log, MTUs
-//! that are no MTUs, addresses of groups.
+//! Plans devices with invalid names and numbers: control characters aimed at the terminal of
+//! whoever reads the log, invalid MTUs, group addresses.
 
 use heddle_hostile::{Malice, PORT, Scene, hostile};
 use heddle_sdk::{LinkKind, MacAddress, NodePlan};
 
-/// The malice.
+/// The hostile plugin.
 pub struct DeviceNames;
 
 impl Malice for DeviceNames {

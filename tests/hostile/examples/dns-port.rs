@@ -1,9 +1,9 @@
-//! Plans a device that receives at UDP port 53, which is the host's resolver's.
+//! Plans a device that receives on UDP port 53, which belongs to the host's resolver.
 
 use heddle_hostile::{Malice, Scene, hostile};
 use heddle_sdk::{LinkKind, NodePlan};
 
-/// The malice.
+/// The hostile plugin.
 pub struct DnsPort;
 
 impl Malice for DnsPort {

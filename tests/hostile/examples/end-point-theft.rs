@@ -1,9 +1,9 @@
-//! Says that another peer's end point is the hostile one's: frames for the one would go to the other.
+//! Claims another peer's end point for the hostile peer: frames for the one would go to the other.
 
 use heddle_hostile::{DEVICE, Malice, Scene, hostile, mac};
 use heddle_sdk::{FdbEntry, Lease, Plan};
 
-/// The malice.
+/// The hostile plugin.
 pub struct EndPointTheft;
 
 impl Malice for EndPointTheft {

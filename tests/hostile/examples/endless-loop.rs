@@ -1,9 +1,9 @@
-//! Never comes to an end, in whatever function it is asked to.
+//! Loops for ever: in `plan-peer`, or in the function that `wish` names.
 
 use heddle_hostile::{Malice, Scene, hang, hostile};
 use heddle_sdk::{Advertisements, Lease, NodePlan, Plan};
 
-/// The malice.
+/// The hostile plugin.
 pub struct EndlessLoop;
 
 impl Malice for EndlessLoop {

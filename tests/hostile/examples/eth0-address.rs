@@ -1,9 +1,9 @@
-//! Plans an address on the interface that belongs to the host.
+//! Plans an address on the external interface, which belongs to the host.
 
 use heddle_hostile::{Malice, Scene, hostile};
 use heddle_sdk::{Address, NodePlan};
 
-/// The malice.
+/// The hostile plugin.
 pub struct Eth0Address;
 
 impl Malice for Eth0Address {

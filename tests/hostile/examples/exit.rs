@@ -1,9 +1,9 @@
-//! Ends the process that it is in.
+//! Exits the process it runs in.
 
 use heddle_hostile::{Malice, Scene, hostile};
 use heddle_sdk::{Lease, NodePlan, Plan};
 
-/// The malice.
+/// The hostile plugin.
 pub struct Exit;
 
 impl Malice for Exit {

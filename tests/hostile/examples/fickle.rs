@@ -1,11 +1,11 @@
-//! Has another plan each time that it is asked, which nothing that it is told explains.
+//! Returns a different plan on every call, for the same input.
 
 use std::hash::{BuildHasher, RandomState};
 
 use heddle_hostile::{Malice, Scene, hostile};
 use heddle_sdk::{Lease, NodePlan, Plan, Route, RouteAction};
 
-/// The malice.
+/// The hostile plugin.
 pub struct Fickle;
 
 fn chance() -> u64 {

@@ -1,5 +1,5 @@
-//! Tries everything that a program can do by itself: files, directories, the environment, sockets, names. The plan is
-//! good if nothing of that works.
+//! Tries everything a program can do by itself: files, directories, the environment, sockets, name
+//! resolution. The plan is good if none of that works.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use heddle_hostile::{Malice, Scene, hostile};
 use heddle_sdk::{NodePlan, log};
 
-/// The malice.
+/// The hostile plugin.
 pub struct FilesAndSockets;
 
 impl Malice for FilesAndSockets {

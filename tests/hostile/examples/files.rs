@@ -1,9 +1,9 @@
-//! An emitter that wants files where they are not its business, or as they may not be. `wish` says which, `dir` where the
-//! host's files are.
+//! An emitter that returns files at paths it has no grant for, or with invalid attributes. `wish`
+//! selects which, `dir` is the directory of the host's files.
 
 use heddle_sdk::*;
 
-/// The malice.
+/// The hostile plugin.
 pub struct Files;
 
 fn chance() -> u64 {
@@ -38,7 +38,7 @@ impl Emitter for Files {
                 vec![File { contents: vec![0; (1 << 20) + 1], ..granted("large") }]
             }
             "twice" => vec![granted("x"), granted("x")],
-            // Many large ones, by other names each time, and one that cannot be written.
+            // Many large ones, with different names on every call, and one that cannot be written.
             "filling" => {
                 let mut files: Vec<_> = (0..7)
                     .map(|number| File {
@@ -61,5 +61,5 @@ impl Emitter for Files {
     }
 }
 
-// Below /tmp or /dev/shm: runtime/lab/src/scratch.rs.
+// Scratch directories are below /tmp or /dev/shm: runtime/lab/src/scratch.rs.
 export_emitter!(Files, name = "files", files = ["/*/heddle-*/*/run/", "/*/*/heddle-*/*/run/"]);

@@ -1,4 +1,4 @@
-//! Imports a function that it may not have.
+//! Imports a function that no plugin may import.
 
 #![allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, reason = "generated")]
 
@@ -13,7 +13,7 @@ wit_bindgen::generate!({
     ",
 });
 
-/// The malice.
+/// The hostile plugin.
 pub struct ForbiddenImport;
 
 impl Malice for ForbiddenImport {

@@ -1,10 +1,10 @@
-//! Plans a device of somebody else's as its own, to have it replaced: one whose name it did not ask for, one of another
-//! kind whose name it did ask for, the external interface.
+//! Plans somebody else's device as its own, to have it replaced: one whose name it did not ask for,
+//! one of another kind whose name it did ask for, the external interface.
 
 use heddle_hostile::{Malice, PORT, Scene, hostile};
 use heddle_sdk::NodePlan;
 
-/// The malice.
+/// The hostile plugin.
 pub struct ForeignDevice;
 
 impl Malice for ForeignDevice {

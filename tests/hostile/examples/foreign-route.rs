@@ -1,9 +1,10 @@
-//! Plans a route through the external interface with the node, and one that somebody else has made already.
+//! Includes in the node's plan a route through the external interface, or one that exists already
+//! and is somebody else's.
 
 use heddle_hostile::{DEVICE, Malice, Scene, hostile, network};
 use heddle_sdk::{NodePlan, Route};
 
-/// The malice.
+/// The hostile plugin.
 pub struct ForeignRoute;
 
 impl Malice for ForeignRoute {

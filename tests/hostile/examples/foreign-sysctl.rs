@@ -1,10 +1,10 @@
-//! Plans settings outside its own device: of all devices, of new ones, of the external interface; and by names and values
-//! that lead elsewhere.
+//! Plans sysctls outside its own device: of `all`, of `default`, of the external interface; and
+//! with names and values that lead elsewhere.
 
 use heddle_hostile::{DEVICE, Malice, PORT, Scene, hostile};
 use heddle_sdk::{Family, NodePlan, Sysctl};
 
-/// The malice.
+/// The hostile plugin.
 pub struct ForeignSysctl;
 
 impl Malice for ForeignSysctl {
@@ -21,7 +21,7 @@ impl Malice for ForeignSysctl {
             "path" => set(DEVICE, "../../../../kernel/core_pattern", "|/bin/sh"),
             "dots" => set("..", "ip_forward", "0"),
             "value" => set(DEVICE, "forwarding", "0\n1"),
-            // With a device of that name among its own.
+            // With a device named `all` among its own.
             "device" => {
                 set("all", "forwarding", "0");
                 scene.plan_device(good, "all", PORT);

@@ -1,9 +1,9 @@
-//! Plans a device whose packets leave through a bridge of somebody else's.
+//! Plans a device whose underlay is somebody else's bridge.
 
 use heddle_hostile::{Malice, Scene, hostile};
 use heddle_sdk::{LinkKind, NodePlan};
 
-/// The malice.
+/// The hostile plugin.
 pub struct ForeignUnderlay;
 
 impl Malice for ForeignUnderlay {

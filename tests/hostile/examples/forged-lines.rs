@@ -1,9 +1,9 @@
-//! Has complaints that look like lines of the daemon's own.
+//! Returns errors whose text imitates log lines of the daemon.
 
 use heddle_hostile::{Hostile, Malice};
 use heddle_sdk::*;
 
-/// The malice.
+/// The hostile plugin.
 pub struct ForgedLines;
 
 const FORGED: &str =

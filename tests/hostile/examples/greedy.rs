@@ -1,8 +1,8 @@
-//! Asks for everything there is.
+//! Asks for every capability there is.
 
 use heddle_hostile::{Malice, hostile};
 
-/// The malice.
+/// The hostile plugin.
 pub struct Greedy;
 
 impl Malice for Greedy {}

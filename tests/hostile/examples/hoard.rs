@@ -1,9 +1,9 @@
-//! Takes 4 GB of memory.
+//! Allocates 4 GB of memory.
 
 use heddle_hostile::{Malice, Scene, hoard, hostile};
 use heddle_sdk::{Lease, NodePlan, Plan};
 
-/// The malice.
+/// The hostile plugin.
 pub struct Hoard;
 
 impl Malice for Hoard {

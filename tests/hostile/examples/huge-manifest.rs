@@ -1,8 +1,8 @@
-//! Has a manifest of a mebibyte, for the log to repeat and the host to compare with each name.
+//! Has a manifest of 1 MiB, which the host might log, and has to compare with each name.
 
 use heddle_hostile::{Malice, hostile_with_manifest};
 
-/// The malice.
+/// The hostile plugin.
 pub struct HugeManifest;
 
 impl Malice for HugeManifest {}

@@ -1,8 +1,8 @@
-//! Says that it is another plugin, to be granted what that one is.
+//! Claims to be another plugin, to get the grants of that one.
 
 use heddle_hostile::{Malice, hostile};
 
-/// The malice.
+/// The hostile plugin.
 pub struct Impostor;
 
 impl Malice for Impostor {}

@@ -1,12 +1,12 @@
-//! Has the host keep things for it until there is no room: handles that are never given back, random numbers by the
-//! gigabyte.
+//! Exhausts resources that the host holds for it: handles that are never closed, random numbers by
+//! the gigabyte.
 
 use heddle_hostile::{Malice, Scene, hostile};
 use heddle_sdk::NodePlan;
 use wasip2::cli::stderr::get_stderr;
 use wasip2::random::random::get_random_bytes;
 
-/// The malice.
+/// The hostile plugin.
 pub struct Leaks;
 
 impl Malice for Leaks {

@@ -1,12 +1,12 @@
-//! Writes lines for the log as fast as it can: by the log, standard output and standard error, long ones and ones that
-//! look like several. The plan is good.
+//! Writes log lines as fast as it can: through the log function, standard output and standard
+//! error; long ones, and ones that imitate several lines. The plan is good.
 
 use std::time::{Duration, Instant};
 
 use heddle_hostile::{Malice, Scene, hostile};
 use heddle_sdk::{Lease, Plan, log};
 
-/// The malice.
+/// The hostile plugin.
 pub struct LogFlood;
 
 impl Malice for LogFlood {
@@ -20,7 +20,7 @@ impl Malice for LogFlood {
         }
         for _ in 0..20 {
             log::error(&long);
-            // Without an end of the line.
+            // Without a line ending.
             print!("{long}");
         }
     }

@@ -1,4 +1,4 @@
-//! Answers with texts and lists that are none: bytes that are no UTF-8, and addresses outside its memory.
+//! Returns malformed strings and lists: bytes that are not UTF-8, and addresses outside its memory.
 
 #![allow(unsafe_code, reason = "the language has no such texts otherwise")]
 
@@ -7,12 +7,13 @@ use std::mem::ManuallyDrop;
 use heddle_hostile::{Malice, Scene, hostile};
 use heddle_sdk::{Advertisements, NodePlan};
 
-/// The malice.
+/// The hostile plugin.
 pub struct MalformedText;
 
-/// A text of this length at this address.
+/// Returns a string of this length at this address, both unchecked.
 fn text_at(address: usize, length: usize) -> String {
-    // SAFETY: there is none. It is for the host, which must not believe it; nobody here looks at it.
+    // SAFETY: this is unsound on purpose. The host must not trust the value; the guest never reads
+    // it.
     unsafe { String::from_raw_parts(address as *mut u8, length, length) }
 }
 
@@ -20,7 +21,7 @@ impl Malice for MalformedText {
     fn advertise(scene: &Scene<'_>, good: &mut Advertisements) {
         scene.play("utf-8", || {
             let bytes = vec![b'"', 0xff, 0xfe, b'"'];
-            // SAFETY: there is none, as above.
+            // SAFETY: unsound on purpose, as above.
             good.backend_type = Some(unsafe { String::from_utf8_unchecked(bytes) });
         });
         scene.play("pointer", || good.backend_type = Some(text_at(usize::MAX - 15, 64)));
@@ -28,7 +29,7 @@ impl Malice for MalformedText {
     }
 
     fn plan_node(scene: &Scene<'_>, good: &mut NodePlan) {
-        // One text of 64 KiB, four thousand times.
+        // One string of 64 KiB, referenced four thousand times.
         scene.play("alias", || {
             let mut text = ManuallyDrop::new("x".repeat(1 << 16));
             let sysctl = heddle_sdk::Sysctl {

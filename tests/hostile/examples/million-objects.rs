@@ -3,7 +3,7 @@
 use heddle_hostile::{DEVICE, Malice, Scene, hostile};
 use heddle_sdk::{Lease, NodePlan, Plan, Route};
 
-/// The malice.
+/// The hostile plugin.
 pub struct MillionObjects;
 
 fn many(count: usize, plan: &mut Plan) {

@@ -1,9 +1,10 @@
-//! Plans peers' neighbours and end points with the node, whose plan comes before all peers'.
+//! Includes peers' neighbours and end points in the node's plan, which takes precedence over all
+//! peers' plans.
 
 use heddle_hostile::{DEVICE, Malice, Scene, hostile, mac};
 use heddle_sdk::{Neighbour, NodePlan};
 
-/// The malice.
+/// The hostile plugin.
 pub struct NeighboursOfAll;
 
 impl Malice for NeighboursOfAll {

@@ -1,8 +1,8 @@
-//! Was made for an interface that this host does not have yet, and says so at length.
+//! Declares a newer interface version than the host has, and a world that the host does not know.
 
 use heddle_hostile::{Malice, hostile_with_manifest};
 
-/// The malice.
+/// The hostile plugin.
 pub struct NewerWit;
 
 impl Malice for NewerWit {}

@@ -1,11 +1,12 @@
-//! A packet backend that answers with what is none: other peers, too few packets, too long ones, or never.
+//! A packet backend with invalid results: unknown peers, too few packets, oversized ones, or no
+//! return at all.
 
 use std::net::IpAddr;
 
 use heddle_hostile::{hang, hoard, tunnel};
 use heddle_sdk::*;
 
-/// The malice, and what it is to be.
+/// The hostile plugin, and the misbehaviour selected by the config.
 pub struct Packets {
     peers: PrefixTable<PeerIndex>,
     wish: String,

@@ -1,9 +1,9 @@
-//! Plans an address inside another node's subnet on its own device, so that what is sent there ends here.
+//! Plans an address inside another node's subnet on its own device, to receive packets sent there.
 
 use heddle_hostile::{DEVICE, Malice, Scene, hostile, network};
 use heddle_sdk::{Address, NodePlan};
 
-/// The malice.
+/// The hostile plugin.
 pub struct PeerAddress;
 
 impl Malice for PeerAddress {

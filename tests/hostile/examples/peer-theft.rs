@@ -1,10 +1,10 @@
-//! Makes one peer's plan take what is another's: all packets, another subnet's, those for another end point, or by a
-//! gateway, a neighbour or an entry of the FDB that leads elsewhere.
+//! Takes another peer's traffic with one peer's plan: all packets, another subnet's, those for
+//! another end point; or diverts it by a gateway, a neighbour or an FDB entry.
 
 use heddle_hostile::{DEVICE, Malice, PORT, Scene, hostile, mac, network};
 use heddle_sdk::{Address, Family, FdbEntry, Lease, Neighbour, Plan, Route, Sysctl};
 
-/// The malice.
+/// The hostile plugin.
 pub struct PeerTheft;
 
 impl Malice for PeerTheft {

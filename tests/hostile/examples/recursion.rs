@@ -1,9 +1,9 @@
-//! Goes deeper and deeper until the stack is used up.
+//! Recurses until the stack overflows.
 
 use heddle_hostile::{Malice, Scene, hostile, recurse};
 use heddle_sdk::{Lease, NodePlan, Plan};
 
-/// The malice.
+/// The hostile plugin.
 pub struct Recursion;
 
 impl Malice for Recursion {

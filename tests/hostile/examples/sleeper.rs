@@ -5,7 +5,7 @@ use std::time::Duration;
 use heddle_hostile::{Malice, Scene, hostile};
 use heddle_sdk::{Lease, NodePlan, Plan};
 
-/// The malice.
+/// The hostile plugin.
 pub struct Sleeper;
 
 const DAY: Duration = Duration::from_secs(86_400);

@@ -1,9 +1,9 @@
-//! Plans a device whose packets come from an address that is the router's.
+//! Plans a device that sends from the router's address.
 
 use heddle_hostile::{Malice, Scene, hostile};
 use heddle_sdk::{LinkKind, NodePlan};
 
-/// The malice.
+/// The hostile plugin.
 pub struct SpoofedSource;
 
 impl Malice for SpoofedSource {

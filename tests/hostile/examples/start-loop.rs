@@ -1,8 +1,8 @@
-//! Never comes to an end before it is asked anything: a constructor, which runs when the component is instantiated.
+//! Loops for ever in a constructor, which runs when the component is instantiated, before any call.
 
 use heddle_hostile::{Malice, hostile};
 
-/// The malice.
+/// The hostile plugin.
 pub struct StartLoop;
 
 impl Malice for StartLoop {}

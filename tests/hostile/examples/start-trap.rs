@@ -1,8 +1,8 @@
-//! Traps before it is asked anything.
+//! Traps in a constructor, before any call.
 
 use heddle_hostile::{Malice, hostile};
 
-/// The malice.
+/// The hostile plugin.
 pub struct StartTrap;
 
 impl Malice for StartTrap {}

@@ -1,9 +1,10 @@
-//! Plans a device that takes routes from whoever is on the overlay, and settings of it that the operator has not granted.
+//! Plans a device that accepts router advertisements from the overlay, and sysctls of it that the
+//! operator has not granted.
 
 use heddle_hostile::{DEVICE, Malice, Scene, hostile};
 use heddle_sdk::{Family, NodePlan, Sysctl};
 
-/// The malice.
+/// The hostile plugin.
 pub struct TakesRoutes;
 
 impl Malice for TakesRoutes {

@@ -1,9 +1,10 @@
-//! Traps, in whatever function it is asked to, with words that are made to look like the daemon's own.
+//! Traps: in `plan-peer`, or in the function that `wish` names. The message imitates the daemon's
+//! log lines.
 
 use heddle_hostile::{Malice, Scene, hostile};
 use heddle_sdk::{Advertisements, Lease, NodePlan, Plan};
 
-/// The malice.
+/// The hostile plugin.
 pub struct Trap;
 
 fn trap() -> ! {

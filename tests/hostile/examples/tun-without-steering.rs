@@ -1,9 +1,9 @@
-//! Plans a TUN device without a function that steers what goes into it.
+//! Plans a TUN device, without exporting a function that steers its packets.
 
 use heddle_hostile::{Malice, Scene, hostile, tunnel};
 use heddle_sdk::NodePlan;
 
-/// The malice.
+/// The hostile plugin.
 pub struct TunWithoutSteering;
 
 impl Malice for TunWithoutSteering {

@@ -1,9 +1,9 @@
-//! Plans two devices that receive at a port each.
+//! Plans two devices, each of which receives on a port of its own.
 
 use heddle_hostile::{Malice, PORT, Scene, hostile};
 use heddle_sdk::NodePlan;
 
-/// The malice.
+/// The hostile plugin.
 pub struct TwoPorts;
 
 impl Malice for TwoPorts {

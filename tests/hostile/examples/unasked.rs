@@ -1,8 +1,8 @@
-//! Has a manifest that asks for nothing, and plans a device.
+//! Plans a device that its manifest, which asks for nothing, does not mention.
 
 use heddle_hostile::{Hostile, Malice};
 
-/// The malice.
+/// The hostile plugin.
 pub struct Unasked;
 
 impl Malice for Unasked {}

@@ -1,8 +1,8 @@
-//! Does what it should, until more is put into its component than it was built with.
+//! Behaves well, until more is put into its component than it was built with.
 
 use heddle_hostile::{Malice, hostile};
 
-/// No malice.
+/// A plugin without any misbehaviour of its own.
 pub struct WellBehaved;
 
 impl Malice for WellBehaved {}

@@ -1,10 +1,10 @@
-//! Plans an address of the node's own with a prefix so short that the kernel's own route for it, which comes with the
-//! address, takes a part of the internet into the overlay.
+//! Plans an address of the node's own with a prefix so short that the kernel's own route for it,
+//! which comes with the address, draws a part of the internet into the overlay.
 
 use heddle_hostile::{DEVICE, Malice, Scene, hostile};
 use heddle_sdk::{Address, IpNet, NodePlan};
 
-/// The malice.
+/// The hostile plugin.
 pub struct WideAddress;
 
 impl Malice for WideAddress {

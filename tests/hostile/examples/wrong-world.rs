@@ -1,8 +1,8 @@
-//! Says that it steers packets, and has no function for that.
+//! Declares the world of packet backends, but exports no function that steers packets.
 
 use heddle_hostile::{Malice, hostile_with_manifest};
 
-/// The malice.
+/// The hostile plugin.
 pub struct WrongWorld;
 
 impl Malice for WrongWorld {}

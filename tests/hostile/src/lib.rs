@@ -1,6 +1,7 @@
-//! A backend that behaves, for those in `examples/` that do not: each of them shows its malice and nothing else.
+//! A well-behaved backend, which the plugins in `examples/` deviate from: each of them contains its
+//! misbehaviour and nothing else.
 //!
-//! `tests/tests/hostile_plugins.rs` runs them in real daemons and says what has to become of each.
+//! `tests/tests/hostile_plugins.rs` runs them in real daemons and checks the outcome for each.
 
 use std::marker::PhantomData;
 
@@ -10,59 +11,59 @@ use heddle_sdk::{
     Link, LinkKind, MacAddress, NetworkConfig, Node, NodePlan, Plan, Route, Sysctl, Tunnel, Vxlan,
 };
 
-/// The device.
+/// Name of the backend's device.
 pub const DEVICE: &str = "heddle1";
 
-/// Where the device receives.
+/// UDP port that the device receives on.
 pub const PORT: u16 = 8472;
 
-/// What the lease of the peer says that plans are spoilt for.
+/// Backend data of the peer whose plan is tampered with.
 pub const HOSTILE: &str = r#""hostile""#;
 
-/// What a backend makes of good answers.
+/// A backend's misbehaviour: changes to well-formed results.
 pub trait Malice {
-    /// Spoils what the node says of itself.
+    /// Tampers with the node's advertisements.
     fn advertise(_scene: &Scene<'_>, _good: &mut Advertisements) {}
 
-    /// Spoils the plan of the node.
+    /// Tampers with the node's plan.
     fn plan_node(_scene: &Scene<'_>, _good: &mut NodePlan) {}
 
-    /// Spoils the plan of a peer, if its lease says so.
+    /// Tampers with a peer's plan, if its lease has the backend data [`HOSTILE`].
     fn plan_peer(_scene: &Scene<'_>, _peer: &Lease, _good: &mut Plan) {}
 }
 
-/// What a backend is told.
+/// Input of a backend's function.
 pub struct Scene<'a> {
     /// The cluster's network config.
     pub config: &'a NetworkConfig,
     /// This node.
     pub node: &'a Node,
-    /// Its lease, if it has one yet.
+    /// Lease of this node, once it has one.
     pub lease: Option<&'a Lease>,
 }
 
 impl Scene<'_> {
-    /// `Backend.Wish`: which of its tricks a plugin with several is to play.
+    /// Returns `Backend.Wish`, which selects one of a plugin's tricks.
     pub fn wish(&self) -> &str {
         let wish =
             self.config.backend.split(r#""Wish":""#).nth(1).and_then(|rest| rest.split('"').next());
         wish.unwrap_or_default()
     }
 
-    /// Plays one trick.
+    /// Runs the trick if it is the selected one.
     pub fn play(&self, name: &str, trick: impl FnOnce()) {
         if self.wish() == name {
             trick();
         }
     }
 
-    /// Plans another VXLAN device with the node.
+    /// Adds another VXLAN device to the node's plan.
     pub fn plan_device(&self, good: &mut NodePlan, name: &str, port: u16) {
         good.plan.links.push(self.vxlan(name, port));
         good.plan.sysctls.push(no_routes(name));
     }
 
-    /// A VXLAN device of this node's.
+    /// Returns a VXLAN device of this node.
     pub fn vxlan(&self, name: &str, port: u16) -> Link {
         Link {
             name: name.into(),
@@ -80,22 +81,22 @@ impl Scene<'_> {
     }
 }
 
-/// The setting that every device has to have.
+/// Returns the sysctl that is mandatory for every device.
 fn no_routes(link: &str) -> Sysctl {
     Sysctl { link: link.into(), family: Family::V6, name: "accept_ra".into(), value: "0".into() }
 }
 
-/// The end point of a node with this public address.
+/// Returns the MAC of the node with this public address.
 pub fn mac(public_address: &str) -> MacAddress {
     MacAddress::derived(public_address)
 }
 
-/// A network, from its text.
+/// Parses a network.
 pub fn network(text: &str) -> IpNet {
     text.parse().expect("a network")
 }
 
-/// A backend that behaves but for its malice.
+/// A backend that is well-behaved except for `T`.
 pub struct Hostile<T>(PhantomData<T>);
 
 impl<T: Malice> Backend for Hostile<T> {
@@ -155,30 +156,31 @@ impl<T: Malice> Backend for Hostile<T> {
     }
 }
 
-/// The plan of a packet backend that behaves.
+/// Returns the plan of a well-behaved packet backend.
 pub fn tunnel(config: &NetworkConfig, node: &Node, lease: &Lease) -> Result<NodePlan, ConfigError> {
     Tunnel { device: DEVICE.into(), port: PORT, overhead: 0 }.plan(config, node, lease)
 }
 
-/// Never comes to an end.
+/// Loops for ever.
 pub fn hang() -> ! {
     loop {
         std::hint::black_box(());
     }
 }
 
-/// Takes memory, 1 MiB at a time, up to 4 GiB.
+/// Allocates memory, 1 MiB at a time, up to 4 GiB.
 pub fn hoard() {
     let hoard: Vec<_> = (0..4096).map(|_| std::hint::black_box(vec![1_u8; 1 << 20])).collect();
     std::hint::black_box(&hoard);
 }
 
-/// Goes deeper and deeper.
+/// Recurses without end.
 pub fn recurse(depth: u64) -> u64 {
     if std::hint::black_box(true) { recurse(depth + 1) + 1 } else { depth }
 }
 
-/// Exports a backend's malice under a name, with what it has to ask for to do what is good; or with what else it asks for.
+/// Exports a hostile backend under a name, with the capabilities a well-behaved one needs, or with
+/// those given.
 #[macro_export]
 macro_rules! hostile {
     ($malice:ty, name = $name:literal) => {
@@ -200,7 +202,7 @@ macro_rules! hostile {
     };
 }
 
-/// Exports a backend's malice with whatever text as its manifest.
+/// Exports a hostile backend with any text as its manifest.
 #[macro_export]
 macro_rules! hostile_with_manifest {
     ($malice:ty, $manifest:expr) => {

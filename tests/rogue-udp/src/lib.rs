@@ -1,23 +1,24 @@
-//! A packet backend that harms itself on demand, for the end-to-end tests. It carries packets as udp does until one goes
-//! to an address that ends with 66, which traps, or with 99, which never comes to an end. With `Backend.Harm` any packet
-//! traps, whatever its destination; addresses of networks are no destinations, so the host may still ask about subnets.
-//! A peer whose `BackendData` is `"trap"` or `"hang"` keeps it from being told of any peers.
+//! A packet backend that fails on demand, for the end-to-end tests. It steers packets like udp,
+//! except that a destination whose last byte is 66 traps, and 99 loops for ever. With
+//! `Backend.Harm`, every packet traps, whatever its destination; network addresses are exempt, so
+//! the host can still ask about subnets. A peer whose `BackendData` is `"trap"` or `"hang"` makes
+//! the function that receives the peers fail.
 
 use std::net::IpAddr;
 
 use heddle_sdk::json::Object;
 use heddle_sdk::*;
 
-/// What an address ends with that traps.
+/// Last byte of the addresses that trap.
 const TRAP: u8 = 66;
 
-/// What an address ends with that hangs.
+/// Last byte of the addresses that hang.
 const HANG: u8 = 99;
 
 /// The backend.
 pub struct RogueUdp {
     peers: PrefixTable<PeerIndex>,
-    /// Whether any packet traps.
+    /// True if every packet traps.
     harm: bool,
 }
 

@@ -1,5 +1,6 @@
-//! A backend that harms itself on demand, for the end-to-end tests: a peer's `BackendData` says how, and so does
-//! `Backend.Harm` in the network config. Peers that ask for nothing get a route over the underlay.
+//! A backend that fails on demand, for the end-to-end tests, as a peer's `BackendData` or
+//! `Backend.Harm` in the network config say. Peers that ask for nothing get a route over the
+//! underlay.
 
 use heddle_sdk::*;
 

@@ -1,4 +1,4 @@
-//! Nodes that start as copies of each other.
+//! Nodes cloned from one image.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,8 +9,8 @@ use heddle_lab::{Daemon, Families, Host, wait_until};
 use heddle_tests::{Cluster, Flow, NETWORK_FOR_PEERS, Node, SOON, recovered};
 use serde_json::Value;
 
-/// Starts a daemon that says who it is by the machine's id alone, which is the same for all hosts of a lab, as it is for
-/// machines that are copies of one image.
+/// Starts a daemon that derives its node id from the machine id only. That is the same for all
+/// hosts of a lab, like for machines cloned from one image.
 fn clone(cluster: &Cluster, host: &Host) -> Daemon {
     let command = cluster.heddled(host);
     let mut anonymous = Command::new(command.get_program());
@@ -19,7 +19,7 @@ fn clone(cluster: &Cluster, host: &Host) -> Daemon {
     host.start(anonymous).unwrap()
 }
 
-/// The lease that publishes an address: key and value.
+/// Returns key and value of the lease that publishes the host's address.
 fn lease_at(cluster: &Cluster, host: &Host) -> (String, Value) {
     let address = host.v4().to_string();
     let leases = cluster.etcd().leases().unwrap().into_iter();
@@ -32,7 +32,7 @@ fn lease_at(cluster: &Cluster, host: &Host) -> (String, Value) {
 fn row_17_machines_that_are_copies_of_each_other_are_told_apart() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let hosts = ["a", "b"].map(|name| cluster.host(name));
-    // One after the other: the second finds a lease of its own name.
+    // Sequentially, so that the second finds a lease with its own node id.
     let mut daemons = hosts.each_ref().map(|host| {
         let mut daemon = clone(&cluster, host);
         daemon.wait_ready().unwrap();
@@ -57,9 +57,9 @@ fn row_17_machines_that_are_copies_of_each_other_are_told_apart() {
 }
 
 #[test]
-fn row_17_an_address_that_another_node_publishes_is_refused_and_its_holder_named() {
+fn row_17_address_of_another_node_is_refused_and_holder_named() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
-    // As machines of one image do behind NAT: each believes to be at the same address.
+    // Like machines of one image behind NAT, each of which detects the same address.
     let shared = "--public-ip=10.0.2.15";
     let mut first = cluster.starting_node("first", &[shared]);
     first.daemon().wait_ready().unwrap();
@@ -82,7 +82,7 @@ fn row_17_an_address_that_another_node_publishes_is_refused_and_its_holder_named
         node.daemon().check_running().unwrap();
     }
 
-    // With its own address it is a node like any other.
+    // With its own address, the node joins like any other.
     let mut command = cluster.heddled(&second.host);
     command.arg(format!("--public-ip={}", second.host.v4()));
     let mut daemon = second.host.start(command).unwrap();

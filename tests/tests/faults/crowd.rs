@@ -1,4 +1,4 @@
-//! A prefix with more in it than a daemon should hold in memory.
+//! More data below the prefix than a daemon should hold in memory.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use serde_json::Value;
 /// Time limit for writing 560 MB, or reading them a few times, on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// A little less than what etcd takes in one request.
+/// A little less than etcd accepts in one request, in bytes.
 const HUGE: usize = 1_400_000;
 
 /// Leases whose `NodeName` has [`HUGE`] characters, and other records as long as that.
@@ -22,7 +22,7 @@ const ALLOWED: u64 = 100 << 20;
 
 fn fill(cluster: &Cluster) {
     for number in 0..NAMES + OTHERS {
-        // Behind those that the node may choose for itself.
+        // Beyond the subnets that the node may lease.
         let key = format!("{PREFIX}/subnets/10.{}.{}.0-24", number / 200 + 50, number % 200);
         let (name, last) = ("n".repeat(HUGE), number % 250 + 1);
         let value = match number < NAMES {
@@ -37,7 +37,7 @@ fn fill(cluster: &Cluster) {
     }
 }
 
-/// Returns the output of `heddle lease list --json`, which has to be shorter than 1 MiB.
+/// Returns the output of `heddle lease list --json`, which must be shorter than 1 MiB.
 fn leases(node: &Node) -> Value {
     let mut command = Command::new(heddle());
     command.args(["lease", "list", "--json", "--socket"]).arg(node.host.control_socket());
@@ -46,13 +46,13 @@ fn leases(node: &Node) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Waits until a daemon is ready, [`LIMIT`] at most. Returns the reasons that it gave before, without immediate
-/// repeats.
+/// Waits until a daemon is ready, for [`LIMIT`] at most. Returns the reasons that it reported
+/// before, without immediate repeats.
 fn reasons_until_ready(daemon: &Daemon) -> Vec<String> {
     let mut reasons = Vec::new();
     let begun = Instant::now();
     loop {
-        // Nobody listens at first.
+        // The port is not open at first.
         match daemon.health("/readyz") {
             Ok((200, _)) => return reasons,
             Ok((_, said)) if reasons.last() != Some(&said) => reasons.push(said),
@@ -86,7 +86,7 @@ fn prefix_of_huge_records_costs_little_memory() {
     has_mark(&node);
     check(&mut node, "while they are written");
 
-    // Whoever asks is told of each.
+    // The status lists each of them.
     let shown = status(&node.host);
     let not_used = |peer: &&Value| {
         peer["state"] == "not-used" && peer["reason"].as_str().unwrap().contains("too long")
@@ -100,7 +100,7 @@ fn prefix_of_huge_records_costs_little_memory() {
     assert_eq!(records.len(), NAMES + OTHERS + 2);
     check(&mut node, "after an answer of each kind");
 
-    // They are there at the next start.
+    // The records are still present at the next start.
     let own = |node: &Node| status(&node.host)["lease"]["key"].clone();
     let lease = own(&node);
     node.stop(Signal::KILL);

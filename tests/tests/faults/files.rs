@@ -1,4 +1,4 @@
-//! When a node says that it is ready, and what it does where nothing can be written.
+//! Conditions for readiness, and behaviour without writable storage.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use heddle_tests::{
     Cluster, NETWORK_FOR_PEERS, Peer, Recovery, SOON, Snapshot, Trio, wait_unready,
 };
 
-/// Files that could not be written are tried again less and less often, every half a minute in the end.
+/// Upper limit for the retry of failed writes, which back off to one every 30 s.
 const BACKED_OFF: Duration = Duration::from_secs(60);
 
 #[test]
-fn row_13_ready_is_when_everything_is_there_and_who_fails_says_so() {
+fn row_13_ready_means_complete_and_failure_exits_nonzero() {
     const PEERS: u16 = 500;
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let mut trio = Trio::on(cluster, &[]);
@@ -23,7 +23,7 @@ fn row_13_ready_is_when_everything_is_there_and_who_fails_says_so() {
     let peers = Peer::range(1, PEERS);
     trio.cluster.etcd().put_all(&Peer::leases(&peers), 100).unwrap();
 
-    // There is a file where the directory of subnet.env has to be.
+    // A file occupies the path of the directory of `subnet.env`.
     let host = trio.cluster.host("d");
     let obstacle = host.directory().join("run");
     fs::write(&obstacle, "").unwrap();
@@ -35,7 +35,7 @@ fn row_13_ready_is_when_everything_is_there_and_who_fails_says_so() {
     fs::remove_file(&obstacle).unwrap();
     let recovery = Recovery::from("row 13");
     daemon.wait_ready().unwrap();
-    // Everything is there by then, not soon.
+    // READY means that everything is in place already.
     let state = host.kernel_state().unwrap().on("flannel.1");
     let env = host.subnet_env().unwrap();
     recovery.done("ready after subnet.env can be written");
@@ -45,7 +45,8 @@ fn row_13_ready_is_when_everything_is_there_and_who_fails_says_so() {
     assert!(known.routes.is_empty(), "{known:#?}");
     assert_eq!(env.mtu, Some(1450));
 
-    // Another node takes the lease of one: systemd is to start that one again, so it does not end as if all were well.
+    // Another node takes over the lease. The daemon must exit with an error, so that systemd
+    // restarts it.
     let lease = trio.cluster.lease(&trio.nodes[0]);
     let thief = lease.value.replace(r#""NodeID":"a""#, r#""NodeID":"thief""#);
     assert_ne!(thief, lease.value);
@@ -57,8 +58,8 @@ fn row_13_ready_is_when_everything_is_there_and_who_fails_says_so() {
     flows.lost_nothing();
 }
 
-/// A node whose daemon has a small file system of its own for some of its files. It is the daemon's alone, and goes with
-/// it, so that nothing is left behind whatever happens.
+/// A node whose daemon has a small file system for some of its files. It is mounted in the daemon's
+/// own mount namespace and ends with it, so that nothing is left behind.
 struct SmallDisk {
     mount: PathBuf,
     pid: u32,
@@ -83,13 +84,13 @@ impl SmallDisk {
         Self { mount: mount.to_owned(), pid: daemon.pid() }
     }
 
-    /// A path on it, as others see it.
+    /// Returns a path on the file system as seen from outside of the namespace.
     fn path(&self, path: &Path) -> PathBuf {
         let inside = path.strip_prefix("/").unwrap();
         Path::new("/proc").join(self.pid.to_string()).join("root").join(inside)
     }
 
-    /// All of its files and directories, by their paths on it.
+    /// Lists all files and directories, relative to the mount point.
     fn files(&self) -> Vec<String> {
         let root = self.path(&self.mount);
         let mut command = Command::new("find");
@@ -100,7 +101,7 @@ impl SmallDisk {
         files
     }
 
-    /// Makes room.
+    /// Frees space by deleting the filler.
     fn empty(&self) {
         fs::remove_file(self.path(&self.mount.join("filler"))).unwrap();
     }
@@ -119,7 +120,7 @@ fn fault_there_is_no_room_for_the_files_of_emitters() {
     let disk = SmallDisk::of(&daemon, &mount);
     let subnet_env = host.subnet_file().display().to_string();
     wait_unready(&daemon, &["emitters", &subnet_env, "No space left on device"], SOON);
-    // The network works; only those who read the files have to wait. No half of a file is there.
+    // The network works; only the readers of the files have to wait. No partial file is left.
     assert_eq!(host.kernel_state().unwrap().on("flannel.1").routes.len(), 3);
     thread::sleep(Duration::from_secs(1));
     let left = disk.files();
@@ -141,7 +142,7 @@ fn fault_there_is_no_room_for_the_files_of_emitters() {
 
 #[test]
 fn fault_there_is_no_room_for_state_and_cache() {
-    // A plugin of a directory, so that there is something to keep in the cache.
+    // A plugin from a directory, so that there is a compiled plugin to cache.
     let trio = Trio::with_rogue();
     let plugins = trio.cluster.lab().directory().join("plugins");
     let flag = format!("--plugin-dir={}", plugins.display());
@@ -151,7 +152,7 @@ fn fault_there_is_no_room_for_state_and_cache() {
     let disk = host.directory().join("disk");
     let with = |program: &Command| {
         let mut command = Command::new(program.get_program());
-        // Only what is derived is stored: not what a flag gives.
+        // Only a derived node id is stored, so the flags that set one are dropped.
         let flags = program.get_args().filter(|flag| {
             let flag = flag.to_string_lossy();
             !["--node-id=", "--state-dir=", "--cache-dir="]
@@ -166,7 +167,8 @@ fn fault_there_is_no_room_for_state_and_cache() {
     };
     let full = SmallDisk::wrap(&disk, &with(&trio.cluster.heddled(&host)));
     let mut daemon = host.start(full).unwrap();
-    // Who it is, it knows all the same. What it has to compile has to be somewhere.
+    // The daemon knows its identity without storing it. A compiled plugin, however, needs the
+    // cache.
     let cache = disk.join("cache").display().to_string();
     wait_unready(&daemon, &["network config", &cache, "No space left on device"], SOON);
     SmallDisk::of(&daemon, &disk).empty();
@@ -181,7 +183,7 @@ fn fault_there_is_no_room_for_state_and_cache() {
     };
     let first = id(&daemon);
     assert_eq!(daemon.stop(Signal::TERM).unwrap().code(), Some(0));
-    // The next start finds room, and is the same node.
+    // The next start finds free space, and keeps the node id.
     let mut daemon = host.start(with(&trio.cluster.heddled(&host))).unwrap();
     daemon.wait_ready().unwrap();
     assert_eq!(id(&daemon), first);

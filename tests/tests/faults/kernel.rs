@@ -1,4 +1,4 @@
-//! What others do to the kernel's objects, and what the kernel does.
+//! Changes to kernel objects by other programs, and failures of the kernel itself.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -11,10 +11,10 @@ use heddle_tests::{
     Cluster, HEALED, NETWORK_FOR_PEERS, Node, Peer, Recovery, SOON, Snapshot, Trio, wait_unready,
 };
 
-/// A VTEP that nobody has.
+/// MAC of no VTEP.
 const STRANGER: &str = "02:00:00:00:66:66";
 
-/// What a node is reached by: the route, the neighbour and the FDB entry for it on other nodes.
+/// Objects through which other nodes reach a node: its route, neighbour and FDB entry.
 struct Ways {
     subnet: String,
     vtep: String,
@@ -28,7 +28,7 @@ impl Ways {
         Self { subnet: subnet.to_string(), vtep: subnet.network().to_string(), mac }
     }
 
-    /// Takes them all from another node.
+    /// Deletes all of them on another node.
     fn delete_on(&self, node: &Node) {
         let Self { subnet, vtep, mac } = self;
         let lines = format!("route del {subnet}\nneigh del {vtep} dev flannel.1\n");
@@ -43,7 +43,7 @@ fn row_01_what_vanishes_is_back_within_a_second() {
     let [a, _, c] = &trio.nodes;
     let before = Snapshot::of(a);
 
-    // One peer's objects: nothing that is for another is touched on the way.
+    // One peer's objects: the repair touches no object of another peer.
     let flows = trio.flows(&[(0, 1), (1, 2)]);
     let monitor = Monitor::start(a.host.namespace()).unwrap();
     let ways = Ways::to(&trio.cluster, c);
@@ -54,7 +54,7 @@ fn row_01_what_vanishes_is_back_within_a_second() {
     let lines = monitor.drain(a.host.namespace()).unwrap();
     let (its, others): (Vec<_>, Vec<_>) = lines
         .into_iter()
-        // The kernel gives the device its link-local address in its own time.
+        // The kernel assigns the device's link-local address asynchronously.
         .filter(|line| line.contains("flannel.1") && !line.contains(" fe80:"))
         .partition(|line| {
             [&ways.subnet, &ways.vtep, &ways.mac].iter().any(|its| line.contains(*its))
@@ -63,7 +63,7 @@ fn row_01_what_vanishes_is_back_within_a_second() {
     assert!(others.is_empty(), "{others:#?}");
     flows.lost_nothing();
 
-    // The device, with all that is on it. Who does not need it does not notice.
+    // The device with all its objects. Traffic that does not use it is not disturbed.
     let flows = trio.flows(&[(1, 2)]);
     a.ip("link del flannel.1");
     let recovery = Recovery::from("row 1");
@@ -75,7 +75,7 @@ fn row_01_what_vanishes_is_back_within_a_second() {
 }
 
 #[test]
-fn row_02_what_became_stale_while_the_daemon_was_down_is_gone_at_readiness() {
+fn row_02_objects_stale_at_start_are_gone_at_readiness() {
     let mut trio = Trio::new();
     let gone = Peer::range(1, 20);
     let gone: Vec<_> = gone.iter().map(|peer| format!("10.244.{}.0-24", 200 + peer.0)).collect();
@@ -101,7 +101,8 @@ fn row_02_what_became_stale_while_the_daemon_was_down_is_gone_at_readiness() {
         trio.cluster.delete_lease(key);
     }
     let a = &trio.nodes[0];
-    // Nobody looks after them. Somebody leaves garbage on our device, and has a route of his own in the overlay.
+    // The objects have no daemon. Another program adds garbage to our device, and a route of its
+    // own inside the overlay.
     assert_eq!(a.host.kernel_state().unwrap().len(), all);
     a.bridge(&format!("fdb append {STRANGER} dev flannel.1 dst 172.16.9.9 self permanent"));
     a.ip(&format!("neigh add 10.244.199.0 lladdr {STRANGER} dev flannel.1 nud permanent"));
@@ -110,7 +111,7 @@ fn row_02_what_became_stale_while_the_daemon_was_down_is_gone_at_readiness() {
 
     let recovery = Recovery::from("row 2");
     trio.cluster.restart(&mut trio.nodes[0]);
-    // At once, not soon.
+    // READY means that the cleanup is complete.
     let mut after = Snapshot::of(&trio.nodes[0]);
     recovery.done("from the start of the daemon to readiness");
     after.objects.routes.retain(|route| route.dst != "10.244.198.0/24");
@@ -129,7 +130,7 @@ fn row_09_a_device_made_anew_has_its_mac_and_every_peer_again() {
     let snapshots = trio.nodes.each_ref().map(Snapshot::of);
     let leases = trio.cluster.etcd().leases().unwrap();
     let flows = trio.flows(&[(1, 2)]);
-    // Paused, or it would be quicker than the other.
+    // Paused, because the daemon would repair the device before it is replaced.
     a.signal(Signal::STOP);
     let anew = format!(
         "link del flannel.1\n\
@@ -143,7 +144,7 @@ fn row_09_a_device_made_anew_has_its_mac_and_every_peer_again() {
     recovery.wait("all peers behind the same MAC", HEALED, || snapshots[0].compare(a));
     trio.reaches(1).unwrap();
     trio.reaches(2).unwrap();
-    // Nobody had to be told.
+    // No lease had to change.
     assert_eq!(trio.cluster.etcd().leases().unwrap(), leases);
     snapshots[1].compare(b).unwrap();
     flows.lost_nothing();
@@ -158,7 +159,7 @@ fn row_10_a_mac_that_udev_rewrites_is_put_right() {
     let before = Snapshot::of(&trio.nodes[0]);
     let flows = trio.flows(&[(1, 2)]);
 
-    // As udev does: as soon as the device is there, which is before the daemon is ready.
+    // Like udev: as soon as the device exists, which is before the daemon is ready.
     trio.nodes[0].stop(Signal::TERM);
     trio.nodes[0].ip("link del flannel.1");
     let host = &trio.nodes[0].host;
@@ -171,7 +172,7 @@ fn row_10_a_mac_that_udev_rewrites_is_put_right() {
     recovery.wait("rewritten while the daemon starts", SOON, || before.compare(a));
     trio.reaches(1).unwrap();
 
-    // And whenever it likes.
+    // And at any later time.
     for _ in 0..5 {
         a.ip(&rewrite);
         let recovery = Recovery::from("row 10");
@@ -197,7 +198,7 @@ fn row_12_what_the_kernel_refuses_keeps_nothing_else_waiting() {
         state.route(&format!("10.244.{number}.0/24")).cloned().ok_or("there is none")
     };
 
-    // The network's broadcast address is no router's, says the kernel.
+    // The kernel rejects the network's broadcast address as a gateway.
     let bad: Vec<u8> = (200..220).collect();
     for number in &bad {
         trio.cluster.put_lease(&format!("10.244.{number}.0-24"), &lease("192.168.255.255"));
@@ -207,7 +208,7 @@ fn row_12_what_the_kernel_refuses_keeps_nothing_else_waiting() {
         if log.contains("10.244.200.0") { Ok(()) } else { Err(log) }
     })
     .unwrap();
-    // Others come and go all the while.
+    // Other peers come and go meanwhile.
     for number in 220..225 {
         trio.cluster
             .put_lease(&format!("10.244.{number}.0-24"), &lease(&format!("192.168.77.{number}")));
@@ -215,7 +216,7 @@ fn row_12_what_the_kernel_refuses_keeps_nothing_else_waiting() {
         recovery.wait("a good peer among twenty that the kernel refuses", SOON, || route(number));
     }
     assert!(bad.iter().all(|number| route(*number).is_err()));
-    // One of them is put right.
+    // The lease of one of them is corrected.
     trio.cluster.put_lease("10.244.200.0-24", &lease("192.168.77.200"));
     let recovery = Recovery::from("row 12");
     recovery.wait("a peer that was put right", SOON, || route(200));
@@ -231,15 +232,15 @@ fn row_12_what_the_kernel_refuses_keeps_nothing_else_waiting() {
 }
 
 #[test]
-fn row_13_ready_is_the_whole_plan_although_a_device_was_in_its_way() {
+fn row_13_ready_means_whole_plan_after_device_was_in_the_way() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     cluster.etcd().put_all(&Peer::leases(&Peer::range(0, 3000)), 100).unwrap();
     let host = cluster.host("a");
-    // Somebody else's, which the daemon leaves alone.
+    // A foreign device, which the daemon leaves alone.
     host.namespace().ip("link add flannel.1 type bridge").unwrap();
     let mut node = cluster.starting_node_on(host, &[]);
     wait_unready(node.daemon(), &["kernel: ", "flannel.1"], SOON);
-    // Its retries are seconds apart by now.
+    // The retries have backed off to seconds by now.
     thread::sleep(Duration::from_secs(4));
     node.ip("link delete flannel.1");
     let recovery = Recovery::from("row 13, a device in the way");
@@ -251,7 +252,7 @@ fn row_13_ready_is_the_whole_plan_although_a_device_was_in_its_way() {
     assert_eq!(found, planned);
 }
 
-/// A second daemon on a host, for another network with its own device.
+/// Returns the command line of a second daemon on a host, for another network with its own device.
 fn second(cluster: &Cluster, host: &Host) -> Command {
     let mut command = cluster.heddled(host);
     command.args(["--etcd-prefix=/other", "--healthz-port=0", "--ip-masq"]);
@@ -261,25 +262,26 @@ fn second(cluster: &Cluster, host: &Host) -> Command {
     command
 }
 
-/// The rules of a host, without counters and comments.
+/// Returns the host's firewall rules, without counters and comments.
 fn rules(host: &Host) -> Vec<String> {
     let printed = host.namespace().run(Command::new("iptables-nft-save")).unwrap();
     let lines = printed.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| line.split(" [").next().unwrap().to_owned()).collect()
 }
 
-/// The rules alone, without chains: whose are first is by chance.
+/// Returns only the rules, without chains, as a set: the order of the two daemons' rules is
+/// arbitrary.
 fn appended(lines: Vec<String>) -> BTreeSet<String> {
     lines.into_iter().filter(|line| line.starts_with("-A")).collect()
 }
 
 #[test]
-fn row_14_there_is_no_moment_without_rules_and_two_daemons_leave_each_other_s_alone() {
+fn row_14_rules_have_no_gap_and_two_daemons_keep_each_others() {
     let cluster = Cluster::new(Families::V4);
     let other = r#"{"Network":"10.99.0.0/16","Backend":{"Type":"vxlan","VNI":99}}"#;
     cluster.etcd().put("/other/config", other).unwrap();
     let mut trio = Trio::on(cluster, &["--ip-masq"]);
-    // From now on containers talk to each other by the daemon's leave alone.
+    // From now on only the daemons' forward rules let containers reach each other.
     for node in &trio.nodes {
         let mut command = Command::new("iptables-nft");
         command.args(["-P", "FORWARD", "DROP"]);
@@ -296,7 +298,7 @@ fn row_14_there_is_no_moment_without_rules_and_two_daemons_leave_each_other_s_al
         assert!(its.clone().any(|line| line.contains("ACCEPT")), "{both:#?}");
     }
 
-    // Each starts anew several times, while somebody reads.
+    // Restart each daemon several times, while a thread reads the rules.
     let done = AtomicBool::new(false);
     let [ref mut a, ..] = trio.nodes;
     let namespace = a.host.namespace().name().to_owned();
@@ -330,7 +332,8 @@ fn row_14_there_is_no_moment_without_rules_and_two_daemons_leave_each_other_s_al
     });
     flows.lost_nothing();
 
-    // Somebody takes everything. Both are paused, or they would be quicker than a look at what is left.
+    // Another program flushes everything. Both daemons are paused, because they would restore the
+    // rules before the check.
     let (a, other) = (&trio.nodes[0], other.unwrap());
     let flows = trio.flows(&[(1, 2)]);
     let both = appended(both);
@@ -359,7 +362,7 @@ fn fault_the_daemon_is_paused_while_objects_are_deleted() {
     a.signal(Signal::STOP);
     Ways::to(&trio.cluster, c).delete_on(a);
     a.bridge(&format!("fdb append {STRANGER} dev flannel.1 dst 172.16.9.9 self permanent"));
-    // A peer comes as well.
+    // A peer joins as well.
     let peer = r#"{"PublicIP":"172.16.0.9","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:09"}}"#;
     trio.cluster.put_lease("10.244.250.0-24", peer);
     thread::sleep(Duration::from_secs(4));
@@ -381,9 +384,10 @@ fn fault_the_daemon_is_paused_while_objects_are_deleted() {
     flows.lost_nothing();
 }
 
-/// How many events the kernel has dropped for a process that listens, as it had not read others in time.
+/// Returns the number of netlink events that the kernel has dropped because the process did not
+/// read fast enough.
 fn dropped_events(pid: u32) -> u64 {
-    /// The groups that the daemon listens to: links, neighbours, addresses and routes.
+    /// Multicast groups that the daemon subscribes to: links, neighbours, addresses and routes.
     const GROUPS: &str = "00000555";
     let sockets = std::fs::read_to_string(format!("/proc/{pid}/net/netlink")).unwrap();
     let mut lines = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -396,7 +400,8 @@ fn dropped_events(pid: u32) -> u64 {
 
 #[test]
 fn fault_more_kernel_events_than_anybody_can_read() {
-    /// Each makes an event when it comes and one when it goes, of 832 bytes each while they wait. 32 MiB may wait.
+    /// Number of foreign devices. Each causes an event when added and one when deleted, each of 832
+    /// bytes in the queue, which holds 32 MiB.
     const FOREIGN: u32 = 30_000;
     let mut trio = Trio::new();
     let pid = trio.nodes[0].daemon().pid();
@@ -418,13 +423,13 @@ fn fault_more_kernel_events_than_anybody_can_read() {
     for lines in [links, foreign("add"), foreign("del"), no_links] {
         a.host.namespace().batch("ip", &lines).unwrap();
     }
-    // Of this there is no word any more.
+    // The events of this deletion are dropped.
     Ways::to(&trio.cluster, c).delete_on(a);
     assert!(dropped_events(pid) > 0, "the buffer has held all of it");
     a.signal(Signal::CONT);
     let recovery = Recovery::from("events lost");
     recovery.wait("all objects, one of which went unheard", HEALED, || before.compare(a));
-    // From then on it listens again.
+    // Afterwards it receives events again.
     Ways::to(&trio.cluster, c).delete_on(a);
     let recovery = Recovery::from("row 1");
     recovery.wait("a route, a neighbour and an FDB entry, after lost events", HEALED, || {
@@ -433,7 +438,7 @@ fn fault_more_kernel_events_than_anybody_can_read() {
     flows.lost_nothing();
 }
 
-/// A node whose daemon was started in another way.
+/// Starts a node whose daemon's command line is wrapped.
 fn started(cluster: &Cluster, name: &str, wrap: impl FnOnce(Command) -> Command) -> (Host, Daemon) {
     let host = cluster.host(name);
     let mut daemon = host.start(wrap(cluster.heddled(&host))).unwrap();
@@ -441,7 +446,7 @@ fn started(cluster: &Cluster, name: &str, wrap: impl FnOnce(Command) -> Command)
     (host, daemon)
 }
 
-/// Its routes come back when somebody takes them.
+/// Deletes the node's routes, and waits until they are restored.
 fn heals(fault: &str, what: &str, host: &Host) {
     let before = host.kernel_state().unwrap();
     assert!(!before.routes.is_empty());
@@ -453,9 +458,9 @@ fn heals(fault: &str, what: &str, host: &Host) {
     });
 }
 
-/// The clock of the day cannot be given to a process by the kernel. libfaketime (Debian's package) stands between the
-/// process and the C library, and reads from a file how far the clock is to be off; the clock that only counts is left
-/// as it is. For the linker's sake it is named with its path.
+/// The kernel cannot give a process its own realtime clock. libfaketime (Debian's package)
+/// intercepts the C library's calls and reads the offset from a file; the monotonic clock is left
+/// as it is. It is preloaded by its path, for the dynamic linker's sake.
 #[test]
 fn fault_the_clock_jumps() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
@@ -481,7 +486,7 @@ fn fault_the_clock_jumps() {
     for jump in ["+3650d", "-3650d"] {
         std::fs::write(&offset, format!("{jump}\n")).unwrap();
         heals("clock", "routes, after a jump of ten years", &host);
-        // The daemon has seen it: its log says so.
+        // The log's timestamps show that the daemon has seen the jump.
         let now = years();
         assert!(now.len() > so_far.len(), "{}", daemon.log());
         so_far = now;
@@ -491,10 +496,11 @@ fn fault_the_clock_jumps() {
     }
 }
 
-/// A process can be given other clocks that only count, and never by a jump: the kernel sets them before it starts.
+/// The kernel can give a process its own monotonic and boot clocks, with an offset that is set
+/// before the process starts and never jumps.
 #[test]
 fn fault_a_machine_has_been_up_for_a_century() {
-    /// In seconds. The kernel does not go beyond 146 years.
+    /// In seconds. The kernel's limit is 146 years.
     const UPTIME: u64 = 100 * 365 * 86_400;
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let peers = Peer::range(1, 20);

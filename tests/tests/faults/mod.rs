@@ -1,5 +1,6 @@
-//! What users of such daemons live with, and what is promised here instead: each row of `docs/reliability.md` is a test
-//! that makes the fault happen to real nodes, and measures how long it takes until everything is as it should be.
+//! Known failure modes of such daemons, and the behaviour that Heddle guarantees: for each row of
+//! `docs/reliability.md`, a test injects the fault into real nodes and measures the time to full
+//! recovery.
 
 mod boot;
 mod crowd;

@@ -1,4 +1,4 @@
-//! What stands in leases, what plugins make of it, and what comes in datagrams.
+//! Malformed leases, failing plugins, and unexpected datagrams.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use heddle_lab::{Families, next_datagram, wait_until};
 use heddle_tests::{Cluster, HEALED, Overlay, Packet, PlainPeer, Recovery, SOON, Snapshot, Trio};
 
-/// A plugin that traps is asked again less and less often.
+/// Upper limit for the retry of a plugin that traps, which backs off.
 const BACKED_OFF: Duration = Duration::from_secs(60);
 
 fn key(number: u8) -> String {
@@ -16,12 +16,12 @@ fn key(number: u8) -> String {
 }
 
 #[test]
-fn row_11_a_peer_with_garbage_is_named_and_costs_nobody_anything() {
+fn row_11_peer_with_garbage_is_reported_and_harms_no_other() {
     let mut trio = Trio::new();
     let before = Snapshot::of(&trio.nodes[0]);
     let flows = trio.flows(&[(0, 1), (0, 2), (1, 2)]);
     let garbage = [
-        // What only IPv6 has, on a network of IPv4's.
+        // IPv6 data in an IPv4 network.
         r#"{"PublicIP":"172.16.0.1","PublicIPv6":"fd00::7","BackendType":"vxlan","BackendData":null,"BackendV6Data":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}}"#,
         r#"{"PublicIP":"0.0.0.0","PublicIPv6":"fd00::7","BackendType":"vxlan","BackendV6Data":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}}"#,
         r#"{"PublicIP":"172.16.0.3","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"nobody"}}"#,
@@ -40,7 +40,7 @@ fn row_11_a_peer_with_garbage_is_named_and_costs_nobody_anything() {
     before.compare(&trio.nodes[0]).unwrap();
     assert_eq!(trio.nodes[0].daemon().health("/readyz").unwrap().0, 200);
 
-    // A record that was good turns bad: what was planned for it stays.
+    // A valid record turns invalid: its plan stays in place.
     let lease = trio.cluster.lease(&trio.nodes[2]);
     let (_, its) = lease.key.rsplit_once('/').unwrap();
     let bad = lease.value.replace(r#""VtepMAC":""#, r#""VtepMAC":"garbage "#);
@@ -50,7 +50,7 @@ fn row_11_a_peer_with_garbage_is_named_and_costs_nobody_anything() {
     trio.cluster.put_lease(its, &bad);
     trio.nodes[0].daemon().wait_log(&["WARN", its], SOON).unwrap();
     before.compare(&trio.nodes[0]).unwrap();
-    // Its owner puts it back.
+    // Its owner restores it.
     trio.nodes[2].daemon().signal(heddle_lab::Signal::CONT).unwrap();
     let recovery = Recovery::from("row 11");
     recovery.wait("the owner has put its record right", SOON, || {
@@ -59,7 +59,7 @@ fn row_11_a_peer_with_garbage_is_named_and_costs_nobody_anything() {
             other => Err(format!("{other:?}")),
         }
     });
-    // Peers that are right now are peers at once.
+    // A corrected record makes a peer at once.
     let right = r#"{"PublicIP":"172.16.0.1","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}}"#;
     trio.cluster.put_lease(&key(200), right);
     let recovery = Recovery::from("row 11");
@@ -75,7 +75,7 @@ fn row_11_a_peer_with_garbage_is_named_and_costs_nobody_anything() {
 }
 
 #[test]
-fn row_11_a_plugin_that_traps_is_started_again_and_keeps_what_it_planned() {
+fn row_11_trapping_plugin_is_restarted_and_keeps_its_plans() {
     let mut trio = Trio::with_rogue();
     let put = |trio: &Trio, number: u8, data: &str| {
         let value = format!(
@@ -92,14 +92,14 @@ fn row_11_a_plugin_that_traps_is_started_again_and_keeps_what_it_planned() {
     let before = trio.nodes[0].host.kernel_state().unwrap();
     let flows = trio.flows(&[(0, 1), (0, 2), (1, 2)]);
 
-    // One that was good, and one that is new.
+    // A peer that was valid before, and a new one.
     put(&trio, 200, r#""trap""#);
     put(&trio, 201, r#""hang""#);
     trio.nodes[0].daemon().wait_log(&[&key(200), "as was asked for"], SOON).unwrap();
     trio.nodes[0].daemon().wait_log(&[&key(201), "time limit"], SOON).unwrap();
     assert_eq!(trio.nodes[0].host.kernel_state().unwrap(), before);
     assert_eq!(trio.nodes[0].daemon().health("/readyz").unwrap().0, 200);
-    // Others are served meanwhile.
+    // Other peers are planned meanwhile.
     put(&trio, 202, "null");
     let recovery = Recovery::from("row 11");
     recovery
@@ -120,8 +120,9 @@ fn row_11_a_plugin_that_traps_is_started_again_and_keeps_what_it_planned() {
 }
 
 #[test]
-fn row_18_nobody_injects_packets_and_a_flood_keeps_no_peer_waiting() {
-    /// So many datagrams in a burst, a burst in a millisecond: a socket holds more, so that none of the others' is lost.
+fn row_18_no_packet_is_injected_and_flood_delays_no_peer() {
+    /// Datagrams in a burst, one burst per millisecond: few enough for the socket buffer, so that
+    /// no peer's datagram is dropped.
     const BURST: usize = 16;
     let cluster = Cluster::with_backend(Families::V4, "udp");
     let stranger = PlainPeer::without_lease(&cluster, "stranger", 201);
@@ -132,7 +133,7 @@ fn row_18_nobody_injects_packets_and_a_flood_keeps_no_peer_waiting() {
     let IpAddr::V4(inside) = trio.containers[0].addresses()[0] else { unreachable!() };
     let target = SocketAddr::new(inside.into(), 9999);
     let listener = trio.containers[0].namespace().udp_socket(target).unwrap();
-    // In the name of a container of b's, and in the stranger's own.
+    // Source addresses: a container of b, and one of the stranger's own.
     let of_b = SocketAddr::new(trio.containers[1].addresses()[0], 9999);
     let forged = [of_b, SocketAddr::new(stranger.address(Overlay::V4), 9999)]
         .map(|source| Packet::udp(source, target, b"let me in"));
@@ -141,14 +142,14 @@ fn row_18_nobody_injects_packets_and_a_flood_keeps_no_peer_waiting() {
 
     let begun = Instant::now();
     let (mut strangers, mut peers) = (0_u64, 0_u64);
-    // When the new peer came, and whether it was served.
+    // Clock since the new peer joined, and true once it has received a packet.
     let (mut recovery, mut served) = (None, false);
     while begun.elapsed() < Duration::from_secs(5) {
         for packet in forged.iter().cycle().take(BURST) {
             stranger.send_packet(&trio.nodes[0], packet);
             strangers += 1;
         }
-        // A peer has a lease, but not for the subnet of another.
+        // A peer has a lease, but not for another's subnet.
         peer.send_packet(&trio.nodes[0], &forged[0]);
         peers += 1;
         thread::sleep(Duration::from_millis(1));
@@ -159,7 +160,8 @@ fn row_18_nobody_injects_packets_and_a_flood_keeps_no_peer_waiting() {
             recovery = Some(Recovery::from("row 18"));
             trio.cluster.put_lease(&newcomer.lease_key(), &newcomer.lease_value());
         }
-        // Whether the node sends to the new peer is asked from inside. Refused for as long as there is no way.
+        // A packet from inside shows whether the node sends to the new peer. Sending fails while
+        // there is no route.
         let _ = listener.send_to(b"hello", SocketAddr::new(newcomer.address(Overlay::V4), 9));
         if newcomer.receive(Overlay::V4).is_some() {
             recovery.take().unwrap().done("a new peer during a flood");
@@ -177,14 +179,14 @@ fn row_18_nobody_injects_packets_and_a_flood_keeps_no_peer_waiting() {
         now => Err(format!("{now:?} of {strangers} and {peers}")),
     })
     .unwrap();
-    // Nothing of it arrived.
+    // No forged packet arrived.
     assert_eq!(next_datagram(&listener, Duration::ZERO).unwrap(), None);
     assert_eq!(trio.nodes[0].host.kernel_state().unwrap(), before);
     assert_eq!(trio.nodes[0].daemon().health("/readyz").unwrap().0, 200);
     flows.lost_nothing();
 }
 
-/// What a shell would make a file of.
+/// Returns texts in which a shell would run a command that creates the file.
 fn commands(marker: &Path) -> Vec<String> {
     let touch = format!("touch {}", marker.display());
     ["$(X)", "`X`", "; X;", "| X", "&& X", "\\n X \\n", "'; X; '", "\\\"; X; \\\""]
@@ -200,7 +202,7 @@ fn row_19_what_stands_in_leases_and_config_is_never_run() {
     let before = Snapshot::of(&trio.nodes[0]);
     let flows = trio.flows(&[(0, 1), (1, 2)]);
     for (number, command) in (200..).zip(commands(&marker)) {
-        // One that is used, in the place where anything may stand.
+        // A valid lease, with the command in the field that allows any text.
         let named = format!(
             r#"{{"PublicIP":"172.16.1.{number}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"02:00:00:00:cc:{number:02x}"}},"NodeName":"{command}"}}"#
         );
@@ -232,7 +234,7 @@ fn row_19_what_stands_in_leases_and_config_is_never_run() {
     let last = 200 + commands(&marker).len() as u8;
     before.compare(&trio.nodes[0]).unwrap();
 
-    // flannel's backend that hands all of this to a shell.
+    // flannel's extension backend, which passes all of these to a shell.
     let commands =
         ["PreStartupCommand", "PostStartupCommand", "SubnetAddCommand", "SubnetRemoveCommand"]
             .map(|name| format!(r#""{name}":"touch {}""#, marker.display()));

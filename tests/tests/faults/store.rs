@@ -1,4 +1,4 @@
-//! What happens to etcd, and between etcd and a node.
+//! Failures of etcd, and of the connection between etcd and a node.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -14,13 +14,13 @@ use heddle_tests::{
     wait_ready, wait_unready,
 };
 
-/// How long it may take until a node has noticed that etcd is gone, or made up for it, on a loaded machine.
+/// Time limit for a node to notice that etcd is gone, or to catch up, on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How long an outage lasts once everybody has noticed.
+/// Length of an outage after all nodes have noticed it.
 const OUTAGE: Duration = Duration::from_secs(10);
 
-/// Nodes whose containers talk to each other all the time.
+/// Nodes with continuous traffic between their containers.
 struct Scene {
     flow: Flow,
     nodes: Vec<Node>,
@@ -30,12 +30,12 @@ struct Scene {
 }
 
 impl Scene {
-    /// Two nodes with an etcd that has one member.
+    /// Starts two nodes with a single-member etcd.
     fn new() -> Self {
         Self::with_peers(&[])
     }
 
-    /// The same with peers that are leases and nothing more.
+    /// Starts two nodes, with peers that consist of a lease only.
     fn with_peers(peers: &[Peer]) -> Self {
         let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
         cluster.etcd().put_all(&Peer::leases(peers), 100).unwrap();
@@ -43,7 +43,7 @@ impl Scene {
         Self::of(cluster, nodes.into())
     }
 
-    /// Of nodes that are ready.
+    /// Creates a scene of nodes that are ready.
     fn of(cluster: Cluster, nodes: Vec<Node>) -> Self {
         wait_exact(&cluster, &nodes);
         let leases = nodes.iter().map(|node| cluster.lease(node)).collect();
@@ -58,12 +58,12 @@ impl Scene {
         self.etcd().host().v4().into()
     }
 
-    /// What each node's kernel holds of the overlay.
+    /// Returns the overlay's objects in each node's kernel.
     fn kernels(&self) -> Vec<KernelState> {
         self.nodes.iter().map(|node| node.objects("flannel.1")).collect()
     }
 
-    /// Stops etcd, does something to its data, and starts it again. Returns when it answers.
+    /// Stops etcd, changes its data, and starts it again. Returns the time of its first answer.
     fn restart_etcd(&mut self, data: impl FnOnce(&Etcd)) -> Instant {
         self.cluster.etcd_mut().stop();
         data(self.etcd());
@@ -71,7 +71,8 @@ impl Scene {
         Instant::now()
     }
 
-    /// Lets an outage last that everybody has noticed: packets go on, and nodes wait without work and say little.
+    /// Waits until all nodes have noticed the outage, and lets it last: traffic continues, and the
+    /// nodes use little CPU time and log little.
     fn endure(&mut self, kernels: &[KernelState], reason: &str) {
         for node in &mut self.nodes {
             wait_unready(node.daemon(), &[reason], LIMIT);
@@ -93,7 +94,8 @@ impl Scene {
         self.flow.goes_on();
     }
 
-    /// Waits until each node is ready, has its lease, and holds exactly what the leases in etcd come to.
+    /// Waits until each node is ready, has its original lease, and has exactly the objects for the
+    /// leases in etcd.
     fn recover(&mut self, row: &str, since: Instant) {
         for node in &mut self.nodes {
             wait_ready(node.daemon(), LIMIT);
@@ -114,13 +116,13 @@ impl Scene {
         }
     }
 
-    /// No packet was lost from the beginning to now.
+    /// Asserts that no packet was lost since the beginning.
     fn end(self) {
         self.flow.end_without_loss();
     }
 }
 
-/// Waits until nodes hold exactly what the leases in etcd come to.
+/// Waits until the nodes have exactly the objects for the leases in etcd.
 fn wait_exact(cluster: &Cluster, nodes: &[Node]) {
     for node in nodes {
         wait_until(format!("the plan, on {}", node.host.name()), LIMIT, || {
@@ -131,7 +133,7 @@ fn wait_exact(cluster: &Cluster, nodes: &[Node]) {
     }
 }
 
-/// The routes and FDB entries that two kernels do not have in common, which may be few of many.
+/// Describes the routes and FDB entries that differ, which may be few of many.
 fn difference(found: &KernelState, planned: &KernelState) -> String {
     let routes: Vec<_> = found.routes.symmetric_difference(&planned.routes).take(3).collect();
     let fdb: Vec<_> = found.fdb.symmetric_difference(&planned.fdb).take(3).collect();
@@ -149,7 +151,7 @@ fn row_03_a_bad_record_or_a_failed_call_costs_no_peer() {
         (peers[1].etcd_key(), r#"{"PublicIP":7}"#),
         (format!("{prefix}/subnets/10.200.0.0-24"), ""),
         (format!("{prefix}/subnets/nonsense"), "{}"),
-        // Not among the leases, although it looks like one.
+        // Looks like a lease, but is not below the prefix of the leases.
         (format!("{prefix}/subnets-old/10.201.0.0-24"), &*peers[0].value()),
     ] {
         scene.etcd().put(&key, value).unwrap();
@@ -174,7 +176,7 @@ fn row_03_a_bad_record_or_a_failed_call_costs_no_peer() {
     })
     .unwrap();
 
-    // Each call of one node fails.
+    // All calls of one node fail.
     let address = scene.etcd_address();
     cut(&scene.nodes[0].host, address, Loss::Refused);
     wait_unready(scene.nodes[0].daemon(), &["etcd"], LIMIT);
@@ -187,7 +189,7 @@ fn row_03_a_bad_record_or_a_failed_call_costs_no_peer() {
 }
 
 #[test]
-fn row_04_all_that_changed_behind_a_partition_and_a_compaction_is_made_up_for() {
+fn row_04_changes_behind_partition_and_compaction_are_caught_up() {
     let peers = Peer::range(0, 300);
     let mut scene = Scene::with_peers(&peers[..200]);
     let kernels = scene.kernels();
@@ -195,8 +197,8 @@ fn row_04_all_that_changed_behind_a_partition_and_a_compaction_is_made_up_for() 
     cut(&scene.nodes[0].host, address, Loss::Silent);
     wait_unready(scene.nodes[0].daemon(), &["etcd"], LIMIT);
 
-    // In responses of a hundred events each: some go, some get another MAC or address under the same key, some come. And
-    // somebody damages this node's own record.
+    // In responses of a hundred events each: some leases are deleted, some get another MAC or
+    // address under the same key, some are added. In addition, this node's own record is damaged.
     let other =
         |from: &Peer, old: &str, new: &str| (from.etcd_key(), from.value().replace(old, new));
     let gone: Vec<_> = peers[..50].iter().map(|peer| peer.etcd_key()).collect();
@@ -218,10 +220,10 @@ fn row_04_all_that_changed_behind_a_partition_and_a_compaction_is_made_up_for() 
     scene.end();
 }
 
-/// What a kernel has lost according to `ip monitor`.
+/// Returns the kernel's deletions according to `ip monitor`.
 fn losses(node: &Node, monitor: &Monitor) -> Vec<String> {
     let mut lines = monitor.drain(node.host.namespace()).unwrap();
-    // The kernel forgets by itself what it needs no more of groups.
+    // The kernel expires entries of multicast groups by itself.
     let relevant = |line: &str| line.contains("flannel.1") && !line.contains("NOARP");
     lines.retain(|line| line.starts_with("Deleted") && relevant(line));
     lines
@@ -255,7 +257,7 @@ fn row_04_an_etcd_restored_from_an_old_copy_costs_no_flow() {
     cluster.etcd_mut().resume().unwrap();
     let b = cluster.node("b");
     let mut scene = Scene::of(cluster, vec![a, b]);
-    // Many revisions pass that the copy does not know, nor anything of b. It has a's lease.
+    // Create many revisions that the copy does not have, and a lease for b. The copy has a's lease.
     let passing = Peer(9);
     for _ in 0..20 {
         scene.etcd().put(&passing.etcd_key(), &passing.value()).unwrap();
@@ -271,8 +273,8 @@ fn row_04_an_etcd_restored_from_an_old_copy_costs_no_flow() {
 }
 
 #[test]
-fn row_04_a_peer_that_does_not_come_back_after_that_goes_in_the_end() {
-    /// Shorter than a node has to write its lease again, which is two minutes.
+fn row_04_peer_that_does_not_return_is_removed_in_the_end() {
+    /// Shorter than the two minutes that a node has to write its lease again.
     const NOT_YET: Duration = Duration::from_secs(90);
     let peers = Peer::range(0, 2);
     let mut scene = Scene::with_peers(&peers);
@@ -287,7 +289,7 @@ fn row_04_a_peer_that_does_not_come_back_after_that_goes_in_the_end() {
         if leases.len() == 2 { Ok(()) } else { Err(format!("{leases:?}")) }
     })
     .unwrap();
-    // Another node was given the subnet of one of them meanwhile. That of the other stays.
+    // One of the two subnets is assigned to another node meanwhile. The other peer's objects stay.
     let heir =
         peers[0].value().replace("\"172.16.", "\"172.17.").replace(":00:00:00:", ":00:01:00:");
     scene.etcd().put(&peers[0].etcd_key(), &heir).unwrap();
@@ -306,7 +308,7 @@ fn row_04_a_peer_that_does_not_come_back_after_that_goes_in_the_end() {
     scene.end();
 }
 
-/// An outage that hits all nodes, and its end.
+/// Causes an outage for all nodes, ends it, and waits for the recovery.
 fn outage(row: &str, begin: impl FnOnce(&mut Cluster), end: impl FnOnce(&mut Cluster)) {
     let mut scene = Scene::with_peers(&Peer::range(0, 3));
     let kernels = scene.kernels();
@@ -355,7 +357,8 @@ fn row_05_a_node_without_a_link_comes_back_by_itself() {
     cluster.etcd().put_all(&Peer::leases(&peers), 5).unwrap();
     a.ip("link set eth0 up");
     let up = Instant::now();
-    // The default route goes with the interface, and is whoever's business that set it.
+    // The kernel removes the default route with the interface. It belongs to whoever configures the
+    // network, so the test restores it.
     a.ip("route add default via 192.168.255.254 dev eth0");
     wait_ready(a.daemon(), LIMIT);
     let nodes = [a, b, c];
@@ -382,13 +385,13 @@ fn row_05_a_first_read_without_an_answer_is_made_again() {
 }
 
 #[test]
-fn row_05_an_etcd_that_is_full_is_named_while_the_own_lease_is_gone() {
+fn row_05_full_etcd_is_reported_while_own_lease_is_missing() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     let mut nodes = cluster.nodes(["a", "b", "c"]);
     wait_exact(&cluster, &nodes);
     let flow = Flow::between(&nodes[1], &nodes[2]);
     let before = cluster.lease(&nodes[0]);
-    // It still answers, and tells of changes. But who starts now does not learn of this node.
+    // etcd still answers reads and watches. But nodes that start now do not learn of this node.
     cluster.etcd().set_full(true).unwrap();
     cluster.etcd().delete(&before.key).unwrap();
     wait_unready(nodes[0].daemon(), &["lease: keeping", "database space exceeded"], LIMIT);
@@ -403,7 +406,7 @@ fn row_05_an_etcd_that_is_full_is_named_while_the_own_lease_is_gone() {
 }
 
 #[test]
-fn row_05_a_cluster_that_loses_its_leader_and_then_its_quorum_is_found_again() {
+fn row_05_loss_of_leader_and_then_quorum_is_survived() {
     let lab = Lab::new(Families::V4).unwrap();
     let mut members = Etcd::start_members(&lab, 3).unwrap();
     let leader = wait_until("one that leads", LIMIT, || {
@@ -412,7 +415,7 @@ fn row_05_a_cluster_that_loses_its_leader_and_then_its_quorum_is_found_again() {
     .unwrap();
     let mut leader = members.remove(leader);
     let mut other = members.remove(0);
-    // The last one stays, and is asked.
+    // The last member keeps running, and serves the tests' requests.
     let cluster = Cluster::with_etcd_and_config(lab, members.remove(0), NETWORK_FOR_PEERS);
     let nodes = cluster.nodes(["a", "b"]);
     let mut scene = Scene::of(cluster, nodes.into());
@@ -448,7 +451,7 @@ fn row_06_a_renewal_never_overwrites_another_owner() {
     let flow = Flow::between(&nodes[1], &nodes[2]);
     let lease = cluster.lease(&nodes[0]);
 
-    // While a hears nothing, its lease ends and another node is given its subnet.
+    // While a is disconnected, its lease expires and another node gets its subnet.
     cut(&nodes[0].host, cluster.etcd().host().v4().into(), Loss::Silent);
     cluster.etcd().revoke(lease.lease).unwrap();
     cluster.etcd().put(&lease.key, THIEF).unwrap();
@@ -456,7 +459,7 @@ fn row_06_a_renewal_never_overwrites_another_owner() {
     heal(&nodes[0].host);
     let since = Instant::now();
 
-    // a says so and ends, as a failure: systemd starts it again.
+    // a logs an error and exits with a failure, so that systemd restarts it.
     nodes[0].daemon().wait_log(&["ERROR", "thief", "172.16.0.9"], LIMIT).unwrap();
     assert_eq!(nodes[0].ended(SOON).0, Some(1));
     assert_eq!(cluster.etcd().get(&lease.key).unwrap().unwrap().value, THIEF);
@@ -479,7 +482,7 @@ fn row_08_a_reservation_stays_one() {
     let published = cluster.etcd().get(&key).unwrap().unwrap();
     assert_eq!(published.lease, 0, "it would end in a day");
 
-    // The operator writes it once more. As long as that stands there, nobody knows how to reach the node.
+    // The operator writes it once more. Until it is replaced, no peer knows how to reach the node.
     cluster.etcd().put(&key, &reservation).unwrap();
     let since = Instant::now();
     wait_until("what the node publishes", SOON, || {
@@ -504,7 +507,7 @@ fn row_08_a_reservation_stays_one() {
     scene.end();
 }
 
-/// What makes a daemon talk TLS.
+/// Returns the flags for TLS.
 fn tls_flags(authority: &Path, client: Option<(&Path, &Path)>) -> Vec<String> {
     let mut flags = vec![format!("--etcd-cafile={}", authority.display())];
     if let Some((certificate, key)) = client {
@@ -535,8 +538,8 @@ fn row_15_an_authority_without_a_client_certificate_is_enough() {
 }
 
 #[test]
-fn row_15_certificates_that_expire_are_replaced_without_a_restart() {
-    /// Enough for two nodes to join.
+fn row_15_expiring_certificates_are_replaced_without_restart() {
+    /// Long enough for two nodes to join.
     const LIFE: Duration = Duration::from_secs(40);
     let directory = tempfile::tempdir().unwrap();
     let authority = Authority::new(directory.path());
@@ -556,7 +559,7 @@ fn row_15_certificates_that_expire_are_replaced_without_a_restart() {
     let mut scene = Scene::of(cluster, nodes);
     let kernels = scene.kernels();
 
-    // What is connected stays connected. Whoever connects anew does not get through.
+    // Existing connections stay up. New connections are refused.
     sleep(end.duration_since(SystemTime::now()).unwrap_or_default() + Duration::from_secs(2));
     for node in &mut scene.nodes {
         assert_eq!(node.daemon().health("/readyz").unwrap().0, 200);

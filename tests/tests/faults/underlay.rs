@@ -1,11 +1,12 @@
-//! What happens to the interface that carries the overlay. All plans rest on it as it was at the start.
+//! Changes of the interface that carries the overlay. All plans depend on its state at the start.
 
 use std::time::Duration;
 
 use heddle_lab::{Daemon, Families, Signal, wait_until};
 use heddle_tests::{Cluster, HEALED, Node, Recovery, SOON, Snapshot, Trio, ping, wait_unready};
 
-/// How long the daemon waits before it takes a change for good, and what a slow machine adds.
+/// Time for which a change must last before the daemon acts on it, plus an allowance for a slow
+/// machine.
 const SETTLED: Duration = Duration::from_secs(30);
 
 fn is_ready(daemon: &Daemon) -> Result<(), String> {
@@ -15,7 +16,7 @@ fn is_ready(daemon: &Daemon) -> Result<(), String> {
     }
 }
 
-/// The default route, which goes with the interface.
+/// Restores the default route, which the kernel removes with the interface.
 fn route_back(node: &Node) {
     node.ip("route add default via 192.168.255.254 dev eth0");
 }
@@ -27,7 +28,7 @@ fn fault_the_underlay_is_down_for_a_while() {
     let flows = trio.flows(&[(1, 2)]);
     trio.nodes[0].ip("link set eth0 down");
     wait_unready(trio.nodes[0].daemon(), &["underlay: interface eth0 is down"], SOON);
-    // For longer than a change has to last to be taken for good.
+    // Longer than a change must last before the daemon acts on it.
     std::thread::sleep(Duration::from_secs(15));
     trio.nodes[0].daemon().check_running().unwrap();
     trio.nodes[0].ip("link set eth0 up");
@@ -68,7 +69,7 @@ fn fault_the_device_is_lost_while_the_underlay_is_narrower() {
     let flows = trio.flows(&[(1, 2)]);
     trio.nodes[0].ip("link set eth0 mtu 1400");
     trio.nodes[0].ip("link delete flannel.1");
-    // The kernel makes the device, but does not let it have the MTU that containers were given.
+    // The kernel creates the device, but refuses the MTU that containers were given.
     let recovery = Recovery::from("device lost, underlay narrower");
     recovery.wait("all peers", HEALED, || {
         let found = trio.nodes[0].host.kernel_state().unwrap();
@@ -88,7 +89,7 @@ fn fault_the_underlay_is_without_its_address_for_a_moment() {
     let before = Snapshot::of(&trio.nodes[0]);
     let address = trio.nodes[0].host.v4();
     let flows = trio.flows(&[(1, 2)]);
-    // As whoever configures the network anew does it; meanwhile there is another address.
+    // Like a network reconfiguration, during which there is another address.
     trio.nodes[0].ip("addr add 192.168.99.99/16 dev eth0");
     trio.nodes[0].ip(&format!("addr del {address}/16 dev eth0"));
     wait_unready(
@@ -119,7 +120,7 @@ fn fault_the_underlay_has_another_address() {
     trio.nodes[0].ip("addr add 192.168.99.99/16 dev eth0");
     route_back(&trio.nodes[0]);
     let recovery = Recovery::from("underlay readdressed");
-    // It is said, and then the daemon ends: systemd starts it again.
+    // The daemon logs the reason, then exits, so that systemd restarts it.
     let (code, log) = trio.nodes[0].ended(SETTLED);
     assert_eq!(code, Some(1));
     let said = format!(
@@ -132,7 +133,7 @@ fn fault_the_underlay_has_another_address() {
     trio.cluster.restart(&mut trio.nodes[0]);
     let lease = trio.cluster.lease(&trio.nodes[0]);
     assert!(lease.value.contains(r#""PublicIP":"192.168.99.99""#), "{lease:?}");
-    // The subnet is the same, so that containers keep their addresses.
+    // The subnet is kept, so that containers keep their addresses.
     assert_eq!(lease.key, before.key);
     assert_eq!(trio.cluster.etcd().leases().unwrap().len(), 3);
     let reached = || {
@@ -147,9 +148,9 @@ fn fault_the_underlay_has_another_address() {
     flows.lost_nothing();
 }
 
-/// Nobody gave the lease up: others still send to the old address what is for the old subnet.
+/// The lease was not released: other nodes still send packets for the subnet to the old address.
 #[test]
-fn fault_the_underlay_has_another_address_when_the_daemon_starts() {
+fn fault_the_underlay_has_another_address_at_start() {
     let mut trio = Trio::new();
     let flows = trio.flows(&[(1, 2)]);
     let [old, address] = [trio.nodes[0].host.v4().to_string(), "192.168.99.99".to_owned()];
@@ -159,7 +160,7 @@ fn fault_the_underlay_has_another_address_when_the_daemon_starts() {
     route_back(&trio.nodes[0]);
     let recovery = Recovery::from("underlay readdressed");
     trio.cluster.restart(&mut trio.nodes[0]);
-    // The device has another MAC, so that it is found whoever else has the old one.
+    // The device has another MAC, so that it is reachable even if another host has the old one.
     let mac = trio.nodes[0].link("flannel.1")["address"].as_str().unwrap().to_owned();
     let own = trio.nodes[0].link("flannel.1")["addr_info"][0]["local"].as_str().unwrap().to_owned();
     recovery.wait("peers know the new address, after a start with it", SOON, || {
@@ -184,7 +185,8 @@ fn fault_the_underlay_is_renamed() {
     let mut trio = Trio::new();
     let before = Snapshot::of(&trio.nodes[0]);
     let leases = trio.cluster.etcd().leases().unwrap();
-    // What the kernel has goes by the interface's number, so that even the node's own flows go on.
+    // The kernel's objects refer to the interface by index, so even the node's own traffic
+    // continues.
     let flows = trio.flows(&[(0, 1), (0, 2), (1, 2)]);
     trio.nodes[0].ip("link set eth0 name lan0");
     let recovery = Recovery::from("underlay renamed");
@@ -218,7 +220,7 @@ fn fault_the_underlay_is_renamed_although_a_flag_names_it() {
     trio.nodes[0].ip("link set eth0 name lan0");
     let says = "no interface matches --iface eth0; there are";
     wait_unready(trio.nodes[0].daemon(), &[says], SOON);
-    // Another start would not help, so this one goes on with what works.
+    // A restart would not help, so the daemon keeps running in the working state.
     std::thread::sleep(Duration::from_secs(15));
     trio.nodes[0].daemon().check_running().unwrap();
     flows.go_on();

@@ -1,4 +1,4 @@
-//! Somebody who may write to etcd, and writes whatever does harm.
+//! A hostile writer with write access to etcd.
 
 use std::time::{Duration, Instant};
 
@@ -7,23 +7,23 @@ use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Node, Peer, Random, Victim, recov
 use ipnet::Ipv4Net;
 use serde_json::Value;
 
-/// How long it takes on a loaded machine until all of it was read.
+/// Time limit for reading all of the records on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How many records of random bytes there are.
+/// Number of records of random bytes.
 const RANDOM: usize = 300;
 
-/// A little less than what etcd takes in one request (`--max-request-bytes`).
+/// A little less than etcd accepts in one request (`--max-request-bytes`), in bytes.
 const HUGE: usize = 1_500_000;
 
 type Record = (Vec<u8>, Vec<u8>);
 
-/// A record below `subnets/`.
+/// Returns a record below `subnets/`.
 fn record(key: impl AsRef<[u8]>, value: impl Into<Vec<u8>>) -> Record {
     ([format!("{PREFIX}/subnets/").as_bytes(), key.as_ref()].concat(), value.into())
 }
 
-/// A lease like those of the vxlan backend.
+/// Returns a lease like those of the vxlan backend.
 fn lease(key: &str, public: &str, mac: &str) -> Record {
     let value = format!(
         r#"{{"PublicIP":"{public}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{mac}"}}}}"#
@@ -31,7 +31,7 @@ fn lease(key: &str, public: &str, mac: &str) -> Record {
     record(key, value)
 }
 
-/// What is no lease at all, whether by its key or by its value.
+/// Returns records that are not leases, by key or by value.
 fn garbage() -> Vec<Record> {
     let mut random = Random::new(1);
     let mut bytes = || {
@@ -83,17 +83,18 @@ fn garbage() -> Vec<Record> {
     records
 }
 
-/// Subnets that would lead traffic elsewhere that is none of the overlay's.
+/// Returns leases whose subnets would divert traffic outside of the overlay.
 fn greedy_subnets() -> Vec<Record> {
     let networks = [
-        // Everything, in one and in two.
+        // All addresses, in one subnet and in two.
         "0.0.0.0-0",
         "0.0.0.0-1",
         "128.0.0.0-1",
-        // The overlay itself, and more than that.
+        // The overlay itself, and a larger network.
         "10.0.0.0-8",
         "8.0.0.0-7",
-        // This host, groups, the underlay, its router, etcd's host, and what the victim has besides.
+        // This host, multicast groups, the underlay, its router, etcd's host, and the victim's
+        // other networks.
         "127.0.0.0-8",
         "127.0.0.1-32",
         "224.0.0.0-4",
@@ -106,7 +107,8 @@ fn greedy_subnets() -> Vec<Record> {
         "198.51.100.0-24",
         "203.0.113.0-24",
         "192.0.2.1-32",
-        // What the victim has inside the overlay: a network, parts of it, and a network behind a router.
+        // The victim's networks inside the overlay: a network, parts of it, and one behind a
+        // router.
         "10.210.0.0-24",
         "10.210.0.128-25",
         "10.210.0.9-32",
@@ -121,15 +123,15 @@ fn greedy_subnets() -> Vec<Record> {
     networks.map(|network| lease(network, "172.16.9.3", "02:00:00:00:09:03")).into()
 }
 
-/// Claims to what is the victim's or its healthy peer's: addresses and MACs are theirs, subnets overlap theirs. Their own
-/// keys are not touched.
+/// Returns leases that claim resources of the victim or its healthy peer: their addresses, their
+/// MACs, and subnets that overlap theirs. Their own keys are not touched.
 fn claims(own: &Claimed, peer: &Claimed) -> Vec<Record> {
     let mut records = Vec::new();
     for (index, claimed) in [own, peer].into_iter().enumerate() {
         let Claimed { first, public, mac } = claimed;
         let half = first.trim_end_matches('0').to_owned() + "128";
         records.extend([
-            // Subnets within theirs and around them.
+            // Subnets inside theirs and around them.
             lease(&format!("{first}-25"), "172.16.9.4", "02:00:00:00:09:04"),
             lease(&format!("{half}-25"), "172.16.9.5", "02:00:00:00:09:05"),
             lease(&format!("{first}-32"), "172.16.9.6", "02:00:00:00:09:06"),
@@ -146,7 +148,7 @@ fn claims(own: &Claimed, peer: &Claimed) -> Vec<Record> {
     records
 }
 
-/// Addresses and MACs that no peer can have.
+/// Returns leases with addresses and MACs that no peer can have.
 fn impossible_peers() -> Vec<Record> {
     let addresses = [
         "0.0.0.0",
@@ -168,7 +170,7 @@ fn impossible_peers() -> Vec<Record> {
     by_address.chain(by_mac).collect()
 }
 
-/// What a node has.
+/// Identity of a node: first address of its subnet, public address, MAC.
 struct Claimed {
     first: String,
     public: String,
@@ -188,7 +190,7 @@ impl Claimed {
     }
 }
 
-/// Everything, attack by attack.
+/// Returns all attacks, by name.
 fn attacks(own: &Claimed, healthy: &Claimed) -> [(&'static str, Vec<Record>); 4] {
     [
         ("garbage", garbage()),
@@ -210,7 +212,7 @@ route add 10.211.0.0/16 via 192.168.255.254 proto static
 const WARNING: &str = "ok\nwarning: 10.0.0.0/8 overlaps 10.210.0.0/24, which is connected to br1: leases inside \
     10.210.0.0/24 are not programmed; exclude it with SubnetMin and SubnetMax, or choose another Network\n";
 
-/// A host with much to lose, and a healthy node.
+/// A host with state to protect, and a healthy node.
 struct Siege {
     daemon: Daemon,
     victim: Victim,
@@ -241,7 +243,7 @@ impl Siege {
         self.victim.host.kernel_state().unwrap().on("flannel.1")
     }
 
-    /// Waits until the victim holds what the leases come to, and nothing else.
+    /// Waits until the victim has exactly the objects for the leases.
     fn wait_exact(&self) {
         wait_until("the plan", LIMIT, || {
             let (found, planned) = (self.kernel(), self.cluster.planned(&self.victim.host));
@@ -250,7 +252,7 @@ impl Siege {
         .unwrap();
     }
 
-    /// What leads to the healthy peer, and whatever lies across its subnet.
+    /// Returns the objects for the healthy peer, and any others inside its subnet.
     fn way_to_peer(&self) -> KernelState {
         let subnet: Ipv4Net = format!("{}/24", self.healthy.first).parse().unwrap();
         let inside = |text: &str| {
@@ -270,7 +272,7 @@ impl Siege {
         }
     }
 
-    /// Nothing has happened to the victim and its daemon.
+    /// Asserts that the victim and its daemon are unharmed.
     fn check(&mut self, when: &str) {
         self.victim.check(false);
         self.daemon.check_running().unwrap();
@@ -283,7 +285,7 @@ impl Siege {
 }
 
 #[test]
-fn a_hostile_writer_harms_nobody_whose_key_it_does_not_take() {
+fn hostile_writer_harms_only_nodes_whose_key_it_takes() {
     let mut siege = Siege::new();
     let container = siege.peer.host.container().unwrap();
     let pings = siege.victim.host.namespace().ping_stream(container.addresses()[0]).unwrap();
@@ -294,7 +296,8 @@ fn a_hostile_writer_harms_nobody_whose_key_it_does_not_take() {
     let attacks = attacks(&siege.own, &siege.healthy);
     for (number, (what, records)) in (0..).zip(&attacks) {
         siege.write(records);
-        // What is written afterwards is there, so all of it has been read.
+        // This peer is written after the records, so its route shows that all of them have been
+        // read.
         let mark = Peer(1000 + number);
         siege.cluster.put_lease(&mark.lease_key(), &mark.value());
         wait_until(format!("the peer after {what}"), LIMIT, || {
@@ -318,7 +321,7 @@ fn a_hostile_writer_harms_nobody_whose_key_it_does_not_take() {
 }
 
 #[test]
-fn a_daemon_starts_whatever_a_hostile_writer_has_written() {
+fn daemon_starts_with_any_records_of_hostile_writer() {
     let mut siege = Siege::new();
     let lease = |siege: &Siege| siege.cluster.lease_of(&siege.victim.host).unwrap();
     let (before, own) = (siege.way_to_peer(), lease(&siege));

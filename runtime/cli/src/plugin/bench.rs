@@ -19,7 +19,7 @@ use crate::output::{json, print, table};
 pub(crate) struct Arguments {
     #[command(flatten)]
     which: Which,
-    /// How many peers a backend is asked about.
+    /// Number of peers to plan for, with a backend.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
     peers: u32,
     /// For programs: times in nanoseconds.
@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// How long one thing took.
+/// Statistics of one kind of call, in nanoseconds.
 #[derive(Serialize)]
 struct Row {
     call: String,
@@ -45,7 +45,7 @@ impl Row {
     }
 }
 
-/// How often it is loaded.
+/// Number of loads measured.
 const LOADS: usize = 20;
 
 pub(super) fn bench(arguments: &Arguments) -> anyhow::Result<()> {
@@ -63,7 +63,8 @@ pub(super) fn bench(arguments: &Arguments) -> anyhow::Result<()> {
     print(&table(["CALL", "LEAST", "MEDIAN", "P99", "TIMES"], rows.iter().map(shown)))
 }
 
-/// What it takes to have it ready: compiled, and from the cache or from the binary.
+/// Measures the time to get the plugin ready: compiled, and loaded from the cache or from the
+/// binary.
 fn loading(component: &Component) -> anyhow::Result<Vec<Measurement>> {
     let start = Instant::now();
     if let Err(reason) = heddle_plugin::compile(&component.bytes) {
@@ -74,7 +75,7 @@ fn loading(component: &Component) -> anyhow::Result<Vec<Measurement>> {
     let place = tempfile::tempdir().context("there is no place for a cache")?;
     let (plugins, cache) = (place.path().join("plugins"), place.path().join("cache"));
     let role = manifest.world.role();
-    // What is embedded is loaded from the binary; anything else as a file, once it was compiled.
+    // An embedded plugin is loaded from the binary; any other from its file, after one compilation.
     let (what, dirs) = match component.source {
         Source::Embedded => ("load, embedded", Vec::new()),
         Source::File(_) => {
@@ -88,7 +89,7 @@ fn loading(component: &Component) -> anyhow::Result<Vec<Measurement>> {
     let tool = std::env::current_exe().context("this program does not know where it is")?;
     let catalogue = Catalogue::new(dirs, Some(tool), cache)?.with_policy(policy);
     let load = |role: Role| catalogue.find(&manifest.name, role).map(drop);
-    // The first fills the cache.
+    // The first load fills the cache.
     load(role)?;
     let mut times = Vec::new();
     for _ in 0..LOADS {
@@ -99,13 +100,14 @@ fn loading(component: &Component) -> anyhow::Result<Vec<Measurement>> {
     Ok(vec![compile, Measurement { what: what.to_owned(), times }])
 }
 
-/// Writes a file that nobody else can change whatever the umask: no plugin is taken from another.
+/// Writes a file that only its owner can change, whatever the umask: plugins writable by others are
+/// refused.
 fn write(path: &Path, contents: &[u8]) -> std::io::Result<()> {
     fs::write(path, contents)?;
     fs::set_permissions(path, Permissions::from_mode(0o644))
 }
 
-/// A policy that grants a plugin what it asks for.
+/// Returns a policy that grants a plugin all that it asks for.
 pub(super) fn grant_all(manifest: &heddle_plugin::Manifest) -> String {
     let mut text = format!("[plugin.{}]\n", manifest.name);
     let asked = manifest.capabilities.all();
@@ -119,7 +121,7 @@ pub(super) fn grant_all(manifest: &heddle_plugin::Manifest) -> String {
     text
 }
 
-/// Nanoseconds with three digits or so.
+/// Formats nanoseconds with about three significant digits.
 fn time(nanoseconds: u64) -> String {
     match nanoseconds {
         nanos @ ..10_000 => format!("{nanos} ns"),

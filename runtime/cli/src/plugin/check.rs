@@ -20,10 +20,10 @@ pub(crate) struct Arguments {
     /// An emitter's setting. Repeatable.
     #[arg(long = "setting", value_name = "NAME=VALUE", value_parser = setting)]
     settings: Vec<Setting>,
-    /// How many made-up configs, leases and batches of packets are tried.
+    /// Number of generated configs, leases and batches of packets to try.
     #[arg(long, value_name = "NUMBER", default_value_t = Thoroughness::default().rounds)]
     rounds: u32,
-    /// What they are made up from: the same for the same.
+    /// Seed of the generator: the same seed generates the same inputs.
     #[arg(long, value_name = "NUMBER", default_value_t = Thoroughness::default().seed)]
     seed: u64,
 }
@@ -44,7 +44,7 @@ pub(super) fn check(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A line for each rule, and one for each finding.
+/// Formats one line for each rule, and one for each finding.
 fn render(report: &Report) -> String {
     let mut text = String::new();
     for (rule, times, findings) in report.rules() {

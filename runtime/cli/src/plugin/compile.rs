@@ -1,4 +1,4 @@
-//! `heddle plugin compile`: also what the daemon calls, which has no compiler.
+//! `heddle plugin compile`: also called by the daemon, which has no compiler.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ pub(crate) struct Arguments {
     /// The component, a `.wasm` file.
     #[arg(value_name = "IN")]
     input: PathBuf,
-    /// Where the native code goes.
+    /// Output file for the native code.
     #[arg(value_name = "OUT")]
     output: PathBuf,
 }
@@ -24,7 +24,7 @@ pub(super) fn compile(Arguments { input, output }: &Arguments) -> anyhow::Result
     }
 }
 
-/// Puts a file in the place of what is there, in one step.
+/// Replaces a file atomically.
 pub(super) fn replace(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
     let written = || -> std::io::Result<()> {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());

@@ -53,7 +53,7 @@ pub(super) fn inspect(Arguments { which }: &Arguments) -> anyhow::Result<()> {
     print(&text)
 }
 
-/// Lines of one kind: what they are about, and then each.
+/// Formats lines with a common label in front of the first.
 fn lines<T: ToString>(what: &str, lines: impl IntoIterator<Item = T>) -> String {
     let first = std::iter::once(what).chain(std::iter::repeat(""));
     let lines = lines.into_iter().zip(first);

@@ -1,4 +1,4 @@
-//! `heddle plugin …`: what operators ask about plugins, and what their authors work with.
+//! `heddle plugin …`: commands about plugins, for operators and authors.
 
 mod bench;
 mod check;
@@ -48,19 +48,20 @@ pub(crate) enum Command {
     Export(export::Arguments),
 }
 
-/// Where plugins are, and what they may do: the daemon's flags.
+/// Plugin directories and policy: the daemon's flags.
 #[derive(Args)]
 pub(crate) struct Places {
-    /// Where plugins are looked for, in this order, before those inside the binary. Repeatable.
+    /// Directory to search for plugins, before those inside the binary. Repeatable; searched in
+    /// this order.
     #[arg(long = "plugin-dir", value_name = "DIR", default_values = Catalogue::DEFAULT_DIRS)]
     dirs: Vec<PathBuf>,
-    /// What plugins may do: grants, limits and pinned digests. The default need not exist.
+    /// Policy for plugins: grants, limits and pinned digests. The default need not exist.
     #[arg(long = "plugin-policy", value_name = "FILE", default_value = Policy::DEFAULT_FILE)]
     policy: PathBuf,
 }
 
 impl Places {
-    /// Where there are none but those inside the binary.
+    /// Returns places without plugins other than those inside the binary.
     #[cfg(test)]
     pub(crate) fn none() -> Self {
         Self { dirs: Vec::new(), policy: Policy::DEFAULT_FILE.into() }
@@ -72,7 +73,7 @@ impl Places {
     }
 }
 
-/// Which plugin.
+/// The plugin to work with.
 #[derive(Args)]
 struct Which {
     /// A plugin's name, or a `.wasm` file (anything with a `/` or a `.` in it).
@@ -82,7 +83,7 @@ struct Which {
     places: Places,
 }
 
-/// An emitter's setting, as it is given.
+/// Parses an emitter's setting.
 fn setting(text: &str) -> Result<Setting, String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => {
@@ -92,7 +93,7 @@ fn setting(text: &str) -> Result<Setting, String> {
     }
 }
 
-/// The object `Backend` that was given, with the plugin's name in it.
+/// Returns the given object `Backend`, with the plugin's name filled in.
 fn backend(json: Option<&str>, name: &str) -> anyhow::Result<Value> {
     let json = json.unwrap_or("{}");
     let mut backend: Map<String, Value> = serde_json::from_str(json)
@@ -106,14 +107,14 @@ fn backend(json: Option<&str>, name: &str) -> anyhow::Result<Value> {
     Ok(backend.into())
 }
 
-/// A component that was read.
+/// A component's bytes and origin.
 struct Component {
     source: Source,
     bytes: Vec<u8>,
 }
 
 impl Which {
-    /// The component.
+    /// Reads the component.
     fn read(&self) -> anyhow::Result<Component> {
         let name = &self.plugin;
         let path = if name.contains(['/', '.']) {
@@ -135,7 +136,8 @@ impl Which {
         Ok(Component { source: Source::File(path), bytes })
     }
 
-    /// The plugin, compiled and ready to be started, with the limits that it would have in the daemon.
+    /// Compiles the plugin and prepares it to be started, with the limits that it would have in the
+    /// daemon.
     fn load(&self) -> anyhow::Result<Plugin> {
         let Component { source, bytes } = self.read()?;
         Ok(self.places.catalogue()?.open_component(source, &bytes)?)

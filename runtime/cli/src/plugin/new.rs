@@ -7,26 +7,26 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use heddle_plugin::check_name;
 
-/// The SDK, the interface and the templates: paths below the root of the tree, and what is in the files.
+/// The SDK, the interface and the templates: paths relative to the root of the tree, and contents.
 const SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sources.rs"));
 
-/// Where the templates are in the tree.
+/// Directory of the templates in the tree.
 const TEMPLATES: &str = "sdk/templates/";
 
-/// What the plugin is called in the templates, and its library.
+/// Names of the plugin and its library in the templates.
 const PLACEHOLDERS: [&str; 2] = ["my-plugin", "my_plugin"];
 
-/// Where the SDK is, seen from a template.
+/// Root of the tree, relative to a template.
 const SDK: &str = "../..";
 
-/// Where it goes in a new directory.
+/// Destination of the SDK in a new directory.
 const VENDOR: &str = "vendor/heddle";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The plugin's name, and that of the directory: 1 to 32 of a–z, 0–9 and `-`, a letter first.
     name: String,
-    /// What it is.
+    /// Kind of plugin.
     #[arg(long, value_enum, default_value_t = Kind::Backend)]
     kind: Kind,
     /// Depend on the SDK in this checkout of Heddle, in place of a copy.
@@ -45,7 +45,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// The template's directory.
+    /// Returns the template's directory.
     fn template(self) -> &'static str {
         match self {
             Self::Backend => "backend",
@@ -68,9 +68,10 @@ pub(super) fn new(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes all of it or nothing.
+/// Writes the complete directory or nothing.
 fn write(dir: &Path, name: &str, kind: Kind, sdk: Option<&Path>) -> io::Result<()> {
-    // Beside the place where it goes, and so on the same file system.
+    // The scratch directory is in the target's parent, and so on the same file system, which makes
+    // the rename atomic.
     let scratch = tempfile::Builder::new().prefix(".heddle-new-").tempdir_in(".")?;
     let made = scratch.path().join(name);
     let template = format!("{TEMPLATES}{}/", kind.template());
@@ -89,7 +90,7 @@ fn put(path: &Path, text: &str) -> io::Result<()> {
     fs::write(path, text)
 }
 
-/// A template's text for this plugin.
+/// Fills in a template for this plugin.
 fn fill_in(text: &str, name: &str, sdk: Option<&Path>) -> String {
     let [own, library] = PLACEHOLDERS;
     let text = text.replace(own, name).replace(library, &name.replace('-', "_"));
@@ -98,7 +99,7 @@ fn fill_in(text: &str, name: &str, sdk: Option<&Path>) -> String {
     text.replace(&format!("path = \"{SDK}"), &format!("path = \"{sdk}"))
 }
 
-/// The SDK in a checkout, by its absolute path.
+/// Returns the absolute path of the SDK in a checkout.
 fn checkout(dir: &Path) -> anyhow::Result<PathBuf> {
     let sdk = dir.join("sdk");
     if !sdk.join("Cargo.toml").is_file() {
@@ -108,14 +109,14 @@ fn checkout(dir: &Path) -> anyhow::Result<PathBuf> {
         );
     }
     let sdk = fs::canonicalize(&sdk).with_context(|| format!("--sdk={}", dir.display()))?;
-    // It is to stand in Cargo.toml.
+    // The path is written into Cargo.toml.
     match sdk.to_str() {
         Some(path) if !path.contains(['"', '\\']) && !path.contains(char::is_control) => Ok(sdk),
         _ => bail!("--sdk={}: its path cannot stand in Cargo.toml", dir.display()),
     }
 }
 
-/// Whether it can name a plugin, and a crate as well.
+/// Checks that the name is valid for a plugin and for a crate.
 fn check(name: &str) -> anyhow::Result<()> {
     check_name(name)?;
     if !name.starts_with(|first: char| first.is_ascii_lowercase()) {
@@ -134,7 +135,8 @@ fn check(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The Rust Reference, "Keywords": strict and reserved ones. Two that are not lower case cannot name a plugin anyway.
+/// Strict and reserved keywords of The Rust Reference, "Keywords". Two that are not lower case
+/// cannot name a plugin anyway.
 const KEYWORDS: [&str; 51] = [
     "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate",
     "do", "dyn", "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl",
@@ -143,7 +145,7 @@ const KEYWORDS: [&str; 51] = [
     "unsafe", "unsized", "use", "virtual", "where", "while", "yield",
 ];
 
-/// Crates that a new one depends on, by itself or because it is Rust.
+/// Crates that a new plugin depends on, directly or as part of Rust.
 const TAKEN: [&str; 9] = [
     "alloc",
     "core",
@@ -161,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_a_plugin_s_and_a_crate_s() {
+    fn name_must_be_valid_for_plugin_and_crate() {
         for good in ["racks", "host-gw2", "a", "x-"] {
             assert!(check(good).is_ok(), "{good}");
         }
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn no_template_says_where_it_was() {
+    fn filled_in_template_has_no_placeholder() {
         for kind in [Kind::Backend, Kind::Packet, Kind::Emitter] {
             let template = format!("{TEMPLATES}{}/", kind.template());
             let files: Vec<_> = SOURCES
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_checkout_is_named() {
+    fn invalid_checkout_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let error = checkout(dir.path()).unwrap_err().to_string();
         assert!(error.contains("there is no sdk/Cargo.toml in it"), "{error}");

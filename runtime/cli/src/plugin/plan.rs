@@ -1,4 +1,4 @@
-//! `heddle plugin plan`: what a backend plans, and what an emitter writes.
+//! `heddle plugin plan`: shows a backend's plan, or an emitter's files.
 
 use std::path::PathBuf;
 

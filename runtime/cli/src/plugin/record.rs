@@ -20,8 +20,8 @@ use crate::daemon::wait_for;
 use crate::daemon_flags::DaemonFlags;
 use crate::output;
 
-/// Time limit for all reads from the store together. A store that does not answer fails earlier, by the limit for each
-/// page.
+/// Time limit for all reads from the store together. An unresponsive store fails earlier, by the
+/// limit for each page.
 const STORE_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
@@ -71,10 +71,10 @@ pub(super) fn record(arguments: Arguments) -> anyhow::Result<()> {
     output::print(&output::json(&scenario)?)
 }
 
-/// Leases that are JSON: the lease, if it can be used, and the JSON.
+/// Leases that are JSON: the parsed lease, if it is usable, and the JSON.
 type Leases = BTreeMap<LeaseKey, (Option<Lease>, Value)>;
 
-/// The network config, and all leases that are JSON.
+/// Reads the network config, and all leases that are JSON.
 async fn read(flags: &Flags) -> anyhow::Result<(Vec<u8>, Leases)> {
     let store = flags.lease.store.open(flags.lease.etcd_options())?;
     let Some(text) = store.network_config().await? else {
@@ -95,7 +95,7 @@ async fn read(flags: &Flags) -> anyhow::Result<(Vec<u8>, Leases)> {
     Ok((text, leases))
 }
 
-/// This node's key, and the other leases, by their keys.
+/// Separates this node's key from the other leases.
 fn sort_out(
     leases: Leases,
     id: &NodeId,

@@ -63,12 +63,12 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// A policy that grants what the plugin asks for.
+/// Returns a policy that grants what the plugin asks for.
 fn policy(manifest: &Manifest) -> String {
     let mut text = format!("[plugin.{}]\n", manifest.name);
     let asked = manifest.capabilities.all();
     for values in asked.chunk_by(|one, other| one.key == other.key) {
-        // JSON's texts are TOML's, too.
+        // JSON strings are valid TOML strings.
         let texts: Vec<_> =
             values.iter().map(|asked| serde_json::json!(asked.value).to_string()).collect();
         text += &format!("{} = [{}]\n", values[0].key, texts.join(", "));
@@ -79,14 +79,15 @@ fn policy(manifest: &Manifest) -> String {
     text
 }
 
-/// A value of `--emit`.
+/// Returns a value of `--emit`.
 fn emit(name: &str, settings: &[Setting]) -> String {
     let settings: Vec<_> =
         settings.iter().map(|setting| format!("{}={}", setting.name, setting.value)).collect();
     if settings.is_empty() { name.to_owned() } else { format!("{name}:{}", settings.join(",")) }
 }
 
-/// Where an emitter may write: the directories of what it asks for, and of its settings' paths.
+/// Returns the directories that an emitter may write to: those of the files it asks for, and of its
+/// settings' paths.
 fn directories(manifest: &Manifest, settings: &[Setting]) -> Vec<PathBuf> {
     let asked = manifest.capabilities.files.iter().map(ToString::to_string);
     let given = settings.iter().map(|setting| setting.value.clone());
@@ -94,7 +95,8 @@ fn directories(manifest: &Manifest, settings: &[Setting]) -> Vec<PathBuf> {
     paths.map(|path| directory(&path)).collect()
 }
 
-/// The directory that all files of a pattern are below: `/run/x` for `/run/x/`, `/run/x/*.env` and `/run/x/*/y.env`.
+/// Returns the directory that contains all files of a pattern: `/run/x` for `/run/x/`,
+/// `/run/x/*.env` and `/run/x/*/y.env`.
 fn directory(pattern: &str) -> PathBuf {
     let plain = pattern.split_once('*').map_or(pattern, |(plain, _)| plain);
     match plain.rsplit_once('/') {
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_grants_what_is_asked_for() {
+    fn policy_grants_what_manifest_asks_for() {
         let manifest = manifest(
             r#"{"links":["a*","b"],"link-kinds":["tun"],"routes":["10.0.0.0/8"],"udp-ports":[53,"1-9"],
                 "sysctls":["*"],"files":["/etc/\"x\\"]}"#,
@@ -128,14 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_says_so_if_nothing_is_asked_for() {
+    fn policy_without_requests_has_a_comment() {
         let text = policy(&manifest("{}"));
         assert!(text.contains("# It asks for nothing"), "{text}");
         Policy::parse(&text).unwrap();
     }
 
     #[test]
-    fn files_are_below_the_directories_of_what_is_asked_for_and_given() {
+    fn emitter_directories_cover_requests_and_settings() {
         let manifest = manifest(
             r#"{"files":["/run/a/","/run/b/*.env","/run/c/*/d.env","/run/e/f.env","/g"]}"#,
         );

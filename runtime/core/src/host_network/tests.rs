@@ -25,7 +25,8 @@ fn route(destination: &str, device: &str, connected: bool) -> HostRoute {
     HostRoute { destination: net(destination), link: Some(link(device)), connected, partial: false }
 }
 
-/// A host on 10.1.2.0/24 with a second network, a static route, a default route, and a store behind that.
+/// Returns a host on 10.1.2.0/24 with a second network, a static route, a default route, and a
+/// store behind the latter.
 fn host(overlay: &str) -> HostNetwork {
     host_with(&claims(overlay))
 }
@@ -54,17 +55,17 @@ fn kind(host: &HostNetwork, destination: &str) -> Option<&'static str> {
 fn destination_in_host_network_conflicts() {
     let host = host("10.0.0.0/8");
     for (destination, expected) in [
-        // The connected network, parts of it, and what is around it.
+        // The connected network, parts of it, and networks around it.
         ("10.1.2.0/24", Some("connected")),
         ("10.1.2.128/25", Some("connected")),
         ("10.1.2.77/32", Some("connected")),
         ("10.1.3.0/24", None),
         ("10.1.0.0/16", Some("own-address")),
-        // Of an address alone, as on a device that is down.
+        // Networks known only from an address, as on a device that is down.
         ("10.9.8.0/28", Some("connected")),
         ("10.9.8.8/29", Some("connected")),
         ("10.9.8.0/24", None),
-        // A static route: what shadows it, and what stands in its place.
+        // A static route: destinations that shadow it, and ones that replace it.
         ("10.50.3.0/24", Some("route")),
         ("10.50.0.0/16", None),
         ("10.50.0.0/15", None),
@@ -164,13 +165,13 @@ fn bridge_of_own_subnet_is_no_host_network() {
     let claims_of_node = Claims { own: vec![net("10.244.8.0/24")], ..claims("10.244.0.0/16") };
     let host = HostNetwork::new(&claims_of_node, &routing, Vital::default());
     assert_eq!((host.overlapping().count(), host.occupied().count()), (0, 0));
-    // A bridge with a former subnet, which is another node's by now.
+    // A bridge with a former subnet that belongs to another node by now.
     let host = HostNetwork::new(&claims("10.244.0.0/16"), &routing, Vital::default());
     assert_eq!(kind(&host, "10.244.8.0/24"), Some("connected"));
 }
 
 #[test]
-fn own_subnet_may_have_bridge_but_be_in_no_network_of_host() {
+fn own_subnet_conflicts_with_host_networks_but_not_its_bridge() {
     let addresses_of_host = [
         address("docker0", "10.3.4.1/24"),
         address("eth0", "10.1.2.1/24"),
@@ -197,7 +198,7 @@ fn own_subnet_may_have_bridge_but_be_in_no_network_of_host() {
 }
 
 #[test]
-fn route_of_some_packets_is_network_of_host_but_no_way_to_store() {
+fn partial_route_is_host_network_but_no_route_to_store() {
     let partial = |destination| HostRoute { partial: true, ..route(destination, "eth1", false) };
     let routing = HostRouting {
         routes: [partial("10.50.0.0/16"), route("0.0.0.0/0", "eth0", false)].into(),
@@ -235,7 +236,7 @@ fn guard_withholds_routes_and_connected_addresses() {
 }
 
 #[test]
-fn connected_route_is_missing_only_if_kernel_makes_one() {
+fn connected_route_is_missing_only_if_kernel_adds_one() {
     let up = address("eth1", "10.1.2.1/24");
     let addresses: BTreeSet<_> = [
         up.clone(),
@@ -246,7 +247,7 @@ fn connected_route_is_missing_only_if_kernel_makes_one() {
         address("eth6", "192.168.1.1/24"),
     ]
     .into();
-    // Of eth5, in whichever table.
+    // The route of eth5, in any table.
     let routed =
         [(net("10.1.6.0/24"), link("eth5")), (net("10.1.2.0/24"), link("flannel.1"))].into();
     let overlay = net("10.0.0.0/8");
@@ -257,7 +258,7 @@ fn connected_route_is_missing_only_if_kernel_makes_one() {
     };
     assert_eq!(missing(&[]), std::slice::from_ref(&up));
     assert_eq!(missing(&[route("10.0.0.0/8", "eth9", false)]), [up]);
-    // Somebody has the network elsewhere, or parts of it through the same device.
+    // Another program routes the network elsewhere, or parts of it through the same device.
     assert_eq!(missing(&[route("10.1.2.0/24", "eth9", false)]), []);
     assert_eq!(missing(&[route("10.1.2.128/25", "eth1", true)]), []);
 }
@@ -287,7 +288,7 @@ fn leftovers_on_store_and_connected_networks_are_harmful() {
     let routes = routes.map(leftover);
     let routing = HostRouting {
         routes: [route("0.0.0.0/0", "eth0", false)].into(),
-        // The first lost its route to the leftover. The last was set aside for the overlay.
+        // The first network lost its route to the leftover. The last was set aside for the overlay.
         addresses: [
             address("lan0", "10.98.1.1/24"),
             address("eth0", "10.1.2.1/24"),
@@ -309,8 +310,8 @@ fn leftovers_on_store_and_connected_networks_are_harmful() {
 }
 
 #[test]
-fn route_to_store_counts_only_while_it_is_there() {
-    // The store is inside a network whose device is down, and reached by the default route.
+fn route_to_store_counts_only_while_present() {
+    // The store is inside a network whose device is down, and is reached by the default route.
     let routing = HostRouting {
         routes: [route("0.0.0.0/0", "eth0", false)].into(),
         addresses: [HostAddress { up: false, ..address("lan0", "10.60.0.1/25") }].into(),
@@ -342,7 +343,7 @@ fn range_of_subnets_in_larger_network_is_set_aside() {
         assert_eq!(host.occupied().count(), 0);
         assert_eq!(host.conflict_of_own(net("10.1.130.0/24"), link("eth0")), None);
     }
-    // For the overlay that is not part of the larger network as a whole, the range is named.
+    // For an overlay that is not wholly part of the larger network, the range is named.
     let claims_of_node = Claims { reserved: reserved.clone(), ..claims("10.0.0.0/8") };
     let host = HostNetwork::new(&claims_of_node, &routing, Vital::default());
     assert_eq!(
@@ -352,7 +353,7 @@ fn range_of_subnets_in_larger_network_is_set_aside() {
              connected to eth0: hosts of eth0 with addresses in that range cannot be reached"
         ]
     );
-    // What is no more than the range is the host's.
+    // A network no larger than the range belongs to the host.
     let routing = HostRouting {
         addresses: [address("eth0", "10.1.128.1/17")].into(),
         ..HostRouting::default()
@@ -363,7 +364,7 @@ fn range_of_subnets_in_larger_network_is_set_aside() {
 }
 
 #[test]
-fn store_in_own_container_is_no_reason_to_give_subnet_up() {
+fn store_in_own_container_does_not_discard_own_subnet() {
     let routing = HostRouting {
         routes: [route("0.0.0.0/0", "eth0", false), route("10.240.36.0/24", "docker0", true)]
             .into(),
@@ -377,7 +378,7 @@ fn store_in_own_container_is_no_reason_to_give_subnet_up() {
 }
 
 #[test]
-fn whole_network_leaves_equal_route_of_another_program() {
+fn whole_network_route_yields_to_equal_foreign_route() {
     let routing = HostRouting {
         routes: [route("10.0.0.0/8", "eth0", false)].into(),
         ..HostRouting::default()
@@ -392,7 +393,7 @@ mod properties {
 
     use super::*;
 
-    /// A network of a few, so that many meet.
+    /// Generates one of a few networks, so that many overlap.
     fn network() -> impl Strategy<Value = IpNet> {
         (0_u32..256, 8_u8..=32).prop_map(|(bits, length)| {
             let address = std::net::Ipv4Addr::from((10 << 24) | (bits << 12) | bits);
@@ -400,14 +401,15 @@ mod properties {
         })
     }
 
-    /// The way of a packet: the destination of the longest route that contains its address.
+    /// Returns the destination of the longest route that contains an address.
     fn way(address: IpAddr, routes: &[IpNet]) -> Option<IpNet> {
         let matching = routes.iter().filter(|route| route.contains(&address));
         matching.max_by_key(|route| route.prefix_len()).copied()
     }
 
     proptest! {
-        /// Whatever destinations are let through, packets to connected networks and to the store go where they went.
+        /// Whichever destinations are permitted, packets to connected networks and to the store
+        /// take the same routes as before.
         #[test]
         fn permitted_routes_leave_host_traffic_alone(
             connected in prop::collection::btree_set(network(), 0..6),
@@ -435,7 +437,7 @@ mod properties {
             for address in probes.chain([store]) {
                 let (then, now) = (way(address, &before), way(address, &after));
                 prop_assert_eq!(then, now, "{}", address);
-                // Nothing of the overlay stands beside it, either.
+                // The overlay does not duplicate the host's route, either.
                 let twice = after.iter().filter(|route| Some(**route) == now).count();
                 prop_assert_eq!(twice, before.iter().filter(|route| Some(**route) == now).count());
             }

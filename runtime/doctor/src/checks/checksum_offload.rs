@@ -1,18 +1,19 @@
-//! Whether the kernel spoils the checksums of VXLAN packets.
+//! Checks for a kernel bug that corrupts the checksums of VXLAN packets.
 //!
-//! Linux before 5.7 does, where an outer packet of its own is translated (NAT) and checksums are left for later
-//! (ea64d8d6c675, "netfilter: nat: never update the UDP checksum when it's 0"). Heddle's own rules translate no outer
-//! packet, but those of kube-proxy did. Distributions have the correction in kernels with older numbers, too, which
-//! nobody can tell by the number; so this is a warning.
+//! Linux before 5.7 corrupts them if NAT applies to an outer packet of its own while checksum
+//! offload is on (ea64d8d6c675, "netfilter: nat: never update the UDP checksum when it's 0").
+//! Heddle's own rules translate no outer packet, but those of kube-proxy did. Distributions have
+//! backported the fix to older versions, which the version number does not show; so this is a
+//! warning.
 
 use heddle_core::address::LinkName;
 
 use crate::report::{Finding, Severity};
 
-/// The first release with the correction.
+/// First release with the fix.
 const CORRECTED: (u32, u32) = (5, 7);
 
-/// Whether a kernel of this release may have the fault.
+/// Returns true if a kernel of this release may have the bug.
 pub(crate) fn is_affected(release: &str) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     match (numbers.next(), numbers.next()) {
@@ -21,14 +22,15 @@ pub(crate) fn is_affected(release: &str) -> bool {
     }
 }
 
-/// `translates`: whether kube-proxy runs here. `deferred`: whether checksums of the device's packets are left for later.
+/// `translates` is true if kube-proxy runs here, `deferred` if checksum offload is on for the
+/// device.
 pub(crate) fn check(
     release: &str,
     translates: bool,
     device: LinkName,
     deferred: Option<bool>,
 ) -> Option<Finding> {
-    // If nobody can tell, they are: that is the kernel's default.
+    // If unknown, the offload counts as on, which is the kernel's default.
     (is_affected(release) && translates && deferred.unwrap_or(true)).then(|| Finding {
         check: "checksum-offload",
         severity: Severity::Warning,
@@ -51,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn releases_are_compared_by_number() {
+    fn kernel_releases_are_compared_by_number() {
         for (release, affected) in [
             ("3.10.0-1160.el7.x86_64", true),
             ("5.4.0-42-generic", true),
@@ -67,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn it_takes_an_old_kernel_and_a_translation_and_the_offload() {
+    fn finding_needs_old_kernel_and_nat_and_offload() {
         let check = |release, translates, deferred| {
             check(release, translates, name("flannel.1"), deferred).is_some()
         };

@@ -1,4 +1,4 @@
-//! Whether the files are good that etcd is reached with. Its own certificate shows when it is asked.
+//! Checks the TLS files for etcd. The server's own certificate is checked by connecting.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::report::{Finding, Severity};
 
 const CHECK: &str = "certificate";
 
-/// How long before its end a certificate is reported.
+/// Time before the expiry of a certificate from which on it is reported.
 const NOTICE: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// `now` is the time since 1970.
+/// Checks all files; `now` is the time since 1970.
 pub(crate) fn check(credentials: &Credentials, now: Duration) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(file) = &credentials.authorities {
@@ -67,7 +67,7 @@ fn key(file: &CredentialFile) -> Result<PrivateKeyDer<'static>, Finding> {
         .map_err(|_| unusable(file, "holds no private key in PEM, or one that is encrypted"))
 }
 
-/// Of several authorities, as there are while one takes another's place, the one that lasts longest counts.
+/// Of several authorities, as during a rotation, the one that expires last counts.
 fn authorities(
     file: &CredentialFile,
     found: &[CertificateDer<'_>],
@@ -165,7 +165,7 @@ mod tests {
         Some(CredentialFile { flag, path: "/f.pem".into(), contents: Ok(contents.into()) })
     }
 
-    /// A certificate and its key. Dates are year, month and day.
+    /// Issues a certificate and its key. Dates are year, month and day.
     fn issued(from: (i32, u8, u8), to: (i32, u8, u8)) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
@@ -194,14 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_good_is_not_mentioned() {
+    fn good_credentials_have_no_finding() {
         let (certificate, key) = issued((2030, 1, 1), (2031, 1, 1));
         assert_eq!(problems(&client(&certificate, &key)), []);
         assert_eq!(problems(&Credentials::default()), []);
     }
 
     #[test]
-    fn certificates_have_their_time() {
+    fn certificate_outside_validity_is_reported() {
         for (from, to, severity, what) in [
             ((2029, 1, 1), (2030, 5, 31), Severity::Error, "has expired on May 31 00:00:00 2030"),
             (
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_that_another_takes_the_place_of_may_end() {
+    fn expired_authority_with_successor_is_accepted() {
         let (old, _) = issued((2020, 1, 1), (2030, 5, 31));
         let (new, _) = issued((2030, 1, 1), (2040, 1, 1));
         let authorities = |text: String| Credentials {
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_belongs_to_its_certificate() {
+    fn key_of_another_certificate_is_reported() {
         let (certificate, _) = issued((2030, 1, 1), (2031, 1, 1));
         let (_, key) = issued((2030, 1, 1), (2031, 1, 1));
         assert_eq!(
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_or_key_or_file_is_named() {
+    fn malformed_or_missing_file_is_reported() {
         let (certificate, key) = issued((2030, 1, 1), (2031, 1, 1));
         let swapped = problems(&client(&key, &certificate));
         assert_eq!(swapped[0].1, "--etcd-certfile /f.pem: holds no certificate in PEM");

@@ -1,11 +1,11 @@
-//! Whether the daemon runs, and is content.
+//! Checks that the daemon runs and is ready.
 
 use crate::facts::unit::{Daemon, Unit};
 use crate::report::{Finding, Severity};
 
 const CHECK: &str = "daemon";
 
-/// `unit` is the daemon's, if systemd knows it. A daemon that nobody wants to run is no fault.
+/// `unit` is the daemon's, if systemd knows it. A stopped daemon that is not enabled is no problem.
 pub(crate) fn check(daemon: &Daemon, unit: Option<&Unit>) -> Vec<Finding> {
     match daemon {
         Daemon::Answers(status) => {
@@ -70,13 +70,13 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_is_ready_is_not_mentioned() {
+    fn ready_daemon_has_no_finding() {
         let ready = Daemon::Answers(Box::new(Status { ready: true, ..Status::default() }));
         assert_eq!(problems(&ready, Some(&unit(true, "active", "success"))), [""; 0]);
     }
 
     #[test]
-    fn each_reason_not_to_be_ready_is_passed_on() {
+    fn every_unmet_condition_is_a_finding() {
         let unmet = Unmet { condition: "watch".into(), reason: "etcd is gone".into() };
         let status = Status { unmet: vec![unmet], ..Status::default() };
         assert_eq!(
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_is_missed_only_if_its_unit_says_that_it_should_run() {
+    fn absent_daemon_is_reported_if_unit_should_run() {
         assert_eq!(problems(&Daemon::Absent, None), [""; 0]);
         assert_eq!(problems(&Daemon::Absent, Some(&unit(false, "inactive", "success"))), [""; 0]);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Whether the plan's devices can have their names.
+//! Checks that the names of the planned devices are free.
 
 use heddle_core::object::LinkKind;
 use heddle_kernel::{ALIAS_PREFIX, HostLink};
@@ -11,7 +11,8 @@ use crate::report::{Finding, Severity};
 pub(crate) fn check(plan: &NodePlan, links: &[HostLink], alias: &str) -> Vec<Finding> {
     let taken = planned_links(plan).filter_map(|planned| {
         let link = links.iter().find(|link| link.name == planned.name && link.alias != alias)?;
-        // What a flannel that ran here left is taken over; its TUN device would be gone with it.
+        // The daemon takes over a VXLAN device left by flannel. flannel's TUN device would have
+        // ended with flannel.
         let is_flannels = link.kind == "vxlan" && !link.alias.starts_with(ALIAS_PREFIX);
         let planned_vxlan = matches!(planned.kind, LinkKind::Vxlan(_));
         (!(planned_vxlan && is_flannels)).then_some(link)
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_somebody_else_s_device_is_in_the_way() {
+    fn only_foreign_device_conflicts() {
         let with = |alias: &str, link: HostLink| HostLink { alias: alias.into(), ..link };
         let kind = |kind: &str, name| HostLink { kind: kind.into(), ..link(name) };
         for (plan, link, problem) in [

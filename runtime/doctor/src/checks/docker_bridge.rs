@@ -1,4 +1,4 @@
-//! Whether Docker's bridge is in this node's subnet.
+//! Checks that Docker's bridge is in this node's subnet.
 
 use std::path::Path;
 
@@ -14,13 +14,14 @@ use crate::report::{Finding, Severity};
 /// Docker's default bridge.
 const BRIDGE: &str = "docker0";
 
-/// Whether the interface is it.
+/// Returns true if the interface is Docker's default bridge.
 pub(crate) fn is_docker_s(interface: &Interface) -> bool {
     interface.name.as_str() == BRIDGE && interface.kind == "bridge"
 }
 
-/// A Docker that has nothing to do with the overlay is no fault: its bridge has an address in the overlay, or
-/// `instruction`, a file that tells it to take its options from Heddle, shows that it has.
+/// Checks the bridge. A Docker that does not use the overlay is no problem; it does if its bridge
+/// has an address in the overlay, or if there is an `instruction`, a file by which Docker takes its
+/// options from Heddle.
 pub(crate) fn check(
     interfaces: &[Interface],
     config: &NetworkConfig,
@@ -35,7 +36,7 @@ pub(crate) fn check(
         let addresses = bridge.addresses.iter();
         let of_family: Vec<IpNet> =
             addresses.filter(|address| Family::of_network(**address) == family).copied().collect();
-        // Docker takes an IPv6 subnet only if it is told to, by other means than those that Heddle has.
+        // Docker uses an IPv6 subnet only if configured by means other than Heddle's options.
         let concerned = of_family.iter().any(|address| network.contains(&address.addr()))
             || (instruction.is_some() && family == Family::V4 && !of_family.is_empty());
         let right = of_family.iter().any(|address| subnet.contains(&address.addr()));
@@ -74,13 +75,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_in_the_subnet_is_right() {
+    fn bridge_in_subnet_has_no_finding() {
         assert_eq!(problem("bridge", &["10.244.8.1/24"], Some("/x")), None);
         assert_eq!(problem("bridge", &["10.244.8.1/24", "fd00::1/64"], None), None);
     }
 
     #[test]
-    fn a_bridge_of_an_earlier_subnet_is_stale() {
+    fn bridge_in_earlier_subnet_is_stale() {
         assert_eq!(
             problem("bridge", &["10.244.7.1/24"], None).unwrap(),
             "docker0 has 10.244.7.1/24, and this node's subnet is 10.244.8.0/24"
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn docker_s_own_network_is_wrong_only_if_docker_is_to_use_ours() {
+    fn docker_default_network_is_wrong_only_with_instruction() {
         assert_eq!(problem("bridge", &["172.17.0.1/16"], None), None);
         assert_eq!(problem("bridge", &[], Some("/x")), None);
         assert_eq!(
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_bridge_is_not_docker_s() {
+    fn non_bridge_interface_is_ignored() {
         assert_eq!(problem("dummy", &["10.244.7.1/24"], None), None);
     }
 }

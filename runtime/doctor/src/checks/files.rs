@@ -1,9 +1,9 @@
-//! Whether the files can be written that containers' runtimes read.
+//! Checks that the files read by container runtimes can be written.
 
 use crate::facts::files::Unwritable;
 use crate::report::{Finding, Severity};
 
-/// One finding for each file.
+/// Returns one finding for each file.
 pub(crate) fn check(unwritable: &[Unwritable]) -> Vec<Finding> {
     let finding = |found: &Unwritable| {
         Finding {

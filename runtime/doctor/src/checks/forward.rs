@@ -1,20 +1,20 @@
-//! Whether the packet filters let the overlay's packets through this host.
+//! Checks that the packet filters let the overlay's packets through this host.
 
 use heddle_firewall::{Filter, ForwardRefusal};
 
 use crate::report::{Finding, Severity};
 
-/// What heddled does about it.
+/// State of heddled's own forward rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answering {
-    /// It is to accept the overlay's packets (`--iptables-forward-rules`).
+    /// True if heddled is configured to accept the overlay's packets (`--iptables-forward-rules`).
     pub(crate) wanted: bool,
-    /// It runs.
+    /// True if heddled runs.
     pub(crate) running: bool,
 }
 
-/// What a heddled that does not run yet will answer by itself is no fault. Tables that others wrote for nftables it does
-/// not touch.
+/// Drops the refusals that heddled will override once it runs. It does not change nftables tables
+/// of other programs, so those stay.
 pub(crate) fn check(refusals: &[ForwardRefusal], answering: Answering) -> Vec<Finding> {
     let Answering { wanted, running } = answering;
     let left =
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_heddled_will_answer_once_it_runs_is_no_fault() {
+    fn refusal_that_heddled_will_override_is_dropped() {
         for (filter, wanted, running, fault) in [
             (Filter::IptablesNft, true, false, false),
             (Filter::IptablesNft, true, true, true),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_place_is_named_with_the_command_that_shows_it() {
+    fn refusing_chain_is_named_with_listing_command() {
         let answering = Answering { wanted: true, running: true };
         let found = check(&[refusal(Filter::IptablesLegacy)], answering);
         assert_eq!(

@@ -1,9 +1,9 @@
-//! Whether this host forwards packets: between containers and other hosts it is a router.
+//! Checks that IP forwarding is on: the host is the router between its containers and other hosts.
 
 use crate::facts::settings::Setting;
 use crate::report::{Finding, Severity};
 
-/// `settings`: those that have to be on.
+/// `settings` are the sysctls that must be on.
 pub(crate) fn check(settings: &[Setting]) -> Vec<Finding> {
     let off = settings.iter().filter(|setting| setting.value == "0");
     off.map(|setting| Finding {
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_that_does_not_forward_is_told_how_to() {
+    fn disabled_forwarding_has_a_remedy() {
         let setting =
             |value: &str| Setting { name: "net.ipv4.ip_forward".into(), value: value.into() };
         assert_eq!(check(&[setting("1")]), []);

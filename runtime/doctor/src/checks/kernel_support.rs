@@ -1,4 +1,4 @@
-//! Whether the kernel has what the backend's devices are made of.
+//! Checks that the kernel supports the backend's devices.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use crate::report::{Finding, Severity};
 
 const CHECK: &str = "kernel-support";
 
-/// `tried`: what came of making a VXLAN device. `None`: no place to try it at.
+/// `tried` is the result of creating a VXLAN device. None if it could not be tried.
 pub(crate) fn vxlan(tried: &Result<(), TrialError>) -> Option<Finding> {
     let Err(TrialError::Refused(refusal)) = tried else { return None };
     Some(Finding {
@@ -24,7 +24,7 @@ pub(crate) fn vxlan(tried: &Result<(), TrialError>) -> Option<Finding> {
     })
 }
 
-/// `opened`: what came of opening the device that TUN devices are made with.
+/// `opened` is the result of opening the device for creating TUN devices.
 pub(crate) fn tun(opened: &io::Result<()>) -> Option<Finding> {
     let error = opened.as_ref().err()?;
     let remedy = match error.kind() {
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_works_is_not_mentioned() {
+    fn supported_devices_have_no_finding() {
         assert_eq!(vxlan(&Ok(())), None);
         assert_eq!(tun(&Ok(())), None);
         let nowhere = TrialError::Namespace(io::ErrorKind::PermissionDenied.into());
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_module_is_named() {
+    fn missing_module_is_reported() {
         let found = tun(&Err(io::ErrorKind::NotFound.into())).unwrap();
         assert!(found.problem.starts_with("/dev/net/tun cannot be opened: "), "{}", found.problem);
         assert_eq!(found.command.as_deref(), Some("modprobe tun"));

@@ -1,4 +1,5 @@
-//! What is wrong: from facts to findings, one subject in each module. Pure functions; nothing here looks at the host.
+//! Checks: pure functions from facts to findings, one subject in each module. Nothing here accesses
+//! the host.
 
 pub(crate) mod checksum_offload;
 pub(crate) mod credentials;
@@ -22,7 +23,7 @@ use std::fmt::Display;
 use heddle_core::object::{Link, LinkKind, Object, Vxlan};
 use heddle_plugin::NodePlan;
 
-/// The devices of a plan.
+/// Returns the devices of a plan.
 fn planned_links(plan: &NodePlan) -> impl Iterator<Item = &Link> {
     plan.plan.objects.iter().filter_map(|object| match object {
         Object::Link(link) => Some(link),
@@ -30,7 +31,7 @@ fn planned_links(plan: &NodePlan) -> impl Iterator<Item = &Link> {
     })
 }
 
-/// Those of them that are VXLAN devices.
+/// Returns the VXLAN devices of a plan.
 pub(crate) fn planned_vxlans(plan: &NodePlan) -> impl Iterator<Item = (&Link, &Vxlan)> {
     planned_links(plan).filter_map(|link| match &link.kind {
         LinkKind::Vxlan(vxlan) => Some((link, vxlan)),

@@ -1,4 +1,4 @@
-//! Whether packets that fit into one device fit into the next.
+//! Checks that packets that fit into one device fit into the next.
 
 use heddle_core::address::{Family, LinkName};
 use heddle_core::interface::Interface;
@@ -15,8 +15,8 @@ const CHECK: &str = "mtu";
 const LARGE: &str =
     "small packets arrive, large ones do not or in fragments: ping works, and transfers hang";
 
-/// Looks from the underlay up: overlay devices as they are planned and as they are, then what hangs on the bridges that
-/// have an address of this node's subnet.
+/// Checks from the underlay up: the overlay devices as planned and as they exist, then the ports of
+/// the bridges that have an address in this node's subnet.
 pub(crate) fn check(
     plan: &NodePlan,
     underlay: &Underlay,
@@ -49,7 +49,8 @@ pub(crate) fn check(
     too_big.chain(outdated).chain(on_bridges).collect()
 }
 
-/// What VXLAN adds to an Ethernet frame's payload: IP, UDP and VXLAN headers, and the inner Ethernet header (RFC 7348).
+/// Returns the overhead of VXLAN on an Ethernet frame's payload, in bytes: IP, UDP and VXLAN
+/// headers, and the inner Ethernet header (RFC 7348).
 fn overhead(family: Family) -> u32 {
     let ip = match family {
         Family::V4 => 20,
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_outer_packet_fits_the_underlay() {
+    fn outer_packet_larger_than_underlay_is_reported() {
         assert_eq!(problems(&vxlan_plan(1450), &[], &[]), [""; 0]);
         let found = check(&vxlan_plan(1451), &underlay(), &[], &[], None);
         assert_eq!(
@@ -147,18 +148,18 @@ mod tests {
     }
 
     #[test]
-    fn a_device_keeps_up_with_the_underlay() {
+    fn device_mtu_above_plan_is_reported() {
         let device = |mtu| HostLink { mtu, ..vxlan_link("flannel.1", 1, 8472) };
         let problems = |mtu| problems(&vxlan_plan(1350), &[], &[device(mtu)]);
         assert_eq!(problems(1350), [""; 0]);
-        // Smaller is not larger: heddled puts it right, and nothing is lost until then.
+        // A smaller MTU is no problem: heddled raises it, and no packet is lost until then.
         assert_eq!(problems(1300), [""; 0]);
         let expected = "flannel.1 has an MTU of 1450; with eth0 and the network config as they are now, it is to have 1350";
         assert_eq!(problems(1450), [expected]);
     }
 
     #[test]
-    fn containers_fit_the_overlay() {
+    fn container_mtu_above_overlay_is_reported() {
         let bridge =
             |address| Interface { kind: "bridge".into(), ..interface("docker0", &[address]) };
         let port = |mtu| HostLink { mtu, master: Some(name("docker0")), ..link("veth7") };
@@ -173,7 +174,7 @@ mod tests {
               1500"
             ]
         );
-        // A bridge that has nothing to do with the overlay.
+        // A bridge outside of the overlay.
         assert_eq!(problems("172.17.0.1/16", 1500), [""; 0]);
     }
 }

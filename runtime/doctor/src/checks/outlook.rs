@@ -1,4 +1,5 @@
-//! What the daemon would stumble over: each obstacle has an error that names what is wrong, and a remedy here.
+//! Checks the obstacles that the daemon would meet: each has an error that names the problem, and
+//! gets a remedy here.
 
 use heddle_core::allocation::AllocationError;
 use heddle_flags::Flags;
@@ -8,21 +9,21 @@ use heddle_store::{StoreConfig, StoreError};
 use crate::outlook::Obstacle;
 use crate::report::{Finding, Severity};
 
-/// A network config to begin with.
+/// Network config to suggest.
 const EXAMPLE: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#;
 
-/// The commands that look at the store, or write to it.
+/// Commands that read the store or write to it.
 pub(crate) struct Commands {
     /// Writes a network config.
     pub(crate) put_config: String,
     /// Shows the network config.
     pub(crate) get_config: String,
-    /// Deletes a lease, given what stands behind `subnets/`.
+    /// Deletes a lease, given the part of its key after `subnets/`.
     pub(crate) delete_lease: Box<dyn Fn(&str) -> String>,
 }
 
 impl Commands {
-    /// For the store that the flags name.
+    /// Returns the commands for the store that the flags name.
     pub(crate) fn new(flags: &Flags) -> Self {
         let network = flags.lease.network_name();
         let config = format!("{network}/config");
@@ -41,7 +42,7 @@ impl Commands {
     }
 }
 
-/// `None` for what another check has found by looking closer.
+/// Returns `None` for obstacles that another check reports in more detail.
 pub(crate) fn check(obstacle: &Obstacle, commands: &Commands) -> Option<Finding> {
     let Advice { check, symptom, remedy, command } = match obstacle {
         // A file of certificates or keys: see `credentials`.
@@ -117,7 +118,7 @@ pub(crate) fn check(obstacle: &Obstacle, commands: &Commands) -> Option<Finding>
     })
 }
 
-/// What there is to say beside what is wrong.
+/// Advice to go with a problem.
 struct Advice {
     check: &'static str,
     symptom: &'static str,
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_that_is_missing_is_named_by_its_key_and_can_be_put() {
+    fn missing_config_has_key_and_put_command() {
         let finding = found(&Obstacle::NoConfig("/coreos.com/network/config".into()));
         assert_eq!(finding.problem, "/coreos.com/network/config does not exist");
         let expected = format!("etcdctl put /coreos.com/network/config '{EXAMPLE}'");
@@ -221,14 +222,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_config_is_named_by_its_key() {
+    fn invalid_config_is_reported_with_its_key() {
         let error = NetworkConfig::parse(b"{}").unwrap_err();
         let finding = found(&Obstacle::Config { key: "/n/config".into(), error });
         assert!(finding.problem.starts_with("/n/config: `Network` is missing"), "{finding}");
     }
 
     #[test]
-    fn another_node_with_this_address_is_named_with_the_lease_to_delete() {
+    fn address_in_use_names_lease_to_delete() {
         let error = AllocationError::AddressInUse {
             address: "192.168.0.72".parse().unwrap(),
             owner: "beta".into(),
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_not_to_reach_etcd_has_its_remedy() {
+    fn every_etcd_failure_has_a_remedy() {
         for (failure, command) in [
             (EtcdFailure::Refused, Some("systemctl status etcd")),
             (EtcdFailure::Authentication, Some("etcdctl user list")),
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_file_is_left_to_the_check_of_certificates() {
+    fn certificate_file_is_left_to_credentials_check() {
         let error = EtcdError::File {
             flag: "--etcd-cafile",
             path: "/ca.pem".into(),

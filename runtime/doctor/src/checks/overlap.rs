@@ -1,4 +1,4 @@
-//! Whether a part of the overlay's network is somewhere else already.
+//! Checks that no part of the overlay's network is in use elsewhere.
 
 use heddle_core::address::LinkName;
 use heddle_core::host_network::HostNetwork;
@@ -9,31 +9,32 @@ use ipnet::IpNet;
 use super::docker_bridge;
 use crate::report::{Finding, Severity};
 
-/// What in the overlay's network is as it should be.
+/// Expected routes inside the overlay's network, which are no overlap.
 pub(crate) struct Apart<'a> {
-    /// The planned devices.
+    /// Planned devices.
     pub(crate) links: &'a [LinkName],
-    /// The interface between hosts.
+    /// Interface between the hosts.
     pub(crate) underlay: Option<LinkName>,
-    /// The other nodes.
+    /// Leases of the other nodes.
     pub(crate) peers: &'a [Lease],
 }
 
 impl Apart<'_> {
-    /// Returns true if a route is what host-gw makes, and leaves behind, for a peer.
+    /// Returns true if the route is one that host-gw programs for a peer, and leaves behind.
     fn is_way_to_peer(&self, destination: IpNet, link: Option<LinkName>) -> bool {
         let mut subnets = self.peers.iter().flat_map(|peer| peer.key.subnets());
         link == self.underlay && subnets.any(|subnet| subnet == destination)
     }
 }
 
-/// Names each network that the host has routes for, as the daemon's own warnings do.
+/// Reports each network that the host has routes for, with the same text as the daemon's own
+/// warnings.
 pub(crate) fn check(
     host: &HostNetwork,
     interfaces: &[Interface],
     apart: &Apart<'_>,
 ) -> Vec<Finding> {
-    // Docker's bridge has a check of its own.
+    // `docker_bridge` checks Docker's bridge.
     let docker = interfaces.iter().find(|interface| docker_bridge::is_docker_s(interface));
     let is_known = |link: &LinkName| {
         apart.links.contains(link) || docker.is_some_and(|docker| docker.name == *link)
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_there_is_no_overlap() {
+    fn expected_routes_are_no_overlap() {
         let docker =
             Interface { kind: "bridge".into(), ..interface("docker0", &["10.244.7.1/24"]) };
         let routes = [
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn each_network_in_overlay_is_named_once_as_daemon_does() {
+    fn network_in_overlay_is_reported_once_as_by_daemon() {
         let found = problems(
             &[route("10.244.16.0/20", "eth1", true), route("10.244.64.0/20", "tun0", false)],
             &[

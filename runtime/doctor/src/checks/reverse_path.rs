@@ -1,9 +1,11 @@
-//! Whether the reverse path filter drops what peers send (`rp_filter` in the kernel's ip-sysctl documentation).
+//! Checks that the reverse path filter does not drop packets of peers (`rp_filter` in the kernel's
+//! ip-sysctl documentation).
 //!
-//! In strict mode a packet is dropped unless the way back to its source is the interface that it came in by. Peers send
-//! to this node's public address, so that they come in by the underlay; their packets are dropped where this host's way
-//! to them is another one. Overlay devices need no look: what comes out of one is from a peer's subnet, and the route to
-//! that is the plan's. IPv6 has no such filter.
+//! In strict mode the kernel drops a packet unless the route back to its source leads through the
+//! interface it arrived on. Peers send to this node's public address, so their packets arrive on
+//! the underlay, and are dropped if this host's route to them uses another interface. Overlay
+//! devices need no check: their packets come from peers' subnets, and the plan contains the routes
+//! to those. IPv6 has no such filter.
 
 use std::net::IpAddr;
 
@@ -13,19 +15,19 @@ use super::list;
 use crate::facts::settings::Setting;
 use crate::report::{Finding, Severity};
 
-/// Strict mode; 2 is loose, 0 off.
+/// Value of strict mode; 2 is loose, 0 off.
 const STRICT: &str = "1";
 
-/// How many peers are named.
+/// Number of peers named.
 const NAMED: usize = 5;
 
-/// Whether the filter is strict, given the settings of all devices and of one: the larger value counts
-/// (`IN_DEV_RPFILTER` in `linux/inetdevice.h`).
+/// Returns true if the filter is strict, given the settings of all devices and of one: the larger
+/// value counts (`IN_DEV_RPFILTER` in `linux/inetdevice.h`).
 pub(crate) fn is_strict(settings: &[Setting]) -> bool {
     settings.iter().map(|setting| setting.value.as_str()).max() == Some(STRICT)
 }
 
-/// `ways`: the devices by which this host reaches its peers.
+/// `ways` are the devices of the routes to the peers.
 pub(crate) fn check(
     settings: &[Setting],
     underlay: LinkName,
@@ -80,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_larger_setting_counts() {
+    fn larger_setting_counts() {
         for (all, underlay, strict) in [
             ("0", "0", false),
             ("0", "1", true),
@@ -95,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn strict_alone_is_no_fault() {
+    fn strict_filter_without_asymmetry_has_no_finding() {
         assert_eq!(problem(&settings("1", "1"), Some("eth0")), None);
         assert_eq!(problem(&settings("1", "1"), None), None);
         assert_eq!(
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn many_peers_are_not_all_named() {
+    fn long_list_of_peers_is_truncated() {
         let ways: Vec<_> =
             (1..=7).map(|n| (IpAddr::from([10, 0, 0, n]), Some(name("eth1")))).collect();
         let problem = check(&settings("1", "1"), name("eth0"), &ways).unwrap().problem;

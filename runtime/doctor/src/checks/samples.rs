@@ -1,4 +1,4 @@
-//! A host and its plan, for the tests of the checks.
+//! A sample host and plan, for the tests of the checks.
 
 use heddle_core::address::{Family, LinkName};
 use heddle_core::interface::Interface;
@@ -19,7 +19,7 @@ pub(super) fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-/// The subnet of this node.
+/// Returns the subnet of this node.
 pub(super) fn subnets() -> Option<LeaseKey> {
     Some("10.244.8.0-24".parse().unwrap())
 }
@@ -46,7 +46,7 @@ pub(super) fn interface(device: &str, addresses: &[&str]) -> Interface {
     }
 }
 
-/// A device of hardware.
+/// Returns a hardware device.
 pub(super) fn link(device: &str) -> HostLink {
     HostLink {
         name: name(device),
@@ -59,13 +59,13 @@ pub(super) fn link(device: &str) -> HostLink {
     }
 }
 
-/// A VXLAN device that receives IPv4.
+/// Returns a VXLAN device that receives IPv4.
 pub(super) fn vxlan_link(device: &str, vni: u32, port: u16) -> HostLink {
     let vxlan = VxlanPort { vni, port, families: vec![Family::V4], gbp: false, special: false };
     HostLink { kind: "vxlan".into(), vxlan: Some(vxlan), ..link(device) }
 }
 
-/// What vxlan plans: VNI 1, port 8472.
+/// Returns the plan of vxlan: VNI 1, port 8472.
 pub(super) fn vxlan_plan(mtu: u32) -> NodePlan {
     let vxlan = Vxlan {
         vni: 1,
@@ -78,7 +78,7 @@ pub(super) fn vxlan_plan(mtu: u32) -> NodePlan {
     plan(Link { name: name("flannel.1"), mtu, mac: None, up: true, kind: LinkKind::Vxlan(vxlan) })
 }
 
-/// What udp plans: port 8285.
+/// Returns the plan of udp: port 8285.
 pub(super) fn tunnel_plan() -> NodePlan {
     let device = name("flannel0");
     let link = Link { name: device, mtu: 1472, mac: None, up: true, kind: LinkKind::Tun };
@@ -87,7 +87,7 @@ pub(super) fn tunnel_plan() -> NodePlan {
     NodePlan { tunnel: Some(tunnel), ..plan(link) }
 }
 
-/// What host-gw plans.
+/// Returns the plan of host-gw.
 pub(super) fn empty_plan() -> NodePlan {
     NodePlan { plan: Plan::default(), tunnel: None, mtu: 1500 }
 }
@@ -96,7 +96,7 @@ fn plan(link: Link) -> NodePlan {
     NodePlan { mtu: link.mtu, plan: Plan { objects: vec![Object::Link(link)] }, tunnel: None }
 }
 
-/// The lease of 10.244.36.0/24 at 192.168.0.99.
+/// Returns the lease of 10.244.36.0/24 at 192.168.0.99.
 pub(super) fn peer() -> Lease {
     Lease {
         key: "10.244.36.0-24".parse().unwrap(),

@@ -1,4 +1,4 @@
-//! Whether the backend can have its UDP port.
+//! Checks that the backend's UDP port is available.
 
 use std::net::IpAddr;
 
@@ -15,23 +15,23 @@ const CHECK: &str = "udp-port";
 
 /// A socket that the plan needs.
 struct Wanted<'a> {
-    /// The device that it is for.
+    /// Device that needs the socket.
     device: LinkName,
     port: u16,
     family: Family,
-    /// A socket of the daemon's has this address; the kernel's own take any.
+    /// Address of a daemon's socket; None for the kernel's, which bind to any.
     address: Option<IpAddr>,
     vxlan: Option<&'a Vxlan>,
 }
 
-/// The UDP ports that the plan needs.
+/// Returns the UDP ports that the plan needs.
 pub(crate) fn ports(plan: &NodePlan) -> Vec<u16> {
     let mut ports: Vec<_> = wanted(plan).iter().map(|wanted| wanted.port).collect();
     ports.dedup();
     ports
 }
 
-/// `sockets` are those on the plan's ports, `alias` marks this daemon's devices.
+/// `sockets` are those on the plan's ports; `alias` marks this daemon's devices.
 pub(crate) fn check(
     plan: &NodePlan,
     links: &[HostLink],
@@ -40,7 +40,7 @@ pub(crate) fn check(
 ) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     let mut add = |finding: Finding| {
-        // Both families of one program.
+        // A program with sockets of both families is one finding.
         if !findings.contains(&finding) {
             findings.push(finding);
         }
@@ -89,7 +89,7 @@ fn wanted(plan: &NodePlan) -> Vec<Wanted<'_>> {
     wanted
 }
 
-/// Whether the device is a VXLAN device that has the port open.
+/// Returns true if the device is a VXLAN device that has the port open.
 fn receives(link: &HostLink, wanted: &Wanted<'_>) -> bool {
     let on_port = |port: &heddle_kernel::VxlanPort| {
         port.port == wanted.port && port.families.contains(&wanted.family)
@@ -97,11 +97,12 @@ fn receives(link: &HostLink, wanted: &Wanted<'_>) -> bool {
     link.up && link.vxlan.as_ref().is_some_and(on_port)
 }
 
-/// Whether both cannot be bound at once (`inet_csk_bind_conflict` and the like; udp(7)).
+/// Returns true if the two sockets cannot be bound at the same time (`inet_csk_bind_conflict` and
+/// the like; udp(7)).
 fn stands_in_the_way(socket: &UdpSocket, wanted: &Wanted<'_>) -> bool {
     let any = socket.address.is_unspecified();
     let same_family = Family::of(socket.address) == wanted.family;
-    // A socket of IPv6 that is bound to any address takes IPv4's as well, unless it was told not to.
+    // An IPv6 socket bound to any address also takes IPv4's, unless it is IPv6-only.
     let reaches = same_family || (any && wanted.family == Family::V4);
     let same_address = wanted.address.is_none_or(|address| address == socket.address);
     socket.port == wanted.port && reaches && (any || same_address)
@@ -121,7 +122,7 @@ fn by_device(wanted: &Wanted<'_>, link: &HostLink) -> Option<Finding> {
     let (problem, remedy) = match wanted.vxlan {
         Some(vxlan) if found.gbp == vxlan.gbp && !found.special => {
             if found.vni != vxlan.vni {
-                // They share the kernel's socket.
+                // Both devices use the same kernel socket.
                 return None;
             }
             let vni = vxlan.vni;
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_on_the_port_is_named() {
+    fn program_on_port_is_reported() {
         for (plan, address, port, taken) in [
             (vxlan_plan(1450), "0.0.0.0", 8472, true),
             (vxlan_plan(1450), "127.0.0.1", 8472, true),
@@ -231,13 +232,13 @@ mod tests {
     }
 
     #[test]
-    fn both_families_of_a_program_are_one_finding() {
+    fn program_with_both_families_is_one_finding() {
         let socket = |address| UdpSocket::new(address, 8472, vec![process("nc", &[])]);
         assert_eq!(problems(&vxlan_plan(1450), &[], &[socket("0.0.0.0"), socket("::")]).len(), 1);
     }
 
     #[test]
-    fn the_daemon_s_own_sockets_are_not_in_its_way() {
+    fn sockets_of_daemon_are_no_conflict() {
         let tun = HostLink { kind: "tun".into(), alias: ALIAS.into(), ..link("flannel0") };
         let socket =
             |devices| UdpSocket::new("192.168.0.72", 8285, vec![process("heddled", devices)]);
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_s_own_socket_belongs_to_a_vxlan_device() {
+    fn kernel_socket_belongs_to_a_vxlan_device() {
         let socket = [UdpSocket::new("0.0.0.0", 8472, vec![])];
         let ours = HostLink { alias: ALIAS.into(), ..vxlan_link("flannel.1", 1, 8472) };
         let flannel_s = vxlan_link("flannel.1", 1, 8472);
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn vxlan_devices_share_a_port_but_no_vni() {
+    fn vxlan_devices_may_share_port_but_not_vni() {
         let plan = vxlan_plan(1450);
         assert_eq!(problems(&plan, &[vxlan_link("other", 2, 8472)], &[]), [""; 0]);
         assert_eq!(problems(&plan, &[vxlan_link("other", 1, 4789)], &[]), [""; 0]);
@@ -278,11 +279,11 @@ mod tests {
     }
 
     #[test]
-    fn the_packet_path_shares_its_port_with_no_device() {
+    fn packet_path_shares_port_with_no_device() {
         let device = vxlan_link("other", 2, 8285);
         let expected = "UDP port 8285 is taken by the VXLAN device other";
         assert_eq!(problems(&tunnel_plan(), &[device], &[]), [expected]);
-        // What this daemon left of an earlier backend it removes by itself.
+        // The daemon removes its own leftovers of an earlier backend.
         let ours = HostLink { alias: ALIAS.into(), ..vxlan_link("flannel.1", 1, 8285) };
         assert_eq!(problems(&tunnel_plan(), &[ours], &[]), [""; 0]);
     }

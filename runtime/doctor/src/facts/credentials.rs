@@ -1,4 +1,4 @@
-//! The files that etcd is reached with.
+//! The TLS files for etcd.
 
 use std::path::PathBuf;
 
@@ -10,11 +10,11 @@ use heddle_store::etcd::PEM_LIMIT;
 pub(crate) struct CredentialFile {
     pub(crate) flag: &'static str,
     pub(crate) path: PathBuf,
-    /// What is in it, or why it cannot be read.
+    /// Content, or the reason why it cannot be read.
     pub(crate) contents: Result<Vec<u8>, String>,
 }
 
-/// Those that are given.
+/// The files that are given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Credentials {
     pub(crate) authorities: Option<CredentialFile>,
@@ -22,7 +22,7 @@ pub(crate) struct Credentials {
     pub(crate) key: Option<CredentialFile>,
 }
 
-/// Reads them.
+/// Reads the files.
 pub(crate) fn read(flags: &LeaseFlags) -> Credentials {
     let file = |flag, path: &Option<PathBuf>| {
         let path = path.clone().filter(|path| !path.as_os_str().is_empty())?;

@@ -1,19 +1,19 @@
-//! Whether Docker is to take its subnet from Heddle.
+//! Configuration by which Docker takes its subnet from Heddle.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where a unit's drop-ins are (systemd.unit(5)).
+/// Directories of the unit's drop-ins (systemd.unit(5)).
 const DIRECTORIES: [&str; 3] = [
     "/etc/systemd/system/docker.service.d",
     "/run/systemd/system/docker.service.d",
     "/usr/lib/systemd/system/docker.service.d",
 ];
 
-/// The largest drop-in, in bytes.
+/// Size limit for a drop-in, in bytes.
 const LIMIT: u64 = 1 << 20;
 
-/// The file that tells Docker to take its options from one of `sources`, if there is one.
+/// Returns the file that makes Docker read its options from one of `sources`, if there is one.
 pub(crate) fn instruction(sources: &[PathBuf]) -> Option<PathBuf> {
     let files = DIRECTORIES.iter().filter_map(|directory| fs::read_dir(directory).ok());
     let files = files.flatten().flatten().map(|entry| entry.path());
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drop_in_that_reads_one_of_the_files_is_an_instruction() {
+    fn drop_in_that_reads_a_source_is_an_instruction() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("heddle.conf");
         let sources = ["/run/flannel/docker.env", "/run/flannel/subnet.env"].map(PathBuf::from);

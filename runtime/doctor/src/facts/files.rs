@@ -1,22 +1,22 @@
-//! Whether files can be written, without writing any.
+//! Tests whether files can be written, without writing any.
 
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
-/// Why a file could not be written.
+/// A file that cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unwritable {
     /// The file.
     pub(crate) file: PathBuf,
-    /// What stands against it: the first of its directories that there is, or the file itself.
+    /// The obstacle: the nearest existing ancestor directory, or the file itself.
     pub(crate) at: PathBuf,
-    /// The system's reason.
+    /// Reason from the system.
     pub(crate) reason: String,
 }
 
-/// Looks whether a file could be put in its place, with directories made as needed.
+/// Checks whether a file could be created or replaced, with directories created as needed.
 pub(crate) fn unwritable(file: &Path) -> Option<Unwritable> {
     let refused =
         |at: &Path, reason: String| Unwritable { file: file.to_owned(), at: at.to_owned(), reason };
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_in_a_file_s_way_is_named() {
+    fn unwritable_file_names_the_obstacle() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         assert_eq!(unwritable(&path("a/b/subnet.env")), None);

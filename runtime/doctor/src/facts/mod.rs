@@ -1,4 +1,5 @@
-//! What there is: everything that is read, one kind of source in each module. Nothing here judges.
+//! Facts: everything that is read from the host, one kind of source in each module. Nothing here
+//! judges.
 
 pub(crate) mod credentials;
 pub(crate) mod docker;
@@ -14,10 +15,10 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-/// How long another program may take.
+/// Time limit for another program.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(3);
 
-/// What a program prints. `None`: it is not there, failed, or took too long.
+/// Returns the output of a program. `None` if it is missing, failed, or exceeded the time limit.
 async fn printed(program: &str, arguments: &[&str]) -> Option<String> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);

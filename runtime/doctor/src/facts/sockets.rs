@@ -1,4 +1,4 @@
-//! UDP sockets of this network namespace, and whose they are (proc(5)).
+//! UDP sockets of this network namespace, and their owners (proc(5)).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,11 +10,12 @@ use heddle_core::address::Family;
 /// A bound UDP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UdpSocket {
-    /// Its own address; unspecified: any.
+    /// Local address; unspecified means any.
     pub(crate) address: IpAddr,
     pub(crate) port: u16,
     inode: u64,
-    /// Who has it open. Empty: the kernel itself, or a process that cannot be seen from here.
+    /// Processes that have it open. Empty if it is the kernel's, or the process is not visible from
+    /// here.
     pub(crate) owners: Vec<Process>,
 }
 
@@ -22,9 +23,9 @@ pub(crate) struct UdpSocket {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) id: u32,
-    /// Its name, of at most 15 bytes.
+    /// Process name, of at most 15 bytes.
     pub(crate) name: String,
-    /// The TUN and TAP devices that it has open.
+    /// TUN and TAP devices that it has open.
     pub(crate) devices: Vec<String>,
 }
 
@@ -35,13 +36,13 @@ impl UdpSocket {
     }
 }
 
-/// The sockets on one port.
+/// Returns the sockets on one port.
 pub(crate) fn on_port(port: u16) -> Vec<UdpSocket> {
-    // Of this thread's namespace, whichever the process's others are in.
+    // Read the namespace of this thread, which may differ from that of the process's other threads.
     let table = |file: &str| fs::read_to_string(Path::new("/proc/thread-self/net").join(file));
     let mut sockets = Vec::new();
     for (file, family) in [("udp", Family::V4), ("udp6", Family::V6)] {
-        // Without IPv6 there is no such file, and there are no such sockets.
+        // Without IPv6 the file is missing, and there are no such sockets.
         sockets.extend(parse(&table(file).unwrap_or_default(), family));
     }
     sockets.retain(|socket| socket.port == port);
@@ -66,7 +67,7 @@ fn parse(table: &str, family: Family) -> Vec<UdpSocket> {
     table.lines().skip(1).filter_map(row).collect()
 }
 
-/// Addresses are printed as 32-bit words in the machine's own order.
+/// Parses an address, which the kernel prints as 32-bit words in native byte order.
 fn address_of(hexadecimal: &str, family: Family) -> Option<IpAddr> {
     let word = |start: usize| {
         let digits = hexadecimal.get(start..start + 8)?;
@@ -82,7 +83,7 @@ fn address_of(hexadecimal: &str, family: Family) -> Option<IpAddr> {
     }
 }
 
-/// The processes that have these sockets open, as far as they can be seen.
+/// Returns the visible processes that have these sockets open.
 fn owners(inodes: &BTreeSet<u64>) -> BTreeMap<u64, Vec<Process>> {
     let mut found: BTreeMap<u64, Vec<Process>> = BTreeMap::new();
     if inodes.is_empty() {
@@ -99,7 +100,7 @@ fn owners(inodes: &BTreeSet<u64>) -> BTreeMap<u64, Vec<Process>> {
     found
 }
 
-/// Whether a process of this name runs.
+/// Returns true if a process of this name runs.
 pub(crate) fn runs(name: &str) -> bool {
     processes().any(|process| name_of(process) == name)
 }
@@ -109,7 +110,8 @@ fn processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// A process may end at any time, and another user's show nothing.
+/// Returns the inodes of a process's sockets. Empty if the process has ended or belongs to another
+/// user.
 fn inodes_of(process: u32) -> impl Iterator<Item = u64> {
     let files = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
     files.filter_map(|file| {
@@ -123,7 +125,8 @@ fn name_of(process: u32) -> String {
     name.trim_end().to_owned()
 }
 
-/// `iff:` in `/proc/PID/fdinfo` (`tun_chr_show_fdinfo` in `drivers/net/tun.c`).
+/// Returns the TUN and TAP devices of a process: `iff:` in `/proc/PID/fdinfo`
+/// (`tun_chr_show_fdinfo` in `drivers/net/tun.c`).
 fn devices_of(process: u32) -> Vec<String> {
     let infos = fs::read_dir(format!("/proc/{process}/fdinfo")).into_iter().flatten().flatten();
     let device = |info: fs::DirEntry| {
@@ -140,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_s_owner_is_found() {
+    fn owner_of_socket_is_found() {
         for local in ["127.0.0.1:0", "[::1]:0"] {
             let socket = Socket::bind(local).unwrap();
             let address = socket.local_addr().unwrap();
@@ -153,14 +156,14 @@ mod tests {
     }
 
     #[test]
-    fn this_process_runs_and_others_do_not() {
+    fn running_process_is_found_by_name() {
         assert!(runs(&name_of(std::process::id())));
         assert!(!runs("no such name"));
     }
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn the_table_is_read() {
+    fn socket_table_is_parsed() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
              \x20 123: 4800A8C0:2118 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 0\n";
         let found = parse(table, Family::V4);

@@ -1,16 +1,16 @@
-//! Whether this process can have a TUN device.
+//! Availability of TUN devices.
 
 use std::fs::File;
 use std::io;
 
-/// The file that TUN devices are made with (`linux/if_tun.h`).
+/// Character device for creating TUN devices (`linux/if_tun.h`).
 pub(crate) const DEVICE: &str = "/dev/net/tun";
 
-/// Opens it, which has the module loaded if need be.
+/// Opens the device, which makes the kernel load the module if needed.
 ///
 /// # Errors
 ///
-/// Without the file, the module, or the right to use it.
+/// If the file or the module is missing, or permission is denied.
 pub(crate) fn open() -> io::Result<()> {
     File::options().read(true).write(true).open(DEVICE).map(|_| ())
 }

@@ -1,4 +1,4 @@
-//! The daemon, as systemd and its control socket see it.
+//! The daemon's state according to systemd and its control socket.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -6,36 +6,36 @@ use std::time::Duration;
 
 use heddle_control::{CallError, Client, Status};
 
-/// How long the daemon may take to answer.
+/// Time limit for the daemon to answer.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// The daemon.
+/// State of the daemon.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Daemon {
-    /// It answers.
+    /// The daemon answers.
     Answers(Box<Status>),
-    /// Nobody is behind the socket, or there is none.
+    /// No process listens on the socket, or it does not exist.
     Absent,
-    /// Something is behind the socket, and does not answer as it should.
+    /// A process listens on the socket, and does not answer properly.
     Silent(String),
-    /// This user may not ask.
+    /// This user has no access to the socket.
     Unknown(String),
 }
 
-/// A unit of systemd's that there is.
+/// A systemd unit that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unit {
-    /// `heddled.service`.
+    /// Name: `heddled.service`.
     pub(crate) name: String,
-    /// Whether it is started at boot.
+    /// True if it is started at boot.
     pub(crate) enabled: bool,
-    /// `active`, `activating`, `failed`, `inactive` …
+    /// Active state: `active`, `activating`, `failed`, `inactive` …
     pub(crate) state: String,
-    /// Why it ended, if it failed: `exit-code`, `watchdog` …
+    /// Reason of a failure: `exit-code`, `watchdog` …
     pub(crate) result: String,
 }
 
-/// Asks the daemon behind a socket.
+/// Queries the daemon behind a socket.
 pub(crate) async fn daemon(socket: &Path) -> Daemon {
     match Client::new(socket).with_limit(LIMIT).status().await {
         Ok(status) => Daemon::Answers(Box::new(status)),
@@ -48,9 +48,9 @@ pub(crate) async fn daemon(socket: &Path) -> Daemon {
     }
 }
 
-/// Asks systemd for a unit. `None`: it does not know it, or does not run here.
+/// Queries systemd for a unit. `None` if systemd does not know it, or does not run here.
 pub(crate) async fn unit(name: &str) -> Option<Unit> {
-    // As sd_booted(3) has it.
+    // The test of sd_booted(3).
     if !Path::new("/run/systemd/system").is_dir() {
         return None;
     }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_systemctl_prints_is_read() {
+    fn systemctl_output_is_parsed() {
         let printed =
             "LoadState=loaded\nUnitFileState=enabled\nActiveState=failed\nResult=watchdog\n";
         let unit = parse("heddled.service", printed).unwrap();
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_that_is_not_there_means_that_nobody_is() {
+    async fn missing_socket_means_absent_daemon() {
         assert_eq!(daemon(Path::new("/no/such/socket")).await, Daemon::Absent);
     }
 }

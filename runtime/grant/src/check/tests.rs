@@ -118,7 +118,7 @@ fn sysctl(link: &str) -> Object {
     setting(link, "accept_ra", "0")
 }
 
-/// What the plugin asked for and was granted, unless a test says otherwise.
+/// The capabilities that the plugin requested and was granted, unless a test says otherwise.
 const ASKED: &str = r#"{"links":["flannel.*","flannel0","new"],"link-kinds":["vxlan","tun"],
     "udp-ports":["8000-9000"],"sysctls":["accept_ra"],"files":["/run/flannel/"]}"#;
 
@@ -126,7 +126,7 @@ fn capabilities(json: &str) -> Capabilities {
     serde_json::from_str(json).unwrap()
 }
 
-/// A plan of these objects, and of the setting that every device has to have.
+/// Checks a plan of these objects, and of the sysctl that every device must have.
 fn for_node_with(asked: &str, mut objects: Vec<Object>) -> Result<(), String> {
     let links = objects.iter().filter_map(|object| match object {
         Object::Link(link) => Some(sysctl(link.name.as_str())),
@@ -171,7 +171,7 @@ fn for_peer(object: Object) -> Result<(), String> {
 }
 
 #[test]
-fn a_node_may_have_devices_of_its_own_and_what_hangs_on_them() {
+fn node_plan_may_have_own_devices_and_their_objects() {
     let objects = vec![
         device(),
         address("10.244.8.0/32", "flannel.1"),
@@ -183,7 +183,7 @@ fn a_node_may_have_devices_of_its_own_and_what_hangs_on_them() {
 }
 
 #[test]
-fn a_device_of_someone_else_is_not_a_plugin_s() {
+fn foreign_device_is_refused() {
     for taken in ["eth0", "docker0"] {
         assert_eq!(
             for_node(vec![link(taken, "eth0", "192.168.0.72")]),
@@ -197,7 +197,7 @@ fn a_device_of_someone_else_is_not_a_plugin_s() {
 }
 
 #[test]
-fn a_tun_device_is_for_plugins_that_steer() {
+fn tun_device_requires_a_steering_plugin() {
     for world in [World::PacketBackendPlugin, World::TransformPlugin] {
         assert_eq!(for_tunnel(world, "flannel0", &["192.168.0.72"]), Ok(()));
         assert_eq!(for_tunnel(world, "flannel0", &["203.0.113.7"]), Ok(()));
@@ -211,7 +211,7 @@ fn a_tun_device_is_for_plugins_that_steer() {
 }
 
 #[test]
-fn a_tunnel_s_packets_leave_from_this_node_s_addresses() {
+fn tunnel_source_must_be_an_address_of_this_node() {
     let tunnel = |device, local: &[&str]| for_tunnel(World::PacketBackendPlugin, device, local);
     assert_eq!(
         tunnel("flannel0", &["192.168.0.73"]),
@@ -236,9 +236,10 @@ fn a_tunnel_s_packets_leave_from_this_node_s_addresses() {
 }
 
 #[test]
-fn a_node_s_addresses_and_routes_stay_within_the_overlay() {
+fn node_addresses_and_routes_stay_within_the_overlay() {
     assert!(for_node(vec![device(), address("192.168.0.1/32", "flannel.1")]).is_err());
-    // An address is this node's own, and the route that the kernel makes with it leads into the overlay.
+    // An address must be this node's own, and the connected route that the kernel adds for it must
+    // lead into the overlay.
     assert_eq!(for_node(vec![device(), address("10.244.8.1/16", "flannel.1")]), Ok(()));
     assert_eq!(
         for_node(vec![device(), address("10.244.36.1/32", "flannel.1")]),
@@ -257,7 +258,7 @@ fn a_node_s_addresses_and_routes_stay_within_the_overlay() {
 }
 
 #[test]
-fn a_peer_s_packets_go_to_the_peer() {
+fn peer_packets_go_to_the_peer() {
     assert_eq!(for_peer(route("10.244.36.0/24", Some("10.244.36.0"), "flannel.1")), Ok(()));
     assert_eq!(for_peer(route("10.244.36.0/24", Some("192.168.0.99"), "eth0")), Ok(()));
     assert_eq!(for_peer(neighbour("10.244.36.0", "flannel.1")), Ok(()));
@@ -265,7 +266,7 @@ fn a_peer_s_packets_go_to_the_peer() {
 }
 
 #[test]
-fn a_peer_s_plan_touches_nothing_else() {
+fn peer_plan_touches_nothing_else() {
     for object in [
         device(),
         sysctl("flannel.1"),
@@ -273,7 +274,7 @@ fn a_peer_s_plan_touches_nothing_else() {
         // Another node's subnet, and the whole overlay.
         route("10.244.37.0/24", Some("10.244.36.0"), "flannel.1"),
         route("10.244.0.0/16", Some("10.244.36.0"), "flannel.1"),
-        // Someone else's router.
+        // A router other than the peer.
         route("10.244.36.0/24", Some("192.168.0.1"), "eth0"),
         route("10.244.36.0/24", None, "eth0"),
         route("10.244.36.0/24", Some("192.168.0.99"), "docker0"),
@@ -290,7 +291,7 @@ fn a_peer_s_plan_touches_nothing_else() {
 }
 
 #[test]
-fn files_go_where_the_operator_said() {
+fn files_are_written_only_where_the_operator_permits() {
     let file = |path: &str, mode| File { path: path.into(), mode, contents: vec![] };
     let settings = [Setting { name: "path".into(), value: "/etc/subnet.env".into() }];
     let may = capabilities(ASKED);
@@ -326,7 +327,7 @@ fn files_go_where_the_operator_said() {
 }
 
 #[test]
-fn only_a_setting_that_is_for_it_says_where_a_file_goes() {
+fn only_path_settings_name_output_files() {
     let file = File { path: "/etc/shadow".into(), mode: 0o644, contents: vec![] };
     let check = |name: &str| {
         let settings = [Setting { name: name.into(), value: "/etc/shadow".into() }];
@@ -337,7 +338,7 @@ fn only_a_setting_that_is_for_it_says_where_a_file_goes() {
 }
 
 #[test]
-fn what_a_device_takes_is_a_capability_each() {
+fn device_properties_need_one_capability_each() {
     for (asked, expected) in [
         (ASKED, Ok(())),
         ("{}", Err("link flannel.1: expected a capability for it: links none")),
@@ -363,7 +364,7 @@ fn what_a_device_takes_is_a_capability_each() {
 }
 
 #[test]
-fn a_device_takes_no_routes_from_the_overlay() {
+fn device_must_disable_router_advertisements() {
     let error = "link flannel.1: expected the setting net.ipv6.conf.flannel.1.accept_ra = 0, \
                  so that nobody on the overlay gives this node routes";
     for objects in [
@@ -376,7 +377,7 @@ fn a_device_takes_no_routes_from_the_overlay() {
 }
 
 #[test]
-fn a_plan_has_one_udp_port() {
+fn plan_with_two_udp_ports_is_refused() {
     let other = |port| {
         let Object::Link(mut link) = link("flannel.2", "eth0", "192.168.0.72") else {
             unreachable!()
@@ -395,7 +396,7 @@ fn a_plan_has_one_udp_port() {
 }
 
 #[test]
-fn the_name_of_all_devices_settings_is_no_device_s() {
+fn device_named_all_or_default_is_refused() {
     for all in ["all", "default"] {
         let error =
             for_node_with(&ASKED.replace("new", "*"), vec![link(all, "eth0", "192.168.0.72")]);
@@ -404,7 +405,7 @@ fn the_name_of_all_devices_settings_is_no_device_s() {
 }
 
 #[test]
-fn routes_beyond_the_overlay_take_a_capability_and_a_device_of_ones_own() {
+fn route_outside_overlay_needs_capability_and_own_device() {
     let wide = ASKED.replace("{", r#"{"routes":["10.96.0.0/12"],"#);
     let service = |gateway, link| route("10.96.0.0/16", gateway, link);
     assert!(for_node(vec![device(), service(None, "flannel.1")]).is_err());

@@ -1,19 +1,20 @@
-//! The `my-plugin` backend: every node is the gateway to its own subnet, and packets travel between nodes as they are.
-//! All nodes have to be on one network, because a gateway must be reached without another.
+//! The `my-plugin` backend: every node is the gateway to its own subnet, and packets travel between
+//! nodes unchanged. All nodes must be on one network, because a gateway has to be reachable without
+//! another.
 //!
 //! Keys of `Backend` in the network config, besides `Type`:
 //!
-//! | key | what it is | unless given |
+//! | key | meaning | default |
 //! | --- | --- | --- |
 //! | `MTU` | the MTU for containers' interfaces | that of the interface between nodes |
 
 use heddle_sdk::*;
 use serde::Deserialize;
 
-/// What stands in `Backend.Type`, and in the leases of nodes with this backend.
+/// Value of `Backend.Type`, and backend type in the leases of nodes with this backend.
 const NAME: &str = "my-plugin";
 
-/// The keys. Those that are not given have their defaults; upper and lower case are the same.
+/// The keys. Missing ones have their defaults; names are case-insensitive.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Settings {
@@ -22,7 +23,7 @@ struct Settings {
 }
 
 impl Settings {
-    /// What is wrong with a key is an error that names the key, and says what would be right.
+    /// Reads the keys. An error names the key and the expected value.
     fn read(config: &NetworkConfig, node: &Node) -> Result<Self, ConfigError> {
         let settings: Self = config.settings()?;
         let least = config
@@ -41,11 +42,12 @@ impl Settings {
     }
 }
 
-/// The backend. Its functions are pure: the same arguments give the same answer, whatever was asked before.
+/// The backend. Its functions are pure: the same arguments give the same result, independent of
+/// earlier calls.
 pub struct Plugin;
 
 impl Backend for Plugin {
-    /// What this node's lease says, for others to read.
+    /// Returns the backend's part of this node's lease, for other nodes to read.
     fn advertise(config: &NetworkConfig, node: &Node) -> Result<Advertisements, ConfigError> {
         Settings::read(config, node)?;
         Ok(Advertisements {
@@ -54,7 +56,7 @@ impl Backend for Plugin {
         })
     }
 
-    /// What this node itself needs: no device, no address.
+    /// Plans this node itself: no device, no address.
     fn plan_node(
         config: &NetworkConfig,
         node: &Node,
@@ -68,7 +70,7 @@ impl Backend for Plugin {
         })
     }
 
-    /// What it takes to reach one peer: a route to its subnet in each family that both nodes have.
+    /// Plans one peer: a route to its subnet in each family that both nodes have.
     fn plan_peer(
         _config: &NetworkConfig,
         node: &Node,

@@ -1,5 +1,5 @@
-//! What the plugin plans. `UPDATE_EXPECT=1 cargo test` puts what it plans now in the place of what is expected here, and
-//! `git diff` then shows what has become different.
+//! Compares the plugin's plans with the expected ones. `UPDATE_EXPECT=1 cargo test` replaces the
+//! expected plans with the current ones, and `git diff` then shows the changes.
 
 use std::sync::LazyLock;
 
@@ -8,14 +8,15 @@ use heddle_testkit::{Component, Scenario};
 
 use my_plugin::Plugin;
 
-/// The library, as Cargo calls it.
+/// Name of the library, as Cargo spells it.
 const LIBRARY: &str = "my_plugin";
 
-/// What is installed: the plugin as a WebAssembly component.
+/// The plugin as a WebAssembly component, which is what gets installed.
 static COMPONENT: LazyLock<Component> =
     LazyLock::new(|| Component::build(env!("CARGO_MANIFEST_DIR"), LIBRARY));
 
-/// What is planned in a scenario, by the functions as they are, and by the component in the host: the same.
+/// Plans a scenario natively and with the component in the host, and asserts that both plans are
+/// the same.
 fn planned(scenario: &Scenario) -> String {
     let planned = scenario.plan::<Plugin>();
     let by_component = COMPONENT.plan(scenario);
@@ -27,7 +28,7 @@ fn planned(scenario: &Scenario) -> String {
 }
 
 #[test]
-fn every_node_is_the_gateway_to_its_subnet() {
+fn node_is_gateway_to_its_subnet() {
     let backend = r#"{"Type":"my-plugin"}"#;
     let expected = expect![[r#"
         advertise
@@ -45,7 +46,7 @@ fn every_node_is_the_gateway_to_its_subnet() {
 }
 
 #[test]
-fn the_mtu_is_the_operator_s() {
+fn mtu_is_configurable() {
     let backend = r#"{"Type":"my-plugin","mtu":1400}"#;
     let expected = expect![[r#"
         advertise
@@ -61,7 +62,7 @@ fn the_mtu_is_the_operator_s() {
 }
 
 #[test]
-fn a_key_that_is_wrong_is_named() {
+fn bad_key_is_named() {
     let backend = r#"{"Type":"my-plugin","MTU":9000}"#;
     let expected = expect![[r#"
         advertise
@@ -71,7 +72,7 @@ fn a_key_that_is_wrong_is_named() {
 }
 
 #[test]
-fn peers_on_another_network_or_with_another_backend() {
+fn peers_of_other_network_or_backend_have_no_plan() {
     let scenario = Scenario::parse(
         r#"{
             "config": {"Network": "10.244.0.0/16", "Backend": {"Type": "my-plugin"}},

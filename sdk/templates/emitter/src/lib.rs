@@ -1,28 +1,28 @@
-//! The `my-plugin` emitter: a file from which other programs learn this node's subnets.
+//! The `my-plugin` emitter: writes a file from which other programs learn this node's subnets.
 //!
 //! Settings, given as `--emit=my-plugin:path=/run/heddle/other.conf`:
 //!
-//! | setting | what it is | unless given |
+//! | setting | meaning | default |
 //! | --- | --- | --- |
-//! | `path` | where the file goes | `/run/heddle/my-plugin.conf` |
+//! | `path` | path of the file | `/run/heddle/my-plugin.conf` |
 
 use std::fmt::Write;
 
 use heddle_sdk::*;
 
-/// Where the file goes, unless the operator says something else.
+/// Default path of the file.
 const DEFAULT_PATH: &str = "/run/heddle/my-plugin.conf";
 
 /// The emitter. It is a pure function: the same arguments give the same files.
 pub struct Plugin;
 
 impl Emitter for Plugin {
-    /// The files for this node's lease. They are written once the node's network works.
+    /// Returns the files for this node's lease. They are written once the node's network works.
     fn emit(view: &View, settings: &[Setting]) -> Result<Vec<File>, String> {
         let mut path = DEFAULT_PATH;
         for setting in settings {
             match setting.name.as_str() {
-                // The host lets a file be where a setting `path`, or `…-path`, says.
+                // The host permits a file at the path given by a setting `path`, or `…-path`.
                 "path" => path = &setting.value,
                 _ => return Err(setting.unknown(&["path"])),
             }
@@ -35,7 +35,7 @@ impl Emitter for Plugin {
     }
 }
 
-/// What stands in the file.
+/// Returns the content of the file.
 fn text(view: &View) -> String {
     let mut text = String::new();
     for part in &view.lease.families {
@@ -48,6 +48,6 @@ fn text(view: &View) -> String {
 export_emitter!(
     Plugin,
     name = "my-plugin",
-    // What the operator is asked for: see `heddle plugin inspect`.
+    // The capabilities that the operator has to grant: see `heddle plugin inspect`.
     files = ["/run/heddle/my-plugin.conf"],
 );

@@ -1,5 +1,5 @@
-//! What the plugin writes. `UPDATE_EXPECT=1 cargo test` puts what it writes now in the place of what is expected here,
-//! and `git diff` then shows what has become different.
+//! Compares the plugin's files with the expected ones. `UPDATE_EXPECT=1 cargo test` replaces the
+//! expected files with the current ones, and `git diff` then shows the changes.
 
 use std::sync::LazyLock;
 
@@ -8,17 +8,18 @@ use heddle_testkit::{Component, Scenario};
 
 use my_plugin::Plugin;
 
-/// The backend of the network that the node is part of.
+/// Backend of the network that the node is part of.
 const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 
-/// The library, as Cargo calls it.
+/// Name of the library, as Cargo spells it.
 const LIBRARY: &str = "my_plugin";
 
-/// What is installed: the plugin as a WebAssembly component.
+/// The plugin as a WebAssembly component, which is what gets installed.
 static COMPONENT: LazyLock<Component> =
     LazyLock::new(|| Component::build(env!("CARGO_MANIFEST_DIR"), LIBRARY));
 
-/// What is written on the node of a scenario, by the function as it is, and by the component in the host: the same.
+/// Emits the files of a scenario natively and with the component in the host, and asserts that both
+/// are the same.
 fn written(scenario: &Scenario, settings: &[(&str, &str)]) -> String {
     let written = scenario.emit::<Plugin>(settings);
     let by_component = COMPONENT.emit(scenario, settings);
@@ -30,7 +31,7 @@ fn written(scenario: &Scenario, settings: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn the_file_has_the_subnets_and_the_mtu() {
+fn file_has_subnets_and_mtu() {
     let expected = expect![[r#"
         file /run/heddle/my-plugin.conf mode 644
           subnet 10.244.1.0/24
@@ -41,7 +42,7 @@ fn the_file_has_the_subnets_and_the_mtu() {
 }
 
 #[test]
-fn the_operator_says_where_it_goes() {
+fn path_is_configurable() {
     let expected = expect![[r#"
         file /srv/subnets mode 644
           subnet 10.244.1.0/24
@@ -52,7 +53,7 @@ fn the_operator_says_where_it_goes() {
 }
 
 #[test]
-fn a_setting_that_there_is_not_is_named() {
+fn unknown_setting_is_named() {
     let expected = expect![[r#"
         ! setting `pth` is unknown: expected `path`
     "#]];

@@ -1,11 +1,12 @@
-//! The `my-plugin` backend: packets travel between nodes in UDP datagrams, one in each, carried by `heddled`.
+//! The `my-plugin` backend: packets travel between nodes in UDP datagrams, one in each, carried by
+//! `heddled`.
 //!
-//! The kernel routes the whole overlay into one TUN device. `heddled` reads packets from it, asks this plugin which peer
-//! each goes to, and sends it there.
+//! The kernel routes the whole overlay into one TUN device. `heddled` reads packets from it, asks
+//! this plugin for the peer of each, and sends it there.
 //!
 //! Keys of `Backend` in the network config, besides `Type`:
 //!
-//! | key | what it is | unless given |
+//! | key | meaning | default |
 //! | --- | --- | --- |
 //! | `Port` | the UDP port of all nodes, 1024 to 65535 | 7777 |
 
@@ -14,13 +15,13 @@ use std::net::IpAddr;
 use heddle_sdk::*;
 use serde::Deserialize;
 
-/// What stands in `Backend.Type`, and in the leases of nodes with this backend.
+/// Value of `Backend.Type`, and backend type in the leases of nodes with this backend.
 const NAME: &str = "my-plugin";
 
-/// The device's name. An operator who says nothing else grants `heddle*`.
+/// Name of the device. By default, operators grant `heddle*`.
 const DEVICE: &str = "heddle0";
 
-/// The keys. Those that are not given have their defaults; upper and lower case are the same.
+/// The keys. Missing ones have their defaults; names are case-insensitive.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Settings {
@@ -34,7 +35,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// What is wrong with a key is an error that names the key, and says what would be right.
+    /// Reads the keys. An error names the key and the expected value.
     fn read(config: &NetworkConfig) -> Result<Self, ConfigError> {
         let settings: Self = config.settings()?;
         match settings.port {
@@ -47,14 +48,14 @@ impl Settings {
     }
 }
 
-/// The backend: its table of peers, by their subnets. The functions are pure: the same arguments, and the same peers,
-/// give the same answer, whatever was asked before.
+/// The backend: its table of peers, by their subnets. The functions are pure: the same arguments
+/// and the same peers give the same result, independent of earlier calls.
 pub struct Plugin {
     peers: PrefixTable<PeerIndex>,
 }
 
 impl Backend for Plugin {
-    /// What this node's lease says, for others to read.
+    /// Returns the backend's part of this node's lease, for other nodes to read.
     fn advertise(config: &NetworkConfig, _node: &Node) -> Result<Advertisements, ConfigError> {
         Settings::read(config)?;
         Ok(Advertisements {
@@ -63,7 +64,8 @@ impl Backend for Plugin {
         })
     }
 
-    /// What this node itself needs: the device, its addresses, and the route that leads the overlay's packets into it.
+    /// Plans this node itself: the device, its addresses, and the route that leads the overlay's
+    /// packets into it.
     fn plan_node(
         config: &NetworkConfig,
         node: &Node,
@@ -78,7 +80,7 @@ impl Backend for Plugin {
         .plan(config, node, lease)
     }
 
-    /// What it takes to reach one peer: nothing of the kernel, because the node's route is for all of them.
+    /// Plans one peer: no kernel objects, because the node's route covers all of them.
     fn plan_peer(
         _config: &NetworkConfig,
         node: &Node,
@@ -94,14 +96,14 @@ impl Backend for Plugin {
 }
 
 impl PacketBackend for Plugin {
-    /// The table for the peers that have a plan.
+    /// Creates the table for the peers that have a plan.
     fn with_peers(_config: &NetworkConfig, _node: &Node, _lease: &Lease, peers: &[Lease]) -> Self {
         Self {
             peers: PrefixTable::of_peers(peers),
         }
     }
 
-    /// Which peer packets for a destination go to.
+    /// Returns the peer that packets for a destination are sent to.
     fn steer(&self, destination: IpAddr) -> Option<PeerIndex> {
         self.peers.find(destination).copied()
     }
@@ -110,7 +112,7 @@ impl PacketBackend for Plugin {
 export_packet_backend!(
     Plugin,
     name = "my-plugin",
-    // What the operator is asked for: see `heddle plugin inspect`.
+    // The capabilities that the operator has to grant: see `heddle plugin inspect`.
     links = ["heddle0"],
     link_kinds = ["tun"],
     udp_ports = ["1024-65535"],

@@ -1,5 +1,5 @@
-//! What the plugin plans. `UPDATE_EXPECT=1 cargo test` puts what it plans now in the place of what is expected here, and
-//! `git diff` then shows what has become different.
+//! Compares the plugin's plans with the expected ones. `UPDATE_EXPECT=1 cargo test` replaces the
+//! expected plans with the current ones, and `git diff` then shows the changes.
 
 use std::sync::LazyLock;
 
@@ -9,14 +9,15 @@ use heddle_testkit::{Component, Scenario};
 
 use my_plugin::Plugin;
 
-/// The library, as Cargo calls it.
+/// Name of the library, as Cargo spells it.
 const LIBRARY: &str = "my_plugin";
 
-/// What is installed: the plugin as a WebAssembly component.
+/// The plugin as a WebAssembly component, which is what gets installed.
 static COMPONENT: LazyLock<Component> =
     LazyLock::new(|| Component::build(env!("CARGO_MANIFEST_DIR"), LIBRARY));
 
-/// What is planned in a scenario, by the functions as they are, and by the component in the host: the same.
+/// Plans a scenario natively and with the component in the host, and asserts that both plans are
+/// the same.
 fn planned(scenario: &Scenario) -> String {
     let planned = scenario.plan::<Plugin>();
     let by_component = COMPONENT.plan(scenario);
@@ -28,7 +29,7 @@ fn planned(scenario: &Scenario) -> String {
 }
 
 #[test]
-fn the_overlay_is_routed_into_one_device() {
+fn overlay_is_routed_into_one_device() {
     let backend = r#"{"Type":"my-plugin"}"#;
     let expected = expect![[r#"
         advertise
@@ -49,7 +50,7 @@ fn the_overlay_is_routed_into_one_device() {
 }
 
 #[test]
-fn the_port_is_the_operator_s() {
+fn port_is_configurable() {
     let backend = r#"{"Type":"my-plugin","port":4000}"#;
     let expected = expect![[r#"
         advertise
@@ -68,7 +69,7 @@ fn the_port_is_the_operator_s() {
 }
 
 #[test]
-fn a_key_that_is_wrong_is_named() {
+fn bad_key_is_named() {
     let backend = r#"{"Type":"my-plugin","Port":53}"#;
     let expected = expect![[r#"
         advertise
@@ -78,7 +79,7 @@ fn a_key_that_is_wrong_is_named() {
 }
 
 #[test]
-fn a_packet_goes_to_the_peer_whose_subnet_its_destination_is_in() {
+fn packet_is_steered_by_its_destination() {
     let backend = r#"{"Type":"my-plugin"}"#;
     let scenario = Scenario::dual(backend);
     let own = scenario.lease::<Plugin>().unwrap();

@@ -1,4 +1,4 @@
-//! A backend that breaks the rule that `Backend.Fault` names, and no other.
+//! A backend that violates the rule that `Backend.Fault` names, and no other.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,7 +9,7 @@ use heddle_sdk::*;
 
 const DEVICE: &str = "heddle-broken";
 
-/// How often this instance was asked.
+/// Number of calls of this instance.
 static ASKED: AtomicU32 = AtomicU32::new(0);
 
 /// The backend.
