@@ -6,13 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use heddle_node::readiness::Unmet;
+use heddle_node::status::NodeState;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-
-use crate::control::Facts;
-use crate::readiness::Unmet;
 
 /// How many signs of life there are in the time that systemd waits for one.
 const SIGNS: u32 = 4;
@@ -22,13 +21,13 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Gives systemd signs of life, if it wants any (`WatchdogSec=`): only while the loop answers. From readiness on systemd
 /// waits for them.
-pub(crate) fn watchdog(facts: Arc<Facts>) {
+pub(crate) fn watchdog(state: Arc<NodeState>) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let pause = limit / SIGNS;
     tokio::spawn(async move {
         loop {
             // What takes longer is asked for once more: the loop may have been busy.
-            if facts.alive(limit).await {
+            if state.alive(limit).await {
                 tell(&[Message::Alive]).await;
             }
             tokio::time::sleep(pause).await;

@@ -4,17 +4,11 @@
 //! control socket, which is root's, is served beside the loop, and answers whatever happens to them.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use heddle_control::Documents;
 use heddle_flags::Flags;
 use heddle_http::{Descriptors, Hosts, Listener, Server, Worker};
-use heddle_telemetry::Timings;
-
-use crate::Fatal;
-use crate::control::Facts;
-use crate::packets::PacketCounters;
-use crate::readiness::Readiness;
+use heddle_node::{Fatal, Node};
 
 /// Maximum number of servers.
 const SERVERS: u64 = 3;
@@ -24,19 +18,14 @@ const SERVERS: u64 = 3;
 /// # Errors
 ///
 /// An address or the socket that cannot be listened on.
-pub(crate) async fn serve(
-    flags: &Flags,
-    readiness: &Readiness,
-    counters: &PacketCounters,
-    facts: Arc<Facts>,
-    timings: Timings,
-) -> Result<(), Fatal> {
+pub(crate) async fn serve(flags: &Flags, node: &Node) -> Result<(), Fatal> {
+    let (readiness, counters) = (node.readiness(), node.counters());
     let descriptors = Descriptors::raise(SERVERS);
     if let Some(shortage) = descriptors.shortage() {
         tracing::warn!("{shortage}");
     }
     let connections = descriptors.connections();
-    let documents = Documents::new(facts);
+    let documents = Documents::new(node.state().clone());
     let (health, status) = (health_address(flags), flags.health.status_address);
     if health.is_some() || status.is_some() {
         let worker = Worker::start()
@@ -65,7 +54,7 @@ pub(crate) async fn serve(
                 "all nodes, their addresses and leases",
                 advice,
             );
-            let site = heddle_telemetry::pages(documents.clone(), timings);
+            let site = heddle_telemetry::pages(documents.clone(), node.notes().timings.clone());
             server.serve_tcp(&worker, listener, site)?;
         }
     }

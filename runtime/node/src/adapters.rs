@@ -238,7 +238,8 @@ impl Ruleset for KernelRuleset {
     }
 
     async fn ensure(&mut self) -> Result<Vec<String>, String> {
-        let mut firewall = self.firewall.take().expect("a call that was dropped has ended the daemon");
+        let mut firewall =
+            self.firewall.take().expect("a call that was dropped has ended the daemon");
         let running = spawn_blocking(move || {
             let looked = firewall.ensure();
             (firewall, looked)

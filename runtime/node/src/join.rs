@@ -16,7 +16,6 @@ use heddle_core::node::{Node, NodeId, Underlay, existing_links};
 use heddle_core::object::{Object, Plan, Route};
 use heddle_core::subnet_env::{previous_networks, previous_subnets};
 use heddle_flags::Flags;
-use heddle_kernel::Kernel;
 use heddle_packet::OpenError;
 use heddle_plugin::{CallError, NodePlan, PluginError};
 use heddle_store::{AcquireError, LeaseStore, OwnLease, Reach};
@@ -135,8 +134,11 @@ pub(crate) async fn join(
         store: reach.addresses(),
         own: node.underlay.public_addresses.iter().copied().collect(),
     };
-    let host =
-        HostNetwork::new(&Claims::of(&scope), &dataplane.host_routing(&scope).await?, vital.clone());
+    let host = HostNetwork::new(
+        &Claims::of(&scope),
+        &dataplane.host_routing(&scope).await?,
+        vital.clone(),
+    );
     let failed = |error| {
         let (error, took) = (Box::new(error), backend.metrics().time());
         Obstacle::Call { error, took, config: Box::new(config.clone()) }
@@ -245,7 +247,7 @@ pub(crate) fn families(config: &NetworkConfig) -> Vec<Family> {
 /// # Errors
 ///
 /// When neither says.
-pub(crate) fn identity(flags: &Flags) -> Result<Identity, Fatal> {
+pub fn identity(flags: &Flags) -> Result<Identity, Fatal> {
     let known = flags.identity()?;
     if let Some(path) = known.unstored
         && let Err(error) = files::write(&path, format!("{}\n", known.id).as_bytes(), 0o644)

@@ -15,7 +15,10 @@ use crate::ports::Dataplane;
 /// # Errors
 ///
 /// When the kernel cannot be read.
-pub(crate) async fn remove_devices(dataplane: &dyn Dataplane, scope: &Scope) -> Result<(), KernelError> {
+pub(crate) async fn remove_devices(
+    dataplane: &dyn Dataplane,
+    scope: &Scope,
+) -> Result<(), KernelError> {
     remove(dataplane, scope, |object| match object {
         Object::Link(link) => !scope.links.contains(&link.name),
         _ => false,

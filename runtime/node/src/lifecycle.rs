@@ -1,5 +1,6 @@
 //! The daemon's life: join, make the plan hold, write the files, and keep all of it until told to stop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_core::patience::{InVain, Patience};
@@ -13,7 +14,6 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::Fatal;
 use crate::clock;
-use crate::status::Facts;
 use crate::emit::emit;
 use crate::files;
 use crate::host_network::{clear_leftovers, follow_store};
@@ -21,33 +21,98 @@ use crate::join::{Identity, Membership, Obstacle, alias, join};
 use crate::packets::PacketCounters;
 use crate::ports::Ports;
 use crate::probing::Probing;
-use crate::readiness::{Condition, Readiness};
+use crate::readiness::{self, Condition, Readiness};
 use crate::reconcile::{Question, Reconciler};
 use crate::rules;
+use crate::status::NodeState;
 use crate::underlay::{self, Moved};
 
 /// How long an end may be put off to give the lease up. The connection to the store may have gone with the address.
 const GIVE_UP_LIMIT: Duration = Duration::from_secs(15);
 
-/// Runs the node. Returns only with a reason to end.
-///
-/// # Errors
-///
-/// What only another start, or an operator, can put right.
-pub async fn serve(
+/// Number of questions that wait for the loop. Whoever asks one more waits.
+const QUESTIONS: usize = 8;
+
+/// A node that has not started yet. What others observe of it exists from the beginning.
+pub struct Node {
+    flags: Flags,
+    readiness: Readiness,
+    counters: PacketCounters,
+    state: Arc<NodeState>,
+    questions: mpsc::Receiver<Question>,
+    notes: Notes,
+}
+
+impl Node {
+    /// Prepares a node. Nothing is read or changed, and no condition holds.
+    pub fn new(flags: Flags) -> Self {
+        let readiness = Readiness::new();
+        let counters = PacketCounters::default();
+        let notes = Notes::default();
+        let (ask, questions) = mpsc::channel(QUESTIONS);
+        let network = flags.lease.network_name();
+        let history = notes.history.clone();
+        let unmet = readiness.subscribe();
+        let state = NodeState::new(network, unmet, counters.clone(), history, ask);
+        Self { flags, readiness, counters, state: Arc::new(state), questions, notes }
+    }
+
+    /// Returns the node's readiness.
+    pub fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
+    /// Returns the counters of the packet path.
+    pub fn counters(&self) -> &PacketCounters {
+        &self.counters
+    }
+
+    /// Returns what the node answers on the control socket.
+    pub fn state(&self) -> &Arc<NodeState> {
+        &self.state
+    }
+
+    /// Returns the node's history and timings.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// Runs the node. Returns only with a reason to end.
+    ///
+    /// # Errors
+    ///
+    /// What only another start, or an operator, can put right.
+    pub async fn run(self, identity: Identity, ports: Ports) -> Result<(), Fatal> {
+        let Self { flags, readiness, counters, state, questions, notes } = self;
+        readiness::chronicle(readiness.subscribe(), notes.history.clone());
+        tracing::info!("node id {}", identity.id);
+        state.learn(identity.clone(), ports.store.clone());
+        let observers = Observers { readiness: &readiness, counters: &counters, state: &state };
+        serve(&flags, &identity, &ports, observers, questions, notes).await
+    }
+}
+
+/// Those that are told what becomes of the node.
+#[derive(Clone, Copy)]
+struct Observers<'a> {
+    readiness: &'a Readiness,
+    counters: &'a PacketCounters,
+    state: &'a NodeState,
+}
+
+async fn serve(
     flags: &Flags,
     identity: &Identity,
     ports: &Ports,
-    readiness: &Readiness,
-    counters: &PacketCounters,
-    facts: &Facts,
+    observers: Observers<'_>,
     questions: mpsc::Receiver<Question>,
     notes: Notes,
 ) -> Result<(), Fatal> {
+    let Observers { readiness, counters, state } = observers;
     let Ports { store, dataplane, host, .. } = ports;
     let (member, reach) = until_joined(flags, identity, ports, readiness).await?;
     let rules = rules::wanted(flags, &member.overlay.config, &member.overlay.lease);
-    facts.join(&member, &rules);
+    state.join(&member, &rules);
 
     let Membership { overlay, own, outputs, .. } = member;
     if let Some(packets) = &overlay.packets {
@@ -63,7 +128,7 @@ pub async fn serve(
     let (config, started_with) = (overlay.config.clone(), overlay.node.underlay.clone());
     // Listening starts before looking, so that nothing falls between the two.
     let mut watch = store.watch();
-    facts.follow(watch.pulse());
+    state.follow(watch.pulse());
     let own_lease_changed = Notify::new();
     let probing = Probing::start(host.as_ref(), flags.control.probe_interval, &overlay)?;
     let store_addresses = follow_store(store.clone(), reach);
@@ -75,7 +140,7 @@ pub async fn serve(
     let held = own.clone();
     let told = |term: Result<Term, &StoreError>| match term {
         Ok(term) => {
-            facts.hold(term);
+            state.hold(term);
             readiness.met(Condition::Lease);
         }
         Err(error) => {
@@ -89,14 +154,8 @@ pub async fn serve(
             own_lease_changed.notify_one();
         }
         let changed = reconciler.underlay_changed();
-        let looking = underlay::follow(
-            flags,
-            &config,
-            &started_with,
-            dataplane.as_ref(),
-            changed,
-            readiness,
-        );
+        let looking =
+            underlay::follow(flags, &config, &started_with, dataplane.as_ref(), changed, readiness);
         let ruling = rules::follow(host.ruleset(rules), resync, readiness, &history);
         let ruling = async { Ok(ruling.await) };
         let emitting = emit(&outputs, &view, readiness);

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 /// What has to hold for the node to be ready. In the order in which a start gets there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Condition {
+pub enum Condition {
     /// There is a network config, and a plugin for its backend that accepts it.
     Config,
     /// The interface that the plan rests on is up and has its addresses.
@@ -31,7 +31,7 @@ pub(crate) enum Condition {
 
 impl Condition {
     /// All of them.
-    pub(crate) const ALL: [Self; 8] = [
+    pub const ALL: [Self; 8] = [
         Self::Config,
         Self::Underlay,
         Self::Lease,
@@ -65,36 +65,36 @@ const STARTING: &str = "starting";
 const READING: &str = "reading leases: ";
 
 /// Returns the reason while leases are read for the first time.
-pub(crate) fn reading(records: usize) -> String {
+pub fn reading(records: usize) -> String {
     format!("{READING}{records} records so far")
 }
 /// The longest reason, in characters.
 const REASON_LIMIT: usize = 2000;
 
 /// The conditions that do not hold, with reasons. Ready when there is none.
-pub(crate) type Unmet = BTreeMap<Condition, String>;
+pub type Unmet = BTreeMap<Condition, String>;
 
 /// The daemon's readiness: told by the daemon, read by the health server and systemd.
 #[derive(Clone, Debug)]
-pub(crate) struct Readiness {
+pub struct Readiness {
     unmet: watch::Sender<Unmet>,
     warnings: watch::Sender<Vec<String>>,
 }
 
 impl Readiness {
     /// Nothing holds yet.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let unmet = Condition::ALL.map(|condition| (condition, STARTING.to_owned()));
         Self { unmet: watch::Sender::new(unmet.into()), warnings: watch::Sender::default() }
     }
 
     /// A condition holds now.
-    pub(crate) fn met(&self, condition: Condition) {
+    pub fn met(&self, condition: Condition) {
         self.unmet.send_if_modified(|unmet| unmet.remove(&condition).is_some());
     }
 
     /// A condition does not hold. Returns whether that, or the reason, is news.
-    pub(crate) fn unmet(&self, condition: Condition, reason: impl fmt::Display) -> bool {
+    pub fn unmet(&self, condition: Condition, reason: impl fmt::Display) -> bool {
         // Some of it may be somebody else's words, and it goes to logs, probes and systemd, where a line is a statement.
         let reason = one_line(&reason.to_string(), REASON_LIMIT);
         self.unmet.send_if_modified(|unmet| {
@@ -107,23 +107,23 @@ impl Readiness {
     }
 
     /// Takes what holds and still needs an operator, in place of what was said before.
-    pub(crate) fn warn(&self, warnings: Vec<String>) {
+    pub fn warn(&self, warnings: Vec<String>) {
         self.warnings.send_replace(warnings);
     }
 
     /// To read the warnings.
-    pub(crate) fn warnings(&self) -> watch::Receiver<Vec<String>> {
+    pub fn warnings(&self) -> watch::Receiver<Vec<String>> {
         self.warnings.subscribe()
     }
 
     /// To read it, and to be woken by changes.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Unmet> {
+    pub fn subscribe(&self) -> watch::Receiver<Unmet> {
         self.unmet.subscribe()
     }
 }
 
 /// Has the history tell of every change of readiness.
-pub(crate) fn chronicle(mut readiness: watch::Receiver<Unmet>, history: History) {
+pub fn chronicle(mut readiness: watch::Receiver<Unmet>, history: History) {
     tokio::spawn(async move {
         let mut before = readiness.borrow_and_update().clone();
         while readiness.changed().await.is_ok() {

@@ -39,7 +39,7 @@ const REASON_LIMIT: usize = 500;
 const USELESS: usize = 1000;
 
 /// What is known about the daemon. It becomes more while it starts.
-pub(crate) struct Facts {
+pub struct NodeState {
     started: Instant,
     network: String,
     readiness: watch::Receiver<Unmet>,
@@ -66,7 +66,7 @@ struct Joined {
     rules: Rules,
 }
 
-impl Facts {
+impl NodeState {
     /// With nothing known yet. Questions go to the loop.
     pub(crate) fn new(
         network: String,
@@ -132,12 +132,12 @@ impl Facts {
     }
 
     /// The store, once it is open.
-    pub(crate) fn store(&self) -> Option<&Arc<dyn LeaseStore>> {
+    pub fn store(&self) -> Option<&Arc<dyn LeaseStore>> {
         self.store.get()
     }
 
     /// Whether the loop lives: it answers in time.
-    pub(crate) async fn alive(&self, limit: Duration) -> bool {
+    pub async fn alive(&self, limit: Duration) -> bool {
         self.ask(Question::Alive, limit).await.is_some()
     }
 
@@ -155,7 +155,7 @@ impl Facts {
     }
 }
 
-impl Handler for Facts {
+impl Handler for NodeState {
     async fn status(&self) -> Result<Status, Unavailable> {
         let unmet = self.readiness.borrow().clone();
         let identity = self.identity.get();

@@ -78,18 +78,8 @@ fn filter(verbosity: u8) -> EnvFilter {
     EnvFilter::new(format!("warn,{}", ours.join(",")))
 }
 
-/// Log targets of Heddle's own crates, and `plugin` for the lines that plugins write.
-const OURS: [&str; 9] = [
-    "heddled",
-    "heddle_control",
-    "heddle_core",
-    "heddle_firewall",
-    "heddle_kernel",
-    "heddle_packet",
-    "heddle_plugin",
-    "heddle_store",
-    "plugin",
-];
+/// Prefixes of the log targets of Heddle's own crates, and of the lines that plugins write.
+const OURS: [&str; 2] = ["heddle", "plugin"];
 
 /// Puts the priority before each line, in the form that systemd takes off again (sd-daemon(3)).
 struct JournalFormat(Format<Compact, ()>);

@@ -342,7 +342,8 @@ impl Reconciler {
                     self.unplanned.forget(key);
                     self.steer(key);
                     touched.extend(self.desired.set(owner, &self.peers.standing(key), plan));
-                    let intent = Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
+                    let intent =
+                        Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
                     let conflicts = self.desired.conflicts(owner);
                     complaints.extend(
                         conflicts.map(|(object, other)| (key, intent.dispute(object, key, other))),

@@ -1,0 +1,149 @@
+//! The process around the node, in the phases of its start: each is a type, and has only what the one before has made sure of.
+
+use std::io;
+use std::sync::Arc;
+
+use heddle_flags::Flags;
+use heddle_kernel::Kernel;
+use heddle_node::adapters::{CataloguePlugins, ThisHost};
+use heddle_node::ports::Ports;
+use heddle_node::{Fatal, Node, PacketCounters, identity};
+use heddle_plugin::Catalogue;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::logging::Log;
+use crate::reload::Reload;
+use crate::{notify, privileges, signals, web};
+
+/// A process that may do what a node does, and no more than that.
+pub(crate) struct Confined {
+    flags: Flags,
+}
+
+impl Confined {
+    /// Checks the flags and gives up all privileges that a node does without. To be called while there is but one thread.
+    ///
+    /// # Errors
+    ///
+    /// Why no node can run here.
+    pub(crate) fn new(flags: Flags, signals: io::Result<signals::Unused>) -> Result<Self, Fatal> {
+        if flags.kubernetes.kube_subnet_mgr {
+            return Err(
+                "--kube-subnet-mgr: leases from the Kubernetes API are not supported yet; \
+                        leave the flag out to use etcd, or give --store dir:PATH"
+                    .into(),
+            );
+        }
+        if !privileges::has_net_admin() {
+            return Err("heddled changes network devices and routes: run it as root, \
+                        or give it CAP_NET_ADMIN"
+                .into());
+        }
+        privileges::give_up()?;
+        signals
+            .and_then(signals::Unused::log)
+            .map_err(|error| format!("signals: cannot install handlers: {error}"))?;
+        Ok(Self { flags })
+    }
+
+    /// Runs a node until SIGTERM or SIGINT. The kernel state stays as it is: the network outlives the daemon, unless it is
+    /// the daemon that carries its packets.
+    ///
+    /// # Errors
+    ///
+    /// Why the node ended by itself.
+    pub(crate) fn run(self, log: &Log) -> Result<(), Fatal> {
+        // The loop waits nearly always, for the kernel, for plugins or for etcd, which all have threads of their own.
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let ended = runtime.block_on(async {
+            tokio::spawn(log.limit.clone().report_regularly());
+            let served = Served::new(self.flags).await?;
+            served.run(log).await
+        });
+        // Not dropped, which would wait for a program of iptables that hangs, or for a compiler.
+        runtime.shutdown_background();
+        ended
+    }
+}
+
+/// A node that others can ask, and that has not started yet.
+struct Served {
+    flags: Flags,
+    node: Node,
+    ends: Ends,
+}
+
+impl Served {
+    /// Starts to answer: HTTP servers, the control socket, systemd.
+    async fn new(flags: Flags) -> Result<Self, Fatal> {
+        let ends = Ends::listen()?;
+        let node = Node::new(flags.clone());
+        notify::follow(node.readiness().subscribe());
+        web::serve(&flags, &node).await?;
+        notify::watchdog(node.state().clone());
+        Ok(Self { flags, node, ends })
+    }
+
+    async fn run(self, log: &Log) -> Result<(), Fatal> {
+        let Self { flags, node, mut ends } = self;
+        tracing::info!(
+            "heddled {} starts, network {}",
+            env!("CARGO_PKG_VERSION"),
+            flags.lease.network_name()
+        );
+        let (state, counters) = (node.state().clone(), node.counters().clone());
+        let reload = Reload::listen(flags.clone(), &state, &log.set_verbosity)?;
+        let running = async { node.run(identity(&flags)?, ports(&flags)?).await };
+        tokio::select! {
+            ended = running => ended?,
+            () = reload.follow() => {}
+            signal = ends.next() => say_goodbye(signal, &counters),
+        }
+        notify::stopping().await;
+        Ok(())
+    }
+}
+
+/// Opens everything that the node acts on.
+fn ports(flags: &Flags) -> Result<Ports, Fatal> {
+    let store = flags.lease.store.open(flags.lease.etcd_options())?;
+    let kernel = Kernel::open()?;
+    let files = &flags.files;
+    let catalogue = Catalogue::new(files.plugin_dir.clone(), None, files.cache_dir.clone())?;
+    let catalogue = catalogue.with_policy(files.plugin_policy.clone());
+    Ok(Ports {
+        store,
+        dataplane: Arc::new(kernel.clone()),
+        plugins: Arc::new(CataloguePlugins::new(catalogue)),
+        host: Arc::new(ThisHost::new(kernel)),
+    })
+}
+
+/// The signals that end the daemon.
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ends {
+    fn listen() -> io::Result<Self> {
+        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Says what becomes of the network.
+fn say_goodbye(signal: &str, counters: &PacketCounters) {
+    match counters.get() {
+        None => tracing::info!("{signal}: the network stays as it is"),
+        Some(_) => tracing::info!("{signal}: the packet path ends, and its device goes"),
+    }
+}

@@ -1,0 +1,73 @@
+//! SIGHUP: reads the flags again, and changes what can change while the daemon runs.
+
+use std::io;
+
+use heddle_flags::Flags;
+use heddle_node::status::NodeState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::logging::SetVerbosity;
+
+/// Reloads with every SIGHUP.
+pub(crate) struct Reload<'a> {
+    hangup: Signal,
+    current: Flags,
+    state: &'a NodeState,
+    set_verbosity: &'a SetVerbosity,
+}
+
+impl<'a> Reload<'a> {
+    /// Handles SIGHUP from now on. `current` are the flags that the daemon was started with.
+    ///
+    /// # Errors
+    ///
+    /// The operating system refuses it.
+    pub(crate) fn listen(
+        current: Flags,
+        state: &'a NodeState,
+        set_verbosity: &'a SetVerbosity,
+    ) -> io::Result<Self> {
+        let hangup = signal(SignalKind::hangup())?;
+        Ok(Self { hangup, current, state, set_verbosity })
+    }
+
+    /// Reloads for as long as the daemon runs.
+    pub(crate) async fn follow(mut self) {
+        while self.hangup.recv().await.is_some() {
+            self.reload().await;
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// Changes the verbosity, and reads the files behind the connection to etcd again. Flags that cannot be read leave
+    /// everything as it is.
+    async fn reload(&mut self) {
+        let flags = match Flags::of_process(std::env::args_os()) {
+            Ok(flags) => flags,
+            Err(error) => {
+                tracing::error!("SIGHUP: nothing is changed: {}", error.to_string().trim());
+                return;
+            }
+        };
+        let verbosity = flags.health.verbosity;
+        (self.set_verbosity)(verbosity);
+        tracing::info!("SIGHUP: --v={verbosity}");
+        self.current.health.verbosity = verbosity;
+        if format!("{flags:?}") != format!("{:?}", self.current) {
+            tracing::warn!(
+                "SIGHUP: other flags than --v have changed, and take effect with the next start"
+            );
+        }
+        if let Some(store) = self.state.store() {
+            match store.reload().await {
+                Ok(()) => {
+                    tracing::info!("SIGHUP: the store is reached with the files as they are now");
+                }
+                Err(error) => {
+                    tracing::error!("SIGHUP: the connection to the store stays as it is: {error}");
+                }
+            }
+        }
+        self.current = flags;
+    }
+}
