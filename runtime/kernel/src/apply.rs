@@ -92,7 +92,13 @@ impl Run<'_> {
                 }
             }),
         };
-        self.failures.extend(result.err().map(|error| (position, error)));
+        self.record(position, result);
+    }
+
+    /// Records the result of a change. This is where an error learns its change, for the hint.
+    fn record(&mut self, position: usize, result: Result<(), ApplyError>) {
+        let object = self.changes[position].object();
+        self.failures.extend(result.err().map(|error| (position, error.with_hint(object))));
     }
 
     /// Sends the current batch.
@@ -109,11 +115,9 @@ impl Run<'_> {
                 {
                     Err(ApplyError::Appeared(route.destination))
                 }
-                (Err(refusal), _) => self
-                    .detour(request, refusal)
-                    .map_err(|refusal| ApplyError::refused(change, refusal)),
+                (Err(refusal), _) => self.detour(request, refusal).map_err(ApplyError::from),
             };
-            self.failures.extend(result.err().map(|error| (position, error)));
+            self.record(position, result);
         }
     }
 
@@ -150,17 +154,13 @@ impl Run<'_> {
 
     fn addition(&mut self, change: &Change) -> Result<Request, ApplyError> {
         Ok(match change.object() {
-            Object::Address(address) => {
-                addresses::put(self.index(change, address.link)?, address.network)
-            }
-            Object::FdbEntry(entry) => {
-                neighbours::put_fdb_entry(self.index(change, entry.link)?, entry)
-            }
+            Object::Address(address) => addresses::put(self.index(address.link)?, address.network),
+            Object::FdbEntry(entry) => neighbours::put_fdb_entry(self.index(entry.link)?, entry),
             Object::Neighbour(neighbour) => {
-                neighbours::put_neighbour(self.index(change, neighbour.link)?, neighbour)
+                neighbours::put_neighbour(self.index(neighbour.link)?, neighbour)
             }
             Object::Route(route) => {
-                let index = |link| self.index(change, link);
+                let index = |link| self.index(link);
                 let request = match change {
                     Change::Create(_) => routes::create(route, index)?,
                     _ => routes::put(route, index)?,
@@ -174,24 +174,22 @@ impl Run<'_> {
     fn removal(&mut self, change: &Change) -> Result<Request, ApplyError> {
         Ok(match change.object() {
             Object::Address(address) => {
-                addresses::remove(self.index(change, address.link)?, address.network)
+                addresses::remove(self.index(address.link)?, address.network)
             }
-            Object::FdbEntry(entry) => {
-                neighbours::remove_fdb_entry(self.index(change, entry.link)?, entry)
-            }
+            Object::FdbEntry(entry) => neighbours::remove_fdb_entry(self.index(entry.link)?, entry),
             Object::Neighbour(neighbour) => {
-                neighbours::remove_neighbour(self.index(change, neighbour.link)?, neighbour)
+                neighbours::remove_neighbour(self.index(neighbour.link)?, neighbour)
             }
-            Object::Route(route) => routes::remove(route, |link| self.index(change, link))?,
+            Object::Route(route) => routes::remove(route, |link| self.index(link))?,
             Object::Link(_) | Object::Sysctl(_) => return Err(ApplyError::NotPlannable),
         })
     }
 
     fn change_link(&mut self, change: &Change, link: &Link) -> Result<(), ApplyError> {
-        let found = self.device(change, link.name)?;
+        let found = self.device(link.name)?;
         match change {
             Change::Remove(_) => match found {
-                Some(device) if made_by(self.scope, &device) => self.delete(change, &device),
+                Some(device) if made_by(self.scope, &device) => Ok(self.delete(&device)?),
                 // Already gone, or no longer the device that was observed.
                 _ => Ok(()),
             },
@@ -205,74 +203,61 @@ impl Run<'_> {
                         return Err(ApplyError::Foreign { name, kind: device.kind });
                     }
                     if !matches!(change, Change::Replace(_)) {
-                        return self.configure(change, link, &device);
+                        return Ok(self.configure(link, &device)?);
                     }
                     // Look up what the new device needs while the old one still works.
-                    let creation = self.creation(change, link)?;
-                    self.delete(change, &device)?;
-                    return self.create(change, link, creation);
+                    let creation = self.creation(link)?;
+                    self.delete(&device)?;
+                    return self.create(link, creation);
                 }
-                let creation = self.creation(change, link)?;
-                self.create(change, link, creation)
+                let creation = self.creation(link)?;
+                self.create(link, creation)
             }
         }
     }
 
-    fn creation(&mut self, change: &Change, link: &Link) -> Result<Request, ApplyError> {
+    fn creation(&mut self, link: &Link) -> Result<Request, ApplyError> {
         match &link.kind {
-            LinkKind::Vxlan(vxlan) => {
-                Ok(links::create(link, vxlan, self.index(change, vxlan.underlay)?))
-            }
+            LinkKind::Vxlan(vxlan) => Ok(links::create(link, vxlan, self.index(vxlan.underlay)?)),
             LinkKind::Tun => Err(ApplyError::NotOpen(link.name)),
             LinkKind::Other(_) => Err(ApplyError::NotPlannable),
         }
     }
 
-    fn create(
-        &mut self,
-        change: &Change,
-        link: &Link,
-        creation: Request,
-    ) -> Result<(), ApplyError> {
-        self.socket.change(creation).map_err(|refusal| ApplyError::refused(change, refusal))?;
-        let device = self.device(change, link.name)?.ok_or(ApplyError::NoDevice(link.name))?;
-        self.configure(change, link, &device)
+    fn create(&mut self, link: &Link, creation: Request) -> Result<(), ApplyError> {
+        self.socket.change(creation)?;
+        let device = self.device(link.name)?.ok_or(ApplyError::NoDevice(link.name))?;
+        Ok(self.configure(link, &device)?)
     }
 
-    fn configure(
-        &mut self,
-        change: &Change,
-        link: &Link,
-        device: &Device,
-    ) -> Result<(), ApplyError> {
+    fn configure(&mut self, link: &Link, device: &Device) -> Result<(), Refusal> {
         links::configure(device, link, &self.scope.alias)
             .into_iter()
             .try_for_each(|request| self.socket.change(request))
-            .map_err(|refusal| ApplyError::refused(change, refusal))
     }
 
-    fn delete(&mut self, change: &Change, device: &Device) -> Result<(), ApplyError> {
+    fn delete(&mut self, device: &Device) -> Result<(), Refusal> {
         match self.socket.change(links::delete(device.index)) {
-            Err(refusal) if !is_gone(&refusal) => Err(ApplyError::refused(change, refusal)),
-            _ => Ok(()),
+            Err(refusal) if is_gone(&refusal) => Ok(()),
+            result => result,
         }
     }
 
-    fn index(&mut self, change: &Change, name: LinkName) -> Result<u32, ApplyError> {
+    fn index(&mut self, name: LinkName) -> Result<u32, ApplyError> {
         if let Some(index) = self.indices.get(&name) {
             return Ok(*index);
         }
-        let index = self.device(change, name)?.ok_or(ApplyError::NoDevice(name))?.index;
+        let index = self.device(name)?.ok_or(ApplyError::NoDevice(name))?.index;
         self.indices.insert(name, index);
         Ok(index)
     }
 
-    fn device(&mut self, change: &Change, name: LinkName) -> Result<Option<Device>, ApplyError> {
+    fn device(&mut self, name: LinkName) -> Result<Option<Device>, Refusal> {
         match self.socket.get(links::named(name)) {
             Ok(RouteNetlinkMessage::NewLink(message)) => Ok(Device::decode(&message)),
             Ok(_) => Ok(None),
             Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
-            Err(refusal) => Err(ApplyError::refused(change, refusal)),
+            Err(refusal) => Err(refusal),
         }
     }
 }

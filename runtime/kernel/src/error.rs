@@ -168,11 +168,21 @@ impl fmt::Display for Hint {
     }
 }
 
+impl From<Refusal> for ApplyError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused { refusal, hint: None }
+    }
+}
+
 impl ApplyError {
-    /// Wraps a refusal, with a hint at its cause if one is known.
-    pub(crate) fn refused(change: &Change, refusal: Refusal) -> Self {
-        let hint = hint(refusal.errno, change.object());
-        Self::Refused { refusal, hint }
+    /// Adds what is known about the cause of a refusal, given the object of the change.
+    pub(crate) fn with_hint(self, object: &Object) -> Self {
+        match self {
+            Self::Refused { refusal, .. } => {
+                Self::Refused { hint: hint(refusal.errno, object), refusal }
+            }
+            other => other,
+        }
     }
 }
 
@@ -237,7 +247,7 @@ mod tests {
             message: Some("A VXLAN device with the specified VNI already exists".into()),
         };
         let change = device();
-        let error = ApplyError::refused(&change, refusal);
+        let error = ApplyError::from(refusal).with_hint(change.object());
         assert_eq!(
             Failure { change, error }.to_string(),
             "cannot put link flannel.1 type vxlan mtu 1450 id 1 local 192.168.0.72 dev eth0 dstport 8472 nolearning up: \
