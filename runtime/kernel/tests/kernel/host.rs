@@ -16,8 +16,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 use serde_json::Value;
 
-/// Runs a test in a new network namespace with `eth0` (192.168.0.72/24, 2001:db8::72/64; MTU 1500) and a default
-/// route by 192.168.0.1.
+/// Runs a test in a new network namespace with `eth0` (192.168.0.72/24, 2001:db8::72/64; MTU 1500)
+/// and a default route through 192.168.0.1.
 pub(crate) fn on_a_host(test: impl AsyncFnOnce(Kernel) + Send + 'static) {
     if !geteuid().is_root() {
         // Written directly, because the test harness captures `eprintln!`.
