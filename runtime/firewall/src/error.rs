@@ -1,4 +1,4 @@
-//! Errors.
+//! Errors of this crate.
 
 use std::io;
 use std::process::ExitStatus;
@@ -29,7 +29,7 @@ pub enum FirewallError {
     Failed {
         /// The program's command line.
         command: String,
-        /// How it ended.
+        /// The program's exit status.
         status: ExitStatus,
         /// The program's error output.
         stderr: String,

@@ -36,12 +36,14 @@
 //!
 //! iptables is driven through its own programs and text format. The crate `iptables` (0.6.0) runs
 //! `iptables` once for each rule, which cannot change two rules atomically, and does not support
-//! `iptables-restore`; there is no other maintained crate. For nftables see the module `nft`. 38-48
+//! `iptables-restore`; there is no other maintained crate. For nftables see the module `nft`.
+//!
 //! | module | job |
 //! | --- | --- |
 //! | `rule` | the meaning of a rule, ours or foreign; the verdict of rules on a packet |
 //! | `names` | the names of our chains and tables |
-//! | `iptables::saved`, `iptables::repair` | output of `iptables-save`; input of `iptables-restore` |
+//! | `iptables::saved` | parses the output of `iptables-save` |
+//! | `iptables::repair` | computes the input of `iptables-restore` |
 //! | `nft::table`, `nft::listing` | our tables, and everybody's chains, as JSON |
 //! | `verdict` | finds where packets are refused |
 //! | `repair` | retries repairs until they settle, as others write too |
@@ -49,18 +51,6 @@
 //!
 //! All modules are pure, except for `program` and the few functions of `iptables`, `nft` and
 //! `verdict` that call it.
-//!
-//! | module | job |
-//! | --- | --- |
-//! | `rule` | what a rule says, ours and everybody's; what rules make of a packet |
-//! | `names` | what our chains and tables are called |
-//! | `iptables::saved`, `iptables::repair` | what `iptables-save` printed; what `iptables-restore` is given |
-//! | `nft::table`, `nft::listing` | our tables and everybody's chains as JSON |
-//! | `verdict` | where packets are refused |
-//! | `repair` | putting right what others change as well |
-//! | `program` | running programs |
-//!
-//! All but `program`, and the few functions of `iptables`, `nft` and `verdict` that call it, are pure.
 
 mod error;
 mod firewall;
