@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::steer::{Pilot, Steer, Transform};
+use crate::steer::{Steer, Steering, Transform};
 use crate::table::Table;
 
 /// What a path goes by: the peers, and the plugin's instances that were made for exactly these.
@@ -42,23 +42,20 @@ impl fmt::Debug for Forwarding {
     }
 }
 
-/// A new plugin for one thread. None: there is no other than before.
-pub(crate) type News<P> = Option<P>;
-
 /// The part of the thread that sends.
 pub(crate) struct Outbound {
     pub(crate) table: Arc<Table>,
-    pub(crate) pilot: News<Pilot>,
+    pub(crate) steering: Option<Steering>,
 }
 
 /// The part of a thread that receives.
 pub(crate) struct Inbound {
     pub(crate) table: Arc<Table>,
-    pub(crate) opener: News<Opener>,
+    pub(crate) decap: Option<Decap>,
 }
 
 /// What makes inner packets of what arrives.
-pub(crate) enum Opener {
+pub(crate) enum Decap {
     /// It is an inner packet.
     Bare,
     /// The plugin knows.
@@ -67,7 +64,7 @@ pub(crate) enum Opener {
     Nobody,
 }
 
-impl Opener {
+impl Decap {
     /// The plugin is gone or failed.
     pub(crate) fn fail(&mut self) {
         if matches!(self, Self::Transform(_)) {
@@ -79,14 +76,14 @@ impl Opener {
 impl Outbound {
     /// With the plugin of one that was not taken yet, unless there is a newer one.
     pub(crate) fn after(self, before: Option<Self>) -> Self {
-        Self { pilot: self.pilot.or(before.and_then(|before| before.pilot)), ..self }
+        Self { steering: self.steering.or(before.and_then(|before| before.steering)), ..self }
     }
 }
 
 impl Inbound {
     /// With the plugin of one that was not taken yet, unless there is a newer one.
     pub(crate) fn after(self, before: Option<Self>) -> Self {
-        Self { opener: self.opener.or(before.and_then(|before| before.opener)), ..self }
+        Self { decap: self.decap.or(before.and_then(|before| before.decap)), ..self }
     }
 }
 
@@ -94,43 +91,43 @@ impl Forwarding {
     /// The part of each thread: of the one that sends, and of those that receive on so many sockets.
     pub(crate) fn split(self, sockets: usize) -> (Outbound, Vec<Inbound>) {
         let Self { table, steering, transform } = self;
-        let inbound = |opener| Inbound { table: Arc::clone(&table), opener };
-        let (pilot, inbound): (_, Vec<_>) = match (transform, steering) {
+        let inbound = |decap| Inbound { table: Arc::clone(&table), decap };
+        let (steering, inbound): (_, Vec<_>) = match (transform, steering) {
             (Some(Transforms { overhead, out, inbound: plugins }), _) => {
                 let overhead = overhead as usize;
-                let openers = plugins.into_iter().map(Opener::Transform);
+                let decaps = plugins.into_iter().map(Decap::Transform);
                 // A socket without an instance must not take what it receives for bare packets.
-                let openers = openers.chain(std::iter::repeat_with(|| Opener::Nobody));
-                let pilot = Pilot::Transform { plugin: out, overhead };
-                (Some(pilot), openers.map(Some).map(inbound).take(sockets).collect())
+                let decaps = decaps.chain(std::iter::repeat_with(|| Decap::Nobody));
+                let steering = Steering::Transform { plugin: out, overhead };
+                (Some(steering), decaps.map(Some).map(inbound).take(sockets).collect())
             }
             (None, Some(plugin)) => {
-                let bare = std::iter::repeat_with(|| Some(Opener::Bare));
-                let pilot = Pilot::Plugin { plugin, until: None };
-                (Some(pilot), bare.map(inbound).take(sockets).collect())
+                let bare = std::iter::repeat_with(|| Some(Decap::Bare));
+                let steering = Steering::Plugin { plugin, until: None };
+                (Some(steering), bare.map(inbound).take(sockets).collect())
             }
             (None, None) => {
                 (None, std::iter::repeat_with(|| None).map(inbound).take(sockets).collect())
             }
         };
-        (Outbound { table, pilot }, inbound)
+        (Outbound { table, steering }, inbound)
     }
 }
 
 /// Where a value waits for the one thread that takes it. Looking costs one load.
 #[derive(Debug)]
-pub(crate) struct Handover<T> {
+pub(crate) struct Slot<T> {
     fresh: AtomicBool,
     next: Mutex<Option<T>>,
 }
 
-impl<T> Default for Handover<T> {
+impl<T> Default for Slot<T> {
     fn default() -> Self {
         Self { fresh: AtomicBool::new(false), next: Mutex::new(None) }
     }
 }
 
-impl<T> Handover<T> {
+impl<T> Slot<T> {
     /// Lays a value ready, in place of one that was not taken yet.
     pub(crate) fn put(&self, value: T) {
         self.put_after(|_| value);
@@ -162,22 +159,22 @@ mod tests {
 
     #[test]
     fn the_latest_is_taken_and_only_once() {
-        let handover = Handover::default();
-        assert_eq!(handover.take(), None);
-        handover.put(1);
-        handover.put(2);
-        assert_eq!(handover.take(), Some(2));
-        assert_eq!(handover.take(), None);
+        let slot = Slot::default();
+        assert_eq!(slot.take(), None);
+        slot.put(1);
+        slot.put(2);
+        assert_eq!(slot.take(), Some(2));
+        assert_eq!(slot.take(), None);
     }
 
     #[test]
     fn what_is_put_while_the_other_takes_is_not_lost() {
-        let (handover, last) = (Handover::default(), 10_000);
+        let (slot, last) = (Slot::default(), 10_000);
         std::thread::scope(|scope| {
-            scope.spawn(|| (1..=last).for_each(|number| handover.put(number)));
+            scope.spawn(|| (1..=last).for_each(|number| slot.put(number)));
             let mut seen = 0;
             while seen < last {
-                if let Some(number) = handover.take() {
+                if let Some(number) = slot.take() {
                     assert!(number > seen, "{number} after {seen}");
                     seen = number;
                 }
@@ -188,8 +185,8 @@ mod tests {
     #[test]
     fn a_table_alone_leaves_the_plugin_as_it_is() {
         let (out, inbound) = Forwarding::default().split(2);
-        assert!(out.pilot.is_none());
-        assert!(inbound.len() == 2 && inbound.iter().all(|inbound| inbound.opener.is_none()));
+        assert!(out.steering.is_none());
+        assert!(inbound.len() == 2 && inbound.iter().all(|inbound| inbound.decap.is_none()));
     }
 
     #[test]
@@ -197,15 +194,15 @@ mod tests {
         let table = || Arc::new(Table::default());
         let steering: Box<dyn Steer> = Box::new(TableSteering(table()));
         let whole = Forwarding { table: table(), steering: Some(steering), transform: None };
-        let handover = Handover::default();
+        let slot = Slot::default();
         let (latest, later) = (Arc::new(Table::default()), table());
-        handover.put(whole.split(0).0);
+        slot.put(whole.split(0).0);
         for table in [later, Arc::clone(&latest)] {
             let (alone, _) = Forwarding { table, steering: None, transform: None }.split(0);
-            handover.put_after(|before| alone.after(before));
+            slot.put_after(|before| alone.after(before));
         }
-        let taken = handover.take().unwrap();
-        assert!(matches!(taken.pilot, Some(Pilot::Plugin { .. })));
+        let taken = slot.take().unwrap();
+        assert!(matches!(taken.steering, Some(Steering::Plugin { .. })));
         assert!(Arc::ptr_eq(&taken.table, &latest));
     }
 
@@ -215,7 +212,7 @@ mod tests {
         let steering: Box<dyn Steer> = Box::new(TableSteering(Arc::clone(&table)));
         let (out, inbound) =
             Forwarding { table, steering: Some(steering), transform: None }.split(2);
-        assert!(matches!(out.pilot, Some(Pilot::Plugin { .. })));
-        assert!(inbound.iter().all(|inbound| matches!(inbound.opener, Some(Opener::Bare))));
+        assert!(matches!(out.steering, Some(Steering::Plugin { .. })));
+        assert!(inbound.iter().all(|inbound| matches!(inbound.decap, Some(Decap::Bare))));
     }
 }

@@ -152,8 +152,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gso::split;
     use crate::samples::{A, A6, B, B6, ip, tcp, tcp_header, udp, unfinished};
-    use crate::split::split;
 
     const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
     const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfc00, 0, 0, 1, 0, 0, 0, 1);

@@ -15,15 +15,15 @@ use heddle_core::rate::Bucket;
 
 use crate::Failure;
 use crate::datagrams::Datagram;
-use crate::forwarding::{Inbound, Opener};
+use crate::forwarding::{Decap, Inbound};
+use crate::gro::Coalescer;
 use crate::headers::Inner;
 use crate::icmp::{self, Message};
-use crate::join::Joiner;
 use crate::lanes::{Change, Lanes};
 use crate::message::Outgoing;
 use crate::notice::Notices;
-use crate::path::{Shared, Wake, icmp_limit};
 use crate::sender::Sender;
+use crate::shared::{Shared, Wake, icmp_limit};
 use crate::socket::{Received, Socket};
 use crate::table::Table;
 use crate::transformed::Transformed;
@@ -46,8 +46,8 @@ pub(crate) struct Receiver {
     index: usize,
     tun: Arc<Tun>,
     table: Arc<Table>,
-    opener: Opener,
-    joiner: Joiner,
+    decap: Decap,
+    coalescer: Coalescer,
     sender: Sender,
     limit: Bucket,
     notices: Notices<Errno>,
@@ -93,10 +93,10 @@ impl Receiver {
     pub(crate) fn new(shared: Arc<Shared>, index: usize, tun: Arc<Tun>) -> Self {
         Self {
             index,
-            joiner: Joiner::new(tun.udp),
+            coalescer: Coalescer::new(tun.udp),
             tun,
             table: Arc::default(),
-            opener: Opener::Nobody,
+            decap: Decap::Nobody,
             sender: Sender::new(Arc::clone(&shared)),
             limit: icmp_limit(),
             notices: Notices::default(),
@@ -207,10 +207,10 @@ impl Receiver {
 impl Receiver {
     /// Takes what was handed over meanwhile.
     fn renew(&mut self, now: Instant) {
-        if let Some(Inbound { table, opener }) = self.shared.inbound[self.index].take() {
+        if let Some(Inbound { table, decap }) = self.shared.inbound[self.index].take() {
             self.table = table;
-            if let Some(opener) = opener {
-                self.opener = opener;
+            if let Some(decap) = decap {
+                self.decap = decap;
             }
             let table = &self.table;
             let is_peer = |source| !table.senders(source).is_empty();
@@ -219,7 +219,7 @@ impl Receiver {
             }
         }
         if let Some(tun) = self.shared.devices[self.index].take() {
-            self.joiner = Joiner::new(tun.udp);
+            self.coalescer = Coalescer::new(tun.udp);
             self.tun = tun;
         }
     }
@@ -246,14 +246,14 @@ impl Receiver {
             return tally.malformed.one();
         }
         let datagrams = chunks(at, received);
-        match &mut self.opener {
-            Opener::Bare => {
+        match &mut self.decap {
+            Decap::Bare => {
                 for datagram in datagrams {
                     self.accept(origin, bytes, datagram);
                 }
             }
-            Opener::Nobody => tally.plugin.add(received.count()),
-            Opener::Transform(_) => {
+            Decap::Nobody => tally.plugin.add(received.count()),
+            Decap::Transform(_) => {
                 let lengths: Vec<_> = datagrams.map(|datagram| datagram.len() as u32).collect();
                 self.decapsulate(origin, &bytes[at..at + received.length], &lengths);
             }
@@ -266,7 +266,7 @@ impl Receiver {
         let (mut payloads, mut lengths) = (Cow::Borrowed(payloads), Cow::Borrowed(lengths));
         for (index, peer) in origin.peers.iter().enumerate() {
             let is_last = index + 1 == origin.peers.len();
-            let Opener::Transform(plugin) = &mut self.opener else { return };
+            let Decap::Transform(plugin) = &mut self.decap else { return };
             let result = plugin
                 .decapsulate(*peer, &payloads, &lengths)
                 .and_then(|(bytes, packets)| Transformed::new(bytes, packets, lengths.len()));
@@ -274,7 +274,7 @@ impl Receiver {
                 Ok(transformed) => transformed.into_parts(),
                 Err(reason) => {
                     self.shared.tally.plugin.add(lengths.len());
-                    self.opener.fail();
+                    self.decap.fail();
                     return self.failed(reason);
                 }
             };
@@ -320,7 +320,7 @@ impl Receiver {
         self.accepted.packets += 1;
         self.accepted.bytes += usize::from(inner.length);
         if self.tun.offload {
-            self.joiner.push(bytes, at, &inner);
+            self.coalescer.push(bytes, at, &inner);
         } else {
             let result = self.tun.write(&[IoSlice::new(packet)]);
             self.delivered(result, 1, origin.now);
@@ -332,8 +332,8 @@ impl Receiver {
         let accepted = std::mem::take(&mut self.accepted);
         self.shared.tally.received_packets.add(accepted.packets);
         self.shared.tally.received_bytes.add(accepted.bytes);
-        let mut joiner = std::mem::take(&mut self.joiner);
-        for packet in joiner.packets(bytes) {
+        let mut coalescer = std::mem::take(&mut self.coalescer);
+        for packet in coalescer.packets(bytes) {
             let header = packet.vnet.to_bytes();
             let mut pieces = Vec::with_capacity(1 + packet.datagrams);
             pieces.push(IoSlice::new(&header));
@@ -341,8 +341,8 @@ impl Receiver {
             let result = self.tun.write(&pieces);
             self.delivered(result, packet.datagrams, now);
         }
-        joiner.clear();
-        self.joiner = joiner;
+        coalescer.clear();
+        self.coalescer = coalescer;
     }
 
     fn delivered(&mut self, result: Result<(), Errno>, packets: usize, now: Instant) {
@@ -372,17 +372,17 @@ impl Receiver {
             return;
         }
         let transformed;
-        let payload = match &mut self.opener {
-            Opener::Bare => reply,
-            Opener::Nobody => return,
-            Opener::Transform(plugin) => {
+        let payload = match &mut self.decap {
+            Decap::Bare => reply,
+            Decap::Nobody => return,
+            Decap::Transform(plugin) => {
                 match plugin.encapsulate(peer, reply, &[reply.len() as u32]) {
                     Ok((bytes, _)) => {
                         transformed = bytes;
                         &transformed[..]
                     }
                     Err(reason) => {
-                        self.opener.fail();
+                        self.decap.fail();
                         return self.failed(reason);
                     }
                 }

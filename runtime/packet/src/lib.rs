@@ -8,8 +8,8 @@
 //! | [`headers`] | what is this packet, as far as the path needs to know? |
 //! | [`ttl`] | may it go one hop further? |
 //! | [`vnet`] | what of a packet is left to be done, by us or by the kernel? |
-//! | [`split`] | which datagrams are this packet from the device? |
-//! | [`join`] | which packets for the device are these datagrams? |
+//! | [`gso`] | which datagrams are this packet from the device? |
+//! | [`gro`] | which packets for the device are these datagrams? |
 //! | [`fragment`] | which fragments carry this packet over a smaller MTU? |
 //! | [`datagrams`] | what is sent of a packet, piece by piece? |
 //! | [`icmp`] | what is a packet's sender told? |
@@ -40,10 +40,11 @@ pub mod destinations;
 mod error;
 mod forwarding;
 pub mod fragment;
+pub mod gro;
+pub mod gso;
 pub mod headers;
 pub mod icmp;
 mod inbound;
-pub mod join;
 mod lane_filter;
 mod lanes;
 mod message;
@@ -53,8 +54,8 @@ mod path;
 mod path_mtu;
 mod raw;
 mod sender;
+mod shared;
 mod socket;
-pub mod split;
 mod steer;
 pub mod table;
 mod transformed;
@@ -70,6 +71,7 @@ pub use counters::Counters;
 pub use destinations::Destinations;
 pub use error::OpenError;
 pub use forwarding::{Forwarding, Transforms};
-pub use path::{Failure, Path, Running, Settings};
+pub use path::{Path, Running};
+pub use shared::{Failure, Settings};
 pub use steer::{FALLBACK, Steer, TableSteering, Transform};
 pub use table::{Peer, Table};

@@ -20,15 +20,15 @@ use crate::headers::Inner;
 use crate::icmp::{self, Message};
 use crate::message::Outgoing;
 use crate::notice::Notices;
-use crate::path::{Settings, Shared, Wake, icmp_limit};
 use crate::raw::RawSockets;
 use crate::sender::Sender;
-use crate::steer::{By, Pilot};
+use crate::shared::{Settings, Shared, Wake, icmp_limit};
+use crate::steer::{By, Steering};
 use crate::table::Table;
 use crate::transformed::Transformed;
 use crate::tun::Tun;
 use crate::vnet::{self, Vnet};
-use crate::{fragment, split, ttl};
+use crate::{fragment, gso, ttl};
 
 /// The most packets of one batch, and of one call of the plugin.
 const PACKETS: usize = 64;
@@ -48,7 +48,7 @@ pub(crate) struct Transmitter {
     shared: Arc<Shared>,
     tun: Arc<Tun>,
     table: Arc<Table>,
-    pilot: Pilot,
+    steering: Steering,
     sender: Sender,
     raw: RawSockets,
     limit: Bucket,
@@ -78,7 +78,7 @@ impl Transmitter {
         Self {
             tun,
             table: Arc::default(),
-            pilot: Pilot::Nobody,
+            steering: Steering::Nobody,
             sender: Sender::new(Arc::clone(&shared)),
             raw: RawSockets::open(),
             limit: icmp_limit(),
@@ -120,10 +120,10 @@ impl Transmitter {
 
     /// Takes what was handed over meanwhile.
     fn renew(&mut self) {
-        if let Some(Outbound { table, pilot }) = self.shared.outbound.take() {
+        if let Some(Outbound { table, steering }) = self.shared.outbound.take() {
             self.table = table;
-            if let Some(pilot) = pilot {
-                self.pilot.replace(pilot);
+            if let Some(steering) = steering {
+                self.steering.replace(steering);
             }
         }
     }
@@ -153,7 +153,7 @@ impl Transmitter {
         self.destinations.extend(packets.iter().map(|packet| packet.inner.destination));
         self.answers.clear();
         let (by, failure) =
-            self.pilot.steer(&self.table, &self.destinations, &mut self.answers, now);
+            self.steering.steer(&self.table, &self.destinations, &mut self.answers, now);
         if let Some(reason) = failure {
             self.failed(reason, by);
         }
@@ -194,7 +194,7 @@ impl Transmitter {
             tally.ttl_exceeded.one();
             return self.answer(Message::TimeExceeded, bytes, &inner, now);
         }
-        let Ok(datagrams) = split::split(&vnet, bytes, &inner, headers) else {
+        let Ok(datagrams) = gso::split(&vnet, bytes, &inner, headers) else {
             tally.malformed.one();
             return;
         };
@@ -218,8 +218,8 @@ impl Transmitter {
 
     /// The longest inner packet that reaches an address; none where no limit is known.
     fn room(&self, to: IpAddr, now: Instant) -> Option<usize> {
-        let overhead = match self.pilot {
-            Pilot::Transform { overhead, .. } => overhead,
+        let overhead = match self.steering {
+            Steering::Transform { overhead, .. } => overhead,
             _ => 0,
         };
         self.sender.limit(to, now).map(|limit| limit.saturating_sub(overhead))
@@ -233,7 +233,7 @@ impl Transmitter {
         now: Instant,
     ) -> Vec<(Outgoing<'a>, usize)> {
         let mut too_long = Vec::new();
-        let Pilot::Transform { plugin, .. } = &mut self.pilot else {
+        let Steering::Transform { plugin, .. } = &mut self.steering else {
             self.sender.send(outgoing, now, |datagram, limit| too_long.push((*datagram, limit)));
             return too_long;
         };
@@ -274,7 +274,7 @@ impl Transmitter {
         }
         self.sender.send(&datagrams, now, |_, _| tally.too_big.one());
         if let Some(reason) = failure {
-            self.pilot.fail(now);
+            self.steering.fail(now);
             self.failed(reason, By::Nobody);
         }
         too_long

@@ -11,8 +11,8 @@ use tracing::warn;
 
 use crate::message::{Outgoing, together};
 use crate::notice::Notices;
-use crate::path::{Shared, Wake};
 use crate::path_mtu::PathMtus;
+use crate::shared::{Shared, Wake};
 use crate::socket::Socket;
 
 /// How long a full socket may stay full before what was to be sent is dropped.

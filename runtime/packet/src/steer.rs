@@ -70,7 +70,7 @@ impl Steer for TableSteering {
 }
 
 /// What steers the packets of one thread, and what does when it fails.
-pub(crate) enum Pilot {
+pub(crate) enum Steering {
     /// The plugin.
     Plugin {
         /// It.
@@ -106,7 +106,7 @@ pub(crate) enum By {
     Nobody,
 }
 
-impl Pilot {
+impl Steering {
     /// Another one takes over. One that works only until it is first asked does not prolong the fallback.
     pub(crate) fn replace(&mut self, mut next: Self) {
         if let Self::Plugin { until, .. } = &mut next {
@@ -228,8 +228,8 @@ mod tests {
         }
     }
 
-    fn plugin(answers: usize) -> Pilot {
-        Pilot::Plugin { plugin: Box::new(Answers(answers)), until: None }
+    fn plugin(answers: usize) -> Steering {
+        Steering::Plugin { plugin: Box::new(Answers(answers)), until: None }
     }
 
     fn table() -> Table {
@@ -239,61 +239,61 @@ mod tests {
         }])
     }
 
-    fn steer(pilot: &mut Pilot, now: Instant) -> (By, Option<String>, Vec<Option<u32>>) {
+    fn steer(steering: &mut Steering, now: Instant) -> (By, Option<String>, Vec<Option<u32>>) {
         let destinations = ["10.244.1.2", "10.244.2.2"].map(|address| address.parse().unwrap());
         let mut answers = Vec::new();
-        let (by, reason) = pilot.steer(&table(), &destinations, &mut answers, now);
+        let (by, reason) = steering.steer(&table(), &destinations, &mut answers, now);
         (by, reason, answers)
     }
 
     #[test]
     fn the_table_stands_in_for_a_failed_plugin_and_not_for_ever() {
-        let (mut pilot, now) = (plugin(1), Instant::now());
-        assert_eq!(steer(&mut pilot, now), (By::Plugin, None, vec![Some(7), Some(7)]));
+        let (mut steering, now) = (plugin(1), Instant::now());
+        assert_eq!(steer(&mut steering, now), (By::Plugin, None, vec![Some(7), Some(7)]));
         let reason = Some("out of fuel".to_owned());
-        assert_eq!(steer(&mut pilot, now), (By::Table, reason, vec![Some(0), None]));
+        assert_eq!(steer(&mut steering, now), (By::Table, reason, vec![Some(0), None]));
         let late = now + FALLBACK - Duration::from_millis(1);
-        assert_eq!(steer(&mut pilot, late), (By::Table, None, vec![Some(0), None]));
-        assert_eq!(steer(&mut pilot, now + FALLBACK), (By::Nobody, None, vec![]));
+        assert_eq!(steer(&mut steering, late), (By::Table, None, vec![Some(0), None]));
+        assert_eq!(steer(&mut steering, now + FALLBACK), (By::Nobody, None, vec![]));
     }
 
     #[test]
     fn a_plugin_that_fails_at_once_each_time_does_not_prolong_the_fallback() {
-        let (mut pilot, now) = (plugin(0), Instant::now());
-        steer(&mut pilot, now);
-        pilot.replace(plugin(0));
-        assert_eq!(steer(&mut pilot, now + FALLBACK / 2).0, By::Table);
-        pilot.replace(plugin(0));
-        pilot.replace(plugin(0));
-        assert_eq!(steer(&mut pilot, now + FALLBACK).0, By::Nobody);
+        let (mut steering, now) = (plugin(0), Instant::now());
+        steer(&mut steering, now);
+        steering.replace(plugin(0));
+        assert_eq!(steer(&mut steering, now + FALLBACK / 2).0, By::Table);
+        steering.replace(plugin(0));
+        steering.replace(plugin(0));
+        assert_eq!(steer(&mut steering, now + FALLBACK).0, By::Nobody);
         // One that works does.
-        pilot.replace(plugin(1));
-        assert_eq!(steer(&mut pilot, now + FALLBACK).0, By::Plugin);
-        assert_eq!(steer(&mut pilot, now + FALLBACK).0, By::Table);
+        steering.replace(plugin(1));
+        assert_eq!(steer(&mut steering, now + FALLBACK).0, By::Plugin);
+        assert_eq!(steer(&mut steering, now + FALLBACK).0, By::Table);
     }
 
     #[test]
     fn a_failure_during_the_fallback_does_not_prolong_it() {
-        let (mut pilot, now) = (plugin(0), Instant::now());
-        pilot.fail(now);
-        pilot.fail(now + FALLBACK / 2);
-        assert_eq!(steer(&mut pilot, now + FALLBACK).0, By::Nobody);
+        let (mut steering, now) = (plugin(0), Instant::now());
+        steering.fail(now);
+        steering.fail(now + FALLBACK / 2);
+        assert_eq!(steer(&mut steering, now + FALLBACK).0, By::Nobody);
     }
 
     #[test]
     fn nothing_stands_in_for_a_plugin_that_transforms() {
         let plugin = Box::new(Answers(0));
-        let (mut pilot, now) = (Pilot::Transform { plugin, overhead: 8 }, Instant::now());
+        let (mut steering, now) = (Steering::Transform { plugin, overhead: 8 }, Instant::now());
         let reason = Some("out of fuel".to_owned());
-        assert_eq!(steer(&mut pilot, now), (By::Nobody, reason, vec![]));
-        assert_eq!(steer(&mut pilot, now), (By::Nobody, None, vec![]));
+        assert_eq!(steer(&mut steering, now), (By::Nobody, reason, vec![]));
+        assert_eq!(steer(&mut steering, now), (By::Nobody, None, vec![]));
     }
 
     #[test]
     fn an_answer_that_is_too_short_is_a_failure() {
-        let (mut pilot, now) =
-            (Pilot::Plugin { plugin: Box::new(Forgetful), until: None }, Instant::now());
-        let (by, reason, answers) = steer(&mut pilot, now);
+        let (mut steering, now) =
+            (Steering::Plugin { plugin: Box::new(Forgetful), until: None }, Instant::now());
+        let (by, reason, answers) = steer(&mut steering, now);
         assert_eq!((by, answers), (By::Table, vec![Some(0), None]));
         assert_eq!(reason.as_deref(), Some("1 answers for 2 packets"));
     }
