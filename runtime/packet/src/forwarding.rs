@@ -1,4 +1,4 @@
-//! What a path goes by, and how the threads get a new one without being paused.
+//! The forwarding state of a path, and its replacement without pausing the threads.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,28 +7,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::steer::{Steer, Steering, Transform};
 use crate::table::Table;
 
-/// What a path goes by: the peers, and the plugin's instances that were made for exactly these.
+/// The peers, and the plugin's instances that were made for exactly these peers.
 ///
-/// With neither `steering` nor `transform` only the table is new, and the plugin's instances stay, as long as no better
-/// ones are to be had. The peers that they know have to keep their places in it; one that is gone has no addresses and no
-/// subnets any more.
+/// With neither `steering` nor `transform`, only the table is replaced, and the threads keep the
+/// plugin's instances until better ones are available. The peers known to those instances have to
+/// keep their indices in the table; a peer that is gone stays, without addresses and subnets.
 #[derive(Default)]
 pub struct Forwarding {
     /// The peers.
     pub table: Arc<Table>,
-    /// Says where packets go.
+    /// Chooses the peers of packets.
     pub steering: Option<Box<dyn Steer>>,
-    /// Says where they go and what they look like on the way. Goes before `steering`.
+    /// Chooses the peers of packets and transforms the packets. Takes precedence over `steering`.
     pub transform: Option<Transforms>,
 }
 
-/// Instances of a plugin that transforms.
+/// The instances of a plugin that transforms.
 pub struct Transforms {
-    /// The most bytes that `encapsulate` adds to a packet.
+    /// The maximum number of bytes that `encapsulate` adds to a packet.
     pub overhead: u32,
-    /// For what leaves.
+    /// The instance for outbound packets.
     pub out: Box<dyn Transform>,
-    /// For what arrives: one for each socket, in the order of [`Settings::sockets`](crate::Settings).
+    /// The instances for inbound packets: one for each socket, in the order of
+    /// [`Settings::sockets`](crate::Settings).
     pub inbound: Vec<Box<dyn Transform>>,
 }
 
@@ -42,30 +43,30 @@ impl fmt::Debug for Forwarding {
     }
 }
 
-/// The part of the thread that sends.
+/// The part for the sending thread. `steering` is `None` to keep the current one.
 pub(crate) struct Outbound {
     pub(crate) table: Arc<Table>,
     pub(crate) steering: Option<Steering>,
 }
 
-/// The part of a thread that receives.
+/// The part for a receiving thread. `decap` is `None` to keep the current one.
 pub(crate) struct Inbound {
     pub(crate) table: Arc<Table>,
     pub(crate) decap: Option<Decap>,
 }
 
-/// What makes inner packets of what arrives.
+/// Extracts inner packets from datagrams.
 pub(crate) enum Decap {
-    /// It is an inner packet.
+    /// The payload is the inner packet.
     Bare,
-    /// The plugin knows.
+    /// The plugin extracts it.
     Transform(Box<dyn Transform>),
-    /// Nobody: it is dropped.
+    /// There is no instance: datagrams are dropped.
     Nobody,
 }
 
 impl Decap {
-    /// The plugin is gone or failed.
+    /// Handles the failure or loss of the plugin.
     pub(crate) fn fail(&mut self) {
         if matches!(self, Self::Transform(_)) {
             *self = Self::Nobody;
@@ -74,21 +75,24 @@ impl Decap {
 }
 
 impl Outbound {
-    /// With the plugin of one that was not taken yet, unless there is a newer one.
+    /// Merges with an earlier value that was not taken yet: keeps its plugin, unless there is a
+    /// newer one.
     pub(crate) fn after(self, before: Option<Self>) -> Self {
         Self { steering: self.steering.or(before.and_then(|before| before.steering)), ..self }
     }
 }
 
 impl Inbound {
-    /// With the plugin of one that was not taken yet, unless there is a newer one.
+    /// Merges with an earlier value that was not taken yet: keeps its plugin, unless there is a
+    /// newer one.
     pub(crate) fn after(self, before: Option<Self>) -> Self {
         Self { decap: self.decap.or(before.and_then(|before| before.decap)), ..self }
     }
 }
 
 impl Forwarding {
-    /// The part of each thread: of the one that sends, and of those that receive on so many sockets.
+    /// Splits it into the part of the sending thread and those of the threads that receive on this
+    /// many sockets.
     pub(crate) fn split(self, sockets: usize) -> (Outbound, Vec<Inbound>) {
         let Self { table, steering, transform } = self;
         let inbound = |decap| Inbound { table: Arc::clone(&table), decap };
@@ -96,7 +100,7 @@ impl Forwarding {
             (Some(Transforms { overhead, out, inbound: plugins }), _) => {
                 let overhead = overhead as usize;
                 let decaps = plugins.into_iter().map(Decap::Transform);
-                // A socket without an instance must not take what it receives for bare packets.
+                // A socket without an instance must not treat its datagrams as bare packets.
                 let decaps = decaps.chain(std::iter::repeat_with(|| Decap::Nobody));
                 let steering = Steering::Transform { plugin: out, overhead };
                 (Some(steering), decaps.map(Some).map(inbound).take(sockets).collect())
@@ -114,7 +118,8 @@ impl Forwarding {
     }
 }
 
-/// Where a value waits for the one thread that takes it. Looking costs one load.
+/// A slot with the latest value for the one thread that takes it. Checking an empty slot costs one
+/// atomic load.
 #[derive(Debug)]
 pub(crate) struct Slot<T> {
     fresh: AtomicBool,
@@ -128,12 +133,12 @@ impl<T> Default for Slot<T> {
 }
 
 impl<T> Slot<T> {
-    /// Lays a value ready, in place of one that was not taken yet.
+    /// Stores a value, replacing one that was not taken yet.
     pub(crate) fn put(&self, value: T) {
         self.put_after(|_| value);
     }
 
-    /// Lays a value ready, made of the one that was not taken yet.
+    /// Stores a value computed from the one that was not taken yet.
     pub(crate) fn put_after(&self, value: impl FnOnce(Option<T>) -> T) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let value = value(next.take());
@@ -141,7 +146,7 @@ impl<T> Slot<T> {
         self.fresh.store(true, Ordering::Release);
     }
 
-    /// Takes what lies ready.
+    /// Takes the stored value.
     pub(crate) fn take(&self) -> Option<T> {
         if !self.fresh.load(Ordering::Acquire) {
             return None;
@@ -158,7 +163,7 @@ mod tests {
     use crate::steer::TableSteering;
 
     #[test]
-    fn the_latest_is_taken_and_only_once() {
+    fn slot_yields_latest_value_once() {
         let slot = Slot::default();
         assert_eq!(slot.take(), None);
         slot.put(1);
@@ -168,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_while_the_other_takes_is_not_lost() {
+    fn value_put_during_take_is_not_lost() {
         let (slot, last) = (Slot::default(), 10_000);
         std::thread::scope(|scope| {
             scope.spawn(|| (1..=last).for_each(|number| slot.put(number)));
@@ -183,14 +188,14 @@ mod tests {
     }
 
     #[test]
-    fn a_table_alone_leaves_the_plugin_as_it_is() {
+    fn table_alone_keeps_the_plugin() {
         let (out, inbound) = Forwarding::default().split(2);
         assert!(out.steering.is_none());
         assert!(inbound.len() == 2 && inbound.iter().all(|inbound| inbound.decap.is_none()));
     }
 
     #[test]
-    fn a_plugin_that_was_not_taken_yet_survives_a_table_alone() {
+    fn pending_plugin_survives_table_alone() {
         let table = || Arc::new(Table::default());
         let steering: Box<dyn Steer> = Box::new(TableSteering(table()));
         let whole = Forwarding { table: table(), steering: Some(steering), transform: None };
@@ -207,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn with_steering_alone_packets_arrive_bare() {
+    fn steering_without_transform_expects_bare_packets() {
         let table = Arc::new(Table::default());
         let steering: Box<dyn Steer> = Box::new(TableSteering(Arc::clone(&table)));
         let (out, inbound) =

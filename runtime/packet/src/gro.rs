@@ -1,10 +1,10 @@
-//! From datagrams to packets for the device: consecutive segments of a flow become one packet, which the kernel takes
-//! through its stack as one.
+//! Coalesces datagrams into packets for the device (generic receive offload): consecutive segments
+//! of a flow become one packet, which passes the kernel's stack once.
 //!
-//! The rules are the kernel's own for joining what it receives (`tcp_gro_receive`, `udp_gro_receive_segment` and
-//! `inet_gro_receive`): segments of one size whose headers differ in nothing but what follows from their position.
-//! The checksum of a joined segment is verified neither here nor by the kernel: that of the datagram which it came in
-//! must have been. The payload stays where it is.
+//! The rules are those of the kernel's own GRO (`tcp_gro_receive`, `udp_gro_receive_segment` and
+//! `inet_gro_receive`): segments of one size whose headers differ only in what follows from their
+//! position. Neither this module nor the kernel verifies the checksum of a coalesced segment, so
+//! the checksum of the datagram that carried it must have been verified. The payload is not copied.
 
 use std::iter::FusedIterator;
 use std::ops::Range;
@@ -17,97 +17,102 @@ use crate::headers::Inner;
 use crate::transport::{CWR, FIN, PSH, RST, SYN, Transport, URG, put, word};
 use crate::vnet::{self, Vnet};
 
-/// The longest packet that segments are joined to, in bytes.
+/// The maximum length of a coalesced packet in bytes.
 const LONGEST: usize = 65535;
 
-/// How many pieces a packet has at most: `writev` takes 1024 (`UIO_MAXIOV`), and the first is the device's header.
+/// The maximum number of pieces of a packet: `writev` takes 1024 (`UIO_MAXIOV`), and the first is
+/// the virtio header.
 pub const MOST: usize = 1023;
 
-/// How many UDP datagrams are joined at most: `UDP_MAX_SEGMENTS` in kernels up to 6.8, later ones have 128.
+/// The maximum number of coalesced UDP datagrams: `UDP_MAX_SEGMENTS` in kernels up to 6.8; later
+/// ones allow 128.
 const MOST_UDP: usize = 64;
 
-/// How many flows are joined side by side. With more, the one whose last packet was begun first goes on with a new one.
+/// The maximum number of flows coalesced at a time. A further flow replaces the one with the oldest
+/// open packet.
 const FLOWS: usize = 8;
 
-/// Joins the datagrams that one or several calls left in a buffer.
+/// Coalesces the datagrams that one or several receive calls left in a buffer.
 ///
-/// The order within a flow is kept. Flows may change places, as with the kernel.
+/// Keeps the order within a flow. Flows may be reordered, as by the kernel.
 #[derive(Debug, Default)]
 pub struct Coalescer {
     udp: bool,
     pieces: Vec<Piece>,
     groups: Vec<Group>,
-    /// The groups that may grow, the one begun last at the end.
+    /// The groups that may grow, newest last.
     open: Vec<usize>,
 }
 
 /// A packet for the device.
 #[derive(Clone, Debug)]
 pub struct Packet<'a> {
-    /// What the device is told about it.
+    /// Its virtio header.
     pub vnet: Vnet,
-    /// Its bytes without that: at most [`MOST`] pieces.
+    /// Its bytes without the virtio header: at most [`MOST`] pieces.
     pub pieces: Pieces<'a>,
-    /// Of all pieces, in bytes.
+    /// The length of all pieces in bytes.
     pub length: usize,
-    /// How many datagrams it is.
+    /// The number of its datagrams.
     pub datagrams: usize,
 }
 
-/// A piece of a packet, and which piece is next.
+/// A piece of a packet, and the index of the next piece.
 #[derive(Clone, Debug)]
 struct Piece {
     at: Range<usize>,
     next: Option<usize>,
 }
 
-/// What becomes one packet.
+/// The datagrams of one packet.
 #[derive(Clone, Debug)]
 struct Group {
-    /// Its first piece is the first datagram with all its headers.
+    /// The index of the first piece, which is the first datagram with all its headers.
     first: usize,
     last: usize,
     count: usize,
-    /// Of all pieces, in bytes.
+    /// The length of all pieces in bytes.
     length: usize,
-    /// None if its one datagram is none that is ever joined.
+    /// `None` for a datagram that can never be coalesced; it is the only one in its group.
     segment: Option<Segment>,
     vnet: Vnet,
 }
 
-/// What is to be known of a datagram, or of a group of them, for others to be joined to it.
+/// The properties of a datagram, or of a group, that decide whether others can be appended.
 #[derive(Clone, Copy, Debug)]
 struct Segment {
     family: Family,
     transport: Transport,
-    /// Of all headers, in bytes.
+    /// The length of all headers in bytes.
     header: usize,
-    /// Of the first datagram, in bytes.
+    /// The payload of the first datagram in bytes.
     payload: usize,
-    /// TCP: the sequence number behind the last payload.
+    /// TCP: the sequence number after the last payload.
     next: u32,
-    /// TCP: those of FIN and PSH that are set. They end a group.
+    /// TCP: the flags FIN and PSH, if set. They end a group.
     flags: u8,
 }
 
 impl Coalescer {
-    /// Joins TCP, and UDP if the device can split it again, which it can if it takes `TUN_F_USO4` and `TUN_F_USO6`.
+    /// Creates a coalescer for TCP, and for UDP if the device can segment it again (`TUN_F_USO4`
+    /// and `TUN_F_USO6`).
     pub fn new(udp: bool) -> Self {
         Self { udp, ..Self::default() }
     }
 
-    /// Forgets all datagrams.
+    /// Removes all datagrams.
     pub fn clear(&mut self) {
         self.pieces.clear();
         self.groups.clear();
         self.open.clear();
     }
 
-    /// Adds the datagram at this place of the buffer, which is read as `inner`.
+    /// Adds the datagram at this range of the buffer; `inner` are its parsed headers.
     pub fn push(&mut self, buffer: &[u8], at: Range<usize>, inner: &Inner) {
         let packet = &buffer[at.clone()];
         let Some(segment) = Segment::of(packet, inner, self.udp) else {
-            // What follows in its flow must not overtake it. It may have no ports to know the flow by.
+            // Later segments of its flow must not overtake it. It may not have ports to identify
+            // the flow.
             let (groups, pieces) = (&self.groups, &self.pieces);
             self.open.retain(|&open| {
                 let first = &buffer[pieces[groups[open].first].at.clone()];
@@ -139,7 +144,7 @@ impl Coalescer {
         self.begin(at, Some(segment));
     }
 
-    /// Begins a group, open if others may be joined to its datagram.
+    /// Begins a group. It is open if other datagrams may be appended.
     fn begin(&mut self, at: Range<usize>, segment: Option<Segment>) {
         if segment.is_some_and(|segment| segment.flags == 0) {
             if self.open.len() == FLOWS {
@@ -153,8 +158,8 @@ impl Coalescer {
         self.groups.push(Group { first, last: first, count: 1, length, segment, vnet });
     }
 
-    /// The packets that became of the datagrams, which are in this buffer. The headers of what was joined are changed
-    /// there.
+    /// Returns the resulting packets, which refer to this buffer. Rewrites the headers of coalesced
+    /// packets in the buffer.
     pub fn packets<'a>(&'a mut self, buffer: &'a mut [u8]) -> Packets<'a> {
         for group in &mut self.groups {
             if let Some(segment) = group.segment.filter(|_| group.count > 1) {
@@ -168,7 +173,8 @@ impl Coalescer {
 }
 
 impl Group {
-    /// Whether a segment of its flow continues it, `first` being its first datagram.
+    /// Returns true if a segment of the same flow continues the group, whose first datagram is
+    /// `first`.
     fn takes(&self, first: &[u8], segment: &Segment, packet: &[u8]) -> bool {
         let Some(group) = &self.segment else { return false };
         let (first_network, first) = first.split_at(group.network());
@@ -183,7 +189,7 @@ impl Group {
                     let id = word(first_network, 4).wrapping_add(self.count as u16);
                     network[..2] == first_network[..2]
                         && network[6..9] == first_network[6..9]
-                        // Without meaning where nothing is fragmented (RFC 6864, 4.1).
+                        // The identification has no meaning without fragmentation (RFC 6864, 4.1).
                         && (dont_fragment || word(network, 4) == id)
                 }
                 // Traffic class and flow label; hop limit.
@@ -194,7 +200,8 @@ impl Group {
                     let sequence = u32::from_be_bytes([rest[4], rest[5], rest[6], rest[7]]);
                     self.count < MOST
                         && sequence == group.next
-                        // Of the flags, the first segment alone may have CWR, and the last ones of those that end a group.
+                        // Only the first segment may have CWR, and only the last may have flags
+                        // that end a group.
                         && (first[13] ^ rest[13]) & !(FIN | PSH | CWR) == 0
                         && rest[13] & CWR == 0
                         // Acknowledgement; header length; window; options.
@@ -206,7 +213,7 @@ impl Group {
             }
     }
 
-    /// Counts in a segment that continues it. Returns whether another one may.
+    /// Appends a segment that continues the group. Returns true if another one may follow.
     fn grow(&mut self, segment: &Segment) -> bool {
         self.count += 1;
         self.length += segment.payload;
@@ -219,11 +226,11 @@ impl Group {
 }
 
 impl Segment {
-    /// Reads a datagram. None if it is one that is never joined.
+    /// Extracts the properties of a datagram. Returns `None` if it can never be coalesced.
     fn of(packet: &[u8], inner: &Inner, udp: bool) -> Option<Self> {
         let family = inner.family();
         let start = network(family);
-        // No options, no extension headers.
+        // Options or extension headers prevent coalescing.
         if inner.is_fragment() || usize::from(inner.header_length) != start {
             return None;
         }
@@ -240,7 +247,7 @@ impl Segment {
                 (Transport::Tcp, length, next, flags & (FIN | PSH))
             }
             ip_number::UDP if udp => {
-                // Joined, it would have a checksum, and this sender wants none.
+                // A coalesced packet would have a checksum, and this sender sends none.
                 if rest.len() < UdpHeader::LEN || word(rest, 6) == 0 {
                     return None;
                 }
@@ -251,7 +258,7 @@ impl Segment {
             }
             _ => return None,
         };
-        // Amended, a broken header would look sound.
+        // Rewriting the header would hide a wrong checksum.
         if family == Family::V4 && ones_complement(add_slice(0, &packet[..start])) != 0 {
             return None;
         }
@@ -260,7 +267,7 @@ impl Segment {
         (payload > 0).then_some(Self { family, transport, header, payload, next, flags })
     }
 
-    /// The length of the IP header.
+    /// Returns the length of the IP header in bytes.
     fn network(&self) -> usize {
         network(self.family)
     }
@@ -272,7 +279,7 @@ impl Segment {
         }
     }
 
-    /// Whether both are of one flow: hosts and ports, which follow on them.
+    /// Returns true if both belong to one flow: same addresses and ports, which are adjacent.
     fn is_flow(&self, packet: &[u8], other: &Self, others: &[u8]) -> bool {
         let hosts = hosts(self.family);
         let flow = hosts.start..hosts.end + 4;
@@ -280,14 +287,15 @@ impl Segment {
             && packet[flow.clone()] == others[flow]
     }
 
-    /// Whether what is no segment may be of the same flow.
+    /// Returns true if a datagram that cannot be coalesced may belong to the same flow.
     fn concerns(&self, packet: &[u8], other: &[u8], inner: &Inner) -> bool {
         let hosts = hosts(self.family);
         (self.family, self.protocol()) == (inner.family(), inner.protocol)
             && packet[hosts.clone()] == other[hosts]
     }
 
-    /// Makes the headers of the first segment those of all, which are `length` bytes with them.
+    /// Rewrites the headers of the first segment for the whole packet, which is `length` bytes
+    /// including them.
     fn amend(&self, header: &mut [u8], length: usize) -> Vnet {
         let start = self.network();
         let (network, rest) = header.split_at_mut(start);
@@ -311,7 +319,8 @@ impl Segment {
             }
             Transport::Udp => put(rest, 4, transport),
         }
-        // Of the pseudo-header. The kernel adds the rest, or leaves it to who takes the packet on.
+        // The sum of the pseudo-header. The kernel completes it, or leaves that to the packet's
+        // next stage.
         let sum = add_slice(0, &network[hosts(self.family)]);
         let sum = add_2bytes(sum, [0, self.protocol().0]);
         let sum = !ones_complement(add_2bytes(sum, transport.to_be_bytes()));
@@ -333,7 +342,7 @@ impl Segment {
     }
 }
 
-/// The length of an IP header without options or extension headers.
+/// Returns the length of an IP header without options or extension headers, in bytes.
 const fn network(family: Family) -> usize {
     match family {
         Family::V4 => 20,
@@ -341,7 +350,7 @@ const fn network(family: Family) -> usize {
     }
 }
 
-/// Where in it source and destination are.
+/// Returns the range of source and destination in it.
 const fn hosts(family: Family) -> Range<usize> {
     match family {
         Family::V4 => 12..20,
@@ -349,7 +358,7 @@ const fn hosts(family: Family) -> Range<usize> {
     }
 }
 
-/// The packets that datagrams became.
+/// The coalesced packets.
 #[derive(Clone, Debug)]
 pub struct Packets<'a> {
     buffer: &'a [u8],
@@ -376,7 +385,7 @@ impl ExactSizeIterator for Packets<'_> {}
 
 impl FusedIterator for Packets<'_> {}
 
-/// The pieces of a packet in their order.
+/// The pieces of a packet, in order.
 #[derive(Clone, Debug)]
 pub struct Pieces<'a> {
     buffer: &'a [u8],

@@ -1,7 +1,9 @@
-//! From a packet as it was read from the device to datagrams: what the kernel left undone is done here.
+//! Splits a packet from the device into datagrams (generic segmentation offload): does what the
+//! kernel left undone.
 //!
-//! The kernel hands over up to 64 KiB of a TCP stream, or of UDP datagrams of one size, as one packet to be split.
-//! Each segment gets headers of its own; the payload is read once, for the checksum, and stays where it is.
+//! The kernel hands over up to 64 KiB of a TCP stream, or of UDP datagrams of one size, as one
+//! packet to be segmented. Each segment gets its own headers. The payload is only read, for the
+//! checksum, and not copied.
 
 use etherparse::checksum::u64_16bit_word::{
     add_2bytes, add_4bytes, add_slice, ones_complement, ones_complement_with_no_zero,
@@ -15,36 +17,39 @@ use crate::headers::Inner;
 use crate::transport::{CWR, FIN, PSH, Transport, put, word};
 use crate::vnet::{self, Vnet};
 
-/// Why a packet from the device is not forwarded: what is said about it does not fit it. The kernel sends no such packet.
+/// The reason why a packet from the device is dropped: its virtio header does not match it. The
+/// kernel sends no such packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsplittable {
-    /// A kind of segmentation that we do not offer to the kernel, or not one for this packet.
+    /// A kind of segmentation that we do not offer to the kernel, or one that does not match the
+    /// packet.
     #[error("segmentation of type {0}: expected one of TCP or UDP, and a packet of that kind")]
     Kind(u8),
-    /// Segments of no length.
+    /// The segment size is 0.
     #[error("segments of 0 bytes")]
     SegmentSize,
-    /// It is to be split, and the sum of its pseudo-header is not where it should be.
+    /// The packet is to be segmented, but its pseudo-header's sum is not in the checksum field.
     #[error("segmentation of type {0} without a checksum to complete in the transport header")]
     NoChecksum(u8),
-    /// The checksum would be one over the IP header.
+    /// The checksum would cover the IP header.
     #[error("a checksum to complete from byte {0} on, within the IP header")]
     IpHeader(u16),
-    /// The transport header or the checksum is beyond the packet's end.
+    /// The transport header or the checksum is beyond the end of the packet.
     #[error("the transport header or the checksum is beyond the end of the packet of {0} bytes")]
     Short(usize),
 }
 
-/// The datagrams that make up a packet from the device.
+/// Splits a packet from the device into datagrams.
 ///
-/// A packet that needs no splitting is one datagram, its checksum completed in place. Otherwise `headers` is filled with
-/// those of all segments, and the headers in `packet` are spoilt. It is done as the kernel does it (`tcp_gso_segment`,
-/// `__udp_gso_segment` and `inet_gso_segment`): sequence numbers go on, FIN and PSH are the last segment's, CWR is the
-/// first's, and the identification of IPv4 counts up.
+/// A packet that needs no segmentation becomes one datagram, and its checksum is completed in
+/// place. Otherwise `headers` is filled with the headers of all segments, and the headers in
+/// `packet` are overwritten. Segments are made as by the kernel (`tcp_gso_segment`,
+/// `__udp_gso_segment` and `inet_gso_segment`): sequence numbers continue, FIN and PSH are only on
+/// the last segment, CWR only on the first, and the identification of IPv4 is incremented.
 ///
 /// # Errors
 ///
-/// What is said about the packet does not fit it.
+/// [`Unsplittable`], if the virtio header does not match the packet.
 pub fn split<'a>(
     vnet: &Vnet,
     packet: &'a mut [u8],
@@ -108,7 +113,7 @@ pub fn split<'a>(
     Ok(Datagrams::new(headers, payload, pieces, pieces))
 }
 
-/// Completes the checksum of a packet, which holds the sum of the pseudo-header.
+/// Completes the checksum of a packet, whose checksum field contains the sum of the pseudo-header.
 fn complete(packet: &mut [u8], vnet: &Vnet) -> Result<(), Unsplittable> {
     let start = usize::from(vnet.checksum_start);
     let at = start + usize::from(vnet.checksum_offset);
@@ -121,29 +126,30 @@ fn complete(packet: &mut [u8], vnet: &Vnet) -> Result<(), Unsplittable> {
     Ok(())
 }
 
-/// The checksum of a sum. In UDP, 0 means none (RFC 768). In TCP it is a checksum like any other, and what every stack
-/// that does not leave it to a device writes, though the kernel would take the other zero as well.
+/// Folds a sum into a checksum. In UDP, 0 means that there is none (RFC 768). In TCP, 0 is a
+/// checksum like any other, and software stacks write it, although the kernel would accept the
+/// other zero as well.
 fn finish(sum: u64, tcp: bool) -> u16 {
     if tcp { ones_complement(sum) } else { ones_complement_with_no_zero(sum) }
 }
 
-/// The headers of all segments, without what differs from one to another, and the sums over what does not.
+/// The headers shared by all segments, without the fields that differ, and their sums.
 struct Template<'a> {
     header: &'a [u8],
     start: usize,
     transport: Transport,
     /// IPv4: the identification of the first segment, and the sum of the IP header.
     network: Option<(u16, u64)>,
-    /// TCP: the first segment's.
+    /// TCP: the sequence number of the first segment.
     sequence: u32,
-    /// TCP: of the whole packet.
+    /// TCP: the flags of the whole packet.
     flags: u8,
-    /// Of the transport header and the pseudo-header but for the length.
+    /// The sum of the transport header and of the pseudo-header without its length.
     sum: u64,
 }
 
 impl<'a> Template<'a> {
-    /// Takes it from the headers of the whole packet.
+    /// Builds a template from the headers of the whole packet.
     fn new(header: &'a mut [u8], start: usize, transport: Transport, payload: usize) -> Self {
         let (network, rest) = header.split_at_mut(start);
         let network = (network[0] >> 4 == 4).then(|| {
@@ -152,8 +158,8 @@ impl<'a> Template<'a> {
             network[10..12].fill(0);
             (id, add_slice(0, network))
         });
-        // The kernel gives the sum of the pseudo-header with the whole length. Kept and corrected rather than made
-        // anew, it is also right where a routing header names another destination.
+        // The kernel supplies the sum of the pseudo-header with the whole length. Correcting it,
+        // rather than computing it anew, also works if a routing header names another destination.
         let length = (rest.len() + payload) as u16;
         let (mut sequence, mut flags) = (0, 0);
         match transport {
@@ -170,7 +176,8 @@ impl<'a> Template<'a> {
         Self { header, start, transport, network, sequence, flags, sum }
     }
 
-    /// Writes the headers of the segment with this index, whose payload begins at `offset` in the whole.
+    /// Writes the headers of the segment with this index, whose payload begins at `offset` in the
+    /// whole payload.
     fn write(&self, header: &mut [u8], payload: &[u8], index: usize, offset: usize, last: bool) {
         header.copy_from_slice(self.header);
         let (network, rest) = header.split_at_mut(self.start);

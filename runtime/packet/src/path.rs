@@ -1,4 +1,4 @@
-//! A path from its opening to its end.
+//! The life cycle of a path.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,34 +14,35 @@ use crate::socket::Socket;
 use crate::tun::Tun;
 use crate::{Counters, Forwarding, OpenError};
 
-/// A device and sockets, open, with nobody to carry packets yet.
+/// An open device and sockets, without threads yet.
 pub struct Path {
     shared: Shared,
     tun: Tun,
 }
 
-/// A path at work. Ends when dropped: the threads end after the batch they are at, the device and the sockets go.
+/// A running path. Dropping it ends the threads after their current batch, and removes the device
+/// and the sockets.
 pub struct Running {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Path {
-    /// Makes the device and opens the sockets. The device is down and has no addresses.
+    /// Creates the device and opens the sockets. The device is down and has no addresses.
     ///
     /// # Errors
     ///
-    /// What is missing, or in the way.
+    /// [`OpenError`], if the device or a socket cannot be opened.
     pub fn open(settings: Settings) -> Result<Self, OpenError> {
         Self::open_with(settings, true)
     }
 
-    /// Does the same without any help of the kernel's: packets and datagrams go one by one, as on a kernel that has
-    /// no offloads for TUN devices and UDP.
+    /// Does the same without offloads: packets and datagrams are handled one by one, as on a kernel
+    /// that has no offloads for TUN devices and UDP.
     ///
     /// # Errors
     ///
-    /// As of [`open`](Self::open).
+    /// The same as of [`open`](Self::open).
     pub fn open_without_offload(settings: Settings) -> Result<Self, OpenError> {
         Self::open_with(settings, false)
     }
@@ -64,12 +65,12 @@ impl Path {
         Ok(Self { shared, tun })
     }
 
-    /// Starts the threads. Until the first [`Running::set`] packets are dropped. `on_failure` is called on them, and
-    /// must not block.
+    /// Starts the threads. They drop packets until the first [`Running::set`]. The threads call
+    /// `on_failure` when a plugin fails; it must not block.
     ///
     /// # Errors
     ///
-    /// No threads.
+    /// [`OpenError::Start`], if a thread cannot be started.
     pub fn start(
         self,
         on_failure: impl Fn(Failure) + Send + Sync + 'static,
@@ -100,17 +101,18 @@ impl Running {
         Ok(())
     }
 
-    /// Replaces what the path goes by. The threads take it before their next packets, each by itself.
+    /// Replaces the forwarding. Each thread switches to it before its next packets.
     pub fn set(&self, forwarding: Forwarding) {
         let (outbound, inbound) = forwarding.split(self.shared.inbound.len());
-        // First who is believed, then who is sent to.
+        // Update receivers before the sender, so that a new peer's replies are accepted before
+        // anything is sent to it.
         for (slot, inbound) in self.shared.inbound.iter().zip(inbound) {
             slot.put_after(|before| inbound.after(before));
         }
         self.shared.outbound.put_after(|before| outbound.after(before));
     }
 
-    /// What it did so far.
+    /// Returns the counters.
     pub fn counters(&self) -> Counters {
         self.shared.tally.snapshot()
     }
@@ -120,7 +122,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.shared.stop.now();
         for thread in self.threads.drain(..) {
-            // A panic there was reported there.
+            // The panic was already reported by the thread.
             let _ = thread.join();
         }
     }

@@ -17,79 +17,81 @@ use crate::forwarding::{Inbound, Outbound, Slot};
 use crate::socket::Socket;
 use crate::tun::Tun;
 
-/// Between which places a path carries packets.
+/// The configuration of a path.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The TUN device.
+    /// The name of the TUN device.
     pub device: LinkName,
-    /// Its MTU in bytes: what fits the underlay, less the headers of the datagrams and the transform's overhead.
+    /// The device's MTU in bytes: the underlay's MTU, less the headers of the datagrams and the
+    /// transform's overhead.
     pub mtu: u32,
-    /// The device's own addresses: the sources of ICMP errors. None of a family: no errors in it.
+    /// The device's own addresses, used as the source of ICMP errors. No errors are sent in a
+    /// family without one.
     pub addresses: Vec<IpAddr>,
-    /// Where datagrams are sent from and arrive: one per family.
+    /// The local addresses to bind sockets to: one per family.
     pub sockets: Vec<SocketAddr>,
-    /// Where peers receive.
+    /// The UDP port of the peers.
     pub port: u16,
     /// Networks that packets from peers may go to, besides the subnets of other peers.
     pub destinations: Destinations,
 }
 
-/// A plugin failed; its instance is gone.
+/// A failure of a plugin, whose instance is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// In the plugin's or its engine's words.
+    /// The reason, in the plugin's or its engine's words.
     pub reason: String,
 }
 
-/// What all threads know.
+/// The state shared by all threads.
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
-    /// Whether the kernel is asked for help.
+    /// True if the kernel's offloads are used.
     pub(crate) offload: bool,
     pub(crate) sockets: Vec<Socket>,
     pub(crate) tally: Tally,
     pub(crate) stop: Stop,
     pub(crate) on_failure: Box<dyn Fn(Failure) + Send + Sync>,
-    /// To the thread that sends.
+    /// The slot of the sending thread.
     pub(crate) outbound: Slot<Outbound>,
-    /// To each thread that receives, in the order of the sockets.
+    /// The slots of the receiving threads, in the order of the sockets.
     pub(crate) inbound: Vec<Slot<Inbound>>,
-    /// Likewise, from the one that sends: the device was made again.
+    /// The slots in which the receiving threads get a re-created device from the sending thread.
     pub(crate) devices: Vec<Slot<Arc<Tun>>>,
 }
 
 impl Shared {
-    /// The source of an ICMP error in this family.
+    /// Returns the source address for ICMP errors in this family.
     pub(crate) fn own_address(&self, family: Family) -> Option<IpAddr> {
         self.settings.addresses.iter().copied().find(|&address| Family::of(address) == family)
     }
 
-    /// The socket that reaches an address.
+    /// Returns the socket that reaches an address.
     pub(crate) fn socket_to(&self, address: IpAddr) -> Option<&Socket> {
         self.sockets.iter().find(|socket| socket.reaches(address))
     }
 }
 
-/// How often a thread may send an ICMP error: as the kernel by default (`net.ipv4.icmp_msgs_per_sec` and
-/// `icmp_msgs_burst`, ip-sysctl).
+/// Returns the rate limit of a thread for ICMP errors, the kernel's default
+/// (`net.ipv4.icmp_msgs_per_sec` and `icmp_msgs_burst`, ip-sysctl).
 pub(crate) fn icmp_limit() -> Bucket {
     Bucket::new(Rate { burst: 50, interval: Duration::from_millis(1) })
 }
 
-/// Tells the threads to end, wherever they wait.
+/// Stops the threads, and wakes those that wait.
 pub(crate) struct Stop {
     event: EventFd,
     told: AtomicBool,
 }
 
-/// What came of waiting.
+/// The result of waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wake {
-    /// There is something to do, or an error to be read.
+    /// There is something to read or write, or an error.
     Ready,
-    /// The time is over.
+    /// The time limit has passed.
     Late,
-    /// The path ends.
+    /// The path stops.
     Stop,
 }
 
@@ -101,11 +103,11 @@ impl Stop {
 
     pub(crate) fn now(&self) {
         self.told.store(true, Ordering::Relaxed);
-        // Never read, so it stays readable. It cannot be full.
+        // Never read, so it stays readable. The counter cannot overflow.
         let _ = self.event.write(1);
     }
 
-    /// Whether the path ends.
+    /// Returns true if the path stops.
     pub(crate) fn told(&self) -> bool {
         self.told.load(Ordering::Relaxed)
     }
@@ -130,7 +132,7 @@ impl Stop {
         self.wait(&mut waiting, None)
     }
 
-    /// Lets some time pass.
+    /// Waits for some time, unless the path stops.
     pub(crate) fn pause(&self, time: Duration) -> Wake {
         self.wait(&mut [PollFd::new(self.event.as_fd(), PollFlags::POLLIN)], Some(time))
     }
@@ -142,7 +144,7 @@ impl Stop {
         match poll(files, limit) {
             _ if self.told() => Wake::Stop,
             Ok(0) => Wake::Late,
-            // Interrupted: whoever waits looks, finds nothing and waits again.
+            // Interrupted by a signal: the caller finds nothing to do and waits again.
             Ok(_) | Err(_) => Wake::Ready,
         }
     }

@@ -5,7 +5,7 @@ use super::*;
 use crate::gso::split;
 use crate::samples::{assert_sound, ip, tcp, tcp_header, udp, unfinished};
 
-/// What the datagrams become: packets in one piece, with what the device is told.
+/// Coalesces the datagrams. Returns each packet in one piece, with its virtio header.
 fn join(udp: bool, datagrams: &[Vec<u8>]) -> Vec<(Vnet, Vec<u8>)> {
     let mut coalescer = Coalescer::new(udp);
     let mut buffer = datagrams.concat();
@@ -26,7 +26,7 @@ fn join(udp: bool, datagrams: &[Vec<u8>]) -> Vec<(Vnet, Vec<u8>)> {
         .collect()
 }
 
-/// How many datagrams of equal size became each packet.
+/// Returns how many datagrams of equal size were coalesced into each packet.
 fn counts(datagrams: &[Vec<u8>]) -> Vec<usize> {
     let mut counts = Vec::new();
     for (vnet, packet) in join(true, datagrams) {
@@ -36,7 +36,8 @@ fn counts(datagrams: &[Vec<u8>]) -> Vec<usize> {
     counts
 }
 
-/// `count` consecutive segments of 100 bytes, each of which may be changed before its checksum is made.
+/// Builds `count` consecutive segments of 100 bytes. `change` modifies each before its checksum is
+/// computed.
 fn segments(v6: bool, count: u32, change: impl Fn(u32, &mut TcpHeader)) -> Vec<Vec<u8>> {
     (0..count)
         .map(|i| {
@@ -51,7 +52,7 @@ fn same(_: u32, _: &mut TcpHeader) {}
 
 proptest! {
     #[test]
-    fn what_was_split_is_joined_to_what_it_was(
+    fn gso_segments_coalesce_to_the_original(
         v6: bool,
         is_tcp: bool,
         dont_fragment: bool,
@@ -86,10 +87,11 @@ proptest! {
     }
 
     #[test]
-    fn flows_are_joined_without_being_mixed(
+    fn interleaved_flows_are_coalesced_separately(
         order in prop::collection::vec((0u16..12, any::<bool>(), 1usize..300), 1..99),
     ) {
-        // Segments of several flows in any order and of any size, the first byte telling the flow.
+        // Segments of several flows in any order and of any size; the first byte identifies the
+        // flow.
         let mut next = std::collections::BTreeMap::new();
         let mut sent = std::collections::BTreeMap::<_, Vec<u8>>::new();
         let datagrams: Vec<_> = order
@@ -134,7 +136,7 @@ fn consecutive_segments_become_one_packet() {
 }
 
 #[test]
-fn flows_side_by_side_are_joined_each() {
+fn parallel_flows_are_each_coalesced() {
     let mut other = segments(false, 3, |_, header| header.source_port = 7);
     let mut datagrams = segments(false, 3, same);
     for i in [1, 2, 3] {
@@ -144,7 +146,7 @@ fn flows_side_by_side_are_joined_each() {
 }
 
 #[test]
-fn headers_that_differ_are_not_joined() {
+fn differing_headers_prevent_coalescing() {
     let changes: [fn(u32, &mut TcpHeader); 8] = [
         |i, header| header.acknowledgment_number += i,
         |i, header| header.window_size += i as u16,
@@ -177,7 +179,7 @@ fn headers_that_differ_are_not_joined() {
 }
 
 #[test]
-fn segments_that_say_something_of_their_own_stay_alone() {
+fn segments_with_special_flags_are_not_coalesced() {
     let changes: [fn(u32, &mut TcpHeader); 3] = [
         |_, header| header.syn = true,
         |_, header| header.rst = true,
@@ -191,7 +193,7 @@ fn segments_that_say_something_of_their_own_stay_alone() {
 }
 
 #[test]
-fn a_push_ends_a_packet_and_is_kept() {
+fn push_ends_packet_and_is_kept() {
     let datagrams = segments(false, 4, |i, header| header.psh = i == 1);
     let packets = join(false, &datagrams);
     assert_eq!(counts(&datagrams), [2, 2]);
@@ -200,7 +202,7 @@ fn a_push_ends_a_packet_and_is_kept() {
 }
 
 #[test]
-fn a_shorter_segment_is_the_last_and_a_longer_one_the_first() {
+fn short_segment_ends_packet_and_long_one_starts_another() {
     let part = |sequence, length| tcp(false, &tcp_header(sequence), &vec![0; length]);
     assert_eq!(counts(&[part(0, 100), part(100, 50), part(150, 100)]), [1, 1]);
     let datagrams = [part(0, 100), part(100, 50), part(150, 50), part(200, 100)];
@@ -209,8 +211,8 @@ fn a_shorter_segment_is_the_last_and_a_longer_one_the_first() {
 }
 
 #[test]
-fn nothing_overtakes_within_a_flow() {
-    // An urgent segment between two that would be consecutive, and a fragment that has no ports.
+fn order_within_a_flow_is_kept() {
+    // An urgent segment between two otherwise consecutive ones, and a fragment without ports.
     let mut datagrams = segments(false, 2, same);
     let mut urgent = tcp_header(1100);
     urgent.urg = true;
@@ -230,7 +232,7 @@ fn nothing_overtakes_within_a_flow() {
 }
 
 #[test]
-fn a_broken_header_is_not_repaired() {
+fn wrong_header_checksum_prevents_coalescing() {
     let mut datagrams = segments(false, 3, same);
     datagrams[1][10] ^= 1;
     let broken = datagrams[1].clone();
@@ -239,7 +241,7 @@ fn a_broken_header_is_not_repaired() {
 }
 
 #[test]
-fn without_the_flag_against_fragments_identifications_count_up() {
+fn identification_must_increment_without_df() {
     let joined = |ids: [u16; 3]| {
         let datagrams: Vec<_> = segments(false, 3, same)
             .into_iter()
@@ -261,7 +263,7 @@ fn without_the_flag_against_fragments_identifications_count_up() {
 }
 
 #[test]
-fn a_packet_is_no_longer_than_ip_allows() {
+fn coalesced_packet_stays_within_ip_length() {
     for v6 in [false, true] {
         let datagrams: Vec<_> =
             (0..60).map(|i| tcp(v6, &tcp_header(1400 * i), &[0; 1400])).collect();
@@ -274,7 +276,7 @@ fn a_packet_is_no_longer_than_ip_allows() {
 }
 
 #[test]
-fn udp_is_joined_if_the_device_can_split_it() {
+fn udp_is_coalesced_only_if_device_supports_it() {
     for v6 in [false, true] {
         let datagrams: Vec<_> = (0..70).map(|_| udp(v6, &[1; 100])).collect();
         assert_eq!(counts(&datagrams), [64, 6]);
@@ -291,7 +293,7 @@ fn udp_is_joined_if_the_device_can_split_it() {
 }
 
 #[test]
-fn it_is_used_again_after_it_was_cleared() {
+fn coalescer_is_reusable_after_clear() {
     let mut coalescer = Coalescer::new(true);
     let mut buffer = segments(false, 2, same).concat();
     let half = buffer.len() / 2;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::samples::{assert_sound, ip, tcp, tcp_header, udp, unfinished};
 
-/// The datagrams of a packet, each in one piece.
+/// Splits a packet and returns each datagram in one piece.
 fn split_up(vnet: &Vnet, packet: &mut [u8]) -> Result<Vec<Vec<u8>>, Unsplittable> {
     let inner = Inner::parse(packet).unwrap();
     let mut headers = vec![0xaa; 7];
@@ -21,7 +21,7 @@ fn segment(packet: &[u8]) -> (IpSlice<'_>, TcpSlice<'_>) {
 
 proptest! {
     #[test]
-    fn segments_are_sound_and_carry_the_stream_in_order(
+    fn tcp_segments_are_valid_and_in_order(
         v6: bool,
         first: u32,
         flags in 0u8..8,
@@ -53,7 +53,7 @@ proptest! {
     }
 
     #[test]
-    fn datagrams_of_one_size_are_sound(
+    fn udp_segments_are_valid_and_in_order(
         v6: bool,
         size in 1u16..2000,
         payload in prop::collection::vec(any::<u8>(), 1..9000),
@@ -70,7 +70,7 @@ proptest! {
     }
 
     #[test]
-    fn the_checksum_of_a_plain_packet_is_completed(
+    fn plain_packet_gets_its_checksum_completed(
         v6: bool,
         is_tcp: bool,
         payload in prop::collection::vec(any::<u8>(), 0..99),
@@ -85,15 +85,15 @@ proptest! {
 }
 
 #[test]
-fn a_finished_packet_is_one_datagram() {
+fn finished_packet_is_one_datagram() {
     let mut packet = udp(false, b"abc");
     let whole = packet.clone();
     assert_eq!(split_up(&Vnet::default(), &mut packet), Ok(vec![whole]));
 }
 
 #[test]
-fn extension_headers_stand_in_front_of_every_segment() {
-    // Destination options without any, in front of TCP.
+fn extension_headers_precede_every_segment() {
+    // A destination options header without options, before TCP.
     let header = tcp_header(1);
     let extension = [6, 0, 1, 4, 0, 0, 0, 0];
     let rest = [&extension[..], &header.to_bytes(), &[1; 300]].concat();
@@ -109,7 +109,7 @@ fn extension_headers_stand_in_front_of_every_segment() {
 }
 
 #[test]
-fn what_does_not_fit_the_packet_is_refused() {
+fn mismatched_vnet_header_is_refused() {
     let mut packet = tcp(false, &tcp_header(1), &[0; 300]);
     let vnet = unfinished(&mut packet, 100);
     let refused = |change: fn(&mut Vnet)| {
@@ -142,7 +142,7 @@ fn what_does_not_fit_the_packet_is_refused() {
 }
 
 #[test]
-fn a_checksum_of_zero_is_one_in_tcp_and_none_in_udp() {
+fn zero_checksum_is_kept_in_tcp_and_replaced_in_udp() {
     assert_eq!((finish(0xffff, true), finish(0xffff, false)), (0, 0xffff));
     assert_eq!((finish(1, true), finish(1, false)), (!1, !1));
 }
