@@ -1,21 +1,21 @@
-//! Control groups, which hold all processes of a machine together.
+//! Control groups, each of which contains all processes of a machine.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::{Error, registry, wait_until};
 
-/// How long processes that are killed may take to be gone.
+/// Time limit for killed processes to exit.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// A control group of version 2, removed when dropped together with all that runs in it.
+/// A control group of version 2. Dropping it kills its processes and removes it.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     path: PathBuf,
 }
 
 impl Cgroup {
-    /// Makes one below the root of the hierarchy.
+    /// Creates a control group below the root of the hierarchy.
     pub(crate) fn create(name: &str) -> Result<Self, Error> {
         let path = root()?.join(name);
         registry::add_cgroup(path.clone());
@@ -23,12 +23,12 @@ impl Cgroup {
         Ok(Self { path })
     }
 
-    /// Where it is.
+    /// Returns its directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Kills all that runs in it.
+    /// Kills all of its processes.
     pub(crate) fn kill(&self) {
         kill(&self.path);
     }
@@ -40,7 +40,8 @@ impl Drop for Cgroup {
     }
 }
 
-/// Where the hierarchy of version 2 is mounted: on `/sys/fs/cgroup`, or below it beside version 1.
+/// Returns the mount point of the version 2 hierarchy: `/sys/fs/cgroup`, or a directory below it if
+/// version 1 is mounted too.
 fn root() -> Result<PathBuf, Error> {
     let mounts = std::fs::read_to_string("/proc/self/mounts")
         .map_err(Error::io("reading /proc/self/mounts"))?;
@@ -52,7 +53,8 @@ fn root() -> Result<PathBuf, Error> {
     })
 }
 
-/// Fields of a line are the device, the mount point, the type and its options: fstab(5).
+/// Parses the mount table. The fields of a line are the device, the mount point, the type and its
+/// options: fstab(5).
 fn find_root(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(1);
@@ -61,7 +63,8 @@ fn find_root(mounts: &str) -> Option<PathBuf> {
     })
 }
 
-/// Ends what runs in a control group and removes it. Nobody is left to hear of a failure here.
+/// Kills the processes of a control group and removes it. Ignores errors, because it runs during
+/// cleanup.
 pub(crate) fn clear(path: &Path) {
     kill(path);
     let _ = wait_until("processes ending", END_LIMIT, || {
@@ -75,7 +78,8 @@ fn kill(path: &Path) {
     let _ = std::fs::write(path.join("cgroup.kill"), "1");
 }
 
-/// Removes it and those below it. Their files go with them, and cannot be removed one by one.
+/// Removes a control group and those below it. The kernel removes their files with them; they
+/// cannot be removed one by one.
 fn remove(path: &Path) {
     for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -90,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn version_2_is_found_beside_version_1() {
+    fn cgroup_v2_is_found_beside_v1() {
         let mounts = "proc /proc proc rw 0 0\n\
                       cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
                       cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";

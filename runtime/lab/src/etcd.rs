@@ -1,4 +1,5 @@
-//! A running etcd, and its JSON interface (`/v3/…`, see "gRPC gateway" in etcd's documentation).
+//! A running etcd, and a client for its JSON interface (`/v3/…`, see "gRPC gateway" in etcd's
+//! documentation).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,73 +18,73 @@ use crate::{Error, Host, Lab, run, wait_until};
 /// flannel's default for `--etcd-prefix`.
 pub const PREFIX: &str = "/coreos.com/network";
 
-/// etcd's own ports.
+/// etcd's default ports.
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
 
-/// The most operations that etcd takes in one transaction (`--max-txn-ops`).
+/// The maximum number of operations that etcd accepts in one transaction (`--max-txn-ops`).
 const TRANSACTION_LIMIT: usize = 128;
 
-/// A key as etcd has it.
+/// A key in etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
     /// The whole key.
     pub key: String,
-    /// Its value.
+    /// The value.
     pub value: String,
-    /// The etcd lease it is attached to; 0 without one.
+    /// The etcd lease to which it is attached; 0 without one.
     pub lease: i64,
-    /// The revision of its last change.
+    /// The revision of its last modification.
     pub revision: i64,
 }
 
-/// What an etcd with TLS needs: PEM files, which it reads for each connection.
+/// The files of an etcd with TLS, in PEM format. etcd reads them for each connection.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The authority's certificate.
+    /// The certificate of the certificate authority.
     pub authority: PathBuf,
     /// The server's certificate.
     pub certificate: PathBuf,
-    /// The key for it.
+    /// The private key of the certificate.
     pub key: PathBuf,
 }
 
-/// What an etcd with TLS asks of its clients.
+/// The client authentication that an etcd with TLS requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clients {
-    /// Nothing.
+    /// No client certificate.
     Anyone,
-    /// A certificate of the same authority.
+    /// A client certificate of the same certificate authority.
     Known,
 }
 
-/// An etcd on a host of its own. Data lives as long as this value.
+/// An etcd on its own host. Its data is removed when this value is dropped.
 #[derive(Debug)]
 pub struct Etcd {
     host: Host,
-    /// None while it is stopped.
+    /// `None` while it is stopped.
     child: Option<Child>,
     arguments: Vec<String>,
-    /// Those of all members, its own first.
+    /// The endpoints of all members, its own first, separated by commas.
     endpoints: String,
     agent: ureq::Agent,
 }
 
 impl Etcd {
-    /// Starts one.
+    /// Starts an etcd.
     ///
     /// # Errors
     ///
-    /// Without `etcd`, or when it does not answer in time.
+    /// If `etcd` is not installed or does not answer in time.
     pub fn start(lab: &Lab) -> Result<Self, Error> {
         Self::start_alone(lab, |_| None)
     }
 
-    /// Starts one that talks TLS, given the files for its address.
+    /// Starts an etcd with TLS, with the files that `files` returns for its address.
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start).
+    /// The same as of [`start`](Self::start).
     pub fn start_with_tls(
         lab: &Lab,
         clients: Clients,
@@ -92,11 +93,11 @@ impl Etcd {
         Self::start_alone(lab, |address| Some((files(address), clients)))
     }
 
-    /// Starts one with room for so many bytes (`--quota-backend-bytes`).
+    /// Starts an etcd with this quota in bytes (`--quota-backend-bytes`).
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start).
+    /// The same as of [`start`](Self::start).
     pub fn start_with_room(lab: &Lab, bytes: u64) -> Result<Self, Error> {
         let mut etcd = Self::start(lab)?;
         etcd.stop();
@@ -105,11 +106,11 @@ impl Etcd {
         Ok(etcd)
     }
 
-    /// Starts one on a host that is there already, at an address that the host has.
+    /// Starts an etcd on an existing host, at one of its addresses.
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start).
+    /// The same as of [`start`](Self::start).
     pub fn start_on(host: Host, address: IpAddr) -> Result<Self, Error> {
         let endpoint = format!("http://{}", SocketAddr::new(address, CLIENT_PORT));
         let peer = format!("http://127.0.0.1:{PEER_PORT}");
@@ -118,11 +119,11 @@ impl Etcd {
         Ok(etcd)
     }
 
-    /// Starts the members of one cluster, each on a host of its own.
+    /// Starts the members of one cluster, each on its own host.
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start).
+    /// The same as of [`start`](Self::start).
     pub fn start_members(lab: &Lab, count: usize) -> Result<Vec<Self>, Error> {
         let hosts: Vec<_> =
             (1..=count).map(|n| lab.host(&format!("etcd{n}"))).collect::<Result<_, _>>()?;
@@ -137,7 +138,7 @@ impl Etcd {
             own_first.rotate_left(index);
             members.push(Self::on(host, own_first.join(","), peer, &cluster));
         }
-        // None of them answers before there are enough.
+        // No member answers before there is a quorum.
         members.iter_mut().try_for_each(Self::launch)?;
         members.iter().try_for_each(Self::wait_answering)?;
         Ok(members)
@@ -169,8 +170,8 @@ impl Etcd {
         Ok(etcd)
     }
 
-    /// One that does not run yet. `endpoints` are those of all members, its own first; `peer` is its own URL for other
-    /// members, and `cluster` names all of them.
+    /// Creates an etcd that does not run yet. `endpoints` are those of all members, its own first;
+    /// `peer` is its own URL for other members, and `cluster` lists all of them.
     fn on(host: Host, endpoints: String, peer: &str, cluster: &str) -> Self {
         let endpoint = endpoints.split(',').next().unwrap_or_default();
         Self {
@@ -194,17 +195,17 @@ impl Etcd {
         }
     }
 
-    /// Its address for clients on other hosts.
+    /// Returns its endpoint for clients on other hosts.
     pub fn endpoint(&self) -> &str {
         self.endpoints.split(',').next().unwrap_or_default()
     }
 
-    /// The addresses of all members of its cluster, separated by commas.
+    /// Returns the endpoints of all members of its cluster, separated by commas.
     pub fn endpoints(&self) -> &str {
         &self.endpoints
     }
 
-    /// The host it runs on.
+    /// Returns its host.
     pub fn host(&self) -> &Host {
         &self.host
     }
@@ -213,17 +214,18 @@ impl Etcd {
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start).
+    /// The same as of [`start`](Self::start).
     pub fn resume(&mut self) -> Result<(), Error> {
         self.launch()?;
         self.wait_answering()
     }
 
-    /// The same without waiting for an answer, which a member gives only when there are enough.
+    /// Does the same without waiting for an answer, which a member only gives while there is a
+    /// quorum.
     ///
     /// # Errors
     ///
-    /// Without `etcd`.
+    /// If `etcd` is not installed.
     pub fn launch(&mut self) -> Result<(), Error> {
         let log = self.log_path();
         let output = File::options()
@@ -261,7 +263,7 @@ impl Etcd {
         self.host.directory().join("etcd.log")
     }
 
-    /// Whether it leads its cluster.
+    /// Returns true if it is the leader of its cluster.
     ///
     /// # Errors
     ///
@@ -271,18 +273,18 @@ impl Etcd {
         Ok(status["leader"] == status["header"]["member_id"])
     }
 
-    /// Copies its data while it is stopped. Returns where to.
+    /// Copies its data while it is stopped. Returns the directory of the copy.
     ///
     /// # Errors
     ///
-    /// As of `cp`.
+    /// Those of `cp`.
     pub fn copy_data(&self) -> Result<PathBuf, Error> {
         let copy = self.host.directory().join("copy");
         run(Command::new("cp").arg("-a").arg(data(&self.host)).arg(&copy))?;
         Ok(copy)
     }
 
-    /// Takes its data away while it is stopped, and gives it what was copied earlier, if anything.
+    /// Removes its data while it is stopped, and replaces it with an earlier copy, if given.
     ///
     /// # Errors
     ///
@@ -294,20 +296,21 @@ impl Etcd {
             .map_err(Error::io(format!("replacing {}", data.display())))
     }
 
-    /// Kills it. Its data stays.
+    /// Kills it. Its data remains.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // It may have ended by itself; either way it is gone afterwards.
+            // It may have exited already; it is gone afterwards in either case.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 
-    /// Sends its process a signal: stopped with `Signal::STOP` it keeps its connections and answers nothing.
+    /// Sends its process a signal. Stopped with `Signal::STOP`, it keeps its connections and
+    /// answers nothing.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when it is not running.
+    /// [`Error::Missing`] if it is not running, or [`Error::Io`].
     pub fn signal(&self, signal: Signal) -> Result<(), Error> {
         let Some(child) = &self.child else {
             return Err(Error::Missing("etcd is stopped".into()));
@@ -320,7 +323,7 @@ impl Etcd {
     ///
     /// # Errors
     ///
-    /// [`Error::Http`].
+    /// [`Error::Http`], also if etcd refuses it.
     pub fn put(&self, key: &str, value: &str) -> Result<(), Error> {
         self.call("kv/put", json!({"key": encode(key), "value": encode(value)}))?;
         Ok(())
@@ -390,7 +393,7 @@ impl Etcd {
         size: usize,
         operation: impl Fn(&T) -> Value + Sync,
     ) -> Result<(), Error> {
-        // One thread in the namespace for all of them.
+        // A single thread in the namespace sends all of them.
         self.host.namespace().enter(|| {
             for chunk in items.chunks(size) {
                 let operations: Vec<Value> = chunk.iter().map(&operation).collect();
@@ -419,7 +422,7 @@ impl Etcd {
         Ok(())
     }
 
-    /// Everything whose key begins with `prefix`, in the order of keys.
+    /// Returns all keys that begin with `prefix`, in order.
     ///
     /// # Errors
     ///
@@ -433,7 +436,7 @@ impl Etcd {
         self.range(json!({"key": encode(prefix), "range_end": BASE64_STANDARD.encode(end)}))
     }
 
-    /// The leases below [`PREFIX`]: the last part of the key, and the value.
+    /// Returns the leases below [`PREFIX`]: the last part of the key, and the value.
     ///
     /// # Errors
     ///
@@ -447,7 +450,7 @@ impl Etcd {
             .collect())
     }
 
-    /// How long an etcd lease was granted for, in seconds, and how much of it is left.
+    /// Returns the granted and the remaining time to live of an etcd lease, in seconds.
     ///
     /// # Errors
     ///
@@ -457,7 +460,7 @@ impl Etcd {
         Ok((integer(&answer["grantedTTL"]), integer(&answer["TTL"])))
     }
 
-    /// Makes an etcd lease of so many seconds and returns its id.
+    /// Grants an etcd lease with this time to live in seconds, and returns its id.
     ///
     /// # Errors
     ///
@@ -467,7 +470,7 @@ impl Etcd {
         Ok(integer(&answer["ID"]))
     }
 
-    /// Ends an etcd lease, and with it the keys attached to it.
+    /// Revokes an etcd lease, which deletes the keys attached to it.
     ///
     /// # Errors
     ///
@@ -477,7 +480,8 @@ impl Etcd {
         Ok(())
     }
 
-    /// Has etcd refuse whatever would make its data grow, as if it had reached its quota, or no longer.
+    /// Makes etcd refuse any write that would grow its data, as if its quota were exceeded, or ends
+    /// that.
     ///
     /// # Errors
     ///
@@ -488,7 +492,7 @@ impl Etcd {
         Ok(())
     }
 
-    /// Forgets all history: a watch that is behind cannot catch up any more.
+    /// Compacts all history, so that a watch that lags behind cannot catch up any more.
     ///
     /// # Errors
     ///
@@ -518,7 +522,7 @@ impl Etcd {
         self.host.namespace().enter(|| self.call_here(method, &request))?
     }
 
-    /// For a thread that is in etcd's namespace already.
+    /// Sends a request from a thread that is already in etcd's namespace.
     fn call_here(&self, method: &str, request: &Value) -> Result<Value, Error> {
         let url = format!("http://127.0.0.1:{CLIENT_PORT}/v3/{method}");
         let call = || {
@@ -543,7 +547,7 @@ impl Drop for Etcd {
     }
 }
 
-/// The first address of a host.
+/// Returns the first address of a host.
 fn address(host: &Host) -> IpAddr {
     let Some(address) = host.addresses().next() else {
         unreachable!("a lab has at least one family")
@@ -551,7 +555,7 @@ fn address(host: &Host) -> IpAddr {
     address
 }
 
-/// Where an etcd on this host has its data.
+/// Returns the data directory of an etcd on this host.
 fn data(host: &Host) -> PathBuf {
     host.directory().join("data")
 }
@@ -560,13 +564,13 @@ fn encode(bytes: impl AsRef<[u8]>) -> String {
     BASE64_STANDARD.encode(bytes)
 }
 
-/// Fields that are empty or zero are left out of the answer.
+/// Decodes a text field. Empty or zero fields are omitted from answers.
 fn decode(field: &Value) -> String {
     let bytes = field.as_str().and_then(|text| BASE64_STANDARD.decode(text).ok());
     String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
 }
 
-/// 64-bit integers are text in protobuf's JSON.
+/// Decodes an integer. 64-bit integers are strings in protobuf's JSON.
 fn integer(field: &Value) -> i64 {
     field.as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
 }

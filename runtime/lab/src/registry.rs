@@ -1,4 +1,4 @@
-//! What has to be removed when the process is told to end before the values that own it are dropped.
+//! Resources to remove when a signal ends the process before their owners are dropped.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use crate::cgroup;
 use crate::command::run;
 
-/// Everything that this process made and has not removed yet.
+/// All resources that this process has created and not removed yet.
 #[derive(Default)]
 struct Registry {
     cgroups: BTreeSet<PathBuf>,
@@ -26,30 +26,30 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     directories: BTreeSet::new(),
 });
 
-/// A panic elsewhere must not keep anything from being removed.
+/// Locks the registry. A panic elsewhere must not prevent cleanup.
 fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes note of a control group that is about to be made.
+/// Registers a control group that is about to be created.
 pub(crate) fn add_cgroup(path: PathBuf) {
     remove_all_on_signals();
     registry().cgroups.insert(path);
 }
 
-/// Takes note of a namespace that is about to be made.
+/// Registers a namespace that is about to be created.
 pub(crate) fn add_namespace(name: &str) {
     remove_all_on_signals();
     registry().namespaces.insert(name.to_owned());
 }
 
-/// Takes note of a scratch directory.
+/// Registers a scratch directory.
 pub(crate) fn add_directory(path: PathBuf) {
     remove_all_on_signals();
     registry().directories.insert(path);
 }
 
-/// Ends what runs in a control group and removes it.
+/// Kills the processes of a control group and removes it.
 pub(crate) fn remove_cgroup(path: &Path) {
     let mut registry = registry();
     if registry.cgroups.remove(path) {
@@ -57,7 +57,7 @@ pub(crate) fn remove_cgroup(path: &Path) {
     }
 }
 
-/// Ends what runs in a namespace and removes it.
+/// Kills the processes of a namespace and removes it.
 pub(crate) fn remove_namespace(name: &str) {
     let mut registry = registry();
     if registry.namespaces.remove(name) {
@@ -65,14 +65,15 @@ pub(crate) fn remove_namespace(name: &str) {
     }
 }
 
-/// Forgets a scratch directory that its owner removes.
+/// Unregisters a scratch directory, which its owner removes.
 pub(crate) fn forget_directory(path: &PathBuf) {
     registry().directories.remove(path);
 }
 
-/// Ends what runs in a namespace and removes it, still noted: another takes its place.
+/// Kills the processes of a namespace and removes it, but keeps it registered, because a new one
+/// replaces it.
 ///
-/// Nobody is left to hear of a failure here, and a namespace that is gone already is as it should be.
+/// Ignores errors, because it runs during cleanup and the namespace may be gone already.
 pub(crate) fn clear_namespace(namespace: &str) {
     let pids = run(Command::new("ip").args(["netns", "pids", namespace])).unwrap_or_default();
     for pid in pids.lines().filter_map(|line| line.trim().parse().ok()) {
@@ -91,8 +92,8 @@ fn remove_all_on_signals() {
         };
         std::thread::spawn(move || {
             if let Some(signal) = signals.forever().next() {
-                // Held to the end: whoever is in the middle of something waits instead of complaining about
-                // what vanishes under it.
+                // Locked until the exit, so that a thread in the middle of something blocks instead
+                // of reporting errors about vanishing resources.
                 let _quiet = std::io::stdout().lock();
                 let registry = registry();
                 registry.cgroups.iter().for_each(|path| cgroup::clear(path));
@@ -100,7 +101,7 @@ fn remove_all_on_signals() {
                 for directory in &registry.directories {
                     let _ = std::fs::remove_dir_all(directory);
                 }
-                // As a shell reports a process that a signal ended.
+                // The exit status by which a shell reports a process that was killed by a signal.
                 std::process::exit(128 + signal);
             }
         });
