@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{Error, registry, wait_until};
+use crate::registry::{Cleanup, Registration, Stage};
+use crate::{Error, wait_until};
 
 /// Time limit for killed processes to exit.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -12,15 +13,25 @@ const END_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     path: PathBuf,
+    _registration: Registration,
+}
+
+/// The directory of a control group, by which it is removed.
+struct Directory(PathBuf);
+
+impl Cleanup for Directory {
+    fn clean_up(&self) {
+        clear(&self.0);
+    }
 }
 
 impl Cgroup {
     /// Creates a control group below the root of the hierarchy.
     pub(crate) fn create(name: &str) -> Result<Self, Error> {
         let path = root()?.join(name);
-        registry::add_cgroup(path.clone());
+        let registration = Registration::new(Stage::Cgroups, Directory(path.clone()));
         std::fs::create_dir(&path).map_err(Error::io(format!("creating {}", path.display())))?;
-        Ok(Self { path })
+        Ok(Self { path, _registration: registration })
     }
 
     /// Returns its directory.
@@ -31,12 +42,6 @@ impl Cgroup {
     /// Kills all of its processes.
     pub(crate) fn kill(&self) {
         kill(&self.path);
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        registry::remove_cgroup(&self.path);
     }
 }
 
@@ -65,7 +70,7 @@ fn find_root(mounts: &str) -> Option<PathBuf> {
 
 /// Kills the processes of a control group and removes it. Ignores errors, because it runs during
 /// cleanup.
-pub(crate) fn clear(path: &Path) {
+fn clear(path: &Path) {
     kill(path);
     let _ = wait_until("processes ending", END_LIMIT, || {
         let events = std::fs::read_to_string(path.join("cgroup.events")).unwrap_or_default();

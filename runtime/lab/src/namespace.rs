@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::de::DeserializeOwned;
 
 use crate::command::{display, run, run_with_input};
-use crate::{Error, PingStream, registry};
+use crate::registry::{Cleanup, Registration, Stage};
+use crate::{Error, PingStream};
 
 /// A network namespace. One created here is removed when dropped, after all processes in it are
 /// killed.
@@ -19,6 +21,17 @@ use crate::{Error, PingStream, registry};
 pub struct Namespace {
     name: String,
     path: PathBuf,
+    /// `None` for a borrowed namespace, which its owner removes.
+    _registration: Option<Registration>,
+}
+
+/// The name of a namespace, by which it is removed.
+struct Name(String);
+
+impl Cleanup for Name {
+    fn clean_up(&self) {
+        clear(&self.0);
+    }
 }
 
 impl Namespace {
@@ -29,9 +42,9 @@ impl Namespace {
     /// Those of `ip netns add`: no root, or the name is in use.
     pub fn create(name: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();
-        registry::add_namespace(&name);
+        let registration = Registration::new(Stage::Namespaces, Name(name.clone()));
         let path = Path::new("/run/netns").join(&name);
-        let namespace = Self { name, path };
+        let namespace = Self { name, path, _registration: Some(registration) };
         namespace.add()?;
         Ok(namespace)
     }
@@ -39,7 +52,7 @@ impl Namespace {
     /// Returns a namespace that somebody else owns and removes. `path` leads to it, like
     /// `/proc/PID/ns/net`.
     pub(crate) fn borrowed(name: String, path: PathBuf) -> Self {
-        Self { name, path }
+        Self { name, path, _registration: None }
     }
 
     fn add(&self) -> Result<(), Error> {
@@ -50,7 +63,7 @@ impl Namespace {
 
     /// Replaces it with an empty one.
     pub(crate) fn renew(&self) -> Result<(), Error> {
-        registry::clear_namespace(&self.name);
+        clear(&self.name);
         self.add()
     }
 
@@ -212,9 +225,14 @@ impl Namespace {
     }
 }
 
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        // A borrowed namespace is not in the registry.
-        registry::remove_namespace(&self.name);
+/// Kills the processes of a namespace and removes it. Ignores errors, because it runs during
+/// cleanup and the namespace may be gone already.
+fn clear(namespace: &str) {
+    let pids = run(Command::new("ip").args(["netns", "pids", namespace])).unwrap_or_default();
+    for pid in pids.lines().filter_map(|line| line.trim().parse().ok()) {
+        if let Some(pid) = Pid::from_raw(pid) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
     }
+    let _ = run(Command::new("ip").args(["netns", "del", namespace]));
 }

@@ -13,7 +13,8 @@ use std::sync::Once;
 use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
 use tempfile::TempDir;
 
-use crate::{Error, registry};
+use crate::Error;
+use crate::registry::{Cleanup, Registration, Stage};
 
 /// The directory of POSIX shared memory (shm_overview(7)): a tmpfs on Linux, usually half the size
 /// of the machine's memory.
@@ -119,8 +120,19 @@ fn available_memory(meminfo: &str) -> Option<u64> {
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
+    _registration: Registration,
     /// The kernel unlocks it when the process ends in any way.
     _lock: File,
+}
+
+/// The path of a scratch directory, by which it is removed.
+struct Directory(PathBuf);
+
+impl Cleanup for Directory {
+    fn clean_up(&self) {
+        // The next process removes what is left.
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Scratch {
@@ -153,8 +165,9 @@ impl Scratch {
             let lock = File::create(&unlocked)?;
             lock.lock()?;
             fs::rename(unlocked, locked)?;
-            registry::add_directory(made.path().to_owned());
-            Ok(Self { path: TempDir::keep(made), _lock: lock })
+            let directory = Directory(made.path().to_owned());
+            let registration = Registration::new(Stage::Directories, directory);
+            Ok(Self { path: TempDir::keep(made), _registration: registration, _lock: lock })
         };
         make().map_err(Error::io(format!("creating a scratch directory in {}", parent.display())))
     }
@@ -162,14 +175,6 @@ impl Scratch {
     /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // The next process removes what is left.
-        let _ = fs::remove_dir_all(&self.path);
-        registry::forget_directory(&self.path);
     }
 }
 

@@ -266,7 +266,7 @@ impl Siege {
 
     fn write(&self, records: &[Record]) {
         for (key, value) in records {
-            self.cluster.etcd().put_bytes(key, value).unwrap();
+            self.cluster.etcd().put(key, value).unwrap();
         }
     }
 
@@ -308,7 +308,7 @@ fn a_hostile_writer_harms_nobody_whose_key_it_does_not_take() {
 
     let since = Instant::now();
     for (key, _) in attacks.iter().flat_map(|(_, records)| records) {
-        siege.cluster.etcd().delete_bytes(key).unwrap();
+        siege.cluster.etcd().delete(key).unwrap();
     }
     siege.wait_exact();
     recovered("hostile writer", since.elapsed());
