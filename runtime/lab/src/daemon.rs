@@ -70,7 +70,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// The same as of [`wait_ready`](Self::wait_ready).
+    /// The same as [`wait_ready`](Self::wait_ready).
     pub fn wait_ready_within(&mut self, limit: Duration) -> Result<Duration, Error> {
         let mut message = [0; 4096];
         let waiting = Instant::now();

@@ -150,7 +150,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// The same as of [`boot`](Self::boot).
+    /// The same as [`boot`](Self::boot).
     pub fn reboot(&mut self, lab: &Lab) -> Result<(), Error> {
         // It may be gone before it answers.
         let _ = self.command(&["systemctl", "reboot"]).stdin(Stdio::null()).output();

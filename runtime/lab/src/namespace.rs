@@ -154,7 +154,7 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// The same as of [`run`](Self::run).
+    /// The same as [`run`](Self::run).
     pub fn ip(&self, arguments: &str) -> Result<String, Error> {
         self.tool("ip", arguments)
     }
@@ -163,7 +163,7 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// The same as of [`run`](Self::run).
+    /// The same as [`run`](Self::run).
     pub fn bridge(&self, arguments: &str) -> Result<String, Error> {
         self.tool("bridge", arguments)
     }
@@ -178,7 +178,7 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// The same as of [`run`](Self::run); it stops at the first failing line.
+    /// The same as [`run`](Self::run); it stops at the first failing line.
     pub fn batch(&self, program: &str, lines: &str) -> Result<(), Error> {
         let mut command = Command::new(program);
         command.args(["-batch", "-"]);
@@ -190,7 +190,7 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// The same as of [`run`](Self::run), and [`Error::Output`].
+    /// The same as [`run`](Self::run), and [`Error::Output`].
     pub fn json<T: DeserializeOwned>(&self, program: &str, arguments: &str) -> Result<T, Error> {
         let printed = self.tool(program, arguments)?;
         // bridge prints nothing at all if there is nothing to list.

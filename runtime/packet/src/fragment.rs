@@ -129,7 +129,7 @@ mod tests {
         Ok(fragments.map(|it| [it.header, it.payload].concat()).collect())
     }
 
-    /// As etherparse puts it together.
+    /// Returns the payload as reassembled by etherparse.
     fn reassembled(fragments: &[Vec<u8>]) -> Option<Vec<u8>> {
         let mut pool = IpDefragPool::<(), ()>::new();
         fragments.iter().find_map(|fragment| {

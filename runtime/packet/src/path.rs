@@ -42,7 +42,7 @@ impl Path {
     ///
     /// # Errors
     ///
-    /// The same as of [`open`](Self::open).
+    /// The same as [`open`](Self::open).
     pub fn open_without_offload(settings: Settings) -> Result<Self, OpenError> {
         Self::open_with(settings, false)
     }

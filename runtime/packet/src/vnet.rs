@@ -3,7 +3,7 @@
 //!
 //! `struct virtio_net_hdr` of `linux/virtio_net.h`, in native byte order.
 
-/// Its length in bytes, unless `TUNSETVNETHDRSZ` sets another.
+/// The length of the header in bytes, unless `TUNSETVNETHDRSZ` sets another.
 pub const LENGTH: usize = 10;
 
 /// Flag: the checksum at `checksum_start + checksum_offset` is incomplete

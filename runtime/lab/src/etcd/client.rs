@@ -32,7 +32,11 @@ impl Etcd {
     /// # Errors
     ///
     /// [`Error::Http`], also if etcd refuses it.
-    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
+    pub fn put<K, V>(&self, key: &K, value: &V) -> Result<(), Error>
+    where
+        K: AsRef<[u8]> + ?Sized,
+        V: AsRef<[u8]> + ?Sized,
+    {
         self.call("kv/put", json!({"key": encode(key), "value": encode(value)}))?;
         Ok(())
     }
@@ -105,7 +109,7 @@ impl Etcd {
     /// # Errors
     ///
     /// [`Error::Http`].
-    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<(), Error> {
+    pub fn delete(&self, key: &(impl AsRef<[u8]> + ?Sized)) -> Result<(), Error> {
         self.call("kv/deleterange", json!({"key": encode(key)}))?;
         Ok(())
     }

@@ -68,7 +68,7 @@ impl Etcd {
     ///
     /// # Errors
     ///
-    /// The same as of [`start`](Self::start).
+    /// The same as [`start`](Self::start).
     pub fn start_with_tls(
         lab: &Lab,
         clients: Clients,
@@ -81,7 +81,7 @@ impl Etcd {
     ///
     /// # Errors
     ///
-    /// The same as of [`start`](Self::start).
+    /// The same as [`start`](Self::start).
     pub fn start_with_room(lab: &Lab, bytes: u64) -> Result<Self, Error> {
         let mut etcd = Self::start(lab)?;
         etcd.stop();
@@ -94,7 +94,7 @@ impl Etcd {
     ///
     /// # Errors
     ///
-    /// The same as of [`start`](Self::start).
+    /// The same as [`start`](Self::start).
     pub fn start_on(host: Host, address: IpAddr) -> Result<Self, Error> {
         let endpoint = format!("http://{}", SocketAddr::new(address, CLIENT_PORT));
         let peer = format!("http://127.0.0.1:{PEER_PORT}");
@@ -107,7 +107,7 @@ impl Etcd {
     ///
     /// # Errors
     ///
-    /// The same as of [`start`](Self::start).
+    /// The same as [`start`](Self::start).
     pub fn start_members(lab: &Lab, count: usize) -> Result<Vec<Self>, Error> {
         let hosts: Vec<_> =
             (1..=count).map(|n| lab.host(&format!("etcd{n}"))).collect::<Result<_, _>>()?;
@@ -198,7 +198,7 @@ impl Etcd {
     ///
     /// # Errors
     ///
-    /// The same as of [`start`](Self::start).
+    /// The same as [`start`](Self::start).
     pub fn resume(&mut self) -> Result<(), Error> {
         self.launch()?;
         self.wait_answering()
