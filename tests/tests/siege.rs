@@ -31,7 +31,7 @@ fn fill(cluster: &Cluster, numbers: std::ops::Range<usize>) {
             1 => format!("{PREFIX}/subnets/garbage{number}"),
             _ => format!("{PREFIX}/subnets/{}{number}", "y".repeat(1000)),
         };
-        cluster.etcd().put_bytes(key.as_bytes(), &garbage).unwrap();
+        cluster.etcd().put(key.as_bytes(), &garbage).unwrap();
     }
 }
 

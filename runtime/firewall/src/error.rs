@@ -1,85 +1,85 @@
-//! What can go wrong.
+//! Errors of this crate.
 
 use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// Rules that could not be looked at or put right.
+/// Rules that could not be read or repaired.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FirewallError {
-    /// A program that is needed is not installed.
+    /// A required program is not installed.
     #[error("cannot run `{program}`: it is not installed. {remedy}")]
     Missing {
-        /// Its name.
+        /// The program's name.
         program: String,
-        /// What to install or to set.
+        /// The package to install, or the setting to change.
         remedy: &'static str,
     },
-    /// A program could not be started, or spoken with.
+    /// A program could not be started, or its pipes failed.
     #[error("cannot run `{command}`: {source}")]
     Start {
-        /// Its command line.
+        /// The program's command line.
         command: String,
-        /// Why not.
+        /// The I/O error.
         source: io::Error,
     },
-    /// A program said that it failed.
+    /// A program exited with a failure.
     #[error("`{command}` failed ({status}): {stderr}")]
     Failed {
-        /// Its command line.
+        /// The program's command line.
         command: String,
-        /// How it ended.
+        /// The program's exit status.
         status: ExitStatus,
-        /// What it said.
+        /// The program's error output.
         stderr: String,
     },
-    /// A program was killed, by whom nobody says.
+    /// A program was killed by SIGKILL; the kernel does not say by whom.
     #[error("`{command}` was killed by signal 9 (SIGKILL): {reason}")]
     Killed {
-        /// Its command line.
+        /// The program's command line.
         command: String,
         /// The most likely cause, and the remedy.
         reason: String,
     },
-    /// A program took too long, and was ended.
+    /// A program exceeded its time limit and was killed.
     #[error("`{command}` did not end within {limit:?}, and was killed")]
     Timeout {
-        /// Its command line.
+        /// The program's command line.
         command: String,
-        /// How long it could have taken.
+        /// The time limit.
         limit: Duration,
     },
-    /// A program printed something else than it should.
+    /// A program printed unexpected output.
     #[error("`{command}` printed what cannot be read: {problem}")]
     Output {
-        /// Its command line.
+        /// The program's command line.
         command: String,
-        /// Which part, and why.
+        /// The part that was not understood, and the reason.
         problem: String,
     },
-    /// A table of iptables that has rules which only `nft` can have written.
+    /// An iptables table has rules that iptables cannot read, which only `nft` can have written.
     #[error(
         "{place}: table {table} has rules that iptables cannot read, so nothing is changed there. Move what `nft` wrote \
          into a table of its own, or set \"EnableNFTables\": true in the network config."
     )]
     Hidden {
-        /// Which flavour of iptables.
+        /// The flavour of iptables, by its command.
         place: String,
         /// The table.
         table: &'static str,
     },
-    /// What was written is not what is read back, several times over.
+    /// The rules read back still differ from those written, after several rounds.
     #[error(
         "{place}: {difference}, even after it was put right {rounds} times; something else may be \
          changing it all the time"
     )]
     Unsettled {
-        /// Which rules.
+        /// The place of the rules.
         place: String,
-        /// How they differ.
+        /// The first difference.
         difference: String,
-        /// How often they were written.
+        /// The number of times that they were written.
         rounds: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! Looking, and putting right.
+//! Checks the rules and repairs them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,36 +15,40 @@ use crate::{FamilyRules, FirewallError, Mode, Rules, iptables, nft};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// Keeps the rules of one network. Its methods block, and concern the network namespace of the calling thread.
+/// Maintains the rules of one network. Its methods block, and act on the calling thread's network
+/// namespace.
 #[derive(Debug)]
 pub struct Firewall {
     rules: Rules,
     names: Names,
-    /// What `iptables` and `ip6tables` are, as far as they are there, as of the last look.
+    /// The versions of `iptables` and `ip6tables` found at the last check; missing if not
+    /// installed.
     installed: BTreeMap<Family, Installed>,
-    /// Troubles that were told already.
+    /// Problems that were already reported.
     told: BTreeSet<String>,
 }
 
 impl Firewall {
-    /// Keeps these rules, from the first [`ensure`](Self::ensure) on.
+    /// Creates a firewall for these rules. [`ensure`](Self::ensure) installs them.
     pub fn new(rules: Rules) -> Self {
         let names = Names::new(&rules.network_name);
         Self { rules, names, installed: BTreeMap::new(), told: BTreeSet::new() }
     }
 
-    /// Looks, and puts right what is not: rules missing, changed, out of order or not ours in our chains; jumps missing,
-    /// too late or there twice. Removes what is ours and not wanted, left behind by an earlier start with other flags.
+    /// Checks the rules and repairs drift: rules missing, changed, out of order or foreign in our
+    /// chains; jumps that are missing, too late or duplicated. Removes stale rules of ours, left
+    /// behind by an earlier start with other flags. Idempotent.
     ///
-    /// Returns what it found and put right, one line each; empty: all was right, and nothing was written. A place where
-    /// rules may be left over and that cannot be looked at gets a line, once; so does a program that is not installed, where
-    /// only forwarding would need it.
+    /// Returns one line for each difference that was found and repaired; empty if nothing was
+    /// written. A place that may hold stale rules and cannot be read gets a line, once; so does a
+    /// missing program that only forwarding would need.
     ///
     /// # Errors
     ///
-    /// A program that is needed for masquerading and not installed, one that fails, [`FirewallError::Hidden`], and
-    /// [`FirewallError::Unsettled`]. What comes before it is put right: first the rules of the mode in use, then the
-    /// answers to refusals elsewhere and what is left over.
+    /// A missing program that masquerading needs, a program that fails, [`FirewallError::Hidden`],
+    /// and [`FirewallError::Unsettled`]. Repairs before the error stay in effect; first come the
+    /// rules of the mode in use, then accept rules in other places that refuse forwarding, then the
+    /// removal of stale rules.
     pub fn ensure(&mut self) -> Result<Vec<String>, FirewallError> {
         let mut lines = Vec::new();
         self.ask_installed(&mut lines)?;
@@ -80,8 +84,9 @@ impl Firewall {
         Ok(lines)
     }
 
-    /// At each look: what is not installed may be later, and what is may be another flavour, as after
-    /// `update-alternatives`. Then rules move: there first, and what was where they were is left over.
+    /// Asks for the version of iptables, at each check: it may have been installed since, or
+    /// switched to the other flavour with `update-alternatives`. After a switch the rules are first
+    /// installed in the new flavour, and those in the old one are then stale.
     fn ask_installed(&mut self, lines: &mut Vec<String>) -> Result<(), FirewallError> {
         for family in FAMILIES {
             let asked = Installed::ask(family);
@@ -99,7 +104,8 @@ impl Firewall {
         Ok(())
     }
 
-    /// What is not installed is needed for masquerading alone: it refuses nothing that would have to be accepted.
+    /// Returns `None` if the program is missing and masquerading is off. A missing tool is fatal
+    /// only for masquerading: without it nothing can be dropping forwarded packets.
     fn unless_dispensable<T>(
         &mut self,
         seen: Result<T, FirewallError>,
@@ -116,7 +122,7 @@ impl Firewall {
         }
     }
 
-    /// Where iptables has both chains.
+    /// Returns the places in which iptables gets both chains.
     fn own_places(&self) -> Vec<Place> {
         let own = |place: &Place| {
             let installed = self.installed.get(&place.family);
@@ -127,9 +133,12 @@ impl Firewall {
         Place::all().filter(own).collect()
     }
 
+    /// Checks that the tables which are to be written can be read.
+    ///
     /// # Errors
     ///
-    /// [`FirewallError::Hidden`], if what is to be in a place cannot be compared with what is.
+    /// [`FirewallError::Hidden`], if a table cannot be read, and so cannot be compared with the
+    /// wanted rules.
     fn hidden(&self, place: Place, saved: &Ruleset, own: bool) -> Result<(), FirewallError> {
         let needed = |purpose: &Purpose| match purpose {
             Purpose::Masquerade => own && self.rules.masquerade.is_some(),
@@ -171,8 +180,8 @@ impl Firewall {
         )
     }
 
-    /// The chains that should be in a place: both in the mode's own, and in any other forwarding alone, if it is refused
-    /// there.
+    /// Returns the chains wanted in a place: both in a place of the mode in use; in any other only
+    /// forwarding, if it is refused there.
     fn wanted_chains(&self, place: Place, saved: &Ruleset, own: bool) -> Vec<WantedChain> {
         let forward = saved.chain("filter", "FORWARD");
         let refused = forward.is_some_and(iptables::saved::Chain::refuses_by_default);
@@ -188,7 +197,7 @@ impl Firewall {
         Purpose::ALL.map(wanted).to_vec()
     }
 
-    /// Our tables in nftables as they should be.
+    /// Returns the wanted state of our nftables tables.
     fn wanted_tables(&self) -> Vec<WantedTable> {
         let chain = |purpose, family| Some((purpose, self.wanted_rules(purpose, family, true)?));
         let wanted = |family| WantedTable {
@@ -204,7 +213,8 @@ impl Firewall {
         FAMILIES.map(wanted).to_vec()
     }
 
-    /// The rules for a purpose, unless a flag or the config says that there are none.
+    /// Returns the rules for a purpose, or `None` if it is disabled or the network lacks the
+    /// family.
     fn wanted_rules(
         &self,
         purpose: Purpose,
@@ -226,8 +236,8 @@ impl Firewall {
         Tools::new(place, self.installed.get(&place.family))
     }
 
-    /// What was seen where nothing may be needed. That it cannot be looked at is told once, and not at all if it is for
-    /// a program that is not installed: then nobody has rules there.
+    /// Returns what was read from a place where possibly nothing is needed. A failure is reported
+    /// once. A missing program is not reported: without it nobody has rules there.
     fn unless_trouble<T>(
         &mut self,
         seen: Result<T, FirewallError>,

@@ -1,4 +1,4 @@
-//! iptables, in either of its flavours.
+//! iptables, in both of its flavours.
 
 pub(crate) mod repair;
 pub(crate) mod saved;
@@ -13,13 +13,13 @@ use crate::FirewallError;
 use crate::program::{command_line, run};
 use saved::Ruleset;
 
-/// How long a program may wait for the lock that those of the legacy flavour share.
+/// Time limit for the lock that the programs of the legacy flavour share, in seconds.
 pub(crate) const LOCK_SECONDS: u64 = 5;
 
-/// Which of the kernel's two packet filters the rules are in. Both apply to every packet.
+/// The packet filter of the kernel that holds the rules. Both filters apply to every packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flavour {
-    /// nf_tables, in tables that are written by iptables alone.
+    /// nf_tables, in tables that only iptables writes.
     Nft,
     /// x_tables.
     Legacy,
@@ -29,7 +29,7 @@ impl Flavour {
     pub(crate) const ALL: [Self; 2] = [Self::Nft, Self::Legacy];
 }
 
-/// One of the four places where iptables keeps rules.
+/// One of the four places where iptables keeps rules: a family and a flavour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) family: Family,
@@ -37,7 +37,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// All four.
+    /// Iterates over all four places.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         [Family::V4, Family::V6]
             .into_iter()
@@ -46,7 +46,7 @@ impl Place {
 }
 
 impl fmt::Display for Place {
-    /// The name of its command: `ip6tables-legacy`.
+    /// Writes the name of its command: `ip6tables-legacy`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let flavour = match self.flavour {
             Flavour::Nft => "nft",
@@ -56,7 +56,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// A family's command.
+/// Returns the command of a family.
 pub(crate) const fn command(family: Family) -> &'static str {
     match family {
         Family::V4 => "iptables",
@@ -64,20 +64,20 @@ pub(crate) const fn command(family: Family) -> &'static str {
     }
 }
 
-/// What `iptables` is on this host.
+/// The `iptables` or `ip6tables` that is installed on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Installed {
     pub(crate) flavour: Flavour,
-    /// Whether MASQUERADE takes `--random-fully`: from version 1.6.2 on.
+    /// True if MASQUERADE supports `--random-fully`: from version 1.6.2 on.
     pub(crate) random_fully: bool,
 }
 
 impl Installed {
-    /// Asks the command of a family.
+    /// Asks the command of a family for its version.
     ///
     /// # Errors
     ///
-    /// As running it; and output without a version.
+    /// Those of running it, and output without a version.
     pub(crate) fn ask(family: Family) -> Result<Self, FirewallError> {
         let printed = run(command(family), &["--version"], "")?;
         Self::parse(&printed).ok_or_else(|| FirewallError::Output {
@@ -86,7 +86,8 @@ impl Installed {
         })
     }
 
-    /// Reads `iptables v1.8.9 (nf_tables)`. Before 1.8 there was one flavour, and nothing in brackets.
+    /// Parses `iptables v1.8.9 (nf_tables)`. Before 1.8 there was one flavour, and nothing in
+    /// parentheses.
     fn parse(printed: &str) -> Option<Self> {
         let mut words = printed.split_whitespace();
         let version = words.find_map(|word| Version::parse(word.strip_prefix('v')?).ok())?;
@@ -100,7 +101,7 @@ impl Installed {
     }
 }
 
-/// The programs for one place.
+/// The save and restore programs for one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tools {
     pub(crate) place: Place,
@@ -109,7 +110,7 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    /// Those with the plain name if that is this flavour, else those that name the flavour.
+    /// Chooses the plain names if they are of this flavour, otherwise the names with the flavour.
     pub(crate) fn new(place: Place, installed: Option<&Installed>) -> Self {
         let prefix = match installed {
             Some(installed) if installed.flavour == place.flavour => {
@@ -124,35 +125,37 @@ impl Tools {
     ///
     /// # Errors
     ///
-    /// As running the program; and output that cannot be read.
+    /// Those of running the program, and output that cannot be parsed.
     pub(crate) fn save(&self) -> Result<Ruleset, FirewallError> {
-        // Without `-t`, tables are read that are in use. With it, the legacy flavour loads a module for the table.
+        // Without `-t`, only tables in use are read. With it, the legacy flavour loads a kernel
+        // module for the table.
         let printed = run(&self.save, &[], "")?;
         Ruleset::parse(&printed)
             .map_err(|problem| FirewallError::Output { command: self.save.clone(), problem })
     }
 
-    /// Changes tables, each in one step.
+    /// Applies changes to tables, atomically for each table.
     ///
     /// # Errors
     ///
-    /// As running the program.
+    /// Those of running the program.
     pub(crate) fn restore(&self, input: &str) -> Result<(), FirewallError> {
         let wait = format!("--wait={LOCK_SECONDS}");
         run(&self.restore, &["--noflush", &wait], input).map(drop)
     }
 }
 
-/// Whether the legacy flavour has tables of a family in the calling thread's network namespace. Its programs would load
-/// modules, from then on every packet's way, if they were asked without need.
+/// Returns true if the legacy flavour has tables of a family in the calling thread's network
+/// namespace. Check this first: running its programs without need would load kernel modules,
+/// through which every packet then has to pass.
 pub(crate) fn legacy_in_use(family: Family) -> bool {
     let file = match family {
         Family::V4 => "ip_tables_names",
         Family::V6 => "ip6_tables_names",
     };
-    // `/proc/net` would be the namespace of the process.
+    // `/proc/net` would show the namespace of the process's main thread.
     let names = std::fs::read_to_string(Path::new("/proc/thread-self/net").join(file));
-    // Without the modules there is no such file.
+    // Without the modules the file does not exist.
     names.is_ok_and(|names| !names.trim().is_empty())
 }
 
@@ -161,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_tells_the_flavour() {
+    fn flavour_is_parsed_from_version() {
         for (printed, flavour, random_fully) in [
             ("iptables v1.8.9 (nf_tables)\n", Flavour::Nft, true),
             ("ip6tables v1.8.9 (legacy)\n", Flavour::Legacy, true),
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_flavours_programs_carry_its_name() {
+    fn programs_of_other_flavour_have_suffixed_names() {
         let installed = Installed { flavour: Flavour::Nft, random_fully: true };
         let tools = |family, flavour| Tools::new(Place { family, flavour }, Some(&installed));
         assert_eq!(tools(Family::V4, Flavour::Nft).restore, "iptables-restore");

@@ -1,51 +1,56 @@
-//! Masquerade and forwarding rules of an overlay network, kept in iptables or in nftables.
+//! Maintains the masquerade and forwarding rules of an overlay network in iptables or nftables.
 //!
-//! [`Firewall::ensure`] looks at what there is and puts right what is not as [`Rules`] say. It changes nothing else, and
-//! nothing at all if all is right. Every change is one step of the kernel's, so there is no moment without rules: one
-//! `iptables-restore --noflush` that declares our chains anew and fixes the jumps to them, or one transaction of nftables.
-//! What is wanted comes first, what is left over goes last.
+//! [`Firewall::ensure`] compares the host's rules with the wanted [`Rules`] and repairs drift. It
+//! changes nothing else, and writes nothing if there is no drift. Every change is atomic in the
+//! kernel, so there is no moment without rules: either one `iptables-restore --noflush` that
+//! redeclares our chains and fixes the jumps to them, or one nftables transaction. Wanted rules are
+//! written first, stale ones removed last.
 //!
-//! # Where rules are
+//! # Places
 //!
-//! A packet passes two filters of the kernel, and in each of them all chains at a hook; one that drops it is enough.
+//! A packet passes two filters of the kernel, and in each of them all chains at a hook. A drop in
+//! any one of them is final.
 //!
 //! | place | with iptables | with nftables |
 //! | --- | --- | --- |
-//! | the flavour of iptables that `iptables` is | both chains | forwarding, if refused there |
+//! | the flavour of the installed `iptables` | both chains | forwarding, if refused there |
 //! | the other flavour | forwarding, if refused there | forwarding, if refused there |
 //! | tables of our own in nftables | none | both chains |
 //!
-//! Forwarding is *refused* in a place where the policy of `FORWARD` is `DROP`, which Docker sets in the flavour of its
-//! choice, or where a rule of `FORWARD` refuses everything, as distributions ship it. It is answered there, since an accept
-//! in one place does not undo a drop in another. Tables that others wrote for nftables are not touched;
-//! [`forward_verdicts`] says where they refuse.
+//! Forwarding is *refused* in a place if the policy of `FORWARD` is `DROP`, which Docker sets in
+//! the flavour that it uses, or if a rule of `FORWARD` refuses everything, as in the rules that
+//! some distributions ship. In such a place Heddle adds accept rules, since an accept in one place
+//! does not undo a drop in another. Tables that others wrote with nftables are left alone;
+//! [`forward_verdicts`] reports those that refuse.
 //!
-//! Our jumps are at the end of `POSTROUTING` and `FORWARD`, as flannel's are, so that what an operator decides there
-//! comes first. Only a rule that refuses everything stays behind them.
+//! Like flannel's, our jumps are at the end of `POSTROUTING` and `FORWARD`, so that an operator's
+//! rules there take precedence. Only a rule that refuses everything stays after them.
 //!
-//! # Whose rules
+//! # Ownership
 //!
-//! Chains and tables are ours by their names, which depend on the network: that of flannel's default prefix has
-//! flannel's names, so that flannel's rules are taken over in one step; every other has names of its own. In chains and
-//! tables of these names there is nothing but our rules.
+//! Chains and tables are ours if they have our names, which depend on the network: the network with
+//! flannel's default prefix has flannel's names, so that flannel's rules are taken over atomically;
+//! every other network has its own names. Chains and tables of these names contain only our rules.
 //!
-//! # Means
+//! # Tools
 //!
-//! iptables is spoken to with its own programs and in its own text. The crate `iptables` (0.6.0) runs `iptables` once for
-//! each rule, which cannot change two rules in one step, and knows no `iptables-restore`; there is no other kept one. For
-//! nftables see the module `nft`.
+//! iptables is driven through its own programs and text format. The crate `iptables` (0.6.0) runs
+//! `iptables` once for each rule, which cannot change two rules atomically, and does not support
+//! `iptables-restore`; there is no other maintained crate. For nftables see the module `nft`.
 //!
 //! | module | job |
 //! | --- | --- |
-//! | `rule` | what a rule says, ours and everybody's; what rules make of a packet |
-//! | `names` | what our chains and tables are called |
-//! | `iptables::saved`, `iptables::repair` | what `iptables-save` printed; what `iptables-restore` is given |
-//! | `nft::table`, `nft::listing` | our tables and everybody's chains as JSON |
-//! | `verdict` | where packets are refused |
-//! | `repair` | putting right what others change as well |
-//! | `program` | running programs |
+//! | `rule` | the meaning of a rule, ours or foreign; the verdict of rules on a packet |
+//! | `names` | the names of our chains and tables |
+//! | `iptables::saved` | parses the output of `iptables-save` |
+//! | `iptables::repair` | computes the input of `iptables-restore` |
+//! | `nft::table`, `nft::listing` | our tables, and everybody's chains, as JSON |
+//! | `verdict` | finds where packets are refused |
+//! | `repair` | retries repairs until they settle, as others write too |
+//! | `program` | runs programs |
 //!
-//! All but `program`, and the few functions of `iptables`, `nft` and `verdict` that call it, are pure.
+//! All modules are pure, except for `program` and the few functions of `iptables`, `nft` and
+//! `verdict` that call it.
 
 mod error;
 mod firewall;
@@ -63,18 +68,19 @@ pub use error::FirewallError;
 pub use firewall::Firewall;
 pub use verdict::{Filter, ForwardRefusal, Refusal, forward_verdicts};
 
-/// What should hold on this host for one overlay network.
+/// The wanted rules on this host for one overlay network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// The name of the network, an etcd prefix. It tells apart the rules of several daemons on one host.
+    /// The name of the network, an etcd prefix. It distinguishes the rules of several daemons on
+    /// one host.
     pub network_name: String,
-    /// The families that the network has, each at most once.
+    /// The address families of the network, each at most once.
     pub families: Vec<FamilyRules>,
-    /// Whether what leaves the network is given this host's address (`--ip-masq`).
+    /// Masquerading of packets that leave the network (`--ip-masq`). `None` disables it.
     pub masquerade: Option<Masquerade>,
-    /// Whether what the network forwards is accepted (`--iptables-forward-rules`).
+    /// True to accept packets that are forwarded for the network (`--iptables-forward-rules`).
     pub forward: bool,
-    /// What the rules are written with (`EnableNFTables`).
+    /// The tool that writes the rules (`EnableNFTables`).
     pub mode: Mode,
 }
 
@@ -83,22 +89,23 @@ pub struct Rules {
 pub struct FamilyRules {
     /// The whole network.
     pub network: IpNet,
-    /// This node's part of it.
+    /// This node's subnet of it.
     pub subnet: IpNet,
 }
 
-/// How packets are masqueraded.
+/// Options of masquerading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Masquerade {
-    /// Whether source ports are chosen at random, where iptables can (from 1.6.2; nftables always can). Without it, two
-    /// connections may be given one port at the same time, and one of them loses its first packet.
+    /// True to choose source ports at random, if iptables supports it (from 1.6.2; nftables always
+    /// does). Without it, two connections may get the same port at the same time, and one of them
+    /// loses its first packet.
     pub random_fully: bool,
 }
 
-/// What rules are written with.
+/// The tool that rules are written with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// iptables, in the flavour that `iptables` and `ip6tables` are.
+    /// iptables, in the flavour of the installed `iptables` and `ip6tables`.
     Iptables,
     /// nftables, in tables of our own.
     Nftables,

@@ -1,4 +1,4 @@
-//! What chains and tables are called, such that two daemons on one host do not share any.
+//! Names of our chains and tables, distinct for every daemon of a host.
 
 use std::fmt::Write as _;
 
@@ -7,14 +7,15 @@ use sha2::{Digest, Sha256};
 
 use crate::rule::Purpose;
 
-/// The network whose chains carry flannel's own names: flannel's default for `--etcd-prefix`.
+/// The network whose chains have flannel's names: flannel's default for `--etcd-prefix`.
 const DEFAULT_NETWORK: &str = "/coreos.com/network";
 
 /// The names that one daemon uses.
 ///
-/// The daemon of [`DEFAULT_NETWORK`] has flannel's names and so takes over from flannel in place. Any other has these
-/// names and a suffix that depends on the name of its network alone, so that a restart finds them again. The longest
-/// is `FLANNEL-POSTRTG-` and eight digits, 24 bytes of the 28 that iptables takes.
+/// The daemon of [`DEFAULT_NETWORK`] uses flannel's names and so takes over from flannel in place.
+/// Any other daemon appends a suffix to these names. The suffix depends only on the name of its
+/// network, so that a restart finds the same names again. The longest name is `FLANNEL-POSTRTG-`
+/// and eight digits, 24 bytes of the 28 that iptables allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Names {
     suffix: String,
@@ -33,7 +34,7 @@ impl Names {
         Self { suffix }
     }
 
-    /// A chain of iptables.
+    /// Returns the name of an iptables chain.
     pub(crate) fn chain(&self, purpose: Purpose) -> String {
         let name = match purpose {
             Purpose::Masquerade => "FLANNEL-POSTRTG",
@@ -42,7 +43,7 @@ impl Names {
         format!("{name}{}", self.suffix)
     }
 
-    /// A table of nftables (`pkg/trafficmngr/nftables/nftables.go` of flannel).
+    /// Returns the name of an nftables table (`pkg/trafficmngr/nftables/nftables.go` of flannel).
     pub(crate) fn table(&self, family: Family) -> String {
         let name = match family {
             Family::V4 => "flannel-ipv4",
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_network_has_flannels_names() {
+    fn default_network_has_flannels_names() {
         let names = Names::new("/coreos.com/network");
         assert_eq!(names.chain(Purpose::Masquerade), "FLANNEL-POSTRTG");
         assert_eq!(names.chain(Purpose::Forward), "FLANNEL-FWD");
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_network_has_names_of_its_own_that_fit_iptables() {
+    fn other_networks_have_own_names_within_iptables_limit() {
         let (blue, red) = (Names::new("/blue"), Names::new("/red"));
         for purpose in Purpose::ALL {
             assert_ne!(blue.chain(purpose), red.chain(purpose));
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stay_the_same_from_one_version_to_the_next() {
+    fn names_are_stable_across_versions() {
         assert_eq!(Names::new("/blue").chain(Purpose::Forward), "FLANNEL-FWD-5ac5f721");
     }
 }

@@ -1,8 +1,9 @@
 //! nftables, through the JSON that the program `nft` reads and prints.
 //!
-//! Not through the crate `nftables` (0.6.3), which has types for that JSON: it does not read `"flags": "fully-random"`,
-//! which is how nft prints our own masquerade rules, and refuses a listing as a whole for it. Its way of running nft has
-//! no deadline and loses what nft says when a change fails. What is left of it, building a dozen values, `json!` does.
+//! The crate `nftables` (0.6.3) has types for that JSON, but cannot parse `"flags":
+//! "fully-random"`, which is how nft prints our own masquerade rules, and rejects the whole listing
+//! because of it. It runs nft without a time limit and discards nft's error output when a change
+//! fails. What remains of it, building a dozen values, is as easy with `json!`.
 
 pub(crate) mod listing;
 pub(crate) mod table;
@@ -13,17 +14,17 @@ use crate::FirewallError;
 use crate::program::{command_line, run};
 use table::{WantedTable, family_name};
 
-/// What nft lists of each wanted table; none: there is no such table, or no chain in it.
+/// nft's listing of each wanted table; `None` if the table does not exist or has no chain.
 pub(crate) type Seen = Vec<Option<Vec<Value>>>;
 
-/// Looks at our tables.
+/// Lists our tables.
 ///
 /// # Errors
 ///
-/// As running nft; and output that cannot be read.
+/// Those of running nft, and output that cannot be parsed.
 pub(crate) fn look(wanted: &[WantedTable]) -> Result<Seen, FirewallError> {
-    // Tables are told by their chains. To list the tables themselves, nft 1.0.6 reads every rule of every table: with
-    // 3,000 rules of somebody's that is ten times the work of all the rest.
+    // Finds tables by their chains. Listing the tables themselves makes nft 1.0.6 read every rule
+    // of every table: with 3,000 foreign rules that takes ten times as long as everything else.
     let chains = list(&["-j", "list", "chains"])?;
     wanted
         .iter()
@@ -32,26 +33,26 @@ pub(crate) fn look(wanted: &[WantedTable]) -> Result<Seen, FirewallError> {
             let chains = chains.iter().filter_map(|object| object.get("chain"));
             let mut ours = chains
                 .filter(|chain| chain["family"] == family && chain["table"] == table.name.as_str());
-            // To list a table that is not there is an error.
+            // Listing a table that does not exist is an error.
             ours.next().map(|_| list(&["-j", "list", "table", family, &table.name])).transpose()
         })
         .collect()
 }
 
-/// All that is in all tables.
+/// Lists the contents of all tables.
 ///
 /// # Errors
 ///
-/// As running nft; and output that cannot be read.
+/// Those of running nft, and output that cannot be parsed.
 pub(crate) fn list_ruleset() -> Result<Vec<Value>, FirewallError> {
     list(&["-j", "list", "ruleset"])
 }
 
-/// Does all of what is said, in one step.
+/// Applies all commands atomically.
 ///
 /// # Errors
 ///
-/// As running nft.
+/// Those of running nft.
 pub(crate) fn write(input: &str) -> Result<(), FirewallError> {
     run("nft", &["-j", "-f", "-"], input).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Running `nft` and the programs of iptables.
+//! Runs `nft` and the programs of iptables.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -13,20 +13,21 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::FirewallError;
 
-/// How long a program may take. Those of iptables may wait for their lock for [`crate::iptables::LOCK_SECONDS`] of it.
+/// Time limit for a program. Those of iptables may spend [`crate::iptables::LOCK_SECONDS`] of it
+/// waiting for their lock.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// Maximum length of a failed program's standard error that is passed on, in characters.
+/// The maximum length of a failed program's error output in an error message, in characters.
 const SAID: usize = 1000;
 
-/// What to do about a program that is not there.
+/// The remedies for a program that is not installed.
 const INSTALL_IPTABLES: &str =
     "Install the package iptables, or set \"EnableNFTables\": true in the network config.";
 const INSTALL_NFT: &str =
     "Install the package nftables, or set \"EnableNFTables\": false in the network config.";
 
-/// Runs a program with this input to its end, and returns what it printed. It sees the network namespace of the
-/// calling thread.
+/// Runs a program with this input until it exits, and returns its output. It runs in the network
+/// namespace of the calling thread.
 ///
 /// # Errors
 ///
@@ -49,7 +50,8 @@ fn run_within(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // Behind the name may be a script: whatever it has started ends with it, or would keep the pipes open.
+        // The name may be that of a script: its own process group allows to kill its children too,
+        // which would otherwise keep the pipes open.
         .process_group(0)
         .spawn()
         .map_err(|source| match source.kind() {
@@ -62,9 +64,10 @@ fn run_within(
     let mut stdin = child.stdin.take().expect("standard input is piped");
     let stdout = child.stdout.take().expect("standard output is piped");
     let stderr = child.stderr.take().expect("standard error is piped");
-    // Each pipe has a thread of its own: a program may print before it has read everything.
+    // One thread for each pipe: a program may print before it has read all of its input.
     let (status, stdout, stderr) = thread::scope(|scope| {
-        // A program that ends without reading is judged by its exit status.
+        // A write error is ignored: a program that exits without reading is judged by its exit
+        // status.
         scope.spawn(move || stdin.write_all(input.as_bytes()));
         let stdout = scope.spawn(|| read(stdout));
         let stderr = scope.spawn(|| read(stderr));
@@ -93,7 +96,7 @@ fn group_memory() -> Option<GroupMemory> {
     GroupMemory::read(|path| std::fs::read_to_string(path).ok())
 }
 
-/// Waits until a program ends. None: it did not within the limit, and was killed.
+/// Waits until a program exits. Returns `None` if it exceeded the time limit and was killed.
 fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let ended = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     let start = Instant::now();
@@ -116,11 +119,11 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
 fn read(mut pipe: impl Read) -> io::Result<String> {
     let mut bytes = Vec::new();
     pipe.read_to_end(&mut bytes)?;
-    // Other people's comments may be anything.
+    // Foreign comments may contain any bytes.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The command line as one would type it.
+/// Returns the command line as one would type it.
 pub(crate) fn command_line(program: &str, arguments: &[&str]) -> String {
     std::iter::once(program).chain(arguments.iter().copied()).collect::<Vec<_>>().join(" ")
 }
@@ -130,13 +133,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn more_than_a_pipe_holds_goes_through() {
+    fn input_larger_than_pipe_is_passed() {
         let input = "0123456789abcdef".repeat(1 << 16);
         assert_eq!(run("cat", &[], &input).unwrap(), input);
     }
 
     #[test]
-    fn a_missing_program_is_named_with_what_to_do() {
+    fn missing_program_error_names_remedy() {
         assert_eq!(
             run("no-such-iptables", &[], "").unwrap_err().to_string(),
             "cannot run `no-such-iptables`: it is not installed. Install the package iptables, or \
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_shows_the_command_and_what_it_said() {
+    fn failure_shows_command_and_error_output() {
         let error = run("sh", &["-c", "echo no such thing >&2; exit 3"], "").unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -154,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn program_that_is_killed_is_named_with_the_remedy() {
+    fn killed_program_error_names_remedy() {
         let error = run("sh", &["-c", "kill -KILL $$"], "").unwrap_err();
         assert!(matches!(error, FirewallError::Killed { .. }), "{error}");
         for part in ["`sh -c", "was killed by signal 9 (SIGKILL)", "OOM killer", "MemoryMax="] {
@@ -163,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn words_of_a_program_are_one_visible_line() {
+    fn error_output_becomes_one_visible_line() {
         let script = "printf 'a\\nERROR b \\342\\200\\256c' >&2; exit 3";
         let error = run("sh", &["-c", script], "").unwrap_err();
         assert!(error.to_string().ends_with(": a ERROR b \\u{202e}c"), "{error}");
     }
 
     #[test]
-    fn a_program_that_hangs_is_killed_with_what_it_has_started() {
+    fn hanging_program_is_killed_with_its_children() {
         let limit = Duration::from_millis(50);
         for script in ["exec sleep 1000", "sleep 1000; true"] {
             let error = run_within(limit, "sh", &["-c", script], "").unwrap_err();

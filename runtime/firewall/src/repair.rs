@@ -1,24 +1,24 @@
-//! Putting something right that others change as well.
+//! Repairs rules that other programs write as well.
 
 use std::fmt::Display;
 
 use crate::FirewallError;
 
-/// How to put a place right.
+/// The repair of a place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Repair {
-    /// For the program that changes it.
+    /// Input for the program that changes it.
     pub(crate) input: String,
-    /// What was found.
+    /// The differences found.
     pub(crate) differences: Vec<Difference>,
 }
 
-/// One thing that was not as it should be.
+/// A difference from the wanted state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Difference {
-    /// What was found: `filter FLANNEL-FWD was missing`.
+    /// The difference: `filter FLANNEL-FWD was missing`.
     pub(crate) found: String,
-    /// What the repair does about it: `put right`.
+    /// The action of the repair: `put right`.
     pub(crate) remedy: &'static str,
 }
 
@@ -28,17 +28,17 @@ impl Difference {
     }
 }
 
-/// How often a place is written before it is given up until the next time.
+/// The maximum number of repairs of a place per check.
 const ROUNDS: usize = 3;
 
-/// Writes until there is nothing to put right any more, and adds to `lines` what was found. The first look has been
-/// taken.
+/// Repairs a place until it matches the wanted state, and appends the differences found to `lines`.
+/// `seen` is the state at the start.
 ///
-/// A write may fail, or be undone, because another program was faster.
+/// A write may fail, or be undone, because another program writes at the same time.
 ///
 /// # Errors
 ///
-/// What the last write failed with, what a look failed with, and [`FirewallError::Unsettled`].
+/// The error of the last write, the error of a read, and [`FirewallError::Unsettled`].
 pub(crate) fn settle<S>(
     place: &dyn Display,
     mut seen: S,
@@ -59,7 +59,7 @@ pub(crate) fn settle<S>(
                         .map(|Difference { found, remedy }| format!("{place}: {found}; {remedy}")),
                 );
             }
-            // It may have been about something that was gone by then.
+            // The write may have failed because of an object that has since vanished, so retry.
             Err(error @ FirewallError::Failed { .. }) => failure = Some(error),
             Err(error) => return Err(error),
         }
@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    /// Settles a number that should be 0, with a program of this kind.
+    /// Settles a number to 0, with a program that changes it like this.
     fn settle_number(
         first: i32,
         write: impl Fn(&Cell<i32>) -> Result<(), FirewallError>,
@@ -119,14 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_is_not_written() {
+    fn settled_place_is_not_written() {
         let (result, lines) = settle_number(0, |_| panic!("written"));
         result.unwrap();
         assert_eq!(lines, [""; 0]);
     }
 
     #[test]
-    fn what_was_found_is_told() {
+    fn repaired_difference_is_reported() {
         let (result, lines) = settle_number(7, |number| {
             number.set(0);
             Ok(())
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_is_looked_at_and_tried_again() {
+    fn failed_write_is_retried_after_another_look() {
         let (result, lines) = settle_number(2, |number| {
             number.set(number.get() - 1);
             if number.get() == 0 { Ok(()) } else { Err(failed()) }
@@ -146,14 +146,14 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_for_good_is_an_error() {
+    fn persistent_failure_is_an_error() {
         let (result, lines) = settle_number(2, |_| Err(failed()));
         assert!(result.unwrap_err().to_string().contains("no such file"));
         assert_eq!(lines, [""; 0]);
     }
 
     #[test]
-    fn what_does_not_stay_is_an_error() {
+    fn undone_repair_is_an_error() {
         let (result, lines) = settle_number(7, |_| Ok(()));
         assert_eq!(
             result.unwrap_err().to_string(),

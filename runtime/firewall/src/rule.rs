@@ -1,5 +1,5 @@
-//! What a rule says, apart from how iptables or nftables put it: the terms in which ours are written and everybody's
-//! are read.
+//! The meaning of a rule, independent of iptables and nftables. Our rules are written from these
+//! terms, and foreign rules are read into them.
 
 use std::collections::BTreeMap;
 
@@ -8,22 +8,23 @@ use ipnet::IpNet;
 
 use crate::FamilyRules;
 
-/// kube-proxy's mark for packets that it masquerades itself (`pkg/trafficmngr/trafficmngr.go` of flannel).
+/// kube-proxy's mark for packets that it masquerades itself (`pkg/trafficmngr/trafficmngr.go` of
+/// flannel).
 pub(crate) const KUBE_PROXY_MARK: u32 = 0x4000;
 
-/// What a chain of ours is for.
+/// The purpose of a chain of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Purpose {
-    /// Source NAT of what leaves the overlay, and of what enters it from elsewhere.
+    /// Source NAT of packets that leave the overlay, and of packets that enter it from elsewhere.
     Masquerade,
-    /// Letting through what the overlay forwards.
+    /// Acceptance of packets that are forwarded for the overlay.
     Forward,
 }
 
 impl Purpose {
     pub(crate) const ALL: [Self; 2] = [Self::Masquerade, Self::Forward];
 
-    /// The comment that flannel gives its rules, and so do we.
+    /// Returns the comment of its rules, the same as flannel's.
     pub(crate) const fn comment(self) -> &'static str {
         match self {
             Self::Masquerade => "flanneld masq",
@@ -31,7 +32,8 @@ impl Purpose {
         }
     }
 
-    /// The rules for it, in their order (`masqRules` and `forwardRules` in `pkg/trafficmngr/iptables` of flannel).
+    /// Returns its rules, in order (`masqRules` and `forwardRules` in `pkg/trafficmngr/iptables` of
+    /// flannel).
     pub(crate) fn rules(self, family: &FamilyRules, random_fully: bool) -> Vec<Rule> {
         let (network, subnet) = (family.network.trunc(), family.subnet.trunc());
         let rule = |source, destination, action| Rule { mark: None, source, destination, action };
@@ -48,7 +50,7 @@ impl Purpose {
                 },
                 rule(is(subnet), is(network), Action::Return),
                 rule(is(network), is(subnet), Action::Return),
-                // What a client outside sends to a container here keeps its source address.
+                // A packet from an outside client to a local container keeps its source address.
                 rule(is_not(network), is(subnet), Action::Return),
                 rule(is(network), is_not(multicast(Family::of_network(network))), masquerade),
                 rule(is_not(network), is(network), masquerade),
@@ -61,7 +63,7 @@ impl Purpose {
     }
 }
 
-/// All group addresses of a family (RFC 5771, RFC 4291).
+/// Returns the multicast addresses of a family (RFC 5771, RFC 4291).
 fn multicast(family: Family) -> IpNet {
     match family {
         Family::V4 => IpNet::new_assert([224, 0, 0, 0].into(), 4),
@@ -69,17 +71,17 @@ fn multicast(family: Family) -> IpNet {
     }
 }
 
-/// A rule of ours. All that is given has to match.
+/// A rule of ours. All given conditions have to match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
-    /// All of these bits are set in the packet's mark.
+    /// Bits that must all be set in the packet's mark.
     pub(crate) mark: Option<u32>,
     pub(crate) source: Option<Side>,
     pub(crate) destination: Option<Side>,
     pub(crate) action: Action,
 }
 
-/// Whether an address is in a network, or is not.
+/// A condition on an address: inside a network, or outside it if negated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Side {
     pub(crate) network: IpNet,
@@ -87,7 +89,7 @@ pub(crate) struct Side {
 }
 
 impl Side {
-    /// Whether it holds for every address of a network.
+    /// Returns true if the condition holds for every address of a network.
     fn covers(self, all_of: IpNet) -> bool {
         if self.negated {
             !self.network.contains(&all_of) && !all_of.contains(&self.network)
@@ -97,7 +99,7 @@ impl Side {
     }
 }
 
-/// What becomes of a packet that a rule of ours matches.
+/// The action on a packet that matches a rule of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Accept,
@@ -105,18 +107,18 @@ pub(crate) enum Action {
     Masquerade { random_fully: bool },
 }
 
-/// A rule of anybody's, as far as it says where packets of a network go.
+/// A rule of any author, reduced to its effect on packets of a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) source: Option<Side>,
     pub(crate) destination: Option<Side>,
-    /// It has conditions besides source and destination.
+    /// True if it has conditions besides source and destination.
     pub(crate) narrower: bool,
     pub(crate) verdict: Verdict,
 }
 
 impl Step {
-    /// Whether it refuses every packet that comes to it.
+    /// Returns true if it refuses every packet.
     pub(crate) fn refuses_everything(&self) -> bool {
         self.verdict == Verdict::Refuse
             && !self.narrower
@@ -124,7 +126,7 @@ impl Step {
             && self.destination.is_none()
     }
 
-    /// Whether it certainly concerns every packet of a kind.
+    /// Returns true if it applies to every one of these packets for certain.
     fn concerns(&self, packets: Packets) -> bool {
         let holds = |side: Option<Side>, known: Option<IpNet>| match (side, known) {
             (None, _) => true,
@@ -139,23 +141,23 @@ impl Step {
     }
 }
 
-/// Where a packet goes next.
+/// The effect on a packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Accept,
     /// Dropped or rejected.
     Refuse,
     Return,
-    /// To another chain, and back from there at its end.
+    /// Calls another chain and returns at its end.
     Jump(String),
-    /// To another chain, without coming back here.
+    /// Continues in another chain without returning.
     Goto(String),
-    /// To the next rule.
+    /// Continues with the next rule.
     #[default]
     Continue,
 }
 
-/// The packets that are asked about.
+/// The packets in question.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Packets {
     /// All with a source in this network.
@@ -167,14 +169,15 @@ pub(crate) enum Packets {
 /// Chains by name.
 pub(crate) type Chains = BTreeMap<String, Vec<Step>>;
 
-/// How deep the kernel lets chains call each other (`NFT_JUMP_STACK_SIZE` in `net/netfilter/nf_tables_core.c`).
+/// The maximum call depth of chains in the kernel (`NFT_JUMP_STACK_SIZE` in
+/// `net/netfilter/nf_tables_core.c`).
 const DEEPEST: usize = 16;
 
-/// What rules make of packets that only rules without further conditions concern: whether a chain accepts or refuses
-/// them, or neither (then the chain's policy decides, or the chain that it was called from).
+/// Evaluates a chain for these packets. Returns true if it accepts all of them, false if it refuses
+/// them, and `None` if it does neither; then the chain's policy or the calling chain decides.
 ///
-/// A rule that concerns some of these packets only is passed over: what it makes of those is nothing that can be said
-/// of all.
+/// Skips rules that apply to only some of the packets: their verdict says nothing about all of
+/// them.
 pub(crate) fn accepted(chains: &Chains, chain: &str, packets: Packets) -> Option<bool> {
     walk(chains, chain, packets, DEEPEST)
 }
@@ -220,7 +223,7 @@ mod tests {
     const PACKETS: &str = "10.244.0.0/16";
 
     #[test]
-    fn a_rule_for_a_wider_network_concerns_all_packets_and_one_for_a_narrower_does_not() {
+    fn rule_concerns_all_packets_only_if_network_is_wider() {
         for (source, expected) in
             [("10.0.0.0/8", Some(true)), ("10.244.0.0/16", Some(true)), ("10.244.8.0/24", None)]
         {
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_negated_network_concerns_what_lies_wholly_outside() {
+    fn negated_network_concerns_only_networks_outside() {
         for (other, expected) in
             [("192.168.0.0/16", Some(true)), ("10.244.8.0/24", None), ("10.0.0.0/8", None)]
         {
@@ -254,14 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_with_further_conditions_is_passed_over() {
+    fn rule_with_other_conditions_is_skipped() {
         let drop = Step { narrower: true, verdict: Verdict::Refuse, ..Step::default() };
         let chains = chains(&[("FORWARD", &[drop, from(PACKETS, Verdict::Accept)])]);
         assert_eq!(accepted(&chains, "FORWARD", Packets::From(net(PACKETS))), Some(true));
     }
 
     #[test]
-    fn a_jump_comes_back_and_a_goto_does_not() {
+    fn jump_returns_and_goto_does_not() {
         let accept = from(PACKETS, Verdict::Accept);
         for (call, expected) in
             [(Verdict::Jump("A".into()), Some(true)), (Verdict::Goto("A".into()), None)]
@@ -277,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn chains_that_call_each_other_come_to_an_end() {
+    fn chain_recursion_is_limited() {
         let call = |to: &str| [Step { verdict: Verdict::Jump(to.into()), ..Step::default() }];
         let chains = chains(&[("A", &call("B")), ("B", &call("A"))]);
         assert_eq!(accepted(&chains, "A", Packets::From(net(PACKETS))), None);

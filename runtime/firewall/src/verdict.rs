@@ -1,4 +1,4 @@
-//! Where the packets of an overlay are refused on their way through a host.
+//! Finds out where a host refuses to forward the packets of an overlay.
 
 use std::fmt;
 
@@ -16,13 +16,13 @@ use crate::{FirewallError, iptables};
 pub struct ForwardRefusal {
     /// The family of the packets.
     pub family: Family,
-    /// Where the chain is.
+    /// The packet filter that contains the chain.
     pub filter: Filter,
-    /// The table that it is in: `filter` for iptables; for nftables with its family, `inet firewalld`.
+    /// Its table: `filter` for iptables; for nftables with its family, `inet firewalld`.
     pub table: String,
-    /// The chain.
+    /// The chain's name.
     pub chain: String,
-    /// What refuses them.
+    /// The cause of the refusal.
     pub cause: Refusal,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Display for ForwardRefusal {
     }
 }
 
-/// One of the packet filters that every packet has to pass.
+/// One of the packet filters, all of which every packet has to pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// nf_tables, written by iptables.
@@ -58,20 +58,22 @@ impl fmt::Display for Filter {
     }
 }
 
-/// How a chain refuses packets.
+/// The way in which a chain refuses packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// By its policy: no rule accepts them.
+    /// By its policy, as no rule accepts them.
     Policy,
-    /// By a rule that comes before any that accepts them.
+    /// By a rule, which precedes any that accepts them.
     Rule,
 }
 
-/// The chains at the forward hook that refuse packets from or to these networks: those of iptables in both flavours, and
-/// those of anybody else in nftables. Empty: they pass. What is not installed is not looked at.
+/// Returns the chains at the forward hook that refuse packets from or to these networks: iptables
+/// chains in both flavours, and nftables chains of other programs. Empty if all packets pass. Skips
+/// filters whose programs are not installed.
 ///
-/// Only rules that concern every packet from or to a network are considered, such as those of a
-/// [`Firewall`](crate::Firewall). A rule that refuses some of them, for one interface or one port, goes unnoticed.
+/// Considers only rules that apply to every packet from or to a network, such as those of a
+/// [`Firewall`](crate::Firewall). Does not detect a rule that refuses some of the packets, such as
+/// those of one interface or port.
 ///
 /// # Errors
 ///
@@ -104,7 +106,8 @@ pub fn forward_verdicts(networks: &[IpNet]) -> Result<Vec<ForwardRefusal>, Firew
     Ok(refusals)
 }
 
-/// What is not installed has no rules that could be looked at.
+/// Turns the error for a missing program into `None`: without it there are no rules that could be
+/// read.
 pub(crate) fn unless_missing<T>(
     result: Result<T, FirewallError>,
 ) -> Result<Option<T>, FirewallError> {
@@ -146,7 +149,7 @@ fn refused_by_nftables(table: &ListedTable, network: IpNet) -> Vec<ForwardRefusa
     refusals.collect()
 }
 
-/// Whether packets in one of the two directions are refused.
+/// Returns the cause if packets in one of the two directions are refused.
 fn refused(chains: &Chains, chain: &str, policy_drops: bool, network: IpNet) -> Option<Refusal> {
     [Packets::From(network), Packets::To(network)].into_iter().find_map(|packets| {
         match accepted(chains, chain, packets) {
@@ -180,7 +183,7 @@ mod tests {
     const REJECT: &str = "FORWARD -j REJECT --reject-with icmp-host-prohibited";
 
     #[test]
-    fn a_policy_of_drop_is_answered_by_an_accept_both_ways() {
+    fn drop_policy_needs_accept_in_both_directions() {
         assert_eq!(cause("DROP", &[]), Some(Refusal::Policy));
         assert_eq!(cause("DROP", &[JUMP, FROM]), Some(Refusal::Policy));
         assert_eq!(cause("DROP", &[FROM, TO]), Some(Refusal::Policy));
@@ -189,13 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_counts_if_it_comes_first() {
+    fn refusal_counts_only_before_accept() {
         assert_eq!(cause("ACCEPT", &[REJECT, JUMP, FROM, TO]), Some(Refusal::Rule));
         assert_eq!(cause("ACCEPT", &[JUMP, REJECT, FROM, TO]), None);
     }
 
     #[test]
-    fn what_docker_accepts_for_its_bridge_is_no_answer() {
+    fn docker_accept_for_bridge_does_not_count() {
         let docker = [
             "FORWARD -i docker0 ! -o docker0 -j ACCEPT",
             "FORWARD -i docker0 -o docker0 -j ACCEPT",
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_reads_as_a_sentence() {
+    fn refusal_display_is_a_sentence() {
         let refusal = ForwardRefusal {
             family: Family::V4,
             filter: Filter::Nftables,

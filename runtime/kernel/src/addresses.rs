@@ -1,4 +1,4 @@
-//! Addresses of devices: `RTM_NEWADDR` and back.
+//! Converts addresses of devices to `RTM_NEWADDR` and back.
 
 use std::net::IpAddr;
 
@@ -14,24 +14,24 @@ use crate::socket::Request;
 /// An address of global scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Assigned {
-    /// The device that has it, by index.
+    /// The index of its device.
     pub(crate) device: u32,
     /// The address and its prefix length.
     pub(crate) network: IpNet,
-    /// Whether other hosts can be told of it: it is neither deprecated nor a duplicate, and not one of IPv6's
-    /// temporary addresses (RFC 8981), which change every day.
+    /// True if it may be published to other hosts: not deprecated, not a duplicate, and not a
+    /// temporary IPv6 address (RFC 8981), which changes every day.
     pub(crate) usable: bool,
 }
 
 impl Assigned {
-    /// `None` for an address of narrower scope.
+    /// Decodes an address. Returns `None` for an address of narrower scope.
     pub(crate) fn decode(message: &AddressMessage) -> Option<Self> {
         let header = &message.header;
         if header.scope != AddressScope::Universe {
             return None;
         }
         let Parts { own: address, flags, .. } = Parts::of(message)?;
-        // In IPv4 the bit of `IFA_F_TEMPORARY` means that there are others in the same network.
+        // In IPv4 the bit of `IFA_F_TEMPORARY` marks a secondary address of the same network.
         let temporary = address.is_ipv6() && flags.contains(AddressFlags::Secondary);
         let unusable = AddressFlags::Deprecated | AddressFlags::Dadfailed;
         Some(Self {
@@ -42,20 +42,22 @@ impl Assigned {
     }
 }
 
-/// An address as far as it concerns the host's own routes.
+/// An address, reduced to what matters for the host's own routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Host {
-    /// The device that has it, by index.
+    /// The index of its device.
     pub(crate) device: u32,
     /// The address and its prefix length.
     pub(crate) network: IpNet,
-    /// True if the kernel makes a connected route for exactly this network: not with `IFA_F_NOPREFIXROUTE`, not for
-    /// the second address of a network, and not on a point-to-point link, where the route leads to the other end.
+    /// True if the kernel makes a connected route for exactly this network: not with
+    /// `IFA_F_NOPREFIXROUTE`, not for a secondary address of a network, and not on a point-to-point
+    /// link, where the route leads to the peer's address.
     pub(crate) prefix_route: bool,
 }
 
 impl Host {
-    /// `None` for addresses of host scope, which have no connected route.
+    /// Decodes an address. Returns `None` for addresses of host scope, which have no connected
+    /// route.
     pub(crate) fn decode(message: &AddressMessage) -> Option<Self> {
         let header = &message.header;
         if header.scope == AddressScope::Host {
@@ -63,7 +65,7 @@ impl Host {
         }
         let Parts { own, other, flags } = Parts::of(message)?;
         let is_point_to_point = other.is_some_and(|other| other != own);
-        // In IPv6 the bit means a temporary address.
+        // In IPv6 the same bit marks a temporary address.
         let is_secondary = own.is_ipv4() && flags.contains(AddressFlags::Secondary);
         Some(Self {
             device: header.index,
@@ -75,17 +77,17 @@ impl Host {
     }
 }
 
-/// The attributes of an address that are of use.
+/// The relevant attributes of an address.
 struct Parts {
     /// The address itself.
     own: IpAddr,
-    /// The other end of a point-to-point link; elsewhere the same as `own`.
+    /// The peer's address on a point-to-point link; elsewhere the same as `own`.
     other: Option<IpAddr>,
     flags: AddressFlags,
 }
 
 impl Parts {
-    /// `None` for a message without an address.
+    /// Extracts the attributes. Returns `None` for a message without an address.
     fn of(message: &AddressMessage) -> Option<Self> {
         let (mut local, mut other) = (None, None);
         let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
@@ -101,16 +103,17 @@ impl Parts {
     }
 }
 
-/// The question for all addresses.
+/// Builds the request to dump all addresses.
 pub(crate) fn all() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetAddress(AddressMessage::default())
 }
 
-/// The request to give a device an address.
+/// Builds the request to add an address to a device.
 pub(crate) fn put(device: u32, network: IpNet) -> Request {
     let mut message = message(device, network);
     if network.addr().is_ipv6() {
-        // Usable at once: there is nobody on an overlay device that could have the same one.
+        // Skip duplicate address detection, so that the address is usable at once: an overlay
+        // device has no other hosts that could use the same one.
         message.header.flags = AddressHeaderFlags::Nodad;
     }
     Request {
@@ -119,7 +122,7 @@ pub(crate) fn put(device: u32, network: IpNet) -> Request {
     }
 }
 
-/// The request to take an address away.
+/// Builds the request to remove an address.
 pub(crate) fn remove(device: u32, network: IpNet) -> Request {
     Request { message: RouteNetlinkMessage::DelAddress(message(device, network)), flags: 0 }
 }
@@ -135,7 +138,7 @@ fn message(device: u32, network: IpNet) -> AddressMessage {
     message
 }
 
-/// The family of an address in netlink's terms.
+/// Returns netlink's constant for the family of an address.
 pub(crate) fn family(address: IpAddr) -> AddressFamily {
     match address {
         IpAddr::V4(_) => AddressFamily::Inet,

@@ -1,4 +1,4 @@
-//! Changing the kernel.
+//! Applies changes to the kernel.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ use crate::socket::{BATCH, Request, Socket};
 use crate::view::{changeable, made_by, made_by_another};
 use crate::{addresses, neighbours, routes, sysctls};
 
-/// Makes the changes in their order. Returns those that could not be made, by their position.
+/// Applies the changes in order. Returns the failures with the position of their change.
 pub(crate) fn apply(
     socket: &mut Socket,
     scope: &Scope,
@@ -32,9 +32,11 @@ pub(crate) fn apply(
     run.failures
 }
 
-/// Makes the kernel's own routes of IPv4 addresses again. Returns those that could not be made, with the reason.
+/// Re-creates the kernel's connected routes of IPv4 addresses. Returns those that failed, with the
+/// reason.
 ///
-/// IPv6 addresses are passed over: the kernel's routes for them have a metric of their own, so none was ever replaced.
+/// Skips IPv6 addresses: the kernel's connected routes for them have their own metric, so no route
+/// of ours ever replaced one.
 pub(crate) fn restore_connected(
     socket: &mut Socket,
     addresses: Vec<HostAddress>,
@@ -52,13 +54,13 @@ pub(crate) fn restore_connected(
     Ok(refused)
 }
 
-/// One pass over a list of changes. Devices and settings are changed one by one; everything else waits for its
-/// batch to fill.
+/// One pass over a list of changes. Devices and sysctls are changed one by one; all other changes
+/// are batched.
 struct Run<'a> {
     socket: &'a mut Socket,
     scope: &'a Scope,
     changes: &'a [Change],
-    /// Of the devices named so far.
+    /// Indices of the devices looked up so far.
     indices: HashMap<LinkName, u32>,
     waiting: Vec<(usize, Request)>,
     failures: Vec<(usize, ApplyError)>,
@@ -79,7 +81,7 @@ impl Run<'_> {
                     Change::Create(_) | Change::Put(_) | Change::Replace(_) => {
                         sysctls::write(sysctl)
                     }
-                    // A setting is always there; what it was before is not known.
+                    // A sysctl always exists; its previous value is unknown.
                     Change::Remove(_) => Ok(()),
                 }
             }
@@ -90,10 +92,16 @@ impl Run<'_> {
                 }
             }),
         };
-        self.failures.extend(result.err().map(|error| (position, error)));
+        self.record(position, result);
     }
 
-    /// Sends what waits.
+    /// Records the result of a change. This is where an error learns its change, for the hint.
+    fn record(&mut self, position: usize, result: Result<(), ApplyError>) {
+        let object = self.changes[position].object();
+        self.failures.extend(result.err().map(|error| (position, error.with_hint(object))));
+    }
+
+    /// Sends the current batch.
     fn flush(&mut self) {
         let (positions, requests): (Vec<usize>, Vec<Request>) = self.waiting.drain(..).unzip();
         let results = self.socket.batch(&requests);
@@ -107,22 +115,21 @@ impl Run<'_> {
                 {
                     Err(ApplyError::Appeared(route.destination))
                 }
-                (Err(refusal), _) => self
-                    .detour(request, refusal)
-                    .map_err(|refusal| ApplyError::refused(change, refusal)),
+                (Err(refusal), _) => self.detour(request, refusal).map_err(ApplyError::from),
             };
-            self.failures.extend(result.err().map(|error| (position, error)));
+            self.record(position, result);
         }
     }
 
-    /// Goes another way about a route that the kernel refused, if there is one.
+    /// Retries a refused route in two steps, if the kernel's restriction has a known workaround.
     ///
-    /// IPv6 refuses an on-link gateway that the present route leads elsewhere, even where it is that route which is
-    /// to be replaced (`ip6_route_check_nh_onlink` in `net/ipv6/route.c`). So it is replaced by one without a
-    /// gateway first: at no time is there none.
+    /// IPv6 refuses an on-link gateway while another route leads to that gateway, even if it is the
+    /// route being replaced (`ip6_route_check_nh_onlink` in `net/ipv6/route.c`). The route is first
+    /// replaced by one without a gateway, so that the destination is never without a route.
     ///
-    /// IPv4 replaces the first of several routes to one destination, but not by one that it has further behind
-    /// (`fib_table_insert` in `net/ipv4/fib_trie.c`), where nothing was sent by it. So that is taken away first.
+    /// IPv4 replaces the first of several routes to one destination, but refuses if the new route
+    /// already exists further down the list (`fib_table_insert` in `net/ipv4/fib_trie.c`). That
+    /// duplicate carries no traffic, so it is removed first.
     fn detour(&mut self, request: Request, refusal: Refusal) -> Result<(), Refusal> {
         let first = match refusal.errno {
             Errno::EINVAL => routes::without_gateway(&request),
@@ -135,7 +142,8 @@ impl Run<'_> {
         }
     }
 
-    /// The request for a change of anything but devices and settings. `None`: nothing is left to do.
+    /// Builds the request for a change of anything but devices and sysctls. `None` if nothing is
+    /// left to do.
     fn request(&mut self, change: &Change) -> Result<Option<Request>, ApplyError> {
         let request = if is_removal(change) { self.removal(change) } else { self.addition(change) };
         match request {
@@ -146,17 +154,13 @@ impl Run<'_> {
 
     fn addition(&mut self, change: &Change) -> Result<Request, ApplyError> {
         Ok(match change.object() {
-            Object::Address(address) => {
-                addresses::put(self.index(change, address.link)?, address.network)
-            }
-            Object::FdbEntry(entry) => {
-                neighbours::put_fdb_entry(self.index(change, entry.link)?, entry)
-            }
+            Object::Address(address) => addresses::put(self.index(address.link)?, address.network),
+            Object::FdbEntry(entry) => neighbours::put_fdb_entry(self.index(entry.link)?, entry),
             Object::Neighbour(neighbour) => {
-                neighbours::put_neighbour(self.index(change, neighbour.link)?, neighbour)
+                neighbours::put_neighbour(self.index(neighbour.link)?, neighbour)
             }
             Object::Route(route) => {
-                let index = |link| self.index(change, link);
+                let index = |link| self.index(link);
                 let request = match change {
                     Change::Create(_) => routes::create(route, index)?,
                     _ => routes::put(route, index)?,
@@ -170,25 +174,23 @@ impl Run<'_> {
     fn removal(&mut self, change: &Change) -> Result<Request, ApplyError> {
         Ok(match change.object() {
             Object::Address(address) => {
-                addresses::remove(self.index(change, address.link)?, address.network)
+                addresses::remove(self.index(address.link)?, address.network)
             }
-            Object::FdbEntry(entry) => {
-                neighbours::remove_fdb_entry(self.index(change, entry.link)?, entry)
-            }
+            Object::FdbEntry(entry) => neighbours::remove_fdb_entry(self.index(entry.link)?, entry),
             Object::Neighbour(neighbour) => {
-                neighbours::remove_neighbour(self.index(change, neighbour.link)?, neighbour)
+                neighbours::remove_neighbour(self.index(neighbour.link)?, neighbour)
             }
-            Object::Route(route) => routes::remove(route, |link| self.index(change, link))?,
+            Object::Route(route) => routes::remove(route, |link| self.index(link))?,
             Object::Link(_) | Object::Sysctl(_) => return Err(ApplyError::NotPlannable),
         })
     }
 
     fn change_link(&mut self, change: &Change, link: &Link) -> Result<(), ApplyError> {
-        let found = self.device(change, link.name)?;
+        let found = self.device(link.name)?;
         match change {
             Change::Remove(_) => match found {
-                Some(device) if made_by(self.scope, &device) => self.delete(change, &device),
-                // Gone, or no longer what was observed.
+                Some(device) if made_by(self.scope, &device) => Ok(self.delete(&device)?),
+                // Already gone, or no longer the device that was observed.
                 _ => Ok(()),
             },
             Change::Create(_) | Change::Put(_) | Change::Replace(_) => {
@@ -201,74 +203,61 @@ impl Run<'_> {
                         return Err(ApplyError::Foreign { name, kind: device.kind });
                     }
                     if !matches!(change, Change::Replace(_)) {
-                        return self.configure(change, link, &device);
+                        return Ok(self.configure(link, &device)?);
                     }
-                    // What the new one needs is looked for while the old one still works.
-                    let creation = self.creation(change, link)?;
-                    self.delete(change, &device)?;
-                    return self.create(change, link, creation);
+                    // Look up what the new device needs while the old one still works.
+                    let creation = self.creation(link)?;
+                    self.delete(&device)?;
+                    return self.create(link, creation);
                 }
-                let creation = self.creation(change, link)?;
-                self.create(change, link, creation)
+                let creation = self.creation(link)?;
+                self.create(link, creation)
             }
         }
     }
 
-    fn creation(&mut self, change: &Change, link: &Link) -> Result<Request, ApplyError> {
+    fn creation(&mut self, link: &Link) -> Result<Request, ApplyError> {
         match &link.kind {
-            LinkKind::Vxlan(vxlan) => {
-                Ok(links::create(link, vxlan, self.index(change, vxlan.underlay)?))
-            }
+            LinkKind::Vxlan(vxlan) => Ok(links::create(link, vxlan, self.index(vxlan.underlay)?)),
             LinkKind::Tun => Err(ApplyError::NotOpen(link.name)),
             LinkKind::Other(_) => Err(ApplyError::NotPlannable),
         }
     }
 
-    fn create(
-        &mut self,
-        change: &Change,
-        link: &Link,
-        creation: Request,
-    ) -> Result<(), ApplyError> {
-        self.socket.change(creation).map_err(|refusal| ApplyError::refused(change, refusal))?;
-        let device = self.device(change, link.name)?.ok_or(ApplyError::NoDevice(link.name))?;
-        self.configure(change, link, &device)
+    fn create(&mut self, link: &Link, creation: Request) -> Result<(), ApplyError> {
+        self.socket.change(creation)?;
+        let device = self.device(link.name)?.ok_or(ApplyError::NoDevice(link.name))?;
+        Ok(self.configure(link, &device)?)
     }
 
-    fn configure(
-        &mut self,
-        change: &Change,
-        link: &Link,
-        device: &Device,
-    ) -> Result<(), ApplyError> {
+    fn configure(&mut self, link: &Link, device: &Device) -> Result<(), Refusal> {
         links::configure(device, link, &self.scope.alias)
             .into_iter()
             .try_for_each(|request| self.socket.change(request))
-            .map_err(|refusal| ApplyError::refused(change, refusal))
     }
 
-    fn delete(&mut self, change: &Change, device: &Device) -> Result<(), ApplyError> {
+    fn delete(&mut self, device: &Device) -> Result<(), Refusal> {
         match self.socket.change(links::delete(device.index)) {
-            Err(refusal) if !is_gone(&refusal) => Err(ApplyError::refused(change, refusal)),
-            _ => Ok(()),
+            Err(refusal) if is_gone(&refusal) => Ok(()),
+            result => result,
         }
     }
 
-    fn index(&mut self, change: &Change, name: LinkName) -> Result<u32, ApplyError> {
+    fn index(&mut self, name: LinkName) -> Result<u32, ApplyError> {
         if let Some(index) = self.indices.get(&name) {
             return Ok(*index);
         }
-        let index = self.device(change, name)?.ok_or(ApplyError::NoDevice(name))?.index;
+        let index = self.device(name)?.ok_or(ApplyError::NoDevice(name))?.index;
         self.indices.insert(name, index);
         Ok(index)
     }
 
-    fn device(&mut self, change: &Change, name: LinkName) -> Result<Option<Device>, ApplyError> {
+    fn device(&mut self, name: LinkName) -> Result<Option<Device>, Refusal> {
         match self.socket.get(links::named(name)) {
             Ok(RouteNetlinkMessage::NewLink(message)) => Ok(Device::decode(&message)),
             Ok(_) => Ok(None),
             Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
-            Err(refusal) => Err(ApplyError::refused(change, refusal)),
+            Err(refusal) => Err(refusal),
         }
     }
 }
@@ -277,8 +266,8 @@ fn is_removal(change: &Change) -> bool {
     matches!(change, Change::Remove(_))
 }
 
-/// Whether a removal was refused because there is nothing to remove: no device, route, neighbour or FDB entry, or
-/// address.
+/// Returns true if a removal was refused because there is nothing to remove: no device, route,
+/// neighbour, FDB entry or address.
 fn is_gone(refusal: &Refusal) -> bool {
     matches!(refusal.errno, Errno::ENODEV | Errno::ESRCH | Errno::ENOENT | Errno::EADDRNOTAVAIL)
 }

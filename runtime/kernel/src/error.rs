@@ -1,4 +1,4 @@
-//! What can go wrong, told so that an operator can act on it.
+//! Errors, worded so that an operator can act on them.
 
 use std::fmt;
 use std::io;
@@ -10,16 +10,16 @@ use heddle_core::object::{LinkKind, Object, RouteAction};
 use ipnet::IpNet;
 use nix::errno::Errno;
 
-/// The kernel's reason for not doing something.
+/// The kernel's refusal of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub(crate) errno: Errno,
-    /// The kernel's own words (`NLMSGERR_ATTR_MSG`), where it has any.
+    /// The kernel's error message (`NLMSGERR_ATTR_MSG`), if it sent one.
     pub(crate) message: Option<String>,
 }
 
 impl Refusal {
-    /// The error number, as in errno(3).
+    /// Returns the error number, as in errno(3).
     pub fn errno(&self) -> i32 {
         self.errno as i32
     }
@@ -28,7 +28,7 @@ impl Refusal {
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
         let errno = match error.raw_os_error().map(Errno::from_raw) {
-            // What a receive with a deadline ends in (`SO_RCVTIMEO`, socket(7)).
+            // A receive that times out ends with EAGAIN (`SO_RCVTIMEO`, socket(7)).
             Some(Errno::EAGAIN) => Errno::ETIMEDOUT,
             Some(errno) => errno,
             None => Errno::EIO,
@@ -47,44 +47,44 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Why something could not be read from the kernel.
+/// The reason why something could not be read from the kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    /// There is no netlink socket, or no thread to use it on.
+    /// No netlink socket, or no thread for it, could be created.
     #[error("cannot open a netlink socket: {0}")]
     Open(#[source] io::Error),
     /// The kernel refused.
     #[error("cannot read {what}: {refusal}")]
     Refused {
-        /// What was asked for.
+        /// The object of the request.
         what: &'static str,
         /// The kernel's reason.
         refusal: Refusal,
     },
-    /// The devices' numbers cannot be read.
+    /// The counters of the devices cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Statistics {
         /// The file.
         path: &'static std::path::Path,
-        /// The system's reason.
+        /// The I/O error.
         source: io::Error,
     },
-    /// There was no answer in time.
+    /// The kernel did not answer in time.
     #[error("cannot read {what}: the kernel gave no answer within {} s", crate::DEADLINE.as_secs())]
     NoAnswer {
-        /// What was asked for.
+        /// The object of the request.
         what: &'static str,
     },
 }
 
-/// A change that was not made, or of which that is not known ([`ApplyError::NoAnswer`]). A device that was to be
-/// replaced may be gone: look again before going on.
+/// A change that was not made, or whose outcome is unknown ([`ApplyError::NoAnswer`]). A device
+/// that was to be replaced may be gone, so observe again before retrying.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {} {}: {error}", verb(change), change.object())]
 pub struct Failure {
     /// The change.
     pub change: Change,
-    /// Why not.
+    /// The reason for the failure.
     #[source]
     pub error: ApplyError,
 }
@@ -97,7 +97,7 @@ fn verb(change: &Change) -> &'static str {
     }
 }
 
-/// Why a change was not made.
+/// The reason why a change was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The kernel refused.
@@ -105,56 +105,57 @@ pub enum ApplyError {
     Refused {
         /// The kernel's reason.
         refusal: Refusal,
-        /// What usually helps.
+        /// A likely remedy.
         hint: Option<&'static str>,
     },
-    /// A TUN device is made by the program behind it, which has not done so.
+    /// The TUN device does not exist: the program behind it has not created it.
     #[error("nothing has opened the TUN device {0}")]
     NotOpen(LinkName),
-    /// The device that the object needs is not there.
+    /// The device that the object needs does not exist.
     #[error("there is no device {0}")]
     NoDevice(LinkName),
-    /// A device stands in the way that may not be touched: another Heddle daemon's, for another network.
+    /// A device of that name belongs to another Heddle daemon, for another network, and may not be
+    /// changed.
     #[error(
         "{name} belongs to another heddled, as its alias `{alias}` says: \
          change Backend.VNI of one of the two networks, \
          or, if that daemon is gone, remove the device with `ip link delete {name}`"
     )]
     AnotherDaemons {
-        /// Its name.
+        /// The device's name.
         name: LinkName,
-        /// Its alias, `heddle /coreos.com/network`.
+        /// The device's alias, `heddle /coreos.com/network`.
         alias: String,
     },
-    /// A device stands in the way that may not be touched: no Heddle daemon's.
+    /// A device of that name was not made by any Heddle daemon and may not be changed.
     #[error(
         "{name} exists and is a {kind} that heddled did not make: \
          remove it with `ip link delete {name}` or change Backend.VNI"
     )]
     Foreign {
-        /// Its name.
+        /// The device's name.
         name: LinkName,
-        /// What it is, `bridge`.
+        /// The kind of the device, such as `bridge`.
         kind: String,
     },
-    /// A route of another program has appeared in the place of one that was to be created.
+    /// Another program has created a route where a new one was to be created.
     #[error("route {0}: another program added one meanwhile; comparing again")]
     Appeared(IpNet),
-    /// A setting could not be written.
+    /// A sysctl could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Sysctl {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The I/O error.
         source: io::Error,
     },
-    /// It is a setting that is not one of a single device.
+    /// Not a sysctl of a single device.
     #[error("it is no setting of a single device")]
     NotASetting,
-    /// It can only be observed, never planned.
+    /// An object that can be observed, but not planned.
     #[error("an object of this kind cannot be made")]
     NotPlannable,
-    /// There was no answer in time: the change may have been made or not.
+    /// The kernel did not answer in time; the change may or may not have been made.
     #[error("the kernel gave no answer within {} s", crate::DEADLINE.as_secs())]
     NoAnswer,
 }
@@ -167,11 +168,21 @@ impl fmt::Display for Hint {
     }
 }
 
+impl From<Refusal> for ApplyError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused { refusal, hint: None }
+    }
+}
+
 impl ApplyError {
-    /// A refusal, with what is known about its cause.
-    pub(crate) fn refused(change: &Change, refusal: Refusal) -> Self {
-        let hint = hint(refusal.errno, change.object());
-        Self::Refused { refusal, hint }
+    /// Adds what is known about the cause of a refusal, given the object of the change.
+    pub(crate) fn with_hint(self, object: &Object) -> Self {
+        match self {
+            Self::Refused { refusal, .. } => {
+                Self::Refused { hint: hint(refusal.errno, object), refusal }
+            }
+            other => other,
+        }
     }
 }
 
@@ -190,7 +201,7 @@ fn hint(errno: Errno, object: &Object) -> Option<&'static str> {
         Errno::EINVAL | Errno::ERANGE if vxlan => {
             "the underlay's MTU less 50 bytes (IPv6 underlay: 70) is the most a VXLAN device can have"
         }
-        // The latter in IPv6.
+        // IPv6 reports EHOSTUNREACH.
         Errno::ENETUNREACH | Errno::EHOSTUNREACH if forwards => {
             "the gateway is on no network of that device"
         }
@@ -230,13 +241,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_names_object_cause_and_remedy() {
+    fn failure_names_object_cause_and_remedy() {
         let refusal = Refusal {
             errno: Errno::EEXIST,
             message: Some("A VXLAN device with the specified VNI already exists".into()),
         };
         let change = device();
-        let error = ApplyError::refused(&change, refusal);
+        let error = ApplyError::from(refusal).with_hint(change.object());
         assert_eq!(
             Failure { change, error }.to_string(),
             "cannot put link flannel.1 type vxlan mtu 1450 id 1 local 192.168.0.72 dev eth0 dstport 8472 nolearning up: \
@@ -246,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receive_past_its_deadline_is_a_timeout() {
+    fn expired_receive_is_a_timeout() {
         let refusal = Refusal::from(io::Error::from_raw_os_error(Errno::EAGAIN as i32));
         assert_eq!(refusal.errno, Errno::ETIMEDOUT);
     }

@@ -1,4 +1,4 @@
-//! What happens in the kernel, as it happens.
+//! Events from the kernel, as they happen.
 
 use std::collections::HashSet;
 use std::io;
@@ -28,44 +28,46 @@ use crate::observe::{assigned, devices};
 use crate::socket::{Socket, enlarge, messages, receive};
 use crate::view::View;
 
-/// For the time between a burst and the thread's next turn: about 1 KiB of kernel memory an event.
+/// Size of the receive buffer in bytes, to absorb a burst until the thread runs: about 1 KiB of
+/// kernel memory per event.
 const RECEIVE_BUFFER: usize = 16 << 20;
 
-/// The most events that wait for the consumer. More are worth less than a look at everything.
+/// The maximum number of events that wait for the consumer. Beyond that, a full resync is cheaper
+/// than reading them.
 const MOST_WAITING: usize = 1 << 17;
 
-/// The groups to listen to, by their bits in the socket's address: link, neighbour, IPv4 address and route, IPv6
-/// address and route (`RTMGRP_*`, `linux/rtnetlink.h`).
+/// The multicast groups to join, by their bits in the socket's address: link, neighbour, IPv4
+/// address and route, IPv6 address and route (`RTMGRP_*`, `linux/rtnetlink.h`).
 const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
 
 /// Something that happened in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Within the scope: an object appeared or changed, and this is what it is now. The same that
-    /// [`Kernel::observe`](crate::Kernel::observe) would say of it.
+    /// An object in the scope appeared or changed. Carries its current state, as
+    /// [`Kernel::observe`](crate::Kernel::observe) would return it.
     Seen(Observation),
-    /// Within the scope: nothing that could be planned stands under this key any more. What hung on a device that
-    /// is gone is gone as well, not always with an event of its own.
+    /// There is no longer a plannable object under this key in the scope. Objects on a deleted
+    /// device are gone as well, not always with an event of their own.
     Gone(ObjectKey),
-    /// Any device of the host, by name: it appeared, vanished, was renamed, went up or down, changed its MTU, or got
-    /// or lost an address.
+    /// Any device of the host, by name: it appeared, vanished, was renamed, went up or down,
+    /// changed its MTU, or got or lost an address.
     ///
-    /// With a device that goes down, and with an address, the kernel drops IPv4 routes without a word: whatever
-    /// goes through the device has to be looked at.
+    /// When a device goes down or loses an address, the kernel drops IPv4 routes without
+    /// notification, so everything that goes through the device needs a resync.
     LinkChanged(LinkName),
-    /// The host's own: a route that meets the scope's networks appeared or is gone.
+    /// A route of the host that overlaps the scope's networks appeared or vanished.
     HostRoute {
         /// The route.
         route: HostRoute,
-        /// True if it is there now.
+        /// True if it appeared, false if it vanished.
         there: bool,
     },
-    /// More happened than could be told. Everything has to be looked at.
+    /// Events were lost. A full resync is needed.
     Lost,
 }
 
-/// The events of a [`Scope`], from the time of the subscription. The thread that collects them ends when this is
-/// dropped.
+/// The events of a [`Scope`], from the time of the subscription. Dropping this ends the thread that
+/// collects them.
 #[derive(Debug)]
 pub struct Events {
     queue: Arc<Queue>,
@@ -73,8 +75,8 @@ pub struct Events {
 }
 
 impl Events {
-    /// Waits for something to happen, and takes all that has: in order, never empty. Nothing is lost if the future
-    /// is dropped.
+    /// Waits for events, and returns all that have arrived, in order; never empty. Cancel-safe:
+    /// dropping the future loses nothing.
     pub async fn next_batch(&mut self) -> Vec<Event> {
         loop {
             let batch = self.queue.take();
@@ -88,7 +90,7 @@ impl Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        // Cannot fail: the counter is far from its end.
+        // Cannot fail: the eventfd counter is far from overflowing.
         let _ = self.stop.write(1);
     }
 }
@@ -119,7 +121,7 @@ impl Queue {
     }
 }
 
-/// Starts a thread that collects events. It is in the network namespace of the calling thread.
+/// Starts a thread that collects events, in the network namespace of the calling thread.
 pub(crate) fn subscribe(scope: Scope) -> io::Result<Events> {
     let collector = Collector::open(scope, RECEIVE_BUFFER)?;
     let queue = Arc::new(Queue::default());
@@ -156,7 +158,7 @@ impl Collector {
                 PollFd::new(self.multicast.as_fd(), PollFlags::POLLIN),
                 PollFd::new(stop.as_fd(), PollFlags::POLLIN),
             ];
-            // It only fails where a signal interrupts it.
+            // Only fails if interrupted by a signal.
             let _ = poll(&mut ready, PollTimeout::NONE);
             if ready[1].any() == Some(true) {
                 return;
@@ -165,7 +167,7 @@ impl Collector {
         }
     }
 
-    /// Everything that has arrived.
+    /// Reads all events that have arrived.
     fn drain(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         let mut lost = false;
@@ -175,8 +177,8 @@ impl Collector {
                 Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                     Some(Errno::EAGAIN) => break,
                     Some(Errno::EINTR) => {}
-                    // The kernel says ENOBUFS once and drops everything until the buffer has been emptied: what
-                    // comes before that proves nothing.
+                    // The kernel reports ENOBUFS once and then drops all events until the buffer is
+                    // empty, so the events read before that are not reliable.
                     error => {
                         tracing::debug!(?error, "netlink events were lost");
                         lost = true;
@@ -197,7 +199,7 @@ impl Collector {
         events
     }
 
-    /// Reads anew what the watcher needs to know.
+    /// Re-reads the devices and addresses that the watcher tracks.
     fn look(&mut self) -> Result<(), Refusal> {
         self.watcher.view.devices = devices(&mut self.questions)?.into_iter().collect();
         let addresses = assigned(&mut self.questions)?;
@@ -206,20 +208,22 @@ impl Collector {
     }
 }
 
-/// Makes events of what arrives on the socket that [`Events`] come from. Apart from it, so that it can be given anything.
+/// Turns the netlink messages behind [`Events`] into events. Separate from the socket, so that
+/// tests and fuzzing can feed it arbitrary input.
 pub struct Watcher {
     view: View,
     addresses: HashSet<(u32, IpNet)>,
 }
 
 impl Watcher {
-    /// Knows of no device yet.
+    /// Creates a watcher that knows no devices yet.
     pub fn new(scope: Scope) -> Self {
         let view = View { scope, devices: Default::default() };
         Self { view, addresses: HashSet::new() }
     }
 
-    /// Adds to `events` what the messages in a datagram say (netlink(7), rtnetlink(7)). What cannot be read says nothing.
+    /// Decodes the messages in a datagram (netlink(7), rtnetlink(7)) and appends their events to
+    /// `events`. Skips messages that cannot be decoded.
     pub fn read(&mut self, datagram: &[u8], events: &mut Vec<Event>) {
         for message in messages(datagram).filter_map(|message| message.decode()) {
             self.interpret(message, events);
@@ -284,7 +288,7 @@ impl Watcher {
 
     fn device_seen(&mut self, device: Device, events: &mut Vec<Event>) {
         let before = self.view.devices.insert(device.clone());
-        // Statistics and the like make messages as well.
+        // Messages without a relevant change, such as statistics.
         if before.as_ref() == Some(&device) {
             return;
         }
@@ -324,7 +328,7 @@ mod tests {
     use crate::apply::apply;
 
     #[test]
-    fn too_many_events_to_wait_are_one() {
+    fn queue_overflow_becomes_one_lost_event() {
         let queue = Queue::default();
         queue.put(vec![Event::LinkChanged("eth0".parse().unwrap())]);
         queue.put(vec![Event::LinkChanged("eth1".parse().unwrap()); MOST_WAITING]);
@@ -343,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_overflows_the_socket_is_told_once_and_then_all_is_well() {
+    fn socket_overflow_is_reported_once_and_recovers() {
         if !geteuid().is_root() {
             std::io::stderr()
                 .write_all(b"SKIPPED, not root: a test of heddle-kernel needs root\n")

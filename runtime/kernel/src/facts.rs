@@ -1,4 +1,4 @@
-//! What the choice of an interface rests on.
+//! The facts on which the choice of the underlay interface is based.
 
 use std::net::IpAddr;
 
@@ -8,11 +8,12 @@ use heddle_core::interface::Facts;
 use crate::{Kernel, KernelError};
 
 impl Kernel {
-    /// What [`select`](heddle_core::interface::select) has to choose from. `can_reach` is the selection's.
+    /// Reads the facts that [`select`](heddle_core::interface::select) chooses from. `can_reach` is
+    /// the address given in the selection.
     ///
     /// # Errors
     ///
-    /// When the kernel cannot be read.
+    /// If the kernel cannot be read.
     pub async fn facts(&self, can_reach: Option<IpAddr>) -> Result<Facts, KernelError> {
         Ok(Facts {
             interfaces: self.interfaces().await?,
@@ -21,7 +22,7 @@ impl Kernel {
             route_to: match can_reach {
                 Some(target) => match self.route_to(target).await {
                     Ok(route) => Some(route),
-                    // There is none.
+                    // There is no route.
                     Err(KernelError::Refused { .. }) => None,
                     Err(error) => return Err(error),
                 },

@@ -1,33 +1,37 @@
-//! Links, addresses, routes, neighbours, FDB entries and sysctls of one network namespace: observed, changed, and
-//! watched. The only crate that knows netlink.
+//! Observes, changes and watches the links, addresses, routes, neighbours, FDB entries and sysctls
+//! of one network namespace. The only crate that knows netlink.
 //!
-//! [`Kernel`] is the handle. What it observes and changes is in the terms of [`heddle_core::object`]; what is this
-//! daemon's business is said by a [`Scope`]:
+//! [`Kernel`] is the handle. It observes and changes objects in the terms of
+//! [`heddle_core::object`]; a [`Scope`] says which of them this daemon owns:
 //!
-//! - a device is ours if it carries the scope's alias (`ip link set … alias`);
-//! - what hangs on a planned device is ours, unless the device is foreign: not marked as ours, and either no VXLAN
-//!   device or marked by another Heddle daemon, whose alias starts with [`ALIAS_PREFIX`] as well;
-//! - a route is ours if it has [`ROUTE_PROTOCOL`] and leads into the overlay or through a planned device, but not
-//!   through another Heddle daemon's; or if it is of the kind that flannel makes: protocol boot or static, into the
-//!   overlay, through a planned device that is not foreign.
+//! - A device is ours if it carries the scope's alias (`ip link set … alias`).
+//! - Objects on a planned device are ours, unless the device is foreign. A foreign device lacks our
+//!   alias and is either not a VXLAN device, or carries the alias of another Heddle daemon, which
+//!   also starts with [`ALIAS_PREFIX`].
+//! - A route is ours if it has [`ROUTE_PROTOCOL`] and leads into the overlay or through a planned
+//!   device, but not through the device of another Heddle daemon. A route that looks like flannel's
+//!   is ours too: protocol boot or static, into the overlay, through a planned device that is not
+//!   foreign.
 //!
-//! A TUN device is made by the program that has it open. Here it is found, and configured like any other.
+//! A TUN device is created by the program that holds it open. This crate finds it and configures it
+//! like any other.
 //!
-//! Messages are those of the crate `rtnetlink` and its `packet_route`. The socket under them is our own: that crate's
-//! handle makes one round trip of a channel and a syscall for each message, and ten thousand peers are thirty thousand
-//! messages; `socket` sends hundreds at a time and hears only of those that fail.
+//! Messages are those of the crate `rtnetlink` and its `packet_route`. The socket below them is our
+//! own: the crate's handle makes one channel round trip and one system call per message, and ten
+//! thousand peers are thirty thousand messages. `socket` sends hundreds of messages at a time and
+//! receives replies only for those that fail.
 //!
 //! | module | job |
 //! | --- | --- |
-//! | `links`, `addresses`, `routes`, `neighbours` | objects to netlink messages and back: pure functions |
+//! | `links`, `addresses`, `routes`, `neighbours` | convert objects to netlink messages and back; pure functions |
 //! | `sysctls` | the files below `/proc/sys/net` |
-//! | `view` | which messages lie in a scope, and whether what they show is ours |
-//! | `socket` | questions, dumps and batches of changes on one netlink socket |
+//! | `view` | decides which messages are in a scope, and whether the object is ours |
+//! | `socket` | requests, dumps and batches of changes on one netlink socket |
 //! | `worker` | the thread that owns the socket |
-//! | `observe`, `apply`, `events` | the three things that a [`Kernel`] does |
-//! | `statistics` | what went through devices |
-//! | `ruleset` | that traffic rules have changed, for those who look after them |
-//! | `survey` | what there is besides, for `heddle doctor` |
+//! | `observe`, `apply`, `events` | the three operations of a [`Kernel`] |
+//! | `statistics` | traffic counters of devices |
+//! | `ruleset` | notifies of changes to the nftables ruleset |
+//! | `survey` | the host's other devices, for `heddle doctor` |
 
 mod addresses;
 mod apply;
@@ -69,15 +73,15 @@ pub use crate::survey::{HostLink, TrialError, VxlanPort, try_vxlan};
 use crate::socket::Socket;
 use crate::worker::Worker;
 
-/// The routing protocol identifier of Heddle's routes (`rtm_protocol`, rtnetlink(7)): what `ip route` shows as
-/// `proto 72`, and what tells them from everybody else's.
+/// The routing protocol identifier of Heddle's routes (`rtm_protocol`, rtnetlink(7)). `ip route`
+/// shows it as `proto 72`; it distinguishes Heddle's routes from all others.
 ///
-/// Neither `linux/rtnetlink.h` nor iproute2's `rt_protos` uses the number. To see a name instead, write the line
-/// `72 heddle` to a file `/etc/iproute2/rt_protos.d/heddle.conf`.
+/// Neither `linux/rtnetlink.h` nor iproute2's `rt_protos` uses the number. To see a name instead,
+/// write the line `72 heddle` to a file `/etc/iproute2/rt_protos.d/heddle.conf`.
 pub const ROUTE_PROTOCOL: u8 = 72;
 
-/// What the aliases of all Heddle daemons' devices start with. The name of the network follows, as in
-/// `heddle /coreos.com/network`, and tells the daemons of one host apart.
+/// The prefix of the alias of every Heddle daemon's devices. The name of the network follows, as in
+/// `heddle /coreos.com/network`, and distinguishes the daemons of one host.
 pub const ALIAS_PREFIX: &str = "heddle ";
 
 /// Returns the alias (`ip link set … alias`) of the devices of one network's daemon.
@@ -85,11 +89,12 @@ pub fn alias(network: &str) -> String {
     format!("{ALIAS_PREFIX}{network}")
 }
 
-/// How long any call waits for the kernel.
+/// Time limit for every call to the kernel.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The network namespace of the thread that opened it. Clones share one netlink socket, and a thread that uses it:
-/// calls are carried out one after the other. One that is dropped half way is still carried out.
+/// A handle to the network namespace of the thread that opened it. Clones share one netlink socket
+/// and the thread that owns it, which runs calls one at a time. A call whose future is dropped
+/// still runs to completion.
 ///
 /// The methods need a Tokio runtime with its timer enabled.
 #[derive(Clone, Debug)]
@@ -98,17 +103,17 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Opens a netlink socket. It takes no privileges to open it and to observe.
+    /// Opens a netlink socket. Neither opening it nor observing needs privileges.
     ///
     /// # Errors
     ///
-    /// [`KernelError::Open`] if there is no socket or no thread to be had.
+    /// [`KernelError::Open`] if the socket or its thread cannot be created.
     pub fn open() -> Result<Self, KernelError> {
         Worker::start().map(|worker| Self { worker }).map_err(KernelError::Open)
     }
 
-    /// All network interfaces of the namespace, in the kernel's order. Their addresses are those of global scope,
-    /// without deprecated, duplicate and temporary ones.
+    /// Returns all network interfaces of the namespace, in the kernel's order. Of their addresses
+    /// it returns those of global scope, without deprecated, duplicate and temporary ones.
     ///
     /// # Errors
     ///
@@ -117,7 +122,8 @@ impl Kernel {
         self.read("the interfaces", observe::interfaces).await
     }
 
-    /// The devices of the default routes in the main table, the lowest metric first. Empty if there is none.
+    /// Returns the devices of the default routes in the main table, lowest metric first. Empty if
+    /// there is no default route.
     ///
     /// # Errors
     ///
@@ -126,8 +132,8 @@ impl Kernel {
         self.read("the default routes", move |socket| observe::default_routes(socket, family)).await
     }
 
-    /// The device that packets to an address leave through, and the source address that they get, as `ip route get`
-    /// says.
+    /// Returns the output device and source address of packets to an address, as `ip route get`
+    /// shows them.
     ///
     /// # Errors
     ///
@@ -140,8 +146,8 @@ impl Kernel {
             .await
     }
 
-    /// The devices that packets leave through which this host sends from an address of its own, one for each
-    /// destination. `None`: there is no route, or the address is not this host's.
+    /// Returns the output device for each destination, for packets sent from `source`. `None` if
+    /// there is no route, or if `source` is not an address of this host.
     ///
     /// # Errors
     ///
@@ -157,7 +163,7 @@ impl Kernel {
         .await
     }
 
-    /// All devices, whoever made them, in the kernel's order.
+    /// Returns all devices, whoever created them, in the kernel's order.
     ///
     /// # Errors
     ///
@@ -166,15 +172,17 @@ impl Kernel {
         self.read("the devices", survey::host_links).await
     }
 
-    /// The part of the kernel within a scope, and of the settings those that are asked for, whatever the values
-    /// given with them. A setting that does not exist is left out.
+    /// Reads the objects within a scope, and the current values of the given sysctls; the values
+    /// passed in do not matter. Leaves out sysctls that do not exist.
     ///
-    /// Of routes, neighbours and FDB entries only those are observed that could stand in a planned one's way: routes
-    /// of the main table with the default metric, permanent neighbours, permanent FDB entries with a destination.
+    /// Of routes, neighbours and FDB entries it reads only those that could conflict with a planned
+    /// one: routes of the main table with the default metric, permanent neighbours, permanent FDB
+    /// entries with a destination.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses or does not answer in time, or things change faster than they can be read.
+    /// If the kernel refuses or does not answer in time, or if objects change faster than they can
+    /// be read.
     pub async fn observe(
         &self,
         scope: &Scope,
@@ -187,7 +195,8 @@ impl Kernel {
         .await
     }
 
-    /// The host's own routes and addresses that meet the scope's networks, as [`observe`](Self::observe) finds them.
+    /// Returns the host's own routes and addresses that overlap the scope's networks, as
+    /// [`observe`](Self::observe) finds them.
     ///
     /// # Errors
     ///
@@ -197,8 +206,9 @@ impl Kernel {
         self.read("the host's routes", move |socket| observe::host_routing(socket, scope)).await
     }
 
-    /// Routes of the main table with [`ROUTE_PROTOCOL`], wherever they lead, but those through the device of another Heddle
-    /// daemon. `scope` says which alias is not another's.
+    /// Returns the routes of the main table with [`ROUTE_PROTOCOL`], whatever their destination,
+    /// except those through the device of another Heddle daemon. `scope` supplies this daemon's
+    /// alias.
     ///
     /// # Errors
     ///
@@ -208,7 +218,7 @@ impl Kernel {
         self.read("Heddle's routes", move |socket| observe::own_routes(socket, scope)).await
     }
 
-    /// The IPv4 networks that routes of any table lead to without a gateway, with the devices that they lead through.
+    /// Returns the IPv4 destinations of gateway-less routes in any table, with their devices.
     ///
     /// # Errors
     ///
@@ -217,8 +227,8 @@ impl Kernel {
         self.read("the connected routes", observe::connected_networks).await
     }
 
-    /// Makes the kernel's own routes for these IPv4 addresses again, in place of any other to the same networks. Returns
-    /// those that were refused, with the reason.
+    /// Re-creates the kernel's connected routes for these IPv4 addresses, replacing any other route
+    /// to the same network. Returns the addresses whose route was refused, with the reason.
     ///
     /// # Errors
     ///
@@ -230,13 +240,15 @@ impl Kernel {
         self.read("the devices", move |socket| apply::restore_connected(socket, addresses)).await
     }
 
-    /// Makes changes, in their order. Each that is not among the failures was made; one that fails does not keep the
-    /// others from being made. To remove what is gone already is no failure.
+    /// Applies changes in order, and returns those that failed. A failed change does not stop the
+    /// others. Removing an object that is already gone succeeds.
     ///
-    /// New devices get the scope's alias, new routes [`ROUTE_PROTOCOL`]. A foreign device in the way is not touched:
-    /// [`ApplyError::Foreign`], or [`ApplyError::AnotherDaemons`] if its alias says so.
+    /// New devices get the scope's alias, new routes [`ROUTE_PROTOCOL`]. A foreign device with the
+    /// name of a planned one is left alone: [`ApplyError::Foreign`], or
+    /// [`ApplyError::AnotherDaemons`] if its alias is that of another Heddle daemon.
     ///
-    /// When the MAC of a device changes, the kernel forgets the neighbours behind it. This is seen as events.
+    /// When the MAC of a device changes, the kernel deletes the neighbours behind it, and reports
+    /// that as events.
     pub async fn apply(&self, scope: &Scope, changes: Vec<Change>) -> Vec<Failure> {
         let scope = scope.clone();
         let changes: Arc<[Change]> = changes.into();
@@ -250,23 +262,24 @@ impl Kernel {
             .collect()
     }
 
-    /// What happens within a scope from now on. To miss nothing, subscribe first and [`observe`](Self::observe) then.
+    /// Subscribes to the events within a scope, starting now. To miss nothing, subscribe first and
+    /// [`observe`](Self::observe) afterwards.
     ///
-    /// Changes made through [`apply`](Self::apply) are seen as well, and look like anybody's.
+    /// Changes made through [`apply`](Self::apply) cause events too, and look like anybody else's.
     ///
     /// # Errors
     ///
-    /// If there is no socket or no thread to be had, or the kernel does not answer in time.
+    /// If the socket or its thread cannot be created, or the kernel does not answer in time.
     pub async fn subscribe(&self, scope: &Scope) -> Result<Events, KernelError> {
         let scope = scope.clone();
         self.read("events", move |_| events::subscribe(scope).map_err(KernelError::Open)).await
     }
 
-    /// Changes of nftables' ruleset from now on.
+    /// Subscribes to changes of the nftables ruleset, starting now.
     ///
     /// # Errors
     ///
-    /// If there is no socket to be had, for want of `CAP_NET_ADMIN` or of nftables in the kernel.
+    /// If the socket cannot be opened, without `CAP_NET_ADMIN` or without nftables in the kernel.
     pub fn ruleset_changes(&self) -> Result<RulesetChanges, KernelError> {
         RulesetChanges::listen().map_err(KernelError::Open)
     }

@@ -1,4 +1,4 @@
-//! Devices: what `RTM_NEWLINK` says of them, and how to ask for one.
+//! Converts devices from `RTM_NEWLINK` messages, and to requests.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,17 +24,18 @@ pub(crate) struct Device {
     pub(crate) mac: Option<MacAddress>,
     pub(crate) up: bool,
     pub(crate) loopback: bool,
-    /// Empty for hardware.
+    /// The kernel's name of its kind; empty for hardware.
     pub(crate) kind: String,
-    /// The device that it belongs to, by index: a bridge, a bond, a VRF.
+    /// The device that it is enslaved to, by index: a bridge, a bond, a VRF.
     pub(crate) controller: Option<u32>,
-    /// It carries IP packets without a link layer: a TUN device, not a TAP device, which is of the same kind.
+    /// True if it carries IP packets without a link layer: a TUN device, not a TAP device, which is
+    /// of the same kind.
     pub(crate) bare: bool,
-    /// Of a VXLAN device all of whose options can be planned.
+    /// The options of a VXLAN device, if all of them can be planned.
     pub(crate) vxlan: Option<VxlanOptions>,
 }
 
-/// [`Vxlan`], with the underlay by its index.
+/// The options of a [`Vxlan`], with the underlay by its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct VxlanOptions {
     vni: u32,
@@ -46,7 +47,8 @@ pub(crate) struct VxlanOptions {
 }
 
 impl Device {
-    /// `None` for what is not about a device as such: `AF_BRIDGE` messages are about it as a port of a bridge.
+    /// Decodes a device. Returns `None` for messages about something else: those of `AF_BRIDGE`
+    /// describe a port of a bridge.
     pub(crate) fn decode(message: &LinkMessage) -> Option<Self> {
         if message.header.interface_family != AddressFamily::Unspec {
             return None;
@@ -82,7 +84,7 @@ impl Device {
             name: name?,
             alias,
             mtu,
-            // The loopback interface's six zeroes are no address.
+            // The loopback device reports six zero bytes, which is not an address.
             mac: mac.filter(|mac| mac.0 != [0; 6]),
             up: flags.contains(LinkFlags::Up),
             loopback: flags.contains(LinkFlags::Loopback),
@@ -93,7 +95,8 @@ impl Device {
         })
     }
 
-    /// The device as an object. A VXLAN device that could not have been planned is of another kind.
+    /// Converts the device to an object. A VXLAN device with options that cannot be planned becomes
+    /// [`LinkKind::Other`].
     pub(crate) fn link(&self, devices: &Devices) -> Link {
         let vxlan = self.vxlan.as_ref().and_then(|options| options.with_names(devices));
         let kind = match vxlan {
@@ -104,20 +107,21 @@ impl Device {
         Link { name: self.name, mtu: self.mtu, mac: self.mac, up: self.up, kind }
     }
 
-    /// Whether it is a TUN device.
+    /// Returns true for a TUN device.
     pub(crate) fn is_tun(&self) -> bool {
         self.kind == "tun" && self.bare
     }
 }
 
 impl VxlanOptions {
-    /// The address that it sends from.
+    /// Returns the source address of its packets.
     pub(crate) fn local(&self) -> IpAddr {
         self.local
     }
 
-    /// `None` without what a planned device has, or with what none has: a default destination, metadata from
-    /// routes, notification of misses, the generic protocol extension.
+    /// Decodes the options. Returns `None` if one is missing that every planned device has, or one
+    /// is present that none has: a default destination, metadata from routes, notification of
+    /// misses, the generic protocol extension.
     fn decode(options: &[InfoVxlan]) -> Option<Self> {
         let (mut vni, mut local, mut underlay, mut port) = (None, None, None, None);
         let (mut learning, mut gbp) = (false, false);
@@ -149,7 +153,7 @@ impl VxlanOptions {
     }
 }
 
-/// The devices by index, which is how every other netlink message names them.
+/// The devices by index, by which all other netlink messages refer to them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Devices(HashMap<u32, Device>);
 
@@ -158,7 +162,7 @@ impl Devices {
         self.0.get(&index)
     }
 
-    /// Returns what was known of it before.
+    /// Inserts or updates a device. Returns its previous state.
     pub(crate) fn insert(&mut self, device: Device) -> Option<Device> {
         self.0.insert(device.index, device)
     }
@@ -178,27 +182,28 @@ impl FromIterator<Device> for Devices {
     }
 }
 
-/// The question for all devices.
+/// Builds the request to dump all devices.
 pub(crate) fn all() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(LinkMessage::default())
 }
 
-/// The question for one device.
+/// Builds the request for one device.
 pub(crate) fn named(name: LinkName) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_string()));
     RouteNetlinkMessage::GetLink(message)
 }
 
-/// The request for a new VXLAN device, down. What [`configure`] sets is set here too, so that the device never
-/// shows another MAC or MTU; the alias can only be set on a device that exists (`rtnl_create_link`).
+/// Builds the request to create a VXLAN device, down. It includes the settings of [`configure`], so
+/// that the device never shows another MAC or MTU, except for the alias, which can only be set on
+/// an existing device (`rtnl_create_link`).
 pub(crate) fn create(link: &Link, vxlan: &Vxlan, underlay: u32) -> Request {
     let mut message = LinkVxlan::new(link.name.as_str(), vxlan.vni)
         .mtu(link.mtu)
         .dev(underlay)
         .port(vxlan.port)
         .learning(vxlan.learning)
-        // 0: `auto`, the system's default TTL.
+        // 0 means `auto`, the system's default TTL.
         .ttl(0);
     message = match vxlan.local {
         IpAddr::V4(address) => message.local(address),
@@ -214,12 +219,14 @@ pub(crate) fn create(link: &Link, vxlan: &Vxlan, underlay: u32) -> Request {
     Request { message, flags: NLM_F_CREATE | NLM_F_EXCL }
 }
 
-/// The requests that make a device what is wanted as far as it can be changed while it is there, and bring it up.
+/// Builds the requests that change an existing device to the wanted settings, as far as that is
+/// possible, and bring it up.
 ///
-/// What agrees is not touched: setting a MAC, even to the same, makes the kernel forget all neighbours behind the
-/// device (`NETDEV_CHANGEADDR` in `net/ipv4/arp.c`). Options of the kind go by themselves: the kernel takes an MTU
-/// in the same message for one of them, which cannot be changed (`vxlan_nl2conf`). The MTU comes last: where it is refused,
-/// because the underlay has become narrower, the device is up and marked as ours all the same.
+/// Settings that already match are left alone: setting a MAC, even to the same value, makes the
+/// kernel delete all neighbours behind the device (`NETDEV_CHANGEADDR` in `net/ipv4/arp.c`). VXLAN
+/// options go into a message of their own: the kernel takes an MTU in the same message for a VXLAN
+/// option, which cannot be changed (`vxlan_nl2conf`). The MTU comes last: if it is refused because
+/// the underlay's MTU has shrunk, the device is already up and marked as ours.
 pub(crate) fn configure(device: &Device, link: &Link, alias: &str) -> Vec<Request> {
     let mut messages = Vec::new();
     if let (LinkKind::Vxlan(wanted), Some(found)) = (&link.kind, &device.vxlan)
@@ -246,7 +253,7 @@ pub(crate) fn configure(device: &Device, link: &Link, alias: &str) -> Vec<Reques
     messages.into_iter().map(request).collect()
 }
 
-/// The request to delete a device.
+/// Builds the request to delete a device.
 pub(crate) fn delete(index: u32) -> Request {
     let message = LinkUnspec::new_with_index(index).build();
     Request { message: RouteNetlinkMessage::DelLink(message), flags: 0 }

@@ -1,4 +1,5 @@
-//! Neighbours and FDB entries: `RTM_NEWNEIGH` of `AF_INET`, `AF_INET6` and `AF_BRIDGE`, and back.
+//! Converts neighbours and FDB entries to `RTM_NEWNEIGH` of `AF_INET`, `AF_INET6` and `AF_BRIDGE`,
+//! and back.
 
 use std::net::IpAddr;
 
@@ -14,8 +15,8 @@ use crate::addresses::family;
 use crate::links::Device;
 use crate::socket::Request;
 
-/// What a message is about, and what it says stands there: `None` for something that is not permanent, or that
-/// cannot be planned. `device` is the one with the index of the message.
+/// Decodes a message into a key and the object under that key. The object is `None` if it is not
+/// permanent or cannot be planned. `device` is the device with the message's index.
 pub(crate) fn decode(
     message: &NeighbourMessage,
     device: &Device,
@@ -28,7 +29,7 @@ pub(crate) fn decode(
             NeighbourAttribute::LinkLayerAddress(bytes) => {
                 mac = bytes.as_slice().try_into().ok().map(MacAddress);
             }
-            // Of an FDB entry: another UDP port, VNI or interface than the device's own.
+            // An FDB entry with its own UDP port, VNI or interface instead of the device's.
             NeighbourAttribute::Port(_)
             | NeighbourAttribute::Vni(_)
             | NeighbourAttribute::IfIndex(_) => plain = false,
@@ -57,7 +58,7 @@ pub(crate) fn decode(
     Some((ObjectKey::Neighbour(link, address), neighbour))
 }
 
-/// In messages of `AF_BRIDGE` only the length tells the family of an address.
+/// Converts an address. In messages of `AF_BRIDGE` only its length tells the family.
 fn ip(address: &NeighbourAddress) -> Option<IpAddr> {
     match address {
         NeighbourAddress::Inet(address) => Some((*address).into()),
@@ -70,12 +71,12 @@ fn ip(address: &NeighbourAddress) -> Option<IpAddr> {
     }
 }
 
-/// The question for all neighbours of both families.
+/// Builds the request to dump all neighbours of both families.
 pub(crate) fn all() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default())
 }
 
-/// The question for a device's forwarding database.
+/// Builds the request to dump a device's FDB.
 pub(crate) fn fdb_of(device: u32) -> RouteNetlinkMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
@@ -83,22 +84,22 @@ pub(crate) fn fdb_of(device: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetNeighbour(message)
 }
 
-/// The request for a neighbour.
+/// Builds the request to add or replace a neighbour.
 pub(crate) fn put_neighbour(device: u32, neighbour: &Neighbour) -> Request {
     put(neighbour_message(device, neighbour))
 }
 
-/// The request to remove a neighbour.
+/// Builds the request to remove a neighbour.
 pub(crate) fn remove_neighbour(device: u32, neighbour: &Neighbour) -> Request {
     remove(neighbour_message(device, neighbour))
 }
 
-/// The request for an FDB entry.
+/// Builds the request to add or replace an FDB entry.
 pub(crate) fn put_fdb_entry(device: u32, entry: &FdbEntry) -> Request {
     put(fdb_message(device, entry))
 }
 
-/// The request to remove an FDB entry, if it still has its destination.
+/// Builds the request to remove an FDB entry, if it still has its destination.
 pub(crate) fn remove_fdb_entry(device: u32, entry: &FdbEntry) -> Request {
     remove(fdb_message(device, entry))
 }

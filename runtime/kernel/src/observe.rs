@@ -1,4 +1,4 @@
-//! Reading the kernel.
+//! Reads the kernel's state.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ use crate::socket::Socket;
 use crate::view::View;
 use crate::{neighbours, routes, sysctls};
 
-/// Names what was to be read in the error.
+/// Names the object that could not be read in the error.
 pub(crate) trait Reading<T> {
     fn reading(self, what: &'static str) -> Result<T, KernelError>;
 }
@@ -101,8 +101,8 @@ pub(crate) fn route_to(
     Ok((device.name, source))
 }
 
-/// Routes of the main table. A family that the kernel does without has none, and neither has a table that no
-/// route was ever put into.
+/// Dumps routes of the main table. A family that the kernel does not support has no routes, and
+/// neither does a table into which none was ever put.
 fn routes_of<T>(
     socket: &mut Socket,
     family: Family,
@@ -125,7 +125,7 @@ pub(crate) fn observe(
     let view = View { scope, devices };
     let mut observed = Observed::default();
     let mut note = |observation: Observation| {
-        // Of several routes to one destination the kernel shows the one that it uses first.
+        // Of several routes to one destination the kernel lists first the one that it uses.
         observed.objects.entry(observation.object.key()).or_insert(observation);
     };
 
@@ -162,7 +162,7 @@ pub(crate) fn observe(
     Ok(observed)
 }
 
-/// The host's own routes and addresses that meet the scope's networks.
+/// Returns the host's own routes and addresses that overlap the scope's networks.
 pub(crate) fn host_routing(socket: &mut Socket, scope: Scope) -> Result<HostRouting, KernelError> {
     let devices: Devices = devices(socket).reading("the devices")?.into_iter().collect();
     let view = View { scope, devices };
@@ -184,7 +184,8 @@ fn host_addresses(view: &View, addresses: &[AddressMessage]) -> HostRouting {
     HostRouting { addresses: found.collect(), ..HostRouting::default() }
 }
 
-/// Heddle's routes in the main table, of whatever network, but those through another Heddle daemon's device.
+/// Returns the routes of the main table with Heddle's protocol, of any network, except those
+/// through another Heddle daemon's device.
 pub(crate) fn own_routes(socket: &mut Socket, scope: Scope) -> Result<Vec<Route>, KernelError> {
     let devices: Devices = devices(socket).reading("the devices")?.into_iter().collect();
     let view = View { scope, devices };
@@ -199,7 +200,7 @@ pub(crate) fn own_routes(socket: &mut Socket, scope: Scope) -> Result<Vec<Route>
     Ok(found)
 }
 
-/// The networks that are connected by routes of any IPv4 table, with their devices.
+/// Returns the destinations of connected IPv4 routes in any table, with their devices.
 pub(crate) fn connected_networks(
     socket: &mut Socket,
 ) -> Result<BTreeSet<(IpNet, LinkName)>, KernelError> {

@@ -1,4 +1,5 @@
-//! What is asked for reads back as what it was: every kind of object through bytes, without a kernel.
+//! Round-trip tests: encodes every kind of object as a request and decodes the bytes again, without
+//! a kernel.
 
 use std::convert::Infallible;
 
@@ -22,7 +23,7 @@ const ALIAS: &str = "heddle /coreos.com/network";
 const UNDERLAY: u32 = 2;
 const DEVICE: u32 = 7;
 
-/// The bytes of a request, read as the kernel's would be.
+/// Decodes the bytes of a request like a message from the kernel.
 fn read_back(request: &Request) -> RouteNetlinkMessage {
     let mut bytes = vec![0; NetlinkSerializable::buffer_len(&request.message)];
     NetlinkSerializable::serialize(&request.message, &mut bytes);
@@ -64,7 +65,7 @@ fn view() -> View {
     }
 }
 
-/// The request for an object on the devices of [`view`].
+/// Builds the request for an object on the devices of [`view`].
 fn put(object: &Object) -> Request {
     match object {
         Object::Address(address) => addresses::put(DEVICE, address.network),
@@ -95,7 +96,7 @@ fn objects(address: &str, destination: &str) -> Vec<Object> {
 }
 
 #[test]
-fn objects_are_seen_as_they_were_asked_for_and_as_ours() {
+fn requested_objects_read_back_equal_and_ours() {
     let view = view();
     let v4 = objects("10.244.8.0/32", "10.244.36.0/24");
     let v6 = objects("fd42:0:0:8::/128", "fd42:0:0:24::/64");
@@ -113,7 +114,7 @@ fn objects_are_seen_as_they_were_asked_for_and_as_ours() {
 }
 
 #[test]
-fn a_device_is_seen_as_it_was_asked_for() {
+fn requested_device_reads_back_equal() {
     for local in ["192.168.0.72", "2001:db8::72"] {
         let vxlan = Vxlan {
             vni: 0x00ff_ffff,
@@ -140,7 +141,7 @@ fn a_device_is_seen_as_it_was_asked_for() {
 }
 
 #[test]
-fn a_device_with_what_cannot_be_planned_is_of_another_kind() {
+fn device_with_unplannable_option_is_of_other_kind() {
     let decoded = |extra: InfoVxlan| {
         let message = LinkVxlan::new("flannel.1", 1)
             .local([192, 168, 0, 72].into())
@@ -163,7 +164,7 @@ fn a_device_with_what_cannot_be_planned_is_of_another_kind() {
 }
 
 #[test]
-fn whose_a_route_is_depends_on_protocol_device_and_destination() {
+fn route_owner_follows_protocol_device_and_destination() {
     let view = view();
     let seen = |destination: &str, index: u32, protocol: RouteProtocol| {
         let route = Route {

@@ -1,4 +1,4 @@
-//! Routes of the main table: `RTM_NEWROUTE` and back.
+//! Converts routes of the main table to `RTM_NEWROUTE` and back.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,25 +17,27 @@ use crate::addresses::family;
 use crate::links::Devices;
 use crate::socket::Request;
 
-/// The metric of a route in IPv6 that was given none (`IP6_RT_PRIO_USER`, `net/ip6_route.h`). In IPv4 it is 0.
+/// The metric of an IPv6 route without an explicit one (`IP6_RT_PRIO_USER`, `net/ip6_route.h`). In
+/// IPv4 it is 0.
 const DEFAULT_METRIC_V6: u32 = 1024;
 
-/// [`Metric::Last`].
+/// The metric of [`Metric::Last`].
 const LAST_METRIC: u32 = 4096;
 
-/// A route that could stand under a planned route's key.
+/// A route that could be under the key of a planned route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) route: Route,
-    /// The device that it names, by index.
+    /// The index of its output device.
     pub(crate) device: Option<u32>,
-    /// Who made it.
+    /// The protocol that created it.
     pub(crate) protocol: RouteProtocol,
 }
 
 impl Found {
-    /// `None` for what is no neighbour of ours: another table, metric or type of service, routes for a source, the
-    /// kernel's own for local delivery and multicast, and cache entries.
+    /// Decodes a route. Returns `None` for routes that cannot conflict with ours: another table,
+    /// metric or type of service, source-specific routes, the kernel's own for local delivery and
+    /// multicast, and cache entries.
     pub(crate) fn decode(message: &RouteMessage, devices: &Devices) -> Option<Self> {
         let header = &message.header;
         let in_main_table = main_table(message)
@@ -65,7 +67,7 @@ impl Found {
     }
 }
 
-/// A route of the main table as far as it concerns who may have its destination.
+/// A route of the main table, reduced to what tells who owns its destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostFound {
     pub(crate) destination: IpNet,
@@ -73,14 +75,15 @@ pub(crate) struct HostFound {
     pub(crate) device: Option<u32>,
     /// True if the destination is on the link itself, or on this host.
     pub(crate) connected: bool,
-    /// True if it is for packets of a source or a type of service only.
+    /// True if the route only applies to one source or type of service.
     pub(crate) partial: bool,
     pub(crate) protocol: RouteProtocol,
 }
 
 impl HostFound {
-    /// `None` for routes of other tables and cache entries. The kernel's own for local delivery and multicast are in a table
-    /// of their own; what the main table has of these kinds is the administrator's.
+    /// Decodes a route of the main table. Returns `None` for other tables and cache entries. The
+    /// kernel keeps its own routes for local delivery and multicast in a separate table; those in
+    /// the main table are the administrator's.
     pub(crate) fn decode(message: &RouteMessage) -> Option<Self> {
         if !main_table(message) {
             return None;
@@ -132,7 +135,8 @@ fn is_gateway(attribute: &RouteAttribute) -> bool {
     matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_))
 }
 
-/// `None` where there is more, or less, to the route than a device and a gateway.
+/// Decodes the next hop. Returns `None` if the route has anything beyond a device and a gateway, or
+/// no device.
 fn next_hop(message: &RouteMessage, devices: &Devices) -> Option<RouteAction> {
     let (mut link, mut gateway) = (None, None);
     for attribute in &message.attributes {
@@ -189,7 +193,7 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// The devices of a default route of the main table, and its metric. `None` for any other route.
+/// Returns the metric and devices of a default route in the main table. `None` for any other route.
 pub(crate) fn default_route(message: &RouteMessage) -> Option<(u32, Vec<u32>)> {
     let header = &message.header;
     if !main_table(message)
@@ -206,7 +210,7 @@ pub(crate) fn default_route(message: &RouteMessage) -> Option<(u32, Vec<u32>)> {
     Some((metric(message), devices.collect()))
 }
 
-/// The question for all routes of the main table.
+/// Builds the request to dump all routes of the main table.
 pub(crate) fn all(family: Family) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = match family {
@@ -217,15 +221,16 @@ pub(crate) fn all(family: Family) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetRoute(message)
 }
 
-/// The question for the routes of every table.
+/// Builds the request to dump the IPv4 routes of every table.
 pub(crate) fn of_every_table() -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     RouteNetlinkMessage::GetRoute(message)
 }
 
-/// The request for the route that the kernel makes for an IPv4 address (`fib_add_ifaddr` in `net/ipv4/fib_frontend.c`), in
-/// place of any other to the same destination.
+/// Builds the request for the connected route that the kernel makes for an IPv4 address
+/// (`fib_add_ifaddr` in `net/ipv4/fib_frontend.c`), replacing any other route to the same
+/// destination.
 pub(crate) fn connected(address: Ipv4Net, device: u32) -> Request {
     let mut message = destined(IpNet::V4(address).trunc(), Metric::Default);
     let header = &mut message.header;
@@ -237,7 +242,7 @@ pub(crate) fn connected(address: Ipv4Net, device: u32) -> Request {
     Request { message: RouteNetlinkMessage::NewRoute(message), flags }
 }
 
-/// The question for the way to a destination.
+/// Builds the request for a route lookup.
 pub(crate) fn to(destination: IpAddr) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family(destination);
@@ -246,7 +251,7 @@ pub(crate) fn to(destination: IpAddr) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetRoute(message)
 }
 
-/// The question for the way that packets take which this host sends from an address of its own.
+/// Builds the request for a route lookup from a given local source address.
 pub(crate) fn from_to(source: IpAddr, destination: IpAddr) -> RouteNetlinkMessage {
     let RouteNetlinkMessage::GetRoute(mut message) = to(destination) else {
         unreachable!("it is a question for a route")
@@ -256,7 +261,8 @@ pub(crate) fn from_to(source: IpAddr, destination: IpAddr) -> RouteNetlinkMessag
     RouteNetlinkMessage::GetRoute(message)
 }
 
-/// The answer to [`to`]: the device's index, and the source address that the kernel would choose.
+/// Decodes the answer to [`to`]: the device's index, and the source address that the kernel would
+/// choose.
 pub(crate) fn way(message: &RouteMessage) -> Option<(u32, Option<IpAddr>)> {
     let (mut device, mut source) = (None, None);
     for attribute in &message.attributes {
@@ -269,9 +275,10 @@ pub(crate) fn way(message: &RouteMessage) -> Option<(u32, Option<IpAddr>)> {
     Some((device?, source))
 }
 
-/// The request for a route where there is none to the same destination with the same metric. `None`: it cannot be planned.
+/// Builds the request to create a route, if there is none to the same destination with the same
+/// metric. `None` if the route cannot be planned.
 ///
-/// `index` gives the index of a device.
+/// `index` looks up the index of a device.
 pub(crate) fn create<E>(
     route: &Route,
     index: impl FnOnce(LinkName) -> Result<u32, E>,
@@ -280,9 +287,10 @@ pub(crate) fn create<E>(
     Ok(request.map(|request| Request { flags: NLM_F_CREATE | NLM_F_EXCL, ..request }))
 }
 
-/// The request for a route, in place of any other to the same destination. `None`: it cannot be planned.
+/// Builds the request to create a route, replacing any other to the same destination. `None` if the
+/// route cannot be planned.
 ///
-/// `index` gives the index of a device.
+/// `index` looks up the index of a device.
 pub(crate) fn put<E>(
     route: &Route,
     index: impl FnOnce(LinkName) -> Result<u32, E>,
@@ -301,8 +309,8 @@ pub(crate) fn put<E>(
     Ok(Some(Request { message: RouteNetlinkMessage::NewRoute(message), flags }))
 }
 
-/// The request for the same route to the same device without the gateway. `None` if it is none for an on-link
-/// gateway in IPv6.
+/// Builds the request for the same route without its gateway. `None` unless the request is for an
+/// on-link gateway in IPv6.
 pub(crate) fn without_gateway(request: &Request) -> Option<Request> {
     let RouteNetlinkMessage::NewRoute(message) = &request.message else {
         return None;
@@ -317,7 +325,8 @@ pub(crate) fn without_gateway(request: &Request) -> Option<Request> {
     Some(Request { message: RouteNetlinkMessage::NewRoute(message), flags: request.flags })
 }
 
-/// The request to remove exactly the route that another request is for. `None` if that is for something else.
+/// Builds the request to remove exactly the route that another request creates. `None` if that
+/// request is for something else.
 pub(crate) fn undo(request: &Request) -> Option<Request> {
     let RouteNetlinkMessage::NewRoute(message) = &request.message else {
         return None;
@@ -325,8 +334,8 @@ pub(crate) fn undo(request: &Request) -> Option<Request> {
     Some(Request { message: RouteNetlinkMessage::DelRoute(message.clone()), flags: 0 })
 }
 
-/// The request to remove a route as it was observed. One that has since been replaced by another is left alone,
-/// where it can be told apart: the kernel compares what it is given.
+/// Builds the request to remove a route as it was observed. A route that has since been replaced is
+/// left alone if the kernel can distinguish the two: it compares the attributes of the request.
 pub(crate) fn remove<E>(
     route: &Route,
     index: impl FnOnce(LinkName) -> Result<u32, E>,

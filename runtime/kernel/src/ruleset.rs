@@ -1,6 +1,7 @@
-//! Changes of nftables' ruleset, as they happen.
+//! Notifications of changes to the nftables ruleset.
 //!
-//! What the rules are is another crate's business. They are listened to here because it takes a netlink socket.
+//! The contents of the rules are the firewall crate's business. This crate listens for changes
+//! because that takes a netlink socket.
 
 use std::io;
 
@@ -14,8 +15,9 @@ use crate::socket::receive;
 /// `NFNLGRP_NFTABLES`, `linux/netfilter/nfnetlink.h`.
 const GROUP: u32 = 7;
 
-/// Tells that the ruleset of nftables has changed in the network namespace of the thread that asked, and so that of
-/// iptables where it is made of nftables. What iptables-legacy does is not told by anybody.
+/// Receives a notification whenever the nftables ruleset changes in the network namespace of the
+/// thread that subscribed. That includes changes by iptables-nft. The kernel sends none for
+/// iptables-legacy.
 pub struct RulesetChanges {
     socket: TokioSocket,
     datagram: Vec<u8>,
@@ -29,11 +31,12 @@ impl RulesetChanges {
         Ok(Self { socket, datagram: Vec::new() })
     }
 
-    /// Waits for a change, and takes all that there have been for one. Who made them is not told: changes of one's own
-    /// are seen as well. Nothing is lost if the future is dropped.
+    /// Waits for a change, and coalesces all pending notifications into one. They do not name the
+    /// author, so the caller's own changes are reported as well. Cancel-safe: dropping the future
+    /// loses nothing.
     pub async fn next(&mut self) {
         self.datagram.clear();
-        // More than the socket could hold (ENOBUFS) is a change as well.
+        // An overflow of the socket (ENOBUFS) means that there were changes.
         if let Err(error) = self.socket.recv(&mut self.datagram).await {
             tracing::debug!(%error, "notices of the ruleset were lost");
         }

@@ -1,8 +1,10 @@
-//! A netlink socket (netlink(7), rtnetlink(7)): one question, a dump, or a batch of changes at a time.
+//! A netlink socket (netlink(7), rtnetlink(7)) for one request, one dump or one batch of changes at
+//! a time.
 //!
-//! A batch is the fast way in: many messages in one datagram, of which only the last asks for an acknowledgement.
-//! The kernel works through them in order before `sendto` returns, answers each that fails with an error of its own
-//! and goes on with the next (`netlink_rcv_skb` in `net/netlink/af_netlink.c`).
+//! A batch is the fast path: many messages in one datagram, of which only the last asks for an
+//! acknowledgement. The kernel processes them in order before `sendto` returns, answers each
+//! failing message with an error of its own, and continues with the next (`netlink_rcv_skb` in
+//! `net/netlink/af_netlink.c`).
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -21,26 +23,29 @@ use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
 use crate::error::Refusal;
 
-/// The most changes in a batch. At most about 120 bytes each, they fit the socket's send buffer, and as many error
-/// messages fit its receive buffer.
+/// The maximum number of changes in a batch. At about 120 bytes each, they fit the socket's send
+/// buffer, and as many error messages fit its receive buffer.
 pub(crate) const BATCH: usize = 512;
 
-/// Replies are in memory when a request returns; this is for the case that something is badly wrong.
+/// Time limit for a reply. Replies are queued before the request returns, so this only expires if
+/// something is badly wrong.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For the error messages of a whole batch: about 1 KiB of kernel memory each.
+/// Size of the receive buffer in bytes, for the error messages of a whole batch: about 1 KiB of
+/// kernel memory each.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
-/// The kernel fills up to 32 KiB at a time when the reader has room for it (`netlink_dump`).
+/// Size of the read buffer in bytes. The kernel fills up to 32 KiB at a time if the reader has room
+/// for it (`netlink_dump`).
 const DATAGRAM: usize = 64 << 10;
 
-/// How often a dump is started again that the kernel says was inconsistent.
+/// Maximum attempts for a dump that the kernel marks as inconsistent.
 const DUMP_TRIES: usize = 10;
 
-/// `NLMSGERR_ATTR_MSG`, `linux/netlink.h`: the kernel's message as text.
+/// `NLMSGERR_ATTR_MSG`, `linux/netlink.h`: the attribute with the kernel's error message as text.
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
-/// A change to ask for.
+/// A change to request.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Request {
     pub(crate) message: RouteNetlinkMessage,
@@ -57,8 +62,8 @@ pub(crate) struct Received<'a> {
 }
 
 impl Received<'_> {
-    /// What it says. `None` where it cannot be read, which is logged: it is about something that heddled does not
-    /// use, and must not hide the rest.
+    /// Decodes the message. Returns `None`, and logs it, if the message cannot be decoded: it is
+    /// about a feature that heddled does not use, and must not hide the other messages.
     pub(crate) fn decode(&self) -> Option<RouteNetlinkMessage> {
         let mut header = NetlinkHeader::default();
         header.message_type = self.kind;
@@ -69,7 +74,7 @@ impl Received<'_> {
             .ok()
     }
 
-    /// The result that an `NLMSG_ERROR` or `NLMSG_DONE` carries.
+    /// Returns the result that an `NLMSG_ERROR` or `NLMSG_DONE` carries.
     fn result(&self) -> Result<(), Refusal> {
         let code =
             self.payload.first_chunk().map_or(-(Errno::EBADMSG as i32), |c| i32::from_ne_bytes(*c));
@@ -79,7 +84,8 @@ impl Received<'_> {
         Err(Refusal { errno: Errno::from_raw(-code), message: self.extended_message() })
     }
 
-    /// The text behind the error code and, in an `NLMSG_ERROR`, the header or all of the request that it is about.
+    /// Returns the text that follows the error code and, in an `NLMSG_ERROR`, the header or all of
+    /// the failed request.
     fn extended_message(&self) -> Option<String> {
         if self.flags & NLM_F_ACK_TLVS == 0 {
             return None;
@@ -98,7 +104,7 @@ impl Received<'_> {
     }
 }
 
-/// The messages in a datagram.
+/// Iterates over the messages in a datagram.
 pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Received<'_>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
@@ -115,7 +121,7 @@ pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Received<'_>> {
     })
 }
 
-/// A socket for questions and changes.
+/// A socket for requests and changes.
 pub(crate) struct Socket {
     socket: rtnetlink::sys::Socket,
     sequence: u32,
@@ -129,7 +135,8 @@ impl Socket {
         enlarge(&socket, RECEIVE_BUFFER)?;
         let timeout = TimeVal::seconds(RECEIVE_TIMEOUT.as_secs() as i64);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
-        // All three make answers better and are not needed for them: kernels before 4.20 lack some.
+        // All three options only improve error reporting and filtering; kernels before 4.20 lack
+        // some.
         for (option, result) in [
             ("NETLINK_CAP_ACK", socket.set_cap_ack(true)),
             ("NETLINK_EXT_ACK", socket.set_ext_ack(true)),
@@ -142,9 +149,10 @@ impl Socket {
         Ok(Self { socket, sequence: 0, datagram: Vec::with_capacity(DATAGRAM) })
     }
 
-    /// Asks for everything of a kind, and keeps what `pick` makes of each.
+    /// Dumps all objects of a kind, and returns those that `pick` selects.
     ///
-    /// Something may change while the kernel is reading it out; the kernel says so, and it is read again.
+    /// If objects change during the dump, the kernel marks it as inconsistent (`NLM_F_DUMP_INTR`),
+    /// and the dump is retried.
     pub(crate) fn dump<T>(
         &mut self,
         question: RouteNetlinkMessage,
@@ -161,7 +169,7 @@ impl Socket {
         Err(Refusal { errno: Errno::EINTR, message: Some(message) })
     }
 
-    /// Whether the answer is consistent.
+    /// Runs one dump. Returns true if it is consistent.
     fn dump_once(
         &mut self,
         request: &Request,
@@ -181,7 +189,7 @@ impl Socket {
         }
     }
 
-    /// Asks for one thing.
+    /// Requests one object.
     pub(crate) fn get(
         &mut self,
         question: RouteNetlinkMessage,
@@ -200,17 +208,18 @@ impl Socket {
         }
     }
 
-    /// Asks for a change and waits for its result.
+    /// Requests a change and waits for its result.
     pub(crate) fn change(&mut self, request: Request) -> Result<(), Refusal> {
         self.batch(std::slice::from_ref(&request)).pop().unwrap_or(Ok(()))
     }
 
-    /// Asks for up to [`BATCH`] changes in one go. The results are in the order of the requests.
+    /// Requests up to [`BATCH`] changes at once. The results are in the order of the requests.
     pub(crate) fn batch(&mut self, requests: &[Request]) -> Vec<Result<(), Refusal>> {
         match self.try_batch(requests) {
             Ok(results) => results,
             Err(refusal) if requests.len() <= 1 => vec![Err(refusal); requests.len()],
-            // Nobody knows which of them were done. To ask for the same again does no harm.
+            // It is unknown which changes were made. All requests are idempotent, so they are sent
+            // again.
             Err(_) => requests.iter().map(|request| self.change(request.clone())).collect(),
         }
     }
@@ -235,8 +244,8 @@ impl Socket {
         }
     }
 
-    /// Sends messages as one datagram; only the last one asks for an acknowledgement, if any does. Returns the
-    /// sequence number of the first.
+    /// Sends messages as one datagram; only the last one asks for an acknowledgement, if any does.
+    /// Returns the sequence number of the first.
     fn send(&mut self, requests: &[Request], acknowledge: bool) -> Result<u32, Refusal> {
         let first = self.sequence.wrapping_add(1);
         let last = requests.len().saturating_sub(1);
@@ -255,12 +264,13 @@ impl Socket {
         Ok(first)
     }
 
-    /// A signal is no end of waiting, nor is having been stopped: the kernel reports both as `EINTR` where a socket has
-    /// a time limit, whatever a handler says of restarts (signal(7)), and the limit begins anew.
+    /// Receives the next datagram; a signal or a stopped process does not end the wait. The kernel
+    /// reports both as `EINTR` on a socket with a timeout, even with `SA_RESTART` (signal(7)), and
+    /// then the timeout starts again.
     fn receive(&mut self) -> io::Result<()> {
         let begun = Instant::now();
         loop {
-            // There is always one more look after the limit: it may have passed while the process was stopped.
+            // Try once more after the time limit: it may have passed while the process was stopped.
             let late = begun.elapsed() >= RECEIVE_TIMEOUT;
             match receive(&self.socket, &mut self.datagram, 0) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted && late => {
@@ -273,7 +283,7 @@ impl Socket {
     }
 }
 
-/// Appends one message, at a multiple of four bytes as all are.
+/// Appends one message, padded to a multiple of four bytes.
 fn append(datagram: &mut Vec<u8>, mut header: NetlinkHeader, message: &RouteNetlinkMessage) {
     let length = header.buffer_len() + NetlinkSerializable::buffer_len(message);
     header.length = length as u32;
@@ -284,7 +294,7 @@ fn append(datagram: &mut Vec<u8>, mut header: NetlinkHeader, message: &RouteNetl
     message.serialize(&mut datagram[start + header.buffer_len()..start + length]);
 }
 
-/// Receives one datagram in place of what `datagram` held.
+/// Receives one datagram, replacing the contents of `datagram`.
 pub(crate) fn receive(
     socket: &rtnetlink::sys::Socket,
     datagram: &mut Vec<u8>,
@@ -307,14 +317,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_is_stopped_and_goes_on_still_waits() {
+    fn receive_timeout_survives_stop_and_continue() {
         let mut socket = Socket::open().unwrap();
         let limit = Duration::from_millis(500);
         setsockopt(&socket.socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(500)).unwrap();
         let stop = "sleep 0.1; kill -STOP $PPID; sleep 0.05; kill -CONT $PPID";
         let mut shell = std::process::Command::new("sh").args(["-c", stop]).spawn().unwrap();
         let begun = Instant::now();
-        // Nothing has been asked.
+        // No request was sent, so nothing arrives.
         let refusal = Refusal::from(socket.receive().unwrap_err());
         assert_eq!(refusal.errno, Errno::ETIMEDOUT, "{refusal}");
         assert!(begun.elapsed() >= limit);

@@ -1,4 +1,4 @@
-//! What went through devices: `/proc/net/dev`.
+//! Traffic counters of devices, from `/proc/net/dev`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,23 +8,23 @@ use heddle_core::address::LinkName;
 
 use crate::error::KernelError;
 
-/// Where the kernel shows them: those of the network namespace of the thread that reads.
+/// The kernel's file for the network namespace of the reading thread.
 const FILE: &str = "/proc/thread-self/net/dev";
 
-/// What went through a device since it was made (`struct rtnl_link_stats64`, `linux/if_link.h`).
+/// Traffic of a device since its creation (`struct rtnl_link_stats64`, `linux/if_link.h`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Packets received.
     pub rx_packets: u64,
-    /// Their bytes.
+    /// Bytes received.
     pub rx_bytes: u64,
-    /// Bad packets received.
+    /// Malformed packets received.
     pub rx_errors: u64,
     /// Packets received and not processed.
     pub rx_dropped: u64,
     /// Packets sent.
     pub tx_packets: u64,
-    /// Their bytes.
+    /// Bytes sent.
     pub tx_bytes: u64,
     /// Packets that could not be sent.
     pub tx_errors: u64,
@@ -32,18 +32,19 @@ pub struct Statistics {
     pub tx_dropped: u64,
 }
 
-/// Of all devices of the thread's network namespace.
+/// Returns the counters of all devices of the thread's network namespace.
 ///
 /// # Errors
 ///
-/// [`KernelError::Statistics`], without `/proc`.
+/// [`KernelError::Statistics`] if `/proc` is not mounted.
 pub fn statistics() -> Result<BTreeMap<LinkName, Statistics>, KernelError> {
     let text = fs::read_to_string(FILE);
     let text = text.map_err(|source| KernelError::Statistics { path: Path::new(FILE), source })?;
     Ok(parse(&text))
 }
 
-/// One device a line, eight numbers for each direction (`dev_seq_printf_stats`, `net/core/net-procfs.c`).
+/// Parses the file: one device per line, eight numbers for each direction (`dev_seq_printf_stats`,
+/// `net/core/net-procfs.c`).
 fn parse(text: &str) -> BTreeMap<LinkName, Statistics> {
     let device = |line: &str| {
         let (name, numbers) = line.split_once(':')?;
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_directions_are_read() {
+    fn counters_of_both_directions_are_parsed() {
         let text = "\
 Inter-|   Receive                                                |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
@@ -85,7 +86,7 @@ flannel.1: 18446744073709551615 0 0 0 0 0 0 0 5 6 7 8 0 0 0 0
     }
 
     #[test]
-    fn every_namespace_has_a_loopback_device() {
+    fn statistics_include_the_loopback_device() {
         assert!(statistics().unwrap().contains_key(&"lo".parse().unwrap()));
     }
 }

@@ -1,5 +1,5 @@
-//! What there is besides what the daemon plans: everybody's devices, for whoever looks for what is in the way
-//! (`heddle doctor`). Nothing here is used by the daemon.
+//! A survey of all devices of the host, planned or not, to find conflicts (`heddle doctor`). The
+//! daemon uses nothing in this module.
 
 use std::io;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use crate::observe::{Reading, devices};
 use crate::socket::{Request, Socket};
 use crate::{links, routes};
 
-/// Somebody's network device.
+/// A network device of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostLink {
     /// Its name.
@@ -27,20 +27,21 @@ pub struct HostLink {
     pub kind: String,
     /// Its MTU in bytes.
     pub mtu: u32,
-    /// Whether it is administratively up.
+    /// True if it is administratively up.
     pub up: bool,
     /// Its alias; empty if it has none. See [`ALIAS_PREFIX`](crate::ALIAS_PREFIX).
     pub alias: String,
-    /// The bridge that it is a port of, or another device that it belongs to in this way.
+    /// The device that it is enslaved to: a bridge, a bond, a VRF.
     pub master: Option<LinkName>,
-    /// What a VXLAN device receives.
+    /// The receiving side, of a VXLAN device.
     pub vxlan: Option<VxlanPort>,
 }
 
-/// What a VXLAN device receives.
+/// The packets that a VXLAN device receives.
 ///
-/// The kernel has one UDP socket for all devices whose port, family and kind of header are the same, and takes no port
-/// twice (`vxlan_find_sock` in `drivers/net/vxlan/vxlan_core.c`). Such devices are told apart by their VNI.
+/// The kernel has one UDP socket for all devices with the same port, family and header format, and
+/// opens no port twice (`vxlan_find_sock` in `drivers/net/vxlan/vxlan_core.c`). Such devices are
+/// distinguished by their VNI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VxlanPort {
     /// VXLAN network identifier.
@@ -51,23 +52,25 @@ pub struct VxlanPort {
     pub families: Vec<Family>,
     /// Group-based policy extension.
     pub gbp: bool,
-    /// What no planned device has: the generic protocol extension, or metadata from routes (`external`).
+    /// True for features that no planned device has: the generic protocol extension, or metadata
+    /// from routes (`external`).
     pub special: bool,
 }
 
-/// Why a VXLAN device could not be made.
+/// The reason why a VXLAN device could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum TrialError {
-    /// There is no place to try it at.
+    /// No network namespace, socket or thread for the attempt could be created.
     #[error("cannot make a network namespace to try it in: {0}")]
     Namespace(#[source] io::Error),
-    /// The kernel has no such devices, or does not let this process have one.
+    /// The kernel does not support VXLAN devices, or refuses one to this process.
     #[error("{0}")]
     Refused(Refusal),
 }
 
-/// Makes a VXLAN device where nobody sees it: in a network namespace that is gone when this returns. Only this tells
-/// whether the kernel has them, built in or in a module that it can load, and it has that module loaded.
+/// Creates a VXLAN device in a temporary network namespace. This is the only way to find out
+/// whether the kernel supports VXLAN, built in or as a loadable module; it also makes the kernel
+/// load that module.
 ///
 /// Blocks for some milliseconds. Needs root.
 ///
@@ -118,7 +121,7 @@ pub(crate) fn ways(
 ) -> Result<Vec<Option<LinkName>>, KernelError> {
     let devices: Devices = devices(socket).reading("the devices")?.into_iter().collect();
     let mut way = |destination: &IpAddr| {
-        // Whatever the reason, it is no way.
+        // No usable route, whatever the reason.
         let answer = socket.get(routes::from_to(source, *destination)).ok()?;
         let RouteNetlinkMessage::NewRoute(message) = answer else { return None };
         let (index, _) = routes::way(&message)?;

@@ -1,4 +1,4 @@
-//! Settings of single devices: `/proc/sys/net/<family>/conf/<link>/<name>`.
+//! Sysctls of single devices: `/proc/sys/net/<family>/conf/<link>/<name>`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,8 +8,8 @@ use heddle_core::object::Sysctl;
 
 use crate::error::ApplyError;
 
-/// The setting as it is. `None` where there is none: no such device, or no such setting. A setting of a family that is
-/// off is what it should be.
+/// Reads the current value. Returns `None` if the device or the sysctl does not exist. If the
+/// address family is off for the device, returns the wanted value.
 pub(crate) fn read(wanted: &Sysctl) -> Option<Sysctl> {
     if is_off(wanted) {
         return Some(wanted.clone());
@@ -26,8 +26,9 @@ pub(crate) fn write(sysctl: &Sysctl) -> Result<(), ApplyError> {
     fs::write(&path, &sysctl.value).map_err(|source| ApplyError::Sysctl { path, source })
 }
 
-/// Whether the device is there, but not for the family: IPv6 may be off for the whole host (`ipv6.disable=1`), and is for
-/// a device whose MTU is below 1280 (`addrconf_notify` in `net/ipv6/addrconf.c`). IPv4 always has the device.
+/// Returns true if the device exists, but not for the sysctl's family: IPv6 may be off for the
+/// whole host (`ipv6.disable=1`), and is off for a device whose MTU is below 1280
+/// (`addrconf_notify` in `net/ipv6/addrconf.c`). IPv4 is never off.
 fn is_off(sysctl: &Sysctl) -> bool {
     let settings = |family: Family| -> PathBuf {
         ["/proc/sys/net", family.sysctl_tree(), "conf", sysctl.link.as_str()].iter().collect()
@@ -35,8 +36,9 @@ fn is_off(sysctl: &Sysctl) -> bool {
     sysctl.family == Family::V6 && !settings(Family::V6).exists() && settings(Family::V4).exists()
 }
 
-/// The file, by components rather than with dots: names of devices may contain dots. `None` for what is no setting
-/// of a single device: `all` and `default` stand beside the devices, and a name may not lead elsewhere.
+/// Returns the path of the file, by components rather than with dots: names of devices may contain
+/// dots. Returns `None` unless it is a sysctl of a single device: `all` and `default` are
+/// directories beside the devices, and a name must not contain a path.
 fn path(sysctl: &Sysctl) -> Option<PathBuf> {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     let link = sysctl.link.as_str();
@@ -64,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_name_may_contain_dots() {
+    fn sysctl_path_allows_dots_in_device_name() {
         assert_eq!(
             path(&setting("flannel-v6.1", "accept_ra")),
             Some("/proc/sys/net/ipv6/conf/flannel-v6.1/accept_ra".into())
@@ -72,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_one_device_s_setting_is_written() {
+    fn sysctl_write_rejects_paths_outside_one_device() {
         for (link, name) in [
             ("all", "accept_ra"),
             ("default", "accept_ra"),

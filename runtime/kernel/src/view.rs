@@ -1,5 +1,5 @@
-//! The kernel through a [`Scope`]: which messages are about this daemon's business, and whether what they show is
-//! its own. Observation and events look through the same one.
+//! The kernel as seen through a [`Scope`]: which messages concern this daemon, and whether it owns
+//! the object. Observation and events share one view.
 
 use heddle_core::diff::{Observation, Scope};
 use heddle_core::host_network::{HostAddress, HostRoute};
@@ -11,20 +11,20 @@ use crate::addresses::Assigned;
 use crate::links::{Device, Devices};
 use crate::{ALIAS_PREFIX, ROUTE_PROTOCOL, addresses, neighbours, routes};
 
-/// A scope, and the devices that there are.
+/// A scope, and the devices that exist.
 pub(crate) struct View {
     pub(crate) scope: Scope,
     pub(crate) devices: Devices,
 }
 
 impl View {
-    /// Whether the device is planned, or was made by this daemon.
+    /// Returns true if the device is planned, or was created by this daemon.
     pub(crate) fn contains(&self, device: &Device) -> bool {
         self.scope.links.contains(&device.name) || made_by(&self.scope, device)
     }
 
-    /// Whether the daemon may change what hangs on the device: it is planned or made by the daemon, and not
-    /// something else that happens to have the name.
+    /// Returns true if the daemon may change objects on the device: it is planned or was created by
+    /// the daemon, and is not a foreign device that happens to have the name.
     pub(crate) fn manages(&self, device: &Device) -> bool {
         self.contains(device) && changeable(&self.scope, device)
     }
@@ -46,7 +46,7 @@ impl View {
         Some(Observation { object, ours: true })
     }
 
-    /// For neighbours and FDB entries: what the message is about, and what stands there that could be planned.
+    /// Decodes a neighbour or FDB entry: its key, and the entry itself if it could be planned.
     pub(crate) fn neighbour(
         &self,
         message: &NeighbourMessage,
@@ -56,9 +56,9 @@ impl View {
         Some((key, object.map(|object| Observation { object, ours: true })))
     }
 
-    /// A route is looked at if its destination lies in the overlay, its protocol is Heddle's, or it goes through a
-    /// managed device. It is ours to remove if the protocol says so, unless it goes through another Heddle daemon's
-    /// device, or if a flannel that ran here made it.
+    /// Decodes a route, if its destination is in the overlay, its protocol is Heddle's, or it goes
+    /// through a managed device. The route is ours to remove if its protocol is Heddle's and it
+    /// does not go through another Heddle daemon's device, or if a flannel that ran here made it.
     pub(crate) fn route(&self, message: &RouteMessage) -> Option<Observation> {
         let found = routes::Found::decode(message, &self.devices)?;
         let covered = self.scope.covers(found.route.destination);
@@ -66,7 +66,8 @@ impl View {
         let on_managed = device.is_some_and(|device| self.manages(device));
         let on_anothers = device.is_some_and(|device| made_by_another(&self.scope, device));
         let heddle = found.protocol == RouteProtocol::from(ROUTE_PROTOCOL);
-        // flannel leaves the protocol to the kernel, which makes it boot; iproute2 and others use static.
+        // flannel leaves the protocol unset, which the kernel turns into boot; iproute2 and others
+        // use static.
         let flannel = matches!(found.protocol, RouteProtocol::Boot | RouteProtocol::Static)
             && found.route.metric == Metric::Default;
         let ours = (heddle && !on_anothers && (covered || on_managed))
@@ -77,8 +78,8 @@ impl View {
 }
 
 impl View {
-    /// A route of the main table that is not Heddle's and meets the scope's networks. Routes through another Heddle daemon's
-    /// device are the host's, as far as this daemon is concerned.
+    /// Returns a route of the main table that is not Heddle's and overlaps the scope's networks.
+    /// Routes through another Heddle daemon's device count as the host's.
     pub(crate) fn host_route(&self, message: &RouteMessage) -> Option<HostRoute> {
         let found = routes::HostFound::decode(message)?;
         if !self.scope.meets(found.destination) {
@@ -94,13 +95,14 @@ impl View {
         Some(HostRoute {
             destination: found.destination,
             link: device.map(|device| device.name),
-            // Nobody else's overlay is taken apart, either.
+            // Another daemon's overlay must not be broken either.
             connected: found.connected || on_anothers,
             partial: found.partial,
         })
     }
 
-    /// A route of Heddle's, unless it leads through another Heddle daemon's device.
+    /// Returns a route with Heddle's protocol, unless it goes through another Heddle daemon's
+    /// device.
     pub(crate) fn own_route(&self, message: &RouteMessage) -> Option<Route> {
         let found = routes::Found::decode(message, &self.devices)?;
         let device = found.device.and_then(|index| self.devices.get(index));
@@ -109,7 +111,8 @@ impl View {
         (heddle && !on_anothers).then_some(found.route)
     }
 
-    /// An address of a device that is not the daemon's, if its network meets the scope's networks.
+    /// Returns an address of a device that the daemon does not manage, if it overlaps the scope's
+    /// networks.
     pub(crate) fn host_address(&self, address: &addresses::Host) -> Option<HostAddress> {
         let device = self.devices.get(address.device)?;
         if self.manages(device) || !self.scope.meets(address.network.trunc()) {
@@ -121,26 +124,26 @@ impl View {
             link: device.name,
             network: address.network,
             up: device.up,
-            // The loopback's networks are the local table's.
+            // The loopback device's networks are in the local table.
             prefix_route: address.prefix_route && !in_vrf && !device.loopback,
         })
     }
 }
 
-/// Whether the device carries the daemon's mark.
+/// Returns true if the device carries this daemon's alias.
 pub(crate) fn made_by(scope: &Scope, device: &Device) -> bool {
     !scope.alias.is_empty() && device.alias == scope.alias
 }
 
-/// Whether the device carries the mark of another Heddle daemon: one for another network.
+/// Returns true if the device carries the alias of another Heddle daemon, one for another network.
 pub(crate) fn made_by_another(scope: &Scope, device: &Device) -> bool {
     device.alias.starts_with(ALIAS_PREFIX) && !made_by(scope, device)
 }
 
-/// Whether a device that has a planned name may be changed or deleted: one that this daemon made; a VXLAN device as
-/// flannel makes them; or a TUN device, because a daemon plans only the one that it has just opened. Anything else
-/// under that name belongs to somebody: two daemons that both took the device of a VNI for theirs would take it from
-/// each other for ever.
+/// Returns true if a device with a planned name may be changed or deleted: this daemon created it;
+/// or it is a VXLAN device like flannel's; or a TUN device, because a daemon plans only the one
+/// that it has just opened. Any other device of that name belongs to somebody else: two daemons
+/// that both claimed the device of a VNI would take it from each other forever.
 pub(crate) fn changeable(scope: &Scope, device: &Device) -> bool {
     let adoptable = device.kind == "vxlan" || device.is_tun();
     made_by(scope, device) || (adoptable && !made_by_another(scope, device))

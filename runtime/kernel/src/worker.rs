@@ -1,8 +1,9 @@
 //! The thread that talks to the kernel.
 //!
-//! Netlink calls block: they wait for the kernel's configuration lock and do the work inside the system call. So
-//! they have a thread of their own, away from the async workers. It belongs to the network namespace of the thread
-//! that started it, which matters for `/proc/sys/net`: the kernel shows the reader's namespace there.
+//! Netlink calls block: they wait for the kernel's configuration lock and do the work inside the
+//! system call. A dedicated thread keeps them off the async workers. It belongs to the network
+//! namespace of the thread that started it, which matters for `/proc/sys/net`: the kernel shows the
+//! reader's namespace there.
 
 use std::io;
 use std::sync::mpsc;
@@ -16,7 +17,7 @@ use crate::socket::Socket;
 
 type Job = Box<dyn FnOnce(&mut Socket) + Send>;
 
-/// A handle to the thread, which ends with the last of them.
+/// A handle to the thread, which exits when the last handle is dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     jobs: mpsc::Sender<Job>,
@@ -34,7 +35,8 @@ impl Worker {
         Ok(Self { jobs })
     }
 
-    /// Runs a job after those before it. `None`: it was not done in time, or panicked. It is not called off.
+    /// Runs a job after all earlier ones. Returns `None` if it took too long or panicked; a job
+    /// that took too long is not cancelled.
     pub(crate) async fn run<T, F>(&self, job: F) -> Option<T>
     where
         T: Send + 'static,
@@ -42,7 +44,7 @@ impl Worker {
     {
         let (answer, answered) = oneshot::channel();
         let job = Box::new(move |socket: &mut Socket| {
-            // Nobody waits any more: the caller gave up.
+            // This fails if the caller has stopped waiting.
             let _ = answer.send(job(socket));
         });
         self.jobs.send(job).ok()?;

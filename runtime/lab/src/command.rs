@@ -1,4 +1,4 @@
-//! Running programs, with errors that show the command line and what it said.
+//! Runs programs; errors show the command line and the program's error output.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::Error;
 
-/// Runs a command to its end and returns what it printed.
+/// Runs a command to completion and returns its output.
 ///
 /// # Errors
 ///
@@ -15,7 +15,7 @@ pub fn run(command: &mut Command) -> Result<String, Error> {
     run_with_input(command, "")
 }
 
-/// The same, with something on its standard input.
+/// Does the same with the given standard input.
 pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Result<String, Error> {
     let start_error =
         |command: &Command, source| Error::Start { command: display(command), source };
@@ -26,9 +26,10 @@ pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Result<Strin
         .spawn()
         .map_err(|source| start_error(command, source))?;
     let mut stdin = child.stdin.take().expect("standard input is piped");
-    // Written from a second thread: the program may print before it has read everything.
+    // Written by a second thread: the program may print before it has read all of its input.
     let output = std::thread::scope(|scope| {
-        // A program that ends without reading is judged by its exit status.
+        // A write error is ignored: a program that exits without reading is judged by its exit
+        // status.
         scope.spawn(move || stdin.write_all(input.as_bytes()));
         child.wait_with_output()
     })
@@ -44,7 +45,7 @@ pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Result<Strin
     }
 }
 
-/// The command line as one would type it.
+/// Returns the command line as one would type it.
 pub(crate) fn display(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_shows_the_command_and_what_it_said() {
+    fn failure_shows_command_and_error_output() {
         let mut command = Command::new("sh");
         command.args(["-c", "echo no such thing >&2; exit 3"]);
         assert_eq!(
@@ -68,13 +69,13 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_program_is_named() {
+    fn missing_program_is_named() {
         let error = run(&mut Command::new("/no/such/program")).unwrap_err();
         assert!(error.to_string().starts_with("cannot run `/no/such/program`: "), "{error}");
     }
 
     #[test]
-    fn more_than_a_pipe_holds_goes_through() {
+    fn input_larger_than_pipe_is_passed() {
         let input = "0123456789abcdef".repeat(1 << 16);
         assert_eq!(run_with_input(&mut Command::new("cat"), &input).unwrap(), input);
     }

@@ -1,4 +1,4 @@
-//! Containers, connected as Docker connects them.
+//! Containers, connected like Docker's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
@@ -7,15 +7,15 @@ use ipnet::IpNet;
 
 use crate::{Error, Host, Namespace, PingStream, http};
 
-/// The bridge that a host's containers hang on.
+/// The bridge to which a host's containers are attached.
 const BRIDGE: &str = "docker0";
 
-/// What a daemon wrote to `subnet.env`.
+/// The contents of a daemon's `subnet.env`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubnetEnv {
-    /// `FLANNEL_SUBNET` and `FLANNEL_IPV6_SUBNET`, as far as given: the bridge's addresses.
+    /// `FLANNEL_SUBNET` and `FLANNEL_IPV6_SUBNET`, if present: the bridge's addresses.
     pub subnets: Vec<IpNet>,
-    /// `FLANNEL_MTU`, if given.
+    /// `FLANNEL_MTU`, if present.
     pub mtu: Option<u32>,
 }
 
@@ -36,7 +36,8 @@ impl SubnetEnv {
     }
 }
 
-/// A network namespace behind its host's bridge, with an interface `eth0` and addresses of the host's subnet.
+/// A network namespace on its host's bridge, with an interface `eth0` and addresses from the host's
+/// subnet.
 #[derive(Debug)]
 pub struct Container {
     namespace: Namespace,
@@ -63,7 +64,7 @@ impl Container {
             host.namespace.ip(&format!("link set {BRIDGE} up"))?;
         }
         let namespace = Namespace::create(format!("{}-c{number}", host.namespace.name()))?;
-        // Or its link-local address could not be used for a second.
+        // Otherwise its link-local address would not be usable for a second.
         namespace.set_sysctl("ipv6/conf/default/dad_transmits", "0")?;
         namespace.ip(&format!(
             "link add name eth0 mtu {mtu} type veth peer name veth{number} mtu {mtu} netns {}",
@@ -85,20 +86,21 @@ impl Container {
         Ok(Self { namespace, addresses, server: None })
     }
 
-    /// Its network namespace.
+    /// Returns its network namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// Its addresses, IPv4 first.
+    /// Returns its addresses, IPv4 first.
     pub fn addresses(&self) -> &[IpAddr] {
         &self.addresses
     }
 
-    /// Sends echo requests with `size` bytes of payload that must not be fragmented until one is answered, and
-    /// returns its round-trip time as ping prints it.
+    /// Sends unfragmentable echo requests with `size` bytes of payload until one is answered, and
+    /// returns the round-trip time as ping prints it.
     ///
-    /// The first one of all may be lost: until IPv6 has resolved each hop's neighbour, little is kept waiting.
+    /// The very first one may be lost: until IPv6 has resolved each hop's neighbour, the kernel
+    /// queues only a few packets.
     ///
     /// # Errors
     ///
@@ -121,7 +123,7 @@ impl Container {
         self.namespace.ping_stream(address)
     }
 
-    /// Starts a web server on port 80 that answers with the files of `directory`.
+    /// Starts a web server on port 80 that serves the files of `directory`.
     ///
     /// # Errors
     ///
@@ -138,7 +140,7 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// [`Error::Http`] without a good answer within two seconds.
+    /// [`Error::Http`] without status 200 within two seconds.
     pub fn fetch(&self, address: IpAddr, path: &str) -> Result<String, Error> {
         let url = format!("http://{}{path}", SocketAddr::new(address, 80));
         http::get(&self.namespace, &url).and_then(|(status, body)| match status {
@@ -154,7 +156,7 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         if let Some(server) = &mut self.server {
-            // It may have ended by itself; either way it is gone afterwards.
+            // It may have exited already; it is gone afterwards in either case.
             let _ = server.kill();
             let _ = server.wait();
         }
@@ -165,7 +167,7 @@ fn nodad(address: IpAddr) -> &'static str {
     if address.is_ipv6() { " nodad" } else { "" }
 }
 
-/// The address `count` further on.
+/// Returns the address `count` after this one.
 fn after(address: IpAddr, count: u32) -> IpAddr {
     match address {
         IpAddr::V4(address) => Ipv4Addr::from(u32::from(address) + count).into(),
@@ -178,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_subnet_file_gives_bridge_addresses_and_mtu() {
+    fn subnet_file_yields_bridge_addresses_and_mtu() {
         let env = SubnetEnv::parse(
             "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.8.1/24\n\
              FLANNEL_IPV6_SUBNET=2001:cafe:42::1/64\nFLANNEL_MTU=1430\nFLANNEL_IPMASQ=false\n",

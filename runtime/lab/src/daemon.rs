@@ -12,10 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{Error, Host, Namespace, http, wait_until};
 
-/// How long a daemon may take until it says that it is ready, on a loaded machine.
+/// Time limit for a daemon to become ready, on a loaded machine.
 pub const READY_LIMIT: Duration = Duration::from_secs(30);
 
-/// A `heddled` on one host, with its log in a file. Killed when dropped.
+/// A `heddled` on one host that logs to a file. Killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {
     host: String,
@@ -27,7 +27,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Where [`Host::heddled`] has it answer `/healthz` and `/readyz`.
+    /// The port of `/healthz` and `/readyz` that [`Host::heddled`] sets.
     pub const HEALTH_PORT: u16 = 9980;
 
     pub(crate) fn start(host: &Host, mut command: Command, number: u32) -> Result<Self, Error> {
@@ -35,7 +35,7 @@ impl Daemon {
         let (log, socket) = (file("log"), file("notify"));
         let notify = UnixDatagram::bind(&socket)
             .and_then(|notify| {
-                // Short, so that a daemon that ends is noticed while waiting for its message.
+                // Short, so that the exit of a daemon is noticed while waiting for its message.
                 notify.set_read_timeout(Some(Duration::from_millis(20)))?;
                 Ok(notify)
             })
@@ -56,20 +56,21 @@ impl Daemon {
         })
     }
 
-    /// Waits until it tells systemd that it is ready, and returns how long that took from its start.
+    /// Waits until it reports readiness to systemd, and returns the time since its start.
     ///
     /// # Errors
     ///
-    /// [`Error::Ended`] when it ends instead, [`Error::Timeout`] after [`READY_LIMIT`], both with its log.
+    /// [`Error::Ended`] if it exits instead, [`Error::Timeout`] after [`READY_LIMIT`], both with
+    /// its log.
     pub fn wait_ready(&mut self) -> Result<Duration, Error> {
         self.wait_ready_within(READY_LIMIT)
     }
 
-    /// The same with another limit.
+    /// Does the same with another time limit.
     ///
     /// # Errors
     ///
-    /// As [`wait_ready`](Self::wait_ready).
+    /// The same as [`wait_ready`](Self::wait_ready).
     pub fn wait_ready_within(&mut self, limit: Duration) -> Result<Duration, Error> {
         let mut message = [0; 4096];
         let waiting = Instant::now();
@@ -99,48 +100,48 @@ impl Daemon {
         }
     }
 
-    /// Asks `/healthz` or `/readyz`: status and body.
+    /// Requests `/healthz` or `/readyz`, and returns status and body.
     ///
     /// # Errors
     ///
-    /// [`Error::Http`] when nothing answers within two seconds.
+    /// [`Error::Http`] without an answer within two seconds.
     pub fn health(&self, path: &str) -> Result<(u16, String), Error> {
         self.health_at(&format!("http://127.0.0.1:{}{path}", Self::HEALTH_PORT))
     }
 
-    /// The same at another address.
+    /// Requests any other URL, and returns status and body.
     ///
     /// # Errors
     ///
-    /// [`Error::Http`] when nothing answers within two seconds.
+    /// [`Error::Http`] without an answer within two seconds.
     pub fn health_at(&self, url: &str) -> Result<(u16, String), Error> {
         http::get(&self.namespace, url)
     }
 
-    /// The name of the host it runs on.
+    /// Returns the name of its host.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Resident memory in bytes (`VmRSS` of `/proc/<pid>/status`).
+    /// Returns the resident memory in bytes (`VmRSS` of `/proc/<pid>/status`).
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when it has ended.
+    /// [`Error::Io`] if it has exited.
     pub fn resident_memory(&self) -> Result<u64, Error> {
         self.memory("VmRSS:")
     }
 
-    /// The most resident memory that it had so far, in bytes (`VmHWM` of `/proc/<pid>/status`).
+    /// Returns the peak resident memory in bytes (`VmHWM` of `/proc/<pid>/status`).
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when it has ended.
+    /// [`Error::Io`] if it has exited.
     pub fn peak_memory(&self) -> Result<u64, Error> {
         self.memory("VmHWM:")
     }
@@ -160,7 +161,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when it has ended.
+    /// [`Error::Io`] if it has exited.
     pub fn signal(&self, signal: Signal) -> Result<(), Error> {
         kill_process(Pid::from_child(&self.child), signal).map_err(|errno| {
             Error::io(format!("sending {signal:?} to heddled on {}", self.host))(errno.into())
@@ -171,7 +172,7 @@ impl Daemon {
         self.child.try_wait().map_err(Error::io(format!("waiting for heddled on {}", self.host)))
     }
 
-    /// Waits until it has ended.
+    /// Waits until it exits.
     ///
     /// # Errors
     ///
@@ -185,7 +186,7 @@ impl Daemon {
         })
     }
 
-    /// Makes sure that it is still there.
+    /// Checks that it is still running.
     ///
     /// # Errors
     ///
@@ -199,28 +200,28 @@ impl Daemon {
         }
     }
 
-    /// Ends it with a signal and waits until it has ended.
+    /// Sends it a signal and waits until it exits.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] when it has not ended ten seconds later.
+    /// [`Error::Timeout`] if it has not exited after ten seconds.
     pub fn stop(mut self, signal: Signal) -> Result<ExitStatus, Error> {
         self.signal(signal)?;
         self.wait_exit(Duration::from_secs(10))
     }
 
-    /// Everything it logged.
+    /// Returns its whole log.
     pub fn log(&self) -> String {
         // Without a log there is nothing to show.
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Where it logs.
+    /// Returns the path of its log.
     pub fn log_path(&self) -> &Path {
         &self.log
     }
 
-    /// The last lines of its log.
+    /// Returns the last lines of its log.
     pub fn log_tail(&self) -> String {
         const LINES: usize = 15;
         let log = self.log();
@@ -247,7 +248,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone afterwards.
+        // It may have exited already; it is gone afterwards in either case.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

@@ -1,20 +1,21 @@
-//! Waiting for datagrams.
+//! Receives datagrams with a time limit.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// As long as an IP packet can be.
+/// The maximum length of an IP packet in bytes.
 const LONGEST: usize = 1 << 16;
 
-/// The next datagram that a socket gets within this time, and where it comes from; `None` where nothing does.
+/// Returns the next datagram that arrives within this time, and its source; `None` if none does.
 ///
-/// A signal is no end of waiting, nor is having been stopped: the kernel reports both as `EINTR` where a socket has a
-/// time limit (signal(7)), and [`UdpSocket::recv_from`] hands that on. The socket's own limit is this one afterwards.
+/// A signal or a stopped process does not end the wait: the kernel reports both as `EINTR` on a
+/// socket with a timeout (signal(7)), and [`UdpSocket::recv_from`] passes that on. Changes the
+/// socket's read timeout.
 ///
 /// # Errors
 ///
-/// Whatever else the kernel reports, such as that an earlier datagram was refused.
+/// Any other error from the kernel, such as the refusal of an earlier datagram.
 pub fn next_datagram(
     socket: &UdpSocket,
     within: Duration,
@@ -22,7 +23,7 @@ pub fn next_datagram(
     let end = Instant::now() + within;
     let mut datagram = vec![0; LONGEST];
     loop {
-        // None at all would be a wait without end.
+        // A timeout of zero would mean to wait forever.
         let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         socket.set_read_timeout(Some(left))?;
         match socket.recv_from(&mut datagram) {
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_arrives_after_the_process_was_stopped_is_received() {
+    fn datagram_after_stop_and_continue_is_received() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let to = socket.local_addr().unwrap();
         let stop = "sleep 0.1; kill -STOP $PPID; sleep 0.05; kill -CONT $PPID";
@@ -60,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_waited_for_no_longer_than_allowed() {
+    fn wait_for_datagram_respects_time_limit() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         assert_eq!(next_datagram(&socket, Duration::ZERO).unwrap(), None);
     }

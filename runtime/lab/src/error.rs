@@ -1,10 +1,10 @@
-//! What can go wrong in a lab.
+//! Errors in a lab.
 
 use std::fmt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// Something did not work; the text is meant to be shown as it is.
+/// A failure, whose text is meant to be shown as it is.
 #[derive(thiserror::Error)]
 pub enum Error {
     /// A program could not be started.
@@ -12,7 +12,7 @@ pub enum Error {
     Start {
         /// The whole command line.
         command: String,
-        /// Why not.
+        /// The I/O error.
         source: std::io::Error,
     },
     /// A program failed.
@@ -20,43 +20,43 @@ pub enum Error {
     Failed {
         /// The whole command line.
         command: String,
-        /// How it ended.
+        /// The exit status.
         status: ExitStatus,
-        /// What it said.
+        /// The program's error output.
         stderr: String,
     },
-    /// A program's output was not what it should be.
+    /// A program printed unexpected output.
     #[error("`{command}` printed something unexpected: {problem}")]
     Output {
         /// The whole command line.
         command: String,
-        /// What was wrong.
+        /// The problem with the output.
         problem: String,
     },
-    /// A file could not be read or written, or something like it.
+    /// A file operation or a similar system call failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried, with the path.
+        /// The operation, with the path.
         what: String,
-        /// Why it failed.
+        /// The I/O error.
         source: std::io::Error,
     },
-    /// Something did not happen in time.
+    /// A condition was not met in time.
     #[error("{what}: not within {limit:?}; last seen: {seen}")]
     Timeout {
-        /// What was waited for.
+        /// The condition.
         what: String,
-        /// How long.
+        /// The time limit.
         limit: Duration,
-        /// How it stood at the end.
+        /// The last observation.
         seen: String,
     },
-    /// A daemon ended by itself.
+    /// A daemon exited unexpectedly.
     #[error("heddled on {host} ended ({status}); its log ends with:\n{log}")]
     Ended {
-        /// On which host.
+        /// The name of its host.
         host: String,
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
         /// The last lines of its log.
         log: String,
@@ -64,17 +64,18 @@ pub enum Error {
     /// etcd or a daemon answered a request with an error, or not at all.
     #[error("{request}: {problem}")]
     Http {
-        /// Method and address.
+        /// The method and URL.
         request: String,
-        /// What came back.
+        /// The error or the answer.
         problem: String,
     },
-    /// Something is missing that a lab cannot do without.
+    /// A requirement of the lab is missing.
     #[error("{0}")]
     Missing(String),
 }
 
-/// The same as [`Display`](fmt::Display), so that `unwrap` in a test shows logs with their line breaks.
+/// Writes the same as [`Display`](fmt::Display), so that `unwrap` in a test shows logs with their
+/// line breaks.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -82,7 +83,7 @@ impl fmt::Debug for Error {
 }
 
 impl Error {
-    /// For `map_err` on file operations.
+    /// Returns a closure for `map_err` on file operations.
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         |source| Self::Io { what, source }

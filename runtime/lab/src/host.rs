@@ -22,17 +22,17 @@ pub struct Host {
 }
 
 impl Host {
-    /// Its name in the lab.
+    /// Returns its name in the lab.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its network namespace.
+    /// Returns its network namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// The IPv4 address of `eth0`.
+    /// Returns the IPv4 address of `eth0`.
     ///
     /// # Panics
     ///
@@ -41,7 +41,7 @@ impl Host {
         self.v4.expect("the lab has IPv4")
     }
 
-    /// The IPv6 address of `eth0`.
+    /// Returns the IPv6 address of `eth0`.
     ///
     /// # Panics
     ///
@@ -50,32 +50,33 @@ impl Host {
         self.v6.expect("the lab has IPv6")
     }
 
-    /// The addresses of `eth0`, IPv4 first.
+    /// Returns the addresses of `eth0`, IPv4 first.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let v4 = self.v4.map(IpAddr::V4);
         v4.into_iter().chain(self.v6.map(IpAddr::V6))
     }
 
-    /// What a real host has below `/var/lib`, `/run` and so on: one directory for this host.
+    /// Returns the directory of this host, which replaces a real host's `/var/lib`, `/run` and so
+    /// on.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Where its daemon writes `subnet.env`.
+    /// Returns the path of the `subnet.env` that its daemon writes.
     pub fn subnet_file(&self) -> PathBuf {
         self.directory.join("run/flannel/subnet.env")
     }
 
-    /// Where its daemon answers `heddle status`.
+    /// Returns the path of its daemon's control socket, which answers `heddle status`.
     pub fn control_socket(&self) -> PathBuf {
         self.directory.join("run/heddle/heddled.sock")
     }
 
-    /// What its daemon wrote for the container runtime.
+    /// Reads the `subnet.env` that its daemon wrote for the container runtime.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when the file is not there.
+    /// [`Error::Io`] if the file does not exist.
     pub fn subnet_env(&self) -> Result<SubnetEnv, Error> {
         let path = self.subnet_file();
         std::fs::read_to_string(&path)
@@ -83,8 +84,9 @@ impl Host {
             .map_err(Error::io(format!("reading {}", path.display())))
     }
 
-    /// A command line for its daemon: what a host's daemon finds by default below `/run` and `/var` is moved to
-    /// [`directory`](Self::directory), since all hosts of a lab share one file system and one machine id.
+    /// Builds the command line of its daemon. Default paths below `/run` and `/var` are moved to
+    /// [`directory`](Self::directory), since all hosts of a lab share one file system and one
+    /// machine id.
     pub fn heddled(&self, program: &Path, store: &Store) -> Command {
         let flag =
             |name: &str, path: &str| format!("{name}={}", self.directory.join(path).display());
@@ -113,21 +115,21 @@ impl Host {
         Daemon::start(self, command, number)
     }
 
-    /// Starts a container on this host: attached to a bridge that has the subnet's first address.
+    /// Starts a container on this host, attached to a bridge with the subnet's first address.
     ///
     /// # Errors
     ///
-    /// When the host has no subnet yet, or as of `ip`.
+    /// If the host has no subnet yet, and those of `ip`.
     pub fn container(&self) -> Result<Container, Error> {
         let number = self.containers.fetch_add(1, Ordering::Relaxed);
         Container::start(self, number)
     }
 
-    /// What its kernel holds.
+    /// Returns the state of its kernel.
     ///
     /// # Errors
     ///
-    /// As of `ip` and `bridge`.
+    /// Those of `ip` and `bridge`.
     pub fn kernel_state(&self) -> Result<KernelState, Error> {
         KernelState::read(&self.namespace)
     }

@@ -1,10 +1,10 @@
-//! Asking a web server from inside a namespace.
+//! Sends requests to a web server from inside a namespace.
 
 use std::time::Duration;
 
 use crate::{Error, Namespace};
 
-/// Fetches a page: status and body, whatever the status.
+/// Fetches a page and returns its status and body, whatever the status.
 pub(crate) fn get(namespace: &Namespace, url: &str) -> Result<(u16, String), Error> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)

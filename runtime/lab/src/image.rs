@@ -1,4 +1,4 @@
-//! The file system that machines start with.
+//! The file system image of machines.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,11 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, run};
 
-/// The release that images are made of.
+/// The Debian release of images.
 const RELEASE: &str = "bookworm";
 
-/// What is installed: systemd, and what a server has that somebody put on the network and can log in to.
+/// The installed packages: systemd, and the basics of a server that is on the network and accepts
+/// logins.
 const INSTALLED: [&str; 13] = [
     "busybox-static",
     "ca-certificates",
@@ -28,13 +29,14 @@ const INSTALLED: [&str; 13] = [
     "udev",
 ];
 
-/// What machines can install although they reach no mirror: it lies in apt's cache.
+/// Packages that machines can install without a mirror, from apt's cache.
 const DOWNLOADED: [&str; 4] = ["docker.io", "etcd-client", "etcd-server", "iptables"];
 
-/// What is done at last, with the image's directory as `$1`.
+/// The last step, with the image's directory as `$1`.
 ///
-/// The lists of packages stay, because installing from the cache needs them. What mmdebstrap took from this machine,
-/// its name and its name servers, goes. Every machine lets root of every other one in: all have the same keys.
+/// The package lists stay, because installing from the cache needs them. The host name and name
+/// servers that mmdebstrap copied from this machine are removed. All machines have the same keys,
+/// so root of one machine can log in to all others.
 const FINISH: &str = r#"set -e
 chroot "$1" apt-get clean
 chroot "$1" apt-get install --download-only -y DOWNLOADED
@@ -49,19 +51,21 @@ cp "$1/etc/ssh/ssh_host_ed25519_key.pub" "$1/root/.ssh/authorized_keys"
 sed 's/^/* /' "$1/etc/ssh/ssh_host_ed25519_key.pub" > "$1/root/.ssh/known_hosts"
 "#;
 
-/// A Debian that nobody has changed yet. Made once, and kept.
+/// A pristine Debian. Created once, and cached.
 #[derive(Clone, Debug)]
 pub struct Image {
     directory: PathBuf,
 }
 
 impl Image {
-    /// Takes it from a cache directory, or makes it: with `mmdebstrap`, from where this machine's own packages come
-    /// from, which takes about a minute. Others who want it at the same time wait.
+    /// Takes the image from a cache directory, or creates it with `mmdebstrap`, from the sources of
+    /// this machine's own packages, which takes about a minute. Concurrent callers wait for each
+    /// other.
     ///
     /// # Errors
     ///
-    /// As of `mmdebstrap`, which needs root and a Debian mirror among apt's sources, and [`Error::Io`].
+    /// Those of `mmdebstrap`, which needs root and a Debian mirror among apt's sources, and
+    /// [`Error::Io`].
     pub fn debian(cache: &Path) -> Result<Self, Error> {
         let finish = FINISH.replace("DOWNLOADED", &DOWNLOADED.join(" "));
         let key = key(&[RELEASE, &INSTALLED.join(","), &finish]);
@@ -71,7 +75,7 @@ impl Image {
         let lock = File::create(directory.with_extension("lock")).map_err(failed("locking"))?;
         lock.lock().map_err(failed("locking"))?;
         if !directory.exists() {
-            // What a run that was ended has left may be in the way.
+            // An interrupted run may have left an unfinished image.
             let unfinished = directory.with_extension("new");
             match std::fs::remove_dir_all(&unfinished) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -85,13 +89,13 @@ impl Image {
         Ok(Self { directory })
     }
 
-    /// Its root directory, which must not be changed.
+    /// Returns its root directory, which must not be modified.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 }
 
-/// The same for the same ingredients.
+/// Returns the cache key, which depends only on the ingredients.
 fn key(ingredients: &[&str]) -> String {
     let digest = Sha256::digest(ingredients.join("\n"));
     digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
@@ -103,7 +107,7 @@ fn make(directory: &Path, finish: &str) -> Result<(), Error> {
         .arg("--variant=minbase")
         .arg(format!("--include={}", INSTALLED.join(",")))
         .arg("--aptopt=APT::Install-Recommends \"false\"")
-        // No machine outlives a power cut.
+        // No machine outlives a power failure anyway.
         .arg("--dpkgopt=force-unsafe-io")
         .args(["--skip=cleanup/apt/lists", "--skip=cleanup/apt/cache"])
         .arg(format!("--customize-hook={finish}"))
@@ -113,8 +117,8 @@ fn make(directory: &Path, finish: &str) -> Result<(), Error> {
     run(&mut command).map(drop)
 }
 
-/// Where Debian's packages come from on this machine, as a line of `sources.list` each. None if that is not known:
-/// mmdebstrap has a default.
+/// Returns the sources of this machine's Debian packages as lines of `sources.list`. Empty if
+/// unknown: then mmdebstrap uses its default.
 fn sources() -> Result<Vec<String>, Error> {
     let lines = run(Command::new("apt-get").args([
         "indextargets",
@@ -131,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_ingredients_make_another_image() {
+    fn different_ingredients_change_image_key() {
         assert_eq!(key(&["bookworm", "dbus"]), key(&["bookworm", "dbus"]));
         assert_ne!(key(&["bookworm", "dbus"]), key(&["bookworm", "dbus,udev"]));
     }

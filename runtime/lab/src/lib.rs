@@ -1,16 +1,18 @@
-//! Throw-away hosts on one machine, to run Heddle for real.
+//! Temporary hosts on one machine, to run Heddle for real.
 //!
-//! A [`Lab`] is a switch; each [`Host`] is a network namespace with a cable to it, addresses and a default route;
-//! a [`Container`] hangs on a bridge of its host, as Docker would have it. [`Daemon`] is a running `heddled`,
-//! [`Etcd`] a running etcd. A [`Machine`] is a host on which systemd runs, with a file system of its own.
-//! Everything is the real thing, and everything goes away with its value, on a panic, and on SIGINT and SIGTERM.
+//! A [`Lab`] is a switch. Each [`Host`] is a network namespace with a cable to it, addresses and a
+//! default route; a [`Container`] is attached to a bridge of its host, as with Docker. [`Daemon`]
+//! is a running `heddled`, [`Etcd`] a running etcd. A [`Machine`] is a host that runs systemd, with
+//! its own file system. All of them are the real programs, and are removed when their value is
+//! dropped, on a panic, and on SIGINT and SIGTERM.
 //!
-//! A lab's files, etcd's data among them, are in memory: in `/dev/shm`, if that has 4 GiB to spare and lets code be run
-//! from it, else where temporary files go. The environment variable `HEDDLE_LAB_DIR` names another directory. Machines'
-//! file systems are larger, and on disk.
+//! A lab's files, including etcd's data, are in memory: in `/dev/shm`, if it has 4 GiB free and
+//! allows executing files, otherwise in the directory for temporary files. The environment variable
+//! `HEDDLE_LAB_DIR` names another directory. The file systems of machines are larger, and on disk.
 //!
-//! Needs root, and `ip`, `bridge` and `ping` of the iproute2 and iputils packages; for what uses them also `etcd`
-//! and `busybox`, for machines `systemd-nspawn` and `mmdebstrap`, and where a plugin fails `tcpdump`.
+//! Needs root, and `ip`, `bridge` and `ping` of the iproute2 and iputils packages; depending on its
+//! use also `etcd` and `busybox`; for machines `systemd-nspawn` and `mmdebstrap`; and `tcpdump` to
+//! diagnose a failing plugin.
 
 mod cgroup;
 mod command;

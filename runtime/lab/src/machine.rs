@@ -1,4 +1,4 @@
-//! Machines: hosts with a file system, a systemd and processes of their own.
+//! Machines: hosts with their own file system, systemd and processes.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,15 @@ use crate::cgroup::Cgroup;
 use crate::scratch::Scratch;
 use crate::{Error, Host, Image, Lab, Namespace, run, wait_until};
 
-/// How long it may take to boot, and to shut down, on a loaded machine.
+/// Time limit for booting, and for shutting down, on a loaded machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
-/// Starts systemd-nspawn with what it takes in a mount namespace of its own, so that it all goes away with it: the
-/// file system, the hierarchy of control groups as it is on machines of today whatever it is here, and a place for
-/// nspawn's own notes.
+/// Starts systemd-nspawn in its own mount namespace, so that all of its mounts vanish with it: the
+/// file system, the unified hierarchy of control groups, whatever this machine uses, and a
+/// directory for nspawn's own state.
 ///
-/// `$1` is the image, `$2` the machine's directory, `$3` its control group below the root; the rest are arguments.
+/// `$1` is the image, `$2` the machine's directory, `$3` its control group below the root; the rest
+/// are arguments.
 const START: &str = r#"set -e
 mount -t overlay machine -o "lowerdir=$1,upperdir=$2/changes,workdir=$2/work" "$2/root"
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -29,33 +30,34 @@ shift 3
 exec systemd-nspawn "$@"
 "#;
 
-/// A host on which systemd runs, in a container of systemd-nspawn's. The kernel is this machine's, the network is the
+/// A host that runs systemd, in a container of systemd-nspawn. It has this machine's kernel and the
 /// host's network namespace. Killed when dropped.
 #[derive(Debug)]
 pub struct Machine {
-    // Fields are dropped in this order: first what runs, then what it runs in.
+    // Fields are dropped in this order: running processes before their environment.
     running: Option<Running>,
     host: Host,
-    /// Its file system, as far as it differs from the image.
+    /// Its changes to the image's file system.
     directory: Scratch,
     image: Image,
 }
 
-/// From boot to shutdown.
+/// The processes of a machine from boot to shutdown.
 #[derive(Debug)]
 struct Running {
     cgroup: Cgroup,
     nspawn: Child,
-    /// Its first process, as this machine counts.
+    /// The process id of its init, as seen from outside.
     init: Pid,
 }
 
 impl Machine {
-    /// Boots one on a host of the lab, and waits until everything has started that it starts by itself.
+    /// Boots a machine on a host of the lab, and waits until it has started all of its services.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`], or [`Error::Failed`] with the units that did not start; without root or systemd-nspawn.
+    /// [`Error::Timeout`], or [`Error::Failed`] with the units that did not start; also without
+    /// root or systemd-nspawn.
     pub fn boot(host: Host, image: &Image) -> Result<Self, Error> {
         let directory = Scratch::on_disk(&format!("{}-machine", host.namespace.name()))?;
         let machine = directory.path();
@@ -74,21 +76,23 @@ impl Machine {
         Ok(machine)
     }
 
-    /// The host that it runs on: its addresses, and its network namespace from the outside.
+    /// Returns its host: its addresses, and its network namespace from outside.
     pub fn host(&self) -> &Host {
         &self.host
     }
 
-    /// Runs a script in a login shell of root's, up to the first command that fails, and returns what it printed.
+    /// Runs a script in a login shell of root, up to the first command that fails, and returns its
+    /// output.
     ///
     /// # Errors
     ///
-    /// [`Error::Failed`] with what was written to standard error.
+    /// [`Error::Failed`] with the standard error.
     pub fn shell(&self, script: &str) -> Result<String, Error> {
         run(&mut self.command(&["bash", "-elc", script]))
     }
 
-    /// A command line that runs a program inside, as root, in `/root`, with nothing of this process's environment.
+    /// Builds a command line that runs a program inside, as root, in `/root`, without this
+    /// process's environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -99,7 +103,7 @@ impl Machine {
         command
     }
 
-    /// Where one of its files is, seen from the outside.
+    /// Returns the path of one of its files, as seen from outside.
     pub fn path(&self, path: &str) -> PathBuf {
         Path::new("/proc")
             .join(self.init().as_raw_nonzero().to_string())
@@ -107,7 +111,7 @@ impl Machine {
             .join(path.trim_start_matches('/'))
     }
 
-    /// Copies a file into it, to this path.
+    /// Copies a file to this path inside.
     ///
     /// # Errors
     ///
@@ -120,11 +124,11 @@ impl Machine {
         )))
     }
 
-    /// The network namespace of a container that Docker runs on it.
+    /// Returns the network namespace of one of its Docker containers.
     ///
     /// # Errors
     ///
-    /// [`Error::Failed`] when there is no such container, [`Error::Output`] when it does not run.
+    /// [`Error::Failed`] if there is no such container, [`Error::Output`] if it is not running.
     pub fn docker_container(&self, name: &str) -> Result<Namespace, Error> {
         let command = ["docker", "inspect", "--format={{.State.Pid}}", name];
         let printed = run(&mut self.command(&command))?;
@@ -133,7 +137,7 @@ impl Machine {
                 command: command.join(" "),
                 problem: "0: the container does not run".into(),
             }),
-            // As the machine counts.
+            // The process id as seen inside the machine.
             pid => Ok(Namespace::borrowed(
                 format!("{}-{name}", self.host.namespace.name()),
                 self.path(&format!("/proc/{pid}/ns/net")),
@@ -141,11 +145,12 @@ impl Machine {
         }
     }
 
-    /// Has it reboot, and waits as [`boot`](Self::boot) does. What was done to the host's network namespace is gone.
+    /// Reboots it, and waits like [`boot`](Self::boot). Changes to the host's network namespace are
+    /// lost.
     ///
     /// # Errors
     ///
-    /// As [`boot`](Self::boot).
+    /// The same as [`boot`](Self::boot).
     pub fn reboot(&mut self, lab: &Lab) -> Result<(), Error> {
         // It may be gone before it answers.
         let _ = self.command(&["systemctl", "reboot"]).stdin(Stdio::null()).output();
@@ -171,7 +176,8 @@ impl Machine {
 
     fn start(&mut self) -> Result<(), Error> {
         let host = &self.host;
-        // As the kernel has it; that a host of the lab forwards is what a container of the lab needs.
+        // The kernel's default; hosts of the lab forward only because containers of the lab need
+        // it.
         for setting in
             ["ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/default/forwarding"]
         {
@@ -194,13 +200,13 @@ impl Machine {
             .arg(format!("--hostname={}", host.name()))
             .arg(format!("--directory={}", directory.join("root").display()))
             .arg(format!("--network-namespace-path={}", host.namespace.path().display()))
-            // What Docker and a daemon with a TUN device need.
+            // Docker, and a daemon with a TUN device, need this.
             .args(["--capability=all", "--system-call-filter=add_key bpf keyctl"])
             .arg("--bind=/dev/net/tun")
-            // Docker's own overlays cannot lie on an overlay.
+            // Docker's own overlays cannot be on an overlay.
             .arg(format!("--bind={}:/var/lib/docker", directory.join("docker").display()))
             .args(["--link-journal=no", "--resolv-conf=off", "--timezone=off"])
-            // Settings of the network can be written, as on a machine; no others.
+            // Network sysctls are writable, as on a real machine; no others are.
             .env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "network")
             .stdin(Stdio::null())
             .stdout(console)
@@ -226,7 +232,7 @@ impl Machine {
         self.wait_started()
     }
 
-    /// Until systemd has nothing more to do.
+    /// Waits until systemd has finished starting up.
     fn wait_started(&self) -> Result<(), Error> {
         wait_until(format!("{} booting", self.host.name()), BOOT_LIMIT, || {
             let asked = self
@@ -254,7 +260,7 @@ impl Machine {
 impl Drop for Running {
     fn drop(&mut self) {
         self.cgroup.kill();
-        // It was killed, or had ended by itself.
+        // It was killed, or has exited already.
         let _ = self.nspawn.wait();
     }
 }

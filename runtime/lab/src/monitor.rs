@@ -1,4 +1,4 @@
-//! What changes in a kernel, as it changes: `ip monitor`.
+//! Records changes in a kernel as they happen, with `ip monitor`.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::{Error, Namespace};
 
-/// How long a change may take to be reported, on a loaded machine.
+/// Time limit for a change to be reported, on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The beginning of destinations that nothing else uses (TEST-NET-2, RFC 5737), for changes that are recognized.
+/// Prefix of otherwise unused destinations (TEST-NET-2, RFC 5737), for changes that serve as
+/// markers.
 const MARKS: &str = "198.51.100.";
 
 /// A running `ip monitor`.
@@ -23,11 +24,11 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Starts one. Every change after this call is seen.
+    /// Starts a monitor, which reports every change after this call.
     ///
     /// # Errors
     ///
-    /// [`Error::Start`], or [`Error::Timeout`] when it does not come up.
+    /// [`Error::Start`], or [`Error::Timeout`] if it reports nothing.
     pub fn start(namespace: &Namespace) -> Result<Self, Error> {
         let mut command = Command::new("ip");
         command.args(["-o", "monitor", "link", "address", "route", "neigh"]);
@@ -37,25 +38,27 @@ impl Monitor {
         let (sender, lines) = channel();
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
-                // Nobody listens any more: so be it.
+                // The monitor may have been dropped.
                 let _ = sender.send((Instant::now(), line));
             }
         });
         let monitor = Self { child, lines, marks: AtomicU8::new(0) };
-        // It says nothing when it has subscribed; a change that it reports shows that it has.
+        // `ip monitor` does not announce its subscription; a reported marker shows that it is
+        // active.
         let start = Instant::now();
         while start.elapsed() < LIMIT {
             let mark = monitor.mark(namespace)?;
             let limit = Instant::now() + Duration::from_millis(100);
             if monitor.wait_line(limit, |line| line.contains(&mark)).is_some() {
-                // The rest of it, and of those before, is not reported by `drain`.
+                // `drain` filters out the remaining lines about markers.
                 return Ok(monitor);
             }
         }
         Err(silent())
     }
 
-    /// Makes a change that nobody else makes, and undoes it. Returns what is in no other lines.
+    /// Makes and undoes a change that nobody else makes. Returns a text that occurs only in lines
+    /// about it.
     fn mark(&self, namespace: &Namespace) -> Result<String, Error> {
         let number = self.marks.fetch_add(1, Ordering::Relaxed);
         let mark = format!("{MARKS}{number}");
@@ -64,7 +67,7 @@ impl Monitor {
         Ok(format!("{mark} "))
     }
 
-    /// Waits for a line, and returns it with the time of its arrival. Earlier lines are gone then.
+    /// Waits for a line, and returns it with its time of arrival. Discards earlier lines.
     pub fn wait_line(
         &self,
         until: Instant,
@@ -80,13 +83,13 @@ impl Monitor {
         }
     }
 
-    /// What has been reported and not been read yet.
+    /// Returns all lines that have not been read yet.
     ///
     /// # Errors
     ///
-    /// As of `ip`; [`Error::Timeout`] when nothing is reported any more.
+    /// Those of `ip`; [`Error::Timeout`] if nothing is reported any more.
     pub fn drain(&self, namespace: &Namespace) -> Result<Vec<String>, Error> {
-        // Changes are reported in order: what came before the mark is all that there was.
+        // Changes are reported in order, so everything before the marker is complete.
         let mark = self.mark(namespace)?;
         let mut lines = Vec::new();
         let limit = Instant::now() + LIMIT;
@@ -109,7 +112,7 @@ fn silent() -> Error {
 
 impl Drop for Monitor {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone afterwards.
+        // It may have exited already; it is gone afterwards in either case.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

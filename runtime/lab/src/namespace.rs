@@ -7,37 +7,52 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::de::DeserializeOwned;
 
 use crate::command::{display, run, run_with_input};
-use crate::{Error, PingStream, registry};
+use crate::registry::{Cleanup, Registration, Stage};
+use crate::{Error, PingStream};
 
-/// A network namespace. One that was made here is removed when dropped, together with all that runs in it.
+/// A network namespace. One created here is removed when dropped, after all processes in it are
+/// killed.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
     path: PathBuf,
+    /// `None` for a borrowed namespace, which its owner removes.
+    _registration: Option<Registration>,
+}
+
+/// The name of a namespace, by which it is removed.
+struct Name(String);
+
+impl Cleanup for Name {
+    fn clean_up(&self) {
+        clear(&self.0);
+    }
 }
 
 impl Namespace {
-    /// Makes one. Its loopback interface is up.
+    /// Creates a namespace. Its loopback device is up.
     ///
     /// # Errors
     ///
-    /// As `ip netns add`: no root, or the name is taken.
+    /// Those of `ip netns add`: no root, or the name is in use.
     pub fn create(name: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();
-        registry::add_namespace(&name);
+        let registration = Registration::new(Stage::Namespaces, Name(name.clone()));
         let path = Path::new("/run/netns").join(&name);
-        let namespace = Self { name, path };
+        let namespace = Self { name, path, _registration: Some(registration) };
         namespace.add()?;
         Ok(namespace)
     }
 
-    /// One that somebody else made, and removes: `path` leads to it, as `/proc/PID/ns/net` does.
+    /// Returns a namespace that somebody else owns and removes. `path` leads to it, like
+    /// `/proc/PID/ns/net`.
     pub(crate) fn borrowed(name: String, path: PathBuf) -> Self {
-        Self { name, path }
+        Self { name, path, _registration: None }
     }
 
     fn add(&self) -> Result<(), Error> {
@@ -46,27 +61,28 @@ impl Namespace {
         Ok(())
     }
 
-    /// Puts an empty one in its place.
+    /// Replaces it with an empty one.
     pub(crate) fn renew(&self) -> Result<(), Error> {
-        registry::clear_namespace(&self.name);
+        clear(&self.name);
         self.add()
     }
 
-    /// Its name, for `ip netns exec` by hand.
+    /// Returns its name, for `ip netns exec` by hand.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it can be opened.
+    /// Returns the path to open it by.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Does something on a thread inside the namespace. Processes started and sockets opened there stay in it.
+    /// Runs a closure on a thread inside the namespace. Processes started and sockets opened there
+    /// stay in it.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when the namespace cannot be entered. What `work` returns is passed on.
+    /// [`Error::Io`] if the namespace cannot be entered. The result of `work` is passed on.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
         let what = || format!("entering network namespace {}", self.name);
         let file = File::open(self.path()).map_err(Error::io(what()))?;
@@ -82,11 +98,11 @@ impl Namespace {
         })
     }
 
-    /// A UDP socket inside, bound to this address.
+    /// Opens a UDP socket inside, bound to this address.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when the address is not there or the port is taken.
+    /// [`Error::Io`] if the address does not exist or the port is in use.
     pub fn udp_socket(&self, address: SocketAddr) -> Result<UdpSocket, Error> {
         self.enter(|| UdpSocket::bind(address))?
             .map_err(Error::io(format!("binding UDP {address} in {}", self.name)))
@@ -103,7 +119,7 @@ impl Namespace {
         })?
     }
 
-    /// Runs a program inside to its end and returns what it printed.
+    /// Runs a program inside to completion and returns its output.
     ///
     /// # Errors
     ///
@@ -138,7 +154,7 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run).
+    /// The same as [`run`](Self::run).
     pub fn ip(&self, arguments: &str) -> Result<String, Error> {
         self.tool("ip", arguments)
     }
@@ -147,7 +163,7 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run).
+    /// The same as [`run`](Self::run).
     pub fn bridge(&self, arguments: &str) -> Result<String, Error> {
         self.tool("bridge", arguments)
     }
@@ -158,11 +174,11 @@ impl Namespace {
         self.run(command)
     }
 
-    /// Runs many commands of `ip` or `bridge`, one a line, in one process.
+    /// Runs many commands of `ip` or `bridge`, one per line, in one process.
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run); the first line that fails ends it.
+    /// The same as [`run`](Self::run); it stops at the first failing line.
     pub fn batch(&self, program: &str, lines: &str) -> Result<(), Error> {
         let mut command = Command::new(program);
         command.args(["-batch", "-"]);
@@ -170,14 +186,14 @@ impl Namespace {
         Ok(())
     }
 
-    /// Runs `ip` or `bridge` with these arguments, `-j` among them, and reads the JSON that it prints.
+    /// Runs `ip` or `bridge` with these arguments, including `-j`, and parses the JSON output.
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run), and [`Error::Output`].
+    /// The same as [`run`](Self::run), and [`Error::Output`].
     pub fn json<T: DeserializeOwned>(&self, program: &str, arguments: &str) -> Result<T, Error> {
         let printed = self.tool(program, arguments)?;
-        // bridge prints nothing at all where there is nothing to list.
+        // bridge prints nothing at all if there is nothing to list.
         let printed = if printed.trim().is_empty() { "[]" } else { &printed };
         serde_json::from_str(printed).map_err(|error| Error::Output {
             command: format!("{program} {arguments}"),
@@ -185,7 +201,7 @@ impl Namespace {
         })
     }
 
-    /// Writes a setting below `/proc/sys/net`.
+    /// Writes a sysctl below `/proc/sys/net`.
     ///
     /// # Errors
     ///
@@ -196,7 +212,7 @@ impl Namespace {
             .map_err(Error::io(format!("writing {}", file.display())))
     }
 
-    /// Reads a setting below `/proc/sys/net`.
+    /// Reads a sysctl below `/proc/sys/net`.
     ///
     /// # Errors
     ///
@@ -209,9 +225,14 @@ impl Namespace {
     }
 }
 
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        // Of a borrowed one, the registry knows nothing.
-        registry::remove_namespace(&self.name);
+/// Kills the processes of a namespace and removes it. Ignores errors, because it runs during
+/// cleanup and the namespace may be gone already.
+fn clear(namespace: &str) {
+    let pids = run(Command::new("ip").args(["netns", "pids", namespace])).unwrap_or_default();
+    for pid in pids.lines().filter_map(|line| line.trim().parse().ok()) {
+        if let Some(pid) = Pid::from_raw(pid) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
     }
+    let _ = run(Command::new("ip").args(["netns", "del", namespace]));
 }

@@ -1,4 +1,4 @@
-//! The lab itself: a switch that hosts are plugged into.
+//! The lab itself: a switch to which hosts are connected.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -8,39 +8,39 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::scratch::Scratch;
 use crate::{Error, Host, Namespace};
 
-/// Which address families the underlay has.
+/// The address families of the underlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Families {
-    /// IPv4 alone.
+    /// IPv4 only.
     V4,
-    /// IPv6 alone.
+    /// IPv6 only.
     V6,
-    /// Both.
+    /// IPv4 and IPv6.
     Dual,
 }
 
 impl Families {
-    /// Whether there is IPv4.
+    /// Returns true if IPv4 is included.
     pub fn v4(self) -> bool {
         self != Self::V6
     }
 
-    /// Whether there is IPv6.
+    /// Returns true if IPv6 is included.
     pub fn v6(self) -> bool {
         self != Self::V4
     }
 
-    /// The network config for an overlay of the same families: vxlan with nothing but defaults.
+    /// Returns the network config for an overlay of the same families: vxlan with defaults.
     pub fn config(self) -> String {
         self.config_with("vxlan")
     }
 
-    /// The same with another backend, which is all that differs: `Backend.Type`.
+    /// Returns the config with another backend, of which only `Backend.Type` is set.
     pub fn config_with(self, backend: &str) -> String {
         self.config_of(&format!(r#"{{"Type": "{backend}"}}"#))
     }
 
-    /// The same with an object `Backend` of its own, as JSON.
+    /// Returns the config with this object `Backend`, as JSON.
     pub fn config_of(self, backend: &str) -> String {
         let overlay = match self {
             Self::V4 => r#""Network": "10.244.0.0/16""#,
@@ -55,7 +55,8 @@ impl Families {
     }
 }
 
-/// A switch with a router on it, and a directory for logs and state. Hosts get 192.168.0.0/16 and fd00::/64.
+/// A switch that is also a router, and a directory for logs and state. Hosts are in 192.168.0.0/16
+/// and fd00::/64.
 #[derive(Debug)]
 pub struct Lab {
     name: String,
@@ -65,7 +66,7 @@ pub struct Lab {
     hosts: AtomicU32,
 }
 
-/// The router, which is every host's default route.
+/// The router's addresses, the next hop of every host's default route.
 const GATEWAY: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(192, 168, 255, 254), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0xffff));
 
@@ -78,12 +79,12 @@ impl Lab {
     pub fn new(families: Families) -> Result<Self, Error> {
         static LABS: AtomicU32 = AtomicU32::new(0);
         let number = LABS.fetch_add(1, Ordering::Relaxed);
-        // Labs of several processes, and several of one, may exist at once.
+        // Several processes may have labs at the same time, and each several.
         let name = format!("heddle-{}-{number}", std::process::id());
         let directory = Scratch::new(&name)?;
         let switch = Namespace::create(format!("{name}-switch"))?;
         let (v4, v6) = GATEWAY;
-        // `name`, because `br` and the like would be taken for an option.
+        // `name` is required, because `br` and the like would be parsed as an option.
         switch.ip("link add name switch type bridge forward_delay 0 mcast_snooping 0")?;
         switch.ip(&format!("addr add {v4}/16 dev switch"))?;
         switch.ip(&format!("addr add {v6}/64 dev switch nodad"))?;
@@ -91,31 +92,32 @@ impl Lab {
         Ok(Self { name, families, switch, directory, hosts: AtomicU32::new(0) })
     }
 
-    /// The families of the underlay.
+    /// Returns the families of the underlay.
     pub fn families(&self) -> Families {
         self.families
     }
 
-    /// A directory that lives as long as the lab, in memory if there is room.
+    /// Returns a directory that is removed with the lab, in memory if there is room.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Adds a host: `eth0` on the switch, default routes, forwarding on.
+    /// Adds a host with `eth0` on the switch, default routes and forwarding.
     ///
     /// # Errors
     ///
-    /// As of `ip`.
+    /// Those of `ip`.
     pub fn host(&self, name: &str) -> Result<Host, Error> {
         let number = self.hosts.fetch_add(1, Ordering::Relaxed) + 1;
         self.numbered_host(name, u16::try_from(number).unwrap_or(u16::MAX))
     }
 
-    /// Adds a host whose addresses end in this number, 192.168.0.72 for 72. Hosts without one count from 1.
+    /// Adds a host whose addresses end in this number, 192.168.0.72 for 72. Hosts without an
+    /// explicit number count from 1.
     ///
     /// # Errors
     ///
-    /// As of `ip`.
+    /// Those of `ip`.
     pub fn numbered_host(&self, name: &str, number: u16) -> Result<Host, Error> {
         let [high, low] = number.to_be_bytes();
         let directory = self.directory().join(name);
@@ -136,7 +138,8 @@ impl Lab {
         Ok(host)
     }
 
-    /// Takes everything from a host's network namespace that was added to it, as a reboot does. `eth0` keeps its MAC.
+    /// Replaces a host's network namespace with a fresh one, as a reboot does. `eth0` keeps its
+    /// MAC.
     pub(crate) fn renew(&self, host: &Host) -> Result<(), Error> {
         let links: Vec<serde_json::Value> = host.namespace.json("ip", "-j link show eth0")?;
         host.namespace.renew()?;
@@ -147,7 +150,7 @@ impl Lab {
         Ok(())
     }
 
-    /// What a host's empty network namespace is given.
+    /// Configures a host's empty network namespace.
     fn wire(&self, host: &Host) -> Result<(), Error> {
         let namespace = &host.namespace;
         for setting in
@@ -168,11 +171,11 @@ impl Lab {
         Ok(())
     }
 
-    /// Plugs another interface of a host into the switch.
+    /// Connects another interface of a host to the switch.
     ///
     /// # Errors
     ///
-    /// As of `ip`.
+    /// Those of `ip`.
     pub fn connect(&self, host: &Host, link: &str, addresses: &[String]) -> Result<(), Error> {
         static PORTS: AtomicU32 = AtomicU32::new(0);
         let port = format!("port{}", PORTS.fetch_add(1, Ordering::Relaxed));
@@ -182,7 +185,7 @@ impl Lab {
         ))?;
         self.switch.ip(&format!("link set {port} master switch up"))?;
         for address in addresses {
-            // Duplicate address detection would keep an IPv6 address from being used for a second.
+            // Duplicate address detection would delay the use of an IPv6 address by a second.
             let nodad = if address.contains(':') { " nodad" } else { "" };
             host.namespace.ip(&format!("addr add {address} dev {link}{nodad}"))?;
         }

@@ -1,4 +1,4 @@
-//! Pings that go on in the background and count what is lost.
+//! Continuous pings in the background that count lost requests.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -12,21 +12,21 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{Error, Namespace, wait_until};
 
-/// How long an answer may take before its request counts as lost.
+/// Time after which an unanswered request counts as lost.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What has become of a [`PingStream`].
+/// The result of a [`PingStream`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pings {
-    /// How many requests were answered.
+    /// The number of answered requests.
     pub answered: usize,
-    /// The numbers of those that were not, from the first on.
+    /// The numbers of the lost requests, counted from 1.
     pub lost: Vec<u64>,
-    /// The longest time between a request and its answer.
+    /// The longest round-trip time.
     pub longest: Duration,
 }
 
-/// A ping again and again.
+/// A continuous ping.
 #[derive(Debug)]
 pub struct PingStream {
     child: Child,
@@ -64,16 +64,16 @@ impl PingStream {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The latest request that was answered.
+    /// Returns the number of the latest answered request.
     fn last(&self) -> u64 {
         self.answered().last_key_value().map_or(0, |(&number, _)| number)
     }
 
-    /// Waits until so many more requests were answered.
+    /// Waits until this many more requests were answered.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] when nothing like it happens within ten seconds.
+    /// [`Error::Timeout`] if that takes longer than ten seconds.
     pub fn wait_answers(&self, count: usize) -> Result<(), Error> {
         let goal = self.answered().len() + count;
         wait_until(format!("{count} more answers to pings"), Duration::from_secs(10), || {
@@ -82,20 +82,21 @@ impl PingStream {
         })
     }
 
-    /// Ends it, a second after the last request that counts.
+    /// Ends the ping, one second after the last request that counts.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when ping has ended by itself.
+    /// [`Error::Io`] if ping has exited already.
     pub fn finish(mut self) -> Result<Pings, Error> {
-        // Requests on their way get their answer; those sent meanwhile are beyond the last number looked at.
+        // Pending requests may still be answered; those sent from now on have higher numbers and do
+        // not count.
         let last = self.last();
         std::thread::sleep(PATIENCE / 2);
         let later = self.last();
         std::thread::sleep(PATIENCE / 2);
         let answered = self.answered().clone();
-        // With nothing answered any more, the requests of the last second are lost. What was answered before may have
-        // been read a little later.
+        // If nothing has been answered recently, the requests of the last second are lost. Earlier
+        // answers may have been read a little late.
         let last = match self.last() {
             latest if latest > later => last,
             _ => last + PATIENCE.div_duration_f64(self.interval) as u64,
@@ -113,7 +114,7 @@ impl PingStream {
             .map_err(|errno| Error::io("ending ping")(errno.into()))?;
         self.child.wait().map_err(Error::io("ending ping"))?;
         if let Some(reader) = self.reader.take() {
-            // A panic there would have been reported there.
+            // A panic was already reported by the thread.
             let _ = reader.join();
         }
         Ok(())
@@ -122,13 +123,13 @@ impl PingStream {
 
 impl Drop for PingStream {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone afterwards.
+        // It may have exited already; it is gone afterwards in either case.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The number and the time in `64 bytes from 10.1.2.3: icmp_seq=7 ttl=62 time=0.1 ms`.
+/// Parses number and time from `64 bytes from 10.1.2.3: icmp_seq=7 ttl=62 time=0.1 ms`.
 fn answer(line: &str) -> Option<(u16, Duration)> {
     if !line.contains(" bytes from ") {
         return None;
@@ -139,10 +140,10 @@ fn answer(line: &str) -> Option<(u16, Duration)> {
     Some((after("icmp_seq=")?.parse().ok()?, time))
 }
 
-/// The request that a sequence number stands for, the one nearest to `last`: after 65535 comes 0 (RFC 792 has 16 bits),
-/// which at a hundred a second takes eleven minutes.
+/// Returns the request with this sequence number that is nearest to `last`: 65535 is followed by 0
+/// (RFC 792 has 16 bits), after eleven minutes at a hundred requests per second.
 fn unwrapped(last: u64, number: u16) -> u64 {
-    // The low bits of the difference, as a number with a sign.
+    // The low bits of the difference, as a signed number.
     let step = number.wrapping_sub(last as u16) as i16;
     last.saturating_add_signed(step.into())
 }
@@ -152,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_told_apart_for_longer_than_their_numbers_last() {
+    fn sequence_numbers_are_unwrapped() {
         assert_eq!(unwrapped(0, 1), 1);
         assert_eq!(unwrapped(65_535, 0), 65_536);
         assert_eq!(unwrapped(65_537, 65_535), 65_535);
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn only_answers_count() {
+    fn only_answers_are_parsed() {
         let answered = answer("64 bytes from 10.1.2.3: icmp_seq=7 ttl=62 time=0.061 ms");
         assert_eq!(answered, Some((7, Duration::from_micros(61))));
         for line in [

@@ -1,18 +1,19 @@
-//! Packets in the order in which they were sent.
+//! Keeps packets in the order in which they were sent.
 
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 use crate::Error;
 
-/// Does something on one processor, with all threads and processes that it starts.
+/// Runs a closure on one processor, with all threads and processes that it starts.
 ///
-/// Packets between namespaces keep their order only there: Linux queues them by the processor that they were sent on
-/// (`enqueue_to_backlog` in net/core/dev.c). On a busy machine a queue waits for its ksoftirqd, and a sender that has
-/// moved to another processor meanwhile overtakes itself.
+/// Only then do packets between namespaces keep their order: Linux queues them by the processor
+/// that sent them (`enqueue_to_backlog` in net/core/dev.c). On a busy machine a queue waits for its
+/// ksoftirqd, and the packets of a sender that has moved to another processor meanwhile overtake
+/// earlier ones.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] when the kernel refuses. What `work` returns is passed on.
+/// [`Error::Io`] if the kernel refuses. The result of `work` is passed on.
 pub fn on_one_processor<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Error> {
     let stay = || {
         let mut here = CpuSet::new();
@@ -33,13 +34,13 @@ mod tests {
 
     use super::*;
 
-    /// On how many processors whoever asks may be.
+    /// Returns the number of processors on which the caller may run.
     fn here() -> u32 {
         sched_getaffinity(None).unwrap().count()
     }
 
     #[test]
-    fn what_is_started_there_stays_there() {
+    fn child_processes_stay_on_the_processor() {
         let before = here();
         let (thread, process) = on_one_processor(|| {
             let printed = Command::new("nproc").output().unwrap().stdout;

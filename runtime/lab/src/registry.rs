@@ -1,86 +1,62 @@
-//! What has to be removed when the process is told to end before the values that own it are dropped.
+//! Resources to remove when a signal ends the process before their owners are dropped.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::cgroup;
-use crate::command::run;
-
-/// Everything that this process made and has not removed yet.
-#[derive(Default)]
-struct Registry {
-    cgroups: BTreeSet<PathBuf>,
-    namespaces: BTreeSet<String>,
-    directories: BTreeSet<PathBuf>,
+/// A resource that can be removed by its name alone.
+pub(crate) trait Cleanup: Send {
+    /// Removes the resource, after killing its processes. Ignores errors: nobody could handle them,
+    /// and the resource may be gone already.
+    fn clean_up(&self);
 }
 
-static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
-    cgroups: BTreeSet::new(),
-    namespaces: BTreeSet::new(),
-    directories: BTreeSet::new(),
-});
+/// The order in which a signal removes resources: processes before what they use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// Control groups.
+    Cgroups,
+    /// Network namespaces.
+    Namespaces,
+    /// Scratch directories.
+    Directories,
+}
 
-/// A panic elsewhere must not keep anything from being removed.
+/// A registered resource. Dropping this removes the resource.
+#[derive(Debug)]
+pub(crate) struct Registration((Stage, u64));
+
+/// All resources that this process has created and not removed yet, by stage and number.
+type Registry = BTreeMap<(Stage, u64), Box<dyn Cleanup>>;
+
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry::new());
+
+/// Locks the registry. A panic elsewhere must not prevent cleanup.
 fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes note of a control group that is about to be made.
-pub(crate) fn add_cgroup(path: PathBuf) {
-    remove_all_on_signals();
-    registry().cgroups.insert(path);
-}
-
-/// Takes note of a namespace that is about to be made.
-pub(crate) fn add_namespace(name: &str) {
-    remove_all_on_signals();
-    registry().namespaces.insert(name.to_owned());
-}
-
-/// Takes note of a scratch directory.
-pub(crate) fn add_directory(path: PathBuf) {
-    remove_all_on_signals();
-    registry().directories.insert(path);
-}
-
-/// Ends what runs in a control group and removes it.
-pub(crate) fn remove_cgroup(path: &Path) {
-    let mut registry = registry();
-    if registry.cgroups.remove(path) {
-        cgroup::clear(path);
+impl Registration {
+    /// Registers a resource, which may be about to be created.
+    pub(crate) fn new(stage: Stage, resource: impl Cleanup + 'static) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        remove_all_on_signals();
+        let key = (stage, NUMBER.fetch_add(1, Ordering::Relaxed));
+        registry().insert(key, Box::new(resource));
+        Self(key)
     }
 }
 
-/// Ends what runs in a namespace and removes it.
-pub(crate) fn remove_namespace(name: &str) {
-    let mut registry = registry();
-    if registry.namespaces.remove(name) {
-        clear_namespace(name);
-    }
-}
-
-/// Forgets a scratch directory that its owner removes.
-pub(crate) fn forget_directory(path: &PathBuf) {
-    registry().directories.remove(path);
-}
-
-/// Ends what runs in a namespace and removes it, still noted: another takes its place.
-///
-/// Nobody is left to hear of a failure here, and a namespace that is gone already is as it should be.
-pub(crate) fn clear_namespace(namespace: &str) {
-    let pids = run(Command::new("ip").args(["netns", "pids", namespace])).unwrap_or_default();
-    for pid in pids.lines().filter_map(|line| line.trim().parse().ok()) {
-        if let Some(pid) = Pid::from_raw(pid) {
-            let _ = kill_process(pid, Signal::KILL);
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut registry = registry();
+        if let Some(resource) = registry.remove(&self.0) {
+            resource.clean_up();
         }
     }
-    let _ = run(Command::new("ip").args(["netns", "del", namespace]));
 }
 
 fn remove_all_on_signals() {
@@ -91,16 +67,12 @@ fn remove_all_on_signals() {
         };
         std::thread::spawn(move || {
             if let Some(signal) = signals.forever().next() {
-                // Held to the end: whoever is in the middle of something waits instead of complaining about
-                // what vanishes under it.
+                // Locked until the exit, so that a thread in the middle of something blocks instead
+                // of reporting errors about vanishing resources.
                 let _quiet = std::io::stdout().lock();
                 let registry = registry();
-                registry.cgroups.iter().for_each(|path| cgroup::clear(path));
-                registry.namespaces.iter().for_each(|name| clear_namespace(name));
-                for directory in &registry.directories {
-                    let _ = std::fs::remove_dir_all(directory);
-                }
-                // As a shell reports a process that a signal ended.
+                registry.values().for_each(|resource| resource.clean_up());
+                // The exit status by which a shell reports a process that was killed by a signal.
                 std::process::exit(128 + signal);
             }
         });

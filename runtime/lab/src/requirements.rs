@@ -1,14 +1,14 @@
-//! What a show cannot do without, checked before anything is made.
+//! Checks the requirements of a demo or trial before anything is created.
 
 use std::path::Path;
 
 use crate::{Error, Lab};
 
-/// What hosts and containers are made with: programs, and Debian's packages that have them.
+/// The programs that hosts and containers need, with their Debian packages.
 pub(crate) const HOSTS: [(&str, &str); 3] =
     [("ip", "iproute2"), ("bridge", "iproute2"), ("ping", "iputils-ping")];
 
-/// `what` is what needs it: "the demo".
+/// Checks for root. `what` names what needs it: "the demo".
 pub(crate) fn root(what: &str) -> Result<(), Error> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
@@ -37,7 +37,8 @@ pub(crate) fn daemon(heddled: &Path) -> Result<(), Error> {
     )))
 }
 
-/// The only way to know whether a kernel has VXLAN, built in or as a module, is to ask for a device.
+/// Checks that the kernel supports VXLAN, built in or as a module. The only way is to create a
+/// device.
 pub(crate) fn vxlan(lab: &Lab) -> Result<(), Error> {
     let namespace = &lab.switch;
     namespace

@@ -1,7 +1,8 @@
-//! Scratch directories: in memory where there is room, so that a busy disk delays nothing in a lab.
+//! Scratch directories, in memory if there is room, so that a busy disk does not slow down a lab.
 //!
-//! etcd waits for the disk before each answer, a daemon before it says that its files are written, and ext4 lets all
-//! writers wait while another process syncs. On a real host `/run` is in memory, and etcd has a disk of its own.
+//! etcd waits for the disk before each answer, and a daemon before it reports that its files are
+//! written; ext4 blocks all writers while another process syncs. On a real host `/run` is in
+//! memory, and etcd has its own disk.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -12,28 +13,31 @@ use std::sync::Once;
 use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
 use tempfile::TempDir;
 
-use crate::{Error, registry};
+use crate::Error;
+use crate::registry::{Cleanup, Registration, Stage};
 
-/// Directory of POSIX shared memory (shm_overview(7)): on Linux a tmpfs, as a rule of half the machine's memory.
+/// The directory of POSIX shared memory (shm_overview(7)): a tmpfs on Linux, usually half the size
+/// of the machine's memory.
 const SHARED_MEMORY: &str = "/dev/shm";
 
-/// Overrides the place, for a machine with another tmpfs, or to compare with a disk.
+/// The environment variable that overrides the location, for a machine with another tmpfs, or to
+/// compare with a disk.
 const VARIABLE: &str = "HEDDLE_LAB_DIR";
 
-/// Free space, in bytes, that a directory in memory takes for granted: twice what an etcd holds at most by default (2 GiB),
-/// since a copy may be made of it. An etcd without data takes 128 MiB.
+/// The free space in bytes that is required in memory: twice the default maximum size of an etcd (2
+/// GiB), since its data may be copied. An empty etcd takes 128 MiB.
 const ROOM: u64 = 4 << 30;
 
 /// `f_type` of a tmpfs (statfs(2)).
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
-/// A file in each directory, locked as long as the process lives that made it.
+/// Name of a file in each directory that its process keeps locked.
 const LOCK: &str = ".lock";
 
 /// Prefix of the names of scratch directories.
 const PREFIX: &str = "heddle-";
 
-/// Location of scratch directories.
+/// The location of scratch directories.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Storage {
     /// In a tmpfs.
@@ -42,15 +46,15 @@ pub enum Storage {
     Disk {
         /// The directory.
         path: PathBuf,
-        /// The reason that memory is not used.
+        /// The reason why memory is not used.
         reason: String,
     },
-    /// The directory that the environment variable `HEDDLE_LAB_DIR` names.
+    /// The directory in the environment variable `HEDDLE_LAB_DIR`.
     Given(PathBuf),
 }
 
 impl Storage {
-    /// Finds where a scratch directory that is made now would be.
+    /// Returns the location for a scratch directory created now.
     pub fn now() -> Self {
         if let Some(path) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
             return Self::Given(path.into());
@@ -80,7 +84,7 @@ impl fmt::Display for Storage {
     }
 }
 
-/// Checks that a directory is a tmpfs with enough room, from which code can be run as from any other.
+/// Checks that a directory is a tmpfs with enough room, from which programs can be executed.
 fn check_memory(path: &Path, available: u64) -> Result<(), String> {
     let shown = path.display();
     let unusable = |errno: rustix::io::Errno| format!("{shown} cannot be used: {errno}");
@@ -103,25 +107,36 @@ fn check_memory(path: &Path, available: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads `MemAvailable` from `/proc/meminfo`, in bytes.
+/// Parses `MemAvailable` from `/proc/meminfo`, in bytes.
 fn available_memory(meminfo: &str) -> Option<u64> {
     let mut lines = meminfo.lines().filter_map(|line| line.strip_prefix("MemAvailable:"));
     let kibibytes: u64 = lines.next()?.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kibibytes * 1024)
 }
 
-/// A directory that is removed with this value, and by a signal that ends the process.
+/// A directory that is removed when this value is dropped, or when a signal ends the process.
 ///
-/// If a process is killed (SIGKILL), the next one removes what it left in memory.
+/// If a process is killed (SIGKILL), the next one removes its directories in memory.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
-    /// Unlocked by the kernel when the process ends, however it ends.
+    _registration: Registration,
+    /// The kernel unlocks it when the process ends in any way.
     _lock: File,
 }
 
+/// The path of a scratch directory, by which it is removed.
+struct Directory(PathBuf);
+
+impl Cleanup for Directory {
+    fn clean_up(&self) {
+        // The next process removes what is left.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 impl Scratch {
-    /// Makes one, in memory if there is room. `name` is a part of its name.
+    /// Creates a directory, in memory if there is room. `name` is a part of its name.
     ///
     /// # Errors
     ///
@@ -135,7 +150,7 @@ impl Scratch {
         Self::new_in(storage.path(), name)
     }
 
-    /// Makes one where temporary files go, for what takes more room than there is in memory.
+    /// Creates a directory for temporary files on disk, for data that does not fit in memory.
     pub(crate) fn on_disk(name: &str) -> Result<Self, Error> {
         Self::new_in(&std::env::temp_dir(), name)
     }
@@ -144,36 +159,30 @@ impl Scratch {
         let make = || -> std::io::Result<Self> {
             let name = format!("{PREFIX}{}-", name.strip_prefix(PREFIX).unwrap_or(name));
             let made = tempfile::Builder::new().prefix(&name).tempdir_in(parent)?;
-            // Never there without being locked, or another process would take it for a dead one's.
+            // The lock file must appear already locked, or another process would take the directory
+            // for a dead one's.
             let (unlocked, locked) = (made.path().join(".new"), made.path().join(LOCK));
             let lock = File::create(&unlocked)?;
             lock.lock()?;
             fs::rename(unlocked, locked)?;
-            registry::add_directory(made.path().to_owned());
-            Ok(Self { path: TempDir::keep(made), _lock: lock })
+            let directory = Directory(made.path().to_owned());
+            let registration = Registration::new(Stage::Directories, directory);
+            Ok(Self { path: TempDir::keep(made), _registration: registration, _lock: lock })
         };
         make().map_err(Error::io(format!("creating a scratch directory in {}", parent.display())))
     }
 
-    /// Its path.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left behind is found by the next process.
-        let _ = fs::remove_dir_all(&self.path);
-        registry::forget_directory(&self.path);
-    }
-}
-
-/// Removes the scratch directories of this user's processes that have ended without removing them.
+/// Removes the scratch directories of this user's dead processes.
 fn sweep(parent: &Path) {
     let own = rustix::process::geteuid().as_raw();
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        // Not through a link, which anybody can make here.
+        // Does not follow symbolic links, which anybody can create here.
         let Ok(found) = entry.metadata() else { continue };
         let named = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
         if !named || !found.is_dir() || found.uid() != own {
@@ -181,7 +190,7 @@ fn sweep(parent: &Path) {
         }
         let lock = File::open(entry.path().join(LOCK));
         if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
-            // Whatever cannot be removed stays until another process tries.
+            // What cannot be removed now is left to another process.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -192,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directory_goes_with_its_value() {
+    fn dropped_scratch_removes_directory() {
         let parent = tempfile::tempdir().unwrap();
         let scratch = Scratch::new_in(parent.path(), "heddle-1-2").unwrap();
         let path = scratch.path().to_owned();
@@ -204,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn directory_of_a_dead_process_is_swept_and_no_other() {
+    fn only_directories_of_dead_processes_are_swept() {
         let parent = tempfile::tempdir().unwrap();
         let live = Scratch::new_in(parent.path(), "live").unwrap();
         let path = |name: &str| parent.path().join(name);
@@ -225,11 +234,11 @@ mod tests {
     }
 
     #[test]
-    fn place_that_is_no_memory_or_has_no_room_is_refused() {
+    fn memory_location_requires_tmpfs_with_room() {
         let refused = |path: &str, available| check_memory(Path::new(path), available).unwrap_err();
         assert_eq!(refused("/proc", u64::MAX), "/proc is no tmpfs");
         assert!(refused("/nonexistent", u64::MAX).starts_with("/nonexistent cannot be used: "));
-        // Whether or not the machine has shared memory, there is none without memory.
+        // Whether or not the machine has shared memory, it is unusable without free memory.
         let reason = refused(SHARED_MEMORY, 1 << 20);
         assert!(
             ["room for 1 MiB, and it takes 4096", "no tmpfs", "noexec", "cannot be used"]
@@ -240,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn available_memory_is_read_in_bytes() {
+    fn available_memory_is_parsed_in_bytes() {
         let text = "MemTotal:       100 kB\nMemFree:         1 kB\nMemAvailable:     42 kB\n";
         assert_eq!(available_memory(text), Some(42 * 1024));
         assert_eq!(available_memory("MemTotal: 1 kB\n"), None);

@@ -1,4 +1,4 @@
-//! What is shown step by step has in common: hosts, and daemons on them.
+//! The common parts of demos and trials: hosts, and daemons on them.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -7,25 +7,25 @@ use std::process::Command;
 use crate::screen::Screen;
 use crate::{Container, Daemon, Error, Host, Lab, READY_LIMIT, Store, wait_until};
 
-/// How something ended that was shown.
+/// The outcome of a demo or trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Everything that was shown worked.
     Pass,
-    /// Something did not, and it was said what.
+    /// Something failed, and was reported.
     Fail,
 }
 
-/// What an echo request has besides its payload: IP and ICMP headers.
+/// The size of an echo request's IP and ICMP headers in bytes.
 const HEADERS_V4: u32 = 28;
 const HEADERS_V6: u32 = 48;
 
-/// The payload of the largest echo request that fits an MTU.
+/// Returns the payload of the largest echo request that fits an MTU, in bytes.
 pub(crate) fn largest_payload(address: IpAddr, mtu: u32) -> u32 {
     mtu.saturating_sub(if address.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 })
 }
 
-/// Hosts called host1, host2 …
+/// Creates hosts named host1, host2 …
 pub(crate) fn make_hosts(screen: &Screen, lab: &Lab, count: usize) -> Result<Vec<Host>, Error> {
     (1..=count)
         .map(|number| {
@@ -37,7 +37,8 @@ pub(crate) fn make_hosts(screen: &Screen, lab: &Lab, count: usize) -> Result<Vec
         .collect()
 }
 
-/// Starts a daemon on each host, all at once, and waits until each is ready. `daemons` is filled even if that fails.
+/// Starts daemons on all hosts at once, and waits until each is ready. `daemons` is filled even if
+/// that fails.
 pub(crate) fn start_daemons(
     screen: &Screen,
     hosts: &[Host],
@@ -55,7 +56,7 @@ pub(crate) fn start_daemons(
                 screen.fact(&key, &value);
             }
         }
-        // A daemon that has ended is not waited for.
+        // Do not wait for a daemon that has exited.
         if let Err(ended) = daemons.iter_mut().try_for_each(Daemon::check_running) {
             return Ok(Err(ended));
         }
@@ -71,13 +72,13 @@ pub(crate) fn start_daemons(
     Ok(())
 }
 
-/// The end of a daemon's log.
+/// Prints the end of a daemon's log.
 pub(crate) fn show_log(screen: &Screen, daemon: &Daemon) {
     screen.heading(&format!("The log of heddled on {} ends with", daemon.host()));
     screen.whole(&daemon.log_tail());
 }
 
-/// Leaves everything as it is until the process is told to end.
+/// Keeps everything running until a signal ends the process.
 pub(crate) fn keep(screen: &Screen, hosts: &[Host], containers: &[Container]) -> ! {
     screen.step("Look around; Ctrl-C removes everything");
     let enter = |name: &str| format!("ip netns exec {name} bash");

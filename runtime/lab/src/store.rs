@@ -1,4 +1,4 @@
-//! Where a lab's daemons find the network config and each other.
+//! The store through which a lab's daemons share the network config and their leases.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub enum Store {
 }
 
 impl Store {
-    /// A directory store that has nothing in it yet.
+    /// Creates an empty directory store.
     ///
     /// # Errors
     ///
@@ -27,7 +27,7 @@ impl Store {
         Ok(Self::Directory(path))
     }
 
-    /// The flags that make a daemon use this store.
+    /// Returns the flags that make a daemon use this store.
     pub fn arguments(&self) -> Vec<String> {
         match self {
             Self::Etcd(etcd) => vec![format!("--etcd-endpoints={}", etcd.endpoints())],
@@ -47,7 +47,7 @@ impl Store {
         }
     }
 
-    /// All leases: key and value.
+    /// Returns all leases by key.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl Store {
     }
 }
 
-/// Puts a whole file in place at once: no reader sees half of it.
+/// Replaces a file atomically, so that no reader sees a part of it.
 fn replace(path: &Path, contents: &str) -> Result<(), Error> {
     let temporary = path.with_extension("new");
     std::fs::write(&temporary, contents)
@@ -68,7 +68,7 @@ fn replace(path: &Path, contents: &str) -> Result<(), Error> {
         .map_err(Error::io(format!("writing {}", path.display())))
 }
 
-/// The files of a directory by name; hidden ones are somebody's temporary files.
+/// Reads the files of a directory by name. Skips hidden files, which are temporary.
 fn files(directory: &Path) -> Result<BTreeMap<String, String>, Error> {
     let read = || {
         let mut files = BTreeMap::new();

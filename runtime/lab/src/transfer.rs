@@ -1,4 +1,4 @@
-//! Bulk data over TCP from one namespace to another, hashed at both ends.
+//! Bulk transfers over TCP from one namespace to another, hashed at both ends.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -9,30 +9,30 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, Namespace, wait_until};
 
-/// How long nothing at all may arrive.
+/// Time limit without any progress.
 const STALL: Duration = Duration::from_secs(10);
 
-/// How long it may take beyond what a given rate makes of it.
+/// Time limit for a transfer, in addition to its duration at the given rate.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Bytes that are written and read at once.
+/// The number of bytes written or read at once.
 const CHUNK: usize = 1 << 16;
 
-/// What became of a transfer. Both ends have hashed what they saw by themselves.
+/// The result of a transfer. Each end has computed its hash independently.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Transfer {
-    /// SHA-256 of what was sent.
+    /// SHA-256 of the bytes sent.
     pub sent: [u8; 32],
-    /// SHA-256 of what was received.
+    /// SHA-256 of the bytes received.
     pub received: [u8; 32],
-    /// Bytes received.
+    /// The number of bytes received.
     pub bytes: u64,
-    /// From the connection to the last byte's arrival.
+    /// Time from the connection to the arrival of the last byte.
     pub took: Duration,
 }
 
 impl Transfer {
-    /// Whether all of it arrived as it was sent.
+    /// Returns true if all bytes arrived as sent.
     pub fn is_whole(&self) -> bool {
         self.sent == self.received
     }
@@ -46,13 +46,13 @@ impl fmt::Debug for Transfer {
     }
 }
 
-/// Sends pseudo-random bytes from one namespace to an address in another, as fast as it goes or at a rate in bytes
-/// per second.
+/// Sends pseudo-random bytes from one namespace to an address in another, at full speed or at a
+/// rate in bytes per second.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] when there is no connection, when nothing moves for ten seconds, and when it is not finished a minute
-/// after it should be at that rate.
+/// [`Error::Io`] if there is no connection, if there is no progress for ten seconds, or if the
+/// transfer takes a minute longer than planned at that rate.
 pub fn transfer(
     from: &Namespace,
     to: &Namespace,
@@ -112,7 +112,7 @@ type Received = io::Result<([u8; 32], u64, Duration)>;
 
 fn receive(listener: &TcpListener, deadline: Instant) -> Result<Received, Error> {
     listener.set_nonblocking(true).map_err(Error::io("listening"))?;
-    // As long as the sender tries.
+    // The same limit as the sender's.
     let (stream, _) = wait_until("a connection", STALL, || listener.accept())?;
     Ok(read(stream, deadline))
 }
@@ -132,7 +132,7 @@ fn read(mut stream: TcpStream, deadline: Instant) -> Received {
                 hash.update(&chunk[..length]);
                 received += length as u64;
             }
-            // By a signal, or a stop: see `next_datagram`.
+            // Interrupted by a signal or a stop: see `next_datagram`.
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -143,12 +143,12 @@ fn in_time(deadline: Instant) -> io::Result<()> {
     if Instant::now() < deadline { Ok(()) } else { Err(ErrorKind::TimedOut.into()) }
 }
 
-/// Marsaglia's xorshift generator: cheap, and no two parts of its output alike.
+/// Marsaglia's xorshift generator: cheap, and its output does not repeat.
 struct Random(u64);
 
 impl Random {
     fn fill(&mut self, bytes: &mut [u8]) {
-        // It stays where it is at 0.
+        // A state of 0 would never change.
         self.0 |= 1 << 63;
         for word in bytes.chunks_mut(8) {
             self.0 ^= self.0 << 13;

@@ -1,8 +1,8 @@
-//! Threads that go on until something else has ended.
+//! Threads that run until something else has ended.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Raises a flag when it is dropped: a thread that goes on until then ends after a panic as well.
+/// Raises a flag when dropped, so that a thread that polls the flag also ends after a panic.
 #[derive(Debug)]
 pub struct RaisedOnDrop<'a>(pub &'a AtomicBool);
 

@@ -1,4 +1,4 @@
-//! What a kernel holds, as `ip` and `bridge` show it: an observation that shares no code with the daemon's own.
+//! The kernel's state as `ip` and `bridge` show it, independently of the daemon's own code.
 
 use std::collections::BTreeSet;
 
@@ -9,32 +9,32 @@ use crate::{Error, Namespace};
 /// A route of the main table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Route {
-    /// Its destination, `default` or a network; a single address without its length.
+    /// The destination, `default` or a network; a single address has no prefix length.
     pub dst: String,
-    /// The router.
+    /// The gateway.
     pub gateway: Option<String>,
-    /// The device.
+    /// The output device.
     pub dev: Option<String>,
-    /// `blackhole` and the like; none: forwards.
+    /// `blackhole` and the like; `None` for a forwarding route.
     #[serde(rename = "type")]
     pub kind: Option<String>,
-    /// Who made it, by name or number.
+    /// The protocol that created it, by name or number.
     pub protocol: Option<String>,
     /// `onlink`, `linkdown` …
     #[serde(default)]
     pub flags: Vec<String>,
-    /// None: the kernel's default.
+    /// `None` for the kernel's default.
     pub metric: Option<u32>,
 }
 
 /// A neighbour of any device.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Neighbour {
-    /// Its address.
+    /// The IP address.
     pub dst: String,
     /// The device.
     pub dev: String,
-    /// Its Ethernet address.
+    /// The Ethernet address.
     pub lladdr: Option<String>,
     /// `PERMANENT`, `REACHABLE` …
     pub state: Vec<String>,
@@ -43,11 +43,11 @@ pub struct Neighbour {
 /// An entry of a VXLAN device's forwarding database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct FdbEntry {
-    /// Frames for this address …
+    /// The Ethernet address of the frames …
     pub mac: String,
     /// … on this device …
     pub ifname: String,
-    /// … go to this one.
+    /// … that are sent to this IP address.
     pub dst: Option<String>,
     /// `self`, `master` …
     #[serde(default)]
@@ -57,10 +57,10 @@ pub struct FdbEntry {
     pub state: String,
 }
 
-/// What an overlay consists of on one host. Two of them can be compared.
+/// The objects of an overlay on one host, for comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelState {
-    /// All routes of the main tables, but for those that the kernel makes by itself for each address.
+    /// All routes of the main tables, except the kernel's own for each address.
     pub routes: BTreeSet<Route>,
     /// All permanent neighbours.
     pub neighbours: BTreeSet<Neighbour>,
@@ -81,7 +81,7 @@ impl KernelState {
         Ok(Self { routes, neighbours, fdb })
     }
 
-    /// Only what is on one device.
+    /// Keeps only the objects on one device.
     #[must_use]
     pub fn on(mut self, device: &str) -> Self {
         self.routes.retain(|route| route.dev.as_deref() == Some(device));
@@ -90,17 +90,17 @@ impl KernelState {
         self
     }
 
-    /// How many objects there are.
+    /// Returns the number of objects.
     pub fn len(&self) -> usize {
         self.routes.len() + self.neighbours.len() + self.fdb.len()
     }
 
-    /// Whether there is nothing.
+    /// Returns true if there are no objects.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The route to a destination.
+    /// Returns the route to a destination.
     pub fn route(&self, destination: &str) -> Option<&Route> {
         self.routes.iter().find(|route| route.dst == destination)
     }

@@ -1,17 +1,18 @@
-//! Waiting for something to hold.
+//! Waits for a condition.
 
 use std::time::{Duration, Instant};
 
 use crate::Error;
 
-/// How often a condition is looked at.
+/// The polling interval.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Looks at something until it holds. `probe` returns what was found, or how it stands instead.
+/// Polls until `probe` succeeds, and returns its result. On failure, `probe` returns the current
+/// state.
 ///
 /// # Errors
 ///
-/// [`Error::Timeout`] with what `probe` said last.
+/// [`Error::Timeout`] with the last state that `probe` returned.
 pub fn wait_until<T, E: ToString>(
     what: impl Into<String>,
     limit: Duration,
@@ -19,7 +20,7 @@ pub fn wait_until<T, E: ToString>(
 ) -> Result<T, Error> {
     let start = Instant::now();
     loop {
-        // A look that began in time counts, however long it took.
+        // The last attempt may start before the limit and take any time.
         let late = start.elapsed() >= limit;
         match probe() {
             Ok(found) => return Ok(found),
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_look_is_reported() {
+    fn timeout_reports_last_state() {
         let mut looks = 0;
         let error = wait_until("three looks", Duration::from_millis(1), || {
             looks += 1;
@@ -48,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_is_returned() {
+    fn probe_result_is_returned() {
         let found = wait_until("it", Duration::ZERO, || Ok::<_, String>(7)).unwrap();
         assert_eq!(found, 7);
     }

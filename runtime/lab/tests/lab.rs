@@ -1,4 +1,4 @@
-//! The lab by itself: no Heddle in it.
+//! Tests of the lab, without Heddle.
 
 use std::net::IpAddr;
 use std::process::Command;
@@ -10,7 +10,7 @@ fn namespaces() -> String {
     run(Command::new("ip").args(["netns", "list"])).unwrap()
 }
 
-/// Does by hand what the daemon does: one device, and three objects for the one peer.
+/// Programs by hand what the daemon would: one device, and three objects for the one peer.
 fn overlay_by_hand(
     host: &Host,
     subnet: u8,
@@ -44,7 +44,7 @@ fn overlay_by_hand(
 }
 
 #[test]
-fn containers_reach_each_other_over_an_overlay_made_by_hand() {
+fn containers_communicate_over_manual_overlay() {
     let lab = Lab::new(Families::V4).unwrap();
     let (a, b) = (lab.host("a").unwrap(), lab.host("b").unwrap());
     let (mac_a, mac_b) = ("02:00:00:00:00:0a", "02:00:00:00:00:0b");
@@ -54,7 +54,7 @@ fn containers_reach_each_other_over_an_overlay_made_by_hand() {
     let target = to.addresses()[0];
     assert_eq!(target, "10.244.2.2".parse::<IpAddr>().unwrap());
 
-    // 1450 bytes, less the IPv4 and the ICMP header, go through whole; one more does not.
+    // 1450 bytes, less the IPv4 and ICMP headers, pass unfragmented; one more does not.
     from.ping(target, 1422).unwrap();
     assert!(matches!(from.ping(target, 1423), Err(Error::Failed { .. })));
 
@@ -105,7 +105,7 @@ fn lost_pings_are_counted() {
 }
 
 #[test]
-fn etcd_keeps_what_it_is_told_across_a_kill() {
+fn etcd_keeps_data_across_kill() {
     let lab = Lab::new(Families::V4).unwrap();
     let mut etcd = Etcd::start(&lab).unwrap();
     let key = |n: usize| format!("{PREFIX}/subnets/{n:03}");
@@ -130,7 +130,7 @@ fn etcd_keeps_what_it_is_told_across_a_kill() {
 }
 
 #[test]
-fn a_transfer_is_hashed_at_both_ends() {
+fn transfer_is_hashed_at_both_ends() {
     let lab = Lab::new(Families::Dual).unwrap();
     let (a, b) = (lab.host("a").unwrap(), lab.host("b").unwrap());
     for address in b.addresses() {
@@ -143,7 +143,7 @@ fn a_transfer_is_hashed_at_both_ends() {
 }
 
 #[test]
-fn nothing_is_left_behind() {
+fn dropped_lab_leaves_nothing_behind() {
     let lab = Lab::new(Families::V6).unwrap();
     let directory = lab.directory().to_owned();
     let host = lab.host("a").unwrap();
@@ -160,7 +160,7 @@ fn nothing_is_left_behind() {
 }
 
 #[test]
-fn etcd_has_its_data_in_memory_where_there_is_room() {
+fn etcd_data_is_in_memory_if_there_is_room() {
     let before = Storage::now();
     let lab = Lab::new(Families::V4).unwrap();
     let mut etcd = Etcd::start(&lab).unwrap();
@@ -173,7 +173,7 @@ fn etcd_has_its_data_in_memory_where_there_is_room() {
             assert!(data.starts_with(path) && !reason.is_empty(), "{}", data.display());
         }
     }
-    // Killed and started again, it has what it had.
+    // After a kill and a restart, the data is still there.
     etcd.put("/x", "1").unwrap();
     etcd.stop();
     etcd.resume().unwrap();
@@ -184,7 +184,7 @@ fn etcd_has_its_data_in_memory_where_there_is_room() {
 }
 
 #[test]
-fn changes_are_seen() {
+fn monitor_reports_changes() {
     let lab = Lab::new(Families::V4).unwrap();
     let host = lab.host("a").unwrap();
     let monitor = Monitor::start(host.namespace()).unwrap();

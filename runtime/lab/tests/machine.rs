@@ -1,4 +1,4 @@
-//! A machine by itself: no Heddle in it.
+//! Tests of a machine, without Heddle.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,9 +10,9 @@ fn image() -> Image {
     Image::debian(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/machines")).unwrap()
 }
 
-/// Packets between containers on two machines, before and after a reboot, and nothing that stays behind.
+/// Files and containers of a machine survive a reboot, and dropping it leaves nothing behind.
 #[test]
-fn a_machine_has_a_life_of_its_own() {
+fn machine_reboots_and_leaves_nothing_behind() {
     let image = image();
     let lab = Lab::new(Families::V4).unwrap();
     let host = lab.numbered_host("node1", 71).unwrap();

@@ -1,13 +1,14 @@
-//! Carries packets between a TUN device and UDP in the foreground, with every decision compiled in: what a plugin's
-//! way is measured against.
+//! Carries packets between a TUN device and UDP in the foreground, steered by a compiled-in table:
+//! the baseline for measurements of plugins.
 //!
 //! ```text
 //! carry --device flannel0 --address 10.244.1.0/32 --local 192.168.0.1:8285 --peer 10.244.2.0/24=192.168.0.2
 //! ```
 //!
-//! Makes the device, gives it its addresses, MTU and a route for each peer's subnet with `ip`, and carries until it is
-//! killed; the device goes with it. `--one-packet-per-syscall` takes the shape of flannel's loop in C instead
-//! (`pkg/backend/udp/proxy_amd64.c`): one thread, one packet a read and a write, no offload.
+//! Creates the device, configures its addresses, MTU and a route for each peer's subnet with `ip`,
+//! and carries packets until it is killed, which removes the device. With
+//! `--one-packet-per-syscall` it works like flannel's loop in C (`pkg/backend/udp/proxy_amd64.c`):
+//! one thread, one packet per read and write, no offload.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -27,28 +28,28 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 
 #[derive(Parser)]
 struct Flags {
-    /// The TUN device to make.
+    /// The TUN device to create.
     #[arg(long)]
     device: LinkName,
-    /// An address of its own, with a prefix length. Once per family.
+    /// An address of the device, with a prefix length. Once per family.
     #[arg(long, required = true)]
     address: Vec<IpNet>,
-    /// Where datagrams are sent from and arrive. Once per family, with the same port.
+    /// The address to send from and receive on. Once per family, with the same port.
     #[arg(long, required = true)]
     local: Vec<SocketAddr>,
-    /// A peer: `SUBNET=ADDRESS`, where packets for the subnet go to the address.
+    /// A peer: `SUBNET=ADDRESS`, where packets to the subnet go to the address.
     #[arg(long, value_parser = peer)]
     peer: Vec<(IpNet, IpAddr)>,
-    /// A network that packets from peers may go to. By default any.
+    /// A network that packets from peers may go to. Any by default.
     #[arg(long, default_values = ["0.0.0.0/0", "::/0"])]
     accept: Vec<IpNet>,
-    /// The device's MTU. By default what fits an underlay of 1500.
+    /// The device's MTU. By default the largest for an underlay with MTU 1500.
     #[arg(long)]
     mtu: Option<u32>,
     /// Print the counters each second.
     #[arg(long)]
     counters: bool,
-    /// Read one packet, write one packet, on one thread.
+    /// Read one packet and write one packet at a time, on one thread.
     #[arg(long)]
     one_packet_per_syscall: bool,
 }
@@ -64,11 +65,12 @@ fn main() -> Result<()> {
     if flags.one_packet_per_syscall { one_packet_per_syscall(&flags) } else { native(&flags) }
 }
 
-/// The path as the daemon runs it, steered by its own table.
+/// Runs the path like the daemon does, steered by its own table.
 fn native(flags: &Flags) -> Result<()> {
     let mut peers: Vec<Peer> = Vec::new();
     for (subnet, address) in &flags.peer {
-        // Both families' addresses of a peer may be given apart; for the path these are two peers.
+        // The addresses of a peer in both families may be given separately; for the path these are
+        // two peers.
         peers.push(Peer { endpoints: vec![*address], subnets: vec![*subnet] });
     }
     let path = Path::open(Settings {
@@ -109,7 +111,7 @@ impl Flags {
         self.mtu.unwrap_or(1500 - overhead)
     }
 
-    /// What a daemon's kernel half does for a planned TUN device.
+    /// Configures the device like the daemon's kernel half does for a planned TUN device.
     fn configure(&self) -> Result<()> {
         let device = self.device;
         ip(&format!("link set {device} mtu {} up", self.mtu()))?;
@@ -132,7 +134,7 @@ fn ip(arguments: &str) -> Result<()> {
     Ok(())
 }
 
-/// IPv4 alone, as flannel's.
+/// Supports only IPv4, like flannel's loop.
 fn one_packet_per_syscall(flags: &Flags) -> Result<()> {
     let [local] = flags.local[..] else { bail!("one packet a system call takes one --local") };
     let device = DeviceBuilder::new().name(flags.device.as_str()).build_sync()?;
@@ -147,14 +149,14 @@ fn one_packet_per_syscall(flags: &Flags) -> Result<()> {
             PollFd::new(socket.as_fd(), PollFlags::POLLIN),
         ];
         poll(&mut waiting, PollTimeout::NONE)?;
-        // One each way in turn, and no poll as long as there is something.
+        // One packet per direction in turn, and no poll as long as there are any.
         while out(&device, &socket, flags, local.port(), &mut buffer)?
             | inbound(&device, &socket, &mut buffer)?
         {}
     }
 }
 
-/// Whether there was a packet.
+/// Returns true if there was a packet.
 fn out(
     device: &SyncDevice,
     socket: &UdpSocket,
@@ -172,13 +174,13 @@ fn out(
         && let Some((_, peer)) = flags.peer.iter().find(|(subnet, _)| subnet.contains(&destination))
         && decrement_ttl(packet)
     {
-        // As flannel's: what cannot be sent now is lost.
+        // Like flannel's: a packet that cannot be sent now is lost.
         let _ = socket.send_to(packet, (*peer, port));
     }
     Ok(true)
 }
 
-/// Whether there was a packet.
+/// Returns true if there was a packet.
 fn inbound(device: &SyncDevice, socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<bool> {
     let length = match socket.recv_from(buffer) {
         Ok((length, _)) => length,
@@ -187,7 +189,7 @@ fn inbound(device: &SyncDevice, socket: &UdpSocket, buffer: &mut [u8]) -> io::Re
     };
     let packet = &mut buffer[..length];
     if destination(packet).is_some() && decrement_ttl(packet) {
-        // As flannel's: what cannot be delivered now is lost.
+        // Like flannel's: a packet that cannot be delivered now is lost.
         let _ = device.send(packet);
     }
     Ok(true)
@@ -199,7 +201,7 @@ fn destination(packet: &[u8]) -> Option<IpAddr> {
     (header[0] >> 4 == 4).then(|| Ipv4Addr::new(a, b, c, d).into())
 }
 
-/// One hop less and the checksum that goes with it (RFC 1141), as flannel's `decrement_ttl`.
+/// Decrements the time to live and updates the checksum (RFC 1141), like flannel's `decrement_ttl`.
 fn decrement_ttl(packet: &mut [u8]) -> bool {
     if packet[8] <= 1 {
         return false;

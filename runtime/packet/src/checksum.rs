@@ -1,11 +1,13 @@
-//! The sum of the Internet checksum over payloads (RFC 1071): three times as fast as etherparse's, which has a chain of
-//! carries, because the compiler makes vectors of it. It is most of what splitting a packet costs.
+//! Sums payloads for the Internet checksum (RFC 1071). Three times as fast as etherparse's sum,
+//! because the compiler vectorises it, whereas etherparse's has a chain of carries. Splitting a
+//! packet spends most of its time here.
 
-/// Adds up bytes behind an even number of others, in the machine's byte order, for etherparse to fold.
+/// Adds up bytes that follow an even number of others, in native byte order, for etherparse to
+/// fold.
 pub(crate) fn add(sum: u64, bytes: &[u8]) -> u64 {
     let (words, last) = bytes.as_chunks::<4>();
     let (groups, words) = words.as_chunks::<8>();
-    // No packet is long enough for a carry out of one of these, nor out of all.
+    // No packet is long enough to overflow one of these sums, nor their total.
     let mut sums = [0; 8];
     for group in groups {
         for (sum, word) in sums.iter_mut().zip(group) {
@@ -30,7 +32,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_the_sum_that_etherparse_finds(
+        fn sum_equals_etherparses(
             sum: u64,
             bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(0xff)], 0..300),
         ) {
@@ -40,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_packet_has_a_sum() {
+    fn longest_packet_does_not_overflow_sum() {
         let bytes = vec![0xff; 65535];
         let expected = ones_complement(add_slice(u64::MAX, &bytes));
         assert_eq!(ones_complement(add(u64::MAX, &bytes)), expected);

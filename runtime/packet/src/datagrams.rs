@@ -1,24 +1,25 @@
-//! Datagrams whose payload stays where it is.
+//! Datagrams that refer to their payload in place, without copying it.
 
 use std::iter::FusedIterator;
 
-/// One datagram in two pieces, to be sent one behind the other.
+/// One datagram in two pieces, to be sent as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram<'a> {
-    /// Made for this datagram. Empty where the packet is sent as it is.
+    /// The bytes made for this datagram. Empty if the packet is sent unchanged.
     pub header: &'a [u8],
-    /// A part of the packet that was given.
+    /// A part of the original packet.
     pub payload: &'a [u8],
 }
 
 impl Datagram<'_> {
-    /// Of both pieces, in bytes.
+    /// Returns the length of both pieces, in bytes.
     pub fn length(&self) -> usize {
         self.header.len() + self.payload.len()
     }
 }
 
-/// Datagrams of one packet in their order: all as long as the first, or nearly, and the last maybe shorter.
+/// The datagrams of one packet, in order. All have about the same length, except that the last may
+/// be shorter.
 #[derive(Clone, Debug)]
 pub struct Datagrams<'a> {
     headers: &'a [u8],
@@ -28,7 +29,7 @@ pub struct Datagrams<'a> {
     others: Pieces,
 }
 
-/// How long the pieces of a datagram are. The last may have a shorter payload.
+/// The lengths of a datagram's pieces, in bytes. The last datagram may have a shorter payload.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pieces {
     pub(crate) header: usize,
@@ -36,13 +37,13 @@ pub(crate) struct Pieces {
 }
 
 impl<'a> Datagrams<'a> {
-    /// A packet as it is.
+    /// Wraps a whole packet as one datagram.
     pub(crate) fn whole(packet: &'a [u8]) -> Self {
         let pieces = Pieces { header: 0, payload: packet.len() };
         Self { headers: &[], payload: packet, remaining: 1, next: pieces, others: pieces }
     }
 
-    /// A payload in pieces behind headers that lie one behind the other.
+    /// Divides a payload into pieces, each after its header. The headers are contiguous.
     pub(crate) fn new(headers: &'a [u8], payload: &'a [u8], first: Pieces, others: Pieces) -> Self {
         let behind = payload.len().saturating_sub(first.payload);
         let remaining = 1 + behind.div_ceil(others.payload);

@@ -1,4 +1,4 @@
-//! The destinations that packets from peers may have.
+//! Checks the destinations of packets from peers.
 
 use std::net::IpAddr;
 
@@ -9,24 +9,25 @@ use crate::table::Table;
 
 /// The networks that peers may reach through this node, besides the subnets of other peers.
 ///
-/// Without this check a node forwards whatever a peer sends to it: to its own network, to the internet, and to programs
-/// that listen on its own addresses.
+/// Without this check a node would forward anything that a peer sends: to its own network, to the
+/// internet, and to programs that listen on its own addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Destinations {
     networks: Vec<IpNet>,
 }
 
 impl Destinations {
-    /// Accepts the node's own subnets, and whatever else the operator allows.
+    /// Allows the node's own subnets, and the networks that the operator adds.
     pub fn new(own: impl IntoIterator<Item = IpNet>, allowed: &[IpNet]) -> Self {
         Self { networks: own.into_iter().chain(allowed.iter().copied()).collect() }
     }
 
-    /// Returns true if a packet from a peer may be handed to the kernel: it is for this node's part of the overlay, for
-    /// that of another peer, or for a network that is allowed.
+    /// Returns true if a packet from a peer may be handed to the kernel: its destination is in this
+    /// node's subnets, in another peer's, or in an allowed network.
     ///
-    /// Addresses inside `Network` that nobody has a lease for are refused, too: where `Network` covers a network of the
-    /// host, they are somebody else's. So are packets with a source route, because their destination is not the last.
+    /// Refuses addresses inside `Network` that nobody has leased: if `Network` overlaps a network
+    /// of the host, they belong to somebody else. Also refuses packets with a source route, because
+    /// their destination is not the final one.
     pub fn accept(&self, table: &Table, inner: &Inner) -> bool {
         !inner.source_routed && (self.has(inner.destination) || table.covers(inner.destination))
     }
@@ -50,7 +51,7 @@ mod tests {
         let subnets = networks(&["10.244.1.0/24", "fc00:0:0:1::/64"]);
         let other = Peer { endpoints: vec![], subnets: networks(&["10.244.3.0/24"]) };
         let sender = Peer { endpoints: vec![[192, 0, 2, 1].into()], subnets };
-        // The plugin steers nothing to the other peer.
+        // The plugin sends nothing to the other peer.
         Table::new(vec![sender, other]).with_answers(&[Some(0), Some(0), None]).unwrap()
     }
 
@@ -60,7 +61,7 @@ mod tests {
     }
 
     fn own() -> Vec<IpNet> {
-        // With host bits, as an address on an interface is written.
+        // With host bits, like an interface address.
         networks(&["10.244.2.1/24", "fc00:0:0:2::/64"])
     }
 
@@ -70,7 +71,7 @@ mod tests {
         for address in ["10.244.2.0", "10.244.2.9", "10.244.2.255", "fc00:0:0:2::9", "10.244.1.9"] {
             assert!(destinations.accept(&table(), &inner(address)), "{address}");
         }
-        // Which peer a plugin steers packets to makes no difference.
+        // The peer that the plugin chooses makes no difference.
         assert!(destinations.accept(&table(), &inner("10.244.3.9")));
     }
 
@@ -86,7 +87,7 @@ mod tests {
             "192.0.2.1",
             "8.8.8.8",
             "2001:db8::1",
-            // No host's address.
+            // Not the address of any host.
             "127.0.0.1",
             "0.0.0.0",
             "224.0.0.1",
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn allowed_destinations_are_accepted_besides() {
+    fn allowed_destinations_are_accepted_too() {
         let destinations = Destinations::new(own(), &networks(&["192.0.2.0/24", "2001:db8::/32"]));
         for address in ["192.0.2.9", "2001:db8::9", "10.244.2.9"] {
             assert!(destinations.accept(&table(), &inner(address)), "{address}");

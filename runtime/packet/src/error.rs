@@ -1,36 +1,36 @@
-//! Why a path cannot be opened, told so that an operator can act on it.
+//! Errors of opening a path, worded so that an operator can act on them.
 
 use std::io;
 use std::net::SocketAddr;
 
 use heddle_core::address::LinkName;
 
-/// Why a path cannot be opened.
+/// The reason why a path cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// There is a device of that name, and it is not ours to take.
+    /// A device of that name exists, and does not belong to this daemon.
     #[error(
         "there is a device {0} already: end the program that has it open (another heddled, flanneld) \
          or remove it with `ip link delete {0}`"
     )]
     DeviceExists(LinkName),
-    /// The TUN device cannot be made.
+    /// The TUN device cannot be created.
     #[error("cannot make the TUN device {device}: {source}{}", device_hint(source))]
     Device {
-        /// Its name.
+        /// The device's name.
         device: LinkName,
-        /// Why not.
+        /// The I/O error.
         source: io::Error,
     },
-    /// There is no socket to send from and to receive on.
+    /// A socket to send and receive on cannot be opened.
     #[error("cannot use UDP {local}: {source}{}", socket_hint(source))]
     Socket {
-        /// What it was to be bound to.
+        /// The address to bind.
         local: SocketAddr,
-        /// Why not.
+        /// The I/O error.
         source: io::Error,
     },
-    /// No threads, or nothing to wake them with.
+    /// A thread, or the eventfd that stops it, cannot be created.
     #[error("cannot start the packet path: {0}")]
     Start(#[source] io::Error),
 }
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_names_what_was_wanted_and_what_helps() {
+    fn open_error_names_object_and_remedy() {
         let error = OpenError::Socket {
             local: "192.0.2.1:8285".parse().unwrap(),
             source: io::Error::from_raw_os_error(nix::libc::EADDRINUSE),

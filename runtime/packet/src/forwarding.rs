@@ -1,34 +1,35 @@
-//! What a path goes by, and how the threads get a new one without being paused.
+//! The forwarding state of a path, and its replacement without pausing the threads.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::steer::{Pilot, Steer, Transform};
+use crate::steer::{Steer, Steering, Transform};
 use crate::table::Table;
 
-/// What a path goes by: the peers, and the plugin's instances that were made for exactly these.
+/// The peers, and the plugin's instances that were made for exactly these peers.
 ///
-/// With neither `steering` nor `transform` only the table is new, and the plugin's instances stay, as long as no better
-/// ones are to be had. The peers that they know have to keep their places in it; one that is gone has no addresses and no
-/// subnets any more.
+/// With neither `steering` nor `transform`, only the table is replaced, and the threads keep the
+/// plugin's instances until better ones are available. The peers known to those instances have to
+/// keep their indices in the table; a peer that is gone stays, without addresses and subnets.
 #[derive(Default)]
 pub struct Forwarding {
     /// The peers.
     pub table: Arc<Table>,
-    /// Says where packets go.
+    /// Chooses the peers of packets.
     pub steering: Option<Box<dyn Steer>>,
-    /// Says where they go and what they look like on the way. Goes before `steering`.
+    /// Chooses the peers of packets and transforms the packets. Takes precedence over `steering`.
     pub transform: Option<Transforms>,
 }
 
-/// Instances of a plugin that transforms.
+/// The instances of a plugin that transforms.
 pub struct Transforms {
-    /// The most bytes that `encapsulate` adds to a packet.
+    /// The maximum number of bytes that `encapsulate` adds to a packet.
     pub overhead: u32,
-    /// For what leaves.
+    /// The instance for outbound packets.
     pub out: Box<dyn Transform>,
-    /// For what arrives: one for each socket, in the order of [`Settings::sockets`](crate::Settings).
+    /// The instances for inbound packets: one for each socket, in the order of
+    /// [`Settings::sockets`](crate::Settings).
     pub inbound: Vec<Box<dyn Transform>>,
 }
 
@@ -42,33 +43,30 @@ impl fmt::Debug for Forwarding {
     }
 }
 
-/// A new plugin for one thread. None: there is no other than before.
-pub(crate) type News<P> = Option<P>;
-
-/// The part of the thread that sends.
+/// The part for the sending thread. `steering` is `None` to keep the current one.
 pub(crate) struct Outbound {
     pub(crate) table: Arc<Table>,
-    pub(crate) pilot: News<Pilot>,
+    pub(crate) steering: Option<Steering>,
 }
 
-/// The part of a thread that receives.
+/// The part for a receiving thread. `decap` is `None` to keep the current one.
 pub(crate) struct Inbound {
     pub(crate) table: Arc<Table>,
-    pub(crate) opener: News<Opener>,
+    pub(crate) decap: Option<Decap>,
 }
 
-/// What makes inner packets of what arrives.
-pub(crate) enum Opener {
-    /// It is an inner packet.
+/// Extracts inner packets from datagrams.
+pub(crate) enum Decap {
+    /// The payload is the inner packet.
     Bare,
-    /// The plugin knows.
+    /// The plugin extracts it.
     Transform(Box<dyn Transform>),
-    /// Nobody: it is dropped.
+    /// There is no instance: datagrams are dropped.
     Nobody,
 }
 
-impl Opener {
-    /// The plugin is gone or failed.
+impl Decap {
+    /// Handles the failure or loss of the plugin.
     pub(crate) fn fail(&mut self) {
         if matches!(self, Self::Transform(_)) {
             *self = Self::Nobody;
@@ -77,66 +75,70 @@ impl Opener {
 }
 
 impl Outbound {
-    /// With the plugin of one that was not taken yet, unless there is a newer one.
+    /// Merges with an earlier value that was not taken yet: keeps its plugin, unless there is a
+    /// newer one.
     pub(crate) fn after(self, before: Option<Self>) -> Self {
-        Self { pilot: self.pilot.or(before.and_then(|before| before.pilot)), ..self }
+        Self { steering: self.steering.or(before.and_then(|before| before.steering)), ..self }
     }
 }
 
 impl Inbound {
-    /// With the plugin of one that was not taken yet, unless there is a newer one.
+    /// Merges with an earlier value that was not taken yet: keeps its plugin, unless there is a
+    /// newer one.
     pub(crate) fn after(self, before: Option<Self>) -> Self {
-        Self { opener: self.opener.or(before.and_then(|before| before.opener)), ..self }
+        Self { decap: self.decap.or(before.and_then(|before| before.decap)), ..self }
     }
 }
 
 impl Forwarding {
-    /// The part of each thread: of the one that sends, and of those that receive on so many sockets.
+    /// Splits it into the part of the sending thread and those of the threads that receive on this
+    /// many sockets.
     pub(crate) fn split(self, sockets: usize) -> (Outbound, Vec<Inbound>) {
         let Self { table, steering, transform } = self;
-        let inbound = |opener| Inbound { table: Arc::clone(&table), opener };
-        let (pilot, inbound): (_, Vec<_>) = match (transform, steering) {
+        let inbound = |decap| Inbound { table: Arc::clone(&table), decap };
+        let (steering, inbound): (_, Vec<_>) = match (transform, steering) {
             (Some(Transforms { overhead, out, inbound: plugins }), _) => {
                 let overhead = overhead as usize;
-                let openers = plugins.into_iter().map(Opener::Transform);
-                // A socket without an instance must not take what it receives for bare packets.
-                let openers = openers.chain(std::iter::repeat_with(|| Opener::Nobody));
-                let pilot = Pilot::Transform { plugin: out, overhead };
-                (Some(pilot), openers.map(Some).map(inbound).take(sockets).collect())
+                let decaps = plugins.into_iter().map(Decap::Transform);
+                // A socket without an instance must not treat its datagrams as bare packets.
+                let decaps = decaps.chain(std::iter::repeat_with(|| Decap::Nobody));
+                let steering = Steering::Transform { plugin: out, overhead };
+                (Some(steering), decaps.map(Some).map(inbound).take(sockets).collect())
             }
             (None, Some(plugin)) => {
-                let bare = std::iter::repeat_with(|| Some(Opener::Bare));
-                let pilot = Pilot::Plugin { plugin, until: None };
-                (Some(pilot), bare.map(inbound).take(sockets).collect())
+                let bare = std::iter::repeat_with(|| Some(Decap::Bare));
+                let steering = Steering::Plugin { plugin, until: None };
+                (Some(steering), bare.map(inbound).take(sockets).collect())
             }
             (None, None) => {
                 (None, std::iter::repeat_with(|| None).map(inbound).take(sockets).collect())
             }
         };
-        (Outbound { table, pilot }, inbound)
+        (Outbound { table, steering }, inbound)
     }
 }
 
-/// Where a value waits for the one thread that takes it. Looking costs one load.
+/// A slot with the latest value for the one thread that takes it. Checking an empty slot costs one
+/// atomic load.
 #[derive(Debug)]
-pub(crate) struct Handover<T> {
+pub(crate) struct Slot<T> {
     fresh: AtomicBool,
     next: Mutex<Option<T>>,
 }
 
-impl<T> Default for Handover<T> {
+impl<T> Default for Slot<T> {
     fn default() -> Self {
         Self { fresh: AtomicBool::new(false), next: Mutex::new(None) }
     }
 }
 
-impl<T> Handover<T> {
-    /// Lays a value ready, in place of one that was not taken yet.
+impl<T> Slot<T> {
+    /// Stores a value, replacing one that was not taken yet.
     pub(crate) fn put(&self, value: T) {
         self.put_after(|_| value);
     }
 
-    /// Lays a value ready, made of the one that was not taken yet.
+    /// Stores a value computed from the one that was not taken yet.
     pub(crate) fn put_after(&self, value: impl FnOnce(Option<T>) -> T) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let value = value(next.take());
@@ -144,7 +146,7 @@ impl<T> Handover<T> {
         self.fresh.store(true, Ordering::Release);
     }
 
-    /// Takes what lies ready.
+    /// Takes the stored value.
     pub(crate) fn take(&self) -> Option<T> {
         if !self.fresh.load(Ordering::Acquire) {
             return None;
@@ -161,23 +163,23 @@ mod tests {
     use crate::steer::TableSteering;
 
     #[test]
-    fn the_latest_is_taken_and_only_once() {
-        let handover = Handover::default();
-        assert_eq!(handover.take(), None);
-        handover.put(1);
-        handover.put(2);
-        assert_eq!(handover.take(), Some(2));
-        assert_eq!(handover.take(), None);
+    fn slot_yields_latest_value_once() {
+        let slot = Slot::default();
+        assert_eq!(slot.take(), None);
+        slot.put(1);
+        slot.put(2);
+        assert_eq!(slot.take(), Some(2));
+        assert_eq!(slot.take(), None);
     }
 
     #[test]
-    fn what_is_put_while_the_other_takes_is_not_lost() {
-        let (handover, last) = (Handover::default(), 10_000);
+    fn value_put_during_take_is_not_lost() {
+        let (slot, last) = (Slot::default(), 10_000);
         std::thread::scope(|scope| {
-            scope.spawn(|| (1..=last).for_each(|number| handover.put(number)));
+            scope.spawn(|| (1..=last).for_each(|number| slot.put(number)));
             let mut seen = 0;
             while seen < last {
-                if let Some(number) = handover.take() {
+                if let Some(number) = slot.take() {
                     assert!(number > seen, "{number} after {seen}");
                     seen = number;
                 }
@@ -186,36 +188,36 @@ mod tests {
     }
 
     #[test]
-    fn a_table_alone_leaves_the_plugin_as_it_is() {
+    fn table_alone_keeps_the_plugin() {
         let (out, inbound) = Forwarding::default().split(2);
-        assert!(out.pilot.is_none());
-        assert!(inbound.len() == 2 && inbound.iter().all(|inbound| inbound.opener.is_none()));
+        assert!(out.steering.is_none());
+        assert!(inbound.len() == 2 && inbound.iter().all(|inbound| inbound.decap.is_none()));
     }
 
     #[test]
-    fn a_plugin_that_was_not_taken_yet_survives_a_table_alone() {
+    fn pending_plugin_survives_table_alone() {
         let table = || Arc::new(Table::default());
         let steering: Box<dyn Steer> = Box::new(TableSteering(table()));
         let whole = Forwarding { table: table(), steering: Some(steering), transform: None };
-        let handover = Handover::default();
+        let slot = Slot::default();
         let (latest, later) = (Arc::new(Table::default()), table());
-        handover.put(whole.split(0).0);
+        slot.put(whole.split(0).0);
         for table in [later, Arc::clone(&latest)] {
             let (alone, _) = Forwarding { table, steering: None, transform: None }.split(0);
-            handover.put_after(|before| alone.after(before));
+            slot.put_after(|before| alone.after(before));
         }
-        let taken = handover.take().unwrap();
-        assert!(matches!(taken.pilot, Some(Pilot::Plugin { .. })));
+        let taken = slot.take().unwrap();
+        assert!(matches!(taken.steering, Some(Steering::Plugin { .. })));
         assert!(Arc::ptr_eq(&taken.table, &latest));
     }
 
     #[test]
-    fn with_steering_alone_packets_arrive_bare() {
+    fn steering_without_transform_expects_bare_packets() {
         let table = Arc::new(Table::default());
         let steering: Box<dyn Steer> = Box::new(TableSteering(Arc::clone(&table)));
         let (out, inbound) =
             Forwarding { table, steering: Some(steering), transform: None }.split(2);
-        assert!(matches!(out.pilot, Some(Pilot::Plugin { .. })));
-        assert!(inbound.iter().all(|inbound| matches!(inbound.opener, Some(Opener::Bare))));
+        assert!(matches!(out.steering, Some(Steering::Plugin { .. })));
+        assert!(inbound.iter().all(|inbound| matches!(inbound.decap, Some(Decap::Bare))));
     }
 }

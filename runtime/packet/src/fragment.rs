@@ -1,4 +1,4 @@
-//! IPv4 packets over a link with a smaller MTU, where their sender allows it (RFC 791, 3.2).
+//! Fragments IPv4 packets for a link with a smaller MTU, if the sender allows it (RFC 791, 3.2).
 
 use etherparse::checksum::u64_16bit_word::{add_slice, ones_complement};
 
@@ -6,31 +6,32 @@ use crate::datagrams::{Datagrams, Pieces};
 use crate::headers::Inner;
 use crate::transport::{put, word};
 
-/// Why a packet is not fragmented.
+/// The reason why a packet cannot be fragmented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfragmentable {
-    /// Its sender forbids it, as always with IPv6.
+    /// The sender forbids fragmentation, as in every IPv6 packet.
     #[error("the packet must not be fragmented")]
     Forbidden,
-    /// Behind the header there is no room for eight bytes, the least that a fragment carries unless it is the last.
+    /// The MTU leaves no room for eight bytes after the header, the least that any fragment but the
+    /// last carries.
     #[error("an MTU of {0} bytes leaves no room for a fragment")]
     Mtu(usize),
 }
 
-/// In the word of flags and offset; the offset is in units of eight bytes.
+/// The flag in the word of flags and offset. The offset is in units of eight bytes.
 const MORE_FRAGMENTS: u16 = 0x2000;
 
-/// In the type of an option.
+/// The flag in an option's type that it is copied to all fragments.
 const COPIED: u8 = 0x80;
 
-/// The fragments of a packet for a link with this MTU in bytes. A packet that fits is sent as it is.
+/// Fragments a packet for a link with this MTU in bytes. A packet that fits is returned unchanged.
 ///
-/// It may be a fragment itself. `headers` is filled with those of all fragments; options stand in the first one, and
-/// in the others if they are to be copied.
+/// The packet may itself be a fragment. `headers` is filled with the headers of all fragments. The
+/// first fragment gets all options, the others only those marked as copied.
 ///
 /// # Errors
 ///
-/// It cannot be fragmented.
+/// [`Unfragmentable`], if the packet cannot be fragmented.
 pub fn fragment<'a>(
     packet: &'a [u8],
     inner: &Inner,
@@ -40,7 +41,7 @@ pub fn fragment<'a>(
     if packet.len() <= mtu {
         return Ok(Datagrams::whole(packet));
     }
-    // This is also said of all IPv6 packets.
+    // True for every IPv6 packet.
     if inner.dont_fragment {
         return Err(Unfragmentable::Forbidden);
     }
@@ -84,13 +85,13 @@ pub fn fragment<'a>(
     Ok(Datagrams::new(headers, payload, first, others))
 }
 
-/// The options of an IPv4 header, up to their end or the first that is broken.
+/// Iterates over the options of an IPv4 header, up to their end or the first malformed one.
 fn options(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let length = match *rest {
             [] | [0, ..] => return None,
             [1, ..] => 1,
-            // It counts the type and itself.
+            // The length includes the type and itself.
             [_, length, ..] if length >= 2 => length,
             _ => return None,
         };
@@ -128,7 +129,7 @@ mod tests {
         Ok(fragments.map(|it| [it.header, it.payload].concat()).collect())
     }
 
-    /// As etherparse puts it together.
+    /// Returns the payload as reassembled by etherparse.
     fn reassembled(fragments: &[Vec<u8>]) -> Option<Vec<u8>> {
         let mut pool = IpDefragPool::<(), ()>::new();
         fragments.iter().find_map(|fragment| {
@@ -141,7 +142,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fragments_of_fragments_become_the_packet(
+        fn fragments_of_fragments_reassemble_to_the_packet(
             options in 0usize..11,
             payload in prop::collection::vec(any::<u8>(), 1001..5000),
             first_mtu in 500usize..1000,
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_of_a_fragment_say_where_they_belong() {
+    fn fragments_of_a_fragment_keep_its_offset() {
         let flags = |more| -> Vec<_> {
             let fragments = fragments(&packet(100, more, &[], &[0; 100]), 68).unwrap();
             fragments.iter().map(|fragment| word(fragment, 6)).collect()
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_copied_if_they_say_so() {
+    fn options_are_copied_only_if_marked() {
         // No operation, record route (not copied), loose source route (copied), end.
         let options = [1, 7, 3, 4, 131, 3, 4, 0];
         let fragments = fragments(&packet(0, false, &options, &[0; 100]), 68).unwrap();
@@ -178,13 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_that_fits_is_sent_as_it_is() {
+    fn fitting_packet_is_not_fragmented() {
         let packet = udp(true, b"abc");
         assert_eq!(fragments(&packet, packet.len()), Ok(vec![packet]));
     }
 
     #[test]
-    fn what_cannot_be_fragmented_is_refused() {
+    fn unfragmentable_packet_is_refused() {
         assert_eq!(fragments(&udp(false, &[0; 99]), 100), Err(Unfragmentable::Forbidden));
         assert_eq!(fragments(&udp(true, &[0; 99]), 100), Err(Unfragmentable::Forbidden));
         let packet = packet(0, false, &[1; 40], &[0; 99]);

@@ -1,4 +1,4 @@
-//! What the path needs to know of an inner packet.
+//! Parses the headers of an inner packet.
 
 use std::net::IpAddr;
 
@@ -8,76 +8,78 @@ use etherparse::{
 };
 use heddle_core::address::Family;
 
-/// The essentials of an inner packet whose headers were checked.
+/// The relevant fields of an inner packet with valid headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inner {
-    /// Its source.
+    /// The source address.
     pub source: IpAddr,
-    /// Its destination.
+    /// The destination address.
     pub destination: IpAddr,
-    /// How many hops it may still make: time to live or hop limit.
+    /// The number of remaining hops: time to live or hop limit.
     pub hop_limit: u8,
-    /// Where the transport header begins, in bytes: behind the IP header with its options or extension headers.
+    /// The offset of the transport header in bytes, after the IP header with its options or
+    /// extension headers.
     pub header_length: u16,
-    /// Of the whole packet in bytes, at least `header_length`.
+    /// The length of the whole packet in bytes, at least `header_length`.
     pub length: u16,
-    /// What follows the headers. For IPv6 the first that is no extension header, or, where `fragment_offset` is not 0,
-    /// the first of the fragmented part.
+    /// The protocol after the headers. For IPv6 the first that is not an extension header, or the
+    /// first of the fragmented part if `fragment_offset` is not 0.
     pub protocol: IpNumber,
-    /// Whether routers must not fragment it. Always so for IPv6.
+    /// True if routers must not fragment it; always true for IPv6.
     pub dont_fragment: bool,
-    /// Where the payload belongs in the original packet's, in bytes.
+    /// The offset of the payload in the original packet's payload, in bytes.
     pub fragment_offset: u16,
-    /// Whether fragments follow.
+    /// True if more fragments follow.
     pub more_fragments: bool,
-    /// True if the sender prescribes a route: `destination` may be one of its stops, and not the last (IPv4 source
-    /// route options, RFC 791, 3.1; an IPv6 routing header with segments left, RFC 8200, 4.4).
+    /// True if the sender prescribes a route: `destination` may be an intermediate stop (IPv4
+    /// source route options, RFC 791, 3.1; an IPv6 routing header with segments left, RFC 8200,
+    /// 4.4).
     pub source_routed: bool,
 }
 
-/// Why a packet is not taken for one.
+/// The reason why bytes are not a valid packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// It ends within the IP header.
+    /// The packet ends within the IP header.
     #[error("{0} bytes do not hold an IP header")]
     Short(usize),
-    /// It is neither IPv4 nor IPv6.
+    /// The version is neither IPv4 nor IPv6.
     #[error("IP version {0}: expected 4 or 6")]
     Version(u8),
     /// The length of the IPv4 header, in units of four bytes, is below its minimum.
     #[error("an IPv4 header of {0} words: expected 5 or more")]
     HeaderLength(u8),
-    /// What the header says is not what there is. Bytes behind the packet's end are refused and not cut: nothing on
-    /// the way pads a datagram, so whoever sent them means something else by it than we do. IPv6 jumbograms
-    /// (RFC 2675) state no length and do not fit in a datagram.
+    /// The length in the header differs from the length of the datagram. Trailing bytes are
+    /// refused, not cut off: nothing pads a datagram on its way, so its sender must mean something
+    /// else by it. IPv6 jumbograms (RFC 2675) state no length and do not fit in a datagram.
     #[error("the header states a length of {stated} bytes, and there are {found}")]
     Length {
-        /// By the header.
+        /// The length in the header, in bytes.
         stated: usize,
-        /// In bytes.
+        /// The actual length in bytes.
         found: usize,
     },
-    /// An IPv6 extension header goes beyond the packet's end, or is impossible.
+    /// An IPv6 extension header is malformed or exceeds the packet.
     #[error("an IPv6 extension header ({}) does not fit in the packet", .0.0)]
     Extension(IpNumber),
-    /// A fragment ends where no packet does, beyond 65,535 bytes.
+    /// A fragment ends beyond 65,535 bytes, the maximum length of a packet.
     #[error("a fragment of {length} bytes at {offset} goes beyond the longest packet")]
     Fragment {
-        /// Where it begins, in bytes.
+        /// The fragment's offset in bytes.
         offset: u16,
-        /// Of its payload, in bytes.
+        /// The fragment's payload in bytes.
         length: u16,
     },
 }
 
 impl Inner {
-    /// Reads one packet that fills `packet` exactly.
+    /// Parses the packet that fills `packet` exactly.
     ///
-    /// The checksum of an IPv4 header is left to the kernel, which verifies it where the packet arrives.
+    /// Does not verify the checksum of an IPv4 header: the kernel of the destination does that.
     ///
     /// # Errors
     ///
-    /// What is wrong with the headers.
+    /// [`Malformed`], if the headers are invalid.
     pub fn parse(packet: &[u8]) -> Result<Self, Malformed> {
         let first = packet.first().ok_or(Malformed::Short(0))?;
         let inner = match first >> 4 {
@@ -133,12 +135,13 @@ impl Inner {
             more_fragments: false,
             source_routed: false,
         };
-        // What follows the header of a fragment other than the first is in the middle of something.
+        // After the header of a fragment other than the first comes the middle of a payload, not a
+        // header.
         while inner.fragment_offset == 0 && inner.skip_extension(packet)? {}
         Ok(inner)
     }
 
-    /// Goes beyond the extension header at hand. Returns whether there was one.
+    /// Skips the current extension header. Returns false if there is none.
     fn skip_extension(&mut self, packet: &[u8]) -> Result<bool, Malformed> {
         use ip_number::{AUTH, IPV6_DEST_OPTIONS, IPV6_FRAG, IPV6_HOP_BY_HOP, IPV6_ROUTE};
         let bad = Malformed::Extension(self.protocol);
@@ -167,20 +170,20 @@ impl Inner {
         Ok(true)
     }
 
-    /// The family of its addresses.
+    /// Returns the family of its addresses.
     pub fn family(&self) -> Family {
         Family::of(self.source)
     }
 
-    /// Whether it is a part of a packet.
+    /// Returns true if it is a fragment.
     pub fn is_fragment(&self) -> bool {
         self.more_fragments || self.fragment_offset != 0
     }
 }
 
-/// Returns true if the options of an IPv4 header include a source route, loose or strict. Options that cannot be read to
-/// their end are searched as far as they can; the kernel refuses such packets (`__ip_options_compile` in
-/// net/ipv4/ip_options.c).
+/// Returns true if the options of an IPv4 header include a source route, loose or strict. Malformed
+/// options are searched up to the first error; the kernel refuses such packets
+/// (`__ip_options_compile` in net/ipv4/ip_options.c).
 fn has_source_route(mut options: &[u8]) -> bool {
     const END: u8 = 0;
     const NO_OPERATION: u8 = 1;
@@ -211,7 +214,7 @@ mod tests {
     use super::*;
     use crate::samples::{A, A6, B, B6, udp};
 
-    /// An IPv6 packet of the given extension headers and payload.
+    /// Builds an IPv6 packet of the given extension headers and payload.
     fn v6(next: u8, rest: &[u8]) -> Vec<u8> {
         let mut packet = vec![0x60, 0, 0, 0, 0, rest.len() as u8, next, 64];
         packet.extend(A6.octets());
@@ -221,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_of_each_family_is_read() {
+    fn packet_of_each_family_is_parsed() {
         let mut packet = Vec::new();
         PacketBuilder::ipv4(A.octets(), B.octets(), 9)
             .udp(1, 2)
@@ -245,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_packet_is_called_by_its_fault() {
+    fn malformed_packet_is_rejected_with_its_fault() {
         let mut packet = Vec::new();
         PacketBuilder::ipv4(A.octets(), B.octets(), 9)
             .udp(1, 2)
@@ -258,7 +261,7 @@ mod tests {
         assert_eq!(Inner::parse(&packet[..30]), Err(Malformed::Length { stated: 31, found: 30 }));
         packet.push(0);
         assert_eq!(Inner::parse(&packet), Err(Malformed::Length { stated: 31, found: 32 }));
-        // A total length within the header.
+        // A total length that ends within the header.
         packet.truncate(24);
         packet[0] = 0x46;
         packet[2..4].copy_from_slice(&20u16.to_be_bytes());
@@ -271,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fragment_does_not_go_beyond_the_longest_packet() {
+    fn fragment_beyond_maximum_length_is_rejected() {
         let mut packet = udp(false, &[0; 2]);
         packet[6..8].copy_from_slice(&0x1fffu16.to_be_bytes());
         let (offset, length) = (65528, 10);
@@ -283,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn extension_headers_are_gone_through_to_the_transport() {
+    fn extension_headers_are_skipped_up_to_transport() {
         let mut rest = vec![60, 0, 0, 0, 0, 0, 0, 0]; // hop by hop, then destination options
         rest.extend([43, 0, 0, 0, 0, 0, 0, 0]); // then routing
         rest.extend([44, 0, 0, 0, 0, 0, 0, 0]); // then a fragment header
@@ -312,12 +315,12 @@ mod tests {
         assert!(!routed(&[]));
         for kind in [131, 137] {
             assert!(routed(&[kind, 7, 4, 8, 8, 8, 8, 0]));
-            // Behind a no-operation and a router alert.
+            // After a no-operation and a router alert.
             assert!(routed(&[1, 148, 4, 0, 0, kind, 7, 4, 8, 8, 8, 8]));
-            // Behind the end of the options it is none.
+            // After the end of the options it does not count.
             assert!(!routed(&[0, kind, 7, 4, 8, 8, 8, 8]));
         }
-        // Router alert alone, and options of impossible lengths.
+        // A router alert alone, and options of invalid lengths.
         for options in [[148, 4, 0, 0], [148, 1, 131, 7], [148, 9, 131, 7], [1, 1, 1, 148]] {
             assert!(!routed(&options), "{options:?}");
         }
@@ -330,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_of_a_fragmented_packet_is_not_taken_for_headers() {
+    fn later_fragment_payload_is_not_parsed_as_headers() {
         let inner = Inner::parse(&v6(44, &[60, 0, 0, 8, 0, 0, 0, 7, 17, 255])).unwrap();
         assert_eq!((inner.protocol, inner.fragment_offset), (ip_number::IPV6_DEST_OPTIONS, 8));
         assert_eq!(inner.header_length, 48);
@@ -338,7 +341,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_lies_within_the_bytes(
+        fn parsed_lengths_are_within_the_packet(
             first in prop::sample::select(vec![0x45, 0x46, 0x4f, 0x60u8]),
             mut packet in prop::collection::vec(any::<u8>(), 1..120),
         ) {

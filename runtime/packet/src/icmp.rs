@@ -1,4 +1,4 @@
-//! What the sender of a packet is told if it cannot be forwarded.
+//! Builds ICMP errors for the sender of a packet that cannot be forwarded.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,36 +11,37 @@ use etherparse::{
 use crate::datagrams::Datagram;
 use crate::headers::Inner;
 
-/// What there is to say.
+/// The error to report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {
     /// There is no peer for the destination.
     NetUnreachable,
-    /// It has made its last hop.
+    /// The time to live has expired.
     TimeExceeded,
-    /// It is longer than this and must not be fragmented, in bytes.
+    /// The packet exceeds the path MTU and must not be fragmented.
     TooBig {
-        /// The longest that goes this way.
+        /// The path MTU for inner packets, in bytes.
         mtu: u32,
     },
 }
 
-/// How long a message is at most: RFC 1812, 4.3.2.3, and RFC 4443, 2.4 (c).
+/// Maximum lengths of a message in bytes: RFC 1812, 4.3.2.3, and RFC 4443, 2.4 (c).
 const LONGEST_V4: usize = 576;
 const LONGEST_V6: usize = 1280;
 
-/// How far a message goes.
+/// The time to live of a message.
 const HOP_LIMIT: u8 = 64;
 
-/// Both kinds of ICMP header are this long.
+/// The length of both kinds of ICMP header in bytes.
 const HEADER: usize = 8;
 
-/// Makes the message about a packet for its sender in `reply`, of which it takes as much as it may be long. `source` is who
-/// sends it: an address of ours of the packet's family.
+/// Builds the message about a packet for its sender in `reply`; quotes as much of the packet as
+/// allowed. `source` is the address that sends it, one of ours in the packet's family.
 ///
-/// The packet may be a segment of the one that `inner` was read from. None where no message may be sent (RFC 1812,
-/// 4.3.2.7; RFC 4443, 2.4 (e)): about ICMP errors, for one, and to or because of addresses that do not name a host. None is
-/// sent about an IPv6 fragment other than the first, either: it may belong to an ICMP error.
+/// The packet may be a segment of the one that `inner` was parsed from. Returns `None` if no
+/// message may be sent (RFC 1812, 4.3.2.7; RFC 4443, 2.4 (e)), such as about an ICMP error, or to
+/// or because of an address that does not identify a host. Also returns `None` for an IPv6 fragment
+/// other than the first, which may belong to an ICMP error.
 pub fn answer<'a>(
     message: Message,
     packet: Datagram<'_>,
@@ -115,7 +116,8 @@ pub fn answer<'a>(
     Some(reply)
 }
 
-/// Fills `reply` with room for headers up to `start` and the beginning of the packet, `longest` bytes at most.
+/// Fills `reply` with space for headers up to `start` and the beginning of the packet, `longest`
+/// bytes at most.
 fn quote(packet: Datagram<'_>, start: usize, longest: usize, reply: &mut Vec<u8>) {
     reply.clear();
     reply.resize(start, 0);
@@ -123,20 +125,21 @@ fn quote(packet: Datagram<'_>, start: usize, longest: usize, reply: &mut Vec<u8>
     reply.extend(bytes.take(longest - start));
 }
 
-/// Whether it is an ICMP error, or may be one for all that is known.
+/// Returns true if the packet is an ICMP error, or if that cannot be ruled out.
 fn is_error(packet: Datagram<'_>, inner: &Inner) -> bool {
     let mut bytes = packet.header.iter().chain(packet.payload);
     let kind = bytes.nth(inner.header_length.into());
     match inner.protocol {
         // Echo, router discovery, timestamp, information and address mask (RFC 1122, 3.2.2).
         ip_number::ICMP => !matches!(kind, Some(0 | 8..=10 | 13..=18)),
-        // Informational messages but for redirects (RFC 4443, 2.1 and 2.4 (e.2)).
+        // Informational messages except redirects (RFC 4443, 2.1 and 2.4 (e.2)).
         ip_number::IPV6_ICMP => !matches!(kind, Some(128..=136 | 138..)),
         _ => false,
     }
 }
 
-/// Not an address of "this" network, loopback, multicast, or of what is reserved above, the broadcast address included.
+/// Returns false for "this" network, loopback, multicast, and the reserved addresses above,
+/// including the broadcast address.
 fn names_host_v4(address: Ipv4Addr) -> bool {
     !matches!(address.octets()[0], 0 | 127 | 224..)
 }
@@ -152,8 +155,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gso::split;
     use crate::samples::{A, A6, B, B6, ip, tcp, tcp_header, udp, unfinished};
-    use crate::split::split;
 
     const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
     const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfc00, 0, 0, 1, 0, 0, 0, 1);
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_sender_is_told_by_a_sound_message() {
+    fn ipv4_error_is_well_formed() {
         let packet = udp(false, &[5; 1000]);
         for (message, head) in MESSAGES.into_iter().zip([[3, 0], [11, 0], [3, 4]]) {
             let reply = told(message, &packet).unwrap();
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_sender_is_told_by_a_sound_message() {
+    fn ipv6_error_is_well_formed() {
         let packet = udp(true, &[5; 3000]);
         for (message, head) in MESSAGES.into_iter().zip([[1, 0], [3, 0], [2, 0]]) {
             let reply = told(message, &packet).unwrap();
@@ -210,13 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn a_short_packet_is_quoted_as_a_whole() {
+    fn short_packet_is_quoted_in_full() {
         let packet = udp(false, b"abc");
         assert_eq!(told(Message::TimeExceeded, &packet).unwrap()[28..], packet);
     }
 
     #[test]
-    fn a_segment_is_quoted_from_both_its_pieces() {
+    fn segment_is_quoted_from_both_pieces() {
         let mut packet = tcp(false, &tcp_header(1), &[5; 300]);
         let vnet = unfinished(&mut packet, 100);
         let (inner, mut headers) = (Inner::parse(&packet).unwrap(), Vec::new());
@@ -228,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_message_about_an_icmp_error() {
+    fn icmp_error_causes_no_error() {
         for message in MESSAGES {
             for kind in 0..=255 {
                 let asks = matches!(kind, 0 | 8..=10 | 13..=18);
@@ -239,14 +242,14 @@ mod tests {
                 assert_eq!(told(message, &packet).is_some(), informs, "ICMPv6 {kind}");
             }
             assert_eq!(told(message, &ip(false, ip_number::ICMP, &[])), None);
-            // An error behind an extension header.
+            // An error after an extension header.
             let packet = ip(true, ip_number::IPV6_DEST_OPTIONS, &[58, 0, 1, 4, 0, 0, 0, 0, 1, 0]);
             assert_eq!(told(message, &packet), None);
         }
     }
 
     #[test]
-    fn there_is_no_message_about_fragments_but_the_first() {
+    fn later_fragments_cause_no_error() {
         let first = changed(udp(false, &[0; 8]), 6, &[0x20, 0]);
         let second = changed(udp(false, &[0; 8]), 6, &[0, 1]);
         assert!(told(Message::TimeExceeded, &first).is_some());
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_message_to_whom_no_address_names() {
+    fn source_not_naming_a_host_gets_no_error() {
         for source in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
             let octets = source.parse::<Ipv4Addr>().unwrap().octets();
             let packet = changed(udp(false, b"abc"), 12, &octets);
@@ -271,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_message_because_of_many_but_that_an_ipv6_packet_is_too_big() {
+    fn multicast_causes_only_ipv6_packet_too_big() {
         for destination in ["224.0.0.1", "255.255.255.255"] {
             let octets = destination.parse::<Ipv4Addr>().unwrap().octets();
             let packet = changed(udp(false, b"abc"), 16, &octets);
@@ -282,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_of_another_family_cannot_answer() {
+    fn own_address_of_other_family_sends_no_error() {
         let packet = udp(true, b"abc");
         let inner = Inner::parse(&packet).unwrap();
         let whole = Datagram { header: &[], payload: &packet };
@@ -291,7 +294,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_read_as_a_packet_can_be_answered(
+        fn any_parsed_packet_can_be_answered(
             v6: bool,
             protocol: u8,
             rest in prop::collection::vec(any::<u8>(), 0..99),

@@ -1,4 +1,4 @@
-//! From the peers to the device.
+//! Carries packets from the peers to the device.
 
 use std::borrow::Cow;
 use std::io::IoSlice;
@@ -15,39 +15,40 @@ use heddle_core::rate::Bucket;
 
 use crate::Failure;
 use crate::datagrams::Datagram;
-use crate::forwarding::{Inbound, Opener};
+use crate::forwarding::{Decap, Inbound};
+use crate::gro::Coalescer;
 use crate::headers::Inner;
 use crate::icmp::{self, Message};
-use crate::join::Joiner;
 use crate::lanes::{Change, Lanes};
 use crate::message::Outgoing;
 use crate::notice::Notices;
-use crate::path::{Shared, Wake, icmp_limit};
 use crate::sender::Sender;
+use crate::shared::{Shared, Wake, icmp_limit};
 use crate::socket::{Received, Socket};
 use crate::table::Table;
 use crate::transformed::Transformed;
 use crate::ttl;
 use crate::tun::Tun;
 
-/// The most bytes that one call receives: datagrams that the kernel joined, or one.
+/// The maximum number of bytes that one call receives: datagrams that the kernel coalesced, or a
+/// single one.
 const LONGEST: usize = 65_536;
 
-/// How many calls' worth of datagrams are looked at together.
+/// The maximum number of receive calls in a batch.
 const CALLS: usize = 4;
 
-/// After an error of the socket.
+/// Pause after an error of the socket.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A thread that receives.
+/// A receiving thread.
 pub(crate) struct Receiver {
     shared: Arc<Shared>,
-    /// Which socket is its own.
+    /// The index of its socket.
     index: usize,
     tun: Arc<Tun>,
     table: Arc<Table>,
-    opener: Opener,
-    joiner: Joiner,
+    decap: Decap,
+    coalescer: Coalescer,
     sender: Sender,
     limit: Bucket,
     notices: Notices<Errno>,
@@ -57,35 +58,35 @@ pub(crate) struct Receiver {
     accepted: Accepted,
 }
 
-/// What is yet to be counted, all at once: to do so for each packet would be felt.
+/// Numbers to add to the counters once per batch: adding for each packet would be measurable.
 #[derive(Default)]
 struct Accepted {
     packets: usize,
     bytes: usize,
 }
 
-/// Who sent a datagram.
+/// The sender of a datagram.
 struct Origin<'a> {
     table: &'a Table,
-    /// The peers with the address that it came from: at least one.
+    /// The peers with the address that it came from; at least one.
     peers: &'a [u32],
     address: IpAddr,
-    /// When it was looked at.
+    /// The time of reception.
     now: Instant,
 }
 
 impl Origin<'_> {
-    /// Whether one of the peers may send this as a packet.
+    /// Returns true if one of the peers may send this packet.
     fn sends(&self, packet: &[u8]) -> bool {
         let source = Inner::parse(packet).map(|inner| inner.source);
         source.is_ok_and(|source| self.table.owner(self.peers, source).is_some())
     }
 }
 
-/// Datagrams as they were received.
+/// Datagrams as received.
 struct Batch {
     bytes: Vec<u8>,
-    /// Where each call's begin.
+    /// The result of each call, and where its datagrams begin in `bytes`.
     received: Vec<(usize, Received)>,
 }
 
@@ -93,10 +94,10 @@ impl Receiver {
     pub(crate) fn new(shared: Arc<Shared>, index: usize, tun: Arc<Tun>) -> Self {
         Self {
             index,
-            joiner: Joiner::new(tun.udp),
+            coalescer: Coalescer::new(tun.udp),
             tun,
             table: Arc::default(),
-            opener: Opener::Nobody,
+            decap: Decap::Nobody,
             sender: Sender::new(Arc::clone(&shared)),
             limit: icmp_limit(),
             notices: Notices::default(),
@@ -107,7 +108,7 @@ impl Receiver {
         }
     }
 
-    /// Carries packets until the path ends.
+    /// Carries packets until the path stops.
     pub(crate) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let socket = &shared.sockets[self.index];
@@ -115,7 +116,7 @@ impl Receiver {
         while shared.stop.wait_for_any(self.lanes.awake().map(|lane| socket.lane(lane)))
             != Wake::Stop
         {
-            // Everything that is there, before waiting again.
+            // Read everything that is available before waiting again.
             while let Some(lane) = self.lanes.next() {
                 let read = batch.read(socket, lane);
                 let now = Instant::now();
@@ -129,8 +130,8 @@ impl Receiver {
                     }
                     Ok(_) if shared.stop.told() => break,
                     Ok(More::Yes) => {}
-                    // Whoever has more for us may wait for this CPU, and to let him have it is cheaper than to sleep
-                    // and be woken by him. Once: then there is nothing to do.
+                    // The producer may be waiting for this CPU; one yield is cheaper than a poll
+                    // and a wake-up. It happens once, since the next read then finds nothing.
                     Ok(More::No) if !batch.received.is_empty() => {
                         if self.lanes.is_last(lane) {
                             thread::yield_now();
@@ -143,9 +144,10 @@ impl Receiver {
     }
 }
 
-/// Shares of the receive buffer.
+/// Isolation of sources in lanes.
 impl Receiver {
-    /// Takes note of what a lane had, and steers sources to other lanes where they take too much or no longer do.
+    /// Records what was read from a lane. Isolates a source that takes too much, and releases one
+    /// that no longer does.
     fn share(&mut self, lane: usize, batch: &Batch, now: Instant) {
         let mut dropped = 0;
         for (_, received) in &batch.received {
@@ -163,7 +165,8 @@ impl Receiver {
         }
     }
 
-    /// Has the kernel steer datagrams as the lanes are now. If it refuses, that is tried again after the next batch.
+    /// Applies the current assignment of lanes in the kernel. If that fails, it is retried after
+    /// the next batch.
     fn steer(&mut self, now: Instant) {
         let socket = &self.shared.sockets[self.index];
         match socket.steer(self.lanes.steering()) {
@@ -179,7 +182,7 @@ impl Receiver {
         }
     }
 
-    /// Counts and logs who has another lane now.
+    /// Counts and logs a change of lanes.
     fn note(&mut self, change: Change, now: Instant) {
         match change {
             Change::Isolated(source) => {
@@ -207,12 +210,12 @@ impl Receiver {
 }
 
 impl Receiver {
-    /// Takes what was handed over meanwhile.
+    /// Takes over a new forwarding or device, if there is one.
     fn renew(&mut self, now: Instant) {
-        if let Some(Inbound { table, opener }) = self.shared.inbound[self.index].take() {
+        if let Some(Inbound { table, decap }) = self.shared.inbound[self.index].take() {
             self.table = table;
-            if let Some(opener) = opener {
-                self.opener = opener;
+            if let Some(decap) = decap {
+                self.decap = decap;
             }
             let table = &self.table;
             let is_peer = |source| !table.senders(source).is_empty();
@@ -221,7 +224,7 @@ impl Receiver {
             }
         }
         if let Some(tun) = self.shared.devices[self.index].take() {
-            self.joiner = Joiner::new(tun.udp);
+            self.coalescer = Coalescer::new(tun.udp);
             self.tun = tun;
         }
     }
@@ -241,34 +244,35 @@ impl Receiver {
         self.deliver(&mut batch.bytes, now);
     }
 
-    /// Gets the packets out of a peer's datagrams.
+    /// Extracts the packets from a peer's datagrams.
     fn open(&mut self, origin: &Origin<'_>, bytes: &mut [u8], at: usize, received: Received) {
         let tally = &self.shared.tally;
         if received.length == 0 {
             return tally.malformed.one();
         }
         let datagrams = chunks(at, received);
-        match &mut self.opener {
-            Opener::Bare => {
+        match &mut self.decap {
+            Decap::Bare => {
                 for datagram in datagrams {
                     self.accept(origin, bytes, datagram);
                 }
             }
-            Opener::Nobody => tally.plugin.add(received.count()),
-            Opener::Transform(_) => {
+            Decap::Nobody => tally.plugin.add(received.count()),
+            Decap::Transform(_) => {
                 let lengths: Vec<_> = datagrams.map(|datagram| datagram.len() as u32).collect();
                 self.decapsulate(origin, &bytes[at..at + received.length], &lengths);
             }
         }
     }
 
-    /// Gets the packets out of transformed payloads. Where several peers have the address, what the plugin makes no packet
-    /// of the first's of is offered to it as the next one's: how a peer transforms is proof of who it is.
+    /// Decapsulates transformed payloads. If several peers share the address, a payload from which
+    /// the plugin extracts no valid packet for one peer is tried for the next: how a peer
+    /// transforms identifies it.
     fn decapsulate(&mut self, origin: &Origin<'_>, payloads: &[u8], lengths: &[u32]) {
         let (mut payloads, mut lengths) = (Cow::Borrowed(payloads), Cow::Borrowed(lengths));
         for (index, peer) in origin.peers.iter().enumerate() {
             let is_last = index + 1 == origin.peers.len();
-            let Opener::Transform(plugin) = &mut self.opener else { return };
+            let Decap::Transform(plugin) = &mut self.decap else { return };
             let result = plugin
                 .decapsulate(*peer, &payloads, &lengths)
                 .and_then(|(bytes, packets)| Transformed::new(bytes, packets, lengths.len()));
@@ -276,13 +280,14 @@ impl Receiver {
                 Ok(transformed) => transformed.into_parts(),
                 Err(reason) => {
                     self.shared.tally.plugin.add(lengths.len());
-                    self.opener.fail();
+                    self.decap.fail();
                     return self.failed(reason);
                 }
             };
             let origin = Origin { peers: std::slice::from_ref(peer), ..*origin };
             let (mut left, mut left_lengths, mut rest) = (Vec::new(), Vec::new(), &payloads[..]);
-            // What was accepted before lies in another buffer. With a transform there is nothing.
+            // Previously accepted packets are in another buffer, but with a transform there are
+            // none.
             for (packet, &length) in packets.zip(lengths.iter()) {
                 let (payload, behind) = rest.split_at(length as usize);
                 rest = behind;
@@ -303,7 +308,7 @@ impl Receiver {
         }
     }
 
-    /// Takes a packet from a peer, or drops it.
+    /// Accepts a packet from a peer, or drops it.
     fn accept(&mut self, origin: &Origin<'_>, bytes: &mut [u8], at: Range<usize>) {
         let tally = &self.shared.tally;
         let packet = &mut bytes[at.clone()];
@@ -322,20 +327,20 @@ impl Receiver {
         self.accepted.packets += 1;
         self.accepted.bytes += usize::from(inner.length);
         if self.tun.offload {
-            self.joiner.push(bytes, at, &inner);
+            self.coalescer.push(bytes, at, &inner);
         } else {
             let result = self.tun.write(&[IoSlice::new(packet)]);
             self.delivered(result, 1, origin.now);
         }
     }
 
-    /// Writes what was accepted.
+    /// Writes the accepted packets to the device.
     fn deliver(&mut self, bytes: &mut [u8], now: Instant) {
         let accepted = std::mem::take(&mut self.accepted);
         self.shared.tally.received_packets.add(accepted.packets);
         self.shared.tally.received_bytes.add(accepted.bytes);
-        let mut joiner = std::mem::take(&mut self.joiner);
-        for packet in joiner.packets(bytes) {
+        let mut coalescer = std::mem::take(&mut self.coalescer);
+        for packet in coalescer.packets(bytes) {
             let header = packet.vnet.to_bytes();
             let mut pieces = Vec::with_capacity(1 + packet.datagrams);
             pieces.push(IoSlice::new(&header));
@@ -343,8 +348,8 @@ impl Receiver {
             let result = self.tun.write(&pieces);
             self.delivered(result, packet.datagrams, now);
         }
-        joiner.clear();
-        self.joiner = joiner;
+        coalescer.clear();
+        self.coalescer = coalescer;
     }
 
     fn delivered(&mut self, result: Result<(), Errno>, packets: usize, now: Instant) {
@@ -357,7 +362,7 @@ impl Receiver {
         }
     }
 
-    /// Tells the sender of a packet, by way of the peer that it came from, why it goes no further.
+    /// Sends an ICMP error to the sender of a packet, through the peer that it came from.
     fn answer(
         &mut self,
         message: Message,
@@ -374,24 +379,24 @@ impl Receiver {
             return;
         }
         let transformed;
-        let payload = match &mut self.opener {
-            Opener::Bare => reply,
-            Opener::Nobody => return,
-            Opener::Transform(plugin) => {
+        let payload = match &mut self.decap {
+            Decap::Bare => reply,
+            Decap::Nobody => return,
+            Decap::Transform(plugin) => {
                 match plugin.encapsulate(peer, reply, &[reply.len() as u32]) {
                     Ok((bytes, _)) => {
                         transformed = bytes;
                         &transformed[..]
                     }
                     Err(reason) => {
-                        self.opener.fail();
+                        self.decap.fail();
                         return self.failed(reason);
                     }
                 }
             }
         };
         if !payload.is_empty() {
-            // Shorter than any path.
+            // Shorter than any path MTU.
             let outgoing = Outgoing { peer, to: origin.address, header: &[], payload };
             self.sender.send(&[outgoing], origin.now, |_, _| {});
             self.shared.tally.icmp.one();
@@ -404,7 +409,7 @@ impl Receiver {
         (self.shared.on_failure)(Failure { reason });
     }
 
-    /// The socket could not be read.
+    /// Handles an error of reading the socket.
     fn trouble(&mut self, errno: Errno) {
         self.shared.tally.receive_errors.one();
         if let Some(unsaid) = self.notices.due(errno, Instant::now()) {
@@ -415,7 +420,7 @@ impl Receiver {
     }
 }
 
-/// Whether there may be more to receive.
+/// Tells whether there may be more to receive.
 enum More {
     Yes,
     No,
@@ -426,7 +431,8 @@ impl Batch {
         Self { bytes: vec![0; CALLS * LONGEST], received: Vec::with_capacity(CALLS) }
     }
 
-    /// Receives what is in a lane. On an error there may be datagrams, too.
+    /// Receives the datagrams in a lane, up to the batch's limit. Even on an error some may have
+    /// been received.
     fn read(&mut self, socket: &Socket, lane: usize) -> Result<More, Errno> {
         self.received.clear();
         for start in (0..CALLS).map(|call| call * LONGEST) {
@@ -439,7 +445,7 @@ impl Batch {
     }
 }
 
-/// Where each datagram of a call is.
+/// Returns the range of each datagram of a call.
 fn chunks(at: usize, received: Received) -> impl Iterator<Item = Range<usize>> {
     let Received { length, size, .. } = received;
     (0..length).step_by(size.max(1)).map(move |start| at + start..at + length.min(start + size))

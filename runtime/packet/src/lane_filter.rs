@@ -1,5 +1,5 @@
-//! The program by which the kernel steers datagrams to lanes: classic BPF that looks at the source address alone, so that
-//! a source cannot leave its lane by changing its port.
+//! The classic BPF program with which the kernel steers datagrams to lanes. It looks only at the
+//! source address, so that a source cannot leave its lane by changing its port.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,12 +10,13 @@ use nix::libc::{
 
 use crate::lanes::SHARED;
 
-/// Offset of the source address in an IP header, in bytes.
+/// The offset of the source address in an IP header, in bytes.
 const SOURCE_V4: u32 = 12;
 const SOURCE_V6: u32 = 8;
 
-/// Makes the program for the socket group of one family (`SO_ATTACH_REUSEPORT_CBPF` in socket(7)). It returns the lane of
-/// a source that has one, and otherwise the shared one. Sources of the other family are left out.
+/// Builds the program for the socket group of one family (`SO_ATTACH_REUSEPORT_CBPF` in socket(7)).
+/// It returns the lane of an isolated source, and the shared lane for all others. Skips sources of
+/// the other family.
 pub(crate) fn program(
     family: Family,
     steering: impl Iterator<Item = (IpAddr, usize)>,
@@ -45,7 +46,7 @@ fn compare_v6(source: Ipv6Addr, lane: usize) -> Vec<sock_filter> {
     let mut program = Vec::with_capacity(9);
     for (word, offset) in words.into_iter().zip((SOURCE_V6..).step_by(4)) {
         program.push(load(offset));
-        // Behind the last of these nine instructions.
+        // The number of instructions left of these nine.
         let rest = 9 - program.len() - 1;
         program.push(unless_equal(word, rest as u8));
     }
@@ -58,12 +59,12 @@ fn load(offset: u32) -> sock_filter {
     statement(BPF_LD | BPF_W | BPF_ABS, SKF_NET_OFF.cast_unsigned() + offset)
 }
 
-/// Skips so many instructions unless what was loaded is this.
+/// Skips this many instructions unless the loaded value equals `value`.
 fn unless_equal(value: u32, skipped: u8) -> sock_filter {
     sock_filter { jf: skipped, ..statement(BPF_JMP | BPF_JEQ | BPF_K, value) }
 }
 
-/// Ends with this lane.
+/// Returns this lane from the program.
 fn lane_is(lane: usize) -> sock_filter {
     statement(BPF_RET | BPF_K, lane as u32)
 }

@@ -1,12 +1,14 @@
-//! Shares of the receive buffer: a source that overflows the shared one is given one of its own.
+//! Isolation of sources that fill the receive buffer: a source that overflows the shared one gets
+//! its own.
 //!
-//! Datagrams wait in *lanes*: sockets on one address and port, each with a receive buffer (see `socket`). All sources
-//! share lane 0. Once the kernel has dropped datagrams because lane 0 was full, the next [`SAMPLE`] bytes out of it show
-//! who fills it, and the source with the largest part is steered to a lane of its own, where it fills nobody else's
-//! buffer. It is steered back after [`CALM`] without an overflow there. Sources that are no peers share one such lane.
+//! Datagrams wait in *lanes*: sockets on one address and port, each with a receive buffer (see
+//! `socket`). All sources share lane 0. After the kernel has dropped datagrams because lane 0 was
+//! full, the next [`SAMPLE`] bytes from it show who fills it. The source with the largest part is
+//! then steered to a lane of its own, where it can only fill its own buffer. It is steered back
+//! after [`CALM`] without an overflow there. Sources that are not peers share one such lane.
 //!
-//! This decides which lane is whose and which is read next, and does no I/O. While lane 0 does not overflow, it costs a
-//! few comparisons for each call that receives.
+//! This module decides which source uses which lane and which lane is read next, and does no I/O.
+//! While lane 0 does not overflow, it costs a few comparisons for each receive call.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,43 +17,45 @@ use std::time::{Duration, Instant};
 /// Number of lanes: the shared one, that of strangers, and those of peers.
 pub(crate) const LANES: usize = 9;
 
-/// The lane of all sources that have no other.
+/// The lane of all sources that are not isolated.
 pub(crate) const SHARED: usize = 0;
 
-/// The lane of sources that are no peers.
+/// The lane of sources that are not peers.
 const STRANGERS: usize = 1;
 
-/// The most sources in the lane of strangers.
+/// The maximum number of sources in the lane of strangers.
 const MAX_STRANGERS: usize = 16;
 
 /// Size of the sample that shows which source fills the shared lane, in bytes of [`cost`].
 const SAMPLE: usize = 4 << 20;
 
-/// A source is isolated if it has more than one part in so many of a sample.
+/// A source is isolated if it has more than 1/8 of a sample.
 const PART: usize = 8;
 
 /// Time without an overflow of a lane after which its source shares the buffer with others again.
 const CALM: Duration = Duration::from_secs(10);
 
-/// Time for which a lane that was given back is still read: packets may be on their way into it.
+/// Time for which a lane that was given back is still read, since packets may still be on their way
+/// to it.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Number of batches that are read from the shared lane for each batch of another lane.
 const TURNS: usize = 8;
 
-/// Minimum of kernel memory for a datagram besides its bytes, in bytes: `struct sk_buff` and `struct skb_shared_info`.
+/// Minimum kernel memory for a datagram besides its payload, in bytes: `struct sk_buff` and
+/// `struct skb_shared_info`.
 const OVERHEAD: usize = 512;
 
-/// A call's worth of datagrams, as far as lanes are concerned.
+/// The datagrams of one receive call, reduced to what matters for lanes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival {
     pub(crate) from: IpAddr,
-    /// Of all datagrams, in bytes.
+    /// The total length in bytes.
     pub(crate) length: usize,
     /// Number of datagrams.
     pub(crate) count: usize,
-    /// Number of datagrams that the kernel dropped from the lane before this one, since the lane was opened, modulo
-    /// 2^32. None counts as zero.
+    /// Number of datagrams that the kernel dropped from the lane before this one, since the lane
+    /// was opened, modulo 2^32. `None` counts as zero.
     pub(crate) dropped: Option<u32>,
 }
 
@@ -61,7 +65,8 @@ pub(crate) struct Lanes {
     lanes: [Lane; LANES],
     turn: Turn,
     sample: Option<Sample>,
-    /// True if the kernel steers datagrams as [`Lanes::steering`] says. Until it does, no lane is given up.
+    /// True if the kernel steers datagrams according to [`Lanes::steering`]. Until it does, no lane
+    /// is given up.
     settled: bool,
     /// True if sources can be steered to other lanes than the shared one.
     can_steer: bool,
@@ -71,18 +76,20 @@ pub(crate) struct Lanes {
 struct Lane {
     /// The sources that are steered here. Always empty for the shared lane.
     sources: Vec<IpAddr>,
-    /// True if there may be datagrams in it.
+    /// True if it may contain datagrams.
     in_use: bool,
-    /// Bytes still to be read from the shared lane before this one is read: what a source sent before it was steered here
-    /// comes first.
+    /// Bytes still to be read from the shared lane before this one is read, because datagrams that
+    /// a source sent before it was steered here come first.
     behind: usize,
-    /// It was given back and has to be read before the shared lane, for the same reason.
+    /// True if the lane was given back and has to be drained before the shared lane is read, for
+    /// the same reason.
     leaving: bool,
-    /// Nothing was in it when it was last read, and no datagram has been read from another one since.
+    /// True if the lane was empty when last read, and no datagram has been read from another lane
+    /// since.
     dry: bool,
-    /// [`Arrival::dropped`] of the last datagram that had it.
+    /// The last known [`Arrival::dropped`].
     dropped: u32,
-    /// Time at which its source came, its last overflow was seen, or it was given back.
+    /// Time of the last event: a source arrived, the lane overflowed, or it was given back.
     since: Option<Instant>,
 }
 
@@ -101,31 +108,32 @@ struct Sample {
     total: usize,
 }
 
-/// A new assignment of lanes, which the kernel has to be told of.
+/// A new assignment of lanes, which has to be applied in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// This source has another lane than the shared one from now on.
+    /// This source has been moved out of the shared lane.
     Isolated(IpAddr),
-    /// These sources share the buffer with others again.
+    /// Sources have been moved back to the shared lane.
     Released(Vec<IpAddr>),
 }
 
 impl Lanes {
-    /// Returns lanes of which only the shared one is in use. It stays so if sources cannot be steered to others.
+    /// Creates lanes of which only the shared one is in use. It stays the only one unless
+    /// `can_steer` is true.
     pub(crate) fn new(can_steer: bool) -> Self {
         let mut lanes: [Lane; LANES] = Default::default();
         lanes[SHARED].in_use = true;
         Self { lanes, turn: Turn::default(), sample: None, settled: true, can_steer }
     }
 
-    /// Returns the lane to read next. None if there was nothing in any of them.
+    /// Returns the lane to read next. `None` if all lanes are empty.
     pub(crate) fn next(&mut self) -> Option<usize> {
         if self.settled
             && let Some(lane) = self.lanes.iter().position(|lane| lane.leaving)
         {
             return Some(lane);
         }
-        // Once around, and back to where it began.
+        // One full round, and back to the starting lane.
         for _ in 0..=LANES {
             let limit = if self.turn.lane == SHARED { TURNS } else { 1 };
             let lane = &self.lanes[self.turn.lane];
@@ -138,7 +146,8 @@ impl Lanes {
         None
     }
 
-    /// Returns the lanes that datagrams may arrive in and that may be read. All are to be looked at from now on.
+    /// Returns the lanes in which datagrams may arrive and that may be read, and marks all lanes as
+    /// possibly not empty.
     pub(crate) fn awake(&mut self) -> impl Iterator<Item = usize> + '_ {
         for lane in &mut self.lanes {
             lane.dry = false;
@@ -146,13 +155,13 @@ impl Lanes {
         (0..LANES).filter(|&lane| self.lanes[lane].is_readable())
     }
 
-    /// Returns true if no other lane than this one may have datagrams.
+    /// Returns true if no other lane may have datagrams.
     pub(crate) fn is_last(&self, lane: usize) -> bool {
         let mut others = self.lanes.iter().enumerate().filter(|(other, _)| *other != lane);
         others.all(|(_, lane)| !lane.is_readable() || lane.dry)
     }
 
-    /// Takes note that there was nothing in a lane.
+    /// Records that a lane was empty.
     pub(crate) fn empty(&mut self, lane: usize, now: Instant) {
         if lane == SHARED {
             self.lanes.iter_mut().for_each(|lane| lane.behind = 0);
@@ -169,9 +178,9 @@ impl Lanes {
         }
     }
 
-    /// Takes note of datagrams out of a lane. Returns how many were newly found to be dropped from it.
+    /// Records datagrams read from a lane. Returns the number of datagrams newly dropped from it.
     pub(crate) fn received(&mut self, index: usize, arrival: Arrival, now: Instant) -> usize {
-        // While this one is read, there may be something in the others again.
+        // Datagrams may have arrived in the other lanes in the meantime.
         for lane in &mut self.lanes {
             lane.dry = false;
         }
@@ -190,14 +199,15 @@ impl Lanes {
     }
 
     fn received_shared(&mut self, arrival: Arrival, overflowed: bool) {
-        // What a call gives took at least so much of the buffer.
+        // The datagrams of a call took at least this much of the buffer.
         let read = arrival.length + OVERHEAD;
         let mut waiting = false;
         for lane in self.lanes.iter_mut().filter(|lane| lane.behind > 0) {
             lane.behind = lane.behind.saturating_sub(read);
             waiting = true;
         }
-        // Behind a source that was isolated there is what overflowed because of it.
+        // While an isolated source's datagrams are still being read, overflows are due to that
+        // source.
         if self.can_steer && overflowed && !waiting {
             self.sample.get_or_insert_default();
         }
@@ -208,7 +218,8 @@ impl Lanes {
         }
     }
 
-    /// Decides whether a source has to be isolated, or released. `buffer` is what fits in the shared lane, in bytes.
+    /// Decides whether to isolate or release a source. `buffer` is the size of the shared lane's
+    /// buffer, in bytes.
     pub(crate) fn decide(
         &mut self,
         is_peer: impl Fn(IpAddr) -> bool,
@@ -236,7 +247,7 @@ impl Lanes {
         Some(Change::Released(sources))
     }
 
-    /// Gives a source a lane. False if none is free.
+    /// Assigns a lane to a source. Returns false if none is free.
     fn isolate(&mut self, source: IpAddr, is_peer: bool, buffer: usize, now: Instant) -> bool {
         if self.lanes.iter().any(|lane| lane.sources.contains(&source)) {
             return false;
@@ -258,8 +269,8 @@ impl Lanes {
         true
     }
 
-    /// Compares the lanes with peers that have changed: a stranger that has become a peer leaves the lane of strangers,
-    /// and a peer that is gone leaves its own.
+    /// Re-checks the lanes after the peers have changed: a stranger that has become a peer leaves
+    /// the lane of strangers, and a former peer leaves its own.
     pub(crate) fn review(
         &mut self,
         is_peer: impl Fn(IpAddr) -> bool,
@@ -281,17 +292,17 @@ impl Lanes {
         Some(Change::Released(released))
     }
 
-    /// Returns false if the kernel is yet to be told of a change.
+    /// Returns false if a change has not been applied in the kernel yet.
     pub(crate) fn is_settled(&self) -> bool {
         self.settled
     }
 
-    /// Takes note that the kernel steers datagrams as it should.
+    /// Records that the kernel steers datagrams as assigned.
     pub(crate) fn settle(&mut self) {
         self.settled = true;
     }
 
-    /// Returns the sources that have another lane than the shared one, and their lanes.
+    /// Returns the isolated sources and their lanes.
     pub(crate) fn steering(&self) -> impl Iterator<Item = (IpAddr, usize)> + '_ {
         let lanes = self.lanes.iter().enumerate();
         lanes.flat_map(|(index, lane)| lane.sources.iter().map(move |&source| (source, index)))
@@ -303,7 +314,7 @@ impl Lane {
         self.in_use && self.behind == 0
     }
 
-    /// Gives the lane back, as soon as it has been read.
+    /// Gives the lane back once it has been drained.
     fn release(&mut self, now: Instant) {
         self.sources.clear();
         self.behind = 0;
@@ -312,7 +323,8 @@ impl Lane {
     }
 }
 
-/// Returns the cost of datagrams in bytes: their share of a receive buffer, and of the time to carry them.
+/// Returns the cost of datagrams in bytes: their share of a receive buffer, and of the time to
+/// carry them.
 fn cost(arrival: Arrival) -> usize {
     arrival.length + OVERHEAD * arrival.count
 }

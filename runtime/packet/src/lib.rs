@@ -1,37 +1,39 @@
-//! The packet path: inner IP packets between a TUN device and UDP sockets, one packet a datagram, as it is or as a
-//! plugin transforms it.
+//! The packet path: carries inner IP packets between a TUN device and UDP sockets, one packet per
+//! datagram, either bare or transformed by a plugin.
 //!
-//! The first half is data in, data out, and does no I/O:
+//! These modules are pure functions and state machines without I/O:
 //!
-//! | module | question |
+//! | module | job |
 //! | --- | --- |
-//! | [`headers`] | what is this packet, as far as the path needs to know? |
-//! | [`ttl`] | may it go one hop further? |
-//! | [`vnet`] | what of a packet is left to be done, by us or by the kernel? |
-//! | [`split`] | which datagrams are this packet from the device? |
-//! | [`join`] | which packets for the device are these datagrams? |
-//! | [`fragment`] | which fragments carry this packet over a smaller MTU? |
-//! | [`datagrams`] | what is sent of a packet, piece by piece? |
-//! | [`icmp`] | what is a packet's sender told? |
-//! | [`table`] | whose is this address? |
-//! | [`destinations`] | may a peer's packet go there? |
-//! | `checksum`, `transport` | what of it all is the same for TCP and UDP? |
+//! | [`headers`] | parses the headers of an inner packet |
+//! | [`ttl`] | decrements the time to live |
+//! | [`vnet`] | the virtio header, which says what segmentation and checksums are left to do |
+//! | [`gso`] | splits a packet from the device into datagrams |
+//! | [`gro`] | coalesces datagrams into packets for the device |
+//! | [`fragment`] | fragments a packet for a smaller MTU |
+//! | [`datagrams`] | iterates over the datagrams of one packet |
+//! | [`icmp`] | builds ICMP errors for a packet's sender |
+//! | [`table`] | maps addresses to peers |
+//! | [`destinations`] | checks where packets from peers may go |
+//! | `checksum`, `transport` | helpers for TCP and UDP |
 //!
-//! The other half does the I/O, each direction on threads of its own that block in `poll` and nowhere else, and belong
-//! to no runtime. Where it decides, that is a function or a small state machine of its own, too:
+//! These modules do the I/O. Each direction has its own threads, which block only in `poll` and do
+//! not belong to an async runtime. Decisions are separate functions or small state machines here,
+//! too:
 //!
-//! | module | question |
+//! | module | job |
 //! | --- | --- |
-//! | `path` | from when to when, and between which places? |
-//! | `outbound`, `inbound` | what happens to a batch of packets, this way and that way? |
-//! | `tun`, `socket` | how are packets read and written, many with one call? |
-//! | `lanes`, `lane_filter` | whose datagrams wait in which receive buffer? |
-//! | `sender`, `message` | which datagrams go to the kernel together? |
-//! | `path_mtu` | what fits the way to a peer? |
-//! | `raw` | how do senders behind this host learn of it? |
-//! | `steer`, `transformed` | who says where packets go, and is it a proper answer? |
-//! | `forwarding` | what does the path go by, and how is that replaced? |
-//! | `counters`, `notice`, `error` | what is told of all this? |
+//! | `path` | opens, starts and stops a path |
+//! | `shared` | settings and state that all threads share |
+//! | `outbound`, `inbound` | the threads of each direction, which process packets in batches |
+//! | `tun`, `socket` | reads and writes packets, many per system call |
+//! | `lanes`, `lane_filter` | receive buffers, and which source uses which |
+//! | `sender`, `message` | sends datagrams, several in one message |
+//! | `path_mtu` | caches the path MTU of peers |
+//! | `raw` | sends ICMP errors to senders behind this host |
+//! | `steer`, `transformed` | chooses the peer of a packet; checks a plugin's answers |
+//! | `forwarding` | what the threads forward by, and its replacement at run time |
+//! | `counters`, `notice`, `error` | counters, rate-limited log lines, errors |
 
 mod checksum;
 mod counters;
@@ -40,10 +42,11 @@ pub mod destinations;
 mod error;
 mod forwarding;
 pub mod fragment;
+pub mod gro;
+pub mod gso;
 pub mod headers;
 pub mod icmp;
 mod inbound;
-pub mod join;
 mod lane_filter;
 mod lanes;
 mod message;
@@ -53,8 +56,8 @@ mod path;
 mod path_mtu;
 mod raw;
 mod sender;
+mod shared;
 mod socket;
-pub mod split;
 mod steer;
 pub mod table;
 mod transformed;
@@ -66,10 +69,11 @@ pub mod vnet;
 #[cfg(test)]
 mod samples;
 
-pub use counters::Counters;
+pub use counters::{Counter, CounterKind, Counters};
 pub use destinations::Destinations;
 pub use error::OpenError;
 pub use forwarding::{Forwarding, Transforms};
-pub use path::{Failure, Path, Running, Settings};
+pub use path::{Path, Running};
+pub use shared::{Failure, Settings};
 pub use steer::{FALLBACK, Steer, TableSteering, Transform};
 pub use table::{Peer, Table};

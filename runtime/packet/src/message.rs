@@ -1,11 +1,13 @@
-//! Which datagrams go to the kernel together.
+//! Groups datagrams into messages that the kernel segments (GSO).
 
 use std::net::IpAddr;
 
-/// The most datagrams of one message: `UDP_MAX_SEGMENTS` in `linux/udp.h` since Linux 4.18 (later kernels take more).
+/// The maximum number of datagrams in a message: `UDP_MAX_SEGMENTS` in `linux/udp.h` since Linux
+/// 4.18 (later kernels allow more).
 pub(crate) const SEGMENTS: usize = 64;
 
-/// The most bytes of one message: what UDP over IPv4 or IPv6 can carry, less the headers in its length field.
+/// Returns the maximum size of a message in bytes: the length that UDP over IPv4 or IPv6 can carry,
+/// less the headers that its length field includes.
 pub(crate) fn limit(endpoint: IpAddr) -> usize {
     match endpoint {
         IpAddr::V4(_) => 65_507,
@@ -13,28 +15,28 @@ pub(crate) fn limit(endpoint: IpAddr) -> usize {
     }
 }
 
-/// A datagram to be sent, in two pieces that lie where they are.
+/// A datagram to send, in two pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outgoing<'a> {
-    /// The peer it is for, by its index.
+    /// The index of the peer.
     pub(crate) peer: u32,
-    /// Its address.
+    /// The peer's address.
     pub(crate) to: IpAddr,
-    /// What was made for this datagram. May be empty.
+    /// The bytes made for this datagram; may be empty.
     pub(crate) header: &'a [u8],
-    /// What was read.
+    /// The bytes that were read from the device or the plugin.
     pub(crate) payload: &'a [u8],
 }
 
 impl Outgoing<'_> {
-    /// In bytes.
+    /// Returns the length in bytes.
     pub(crate) fn length(&self) -> usize {
         self.header.len() + self.payload.len()
     }
 }
 
-/// How many of the first datagrams make one message: to one peer, of one size but for the last, which may be shorter
-/// (`UDP_SEGMENT` in udp(7)). At least one, where there is one.
+/// Returns how many of the first datagrams make one message: same peer, same size, except that the
+/// last may be shorter (`UDP_SEGMENT` in udp(7)). At least one, unless there is none.
 pub(crate) fn together(datagrams: &[Outgoing<'_>]) -> usize {
     let Some(first) = datagrams.first() else { return 0 };
     let (size, limit) = (first.length(), limit(first.to));
@@ -75,20 +77,20 @@ mod tests {
     }
 
     #[test]
-    fn equal_neighbours_go_together_and_a_shorter_one_ends_the_message() {
+    fn equal_datagrams_share_message_up_to_a_shorter_one() {
         assert_eq!(messages(&[(1, 1400), (1, 1400), (1, 100), (1, 100)]), [3, 1]);
         assert_eq!(messages(&[(1, 100), (1, 1400), (1, 1400)]), [1, 2]);
         assert_eq!(messages(&[(1, 1400), (2, 1400), (2, 1400), (1, 1400)]), [1, 2, 1]);
     }
 
     #[test]
-    fn a_message_has_at_most_64_datagrams() {
+    fn message_has_at_most_64_datagrams() {
         assert_eq!(messages(&[(1, 92); 150]), [64, 64, 22]);
     }
 
     #[test]
-    fn a_message_fits_udp() {
-        // A super-packet of 64 KiB in segments of 1472 bytes is one too many.
+    fn message_fits_in_udp_length() {
+        // A super-packet of 64 KiB in segments of 1472 bytes has one segment too many.
         assert_eq!(messages(&[(1, 1472); 45]), [44, 1]);
         let six = |length| Outgoing { to: "2001:db8::1".parse().unwrap(), ..datagram(1, length) };
         assert_eq!(together(&[six(32_743), six(32_743)]), 2);
@@ -96,13 +98,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_no_message() {
+    fn no_datagrams_make_no_message() {
         assert_eq!(together(&[]), 0);
     }
 
     proptest! {
         #[test]
-        fn every_datagram_is_in_one_message_that_the_kernel_takes(
+        fn every_datagram_is_in_one_valid_message(
             datagrams in prop::collection::vec((0..3u8, prop_oneof![Just(1472), 40..1472usize]), 0..200)
         ) {
             let counts = messages(&datagrams);

@@ -1,11 +1,11 @@
-//! What is said in the log: each thing once a second at most.
+//! Rate limit for log lines: each kind of event at most once per second.
 
 use std::time::{Duration, Instant};
 
-/// How long a thing that was said is not said again.
+/// Minimum interval between two log lines about the same event.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// When each thing was said last. Few things, so a list is quickest.
+/// The time of each event's last log line. There are few kinds of events, so a list is fastest.
 #[derive(Debug)]
 pub(crate) struct Notices<K> {
     said: Vec<Said<K>>,
@@ -25,7 +25,7 @@ impl<K> Default for Notices<K> {
 }
 
 impl<K: PartialEq> Notices<K> {
-    /// Whether a thing is to be said now, and if so how often it happened unsaid since the last time.
+    /// Returns the number of log lines suppressed since the last one, if one is due now.
     pub(crate) fn due(&mut self, what: K, now: Instant) -> Option<u64> {
         match self.said.iter_mut().find(|said| said.what == what) {
             Some(said) if now.saturating_duration_since(said.at) < SILENCE => {
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_thing_is_said_once_a_second() {
+    fn notice_is_due_once_per_second() {
         let (mut notices, now) = (Notices::default(), Instant::now());
         assert_eq!(notices.due("a", now), Some(0));
         assert_eq!(notices.due("a", now), None);

@@ -1,4 +1,4 @@
-//! From the device to the peers.
+//! Carries packets from the device to the peers.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -20,35 +20,35 @@ use crate::headers::Inner;
 use crate::icmp::{self, Message};
 use crate::message::Outgoing;
 use crate::notice::Notices;
-use crate::path::{Settings, Shared, Wake, icmp_limit};
 use crate::raw::RawSockets;
 use crate::sender::Sender;
-use crate::steer::{By, Pilot};
+use crate::shared::{Settings, Shared, Wake, icmp_limit};
+use crate::steer::{By, Steering};
 use crate::table::Table;
 use crate::transformed::Transformed;
 use crate::tun::Tun;
 use crate::vnet::{self, Vnet};
-use crate::{fragment, split, ttl};
+use crate::{fragment, gso, ttl};
 
-/// The most packets of one batch, and of one call of the plugin.
+/// The maximum number of packets in a batch, and in one call of the plugin.
 const PACKETS: usize = 64;
 
-/// The longest packet, or super-packet, with the header before it.
+/// The maximum length of a packet or super-packet, with the virtio header before it, in bytes.
 const LONGEST: usize = vnet::LENGTH + 65_535;
 
-/// Room for a batch. Several super-packets are better than one: their segments share messages, of which the last need
-/// not be almost empty each time. Many would only wait for each other.
+/// The size of a batch's buffer in bytes. With several super-packets, segments of different packets
+/// share messages, so fewer messages are almost empty. More than a few would only add latency.
 const ROOM: usize = 4 * LONGEST;
 
-/// Between attempts to make the device again, and to read from one that gives errors.
+/// Pause between attempts to re-create the device, and after an error of reading it.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The thread that sends.
+/// The sending thread.
 pub(crate) struct Transmitter {
     shared: Arc<Shared>,
     tun: Arc<Tun>,
     table: Arc<Table>,
-    pilot: Pilot,
+    steering: Steering,
     sender: Sender,
     raw: RawSockets,
     limit: Bucket,
@@ -57,10 +57,10 @@ pub(crate) struct Transmitter {
     answers: Vec<Option<u32>>,
 }
 
-/// Packets as they were read, and room for the headers of their segments.
+/// Packets read from the device, and buffers for the headers of their segments.
 struct Batch {
     bytes: Vec<u8>,
-    /// Of each packet, with the header before it; they lie one behind the other.
+    /// The length of each packet, including the virtio header; the packets are contiguous.
     lengths: Vec<usize>,
     headers: Vec<Vec<u8>>,
 }
@@ -78,7 +78,7 @@ impl Transmitter {
         Self {
             tun,
             table: Arc::default(),
-            pilot: Pilot::Nobody,
+            steering: Steering::Nobody,
             sender: Sender::new(Arc::clone(&shared)),
             raw: RawSockets::open(),
             limit: icmp_limit(),
@@ -89,7 +89,7 @@ impl Transmitter {
         }
     }
 
-    /// Carries packets until the path ends.
+    /// Carries packets until the path stops.
     pub(crate) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let mut batch = Batch::new();
@@ -97,7 +97,7 @@ impl Transmitter {
             if shared.stop.wait_for(self.tun.as_fd(), PollFlags::POLLIN, None) == Wake::Stop {
                 return;
             }
-            // Everything that is there, before waiting again.
+            // Read everything that is available before waiting again.
             loop {
                 let read = batch.read(&self.tun);
                 self.renew();
@@ -109,8 +109,8 @@ impl Transmitter {
                     }
                     Ok(_) if shared.stop.told() => break,
                     Ok(More::Yes) => {}
-                    // Whoever has more for us may wait for this CPU, and to let him have it is cheaper than to sleep
-                    // and be woken by him. Once: then there is nothing to do.
+                    // The producer may be waiting for this CPU; one yield is cheaper than a poll
+                    // and a wake-up. It happens once, since the next read then finds nothing.
                     Ok(More::No) if !batch.lengths.is_empty() => thread::yield_now(),
                     Ok(More::No) => break,
                 }
@@ -118,17 +118,17 @@ impl Transmitter {
         }
     }
 
-    /// Takes what was handed over meanwhile.
+    /// Takes over a new forwarding, if there is one.
     fn renew(&mut self) {
-        if let Some(Outbound { table, pilot }) = self.shared.outbound.take() {
+        if let Some(Outbound { table, steering }) = self.shared.outbound.take() {
             self.table = table;
-            if let Some(pilot) = pilot {
-                self.pilot.replace(pilot);
+            if let Some(steering) = steering {
+                self.steering.replace(steering);
             }
         }
     }
 
-    /// Sends a batch on its way.
+    /// Sends a batch.
     fn carry(&mut self, batch: &mut Batch, now: Instant) {
         let mut packets = batch.packets(self.tun.offload, &self.shared.tally.malformed);
         if packets.is_empty() || !self.steer(&packets, now) {
@@ -140,20 +140,20 @@ impl Transmitter {
             self.prepare(packet, *answer, &mut outgoing, now);
         }
         self.answers = answers;
-        // To one peer in their order, and as many together as can be.
+        // Group the datagrams by peer, in order, so that as many as possible share a message.
         outgoing.sort_by_key(|datagram| datagram.peer);
         for (datagram, limit) in self.transmit(&outgoing, now) {
             self.too_long(&datagram, limit, true, now);
         }
     }
 
-    /// Has the packets of a batch steered. Returns whether there are answers.
+    /// Asks for the peers of a batch's packets. Returns true if there are answers.
     fn steer(&mut self, packets: &[Packet<'_>], now: Instant) -> bool {
         self.destinations.clear();
         self.destinations.extend(packets.iter().map(|packet| packet.inner.destination));
         self.answers.clear();
         let (by, failure) =
-            self.pilot.steer(&self.table, &self.destinations, &mut self.answers, now);
+            self.steering.steer(&self.table, &self.destinations, &mut self.answers, now);
         if let Some(reason) = failure {
             self.failed(reason, by);
         }
@@ -174,7 +174,7 @@ impl Transmitter {
         (self.shared.on_failure)(Failure { reason });
     }
 
-    /// Makes datagrams of a packet, or tells its sender why not.
+    /// Splits a packet into datagrams for its peer, or reports an ICMP error to its sender.
     fn prepare<'a>(
         &mut self,
         packet: Packet<'a>,
@@ -194,7 +194,7 @@ impl Transmitter {
             tally.ttl_exceeded.one();
             return self.answer(Message::TimeExceeded, bytes, &inner, now);
         }
-        let Ok(datagrams) = split::split(&vnet, bytes, &inner, headers) else {
+        let Ok(datagrams) = gso::split(&vnet, bytes, &inner, headers) else {
             tally.malformed.one();
             return;
         };
@@ -207,7 +207,7 @@ impl Transmitter {
                     if datagram.length() <= limit {
                         outgoing.push(datagram);
                     } else {
-                        // One answer is enough for all segments.
+                        // One ICMP error is enough for all segments.
                         self.too_long(&datagram, limit, first, now);
                         first = false;
                     }
@@ -216,24 +216,26 @@ impl Transmitter {
         }
     }
 
-    /// The longest inner packet that reaches an address; none where no limit is known.
+    /// Returns the longest inner packet that reaches an address, in bytes. `None` if no limit is
+    /// known.
     fn room(&self, to: IpAddr, now: Instant) -> Option<usize> {
-        let overhead = match self.pilot {
-            Pilot::Transform { overhead, .. } => overhead,
+        let overhead = match self.steering {
+            Steering::Transform { overhead, .. } => overhead,
             _ => 0,
         };
         self.sender.limit(to, now).map(|limit| limit.saturating_sub(overhead))
     }
 
-    /// Sends packets, transformed where there is a transform. Returns those that turned out to be too long for the
-    /// path, with what would fit; transformed ones are counted and gone.
+    /// Sends packets, transformed if there is a transform. Returns those that exceed the path MTU,
+    /// with the longest payload that would fit; transformed packets that do are counted and
+    /// dropped.
     fn transmit<'a>(
         &mut self,
         outgoing: &[Outgoing<'a>],
         now: Instant,
     ) -> Vec<(Outgoing<'a>, usize)> {
         let mut too_long = Vec::new();
-        let Pilot::Transform { plugin, .. } = &mut self.pilot else {
+        let Steering::Transform { plugin, .. } = &mut self.steering else {
             self.sender.send(outgoing, now, |datagram, limit| too_long.push((*datagram, limit)));
             return too_long;
         };
@@ -274,13 +276,14 @@ impl Transmitter {
         }
         self.sender.send(&datagrams, now, |_, _| tally.too_big.one());
         if let Some(reason) = failure {
-            self.pilot.fail(now);
+            self.steering.fail(now);
             self.failed(reason, By::Nobody);
         }
         too_long
     }
 
-    /// A packet that does not fit the path: fragments of it are sent, or its sender is told.
+    /// Handles a packet that exceeds the path MTU: sends fragments of it, or reports an ICMP error
+    /// to its sender.
     fn too_long(&mut self, datagram: &Outgoing<'_>, limit: usize, tell: bool, now: Instant) {
         let packet = [datagram.header, datagram.payload].concat();
         let Ok(inner) = Inner::parse(&packet) else { return };
@@ -301,7 +304,7 @@ impl Transmitter {
         self.shared.tally.too_big.add(lost.len());
     }
 
-    /// Tells a packet's sender what became of it.
+    /// Sends an ICMP error to a packet's sender, within the rate limit.
     fn answer(&mut self, message: Message, packet: &[u8], inner: &Inner, now: Instant) {
         let Some(source) = self.shared.own_address(inner.family()) else { return };
         let mut reply = Vec::new();
@@ -315,7 +318,7 @@ impl Transmitter {
         }
     }
 
-    /// The device could not be read.
+    /// Handles an error of reading the device.
     fn trouble(&mut self, errno: Errno) {
         let device = self.shared.settings.device;
         self.shared.tally.device_errors.one();
@@ -330,10 +333,11 @@ impl Transmitter {
         self.shared.stop.pause(PAUSE);
     }
 
-    /// Makes the device again, for all threads. Gives up only when the path ends.
+    /// Re-creates the device, for all threads. Retries until the path stops.
     fn remake(&mut self) {
         let Settings { device, mtu, .. } = self.shared.settings;
-        // Before the first attempt, too: somebody may delete it as fast as we make it.
+        // Also wait before the first attempt: another program may delete the device as fast as we
+        // create it.
         while self.shared.stop.pause(PAUSE) != Wake::Stop {
             match Tun::make(device, mtu, self.shared.offload) {
                 Ok(tun) => {
@@ -355,7 +359,7 @@ impl Transmitter {
     }
 }
 
-/// Whether there may be more to read.
+/// Tells whether there may be more to read.
 enum More {
     Yes,
     No,
@@ -370,7 +374,8 @@ impl Batch {
         }
     }
 
-    /// Reads what is there. On an error there may be packets, too.
+    /// Reads all available packets, up to the batch's limits. Even on an error some may have been
+    /// read.
     fn read(&mut self, tun: &Tun) -> Result<More, Errno> {
         self.lengths.clear();
         let mut used = 0;
@@ -382,7 +387,7 @@ impl Batch {
         Ok(More::Yes)
     }
 
-    /// The packets. What is none is counted.
+    /// Parses the packets. Counts those that are malformed.
     fn packets(&mut self, offload: bool, malformed: &Count) -> Vec<Packet<'_>> {
         let mut packets = Vec::with_capacity(self.lengths.len());
         let mut rest = &mut self.bytes[..];

@@ -1,95 +1,48 @@
-//! A path from its opening to its end.
+//! The life cycle of a path.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
-
-use heddle_core::address::{Family, LinkName};
-use heddle_core::rate::{Bucket, Rate};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::counters::Tally;
-use crate::forwarding::{Handover, Inbound, Outbound};
+use crate::forwarding::Slot;
 use crate::inbound::Receiver;
 use crate::outbound::Transmitter;
+use crate::shared::{Failure, Settings, Shared, Stop};
 use crate::socket::Socket;
 use crate::tun::Tun;
-use crate::{Counters, Destinations, Forwarding, OpenError};
+use crate::{Counters, Forwarding, OpenError};
 
-/// Between which places a path carries packets.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The TUN device.
-    pub device: LinkName,
-    /// Its MTU in bytes: what fits the underlay, less the headers of the datagrams and the transform's overhead.
-    pub mtu: u32,
-    /// The device's own addresses: the sources of ICMP errors. None of a family: no errors in it.
-    pub addresses: Vec<IpAddr>,
-    /// Where datagrams are sent from and arrive: one per family.
-    pub sockets: Vec<SocketAddr>,
-    /// Where peers receive.
-    pub port: u16,
-    /// Networks that packets from peers may go to, besides the subnets of other peers.
-    pub destinations: Destinations,
-}
-
-/// A plugin failed; its instance is gone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// In the plugin's or its engine's words.
-    pub reason: String,
-}
-
-/// A device and sockets, open, with nobody to carry packets yet.
+/// An open device and sockets, without threads yet.
 pub struct Path {
     shared: Shared,
     tun: Tun,
 }
 
-/// A path at work. Ends when dropped: the threads end after the batch they are at, the device and the sockets go.
+/// A running path. Dropping it ends the threads after their current batch, and removes the device
+/// and the sockets.
 pub struct Running {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What all threads know.
-pub(crate) struct Shared {
-    pub(crate) settings: Settings,
-    /// Whether the kernel is asked for help.
-    pub(crate) offload: bool,
-    pub(crate) sockets: Vec<Socket>,
-    pub(crate) tally: Tally,
-    pub(crate) stop: Stop,
-    pub(crate) on_failure: Box<dyn Fn(Failure) + Send + Sync>,
-    /// To the thread that sends.
-    pub(crate) outbound: Handover<Outbound>,
-    /// To each thread that receives, in the order of the sockets.
-    pub(crate) inbound: Vec<Handover<Inbound>>,
-    /// Likewise, from the one that sends: the device was made again.
-    pub(crate) devices: Vec<Handover<Arc<Tun>>>,
-}
-
 impl Path {
-    /// Makes the device and opens the sockets. The device is down and has no addresses.
+    /// Creates the device and opens the sockets. The device is down and has no addresses.
     ///
     /// # Errors
     ///
-    /// What is missing, or in the way.
+    /// [`OpenError`], if the device or a socket cannot be opened.
     pub fn open(settings: Settings) -> Result<Self, OpenError> {
         Self::open_with(settings, true)
     }
 
-    /// Does the same without any help of the kernel's: packets and datagrams go one by one, as on a kernel that has
-    /// no offloads for TUN devices and UDP.
+    /// Does the same without offloads: packets and datagrams are handled one by one, as on a kernel
+    /// that has no offloads for TUN devices and UDP.
     ///
     /// # Errors
     ///
-    /// As of [`open`](Self::open).
+    /// The same as [`open`](Self::open).
     pub fn open_without_offload(settings: Settings) -> Result<Self, OpenError> {
         Self::open_with(settings, false)
     }
@@ -102,9 +55,9 @@ impl Path {
             tally: Tally::default(),
             stop: Stop::new().map_err(OpenError::Start)?,
             on_failure: Box::new(|_| {}),
-            outbound: Handover::default(),
-            inbound: sockets.iter().map(|_| Handover::default()).collect(),
-            devices: sockets.iter().map(|_| Handover::default()).collect(),
+            outbound: Slot::default(),
+            inbound: sockets.iter().map(|_| Slot::default()).collect(),
+            devices: sockets.iter().map(|_| Slot::default()).collect(),
             sockets,
             settings,
             offload,
@@ -112,12 +65,12 @@ impl Path {
         Ok(Self { shared, tun })
     }
 
-    /// Starts the threads. Until the first [`Running::set`] packets are dropped. `on_failure` is called on them, and
-    /// must not block.
+    /// Starts the threads. They drop packets until the first [`Running::set`]. The threads call
+    /// `on_failure` when a plugin fails; it must not block.
     ///
     /// # Errors
     ///
-    /// No threads.
+    /// [`OpenError::Start`], if a thread cannot be started.
     pub fn start(
         self,
         on_failure: impl Fn(Failure) + Send + Sync + 'static,
@@ -148,17 +101,18 @@ impl Running {
         Ok(())
     }
 
-    /// Replaces what the path goes by. The threads take it before their next packets, each by itself.
+    /// Replaces the forwarding. Each thread switches to it before its next packets.
     pub fn set(&self, forwarding: Forwarding) {
         let (outbound, inbound) = forwarding.split(self.shared.inbound.len());
-        // First who is believed, then who is sent to.
-        for (handover, inbound) in self.shared.inbound.iter().zip(inbound) {
-            handover.put_after(|before| inbound.after(before));
+        // Update receivers before the sender, so that a new peer's replies are accepted before
+        // anything is sent to it.
+        for (slot, inbound) in self.shared.inbound.iter().zip(inbound) {
+            slot.put_after(|before| inbound.after(before));
         }
         self.shared.outbound.put_after(|before| outbound.after(before));
     }
 
-    /// What it did so far.
+    /// Returns the counters.
     pub fn counters(&self) -> Counters {
         self.shared.tally.snapshot()
     }
@@ -168,7 +122,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.shared.stop.now();
         for thread in self.threads.drain(..) {
-            // A panic there was reported there.
+            // The panic was already reported by the thread.
             let _ = thread.join();
         }
     }
@@ -183,95 +137,5 @@ impl fmt::Debug for Path {
 impl fmt::Debug for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Running").field("settings", &self.shared.settings).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    /// The source of an ICMP error in this family.
-    pub(crate) fn own_address(&self, family: Family) -> Option<IpAddr> {
-        self.settings.addresses.iter().copied().find(|&address| Family::of(address) == family)
-    }
-
-    /// The socket that reaches an address.
-    pub(crate) fn socket_to(&self, address: IpAddr) -> Option<&Socket> {
-        self.sockets.iter().find(|socket| socket.reaches(address))
-    }
-}
-
-/// How often a thread may send an ICMP error: as the kernel by default (`net.ipv4.icmp_msgs_per_sec` and
-/// `icmp_msgs_burst`, ip-sysctl).
-pub(crate) fn icmp_limit() -> Bucket {
-    Bucket::new(Rate { burst: 50, interval: Duration::from_millis(1) })
-}
-
-/// Tells the threads to end, wherever they wait.
-pub(crate) struct Stop {
-    event: EventFd,
-    told: AtomicBool,
-}
-
-/// What came of waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wake {
-    /// There is something to do, or an error to be read.
-    Ready,
-    /// The time is over.
-    Late,
-    /// The path ends.
-    Stop,
-}
-
-impl Stop {
-    fn new() -> std::io::Result<Self> {
-        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { event, told: AtomicBool::new(false) })
-    }
-
-    fn now(&self) {
-        self.told.store(true, Ordering::Relaxed);
-        // Never read, so it stays readable. It cannot be full.
-        let _ = self.event.write(1);
-    }
-
-    /// Whether the path ends.
-    pub(crate) fn told(&self) -> bool {
-        self.told.load(Ordering::Relaxed)
-    }
-
-    /// Waits until a file is ready.
-    pub(crate) fn wait_for(
-        &self,
-        file: BorrowedFd<'_>,
-        flags: PollFlags,
-        limit: Option<Duration>,
-    ) -> Wake {
-        self.wait(
-            &mut [PollFd::new(self.event.as_fd(), PollFlags::POLLIN), PollFd::new(file, flags)],
-            limit,
-        )
-    }
-
-    /// Waits until one of several files can be read.
-    pub(crate) fn wait_for_any<'a>(&self, files: impl Iterator<Item = BorrowedFd<'a>>) -> Wake {
-        let mut waiting = vec![PollFd::new(self.event.as_fd(), PollFlags::POLLIN)];
-        waiting.extend(files.map(|file| PollFd::new(file, PollFlags::POLLIN)));
-        self.wait(&mut waiting, None)
-    }
-
-    /// Lets some time pass.
-    pub(crate) fn pause(&self, time: Duration) -> Wake {
-        self.wait(&mut [PollFd::new(self.event.as_fd(), PollFlags::POLLIN)], Some(time))
-    }
-
-    fn wait(&self, files: &mut [PollFd<'_>], limit: Option<Duration>) -> Wake {
-        let limit = limit.map_or(PollTimeout::NONE, |limit| {
-            PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)
-        });
-        match poll(files, limit) {
-            _ if self.told() => Wake::Stop,
-            Ok(0) => Wake::Late,
-            // Interrupted: whoever waits looks, finds nothing and waits again.
-            Ok(_) | Err(_) => Wake::Ready,
-        }
     }
 }

@@ -1,14 +1,15 @@
-//! What fits the way to a peer, where that is less than the device's MTU promises.
+//! Caches the path MTU of peers for which it is below the device's MTU.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// How long the kernel's answer is used. It remembers for ten minutes itself (`net.ipv4.route.mtu_expires`); asked
-/// again after this, a way that has got wider is noticed.
+/// Time for which the kernel's answer is used. The kernel caches it for ten minutes
+/// (`net.ipv4.route.mtu_expires`); asking again after this time detects a path that has become
+/// wider.
 const KEEP: Duration = Duration::from_secs(20);
 
-/// The peers behind a narrow way. Usually there are none.
+/// The peers with a small path MTU. Usually there are none.
 #[derive(Debug, Default)]
 pub(crate) struct PathMtus {
     narrow: HashMap<IpAddr, Narrow>,
@@ -21,13 +22,14 @@ struct Narrow {
 }
 
 impl PathMtus {
-    /// Takes note of the longest outer packet that reaches an endpoint, in bytes.
+    /// Records the path MTU to an endpoint: the longest outer packet in bytes.
     pub(crate) fn learn(&mut self, endpoint: IpAddr, mtu: usize, now: Instant) {
         self.narrow.retain(|_, narrow| now < narrow.until);
         self.narrow.insert(endpoint, Narrow { mtu, until: now + KEEP });
     }
 
-    /// The longest UDP payload that reaches an endpoint, in bytes; none where no limit is known.
+    /// Returns the longest UDP payload that reaches an endpoint, in bytes. `None` if no limit is
+    /// known.
     pub(crate) fn payload(&self, endpoint: IpAddr, now: Instant) -> Option<usize> {
         if self.narrow.is_empty() {
             return None;
@@ -37,7 +39,7 @@ impl PathMtus {
     }
 }
 
-/// IP and UDP header of a datagram to this address, in bytes.
+/// Returns the size of the IP and UDP headers of a datagram to this address, in bytes.
 pub(crate) fn outer_headers(endpoint: IpAddr) -> usize {
     const UDP: usize = 8;
     match endpoint {
@@ -51,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_narrow_way_is_remembered_for_a_while_and_one_peer_alone() {
+    fn path_mtu_is_kept_for_a_while_for_one_peer() {
         let (mut mtus, now) = (PathMtus::default(), Instant::now());
         let (narrow, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         mtus.learn(narrow, 1400, now);
@@ -61,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn the_outer_headers_are_those_of_the_endpoint_s_family() {
+    fn outer_headers_match_endpoint_family() {
         assert_eq!(outer_headers("192.0.2.1".parse().unwrap()), 28);
         assert_eq!(outer_headers("2001:db8::1".parse().unwrap()), 48);
     }

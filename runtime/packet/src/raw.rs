@@ -1,7 +1,8 @@
-//! ICMP errors to senders behind this host.
+//! Sends ICMP errors to senders behind this host.
 //!
-//! They leave as what the host itself sends. Written to the device, they would be packets from outside with one of the
-//! host's own addresses as their source, and the kernel drops such ones (`fib_validate_source`, martian source).
+//! They are sent from the host itself. Written to the device instead, they would be packets from
+//! outside with one of the host's own addresses as their source, which the kernel drops
+//! (`fib_validate_source`, martian source).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +13,7 @@ use rustix::net::{
 };
 use tracing::info;
 
-/// Raw sockets that take whole IP packets (raw(7), `IPPROTO_RAW`).
+/// Raw sockets for whole IP packets (raw(7), `IPPROTO_RAW`).
 #[derive(Debug)]
 pub(crate) struct RawSockets {
     v4: Option<OwnedFd>,
@@ -20,7 +21,7 @@ pub(crate) struct RawSockets {
 }
 
 impl RawSockets {
-    /// Without the privilege for them there are none, and nobody is told.
+    /// Opens the sockets. Without CAP_NET_RAW there are none, and no ICMP errors are sent.
     pub(crate) fn open() -> Self {
         let open = |family| {
             socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW))
@@ -32,7 +33,7 @@ impl RawSockets {
         Self { v4: open(AddressFamily::INET), v6: open(AddressFamily::INET6) }
     }
 
-    /// Sends a packet to an address, its destination.
+    /// Sends a packet to its destination address.
     pub(crate) fn send(&self, packet: &[u8], to: IpAddr) -> io::Result<()> {
         let socket = match to {
             IpAddr::V4(_) => &self.v4,

@@ -1,4 +1,4 @@
-//! Packets for the tests, made by etherparse.
+//! Packets for tests, built with etherparse.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,7 +16,7 @@ pub(crate) const B: Ipv4Addr = Ipv4Addr::new(10, 244, 2, 3);
 pub(crate) const A6: Ipv6Addr = Ipv6Addr::new(0xfc00, 0, 0, 1, 0, 0, 0, 2);
 pub(crate) const B6: Ipv6Addr = Ipv6Addr::new(0xfc00, 0, 0, 2, 0, 0, 0, 3);
 
-/// An IP header with right lengths and checksums in front of these bytes.
+/// Builds a packet of these bytes after an IP header with correct lengths and checksums.
 pub(crate) fn ip(v6: bool, protocol: IpNumber, rest: &[u8]) -> Vec<u8> {
     let mut packet = if v6 {
         Ipv6Header {
@@ -41,7 +41,7 @@ pub(crate) fn ip(v6: bool, protocol: IpNumber, rest: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// A TCP header from port 5000 to port 80, with room for changes and no checksum.
+/// Builds a TCP header from port 5000 to port 80, with options and without a checksum.
 pub(crate) fn tcp_header(sequence: u32) -> TcpHeader {
     let mut header = TcpHeader::new(5000, 80, sequence, 509);
     header.ack = true;
@@ -50,7 +50,7 @@ pub(crate) fn tcp_header(sequence: u32) -> TcpHeader {
     header
 }
 
-/// A TCP segment with right checksums.
+/// Builds a TCP segment with correct checksums.
 pub(crate) fn tcp(v6: bool, header: &TcpHeader, payload: &[u8]) -> Vec<u8> {
     let mut header = header.clone();
     header.checksum = if v6 {
@@ -61,7 +61,7 @@ pub(crate) fn tcp(v6: bool, header: &TcpHeader, payload: &[u8]) -> Vec<u8> {
     ip(v6, ip_number::TCP, &[&header.to_bytes()[..], payload].concat())
 }
 
-/// A UDP datagram with right checksums.
+/// Builds a UDP datagram with correct checksums.
 pub(crate) fn udp(v6: bool, payload: &[u8]) -> Vec<u8> {
     let header = if v6 {
         let mut header = UdpHeader::without_ipv4_checksum(5000, 53, payload.len()).unwrap();
@@ -74,7 +74,8 @@ pub(crate) fn udp(v6: bool, payload: &[u8]) -> Vec<u8> {
     ip(v6, ip_number::UDP, &[&header.to_bytes()[..], payload].concat())
 }
 
-/// What the kernel says about a packet of this size of segment, whose checksum is made that of the pseudo-header.
+/// Returns the header that the kernel would put before this packet for this segment size, and
+/// replaces the packet's checksum with the sum of the pseudo-header.
 pub(crate) fn unfinished(packet: &mut [u8], segment_size: u16) -> Vnet {
     let inner = Inner::parse(packet).unwrap();
     let start = usize::from(inner.header_length);
@@ -104,7 +105,8 @@ pub(crate) fn unfinished(packet: &mut [u8], segment_size: u16) -> Vnet {
     }
 }
 
-/// Panics unless etherparse finds lengths and checksums of a TCP or UDP packet right.
+/// Panics unless the lengths and checksums of a TCP or UDP packet are correct according to
+/// etherparse.
 pub(crate) fn assert_sound(packet: &[u8]) {
     let sliced = IpSlice::from_slice(packet).expect("an IP packet");
     let payload = sliced.payload();
@@ -142,7 +144,7 @@ pub(crate) fn assert_sound(packet: &[u8]) {
     }
 }
 
-/// Zero has two forms.
+/// Compares two checksums: zero has two representations.
 fn same_sum(a: u16, b: u16) -> bool {
     a == b || (a.is_multiple_of(0xffff) && b.is_multiple_of(0xffff))
 }

@@ -1,4 +1,4 @@
-//! Datagrams to peers: together where they can go together, one by one where the kernel wants it so.
+//! Sends datagrams to peers, in as few messages as the kernel accepts.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -11,14 +11,14 @@ use tracing::warn;
 
 use crate::message::{Outgoing, together};
 use crate::notice::Notices;
-use crate::path::{Shared, Wake};
 use crate::path_mtu::PathMtus;
+use crate::shared::{Shared, Wake};
 use crate::socket::Socket;
 
-/// How long a full socket may stay full before what was to be sent is dropped.
+/// Time to wait for a full socket before the datagrams are dropped.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Sends for one thread.
+/// The sender of one thread.
 pub(crate) struct Sender {
     shared: Arc<Shared>,
     mtus: PathMtus,
@@ -30,13 +30,14 @@ impl Sender {
         Self { shared, mtus: PathMtus::default(), notices: Notices::default() }
     }
 
-    /// The longest UDP payload that reaches an address; none where no limit is known.
+    /// Returns the longest UDP payload that reaches an address, in bytes. `None` if no limit is
+    /// known.
     pub(crate) fn limit(&self, to: IpAddr, now: Instant) -> Option<usize> {
         self.mtus.payload(to, now)
     }
 
-    /// Sends datagrams in their order. Those that turn out to be too long for the path are handed to `too_long`, with
-    /// the longest payload that would fit; from then on [`limit`](Self::limit) knows it.
+    /// Sends datagrams in order. Calls `too_long` with each that exceeds the path MTU, and with the
+    /// longest payload that would fit; [`limit`](Self::limit) returns that value from then on.
     pub(crate) fn send<'a>(
         &mut self,
         mut datagrams: &[Outgoing<'a>],
@@ -46,7 +47,8 @@ impl Sender {
         let shared = Arc::clone(&self.shared);
         while let Some(first) = datagrams.first() {
             let Some(socket) = shared.socket_to(first.to) else {
-                // Nobody has an endpoint of a family without a socket, unless nobody can be reached in it.
+                // A peer only has an endpoint of a family without a socket if this node cannot
+                // reach that family.
                 shared.tally.no_route.one();
                 datagrams = &datagrams[1..];
                 continue;
@@ -57,8 +59,8 @@ impl Sender {
             match self.message(socket, message) {
                 Ok(()) => {}
                 Err(Errno::EMSGSIZE) => self.learn(socket, message, now, &mut too_long),
-                // A path or a kernel that cannot split what is sent together: at worst a call in vain for each
-                // message (`udp_send_skb` in net/ipv4/udp.c).
+                // The path or the kernel cannot segment (`udp_send_skb` in net/ipv4/udp.c), so send
+                // the datagrams one by one. This costs at most one failed call for each message.
                 Err(Errno::EINVAL | Errno::EIO | Errno::EOPNOTSUPP) if count > 1 => {
                     for datagram in message {
                         match self.message(socket, std::slice::from_ref(datagram)) {
@@ -76,7 +78,7 @@ impl Sender {
         }
     }
 
-    /// Asks the kernel what fits, and sends what does.
+    /// Asks the kernel for the path MTU, and sends those datagrams that fit.
     fn learn<'a>(
         &mut self,
         socket: &Socket,
@@ -107,7 +109,7 @@ impl Sender {
         }
     }
 
-    /// Sends one message, and waits a moment where there is no room.
+    /// Sends one message; waits up to [`PATIENCE`] if the socket is full.
     fn message(&self, socket: &Socket, message: &[Outgoing<'_>]) -> Result<(), Errno> {
         let tally = &self.shared.tally;
         loop {

@@ -1,7 +1,9 @@
-//! The UDP sockets of one family: datagrams to and from peers, many with one call where the kernel can.
+//! The UDP sockets of one family: datagrams to and from peers, many per system call if the kernel
+//! supports it.
 //!
-//! There are several on one address and port, a group by `SO_REUSEPORT` in socket(7), so that a source that fills the
-//! receive buffer of one can be steered to another: see [`lanes`](crate::lanes). Datagrams are sent from the first.
+//! Several sockets share one address and port, in a `SO_REUSEPORT` group (socket(7)), so that a
+//! source that fills the receive buffer of one can be steered to another: see
+//! [`lanes`](crate::lanes). Datagrams are sent from the first.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
@@ -24,47 +26,50 @@ use crate::lane_filter;
 use crate::lanes::{Arrival, LANES, SHARED};
 use crate::message::{Outgoing, SEGMENTS};
 
-/// Bytes of datagrams that wait to be received, and to be sent: some ten milliseconds' worth at gigabits.
+/// Sizes of the receive and send buffers in bytes: some ten milliseconds of traffic at gigabit
+/// rates.
 const RECEIVE_BUFFER: usize = 8 << 20;
 const SEND_BUFFER: usize = 4 << 20;
 
-/// The same of a source that has a lane of its own.
+/// Size of the receive buffer of an isolated source's lane, in bytes.
 const LANE_BUFFER: usize = 2 << 20;
 
 /// The sockets of one family.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    /// The first is the shared one. There is no other where the kernel cannot steer.
+    /// The first is the shared lane. It is the only one if the kernel cannot steer.
     lanes: Vec<OwnedFd>,
-    /// Size of the shared lane's receive buffer, in bytes by the kernel's reckoning (`SO_RCVBUF`).
+    /// Size of the shared lane's receive buffer, in bytes as the kernel accounts them
+    /// (`SO_RCVBUF`).
     buffer: usize,
     local: SocketAddr,
     port: u16,
-    /// Whether the kernel splits what it is given (`UDP_SEGMENT`, Linux 4.18).
+    /// True if the kernel segments messages (`UDP_SEGMENT`, Linux 4.18).
     segmentation: bool,
 }
 
-/// Datagrams of one size from one address, one behind the other.
+/// Contiguous datagrams of one size from one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Received {
-    /// Their source.
+    /// The source address.
     pub(crate) from: IpAddr,
-    /// Of all, in bytes.
+    /// The total length in bytes.
     pub(crate) length: usize,
-    /// Of each but the last.
+    /// The size of every datagram but the last, in bytes.
     pub(crate) size: usize,
-    /// Number of datagrams that the kernel dropped before this one because the receive buffer was full, since the
-    /// socket was opened (`SO_RXQ_OVFL` in socket(7)). None before the first.
+    /// Number of datagrams that the kernel dropped before this one because the receive buffer was
+    /// full, since the socket was opened (`SO_RXQ_OVFL` in socket(7)). `None` before the first
+    /// drop.
     pub(crate) dropped: Option<u32>,
 }
 
 impl Received {
-    /// How many there are.
+    /// Returns the number of datagrams.
     pub(crate) fn count(self) -> usize {
         self.length.div_ceil(self.size.max(1)).max(1)
     }
 
-    /// The same, as far as lanes are concerned.
+    /// Returns the part that concerns lanes.
     pub(crate) fn arrival(self) -> Arrival {
         let Self { from, length, dropped, .. } = self;
         Arrival { from, length, count: self.count(), dropped }
@@ -72,10 +77,12 @@ impl Received {
 }
 
 impl Socket {
-    /// A socket bound to `local`, that sends to `port`, with what the kernel can do for it or without.
+    /// Opens sockets bound to `local` that send to `port`; with `offload`, enables the offloads
+    /// that the kernel supports.
     pub(crate) fn open(local: SocketAddr, port: u16, offload: bool) -> Result<Self, OpenError> {
         let failed = |error: io::Error| OpenError::Socket { local, source: error };
-        // Bound by itself, so that another program with the port, such as another heddled, is noticed.
+        // Bind it without `SO_REUSEPORT` first, so that a conflict with another program, such as
+        // another heddled, is detected.
         let fd = bound(local, false).map_err(failed)?;
         let send = &SEND_BUFFER;
         let buffer = receive_buffer(&fd, RECEIVE_BUFFER)
@@ -96,7 +103,8 @@ impl Socket {
         let mut socket = Self { lanes: vec![fd], buffer, local, port, segmentation };
         if let Err(error) = socket.open_lanes(joined) {
             socket.lanes.truncate(1);
-            // Nobody else is to join. Where it was not set, it need not be reset.
+            // Prevents other sockets from joining the group. An error can be ignored: the option
+            // was not set then.
             let _ = setsockopt(&socket.lanes[SHARED], sockopt::ReusePort, &false);
             warn!(
                 %local, %error,
@@ -123,19 +131,19 @@ impl Socket {
         Ok(())
     }
 
-    /// Has the kernel put datagrams from these sources into these lanes, and those of all others into the shared one,
-    /// from now on.
+    /// Makes the kernel steer datagrams from these sources to these lanes, and those of all others
+    /// to the shared one.
     ///
     /// # Errors
     ///
-    /// The kernel's. Then everything stays as it was.
+    /// The kernel's error. The previous steering then stays in effect.
     pub(crate) fn steer(
         &self,
         steering: impl Iterator<Item = (IpAddr, usize)>,
     ) -> Result<(), Errno> {
         let program = lane_filter::program(Family::of(self.local.ip()), steering);
         let len = u16::try_from(program.len()).map_err(|_| Errno::E2BIG)?;
-        // The kernel copies it, and does not write.
+        // The kernel only reads the program, and copies it.
         let program = sock_fprog { len, filter: program.as_ptr().cast_mut() };
         setsockopt(&self.lanes[SHARED], sockopt::AttachReusePortCbpf, &program)
     }
@@ -145,32 +153,33 @@ impl Socket {
         self.lanes.len() == LANES
     }
 
-    /// Returns what fits in the shared lane, in bytes.
+    /// Returns the size of the shared lane's receive buffer, in bytes.
     pub(crate) fn buffer(&self) -> usize {
         self.buffer
     }
 
-    /// Returns a lane's socket, to wait for.
+    /// Returns a lane's socket, for polling.
     pub(crate) fn lane(&self, lane: usize) -> BorrowedFd<'_> {
         self.lanes[lane].as_fd()
     }
 
-    /// What it is bound to.
+    /// Returns the bound address.
     pub(crate) fn local(&self) -> SocketAddr {
         self.local
     }
 
-    /// Whether it reaches an address of this family.
+    /// Returns true if it can reach an address of this family.
     pub(crate) fn reaches(&self, address: IpAddr) -> bool {
         self.local.is_ipv4() == address.is_ipv4()
     }
 
-    /// Whether several datagrams can be sent with one call.
+    /// Returns true if several datagrams can be sent with one call.
     pub(crate) fn segments(&self) -> bool {
         self.segmentation
     }
 
-    /// Sends datagrams to one address: one, or as many as go [`together`](crate::message::together). Does not block.
+    /// Sends datagrams to one address: a single one, or as many as go
+    /// [`together`](crate::message::together). Does not block.
     pub(crate) fn send(&self, datagrams: &[Outgoing<'_>]) -> Result<(), Errno> {
         let Some(first) = datagrams.first() else { return Ok(()) };
         let mut pieces = [IoSlice::new(&[]); 2 * SEGMENTS];
@@ -195,7 +204,7 @@ impl Socket {
         .map(drop)
     }
 
-    /// Receives datagrams from a lane. None when there are none. Does not block.
+    /// Receives datagrams from a lane. Returns `None` if there are none. Does not block.
     pub(crate) fn receive(
         &self,
         lane: usize,
@@ -229,9 +238,11 @@ impl Socket {
         Ok(Some(Received { from, length, size, dropped }))
     }
 
-    /// The longest packet that reaches an address by what the kernel knows now, with its IP header, in bytes.
+    /// Returns the kernel's current path MTU to an address: the longest packet, with its IP header,
+    /// in bytes.
     pub(crate) fn path_mtu(&self, to: IpAddr) -> io::Result<usize> {
-        // Only a connected socket has a path. Ours is to receive from everybody.
+        // Only a connected socket has a path MTU, and ours must not be connected, to receive from
+        // everybody.
         let probe = bound(SocketAddr::new(self.local.ip(), 0), false)?;
         rustix::net::connect(&probe, &SocketAddr::new(to, self.port))?;
         let mtu = match to {
@@ -248,18 +259,18 @@ impl AsFd for Socket {
     }
 }
 
-/// Sets the size of a receive buffer, and has the kernel tell what is dropped because it is full. Returns the size by the
-/// kernel's reckoning, which is twice as much (socket(7)).
+/// Sets the size of a receive buffer, and enables reports of datagrams dropped because it is full.
+/// Returns the size as the kernel accounts it, which is twice as much (socket(7)).
 fn receive_buffer(fd: &OwnedFd, bytes: usize) -> nix::Result<usize> {
-    // Without the privilege the kernel's limits hold (net.core.rmem_max).
+    // Without CAP_NET_ADMIN, the kernel's limit applies (net.core.rmem_max).
     setsockopt(fd, sockopt::RcvBufForce, &bytes)
         .or_else(|_| setsockopt(fd, sockopt::RcvBuf, &bytes))?;
     setsockopt(fd, sockopt::RxqOvfl, &1)?;
     getsockopt(fd, sockopt::RcvBuf)
 }
 
-/// A UDP socket that never fragments (`IP_PMTUDISC_DO`): what is too long is told to its sender. With `shared` the port may
-/// be that of other sockets of this user that are shared.
+/// Opens a UDP socket that never fragments (`IP_PMTUDISC_DO`): sending a datagram that is too long
+/// fails instead. With `shared`, other shared sockets of this user may use the same port.
 fn bound(local: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
     let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = rustix::net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
@@ -300,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_of_one_size_travel_together() {
+    fn datagrams_of_one_size_share_a_message() {
         let receiver = Socket::open("127.0.0.1:0".parse().unwrap(), 0, true).unwrap();
         let port = rustix::net::getsockname(&receiver.lanes[SHARED]).unwrap();
         let port = SocketAddr::try_from(port).unwrap().port();
@@ -316,31 +327,31 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_taken_is_refused() {
+    fn bind_to_port_in_use_fails() {
         let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
         let error = Socket::open(taken.local_addr().unwrap(), 1, true).unwrap_err().to_string();
         assert!(error.contains("another program has the port"), "{error}");
     }
 
     #[test]
-    fn an_address_that_is_not_there_is_refused() {
+    fn bind_to_missing_address_fails() {
         let error = Socket::open("192.0.2.1:0".parse().unwrap(), 1, true).unwrap_err().to_string();
         assert!(error.contains("no interface has the address"), "{error}");
     }
 
     #[test]
-    fn what_does_not_fit_the_path_is_not_fragmented() {
+    fn datagram_exceeding_path_mtu_is_not_fragmented() {
         let socket = Socket::open("127.0.0.1:0".parse().unwrap(), 9, true).unwrap();
         assert_eq!(socket.path_mtu([127, 0, 0, 1].into()).unwrap(), 65_535);
         assert_eq!(socket.send(&[outgoing(&[], &[0; 65_508])]), Err(Errno::EMSGSIZE));
     }
 
-    /// A sender at an address of the loopback, and at any port.
+    /// Returns a sender at an address of the loopback device, with any port.
     fn sender(address: [u8; 4]) -> UdpSocket {
         UdpSocket::bind((std::net::Ipv4Addr::from(address), 0)).unwrap()
     }
 
-    /// A socket, and its address.
+    /// Returns a socket and its address.
     fn receiver(local: &str) -> (Socket, SocketAddr) {
         let socket = Socket::open(local.parse().unwrap(), 9, true).unwrap();
         let to = rustix::net::getsockname(&socket.lanes[SHARED]).unwrap();
@@ -357,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_are_steered_whatever_port_they_send_from() {
+    fn sources_are_steered_regardless_of_port() {
         let (socket, to) = receiver("127.0.0.1:0");
         let addresses = [[127, 0, 0, 2], [127, 0, 0, 3], [127, 0, 0, 4]];
         let send = || {
@@ -379,7 +390,7 @@ mod tests {
 
         let (socket, to) = receiver("[::1]:0");
         let send = || UdpSocket::bind("[::1]:0").unwrap().send_to(b"hello", to).unwrap();
-        // Addresses that differ in one word are others.
+        // Addresses that differ in only one word do not match.
         let others = ["1::1", "0:0:1::1", "::1:0:0:1", "::2"].map(|it| it.parse().unwrap());
         let others = || others.into_iter().zip(1..);
         socket.steer(others()).unwrap();
@@ -391,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn socket_with_lanes_keeps_its_port_to_itself() {
+    fn socket_with_lanes_does_not_share_its_port() {
         let (socket, to) = receiver("127.0.0.1:0");
         assert!(socket.has_lanes());
         let error = Socket::open(to, 1, true).unwrap_err().to_string();
@@ -405,7 +416,7 @@ mod tests {
     }
 
     impl Reader {
-        /// Reads everything that is there. Returns the payloads, by source.
+        /// Reads all available datagrams. Returns the payloads, by source.
         fn read(&mut self) -> HashMap<IpAddr, Vec<Vec<u8>>> {
             let (mut payloads, mut buffer) = (HashMap::<_, Vec<_>>::new(), vec![0; 65_536]);
             self.lanes.awake().count();
@@ -438,11 +449,12 @@ mod tests {
         let from = |socket: &UdpSocket| socket.local_addr().unwrap().ip();
         let mut number = 0_u64;
         let mut arrived = Vec::new();
-        // The first round fills the buffer, the second shows who does, and in the third it does so to itself alone.
+        // The first round fills the buffer, the second reveals the source, and in the third that
+        // source only hurts itself.
         for round in 0..3 {
-            // More than fits, from as many ports as it likes.
+            // More than fits, from many ports.
             for _ in 0..reader.socket.buffer() / 1000 {
-                // The kernel keeps some of them waiting on their way to the socket, for everybody.
+                // The kernel holds some back for a while on their way to the socket.
                 if number.is_multiple_of(128) {
                     std::thread::sleep(std::time::Duration::from_millis(1));
                 }

@@ -1,4 +1,4 @@
-//! Who says where a packet goes, and who does while that one cannot.
+//! Chooses the peer of each packet, with the table as a fallback for a failed plugin.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use crate::table::Table;
 
-/// How long the table steers in place of a plugin that failed. Long enough for a new instance, short enough that what
-/// a plugin would have forbidden by now does not go on.
+/// Time for which the table replaces a failed plugin. Long enough to start a new instance, short
+/// enough to end traffic that a working plugin would have stopped.
 pub const FALLBACK: Duration = Duration::from_secs(30);
 
-/// Says which peer a packet goes to. Used by one thread, outside any runtime; what takes long holds up the packets.
+/// Chooses the peer of a packet. Used by one thread, outside any async runtime; a slow call delays
+/// the packets.
 pub trait Steer: Send {
-    /// Appends an answer for each destination: the index of a peer in the [`Table`] that came with this value, or none
-    /// where the packet goes nowhere.
+    /// Appends an answer for each destination: the index of a peer in the [`Table`] that came with
+    /// this value, or `None` to send the packet nowhere.
     ///
     /// # Errors
     ///
@@ -25,15 +26,15 @@ pub trait Steer: Send {
     ) -> Result<(), String>;
 }
 
-/// Says besides what packets look like between hosts. Packets are handed over one after another, with the length of
-/// each; as many lengths come back, where 0 drops that packet.
+/// Also transforms packets between hosts. Packets are passed concatenated, with the length of each;
+/// the result has the same number of lengths, where 0 drops that packet.
 pub trait Transform: Steer {
-    /// What is sent to a peer as UDP payloads in place of these packets. Each is longer than its packet by at most the
-    /// overhead that was declared ([`Transforms::overhead`](crate::Transforms)).
+    /// Returns the UDP payloads to send to a peer instead of these packets. Each may exceed its
+    /// packet by at most the declared overhead ([`Transforms::overhead`](crate::Transforms)).
     ///
     /// # Errors
     ///
-    /// The reason why it cannot be done. The value is not used again.
+    /// The reason for the failure. The value is not used again.
     fn encapsulate(
         &mut self,
         peer: u32,
@@ -41,11 +42,11 @@ pub trait Transform: Steer {
         lengths: &[u32],
     ) -> Result<(Vec<u8>, Vec<u32>), String>;
 
-    /// The packets in these UDP payloads from a peer.
+    /// Returns the packets in these UDP payloads from a peer.
     ///
     /// # Errors
     ///
-    /// The reason why it cannot be done. The value is not used again.
+    /// The reason for the failure. The value is not used again.
     fn decapsulate(
         &mut self,
         peer: u32,
@@ -54,7 +55,7 @@ pub trait Transform: Steer {
     ) -> Result<(Vec<u8>, Vec<u32>), String>;
 }
 
-/// The table as a [`Steer`] of its own, compiled in.
+/// Implements [`Steer`] with a table, without a plugin.
 #[derive(Clone, Debug)]
 pub struct TableSteering(pub Arc<Table>);
 
@@ -69,45 +70,47 @@ impl Steer for TableSteering {
     }
 }
 
-/// What steers the packets of one thread, and what does when it fails.
-pub(crate) enum Pilot {
-    /// The plugin.
+/// The current steering of one thread's packets.
+pub(crate) enum Steering {
+    /// A plugin steers.
     Plugin {
-        /// It.
+        /// The plugin's instance.
         plugin: Box<dyn Steer>,
-        /// It comes after one that failed and has steered nothing yet: so long may the table stand in for it still.
+        /// The remaining deadline of the table fallback, inherited from a failed predecessor.
+        /// `None` once this instance has answered.
         until: Option<Instant>,
     },
-    /// The plugin, which transforms besides. Nothing stands in for it: what it would have encrypted must not leave as
-    /// it is.
+    /// A plugin steers and transforms. It has no fallback, because packets that it would have
+    /// encrypted must not leave in plain text.
     Transform {
-        /// It.
+        /// The plugin's instance.
         plugin: Box<dyn Transform>,
-        /// The most bytes it adds to a packet.
+        /// The maximum number of bytes that it adds to a packet.
         overhead: usize,
     },
-    /// The table, since the plugin failed.
+    /// The table steers, since the plugin failed.
     Table {
-        /// Until then.
+        /// The deadline of the fallback.
         until: Instant,
     },
-    /// Nobody: packets are dropped.
+    /// Nothing steers: packets are dropped.
     Nobody,
 }
 
-/// By whom packets were steered.
+/// The source of the answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
-    /// By the plugin.
+    /// The plugin.
     Plugin,
-    /// By the table in its place.
+    /// The table, as a fallback.
     Table,
     /// There are no answers.
     Nobody,
 }
 
-impl Pilot {
-    /// Another one takes over. One that works only until it is first asked does not prolong the fallback.
+impl Steering {
+    /// Replaces the current steering. A plugin that fails on its first call does not extend the
+    /// fallback.
     pub(crate) fn replace(&mut self, mut next: Self) {
         if let Self::Plugin { until, .. } = &mut next {
             *until = match self {
@@ -119,20 +122,20 @@ impl Pilot {
         *self = next;
     }
 
-    /// The plugin is gone or failed.
+    /// Handles the failure or loss of the plugin.
     pub(crate) fn fail(&mut self, now: Instant) {
         match self {
             Self::Plugin { until, .. } => {
                 *self = Self::Table { until: until.unwrap_or(now + FALLBACK) };
             }
             Self::Transform { .. } => *self = Self::Nobody,
-            // What was begun is not begun anew.
+            // A running fallback is not restarted.
             Self::Table { .. } | Self::Nobody => {}
         }
     }
 
-    /// Appends an answer for each destination, unless there is nobody to give one. A reason is a failure of the
-    /// plugin, told once; the packets are steered nevertheless.
+    /// Appends an answer for each destination, unless nothing steers. Also returns the reason if
+    /// the plugin failed, once; the packets are steered nevertheless.
     pub(crate) fn steer(
         &mut self,
         table: &Table,
@@ -179,7 +182,7 @@ mod tests {
     use super::*;
     use crate::table::Peer;
 
-    /// Answers with peer 7 as often as asked, then not at all.
+    /// Answers with peer 7 this many times, then fails.
     struct Answers(usize);
 
     impl Steer for Answers {
@@ -214,7 +217,7 @@ mod tests {
         }
     }
 
-    /// Forgets the last packet.
+    /// Omits the answer for the last packet.
     struct Forgetful;
 
     impl Steer for Forgetful {
@@ -228,8 +231,8 @@ mod tests {
         }
     }
 
-    fn plugin(answers: usize) -> Pilot {
-        Pilot::Plugin { plugin: Box::new(Answers(answers)), until: None }
+    fn plugin(answers: usize) -> Steering {
+        Steering::Plugin { plugin: Box::new(Answers(answers)), until: None }
     }
 
     fn table() -> Table {
@@ -239,61 +242,61 @@ mod tests {
         }])
     }
 
-    fn steer(pilot: &mut Pilot, now: Instant) -> (By, Option<String>, Vec<Option<u32>>) {
+    fn steer(steering: &mut Steering, now: Instant) -> (By, Option<String>, Vec<Option<u32>>) {
         let destinations = ["10.244.1.2", "10.244.2.2"].map(|address| address.parse().unwrap());
         let mut answers = Vec::new();
-        let (by, reason) = pilot.steer(&table(), &destinations, &mut answers, now);
+        let (by, reason) = steering.steer(&table(), &destinations, &mut answers, now);
         (by, reason, answers)
     }
 
     #[test]
-    fn the_table_stands_in_for_a_failed_plugin_and_not_for_ever() {
-        let (mut pilot, now) = (plugin(1), Instant::now());
-        assert_eq!(steer(&mut pilot, now), (By::Plugin, None, vec![Some(7), Some(7)]));
+    fn table_replaces_failed_plugin_for_limited_time() {
+        let (mut steering, now) = (plugin(1), Instant::now());
+        assert_eq!(steer(&mut steering, now), (By::Plugin, None, vec![Some(7), Some(7)]));
         let reason = Some("out of fuel".to_owned());
-        assert_eq!(steer(&mut pilot, now), (By::Table, reason, vec![Some(0), None]));
+        assert_eq!(steer(&mut steering, now), (By::Table, reason, vec![Some(0), None]));
         let late = now + FALLBACK - Duration::from_millis(1);
-        assert_eq!(steer(&mut pilot, late), (By::Table, None, vec![Some(0), None]));
-        assert_eq!(steer(&mut pilot, now + FALLBACK), (By::Nobody, None, vec![]));
+        assert_eq!(steer(&mut steering, late), (By::Table, None, vec![Some(0), None]));
+        assert_eq!(steer(&mut steering, now + FALLBACK), (By::Nobody, None, vec![]));
     }
 
     #[test]
-    fn a_plugin_that_fails_at_once_each_time_does_not_prolong_the_fallback() {
-        let (mut pilot, now) = (plugin(0), Instant::now());
-        steer(&mut pilot, now);
-        pilot.replace(plugin(0));
-        assert_eq!(steer(&mut pilot, now + FALLBACK / 2).0, By::Table);
-        pilot.replace(plugin(0));
-        pilot.replace(plugin(0));
-        assert_eq!(steer(&mut pilot, now + FALLBACK).0, By::Nobody);
-        // One that works does.
-        pilot.replace(plugin(1));
-        assert_eq!(steer(&mut pilot, now + FALLBACK).0, By::Plugin);
-        assert_eq!(steer(&mut pilot, now + FALLBACK).0, By::Table);
+    fn repeatedly_failing_plugins_do_not_extend_fallback() {
+        let (mut steering, now) = (plugin(0), Instant::now());
+        steer(&mut steering, now);
+        steering.replace(plugin(0));
+        assert_eq!(steer(&mut steering, now + FALLBACK / 2).0, By::Table);
+        steering.replace(plugin(0));
+        steering.replace(plugin(0));
+        assert_eq!(steer(&mut steering, now + FALLBACK).0, By::Nobody);
+        // A working instance does extend it.
+        steering.replace(plugin(1));
+        assert_eq!(steer(&mut steering, now + FALLBACK).0, By::Plugin);
+        assert_eq!(steer(&mut steering, now + FALLBACK).0, By::Table);
     }
 
     #[test]
-    fn a_failure_during_the_fallback_does_not_prolong_it() {
-        let (mut pilot, now) = (plugin(0), Instant::now());
-        pilot.fail(now);
-        pilot.fail(now + FALLBACK / 2);
-        assert_eq!(steer(&mut pilot, now + FALLBACK).0, By::Nobody);
+    fn failure_during_fallback_does_not_extend_it() {
+        let (mut steering, now) = (plugin(0), Instant::now());
+        steering.fail(now);
+        steering.fail(now + FALLBACK / 2);
+        assert_eq!(steer(&mut steering, now + FALLBACK).0, By::Nobody);
     }
 
     #[test]
-    fn nothing_stands_in_for_a_plugin_that_transforms() {
+    fn failed_transform_has_no_fallback() {
         let plugin = Box::new(Answers(0));
-        let (mut pilot, now) = (Pilot::Transform { plugin, overhead: 8 }, Instant::now());
+        let (mut steering, now) = (Steering::Transform { plugin, overhead: 8 }, Instant::now());
         let reason = Some("out of fuel".to_owned());
-        assert_eq!(steer(&mut pilot, now), (By::Nobody, reason, vec![]));
-        assert_eq!(steer(&mut pilot, now), (By::Nobody, None, vec![]));
+        assert_eq!(steer(&mut steering, now), (By::Nobody, reason, vec![]));
+        assert_eq!(steer(&mut steering, now), (By::Nobody, None, vec![]));
     }
 
     #[test]
-    fn an_answer_that_is_too_short_is_a_failure() {
-        let (mut pilot, now) =
-            (Pilot::Plugin { plugin: Box::new(Forgetful), until: None }, Instant::now());
-        let (by, reason, answers) = steer(&mut pilot, now);
+    fn too_few_answers_are_a_failure() {
+        let (mut steering, now) =
+            (Steering::Plugin { plugin: Box::new(Forgetful), until: None }, Instant::now());
+        let (by, reason, answers) = steer(&mut steering, now);
         assert_eq!((by, answers), (By::Table, vec![Some(0), None]));
         assert_eq!(reason.as_deref(), Some("1 answers for 2 packets"));
     }

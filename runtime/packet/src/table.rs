@@ -1,4 +1,4 @@
-//! Whose an address is.
+//! Maps addresses to peers.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,49 +6,51 @@ use std::net::IpAddr;
 use heddle_core::address::Family;
 use ipnet::IpNet;
 
-/// What the path knows of a peer.
+/// A peer, as the path knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Where its datagrams come from and go to: its public addresses, at most one of a family.
+    /// The addresses that its datagrams come from and go to: its public addresses, at most one per
+    /// family.
     pub endpoints: Vec<IpAddr>,
-    /// Whose packets it may send.
+    /// The subnets that its packets may come from.
     pub subnets: Vec<IpNet>,
 }
 
-/// All peers, which are spoken of by their index.
+/// All peers, referred to by index.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     peers: Vec<Peer>,
     endpoints: HashMap<IpAddr, Vec<u32>>,
-    /// By subnet, host bits cut off. Where several peers have the same, that of the first.
+    /// Routes by subnet, without host bits. If several peers have the same subnet, the first has
+    /// the route.
     routes: HashMap<IpNet, Route>,
-    /// The prefix lengths that occur, the longest first, by family.
+    /// The prefix lengths in use, longest first, by family.
     lengths: [Vec<u8>; 2],
 }
 
-/// Where packets to a subnet go.
+/// The route to a subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Route {
-    /// Which of [`Table::probes`] it is.
+    /// The index of its probe in [`Table::probes`].
     probe: usize,
     peer: Option<u32>,
 }
 
-/// A datagram with a source that is not its sender's.
+/// A packet whose source does not belong to its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Spoofed {
-    /// It comes from no peer's public address.
+    /// The datagram's source is no peer's public address.
     #[error("no peer has this public address")]
     Outer,
-    /// The packet in it is of nobody in the subnets of the peers with that public address.
+    /// The packet's source is in no subnet of the peers with that public address.
     #[error("no peer with this public address has a subnet with the packet's source")]
     Inner,
 }
 
-/// Answers that are not those to [`Table::probes`].
+/// Answers that do not match [`Table::probes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WrongAnswers {
-    /// More or less than were asked for.
+    /// The number of answers is wrong.
     #[error("{found} answers to {expected} probes")]
     Count {
         /// The number of probes.
@@ -56,18 +58,18 @@ pub enum WrongAnswers {
         /// The number of answers.
         found: usize,
     },
-    /// An answer names no peer.
+    /// An answer names a peer that does not exist.
     #[error("the answer is peer {peer}: expected one below {peers}")]
     Peer {
-        /// In the answer.
+        /// The peer in the answer.
         peer: u32,
-        /// How many there are.
+        /// The number of peers.
         peers: usize,
     },
 }
 
 impl Table {
-    /// A table of these peers, which packets to a subnet reach at the peer whose it is.
+    /// Creates a table of these peers, in which packets to a subnet go to the peer that owns it.
     pub fn new(peers: Vec<Peer>) -> Self {
         let mut table = Self::default();
         let mut probe = 0;
@@ -91,18 +93,19 @@ impl Table {
         Self { peers, ..table }
     }
 
-    /// What to ask a plugin in order to know where it sends packets to each subnet: the first address of each, peer
-    /// by peer.
+    /// Returns the addresses to ask a plugin about, to learn where it sends packets to each subnet:
+    /// the first address of each subnet, peer by peer.
     pub fn probes(&self) -> Vec<IpAddr> {
         let subnets = self.peers.iter().flat_map(|peer| &peer.subnets);
         subnets.map(IpNet::network).collect()
     }
 
-    /// The same table, but packets to a subnet go where the plugin sends them by its answers to [`Table::probes`].
+    /// Returns the same table, except that packets to a subnet go where the plugin sends them
+    /// according to its answers to [`Table::probes`].
     ///
     /// # Errors
     ///
-    /// These are no answers to the probes.
+    /// [`WrongAnswers`], if the answers do not match the probes.
     pub fn with_answers(mut self, answers: &[Option<u32>]) -> Result<Self, WrongAnswers> {
         let expected = self.peers.iter().map(|peer| peer.subnets.len()).sum();
         if answers.len() != expected {
@@ -118,12 +121,13 @@ impl Table {
         Ok(self)
     }
 
-    /// Which peer a packet to this address goes to, by the longest subnet that contains it.
+    /// Returns the peer that a packet to this address goes to, by longest prefix match.
     pub fn route(&self, destination: IpAddr) -> Option<u32> {
         self.find(destination)?.peer
     }
 
-    /// Returns true if the address is in a peer's subnet, whether packets to it go to a peer or not.
+    /// Returns true if the address is in a peer's subnet, whether or not packets to it go to a
+    /// peer.
     pub fn covers(&self, address: IpAddr) -> bool {
         self.find(address).is_some()
     }
@@ -134,12 +138,12 @@ impl Table {
         subnets.filter_map(|subnet| self.routes.get(&subnet.trunc())).next()
     }
 
-    /// The peers with this public address.
+    /// Returns the peers with this public address.
     pub fn senders(&self, endpoint: IpAddr) -> &[u32] {
         self.endpoints.get(&endpoint).map_or(&[], Vec::as_slice)
     }
 
-    /// Which of these peers has a subnet with this address.
+    /// Returns the peer, among these, that has a subnet with this address.
     pub fn owner(&self, peers: &[u32], address: IpAddr) -> Option<u32> {
         let has = |&peer: &u32| {
             self.peer(peer).is_some_and(|it| it.subnets.iter().any(|net| net.contains(&address)))
@@ -147,13 +151,14 @@ impl Table {
         peers.iter().copied().find(has)
     }
 
-    /// The peer that sent a packet with this source in a datagram with this source.
+    /// Returns the peer that sent a packet, by the source addresses of datagram and packet.
     ///
-    /// Of many datagrams of one source, look up [`Table::senders`] once and then [`Table::owner`] of each.
+    /// For many datagrams from one source, look up [`Table::senders`] once and then
+    /// [`Table::owner`] for each.
     ///
     /// # Errors
     ///
-    /// No peer can have sent it.
+    /// [`Spoofed`], if no peer can have sent it.
     pub fn accepts(&self, outer: IpAddr, inner: IpAddr) -> Result<u32, Spoofed> {
         match self.senders(outer) {
             [] => Err(Spoofed::Outer),
@@ -161,13 +166,13 @@ impl Table {
         }
     }
 
-    /// The public address of a peer in a family.
+    /// Returns the public address of a peer in a family.
     pub fn endpoint(&self, peer: u32, family: Family) -> Option<IpAddr> {
         let endpoints = &self.peer(peer)?.endpoints;
         endpoints.iter().copied().find(|&endpoint| Family::of(endpoint) == family)
     }
 
-    /// All peers.
+    /// Returns all peers.
     pub fn peers(&self) -> &[Peer] {
         &self.peers
     }
@@ -203,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_subnet_says_where_a_packet_goes() {
+    fn longest_prefix_match_selects_the_peer() {
         let table = table();
         for (destination, peer) in [
             ("10.244.1.9", Some(0)),
@@ -219,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_is_one_of_the_sender() {
+    fn source_must_belong_to_the_sender() {
         let table = table();
         let accepts = |outer, inner| table.accepts(address(outer), address(inner));
         assert_eq!(accepts("192.0.2.1", "10.244.1.1"), Ok(0));
@@ -234,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plugins_answers_go_before_our_own() {
+    fn plugin_answers_override_subnet_owners() {
         let probes = table().probes();
         let expected = ["10.244.1.0", "fc00:0:0:1::", "10.244.2.0", "10.244.0.0", "10.244.3.0"];
         assert_eq!(probes, expected.map(address));
@@ -243,12 +248,12 @@ mod tests {
         for (probe, answer) in probes.into_iter().zip(answers) {
             assert_eq!(table.route(probe), answer, "{probe}");
         }
-        // Whose a source is, is not the plugin's to say.
+        // The plugin has no say in who owns a source address.
         assert_eq!(table.accepts(address("192.0.2.1"), address("10.244.1.1")), Ok(0));
     }
 
     #[test]
-    fn other_answers_are_refused() {
+    fn mismatched_answers_are_refused() {
         let short = table().with_answers(&[None]).unwrap_err();
         assert_eq!(short, WrongAnswers::Count { expected: 5, found: 1 });
         let foreign = table().with_answers(&[None, None, None, None, Some(3)]).unwrap_err();
@@ -256,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subnet_of_two_peers_is_the_firsts() {
+    fn duplicate_subnet_belongs_to_first_peer() {
         let both = [peer(&[], &["10.1.0.0/16"]), peer(&[], &["10.1.0.0/16"])];
         let table = Table::new(both.to_vec());
         assert_eq!(table.route(address("10.1.2.3")), Some(0));
@@ -265,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_has_an_address_of_each_family_or_not() {
+    fn endpoint_lookup_is_by_family() {
         let table = table();
         assert_eq!(table.endpoint(0, Family::V6), Some(address("2001:db8::1")));
         assert_eq!(table.endpoint(1, Family::V4), Some(address("192.0.2.2")));
@@ -275,7 +280,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_lookup_finds_what_a_search_of_all_subnets_finds(
+        fn lookup_equals_linear_search(
             subnets in prop::collection::vec((any::<u16>(), 0u8..=32), 0..20),
             destination: u16,
         ) {

@@ -1,8 +1,8 @@
-//! What a plugin's transform gave back.
+//! The packets returned by a plugin's transform.
 
 use std::ops::Range;
 
-/// Packets one behind the other, and the length of each. Those of length 0 are dropped.
+/// Concatenated packets, and the length of each. Those of length 0 are dropped.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Transformed {
     bytes: Vec<u8>,
@@ -10,7 +10,8 @@ pub(crate) struct Transformed {
 }
 
 impl Transformed {
-    /// Checks that there is one for each of the `expected`, and that their lengths are those of the bytes.
+    /// Checks that there are `expected` packets, and that their lengths add up to the number of
+    /// bytes.
     pub(crate) fn new(bytes: Vec<u8>, lengths: Vec<u32>, expected: usize) -> Result<Self, String> {
         if lengths.len() != expected {
             return Err(format!("{} packets out of {expected}", lengths.len()));
@@ -22,23 +23,23 @@ impl Transformed {
         Ok(Self { bytes, lengths })
     }
 
-    /// How many there are, with those that are dropped.
+    /// Returns the number of packets, including dropped ones.
     pub(crate) fn count(&self) -> usize {
         self.lengths.len()
     }
 
-    /// How many are dropped.
+    /// Returns the number of dropped packets.
     pub(crate) fn dropped(&self) -> usize {
         self.lengths.iter().filter(|&&length| length == 0).count()
     }
 
-    /// Those that are left.
+    /// Iterates over the packets that are not dropped.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let left = ranges(&self.lengths).filter(|range| !range.is_empty());
         left.map(|range| &self.bytes[range])
     }
 
-    /// The bytes, and where each of them lies. Those that are dropped are empty.
+    /// Returns the bytes, and the range of each packet; the range of a dropped packet is empty.
     pub(crate) fn into_parts(self) -> (Vec<u8>, impl Iterator<Item = Range<usize>>) {
         let Self { bytes, lengths } = self;
         let places: Vec<_> = ranges(&lengths).collect();
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packets_are_told_apart_by_their_lengths() {
+    fn packets_are_separated_by_their_lengths() {
         let transformed = Transformed::new(b"onetwo".to_vec(), vec![3, 0, 3], 3).unwrap();
         assert_eq!(transformed.iter().collect::<Vec<_>>(), [b"one", b"two"]);
         assert_eq!((transformed.count(), transformed.dropped()), (3, 1));
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_add_up_is_refused() {
+    fn inconsistent_lengths_are_refused() {
         let new = |lengths: &[u32]| Transformed::new(b"onetwo".to_vec(), lengths.to_vec(), 2);
         assert_eq!(new(&[6]), Err("1 packets out of 2".into()));
         assert_eq!(new(&[3, 4]), Err("packets of 7 bytes in 6 bytes".into()));

@@ -1,6 +1,6 @@
-//! The two transports whose packets are split and joined.
+//! The transports for which segmentation and coalescing are supported.
 
-/// TCP's flags as they stand in byte 13 of its header (RFC 9293, 3.1; RFC 3168, 6.1).
+/// TCP's flags in byte 13 of its header (RFC 9293, 3.1; RFC 3168, 6.1).
 pub(crate) const FIN: u8 = 0x01;
 pub(crate) const SYN: u8 = 0x02;
 pub(crate) const RST: u8 = 0x04;
@@ -15,7 +15,7 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// Where in the header the checksum is.
+    /// Returns the offset of the checksum in the header, in bytes.
     pub(crate) const fn checksum(self) -> usize {
         match self {
             Self::Tcp => 16,

@@ -1,20 +1,22 @@
-//! One hop further.
+//! Decrements the time to live.
 
 use heddle_core::address::Family;
 
 use crate::headers::Inner;
 
-/// The packet has made its last hop. Its bytes are as they came, as its sender is to see them.
+/// The packet's time to live has expired. The packet is unchanged, as its sender's ICMP error has
+/// to quote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the packet's hop limit is exhausted")]
 pub struct Expired;
 
-/// Takes one from the time to live of an IPv4 packet or the hop limit of an IPv6 packet, and keeps the checksum of the
-/// IPv4 header as right or wrong as it was (RFC 1624).
+/// Decrements the time to live of an IPv4 packet or the hop limit of an IPv6 packet. Updates the
+/// checksum of the IPv4 header incrementally, so a wrong checksum stays wrong (RFC 1624).
 ///
 /// # Errors
 ///
-/// Nothing would be left: the packet must not be forwarded (RFC 1812, 5.3.1; RFC 8200, 3).
+/// [`Expired`], if the result would be 0: the packet must not be forwarded (RFC 1812, 5.3.1; RFC
+/// 8200, 3).
 pub fn decrement(packet: &mut [u8], inner: &Inner) -> Result<(), Expired> {
     if inner.hop_limit <= 1 {
         return Err(Expired);
@@ -22,7 +24,8 @@ pub fn decrement(packet: &mut [u8], inner: &Inner) -> Result<(), Expired> {
     match inner.family() {
         Family::V4 => {
             packet[8] -= 1;
-            // HC' = ~(~HC + ~m + m'), and ~m + m' is -0x0100: the time to live is the upper half of its word.
+            // HC' = ~(~HC + ~m + m'), and ~m + m' is -0x0100: the time to live is the upper half of
+            // its word.
             let checksum = u16::from_be_bytes([packet[10], packet[11]]);
             let (sum, carry) = (!checksum).overflowing_add(!0x0100);
             packet[10..12].copy_from_slice(&(!(sum + u16::from(carry))).to_be_bytes());
@@ -42,7 +45,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_checksum_stays_right(
+        fn decrement_keeps_checksum_valid(
             id: u16,
             ttl in 2u8..,
             source: [u8; 4],
@@ -66,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_on_its_last_hop_stays_as_it_is() {
+    fn expired_packet_is_unchanged() {
         for hops in [0, 1] {
             let mut packets = [Vec::new(), Vec::new()];
             let [v4, v6] = &mut packets;
@@ -82,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_packet_loses_a_hop_and_nothing_else() {
+    fn ipv6_decrement_changes_only_hop_limit() {
         let mut packet = Vec::new();
         PacketBuilder::ipv6(A6.octets(), B6.octets(), 2).udp(1, 2).write(&mut packet, &[]).unwrap();
         let mut expected = packet.clone();

@@ -11,21 +11,23 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 
 use crate::OpenError;
 
-/// A TUN device. It exists for as long as this value.
+/// A TUN device. The kernel removes it when this value is dropped.
 pub(crate) struct Tun {
     device: SyncDevice,
-    /// Whether a header stands before each packet, and super-packets of TCP come and go (`IFF_VNET_HDR`, `TUN_F_TSO4`).
+    /// True if packets have a virtio header, and TCP super-packets are enabled (`IFF_VNET_HDR`,
+    /// `TUN_F_TSO4`).
     pub(crate) offload: bool,
-    /// Whether those of UDP do (`TUN_F_USO4`, Linux 6.2).
+    /// True if UDP super-packets are enabled as well (`TUN_F_USO4`, Linux 6.2).
     pub(crate) udp: bool,
 }
 
 impl Tun {
-    /// Makes the device, with what the kernel can do for it or without. It is down, and has nothing but its name and
-    /// MTU.
+    /// Creates the device, with the offloads that the kernel supports if `offload` is set. The
+    /// device is down, and has only its name and MTU.
     pub(crate) fn make(name: LinkName, mtu: u32, offload: bool) -> Result<Self, OpenError> {
         let failed = |source: io::Error| OpenError::Device { device: name, source };
-        // The kernel would give us a persistent TUN device that nobody has open. It is somebody's.
+        // The kernel would open a persistent TUN device that no program has open. It belongs to
+        // somebody else.
         match if_nametoindex(name.as_str()) {
             Ok(_) => return Err(OpenError::DeviceExists(name)),
             Err(Errno::ENODEV) => {}
@@ -46,7 +48,7 @@ impl Tun {
             })
             .map_err(failed)?;
         device.set_nonblocking(true).map_err(failed)?;
-        // More than the library can say is more than such a packet can be long.
+        // The library takes 16 bits, and no packet can be longer than that.
         device.set_mtu(u16::try_from(mtu).unwrap_or(u16::MAX)).map_err(failed)?;
         let (offload, udp) = (device.tcp_gso(), device.udp_gso());
         if offload && !udp {
@@ -55,7 +57,8 @@ impl Tun {
         Ok(Self { device, offload, udp })
     }
 
-    /// Reads a packet, with the header before it where there is offload. None when there is none.
+    /// Reads a packet, after its virtio header if offload is enabled. Returns `None` if there is
+    /// none.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
         match self.device.recv(buffer) {
             Ok(length) => Ok(Some(length)),
@@ -66,7 +69,7 @@ impl Tun {
         }
     }
 
-    /// Writes a packet, with the header before it where there is offload.
+    /// Writes a packet, after its virtio header if offload is enabled.
     pub(crate) fn write(&self, pieces: &[IoSlice<'_>]) -> Result<(), Errno> {
         self.device.send_vectored(pieces).map(drop).map_err(|error| errno(&error))
     }

@@ -1,43 +1,48 @@
-//! The header in front of every packet on a TUN device opened with `IFF_VNET_HDR`: what of the packet is left to be done.
+//! The header in front of every packet on a TUN device opened with `IFF_VNET_HDR`. It says which
+//! segmentation and checksums are left to do.
 //!
-//! `struct virtio_net_hdr` of `linux/virtio_net.h`, in the byte order of the machine.
+//! `struct virtio_net_hdr` of `linux/virtio_net.h`, in native byte order.
 
-/// Its length in bytes, unless `TUNSETVNETHDRSZ` sets another.
+/// The length of the header in bytes, unless `TUNSETVNETHDRSZ` sets another.
 pub const LENGTH: usize = 10;
 
-/// The checksum at `checksum_start + checksum_offset` is yet to be made (`VIRTIO_NET_HDR_F_NEEDS_CSUM`).
+/// Flag: the checksum at `checksum_start + checksum_offset` is incomplete
+/// (`VIRTIO_NET_HDR_F_NEEDS_CSUM`).
 pub const NEEDS_CHECKSUM: u8 = 1;
 
-/// The packet is one (`VIRTIO_NET_HDR_GSO_NONE`).
+/// No segmentation (`VIRTIO_NET_HDR_GSO_NONE`).
 pub const NONE: u8 = 0;
-/// It is to be split into segments of TCP over IPv4 (`VIRTIO_NET_HDR_GSO_TCPV4`).
+/// Segmentation into TCP over IPv4 (`VIRTIO_NET_HDR_GSO_TCPV4`).
 pub const TCP_V4: u8 = 1;
-/// It is to be split into segments of TCP over IPv6 (`VIRTIO_NET_HDR_GSO_TCPV6`).
+/// Segmentation into TCP over IPv6 (`VIRTIO_NET_HDR_GSO_TCPV6`).
 pub const TCP_V6: u8 = 4;
-/// It is to be split into UDP datagrams of either family (`VIRTIO_NET_HDR_GSO_UDP_L4`).
+/// Segmentation into UDP datagrams of either family (`VIRTIO_NET_HDR_GSO_UDP_L4`).
 pub const UDP: u8 = 5;
-/// Joined to a TCP type: the first segment has the flag CWR (`VIRTIO_NET_HDR_GSO_ECN`).
+/// Flag on a TCP type: the first segment has the flag CWR (`VIRTIO_NET_HDR_GSO_ECN`).
 pub const ECN: u8 = 0x80;
 
 /// The header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Vnet {
-    /// [`NEEDS_CHECKSUM`] or 0. Other flags mean nothing here.
+    /// [`NEEDS_CHECKSUM`] or 0. Other flags are ignored.
     pub flags: u8,
-    /// [`NONE`], [`TCP_V4`], [`TCP_V6`] or [`UDP`], and maybe [`ECN`].
+    /// [`NONE`], [`TCP_V4`], [`TCP_V6`] or [`UDP`], optionally with [`ECN`].
     pub segmentation: u8,
-    /// The length of all headers. A hint: the kernel states more where the first bytes lie together in its memory.
+    /// The length of all headers in bytes. Only a hint: the kernel reports more if the first bytes
+    /// of the packet are contiguous in its memory.
     pub header_length: u16,
-    /// Of the payload of each segment but the last, in bytes.
+    /// The payload of every segment but the last, in bytes.
     pub segment_size: u16,
-    /// Where what is summed up begins.
+    /// The offset at which the checksummed data begins.
     pub checksum_start: u16,
-    /// Where the checksum is, from there. It holds the sum of the pseudo-header, not complemented.
+    /// The offset of the checksum from `checksum_start`. It contains the sum of the pseudo-header,
+    /// not complemented.
     pub checksum_offset: u16,
 }
 
 impl Vnet {
-    /// Takes it off what was read from the device. None where not even the header was read.
+    /// Splits the header off bytes read from the device. `None` if they are shorter than the
+    /// header.
     pub fn split_off(bytes: &mut [u8]) -> Option<(Self, &mut [u8])> {
         let (header, packet) = bytes.split_first_chunk_mut::<LENGTH>()?;
         let [flags, segmentation, ref fields @ ..] = *header;
@@ -53,7 +58,7 @@ impl Vnet {
         Some((vnet, packet))
     }
 
-    /// As the device takes it.
+    /// Returns the header in the device's format.
     pub fn to_bytes(self) -> [u8; LENGTH] {
         let mut bytes = [self.flags, self.segmentation, 0, 0, 0, 0, 0, 0, 0, 0];
         let fields =
@@ -70,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_reads_back_as_written() {
+    fn vnet_header_reads_back_as_written() {
         let vnet = Vnet {
             flags: NEEDS_CHECKSUM,
             segmentation: TCP_V4 | ECN,

@@ -3,12 +3,14 @@
 //! Nothing is counted here except time: each answer is computed from one [`Status`] and
 //! [`Timings`]. `docs/metrics.md` has a line for each metric, which a test compares with these.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use heddle_control::{Peer, PeerState, Plugin, Status};
 use heddle_core::host_network::Conflict;
 use heddle_core::text::one_line;
+use heddle_packet::{Counter as PacketCounter, CounterKind};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -59,8 +61,7 @@ pub fn metrics(status: &Status, timings: &Timings) -> String {
     work(&mut all, status, timings);
     plugins(&mut all, status);
     if let Some(packets) = &status.packets {
-        let packets = packets.iter().map(|(name, count)| (name.as_str(), *count));
-        packet_path(&mut all, packets.collect());
+        packet_path(&mut all, packets);
     }
     peers(&mut all, &status.peers, status.unlisted);
     let mut text = String::new();
@@ -155,49 +156,27 @@ fn plugins(all: &mut Exposition, status: &Status) {
     all.0.register_with_unit("plugin_call", "Time spent in calls of a plugin", Unit::Seconds, time);
 }
 
-/// Registers the counters of packets that the daemon carries itself.
-fn packet_path(all: &mut Exposition, counters: Vec<(&str, u64)>) {
-    let of_kind = |kind: fn(&str) -> Option<(&'static str, &str)>, unit: &'static str| {
-        let found = counters.iter().filter_map(move |(name, count)| {
-            let (label, value) = kind(name)?;
-            (unit == label).then(|| ([(label, value.to_owned())], *count))
-        });
-        found.collect::<Vec<_>>()
+/// Adds the counters of the daemon's own packet path.
+fn packet_path(all: &mut Exposition, counters: &BTreeMap<String, u64>) {
+    let of_kind = |kind| {
+        let is_of_kind = move |counter: PacketCounter| counter.kind() == kind;
+        counters.iter().filter(move |(name, _)| PacketCounter::named(name).is_some_and(is_of_kind))
     };
-    let packets = of_kind(|name| Some(("direction", name.strip_suffix("_packets")?)), "direction");
-    all.counters("packets", "Packets that the daemon carried", packets);
-    let bytes = of_kind(|name| Some(("direction", name.strip_suffix("_bytes")?)), "direction");
-    all.counters_in(Unit::Bytes, "packets", "The bytes of those packets", bytes);
-    let dropped = of_kind(|name| Some(("reason", dropped(name)?)), "reason");
-    all.counters("packets_dropped", "Packets that went no further", dropped);
-    let events = of_kind(|name| Some(("event", other(name)?)), "event");
-    all.counters("packet_events", "What else the packet path did", events);
-}
-
-/// Returns the reason, if the counter counts dropped packets.
-fn dropped(counter: &str) -> Option<&str> {
-    let reason = matches!(
-        counter,
-        "no_route"
-            | "spoofed_outer"
-            | "spoofed_inner"
-            | "foreign_destination"
-            | "malformed"
-            | "too_big"
-            | "ttl_exceeded"
-            | "plugin"
-            | "refused"
-            | "send_errors"
-            | "device_errors"
-            | "buffer_full"
-    );
-    reason.then_some(counter)
-}
-
-/// Returns the event, if the counter counts neither carried nor dropped packets.
-fn other(counter: &str) -> Option<&str> {
-    let carried = counter.ends_with("_packets") || counter.ends_with("_bytes");
-    (!carried && dropped(counter).is_none()).then_some(counter)
+    let traffic = |suffix: &'static str| {
+        of_kind(CounterKind::Traffic).filter_map(move |(name, count)| {
+            Some(([("direction", name.strip_suffix(suffix)?.to_owned())], *count))
+        })
+    };
+    let labelled = |kind, label: &'static str| {
+        of_kind(kind).map(move |(name, count)| ([(label, name.clone())], *count))
+    };
+    all.counters("packets", "Packets that the daemon carried", traffic("_packets"));
+    let help = "The bytes of those packets";
+    all.counters_in(Unit::Bytes, "packets", help, traffic("_bytes"));
+    let help = "Packets that went no further";
+    all.counters("packets_dropped", help, labelled(CounterKind::Drop, "reason"));
+    let help = "What else the packet path did";
+    all.counters("packet_events", help, labelled(CounterKind::Event, "event"));
 }
 
 fn peers(all: &mut Exposition, peers: &[Peer], unlisted: u64) {
@@ -354,8 +333,6 @@ fn counters<const N: usize>(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use heddle_control::{Changes, Emitter, Event, Health, OwnLease, Unmet, Watch};
 
     use super::*;
@@ -425,6 +402,31 @@ mod tests {
             .map(|line| line.split_once(' ').unwrap())
             .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
             .collect()
+    }
+
+    #[test]
+    fn every_packet_counter_is_exported_by_its_kind() {
+        let packets = PacketCounter::ALL.iter().map(|counter| (counter.name().to_owned(), 9));
+        let status = Status { packets: Some(packets.collect()), ..status() };
+        let text = metrics(&status, &Timings::default());
+        for counter in PacketCounter::ALL {
+            let name = counter.name();
+            let line = match counter.kind() {
+                CounterKind::Drop => {
+                    format!(r#"heddle_packets_dropped_total{{reason="{name}"}} 9"#)
+                }
+                CounterKind::Event => format!(r#"heddle_packet_events_total{{event="{name}"}} 9"#),
+                CounterKind::Traffic => match name.split_once('_').unwrap() {
+                    (direction, "packets") => {
+                        format!(r#"heddle_packets_total{{direction="{direction}"}} 9"#)
+                    }
+                    (direction, _) => {
+                        format!(r#"heddle_packets_bytes_total{{direction="{direction}"}} 9"#)
+                    }
+                },
+            };
+            assert!(text.lines().any(|found| found == line), "{line}");
+        }
     }
 
     #[test]

@@ -13,8 +13,8 @@ use etherparse::ip_number;
 use heddle_fuzz::packet::{complain, header_is_sound, hop, repair};
 use heddle_packet::datagrams::Datagram;
 use heddle_packet::headers::Inner;
-use heddle_packet::join::{Joiner, MOST};
-use heddle_packet::split::split;
+use heddle_packet::gro::{Coalescer, MOST};
+use heddle_packet::gso::split;
 use heddle_packet::vnet::Vnet;
 use heddle_packet::{Destinations, Peer, Table};
 use ipnet::IpNet;
@@ -162,16 +162,16 @@ fuzz_target!(|input: &[u8]| {
     }
 
     let mut before = BTreeMap::<_, Vec<_>>::new();
-    let mut joiner = Joiner::new(true);
+    let mut coalescer = Coalescer::new(true);
     for (at, inner) in &places {
         let (flow, bytes) = essence(&buffer[at.clone()]);
         before.entry(flow).or_default().push(bytes);
-        joiner.push(&buffer, at.clone(), inner);
+        coalescer.push(&buffer, at.clone(), inner);
     }
 
     let mut after = BTreeMap::<_, Vec<_>>::new();
     let mut headers = Vec::new();
-    for packet in joiner.packets(&mut buffer) {
+    for packet in coalescer.packets(&mut buffer) {
         assert!(packet.pieces.clone().count() == packet.datagrams && packet.datagrams <= MOST);
         let mut bytes = packet.pieces.collect::<Vec<_>>().concat();
         assert_eq!(bytes.len(), packet.length);

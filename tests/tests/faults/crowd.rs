@@ -33,7 +33,7 @@ fn fill(cluster: &Cluster) {
             ),
             false => name,
         };
-        cluster.etcd().put_bytes(key.as_bytes(), value.as_bytes()).unwrap();
+        cluster.etcd().put(key.as_bytes(), value.as_bytes()).unwrap();
     }
 }
 

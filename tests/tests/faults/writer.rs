@@ -268,7 +268,7 @@ impl Siege {
 
     fn write(&self, records: &[Record]) {
         for (key, value) in records {
-            self.cluster.etcd().put_bytes(key, value).unwrap();
+            self.cluster.etcd().put(key, value).unwrap();
         }
     }
 
@@ -311,7 +311,7 @@ fn hostile_writer_harms_only_nodes_whose_key_it_takes() {
 
     let since = Instant::now();
     for (key, _) in attacks.iter().flat_map(|(_, records)| records) {
-        siege.cluster.etcd().delete_bytes(key).unwrap();
+        siege.cluster.etcd().delete(key).unwrap();
     }
     siege.wait_exact();
     recovered("hostile writer", since.elapsed());

@@ -1,4 +1,4 @@
-//! What has to be given to `iptables-restore` for our chains to be as they should: nothing, if they are.
+//! Computes the input of `iptables-restore` that repairs our chains; none if they are correct.
 
 use std::fmt::Write as _;
 
@@ -6,17 +6,17 @@ use crate::iptables::saved::{Ruleset, SavedRule};
 use crate::repair::{Difference, Repair};
 use crate::rule::{Action, Purpose, Rule, Side};
 
-/// A chain of ours as it should be.
+/// A chain of ours in its wanted state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WantedChain {
     pub(crate) purpose: Purpose,
     pub(crate) name: String,
-    /// None: there should be no such chain.
+    /// `None` if the chain should not exist.
     pub(crate) rules: Option<Vec<Rule>>,
 }
 
 impl Purpose {
-    /// The table of iptables that its chain is in.
+    /// Returns the iptables table of its chain.
     pub(crate) const fn table(self) -> &'static str {
         match self {
             Self::Masquerade => "nat",
@@ -24,7 +24,7 @@ impl Purpose {
         }
     }
 
-    /// The kernel's chain that jumps to it.
+    /// Returns the kernel's base chain that jumps to its chain.
     pub(crate) const fn base_chain(self) -> &'static str {
         match self {
             Self::Masquerade => "POSTROUTING",
@@ -33,9 +33,9 @@ impl Purpose {
     }
 }
 
-/// Compares what there is with what should be. The input of the repair is for `iptables-restore --noflush`; each table is
-/// changed in one step, at its `COMMIT`. A table that cannot be read is left alone: what is there already would be put
-/// there once more.
+/// Compares the saved state with the wanted state. The repair is input for `iptables-restore
+/// --noflush`, which changes each table atomically, at its `COMMIT`. Skips tables that cannot be
+/// read: the repair would duplicate the rules that are already there.
 pub(crate) fn plan(saved: &Ruleset, wanted: &[WantedChain]) -> Option<Repair> {
     let mut input = String::new();
     let mut differences = Vec::new();
@@ -52,7 +52,7 @@ pub(crate) fn plan(saved: &Ruleset, wanted: &[WantedChain]) -> Option<Repair> {
     (!differences.is_empty()).then_some(Repair { input, differences })
 }
 
-/// The lines that make a chain and the jump to it as they should be.
+/// Returns the lines that repair a chain and the jump to it.
 fn put(
     saved: &Ruleset,
     wanted: &WantedChain,
@@ -70,7 +70,7 @@ fn put(
     match found {
         Some(chain) if same(&chain.rules) => {}
         _ => {
-            // A declaration empties the chain in the same step.
+            // Declaring the chain also flushes it, atomically with the new rules.
             lines.push(format!(":{name} - [0:0]"));
             lines.extend(content.iter().map(|rule| format!("-A {name} {}", quoted(rule))));
             differences.push(match found {
@@ -84,7 +84,7 @@ fn put(
     let others: Vec<&SavedRule> = base_rules(saved, *purpose).collect();
     let jumps: Vec<&SavedRule> =
         others.iter().copied().filter(|rule| rule.target() == Some(name)).collect();
-    // Behind a rule that refuses everything, a jump is never reached.
+    // A jump after a rule that refuses everything is never reached.
     let too_late = || {
         let own = others.iter().position(|rule| rule.target() == Some(name));
         let refused = others.iter().position(|rule| rule.step().refuses_everything());
@@ -117,7 +117,7 @@ fn put(
     lines
 }
 
-/// The lines that remove a chain, and whatever jumps to it.
+/// Returns the lines that remove a chain and all jumps to it.
 fn remove(saved: &Ruleset, wanted: &WantedChain, differences: &mut Vec<Difference>) -> Vec<String> {
     let WantedChain { purpose, name, .. } = wanted;
     let Some(table) = saved.table(purpose.table()) else { return Vec::new() };
@@ -143,7 +143,7 @@ fn jump(name: &str, comment: &str) -> Vec<String> {
     ["-m", "comment", "--comment", comment, "-j", name].map(str::to_owned).to_vec()
 }
 
-/// A rule as `iptables-save` prints it, from which what is there is told by comparison.
+/// Formats a rule as `iptables-save` prints it, so that the two can be compared.
 fn arguments(rule: &Rule, comment: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for (option, side) in [("-s", rule.source), ("-d", rule.destination)] {
@@ -169,7 +169,8 @@ fn arguments(rule: &Rule, comment: &str) -> Vec<String> {
     words
 }
 
-/// Words for `iptables-restore`. Ours contain no more than a space that needs quotes.
+/// Quotes words for `iptables-restore`. Of the characters that need quotes, ours contain only
+/// spaces.
 fn quoted(words: &[String]) -> String {
     words
         .iter()
@@ -200,7 +201,8 @@ mod tests {
         WantedChain { rules: None, ..wanted(purpose) }
     }
 
-    /// The filter table with this in its FORWARD chain, and our chain as it should be.
+    /// Returns a filter table with these rules in its FORWARD chain, and our chain in its wanted
+    /// state.
     fn filter(forward: &[&str]) -> Ruleset {
         let forward: String = forward.iter().map(|rule| format!("-A FORWARD {rule}\n")).collect();
         Ruleset::parse(&format!(
@@ -217,7 +219,7 @@ mod tests {
     const OTHER: &str = "-i eth0 -j ACCEPT";
     const REFUSE: &str = "-j REJECT --reject-with icmp-host-prohibited";
 
-    /// What is given to restore, without the frame of a table.
+    /// Returns the input for restore, without the `*table` and `COMMIT` lines.
     fn lines(saved: &Ruleset, wanted: &[WantedChain]) -> Vec<String> {
         let input = plan(saved, wanted).map(|repair| repair.input).unwrap_or_default();
         input
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn masquerade_has_flannels_rules_in_flannels_order() {
+    fn masquerade_rules_match_flannels_in_order() {
         let repair = plan(&Ruleset::default(), &[wanted(Purpose::Masquerade)]).unwrap();
         assert_eq!(
             repair.input,
@@ -249,7 +251,7 @@ COMMIT
     }
 
     #[test]
-    fn ipv6_has_its_own_group_addresses() {
+    fn ipv6_masquerade_excludes_ipv6_multicast() {
         let v6 = family("2001:cafe:42::/56", "2001:cafe:42:8::/64");
         let rules = Purpose::Masquerade.rules(&v6, false);
         assert_eq!(
@@ -259,14 +261,14 @@ COMMIT
     }
 
     #[test]
-    fn what_is_right_is_left_alone() {
+    fn correct_chains_need_no_repair() {
         for forward in [&[JUMP][..], &[OTHER, JUMP], &[JUMP, OTHER], &[JUMP, REFUSE]] {
             assert_eq!(plan(&filter(forward), &[wanted(Purpose::Forward)]), None, "{forward:?}");
         }
     }
 
     #[test]
-    fn a_jump_is_missing_or_there_twice_or_behind_a_refusal_or_narrowed() {
+    fn bad_jump_is_replaced_before_any_refusal() {
         let add = format!("-A FORWARD {JUMP}");
         let delete = format!("-D FORWARD {JUMP}");
         let insert = |position| format!("-I FORWARD {position} {JUMP}");
@@ -288,7 +290,7 @@ COMMIT
     }
 
     #[test]
-    fn rules_missing_or_swapped_or_foreign_are_written_anew_and_a_good_jump_stays() {
+    fn wrong_rules_are_rewritten_and_good_jump_kept() {
         let good: Vec<&str> = CHAIN.lines().collect();
         let foreign = "-A FLANNEL-FWD -j DROP";
         for found in
@@ -307,7 +309,7 @@ COMMIT
     }
 
     #[test]
-    fn a_chain_not_wanted_goes_with_all_that_jumps_to_it() {
+    fn unwanted_chain_is_removed_with_jumps_to_it() {
         let saved = filter(&[OTHER, JUMP, JUMP]);
         assert_eq!(
             lines(&saved, &[unwanted(Purpose::Forward)]),
@@ -323,7 +325,7 @@ COMMIT
     }
 
     #[test]
-    fn another_instances_chain_is_no_business_of_ours() {
+    fn chain_of_other_instance_is_left_alone() {
         let saved = filter(&[JUMP]);
         let other =
             WantedChain { name: "FLANNEL-FWD-5ac5f721".into(), ..unwanted(Purpose::Forward) };

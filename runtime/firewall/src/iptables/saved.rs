@@ -1,4 +1,4 @@
-//! What `iptables-save` prints.
+//! Parses the output of `iptables-save`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,8 @@ use crate::rule::{Chains, Side, Step, Verdict};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ruleset {
     tables: BTreeMap<String, Table>,
-    /// Tables that are there, and not printed: somebody wrote rules into them that iptables does not know.
+    /// Tables that exist but are not printed, because somebody wrote rules into them that iptables
+    /// cannot express.
     hidden: BTreeSet<String>,
 }
 
@@ -23,7 +24,7 @@ pub(crate) struct Table {
 /// A chain: its rules in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Chain {
-    /// What becomes of packets at its end: `ACCEPT` or `DROP`; `-` for one that is called from others.
+    /// The verdict at the end of the chain: `ACCEPT` or `DROP`; `-` for a chain without a hook.
     pub(crate) policy: String,
     pub(crate) rules: Vec<SavedRule>,
 }
@@ -31,18 +32,18 @@ pub(crate) struct Chain {
 /// A rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SavedRule {
-    /// As printed, without `-A` and the chain: what `iptables-restore` takes.
+    /// The rule as printed, without `-A` and the chain: valid input for `iptables-restore`.
     pub(crate) text: String,
-    /// The same, apart.
+    /// `text`, split into words.
     pub(crate) arguments: Vec<String>,
 }
 
 impl Ruleset {
-    /// Reads what was printed.
+    /// Parses the output.
     ///
     /// # Errors
     ///
-    /// The first line that is none of a table, a chain, a rule, `COMMIT`, a comment.
+    /// The first line that is not a table, a chain, a rule, `COMMIT` or a comment.
     pub(crate) fn parse(printed: &str) -> Result<Self, String> {
         let mut ruleset = Self::default();
         let mut table = None;
@@ -68,14 +69,14 @@ impl Ruleset {
                 table.chains.entry(name.to_owned()).or_default().policy = policy;
             } else {
                 let rule = line.strip_prefix("-A ").ok_or_else(unknown)?;
-                // A rule without a condition and a target is nothing but its chain.
+                // A rule without matches and target consists of its chain only.
                 let (chain, text) = rule.split_once(' ').unwrap_or((rule, ""));
                 let mut text = text.to_owned();
                 let arguments = loop {
                     if let Some(arguments) = arguments(&text) {
                         break arguments;
                     }
-                    // Somebody's comment may have several lines, and is printed as it is.
+                    // A comment may contain line breaks, which are printed unescaped.
                     text = [&text, lines.next().ok_or_else(unknown)?].join("\n");
                 };
                 let chain = table.chains.entry(chain.to_owned()).or_default();
@@ -85,38 +86,40 @@ impl Ruleset {
         Ok(ruleset)
     }
 
-    /// A table, if it is in use.
+    /// Returns a table, if it is in use.
     pub(crate) fn table(&self, name: &str) -> Option<&Table> {
         self.tables.get(name)
     }
 
-    /// Whether a table is there and cannot be read: nothing can be said of what is in it.
+    /// Returns true if a table exists but cannot be read, so that its contents are unknown.
     pub(crate) fn hides(&self, table: &str) -> bool {
         self.hidden.contains(table)
     }
 
-    /// A chain, if it is there.
+    /// Returns a chain, if it exists.
     pub(crate) fn chain(&self, table: &str, chain: &str) -> Option<&Chain> {
         self.table(table)?.chains.get(chain)
     }
 }
 
-/// The table that is not printed, as a comment says (`xtables-save.c` of iptables).
+/// Extracts the name of an unprinted table from a comment (`xtables-save.c` of iptables).
 fn hidden(comment: &str) -> Option<&str> {
     let (table, rest) = comment.strip_prefix("# Table `")?.split_once('\'')?;
-    // Not `contains incompatible base-chains`: then the rest of it is printed.
+    // Not `contains incompatible base-chains`: in that case the rest of the table is printed.
     rest.starts_with(" is incompatible").then_some(table)
 }
 
-/// Words, of which some are in double quotes with `"`, `\` and `'` escaped (`xtables_save_string` of iptables).
+/// Splits a rule into words, some in double quotes with `"`, `\` and `'` escaped
+/// (`xtables_save_string` of iptables).
 fn arguments(text: &str) -> Option<Vec<String>> {
-    // The shell's rules but for `\'` in double quotes, where a shell keeps the backslash. It occurs in strings of other
-    // people's rules only, which are compared with nothing.
+    // These are the shell's rules, except for `\'` in double quotes, where a shell keeps the
+    // backslash. That only occurs in strings of foreign rules, which are not compared with
+    // anything.
     shlex::split(text)
 }
 
 impl Table {
-    /// What its chains make of packets.
+    /// Returns the effect of its rules on packets, for every chain.
     pub(crate) fn steps(&self) -> Chains {
         let steps = |chain: &Chain| chain.rules.iter().map(SavedRule::step).collect();
         self.chains.iter().map(|(name, chain)| (name.clone(), steps(chain))).collect()
@@ -124,25 +127,25 @@ impl Table {
 }
 
 impl Chain {
-    /// The position, from 0, of the first rule that refuses whatever comes to it.
+    /// Returns the position, from 0, of the first rule that refuses every packet.
     pub(crate) fn catch_all(&self) -> Option<usize> {
         self.rules.iter().position(|rule| rule.step().refuses_everything())
     }
 
-    /// Whether a packet that no other rule concerns is refused.
+    /// Returns true if packets that match no other rule are refused.
     pub(crate) fn refuses_by_default(&self) -> bool {
         self.policy == "DROP" || self.catch_all().is_some()
     }
 }
 
 impl SavedRule {
-    /// The chain that it jumps or goes to, or the target that decides.
+    /// Returns the chain to which it jumps or goes, or the target that gives the verdict.
     pub(crate) fn target(&self) -> Option<&str> {
         let at = self.arguments.iter().position(|word| word == "-j" || word == "-g")?;
         self.arguments.get(at + 1).map(String::as_str)
     }
 
-    /// What it makes of packets.
+    /// Returns its effect on packets.
     pub(crate) fn step(&self) -> Step {
         let mut step = Step::default();
         let mut words = self.arguments.iter().map(String::as_str).peekable();
@@ -159,7 +162,7 @@ impl SavedRule {
                     match side {
                         Ok(side) if word == "-s" => step.source = Some(side),
                         Ok(side) => step.destination = Some(side),
-                        // A mask with holes.
+                        // A non-contiguous mask.
                         Err(_) => step.narrower = true,
                     }
                 }
@@ -171,7 +174,7 @@ impl SavedRule {
                 }
                 ("-j" | "-g", Some(&target)) => {
                     step.verdict = verdict(word, target);
-                    // What follows are the target's own options.
+                    // The remaining words are the target's own options.
                     break;
                 }
                 _ => step.narrower = true,
@@ -188,7 +191,8 @@ fn verdict(option: &str, target: &str) -> Verdict {
         "ACCEPT" => Verdict::Accept,
         "DROP" | "REJECT" => Verdict::Refuse,
         "RETURN" => Verdict::Return,
-        // A target such as LOG is taken for a chain that is not there, and so for one without rules.
+        // A target such as LOG is treated as a chain that does not exist, and so as one without
+        // rules.
         _ => Verdict::Jump(target.to_owned()),
     }
 }
@@ -220,7 +224,7 @@ COMMIT
     }
 
     #[test]
-    fn tables_chains_and_rules_are_told_apart() {
+    fn tables_chains_and_rules_are_parsed() {
         let ruleset = Ruleset::parse(PRINTED).unwrap();
         let forward = ruleset.chain("filter", "FORWARD").unwrap();
         assert_eq!(forward.policy, "DROP");
@@ -233,12 +237,12 @@ COMMIT
     }
 
     #[test]
-    fn nothing_printed_is_no_tables() {
+    fn empty_output_has_no_tables() {
         assert_eq!(Ruleset::parse(""), Ok(Ruleset::default()));
     }
 
     #[test]
-    fn a_rule_may_have_several_lines() {
+    fn multiline_rule_is_parsed() {
         let printed =
             "*nat\n-A A -m comment --comment \"one\n# two\" -j ACCEPT\n-A A -j DROP\nCOMMIT\n";
         let ruleset = Ruleset::parse(printed).unwrap();
@@ -251,7 +255,7 @@ COMMIT
     }
 
     #[test]
-    fn tables_that_are_not_printed_are_remembered() {
+    fn unprinted_tables_are_marked_hidden() {
         let printed = "# Table `filter' is incompatible, use 'nft' tool.\n\
                        # Table `nat' contains incompatible base-chains, use 'nft' tool to list them.\n*nat\nCOMMIT\n";
         let ruleset = Ruleset::parse(printed).unwrap();
@@ -259,13 +263,13 @@ COMMIT
     }
 
     #[test]
-    fn a_line_of_another_kind_is_shown() {
+    fn unknown_line_is_quoted_in_error() {
         assert_eq!(Ruleset::parse("*nat\nwhat\n"), Err("`what`".into()));
         assert_eq!(Ruleset::parse("-A FORWARD -j DROP\n"), Err("`-A FORWARD -j DROP`".into()));
     }
 
     #[test]
-    fn a_rule_is_understood_as_far_as_addresses_go() {
+    fn rule_conditions_on_addresses_are_parsed() {
         let ruleset = Ruleset::parse(PRINTED).unwrap();
         let steps = ruleset.table("filter").unwrap().steps();
         let side = |text: &str, negated| Some(Side { network: text.parse().unwrap(), negated });
@@ -286,7 +290,7 @@ COMMIT
     }
 
     #[test]
-    fn a_chain_refuses_by_its_policy_or_by_a_rule_without_a_condition() {
+    fn chain_refuses_by_policy_or_unconditional_rule() {
         let chain = |policy: &str, rules: &[&str]| Chain {
             policy: policy.into(),
             rules: rules.iter().map(|text| rule(text)).collect(),

@@ -1,4 +1,4 @@
-//! What everybody's chains at the forward hook make of packets.
+//! Determines the effect of everybody's chains at the forward hook on packets.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use serde_json::Value;
 use crate::nft::table::family_name;
 use crate::rule::{Chains, Side, Step, Verdict};
 
-/// A table that concerns a family's packets.
+/// A table that applies to a family's packets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ListedTable {
     /// `ip`, `ip6` or `inet`.
     pub(crate) family: String,
     pub(crate) name: String,
     pub(crate) chains: Chains,
-    /// The chains at the forward hook, and whether their policy is drop.
+    /// The chains at the forward hook; true if the policy is drop.
     pub(crate) forward: BTreeMap<String, bool>,
 }
 
-/// The tables among listed objects that concern a family's packets.
+/// Returns the tables among the listed objects that apply to a family's packets.
 pub(crate) fn tables(objects: &[Value], family: Family) -> Vec<ListedTable> {
     let mut tables: BTreeMap<(String, String), ListedTable> = BTreeMap::new();
     for object in objects {
@@ -45,7 +45,7 @@ pub(crate) fn tables(objects: &[Value], family: Family) -> Vec<ListedTable> {
     tables.into_values().collect()
 }
 
-/// What a rule makes of packets of a family.
+/// Returns the effect of a rule on packets of a family.
 fn step(statements: &Value, family: Family) -> Step {
     let mut step = Step::default();
     let statements = statements.as_array().map(Vec::as_slice).unwrap_or_default();
@@ -66,7 +66,7 @@ fn step(statements: &Value, family: Family) -> Step {
                 }
                 _ => step.narrower = true,
             },
-            // What a map decides, what a limit lets through: nothing that holds for every packet.
+            // Others, such as maps and limits, do not apply to every packet.
             _ => step.narrower = true,
         }
     }
@@ -79,7 +79,8 @@ enum Condition {
     Destination(Side),
 }
 
-/// A condition on an address, or one that every packet of a family fulfils.
+/// Parses a condition on an address, or one that every packet of the family meets. `None` for any
+/// other condition.
 fn condition(properties: &Value, family: Family) -> Option<Condition> {
     let negated = match properties["op"].as_str()? {
         "==" => false,
@@ -105,7 +106,7 @@ fn condition(properties: &Value, family: Family) -> Option<Condition> {
     }
 }
 
-/// An address or a prefix; none: a set, a range, a name.
+/// Parses an address or a prefix. `None` for a set, a range or a name.
 fn network(value: &Value) -> Option<IpNet> {
     let address = |value: &Value| value.as_str()?.parse().ok();
     match value.get("prefix") {
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn chains_at_the_hook_are_found_with_their_policy() {
+    fn forward_chains_are_found_with_policy() {
         let objects = [
             chain("inet", "forward", Some("forward"), "drop"),
             chain("inet", "input", Some("input"), "drop"),
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_understood_as_far_as_addresses_go() {
+    fn rule_conditions_on_addresses_are_parsed() {
         let saddr = json!({"payload": {"protocol": "ip", "field": "saddr"}});
         let nfproto = json!({"meta": {"key": "nfproto"}});
         let prefix = json!({"prefix": {"addr": "10.244.0.0", "len": 16}});
@@ -195,7 +196,7 @@ mod tests {
                 Step { verdict: Verdict::Refuse, ..Step::default() },
             ]
         );
-        // The same rules, seen by a packet of the other family.
+        // The same rules, for a packet of the other family.
         assert!(tables(&objects, Family::V6)[0].chains["forward"][0].narrower);
     }
 }

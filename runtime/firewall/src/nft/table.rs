@@ -1,4 +1,4 @@
-//! A table of ours: as `nft -j` takes it and prints it, and whether the two agree.
+//! Our nftables tables: converts them to the JSON of `nft -j`, and compares them with a listing.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,16 @@ use crate::nft::Seen;
 use crate::repair::{Difference, Repair};
 use crate::rule::{Action, Purpose, Rule, Side};
 
-/// A table of ours as it should be: a chain for each purpose.
+/// A table of ours in its wanted state: a chain for each purpose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WantedTable {
     pub(crate) family: Family,
     pub(crate) name: String,
-    /// Empty: there should be no such table.
+    /// Empty if the table should not exist.
     pub(crate) chains: Vec<(Purpose, Vec<Rule>)>,
 }
 
-/// A family's name in nftables.
+/// Returns a family's name in nftables.
 pub(crate) const fn family_name(family: Family) -> &'static str {
     match family {
         Family::V4 => "ip",
@@ -26,8 +26,8 @@ pub(crate) const fn family_name(family: Family) -> &'static str {
     }
 }
 
-/// Compares what there is with what should be. The input of the repair is for `nft -j -f -`, which does all of it in one
-/// step, or nothing.
+/// Compares the listing with the wanted state. The repair is input for `nft -j -f -`, which applies
+/// it atomically.
 pub(crate) fn plan(seen: &Seen, wanted: &[WantedTable]) -> Option<Repair> {
     let mut commands = Vec::new();
     let mut differences = Vec::new();
@@ -52,12 +52,12 @@ impl WantedTable {
         json!({"table": {"family": family_name(self.family), "name": self.name}})
     }
 
-    /// All that it consists of, in the order in which it is made.
+    /// Returns the objects of the table, in the order of their creation.
     fn objects(&self) -> Vec<Value> {
         let family = family_name(self.family);
         let mut objects = vec![self.key()];
         for (purpose, rules) in &self.chains {
-            // As flannel has them, with the numbers of the priorities srcnat and filter.
+            // The same as flannel's, with the numbers of the priorities srcnat and filter.
             let (chain, kind, hook, priority) = match purpose {
                 Purpose::Masquerade => ("postrtg", "nat", "postrouting", 100),
                 Purpose::Forward => ("forward", "filter", "forward", 0),
@@ -76,9 +76,9 @@ impl WantedTable {
         objects
     }
 
-    /// The commands that put it in place of whatever is there.
+    /// Returns the commands that replace the table, whether or not it exists.
     fn replace(&self) -> Vec<Value> {
-        // What is not there cannot be deleted, so it is added first.
+        // Deleting a table that does not exist is an error, so it is added first.
         let mut commands = vec![json!({"add": self.key()}), json!({"delete": self.key()})];
         if !self.chains.is_empty() {
             commands.extend(self.objects().into_iter().map(|object| json!({"add": object})));
@@ -86,14 +86,15 @@ impl WantedTable {
         commands
     }
 
-    /// Whether what nft lists of it is exactly what it should be.
+    /// Returns true if nft's listing of the table matches the wanted state exactly.
     fn is_listed(&self, listed: &[Value]) -> bool {
         let (wanted, listed) = (Content::of(&self.objects()), Content::of(listed));
         wanted == listed
     }
 }
 
-/// The objects of a table without what differs from one time to the next: handles, and the order of chains.
+/// The objects of a table, without details that vary between listings: handles, and the order of
+/// chains.
 #[derive(Debug, Default, PartialEq)]
 struct Content {
     rules: BTreeMap<String, Vec<Value>>,
@@ -119,7 +120,7 @@ impl Content {
     }
 }
 
-/// The same object, as every version of nft would print it.
+/// Normalises an object to a form that does not depend on the version of nft.
 fn normal(mut value: Value) -> Value {
     if let Some(object) = value.as_object_mut() {
         object.remove("handle");
@@ -130,7 +131,7 @@ fn normal(mut value: Value) -> Value {
         if let Some(flags) = flags
             && flags.is_string()
         {
-            // A single flag is printed without its list, but not by every version.
+            // Some versions print a single flag without its list.
             *flags = json!([flags.take()]);
         }
     }
@@ -178,7 +179,8 @@ mod tests {
         WantedTable { family: Family::V4, name: "flannel-ipv4".into(), chains }
     }
 
-    /// As nft 1.0.6 lists it: chains first, with handles, a single flag without its list.
+    /// Returns the listing of nft 1.0.6: chains first, with handles, a single flag without its
+    /// list.
     fn listed() -> Vec<Value> {
         let mut objects = wanted().objects();
         objects.sort_by_key(|object| object.get("rule").is_some());
@@ -197,12 +199,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_listed_is_recognised() {
+    fn listed_table_matches_wanted_table() {
         assert!(wanted().is_listed(&listed()));
     }
 
     #[test]
-    fn any_difference_is_noticed() {
+    fn any_difference_is_detected() {
         type Change = fn(&mut Vec<Value>);
         let changes: [(&str, Change); 6] = [
             ("a rule missing", |listed| drop(listed.pop())),
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_replaced_as_a_whole() {
+    fn table_is_replaced_as_a_whole() {
         let commands = wanted().replace();
         let table = json!({"table": {"family": "ip", "name": "flannel-ipv4"}});
         assert_eq!(
@@ -236,14 +238,14 @@ mod tests {
     }
 
     #[test]
-    fn a_table_not_wanted_is_deleted() {
+    fn unwanted_table_is_deleted() {
         let table = WantedTable { chains: Vec::new(), ..wanted() };
         let key = json!({"table": {"family": "ip", "name": "flannel-ipv4"}});
         assert_eq!(table.replace(), [json!({"add": key}), json!({"delete": key})]);
     }
 
     #[test]
-    fn only_tables_that_are_not_right_are_written() {
+    fn only_differing_tables_are_written() {
         let none = WantedTable { chains: Vec::new(), ..wanted() };
         for (table, seen, expected) in [
             (wanted(), Some(listed()), None),

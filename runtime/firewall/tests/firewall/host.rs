@@ -1,4 +1,4 @@
-//! A host to try things on: an empty namespace, and what people run on theirs.
+//! A test host: an empty network namespace, and the rules that other software installs.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use nix::unistd::geteuid;
 /// Runs a test in a new network namespace.
 pub(crate) fn on_a_host(test: impl FnOnce() + Send + 'static) {
     if !geteuid().is_root() {
-        // Past the test harness, which swallows what `eprintln!` writes.
+        // Written directly, because the test harness captures `eprintln!`.
         std::io::stderr()
             .write_all(b"SKIPPED, not root: a test of heddle-firewall needs root\n")
             .unwrap();
@@ -26,12 +26,12 @@ pub(crate) fn on_a_host(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Runs commands as an operator would type them, one a line. All of them have to succeed.
+/// Runs shell commands, one per line. All of them have to succeed.
 pub(crate) fn sh(commands: &str) -> String {
     with_input("sh -e", commands)
 }
 
-/// Runs a program with an input.
+/// Runs a program with the given input.
 pub(crate) fn with_input(command: &str, input: &str) -> String {
     let mut words = command.split_whitespace();
     let mut child = Command::new(words.next().unwrap())
@@ -48,7 +48,7 @@ pub(crate) fn with_input(command: &str, input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The rules of a dual-stack network with everything on.
+/// The rules of a dual-stack network with all options enabled.
 pub(crate) fn rules(mode: Mode) -> Rules {
     let family = |network: &str, subnet: &str| FamilyRules {
         network: network.parse().unwrap(),
@@ -66,7 +66,7 @@ pub(crate) fn rules(mode: Mode) -> Rules {
     }
 }
 
-/// The rules of another network, next to the first.
+/// The rules of another network, beside the first.
 pub(crate) fn other_rules(mode: Mode) -> Rules {
     let family = FamilyRules {
         network: "10.99.0.0/16".parse().unwrap(),
@@ -75,14 +75,15 @@ pub(crate) fn other_rules(mode: Mode) -> Rules {
     Rules { network_name: "/blue".into(), families: vec![family], ..rules(mode) }
 }
 
-/// Puts right what is to be, and makes sure that a second look finds nothing more to do.
+/// Repairs the rules, and asserts that a second check finds nothing more to do.
 pub(crate) fn ensure(firewall: &mut Firewall) -> Vec<String> {
     let lines = firewall.ensure().unwrap();
     assert_eq!(firewall.ensure().unwrap(), [""; 0], "after {lines:?}");
     lines
 }
 
-/// What a program lists, without the comments of `iptables-save`, counters and lines that say nothing about rules.
+/// Returns the output of a program, without the comments of `iptables-save`, counters and other
+/// lines that are not rules.
 pub(crate) fn listed(command: &str) -> Vec<String> {
     let printed = with_input(command, "");
     let mut lines: Vec<String> = Vec::new();
@@ -92,7 +93,7 @@ pub(crate) fn listed(command: &str) -> Vec<String> {
     lines
 }
 
-/// The rules that `iptables-save` prints, or another command of its kind.
+/// Returns the rules that `iptables-save`, or a similar command, prints.
 pub(crate) fn saved(command: &str) -> Vec<String> {
     listed(command).into_iter().filter(|line| line.starts_with("-A")).collect()
 }

@@ -1,4 +1,4 @@
-//! Rules in iptables, in the flavour that `iptables` is.
+//! Rules in iptables, in the flavour of the installed `iptables`.
 
 use heddle_firewall::{Firewall, Masquerade, Mode, Rules};
 
@@ -33,7 +33,7 @@ fn nat() -> Vec<String> {
 }
 
 #[test]
-fn rules_are_flannels_to_the_letter() {
+fn iptables_rules_equal_flannels() {
     on_a_host(|| {
         ensure(&mut firewall());
         assert_eq!(filter(), FORWARD);
@@ -42,7 +42,7 @@ fn rules_are_flannels_to_the_letter() {
 }
 
 #[test]
-fn ipv6_has_the_same_rules_with_its_own_addresses() {
+fn ipv6_rules_equal_ipv4_with_own_addresses() {
     on_a_host(|| {
         ensure(&mut firewall());
         let as_ipv6 = |line: &str| {
@@ -56,7 +56,7 @@ fn ipv6_has_the_same_rules_with_its_own_addresses() {
 }
 
 #[test]
-fn what_was_done_is_told_by_line() {
+fn repairs_are_reported_one_per_line() {
     on_a_host(|| {
         let lines = ensure(&mut firewall());
         assert_eq!(lines.len(), 4, "{lines:?}");
@@ -65,7 +65,7 @@ fn what_was_done_is_told_by_line() {
 }
 
 #[test]
-fn whatever_is_done_to_the_rules_is_undone() {
+fn damaged_rules_are_repaired() {
     on_a_host(|| {
         sh(
             "iptables -A FORWARD -i eth9 -j DROP\niptables -t nat -A POSTROUTING -o eth9 -j MASQUERADE",
@@ -115,7 +115,7 @@ fn whatever_is_done_to_the_rules_is_undone() {
 }
 
 #[test]
-fn rules_come_back_after_everything_was_flushed() {
+fn flushed_rules_are_restored() {
     on_a_host(|| {
         let mut firewall = firewall();
         ensure(&mut firewall);
@@ -129,7 +129,7 @@ fn rules_come_back_after_everything_was_flushed() {
 }
 
 #[test]
-fn a_rule_that_refuses_everything_stays_behind_ours() {
+fn refuse_all_rule_stays_after_our_jump() {
     on_a_host(|| {
         sh("iptables -A FORWARD -i eth9 -j ACCEPT\niptables -A FORWARD -j REJECT");
         let mut firewall = firewall();
@@ -145,7 +145,7 @@ fn a_rule_that_refuses_everything_stays_behind_ours() {
 }
 
 #[test]
-fn what_others_have_stays_as_it_is() {
+fn foreign_rules_are_left_alone() {
     on_a_host(|| {
         sh("iptables -N DOCKER-USER
             iptables -A FORWARD -j DOCKER-USER
@@ -164,7 +164,7 @@ fn what_others_have_stays_as_it_is() {
 }
 
 #[test]
-fn what_is_switched_off_is_removed() {
+fn disabled_rules_are_removed() {
     on_a_host(|| {
         ensure(&mut firewall());
         let forward_only = Rules { masquerade: None, ..rules(Mode::Iptables) };
@@ -180,7 +180,7 @@ fn what_is_switched_off_is_removed() {
 }
 
 #[test]
-fn a_family_that_is_gone_from_the_config_is_removed() {
+fn family_removed_from_config_loses_its_rules() {
     on_a_host(|| {
         ensure(&mut firewall());
         let mut v4_only = rules(Mode::Iptables);
@@ -192,7 +192,7 @@ fn a_family_that_is_gone_from_the_config_is_removed() {
 }
 
 #[test]
-fn another_subnet_takes_the_place_of_the_one_before() {
+fn changed_subnet_replaces_previous_rules() {
     on_a_host(|| {
         ensure(&mut firewall());
         let mut moved = rules(Mode::Iptables);
@@ -204,7 +204,7 @@ fn another_subnet_takes_the_place_of_the_one_before() {
 }
 
 #[test]
-fn ports_are_not_random_when_told_so() {
+fn random_ports_can_be_disabled() {
     on_a_host(|| {
         let masquerade = Some(Masquerade { random_fully: false });
         ensure(&mut Firewall::new(Rules { masquerade, ..rules(Mode::Iptables) }));
@@ -213,7 +213,7 @@ fn ports_are_not_random_when_told_so() {
 }
 
 #[test]
-fn two_networks_side_by_side_do_not_disturb_each_other() {
+fn two_networks_on_one_host_do_not_interfere() {
     on_a_host(|| {
         let (mut one, mut other) = (firewall(), Firewall::new(other_rules(Mode::Iptables)));
         ensure(&mut one);
@@ -233,11 +233,12 @@ fn two_networks_side_by_side_do_not_disturb_each_other() {
 }
 
 #[test]
-fn a_table_that_cannot_be_read_is_left_alone() {
+fn unreadable_table_is_left_alone() {
     on_a_host(|| {
         let mut firewall = Firewall::new(rules(Mode::Iptables));
         ensure(&mut firewall);
-        // What iptables cannot say: it shows nothing of the whole table any more, and still adds to it.
+        // iptables cannot express this rule: it then shows nothing of the table any more, but still
+        // adds to it.
         sh(
             "iptables-nft -P FORWARD DROP\nnft add rule ip filter FORWARD ip saddr 192.0.2.9 quota 1 mbytes accept",
         );
@@ -261,7 +262,7 @@ fn a_table_that_cannot_be_read_is_left_alone() {
 }
 
 #[test]
-fn what_others_say_in_several_lines_is_in_nobodys_way() {
+fn foreign_multiline_comment_is_tolerated() {
     on_a_host(|| {
         sh("iptables -A FORWARD -m comment --comment 'it is\n# \"so\"\n' -j ACCEPT");
         ensure(&mut Firewall::new(rules(Mode::Iptables)));

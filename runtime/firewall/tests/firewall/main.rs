@@ -1,8 +1,8 @@
-//! The crate against real kernels, compared with what `iptables-save` and `nft` show, and with what becomes of packets.
-//! Needs root, iproute2, iptables with both flavours, nftables and ping.
+//! Tests against a real kernel, compared with the output of `iptables-save` and `nft`, and with the
+//! treatment of packets. Needs root, iproute2, iptables with both flavours, nftables and ping.
 //!
-//! Every test has a network namespace without a name, which belongs to its thread and goes with it; those with packets
-//! have three with names.
+//! Every test has an unnamed network namespace, which belongs to its thread and is removed with it;
+//! tests with packets have three named ones.
 
 mod host;
 mod iptables;

@@ -1,4 +1,4 @@
-//! From one way of writing rules to another.
+//! Switches between iptables and nftables, and between the flavours of iptables.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use heddle_firewall::{Firewall, Mode, Rules};
 
 use crate::host::{ensure, listed, on_a_host, other_rules, rules, sh};
 
-/// All that any program shows of chains and tables of ours.
+/// Returns all output of any program that names chains or tables of ours.
 fn traces() -> Vec<String> {
     let mut traces = Vec::new();
     for command in
@@ -23,7 +23,7 @@ fn traces() -> Vec<String> {
 }
 
 #[test]
-fn each_mode_removes_what_the_other_left() {
+fn mode_change_removes_rules_of_other_mode() {
     on_a_host(|| {
         ensure(&mut Firewall::new(rules(Mode::Iptables)));
         ensure(&mut Firewall::new(other_rules(Mode::Iptables)));
@@ -32,7 +32,7 @@ fn each_mode_removes_what_the_other_left() {
             lines.iter().any(|line| line.contains("FLANNEL-FWD was left over; removed")),
             "{lines:?}"
         );
-        // The other network's are still there.
+        // The rules of the other network remain.
         let found = traces();
         assert_eq!(found.len(), 4, "{found:?}");
         ensure(&mut Firewall::new(other_rules(Mode::Nftables)));
@@ -48,7 +48,7 @@ fn each_mode_removes_what_the_other_left() {
 }
 
 #[test]
-fn leftovers_of_the_other_flavour_are_removed() {
+fn stale_rules_in_other_flavour_are_removed() {
     on_a_host(|| {
         for flavour in ["nft", "legacy"] {
             sh(&format!(
@@ -64,7 +64,7 @@ fn leftovers_of_the_other_flavour_are_removed() {
 }
 
 #[test]
-fn the_legacy_flavour_is_not_woken_without_need() {
+fn unused_legacy_flavour_is_not_loaded() {
     on_a_host(|| {
         for mode in [Mode::Nftables, Mode::Iptables] {
             let own_is_legacy =
@@ -88,10 +88,11 @@ fn choose(flavour: &str, directory: &Path) {
     }
 }
 
-/// The variable with the directory that `PATH` begins with, if it is one to change.
+/// The variable with a directory that is already first in `PATH`, for the tests that replace
+/// `iptables` in it.
 const FIRST: &str = "HEDDLE_TEST_FIRST";
 
-/// Runs tests of this binary again, with this before everything else in `PATH`.
+/// Runs tests of this binary again, with this directory first in `PATH`.
 fn run_again(tests: &[&str], directory: &Path) {
     let path = std::env::var("PATH").unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
@@ -105,9 +106,9 @@ fn run_again(tests: &[&str], directory: &Path) {
     assert!(!printed.contains("running 0 tests"), "{printed}");
 }
 
-/// Runs the tests that depend on it again, with `iptables` being one flavour and then the other.
+/// Runs the tests that depend on `iptables` again, with each flavour in turn.
 #[test]
-fn iptables_may_be_of_either_flavour() {
+fn either_iptables_flavour_works() {
     on_a_host(|| {
         for flavour in ["nft", "legacy"] {
             let directory = tempfile::tempdir().unwrap();
@@ -119,7 +120,7 @@ fn iptables_may_be_of_either_flavour() {
 }
 
 #[test]
-fn rules_follow_a_change_of_flavour() {
+fn rules_follow_flavour_change() {
     let directory = tempfile::tempdir().unwrap();
     choose("nft", directory.path());
     run_again(&["--ignored", "modes::changing_host"], directory.path());
@@ -142,7 +143,7 @@ fn changing_host() {
 }
 
 #[test]
-fn where_nothing_is_installed_only_masquerading_is_missed() {
+fn missing_tools_fail_masquerading_only() {
     let nothing = tempfile::tempdir().unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "modes::bare_host"])

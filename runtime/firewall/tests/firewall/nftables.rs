@@ -32,7 +32,7 @@ fn table(family_and_name: &str) -> String {
 }
 
 #[test]
-fn tables_hold_flannels_rules() {
+fn nftables_rules_equal_flannels() {
     on_a_host(|| {
         let lines = ensure(&mut firewall());
         assert_eq!(
@@ -55,7 +55,7 @@ fn tables_hold_flannels_rules() {
 }
 
 #[test]
-fn whatever_is_done_to_the_rules_is_undone() {
+fn damaged_rules_are_repaired() {
     on_a_host(|| {
         let mut firewall = firewall();
         ensure(&mut firewall);
@@ -85,7 +85,7 @@ fn whatever_is_done_to_the_rules_is_undone() {
 }
 
 #[test]
-fn what_others_have_stays_as_it_is() {
+fn foreign_rules_are_left_alone() {
     on_a_host(|| {
         sh("nft add table inet filter
             nft add chain inet filter forward '{ type filter hook forward priority 0; policy drop; }'
@@ -104,7 +104,7 @@ fn what_others_have_stays_as_it_is() {
 }
 
 #[test]
-fn what_is_switched_off_is_not_there() {
+fn disabled_chains_do_not_exist() {
     on_a_host(|| {
         let mut masquerade_only = rules(Mode::Nftables);
         masquerade_only.forward = false;
@@ -121,7 +121,7 @@ fn what_is_switched_off_is_not_there() {
 }
 
 #[test]
-fn flannels_tables_are_taken_over() {
+fn flannel_tables_are_taken_over() {
     on_a_host(|| {
         sh("nft add table ip flannel-ipv4 '{ comment \"rules for flannel-ipv4\"; }'
             nft add chain ip flannel-ipv4 postrtg '{ type nat hook postrouting priority 100; }'
@@ -132,7 +132,7 @@ fn flannels_tables_are_taken_over() {
 }
 
 #[test]
-fn two_networks_side_by_side_do_not_disturb_each_other() {
+fn two_networks_on_one_host_do_not_interfere() {
     on_a_host(|| {
         let (mut one, mut other) = (firewall(), Firewall::new(other_rules(Mode::Nftables)));
         ensure(&mut one);

@@ -1,4 +1,4 @@
-//! What becomes of packets on a host: whose address they carry, and whether they pass.
+//! The treatment of packets on a host: their source address on arrival, and whether they arrive.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -15,25 +15,25 @@ use crate::host::{ensure, rules, sh};
 /// A host that forwards between three neighbours.
 struct World {
     host: Namespace,
-    /// In this node's subnet.
+    /// A container in this node's subnet.
     container: Neighbour,
-    /// In another node's subnet.
+    /// A container in another node's subnet.
     far: Neighbour,
-    /// Not in the overlay.
+    /// A host outside the overlay.
     outsider: Neighbour,
 }
 
 struct Neighbour {
     namespace: Namespace,
     address: IpAddr,
-    /// The host's own address on the way there.
+    /// The host's address on the network of this neighbour.
     gateway: IpAddr,
 }
 
-/// Runs a test in a world of one family, and again in one of the other.
+/// Runs a test in a world of each family.
 fn in_worlds(test: impl Fn(&World, Family)) {
     if !geteuid().is_root() {
-        // Past the test harness, which swallows what `eprintln!` writes.
+        // Written directly, because the test harness captures `eprintln!`.
         std::io::stderr()
             .write_all(b"SKIPPED, not root: a test of heddle-firewall needs root\n")
             .unwrap();
@@ -50,7 +50,8 @@ impl World {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = |role: &str| format!("hdl-fw-{}-{number}-{role}", std::process::id());
         let host = Namespace::create(name("host")).unwrap();
-        // Or no link-local address, which neighbours are asked from, could be used for a second.
+        // Otherwise link-local addresses, from which neighbours are resolved, would not be usable
+        // for a second.
         let no_dad = |namespace: &Namespace| {
             namespace.set_sysctl("ipv6/conf/default/dad_transmits", "0").unwrap();
         };
@@ -85,7 +86,7 @@ impl World {
         let container = neighbour("container", "10.244.8.", "2001:cafe:42:8::");
         let far = neighbour("far", "10.244.36.", "2001:cafe:42:36::");
         let outsider = neighbour("outsider", "192.0.2.", "2001:db8:1::");
-        // Until each interface has seen its cable, which the kernel looks after once a second.
+        // Wait until each interface has its carrier, which the kernel checks once a second.
         for (sender, receiver) in [(&container, &far), (&far, &outsider), (&outsider, &container)] {
             wait_until("packets passing", Duration::from_secs(10), || {
                 sent(sender, receiver).ok_or("none passed")
@@ -99,7 +100,7 @@ impl World {
         self.host.enter(|| ensure(&mut Firewall::new(rules))).unwrap();
     }
 
-    /// Refuses forwarding wherever iptables can.
+    /// Refuses forwarding in every place where iptables can.
     fn refuse(&self) {
         let commands = ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"]
             .map(|command| format!("{command} -P FORWARD DROP\n"));
@@ -107,13 +108,14 @@ impl World {
     }
 }
 
-/// Sends a packet from an address, and returns the source that it arrives with. None: it does not arrive.
+/// Sends a packet from an address, and returns the source address on arrival, or `None` if it does
+/// not arrive.
 fn arrives_from(sender: &Namespace, source: IpAddr, receiver: &Neighbour) -> Option<IpAddr> {
     let receiving = receiver.namespace.udp_socket(SocketAddr::new(receiver.address, 0)).unwrap();
     let sending = sender.udp_socket(SocketAddr::new(source, 0)).unwrap();
-    // The first ones may be lost until neighbours are resolved.
+    // The first packets may be lost until neighbours are resolved.
     for _ in 0..10 {
-        // An answer that it is refused is an error of the next call.
+        // An ICMP error for an earlier packet is reported by the next call.
         let _ = sending.send_to(b"packet", receiving.local_addr().unwrap());
         if let Some((from, _)) = next_datagram(&receiving, Duration::from_millis(100)).unwrap() {
             return Some(from.ip());
@@ -127,7 +129,7 @@ fn sent(sender: &Neighbour, receiver: &Neighbour) -> Option<IpAddr> {
 }
 
 #[test]
-fn forwarding_that_is_refused_is_made_to_pass() {
+fn refused_forwarding_is_made_to_pass() {
     in_worlds(|world, family| {
         world.refuse();
         assert_eq!(sent(&world.container, &world.far), None, "{family}");
@@ -144,7 +146,7 @@ fn forwarding_that_is_refused_is_made_to_pass() {
 }
 
 #[test]
-fn what_leaves_the_overlay_is_masqueraded_and_what_stays_is_not() {
+fn only_packets_leaving_overlay_are_masqueraded() {
     in_worlds(|world, family| {
         let World { host, container, far, outsider } = world;
         for mode in [Mode::Iptables, Mode::Nftables] {
@@ -154,7 +156,7 @@ fn what_leaves_the_overlay_is_masqueraded_and_what_stays_is_not() {
             assert_eq!(sent(far, outsider), Some(outsider.gateway), "{what}");
             assert_eq!(sent(container, far), Some(container.address), "{what}");
             assert_eq!(sent(far, container), Some(far.address), "{what}");
-            // A client keeps its address on its way to a container here, but not into the overlay.
+            // A client keeps its address on the way to a local container, but not into the overlay.
             assert_eq!(sent(outsider, container), Some(outsider.address), "{what}");
             assert_eq!(sent(outsider, far), Some(far.gateway), "{what}");
             // The host as a client in the overlay.
@@ -167,7 +169,7 @@ fn what_leaves_the_overlay_is_masqueraded_and_what_stays_is_not() {
 }
 
 #[test]
-fn no_packet_is_lost_while_rules_are_put_right() {
+fn repair_loses_no_packet() {
     in_worlds(|world, family| {
         world.refuse();
         for (mode, damage) in [

@@ -1,4 +1,4 @@
-//! Chains of others that refuse what is forwarded: answered where they are, and found where they cannot be.
+//! Foreign chains that refuse forwarded packets: overridden where possible, and reported elsewhere.
 
 use heddle_core::address::Family;
 use heddle_firewall::{Filter, Firewall, Mode, Refusal, Rules, forward_verdicts};
@@ -19,9 +19,9 @@ const COMMANDS: [&str; 4] =
     ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"];
 
 #[test]
-fn dockers_policy_is_answered_in_both_flavours_and_families() {
+fn docker_policy_is_overridden_in_each_flavour_and_family() {
     for mode in [Mode::Iptables, Mode::Nftables] {
-        // Before our start, and after it.
+        // The refusal may be set up before or after our start.
         for early in [true, false] {
             on_a_host(move || {
                 let mut firewall = Firewall::new(rules(mode));
@@ -32,7 +32,7 @@ fn dockers_policy_is_answered_in_both_flavours_and_families() {
                     sh(&format!("{command} -P FORWARD DROP"));
                 }
                 let refused = refused_by();
-                // What iptables has anyway in its own mode is an answer already.
+                // In its own mode, iptables has the accept rules anyway.
                 let unanswered = if mode == Mode::Iptables && !early { 2 } else { 4 };
                 assert_eq!(refused.len(), unanswered, "{refused:?}");
                 assert!(!ensure(&mut firewall).is_empty());
@@ -48,7 +48,7 @@ fn dockers_policy_is_answered_in_both_flavours_and_families() {
 }
 
 #[test]
-fn an_answer_goes_when_nothing_is_refused_any_more() {
+fn accept_rules_go_when_refusal_goes() {
     on_a_host(|| {
         let mut firewall = Firewall::new(rules(Mode::Nftables));
         sh("iptables-legacy -P FORWARD DROP\niptables-nft -A FORWARD -j REJECT");
@@ -76,7 +76,7 @@ fn masquerade_is_in_one_place_only() {
 }
 
 #[test]
-fn nothing_is_answered_when_forwarding_is_not_wanted() {
+fn forward_disabled_adds_no_accept_rules() {
     on_a_host(|| {
         sh("iptables-legacy -P FORWARD DROP\niptables-nft -P FORWARD DROP");
         ensure(&mut Firewall::new(Rules { forward: false, ..rules(Mode::Iptables) }));
@@ -88,7 +88,7 @@ fn nothing_is_answered_when_forwarding_is_not_wanted() {
 }
 
 #[test]
-fn a_table_of_somebody_elses_that_refuses_is_found() {
+fn foreign_refusing_table_is_reported() {
     on_a_host(|| {
         sh("nft add table inet firewalld
             nft add chain inet firewalld zones
@@ -119,6 +119,6 @@ fn a_table_of_somebody_elses_that_refuses_is_found() {
 }
 
 #[test]
-fn an_empty_host_refuses_nothing() {
+fn empty_host_refuses_nothing() {
     on_a_host(|| assert_eq!(forward_verdicts(&networks()).unwrap(), []));
 }

@@ -1,4 +1,4 @@
-//! No moment without rules, however often they are put right.
+//! Rules are never missing, however often they are repaired.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -8,7 +8,8 @@ use heddle_lab::RaisedOnDrop;
 
 use crate::host::{ensure, on_a_host, rules, sh, with_input};
 
-/// Damages and repairs rules many times while somebody reads them all the time. Every reading shows all of the rules.
+/// Damages and repairs rules many times while another thread reads them. Every reading has to show
+/// all of the rules.
 fn repair_under_a_reader(mode: Mode, read: &'static str, damage: &'static str, expected: &[&str]) {
     let expected: Vec<String> = expected.iter().map(|line| (*line).to_owned()).collect();
     on_a_host(move || {
@@ -46,7 +47,7 @@ const FORWARD: [&str; 3] = [
 ];
 
 #[test]
-fn iptables_always_shows_the_rules() {
+fn iptables_rules_are_never_missing() {
     repair_under_a_reader(
         Mode::Iptables,
         "iptables-save -t filter",
@@ -57,7 +58,7 @@ fn iptables_always_shows_the_rules() {
 }
 
 #[test]
-fn nftables_always_shows_the_rules() {
+fn nftables_rules_are_never_missing() {
     repair_under_a_reader(
         Mode::Nftables,
         "nft list table ip flannel-ipv4",

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::host::*;
 
 #[test]
-fn a_device_is_made_as_flannel_makes_it() {
+fn vxlan_device_is_created_like_flannels() {
     on_a_host(async |kernel| {
         reconcile(&kernel, &node_v4()).await;
         let device = device("flannel.1");
@@ -35,7 +35,7 @@ fn a_device_is_made_as_flannel_makes_it() {
 }
 
 #[test]
-fn a_device_for_ipv6_has_a_usable_address_at_once() {
+fn ipv6_device_has_usable_address_at_once() {
     on_a_host(async |kernel| {
         reconcile(&kernel, &node_v6()).await;
         let device = device("flannel-v6.1");
@@ -51,9 +51,9 @@ fn a_device_for_ipv6_has_a_usable_address_at_once() {
 }
 
 #[test]
-fn a_setting_of_ipv6_holds_where_the_device_has_no_ipv6() {
+fn ipv6_sysctl_counts_as_set_on_device_without_ipv6() {
     on_a_host(async |kernel| {
-        // Too small for IPv6, so the kernel gives the device none.
+        // Below IPv6's minimum MTU, so the kernel disables IPv6 on the device.
         let link = Link { mtu: 1200, ..vxlan("flannel.1", "192.168.0.72") };
         reconcile(&kernel, &[accept_ra(link.name), Object::Link(link)]).await;
         assert!(!std::path::Path::new("/proc/sys/net/ipv6/conf/flannel.1").exists());
@@ -61,7 +61,7 @@ fn a_setting_of_ipv6_holds_where_the_device_has_no_ipv6() {
 }
 
 #[test]
-fn group_policy_and_learning_are_options_of_the_device() {
+fn gbp_and_learning_are_set_on_device() {
     on_a_host(async |kernel| {
         let mut link = vxlan("flannel.1", "192.168.0.72");
         if let LinkKind::Vxlan(options) = &mut link.kind {
@@ -76,7 +76,7 @@ fn group_policy_and_learning_are_options_of_the_device() {
 }
 
 #[test]
-fn what_can_be_changed_in_place_keeps_the_device() {
+fn changeable_settings_are_changed_in_place() {
     on_a_host(async |kernel| {
         let mut link = vxlan("flannel.1", "192.168.0.72");
         reconcile(&kernel, &[Object::Link(link.clone())]).await;
@@ -98,7 +98,7 @@ fn what_can_be_changed_in_place_keeps_the_device() {
 }
 
 #[test]
-fn an_incompatible_device_is_replaced() {
+fn incompatible_device_is_replaced() {
     on_a_host(async |kernel| {
         let mut plan = node_v4();
         plan.extend(peer_v4());
@@ -119,7 +119,7 @@ fn an_incompatible_device_is_replaced() {
 }
 
 #[test]
-fn a_device_stays_where_the_one_to_replace_it_cannot_be_made() {
+fn device_stays_if_replacement_cannot_be_created() {
     on_a_host(async |kernel| {
         let mut plan = node_v4();
         plan.extend(peer_v4());
@@ -145,7 +145,7 @@ fn a_device_stays_where_the_one_to_replace_it_cannot_be_made() {
 }
 
 #[test]
-fn a_vxlan_device_of_another_sort_is_replaced() {
+fn vxlan_device_with_other_options_is_replaced() {
     for sort in [
         "external",
         "id 1 dstport 8472",
@@ -159,7 +159,7 @@ fn a_vxlan_device_of_another_sort_is_replaced() {
 }
 
 #[test]
-fn a_foreign_device_is_refused_and_left_as_it_is() {
+fn foreign_device_is_refused_and_left_unchanged() {
     on_a_host(async |kernel| {
         ip("link add flannel.1 type bridge");
         ip("link set flannel.1 up");
@@ -185,7 +185,7 @@ fn a_foreign_device_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_foreign_device_is_refused_even_if_it_was_not_there_when_observed() {
+fn foreign_device_appearing_after_observe_is_refused() {
     on_a_host(async |kernel| {
         let change = Change::Put(Object::Link(vxlan("flannel.1", "192.168.0.72")));
         ip("link add flannel.1 type bridge");
@@ -195,7 +195,7 @@ fn a_foreign_device_is_refused_even_if_it_was_not_there_when_observed() {
 }
 
 #[test]
-fn a_second_device_with_the_same_vni_and_port_is_explained() {
+fn duplicate_vni_and_port_error_names_the_conflict() {
     on_a_host(async |kernel| {
         ip("link add other type vxlan id 1 local 192.168.0.72 dev eth0 dstport 8472");
         let failures =
@@ -207,7 +207,7 @@ fn a_second_device_with_the_same_vni_and_port_is_explained() {
 }
 
 #[test]
-fn without_its_underlay_a_device_is_not_made() {
+fn missing_underlay_fails_device_creation() {
     on_a_host(async |kernel| {
         ip("link delete eth0");
         let failures =
@@ -217,7 +217,7 @@ fn without_its_underlay_a_device_is_not_made() {
 }
 
 #[test]
-fn a_setting_of_ipv6_without_ipv6_fails_alone() {
+fn sysctl_of_missing_device_fails_alone() {
     on_a_host(async |kernel: Kernel| {
         let mut plan = node_v4();
         plan.push(accept_ra(name("nowhere")));
@@ -234,13 +234,13 @@ fn tun() -> Link {
 }
 
 #[test]
-fn a_tun_device_is_configured_and_not_made() {
+fn tun_device_is_configured_but_never_created() {
     on_a_host(async |kernel| {
         let plan = [Object::Link(tun())];
         let failures = try_reconcile(&kernel, &plan).await;
         assert!(matches!(failures[0].error, ApplyError::NotOpen(_)), "{failures:?}");
 
-        // As a program makes it, but for staying without one.
+        // Like a program does, but persistent.
         ip("tuntap add dev flannel.1 mode tun");
         reconcile(&kernel, &plan).await;
         let device = device("flannel.1");
@@ -251,7 +251,7 @@ fn a_tun_device_is_configured_and_not_made() {
 }
 
 #[test]
-fn a_tap_device_is_no_tun_device() {
+fn tap_device_is_refused_as_foreign() {
     on_a_host(async |kernel| {
         ip("tuntap add dev flannel.1 mode tap");
         let failures = try_reconcile(&kernel, &[Object::Link(tun())]).await;

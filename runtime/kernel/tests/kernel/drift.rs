@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::host::*;
 
-/// Collects events until one is what is waited for.
+/// Collects events until one matches `wanted`.
 async fn until(events: &mut Events, wanted: impl Fn(&Event) -> bool) -> Vec<Event> {
     let mut all = Vec::new();
     while !all.iter().any(&wanted) {
@@ -33,7 +33,8 @@ async fn watched(kernel: &Kernel) -> Events {
     kernel.subscribe(&scope()).await.unwrap()
 }
 
-/// Whether it says what the plan says: the kernel tells of IPv6 addresses a little later.
+/// Returns true if the event repeats an object of the plan: the kernel reports IPv6 addresses a
+/// little late.
 fn is_late_echo(event: &Event) -> bool {
     matches!(event, Event::Seen(seen) if seen.ours && plan().contains(&seen.object))
 }
@@ -43,7 +44,7 @@ fn plan() -> Vec<Object> {
 }
 
 #[test]
-fn each_kind_of_object_is_missed_when_it_is_deleted() {
+fn deleted_object_of_each_kind_is_reported_gone() {
     on_a_host(async |kernel| {
         let mut events = watched(&kernel).await;
         for (device, objects, subnet, address, gateway) in [
@@ -80,7 +81,7 @@ fn each_kind_of_object_is_missed_when_it_is_deleted() {
 }
 
 #[test]
-fn an_object_changed_by_another_is_seen_as_it_is_now() {
+fn object_changed_externally_is_reported_with_new_state() {
     on_a_host(async |kernel| {
         let mut events = watched(&kernel).await;
         ip("route replace 10.244.36.0/24 via 192.168.0.5 dev eth0 proto static");
@@ -110,14 +111,14 @@ fn an_object_changed_by_another_is_seen_as_it_is_now() {
         ip("link set flannel.1 address 02:00:00:00:00:01");
         until(&mut events, |event| matches!(event, Event::Seen(o) if o.ours
             && matches!(&o.object, Object::Link(link) if link.mac.unwrap().to_string() == "02:00:00:00:00:01"))).await;
-        // The kernel forgot the neighbours when the MAC changed.
+        // The first pass restores the neighbours that the kernel deleted when the MAC changed.
         reconcile(&kernel, &plan()).await;
         reconcile(&kernel, &plan()).await;
     });
 }
 
 #[test]
-fn our_own_changes_come_back_as_they_were_asked_for() {
+fn own_changes_are_reported_as_requested() {
     on_a_host(async |kernel| {
         let mut events = watched(&kernel).await;
         let more = [
@@ -147,7 +148,7 @@ fn our_own_changes_come_back_as_they_were_asked_for() {
 }
 
 #[test]
-fn a_link_that_goes_down_is_told_of_wherever_it_is() {
+fn link_going_down_is_reported_for_any_device() {
     on_a_host(async |kernel| {
         let mut events = watched(&kernel).await;
         let changed = |text: &str| {
@@ -161,7 +162,7 @@ fn a_link_that_goes_down_is_told_of_wherever_it_is() {
             if matches!(&o.object, Object::Link(link) if !link.up))),
             "{all:?}"
         );
-        // The kernel did not tell that the routes have gone.
+        // The kernel did not report that the routes are gone.
         assert_ne!(missing(&kernel, &plan()).await, []);
         reconcile(&kernel, &plan()).await;
 
@@ -182,7 +183,7 @@ fn a_link_that_goes_down_is_told_of_wherever_it_is() {
 }
 
 #[test]
-fn what_is_not_our_business_makes_no_event() {
+fn change_outside_scope_causes_no_event() {
     on_a_host(async |kernel| {
         let mut events = watched(&kernel).await;
         ip("route add 10.99.0.0/16 via 192.168.0.9");
@@ -202,7 +203,7 @@ fn what_is_not_our_business_makes_no_event() {
             .iter()
             .filter(|e| **e != Event::LinkChanged(name("br0")) && !is_late_echo(e))
             .collect();
-        // Routes of the host's inside the overlay, whatever their metric, are what the overlay has to leave alone.
+        // The overlay must avoid the host's own routes in its networks, whatever their metric.
         let of_host = |event: &&&Event, destination: &str| match event {
             Event::HostRoute { route, there: true } => {
                 route.destination == destination.parse().unwrap()

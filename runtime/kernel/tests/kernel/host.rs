@@ -1,4 +1,4 @@
-//! A host to try things on: a namespace with an underlay, and the plan of a node.
+//! A test host: a network namespace with an underlay, and the plan of a node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -16,11 +16,11 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 use serde_json::Value;
 
-/// Runs a test in a new network namespace with `eth0` (192.168.0.72/24, 2001:db8::72/64; MTU 1500) and a default
-/// route by 192.168.0.1.
+/// Runs a test in a new network namespace with `eth0` (192.168.0.72/24, 2001:db8::72/64; MTU 1500)
+/// and a default route through 192.168.0.1.
 pub(crate) fn on_a_host(test: impl AsyncFnOnce(Kernel) + Send + 'static) {
     if !geteuid().is_root() {
-        // Past the test harness, which swallows what `eprintln!` writes.
+        // Written directly, because the test harness captures `eprintln!`.
         std::io::stderr()
             .write_all(b"SKIPPED, not root: a test of heddle-kernel needs root\n")
             .unwrap();
@@ -54,13 +54,13 @@ pub(crate) fn ip(arguments: &str) -> String {
     run("ip", arguments)
 }
 
-/// The output of `ip -j` or `bridge -j` as a list.
+/// Returns the output of `ip -j` or `bridge -j` as a list.
 pub(crate) fn json(program: &str, arguments: &str) -> Vec<Value> {
     let text = run(program, &format!("-d -j {arguments}"));
     if text.trim().is_empty() { vec![] } else { serde_json::from_str(&text).unwrap() }
 }
 
-/// The device as `ip -d -j link` shows it.
+/// Returns the device as `ip -d -j link` shows it.
 pub(crate) fn device(name: &str) -> Value {
     json("ip", &format!("link show {name}")).remove(0)
 }
@@ -98,7 +98,7 @@ pub(crate) fn vxlan(device: &str, local: &str) -> Link {
     }
 }
 
-/// What flannel's vxlan backend has on a node with subnet 10.244.8.0/24.
+/// The objects of flannel's vxlan backend on a node with subnet 10.244.8.0/24.
 pub(crate) fn node_v4() -> Vec<Object> {
     let link = vxlan("flannel.1", "192.168.0.72");
     vec![
@@ -123,7 +123,7 @@ pub(crate) fn accept_ra(link: LinkName) -> Object {
     Object::Sysctl(setting)
 }
 
-/// What it takes to reach a peer: route, neighbour and FDB entry.
+/// The objects for a peer: route, neighbour and FDB entry.
 pub(crate) fn peer(device: &str, subnet: &str, mac: &str, public: &str) -> Vec<Object> {
     let (link, mac) = (name(device), mac.parse().unwrap());
     let destination: ipnet::IpNet = subnet.parse().unwrap();
@@ -158,18 +158,18 @@ pub(crate) async fn observe(kernel: &Kernel, plan: &[Object]) -> Observed {
     kernel.observe(&scope(), &settings).await.unwrap()
 }
 
-/// What it takes for the plan to hold.
+/// Returns the changes needed to reach the plan.
 pub(crate) async fn missing(kernel: &Kernel, plan: &[Object]) -> Vec<Change> {
     let desired: BTreeMap<ObjectKey, &Object> = plan.iter().map(|o| (o.key(), o)).collect();
     diff(&desired, &observe(kernel, plan).await)
 }
 
-/// Makes the plan hold, and returns what failed.
+/// Applies the plan, and returns the changes that failed.
 pub(crate) async fn try_reconcile(kernel: &Kernel, plan: &[Object]) -> Vec<Failure> {
     kernel.apply(&scope(), missing(kernel, plan).await).await
 }
 
-/// Makes the plan hold. Afterwards nothing is left to do.
+/// Applies the plan, and asserts that nothing is left to do.
 pub(crate) async fn reconcile(kernel: &Kernel, plan: &[Object]) {
     let failures = try_reconcile(kernel, plan).await;
     assert!(failures.is_empty(), "{failures:#?}");

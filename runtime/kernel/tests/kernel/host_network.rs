@@ -41,7 +41,7 @@ fn created_route_replaces_nothing() {
              route 10.244.50.0/24: another program added one meanwhile; comparing again"
         );
         assert_eq!(ip("route show 10.244.50.0/24"), before);
-        // What was seen there and is to be something else, is.
+        // A put replaces the route, unlike a create.
         let failures = kernel.apply(&scope(), vec![Change::Put(route("10.244.50.0/24"))]).await;
         assert!(failures.is_empty(), "{failures:?}");
         assert!(ip("route show 10.244.50.0/24").contains("proto 72"));
@@ -61,7 +61,7 @@ fn host_routing_is_what_is_not_heddles() {
         ip("route add 10.244.65.0/24 via 192.168.0.9 tos 8");
         ip("route add 10.244.66.0/24 nexthop via 192.168.0.9 nexthop via 192.168.0.10");
         ip("-6 route add fd42:0:0:64::/64 from fd00:9::/64 dev eth0");
-        // Beside the scope, another table, and through the planned device.
+        // Not host routing: outside the scope, in another table, and through the planned device.
         ip("route add 10.99.0.0/16 via 192.168.0.9");
         ip("route add 10.244.62.0/24 via 192.168.0.9 table 7");
         ip("route add 10.244.63.0/24 dev flannel.1");
@@ -122,7 +122,7 @@ fn lost_connected_route_is_restored_as_kernel_made_it() {
         lan("lan1", "10.244.51.1/24");
         lan("lan2", "10.244.52.1/24");
         let before = ip("route show proto kernel");
-        // Replaced, lost, and in another table on purpose.
+        // Three ways to lose the connected route: replaced, deleted, and moved to another table.
         ip("route replace 10.244.50.0/24 via 192.168.0.9 proto 72");
         ip("route del 10.244.51.0/24 dev lan1");
         ip("route del 10.244.52.0/24 dev lan2");

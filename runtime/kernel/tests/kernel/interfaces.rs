@@ -3,7 +3,7 @@ use heddle_core::address::Family;
 use crate::host::*;
 
 #[test]
-fn interfaces_show_the_addresses_that_others_can_be_told_of() {
+fn interfaces_list_only_publishable_addresses() {
     on_a_host(async |kernel| {
         ip("address add 192.168.0.73/24 dev eth0");
         ip("address add 169.254.0.1/16 scope link dev eth0");
@@ -25,7 +25,7 @@ fn interfaces_show_the_addresses_that_others_can_be_told_of() {
 }
 
 #[test]
-fn default_routes_are_listed_by_metric() {
+fn default_routes_are_sorted_by_metric() {
     on_a_host(async |kernel| {
         ip("link add eth1 type bridge");
         ip("link set eth1 up");
@@ -44,7 +44,7 @@ fn default_routes_are_listed_by_metric() {
 }
 
 #[test]
-fn a_route_to_an_address_names_device_and_source() {
+fn route_lookup_returns_device_and_source() {
     on_a_host(async |kernel| {
         let to = async |address: &str| kernel.route_to(address.parse().unwrap()).await;
         assert_eq!(

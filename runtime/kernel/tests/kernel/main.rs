@@ -1,6 +1,7 @@
-//! The crate against a real kernel, compared with what `ip` and `bridge` show. Needs root and iproute2.
+//! Tests against a real kernel, compared with the output of `ip` and `bridge`. Needs root and
+//! iproute2.
 //!
-//! Every test has a network namespace without a name, which belongs to its thread and goes with it.
+//! Every test has an unnamed network namespace, which belongs to its thread and is removed with it.
 
 mod devices;
 mod drift;

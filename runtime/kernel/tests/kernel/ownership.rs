@@ -6,7 +6,7 @@ use heddle_kernel::{ApplyError, Event};
 
 use crate::host::*;
 
-/// One change for each object, devices first: the rest hangs on them.
+/// Builds one change for each object, devices first because all others depend on them.
 fn changes(objects: &[Object], change: fn(Object) -> Change) -> Vec<Change> {
     let mut objects = objects.to_vec();
     objects.sort_by_key(|object| !matches!(object, Object::Link(_)));
@@ -14,11 +14,11 @@ fn changes(objects: &[Object], change: fn(Object) -> Change) -> Vec<Change> {
 }
 
 #[test]
-fn what_is_ours_and_not_planned_goes_and_what_is_foreign_stays() {
+fn unplanned_own_objects_are_removed_and_foreign_kept() {
     on_a_host(async |kernel| {
         let stale = peer("flannel.1", "10.244.77.0/24", "02:00:00:00:00:77", "192.168.0.77");
         reconcile(&kernel, &[node_v4(), peer_v4(), stale].concat()).await;
-        // Somebody else's: inside the overlay, outside, through our device, on other devices.
+        // Foreign routes: inside the overlay, outside, through our device, on other devices.
         ip("route add 10.244.200.0/24 via 192.168.0.200 dev eth0");
         ip("route add 10.244.201.0/24 via 192.168.0.200 dev eth0 proto bird");
         ip("route add 10.244.202.0/24 dev flannel.1 proto bird");
@@ -59,7 +59,7 @@ fn what_is_ours_and_not_planned_goes_and_what_is_foreign_stays() {
 }
 
 #[test]
-fn what_flannel_left_is_taken_over_and_cleaned_up() {
+fn flannel_leftovers_are_adopted_and_cleaned_up() {
     on_a_host(async |kernel| {
         ip(
             "link add flannel.1 type vxlan id 1 local 192.168.0.72 dev eth0 dstport 8472 nolearning",
@@ -79,7 +79,7 @@ fn what_flannel_left_is_taken_over_and_cleaned_up() {
         ip("route add 10.244.38.0/24 via 192.168.0.38 dev eth0");
         let before = device("flannel.1");
 
-        // A device that is found keeps its MAC: the plan takes it from there.
+        // An adopted device keeps its MAC: the plan copies it.
         let mut plan = node_v4();
         for object in &mut plan {
             if let Object::Link(link) = object {
@@ -99,13 +99,13 @@ fn what_flannel_left_is_taken_over_and_cleaned_up() {
         assert_eq!(ip("route show dev flannel.1").lines().count(), 1);
         assert_eq!(ip("neighbour show nud permanent dev flannel.1").lines().count(), 1);
         assert_eq!(run("bridge", "fdb show dev flannel.1").lines().count(), 1);
-        // Through a device that is not ours it could be anybody's.
+        // A route through a device that is not ours could be anybody's.
         assert_ne!(ip("route show 10.244.38.0/24"), "");
     });
 }
 
 #[test]
-fn a_route_of_flannel_that_is_wanted_becomes_ours() {
+fn flannel_route_in_plan_becomes_ours() {
     on_a_host(async |kernel| {
         reconcile(&kernel, &[node_v4(), node_v6()].concat()).await;
         ip("route add 10.244.36.0/24 via 192.168.0.99 dev eth0");
@@ -122,7 +122,7 @@ fn a_route_of_flannel_that_is_wanted_becomes_ours() {
 }
 
 #[test]
-fn a_marked_device_that_is_no_longer_planned_is_removed() {
+fn marked_device_not_in_plan_is_removed() {
     on_a_host(async |kernel| {
         ip("link add flannel.7 type vxlan id 7 local 192.168.0.72 dev eth0 dstport 8472");
         ip("link add flannel.8 type vxlan id 8 local 192.168.0.72 dev eth0 dstport 8472");
@@ -143,9 +143,9 @@ fn a_marked_device_that_is_no_longer_planned_is_removed() {
 }
 
 #[test]
-fn a_device_of_another_daemon_is_refused_and_left_with_all_that_is_on_it() {
+fn other_daemons_device_is_refused_and_left_unchanged() {
     on_a_host(async |kernel| {
-        // The other daemon's, for another network with the same VNI.
+        // A device of another daemon, for another network with the same VNI.
         let theirs = Scope { alias: "heddle /other".into(), ..scope() };
         let plan = [node_v4(), peer_v4()].concat();
         let made = kernel.apply(&theirs, changes(&plan, Change::Put)).await;
@@ -180,7 +180,7 @@ fn a_device_of_another_daemon_is_refused_and_left_with_all_that_is_on_it() {
 }
 
 #[test]
-fn what_happens_on_a_device_of_another_daemon_is_not_ours() {
+fn events_on_other_daemons_device_are_not_ours() {
     on_a_host(async |kernel| {
         let theirs = Scope { alias: "heddle /other".into(), ..scope() };
         kernel.apply(&theirs, changes(&node_v4(), Change::Put)).await;
@@ -188,7 +188,7 @@ fn what_happens_on_a_device_of_another_daemon_is_not_ours() {
         ip("address add 10.244.8.1/32 dev flannel.1");
         let failures = kernel.apply(&theirs, changes(&peer_v4(), Change::Put)).await;
         assert!(failures.is_empty(), "{failures:#?}");
-        // The device itself is told of, whosever it is: this is the last event.
+        // Device events are reported for every owner, so this one is the last.
         ip("link set flannel.1 mtu 1400");
         let last = |event: &Event| match event {
             Event::Seen(seen) => matches!(&seen.object, Object::Link(link) if link.mtu == 1400),
@@ -207,7 +207,7 @@ fn what_happens_on_a_device_of_another_daemon_is_not_ours() {
 }
 
 #[test]
-fn without_ipv6_everything_of_ipv4_works() {
+fn ipv6_disabled_leaves_ipv4_working() {
     on_a_host(async |kernel| {
         std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
         std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::host::*;
 
 #[test]
-fn a_peer_is_a_route_a_neighbour_and_an_fdb_entry() {
+fn ipv4_peer_is_route_neighbour_and_fdb_entry() {
     on_a_host(async |kernel| {
         let mut plan = node_v4();
         plan.extend(peer_v4());
@@ -27,7 +27,7 @@ fn a_peer_is_a_route_a_neighbour_and_an_fdb_entry() {
 }
 
 #[test]
-fn a_peer_in_ipv6_is_the_same_three_objects() {
+fn ipv6_peer_is_route_neighbour_and_fdb_entry() {
     on_a_host(async |kernel| {
         let mut plan = node_v6();
         plan.extend(peer_v6());
@@ -50,7 +50,7 @@ fn a_peer_in_ipv6_is_the_same_three_objects() {
 }
 
 #[test]
-fn both_families_go_in_and_out_together() {
+fn both_families_are_added_and_removed_together() {
     on_a_host(async |kernel| {
         let nodes = [node_v4(), node_v6()].concat();
         let all = [nodes.clone(), peer_v4(), peer_v6()].concat();
@@ -66,7 +66,7 @@ fn both_families_go_in_and_out_together() {
 }
 
 #[test]
-fn a_peer_that_moves_is_changed_where_it_stands() {
+fn moved_peer_is_changed_in_place() {
     on_a_host(async |kernel| {
         let moved = peer("flannel.1", "10.244.36.0/24", "3a:8b:71:f2:2e:de", "192.168.0.100");
         reconcile(&kernel, &[node_v4(), peer_v4()].concat()).await;
@@ -97,7 +97,7 @@ fn a_peer_that_moves_is_changed_where_it_stands() {
 }
 
 #[test]
-fn a_route_that_somebody_puts_before_ours_gives_way_to_it() {
+fn foreign_route_before_ours_is_overridden() {
     on_a_host(async |kernel| {
         let plan = [node_v4(), peer_v4(), node_v6(), peer_v6()].concat();
         reconcile(&kernel, &plan).await;
@@ -110,14 +110,14 @@ fn a_route_that_somebody_puts_before_ours_gives_way_to_it() {
             let way = ip("route get 10.244.36.1") + &ip("route get fd42:0:0:24::1");
             assert_eq!(way.matches(" dev flannel").count(), 2, "{how}: {way}{}", shown());
         }
-        // It never stood in the way.
+        // The other route did not conflict with ours.
         ip("route delete 10.244.36.0/24 via 192.168.0.2 dev eth0");
         assert_eq!(shown(), before);
     });
 }
 
 #[test]
-fn routes_lead_to_a_device_or_nowhere_as_well() {
+fn device_and_blackhole_routes_are_applied() {
     on_a_host(async |kernel| {
         let route = |destination: &str, action| {
             Object::Route(Route {
@@ -145,7 +145,7 @@ fn routes_lead_to_a_device_or_nowhere_as_well() {
 }
 
 #[test]
-fn a_route_of_last_resort_stands_beside_the_bridge_s_own() {
+fn last_resort_route_coexists_with_bridge_route() {
     on_a_host(async |kernel| {
         ip("link add docker0 type bridge");
         ip("address add 10.244.8.1/24 dev docker0");
@@ -174,7 +174,7 @@ fn a_route_of_last_resort_stands_beside_the_bridge_s_own() {
 }
 
 #[test]
-fn one_failing_object_does_not_keep_the_others_out() {
+fn failing_object_does_not_block_others() {
     on_a_host(async |kernel| {
         let nonsense = |third: u8| {
             Object::Route(Route {
@@ -214,7 +214,7 @@ fn one_failing_object_does_not_keep_the_others_out() {
 }
 
 #[test]
-fn a_batch_of_nothing_but_failures_names_each() {
+fn batch_of_failures_names_each_change() {
     on_a_host(async |kernel| {
         let changes: Vec<Change> = (0..2000u32)
             .map(|number| {
@@ -237,7 +237,7 @@ fn a_batch_of_nothing_but_failures_names_each() {
 }
 
 #[test]
-fn to_remove_what_is_gone_is_no_failure() {
+fn removing_missing_object_succeeds() {
     on_a_host(async |kernel| {
         let plan = [node_v4(), peer_v4(), node_v6(), peer_v6()].concat();
         reconcile(&kernel, &plan).await;

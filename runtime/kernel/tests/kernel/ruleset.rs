@@ -1,4 +1,4 @@
-//! Notices of traffic rules.
+//! Tests of ruleset notifications.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use crate::host::{on_a_host, run};
 
 #[test]
-fn a_change_of_the_ruleset_is_told_once() {
+fn ruleset_change_is_reported_once() {
     on_a_host(async |kernel| {
         let mut changes = kernel.ruleset_changes().unwrap();
         let moment = Duration::from_millis(200);

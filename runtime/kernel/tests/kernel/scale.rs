@@ -22,7 +22,8 @@ fn peers() -> Vec<Object> {
         .collect()
 }
 
-/// What the operator would type, `route replace …`, for `ip -batch` or `bridge -batch`.
+/// Returns the command for an object, `route replace …`, as input of `ip -batch` or `bridge
+/// -batch`.
 fn command(object: &Object) -> (&'static str, String) {
     match object {
         Object::FdbEntry(e) => (
@@ -53,18 +54,18 @@ fn batch(program: &str, plan: &[Object]) -> Duration {
 }
 
 fn say(what: &str, took: Duration) {
-    // Past the test harness: the numbers are the point.
+    // Written directly, because the test harness captures output, and the numbers are the point.
     let line = format!("{:>6.0} ms  {what}\n", took.as_secs_f64() * 1e3);
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 #[test]
-fn ten_thousand_peers_go_in_are_observed_and_go_out() {
+fn ten_thousand_peers_are_added_observed_and_removed() {
     on_a_host(async |kernel| {
         reconcile(&kernel, &node_v4()).await;
         let peers = peers();
-        // Most of the time goes by in the kernel, the same for all: it looks for an equal next hop among those of all
-        // routes through the device, one by one (`fib_create_info`).
+        // Most of the time is spent in the kernel, for all variants alike: it searches the next
+        // hops of all routes through the device for an equal one, one by one (`fib_create_info`).
         let (routes, others): (Vec<Object>, Vec<Object>) =
             peers.iter().cloned().partition(|object| matches!(object, Object::Route(_)));
         let took = batch("ip", &others) + batch("bridge", &others);

@@ -4,7 +4,7 @@ use heddle_kernel::{VxlanPort, try_vxlan};
 use crate::host::*;
 
 #[test]
-fn everybody_s_devices_are_shown() {
+fn host_links_include_foreign_devices() {
     on_a_host(async |kernel| {
         ip("link add docker0 mtu 1400 type bridge");
         ip("link add veth1 mtu 1300 type veth peer name veth2");
@@ -30,7 +30,7 @@ fn everybody_s_devices_are_shown() {
 }
 
 #[test]
-fn the_way_to_an_address_may_depend_on_the_source() {
+fn output_device_depends_on_source_address() {
     on_a_host(async |kernel| {
         ip("link add eth1 type veth peer name wire1");
         ip("link set eth1 up");
@@ -54,7 +54,7 @@ fn the_way_to_an_address_may_depend_on_the_source() {
 }
 
 #[test]
-fn a_trial_leaves_nothing_behind() {
+fn vxlan_trial_leaves_no_device() {
     on_a_host(async |kernel| {
         let before = kernel.host_links().await.unwrap();
         try_vxlan().unwrap();

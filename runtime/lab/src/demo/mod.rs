@@ -9,50 +9,51 @@ use crate::screen::Screen;
 use crate::stage::show_log;
 use crate::{Error, Families, Lab, Verdict, requirements};
 
-/// What the demo should show.
+/// Options of the demo.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The daemon to run.
     pub heddled: PathBuf,
-    /// How many hosts, at least 2.
+    /// The number of hosts, at least 2.
     pub hosts: usize,
-    /// Where the leases are.
+    /// The kind of store for the leases.
     pub store: StoreKind,
     /// The families of overlay and underlay.
     pub families: Families,
-    /// Leave everything running at the end until the demo is interrupted.
+    /// True to keep everything running at the end until the demo is interrupted.
     pub keep: bool,
 }
 
-/// Which store the daemons share.
+/// The store that the daemons share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreKind {
-    /// A directory of lease files: nothing has to be installed for it.
+    /// A directory of lease files; needs no installed program.
     Directory,
-    /// An etcd of the demo's own.
+    /// An etcd started by the demo.
     Etcd,
 }
 
-/// What there is to be proud of at the end.
+/// The numbers shown at the end.
 struct Summary {
-    /// How many times one container reached another.
+    /// The number of successful connections from one container to another.
     reached: usize,
-    /// How long a deleted route was away.
+    /// The time until a deleted route was restored.
     healed: Duration,
 }
 
-/// Runs the demo and prints it. Nothing is left behind afterwards, however it ends.
+/// Runs the demo and prints its progress. Removes everything afterwards, whatever the outcome.
 ///
 /// # Errors
 ///
-/// When it cannot begin: no root, or a program or kernel feature is missing. Nothing has been printed then.
+/// If the demo cannot start, because it lacks root, a program or a kernel feature. Nothing has been
+/// printed then.
 pub fn run(options: &Options) -> Result<Verdict, Error> {
     check(options)?;
     let start = Instant::now();
     let screen = Screen::new("demo");
     let lab = Lab::new(options.families)?;
     requirements::vxlan(&lab)?;
-    // Outside the story, because their logs are wanted when it breaks off.
+    // Outside the story, because their logs are shown if it fails.
     let mut daemons = Vec::new();
     match story::tell(&screen, options, &lab, &mut daemons) {
         Ok(summary) => {

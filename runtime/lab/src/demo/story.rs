@@ -1,4 +1,4 @@
-//! The demo's steps.
+//! The steps of the demo.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::{
     wait_until,
 };
 
-/// What the network is made of after vxlan, one after the other.
+/// The backends to which the network switches after vxlan, in order.
 const OTHER_BACKENDS: [&str; 2] = ["host-gw", "udp"];
 
 pub(super) fn tell(
@@ -65,7 +65,8 @@ fn put_config(screen: &Screen, options: &Options, lab: &Lab) -> Result<Store, Er
     Ok(store)
 }
 
-/// A host that is ready before another knows of it a moment after the other has its lease.
+/// Waits until a host has routes to all peers: a daemon may be ready a moment before it learns of
+/// the latest leases.
 fn wait_for_peers(host: &Host, peers: usize) -> Result<(), Error> {
     let families = host.addresses().count();
     wait_until(format!("a route to every peer on {}", host.name()), READY_LIMIT, || {
@@ -138,7 +139,7 @@ fn reach_everyone(
             }
             for &address in target.addresses() {
                 let time = container.ping(address, largest_payload(address, mtu))?;
-                // The server was started a moment ago.
+                // The server was started only a moment ago.
                 let page =
                     wait_until(format!("the page of {address}"), Duration::from_secs(5), || {
                         container.fetch(address, "/")
@@ -183,7 +184,7 @@ fn heal(screen: &Screen, host: &Host) -> Result<Duration, Error> {
     Ok(healed)
 }
 
-/// Makes the network out of another backend.
+/// Switches the network to another backend.
 fn swap(
     screen: &Screen,
     options: &Options,
@@ -214,7 +215,7 @@ fn swap(
         for (to, target) in hosts.iter().zip(containers).filter(|(to, _)| to.name() != from.name())
         {
             for &address in target.addresses() {
-                // A host that is ready hears of the others a moment later.
+                // A daemon may be ready a moment before it learns of the others' leases.
                 let what = format!("an answer from {address}");
                 let time = wait_until(what, READY_LIMIT, || container.ping(address, 56))?;
                 screen.fact(

@@ -1,4 +1,5 @@
-//! A daemon whose files are apart from this machine's, while hosts of a lab share one file system otherwise.
+//! Runs a daemon whose files are separate from this machine's, whereas hosts of a lab otherwise
+//! share one file system.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,10 +10,10 @@ use std::process::Command;
 use crate::requirements::missing;
 use crate::{Daemon, Error};
 
-/// What it takes, and Debian's packages that have it.
+/// The required programs, with their Debian packages.
 pub(super) const PROGRAMS: [(&str, &str); 2] = [("unshare", "util-linux"), ("mount", "mount")];
 
-/// In a mount namespace of its own, with something empty over each directory.
+/// Runs a command in its own mount namespace, with an empty tmpfs mounted over each directory.
 const START: &str = r#"set -e
 while [ "$1" != -- ]; do
     mount -t tmpfs tmpfs "$1"
@@ -22,26 +23,27 @@ shift
 exec "$@"
 "#;
 
-/// Directories that have something empty over them.
+/// The directories over which something empty is mounted.
 #[derive(Debug)]
 pub(super) struct Apart(BTreeSet<PathBuf>);
 
-/// A file that the daemon wrote in one of them.
+/// A file that the daemon wrote in one of these directories.
 pub(super) struct Written {
-    /// Where, as the daemon has it.
+    /// The path, as the daemon sees it.
     pub(super) path: PathBuf,
-    /// Permission bits.
+    /// The permission bits.
     pub(super) mode: u32,
-    /// What stands in it.
+    /// The contents.
     pub(super) contents: Vec<u8>,
 }
 
 impl Apart {
-    /// For files in these directories, there or not. What the daemon needs from this machine, `kept`, stays visible.
+    /// Prepares for files in these directories, which need not exist. `kept` are paths of this
+    /// machine that the daemon needs to see.
     pub(super) fn new(directories: &[PathBuf], kept: &[&Path]) -> Result<Self, Error> {
         let mut over = BTreeSet::new();
         for directory in directories {
-            // One that is there can have something put over it.
+            // Only an existing directory can be a mount point.
             let there = directory.ancestors().find_map(|there| there.canonicalize().ok());
             let there = there.unwrap_or_else(|| "/".into());
             if let Some(hidden) = kept.iter().find(|kept| kept.starts_with(&there)) {
@@ -60,7 +62,8 @@ impl Apart {
         Ok(Self(over))
     }
 
-    /// The same command, there. It becomes the program, and keeps its process id.
+    /// Wraps a command to run in the mount namespace. The process becomes the command, and keeps
+    /// its process id.
     pub(super) fn wrap(&self, command: &Command) -> Command {
         let mut wrapped = Command::new("unshare");
         wrapped.args(["--mount", "--", "sh", "-c", START, "sh"]).args(&self.0).arg("--");
@@ -68,7 +71,7 @@ impl Apart {
         wrapped
     }
 
-    /// All files that a daemon has written in these directories.
+    /// Returns all files that a daemon has written in these directories.
     pub(super) fn written(&self, daemon: &Daemon) -> Result<Vec<Written>, Error> {
         let root = Path::new("/proc").join(daemon.pid().to_string()).join("root");
         let mut found = Vec::new();
@@ -82,7 +85,7 @@ impl Apart {
 }
 
 impl Written {
-    /// One that can be read where it is.
+    /// Reads a file of this machine's own file system.
     pub(super) fn read(path: &Path) -> std::io::Result<Self> {
         let contents = fs::read(path)?;
         let mode = fs::metadata(path)?.permissions().mode() & 0o7777;
@@ -110,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directories_are_covered_where_they_are_or_would_be() {
+    fn existing_ancestors_of_directories_are_covered() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         fs::create_dir_all(root.join("run/flannel")).unwrap();

@@ -1,4 +1,5 @@
-//! A backend: a network is made of it, and has to carry the largest packets both ways.
+//! The trial of a backend: builds a network with it, which has to carry the largest packets in both
+//! directions.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,10 +15,11 @@ use crate::screen::Screen;
 use crate::stage::{self, largest_payload};
 use crate::{Container, Error, Families, Host, Lab, wait_until};
 
-/// How long it may take until the first packet arrives: a host that is ready hears of the other a moment later.
+/// Time limit for the first answer: a daemon may be ready a moment before it learns of the other's
+/// lease.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a ping without options sends.
+/// The default payload of ping in bytes.
 const SMALL: u32 = 56;
 
 pub(super) fn tell(
@@ -65,7 +67,7 @@ pub(super) fn tell(
     Ok(Err(format!("packets do not get through: {}", lost.join(", "))))
 }
 
-/// From a container to an address of another host's.
+/// A path from a container to an address of another host's container.
 struct Way<'a> {
     name: String,
     host: &'a Host,
@@ -73,7 +75,7 @@ struct Way<'a> {
     address: IpAddr,
 }
 
-/// Every container to each address of every other.
+/// Returns the paths from every container to each address of every other.
 fn ways<'a>(hosts: &'a [Host], containers: &'a [Container]) -> Vec<Way<'a>> {
     let all = || hosts.iter().zip(containers);
     let mut ways = Vec::new();
@@ -91,7 +93,8 @@ fn ways<'a>(hosts: &'a [Host], containers: &'a [Container]) -> Vec<Way<'a>> {
 }
 
 impl Way<'_> {
-    /// A small packet, as often as it takes until the deadline, and then the largest that fits the MTU.
+    /// Pings with a small packet until it is answered or the deadline has passed, and then with the
+    /// largest that fits the MTU.
     fn try_out(&self, deadline: Instant) -> Result<Ending, Error> {
         let Self { address, from, .. } = self;
         let rest = deadline.saturating_duration_since(Instant::now());
@@ -106,13 +109,13 @@ impl Way<'_> {
     }
 }
 
-/// The names of a host's devices.
+/// Returns the names of a host's devices.
 fn links(host: &Host) -> Result<BTreeSet<String>, Error> {
     let links: Vec<Value> = host.namespace().json("ip", "-j link show")?;
     Ok(links.iter().filter_map(|link| Some(link["ifname"].as_str()?.to_owned())).collect())
 }
 
-/// What the daemon made of the plans, as `ip` and `bridge` show it.
+/// Prints the objects that the daemon programmed, as `ip` and `bridge` show them.
 fn show_host(
     screen: &Screen,
     host: &Host,
@@ -144,7 +147,7 @@ fn show_host(
     Ok(())
 }
 
-/// What passes through the hosts while containers ping each other.
+/// Captures the hosts' packets while the containers ping each other, and prints them.
 fn watch(screen: &Screen, hosts: &[Host], devices: &[String], ways: &[Way]) -> Result<(), Error> {
     screen.step("What tcpdump sees of further pings");
     if !is_installed("tcpdump") {
@@ -160,7 +163,7 @@ fn watch(screen: &Screen, hosts: &[Host], devices: &[String], ways: &[Way]) -> R
     for way in ways {
         let mut ping = Command::new("ping");
         ping.args(["-n", "-c", "2", "-i", "0.2", "-W", "1", &way.address.to_string()]);
-        // Answered or not.
+        // With or without an answer.
         let _ = way.from.namespace().run(ping);
     }
     for (host, capture) in captures {

@@ -1,4 +1,4 @@
-//! Packets on a device, as tcpdump prints them.
+//! Captures packets on a device with tcpdump.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -7,17 +7,17 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{Error, Namespace};
 
-/// More of the same would say no more.
+/// The maximum number of packets; more would add nothing.
 const PACKETS: &str = "12";
 
-/// A tcpdump that runs. Killed when dropped.
+/// A running tcpdump. Killed when dropped.
 pub(super) struct Capture {
     device: String,
     child: Option<Child>,
 }
 
 impl Capture {
-    /// Starts one, and waits until it listens.
+    /// Starts tcpdump, and waits until it listens.
     pub(super) fn start(namespace: &Namespace, device: &str) -> Result<Self, Error> {
         let mut command = Command::new("tcpdump");
         command.args(["-n", "-l", "-t", "--immediate-mode", "-c", PACKETS, "-i", device]);
@@ -35,15 +35,15 @@ impl Capture {
         Err(Error::Output { command: format!("tcpdump -i {device}"), problem: said })
     }
 
-    /// What it listens to.
+    /// Returns the device that it listens on.
     pub(super) fn device(&self) -> &str {
         &self.device
     }
 
-    /// Ends it, and returns the packets, a line each.
+    /// Stops it, and returns the packets, one per line.
     pub(super) fn finish(mut self) -> Result<String, Error> {
         let Some(child) = self.child.take() else { return Ok(String::new()) };
-        // It may have ended by itself, after so many packets.
+        // It exits by itself after [`PACKETS`] packets.
         let _ = kill_process(Pid::from_child(&child), Signal::INT);
         let output = child.wait_with_output().map_err(Error::io("reading what tcpdump prints"))?;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -54,7 +54,7 @@ impl Capture {
 impl Drop for Capture {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // It may have ended by itself; either way it is gone afterwards.
+            // It may have exited already; it is gone afterwards in either case.
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -1,4 +1,4 @@
-//! An emitter: it writes its files on a host that is part of a network.
+//! The trial of an emitter: lets it write its files on a host that is part of a network.
 
 use super::apart::{Apart, Written};
 use super::{Ending, Options, Place, Scene, put_config};
@@ -6,7 +6,7 @@ use crate::screen::Screen;
 use crate::stage;
 use crate::{Error, Host, Lab};
 
-/// The backend: it works on every kernel.
+/// The backend, which works on every kernel.
 const BACKEND: &str = "host-gw";
 
 pub(super) fn tell(
@@ -33,7 +33,7 @@ pub(super) fn tell(
     let mut files = Vec::new();
     for (host, daemon) in hosts.iter().zip(daemons.iter()) {
         files.extend(apart.written(daemon)?);
-        // The one file that a flag of the daemon's moves to the host's directory.
+        // The only file whose path a daemon flag moves to the host's directory.
         files.extend(Written::read(&host.subnet_file()).ok());
     }
     for file in &files {

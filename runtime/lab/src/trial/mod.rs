@@ -1,5 +1,4 @@
-//! `heddle plugin run`: a plugin at work on hosts that exist for a few seconds, and what can be seen of it if it does not
-//! work.
+//! `heddle plugin run`: tries a plugin out on temporary hosts, and shows diagnostics if it fails.
 
 mod apart;
 mod backend;
@@ -17,45 +16,46 @@ use crate::stage::{self, show_log};
 use crate::{Container, Daemon, Error, Families, Host, Lab, Store, Verdict, requirements};
 use apart::Apart;
 
-/// What is tried out, and how.
+/// The plugin to try, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The daemon to run.
     pub heddled: PathBuf,
-    /// The plugin's name, which the daemon looks for.
+    /// The plugin's name, by which the daemon finds it.
     pub name: String,
-    /// What it is, for the title: "racks 0.1.0, a backend".
+    /// A description for the title: "racks 0.1.0, a backend".
     pub title: String,
-    /// The component.
+    /// The component's bytes.
     pub component: Vec<u8>,
-    /// What it may do: the contents of a file for the daemon's `--plugin-policy`.
+    /// The plugin's grants: the contents of a file for the daemon's `--plugin-policy`.
     pub policy: String,
-    /// What it is for.
+    /// The kind of plugin.
     pub subject: Subject,
     /// The families of overlay and underlay.
     pub families: Families,
-    /// Leave everything running at the end until the trial is interrupted.
+    /// True to keep everything running at the end until the trial is interrupted.
     pub keep: bool,
 }
 
-/// What a plugin is for.
+/// The kind of plugin to try.
 #[derive(Clone, Debug)]
 pub enum Subject {
-    /// The network is made of it.
+    /// A backend, with which a network is built.
     Backend {
         /// The object `Backend` of the network config, as JSON.
         config: String,
     },
-    /// It writes files.
+    /// An emitter, which writes files.
     Emitter {
-        /// What the daemon is asked for: a value of `--emit`.
+        /// The value of the daemon's flag `--emit`.
         emit: String,
-        /// Directories in which it may write files. What is there on this machine stays as it is.
+        /// The directories in which it may write files. Existing files of this machine are left
+        /// alone.
         directories: Vec<PathBuf>,
     },
 }
 
-/// What there is so far. It outlives the story, because it is looked at when that breaks off.
+/// The resources created so far. They outlive the story, because they are inspected if it fails.
 #[derive(Default)]
 struct Scene {
     daemons: Vec<Daemon>,
@@ -63,15 +63,15 @@ struct Scene {
     hosts: Vec<Host>,
 }
 
-/// How a story ended, in a few words.
+/// The outcome of a story, in a few words.
 type Ending = Result<String, String>;
 
-/// Tries a plugin out and prints how it goes. Nothing is left behind afterwards, however it ends.
+/// Tries a plugin and prints the progress. Removes everything afterwards, whatever the outcome.
 ///
 /// # Errors
 ///
-/// When it cannot begin: no root, a program is missing, or an emitter's files would be among this machine's own. Nothing
-/// has been printed then.
+/// If the trial cannot start: without root, if a program is missing, or if an emitter's files would
+/// be among this machine's own. Nothing has been printed then.
 pub fn run(options: &Options) -> Result<Verdict, Error> {
     requirements::root("a plugin's run")?;
     requirements::programs(&requirements::HOSTS)?;
@@ -112,7 +112,7 @@ pub fn run(options: &Options) -> Result<Verdict, Error> {
     Ok(verdict)
 }
 
-/// Why a daemon is not ready, if it says so.
+/// Prints the reasons why a daemon is not ready, if it reports any.
 fn show_reasons(screen: &Screen, daemon: &Daemon) {
     if let Ok((status, reasons)) = daemon.health("/readyz")
         && status != 200
@@ -122,7 +122,7 @@ fn show_reasons(screen: &Screen, daemon: &Daemon) {
     }
 }
 
-/// Where daemons find the plugin, and what it may do.
+/// The plugin's directory and grants, as the daemons see them.
 struct Place {
     plugins: PathBuf,
     policy: PathBuf,
@@ -137,7 +137,7 @@ impl Place {
             policy: lab.directory().join("plugins.toml"),
         };
         let component = place.plugins.join(format!("{}.wasm", options.name));
-        // The daemon takes no plugin that others can change, and a umask may let the group.
+        // The daemon refuses a plugin that others can modify, and the umask may allow the group to.
         let write = |path: &Path, contents: &[u8]| {
             std::fs::write(path, contents)?;
             std::fs::set_permissions(path, Permissions::from_mode(0o644))
@@ -151,7 +151,7 @@ impl Place {
         Ok(place)
     }
 
-    /// The daemon of a host, with this plugin.
+    /// Builds the command line of a host's daemon with this plugin.
     fn heddled(&self, host: &Host, heddled: &Path, store: &Store) -> Command {
         let mut command = host.heddled(heddled, store);
         command.arg(format!("--plugin-dir={}", self.plugins.display()));
@@ -160,7 +160,7 @@ impl Place {
     }
 }
 
-/// The network config, in a directory that hosts share.
+/// Prints the network config and stores it, in a directory that the hosts share.
 fn put_config(screen: &Screen, lab: &Lab, config: &str) -> Result<Store, Error> {
     screen.step("The network config");
     screen.text(config);

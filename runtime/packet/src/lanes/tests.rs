@@ -8,7 +8,7 @@ fn source(number: u8) -> IpAddr {
     Ipv4Addr::new(192, 0, 2, number).into()
 }
 
-/// Everybody below 100 is a peer.
+/// Returns true for addresses below 100, which are peers.
 fn is_peer(address: IpAddr) -> bool {
     (1..100).any(|number| source(number) == address)
 }
@@ -17,7 +17,7 @@ fn arrival(number: u8, dropped: Option<u32>) -> Arrival {
     Arrival { from: source(number), length: 1000, count: 1, dropped }
 }
 
-/// Lanes at a time of their own.
+/// Lanes with a simulated clock.
 struct Fixture {
     lanes: Lanes,
     now: Instant,
@@ -30,7 +30,8 @@ impl Fixture {
         Self { lanes: Lanes::new(true), now: Instant::now(), dropped: 0 }
     }
 
-    /// The shared lane overflows while these sources send by turns, until something changes. Returns what.
+    /// Overflows the shared lane with datagrams of these sources in turn, until the assignment
+    /// changes. Returns the change.
     fn overflow(&mut self, sources: &[u8]) -> Option<Change> {
         self.dropped += 1;
         sources.iter().cycle().take(SAMPLE / 1000).find_map(|number| {
@@ -39,7 +40,7 @@ impl Fixture {
         })
     }
 
-    /// Decides, and has the kernel do what was decided.
+    /// Decides, and applies the decision as the kernel would.
     fn decide(&mut self) -> Option<Change> {
         let change = self.lanes.decide(is_peer, BUFFER, self.now);
         assert_eq!(self.lanes.is_settled(), change.is_none());
@@ -47,7 +48,7 @@ impl Fixture {
         change
     }
 
-    /// The shared lane is read to its end.
+    /// Reads the shared lane to its end.
     fn drain(&mut self) {
         self.lanes.empty(SHARED, self.now);
         self.lanes.awake().count();
@@ -57,13 +58,13 @@ impl Fixture {
         self.lanes.steering().collect()
     }
 
-    /// Has this much time pass, and returns what changes.
+    /// Advances the clock, and returns the change.
     fn wait(&mut self, time: Duration) -> Option<Change> {
         self.now += time;
         self.decide()
     }
 
-    /// The next lanes to be read.
+    /// Returns the next lanes to be read.
     fn turns(&mut self, count: usize) -> Vec<usize> {
         std::iter::from_fn(|| self.lanes.next()).take(count).collect()
     }
@@ -96,13 +97,13 @@ fn overflow_without_other_lanes_takes_no_sample() {
 #[test]
 fn overflow_isolates_the_largest_source_only() {
     let mut fixture = Fixture::new();
-    // The first has four of ten.
+    // The first source has four of ten parts.
     let changes = fixture.overflow(&[1, 2, 1, 3, 1, 4, 1, 5, 2, 6]);
     assert_eq!(changes, Some(Change::Isolated(source(1))));
     assert_eq!(fixture.steering(), [(source(1), STRANGERS + 1)]);
-    // What it sent before is no reason to isolate others.
+    // Its earlier datagrams are no reason to isolate others.
     assert_eq!(fixture.overflow(&[1, 2]), None);
-    // The next overflow is somebody else's.
+    // The next overflow is another source's.
     fixture.drain();
     assert_eq!(fixture.overflow(&[2, 3, 2, 4]), Some(Change::Isolated(source(2))));
     assert_eq!(fixture.steering(), [(source(1), STRANGERS + 1), (source(2), STRANGERS + 2)]);
@@ -117,7 +118,7 @@ fn overflow_by_many_equal_sources_isolates_nobody() {
 }
 
 #[test]
-fn isolated_lane_waits_for_what_its_source_sent_before() {
+fn isolated_lane_waits_for_earlier_datagrams() {
     let mut fixture = Fixture::new();
     fixture.overflow(&[1]);
     let lane = STRANGERS + 1;
@@ -127,7 +128,7 @@ fn isolated_lane_waits_for_what_its_source_sent_before() {
     fixture.drain();
     assert_eq!(fixture.lanes.awake().collect::<Vec<_>>(), [SHARED, lane]);
     assert!(fixture.turns(20).contains(&lane));
-    // or as much has been read as fits in it.
+    // or a whole buffer's worth has been read from it.
     fixture.overflow(&[2]);
     let calls = BUFFER / (1000 + OVERHEAD);
     for _ in 0..calls {
@@ -139,7 +140,7 @@ fn isolated_lane_waits_for_what_its_source_sent_before() {
 }
 
 #[test]
-fn lanes_take_turns_and_the_shared_one_has_the_most() {
+fn lanes_take_turns_with_most_for_the_shared_one() {
     let mut fixture = Fixture::new();
     fixture.overflow(&[1]);
     fixture.drain();
@@ -150,7 +151,7 @@ fn lanes_take_turns_and_the_shared_one_has_the_most() {
     fixture.lanes.turn = Turn::default();
     assert!(begin <= round.len());
     assert_eq!(fixture.turns(2 * round.len()), [&round[..], &round[..]].concat());
-    // Who has nothing has no turn.
+    // An empty lane has no turn.
     fixture.lanes.empty(SHARED, fixture.now);
     assert!(!fixture.lanes.is_last(STRANGERS + 1));
     assert!(fixture.turns(9).iter().all(|&lane| lane > STRANGERS));
@@ -163,7 +164,7 @@ fn lanes_take_turns_and_the_shared_one_has_the_most() {
 }
 
 #[test]
-fn busy_lane_keeps_no_other_from_its_turn() {
+fn busy_lane_does_not_starve_others() {
     let mut fixture = Fixture::new();
     fixture.overflow(&[1]);
     fixture.drain();
@@ -182,29 +183,29 @@ fn busy_lane_keeps_no_other_from_its_turn() {
 }
 
 #[test]
-fn source_is_released_after_a_calm_time() {
+fn source_is_released_after_calm_period() {
     let mut fixture = Fixture::new();
     fixture.overflow(&[1]);
     fixture.drain();
     let lane = STRANGERS + 1;
     assert_eq!(fixture.wait(CALM / 2), None);
-    // It goes on.
+    // The overflow goes on.
     assert_eq!(fixture.lanes.received(lane, arrival(1, Some(5)), fixture.now), 5);
     assert_eq!(fixture.lanes.received(lane, arrival(1, Some(5)), fixture.now), 0);
     assert_eq!(fixture.wait(CALM / 2), None);
     assert_eq!(fixture.wait(CALM / 2), Some(Change::Released(vec![source(1)])));
     assert_eq!(fixture.steering(), []);
-    // What is still in its lane comes before what it sends now.
+    // Datagrams still in its lane come before newer ones.
     assert_eq!(fixture.turns(3), [lane; 3]);
     fixture.lanes.empty(lane, fixture.now);
     assert_eq!(fixture.turns(1), [SHARED]);
-    // It may have been on its way.
+    // Datagrams may still have been on their way.
     fixture.drain();
     assert!(fixture.turns(20).contains(&lane));
     fixture.wait(LINGER);
     fixture.lanes.empty(lane, fixture.now);
     assert_eq!(fixture.lanes.awake().collect::<Vec<_>>(), [SHARED]);
-    // The lane is free for the next.
+    // The lane is free for the next source.
     fixture.overflow(&[9]);
     assert_eq!(fixture.steering(), [(source(9), lane)]);
 }
@@ -221,7 +222,7 @@ fn lane_is_kept_until_the_kernel_steers_elsewhere() {
         (change, fixture.lanes.is_settled()),
         (Some(Change::Released(vec![source(1)])), false)
     );
-    // The kernel refused: datagrams arrive in the lane as before, and it has no priority.
+    // The kernel refused: datagrams still arrive in the lane, so it has no priority.
     assert_eq!(fixture.turns(1), [SHARED]);
     fixture.now += LINGER;
     fixture.lanes.empty(lane, fixture.now);
@@ -233,7 +234,7 @@ fn lane_is_kept_until_the_kernel_steers_elsewhere() {
 }
 
 #[test]
-fn strangers_share_one_lane_and_leave_the_others_to_peers() {
+fn strangers_share_one_lane() {
     let mut fixture = Fixture::new();
     for stranger in 100..=100 + MAX_STRANGERS as u8 {
         assert_eq!(fixture.overflow(&[stranger]), Some(Change::Isolated(source(stranger))));
@@ -242,7 +243,7 @@ fn strangers_share_one_lane_and_leave_the_others_to_peers() {
     let steering = fixture.steering();
     assert_eq!(steering.len(), MAX_STRANGERS);
     assert!(steering.iter().all(|&(_, lane)| lane == STRANGERS));
-    // The first of them has made room.
+    // The oldest of them has been evicted.
     assert_eq!(steering[0].0, source(101));
     let peers = 1..(LANES - STRANGERS) as u8;
     for peer in peers.clone() {
@@ -254,7 +255,7 @@ fn strangers_share_one_lane_and_leave_the_others_to_peers() {
 }
 
 #[test]
-fn change_of_peers_moves_sources_out_of_wrong_lanes() {
+fn changed_peers_move_sources_out_of_wrong_lanes() {
     let mut fixture = Fixture::new();
     for number in [1, 2, 100, 101] {
         fixture.overflow(&[number]);

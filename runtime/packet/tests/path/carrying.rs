@@ -9,17 +9,17 @@ use heddle_lab::{RaisedOnDrop, next_datagram, on_one_processor, transfer};
 
 use crate::overlay::{Node, PINGS, Pair, Plain, SOON, native, table, v4, v6};
 
-/// What a daemon's end-to-end test would send a second time is enough here once.
+/// The number of bytes in a stream: a fraction of what the daemon's end-to-end tests send.
 const BYTES: u64 = 120_000_000;
 
 #[test]
-fn both_families_are_carried_in_whole_packets() {
+fn both_families_are_carried_unfragmented() {
     let pair = Pair::new();
     for address in [v4(2), v6(2)] {
         let printed = pair.one.ping(&format!("{PINGS} {address}"));
         assert!(printed.contains(" 0% packet loss"), "{printed}");
     }
-    // The longest that is not fragmented, with the headers of IPv4 and IPv6 and of ICMP.
+    // The longest unfragmented payload, less the headers of IPv4 and IPv6 and of ICMP.
     for (address, headers) in [(v4(2), 28), (v6(2), 48)] {
         let size = crate::overlay::MTU - headers;
         let printed = pair.one.ping(&format!("{PINGS} -M do -s {size} {address}"));
@@ -30,7 +30,7 @@ fn both_families_are_carried_in_whole_packets() {
 }
 
 #[test]
-fn streams_arrive_as_they_were_sent_both_ways_at_once() {
+fn streams_in_both_directions_arrive_intact() {
     let pair = Pair::new();
     let (one, two) = (&pair.one, &pair.two);
     for address in [v4, v6] {
@@ -52,7 +52,7 @@ fn streams_arrive_as_they_were_sent_both_ways_at_once() {
 }
 
 #[test]
-fn a_path_without_offload_gets_along_with_one_that_has_it() {
+fn paths_with_and_without_offload_interoperate() {
     let pair = Pair::uneven();
     let (one, two) = (&pair.one, &pair.two);
     for address in [v4, v6] {
@@ -69,14 +69,15 @@ fn a_path_without_offload_gets_along_with_one_that_has_it() {
 }
 
 #[test]
-fn udp_keeps_its_datagrams_and_their_order() {
+fn udp_datagrams_keep_boundaries_and_order() {
     on_one_processor(|| {
         let pair = Pair::new();
         for (from, to) in [(v4(1), v4(2)), (v6(1), v6(2))] {
             let receiver = pair.two.namespace().udp_socket(SocketAddr::new(to, 0)).unwrap();
             let sender = pair.one.namespace().udp_socket(SocketAddr::new(from, 0)).unwrap();
             let to = receiver.local_addr().unwrap();
-            // Runs of equal sizes, which may go together, and changes of size. No more at once than a socket holds.
+            // Runs of equal sizes, which may be sent together, and changes of size. No more at once
+            // than a socket holds.
             for burst in 0..20u8 {
                 let datagrams: Vec<Vec<u8>> =
                     (0..40).map(|i| vec![burst ^ i; 64 + 400 * usize::from(i / 15)]).collect();
@@ -94,7 +95,7 @@ fn udp_keeps_its_datagrams_and_their_order() {
 }
 
 #[test]
-fn a_peer_with_plain_sockets_gets_and_gives_bare_packets() {
+fn plain_socket_peer_exchanges_bare_packets() {
     let plain = Plain::new();
     let (IpAddr::V4(one), IpAddr::V4(two)) = (v4(1), v4(2)) else { unreachable!() };
     let mut request = Vec::new();
@@ -117,7 +118,7 @@ fn a_peer_with_plain_sockets_gets_and_gives_bare_packets() {
 }
 
 #[test]
-fn what_is_sent_with_offload_is_complete_for_a_peer_without() {
+fn offloaded_packets_are_complete_for_plain_peer() {
     let plain = Plain::new();
     let sender = plain.node.namespace().udp_socket(SocketAddr::new(v4(1), 4000)).unwrap();
     for size in [0, 1, 64, 1000, 1000, 1000] {
@@ -135,7 +136,7 @@ fn what_is_sent_with_offload_is_complete_for_a_peer_without() {
 }
 
 #[test]
-fn a_new_forwarding_under_load_loses_nothing() {
+fn forwarding_replaced_under_load_loses_no_packet() {
     let pair = Pair::new();
     let (one, two) = (&pair.one, &pair.two);
     let tables = [table(&[(2, &two.host)]), table(&[(1, &one.host)])];

@@ -5,7 +5,7 @@ use heddle_lab::{Families, Lab, wait_until};
 use crate::overlay::{DEVICE, Node, PINGS, PORT, Pair, SOON, open, v4};
 
 #[test]
-fn a_device_that_exists_is_left_alone() {
+fn existing_device_is_left_alone() {
     let lab = Lab::new(Families::V4).unwrap();
     let host = lab.host("one").unwrap();
     host.namespace().ip(&format!("tuntap add name {DEVICE} mode tun")).unwrap();
@@ -15,7 +15,7 @@ fn a_device_that_exists_is_left_alone() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named_and_no_device_is_left() {
+fn port_in_use_is_named_and_device_removed() {
     let lab = Lab::new(Families::V4).unwrap();
     let host = lab.host("one").unwrap();
     let _taken: UdpSocket = host.namespace().udp_socket((host.v4(), PORT).into()).unwrap();
@@ -25,11 +25,12 @@ fn a_port_that_is_taken_is_named_and_no_device_is_left() {
 }
 
 #[test]
-fn the_device_goes_with_the_path() {
+fn dropped_path_removes_device() {
     let lab = Lab::new(Families::Dual).unwrap();
     let Node { running, host, .. } = Node::start(1, lab.host("one").unwrap());
     drop(running);
-    // A program that another test is just starting has a copy of all descriptors, until it is executed.
+    // A program that another test is just starting holds copies of all descriptors until its
+    // `execve`.
     wait_until("no device", SOON, || match host.namespace().ip(&format!("link show {DEVICE}")) {
         Ok(shown) => Err(shown),
         Err(_) => Ok(()),
@@ -39,7 +40,7 @@ fn the_device_goes_with_the_path() {
 }
 
 #[test]
-fn a_deleted_device_comes_back() {
+fn deleted_device_is_recreated() {
     let pair = Pair::new();
     let one = &pair.one;
     one.ip(&format!("link delete {DEVICE}"));
@@ -57,7 +58,7 @@ fn a_deleted_device_comes_back() {
 }
 
 #[test]
-fn a_device_that_is_down_costs_packets_and_nothing_else() {
+fn device_down_only_drops_packets() {
     let pair = Pair::new();
     let (one, two) = (&pair.one, &pair.two);
     two.ip(&format!("link set {DEVICE} down"));

@@ -6,13 +6,13 @@ use heddle_packet::Counters;
 
 use crate::overlay::{PORT, Plain, v4};
 
-/// An inner UDP packet to the node's device.
+/// Builds an inner UDP packet to the node's device.
 pub(crate) fn udp(source: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let IpAddr::V4(to) = v4(1) else { unreachable!() };
     udp_to(source, to.octets(), payload)
 }
 
-/// An inner UDP packet.
+/// Builds an inner UDP packet.
 fn udp_to(source: [u8; 4], to: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
     PacketBuilder::ipv4(source, to, 64).udp(9, 9).write(&mut packet, payload).unwrap();
@@ -20,7 +20,7 @@ fn udp_to(source: [u8; 4], to: [u8; 4], payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_datagram_from_nobody_is_dropped() {
+fn datagram_from_unknown_address_is_dropped() {
     let plain = Plain::new();
     // A second address of the same host, which no lease has.
     plain.other.namespace().ip("addr add 192.168.77.77/16 dev eth0").unwrap();
@@ -34,7 +34,7 @@ fn a_datagram_from_nobody_is_dropped() {
 }
 
 #[test]
-fn a_packet_of_somebody_else_is_dropped() {
+fn packet_with_foreign_source_is_dropped() {
     let plain = Plain::new();
     for source in [[10, 244, 1, 0], [10, 244, 3, 1], [8, 8, 8, 8], [0; 4]] {
         plain.send(&udp(source, b"hello"));
@@ -49,7 +49,8 @@ fn a_packet_of_somebody_else_is_dropped() {
 fn packet_to_foreign_destination_is_dropped_and_answered() {
     let plain = Plain::new();
     let source = [10, 244, 2, 1];
-    // The node on its own network and another host there, the internet, and the overlay where nobody has a subnet.
+    // The node on its own network and another host there, the internet, and an overlay address in
+    // nobody's subnet.
     let foreign =
         [plain.node.host.v4().octets(), plain.other.v4().octets(), [8, 8, 8, 8], [10, 244, 9, 9]];
     for to in foreign {
@@ -63,7 +64,7 @@ fn packet_to_foreign_destination_is_dropped_and_answered() {
             Some(())
         });
     }
-    // Nobody answers for these.
+    // No error is sent about these.
     let silent = [[224, 0, 0, 251], [255, 255, 255, 255], [127, 0, 0, 1]];
     for to in silent {
         plain.send(&udp_to(source, to, b"hello"));
@@ -78,7 +79,7 @@ fn packet_to_foreign_destination_is_dropped_and_answered() {
 }
 
 #[test]
-fn what_is_no_packet_is_dropped() {
+fn malformed_packet_is_dropped() {
     let plain = Plain::new();
     let packet = udp([10, 244, 2, 1], &[7; 1000]);
     let longer = [&packet[..], &[0]].concat();
@@ -88,10 +89,11 @@ fn what_is_no_packet_is_dropped() {
         plain.send(datagram);
     }
     let looked_at = |counters: &Counters| counters.malformed + counters.spoofed_inner;
-    // Until the neighbour is resolved, few are kept waiting (`QUEUE_LEN_BYTES` in net/core/neighbour.c).
+    // Only a few packets are queued until the neighbour is resolved (`QUEUE_LEN_BYTES` in
+    // net/core/neighbour.c).
     let first = bad.len() as u64;
     plain.node.wait_for("the first ones", |counters| looked_at(counters) == first);
-    // Bytes of no meaning, of all lengths, beginning as packets do.
+    // Random bytes of all lengths that begin like packets.
     let mut word = 0x2545_f491_4f6c_dd1d_u64;
     for length in 1..1400 {
         let mut datagram: Vec<u8> = std::iter::repeat_with(|| {
@@ -114,7 +116,7 @@ fn what_is_no_packet_is_dropped() {
 }
 
 #[test]
-fn the_longest_datagram_may_hold_a_packet() {
+fn longest_datagram_may_hold_a_packet() {
     let plain = Plain::new();
     let packet = udp([10, 244, 2, 1], &[7; 65_507 - 28]);
     assert_eq!(packet.len(), 65_507);

@@ -5,7 +5,7 @@ use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSli
 use crate::overlay::{PINGS, Pair, Plain, v4, v6};
 
 #[test]
-fn a_container_is_told_that_the_last_hop_was_made() {
+fn expired_ttl_is_reported_to_container() {
     let pair = Pair::new();
     for address in [v4(2), v6(2)] {
         let printed = pair.one.ping(&format!("-c 1 -W 3 -t 1 {address}"));
@@ -18,7 +18,7 @@ fn a_container_is_told_that_the_last_hop_was_made() {
 }
 
 #[test]
-fn a_peer_s_container_is_told_by_way_of_the_peer() {
+fn remote_container_is_reported_to_through_its_peer() {
     let pair = Pair::new();
     // The second hop is the other path.
     for (address, hop) in [(v4(2), v4(2)), (v6(2), v6(2))] {
@@ -50,21 +50,21 @@ fn a_peer_s_container_is_told_by_way_of_the_peer() {
 }
 
 #[test]
-fn a_container_is_told_that_nobody_has_the_destination() {
+fn unroutable_destination_is_reported_to_container() {
     let pair = Pair::new();
     let printed = pair.one.ping("-c 1 -W 3 10.244.9.9");
     assert!(printed.contains("Net Unreachable"), "{printed}");
     let printed = pair.one.ping("-c 1 -W 3 fd00:10:244:9::9");
     assert!(printed.contains("No route"), "{printed}");
-    // Besides what the kernel itself says to all routers there.
+    // In addition to the kernel's own messages to all routers there.
     assert!(pair.one.running.counters().no_route >= 2);
 }
 
 #[test]
-fn what_does_not_fit_the_path_is_fragmented_or_its_sender_told() {
+fn oversized_packet_is_fragmented_or_reported() {
     let pair = Pair::new();
     let (one, two) = (&pair.one, &pair.two);
-    // As if a router on the way had said so.
+    // As if a router on the way had reported it.
     one.ip(&format!("route add {}/32 dev eth0 mtu 1400", two.host.v4()));
     one.ip(&format!("route add {}/128 dev eth0 mtu 1400", two.host.v6()));
 
@@ -79,7 +79,7 @@ fn what_does_not_fit_the_path_is_fragmented_or_its_sender_told() {
     assert!(printed.contains(" 0% packet loss"), "{printed}");
     assert!(one.running.counters().fragmented >= 1);
 
-    // Streams find their size.
+    // Streams discover the path MTU.
     for address in [v4(2), v6(2)] {
         let sent = heddle_lab::transfer(one.namespace(), two.namespace(), address, 5_000_000, None)
             .unwrap();

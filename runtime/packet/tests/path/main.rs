@@ -1,4 +1,4 @@
-//! Paths at work, between hosts that are network namespaces. Needs root.
+//! Tests of running paths between hosts in network namespaces. Needs root.
 
 mod carrying;
 mod device;

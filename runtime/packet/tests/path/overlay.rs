@@ -14,17 +14,17 @@ use ipnet::IpNet;
 
 pub(crate) const PORT: u16 = 8285;
 pub(crate) const DEVICE: &str = "flannel0";
-/// What fits an Ethernet with an IPv6 header and UDP.
+/// The MTU for an underlay of Ethernet with an IPv6 header and UDP, in bytes.
 pub(crate) const MTU: u32 = 1452;
 
-/// Longer than anything here takes on a busy machine.
+/// Time limit for anything here, even on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
-/// Options for three pings at once that a busy machine has time to answer: once there is an answer, ping waits for the
-/// others as long as its interval, whatever `-W` says.
+/// Options for three pings at once that leave a busy machine time to answer: after the first
+/// answer, ping waits one interval for the others, regardless of `-W`.
 pub(crate) const PINGS: &str = "-c 3 -l 3 -i 3 -W 3";
 
-/// The subnets of a node, by its number.
+/// Returns the subnets of a node, by its number.
 pub(crate) fn subnets(number: u8) -> Vec<IpNet> {
     vec![
         format!("10.244.{number}.0/24").parse().unwrap(),
@@ -32,7 +32,7 @@ pub(crate) fn subnets(number: u8) -> Vec<IpNet> {
     ]
 }
 
-/// The addresses of its device.
+/// Returns the IPv4 address of a node's device.
 pub(crate) fn v4(number: u8) -> IpAddr {
     Ipv4Addr::new(10, 244, number, 0).into()
 }
@@ -41,7 +41,7 @@ pub(crate) fn v6(number: u8) -> IpAddr {
     Ipv6Addr::new(0xfd00, 0x10, 0x244, number.into(), 0, 0, 0, 0x99).into()
 }
 
-/// The numbers of nodes and their hosts.
+/// Builds a table of the nodes with these numbers and hosts.
 pub(crate) fn table(nodes: &[(u8, &Host)]) -> Arc<Table> {
     let peer = |&(number, host): &(u8, &Host)| Peer {
         endpoints: host.addresses().collect(),
@@ -50,7 +50,7 @@ pub(crate) fn table(nodes: &[(u8, &Host)]) -> Arc<Table> {
     Arc::new(Table::new(nodes.iter().map(peer).collect()))
 }
 
-/// The table steers, compiled in.
+/// Returns a forwarding steered by the table, without a plugin.
 pub(crate) fn native(table: Arc<Table>) -> Forwarding {
     let steering = Box::new(TableSteering(Arc::clone(&table)));
     Forwarding { table, steering: Some(steering), transform: None }
@@ -60,7 +60,7 @@ pub(crate) fn native(table: Arc<Table>) -> Forwarding {
 pub(crate) struct Node {
     pub(crate) number: u8,
     pub(crate) running: Running,
-    /// What failed so far.
+    /// The failures reported so far.
     pub(crate) failures: Arc<Mutex<Vec<String>>>,
     pub(crate) host: Host,
 }
@@ -81,7 +81,7 @@ pub(crate) fn open(number: u8, host: &Host) -> Result<Path, OpenError> {
 }
 
 impl Node {
-    /// Starts a path with nothing to go by, and configures its device as a daemon would.
+    /// Starts a path without a forwarding, and configures its device like the daemon does.
     pub(crate) fn start(number: u8, host: Host) -> Self {
         Self::start_with(number, host, Path::open)
     }
@@ -110,7 +110,8 @@ impl Node {
         self.ip(&format!("addr add {v6}/128 dev {DEVICE} nodad"));
         self.ip(&format!("route add 10.244.0.0/16 dev {DEVICE} src {v4}"));
         self.ip(&format!("route add fd00:10:244::/48 dev {DEVICE} src {v6}"));
-        // The kernel leaves that to a worker, even where it does not look for duplicates.
+        // A worker of the kernel makes the address usable, even without duplicate address
+        // detection.
         wait_until("an address of IPv6 in use", SOON, || {
             let route = self.ip(&format!("route get {v6}"));
             if route.starts_with("local") { Ok(()) } else { Err(route) }
@@ -126,7 +127,7 @@ impl Node {
         self.host.namespace()
     }
 
-    /// What ping prints, whether there are answers or not.
+    /// Returns the output of ping, whether or not there are answers.
     pub(crate) fn ping(&self, arguments: &str) -> String {
         let arguments = format!("ping -n {arguments} 2>&1; true");
         let mut command = Command::new("sh");
@@ -134,7 +135,7 @@ impl Node {
         self.namespace().run(command).unwrap()
     }
 
-    /// Waits until the counters are as they should be.
+    /// Waits until the counters meet a condition.
     pub(crate) fn wait_for(&self, what: &str, holds: impl Fn(&Counters) -> bool) -> Counters {
         wait_until(what, SOON, || {
             let counters = self.running.counters();
@@ -159,7 +160,7 @@ impl Pair {
         Self::of(lab, one, two)
     }
 
-    /// One has a kernel with all offloads and two has not, as far as the paths know.
+    /// Creates a pair in which node 1 uses all offloads and node 2 none.
     pub(crate) fn uneven() -> Self {
         let lab = Lab::new(Families::Dual).unwrap();
         let one = Node::start(1, lab.host("one").unwrap());
@@ -174,7 +175,7 @@ impl Pair {
     }
 }
 
-/// Node 1, and a host that is node 2 by a plain socket, without a path.
+/// Node 1, and a host that acts as node 2 with a plain socket, without a path.
 pub(crate) struct Plain {
     pub(crate) node: Node,
     pub(crate) socket: UdpSocket,
@@ -198,7 +199,7 @@ impl Plain {
         assert_eq!(self.socket.send_to(payload, to).unwrap(), payload.len());
     }
 
-    /// Receives datagrams until one is what was waited for.
+    /// Receives datagrams until `what` accepts one.
     pub(crate) fn receive<T>(&self, what: impl Fn(&[u8]) -> Option<T>) -> T {
         loop {
             let (from, datagram) = next_datagram(&self.socket, SOON).unwrap().expect("a datagram");

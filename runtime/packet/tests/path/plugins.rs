@@ -7,7 +7,7 @@ use heddle_packet::{Forwarding, Steer, Table, TableSteering, Transform, Transfor
 use crate::dropping::udp;
 use crate::overlay::{Node, PINGS, Pair, Plain, table, v4, v6};
 
-/// Steers by the table so many times, and then no more.
+/// Steers by the table this many times, then fails.
 struct Failing {
     left: usize,
     steering: TableSteering,
@@ -24,7 +24,7 @@ impl Steer for Failing {
     }
 }
 
-/// Puts four bytes before each packet and turns all others over.
+/// Prepends four bytes to each packet and inverts its bytes.
 struct Disguise(TableSteering);
 
 const MARK: &[u8; 4] = b"HDL!";
@@ -39,7 +39,7 @@ impl Steer for Disguise {
     }
 }
 
-/// Takes packets apart by their lengths, and puts together what becomes of them.
+/// Splits the bytes into packets by their lengths, transforms each, and concatenates the results.
 fn each(
     mut bytes: &[u8],
     lengths: &[u32],
@@ -95,7 +95,7 @@ fn failing(table: Arc<Table>, left: usize) -> Forwarding {
 }
 
 #[test]
-fn the_table_steers_when_the_plugin_fails() {
+fn table_steers_when_plugin_fails() {
     let pair = Pair::new();
     let (one, two) = (&pair.one, &pair.two);
     let before = one.running.counters().plugin;
@@ -114,7 +114,7 @@ fn the_table_steers_when_the_plugin_fails() {
 }
 
 #[test]
-fn nothing_is_sent_before_there_is_a_plugin() {
+fn packets_are_dropped_without_a_plugin() {
     let lab = Lab::new(Families::Dual).unwrap();
     let node = Node::start(1, lab.host("one").unwrap());
     let peer = lab.host("two").unwrap();
@@ -126,7 +126,7 @@ fn nothing_is_sent_before_there_is_a_plugin() {
 }
 
 #[test]
-fn transformed_packets_travel_and_arrive() {
+fn transformed_packets_arrive() {
     let pair = Pair::new();
     let (one, two) = (&pair.one, &pair.two);
     one.running.set(disguised(table(&[(2, &two.host)])));
@@ -142,23 +142,23 @@ fn transformed_packets_travel_and_arrive() {
 }
 
 #[test]
-fn what_is_to_be_transformed_never_leaves_as_it_is() {
+fn failed_transform_never_leaks_bare_packets() {
     let plain = Plain::new();
     let node = &plain.node;
     node.running.set(disguised(table(&[(2, &plain.other)])));
     node.ping(&format!("-c 1 -W 1 {}", v4(2)));
     plain.receive(|datagram| datagram.strip_prefix(MARK).map(|_| ()));
-    // Bare packets are none of the plugin's.
+    // The plugin does not accept bare packets.
     plain.send(&[0x45; 60]);
     node.wait_for("a refused datagram", |counters| counters.refused == 1);
 
-    // Other peers, and no other plugin for now: the one there is goes on.
+    // New peers without a new plugin: the current one stays.
     let alone = || Forwarding { table: table(&[(2, &plain.other)]), ..Forwarding::default() };
     node.running.set(alone());
     node.ping(&format!("-c 1 -W 1 {}", v4(2)));
     plain.receive(|datagram| datagram.strip_prefix(MARK).map(|_| ()));
 
-    // One that fails, and then none: nothing leaves, nothing arrives.
+    // A failing plugin, and then none: nothing is sent or delivered.
     let transform =
         Transforms { overhead: 0, out: Box::new(Broken), inbound: vec![Box::new(Broken)] };
     node.running.set(Forwarding { transform: Some(transform), ..alone() });
@@ -173,7 +173,7 @@ fn what_is_to_be_transformed_never_leaves_as_it_is() {
     assert_eq!((counters.sent_packets, counters.fallback), (sent, 0));
 }
 
-/// Fails at every packet, after it has said where it goes.
+/// Steers, but fails to transform any packet.
 struct Broken;
 
 impl Steer for Broken {
@@ -197,7 +197,7 @@ impl Transform for Broken {
     }
 }
 
-/// Puts the peer's index before each packet, and takes nothing that has another.
+/// Prepends the peer's index to each packet, and drops payloads with another index.
 struct Keyed(TableSteering);
 
 impl Steer for Keyed {
@@ -233,9 +233,9 @@ impl Transform for Keyed {
 }
 
 #[test]
-fn peers_behind_one_address_are_told_apart_by_what_the_plugin_makes_of_their_payloads() {
+fn peers_behind_one_address_are_identified_by_transform() {
     let plain = Plain::new();
-    // As behind a NAT.
+    // Like two hosts behind a NAT.
     let table = table(&[(2, &plain.other), (3, &plain.other)]);
     let make = || Box::new(Keyed(TableSteering(Arc::clone(&table)))) as Box<dyn Transform>;
     let transform = Transforms { overhead: 1, out: make(), inbound: vec![make(), make()] };
@@ -248,7 +248,7 @@ fn peers_behind_one_address_are_told_apart_by_what_the_plugin_makes_of_their_pay
     send(0, 2);
     send(1, 3);
     plain.node.wait_for("both packets", |counters| counters.received_packets == 2);
-    // Neither speaks for the other.
+    // Neither can spoof the other.
     send(0, 3);
     send(1, 2);
     send(2, 2);
