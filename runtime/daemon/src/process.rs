@@ -7,7 +7,7 @@ use heddle_flags::Flags;
 use heddle_kernel::Kernel;
 use heddle_node::adapters::{CataloguePlugins, ThisHost};
 use heddle_node::ports::Ports;
-use heddle_node::{Fatal, Node, PacketCounters, identity};
+use heddle_node::{Fatal, HostFiles, Node, PacketCounters, identity};
 use heddle_plugin::Catalogue;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -117,6 +117,7 @@ fn ports(flags: &Flags) -> Result<Ports, Fatal> {
         dataplane: Arc::new(kernel.clone()),
         plugins: Arc::new(CataloguePlugins::new(catalogue)),
         host: Arc::new(ThisHost::new(kernel)),
+        files: Arc::new(HostFiles::new(files.clone())),
     })
 }
 

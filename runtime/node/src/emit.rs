@@ -11,8 +11,7 @@ use heddle_flags::{Emit, Flags};
 use heddle_plugin::{File, Setting, View};
 
 use crate::Fatal;
-use crate::files::{self, FileError};
-use crate::ports::Emitter;
+use crate::ports::{Emitter, Files};
 use crate::readiness::{Condition, Readiness};
 
 /// How often files that cannot be written are tried again.
@@ -64,6 +63,7 @@ impl Output {
 ///
 /// Never, but where the daemon itself is broken.
 pub(crate) async fn emit(
+    writer: &dyn Files,
     outputs: &[Arc<Output>],
     view: &View,
     readiness: &Readiness,
@@ -73,7 +73,7 @@ pub(crate) async fn emit(
     conditions.wait_for(|unmet| promised.iter().all(|c| !unmet.contains_key(c))).await?;
     let mut failures = 0;
     loop {
-        let problems = emit_once(outputs, view).await;
+        let problems = emit_once(writer, outputs, view).await;
         if problems.is_empty() {
             readiness.met(Condition::Emitters);
             return Ok(());
@@ -89,7 +89,11 @@ pub(crate) async fn emit(
 
 /// Asks every emitter and writes what it wants written. One that fails does not keep the others from it. Returns what
 /// went wrong.
-async fn emit_once(outputs: &[Arc<Output>], view: &View) -> Vec<String> {
+async fn emit_once(
+    writer: &dyn Files,
+    outputs: &[Arc<Output>],
+    view: &View,
+) -> Vec<String> {
     let mut problems = Vec::new();
     // Whose each file is.
     let mut owners: BTreeMap<PathBuf, &str> = BTreeMap::new();
@@ -109,7 +113,7 @@ async fn emit_once(outputs: &[Arc<Output>], view: &View) -> Vec<String> {
                 }
                 owners.insert(file.path.clone(), name);
             }
-            write(files, &output.settings).map_err(|error| format!("--emit {name}: {error}"))
+            writer.replace(files, &output.settings).map_err(|error| format!("--emit {name}: {error}"))
         });
         match files {
             Ok(files) => output.set(Outcome { files, problem: None }),
@@ -128,32 +132,4 @@ fn conflict(file: &File, first: &str, second: &str) -> String {
         "--emit: {first} and {second} both write {path}: expected a file of its own for each, such as \
          --emit={second}:path=/run/flannel/{second}.env"
     )
-}
-
-/// All or none: before the first is written, all places are looked at; and where one cannot be written after all, those
-/// that are new go again. A plugin may have thought of other names by the next time.
-fn write(files: Vec<File>, settings: &[Setting]) -> Result<Vec<PathBuf>, FileError> {
-    let named = |file: &File| settings.iter().any(|setting| setting.names(&file.path));
-    for file in files.iter().filter(|file| !named(file)) {
-        files::inspect_place(&file.path)?;
-    }
-    let mut made = Vec::new();
-    let mut written = Vec::new();
-    for file in files {
-        if file.path.symlink_metadata().is_err() {
-            made.push((file.path.clone(), files::first_missing(&file.path)));
-        }
-        match files::write(&file.path, &file.contents, file.mode) {
-            Ok(true) => tracing::info!("wrote {}", file.path.display()),
-            Ok(false) => {}
-            Err(error) => {
-                for (path, first_made) in made.iter().rev() {
-                    files::unmake(path, first_made.as_deref());
-                }
-                return Err(error);
-            }
-        }
-        written.push(file.path);
-    }
-    Ok(written)
 }

@@ -7,30 +7,82 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use heddle_files::RegularFile;
-use heddle_flags::Flags;
+use heddle_flags::FileFlags;
+use heddle_plugin::{File, Setting};
+
+use crate::ports::Files;
 
 /// A file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} {}: {source}", path.display())]
-pub(crate) struct FileError {
+pub struct FileError {
     verb: &'static str,
     path: PathBuf,
     source: io::Error,
+}
+
+impl FileError {
+    /// Describes a file that cannot be read or written. `verb` is what was tried: `write`.
+    pub fn new(verb: &'static str, path: PathBuf, source: io::Error) -> Self {
+        Self { verb, path, source }
+    }
 }
 
 fn failed<'a>(verb: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> FileError + 'a {
     move |source| FileError { verb, path: path.to_owned(), source }
 }
 
-/// Reads what an earlier run wrote to subnet.env. Empty if there is nothing to be read; why is logged once.
-pub(crate) fn remembered(flags: &Flags) -> String {
-    static TOLD: Once = Once::new();
-    flags.files.read_subnet_env().unwrap_or_else(|error| {
-        TOLD.call_once(|| {
-            tracing::warn!("subnet.env: {error}; this node starts without its former subnet");
-        });
-        String::new()
-    })
+/// The files of this host.
+#[derive(Clone, Debug)]
+pub struct HostFiles {
+    flags: FileFlags,
+}
+
+impl HostFiles {
+    /// Reads and writes files as the flags say.
+    pub fn new(flags: FileFlags) -> Self {
+        Self { flags }
+    }
+}
+
+impl Files for HostFiles {
+    fn subnet_env(&self) -> String {
+        static TOLD: Once = Once::new();
+        self.flags.read_subnet_env().unwrap_or_else(|error| {
+            TOLD.call_once(|| {
+                tracing::warn!("subnet.env: {error}; this node starts without its former subnet");
+            });
+            String::new()
+        })
+    }
+
+    /// Before the first file is written, all places are inspected. Where a file cannot be written after all, those that are
+    /// new are removed again: a plugin may choose other names the next time.
+    fn replace(&self, files: Vec<File>, named: &[Setting]) -> Result<Vec<PathBuf>, FileError> {
+        let is_named = |file: &File| named.iter().any(|setting| setting.names(&file.path));
+        for file in files.iter().filter(|file| !is_named(file)) {
+            inspect_place(&file.path)?;
+        }
+        let mut made = Vec::new();
+        let mut written = Vec::new();
+        for file in files {
+            if file.path.symlink_metadata().is_err() {
+                made.push((file.path.clone(), first_missing(&file.path)));
+            }
+            match write(&file.path, &file.contents, file.mode) {
+                Ok(true) => tracing::info!("wrote {}", file.path.display()),
+                Ok(false) => {}
+                Err(error) => {
+                    for (path, first_made) in made.iter().rev() {
+                        unmake(path, first_made.as_deref());
+                    }
+                    return Err(error);
+                }
+            }
+            written.push(file.path);
+        }
+        Ok(written)
+    }
 }
 
 /// Makes a file hold `contents`, in one step: whoever reads it sees all of the old or all of the new. Its directory is
@@ -63,7 +115,7 @@ pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<bool, Fil
 }
 
 /// Removes a file that was not there before, with those of the directories above it that were made for it.
-pub(crate) fn unmake(path: &Path, first_made: Option<&Path>) {
+fn unmake(path: &Path, first_made: Option<&Path>) {
     // Whatever is left is no more than was written.
     let _ = fs::remove_file(path);
     let Some(first_made) = first_made else { return };
@@ -75,7 +127,7 @@ pub(crate) fn unmake(path: &Path, first_made: Option<&Path>) {
 }
 
 /// The outermost of the directories above a path that are still to be made.
-pub(crate) fn first_missing(path: &Path) -> Option<PathBuf> {
+fn first_missing(path: &Path) -> Option<PathBuf> {
     let missing = path.ancestors().skip(1).take_while(|above| !above.exists());
     missing.last().map(Path::to_owned)
 }
@@ -86,7 +138,7 @@ pub(crate) fn first_missing(path: &Path) -> Option<PathBuf> {
 /// # Errors
 ///
 /// [`FileError`], naming what is in the way.
-pub(crate) fn inspect_place(path: &Path) -> Result<(), FileError> {
+fn inspect_place(path: &Path) -> Result<(), FileError> {
     let in_the_way = |found: &Path, what: &str| failed("use", found)(io::Error::other(what));
     for above in path.ancestors().skip(1) {
         match fs::symlink_metadata(above) {

@@ -112,7 +112,7 @@ pub(crate) async fn join(
     reach: &Reach,
     readiness: &Readiness,
 ) -> Result<Membership, Obstacle> {
-    let Ports { store, dataplane, plugins, .. } = ports;
+    let Ports { store, dataplane, plugins, files, .. } = ports;
     let dataplane = dataplane.as_ref();
     let config = network_config(flags, store).await?;
     let asked: Vec<_> = flags.files.emit.iter().map(|emit| emit.emitter.clone()).collect();
@@ -146,7 +146,7 @@ pub(crate) async fn join(
     let advertised = backend.advertise(&config, &node).await.map_err(failed)?;
 
     // Of an earlier run. Where there is no such file, nothing is known of one.
-    let remembered = files::remembered(flags);
+    let remembered = files.subnet_env();
     let value = |key| advertised.lease(key, &node, identity.name.clone());
     let claimant = Claimant {
         id: &node.id,
@@ -162,6 +162,7 @@ pub(crate) async fn join(
     // It may wait for the store for hours, and the host be another one by then.
     let changing = host_network::changed(dataplane, &scope, &host, store.as_ref(), reach);
     let own = tokio::select! {
+        biased;
         own = acquiring => own,
         reason = changing => return Err(Obstacle::Lease(reason)),
     };

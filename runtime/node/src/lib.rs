@@ -41,6 +41,7 @@ mod reconcile;
 mod rules;
 mod underlay;
 
+pub use files::HostFiles;
 pub use join::{Identity, identity};
 pub use lifecycle::Node;
 pub use packets::PacketCounters;

@@ -15,7 +15,6 @@ use tokio::sync::{Notify, mpsc};
 use crate::Fatal;
 use crate::clock;
 use crate::emit::emit;
-use crate::files;
 use crate::host_network::{clear_leftovers, follow_store};
 use crate::join::{Identity, Membership, Obstacle, alias, join};
 use crate::packets::PacketCounters;
@@ -158,12 +157,13 @@ async fn serve(
             underlay::follow(flags, &config, &started_with, dataplane.as_ref(), changed, readiness);
         let ruling = rules::follow(host.ruleset(rules), resync, readiness, &history);
         let ruling = async { Ok(ruling.await) };
-        let emitting = emit(&outputs, &view, readiness);
+        let emitting = emit(ports.files.as_ref(), &outputs, &view, readiness);
         let following = reconciler.follow(&mut watch, &own_lease_changed, readiness);
         let looking = async { looking.await.map_err(Fatal::from) };
         tokio::try_join!(looking, ruling, emitting, following).map(|_| ())
     };
     let ended = tokio::select! {
+        biased;
         ended = working => ended,
         lost = keeping => Err(lost.into()),
     };
@@ -196,7 +196,7 @@ async fn until_joined(
 ) -> Result<(Membership, Reach), Fatal> {
     let Ports { store, dataplane, .. } = ports;
     let (mut patience, mut reach) = (Patience::new(), Reach::default());
-    let remembered = files::remembered(flags);
+    let remembered = ports.files.subnet_env();
     loop {
         let begun = clock::now();
         // Otherwise nobody could learn that the leases behind these routes are gone.
@@ -256,8 +256,9 @@ async fn first_plan(
 ) -> Result<bool, Fatal> {
     loop {
         let event = tokio::select! {
-            event = watch.next() => event,
+            biased;
             () = reconciler.answer_questions() => continue,
+            event = watch.next() => event,
         };
         match event.ok_or("the watch of the leases has ended")? {
             WatchEvent::Update(update) => {

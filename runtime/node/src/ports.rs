@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ use heddle_store::LeaseStore;
 use ipnet::IpNet;
 use tokio::sync::mpsc;
 
+pub use crate::files::FileError;
+
 /// Everything that a node acts on.
 #[derive(Clone)]
 pub struct Ports {
@@ -41,6 +44,8 @@ pub struct Ports {
     pub plugins: Arc<dyn Plugins>,
     /// Traffic rules and probes.
     pub host: Arc<dyn Host>,
+    /// Files for other programs.
+    pub files: Arc<dyn Files>,
 }
 
 /// The kernel's network configuration, as far as a node reads and changes it.
@@ -286,4 +291,18 @@ pub trait Prober: Send + Sync {
 
     /// Returns the health of an address. None if it is not probed.
     fn health(&self, address: IpAddr) -> Option<Health>;
+}
+
+/// Files that other programs read.
+pub trait Files: Send + Sync {
+    /// Returns what an earlier run wrote to subnet.env. Empty if there is none, or it cannot be read.
+    fn subnet_env(&self) -> String;
+
+    /// Replaces files, all or none. `named` are the settings of their emitter, in which an operator names paths: at other
+    /// paths, a plugin may not follow symbolic links. Returns the paths.
+    ///
+    /// # Errors
+    ///
+    /// The file that cannot be written, and why.
+    fn replace(&self, files: Vec<File>, named: &[Setting]) -> Result<Vec<PathBuf>, FileError>;
 }

@@ -69,7 +69,7 @@ async fn attempt(
     report: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<Option<OwnLease>, AcquireError> {
     let holdings = holdings(store, report).await?;
-    let mut pick = |count: usize| rand::random_range(0..count);
+    let mut pick = |count: usize| fastrand::usize(..count);
     let choice = choose(config, &holdings, claimant, &mut pick)?;
     let record = match choice {
         Choice::Create(key) => create(store, &value(key)).await?,

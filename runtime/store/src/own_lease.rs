@@ -139,6 +139,7 @@ pub async fn keep(
             }
         };
         tokio::select! {
+            biased;
             () = poke.notified() => {}
             () = renewal => {}
         }

@@ -107,8 +107,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Runs a watch beside its consumer.
-    pub(crate) fn spawn<F>(run: impl FnOnce(mpsc::Sender<WatchEvent>, Pulse) -> F) -> Self
+    /// Runs a watch as a task of its own, for whoever implements a store. The task ends when the watch is dropped.
+    pub fn spawn<F>(run: impl FnOnce(mpsc::Sender<WatchEvent>, Pulse) -> F) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {

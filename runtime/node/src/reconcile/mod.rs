@@ -73,7 +73,21 @@ pub(crate) struct Reconciler {
     split: SplitRoutes,
     underlay_changed: Arc<Notify>,
     questions: mpsc::Receiver<Question>,
+    /// True if leases have priority over kernel events this time.
+    leases_first: bool,
     notes: Notes,
+}
+
+/// A reason for the loop to act.
+enum Wake {
+    /// News of the leases. None if the watch has ended.
+    Leases(Option<WatchEvent>),
+    Kernel(Vec<Event>),
+    StoreAddresses(BTreeSet<IpAddr>),
+    Probe(News),
+    Question(Question),
+    /// A retry, a resync, a grace period or a summary is due.
+    Due,
 }
 
 impl Reconciler {
@@ -116,6 +130,7 @@ impl Reconciler {
             split: SplitRoutes::default(),
             underlay_changed: Arc::default(),
             questions,
+            leases_first: false,
             notes,
         })
     }
@@ -172,40 +187,84 @@ impl Reconciler {
         readiness: &Readiness,
     ) -> Result<(), Fatal> {
         loop {
-            let wake_at = self.wake_at();
-            tokio::select! {
-                event = watch.next() => match event.ok_or("the watch of the leases has ended")? {
-                    WatchEvent::Update(update) => {
-                        if update.is_complete() {
-                            readiness.met(Condition::Watch);
-                        }
-                        let Some((touched, own)) = self.plan(update).await else { continue };
-                        if own {
-                            own_lease_changed.notify_one();
-                        }
-                        // What the kernel refused was another lease's.
-                        self.applier.forget_refusals(&touched);
-                        self.settle(&touched).await;
-                        self.split_routes().await;
-                    }
-                    WatchEvent::Config(config) => self.compare_config(config.as_deref()),
-                    WatchEvent::Stale { reason } => {
-                        self.abandon_snapshot();
-                        readiness.unmet(Condition::Watch, reason);
-                    }
-                    WatchEvent::SetBack { reason } => {
-                        tracing::warn!("{reason}");
-                        self.peers.distrust(clock::now());
-                    }
-                },
-                Ok(()) = self.store_addresses.changed() => {
-                    let addresses = self.store_addresses.borrow_and_update().clone();
-                    self.applier.set_store_addresses(addresses);
+            match self.next_wake(watch).await {
+                Wake::Leases(event) => {
+                    let event = event.ok_or("the watch of the leases has ended")?;
+                    self.follow_leases(event, own_lease_changed, readiness).await;
                 }
-                events = self.events.next_batch() => self.judge(&events),
-                news = probed(&mut self.probing) => self.say_who_answers(news),
-                Some(question) = self.questions.recv() => self.answer(question),
-                () = tokio::time::sleep_until(wake_at.into()) => self.catch_up(readiness).await,
+                Wake::StoreAddresses(addresses) => self.applier.set_store_addresses(addresses),
+                Wake::Kernel(events) => self.judge(&events),
+                Wake::Probe(news) => self.say_who_answers(news),
+                Wake::Question(question) => self.answer(question),
+                Wake::Due => self.catch_up(readiness).await,
+            }
+        }
+    }
+
+    /// Waits for the next reason to act. Leases and kernel events take turns in having priority, so that a flood of the one
+    /// does not starve the other. The order is fixed otherwise, for the sake of simulations that can be replayed.
+    async fn next_wake(&mut self, watch: &mut Watch) -> Wake {
+        self.leases_first = !self.leases_first;
+        let due = tokio::time::sleep_until(self.wake_at().into());
+        let later = async {
+            tokio::select! {
+                biased;
+                Ok(()) = self.store_addresses.changed() => {
+                    Wake::StoreAddresses(self.store_addresses.borrow_and_update().clone())
+                }
+                news = probed(&mut self.probing) => Wake::Probe(news),
+            }
+        };
+        let (leases, kernel) = (watch.next(), self.events.next_batch());
+        if self.leases_first {
+            tokio::select! {
+                biased;
+                Some(question) = self.questions.recv() => Wake::Question(question),
+                () = due => Wake::Due,
+                event = leases => Wake::Leases(event),
+                events = kernel => Wake::Kernel(events),
+                wake = later => wake,
+            }
+        } else {
+            tokio::select! {
+                biased;
+                Some(question) = self.questions.recv() => Wake::Question(question),
+                () = due => Wake::Due,
+                events = kernel => Wake::Kernel(events),
+                event = leases => Wake::Leases(event),
+                wake = later => wake,
+            }
+        }
+    }
+
+    async fn follow_leases(
+        &mut self,
+        event: WatchEvent,
+        own_lease_changed: &Notify,
+        readiness: &Readiness,
+    ) {
+        match event {
+            WatchEvent::Update(update) => {
+                if update.is_complete() {
+                    readiness.met(Condition::Watch);
+                }
+                let Some((touched, own)) = self.plan(update).await else { return };
+                if own {
+                    own_lease_changed.notify_one();
+                }
+                // What the kernel refused was another lease's.
+                self.applier.forget_refusals(&touched);
+                self.settle(&touched).await;
+                self.split_routes().await;
+            }
+            WatchEvent::Config(config) => self.compare_config(config.as_deref()),
+            WatchEvent::Stale { reason } => {
+                self.abandon_snapshot();
+                readiness.unmet(Condition::Watch, reason);
+            }
+            WatchEvent::SetBack { reason } => {
+                tracing::warn!("{reason}");
+                self.peers.distrust(clock::now());
             }
         }
     }
@@ -381,6 +440,7 @@ impl Reconciler {
         let mut planning = std::pin::pin!(self.overlay.plan_peers(leases));
         loop {
             tokio::select! {
+                biased;
                 plans = &mut planning => return plans,
                 Some(question) = self.questions.recv() => {
                     let now = Some(calls());

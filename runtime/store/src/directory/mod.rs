@@ -359,7 +359,7 @@ impl Layout {
                 }
                 // Uneven waits, so that it is not always the same one that comes too late.
                 Err(TryLockError::WouldBlock) => {
-                    std::thread::sleep(Duration::from_micros(rand::random_range(500..5000)));
+                    std::thread::sleep(Duration::from_micros(fastrand::u64(500..5000)));
                 }
             }
         }

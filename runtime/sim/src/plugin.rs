@@ -1,0 +1,296 @@
+//! A scripted backend that plans as `vxlan` does, an emitter, traffic rules and a prober, with their faults.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use heddle_core::address::{LinkName, MacAddress};
+use heddle_core::config::NetworkConfig;
+use heddle_core::lease::{Lease, LeaseKey};
+use heddle_core::node::Node;
+use heddle_core::object::{
+    Address, FdbEntry, Link, LinkKind, Metric, Neighbour, Object, Plan, Route, RouteAction, Vxlan,
+};
+use heddle_firewall::Rules;
+use heddle_node::ports::{
+    Emitter, FileError, Files, FoundPlugin, Host, Planner, Plugins, Prober, Ruleset, Started,
+};
+use heddle_plugin::{
+    Advertisements, CallError, File, Manifest, Metrics, NodePlan, PluginError, Reason, Setting,
+    Source, View,
+};
+use heddle_probe::{News, ProbeError};
+use ipnet::IpNet;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep};
+
+use crate::kernel::name;
+
+/// The device that the backend plans.
+pub const DEVICE: &str = "flannel.1";
+
+/// The faults of a node's plugins and of its firewall.
+#[derive(Default)]
+pub struct Faults {
+    /// The number of calls about a peer that trap from now on.
+    pub traps: BTreeMap<LeaseKey, u32>,
+    /// The time until which the plugin is suspended.
+    pub suspended_until: Option<Instant>,
+    /// The time until which the rules cannot be made to hold.
+    pub firewall_until: Option<Instant>,
+    /// The time until which the files cannot be written.
+    pub files_until: Option<Instant>,
+    /// True if the rules hold.
+    pub rules_hold: bool,
+    /// True if the files are written.
+    pub written: bool,
+}
+
+/// The plugins of a node. Clones are the same.
+#[derive(Clone)]
+pub struct Scripted {
+    faults: Arc<Mutex<Faults>>,
+    rules_changed: Arc<Notify>,
+    metrics: Arc<Metrics>,
+    number: u8,
+}
+
+impl Scripted {
+    /// Returns plugins without faults. `number` is the node's.
+    pub fn new(number: u8) -> Self {
+        Self { faults: Arc::default(), rules_changed: Arc::default(), metrics: Arc::default(), number }
+    }
+
+    /// Reads or changes the faults.
+    pub fn with<T>(&self, look: impl FnOnce(&mut Faults) -> T) -> T {
+        look(&mut self.faults.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Removes the traffic rules, as another program may.
+    pub fn flush_rules(&self) {
+        self.with(|faults| faults.rules_hold = false);
+        self.rules_changed.notify_one();
+    }
+}
+
+fn active(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| Instant::now() < until)
+}
+
+/// Returns the MAC address that a node advertises.
+fn mac(number: u8) -> MacAddress {
+    MacAddress([2, 0, 0, 0, 0, number])
+}
+
+/// Returns the node's own plan.
+pub fn node_plan(node: &Node, lease: &Lease, number: u8) -> Plan {
+    let link = name(DEVICE);
+    let underlay = &node.underlay;
+    let kind = LinkKind::Vxlan(Vxlan {
+        vni: 1,
+        local: underlay.public_addresses[0],
+        underlay: underlay.link,
+        port: 8472,
+        learning: false,
+        gbp: false,
+    });
+    let device = Link { name: link, mtu: underlay.mtu - 50, mac: Some(mac(number)), up: true, kind };
+    let address = |subnet: IpNet| {
+        let network = IpNet::from(subnet.network());
+        Object::Address(Address { link, network })
+    };
+    let addresses = lease.key.subnets().map(address);
+    Plan { objects: [Object::Link(device)].into_iter().chain(addresses).collect() }
+}
+
+/// Returns the plan for a peer, as a function of its lease alone.
+///
+/// # Errors
+///
+/// Why there is none.
+pub fn peer_plan(peer: &Lease) -> Result<Plan, Reason> {
+    match peer.backend_type.as_deref() {
+        Some("vxlan") => {}
+        other => return Err(Reason::OtherBackend(other.unwrap_or("none").to_owned())),
+    }
+    let link = name(DEVICE);
+    let mut objects = Vec::new();
+    for family in &peer.families {
+        let data = family.backend_data.as_deref().unwrap_or("null");
+        let data: serde_json::Value = serde_json::from_str(data).unwrap_or_default();
+        let mac = data["VtepMAC"].as_str().and_then(|text| text.parse().ok());
+        let mac = mac.ok_or_else(|| Reason::Invalid("there is no VtepMAC".to_owned()))?;
+        let gateway = family.subnet.network();
+        objects.push(Object::FdbEntry(FdbEntry { link, mac, destination: family.public_address }));
+        objects.push(Object::Neighbour(Neighbour { link, address: gateway, mac }));
+        objects.push(Object::Route(Route {
+            destination: family.subnet,
+            metric: Metric::Default,
+            action: RouteAction::Forward { link, gateway: Some(gateway), onlink: true },
+        }));
+    }
+    Ok(Plan { objects })
+}
+
+fn found(world: &str, name: &str) -> FoundPlugin {
+    let text = format!(r#"{{"name":"{name}","version":"0.1.0","wit":"0.1.0","world":"{world}"}}"#);
+    let manifest = Manifest::parse(text.as_bytes()).expect("a manifest like any other");
+    FoundPlugin { manifest, source: Source::Embedded, digest: String::new() }
+}
+
+#[async_trait]
+impl Plugins for Scripted {
+    async fn start(&self, _: &str, emitters: &[String]) -> Result<Started, PluginError> {
+        sleep(Duration::from_millis(5)).await;
+        let emitter = |name: &String| {
+            let emitter: Arc<dyn Emitter> = Arc::new(self.clone());
+            (found("emitter-plugin", name), emitter)
+        };
+        Ok(Started {
+            backend_found: found("backend-plugin", "vxlan"),
+            backend: Arc::new(self.clone()),
+            packets: None,
+            emitters: emitters.iter().map(emitter).collect(),
+        })
+    }
+}
+
+#[async_trait]
+impl Planner for Scripted {
+    fn name(&self) -> &str {
+        "vxlan"
+    }
+
+    fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    async fn advertise(
+        &self,
+        _: &NetworkConfig,
+        _: &Node,
+    ) -> Result<Advertisements, CallError> {
+        let data = format!(r#"{{"VtepMAC":"{}"}}"#, mac(self.number));
+        Ok(Advertisements {
+            backend_type: Some("vxlan".to_owned()),
+            backend_data: vec![Some(data)],
+        })
+    }
+
+    async fn plan_node(
+        &self,
+        _: &NetworkConfig,
+        node: &Node,
+        lease: &Lease,
+    ) -> Result<NodePlan, CallError> {
+        let mtu = node.underlay.mtu - 50;
+        Ok(NodePlan { plan: node_plan(node, lease, self.number), tunnel: None, mtu })
+    }
+
+    async fn plan_peers(
+        &self,
+        _: &NetworkConfig,
+        _: &Node,
+        _: &Lease,
+        _: Vec<LinkName>,
+        peers: Vec<Lease>,
+    ) -> Vec<Result<Plan, CallError>> {
+        sleep(Duration::from_millis(fastrand::u64(0..4))).await;
+        let answer = |peer: &Lease| {
+            let failed = self.with(|faults| {
+                if let Some(until) = faults.suspended_until.filter(|until| Instant::now() < *until) {
+                    let rest = until - Instant::now();
+                    return Some(Reason::Suspended { rest, failures: 3 });
+                }
+                let left = faults.traps.get_mut(&peer.key)?;
+                *left = left.checked_sub(1)?;
+                Some(Reason::Trapped("unreachable".to_owned()))
+            });
+            let plan = failed.map_or_else(|| peer_plan(peer), Err);
+            plan.map_err(|reason| CallError {
+                plugin: "vxlan".to_owned(),
+                call: "plan-peer",
+                peer: Some(peer.key.to_string()),
+                reason,
+            })
+        };
+        peers.iter().map(answer).collect()
+    }
+}
+
+#[async_trait]
+impl Emitter for Scripted {
+    fn name(&self) -> &str {
+        "subnet-env"
+    }
+
+    fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    async fn emit(&self, _: &View, _: &[Setting]) -> Result<Vec<File>, CallError> {
+        let path = PathBuf::from("/run/flannel/subnet.env");
+        Ok(vec![File { path, contents: Vec::new(), mode: 0o644 }])
+    }
+}
+
+impl Files for Scripted {
+    fn subnet_env(&self) -> String {
+        String::new()
+    }
+
+    fn replace(&self, files: Vec<File>, _: &[Setting]) -> Result<Vec<PathBuf>, FileError> {
+        self.with(|faults| {
+            if active(faults.files_until) {
+                let full = std::io::Error::from_raw_os_error(28);
+                return Err(FileError::new("write", PathBuf::from("/run/flannel/subnet.env"), full));
+            }
+            faults.written = true;
+            Ok(files.into_iter().map(|file| file.path).collect())
+        })
+    }
+}
+
+impl Host for Scripted {
+    fn ruleset(&self, _: Rules) -> Box<dyn Ruleset> {
+        Box::new(self.clone())
+    }
+
+    fn prober(
+        &self,
+        _: Duration,
+    ) -> Result<(Box<dyn Prober>, mpsc::Receiver<News>), ProbeError> {
+        unreachable!("probing is off in simulations")
+    }
+}
+
+#[async_trait]
+impl Ruleset for Scripted {
+    fn deaf(&self) -> Option<&str> {
+        None
+    }
+
+    async fn ensure(&mut self) -> Result<Vec<String>, String> {
+        sleep(Duration::from_millis(20)).await;
+        self.with(|faults| {
+            if active(faults.firewall_until) {
+                faults.rules_hold = false;
+                return Err("iptables-restore failed".to_owned());
+            }
+            let held = std::mem::replace(&mut faults.rules_hold, true);
+            Ok(if held { Vec::new() } else { vec!["rules restored".to_owned()] })
+        })
+    }
+
+    async fn changed(&mut self) {
+        self.rules_changed.notified().await;
+    }
+}
+
+/// Returns the address of a node's host.
+pub fn address(number: u8) -> IpAddr {
+    IpAddr::from([192, 168, 0, number])
+}

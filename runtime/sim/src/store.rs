@@ -1,0 +1,410 @@
+//! A lease store that several nodes share, with each node's way to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use heddle_core::lease::Age;
+use heddle_store::etcd::EtcdFailure;
+use heddle_store::{
+    EtcdError, LeaseStore, Page, Pulse, Record, RecordChange, Renewal, StoreError, Update, Watch,
+    WatchEvent,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+
+use crate::trace::Trace;
+
+/// How long a lease lasts unless it is renewed. Shorter than in production, so that leases end in a run.
+const TTL: Duration = Duration::from_secs(180);
+
+/// Most calls that a node may make within one second. More is a busy loop.
+const CALLS_PER_SECOND: u32 = 100;
+
+#[derive(Clone)]
+struct Stored {
+    value: Vec<u8>,
+    made: u64,
+    written: u64,
+    lease_id: Option<i64>,
+}
+
+struct Shared {
+    config: Vec<u8>,
+    records: BTreeMap<String, Stored>,
+    revision: u64,
+    /// The changes since [`Shared::compacted`].
+    log: Vec<(u64, RecordChange)>,
+    compacted: u64,
+    /// The number of times that data was lost.
+    losses: u64,
+    /// When leases end.
+    ends: BTreeMap<i64, Instant>,
+    next_lease: i64,
+    down: BTreeSet<usize>,
+    calls: BTreeMap<usize, (u64, u32)>,
+}
+
+/// The store. Clones are the same.
+#[derive(Clone)]
+pub struct Cluster {
+    shared: Arc<Mutex<Shared>>,
+    /// Counts changes of any kind.
+    news: watch::Sender<u64>,
+    trace: Trace,
+}
+
+impl Cluster {
+    /// Returns a store with a network config and no leases.
+    pub fn new(config: &str, trace: Trace) -> Self {
+        let shared = Shared {
+            config: config.as_bytes().to_vec(),
+            records: BTreeMap::new(),
+            revision: 1,
+            log: Vec::new(),
+            compacted: 0,
+            losses: 0,
+            ends: BTreeMap::new(),
+            next_lease: 1,
+            down: BTreeSet::new(),
+            calls: BTreeMap::new(),
+        };
+        Self { shared: Arc::new(Mutex::new(shared)), news: watch::Sender::new(0), trace }
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut Shared) -> T) -> T {
+        look(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn changed<T>(&self, change: impl FnOnce(&mut Shared) -> T) -> T {
+        let result = self.with(|shared| {
+            shared.expire();
+            change(shared)
+        });
+        self.news.send_modify(|count| *count += 1);
+        result
+    }
+
+    /// Returns a node's way to the store.
+    pub fn client(&self, node: usize) -> Arc<dyn LeaseStore> {
+        Arc::new(Client { cluster: self.clone(), node })
+    }
+
+    /// Cuts a node off, or connects it again.
+    pub fn set_down(&self, node: usize, down: bool) {
+        self.changed(|shared| if down { shared.down.insert(node) } else { shared.down.remove(&node) });
+    }
+
+    /// Returns true if a node is cut off.
+    pub fn is_down(&self, node: usize) -> bool {
+        self.with(|shared| shared.down.contains(&node))
+    }
+
+    /// Writes a record that has no end.
+    pub fn put(&self, key: &str, value: &[u8]) {
+        self.trace.note("store", &format!("put {key} {}", String::from_utf8_lossy(value)));
+        self.changed(|shared| shared.put(key, value, None));
+    }
+
+    /// Deletes a record.
+    pub fn delete(&self, key: &str) {
+        self.trace.note("store", &format!("delete {key}"));
+        self.changed(|shared| shared.delete(key));
+    }
+
+    /// Forgets the history of changes: watches have to begin with a snapshot.
+    pub fn compact(&self) {
+        self.trace.note("store", "compacted");
+        self.changed(|shared| {
+            shared.log.clear();
+            shared.compacted = shared.revision;
+        });
+    }
+
+    /// Loses records, as an etcd does that is restored from a backup.
+    pub fn lose(&self, lost: &BTreeSet<String>) {
+        self.trace.note("store", &format!("lost {lost:?}"));
+        self.changed(|shared| {
+            shared.records.retain(|key, _| !lost.contains(key));
+            shared.losses += 1;
+            shared.revision += 1;
+            shared.log.clear();
+            shared.compacted = shared.revision;
+        });
+    }
+
+    /// Ends leases that are due.
+    pub fn expire(&self) {
+        let news = self.with(Shared::expire);
+        if news {
+            self.news.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Returns all records.
+    pub fn records(&self) -> Vec<Record> {
+        self.with(|shared| {
+            shared.expire();
+            shared.all()
+        })
+    }
+}
+
+impl Shared {
+    fn expire(&mut self) -> bool {
+        let now = Instant::now();
+        let ended: Vec<_> =
+            self.ends.iter().filter(|(_, end)| **end <= now).map(|(id, _)| *id).collect();
+        let mut news = false;
+        for id in ended {
+            self.ends.remove(&id);
+            let of_lease = self.records.iter().filter(|(_, stored)| stored.lease_id == Some(id));
+            let keys: Vec<_> = of_lease.map(|(key, _)| key.clone()).collect();
+            for key in keys {
+                self.delete(&key);
+                news = true;
+            }
+        }
+        news
+    }
+
+    fn put(&mut self, key: &str, value: &[u8], lease_id: Option<i64>) -> Record {
+        self.revision += 1;
+        let made = self.records.get(key).map_or(self.revision, |stored| stored.made);
+        let stored = Stored { value: value.to_vec(), made, written: self.revision, lease_id };
+        self.records.insert(key.to_owned(), stored.clone());
+        let record = record(key, &stored);
+        self.log.push((self.revision, RecordChange::Put(record.clone())));
+        record
+    }
+
+    fn delete(&mut self, key: &str) {
+        if self.records.remove(key).is_some() {
+            self.revision += 1;
+            self.log.push((self.revision, RecordChange::Delete(key.to_owned())));
+        }
+    }
+
+    fn all(&self) -> Vec<Record> {
+        self.records.iter().map(|(key, stored)| record(key, stored)).collect()
+    }
+
+    fn is_current(&self, current: &Record) -> bool {
+        self.records.get(&current.key).is_some_and(|stored| stored.written == current.version)
+    }
+}
+
+fn record(key: &str, stored: &Stored) -> Record {
+    Record {
+        key: key.to_owned(),
+        value: stored.value.clone(),
+        unread: None,
+        version: stored.written,
+        age: Age { made: stored.made, written: stored.written },
+        lease_id: stored.lease_id,
+    }
+}
+
+struct Client {
+    cluster: Cluster,
+    node: usize,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    async fn call<T>(
+        &self,
+        operation: &'static str,
+        call: impl FnOnce(&mut Shared) -> T + Send,
+    ) -> Result<T, StoreError> {
+        let second = self.cluster.trace.elapsed().as_secs();
+        self.cluster.with(|shared| {
+            let calls = shared.calls.entry(self.node).or_default();
+            if calls.0 != second {
+                *calls = (second, 0);
+            }
+            calls.1 += 1;
+            assert!(
+                calls.1 <= CALLS_PER_SECOND,
+                "busy loop: {} calls of the store within one second, the last is {operation}",
+                calls.1
+            );
+        });
+        sleep(Duration::from_millis(fastrand::u64(1..10))).await;
+        if self.cluster.is_down(self.node) {
+            let (endpoint, failure) = ("http://store:2379".to_owned(), EtcdFailure::Refused);
+            return Err(EtcdError::Call { endpoint, operation, failure }.into());
+        }
+        Ok(self.cluster.changed(call))
+    }
+}
+
+#[async_trait]
+impl LeaseStore for Client {
+    async fn network_config(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.call("read the network config", |shared| Some(shared.config.clone())).await
+    }
+
+    async fn scan(&self, visit: &mut (dyn FnMut(Page) + Send)) -> Result<(), StoreError> {
+        let records = self.call("list the leases", |shared| shared.all()).await?;
+        visit(Page { records, first: true, last: true });
+        Ok(())
+    }
+
+    async fn find_key(
+        &self,
+        wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync),
+    ) -> Result<Option<String>, StoreError> {
+        self.call("list the keys", |shared| {
+            shared.records.keys().find(|key| wanted(key)).cloned()
+        })
+        .await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
+        self.call("read a lease", |shared| {
+            shared.records.get(key).map(|stored| record(key, stored))
+        })
+        .await
+    }
+
+    async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Record>, StoreError> {
+        self.cluster.trace.note(&format!("n{}", self.node), &format!("create {key}"));
+        self.call("create a lease", |shared| {
+            if shared.records.contains_key(key) {
+                return None;
+            }
+            let id = shared.next_lease;
+            shared.next_lease += 1;
+            shared.ends.insert(id, Instant::now() + TTL);
+            Some(shared.put(key, value, Some(id)))
+        })
+        .await
+    }
+
+    async fn replace(&self, current: &Record, value: &[u8]) -> Result<Option<Record>, StoreError> {
+        self.call("replace a lease", |shared| {
+            shared
+                .is_current(current)
+                .then(|| shared.put(&current.key, value, current.lease_id))
+        })
+        .await
+    }
+
+    async fn delete(&self, current: &Record) -> Result<bool, StoreError> {
+        self.call("delete a lease", |shared| {
+            let is_current = shared.is_current(current);
+            if is_current {
+                shared.delete(&current.key);
+            }
+            is_current
+        })
+        .await
+    }
+
+    async fn renew(&self, current: &Record) -> Result<Renewal, StoreError> {
+        self.call("renew a lease", |shared| {
+            let Some(id) = current.lease_id else { return Renewal::Permanent };
+            match shared.ends.get_mut(&id) {
+                Some(end) => {
+                    *end = Instant::now() + TTL;
+                    Renewal::Renewed { remaining: TTL }
+                }
+                None => Renewal::Gone,
+            }
+        })
+        .await
+    }
+
+    fn hosts(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn watch(&self) -> Watch {
+        let (cluster, node) = (self.cluster.clone(), self.node);
+        Watch::spawn(move |events, _: Pulse| follow(cluster, node, events))
+    }
+
+    async fn reload(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// The position of a watch in the history.
+struct Position {
+    revision: u64,
+    losses: u64,
+}
+
+async fn follow(cluster: Cluster, node: usize, events: mpsc::Sender<WatchEvent>) {
+    let mut news = cluster.news.subscribe();
+    let mut position: Option<Position> = None;
+    let mut stale = false;
+    loop {
+        news.borrow_and_update();
+        let next = if cluster.is_down(node) {
+            let reason = "http://store:2379 refuses connections".to_owned();
+            let told = std::mem::replace(&mut stale, true);
+            if told { Vec::new() } else { vec![WatchEvent::Stale { reason }] }
+        } else {
+            let resumed = std::mem::replace(&mut stale, false);
+            cluster.with(|shared| next_events(shared, &mut position, resumed))
+        };
+        for event in next {
+            sleep(Duration::from_millis(fastrand::u64(0..5))).await;
+            if events.send(event).await.is_err() {
+                return;
+            }
+        }
+        if news.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn next_events(
+    shared: &Shared,
+    position: &mut Option<Position>,
+    resumed: bool,
+) -> Vec<WatchEvent> {
+    let now = Position { revision: shared.revision, losses: shared.losses };
+    let before = position.replace(now);
+    let has_history = |before: &Position| {
+        before.losses == shared.losses && before.revision >= shared.compacted && !resumed
+    };
+    match before {
+        Some(before) if has_history(&before) => {
+            let changes = shared.log.iter().filter(|(at, _)| *at > before.revision);
+            let changes: Vec<_> = changes.map(|(_, change)| change.clone()).collect();
+            if changes.is_empty() {
+                return Vec::new();
+            }
+            vec![WatchEvent::Update(Update::Changes(changes))]
+        }
+        before => {
+            let mut events = Vec::new();
+            if before.is_some_and(|before| before.losses != shared.losses) {
+                let reason = "the store went back to an earlier revision".to_owned();
+                events.push(WatchEvent::SetBack { reason });
+            }
+            events.push(WatchEvent::Config(Some(shared.config.clone())));
+            let records = shared.all();
+            let size = 1 + fastrand::usize(..4);
+            let pages: Vec<_> = records.chunks(size).map(<[Record]>::to_vec).collect();
+            let count = pages.len().max(1);
+            let pages = pages.into_iter().chain(records.is_empty().then(Vec::new));
+            for (index, records) in pages.enumerate() {
+                let page = Page { records, first: index == 0, last: index + 1 == count };
+                events.push(WatchEvent::Update(Update::Snapshot(page)));
+            }
+            events
+        }
+    }
+}

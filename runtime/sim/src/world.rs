@@ -1,0 +1,564 @@
+//! The nodes, what happens to them, and what has to hold.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use std::sync::Arc;
+
+use heddle_core::config::{NetworkConfig, OverlayNetwork};
+use heddle_core::desired::{Desired, Owner, Standing};
+use heddle_core::diff::{Change, Scope, diff};
+use heddle_core::host_network::{Claims, Guard, HostNetwork, Vital};
+use heddle_core::lease::{Lease, LeaseKey};
+use heddle_core::node::{Node as NodeFacts, Underlay};
+use heddle_core::object::{
+    Address, Link, LinkKind, Metric, Object, Route, RouteAction,
+};
+use heddle_core::peers::Peers;
+use heddle_flags::Flags;
+use heddle_node::ports::Ports;
+use heddle_node::readiness::{Condition, Unmet};
+use heddle_node::{Identity, Node};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use crate::kernel::{Maker, Mark, ModelKernel, UNDERLAY, name};
+use crate::plugin::{DEVICE, Scripted, address, node_plan, peer_plan};
+use crate::store::Cluster;
+use crate::trace::Trace;
+
+/// The network config of all nodes.
+const CONFIG: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#;
+
+/// The time in which everything has to be as it should be once nothing happens any more: the longest retry interval, twice.
+const RECOVERY: Duration = Duration::from_secs(240);
+
+/// The time for which nothing may change after that.
+const QUIET: Duration = Duration::from_secs(70);
+
+/// The time in which a lasting fault has to show in readiness.
+const NOTICE: Duration = Duration::from_secs(8);
+
+/// The result of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// A hash of the history, and the number of its lines.
+    pub digest: (u64, u64),
+    /// What did not hold. None if everything did.
+    pub failure: Option<String>,
+    /// The simulated time.
+    pub simulated: Duration,
+}
+
+/// Runs one seed. Prints the history if `print` is true.
+pub fn run(seed: u64, print: bool) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without I/O needs nothing");
+    fastrand::seed(seed);
+    runtime.block_on(async {
+        let trace = Trace::new(print);
+        let mut world = World::new(trace.clone());
+        let failure = world.play().await.err();
+        if let Some(failure) = &failure {
+            trace.note("world", failure);
+        }
+        Outcome { digest: trace.digest(), failure, simulated: trace.elapsed() }
+    })
+}
+
+/// A host, and the daemon on it if it runs.
+struct Host {
+    number: u8,
+    kernel: ModelKernel,
+    plugins: Scripted,
+    daemon: Option<Daemon>,
+    /// When to start the daemon again.
+    restart_at: Option<Instant>,
+    /// Since when the store is out of reach.
+    cut_off: Option<Instant>,
+}
+
+struct Daemon {
+    running: JoinHandle<Result<(), String>>,
+    readiness: watch::Receiver<Unmet>,
+}
+
+struct World {
+    trace: Trace,
+    store: Cluster,
+    hosts: Vec<Host>,
+    config: NetworkConfig,
+    /// Leases without a daemon: other nodes', and records that somebody wrote.
+    written: BTreeSet<String>,
+}
+
+impl World {
+    fn new(trace: Trace) -> Self {
+        let store = Cluster::new(CONFIG, trace.clone());
+        let hosts = (1..=fastrand::u8(1..=3)).map(|number| Host {
+            number,
+            kernel: ModelKernel::new(format!("n{number}"), address(number), trace.clone()),
+            plugins: Scripted::new(number),
+            daemon: None,
+            restart_at: Some(Instant::now()),
+            cut_off: None,
+        });
+        let hosts = hosts.collect();
+        let config = NetworkConfig::parse(CONFIG.as_bytes()).expect("the config is right");
+        Self { trace, store, hosts, config, written: BTreeSet::new() }
+    }
+
+    /// Plays a history to its end.
+    async fn play(&mut self) -> Result<(), String> {
+        for _ in 0..fastrand::usize(5..40) {
+            self.happen();
+            let pause = match fastrand::u8(..4) {
+                0 => Duration::from_millis(fastrand::u64(..20)),
+                1 => Duration::from_millis(fastrand::u64(..1000)),
+                _ => Duration::from_millis(fastrand::u64(..15_000)),
+            };
+            self.pass(pause).await?;
+        }
+        self.heal();
+        let deadline = Instant::now() + RECOVERY;
+        loop {
+            self.pass(Duration::from_secs(1)).await?;
+            match self.unsettled() {
+                None => break,
+                Some(reason) if Instant::now() > deadline => {
+                    return Err(format!("not as it should be after {RECOVERY:?}: {reason}"));
+                }
+                Some(_) => {}
+            }
+        }
+        let made = self.made();
+        self.pass(QUIET).await?;
+        if let Some(reason) = self.unsettled() {
+            return Err(format!("not as it should be any more: {reason}"));
+        }
+        if made != self.made() {
+            return Err("the kernel was changed although nothing happened".to_owned());
+        }
+        Ok(())
+    }
+
+    fn made(&self) -> Vec<u64> {
+        self.hosts.iter().map(|host| host.kernel.with(|state| state.made)).collect()
+    }
+
+    /// Lets time pass, starts daemons that are due, and checks what always has to hold.
+    async fn pass(&mut self, time: Duration) -> Result<(), String> {
+        let end = Instant::now() + time;
+        loop {
+            for host in &mut self.hosts {
+                host.tend(&self.store, &self.trace).await?;
+                host.check(&self.config, &self.store)?;
+            }
+            self.store.expire();
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            sleep(left.min(Duration::from_secs(1))).await;
+        }
+    }
+
+    /// Makes one thing happen.
+    fn happen(&mut self) {
+        let index = fastrand::usize(..self.hosts.len());
+        let seconds = Duration::from_secs(fastrand::u64(1..60));
+        let until = Instant::now() + seconds;
+        match fastrand::u8(..24) {
+            0..=4 => self.write_lease(),
+            5 | 6 => self.delete_lease(),
+            7 => {
+                let down = !self.store.is_down(index);
+                self.trace.note(&format!("n{}", index + 1), &format!("store down: {down}"));
+                self.store.set_down(index, down);
+                self.hosts[index].cut_off = down.then(Instant::now);
+            }
+            8 => self.store.compact(),
+            9 => {
+                let keys = self.store.records().into_iter().map(|record| record.key);
+                self.store.lose(&keys.filter(|_| fastrand::bool()).collect());
+            }
+            10 => {
+                let host = &self.hosts[index];
+                let key = host.own_key(&self.store);
+                if let Some(key) = key {
+                    self.store.delete(&key);
+                }
+            }
+            number => self.hosts[index].suffer(number, until, &self.trace, &self.store),
+        }
+    }
+
+    fn write_lease(&mut self) {
+        let number = fastrand::u8(100..112);
+        let key = format!("10.244.{number}.0-24");
+        let mac = fastrand::u8(..);
+        let at = fastrand::u8(100..120);
+        let value = match fastrand::u8(..10) {
+            0 => "nonsense".to_owned(),
+            1 => format!(r#"{{"PublicIP":"192.168.0.{at}","BackendType":"host-gw"}}"#),
+            2 => format!(r#"{{"PublicIP":"192.168.0.{at}","BackendType":"vxlan"}}"#),
+            3 => r#"{"PublicIP":"127.0.0.1","BackendType":"vxlan"}"#.to_owned(),
+            _ => format!(
+                r#"{{"PublicIP":"192.168.0.{at}","BackendType":"vxlan","BackendData":{{"VtepMAC":"02:00:00:01:00:{mac:02x}"}}}}"#
+            ),
+        };
+        self.store.put(&key, value.as_bytes());
+        self.written.insert(key);
+    }
+
+    fn delete_lease(&mut self) {
+        let count = self.written.len();
+        if count > 0 {
+            let key = self.written.iter().nth(fastrand::usize(..count)).cloned();
+            let key = key.expect("it is one of them");
+            self.store.delete(&key);
+            self.written.remove(&key);
+        }
+    }
+
+    /// Ends all faults.
+    fn heal(&mut self) {
+        self.trace.note("world", "everything is healthy from now on");
+        for (index, host) in self.hosts.iter_mut().enumerate() {
+            self.store.set_down(index, false);
+            host.cut_off = None;
+            host.heal();
+        }
+    }
+
+    /// Returns what is not as it should be. None if everything is.
+    fn unsettled(&self) -> Option<String> {
+        self.hosts.iter().find_map(|host| {
+            let reason = host.unsettled(&self.config, &self.store)?;
+            Some(format!("n{}: {reason}", host.number))
+        })
+    }
+}
+
+impl Host {
+    fn node(&self) -> usize {
+        usize::from(self.number) - 1
+    }
+
+    fn name(&self) -> String {
+        format!("n{}", self.number)
+    }
+
+    fn id(&self) -> String {
+        format!("node-{}", self.number)
+    }
+
+    fn own_key(&self, store: &Cluster) -> Option<String> {
+        self.own_lease(store).map(|lease| lease.key.to_string())
+    }
+
+    fn own_lease(&self, store: &Cluster) -> Option<Lease> {
+        let leases = store.records().into_iter().filter_map(|record| {
+            Lease::from_value(record.key.parse().ok()?, &record.value).ok()
+        });
+        let id = self.id();
+        leases
+            .into_iter()
+            .find(|lease| lease.node_id.as_ref().is_some_and(|found| found.to_string() == id))
+    }
+
+    /// Starts the daemon if it is due, and takes note of its end.
+    async fn tend(&mut self, store: &Cluster, trace: &Trace) -> Result<(), String> {
+        if let Some(daemon) = &mut self.daemon
+            && daemon.running.is_finished()
+        {
+            let ended = (&mut daemon.running).await;
+            let reason = match ended {
+                Ok(Ok(())) => return Err(format!("{} ended without a reason", self.name())),
+                Ok(Err(reason)) => reason,
+                Err(panic) => return Err(format!("{} panicked: {}", self.name(), message(panic))),
+            };
+            trace.note(&self.name(), &format!("ended: {reason}"));
+            self.daemon = None;
+            self.restart_at = Some(Instant::now() + Duration::from_secs(2));
+        }
+        if self.restart_at.is_some_and(|at| at <= Instant::now()) {
+            trace.note(&self.name(), "starts");
+            self.restart_at = None;
+            self.daemon = Some(self.start(store));
+        }
+        Ok(())
+    }
+
+    fn start(&self, store: &Cluster) -> Daemon {
+        let arguments = ["heddled", "--ip-masq", "--subnet-lease-renew-margin=1"];
+        let flags = Flags::read(
+            arguments.map(Into::into),
+            |_| None,
+            |_| Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
+        );
+        let node = Node::new(flags.expect("flags that the daemon has"));
+        let readiness = node.readiness().subscribe();
+        let plugins = Arc::new(self.plugins.clone());
+        let ports = Ports {
+            store: store.client(self.node()),
+            dataplane: Arc::new(self.kernel.clone()),
+            plugins: plugins.clone(),
+            host: plugins.clone(),
+            files: plugins,
+        };
+        self.plugins.with(|faults| faults.written = false);
+        let id = self.id().parse().expect("an id of letters and digits");
+        let identity = Identity { id, name: Some(self.name()) };
+        let running = tokio::spawn(async move {
+            node.run(identity, ports).await.map_err(|error| error.to_string())
+        });
+        Daemon { running, readiness }
+    }
+
+    /// Makes one thing happen to this host.
+    fn suffer(&mut self, number: u8, until: Instant, trace: &Trace, store: &Cluster) {
+        let device = name(DEVICE);
+        match number {
+            11 | 12 => {
+                trace.note(&self.name(), "crashes");
+                if let Some(daemon) = self.daemon.take() {
+                    daemon.running.abort();
+                    let pause = Duration::from_millis(fastrand::u64(..30_000));
+                    self.restart_at = Some(Instant::now() + pause);
+                }
+            }
+            13 => {
+                let count = fastrand::u32(1..8);
+                trace.note(&self.name(), &format!("the kernel refuses {count} changes"));
+                self.kernel.with(|state| state.refusals = count);
+            }
+            14 => {
+                trace.note(&self.name(), "the kernel cannot be read");
+                self.kernel.with(|state| state.unreadable_until = Some(until));
+            }
+            15 => {
+                let deaf = self.kernel.with(|state| !state.deaf);
+                trace.note(&self.name(), &format!("events are lost: {deaf}"));
+                self.kernel.set_deaf(deaf);
+            }
+            16 => self.kernel.disturb("a planned object is removed", |state| {
+                let ours = state.entries.iter().filter(|(_, (_, maker))| *maker == Maker::Heddle);
+                let keys: Vec<_> = ours.map(|(key, _)| key.clone()).collect();
+                let Some(key) = pick(&keys) else { return Vec::new() };
+                state.entries.remove(key);
+                vec![key.clone()]
+            }),
+            17 => self.kernel.disturb("the device is deleted", |state| {
+                state.delete(device);
+                vec![Object::Link(plain(DEVICE)).key()]
+            }),
+            18 => self.kernel.disturb("the device is changed", |state| {
+                if let Some((link, _)) = state.devices.get_mut(&device) {
+                    link.mtu = 1280;
+                }
+                vec![Object::Link(plain(DEVICE)).key()]
+            }),
+            19 => self.kernel.disturb("somebody's routes appear", |state| {
+                let number = fastrand::u8(100..112);
+                let destination = format!("10.244.{number}.0/24").parse().expect("a network");
+                let link = name(UNDERLAY);
+                let gateway = Some(address(250));
+                let action = RouteAction::Forward { link, gateway, onlink: false };
+                let beside = Route {
+                    destination: "10.99.0.0/16".parse().expect("a network"),
+                    metric: Metric::Default,
+                    action,
+                };
+                let _ = state.put(&Object::Route(beside), Maker::Other);
+                let stale = Object::Route(Route { destination, metric: Metric::Default, action });
+                let on_device = state.devices.contains_key(&device);
+                if on_device {
+                    let link = device;
+                    let network = format!("10.244.{number}.9/32").parse().expect("an address");
+                    let object = Object::Address(Address { link, network });
+                    let key = object.key();
+                    let _ = state.put(&object, Maker::Other);
+                    return vec![key];
+                }
+                vec![stale.key()]
+            }),
+            20 => self.kernel.disturb("a network of the host's comes or goes", |state| {
+                let link = name("lan0");
+                if state.devices.contains_key(&link) {
+                    state.delete(link);
+                    return vec![Object::Link(plain("lan0")).key()];
+                }
+                state.devices.insert(link, (plain("lan0"), Mark::Foreign));
+                let number = fastrand::u8(100..112);
+                let network = format!("10.244.{number}.1/24").parse().expect("an address");
+                let address = Address { link, network };
+                let _ = state.put(&Object::Address(address), Maker::Other);
+                vec![Object::Link(plain("lan0")).key()]
+            }),
+            21 => {
+                let keys: Vec<_> = store.records().into_iter().map(|record| record.key).collect();
+                if let Some(key) = pick(&keys).and_then(|key| key.parse::<LeaseKey>().ok()) {
+                    let count = fastrand::u32(1..6);
+                    trace.note(&self.name(), &format!("the plugin traps {count} times at {key}"));
+                    self.plugins.with(|faults| faults.traps.insert(key, count));
+                }
+            }
+            22 => {
+                trace.note(&self.name(), "the plugin is suspended, the rules and files fail");
+                self.plugins.with(|faults| match fastrand::u8(..3) {
+                    0 => faults.suspended_until = Some(until),
+                    1 => faults.firewall_until = Some(until),
+                    _ => faults.files_until = Some(until),
+                });
+                self.plugins.flush_rules();
+            }
+            _ => {
+                let down = self.kernel.with(|state| !state.underlay_down);
+                self.kernel.disturb(&format!("the underlay is down: {down}"), |state| {
+                    state.underlay_down = down;
+                    vec![Object::Link(plain(UNDERLAY)).key()]
+                });
+            }
+        }
+    }
+
+    fn heal(&mut self) {
+        self.kernel.with(|state| {
+            state.refusals = 0;
+            state.unreadable_until = None;
+        });
+        self.kernel.set_deaf(false);
+        if self.kernel.with(|state| state.underlay_down) {
+            self.kernel.disturb("the underlay is up", |state| {
+                state.underlay_down = false;
+                vec![Object::Link(plain(UNDERLAY)).key()]
+            });
+        }
+        self.plugins.with(|faults| {
+            faults.traps.clear();
+            faults.suspended_until = None;
+            faults.firewall_until = None;
+            faults.files_until = None;
+        });
+    }
+
+    /// Checks what has to hold at every moment.
+    fn check(&self, config: &NetworkConfig, store: &Cluster) -> Result<(), String> {
+        if let Some(violation) = self.kernel.with(|state| state.violations.first().cloned()) {
+            return Err(format!("{}: {violation}", self.name()));
+        }
+        let Some(daemon) = &self.daemon else { return Ok(()) };
+        let unmet = daemon.readiness.borrow().clone();
+        let long_ago = |since: Instant| since.elapsed() > NOTICE;
+        let ready = unmet.is_empty();
+        if ready && self.cut_off.is_some_and(long_ago) && store.is_down(self.node()) {
+            return Err(format!("{}: ready although the store is out of reach", self.name()));
+        }
+        if ready && !self.plugins.with(|faults| faults.written) {
+            return Err(format!("{}: ready without its files", self.name()));
+        }
+        let calm = self.kernel.with(|state| {
+            let readable = state.unreadable_until.is_none_or(|until| until + NOTICE < Instant::now());
+            readable && !state.deaf && state.disturbed.is_none_or(|at| at.elapsed() > NOTICE)
+        });
+        if unmet.contains_key(&Condition::Kernel) || !ready || !calm {
+            return Ok(());
+        }
+        // Whatever is missing of the node's own plan has to show.
+        if let Some(lease) = self.own_lease(store) {
+            let missing = self.missing(config, &lease, &[]);
+            let own = missing.iter().find(|change| !matches!(change, Change::Remove(_)));
+            if let Some(change) = own {
+                return Err(format!("{}: ready without {}", self.name(), change.object()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what is not as it should be. None if everything is.
+    fn unsettled(&self, config: &NetworkConfig, store: &Cluster) -> Option<String> {
+        let Some(daemon) = &self.daemon else { return Some("there is no daemon".to_owned()) };
+        if let Some((condition, reason)) = daemon.readiness.borrow().iter().next() {
+            return Some(format!("{condition}: {reason}"));
+        }
+        let Some(lease) = self.own_lease(store) else { return Some("it has no lease".to_owned()) };
+        if !self.plugins.with(|faults| faults.rules_hold) {
+            return Some("the traffic rules do not hold".to_owned());
+        }
+        let records = store.records();
+        let changes = self.missing(config, &lease, &records);
+        changes.first().map(|change| format!("{change:?} is still to be made"))
+    }
+
+    /// Returns the changes that would make the kernel what it should be for these records.
+    fn missing(
+        &self,
+        config: &NetworkConfig,
+        own: &Lease,
+        records: &[heddle_store::Record],
+    ) -> Vec<Change> {
+        let underlay = Underlay {
+            link: name(UNDERLAY),
+            mtu: 1500,
+            addresses: Vec::new(),
+            public_addresses: vec![address(self.number)],
+        };
+        let id = self.id().parse().expect("an id of letters and digits");
+        let node = NodeFacts { id, underlay, links: Vec::new() };
+        let scope = Scope {
+            networks: config.networks.iter().map(|overlay| overlay.network).collect(),
+            granted: Vec::new(),
+            reserved: config.networks.iter().filter_map(OverlayNetwork::reserved_range).collect(),
+            own: own.key.subnets().collect(),
+            links: [name(DEVICE)].into(),
+            alias: "heddle".to_owned(),
+        };
+        let vital = Vital { store: BTreeSet::new(), own: [address(self.number)].into() };
+        let routing = self.kernel.routing(&scope);
+        let host = HostNetwork::new(&Claims::of(&scope), &routing, vital);
+        let mut peers = Peers::new(config.clone(), own.key);
+        peers.protect(host.clone());
+        peers.begin_snapshot();
+        for record in records {
+            peers.add_to_snapshot(&record.as_read());
+        }
+        peers.end_snapshot(std::time::Instant::now());
+        let mut desired = Desired::default();
+        desired.set(Owner::Node, &Standing::default(), node_plan(&node, own, self.number));
+        for peer in peers.leases() {
+            if let Ok(plan) = peer_plan(peer) {
+                desired.set(Owner::Peer(peer.key), &peers.standing(peer.key), plan);
+            }
+        }
+        let mut guard = Guard::default();
+        guard.set_host(host);
+        let observed = self.kernel.with(|state| state.observe(&scope));
+        diff(&guard.permitted(desired.objects()), &observed)
+    }
+}
+
+/// Returns a device of another program.
+fn plain(device: &str) -> Link {
+    let kind = LinkKind::Other("veth".to_owned());
+    Link { name: name(device), mtu: 1500, mac: None, up: true, kind }
+}
+
+fn pick<T>(items: &[T]) -> Option<&T> {
+    (!items.is_empty()).then(|| &items[fastrand::usize(..items.len())])
+}
+
+fn message(error: tokio::task::JoinError) -> String {
+    if error.is_cancelled() {
+        return "it was cancelled".to_owned();
+    }
+    let panic = error.into_panic();
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "without a message".to_owned())
+}
+
