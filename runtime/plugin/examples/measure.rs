@@ -1,5 +1,5 @@
-//! Prints what plugins cost: the time to load and call one, the memory of a process with a backend and an emitter, the
-//! time for a plan of a peer, and that for a batch of packets.
+//! Measures the cost of plugins: the time to load and call one, the memory of a process with a
+//! backend and an emitter, the time to plan a peer, and the time for a batch of packets.
 //!
 //! `measure [PEERS [PLUGIN-DIR]]`; with a directory, `heddle` has to be in `PATH`.
 
@@ -63,8 +63,8 @@ async fn measure(peers: u32, dir: Option<PathBuf>) -> Result<(), Failure> {
     transforming(&catalogue, &config, &node)
 }
 
-/// Batches through the embedded backend that steers, in rounds of all sizes, and the best of each: other programs only
-/// ever make a call longer.
+/// Measures batches through the embedded backend that steers, in rounds of all sizes. Prints the
+/// best time of each size, because other programs can only make a call longer.
 fn steering(
     catalogue: &Catalogue,
     config: &NetworkConfig,
@@ -85,7 +85,7 @@ fn steering(
     best("steer", [0, 1, 32, 64], |count| Ok(instance.steer(&destinations[..count], &mut answers)?))
 }
 
-/// The same for packets of 1400 bytes through the embedded backend that transforms.
+/// Measures the same for packets of 1400 bytes through the embedded backend that transforms.
 fn transforming(catalogue: &Catalogue, config: &NetworkConfig, node: &Node) -> Result<(), Failure> {
     let plugin = catalogue.find("vxlan-tun", Role::Backend)?.packets()?;
     let plugin = plugin.ok_or("vxlan-tun does not steer")?;
@@ -101,7 +101,7 @@ fn transforming(catalogue: &Catalogue, config: &NetworkConfig, node: &Node) -> R
     })
 }
 
-/// Prints how long a call for so many packets takes.
+/// Prints the time of a call for each number of packets.
 fn best<const N: usize>(
     name: &str,
     sizes: [usize; N],
@@ -149,7 +149,7 @@ fn node() -> Result<Node, Failure> {
     })
 }
 
-/// Of as many peers.
+/// Returns the leases of `count` peers.
 fn leases(count: u32, kind: &str) -> Result<Vec<Lease>, Failure> {
     (256..256 + count).map(|number| lease(number, kind)).collect()
 }
@@ -171,7 +171,7 @@ fn lease(number: u32, kind: &str) -> Result<Lease, Failure> {
     })
 }
 
-/// The process's resident memory, as `/proc` gives it: all of it, its own, and what is mapped from files.
+/// Returns the process's resident memory from `/proc`: in total, its own, and mapped from files.
 fn resident() -> Result<String, Failure> {
     let status = fs::read_to_string("/proc/self/status")?;
     let value = |name: &str| {

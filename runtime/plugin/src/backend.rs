@@ -1,4 +1,4 @@
-//! Backends: the host's side of the interface `backend`, which three worlds have.
+//! Backends: the host's side of the interface `backend`, which three worlds export.
 
 use std::sync::Arc;
 
@@ -22,18 +22,18 @@ use crate::metrics::Metrics;
 use crate::worker::{Exports, Worker, WorkerHandle};
 use crate::{from_wit, to_wit};
 
-/// What a node says of itself in its lease.
+/// Lease data that a node advertises.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advertisements {
-    /// `BackendType`; none leaves the field out, as flannel's udp backend does.
+    /// `BackendType`. None omits the field, as flannel's udp backend does.
     pub backend_type: Option<String>,
-    /// JSON text for `BackendData` and `BackendV6Data`: one per enabled family, in the order of
+    /// JSON texts for `BackendData` and `BackendV6Data`: one per enabled family, in the order of
     /// [`NetworkConfig::networks`].
     pub backend_data: Vec<Option<String>>,
 }
 
 impl Advertisements {
-    /// The lease of a node that has these subnets.
+    /// Returns the lease of a node with these subnets.
     pub fn lease(&self, key: LeaseKey, node: &Node, node_name: Option<String>) -> Lease {
         let families = key.subnets().zip(&node.underlay.public_addresses).zip(&self.backend_data);
         let family = |((subnet, address), data): ((_, &_), &Option<String>)| LeaseFamily {
@@ -51,9 +51,9 @@ impl Advertisements {
     }
 }
 
-/// A running backend plugin. Calls queue; none blocks the caller's thread.
+/// A running backend plugin. Calls are queued; none blocks the caller's thread.
 ///
-/// Every answer has been checked: what comes back can be programmed, and the plugin may ask for it.
+/// Every answer has been checked: it can be programmed, and the plugin is allowed to ask for it.
 pub struct Backend {
     worker: WorkerHandle<BackendExports>,
     world: World,
@@ -69,21 +69,22 @@ impl Backend {
         Self { worker, world, capabilities }
     }
 
-    /// The plugin's name.
+    /// Returns the plugin's name.
     pub fn name(&self) -> &str {
         self.worker.plugin()
     }
 
-    /// The plugin's counters.
+    /// Returns the plugin's counters.
     pub fn metrics(&self) -> &Arc<Metrics> {
         self.worker.metrics()
     }
 
-    /// What this node's lease should say.
+    /// Asks the plugin for the contents of this node's lease.
     ///
     /// # Errors
     ///
-    /// [`Reason::Config`] where a key of the config is wrong, or whatever befell the plugin.
+    /// [`Reason::Config`], when a key of the config is invalid, or another reason why the call
+    /// failed.
     pub async fn advertise(
         &self,
         config: &NetworkConfig,
@@ -105,14 +106,14 @@ impl Backend {
         .await
     }
 
-    /// The devices, addresses and settings of this node itself.
+    /// Asks the plugin for the devices, addresses and settings of this node.
     ///
-    /// If the plugin adds something to packets, the plan has room for it: its MTUs are lower by the tunnel's overhead.
+    /// If the plugin adds bytes to packets, the MTUs of the plan are lowered by that overhead.
     ///
     /// # Errors
     ///
-    /// [`Reason::Config`] where a key of the config is wrong, [`Reason::Refused`] where the plan is not acceptable, or
-    /// whatever befell the plugin.
+    /// [`Reason::Config`], when a key of the config is invalid; [`Reason::Refused`], when the plan
+    /// is not acceptable; or another reason why a call failed.
     pub async fn plan_node(
         &self,
         config: &NetworkConfig,
@@ -143,7 +144,7 @@ impl Backend {
         }
     }
 
-    /// The plan with room for what the plugin adds to packets.
+    /// Lowers the MTUs of a plan by the number of bytes that the plugin adds to packets.
     async fn leave_room(
         &self,
         plan: NodePlan,
@@ -166,10 +167,10 @@ impl Backend {
         .await
     }
 
-    /// What it takes to reach each of these peers: one answer for each, in their order.
+    /// Asks the plugin for the plan of each peer. Returns one answer per peer, in their order.
     ///
-    /// `links` are the devices that the node's plan has ([`NodePlan::links`]). Peers whose lease made the plugin fail
-    /// the last time are asked about last, so that they hold up nobody.
+    /// `links` are the devices in the node's plan ([`NodePlan::links`]). Peers whose last call
+    /// failed are asked about last, so that they delay no other peer.
     pub async fn plan_peers(
         &self,
         config: &NetworkConfig,
@@ -231,7 +232,7 @@ impl Backend {
     }
 }
 
-/// What every call about a peer is told, converted once for all of them.
+/// Arguments shared by all calls about peers, converted once.
 struct Arguments {
     config: wit::NetworkConfig,
     node: wit::Node,
@@ -248,7 +249,7 @@ impl Arguments {
     }
 }
 
-/// In which order to ask about peers: those that failed the last time at the end.
+/// Returns the order in which to ask about peers: those whose last call failed come last.
 fn order(worker: &Worker<BackendExports>, peers: &[Lease]) -> Vec<usize> {
     let suspect = |index: &usize| worker.breaker().failed_before(Subject::Peer(peers[*index].key));
     let (last, mut first): (Vec<_>, Vec<_>) = (0..peers.len()).partition(suspect);
@@ -282,7 +283,7 @@ pub(crate) fn config_error(error: wit::ConfigError) -> Reason {
     Reason::Config { key: plain(&error.key), message: plain(&error.message) }
 }
 
-/// What a backend exports for planning. What it exports for packets is [`PacketPlugin`](crate::PacketPlugin)'s.
+/// Exports of a backend for planning. [`PacketPlugin`](crate::PacketPlugin) uses those for packets.
 pub(crate) struct BackendExports {
     backend: backend::Guest,
     transform: Option<transform::Guest>,

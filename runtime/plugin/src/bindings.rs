@@ -1,7 +1,7 @@
-//! The bindings generated from `wit/v0.1`, with the types shared.
+//! Bindings generated from `wit/v0.1`, with shared types.
 //!
-//! A world's interfaces are looked up one by one, so `backend` serves the three worlds of backends: that of
-//! `transform-plugin` has the interfaces of the other two.
+//! The interfaces of a world are looked up one by one, so the module `backend` serves all three
+//! worlds of backends: `transform-plugin` has the interfaces of the other two.
 #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 
 pub(crate) mod backend {

@@ -1,8 +1,9 @@
-//! Suspends a plugin that fails at everything it is asked.
+//! Circuit breaker: suspends a plugin when all its calls fail.
 //!
-//! What counts is how many *different* things failed one after the other. A single bad lease, asked about over and
-//! over between good ones or alone, is one thing and suspends nobody. The things that failed last time are also
-//! remembered, so that the host can ask about the others first: good leases never wait behind bad ones for long.
+//! It counts how many *different* subjects failed in a row. A single bad lease, asked about
+//! repeatedly, alone or between good ones, is one subject and never opens the circuit breaker. The
+//! subjects whose last call failed are also remembered, so that the host can ask about the others
+//! first: good leases never wait long behind bad ones.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -11,15 +12,15 @@ use heddle_core::lease::LeaseKey;
 
 const FIRST_SUSPENSION: Duration = Duration::from_secs(1);
 
-/// More failed leases than this are not remembered.
+/// Limit on the number of failed subjects that are remembered.
 const MEMORY: usize = 65_536;
 
-/// What a call is about.
+/// The subject of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Subject {
-    /// The node itself: a call, by name.
+    /// The node itself. Holds the name of the call.
     Node(&'static str),
-    /// A peer.
+    /// A peer. Holds the key of its lease.
     Peer(LeaseKey),
 }
 
@@ -27,9 +28,9 @@ pub(crate) enum Subject {
 pub(crate) struct Breaker {
     failures: usize,
     longest: Duration,
-    /// What failed since the last success.
+    /// Subjects that failed since the last success or suspension.
     streak: HashSet<Subject>,
-    /// What failed the last time it was asked about.
+    /// Subjects whose last call failed.
     failed: HashSet<Subject>,
     until: Option<Instant>,
     next: Duration,
@@ -47,14 +48,14 @@ impl Breaker {
         }
     }
 
-    /// How long the plugin is still suspended.
+    /// Returns the remaining time of the suspension. None if the plugin is not suspended.
     pub(crate) fn suspended(&self, now: Instant) -> Option<Duration> {
         self.until
             .and_then(|until| until.checked_duration_since(now))
             .filter(|rest| !rest.is_zero())
     }
 
-    /// Whether the last call about this failed.
+    /// Returns true if the last call about this subject failed.
     pub(crate) fn failed_before(&self, subject: Subject) -> bool {
         self.failed.contains(&subject)
     }
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn failing_at_everything_suspends_for_longer_and_longer() {
+    fn suspension_doubles_while_everything_fails() {
         let (mut breaker, mut now) = (breaker(), Instant::now());
         let mut times = Vec::new();
         for _ in 0..8 {

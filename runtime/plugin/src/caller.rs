@@ -1,4 +1,4 @@
-//! What surrounds every call: limits, counters, and an explanation of what went wrong.
+//! The host's side of every call: limits, counters, and an explanation of each failure.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ impl Caller {
         Self { runtime, limits, voice, metrics: Arc::default() }
     }
 
-    /// Another one for the same plugin, for calls at the same time.
+    /// Returns another caller of the same plugin, for concurrent calls.
     pub(crate) fn another(&self) -> Self {
         Self {
             runtime: self.runtime.clone(),
@@ -47,17 +47,17 @@ impl Caller {
         &self.metrics
     }
 
-    /// A store for a fresh instance.
+    /// Returns a store for a fresh instance.
     pub(crate) fn store(&self) -> Store<HostState> {
         host::store(self.runtime.engine(), &self.limits, &self.voice)
     }
 
-    /// Lets the guest run for `limit` from now on.
+    /// Sets the epoch deadline, so that the guest may run for `limit` from now on.
     pub(crate) fn limit(&self, store: &mut Store<HostState>, limit: Duration) {
         self.runtime.ticker().limit(store, limit);
     }
 
-    /// Makes one call. `limit` is what the guest was given, for the explanation.
+    /// Makes one call. `limit` is the time limit that was set for the guest; the error reports it.
     pub(crate) fn call<T>(
         &self,
         limit: Duration,
@@ -75,7 +75,7 @@ impl Caller {
         if let Some(exceeded) = error.downcast_ref::<MemoryExceeded>() {
             return Reason::OutOfMemory { limit: exceeded.limit, asked: exceeded.asked };
         }
-        // The type of this error is wasmtime's own.
+        // wasmtime does not export the type of this error, so its text decides.
         if error.chain().any(|cause| cause.to_string().contains("fuel allocated for hostcalls")) {
             return Reason::TooLong(self.limits.answer);
         }

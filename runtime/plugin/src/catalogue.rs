@@ -1,4 +1,4 @@
-//! Where plugins come from.
+//! The plugin catalogue: finds plugins in files and in the binary, checks them and loads them.
 
 use std::fmt;
 use std::fs;
@@ -27,13 +27,14 @@ use crate::host::{self, HostState};
 use crate::packets::PacketPlugin;
 use crate::worker::{Exports, WorkerHandle};
 
-/// The largest component. Rust's have a tenth of a MiB, those with a language's whole runtime inside some ten.
+/// Size limit of a component in bytes. Components written in Rust have a tenth of a MiB, those that
+/// include a language's whole runtime about ten MiB.
 const MAX_COMPONENT: u64 = 64 << 20;
 
 /// Finds and loads plugins.
 ///
-/// A file `<name>.wasm` in one of the plugin directories comes before a plugin of that name inside the binary, and an
-/// earlier directory before a later one.
+/// A file `<name>.wasm` in a plugin directory takes precedence over the embedded plugin of that
+/// name, and an earlier directory over a later one.
 pub struct Catalogue {
     runtime: Runtime,
     dirs: Vec<PathBuf>,
@@ -52,35 +53,35 @@ pub struct Plugin {
     instance: InstancePre<HostState>,
 }
 
-/// Where a plugin is.
+/// The location of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// In a plugin directory.
+    /// A file in a plugin directory.
     File(PathBuf),
-    /// Inside the binary.
+    /// The binary itself.
     Embedded,
 }
 
 /// A plugin as [`Catalogue::list`] shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name.
+    /// The plugin's name.
     pub name: String,
-    /// Where it is.
+    /// The plugin's location.
     pub source: Source,
-    /// What it says of itself, or why it cannot be used.
+    /// The plugin's manifest, or the reason why the plugin cannot be used.
     pub manifest: Result<Manifest, String>,
-    /// Whether another plugin of that name comes before it.
+    /// True if another plugin of that name takes precedence.
     pub shadowed: bool,
 }
 
-/// A plugin that cannot be had.
+/// The reason why a plugin cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
-    /// The name is impossible.
+    /// The name is invalid.
     #[error(transparent)]
     Name(#[from] InvalidName),
-    /// It is nowhere.
+    /// No plugin has this name.
     #[error(
         "there is no plugin `{name}`: looked for {}; inside the binary are {}",
         .searched.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
@@ -89,68 +90,69 @@ pub enum PluginError {
     NotFound {
         /// The name.
         name: String,
-        /// The files that would have been taken.
+        /// The files that were looked for.
         searched: Vec<PathBuf>,
-        /// The plugins that ship inside the binary.
+        /// The names of the embedded plugins.
         embedded: Vec<&'static str>,
     },
-    /// A file is there and cannot be read.
+    /// A file exists but cannot be read.
     #[error("plugin {} cannot be read: {}", .0.path.display(), .0.reason)]
     Read(#[from] ReadError),
-    /// A plugin directory could be changed by somebody else, who could then decide what the daemon runs.
+    /// A plugin directory can be modified by other users, who could then decide what the daemon
+    /// runs.
     #[error("plugin directory {} is not used: {error}", .dir.display())]
     Directory {
         /// The directory.
         dir: PathBuf,
-        /// The reason that it is not trusted, and the remedy.
+        /// The reason why it is not trusted, and the remedy.
         error: TrustError,
     },
-    /// A file could have been written by somebody else.
+    /// A file may have been written by another user.
     #[error("plugin {} is not used: {error}", .path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// The reason that it is not trusted, and the remedy.
+        /// The reason why it is not trusted, and the remedy.
         error: TrustError,
     },
-    /// It is not a plugin, or not for this host or this use.
+    /// The file is not a plugin, or not one for this host or this role.
     #[error("plugin {plugin} {error}")]
     Manifest {
-        /// Its name and where it is.
+        /// The plugin's name and location.
         plugin: String,
-        /// Why.
+        /// The problem with the manifest.
         error: ManifestError,
     },
-    /// The operator's file cannot be used.
+    /// The policy file cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// It is another component than the operator wants.
+    /// The component's digest differs from the one that the policy file pins.
     #[error(
         "plugin {plugin} has the SHA-256 {found}: expected {expected}, which {} says of it", .policy.display()
     )]
     Digest {
-        /// Its name and where it is.
+        /// The plugin's name and location.
         plugin: String,
-        /// The component's.
+        /// The component's SHA-256, in hexadecimal.
         found: String,
-        /// The one that is wanted.
+        /// The pinned SHA-256.
         expected: String,
-        /// Where that is said.
+        /// The policy file.
         policy: PathBuf,
     },
-    /// It asks for more than the operator grants.
+    /// The plugin requests capabilities that the policy file does not grant.
     #[error(
         "plugin {plugin} asks for what it is not granted: {}; to grant it, say so in {}, section `plugin.{name}`",
         .missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), .policy.display()
     )]
     NotGranted {
-        /// Its name.
+        /// The plugin's name.
         name: String,
-        /// Its name and where it is.
+        /// The plugin's name and location.
         plugin: String,
-        /// What it asks for and is not granted.
+        /// The requested capabilities that are not granted.
         missing: Vec<Capability>,
-        /// Where it could be.
+        /// The policy file, which could grant them.
         policy: PathBuf,
     },
     /// The cache directory cannot be used.
@@ -158,26 +160,27 @@ pub enum PluginError {
     Cache {
         /// The directory.
         dir: PathBuf,
-        /// Why.
+        /// The problem with it.
         error: CacheError,
     },
-    /// It does not compile.
+    /// The component cannot be compiled.
     #[error("plugin {plugin} cannot be compiled: {error}")]
     Compile {
-        /// Its name and where it is.
+        /// The plugin's name and location.
         plugin: String,
-        /// Why.
+        /// The compiler's error.
         error: CompileError,
     },
-    /// It imports what there is not, or lacks what its world asks for.
+    /// The component imports something that the host does not provide, or lacks an export of its
+    /// world.
     #[error("plugin {plugin} does not fit the host: {reason}")]
     Load {
-        /// Its name and where it is.
+        /// The plugin's name and location.
         plugin: String,
-        /// What wasmtime says against it.
+        /// wasmtime's error message.
         reason: String,
     },
-    /// The engine, or a thread for a plugin, cannot be started.
+    /// The engine, or the thread of a plugin, cannot be started.
     #[error("plugins cannot be run: {0}")]
     Engine(String),
 }
@@ -191,22 +194,22 @@ impl fmt::Display for Source {
     }
 }
 
-/// Where a plugin was found.
+/// A plugin that was found but not loaded yet.
 enum Found {
     File(RegularFile),
     Embedded(&'static Embedded),
 }
 
-/// What is looked for, and what the operator says of it.
+/// The plugin to look for, and the policy that applies to it.
 struct Wanted<'a> {
     name: &'a str,
     role: Role,
     policy: &'a Policy,
-    /// Where the operator says it.
+    /// The policy file.
     file: &'a Path,
 }
 
-/// A component that may be loaded.
+/// A component that passed all checks and may be loaded.
 struct Admitted {
     manifest: Manifest,
     source: Source,
@@ -221,13 +224,13 @@ impl Catalogue {
     /// The default cache directory.
     pub const DEFAULT_CACHE: &str = "/var/cache/heddle";
 
-    /// A catalogue of these plugin directories. `compiler` is the command line tool; without one, that beside this
-    /// executable or in `PATH`. The cache is not touched before a plugin is found in a file, nor the tool before it has
-    /// to be compiled.
+    /// Returns a catalogue of these plugin directories. `compiler` is the path of the command-line
+    /// tool; None means the one beside this executable or in `PATH`. The cache is not touched
+    /// before a plugin is found in a file, nor the tool before a plugin has to be compiled.
     ///
     /// # Errors
     ///
-    /// The engine cannot be started.
+    /// [`PluginError::Engine`], when the engine cannot be started.
     pub fn new(
         dirs: Vec<PathBuf>,
         compiler: Option<PathBuf>,
@@ -238,20 +241,21 @@ impl Catalogue {
         Ok(Self { runtime, dirs, compiler, cache, policy })
     }
 
-    /// The same with another file of the operator's than [`Policy::DEFAULT_FILE`]. It is read whenever a plugin is looked
-    /// for.
+    /// Returns the same catalogue with another policy file than [`Policy::DEFAULT_FILE`]. The file
+    /// is read whenever a plugin is looked for.
     pub fn with_policy(self, file: PathBuf) -> Self {
         Self { policy: file, ..self }
     }
 
-    /// Finds a plugin and loads it. Blocks for as long as a file takes to be compiled, if it was never seen before.
+    /// Finds a plugin and loads it. Blocks during compilation if the file was never seen before.
     ///
     /// # Errors
     ///
-    /// The name is impossible or nowhere to be found; or what stands there is no plugin for this host, is for something
-    /// else, is not what the operator wants or asks for more than the operator grants, or cannot be compiled or loaded. A
-    /// file that is no good does not give way to the embedded plugin. Nor does a directory, file or policy that anybody
-    /// but root and this process's user could change.
+    /// The name is invalid, or no plugin has it. The file is not a plugin for this host or this
+    /// role, does not match the pinned digest, requests capabilities that are not granted, or
+    /// cannot be compiled or loaded. Users other than root and this process's user could modify the
+    /// directory, the file or the policy file. In none of these cases does the catalogue fall back
+    /// to the embedded plugin.
     pub fn find(&self, name: &str, role: Role) -> Result<Plugin, PluginError> {
         let found = self.look_for(name)?;
         let policy = Policy::read_trusted(&self.policy)?;
@@ -269,7 +273,7 @@ impl Catalogue {
         }
     }
 
-    /// Loads a plugin from a file, with what the cache has of it.
+    /// Loads a plugin from a file, using the cache where possible.
     fn find_file(&self, wanted: &Wanted<'_>, file: &RegularFile) -> Result<Plugin, PluginError> {
         let path = file.path();
         file.vouch().map_err(|error| PluginError::File { path: path.to_owned(), error })?;
@@ -309,11 +313,11 @@ impl Catalogue {
         self.link(admitted, &component)
     }
 
-    /// What was compiled before, if it can still be loaded.
+    /// Returns the code that was compiled earlier, if it can still be loaded.
     fn load_cached(&self, cache: &Cache, admitted: &Admitted) -> Option<Component> {
         let code = cache.get(&admitted.digest)?;
         let loaded = self.runtime.load_file(code.trusted());
-        // Made for another processor, for one.
+        // It was compiled for another processor, for example.
         let say = |reason: &String| tracing::info!("compiling plugin {admitted} again: {reason}");
         loaded.inspect_err(say).ok()
     }
@@ -323,18 +327,18 @@ impl Catalogue {
         Plugin::link(manifest, source, digest, limits, self.runtime.clone(), component)
     }
 
-    /// Loads a component from any file, for those who make plugins: under whatever name, and with all that it asks for.
-    /// It is compiled in this process, and nothing of it is kept.
+    /// Loads a component from any file, for plugin developers: under any name, and with all
+    /// capabilities that it requests. Compiles it in this process and caches nothing.
     ///
     /// # Errors
     ///
-    /// It cannot be read, is no plugin for this host, or cannot be compiled or loaded.
+    /// The file cannot be read, is not a plugin for this host, or cannot be compiled or loaded.
     #[cfg(feature = "compiler")]
     pub fn open(&self, path: &Path) -> Result<Plugin, PluginError> {
         self.open_component(Source::File(path.to_owned()), &read_component(path)?)
     }
 
-    /// The same for a component that was read already.
+    /// Loads a component that was already read, like [`Catalogue::open`].
     ///
     /// # Errors
     ///
@@ -356,17 +360,18 @@ impl Catalogue {
         Plugin::link(manifest, source, digest, limits, self.runtime.clone(), &component)
     }
 
-    /// What the operator lets plugins do.
+    /// Reads the policy file, in which the operator says what plugins may do.
     ///
     /// # Errors
     ///
-    /// The file cannot be used.
+    /// [`PolicyError`], when the file cannot be used.
     pub fn policy(&self) -> Result<Policy, PolicyError> {
         Policy::read(&self.policy)
     }
 
-    /// What a plugin asks for and is not granted. What is inside the binary is granted what it asks for, and so is a copy
-    /// of it. `digest` is the component's SHA-256, in hexadecimal.
+    /// Returns the capabilities that a plugin requests and is not granted. Embedded plugins and
+    /// identical copies of them are granted all that they request. `digest` is the component's
+    /// SHA-256, in hexadecimal.
     pub fn not_granted(policy: &Policy, manifest: &Manifest, digest: &str) -> Vec<Capability> {
         let ships = EMBEDDED
             .iter()
@@ -377,7 +382,8 @@ impl Catalogue {
         }
     }
 
-    /// Every plugin there is, by name, the one that [`Catalogue::find`] takes first.
+    /// Returns all plugins, sorted by name; of those with one name, the one that
+    /// [`Catalogue::find`] uses comes first.
     pub fn list(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
         for dir in &self.dirs {
@@ -401,7 +407,7 @@ impl Catalogue {
             let manifest = manifest.map_err(|error| error.to_string());
             entries.push((embedded.name.to_owned(), Source::Embedded, manifest));
         }
-        // Stable: within a name, the order of the search.
+        // The sort is stable, so entries of one name stay in the order of the search.
         entries.sort_by(|(a, ..), (b, ..)| a.cmp(b));
         let mut listed: Vec<Entry> = Vec::with_capacity(entries.len());
         for (name, source, manifest) in entries {
@@ -415,7 +421,8 @@ impl Catalogue {
         check_name(name)?;
         let mut searched = Vec::new();
         for dir in &self.dirs {
-            // Also of a directory that lacks the plugin: whoever can change it could have removed the operator's.
+            // A directory without the plugin is checked as well: whoever can modify it could have
+            // removed the operator's file.
             check_directory(dir)?;
             let path = dir.join(format!("{name}.wasm"));
             match RegularFile::open(&path) {
@@ -436,8 +443,8 @@ impl Catalogue {
 }
 
 impl Wanted<'_> {
-    /// Whether a component may be loaded: it is what it should be, the one that the operator wants, and asks for no more
-    /// than it is granted.
+    /// Checks that a component may be loaded: it has the right name and role, matches the pinned
+    /// digest, and requests no more capabilities than it is granted.
     fn admit(
         &self,
         source: Source,
@@ -477,7 +484,7 @@ impl fmt::Display for Admitted {
 }
 
 impl Plugin {
-    /// Gives a component what it imports.
+    /// Links a component with its imports.
     pub(crate) fn link(
         manifest: Manifest,
         source: Source,
@@ -497,45 +504,48 @@ impl Plugin {
         }
     }
 
-    /// What it says of itself.
+    /// Returns the plugin's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Where it was found.
+    /// Returns the plugin's location.
     pub fn source(&self) -> &Source {
         &self.source
     }
 
-    /// SHA-256 of the component, in hexadecimal.
+    /// Returns the SHA-256 of the component, in hexadecimal.
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// How much it may take: as much as the operator says.
+    /// Returns the plugin's resource limits, which the policy file sets.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// The same plugin with other limits.
+    /// Returns the same plugin with other limits.
     pub fn limited(self, limits: Limits) -> Self {
         Self { limits, ..self }
     }
 
-    /// Starts it as a backend, with a thread of its own. Call it on the tokio runtime.
+    /// Starts the plugin as a backend, on a thread of its own. To be called within the Tokio
+    /// runtime.
     ///
     /// # Errors
     ///
-    /// It was not found as a [`Role::Backend`], lacks a function of its world, or there is no thread to be had.
+    /// The plugin was not found as a [`Role::Backend`], lacks a function of its world, or its
+    /// thread cannot be started.
     pub fn backend(&self) -> Result<Backend, PluginError> {
         Ok(Backend::new(self.start()?, self.manifest.world, self.capabilities()))
     }
 
-    /// Its packet path, if it is of a world that has one. Call it on the tokio runtime.
+    /// Returns the plugin's packet path. None if its world has none. To be called within the Tokio
+    /// runtime.
     ///
     /// # Errors
     ///
-    /// It lacks a function of its world.
+    /// The plugin lacks a function of its world.
     pub fn packets(&self) -> Result<Option<PacketPlugin>, PluginError> {
         if !self.manifest.world.steers() {
             return Ok(None);
@@ -545,16 +555,19 @@ impl Plugin {
             .map_err(|error| self.does_not_fit(&error))
     }
 
-    /// Starts it as an emitter, with a thread of its own. Call it on the tokio runtime.
+    /// Starts the plugin as an emitter, on a thread of its own. To be called within the Tokio
+    /// runtime.
     ///
     /// # Errors
     ///
-    /// It was not found as a [`Role::Emitter`], lacks its function, or there is no thread to be had.
+    /// The plugin was not found as a [`Role::Emitter`], lacks its function, or its thread cannot be
+    /// started.
     pub fn emitter(&self) -> Result<Emitter, PluginError> {
         Ok(Emitter::new(self.start()?, self.capabilities()))
     }
 
-    /// What it may touch: what it asks for, since it would not have been found without being granted that.
+    /// Returns the plugin's capabilities: all that it requests, because a plugin that is not
+    /// granted them is not found.
     fn capabilities(&self) -> Arc<Capabilities> {
         Arc::new(self.manifest.capabilities.clone())
     }
@@ -579,23 +592,24 @@ impl Plugin {
     }
 }
 
-/// Reads a component: a regular file of at most 64 MiB.
+/// Reads a component from a regular file of at most 64 MiB.
 ///
 /// # Errors
 ///
-/// The file is missing, unreadable, no regular file, or too large.
+/// The file is missing, unreadable, not a regular file, or too large.
 pub fn read_component(path: &Path) -> Result<Vec<u8>, ReadError> {
     heddle_files::read(path, MAX_COMPONENT)
 }
 
-/// Returns a file's stamp, if it has not changed since it was opened.
+/// Returns a file's stamp. None if the file has changed since it was opened.
 fn unchanged(file: &RegularFile) -> Option<Stamp> {
     let stamp = Stamp::of(file.metadata());
     let now = file.file().metadata().ok()?;
     (Stamp::of(&now) == stamp).then_some(stamp)
 }
 
-/// Checks that nobody but root and this process's user decides what is in a plugin directory, if it is there.
+/// Checks that only root and this process's user can modify a plugin directory. A missing directory
+/// passes.
 fn check_directory(dir: &Path) -> Result<(), PluginError> {
     match vouch(dir) {
         Err(TrustError { untrusted: Untrusted::Io(error), .. })
@@ -607,7 +621,8 @@ fn check_directory(dir: &Path) -> Result<(), PluginError> {
     }
 }
 
-/// Returns what a file in a trusted directory says of itself, or why [`Catalogue::find`] would not take it.
+/// Returns the manifest of a file in a trusted directory, or the reason why [`Catalogue::find`]
+/// would reject the file.
 fn listed_manifest(path: &Path) -> Result<Manifest, String> {
     let file = RegularFile::open(path).map_err(|error| error.to_string())?;
     file.vouch().map_err(|error| error.to_string())?;

@@ -1,16 +1,16 @@
-//! The plugins inside the binary.
+//! Plugins embedded in the binary.
 
 use crate::engine::TrustedCode;
 
 /// A plugin that the build script built and compiled.
 pub(crate) struct Embedded {
     pub(crate) name: &'static str,
-    /// Its manifest's text.
+    /// The text of its manifest.
     pub(crate) manifest: &'static str,
     /// SHA-256 of the component, in hexadecimal.
     pub(crate) digest: &'static str,
     native: &'static [u8],
-    /// The component itself. The daemon can do without.
+    /// The component itself, which the daemon does not need.
     #[cfg(feature = "compiler")]
     pub(crate) component: &'static [u8],
 }
@@ -21,10 +21,10 @@ impl Embedded {
     }
 }
 
-/// All of them, by name.
+/// All embedded plugins, sorted by name.
 pub(crate) const EMBEDDED: &[Embedded] = &include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
-/// The component of an embedded plugin, as the build made it.
+/// Returns the component of an embedded plugin, as the build produced it.
 #[cfg(feature = "compiler")]
 pub fn embedded_component(name: &str) -> Option<&'static [u8]> {
     EMBEDDED.iter().find(|embedded| embedded.name == name).map(|embedded| embedded.component)

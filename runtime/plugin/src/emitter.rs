@@ -18,20 +18,20 @@ use crate::metrics::Metrics;
 use crate::to_wit;
 use crate::worker::{Exports, WorkerHandle};
 
-/// What an emitter is told.
+/// Input of an emitter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// The cluster's network config.
     pub config: NetworkConfig,
     /// This node's own lease.
     pub lease: Lease,
-    /// For containers' interfaces, in bytes.
+    /// MTU for containers' interfaces, in bytes.
     pub mtu: u32,
-    /// Whether the daemon masquerades what leaves the overlay (`--ip-masq`).
+    /// True if the daemon masquerades traffic that leaves the overlay (`--ip-masq`).
     pub ip_masq: bool,
 }
 
-/// A running emitter plugin. Calls queue; none blocks the caller's thread.
+/// A running emitter plugin. Calls are queued; none blocks the caller's thread.
 pub struct Emitter {
     worker: WorkerHandle<EmitterPlugin>,
     capabilities: Arc<Capabilities>,
@@ -45,22 +45,22 @@ impl Emitter {
         Self { worker, capabilities }
     }
 
-    /// The plugin's name.
+    /// Returns the plugin's name.
     pub fn name(&self) -> &str {
         self.worker.plugin()
     }
 
-    /// The plugin's counters.
+    /// Returns the plugin's counters.
     pub fn metrics(&self) -> &Arc<Metrics> {
         self.worker.metrics()
     }
 
-    /// The files for this lease.
+    /// Asks the plugin for the files for this lease.
     ///
     /// # Errors
     ///
-    /// [`Reason::Emitter`] where the plugin has none, [`Reason::Refused`] where a file is not acceptable, or whatever
-    /// befell the plugin.
+    /// [`Reason::Emitter`], when the plugin has none and says why; [`Reason::Refused`], when a file
+    /// is not acceptable; or another reason why the call failed.
     pub async fn emit(&self, view: &View, settings: &[Setting]) -> Result<Vec<File>, CallError> {
         const CALL: &str = "emit";
         let (view, settings) = (view.clone(), settings.to_vec());

@@ -1,4 +1,4 @@
-//! The engine that runs native code, and the one place where code is trusted.
+//! The engine that runs native code, and the only module in which code becomes trusted.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use wasmtime::component::Component;
 use crate::settings;
 use crate::ticker::{Ticker, TickerThread};
 
-/// Tells native code of one wasmtime and its settings from that of another: part of a name in the cache.
+/// Fingerprint that tells native code of one wasmtime version and its settings from that of
+/// another. Part of file names in the cache.
 pub(crate) const FINGERPRINT: &str = env!("HEDDLE_ENGINE");
 
-/// An engine with its clock. Cheap to clone; one is enough for a process.
+/// An engine with its epoch ticker. Cheap to clone; a process needs only one.
 #[derive(Clone)]
 pub(crate) struct Runtime(Arc<Inner>);
 
@@ -38,24 +39,25 @@ impl Runtime {
 
     /// Loads code that was compiled earlier.
     ///
-    /// wasmtime itself refuses what another version, other settings or another processor made, but not what was
-    /// forged: the bytes must come from a place that only we can write to.
+    /// wasmtime itself rejects code of another version, other settings or another processor, but
+    /// not forged code: the bytes must come from a place that only we can write to.
     #[allow(unsafe_code, reason = "the bytes become machine code")]
     pub(crate) fn load(&self, native: TrustedCode<'_>) -> Result<Component, String> {
-        // SAFETY: `deserialize` requires bytes that wasmtime's own compiler made and nobody changed since. A
-        // `TrustedCode` is made of two things: this binary's own data, which the build script compiled, and what our own
-        // compiler has just made.
+        // SAFETY: `deserialize` requires bytes that wasmtime's own compiler produced and that
+        // nobody modified since. A `TrustedCode` is one of two things: this binary's own data,
+        // which the build script compiled, or what our own compiler has just produced.
         unsafe { Component::deserialize(&self.0.engine, native.0) }
             .map_err(|error| format!("{error:#}"))
     }
 
-    /// The same for code in a file, which is mapped: what is never called is never read.
+    /// Loads code like [`load`](Self::load) from a file, which is mapped: code that is never called
+    /// is never read.
     #[allow(unsafe_code, reason = "the file becomes machine code")]
     pub(crate) fn load_file(&self, native: TrustedFile<'_>) -> Result<Component, String> {
-        // SAFETY: `deserialize_file` requires what `deserialize` does, for as long as the component lives, because the
-        // file stays mapped. A `TrustedFile` is in a cache directory that was checked to belong to this user and to be
-        // writable by nobody else. Only our own compiler's output is put there, and it is replaced by another file, never
-        // written to.
+        // SAFETY: `deserialize_file` requires what `deserialize` does, for as long as the component
+        // lives, because the file stays mapped. A `TrustedFile` is in a cache directory that was
+        // checked to belong to this user and to be writable by nobody else. Only our own compiler's
+        // output is put there, and it is replaced by another file, never written to.
         unsafe { Component::deserialize_file(&self.0.engine, native.0) }
             .map_err(|error| format!("{error:#}"))
     }
@@ -66,7 +68,8 @@ impl Runtime {
 pub(crate) struct TrustedCode<'a>(&'a [u8]);
 
 impl<'a> TrustedCode<'a> {
-    /// Takes bytes at their word. Only [`embedded`](crate::embedded) may, and who has just compiled them.
+    /// Marks bytes as trusted. Only for [`embedded`](crate::embedded) code and freshly compiled
+    /// code.
     pub(crate) fn vouch(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
@@ -77,7 +80,7 @@ impl<'a> TrustedCode<'a> {
 pub(crate) struct TrustedFile<'a>(&'a Path);
 
 impl<'a> TrustedFile<'a> {
-    /// Takes a file at its word. Only [`cache`](crate::cache) may.
+    /// Marks a file as trusted. Only for [`cache`](crate::cache).
     pub(crate) fn vouch(path: &'a Path) -> Self {
         Self(path)
     }
@@ -87,7 +90,7 @@ impl<'a> TrustedFile<'a> {
 ///
 /// # Errors
 ///
-/// What wasmtime says against it.
+/// wasmtime's error message.
 #[cfg(feature = "compiler")]
 pub fn compile(component: &[u8]) -> Result<Vec<u8>, String> {
     let say = |error: wasmtime::Error| heddle_grant::text::plain(&format!("{error:#}"));

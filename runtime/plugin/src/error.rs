@@ -1,4 +1,4 @@
-//! What can go wrong with a call.
+//! Errors of calls to plugins.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,68 +6,72 @@ use std::time::Duration;
 use heddle_core::lease::Lease;
 use heddle_grant::{Refusal, text};
 
-/// A call to a plugin that brought no answer to act on. Names the plugin, the call, the peer and the reason.
+/// A failed call to a plugin. Names the plugin, the call, the peer and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallError {
     /// The plugin's name.
     pub plugin: String,
-    /// The function: `plan-peer`.
+    /// The function, such as `plan-peer`.
     pub call: &'static str,
-    /// The peer that it was about: its lease's key and its owner.
+    /// The peer that the call was about: the key of its lease and its owner. None for a call about
+    /// the node.
     pub peer: Option<String>,
-    /// Why.
+    /// The reason for the failure.
     pub reason: Reason,
 }
 
-/// Why a call brought no answer to act on.
+/// The reason why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     /// The plugin crashed.
     #[error("trapped: {0}")]
     Trapped(String),
-    /// It took too long.
+    /// The call exceeded its time limit.
     #[error("exceeded the time limit of {}", text::time(*.0))]
     TimedOut(Duration),
-    /// It asked for too much memory.
+    /// The plugin exceeded its memory limit.
     #[error("exceeded the memory limit of {} (asked for {})", text::memory(*.limit), text::memory(*.asked))]
     OutOfMemory {
-        /// In bytes.
+        /// The limit in bytes.
         limit: usize,
-        /// In bytes.
+        /// The requested amount in bytes.
         asked: usize,
     },
-    /// Its answer, or a line for the log, is too long to be taken over. By how much, the component model does not say.
+    /// An answer or a log line exceeds its size limit in bytes. The component model does not report
+    /// by how much.
     #[error("exceeded the limit of {} on an answer", text::memory(*.0))]
     TooLong(usize),
-    /// It was not called, because too many calls failed one after the other.
+    /// The circuit breaker is open: the plugin was not called, because too many calls failed in a
+    /// row.
     #[error("suspended for another {} after {failures} calls in a row failed", text::time(*.rest))]
     Suspended {
-        /// How long it will not be called.
+        /// Remaining time of the suspension.
         rest: Duration,
-        /// How many failed.
+        /// Number of calls that failed.
         failures: usize,
     },
-    /// It answered with something that cannot be done or that it may not ask for. Nothing of the answer is used.
+    /// The answer cannot be programmed, or asks for something that the plugin may not have. No part
+    /// of it is used.
     #[error("its answer is refused: {0}")]
     Refused(Refusal),
-    /// It complains about a key of the network config.
+    /// The plugin rejects a key of the network config.
     #[error("{key} {message}")]
     Config {
-        /// Which one, `Backend.VNI`.
+        /// The key, such as `Backend.VNI`.
         key: String,
-        /// What is wrong with it.
+        /// The problem with it.
         message: String,
     },
-    /// The peer's lease is for another backend: nothing is to be programmed for it. Not a fault.
+    /// The peer's lease is for another backend, so nothing is programmed for it. Not a fault.
     #[error("the lease is for the backend {0}")]
     OtherBackend(String),
-    /// The peer's lease is for this backend, but something in it is wrong.
+    /// The peer's lease is for this backend, but is invalid.
     #[error("the lease cannot be used: {0}")]
     Invalid(String),
-    /// An emitter has no files, and says why.
+    /// The emitter has no files, and says why.
     #[error("{0}")]
     Emitter(String),
-    /// The thread that runs the plugin is gone.
+    /// The plugin's thread has ended.
     #[error("its thread has ended")]
     Stopped,
 }
@@ -84,7 +88,7 @@ impl fmt::Display for CallError {
 
 impl std::error::Error for CallError {}
 
-/// A peer in messages.
+/// Formats a peer for messages.
 pub(crate) fn describe(lease: &Lease) -> String {
     format!("lease {} of {}", lease.key, text::plain(&lease.owner()))
 }

@@ -1,5 +1,6 @@
-//! From the generated types to the host's: everything a plugin answers is checked here for being possible at all.
-//! Whether the plugin may ask for it is the next question, for [`heddle_grant::check`].
+//! Conversion from the generated types to the host's. It checks that everything in a plugin's
+//! answer is possible at all; [`heddle_grant::check`] checks afterwards that the plugin may ask for
+//! it.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,31 +19,33 @@ use ipnet::IpNet;
 use crate::bindings::backend::exports::heddle::overlay::backend as wit_backend;
 use crate::bindings::backend::heddle::overlay::types as wit;
 
-/// 24 bits (RFC 7348, section 5).
+/// Largest VNI: 24 bits (RFC 7348, section 5).
 const MAX_VNI: u32 = 0xff_ffff;
 
-/// What a value in `/proc/sys/net` may need.
+/// Length limit, in bytes, of the name and of the value of a sysctl. Values in `/proc/sys/net` need
+/// no more.
 const MAX_SYSCTL: usize = 64;
 
-/// Maximum size of a plugin's data in a lease, in bytes: the limit of the readers of leases. A key pair and a few
-/// numbers take some hundreds.
+/// Size limit of a plugin's data in a lease, in bytes; readers of leases have the same limit. A key
+/// pair and a few numbers take some hundreds.
 const MAX_BACKEND_DATA: usize = BACKEND_DATA_LIMIT;
 
-/// The most bytes that a plugin may add to a packet. Headers and the tag of a cipher take some tens.
+/// Maximum number of bytes that a plugin may add to a packet. Headers and the tag of a cipher take
+/// a few dozen.
 const MAX_OVERHEAD: u32 = 1024;
 
-/// The longest `BackendType`, as long as a plugin's name.
+/// Length limit of a `BackendType`, the same as that of a plugin's name.
 const MAX_BACKEND_TYPE: usize = 32;
 
 type Checked<T> = Result<T, Refusal>;
 
-/// The plan of the node, of at most `limit` objects.
+/// Converts the plan of the node. Refuses more than `limit` objects.
 pub(crate) fn node_plan(answer: wit_backend::NodePlan, limit: usize) -> Checked<NodePlan> {
     let tunnel = tunnel(&answer.plan.links)?;
     Ok(NodePlan { plan: plan(answer.plan, limit)?, tunnel, mtu: mtu(answer.mtu)? })
 }
 
-/// A plan of at most `limit` objects.
+/// Converts a plan. Refuses more than `limit` objects.
 pub(crate) fn plan(plan: wit::Plan, limit: usize) -> Checked<Plan> {
     let count = plan.links.len()
         + plan.sysctls.len()
@@ -85,7 +88,7 @@ pub(crate) fn plan(plan: wit::Plan, limit: usize) -> Checked<Plan> {
     Ok(Plan { objects })
 }
 
-/// What a transform adds to a packet.
+/// Checks the number of bytes that a transform adds to a packet.
 pub(crate) fn overhead(overhead: u32) -> Checked<u32> {
     match overhead <= MAX_OVERHEAD {
         true => Ok(overhead),
@@ -96,7 +99,7 @@ pub(crate) fn overhead(overhead: u32) -> Checked<u32> {
     }
 }
 
-/// The MTU for containers.
+/// Checks the MTU for containers.
 fn mtu(mtu: u32) -> Checked<u32> {
     match MTU.contains(&mtu) {
         true => Ok(mtu),
@@ -104,7 +107,7 @@ fn mtu(mtu: u32) -> Checked<u32> {
     }
 }
 
-/// The lease's texts: `BackendType`, and one piece of JSON for each of `families`.
+/// Converts the texts for a lease: `BackendType`, and a JSON text for each of `families`.
 pub(crate) fn advertisements(
     advertisements: wit_backend::Advertisements,
     families: usize,
@@ -131,7 +134,7 @@ pub(crate) fn advertisements(
     Ok((advertisements.backend_type, data))
 }
 
-/// A JSON text of bounded length.
+/// Checks that a text is JSON of bounded length.
 fn json(text: String) -> Checked<String> {
     if text.len() > MAX_BACKEND_DATA {
         return Err(Refusal::new(
@@ -180,7 +183,8 @@ fn link(link: wit::Link) -> Checked<Link> {
     Ok(Link { name, mtu: link.mtu, mac, up: true, kind })
 }
 
-/// What is behind the TUN device among these links, if there is one.
+/// Returns the tunnel behind the TUN device among these links, if there is one. Refuses a second
+/// TUN device.
 fn tunnel(links: &[wit::Link]) -> Checked<Option<Tunnel>> {
     let mut tunnel = None;
     for link in links {
@@ -281,7 +285,7 @@ fn network(object: &str, network: wit::IpNetwork) -> Checked<IpNet> {
 }
 
 fn link_name(object: &str, name: &str) -> Checked<LinkName> {
-    // The kernel has nothing against hidden characters; whoever reads the log has.
+    // The kernel accepts invisible characters, but they would mislead readers of the log.
     let shown = is_visible(name) && !name.contains(char::is_whitespace);
     name.parse().ok().filter(|_| shown).ok_or_else(|| {
         let rule = "expected the name of a device: 1 to 15 bytes without `/`, `:`, white space or control characters";
@@ -351,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_plan_comes_out_as_it_is() {
+    fn plan_valid_is_converted_unchanged() {
         let mut wit_plan = empty();
         wit_plan.links.push(vxlan());
         wit_plan.routes.push(route(net([10, 244, 36, 0], 24), v4([10, 244, 36, 0])));
@@ -366,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn an_impossible_link_is_refused() {
+    fn link_invalid_is_refused() {
         let with = |change: fn(&mut wit::Link)| {
             refused(|plan| {
                 let mut link = vxlan();
@@ -409,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tun_device_comes_with_a_tunnel() {
+    fn tun_device_yields_a_tunnel() {
         let plan = with_links(vec![vxlan(), tun("flannel0")]).unwrap();
         assert_eq!(plan.plan.objects[1].to_string(), "link flannel0 type tun mtu 1472 up");
         let local = vec!["192.168.0.72".parse().unwrap(), "fd00::1".parse().unwrap()];
@@ -419,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn an_impossible_tun_device_is_refused() {
+    fn tun_device_invalid_is_refused() {
         let with = |change: fn(&mut wit::Link, &mut wit::Tun)| {
             let mut link = tun("flannel0");
             let wit::LinkKind::Tun(mut tun) = link.kind.clone() else { unreachable!() };
@@ -441,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overhead_leaves_room_for_a_packet() {
+    fn overhead_beyond_limit_is_refused() {
         assert_eq!(overhead(1024), Ok(1024));
         assert_eq!(
             overhead(1025).unwrap_err().to_string(),
@@ -450,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn an_impossible_route_is_refused() {
+    fn route_invalid_is_refused() {
         let with =
             |destination, gateway| refused(|plan| plan.routes.push(route(destination, gateway)));
         assert_eq!(
@@ -468,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn an_impossible_sysctl_is_refused() {
+    fn sysctl_invalid_is_refused() {
         let with = |name: &str, value: &str| {
             let sysctl = wit::Sysctl {
                 link: "flannel.1".into(),
@@ -488,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_s_mac_is_refused_everywhere() {
+    fn multicast_mac_is_refused_everywhere() {
         let link = || "flannel.1".to_owned();
         let (mac, address) = ((0xff, 0xff, 0xff, 0xff, 0xff, 0xff), v4([10, 0, 0, 1]));
         let neighbour = wit::Neighbour { link: link(), address, mac };
@@ -498,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_named_twice_is_refused() {
+    fn object_planned_twice_is_refused() {
         let twice = refused(|plan| {
             plan.routes.push(route(net([10, 0, 0, 0], 24), v4([10, 0, 0, 1])));
             plan.routes.push(route(net([10, 0, 0, 0], 24), v4([10, 0, 0, 2])));
@@ -507,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_has_a_bounded_number_of_objects() {
+    fn plan_with_too_many_objects_is_refused() {
         let crowd = refused(|plan| {
             for last in 0..65 {
                 plan.routes.push(route(net([10, 0, last, 0], 24), v4([10, 0, 0, 1])));
@@ -517,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn advertisements_fit_into_a_lease() {
+    fn advertisements_unfit_for_a_lease_are_refused() {
         let with = |kind: &str, data: &[&str]| {
             let families = data
                 .iter()

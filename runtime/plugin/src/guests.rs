@@ -4,11 +4,11 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What plugins are built for.
+/// The compilation target of plugins.
 const TARGET: &str = "wasm32-wasip2";
 
-/// What the outer Cargo was told is not for the guests: flags for another target, clippy's or a coverage tool's
-/// wrapper, its profile.
+/// Prefixes of environment variables that the outer Cargo sets and that must not reach the build of
+/// the guests: flags for another target, the wrapper of clippy or of a coverage tool, the profile.
 const DROPPED: [&str; 13] = [
     "CARGO",
     "RUSTC",
@@ -25,12 +25,12 @@ const DROPPED: [&str; 13] = [
     "CLIPPY",
 ];
 
-/// Where Cargo lives and how it reaches the network stays.
+/// Exceptions to [`DROPPED`]: Cargo's home directory, its network access and its terminal settings.
 const KEPT: [&str; 5] =
     ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTRIES_", "CARGO_TERM_"];
 
-/// Builds these packages, in a target directory of their own, because the outer Cargo holds the lock of the other one.
-/// Gives the components, in order.
+/// Builds these packages and returns their components, in order. Uses a separate target directory,
+/// because the outer Cargo holds the lock of its own.
 pub(crate) fn build(
     root: &Path,
     target_dir: &Path,
@@ -46,7 +46,8 @@ pub(crate) fn build(
     Ok(packages.iter().map(component).collect())
 }
 
-/// Runs Cargo for what is `chosen`. Gives the directory that the components are in.
+/// Runs Cargo with the arguments `chosen`, which select packages. Returns the directory of the
+/// components.
 pub(crate) fn cargo(
     root: &Path,
     target_dir: &Path,

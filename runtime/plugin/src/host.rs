@@ -1,4 +1,4 @@
-//! What surrounds an instance: WASI without anything in it, the log, and the limits.
+//! The host's side of an instance: WASI without any resources, the log, and the limits.
 
 use heddle_grant::Limits;
 use wasmtime::component::{Linker, ResourceTable};
@@ -9,13 +9,14 @@ use crate::bindings::backend::heddle::overlay::{log, types};
 use crate::limits::Limiter;
 use crate::voice::Voice;
 
-/// The interface with which a guest could wait for the time to pass, as wasmtime's WASI names it.
+/// The interface with which a guest could wait for time to pass, as wasmtime's WASI names it.
 const MONOTONIC_CLOCK: &str = "wasi:clocks/monotonic-clock@0.2.12";
 
-/// How many handles a guest may hold: of streams and the like, and of resources of its own. It needs a few.
+/// Maximum number of handles that a guest may hold, of streams and the like as well as of resources
+/// of its own. It needs a few.
 const HANDLES: usize = 1000;
 
-/// The most random bytes at a time. A key takes some tens.
+/// Maximum number of random bytes in one request. A key takes a few dozen.
 const RANDOM: u64 = 64 << 10;
 
 /// The host's side of one instance.
@@ -40,7 +41,8 @@ impl log::Host for HostState {
     }
 }
 
-/// A store for a fresh instance. Nothing of the outside is in it: no files, no environment, no arguments, no network.
+/// Returns a store for a fresh instance. It gives no access to the outside: no files, no
+/// environment, no arguments, no network.
 pub(crate) fn store(engine: &Engine, limits: &Limits, voice: &Voice) -> Store<HostState> {
     let wasi = WasiCtx::builder()
         .stdout(voice.clone())
@@ -61,12 +63,13 @@ pub(crate) fn store(engine: &Engine, limits: &Limits, voice: &Voice) -> Store<Ho
     store
 }
 
-/// Everything that a plugin may import. WASI is there because the languages' runtimes import it whether they need it
-/// or not.
+/// Returns a linker with everything that a plugin may import. WASI is included because the
+/// languages' runtimes import it whether they need it or not.
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
-    // A guest that waits is not stopped by epochs, which only pass in its own code.
+    // Epoch interruption does not stop a guest that waits, because epochs are only checked in the
+    // guest's own code.
     linker.allow_shadowing(true);
     let mut clock = linker.instance(MONOTONIC_CLOCK)?;
     for function in ["subscribe-duration", "subscribe-instant"] {

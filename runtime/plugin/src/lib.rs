@@ -1,16 +1,18 @@
-//! Finds, loads, runs and confines plugins. The only crate that knows wasmtime.
+//! Finds, loads, runs and confines plugins. The only crate that uses wasmtime.
 //!
-//! [`Catalogue::find`] finds a plugin by name: a file in one of the plugin directories, or one that ships inside the
-//! binary. What it finds is started as a [`Backend`] or an [`Emitter`], each with a thread of its own. Their functions
-//! take and give `heddle-core`'s types. A backend that steers packets is a [`PacketPlugin`] as well, whose instances are
-//! called on the threads that the packets are on.
+//! [`Catalogue::find`] finds a plugin by name: a file in one of the plugin directories, or one
+//! embedded in the binary. The result can be started as a [`Backend`] or an [`Emitter`], each on a
+//! thread of its own. Their functions take and return `heddle-core`'s types. A backend that steers
+//! packets also provides a [`PacketPlugin`], whose instances are called on the threads that handle
+//! the packets.
 //!
-//! A plugin is not trusted. It has no access to anything; its time and memory are bounded; and everything it answers
-//! is checked, for being possible and for being its business, before anyone sees it. A call that goes wrong is an
-//! error that names the plugin, the call, the peer and the reason, and touches no other call.
+//! A plugin is not trusted. It has no access to anything; its time and memory are limited; and each
+//! of its answers is checked, for being possible and for being allowed, before anyone sees it. A
+//! failed call is an error that names the plugin, the call, the peer and the reason, and it affects
+//! no other call.
 //!
-//! Functions are pure, so instances are disposable: each request gets a fresh one, and so does the call after a trap.
-//! Only a [`PacketInstance`] is kept, because of the peers that it was told of.
+//! Plugin functions are pure, so instances are disposable: each request gets a fresh one, and so
+//! does the call after a trap. Only a [`PacketInstance`] is kept, because it holds the peers.
 
 mod backend;
 mod bindings;
@@ -48,7 +50,7 @@ pub use emitter::{Emitter, View};
 #[cfg(feature = "compiler")]
 pub use engine::compile;
 pub use error::{CallError, Reason};
-// What callers need of it to use a plugin.
+// The items of `heddle-grant` that callers need to use a plugin.
 pub use heddle_grant::{
     Capabilities, Capability, File, Inspection, InvalidCapability, InvalidName, Kind, Limits,
     Manifest, ManifestError, NamePattern, NodePlan, PathPattern, Policy, PolicyError, Ports,

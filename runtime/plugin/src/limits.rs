@@ -1,21 +1,23 @@
-//! Keeps what a plugin takes within its [`Limits`](heddle_grant::Limits).
+//! Enforces a plugin's resource [`Limits`](heddle_grant::Limits).
 
 use wasmtime::ResourceLimiter;
 
-/// Elements in all tables of functions together. A Rust guest has some hundreds, a language's whole runtime some ten
-/// thousand.
+/// Limit on the number of elements in all function tables together. A Rust guest has a few hundred,
+/// a language's whole runtime about ten thousand.
 const TABLE_ELEMENTS: usize = 100_000;
 
-/// Instances of core modules. A Rust guest has four, a language whose libraries are modules of their own some ten.
+/// Limit on the number of core module instances. A Rust guest has four; a language whose libraries
+/// are separate modules has about ten.
 const INSTANCES: usize = 100;
 
-/// Memories. Nearly all components have one, in which all modules are; each is a range of addresses of some GiB.
+/// Limit on the number of memories. Nearly all components have one, which all their modules share;
+/// each reserves some GiB of address space.
 const MEMORIES: usize = 16;
 
-/// Tables of functions.
+/// Limit on the number of function tables.
 const TABLES: usize = 100;
 
-/// Keeps what one instance takes within bounds.
+/// Resource limiter of one instance.
 pub(crate) struct Limiter {
     memory: usize,
     used: usize,
@@ -28,7 +30,7 @@ impl Limiter {
     }
 }
 
-/// The instance asked for more than its limit.
+/// Error for an instance that asked for more memory than its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{asked} bytes of memory are more than the limit of {limit}")]
 pub(crate) struct MemoryExceeded {
@@ -46,8 +48,8 @@ impl ResourceLimiter for Limiter {
         // A component may have several memories; the limit is on all of them together.
         let asked = self.used.saturating_add(desired.saturating_sub(current));
         if asked > self.memory {
-            // An error instead of a refusal: it ends the call and says why, where a guest told that there is no
-            // memory left would only trap.
+            // An error instead of a refusal: it ends the call and gives the reason, while a guest
+            // that is told that no memory is left would only trap.
             return Err(wasmtime::Error::new(MemoryExceeded { limit: self.memory, asked }));
         }
         self.used = asked;
@@ -88,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_memories_together_stay_within_the_limit() {
+    fn memories_together_beyond_limit_are_refused() {
         let mut limiter = Limiter::new(100);
         assert!(limiter.memory_growing(0, 60, None).is_ok());
         assert!(limiter.memory_growing(0, 40, None).is_ok());
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn all_tables_together_stay_within_the_limit() {
+    fn tables_together_beyond_limit_are_refused() {
         let mut limiter = Limiter::new(100);
         assert!(limiter.table_growing(0, 60_000, None).is_ok());
         assert!(limiter.table_growing(0, 40_000, None).is_ok());

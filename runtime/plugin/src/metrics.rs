@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What a plugin did since it was started. Read at any time, from any thread.
+/// Counters of a plugin since its start. They can be read at any time, from any thread.
 #[derive(Debug, Default)]
 pub struct Metrics {
     calls: AtomicU64,
@@ -13,22 +13,22 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Calls made, whatever came of them.
+    /// Returns the number of calls, whatever their outcome.
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// Calls that trapped, took too long or wanted too much memory.
+    /// Returns the number of calls that failed: they trapped or exceeded a limit.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Answers that were refused.
+    /// Returns the number of answers that were refused.
     pub fn refusals(&self) -> u64 {
         self.refusals.load(Ordering::Relaxed)
     }
 
-    /// Time spent in calls.
+    /// Returns the total time spent in calls.
     pub fn time(&self) -> Duration {
         Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed))
     }

@@ -1,7 +1,8 @@
 //! The packet path: the host's side of the interfaces `steering` and `transform`.
 //!
-//! Calls are made on the thread that the packets are on, which waits for them. What a call costs without the plugin's
-//! own work is most of a microsecond, so nothing is done here that a batch of packets can do without.
+//! Calls are made on the thread that handles the packets, which waits for them. A call costs most
+//! of a microsecond even without the plugin's own work, so this module does nothing that a batch of
+//! packets does not need.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,10 +24,10 @@ use crate::host::HostState;
 use crate::metrics::Metrics;
 use crate::{from_wit, to_wit};
 
-/// The longest IP packet, in bytes.
+/// Maximum length of an IP packet in bytes.
 const MAX_PACKET: u32 = 65_535;
 
-/// A plugin that steers packets. Makes instances of itself; clones are the same plugin.
+/// A plugin that steers packets. Creates instances; clones are the same plugin.
 #[derive(Clone)]
 pub struct PacketPlugin(Arc<Prepared>);
 
@@ -39,29 +40,30 @@ struct Prepared {
     tokio: Option<Handle>,
 }
 
-/// An instance of a plugin that knows the peers. For one thread at a time; its functions block, and may not be called
-/// from asynchronous code.
+/// An instance of a plugin that knows the peers. For one thread at a time; its functions block, and
+/// may not be called from asynchronous code.
 ///
-/// An instance that a call failed in is in no state to be called again, and has to be replaced.
+/// After a failed call, an instance cannot be called again and has to be replaced.
 pub struct PacketInstance {
     plugin: PacketPlugin,
     caller: Caller,
     store: Store<HostState>,
     steering: steering::Guest,
     transform: Option<Transform>,
-    /// How many it knows.
+    /// Number of peers that the instance knows.
     peers: usize,
-    /// Where arguments are converted, so that nothing has to be allocated for them.
+    /// Buffer for converted arguments, so that a call allocates nothing for them.
     destinations: Vec<wit::IpAddress>,
 }
 
 struct Transform {
     guest: transform::Guest,
-    /// The most bytes that it adds to a packet.
+    /// Maximum number of bytes that the plugin adds to a packet.
     overhead: u32,
 }
 
-/// The record `packets`, borrowed: the generated one owns what it is made of, so that all of it would be copied first.
+/// The record `packets`, borrowed. The generated type owns its contents, so all of them would have
+/// to be copied first.
 #[derive(Clone, Copy, ComponentType, Lower)]
 #[component(record)]
 struct Packets<'a> {
@@ -70,7 +72,7 @@ struct Packets<'a> {
 }
 
 impl PacketPlugin {
-    /// Fails if the component lacks what its world asks for.
+    /// Returns an error if the component lacks an export of its world.
     pub(crate) fn new(
         manifest: &Manifest,
         component: InstancePre<HostState>,
@@ -85,28 +87,30 @@ impl PacketPlugin {
         Ok(Self(Arc::new(Prepared { name, component, steering, transform, caller, tokio })))
     }
 
-    /// The plugin's name.
+    /// Returns the plugin's name.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// The counters of all its instances.
+    /// Returns the counters of all its instances.
     pub fn metrics(&self) -> &Arc<Metrics> {
         self.0.caller.metrics()
     }
 
-    /// Whether it says what packets look like between hosts. If not, they are sent as they are.
+    /// Returns true if the plugin transforms packets for their way between hosts. Otherwise they
+    /// are sent unchanged.
     pub fn transforms(&self) -> bool {
         self.0.transform.is_some()
     }
 
-    /// A fresh instance that knows these peers: those that have a plan which was made for this config, node and lease.
-    /// Blocks for as long as the plugin takes to note them, at most twice [`Limits::call`](crate::Limits::call).
+    /// Returns a fresh instance that knows these peers. Each must have a plan that was made for
+    /// this config, node and lease. Blocks until the plugin has taken over the peers, at most twice
+    /// [`Limits::call`](crate::Limits::call).
     ///
     /// # Errors
     ///
-    /// [`Reason::Config`] or [`Reason::Refused`] where the transform's overhead is not to be had, or whatever befell the
-    /// plugin.
+    /// [`Reason::Config`] or [`Reason::Refused`], when the transform's overhead is unavailable, or
+    /// another reason why a call failed.
     pub fn instance(
         &self,
         config: &NetworkConfig,
@@ -160,20 +164,21 @@ impl PacketPlugin {
         })
     }
 
-    /// What a guest that writes to standard output makes wasmtime's WASI ask for. Without it, that would start a
-    /// runtime of its own.
+    /// Enters the Tokio runtime, which wasmtime's WASI needs when a guest writes to standard
+    /// output. Otherwise it would start a runtime of its own.
     fn tokio(&self) -> Option<tokio::runtime::EnterGuard<'_>> {
         self.0.tokio.as_ref().map(Handle::enter)
     }
 }
 
 impl PacketInstance {
-    /// For each destination, the peer that a packet for it is sent to: its position among the peers that the instance
-    /// was made for. None where it goes nowhere.
+    /// Asks the plugin to which peer a packet for each destination is sent. An answer is the peer's
+    /// index among those that the instance was made for. None means that the packet is dropped.
     ///
     /// # Errors
     ///
-    /// [`Reason::Refused`] where there is not one answer for each or where one is no peer, or whatever befell the plugin.
+    /// [`Reason::Refused`], when there is not exactly one answer per destination or an index is out
+    /// of range, or another reason why the call failed.
     pub fn steer(
         &mut self,
         destinations: &[IpAddr],
@@ -190,13 +195,15 @@ impl PacketInstance {
         self.granted(steered(answers, destinations.len(), self.peers))
     }
 
-    /// What is sent to a peer in place of these packets, and the length of each; 0 where nothing is. `bytes` are the
-    /// packets one after another, and `lengths` add up to theirs.
+    /// Returns the payloads to send to a peer in place of these packets, and their lengths; a
+    /// length of 0 drops the packet. `bytes` holds the packets one after another, and `lengths`
+    /// must add up to its length.
     ///
     /// # Errors
     ///
-    /// [`Reason::Refused`] where the answer is not such packets, one of them is longer than the overhead allows, or the
-    /// plugin does not [transform](PacketPlugin::transforms); or whatever befell the plugin.
+    /// [`Reason::Refused`], when the lengths in the answer are inconsistent, a payload is longer
+    /// than the overhead allows, or the plugin does not [transform](PacketPlugin::transforms); or
+    /// another reason why the call failed.
     pub fn encapsulate(
         &mut self,
         peer: u32,
@@ -210,11 +217,13 @@ impl PacketInstance {
         Ok((answer.bytes, answer.lengths))
     }
 
-    /// The packets in these payloads from a peer, and the length of each; 0 where there is none.
+    /// Returns the packets inside these payloads from a peer, and their lengths; a length of 0
+    /// means that a payload holds no packet.
     ///
     /// # Errors
     ///
-    /// As for [`encapsulate`](Self::encapsulate), but a packet may be as long as a packet can be.
+    /// As for [`encapsulate`](Self::encapsulate), but a packet may have the maximum length of an IP
+    /// packet.
     pub fn decapsulate(
         &mut self,
         peer: u32,
@@ -264,7 +273,7 @@ enum Direction {
     Decapsulate,
 }
 
-/// Whether these can be the peers for that many destinations.
+/// Checks that there is one answer for each destination, and that each names one of the peers.
 fn steered(answers: &[Option<u32>], destinations: usize, peers: usize) -> Result<(), Refusal> {
     if answers.len() != destinations {
         return Err(Refusal::new(
@@ -280,8 +289,8 @@ fn steered(answers: &[Option<u32>], destinations: usize, peers: usize) -> Result
     }
 }
 
-/// Whether these can be packets in place of those with the lengths `given`. `longest` says how long one may be in place
-/// of one of a length.
+/// Checks that these packets can replace those with the lengths `given`. `longest` returns the
+/// maximum length of the packet that replaces one of the given length.
 fn transformed(
     packets: &transform::Packets,
     given: &[u32],
@@ -315,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_one_peer_for_each_packet_and_it_is_known() {
+    fn steering_answers_miscounted_or_unknown_are_refused() {
         let check =
             |answers: &[Option<u32>]| steered(answers, 2, 3).map_err(|refusal| refusal.to_string());
         assert_eq!(check(&[Some(2), None]), Ok(()));
@@ -324,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_are_as_many_and_as_long_as_they_say() {
+    fn transformed_packets_of_wrong_lengths_are_refused() {
         let check = |bytes: usize, lengths: &[u32]| {
             let packets = transform::Packets { bytes: vec![0; bytes], lengths: lengths.to_vec() };
             transformed(&packets, &[100, 50], |length| length + 16)

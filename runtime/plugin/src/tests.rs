@@ -1,4 +1,4 @@
-//! Real components in the real host: the embedded plugins, and one that misbehaves.
+//! Tests of real components in the real host: the embedded plugins, and one that misbehaves.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -69,7 +69,7 @@ fn catalogue() -> Catalogue {
     Catalogue::new(vec![], None, "/nonexistent/heddle-cache".into()).unwrap()
 }
 
-/// The misbehaving plugin, built and compiled once for all tests.
+/// Returns the code of the misbehaving plugin, built and compiled once for all tests.
 fn misbehaving_code() -> &'static [u8] {
     static CODE: OnceLock<Vec<u8>> = OnceLock::new();
     CODE.get_or_init(|| {
@@ -80,7 +80,7 @@ fn misbehaving_code() -> &'static [u8] {
     })
 }
 
-/// Native code as a plugin of this world.
+/// Links native code as a plugin of this world.
 fn linked(native: &[u8], world: World, runtime: &Runtime) -> Plugin {
     let component = runtime.load(TrustedCode::vouch(native)).unwrap();
     let manifest = Manifest {
@@ -104,13 +104,13 @@ fn misbehaving(limits: Limits) -> Backend {
     misbehaving_plugin(World::BackendPlugin).limited(limits).backend().unwrap()
 }
 
-/// Limits with so much time for calls that end by themselves, on a busy machine too.
+/// Returns limits for calls that end by themselves, generous enough for a busy machine.
 fn patient() -> Limits {
     let long = Duration::from_secs(10);
     Limits { call: long, packet_call: long, ..Limits::default() }
 }
 
-/// And so much for those that do not.
+/// Returns limits for calls that do not end by themselves.
 fn quick() -> Limits {
     Limits { call: Duration::from_millis(200), ..Limits::default() }
 }
@@ -120,7 +120,8 @@ async fn plan(backend: &Backend, peers: Vec<Lease>) -> Vec<Result<Plan, CallErro
     backend.plan_peers(&config(), &node(), &own(), links, peers).await
 }
 
-/// What becomes of a peer that makes the plugin misbehave, between two good ones that must not suffer.
+/// Returns the reason why a call failed for a peer that makes the plugin misbehave. Checks that the
+/// two good peers around it do not suffer.
 async fn reason(kind: &str) -> Reason {
     let backend = misbehaving(if kind == "loop" { quick() } else { patient() });
     let peers = vec![peer(1, "good"), peer(2, kind), peer(3, "good")];
@@ -135,7 +136,7 @@ async fn reason(kind: &str) -> Reason {
 }
 
 #[test]
-fn what_ships_weighs_little() {
+fn embedded_plugins_weigh_little() {
     use heddle_grant::weight;
     for name in ["vxlan", "udp", "vxlan-tun", "cni-conf"] {
         let weight = weight::of(embedded_component(name).unwrap()).unwrap();
@@ -144,7 +145,7 @@ fn what_ships_weighs_little() {
 }
 
 #[tokio::test]
-async fn the_embedded_backend_plans_like_flannel() {
+async fn embedded_vxlan_backend_plans_like_flannel() {
     let plugin = catalogue().find("vxlan", Role::Backend).unwrap();
     assert_eq!((plugin.source(), &plugin.manifest().wit), (&Source::Embedded, &WIT_VERSION));
     assert_eq!(plugin.digest(), inspect(embedded_component("vxlan").unwrap()).unwrap().digest);
@@ -181,7 +182,7 @@ async fn the_embedded_backend_plans_like_flannel() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_wrong_in_the_config_is_named() {
+async fn config_key_invalid_is_named_in_the_error() {
     let backend = catalogue().find("vxlan", Role::Backend).unwrap().backend().unwrap();
     let mut config = config();
     config.backend.json = r#"{"Type":"vxlan","VNI":"one"}"#.into();
@@ -193,7 +194,7 @@ async fn a_key_that_is_wrong_in_the_config_is_named() {
 }
 
 #[tokio::test]
-async fn the_embedded_emitter_writes_subnet_env() {
+async fn embedded_emitter_writes_subnet_env() {
     let plugin = catalogue().find("subnet-env", Role::Emitter).unwrap();
     let emitter = plugin.emitter().unwrap();
     let view = View { config: config(), lease: own(), mtu: 1450, ip_masq: true };
@@ -213,26 +214,26 @@ async fn the_embedded_emitter_writes_subnet_env() {
 }
 
 #[tokio::test]
-async fn a_panic_costs_one_peer_and_is_told_in_its_own_words() {
+async fn plugin_panic_fails_one_peer_with_its_message() {
     let Reason::Trapped(message) = reason("panic").await else { panic!("not a trap") };
     assert!(message.starts_with("`unreachable`") && message.contains("at the disco"), "{message}");
 }
 
 #[tokio::test]
-async fn an_endless_loop_is_stopped() {
+async fn plugin_in_an_endless_loop_is_stopped() {
     let start = Instant::now();
     assert_eq!(reason("loop").await, Reason::TimedOut(Duration::from_millis(200)));
     assert!(start.elapsed() >= Duration::from_millis(200));
 }
 
 #[tokio::test]
-async fn endless_recursion_is_stopped() {
+async fn plugin_in_endless_recursion_is_stopped() {
     let Reason::Trapped(message) = reason("recurse").await else { panic!("not a trap") };
     assert!(message.contains("stack") || message.contains("out of bounds"), "{message}");
 }
 
 #[tokio::test]
-async fn hoarding_memory_is_stopped() {
+async fn plugin_beyond_memory_limit_is_stopped() {
     let reason = reason("hoard").await;
     let Reason::OutOfMemory { limit, asked } = reason else { panic!("{reason}") };
     assert_eq!(limit, 64 << 20);
@@ -241,7 +242,7 @@ async fn hoarding_memory_is_stopped() {
 }
 
 #[tokio::test]
-async fn sleeping_is_a_trap() {
+async fn plugin_that_sleeps_traps() {
     let start = Instant::now();
     let Reason::Trapped(message) = reason("sleep").await else { panic!("not a trap") };
     assert!(message.contains("cannot wait"), "{message}");
@@ -249,13 +250,13 @@ async fn sleeping_is_a_trap() {
 }
 
 #[tokio::test]
-async fn exiting_ends_the_call_and_not_the_host() {
+async fn plugin_exit_ends_the_call_and_not_the_host() {
     let Reason::Trapped(message) = reason("exit").await else { panic!("not a trap") };
     assert!(message.contains("exited"), "{message}");
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_a_rule_is_refused_as_a_whole() {
+async fn answer_that_breaks_a_rule_is_refused_as_a_whole() {
     for (kind, object, rule) in [
         ("twice", "route 10.0.2.0/24", "planned more than once"),
         ("crowd", "65 objects", "expected at most 64"),
@@ -277,28 +278,28 @@ async fn an_answer_that_breaks_a_rule_is_refused_as_a_whole() {
 }
 
 #[tokio::test]
-async fn an_avalanche_does_not_bury_the_host() {
+async fn answer_beyond_size_limit_fails_the_call() {
     let reason = reason("avalanche").await;
-    // Whichever it comes to first.
+    // Whichever limit is reached first.
     assert!(matches!(reason, Reason::TooLong(_) | Reason::OutOfMemory { .. }), "{reason}");
 }
 
 #[tokio::test]
-async fn a_plugin_s_message_is_one_short_line() {
+async fn plugin_message_is_cut_to_one_short_line() {
     let Reason::OtherBackend(text) = reason("other").await else { panic!("not refused") };
     assert!(!text.chars().any(char::is_control), "{text}");
     assert!(text.chars().count() <= 501);
 }
 
 #[tokio::test]
-async fn talking_and_trying_files_harms_nobody() {
+async fn plugin_that_floods_the_log_or_opens_files_is_harmless() {
     let backend = misbehaving(Limits::default());
     let answers = plan(&backend, vec![peer(1, "flood"), peer(2, "open")]).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
 }
 
 #[tokio::test]
-async fn one_bad_peer_asked_about_again_and_again_suspends_nobody() {
+async fn one_bad_peer_asked_about_repeatedly_suspends_nothing() {
     let backend = misbehaving(patient());
     for _ in 0..10 {
         let answers = plan(&backend, vec![peer(2, "panic")]).await;
@@ -310,7 +311,7 @@ async fn one_bad_peer_asked_about_again_and_again_suspends_nobody() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_fails_at_everything_is_suspended_and_good_peers_come_first_afterwards() {
+async fn plugin_failing_at_everything_is_suspended_then_good_first() {
     let backend = misbehaving(patient());
     let peers = || -> Vec<Lease> {
         (0..8).map(|n| peer(n, if n < 6 { "panic" } else { "good" })).collect()
@@ -340,7 +341,7 @@ async fn a_plugin_that_fails_at_everything_is_suspended_and_good_peers_come_firs
 }
 
 #[test]
-fn a_name_is_checked_before_the_file_system_is_touched() {
+fn plugin_name_is_checked_before_the_file_system_is_read() {
     let long = "x".repeat(33);
     for name in ["", "../vxlan", "a/b", "Vxlan", "vx.lan", "vxlan\0", long.as_str()] {
         let error = catalogue().find(name, Role::Backend).err().unwrap();
@@ -349,7 +350,7 @@ fn a_name_is_checked_before_the_file_system_is_touched() {
 }
 
 #[test]
-fn a_plugin_that_is_nowhere_is_named_with_the_places_searched() {
+fn plugin_not_found_error_names_the_searched_files() {
     let dirs = vec![PathBuf::from("/nonexistent/a"), PathBuf::from("/nonexistent/b")];
     let catalogue = Catalogue::new(dirs, None, "/nonexistent/cache".into()).unwrap();
     assert_eq!(
@@ -359,7 +360,8 @@ fn a_plugin_that_is_nowhere_is_named_with_the_places_searched() {
     );
 }
 
-/// A component with a manifest and nothing else, in a plugin directory under this name.
+/// Returns the error for a component that has a manifest and nothing else, in a plugin directory
+/// under this name.
 fn refused(name: &str, component: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(format!("{name}.wasm")), wat::parse_str(component).unwrap()).unwrap();
@@ -371,7 +373,7 @@ fn refused(name: &str, component: &str) -> String {
 }
 
 #[test]
-fn a_file_that_is_no_plugin_for_this_host_is_refused_before_it_is_compiled() {
+fn file_not_for_this_host_is_refused_before_compilation() {
     let component = |name: &str, wit: &str, world: &str| {
         let manifest = format!(
             r#"{{\"name\":\"{name}\",\"version\":\"1.0.0\",\"wit\":\"{wit}\",\"world\":\"{world}\"}}"#
@@ -389,7 +391,7 @@ fn a_file_that_is_no_plugin_for_this_host_is_refused_before_it_is_compiled() {
 }
 
 #[test]
-fn what_imports_a_newer_interface_does_not_fit_whatever_it_says() {
+fn component_that_imports_a_newer_interface_does_not_fit() {
     let component = GOOD_MANIFEST.replace('"', "\\\"");
     let component = format!(
         r#"(component (import "heddle:overlay/log@0.2.0" (instance (export "flush" (func)))) (core module (@custom "heddle:manifest" "{component}")))"#
@@ -404,11 +406,11 @@ const GOOD_MANIFEST: &str =
     r#"{"name":"new","version":"1.0.0","wit":"0.1.0","world":"backend-plugin"}"#;
 
 #[test]
-fn a_file_that_is_no_good_does_not_give_way_to_the_embedded_plugin() {
+fn file_unusable_does_not_fall_back_to_the_embedded_plugin() {
     assert!(refused("vxlan", "(component)").contains("has no manifest"));
 }
 
-/// A component that was built when a version of the interface was finished.
+/// Loads a component that was built when this version of the interface was finished.
 fn fixture(version: &str, name: &str) -> Plugin {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let plugin = catalogue().open(&fixtures.join(version).join(format!("{name}.wasm"))).unwrap();
@@ -416,7 +418,7 @@ fn fixture(version: &str, name: &str) -> Plugin {
 }
 
 #[tokio::test]
-async fn what_was_built_for_0_1_0_loads_and_answers_for_ever() {
+async fn component_built_for_0_1_0_still_loads_and_answers() {
     let (config, node, own) = (config(), node(), own());
     for (name, world, mtu) in [
         ("vxlan", World::BackendPlugin, 1450),

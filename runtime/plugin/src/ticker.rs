@@ -1,7 +1,9 @@
-//! Lets epochs pass, but only as long as there are calls: an idle daemon is not woken up.
+//! Advances the epochs for epoch interruption, but only while there are calls: an idle daemon is
+//! not woken up.
 //!
-//! A call in the packet path takes less than a microsecond, so it must not lock or wake anything. It only looks
-//! whether epochs pass for long enough anyway. About once a second they do not, and the ticker is told to go on.
+//! A call in the packet path takes less than a microsecond, so it must not lock or wake anything.
+//! It only checks whether the ticker is going to run for long enough. About once a second it is
+//! not, and then the call extends the time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -10,15 +12,16 @@ use std::time::Duration;
 
 use wasmtime::{Engine, Store};
 
-/// How often an epoch ends.
+/// Length of an epoch.
 const PERIOD: Duration = Duration::from_millis(20);
 
-/// For how many epochs more than a call may need the ticker goes on: 1 s. Callers that keep calling wake it that rarely.
+/// Number of epochs for which the ticker runs beyond what a call may need: 1 s. A caller that calls
+/// continuously wakes it only that rarely.
 const AHEAD: u64 = 50;
 
-/// How many epochs a call may last to have at least `limit`.
+/// Returns the number of epochs that a call may last to have at least `limit`.
 fn epochs(limit: Duration) -> u64 {
-    // The first one is already under way.
+    // One more, because the current epoch is already under way.
     limit.as_nanos().div_ceil(PERIOD.as_nanos()) as u64 + 1
 }
 
@@ -26,16 +29,17 @@ fn epochs(limit: Duration) -> u64 {
 pub(crate) struct Ticker(Arc<Shared>);
 
 struct Shared {
-    /// Epochs that have passed. Never behind the engine's own count.
+    /// Number of epochs that have passed. Never behind the engine's own count.
     now: AtomicU64,
-    /// Epochs that are going to pass. Changed under the lock, so that the thread does not miss it when it goes to sleep.
+    /// Epoch up to which the ticker runs. Changed under the lock, so that the thread does not miss
+    /// a change while it goes to sleep.
     until: AtomicU64,
     stopped: Mutex<bool>,
     changed: Condvar,
 }
 
 impl Ticker {
-    /// Starts the thread that lets the epochs of `engine` pass.
+    /// Starts the thread that advances the epochs of `engine`.
     pub(crate) fn start(engine: &Engine) -> std::io::Result<TickerThread> {
         let ticker = Self(Arc::new(Shared {
             now: AtomicU64::new(0),
@@ -67,16 +71,18 @@ impl Ticker {
         Ok(TickerThread(ticker))
     }
 
-    /// Whether epochs pass at present.
+    /// Returns true if epochs are advancing at present.
     #[cfg(test)]
     pub(crate) fn awake(&self) -> bool {
         self.0.awake()
     }
 
-    /// Lets the guest in `store` run for `limit` from now on, rounded up to whole epochs, and for one more at most.
+    /// Lets the guest in `store` run for `limit` from now on, rounded up to whole epochs, and for
+    /// one epoch more at most.
     pub(crate) fn limit<T>(&self, store: &mut Store<T>, limit: Duration) {
         let epochs = epochs(limit);
-        // The deadline comes first: whatever happens between here and the call, epochs pass until it is over.
+        // The deadline is set first: whatever happens between here and the call, epochs advance
+        // until it is over.
         store.set_epoch_deadline(epochs);
         let needed = self.0.now.load(Ordering::Acquire) + epochs + 1;
         if self.0.until.load(Ordering::Acquire) < needed {
@@ -102,7 +108,7 @@ impl Shared {
     }
 }
 
-/// The thread behind a [`Ticker`]. It ends when this is dropped.
+/// Owner of the thread behind a [`Ticker`]. The thread ends when this is dropped.
 pub(crate) struct TickerThread(Ticker);
 
 impl TickerThread {
@@ -128,7 +134,7 @@ mod tests {
         ticker.0.now.load(Ordering::Acquire)
     }
 
-    /// Waits for epochs to stop passing, for as long as a broken ticker deserves.
+    /// Waits until epochs stop advancing, up to a generous time limit.
     fn sleep_of(ticker: &Ticker) {
         let start = Instant::now();
         while ticker.awake() {
@@ -138,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn epochs_pass_as_long_as_there_are_calls_and_stop_afterwards() {
+    fn epochs_advance_during_calls_and_stop_afterwards() {
         let engine = Engine::default();
         let thread = Ticker::start(&engine).unwrap();
         let ticker = thread.ticker();
@@ -163,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn epochs_pass_for_longer_than_the_longest_call() {
+    fn epochs_advance_longer_than_the_longest_call() {
         let engine = Engine::default();
         let thread = Ticker::start(&engine).unwrap();
         let mut store = Store::new(&engine, ());

@@ -1,4 +1,4 @@
-//! From the host's types to the generated ones.
+//! Conversion from the host's types to the generated ones.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,8 @@ use ipnet::IpNet;
 
 use crate::bindings::backend::heddle::overlay::types as wit;
 
-/// The kinds of device that a plan can ask for (`link-kind` in the WIT). Other devices are none of a plugin's business.
+/// The kinds of devices that a plan can ask for (`link-kind` in the WIT). Plugins do not see other
+/// devices.
 pub(crate) const PLANNABLE: [&str; 2] = ["vxlan", "tun"];
 
 pub(crate) fn address(address: IpAddr) -> wit::IpAddress {

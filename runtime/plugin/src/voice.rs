@@ -1,4 +1,5 @@
-//! What a plugin says: its log lines and its standard output and error, on their way to the daemon's log.
+//! Output of a plugin: its log lines and its standard output and error, forwarded to the daemon's
+//! log.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,37 +14,37 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::bindings::backend::heddle::overlay::log::Level;
 
-/// What the log calls the source of these lines, so that they can be filtered apart from the host's own.
+/// Log target of these lines, so that they can be filtered separately from the host's own.
 const TARGET: &str = "plugin";
-/// The longest line, in characters.
+/// Length limit of a line in characters.
 const LINE: usize = 1024;
-/// What is taken from the guest's stream at a time, in bytes.
+/// Maximum number of bytes taken from the guest's stream at a time.
 const CHUNK: usize = 4096;
 
-/// The voice of a plugin, through whatever channel. Clones are the same voice.
+/// Output of a plugin, through any channel. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Voice {
-    /// One for the plugin.
+    /// Log of the plugin, shared by all its instances.
     log: Arc<Mutex<Log>>,
-    /// One for each instance that can be called while another is.
+    /// Output of the instance, separate for each instance that can be called while another is.
     output: Arc<Mutex<Output>>,
 }
 
-/// The plugin's lines in the daemon's log.
+/// A plugin's lines in the daemon's log, with their rate limit.
 struct Log {
     plugin: String,
     bucket: Bucket,
     limits: Limits,
-    /// Lines that were dropped since the last one that was not.
+    /// Number of lines that the rate limit has dropped since the last line that passed.
     silenced: u64,
 }
 
-/// An instance's standard output and error.
+/// Standard output and error of an instance.
 #[derive(Default)]
 struct Output {
-    /// What has no line end yet.
+    /// Output without a line end yet.
     partial: String,
-    /// What was written during this call: a panic's message, if it comes to that.
+    /// Output of the current call, which contains the message if the guest panics.
     last_words: String,
 }
 
@@ -58,22 +59,22 @@ impl Voice {
         Self { log: Arc::new(Mutex::new(log)), output: Arc::default() }
     }
 
-    /// The same plugin's, for an instance that is called while others are.
+    /// Returns the output of another instance of the same plugin, for concurrent calls.
     pub(crate) fn of_another_instance(&self) -> Self {
         Self { log: self.log.clone(), output: Arc::default() }
     }
 
-    /// Writes one line.
+    /// Writes one line to the log, subject to the rate limit.
     pub(crate) fn line(&self, level: Level, line: &str) {
         lock(&self.log).line(level, line);
     }
 
-    /// Forgets what earlier calls wrote.
+    /// Forgets the output of earlier calls.
     pub(crate) fn begin_call(&self) {
         lock(&self.output).last_words.clear();
     }
 
-    /// What this call wrote to standard output and error, on one line.
+    /// Returns the output of this call to standard output and error, on one line.
     pub(crate) fn last_words(&self) -> String {
         one_line(&lock(&self.output).last_words, LINE)
     }
@@ -102,7 +103,7 @@ fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns how often a plugin may write a line.
+/// Returns the rate limit of a plugin's log lines.
 fn rate(limits: &Limits) -> Rate {
     let interval = Duration::from_secs(1) / limits.log_rate.max(1);
     Rate { burst: limits.log_burst, interval }
@@ -141,7 +142,7 @@ impl IsTerminal for Voice {
 
 impl StdoutStream for Voice {
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
-        // For WASI after 0.2, which is not linked.
+        // Used by WASI after 0.2 only, which is not linked.
         Box::new(tokio::io::sink())
     }
 
@@ -175,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn talkative_plugin_is_silenced_for_a_while() {
+    fn log_lines_beyond_the_rate_limit_are_dropped() {
         let limits = Limits { log_burst: 20, log_rate: 5, ..Limits::default() };
         let (mut bucket, start) = (Bucket::new(rate(&limits)), Instant::now());
         let heard = (0..1000).filter(|_| bucket.take(start)).count();
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_words_are_those_of_this_call() {
+    fn last_words_hold_only_the_current_call() {
         let voice = Voice::new("test", &Limits::default());
         voice.output(b"before\n");
         voice.begin_call();

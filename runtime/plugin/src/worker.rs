@@ -1,4 +1,4 @@
-//! The thread that runs one plugin: calls block, so they are made there and nowhere else.
+//! The thread that runs one plugin. Calls block, so they are made only on this thread.
 
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -16,15 +16,15 @@ use crate::error::{CallError, Reason};
 use crate::host::HostState;
 use crate::metrics::Metrics;
 
-/// The thread's stack: wasmtime gives guests 512 KiB of it.
+/// Stack size of the thread in bytes; wasmtime gives guests 512 KiB of it.
 const STACK: usize = 1 << 20;
 
-/// What an instance of a plugin exports, by the generated bindings.
+/// Exports of a plugin's instance, as the generated bindings provide them.
 pub(crate) trait Exports: Sized + Send + 'static {
-    /// What is worked out about a component once for all its instances.
+    /// Data computed once per component for all its instances.
     type Prepared: Send;
 
-    /// Fails if the component lacks what its world asks for.
+    /// Prepares a component. Returns an error if it lacks an export of its world.
     fn prepare(component: InstancePre<HostState>, world: World)
     -> wasmtime::Result<Self::Prepared>;
 
@@ -36,14 +36,14 @@ pub(crate) trait Exports: Sized + Send + 'static {
 
 type Job<E> = Box<dyn FnOnce(&mut Worker<E>) + Send>;
 
-/// The tokio side of a [`Worker`]. The thread ends when this is dropped and its last job is done.
+/// The Tokio side of a [`Worker`]. The thread ends when this is dropped and its last job is done.
 pub(crate) struct WorkerHandle<E: Exports> {
     plugin: String,
     jobs: mpsc::Sender<Job<E>>,
     metrics: Arc<Metrics>,
 }
 
-/// Owns the plugin's instance.
+/// State of the thread, which owns the plugin's instance.
 pub(crate) struct Worker<E: Exports> {
     prepared: E::Prepared,
     caller: Caller,
@@ -52,8 +52,8 @@ pub(crate) struct Worker<E: Exports> {
 }
 
 impl<E: Exports> WorkerHandle<E> {
-    /// Starts the thread. On a tokio runtime it uses that one, otherwise wasmtime's WASI makes its own when a guest
-    /// writes to standard output.
+    /// Starts the thread. It uses the current Tokio runtime, if there is one; otherwise wasmtime's
+    /// WASI starts its own when a guest writes to standard output.
     pub(crate) fn start(
         plugin: &str,
         prepared: E::Prepared,
@@ -69,7 +69,8 @@ impl<E: Exports> WorkerHandle<E> {
                 let _guard = tokio.as_ref().map(Handle::enter);
                 for job in inbox {
                     job(&mut worker);
-                    // Functions are pure, so nothing is lost, and an idle plugin holds no memory.
+                    // Plugin functions are pure, so dropping the instance loses nothing, and an
+                    // idle plugin holds no memory.
                     worker.instance = None;
                 }
             },
@@ -85,7 +86,7 @@ impl<E: Exports> WorkerHandle<E> {
         &self.metrics
     }
 
-    /// Runs a job on the thread, after those before it.
+    /// Runs a job on the thread, after the jobs queued before it.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         call: &'static str,
@@ -93,7 +94,7 @@ impl<E: Exports> WorkerHandle<E> {
     ) -> Result<T, CallError> {
         let (reply, answer) = oneshot::channel();
         let sent = self.jobs.send(Box::new(move |worker| {
-            // Nobody waits any more: then nobody needs the answer.
+            // If the caller has stopped waiting, nobody needs the answer.
             let _ = reply.send(job(worker));
         }));
         let stopped =
@@ -118,9 +119,10 @@ impl<E: Exports> Worker<E> {
         self.caller.metrics()
     }
 
-    /// Makes one call.
+    /// Makes one call, unless the circuit breaker is open.
     ///
-    /// An instance that trapped, or was stopped, is in no state to be called again: the next call gets a new one.
+    /// An instance that trapped or was stopped cannot be called again: the next call gets a new
+    /// one.
     pub(crate) fn call<T>(
         &mut self,
         subject: Subject,

@@ -1,8 +1,8 @@
-//! Getting a lease for this node.
+//! Acquisition of this node's lease.
 //!
-//! `heddle_core::allocation::choose` says what to try; here it is tried, and decided anew whenever another node was
-//! quicker. There is no limit to that: somebody wins each race, so of any number of nodes that boot together each
-//! gets its subnet.
+//! `heddle_core::allocation::choose` decides which subnet to try. This module carries the decision
+//! out, and decides anew whenever another node won the race. The number of attempts is unlimited:
+//! each race has a winner, so any number of nodes that boot together all get a subnet.
 
 use heddle_core::allocation::{AllocationError, Choice, Claimant, Holdings, choose, overlap};
 use heddle_core::config::NetworkConfig;
@@ -13,26 +13,27 @@ use crate::outage::Outage;
 use crate::retry::Backoff;
 use crate::{LeaseStore, OwnLease, Page, Record, StoreError};
 
-/// No lease can be had.
+/// Error of [`acquire`]: this node cannot get a lease.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AcquireError {
-    /// The store refuses, and will do so again.
+    /// The store failed, and a retry would fail as well.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// There is none for this node.
+    /// The allocation found no subnet for this node.
     #[error(transparent)]
     Allocation(#[from] AllocationError),
 }
 
-/// Gets the lease that is this node's already, or a new one.
+/// Acquires a lease: the one that this node already holds, or a new one.
 ///
-/// `value` says what to publish for a subnet. `report` hears what is being waited for: the pages of a large store, or why it
-/// cannot be read. Waits for a store that cannot be reached for as long as that lasts,
-/// and starts again after each lost race; a limit is the caller's matter.
+/// `value` returns the lease to publish for a subnet. `report` is called with what the call is
+/// waiting for: the number of records read so far from a large store, or the reason why the store
+/// cannot be read. Retries with backoff and without a limit while the store is unreachable, and
+/// after each lost race; a time limit is up to the caller.
 ///
 /// # Errors
 ///
-/// [`AcquireError`], when waiting would not help.
+/// [`AcquireError`], when a retry would not help.
 pub async fn acquire(
     store: &dyn LeaseStore,
     config: &NetworkConfig,
@@ -60,7 +61,8 @@ pub async fn acquire(
     }
 }
 
-/// One decision and its execution. None when another node was quicker.
+/// Makes one allocation decision and carries it out. Returns None if a new decision is needed:
+/// another node won the race, or the lease was discarded.
 async fn attempt(
     store: &dyn LeaseStore,
     config: &NetworkConfig,
@@ -84,7 +86,7 @@ async fn attempt(
             if let Some(record) = unchanged(store, &holdings, key).await? {
                 store.delete(&record).await?;
             }
-            // Whoever deleted it, there is a new decision to make.
+            // Whether this node or another one deleted it, the allocation has to be decided anew.
             return Ok(None);
         }
     };
@@ -93,7 +95,8 @@ async fn attempt(
     Ok(OwnLease::renewed(store, value(key), record).await?)
 }
 
-/// Reads all leases of a store, as far as a choice depends on them. `report` hears of each page of a large store.
+/// Reads all leases of a store into the form that an allocation decision needs. `report` is called
+/// after each page of a large store except the last one.
 ///
 /// # Errors
 ///
@@ -118,7 +121,8 @@ pub async fn holdings(
     Ok(holdings)
 }
 
-/// Returns the record of a lease as it is now. None if it is no longer the lease that a decision rests on.
+/// Returns the current record of a lease. None if it no longer holds the lease that the decision
+/// was based on.
 async fn unchanged(
     store: &dyn LeaseStore,
     holdings: &Holdings,
@@ -128,11 +132,12 @@ async fn unchanged(
     Ok(record.filter(|record| read(record).as_ref() == holdings.get(key)))
 }
 
-/// Creates a lease whose subnets are nobody else's. None when another node was quicker.
+/// Creates a lease whose subnets overlap no other lease. Returns None if another node won the race.
 ///
-/// The key alone does not guard that: two dual-stack leases may share one family's subnet, and a lease from before
-/// a change of the subnet length may lie across another. So the others are read once more, and this lease yields
-/// to whatever is there. Of two that were created at once the later one sees the earlier, and perhaps both yield.
+/// The compare-and-swap on the key does not rule out overlaps: two dual-stack leases may share one
+/// family's subnet, and a lease from before a change of the subnet length may overlap another. So
+/// the other keys are read once more after the write, and this lease yields to any overlap. Of two
+/// leases created at the same time, the later one sees the earlier one; possibly both yield.
 pub(crate) async fn create(
     store: &dyn LeaseStore,
     lease: &Lease,
@@ -149,7 +154,7 @@ pub(crate) async fn create(
     Ok(None)
 }
 
-/// The key of another record that shares an address with this one.
+/// Returns the key of another record whose subnets overlap those of this lease, if there is one.
 pub(crate) async fn overlapping(
     store: &dyn LeaseStore,
     own: LeaseKey,
@@ -161,7 +166,8 @@ pub(crate) async fn overlapping(
     store.find_key(&overlaps).await
 }
 
-/// Puts our value into a record that is ours. None when somebody changed it meanwhile.
+/// Writes our lease into a record that is ours, unless it already holds it. Returns None if the
+/// record was changed meanwhile.
 pub(crate) async fn publish(
     store: &dyn LeaseStore,
     record: &Record,
@@ -173,7 +179,7 @@ pub(crate) async fn publish(
     store.replace(record, lease.to_value().as_bytes()).await
 }
 
-/// The record as a lease, if it is one.
+/// Parses a record as a lease. None if it is not a valid one.
 pub(crate) fn read(record: &Record) -> Option<Lease> {
     record.as_read().lease(record.key.parse().ok()?).ok()
 }

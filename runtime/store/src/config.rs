@@ -1,4 +1,4 @@
-//! Which store to use.
+//! Selection of the lease store (`--store`).
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::{DirectoryStore, EtcdOptions, EtcdStore, LeaseStore, StoreError};
 /// The value of `--store`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum StoreConfig {
-    /// `etcd`: the cluster that the `--etcd-…` flags name.
+    /// `etcd`: the cluster named by the `--etcd-…` flags.
     #[default]
     Etcd,
     /// `dir:PATH`: a directory of lease files.
@@ -18,7 +18,7 @@ pub enum StoreConfig {
 }
 
 impl StoreConfig {
-    /// Makes the store. Connects to nothing and reads no file yet.
+    /// Creates the store. Does not connect and does not read any file yet.
     ///
     /// # Errors
     ///
@@ -40,7 +40,7 @@ impl fmt::Display for StoreConfig {
     }
 }
 
-/// A text that names no store.
+/// A `--store` value that names no store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a lease store: expected `etcd`, or `dir:PATH` with an absolute path")]
 pub struct InvalidStoreConfig(pub String);
@@ -62,14 +62,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_reads_back_as_written() {
+    fn store_config_display_parses_back() {
         for text in ["etcd", "dir:/var/lib/heddle/leases", "dir:/a:b"] {
             assert_eq!(text.parse::<StoreConfig>().unwrap().to_string(), text);
         }
     }
 
     #[test]
-    fn other_stores_are_refused_with_what_would_be_right() {
+    fn store_config_unknown_is_rejected_with_expected_forms() {
         for text in ["", "etcd:", "dir", "dir:", "dir:leases", "consul", "Etcd"] {
             let error = text.parse::<StoreConfig>().unwrap_err();
             assert_eq!(

@@ -1,23 +1,25 @@
-//! Where leases live.
+//! Lease stores: they hold the network config and the leases of all nodes.
 //!
-//! A [`LeaseStore`] holds the network config and one [`Record`] per lease. There are two: [`EtcdStore`], laid out as
-//! flannel lays it out, and [`DirectoryStore`], a directory of files. Neither reads keys or values: what they mean
-//! is `heddle_core`'s business, and a record that nobody can read is delivered like any other.
+//! A [`LeaseStore`] holds the network config and one [`Record`] per lease. There are two
+//! implementations: [`EtcdStore`], with flannel's key layout, and [`DirectoryStore`], a directory
+//! of files. Neither interprets keys or values; that is the job of `heddle_core`, and a record that
+//! cannot be parsed is delivered like any other.
 //!
-//! Whoever may write to a store decides how much is in it. So lists are delivered in [`Page`]s, values longer than
-//! `heddle_core::lease::VALUE_LIMIT` are dropped as soon as they are read, and keys are cut.
+//! Anybody with write access to a store decides how much it holds. So lists are delivered in
+//! [`Page`]s, values longer than `heddle_core::lease::VALUE_LIMIT` are dropped as soon as they are
+//! read, and long keys are truncated.
 //!
 //! | module | job |
 //! | --- | --- |
-//! | [`etcd`] | etcd's v3 API; the only place that knows `etcd-client` |
+//! | [`etcd`] | etcd's v3 API; the only module that uses `etcd-client` |
 //! | [`directory`] | a directory of lease files, for labs and static clusters |
-//! | [`acquire`](mod@acquire) | getting a lease for this node |
-//! | [`own_lease`] | keeping it |
-//! | [`reach`] | the addresses that lead to it |
-//! | [`release`](mod@release) | giving it up |
+//! | [`acquire`](mod@acquire) | acquires a lease for this node |
+//! | [`own_lease`] | keeps that lease: renewal and repair |
+//! | [`reach`] | resolves the addresses at which the store is reached |
+//! | [`release`](mod@release) | releases the lease |
 //!
-//! Every write is a compare-and-swap: what was read is what is replaced, or nothing happens. So two nodes never
-//! overwrite each other, whatever the order in which they come.
+//! Every write is a compare-and-swap: it replaces exactly the record that was read, or does
+//! nothing. So two nodes never overwrite each other, whatever the order of their writes.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -47,32 +49,34 @@ pub use reach::Reach;
 pub use release::release;
 pub use watch::{Page, Pulse, RecordChange, Update, Watch, WatchEvent};
 
-/// One lease as it is stored.
+/// A lease record as stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The text below `<prefix>/subnets/`, as found. Bytes that are not UTF-8 are shown as U+FFFD. One that is longer than
-    /// any lease key is cut.
+    /// Key below `<prefix>/subnets/`, as found. Bytes that are not UTF-8 appear as U+FFFD. A key
+    /// longer than any lease key is truncated.
     pub key: String,
-    /// The bytes of the value, as found; empty if it was not read.
+    /// Bytes of the value, as found. Empty if the value was not read.
     pub value: Vec<u8>,
-    /// The reason that the value was not read. None if it was.
+    /// The reason why the value was not read. None if it was.
     pub unread: Option<Unread>,
-    /// Changes with every write. etcd: `mod_revision`; directory: a hash of the value.
+    /// Version of the record; changes with every write. etcd: `mod_revision`; directory: a hash of
+    /// the value.
     pub version: u64,
-    /// How old it is, compared with other records of the store.
+    /// Age of the record, comparable with that of other records of the same store.
     pub age: Age,
-    /// The etcd lease that the key is attached to. None for a reservation, and for every file of a directory.
+    /// ID of the etcd lease that the key is attached to. None for a reservation, and for every file
+    /// of a directory.
     pub lease_id: Option<i64>,
 }
 
 impl Record {
-    /// What matters of it to who has to understand it.
+    /// Returns the fields needed to parse the record as a lease.
     pub fn as_read(&self) -> heddle_core::lease::Record<'_> {
         let Self { key, value, unread, age, .. } = self;
         heddle_core::lease::Record { key, value, unread: *unread, age: *age }
     }
 
-    /// Whether it stays until somebody deletes it.
+    /// Returns true if the record never expires: it stays until somebody deletes it.
     pub fn is_reservation(&self) -> bool {
         self.lease_id.is_none()
     }
@@ -94,41 +98,44 @@ impl fmt::Debug for Record {
 /// The outcome of [`LeaseStore::renew`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    /// The lease lasts this much longer.
+    /// The lease was renewed.
     Renewed {
-        /// The time from now to its end.
+        /// The time from now to its expiry.
         remaining: Duration,
     },
-    /// It has no end: a reservation.
+    /// The record is a reservation, which never expires.
     Permanent,
-    /// It has ended, and its key with it.
+    /// The lease has expired, and its key is gone with it.
     Gone,
 }
 
-/// A place that holds leases.
+/// A store of lease records and the network config.
 ///
-/// Every call returns within a deadline. A call that fails may still have been carried out; because writes are
-/// compare-and-swaps, reading again shows which.
+/// Every call returns within a deadline, except that [`scan`](Self::scan) and
+/// [`find_key`](Self::find_key) have one for each page they read. A call that fails may still have
+/// been carried out; because writes are compare-and-swaps, reading again shows whether it was.
 #[async_trait]
 pub trait LeaseStore: Send + Sync + fmt::Debug {
-    /// The bytes of the network config, if there is one.
+    /// Returns the bytes of the network config, if there is one.
     ///
     /// # Errors
     ///
     /// [`StoreError`], when the store cannot be read.
     async fn network_config(&self) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Reads all records as they are at one moment, in the order of their keys, and hands each [`Page`] to `visit`. A page
-    /// that is the first makes those before it void: the list begins again when the store's history overtook it.
+    /// Reads all records as of one moment, ordered by key, and passes each [`Page`] to `visit`. A
+    /// page with `first` set invalidates the pages before it: the list starts again when compaction
+    /// has overtaken its revision.
     ///
-    /// Only this has no deadline as a whole; each page has one.
+    /// The call as a whole has no deadline; each page has one.
     ///
     /// # Errors
     ///
-    /// [`StoreError`], when the store cannot be read. The pages before are not the whole list then.
+    /// [`StoreError`], when the store cannot be read. The pages delivered until then are not the
+    /// whole list.
     async fn scan(&self, visit: &mut (dyn FnMut(Page) + Send)) -> Result<(), StoreError>;
 
-    /// Returns a key that is `wanted`, if there is one. Reads no values.
+    /// Returns a key for which `wanted` returns true, if there is one. Reads no values.
     ///
     /// # Errors
     ///
@@ -138,52 +145,54 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
         wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync),
     ) -> Result<Option<String>, StoreError>;
 
-    /// One record, if it exists.
+    /// Returns one record, if it exists.
     ///
     /// # Errors
     ///
     /// [`StoreError`], when the store cannot be read.
     async fn get(&self, key: &str) -> Result<Option<Record>, StoreError>;
 
-    /// Creates a record, which expires after a day unless it is renewed. None when the key exists already.
+    /// Creates a record. In etcd it expires after a day unless it is renewed. Returns None if the
+    /// key already exists.
     ///
     /// # Errors
     ///
     /// [`StoreError`], when the store cannot be reached or written.
     async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Record>, StoreError>;
 
-    /// Replaces the value and nothing else: a reservation stays one, a lease keeps its end.
-    /// None when the record is no longer the one that was read.
+    /// Replaces the value and nothing else: a reservation stays one, and a lease keeps its expiry.
+    /// Returns None if the record has changed since it was read.
     ///
     /// # Errors
     ///
     /// [`StoreError`], when the store cannot be reached or written.
     async fn replace(&self, current: &Record, value: &[u8]) -> Result<Option<Record>, StoreError>;
 
-    /// Deletes the record. False when it is no longer the one that was read.
+    /// Deletes the record. Returns false if it has changed since it was read.
     ///
     /// # Errors
     ///
     /// [`StoreError`], when the store cannot be reached or written.
     async fn delete(&self, current: &Record) -> Result<bool, StoreError>;
 
-    /// Puts the end of the lease off. Looks neither at the key nor at the value.
+    /// Renews the lease, which postpones its expiry. Checks neither the key nor the value.
     ///
     /// # Errors
     ///
     /// [`StoreError`], when the store cannot be reached.
     async fn renew(&self, current: &Record) -> Result<Renewal, StoreError>;
 
-    /// Returns the hosts of the store, names or addresses. Empty for a store that needs no network.
+    /// Returns the hosts of the store, as names or addresses. Empty for a store that needs no
+    /// network.
     fn hosts(&self) -> Vec<String>;
 
-    /// Follows all records and the network config, from now until the [`Watch`] is dropped.
+    /// Watches all records and the network config, from now until the [`Watch`] is dropped.
     ///
-    /// Needs a Tokio runtime.
+    /// Must be called within a Tokio runtime.
     fn watch(&self) -> Watch;
 
-    /// Connects anew with files as they are now, such as renewed certificates. Watches go on, with a snapshot. Without
-    /// success everything stays as it is.
+    /// Reconnects with the files as they are now, such as renewed certificates. Watches continue
+    /// with a snapshot. On failure, the current connection stays in use.
     ///
     /// # Errors
     ///
@@ -191,7 +200,8 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     async fn reload(&self) -> Result<(), StoreError>;
 }
 
-/// Returns the key as text. What is longer than any lease key is cut, and a hash of the whole keeps two such keys apart.
+/// Returns the key as text. Truncates a key longer than any lease key; a hash of the whole key
+/// keeps two truncated keys distinct.
 pub(crate) fn bounded_key(key: &[u8]) -> String {
     if key.len() <= KEY_LIMIT {
         return String::from_utf8_lossy(key).into_owned();
@@ -202,19 +212,20 @@ pub(crate) fn bounded_key(key: &[u8]) -> String {
     format!("{head}… ({} bytes, hash {:016x})", key.len(), hasher.finish())
 }
 
-/// A call to a store that failed.
+/// A failed call to a store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// etcd's.
+    /// Error of the etcd store.
     #[error(transparent)]
     Etcd(#[from] EtcdError),
-    /// A directory's.
+    /// Error of the directory store.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
 }
 
 impl StoreError {
-    /// Whether the same call may succeed later with nobody changing a flag, a file or a permission.
+    /// Returns true if the same call may succeed later without anybody changing a flag, a file or a
+    /// permission.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Etcd(error) => error.is_transient(),
@@ -228,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_keys_are_cut_and_stay_apart() {
+    fn long_keys_are_truncated_and_stay_distinct() {
         let longest = "x".repeat(KEY_LIMIT);
         assert_eq!(bounded_key(longest.as_bytes()), longest);
         let (one, other) = (vec![b'x'; 700_000], vec![b'x'; 700_001]);

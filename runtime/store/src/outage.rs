@@ -1,21 +1,21 @@
-//! Saying that something does not work without filling the log.
+//! Rate-limited log lines about lasting failures.
 
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-/// How often a lasting reason is repeated.
+/// Interval at which a lasting failure with an unchanged reason is logged again.
 const REPEAT: Duration = Duration::from_secs(60);
 
-/// A thing that should work, and whether it does.
+/// An activity that should work, and whether it does.
 ///
-/// The log gets a line when it stops working, one when the reason changes, one a minute while it lasts, but never
-/// more than one a second, and one when it works again.
+/// Logs one line when it fails, one when the reason changes, one a minute while the failure lasts,
+/// and one when it works again. Failures are rate-limited to one line a second.
 #[derive(Debug)]
 pub(crate) struct Outage {
     what: String,
     current: Option<Current>,
-    /// True if something worked since the last failure, without the whole working again.
+    /// True if a part has worked since the last failure, although the activity as a whole has not.
     progressed: bool,
 }
 
@@ -27,12 +27,14 @@ struct Current {
 }
 
 impl Outage {
-    /// `what` is a noun: "the watch", "the lease 10.244.8.0-24".
+    /// Returns a working activity. `what` names it with a noun: "the watch", "the lease
+    /// 10.244.8.0-24".
     pub(crate) fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), current: None, progressed: false }
     }
 
-    /// It does not work. True when that is news, or the reason is.
+    /// Records a failure. Returns true if the failure or its reason is new, or if
+    /// [`progress`](Self::progress) was called since the last failure.
     pub(crate) fn begin(&mut self, reason: &str) -> bool {
         self.begin_at(reason, Instant::now())
     }
@@ -54,12 +56,13 @@ impl Outage {
         std::mem::take(&mut self.progressed) || news
     }
 
-    /// Takes note that a part works: the next failure is news, whatever its reason. The log is spared.
+    /// Records that a part works: the next failure counts as new, whatever its reason. Logs
+    /// nothing.
     pub(crate) fn progress(&mut self) {
         self.progressed = true;
     }
 
-    /// It works.
+    /// Records that the activity works.
     pub(crate) fn end(&mut self) {
         if let Some(current) = self.current.take() {
             let seconds = current.since.elapsed().as_secs();
@@ -73,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_is_news_once() {
+    fn outage_reason_is_new_only_once() {
         let mut outage = Outage::new("the watch");
         assert!(outage.begin("etcd is away"));
         assert!(!outage.begin("etcd is away"));
@@ -86,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lasting_reason_is_logged_once_a_minute() {
+    fn outage_reason_that_lasts_is_logged_once_a_minute() {
         let mut outage = Outage::new("the watch");
         let start = Instant::now();
         let mut said = Vec::new();

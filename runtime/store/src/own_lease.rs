@@ -1,4 +1,4 @@
-//! Keeping the lease of this node.
+//! Keeping this node's lease: renewal and repair.
 
 use std::future::pending;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::outage::Outage;
 use crate::retry::Backoff;
 use crate::{LeaseStore, Record, Renewal, StoreError};
 
-/// How long to wait after putting our value back. Two daemons that both believe to be this node would otherwise
-/// write in turns as fast as the store can.
+/// Delay after a repair of our value. Two daemons that both believe to be this node would otherwise
+/// overwrite each other as fast as the store can write.
 const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 
-/// The lease of this node, as it was last seen in the store.
+/// This node's lease, as last seen in the store.
 #[derive(Clone, Debug)]
 pub struct OwnLease {
     lease: Lease,
@@ -25,37 +25,37 @@ pub struct OwnLease {
     term: Term,
 }
 
-/// How long a lease lasts.
+/// Validity period of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Term {
-    /// When it was taken or last renewed.
+    /// Time of the acquisition or the last renewal.
     pub renewed: Instant,
-    /// When it ends unless it is renewed. None: never.
+    /// Time of expiry unless renewed. None for a lease that never expires.
     pub ends: Option<Instant>,
 }
 
 impl OwnLease {
-    /// The subnets.
+    /// Returns the key, which names the subnets.
     pub fn key(&self) -> LeaseKey {
         self.lease.key
     }
 
-    /// What is published.
+    /// Returns the published lease.
     pub fn lease(&self) -> &Lease {
         &self.lease
     }
 
-    /// What is stored.
+    /// Returns the stored record.
     pub fn record(&self) -> &Record {
         &self.record
     }
 
-    /// How long it lasts.
+    /// Returns the validity period.
     pub fn term(&self) -> Term {
         self.term
     }
 
-    /// Renews the record, which holds `lease`. None when it has expired.
+    /// Renews the record, which holds `lease`. Returns None if it has expired.
     pub(crate) async fn renewed(
         store: &dyn LeaseStore,
         lease: Lease,
@@ -71,7 +71,8 @@ impl OwnLease {
         Ok(Some(Self { lease, record, term }))
     }
 
-    /// When to renew: `margin` before the end, or halfway there if the margin is longer than the lease.
+    /// Returns the time of the next renewal: `margin` before the expiry, or halfway there if the
+    /// remaining time is not longer than the margin. None if the lease never expires.
     fn renewal(&self, margin: Duration) -> Option<Instant> {
         let ends = self.term.ends?;
         let left = ends.saturating_duration_since(Instant::now());
@@ -79,48 +80,50 @@ impl OwnLease {
     }
 }
 
-/// Why the lease is no longer this node's. The daemon has to acquire another one.
+/// The reason why the lease is no longer this node's. The daemon has to acquire another one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LostLease {
-    /// Somebody else's value stands under our key.
+    /// Our key now holds the lease of another node.
     #[error("lease {key} now belongs to {owner}; it is left to them")]
     Taken {
         /// Our former key.
         key: LeaseKey,
-        /// The node that holds it.
+        /// The node that now holds it.
         owner: String,
     },
-    /// Our lease was removed or expired, and another one now has some of our addresses.
+    /// Our lease was deleted or expired, and another lease now contains some of our addresses.
     #[error("lease {key} was removed, and its addresses are now part of lease {other}")]
     Overlapped {
         /// Our former key.
         key: LeaseKey,
-        /// The key that is in the way.
+        /// The key of the overlapping lease.
         other: String,
     },
 }
 
-/// What a look at the store showed.
+/// Outcome of one check of our lease in the store.
 enum Look {
-    /// The lease is ours and in order.
+    /// The lease is ours and intact, or was created again.
     Held,
-    /// It was not in order and is now.
+    /// The value had been modified, and was restored.
     Repaired,
-    /// Something changed while we looked.
+    /// The record changed during the check, so another check is needed.
     Again,
     Lost(LostLease),
 }
 
 /// Keeps the lease until it is lost.
 ///
-/// Renews it `margin` before it ends. Looks at it whenever `poke` is notified, which the daemon does when its watch
-/// shows a change of its own key, or a snapshot without it. A key that was removed or expired is created again if
-/// its subnets are still free; a value that is still this node's, or nobody's, is put back; that of another node
-/// is never overwritten.
+/// Renews it `margin` before it expires. Checks it whenever `poke` is notified, which the daemon
+/// does when its watch shows a change of its own key, or a snapshot without it. A key that was
+/// deleted or expired is created again if its subnets are still free. A modified value is restored
+/// if it is still this node's, or not a valid lease; the value of another node is never
+/// overwritten.
 ///
-/// While the store cannot be reached this waits and tries again, even beyond the end of the lease.
+/// While the store is unreachable, retries with backoff, even beyond the expiry of the lease.
 ///
-/// `told` hears how long the lease lasts, whenever that was looked at, and why not, if it could not be.
+/// `told` is called with the current term at the start and after every check, or with the error of
+/// a check that failed.
 pub async fn keep(
     store: &dyn LeaseStore,
     mut own: OwnLease,
@@ -163,7 +166,8 @@ pub async fn keep(
     }
 }
 
-/// Looks once, and renews the lease if that is due, or if it is no longer the one that we know the end of.
+/// Checks the lease once. Renews it if that is due, or if the key is now attached to another etcd
+/// lease, whose expiry is unknown.
 async fn look(
     store: &dyn LeaseStore,
     own: &mut OwnLease,
@@ -185,7 +189,7 @@ async fn look(
     if !known || due.is_some_and(|due| due <= Instant::now()) {
         match OwnLease::renewed(store, own.lease.clone(), own.record.clone()).await? {
             Some(renewed) => *own = renewed,
-            // It expired this very moment.
+            // The etcd lease expired between the read and the renewal.
             None => return Ok(Look::Again),
         }
     }
@@ -213,11 +217,11 @@ async fn create_again(store: &dyn LeaseStore, own: &mut OwnLease) -> Result<Look
     }
 }
 
-/// Whether two leases are one node's: they share a public address, by which flannel tells nodes apart, and their
-/// node ids are equal where both have one.
+/// Returns true if two leases belong to one node: they share a public address, by which flannel
+/// tells nodes apart, and their node IDs are equal if both have one.
 ///
-/// Machines cloned from one image have the same node id. A running daemon's addresses never change, so our id at
-/// other addresses is such a clone.
+/// Machines cloned from one image have the same node ID. A running daemon's addresses never change,
+/// so our ID at other addresses belongs to such a clone.
 fn same_node(ours: &Lease, theirs: &Lease) -> bool {
     let ids = ours.node_id.as_ref().zip(theirs.node_id.as_ref());
     ids.is_none_or(|(ours, theirs)| ours == theirs) && ours.shares_address(theirs)
@@ -232,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_known_by_its_address_and_its_id_if_there_is_one() {
+    fn node_is_identified_by_address_and_optional_id() {
         let ours = lease(r#"{"PublicIP":"192.168.0.72","NodeID":"me"}"#);
         for (value, same) in [
             (r#"{"PublicIP":"192.168.0.72","NodeID":"me"}"#, true),
@@ -245,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clone_with_our_id_at_another_address_is_another_node() {
+    fn clone_with_our_id_at_another_address_is_another_node() {
         let dual = |v4: &str, v6: &str| {
             let key = "10.244.8.0-24&fd42:0:0:8::-64".parse().unwrap();
             let value = format!(r#"{{"PublicIP":"{v4}","PublicIPv6":"{v6}","NodeID":"me"}}"#);
@@ -259,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_renewed_a_margin_before_its_end() {
+    fn lease_renewal_is_due_a_margin_before_expiry() {
         let now = Instant::now();
         let own = |seconds: Option<u64>| OwnLease {
             lease: lease(r#"{"PublicIP":"192.168.0.72"}"#),

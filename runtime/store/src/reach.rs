@@ -1,4 +1,4 @@
-//! The addresses at which a store is reached, as far as they are known.
+//! Addresses at which a store is reached, as far as they are known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,24 +13,28 @@ use crate::LeaseStore;
 /// Time limit for resolving one name.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Time for which an address counts after it was last found. The answers of a name server may rotate.
+/// Time for which an address is kept after it was last found. The answers of a name server may
+/// rotate.
 const RETENTION: Duration = Duration::from_secs(3600);
 
-/// The largest number of addresses that are kept for one host, and of name servers.
+/// Limit on the number of addresses kept for one host, and on that of name servers.
 const ADDRESSES: usize = 64;
 
-/// The lists of name servers: of the C library, and of systemd-resolved, which is the first one's only server where it runs
-/// (resolv.conf(5), systemd-resolved.service(8)).
+/// Lists of name servers: the C library's, and that of systemd-resolved. Where systemd-resolved
+/// runs, it is the only server in the C library's list (resolv.conf(5),
+/// systemd-resolved.service(8)).
 const RESOLVER_FILES: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
-/// Length limit of these lists in bytes.
+/// Length limit of each list, in bytes.
 const RESOLVER_FILE_LIMIT: u64 = 64 << 10;
 
-/// The addresses that lead to a store: its own, and those of the name servers that its name is asked of.
+/// Addresses that lead to a store: those of its hosts, and those of the name servers that resolve
+/// the hosts' names.
 ///
-/// An address stays for an hour after it was last found. A host whose name cannot be resolved keeps its addresses: that
-/// may be for want of the way to the name server. Name servers stay likewise while the files that list them are missing
-/// or empty, as they may be while somebody writes them.
+/// An address is kept for an hour after it was last found. A host whose name cannot be resolved
+/// keeps its addresses: the name server itself may be unreachable. Name servers are kept likewise
+/// while the files that list them are missing or empty, as they may be while somebody rewrites
+/// them.
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
     hosts: BTreeMap<String, Seen>,
@@ -42,7 +46,8 @@ pub struct Reach {
 struct Seen(BTreeMap<IpAddr, Instant>);
 
 impl Seen {
-    /// Adds addresses, and removes those that were last found too long ago. Without any there is no change.
+    /// Adds addresses, and removes those that were last found too long ago. Changes nothing if
+    /// `addresses` is empty.
     fn found(&mut self, addresses: impl IntoIterator<Item = IpAddr>, now: Instant) {
         let mut addresses = addresses.into_iter().peekable();
         if addresses.peek().is_none() {
@@ -59,7 +64,8 @@ impl Seen {
 }
 
 impl Reach {
-    /// Resolves the store's hosts, and takes note of what was found. Waits five seconds for each name at most.
+    /// Resolves the store's hosts and records their addresses; also reads the list of name servers
+    /// if a host is a name. Waits at most five seconds for each name.
     pub async fn look(&mut self, store: &dyn LeaseStore) {
         let hosts = store.hosts();
         let mut named = false;
@@ -80,16 +86,16 @@ impl Reach {
         self.hosts.entry(host).or_default().found(addresses, now);
     }
 
-    /// Returns all of these addresses.
+    /// Returns all known addresses.
     pub fn addresses(&self) -> BTreeSet<IpAddr> {
         let seen = self.hosts.values().chain([&self.name_servers]);
         seen.flat_map(|Seen(addresses)| addresses.keys()).copied().collect()
     }
 }
 
-/// The addresses of a host; none if it cannot be resolved.
+/// Resolves a host to its addresses. None if that fails.
 async fn resolve(host: &str) -> Option<Vec<IpAddr>> {
-    // The port is of no concern here.
+    // The port is irrelevant here.
     let found = tokio::net::lookup_host((host, 0)).await.ok()?;
     Some(found.map(|address| address.ip().to_canonical()).collect())
 }
@@ -100,12 +106,12 @@ fn read_name_servers() -> BTreeSet<IpAddr> {
     lists.iter().flat_map(|list| name_servers(list)).collect()
 }
 
-/// The name servers in a resolv.conf(5), but those of the host itself.
+/// Returns the name servers in a resolv.conf(5), without loopback addresses.
 fn name_servers(text: &str) -> impl Iterator<Item = IpAddr> + '_ {
     let servers = text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         let is_server = words.next() == Some("nameserver");
-        // `fe80::1%eth0` is on a link, which the overlay never has addresses of.
+        // This drops `fe80::1%eth0`: the overlay never contains link-local addresses.
         words.next().filter(|_| is_server)?.parse().ok()
     });
     servers.filter(|server: &IpAddr| !server.is_loopback())
@@ -124,12 +130,12 @@ mod tests {
     }
 
     #[test]
-    fn host_that_cannot_be_resolved_keeps_its_addresses() {
+    fn host_unresolvable_keeps_its_addresses() {
         let (mut reach, start) = (Reach::default(), Instant::now());
         let address = |last: u8| IpAddr::from([10, 0, 0, last]);
         reach.found("etcd".into(), vec![address(1)], start);
         reach.found("other".into(), vec![address(9)], start);
-        // The answers rotate, and then fail.
+        // The answers rotate, and then resolution fails.
         let hour = start + RETENTION;
         reach.found("etcd".into(), vec![address(2)], hour - Duration::from_secs(1));
         reach.found("etcd".into(), vec![], hour + RETENTION);
@@ -142,13 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn resolv_conf_that_is_truncated_keeps_its_name_servers() {
+    fn resolv_conf_truncated_keeps_its_name_servers() {
         let (mut reach, start) = (Reach::default(), Instant::now());
         let address = |last: u8| IpAddr::from([10, 0, 0, last]);
         reach.name_servers.found([address(1), address(2)], start);
         reach.name_servers.found([], start + RETENTION);
         assert_eq!(reach.addresses(), [address(1), address(2)].into());
-        // A server that is listed no more goes after an hour.
+        // A server that is no longer listed is removed after an hour.
         let hour = start + RETENTION;
         reach.name_servers.found([address(2)], hour - Duration::from_secs(1));
         assert_eq!(reach.addresses(), [address(1), address(2)].into());

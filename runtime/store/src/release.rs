@@ -1,17 +1,19 @@
-//! Giving a lease up.
+//! Release of this node's lease.
 
 use crate::acquire::read;
 use crate::retry::Backoff;
 use crate::{LeaseStore, OwnLease, StoreError};
 
-/// Gives this node's lease up, so that its subnet is free at once and nobody sends to the addresses in it any more. A
-/// reservation stays, and so does what is not this node's value. Returns whether it is gone.
+/// Releases this node's lease, so that its subnet is free at once and peers stop sending to its
+/// addresses. Keeps a reservation, and a record whose value is not this node's. Returns true if the
+/// record was deleted.
 ///
-/// Waits for a store that cannot be reached for as long as that lasts; a limit is the caller's matter.
+/// Retries with backoff and without a limit while the store is unreachable; a time limit is up to
+/// the caller.
 ///
 /// # Errors
 ///
-/// [`StoreError`], when waiting would not help. The lease ends by itself then.
+/// [`StoreError`], when a retry would not help. The lease then expires by itself.
 pub async fn release(store: &dyn LeaseStore, own: &OwnLease) -> Result<bool, StoreError> {
     let mut backoff = Backoff::new();
     loop {

@@ -1,14 +1,14 @@
-//! How long to wait before trying again.
+//! Exponential backoff between retries.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// The longest wait, without its jitter.
+/// Longest delay, without its jitter.
 pub(crate) const LONGEST: Duration = Duration::from_secs(5);
 
-/// Waits that double from 100 ms to 5 s, each stretched at random by up to as much again, so that many nodes which
-/// failed together do not come back together.
+/// Exponential backoff: delays double from 100 ms to 5 s. Random jitter extends each by up to its
+/// own length, so that nodes which failed together do not retry together.
 #[derive(Debug)]
 pub(crate) struct Backoff(ExponentialBackoff);
 
@@ -24,12 +24,12 @@ impl Backoff {
         )
     }
 
-    /// Waits, longer each time.
+    /// Waits for the next delay, which is longer each time up to the maximum.
     pub(crate) async fn wait(&mut self) {
         tokio::time::sleep(self.0.next().unwrap_or(LONGEST)).await;
     }
 
-    /// Starts again with the shortest wait.
+    /// Resets the next delay to the shortest.
     pub(crate) fn reset(&mut self) {
         *self = Self::new();
     }
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_the_longest_and_never_end() {
+    fn backoff_grows_to_its_maximum_and_never_ends() {
         let waits: Vec<_> = Backoff::new().0.take(1000).collect();
         assert_eq!(waits.len(), 1000);
         assert!(waits[0] < Duration::from_millis(200));
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn two_nodes_do_not_wait_alike() {
+    fn backoff_of_two_nodes_differs() {
         let waits = || Backoff::new().0.take(10).collect::<Vec<_>>();
         assert_ne!(waits(), waits());
     }

@@ -1,4 +1,4 @@
-//! What a watch delivers.
+//! Watches, and the events they deliver.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,21 +9,21 @@ use tokio::time::Instant;
 
 use crate::Record;
 
-/// Number of events that wait for a slow consumer before the watch waits with it. Each may have as many bytes as a
-/// [`Page`].
+/// Number of events queued for a slow consumer before the watch blocks (back pressure). Each may be
+/// as large as a [`Page`].
 const QUEUE: usize = 4;
 
-/// One change of one record.
+/// A change of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordChange {
-    /// Created or replaced.
+    /// The record was created or replaced.
     Put(Record),
-    /// Removed or expired; the key.
+    /// The record with this key was deleted or expired.
     Delete(String),
 }
 
 impl RecordChange {
-    /// The key of the record that changed.
+    /// Returns the key of the changed record.
     pub fn key(&self) -> &str {
         match self {
             Self::Put(record) => &record.key,
@@ -32,28 +32,31 @@ impl RecordChange {
     }
 }
 
-/// A part of all records, some megabytes at most.
+/// A part of a list of all records, a few megabytes at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// In the order of their keys. May be empty.
+    /// Records ordered by key. May be empty.
     pub records: Vec<Record>,
-    /// True if the list begins with this page. An earlier list that has not come to its end is void.
+    /// True if this page starts a list. An earlier list that lacks its last page is then void.
     pub first: bool,
-    /// True if the list is complete with this page.
+    /// True if this page completes the list.
     pub last: bool,
 }
 
-/// News of the records.
+/// An update of the records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// A part of all that there is. What is in none of the pages from the first to the last does not exist any more.
+    /// A page of a snapshot of all records. A record that is in none of the pages from the first to
+    /// the last no longer exists.
     Snapshot(Page),
-    /// What changed since the last update, in the order in which it happened. One key may occur more than once.
+    /// Changes since the last update, in the order in which they happened. A key may occur more
+    /// than once.
     Changes(Vec<RecordChange>),
 }
 
 impl Update {
-    /// Returns true if the consumer knows all records after this update: it is not a page with others to follow.
+    /// Returns true if the consumer knows all records after this update, that is, unless it is a
+    /// page that others follow.
     pub fn is_complete(&self) -> bool {
         match self {
             Self::Snapshot(page) => page.last,
@@ -62,43 +65,46 @@ impl Update {
     }
 }
 
-/// What a watch says.
+/// An event of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchEvent {
-    /// The records as they are now. Changes, and the last page of a snapshot, end staleness.
+    /// An update of the records. Changes, and the last page of a snapshot, end staleness.
     Update(Update),
-    /// The bytes of the network config, if there is one: before the first snapshot, and whenever they have changed.
+    /// Bytes of the network config; None if there is none. Delivered before the first snapshot, and
+    /// whenever they have changed.
     Config(Option<Vec<u8>>),
-    /// Updates cannot be had at present. The next update is a snapshot. Said again when the reason changes.
+    /// Updates are unavailable at present; the next one is a snapshot. Delivered again when the
+    /// reason changes.
     Stale {
-        /// Why, in one sentence without a full stop.
+        /// The reason, in one sentence without a full stop.
         reason: String,
     },
-    /// The store went back to an earlier state: it lost data, or was restored. The snapshot that follows may lack records
-    /// whose owners have not written them again.
+    /// The store went back to an earlier state: it lost data, or was restored. The snapshot that
+    /// follows may lack records which their owners have not written again yet.
     SetBack {
-        /// How that was seen, in one sentence without a full stop.
+        /// The evidence for it, in one sentence without a full stop.
         reason: String,
     },
 }
 
-/// When a store was last heard, whether or not it had news. Clones are of the same store.
+/// Time of a store's last response, with or without changes. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Pulse(Arc<Mutex<Option<Instant>>>);
 
 impl Pulse {
-    /// It is heard now.
+    /// Records a response of the store at the current time.
     pub(crate) fn beat(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// When it was last heard. None: not yet.
+    /// Returns the time of the last response. None before the first one.
     pub fn last(&self) -> Option<Instant> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A running watch. It starts with the network config and a snapshot, or with the reason why there are none yet.
+/// A running watch. Its first event is the network config, followed by a snapshot, or the reason
+/// why they are not available yet.
 #[derive(Debug)]
 pub struct Watch {
     events: mpsc::Receiver<WatchEvent>,
@@ -117,14 +123,16 @@ impl Watch {
         Self { events, task: tokio::spawn(run(sender, pulse.clone())), pulse }
     }
 
-    /// When the store was last heard: to be asked while somebody else waits for [`next`](Self::next).
+    /// Returns the time of the store's last response, for use while another task awaits
+    /// [`next`](Self::next).
     pub fn pulse(&self) -> Pulse {
         self.pulse.clone()
     }
 
-    /// The next event. May be dropped while it waits; nothing is lost.
+    /// Returns the next event. Cancellation-safe: if the future is dropped while it waits, no event
+    /// is lost.
     ///
-    /// None only when the runtime is shutting down.
+    /// Returns None only when the runtime is shutting down.
     pub async fn next(&mut self) -> Option<WatchEvent> {
         self.events.recv().await
     }

@@ -1,14 +1,15 @@
-//! Compiled plugins on disk, so that a start does not compile.
+//! Cache of compiled plugins on disk, so that a start does not compile.
 //!
-//! There are three kinds of files, each replaced as a whole:
-//! - *code*, named by what it was made from (the component's SHA-256 and the engine's fingerprint), mapped and not read;
-//! - a *seal* beside it, with the code's SHA-256, which finds damage, and the code's stamp when that was last compared:
-//!   as long as the stamp is the same, it need not be again;
-//! - a *receipt* for each plugin, with the stamp of the component's file, its SHA-256 and its manifest: as long as that
-//!   stamp is the same, the component need not be read.
+//! There are three kinds of files, each replaced atomically:
+//! - *code*, named by its origin (the component's SHA-256 and the engine's fingerprint), mapped and
+//!   not read;
+//! - a *seal* beside it, with the code's SHA-256, which detects damage, and the code's stamp at the
+//!   last comparison: while the stamp is unchanged, the code is not compared again;
+//! - a *receipt* for each plugin, with the stamp of the component's file, its SHA-256 and its
+//!   manifest: while the stamp is unchanged, the component is not read.
 //!
-//! So a plugin of many megabytes is loaded in the time of a small one. Against forgery there is only the directory, which
-//! must belong to this user and be writable by nobody else.
+//! So a plugin of many megabytes loads as fast as a small one. The only protection against forgery
+//! is the directory, which must belong to this user and be writable by nobody else.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
@@ -28,45 +29,47 @@ mod stamp;
 
 pub(crate) use stamp::Stamp;
 
-/// What the names of the three kinds end with.
+/// File name extension of code.
 const CODE: &str = "cwasm";
+/// File name extension of seals.
 const SEAL: &str = "seal";
+/// File name extension of receipts.
 const RECEIPT: &str = "receipt";
 
-/// Whose receipts hold: another version might judge a manifest otherwise.
+/// Host version that receipts must match: another version might judge a manifest differently.
 const HOST: &str = env!("CARGO_PKG_VERSION");
 
-/// The largest seal or receipt, in bytes. What is longest in it is a manifest, of which there are 16 KiB at most.
+/// Size limit of a seal or receipt in bytes. Its longest part is a manifest, of at most 16 KiB.
 const NOTE_LIMIT: u64 = 1 << 20;
 
-/// Group's and others' permission to write.
+/// Mode bits that allow the group and others to write.
 const FOREIGN_WRITE: u32 = 0o022;
 
-/// A cache directory that cannot be trusted or used.
+/// The reason why a cache directory cannot be trusted or used.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
-    /// It is not a directory.
+    /// The path is not a directory.
     #[error("is not a directory (symbolic links are not followed)")]
     NotADirectory,
-    /// It belongs to someone else.
+    /// The directory belongs to another user.
     #[error(
         "belongs to user {owner}: expected user {expected}, who runs this, because code in it is run unchecked"
     )]
     Owner {
-        /// User id of the owner.
+        /// User ID of the owner.
         owner: u32,
-        /// User id that runs this.
+        /// User ID of this process.
         expected: u32,
     },
-    /// Others can write to it.
+    /// Other users can write to the directory. Holds its mode.
     #[error("has mode {0:o}: expected 700, because code in it is run unchecked")]
     Mode(u32),
-    /// The operating system says no.
+    /// An operation failed with this error.
     #[error("cannot be used: {0}")]
     Io(#[from] io::Error),
 }
 
-/// A directory that was checked.
+/// A cache directory whose owner and mode were checked.
 pub(crate) struct Cache {
     dir: PathBuf,
 }
@@ -80,12 +83,12 @@ impl CachedCode {
     }
 }
 
-/// What was found out about a component when it was read.
+/// Data about a component, recorded when it was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Known {
-    /// SHA-256, in hexadecimal.
+    /// SHA-256 of the component, in hexadecimal.
     pub(crate) digest: String,
-    /// The manifest's text.
+    /// The text of its manifest.
     pub(crate) manifest: String,
 }
 
@@ -104,11 +107,11 @@ struct Seal {
 }
 
 impl Cache {
-    /// Opens a cache directory, and makes it if need be.
+    /// Opens a cache directory, and creates it if it is missing.
     pub(crate) fn open(dir: &Path) -> Result<Self, CacheError> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).or_else(|error| {
             match error.kind() {
-                // Looked at below.
+                // Checked below.
                 io::ErrorKind::AlreadyExists => Ok(()),
                 _ => Err(error),
             }
@@ -121,7 +124,8 @@ impl Cache {
         Ok(Self { dir: dir.to_owned() })
     }
 
-    /// What is known of the component in a file, unless that has changed since. `plugin` names it.
+    /// Returns the recorded data about the component in a file, unless the file has changed since.
+    /// `plugin` is the plugin's name.
     pub(crate) fn recall(&self, plugin: &str, path: &Path) -> Option<Known> {
         let receipt: Receipt = self.read(&self.entry(plugin, RECEIPT))?;
         let component = Stamp::of(&fs::metadata(path).ok()?);
@@ -129,8 +133,8 @@ impl Cache {
         same.then_some(receipt.known)
     }
 
-    /// Takes note of what was found out about the component in a file, which had this stamp before and after it was read.
-    /// It is no harm if that fails: then it is read again.
+    /// Records data about the component in a file that had this stamp before and after it was read.
+    /// A failure is harmless: the component is then read again.
     pub(crate) fn note(&self, plugin: &str, path: &Path, component: Stamp, known: Known) {
         if component.settled(SystemTime::now()) {
             let receipt = Receipt { host: HOST.into(), path: path.to_owned(), component, known };
@@ -138,8 +142,8 @@ impl Cache {
         }
     }
 
-    /// The code made from a component, by its digest. An entry that is damaged, or that somebody else could have made
-    /// or can change, is the same as none.
+    /// Returns the code compiled from the component with this digest. An entry that is damaged, or
+    /// that another user could have created or can modify, counts as missing.
     pub(crate) fn get(&self, digest: &str) -> Option<CachedCode> {
         let (path, seal_path) = (self.entry(digest, CODE), self.entry(digest, SEAL));
         let seal: Seal = self.read(&seal_path)?;
@@ -152,19 +156,19 @@ impl Cache {
                 return None;
             }
             if stamp.settled(SystemTime::now()) {
-                // Else it is compared again.
+                // Otherwise the code is compared again the next time.
                 let _ = self.write_json(&seal_path, &Seal { code: stamp, ..seal });
             }
         }
         Some(CachedCode(path))
     }
 
-    /// Keeps code that was made from a component. Whoever reads at the same time sees all of it or nothing. What other
-    /// engines made goes: with an upgrade there is nobody left who could load it.
+    /// Stores code compiled from a component. Concurrent readers see all of it or nothing. Also
+    /// removes the entries of other engines, which nobody can load any more after an upgrade.
     pub(crate) fn put(&self, digest: &str, code: &[u8]) -> Result<CachedCode, CacheError> {
         let path = self.entry(digest, CODE);
         let sha256 = hex(Sha256::new().chain_update(code));
-        // Code without its own seal is the same as none.
+        // Code without a matching seal counts as missing.
         self.write(&path, code)?;
         let stamp = Stamp::of(&fs::symlink_metadata(&path)?);
         stamp.settle();
@@ -180,7 +184,7 @@ impl Cache {
             let name = name.to_string_lossy();
             let Some((stem, kind)) = name.rsplit_once('.') else { continue };
             if kinds.contains(&kind) && !stem.ends_with(&format!("-{FINGERPRINT}")) {
-                // It will be tried again.
+                // A failed removal is retried at the next call.
                 let _ = fs::remove_file(file.path());
             }
         }
@@ -194,7 +198,7 @@ impl Cache {
         self.write(path, &serde_json::to_vec(value)?)
     }
 
-    /// Replaces a file as a whole.
+    /// Replaces a file atomically.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file = NamedTempFile::new_in(&self.dir)?;
         file.write_all(bytes)?;
@@ -203,7 +207,7 @@ impl Cache {
         Ok(())
     }
 
-    /// A place to work in, removed with everything in it when it is dropped.
+    /// Creates a temporary directory in the cache. Dropping it removes it with its contents.
     pub(crate) fn workplace(&self) -> Result<TempDir, CacheError> {
         Ok(tempfile::Builder::new().prefix("compile-").tempdir_in(&self.dir)?)
     }
@@ -213,7 +217,7 @@ impl Cache {
     }
 }
 
-/// Opens a file if it is regular and this user's alone.
+/// Opens a file if it is regular, has a single link, and only this user can write to it.
 fn open_own(path: &Path) -> Option<RegularFile> {
     let file = RegularFile::open_nofollow(path).ok()?;
     let metadata = file.metadata();
@@ -222,7 +226,8 @@ fn open_own(path: &Path) -> Option<RegularFile> {
     (metadata.nlink() == 1).then_some(file)
 }
 
-/// Checks that a file or directory belongs to the user `expected`, and that nobody else can write to it.
+/// Checks that a file or directory belongs to the user `expected`, and that nobody else can write
+/// to it.
 fn check_own(owner: u32, expected: u32, mode: u32) -> Result<(), CacheError> {
     if owner != expected {
         return Err(CacheError::Owner { owner, expected });
@@ -244,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_directory_is_ours_alone() {
+    fn cache_directory_created_is_private() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("cache");
         Cache::open(&dir).unwrap();
@@ -253,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_others_can_write_to_is_refused() {
+    fn cache_directory_writable_by_others_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         for mode in [0o770, 0o707, 0o777, 0o1777] {
             fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
@@ -266,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_a_directory_is_refused() {
+    fn cache_directory_symlink_is_refused() {
         let parent = tempfile::tempdir().unwrap();
         let (target, link) = (parent.path().join("target"), parent.path().join("link"));
         fs::create_dir(&target).unwrap();
@@ -275,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_somebody_else_could_have_made_is_none() {
+    fn cache_entry_others_could_have_made_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
         let (entry, copy) = (cache.entry("d", CODE), dir.path().join("copy"));
@@ -299,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn owner_and_mode_that_are_not_this_user_s_alone_are_refused() {
+    fn owner_or_mode_not_private_is_refused() {
         for (owner, expected, mode, reason) in [
             (0, 0, 0o700, None),
             (1000, 1000, 0o755, None),
@@ -322,9 +327,10 @@ mod tests {
     }
 
     #[test]
-    fn entry_of_another_owner_is_none() {
+    fn cache_entry_of_another_owner_is_ignored() {
         if !rustix::process::geteuid().is_root() {
-            // To give files away takes root. Not `eprintln!`, which the test runner keeps to itself if the test passes.
+            // Only root can give files away. Not `eprintln!`, whose output the test runner hides if
+            // the test passes.
             std::io::stderr()
                 .write_all(b"SKIPPED, not root: a test of heddle-plugin needs root\n")
                 .unwrap();
@@ -345,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_engine_made_goes_once_there_is_something_new() {
+    fn cache_put_removes_entries_of_other_engines() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
         cache.put("old", b"code").unwrap();
@@ -361,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_entry_is_none() {
+    fn cache_entry_damaged_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
         assert!(cache.get("d").is_none());
@@ -371,7 +377,7 @@ mod tests {
             assert!(cache.get("d").is_some());
             fs::write(&code, damaged).unwrap();
             assert!(cache.get("d").is_none());
-            // The same bytes as before are as good as before, whoever wrote them.
+            // Writing the same bytes again makes the entry valid, whoever writes them.
             fs::write(&code, b"code").unwrap();
         }
         fs::write(cache.entry("d", SEAL), "{").unwrap();
@@ -382,14 +388,14 @@ mod tests {
     }
 
     #[test]
-    fn code_is_compared_again_only_after_a_change() {
+    fn cached_code_is_compared_again_only_after_a_change() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
         cache.put("d", b"code").unwrap();
         let seal = || cache.read::<Seal>(&cache.entry("d", SEAL)).unwrap();
         let stamp = || Stamp::of(&fs::metadata(cache.entry("d", CODE)).unwrap());
         assert_eq!(seal().code, stamp());
-        // Restored from a backup, say.
+        // As after a restore from a backup.
         fs::write(cache.entry("d", CODE), b"code").unwrap();
         assert_ne!(seal().code, stamp());
         stamp().settle();
@@ -398,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn fifo_in_place_of_an_entry_is_none() {
+    fn fifo_in_place_of_a_cache_entry_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(&dir.path().join("cache")).unwrap();
         let path = dir.path().join("one.wasm");
@@ -421,13 +427,13 @@ mod tests {
             let found = answer.recv_timeout(std::time::Duration::from_secs(60));
             assert_eq!(found, Ok(false), "{kind}");
         }
-        // What is written anew takes its place.
+        // A new entry replaces the FIFO.
         cache.put("d", b"code").unwrap();
         assert!(cache.get("d").is_some());
     }
 
     #[test]
-    fn a_component_is_known_until_its_file_changes() {
+    fn receipt_is_valid_until_the_component_changes() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(&dir.path().join("cache")).unwrap();
         let (path, other) = (dir.path().join("one.wasm"), dir.path().join("two.wasm"));
@@ -441,10 +447,11 @@ mod tests {
         assert_eq!(cache.recall("two", &path), None);
         fs::write(&path, "c0mponent").unwrap();
         assert_eq!(cache.recall("one", &path), None);
-        // What has only just changed is not noted, since another change could go unnoticed.
+        // A file that has only just changed is not recorded, because another change could go
+        // unnoticed.
         cache.note("one", &path, Stamp::of(&fs::metadata(&path).unwrap()), known.clone());
         assert_eq!(cache.recall("one", &path), None);
-        // Under the same name in another directory.
+        // A receipt holds for one path only.
         let stamp = Stamp::of(&fs::metadata(&path).unwrap());
         stamp.settle();
         cache.note("one", &path, stamp, known);
@@ -453,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_of_another_version_is_none() {
+    fn receipt_of_another_version_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(&dir.path().join("cache")).unwrap();
         let path = dir.path().join("one.wasm");

@@ -1,4 +1,4 @@
-//! Whether a file is still the one that was read.
+//! Stamps, which detect that a file has changed since it was read.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -6,17 +6,19 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-/// What a kernel's clock of file times is never coarser than: it ticks at least a hundred times a second.
+/// Upper bound for the granularity of the kernel's file timestamps: their clock ticks at least a
+/// hundred times a second.
 const TICK: Duration = Duration::from_millis(20);
 
-/// A file's identity and the times of its last changes. The kernel sets the time of change whenever anything about a
-/// file changes, and nobody can set it to a wish: two equal stamps are one file with one content.
+/// A file's identity and the times of its last changes. The kernel sets the time of change (ctime)
+/// whenever anything about a file changes, and nobody can set it to a chosen value: two equal
+/// stamps mean one file with the same content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
-    /// Seconds and nanoseconds since 1970, as for `changed`.
+    /// Seconds and nanoseconds since 1970, as in `changed`.
     modified: (i64, i64),
     changed: (i64, i64),
 }
@@ -32,7 +34,8 @@ impl Stamp {
         }
     }
 
-    /// Whether any change from `now` on gives another stamp. Within one tick of the clock, two changes could have one time.
+    /// Returns true if any change from `now` on yields another stamp. Two changes within one tick
+    /// of the clock could have the same time.
     pub(crate) fn settled(&self, now: SystemTime) -> bool {
         let (seconds, nanos) = self.changed;
         let (Ok(seconds), Ok(nanos)) = (u64::try_from(seconds), u32::try_from(nanos)) else {
@@ -42,7 +45,7 @@ impl Stamp {
         now.duration_since(changed).is_ok_and(|age| age >= TICK)
     }
 
-    /// Waits until it is settled, if the file was changed just now.
+    /// Waits until the stamp is settled, if the file was changed just now.
     pub(crate) fn settle(&self) {
         if !self.settled(SystemTime::now()) {
             std::thread::sleep(TICK);
@@ -57,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_shows_once_the_stamp_has_settled() {
+    fn stamp_that_settled_differs_after_a_change() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let stamp = || Stamp::of(&fs::metadata(&path).unwrap());
@@ -68,7 +71,7 @@ mod tests {
         assert_eq!(stamp(), one);
         fs::write(&path, "two").unwrap();
         assert_ne!(stamp(), one);
-        // Whoever sets the time of modification back does not set back the time of change.
+        // Setting the time of modification back does not set the time of change back.
         let before =
             SystemTime::UNIX_EPOCH + Duration::new(one.modified.0 as u64, one.modified.1 as u32);
         fs::File::options().write(true).open(&path).unwrap().set_modified(before).unwrap();
@@ -77,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_just_now_or_in_the_future_has_not_settled() {
+    fn stamp_recent_or_in_the_future_is_not_settled() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, "").unwrap();

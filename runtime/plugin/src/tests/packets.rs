@@ -1,4 +1,4 @@
-//! Plugins in the packet path.
+//! Tests of plugins in the packet path.
 
 use std::net::IpAddr;
 use std::thread;
@@ -9,7 +9,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// Packets for anywhere.
+/// Returns arbitrary destinations.
 fn destinations() -> Vec<IpAddr> {
     ["10.0.1.1", "10.0.2.2", "10.0.3.3"].map(ip).into()
 }
@@ -20,8 +20,9 @@ fn with_backend(json: &str) -> NetworkConfig {
     config
 }
 
-/// An instance of the misbehaving plugin that is told by its only peer what to do. One that hangs has the time that it
-/// has in a daemon; the others are not to fail for want of it on a busy machine.
+/// Returns an instance of the misbehaving plugin whose only peer selects how it misbehaves. One
+/// that hangs has the daemon's time limits; the others have generous ones, so that they do not fail
+/// on a busy machine.
 fn instance_of(plugin: Plugin, kind: &str) -> Result<PacketInstance, Reason> {
     let limits = if kind == "loop" { Limits::default() } else { patient() };
     let packets = plugin.limited(limits).packets().unwrap().unwrap();
@@ -36,18 +37,18 @@ fn transforming(kind: &str) -> PacketInstance {
     instance_of(misbehaving_plugin(World::TransformPlugin), kind).unwrap()
 }
 
-/// Why it does not steer.
+/// Returns the reason why a steering call failed.
 fn stray(kind: &str) -> Reason {
     steering(kind).steer(&destinations(), &mut Vec::new()).unwrap_err()
 }
 
-/// Why it does not encapsulate.
+/// Returns the reason why an encapsulation failed.
 fn spoilt(kind: &str) -> Reason {
     transforming(kind).encapsulate(0, b"onetwo", &[3, 3]).unwrap_err()
 }
 
 #[tokio::test]
-async fn the_embedded_udp_backend_plans_a_tunnel_and_steers_into_it() {
+async fn embedded_udp_backend_plans_and_steers_into_a_tunnel() {
     let plugin = catalogue().find("udp", Role::Backend).unwrap().limited(patient());
     assert_eq!(plugin.manifest().world, World::PacketBackendPlugin);
     let backend = plugin.backend().unwrap();
@@ -71,7 +72,7 @@ async fn the_embedded_udp_backend_plans_a_tunnel_and_steers_into_it() {
 }
 
 #[tokio::test]
-async fn the_embedded_vxlan_tun_backend_carries_packets_from_node_to_node() {
+async fn embedded_vxlan_tun_backend_carries_packets_between_nodes() {
     let plugin = catalogue().find("vxlan-tun", Role::Backend).unwrap().limited(patient());
     let backend = plugin.backend().unwrap();
     let config = with_backend(r#"{"Type":"vxlan-tun"}"#);
@@ -103,18 +104,18 @@ async fn the_embedded_vxlan_tun_backend_carries_packets_from_node_to_node() {
     let (bytes, lengths) = sender.encapsulate(0, &two, &[20, 20]).unwrap();
     assert_eq!(lengths, [20 + overhead; 2]);
     assert_eq!(receiver.decapsulate(0, &bytes, &lengths).unwrap(), (two, vec![20, 20]));
-    // Frames for someone else are nobody's.
+    // Frames for another node are dropped.
     assert_eq!(sender.decapsulate(0, &bytes, &lengths).unwrap(), (vec![], vec![0, 0]));
 }
 
 #[tokio::test]
-async fn a_plugin_that_only_plans_has_no_packet_path() {
+async fn plugin_that_only_plans_has_no_packet_path() {
     let plugin = catalogue().find("vxlan", Role::Backend).unwrap();
     assert!(plugin.packets().unwrap().is_none());
 }
 
 #[test]
-fn a_plugin_that_lacks_what_its_manifest_says_does_not_fit() {
+fn plugin_that_lacks_exports_of_its_world_does_not_fit() {
     let native = compile(embedded_component("vxlan").unwrap()).unwrap();
     let plugin = linked(&native, World::PacketBackendPlugin, &Runtime::new().unwrap());
     let error = plugin.packets().err().unwrap();
@@ -123,7 +124,7 @@ fn a_plugin_that_lacks_what_its_manifest_says_does_not_fit() {
 }
 
 #[test]
-fn an_instance_goes_to_the_thread_that_the_packets_are_on() {
+fn packet_instance_moves_to_another_thread() {
     let mut instance = steering("good");
     let answers = thread::spawn(move || {
         let mut answers = Vec::new();
@@ -134,14 +135,14 @@ fn an_instance_goes_to_the_thread_that_the_packets_are_on() {
 }
 
 #[test]
-fn steering_that_crashes_is_told_in_its_own_words() {
+fn steering_that_panics_fails_with_its_message() {
     let Reason::Trapped(message) = stray("panic") else { panic!("not a trap") };
     assert!(message.starts_with("`unreachable`") && message.contains("at the disco"), "{message}");
     assert!(matches!(stray("hoard"), Reason::OutOfMemory { .. }));
 }
 
 #[test]
-fn steering_that_hangs_is_stopped_after_its_own_limit_and_others_go_on() {
+fn steering_that_hangs_is_stopped_and_others_continue() {
     let (mut bad, mut good) = (steering("loop"), steering("good"));
     let start = Instant::now();
     let reason = bad.steer(&destinations(), &mut Vec::new()).unwrap_err();
@@ -152,7 +153,7 @@ fn steering_that_hangs_is_stopped_after_its_own_limit_and_others_go_on() {
 }
 
 #[test]
-fn a_call_after_a_quiet_time_is_stopped_as_well() {
+fn steering_that_hangs_after_idle_time_is_stopped() {
     let runtime = Runtime::new().unwrap();
     let plugin = linked(misbehaving_code(), World::PacketBackendPlugin, &runtime);
     let mut instance = instance_of(plugin, "loop").unwrap();
@@ -166,7 +167,7 @@ fn a_call_after_a_quiet_time_is_stopped_as_well() {
 }
 
 #[test]
-fn an_answer_that_cannot_be_peers_is_refused() {
+fn steering_answer_invalid_is_refused() {
     for (kind, message) in [
         ("short", "peers for 2 packets: expected 3, one for each"),
         ("long", "peers for 4 packets: expected 3, one for each"),
@@ -179,14 +180,14 @@ fn an_answer_that_cannot_be_peers_is_refused() {
 }
 
 #[test]
-fn a_plugin_that_cannot_note_its_peers_has_no_instance() {
+fn plugin_that_fails_to_update_peers_has_no_instance() {
     let plugin = misbehaving_plugin(World::PacketBackendPlugin);
     let reason = instance_of(plugin, "update").err().unwrap();
     assert!(matches!(reason, Reason::Trapped(_)), "{reason}");
 }
 
 #[test]
-fn talking_in_the_packet_path_harms_nobody() {
+fn output_in_the_packet_path_is_harmless() {
     let mut instance = steering("talk");
     for _ in 0..100 {
         instance.steer(&destinations(), &mut Vec::new()).unwrap();
@@ -194,14 +195,14 @@ fn talking_in_the_packet_path_harms_nobody() {
 }
 
 #[test]
-fn packets_are_transformed_there_and_back() {
+fn packets_encapsulated_are_restored_by_decapsulation() {
     let mut instance = transforming("good");
     let (bytes, lengths) = instance.encapsulate(0, b"onethree", &[3, 5]).unwrap();
     assert_eq!((bytes.len(), lengths.as_slice()), (8 + 32, [19, 21].as_slice()));
     assert_eq!(&bytes[..3], b"one");
     let back = instance.decapsulate(0, &bytes, &lengths).unwrap();
     assert_eq!(back, (b"onethree".to_vec(), vec![3, 5]));
-    // What is not the peer's is dropped.
+    // A payload that is not from the peer is dropped.
     assert_eq!(instance.decapsulate(0, b"forged", &[6]).unwrap(), (vec![], vec![0]));
     assert_eq!(instance.encapsulate(0, &[], &[]).unwrap(), (vec![], vec![]));
     let longest = vec![1; 45 * 1400];
@@ -209,7 +210,7 @@ fn packets_are_transformed_there_and_back() {
 }
 
 #[test]
-fn an_answer_that_cannot_be_packets_is_refused() {
+fn transform_answer_invalid_is_refused() {
     for (kind, message) in [
         ("fewer", "1 packets: expected 2, one for each"),
         ("sum", "packets of 39 bytes: expected 38, the sum of their lengths"),
@@ -230,7 +231,7 @@ fn an_answer_that_cannot_be_packets_is_refused() {
 }
 
 #[test]
-fn a_plugin_that_only_steers_does_not_transform() {
+fn plugin_that_only_steers_does_not_transform() {
     let reason = steering("good").encapsulate(0, b"one", &[3]).unwrap_err();
     assert_eq!(
         reason.to_string(),
@@ -239,7 +240,7 @@ fn a_plugin_that_only_steers_does_not_transform() {
 }
 
 #[tokio::test]
-async fn a_plan_leaves_room_for_what_a_plugin_adds_to_packets() {
+async fn plan_mtu_is_lowered_by_the_transform_overhead() {
     let plan = |world, backend| async move {
         let plugin = misbehaving_plugin(world).backend().unwrap();
         plugin.plan_node(&with_backend(backend), &node(), &own()).await

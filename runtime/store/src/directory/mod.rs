@@ -1,13 +1,15 @@
-//! A directory of lease files, for labs and static clusters.
+//! A lease store in a directory of files, for labs and static clusters.
 //!
-//! `PATH/config` is the network config and `PATH/subnets/<key>` a lease each, with the values that etcd would hold.
-//! Any number of daemons may share one directory. Leases do not expire: a file is there until somebody deletes it.
+//! `PATH/config` holds the network config, and each `PATH/subnets/<key>` holds one lease, with the
+//! same values as in etcd. Any number of daemons may share one directory. Leases do not expire: a
+//! file stays until somebody deletes it.
 //!
-//! Files appear and change in one step (written under a hidden name, synced, renamed), so a reader never sees half
-//! of one. What is compared and what is swapped for it lies under an exclusive lock on `PATH/.lock` (flock(2)).
-//! People who edit files by hand need no lock, but do well to write elsewhere and rename.
+//! Writes are atomic (written under a hidden name, synced, renamed), so a reader never sees half a
+//! file. Each compare-and-swap holds an exclusive lock on `PATH/.lock` (flock(2)). People who edit
+//! files by hand need no lock, but should write to another name and rename.
 //!
-//! Files are opened without blocking and read up to a limit, so neither a FIFO nor a huge file harms a reader.
+//! Files are opened without blocking and read up to a size limit, so neither a FIFO nor a huge file
+//! harms a reader.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, Permissions, TryLockError};
@@ -31,17 +33,19 @@ mod watch;
 
 use crate::{LeaseStore, Page, Record, Renewal, StoreError, Watch, bounded_key};
 
-/// The file with the network config.
+/// Name of the file with the network config.
 const CONFIG: &str = "config";
 
-/// Files that are read. Nobody has so many nodes, and their names have to be remembered.
+/// Limit on the number of lease files. No cluster has that many nodes, and the watch keeps all
+/// their names in memory.
 const FILES: usize = 100_000;
 
-/// Size at which a page ends, in bytes of names and values, and in records.
+/// Size at which a page is complete, in bytes of keys and values.
 const PAGE_BYTES: usize = 1 << 20;
+/// Number of records at which a page is complete.
 const PAGE_RECORDS: usize = 1000;
 
-/// How long to wait for others to finish their writes.
+/// Time limit for acquiring the lock that other writers may hold.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
 
 /// A failure of the directory store.
@@ -50,36 +54,36 @@ pub enum DirectoryError {
     /// A file or directory cannot be read or written.
     #[error("cannot {action} {}: {reason}", path.display())]
     Io {
-        /// What was being done.
+        /// The attempted action, a verb such as "read".
         action: &'static str,
-        /// To which file.
+        /// The file or directory.
         path: PathBuf,
         /// The kind of error.
         kind: ErrorKind,
-        /// The system's words.
+        /// The operating system's error message.
         reason: String,
     },
-    /// A file that is not read.
+    /// A file that exists but is not read.
     #[error("{}: {reason}", path.display())]
     Unread {
         /// The file.
         path: PathBuf,
-        /// The reason that it is not read.
+        /// The reason why it is not read.
         reason: Unread,
     },
-    /// A directory with more files than are read.
+    /// A directory with more files than the limit.
     #[error("{} has more than {FILES} files: delete those that are no leases", path.display())]
     TooMany {
         /// The directory.
         path: PathBuf,
     },
-    /// Another process does not let go of the lock.
+    /// The lock is held by another process for longer than the time limit.
     #[error("{} has been locked by another process for {} s", path.display(), LOCK_LIMIT.as_secs())]
     Locked {
         /// The lock file.
         path: PathBuf,
     },
-    /// A key that cannot be a file.
+    /// A key that is not a valid file name.
     #[error(
         "`{0}` cannot name a lease file: expected a text without `/` that does not start with a dot"
     )]
@@ -112,17 +116,18 @@ impl DirectoryError {
     }
 }
 
-/// Leases in a directory.
+/// A lease store in a directory.
 #[derive(Clone, Debug)]
 pub struct DirectoryStore(Arc<Layout>);
 
 impl DirectoryStore {
-    /// A store below this path. Nothing is read yet; what is missing is created with the first lease.
+    /// Returns a store below this path. Reads nothing yet; missing directories are created with the
+    /// first lease.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(Arc::new(Layout { root: path.into() }))
     }
 
-    /// Does file work where it holds up nobody.
+    /// Runs file operations on Tokio's pool for blocking work.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Layout) -> Result<T, DirectoryError> + Send + 'static,
@@ -140,7 +145,7 @@ impl LeaseStore for DirectoryStore {
     }
 
     async fn scan(&self, visit: &mut (dyn FnMut(Page) + Send)) -> Result<(), StoreError> {
-        // Whoever visits pages need not be able to leave this thread.
+        // `visit` cannot be moved to the blocking thread, so that thread sends the pages here.
         let (sender, mut pages) = mpsc::channel(1);
         let reading = self.run(move |layout| {
             layout.scan(&mut |page| match sender.blocking_send(page) {
@@ -193,7 +198,7 @@ impl LeaseStore for DirectoryStore {
     }
 
     async fn reload(&self) -> Result<(), StoreError> {
-        // Nothing is remembered.
+        // Nothing is cached.
         Ok(())
     }
 
@@ -202,7 +207,7 @@ impl LeaseStore for DirectoryStore {
     }
 }
 
-/// Where things are, and the work on them.
+/// The store's paths, and the blocking file operations on them.
 #[derive(Debug)]
 struct Layout {
     root: PathBuf,
@@ -235,7 +240,7 @@ impl Layout {
         Ok(found.map(|found| found.record(key.to_owned())))
     }
 
-    /// The names of the files that may be leases, in their order.
+    /// Returns the names of the files that may be leases, sorted.
     fn names(&self) -> Result<Vec<OsString>, DirectoryError> {
         let directory = self.subnets();
         let failed = |error| DirectoryError::io("read", &directory)(error);
@@ -260,12 +265,13 @@ impl Layout {
         Ok(names)
     }
 
-    /// One of the files that [`names`](Self::names) found; none if it was deleted since.
+    /// Reads one of the files that [`names`](Self::names) found. None if it was deleted since.
     fn named(&self, name: &OsString) -> Result<Option<Record>, DirectoryError> {
         let key = bounded_key(name.as_bytes());
         match read(&self.subnets().join(name)) {
             Ok(found) => Ok(found.map(|found| found.record(key))),
-            // It is one record that nobody can read, and no reason to do without the others.
+            // One unreadable file does not hide the others: it is reported as a record that was not
+            // read.
             Err(DirectoryError::Io { kind, .. }) => {
                 let (value, unread) = (Vec::new(), Some(Unread::Unreadable(kind)));
                 Ok(Some(Found { value, unread, age: Age::default() }.record(key)))
@@ -274,7 +280,7 @@ impl Layout {
         }
     }
 
-    /// Reads all files, page by page.
+    /// Reads all files, page by page, until `visit` breaks.
     fn scan(&self, visit: &mut dyn FnMut(Page) -> ControlFlow<()>) -> Result<(), DirectoryError> {
         let mut page = Page { records: Vec::new(), first: true, last: false };
         let mut bytes = 0;
@@ -294,7 +300,8 @@ impl Layout {
         Ok(())
     }
 
-    /// Puts a value in the place of `old`, where none means no file. The new record if `old` was there.
+    /// Writes a value if the file still matches `old`, where None means that there is no file.
+    /// Returns the new record, or None if the file does not match.
     fn put(
         &self,
         key: &str,
@@ -309,12 +316,13 @@ impl Layout {
         Ok(age.map(|age| Found { value, unread: None, age }.record(key.to_owned())))
     }
 
-    /// Deletes `old`. Whether it was there.
+    /// Deletes the file if it still matches `old`. Returns false if it does not.
     fn delete(&self, old: &Record) -> Result<bool, DirectoryError> {
         Ok(self.instead_of(Some(old), &old.key, |path| fs::remove_file(path))?.is_some())
     }
 
-    /// Changes a file, if its value is that of `old`.
+    /// Locks the store and applies `change` to a file if the file still matches `old`, then syncs
+    /// the directory. Returns None if it does not match.
     fn instead_of<T>(
         &self,
         old: Option<&Record>,
@@ -325,7 +333,8 @@ impl Layout {
         let directory = self.subnets();
         fs::create_dir_all(&directory).map_err(DirectoryError::io("create", &directory))?;
         let _lock = self.lock()?;
-        // The age of a value that was read says nothing: somebody may have written the same once more.
+        // The age of a value that was read is not compared: somebody may have written the same
+        // value again. Of a value that was not read, only the reason and the age can be compared.
         let compared = |record: &Record| {
             (record.value.clone(), record.unread.map(|unread| (unread, record.age)))
         };
@@ -337,7 +346,7 @@ impl Layout {
         change(&path).and_then(synced).map_err(DirectoryError::io("write", &path))
     }
 
-    /// Held until it is dropped.
+    /// Acquires the store's lock. It is held until the returned file is dropped.
     fn lock(&self) -> Result<File, DirectoryError> {
         let path = self.root.join(".lock");
         let file = File::options()
@@ -357,7 +366,7 @@ impl Layout {
                 Err(TryLockError::WouldBlock) if start.elapsed() > LOCK_LIMIT => {
                     return Err(DirectoryError::Locked { path });
                 }
-                // Uneven waits, so that it is not always the same one that comes too late.
+                // Random delays, so that no process loses every race for the lock.
                 Err(TryLockError::WouldBlock) => {
                     std::thread::sleep(Duration::from_micros(fastrand::u64(500..5000)));
                 }
@@ -366,7 +375,7 @@ impl Layout {
     }
 }
 
-/// A file as it was found.
+/// Content and age of a file when it was read.
 #[derive(Debug)]
 struct Found {
     value: Vec<u8>,
@@ -384,10 +393,10 @@ impl Found {
     }
 }
 
-/// Makes an open of a FIFO that nobody writes to return at once (open(2)).
+/// Flag with which opening a FIFO whose other end nobody has open does not block (open(2)).
 const UNBLOCKED: i32 = OFlags::NONBLOCK.bits().cast_signed();
 
-/// A file is replaced as a whole, so it was made when it was last written.
+/// Returns the age of a file. Files are replaced as a whole, so creation and last write coincide.
 fn age(metadata: &Metadata) -> Age {
     let since_1970 = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     let nanos = since_1970.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
@@ -409,7 +418,7 @@ fn read(path: &Path) -> Result<Option<Found>, DirectoryError> {
         };
         match file.read(VALUE_LIMIT as u64) {
             Err(ReadError { reason: Reason::TooLarge(limit), .. }) => {
-                // A file that has grown since it was opened has more bytes than its metadata say.
+                // A file that has grown since it was opened is longer than its metadata says.
                 let length = file.metadata().len().max(limit + 1);
                 Ok(unread(Unread::TooLong(length), file.metadata()))
             }
@@ -439,7 +448,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_never_leads_out_of_the_directory() {
+    fn key_that_leaves_the_directory_is_rejected() {
         let layout = Layout { root: "/x".into() };
         for key in ["", ".", "..", ".lock", "../config", "a/b", "a\0b"] {
             assert_eq!(layout.path_of(key), Err(DirectoryError::InvalidKey(key.into())));

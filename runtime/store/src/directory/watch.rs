@@ -1,8 +1,8 @@
-//! Following a directory.
+//! Watch of a directory.
 //!
-//! The kernel's notifications (inotify(7)) say when to look; what has changed is found by reading the directory
-//! and comparing. So it does not matter which events there were, whether some were lost, or whether the directory
-//! is another one by now.
+//! The kernel's notifications (inotify(7)) only trigger a scan; changes are found by reading the
+//! directory and comparing. So it does not matter which events there were, whether some were lost,
+//! or whether the directory has been replaced by another one.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -28,13 +28,14 @@ use crate::outage::Outage;
 use crate::watch::{Pulse, RecordChange, Update, WatchEvent};
 use crate::{Record, bounded_key};
 
-/// How often to look without a notification. Network file systems notify of local changes alone.
+/// Interval between scans without a notification. Network file systems notify of local changes
+/// only.
 const RESCAN: Duration = Duration::from_secs(5);
 
-/// How often to look while the directory cannot be read.
+/// Interval between retries while the directory cannot be read.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Version and age of a record, which tell one state of a file from another.
+/// Version and age of a record, which together identify one state of a file.
 type Fingerprint = (u64, Age);
 
 fn fingerprint(record: &Record) -> Fingerprint {
@@ -44,15 +45,16 @@ fn fingerprint(record: &Record) -> Fingerprint {
 /// The state that was delivered to the consumer.
 #[derive(Default)]
 struct Told {
-    /// Records by their keys. None: nothing, or nothing that is still true.
+    /// Records by key. None before the first snapshot, and after an error, which makes the next
+    /// update a snapshot.
     records: Option<BTreeMap<String, Fingerprint>>,
     config: Option<Option<Vec<u8>>>,
 }
 
-/// Nobody listens any more.
+/// The consumer has dropped the watch.
 struct Deaf;
 
-/// Delivers updates until nobody listens.
+/// Delivers updates until the consumer drops the watch.
 pub(super) async fn run(layout: Arc<Layout>, events: mpsc::Sender<WatchEvent>, pulse: Pulse) {
     let mut outage = Outage::new(format!("the watch of {}", layout.subnets().display()));
     let changed = Arc::new(Notify::new());
@@ -89,13 +91,14 @@ pub(super) async fn run(layout: Arc<Layout>, events: mpsc::Sender<WatchEvent>, p
                 RETRY
             }
         };
-        // Whichever it was, the next step is to look.
+        // Notification or timeout: the next step is a scan either way.
         let _ = timeout(pause, changed.notified()).await;
     }
 }
 
 impl Told {
-    /// Looks at the directory and tells what is new. `tell` returns false when nobody listens.
+    /// Scans the directory and delivers what changed. `tell` returns false when the consumer is
+    /// gone.
     fn look(
         &mut self,
         layout: &Layout,
@@ -138,7 +141,7 @@ impl Told {
     }
 }
 
-/// The difference between what was told and what there is, told part by part.
+/// Changes between the delivered state and the directory, delivered in batches.
 struct Changes<'a> {
     list: Vec<RecordChange>,
     bytes: usize,
@@ -180,7 +183,8 @@ impl Changes<'_> {
         Ok(if self.flush() { Ok(()) } else { Err(Deaf) })
     }
 
-    /// Returns false when nobody listens.
+    /// Adds a change, and delivers the batch if it is full. Returns false when the consumer is
+    /// gone.
     fn add(&mut self, change: RecordChange) -> bool {
         self.bytes += match &change {
             RecordChange::Put(record) => record.key.len() + record.value.len(),
@@ -198,11 +202,11 @@ impl Changes<'_> {
     }
 }
 
-/// Listens to the directory and to those above it, as far as they exist.
+/// The inotify watches on the directory and its ancestors, as far as they exist.
 #[derive(Default)]
 struct Ears {
     watcher: Option<RecommendedWatcher>,
-    /// What is listened to. A directory that was replaced has the same path and another inode.
+    /// The watched directories. A directory that was replaced has the same path and another inode.
     directories: Vec<Directory>,
 }
 
@@ -214,8 +218,9 @@ struct Directory {
 }
 
 impl Ears {
-    /// Makes sure that the present directories are listened to. To be called before reading them, so that no change
-    /// falls between. What cannot be listened to is seen late, by reading it every [`RESCAN`].
+    /// Sets up inotify watches if the existing directories have changed. To be called before
+    /// scanning, so that no change falls in between. Where notifications are unavailable, changes
+    /// are found late, by the scan every [`RESCAN`].
     fn listen(&mut self, layout: &Layout, changed: &Arc<Notify>) {
         let subnets = layout.subnets();
         let directories = existing(&subnets);
@@ -242,7 +247,7 @@ impl Ears {
     }
 }
 
-/// The directory and all above it, as far as they exist.
+/// Returns the directory and its ancestors, as far as they exist.
 fn existing(directory: &Path) -> Vec<Directory> {
     directory
         .ancestors()
@@ -253,16 +258,16 @@ fn existing(directory: &Path) -> Vec<Directory> {
         .collect()
 }
 
-/// Whether an event may change what is in the directory.
+/// Returns true if an event may change the leases in the directory or the network config beside it.
 fn concerns(directory: &Path, event: &notify::Result<notify::Event>) -> bool {
     let Ok(event) = event else { return true };
     match event.kind {
-        // Our own reading is an event as well.
+        // Our own reads cause access events as well.
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => {}
         EventKind::Access(_) => return false,
         _ => {}
     }
-    // An overflow of the queue names no path.
+    // An overflow of the inotify queue names no path.
     event.paths.is_empty()
         || event.paths.iter().any(|path| {
             let config = || {
@@ -303,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_what_differs() {
+    fn scan_delivers_only_differences() {
         let root = tempfile::tempdir().unwrap();
         let layout = Layout { root: root.path().to_owned() };
         let directory = layout.subnets();
@@ -331,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn many_changes_are_told_in_parts() {
+    fn many_changes_are_delivered_in_batches() {
         let root = tempfile::tempdir().unwrap();
         let layout = Layout { root: root.path().to_owned() };
         let directory = layout.subnets();
@@ -346,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_and_hidden_files_and_neighbours_are_no_change() {
+    fn reads_hidden_files_and_neighbours_are_no_change() {
         let subnets = Path::new("/leases/subnets");
         let concerned = |kind, path: &str| {
             let event = notify::Event::new(kind).add_path(path.into());

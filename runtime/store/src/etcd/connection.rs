@@ -1,7 +1,8 @@
-//! One connection to one endpoint at a time.
+//! A connection to one etcd endpoint at a time.
 //!
-//! The client library would spread calls over all endpoints, and calls that meet a dead one fail while others
-//! succeed. Here an endpoint is used until it fails, and then the next one is.
+//! The client library would balance calls over all endpoints, so some calls would fail at a dead
+//! endpoint while others succeed. This module uses one endpoint until it fails, and then the next
+//! one.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,13 +19,13 @@ use tracing::debug;
 use super::error::{EtcdError, EtcdFailure};
 use super::options::EtcdOptions;
 
-/// Length limit of an answer in bytes: gRPC's usual one. A longer one is refused before it is read. Lists are read in pages
-/// that are shorter.
+/// Length limit of a response in bytes; gRPC's default. A longer response is refused before it is
+/// read. Lists are read in pages that stay below the limit.
 pub(super) const MESSAGE_LIMIT: usize = 4 << 20;
 
-/// Length limit of one message of a watch in bytes. A message has one event or is a fragment, and both are bounded by what
-/// etcd takes as a request (`--max-request-bytes`, 1.5 MiB unless an operator raises it). A longer one ends the session; the
-/// snapshot of the next one gets past it.
+/// Length limit of one watch message in bytes. A message holds one event or is a fragment; both are
+/// bounded by etcd's limit on a request (`--max-request-bytes`, 1.5 MiB unless an operator raises
+/// it). A longer message ends the session, and the snapshot of the next session gets past it.
 const WATCH_MESSAGE_LIMIT: usize = 16 << 20;
 
 /// A connection on which etcd has answered.
@@ -36,13 +37,13 @@ pub(super) struct Connection {
     pub(super) watch: WatchClient,
 }
 
-/// Connects, and remembers the connection while it works.
+/// Connects to etcd, and caches the connection while it works.
 pub(super) struct Connector {
     pub(super) options: EtcdOptions,
-    /// With their scheme.
+    /// Endpoint URLs with their scheme.
     endpoints: Vec<String>,
     state: Mutex<State>,
-    /// Counts the connections that took the place of a working one.
+    /// Number of times that a new connection replaced a working one.
     renewals: watch::Sender<u64>,
 }
 
@@ -51,7 +52,7 @@ struct State {
     current: Option<Arc<Connection>>,
     /// Index of the endpoint to try first.
     first: usize,
-    /// The last attempt that failed, and when.
+    /// Time and error of the last attempt that failed.
     failed: Option<(Instant, EtcdError)>,
 }
 
@@ -65,14 +66,15 @@ impl Connector {
         })
     }
 
-    /// The current connection, or a new one to the first endpoint that answers.
+    /// Returns the current connection, or connects to the first endpoint that answers.
     pub(super) async fn connection(&self) -> Result<Arc<Connection>, EtcdError> {
         let asked = Instant::now();
         let mut state = self.state.lock().await;
         if let Some(connection) = &state.current {
             return Ok(connection.clone());
         }
-        // Those who waited while somebody else tried in vain do not try all over again one after the other.
+        // Callers that waited for the lock while another attempt failed share its error. Otherwise
+        // they would all retry, one after the other.
         if let Some((at, error)) = &state.failed
             && *at > asked
         {
@@ -91,7 +93,7 @@ impl Connector {
         }
     }
 
-    /// Connects once more, and takes the new connection in place of the current one if that succeeds.
+    /// Connects again, and replaces the current connection if that succeeds.
     pub(super) async fn reconnect(&self) -> Result<(), EtcdError> {
         let mut state = self.state.lock().await;
         let (index, connection) = self.connect_to_any(state.first).await?;
@@ -102,12 +104,13 @@ impl Connector {
         Ok(())
     }
 
-    /// Tells whoever holds on to a connection that another took its place.
+    /// Returns a receiver that is notified when [`reconnect`](Self::reconnect) has replaced the
+    /// connection.
     pub(super) fn renewals(&self) -> watch::Receiver<u64> {
         self.renewals.subscribe()
     }
 
-    /// Gives a connection up, so that the next call uses the next endpoint.
+    /// Drops a connection if it is the current one, so that the next call uses the next endpoint.
     pub(super) async fn forget(&self, connection: &Arc<Connection>) {
         let mut state = self.state.lock().await;
         if let Some(current) = &state.current
@@ -118,7 +121,7 @@ impl Connector {
         }
     }
 
-    /// Makes one call, within the deadline. `operation` is for the message: "list the leases".
+    /// Makes one call within the deadline. `operation` names it in errors: "list the leases".
     pub(super) async fn call<T, F>(
         &self,
         operation: &'static str,
@@ -136,7 +139,7 @@ impl Connector {
         }
     }
 
-    /// Names a failure, and gives the connection up if it is to blame.
+    /// Turns a failure into an error, and drops the connection if it caused the failure.
     pub(super) async fn failed(
         &self,
         connection: &Arc<Connection>,
@@ -149,7 +152,7 @@ impl Connector {
         EtcdError::Call { endpoint: connection.endpoint.clone(), operation, failure }
     }
 
-    /// Waits for an answer, but not for ever.
+    /// Waits for an answer, up to a time limit.
     pub(super) async fn answer<T>(
         &self,
         limit: Duration,
@@ -199,8 +202,8 @@ impl Connector {
         })
     }
 
-    /// Logs in and asks for something. Only an answer shows that the server takes our certificate, that it knows a
-    /// leader, and that it lives.
+    /// Authenticates and makes a first request. Only its answer shows that the server accepts our
+    /// certificate, knows a leader and is alive.
     async fn open(
         &self,
         url: &str,
@@ -222,10 +225,11 @@ impl Connector {
         }
     }
 
-    /// Authenticates, if there is a user. A server without authentication lets any user in, as it does for etcd's
-    /// own client.
+    /// Authenticates, if a user is configured. A server with authentication disabled accepts any
+    /// user, as it does for etcd's own client.
     async fn log_in(&self, channel: tonic::transport::Channel) -> Result<Client, EtcdFailure> {
-        // A member that is cut off from the others would keep a watch open and tell it nothing.
+        // Without this, a member that is partitioned from the others would keep a watch open and
+        // send no events.
         let options = ConnectOptions::new().with_require_leader(true);
         let anonymous = options.clone();
         let client = match self.options.credentials() {

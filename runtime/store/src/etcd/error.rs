@@ -1,4 +1,5 @@
-//! What goes wrong with etcd, said so that an operator knows which flag, file or endpoint to look at.
+//! Errors of the etcd store. Their messages name the flag, file or endpoint that an operator should
+//! check.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -12,29 +13,29 @@ use tonic::Code;
 /// A failure of the etcd store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EtcdError {
-    /// No endpoint at all.
+    /// The list of endpoints is empty.
     #[error(
         "--etcd-endpoints is empty: expected one or more of `http://host:port` and `https://host:port`"
     )]
     NoEndpoint,
-    /// An endpoint that is no address.
+    /// An endpoint that is not a valid URL.
     #[error(
         "--etcd-endpoints: `{endpoint}` is not an endpoint ({reason}): expected `http://host:port`, `https://host:port` or `host:port`"
     )]
     InvalidEndpoint {
-        /// As given.
+        /// The endpoint, as given.
         endpoint: String,
-        /// What is wrong with it.
+        /// The problem with it.
         reason: String,
     },
-    /// Some endpoints with TLS, some without.
+    /// A mix of endpoints with and without TLS.
     #[error(
         "--etcd-endpoints mixes `{tls}` with `{plain}`: expected either https or http for all of them"
     )]
     MixedSchemes {
-        /// One with.
+        /// An endpoint with TLS.
         tls: String,
-        /// One without.
+        /// An endpoint without TLS.
         plain: String,
     },
     /// A TLS flag that would have no effect.
@@ -47,35 +48,35 @@ pub enum EtcdError {
         /// An endpoint without TLS.
         endpoint: String,
     },
-    /// Two flags that belong together.
+    /// Two flags that belong together, of which only one is given.
     #[error("{given} is given without {missing}: expected both or none")]
     Incomplete {
-        /// The flag that is there.
+        /// The flag that is given.
         given: &'static str,
-        /// The flag that is not.
+        /// The flag that is missing.
         missing: &'static str,
     },
     /// A certificate or key file that cannot be used.
     #[error("{flag} {}: {reason}", path.display())]
     File {
-        /// The flag that names it.
+        /// The flag that names the file.
         flag: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with it.
         reason: String,
     },
-    /// No endpoint could be connected to.
+    /// No endpoint could be used. Holds all endpoints with their failures.
     #[error("no etcd endpoint can be used: {}", list(.0))]
     Unreachable(Vec<(String, EtcdFailure)>),
-    /// A call on a connection that worked until then.
+    /// A call failed on a connection that had worked until then.
     #[error("etcd at {endpoint}, {operation}: {failure}")]
     Call {
         /// The endpoint.
         endpoint: String,
-        /// What was being done.
+        /// The operation that failed, such as "list the leases".
         operation: &'static str,
-        /// What happened.
+        /// The failure.
         failure: EtcdFailure,
     },
 }
@@ -99,66 +100,68 @@ impl EtcdError {
         }
     }
 
-    /// Returns true if the answer is longer than the limit for it.
+    /// Returns true if the response exceeds its length limit.
     pub(super) fn is_too_large(&self) -> bool {
         matches!(self, Self::Call { failure, .. } if failure.is_too_large())
     }
 
-    /// Returns true if what is asked for is no longer, or not yet, part of etcd's history.
+    /// Returns true if etcd's history no longer contains the requested revision (compaction), or
+    /// does not contain it yet.
     pub(super) fn is_overtaken(&self) -> bool {
         matches!(self, Self::Call { failure, .. } if failure.is_overtaken())
     }
 }
 
-/// Why one endpoint could not be used.
+/// The reason why one endpoint could not be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EtcdFailure {
-    /// Nobody listens.
+    /// The connection was refused, because nothing listens at the address.
     #[error("connection refused: is etcd running, and listening there?")]
     Refused,
-    /// No answer in time.
+    /// The deadline passed without an answer.
     #[error("no answer within {} ms", .0.as_millis())]
     Deadline(Duration),
-    /// The server's certificate comes from an authority that is not trusted.
+    /// The server's certificate is signed by an authority that is not trusted. Holds the CA file;
+    /// None for the system's certificate store.
     #[error("the server's certificate is signed by an authority that {} does not hold", ca(.0))]
     UnknownAuthority(Option<PathBuf>),
-    /// The server's certificate is no good for another reason.
+    /// The server's certificate is invalid for another reason.
     #[error("the server's certificate is refused: {0}")]
     ServerCertificate(String),
-    /// The server wants another client certificate than it was given, or any.
+    /// The server rejected our client certificate, or requires one and got none.
     #[error(
         "the server refuses the client certificate ({0}): expected --etcd-certfile and --etcd-keyfile of an authority that the server trusts"
     )]
     ClientCertificate(String),
-    /// The connection ended as soon as it was made. With TLS 1.3 a server that refuses a client does so after the
-    /// handshake, and its reason may be lost.
+    /// The server closed the connection right after it was made. With TLS 1.3, a server that
+    /// rejects a client does so after the handshake, and its reason may be lost.
     #[error(
         "the server closed the connection after the TLS handshake ({0}): expected --etcd-certfile and --etcd-keyfile of an authority that the server trusts, if it asks for a client certificate"
     )]
     ClosedAfterHandshake(String),
-    /// Wrong name or password.
+    /// The user name or password is wrong.
     #[error(
         "authentication failed: expected the user and password of an etcd user in --etcd-username and --etcd-password"
     )]
     Authentication,
-    /// etcd wants to know who asks.
+    /// etcd requires authentication, and no user is configured.
     #[error("etcd has authentication enabled: expected --etcd-username and --etcd-password")]
     CredentialsRequired,
-    /// The user may not do this.
+    /// The user lacks the permission. Holds the key prefix.
     #[error("permission denied: expected a user with read and write access to `{0}/`")]
     Permission(String),
     /// The connection does not work, or broke.
     #[error("{0}")]
     Transport(String),
-    /// Another cluster answers than the one that answered before.
+    /// A different etcd cluster answered than before.
     #[error("another etcd cluster answers than the one before")]
     AnotherCluster,
-    /// etcd's answer.
+    /// Any other error status from etcd.
     #[error("{message} ({code:?})")]
     Status {
-        /// gRPC's code.
+        /// gRPC's status code.
         code: Code,
-        /// etcd's words.
+        /// etcd's message.
         message: String,
     },
 }
@@ -171,7 +174,7 @@ fn ca(file: &Option<PathBuf>) -> String {
 }
 
 impl EtcdFailure {
-    /// Whether it may pass by itself.
+    /// Returns true if the failure may pass without intervention.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Refused
@@ -185,22 +188,23 @@ impl EtcdFailure {
             | Self::Authentication
             | Self::CredentialsRequired
             | Self::Permission(_) => false,
-            // An etcd that is out of space or lost its leader comes back; so does a token or a view of the users
-            // that is out of date.
+            // An etcd that is out of space or lost its leader recovers; so does one that rejects an
+            // outdated token or has an outdated view of the users.
             Self::Status { code, .. } => *code != Code::Unimplemented,
         }
     }
 
-    /// Returns true if the answer is longer than the limit for it: ours, by tonic's words, or the sender's, by those of gRPC
-    /// in Go. Both use codes that etcd uses for other things as well.
+    /// Returns true if the response exceeds its length limit: ours, in tonic's words, or the
+    /// sender's, in those of gRPC for Go. Both use codes that etcd uses for other conditions as
+    /// well.
     fn is_too_large(&self) -> bool {
         let Self::Status { code, message } = self else { return false };
         matches!(code, Code::OutOfRange) && message.contains("message length too large")
             || matches!(code, Code::ResourceExhausted) && message.contains("larger than max")
     }
 
-    /// Returns true if etcd does not have the revision (etcd's api/v3rpc/rpctypes/error.go: ErrCompacted, ErrFutureRev), or
-    /// another etcd answers.
+    /// Returns true if etcd does not have the revision (etcd's api/v3rpc/rpctypes/error.go:
+    /// ErrCompacted, ErrFutureRev), or if a different cluster answered.
     fn is_overtaken(&self) -> bool {
         match self {
             Self::Status { code: Code::OutOfRange, message } => {
@@ -211,7 +215,8 @@ impl EtcdFailure {
         }
     }
 
-    /// Whether the connection should be given up. An answer about the request alone is no reason to.
+    /// Returns true if the connection should be dropped. An error about the request alone is no
+    /// reason for that.
     pub(super) fn breaks_connection(&self) -> bool {
         match self {
             Self::Permission(_) => false,
@@ -226,7 +231,7 @@ impl EtcdFailure {
         }
     }
 
-    /// Reads an error of the client library. `prefix` and `ca` are for the message.
+    /// Classifies an error of the client library. `prefix` and `ca` appear in the message.
     pub(super) fn of(error: etcd_client::Error, prefix: &str, ca: Option<&PathBuf>) -> Self {
         match error {
             etcd_client::Error::GRpcStatus(status) => Self::of_status(&status, prefix, ca),
@@ -239,7 +244,8 @@ impl EtcdFailure {
         if let Some(source) = status.source() {
             return Self::of_transport(source, ca);
         }
-        // etcd uses one code for many conditions (etcd's api/v3rpc/rpctypes/error.go), so the text decides.
+        // etcd uses one code for many conditions (etcd's api/v3rpc/rpctypes/error.go), so the text
+        // decides.
         match (status.code(), status.message()) {
             (Code::PermissionDenied, _) => Self::Permission(prefix.to_owned()),
             (_, message) if message.contains("authentication failed") => Self::Authentication,
@@ -248,7 +254,7 @@ impl EtcdFailure {
         }
     }
 
-    /// Finds the cause in a chain of errors that all say "transport error".
+    /// Finds the root cause in a chain of errors that all say "transport error".
     pub(super) fn of_transport(error: &(dyn Error + 'static), ca: Option<&PathBuf>) -> Self {
         let mut text: Vec<String> = Vec::new();
         let mut next = Some(error);
@@ -257,7 +263,8 @@ impl EtcdFailure {
                 if error.kind() == io::ErrorKind::ConnectionRefused {
                     return Self::Refused;
                 }
-                // An I/O error shows what it wraps only here, not as its source.
+                // An I/O error exposes the error it wraps only through `get_ref`, not as its
+                // source.
                 if let Some(tls) = error.get_ref().and_then(|e| e.downcast_ref()) {
                     return Self::of_tls(tls, ca);
                 }
@@ -299,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_endpoint_is_named_with_its_failure() {
+    fn unreachable_error_names_every_endpoint_and_failure() {
         let error = EtcdError::Unreachable(vec![
             ("http://a:2379".into(), EtcdFailure::Refused),
             ("http://b:2379".into(), EtcdFailure::Deadline(Duration::from_secs(3))),
@@ -312,14 +319,14 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_password_is_not_transient_but_a_refused_connection_is() {
+    fn connection_refused_is_transient_but_bad_password_is_not() {
         let unreachable = |failure| EtcdError::Unreachable(vec![("http://a:2379".into(), failure)]);
         assert!(unreachable(EtcdFailure::Refused).is_transient());
         assert!(!unreachable(EtcdFailure::Authentication).is_transient());
     }
 
     #[test]
-    fn list_is_overtaken_by_another_cluster_and_not_by_an_aborted_call() {
+    fn list_is_overtaken_by_another_cluster_not_by_aborted_call() {
         let (endpoint, operation) = ("http://a:2379".to_owned(), "list the leases");
         let error = EtcdError::Call { endpoint, operation, failure: EtcdFailure::AnotherCluster };
         assert!(error.is_overtaken() && error.is_transient());
@@ -330,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cause_is_found_below_wrappers() {
+    fn root_cause_is_found_below_wrappers() {
         let refused =
             io::Error::other(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
         let ca = PathBuf::from("/etc/ca.pem");

@@ -1,7 +1,8 @@
-//! etcd's v3 API, laid out as flannel lays it out.
+//! A lease store in etcd (v3 API) with flannel's key layout.
 //!
-//! `<prefix>/config` is the network config and `<prefix>/subnets/<key>` a lease each, attached to an etcd lease of
-//! [`LEASE_TTL`]. A key that is attached to none is a reservation.
+//! `<prefix>/config` holds the network config, and each `<prefix>/subnets/<key>` holds one lease,
+//! attached to an etcd lease with a TTL of [`LEASE_TTL`]. A key without an etcd lease is a
+//! reservation.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,29 +25,30 @@ use crate::{LeaseStore, Page, Record, Renewal, StoreError, Watch, bounded_key};
 use connection::{Connector, MESSAGE_LIMIT};
 use pages::Pages;
 
-/// Length limit in bytes of an answer that has nothing but one key, which may be as long as etcd takes requests
-/// (`--max-request-bytes`).
+/// Length limit, in bytes, of a response that holds nothing but one key. The key may be as long as
+/// a request to etcd (`--max-request-bytes`).
 const KEY_MESSAGE_LIMIT: usize = 64 << 20;
 
-/// The time that a lease lives without being renewed: a day, as in flannel (`pkg/subnet/etcd/local_manager.go`).
+/// Time to live of a lease that is not renewed: a day, as in flannel
+/// (`pkg/subnet/etcd/local_manager.go`).
 pub const LEASE_TTL: Duration = Duration::from_secs(86_400);
 
-/// Leases in etcd.
+/// A lease store in etcd.
 #[derive(Clone)]
 pub struct EtcdStore(Arc<Shared>);
 
-/// What the store and its watches use together.
+/// State shared by the store and its watches.
 struct Shared {
     connector: Connector,
     keyspace: Keyspace,
 }
 
 impl EtcdStore {
-    /// A store that connects at the first call.
+    /// Returns a store that connects at the first call.
     ///
     /// # Errors
     ///
-    /// [`EtcdError`], when an endpoint is none or flags contradict each other.
+    /// [`EtcdError`], when an endpoint is invalid or flags contradict each other.
     pub fn new(options: EtcdOptions) -> Result<Self, EtcdError> {
         Ok(Self(Arc::new(Shared {
             keyspace: Keyspace::new(options.prefix()),
@@ -54,7 +56,8 @@ impl EtcdStore {
         })))
     }
 
-    /// Writes the key if `condition` holds. The new record on success.
+    /// Writes the key in a transaction if `condition` holds. Returns the new record, or None if it
+    /// does not hold.
     async fn put_if(
         &self,
         operation: &'static str,
@@ -91,16 +94,16 @@ impl EtcdStore {
     }
 }
 
-/// What is written.
+/// The kind of a write.
 enum Put<'a> {
-    /// A key that is not there, attached to this lease.
+    /// Creates a key and attaches it to this etcd lease.
     New(i64),
-    /// A key that stays attached to what it is attached to.
+    /// Replaces the value of a key, which stays attached to its etcd lease, if it has one.
     InPlaceOf(&'a Record),
 }
 
 impl Shared {
-    /// The network config, and the revision at which it was read.
+    /// Returns the network config, and the revision at which it was read.
     async fn config(&self) -> Result<(Option<Vec<u8>>, i64), EtcdError> {
         let key = self.keyspace.config();
         let mut answer = self
@@ -170,8 +173,8 @@ impl LeaseStore for EtcdStore {
         let absent = Compare::version(self.0.keyspace.lease(key), CompareOp::Equal, 0);
         let created = self.put_if("create a lease", absent, key, value, Put::New(id)).await;
         if !matches!(created, Ok(Some(_))) {
-            // Also when nobody knows whether the key was written: then it goes with its lease. A lease that cannot
-            // be revoked ends by itself.
+            // Also revoked when it is unknown whether the key was written: the key then goes with
+            // its etcd lease. An etcd lease that cannot be revoked expires by itself.
             let _ = self
                 .0
                 .connector
@@ -209,8 +212,8 @@ impl LeaseStore for EtcdStore {
             .0
             .connector
             .call("renew a lease", |mut c| async move {
-                // The library reads the first answer itself and keeps only whether the lease is there; the second
-                // tells for how long.
+                // The library reads the first answer itself and keeps only whether the lease
+                // exists; the TTL comes with the second one.
                 let (mut keeper, mut answers) = match c.lease.keep_alive(id).await {
                     Ok(stream) => stream,
                     Err(etcd_client::Error::LeaseKeepAliveError(_)) => return Ok(0),
@@ -245,17 +248,17 @@ impl fmt::Debug for EtcdStore {
     }
 }
 
-/// A client for an answer with one key.
+/// Returns a client whose length limit fits a response with a single key.
 fn wide(client: KvClient) -> KvClient {
     client.max_decoding_message_size(KEY_MESSAGE_LIMIT)
 }
 
-/// etcd counts revisions from 1 in an `i64`.
+/// Converts a revision, which etcd counts from 1 in an `i64`, to a version.
 fn version(revision: i64) -> u64 {
     revision.cast_unsigned()
 }
 
-/// Where things are in etcd.
+/// Key layout in etcd.
 struct Keyspace {
     prefix: String,
 }
@@ -269,12 +272,12 @@ impl Keyspace {
         format!("{}/config", self.prefix)
     }
 
-    /// What the keys of all leases begin with, and no other.
+    /// Returns the prefix of the keys of all leases, and of no other key.
     fn leases(&self) -> String {
         format!("{}/subnets/", self.prefix)
     }
 
-    /// The first key after those of all leases: `0` follows `/`.
+    /// Returns the first key after those of all leases: `0` follows `/` in ASCII.
     fn end_of_leases(&self) -> String {
         format!("{}/subnets0", self.prefix)
     }
@@ -283,7 +286,8 @@ impl Keyspace {
         format!("{}/subnets/{key}", self.prefix)
     }
 
-    /// The part of a lease's key below that, of bounded length.
+    /// Returns the part of a key below the leases' prefix, truncated to a bounded length. None for
+    /// a key outside the prefix.
     fn key_of(&self, key: &[u8]) -> Option<String> {
         Some(bounded_key(key.strip_prefix(self.leases().as_bytes())?))
     }
@@ -310,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_flannels() {
+    fn keyspace_matches_flannels_layout() {
         let keyspace = Keyspace::new("/coreos.com/network");
         assert_eq!(keyspace.config(), "/coreos.com/network/config");
         assert_eq!(keyspace.lease("10.244.8.0-24"), "/coreos.com/network/subnets/10.244.8.0-24");

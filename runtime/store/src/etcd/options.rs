@@ -1,4 +1,4 @@
-//! What the `--etcd-…` flags say.
+//! Options of the etcd store, from the `--etcd-…` flags.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::error::{EtcdError, EtcdFailure};
 
-/// The largest PEM file, in bytes. All authorities of a Linux distribution together are a quarter of a MiB.
+/// Size limit of a PEM file in bytes. The CA bundle of a Linux distribution has a quarter of a MiB.
 pub const PEM_LIMIT: u64 = 4 << 20;
 
 const CA_FILE: &str = "--etcd-cafile";
@@ -18,38 +18,39 @@ const KEY_FILE: &str = "--etcd-keyfile";
 const USERNAME: &str = "--etcd-username";
 const PASSWORD: &str = "--etcd-password";
 
-/// How to reach etcd, and where in it.
+/// Endpoints, credentials and key prefix of the store in etcd.
 #[derive(Clone)]
 pub struct EtcdOptions {
-    /// `http://host:port`, `https://host:port`, or `host:port`, which is http. One is used at a time, the next when
-    /// it fails.
+    /// Endpoints: `http://host:port`, `https://host:port`, or `host:port`, which means http. One is
+    /// used at a time, and the next one when it fails.
     pub endpoints: Vec<String>,
-    /// What all keys start with, `/coreos.com/network`. A slash at its end is ignored.
+    /// Prefix of all keys, such as `/coreos.com/network`. A trailing slash is ignored.
     pub prefix: String,
-    /// PEM file with the authorities that may sign the server's certificate. Without it, the system's.
+    /// PEM file with the authorities that may sign the server's certificate. None means the
+    /// system's certificate store.
     pub ca_file: Option<PathBuf>,
     /// PEM file with the client's certificate.
     pub certificate_file: Option<PathBuf>,
-    /// PEM file with the key for it.
+    /// PEM file with the private key of that certificate.
     pub key_file: Option<PathBuf>,
-    /// etcd user.
+    /// Name of the etcd user.
     pub username: Option<String>,
-    /// Its password.
+    /// Password of that user.
     pub password: Option<String>,
-    /// How long to wait for what.
+    /// Time limits of connections, calls and watches.
     pub timing: EtcdTiming,
 }
 
-/// How long to wait for etcd.
+/// Time limits of connections, calls and watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EtcdTiming {
-    /// For one endpoint to accept a connection and to answer on it.
+    /// Limit for an endpoint to accept a connection and to answer on it.
     pub connect: Duration,
-    /// For the answer to a call.
+    /// Limit for the answer to a call.
     pub call: Duration,
-    /// A watch that is silent for so long is asked whether it still runs.
+    /// Silence after which a watch is asked for a progress notification.
     pub quiet: Duration,
-    /// For the answer to that. A watch without one is stale.
+    /// Limit for that notification. A watch that does not get it is stale.
     pub progress: Duration,
 }
 
@@ -65,7 +66,7 @@ impl Default for EtcdTiming {
 }
 
 impl EtcdOptions {
-    /// Options without TLS and user, and with the usual timing.
+    /// Returns options without TLS and credentials, and with the default time limits.
     pub fn new(
         endpoints: impl IntoIterator<Item = impl Into<String>>,
         prefix: impl Into<String>,
@@ -82,17 +83,19 @@ impl EtcdOptions {
         }
     }
 
-    /// The prefix without a slash at its end.
+    /// Returns the prefix without a trailing slash.
     pub(super) fn prefix(&self) -> &str {
         self.prefix.trim_end_matches('/')
     }
 
-    /// User and password, if there are any. Flags from empty environment variables count as absent.
+    /// Returns user and password, if both are given. Flags from empty environment variables count
+    /// as absent.
     pub(super) fn credentials(&self) -> Option<(&str, &str)> {
         Some((given(&self.username)?, given(&self.password)?))
     }
 
-    /// The endpoints with their scheme, if all flags go together. Reads no file.
+    /// Checks that the flags are consistent, and returns the endpoints with their scheme. Reads no
+    /// file.
     pub(super) fn check(&self) -> Result<Vec<String>, EtcdError> {
         let endpoints: Vec<String> = self.endpoints.iter().map(|e| with_scheme(e)).collect();
         for endpoint in &endpoints {
@@ -126,7 +129,7 @@ impl EtcdOptions {
         Ok(endpoints)
     }
 
-    /// The hosts of the endpoints, names or addresses.
+    /// Returns the hosts of the endpoints, as names or addresses.
     pub(super) fn hosts(&self) -> impl Iterator<Item = String> {
         self.endpoints.iter().filter_map(|endpoint| {
             let endpoint = Endpoint::from_shared(with_scheme(endpoint)).ok()?;
@@ -135,7 +138,8 @@ impl EtcdOptions {
         })
     }
 
-    /// How to connect to one of the endpoints. Reads the certificate files, so renewed ones are used.
+    /// Returns the connection settings for one endpoint. Reads the certificate files each time, so
+    /// that renewed ones are used.
     pub(super) fn endpoint(&self, url: &str) -> Result<Endpoint, EtcdError> {
         let mut endpoint =
             Endpoint::from_shared(url.to_owned()).map_err(|error| invalid(url, &error))?;
@@ -150,8 +154,8 @@ impl EtcdOptions {
             })?;
         }
         Ok(endpoint
-            // etcd refuses clients that ping while no call or watch is open, or more often than every 5 s
-            // (`--grpc-keepalive-min-time`).
+            // etcd rejects clients that ping while no call or watch is open, or more often than
+            // every 5 s (`--grpc-keepalive-min-time`).
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(5))
             .keep_alive_while_idle(false)
@@ -177,7 +181,7 @@ impl EtcdOptions {
 }
 
 impl std::fmt::Debug for EtcdOptions {
-    /// Without the password.
+    /// Formats everything but the password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EtcdOptions")
             .field("endpoints", &self.endpoints)
@@ -280,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_without_scheme_is_http() {
+    fn endpoint_without_scheme_is_http() {
         assert_eq!(options(&["10.0.0.1:2379", " https://e:2379/ "]).endpoints.len(), 2);
         assert_eq!(
             options(&["10.0.0.1:2379", "http://[::1]:2379/"]).check().unwrap(),
@@ -289,12 +293,12 @@ mod tests {
     }
 
     #[test]
-    fn a_slash_after_the_prefix_is_ignored() {
+    fn prefix_trailing_slash_is_ignored() {
         assert_eq!(options(&[]).prefix(), "/coreos.com/network");
     }
 
     #[test]
-    fn what_is_no_endpoint_is_named() {
+    fn endpoint_invalid_is_rejected_with_a_reason() {
         for (endpoint, reason) in [
             ("unix:///run/etcd", "the scheme is neither http nor https"),
             ("http://etcd", "there is no port"),
@@ -312,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn http_and_https_are_not_mixed() {
+    fn endpoints_mixing_http_and_https_are_rejected() {
         assert_eq!(
             refusal(&options(&["https://a:2379", "b:2379"])),
             "--etcd-endpoints mixes `https://a:2379` with `http://b:2379`: expected either https or http for all of them"
@@ -320,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_file_needs_https() {
+    fn certificate_file_without_https_is_rejected() {
         let mut options = options(&["http://a:2379"]);
         options.ca_file = Some("/ca.pem".into());
         assert_eq!(
@@ -330,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_belong_together_are_given_together() {
+    fn flag_without_its_counterpart_is_rejected() {
         let mut tls = options(&["https://a:2379"]);
         tls.certificate_file = Some("/client.pem".into());
         assert_eq!(
@@ -347,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_file_that_is_missing_or_no_pem_is_named_with_its_flag() {
+    fn certificate_file_missing_or_not_pem_names_its_flag() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.pem");
         let mut options = options(&["https://a:2379"]);
@@ -368,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_that_is_no_regular_file_is_named() {
+    fn certificate_file_not_regular_is_rejected() {
         let directory = tempfile::tempdir().unwrap();
         let mut options = options(&["https://a:2379"]);
         options.ca_file = Some(directory.path().to_owned());
@@ -381,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_not_shown() {
+    fn password_is_omitted_from_debug_output() {
         let mut options = options(&["a:2379"]);
         options.password = Some("secret".into());
         assert!(!format!("{options:?}").contains("secret"));

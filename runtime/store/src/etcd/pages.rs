@@ -1,8 +1,10 @@
-//! Reading everything below `<prefix>/subnets/`, in pages at one revision.
+//! Paged reads of everything below `<prefix>/subnets/`, at one revision.
 //!
-//! A page is one answer of etcd's. Its size follows what was read so far: whoever can write to etcd decides how long keys and
-//! values are, and an answer that is longer than [`MESSAGE_LIMIT`](super::connection::MESSAGE_LIMIT) is refused before it is
-//! read. Then fewer records are asked for, at last one, and if that is too long, its key alone.
+//! A page is one response of etcd. Its size adapts to the records read so far: anybody with write
+//! access to etcd decides how long keys and values are, and a response longer than
+//! [`MESSAGE_LIMIT`](super::connection::MESSAGE_LIMIT) is refused before it is read. The next
+//! request then asks for fewer records, in the end for a single one, and if that is still too long,
+//! for its key alone.
 
 use etcd_client::{GetOptions, GetResponse, KeyValue};
 use heddle_core::lease::Unread;
@@ -13,24 +15,25 @@ use super::{Shared, wide};
 use crate::Page;
 use crate::retry::Backoff;
 
-/// Records in the first page. Small, because nothing is known yet of their length.
+/// Number of records in the first page. Small, because their length is not known yet.
 const FIRST: i64 = 16;
 
-/// Records in a page at most. Not few, because etcd up to 3.4 visits all keys of the range for each page, whatever its limit.
+/// Maximum number of records in a page. Not small, because etcd up to 3.4 visits all keys of the
+/// range for each page, whatever its limit.
 const MOST: i64 = 10_000;
 
-/// Length in bytes that a page should have.
+/// Target length of a page in bytes.
 const TARGET: usize = 2 << 20;
 
-/// Estimated size of a record besides its key and value, in bytes.
+/// Estimated size of a record in bytes, besides its key and value.
 const RECORD: usize = 100;
 
-/// Maximum number of times that a list is begun again because etcd's history has overtaken it.
+/// Maximum number of restarts of a list whose revision was compacted.
 const RESTARTS: usize = 8;
 
 const OPERATION: &str = "list the leases";
 
-/// A point of etcd's history.
+/// A point in etcd's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Point {
     pub(super) cluster: u64,
@@ -38,8 +41,8 @@ pub(super) struct Point {
 }
 
 impl Point {
-    /// Returns the reason that this cannot come after `before`, if any: another cluster, or a lower revision. Not for
-    /// answers that were overtaken by later ones.
+    /// Returns the reason why this cannot come after `before`, if any: another cluster, or a lower
+    /// revision. Not valid for responses that later ones may have overtaken.
     pub(super) fn contradicts(self, before: Self) -> Option<String> {
         if self.cluster != before.cluster {
             return Some(format!(
@@ -56,11 +59,11 @@ impl Point {
     }
 }
 
-/// A list that is being read.
+/// A paged list in progress.
 pub(super) struct Pages<'a> {
     shared: &'a Shared,
     keys_only: bool,
-    /// The point of etcd's history at which the list was begun. None before the first page.
+    /// The point in etcd's history that the list shows. None before the first page.
     at: Option<Point>,
     /// The first key of the next page.
     next: Vec<u8>,
@@ -72,7 +75,7 @@ pub(super) struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    /// All records as they are now.
+    /// Starts a list of all current records.
     pub(super) fn of_records(shared: &'a Shared) -> Self {
         Self {
             shared,
@@ -86,24 +89,24 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// All records as they are now, without their values.
+    /// Starts a list of all current records without their values.
     pub(super) fn of_keys(shared: &'a Shared) -> Self {
         Self { keys_only: true, ..Self::of_records(shared) }
     }
 
-    /// Returns the point of etcd's history that the list shows. None before the first page.
+    /// Returns the point in etcd's history that the list shows. None before the first page.
     pub(super) fn point(&self) -> Option<Point> {
         self.at
     }
 
-    /// Returns the next page; none after the last one.
+    /// Returns the next page. None after the last one.
     ///
-    /// Each page has the time of one call. If etcd compacts its history beyond the revision of this list, or another cluster
-    /// answers, the list begins again, with another page that is the first.
+    /// Each page has the deadline of one call. If etcd compacts its history beyond the revision of
+    /// this list, or another cluster answers, the list restarts with a page that has `first` set.
     ///
     /// # Errors
     ///
-    /// [`EtcdError`], when a page cannot be read, or lists were begun in vain too often.
+    /// [`EtcdError`], when a page cannot be read, or after too many restarts.
     pub(super) async fn next(&mut self) -> Result<Option<Page>, EtcdError> {
         while !self.done {
             let error = match self.ask(self.size, self.keys_only).await {
@@ -135,7 +138,7 @@ impl<'a> Pages<'a> {
         if let Some(at) = self.at {
             options = options.with_revision(at.revision);
         }
-        // A key by itself may be longer than a page, and without it there is no way past it.
+        // A single key may be longer than a page, and the list cannot continue past it unread.
         let alone = keys_only && size == 1;
         if keys_only {
             options = options.with_keys_only();
@@ -161,7 +164,8 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// Makes a page of an answer. `unread`: why its value is not there.
+    /// Turns a response into a page, and advances the list. `unread` is the reason why its values
+    /// are missing.
     fn take(&mut self, mut answer: GetResponse, unread: Option<Unread>) -> Page {
         let first = self.at.is_none();
         if first {
@@ -188,7 +192,8 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// Returns how many records to ask for after a page with these.
+/// Returns the number of records to ask for after a page with these records: as many as fit
+/// [`TARGET`], but at most twice as many as before.
 fn next_size(size: i64, found: &[KeyValue]) -> i64 {
     let bytes: usize =
         found.iter().map(|found| RECORD + found.key().len() + found.value().len()).sum();

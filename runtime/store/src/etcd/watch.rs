@@ -1,10 +1,10 @@
-//! Following the leases and the network config in etcd.
+//! Watch of the leases and the network config in etcd.
 //!
-//! A session is a snapshot, delivered page by page, and a watch from the revision after it, of the leases and of the config.
-//! The last page is delivered once the watches run. Whatever goes wrong,
-//! however small, ends the session, and the next one begins with a new snapshot. So nothing is ever guessed about what a
-//! gap may have held: not after a broken connection, not after compaction, not after etcd lost its data and counts
-//! revisions anew.
+//! A session is a snapshot, delivered page by page, followed by a watch of the leases and one of
+//! the config from the revision after it. The last page is delivered once both watches run. Any
+//! failure, however small, ends the session, and the next one starts with a new snapshot. So Heddle
+//! never has to guess what it missed: not after a broken connection, not after compaction, and not
+//! after etcd lost its data and counts revisions anew.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,21 +23,22 @@ use crate::watch::{Page, Pulse, RecordChange, Update, WatchEvent};
 
 const OPERATION: &str = "watch the leases";
 
-/// That of the leases and that of the config.
+/// Number of watches in a session: one of the leases and one of the config.
 const WATCHES: usize = 2;
 
-/// Size from which an update takes in no more of the responses that are ready, in bytes as [`weight`] counts them.
+/// Size, in bytes as counted by [`weight`], at which an update stops coalescing responses that are
+/// ready.
 const JOINED: usize = 1 << 20;
 
-/// Why a session ended.
+/// The reason why a session ended.
 enum End {
-    /// Nobody listens any more.
+    /// The consumer has dropped the watch.
     Dropped,
-    /// Something failed.
+    /// A call failed.
     Failed(EtcdError),
-    /// The watch is no longer good for anything, although the connection may be.
+    /// The watch cannot continue, although the connection may still work.
     Invalid(String),
-    /// Another connection took the place of this one.
+    /// Another connection replaced this one.
     Renewed,
 }
 
@@ -47,7 +48,7 @@ impl From<EtcdError> for End {
     }
 }
 
-/// Runs one session after the other until nobody listens.
+/// Runs one session after the other until the consumer drops the watch.
 pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<WatchEvent>, pulse: Pulse) {
     let mut outage = Outage::new("the watch of the leases in etcd");
     let mut latest = None;
@@ -66,7 +67,7 @@ pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<WatchEvent>, p
         if outage.begin(&reason) && events.send(WatchEvent::Stale { reason }).await.is_err() {
             return;
         }
-        // A session that ends as soon as it has begun is no success.
+        // A session that ends soon after its start is no success, so the backoff continues.
         if started.elapsed() > 2 * LONGEST {
             backoff.reset();
         }
@@ -74,10 +75,11 @@ pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<WatchEvent>, p
     }
 }
 
-/// What was last said of the config, if anything.
+/// The network config last delivered, if any was.
 type Known = Option<Option<Vec<u8>>>;
 
-/// One session. It only ever ends by failing. `latest` is the latest point of etcd's history that was told of.
+/// Runs one watch session until it fails. `latest` is the newest point in etcd's history that was
+/// delivered so far.
 async fn follow(
     shared: &Shared,
     events: &mpsc::Sender<WatchEvent>,
@@ -99,7 +101,8 @@ async fn follow(
         read = reading => read?,
         _ = renewals.changed() => return Err(End::Renewed),
     };
-    // Reading may have taken so long that the revision of the first answer is compacted by now.
+    // Reading the pages may have taken so long that the revision of the first config is compacted
+    // by now.
     let (mut config, config_revision) = shared.config().await?;
     let connection = connector.connection().await?;
 
@@ -121,18 +124,19 @@ async fn follow(
     };
 
     let mut opened = 0;
-    // Including what one watch tells before the other is there.
+    // Also collects the events of one watch while the other is not created yet.
     let mut changes = Changes::default();
     let mut heard = Instant::now();
     let mut asked = None;
     let mut last = Some(last);
     loop {
-        // From the question on: this process may have been stopped before it.
+        // The deadline counts from the request, not from the last message: this process may have
+        // been suspended before the request.
         let limit = asked.map_or(heard + timing.quiet, |asked| asked + timing.progress);
         let message = tokio::select! {
             biased;
             message = stream.next() => message,
-            // The sender lives as long as the connector.
+            // This cannot be an error: the sender lives as long as the connector.
             _ = renewals.changed() => return Err(End::Renewed),
             () = sleep_until(limit) => {
                 if asked.is_some() {
@@ -140,7 +144,7 @@ async fn follow(
                     return Err(connector.failed(&connection, OPERATION, failure).await.into());
                 }
                 asked = Some(Instant::now());
-                // A request that cannot be sent gets no answer, and that is noticed in time.
+                // A request that cannot be sent gets no answer, so the deadline covers it.
                 let _ = stream.request_progress().await;
                 continue;
             }
@@ -172,8 +176,8 @@ async fn follow(
         if opened < WATCHES {
             continue;
         }
-        // The snapshot is delivered once the watch that continues it runs, so that "up to date" is never said of a
-        // store that cannot be watched.
+        // The snapshot is completed only once the watch that continues it runs, so that a store
+        // that cannot be watched never counts as up to date.
         if known.as_ref() != Some(&config) {
             *known = Some(config.clone());
             send(events, WatchEvent::Config(config.clone())).await?;
@@ -192,7 +196,8 @@ async fn follow(
     }
 }
 
-/// Delivers all pages of a snapshot but the last one. Returns that, and where etcd was when the snapshot was begun.
+/// Delivers all pages of a snapshot except the last. Returns the last page, and the point in etcd's
+/// history at which the snapshot was started.
 async fn read_to_last_page(
     shared: &Shared,
     events: &mpsc::Sender<WatchEvent>,
@@ -212,7 +217,8 @@ async fn read_to_last_page(
         if page.last {
             return Ok((begin, page));
         }
-        // Whoever takes the page has to hear if no other follows.
+        // The consumer of an incomplete snapshot must be told if it is interrupted, even for the
+        // same reason as before.
         outage.progress();
         deliver(events, Update::Snapshot(page)).await?;
     }
@@ -227,7 +233,8 @@ async fn send(events: &mpsc::Sender<WatchEvent>, event: WatchEvent) -> Result<()
     events.send(event).await.map_err(|_| End::Dropped)
 }
 
-/// Whether a response continues the snapshot at this point, and where it is at.
+/// Checks that a response continues the snapshot taken at `begin`. Returns the point in etcd's
+/// history that it has reached, or the reason why it does not continue.
 fn check(response: &WatchResponse, begin: Point) -> Result<Point, String> {
     if response.compact_revision() > 0 {
         return Err(format!(
@@ -244,7 +251,8 @@ fn check(response: &WatchResponse, begin: Point) -> Result<Point, String> {
     }
     let Some(header) = response.header() else { return Ok(begin) };
     let point = Point { cluster: header.cluster_id(), revision: header.revision() };
-    // Never compared with a later revision than the snapshot's: an answer about progress may overtake events.
+    // Compared with the revision of the snapshot only, never with a later one: a progress
+    // notification may overtake events.
     point.contradicts(begin).map_or(Ok(point), Err)
 }
 
@@ -255,7 +263,7 @@ struct Changes {
     weight: usize,
 }
 
-/// Returns about how many bytes a change takes.
+/// Returns the approximate size of a change in bytes.
 fn weight(change: &RecordChange) -> usize {
     let value = match change {
         RecordChange::Put(record) => record.value.len(),

@@ -1,4 +1,4 @@
-//! Getting a lease.
+//! Tests of acquiring a lease.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +9,13 @@ use crate::behaviour::for_both_stores;
 use crate::fixture::*;
 
 for_both_stores!(
-    two_hundred_nodes_at_once_get_distinct_subnets,
-    dual_stack_nodes_at_once_share_neither_family,
-    a_node_gets_its_lease_again_with_its_new_value,
-    a_lease_that_does_not_fit_is_discarded,
-    the_previous_subnet_is_used_if_free,
-    an_address_of_another_node_is_refused,
-    a_full_network_is_an_error,
+    two_hundred_concurrent_nodes_get_distinct_subnets,
+    concurrent_dual_stack_nodes_share_neither_family,
+    node_reacquires_its_lease_with_its_new_value,
+    lease_outside_the_network_is_discarded,
+    previous_subnet_if_free_is_reused,
+    address_of_another_node_is_rejected,
+    network_without_free_subnet_is_an_error,
 );
 
 async fn boot(world: &World, nodes: u8, network: &str) {
@@ -34,25 +34,25 @@ async fn boot(world: &World, nodes: u8, network: &str) {
     assert_eq!(stored, keys.into_iter().collect());
 }
 
-async fn two_hundred_nodes_at_once_get_distinct_subnets(world: World) {
-    // 255 subnets, so that races are sure to be lost.
+async fn two_hundred_concurrent_nodes_get_distinct_subnets(world: World) {
+    // There are 255 subnets, so nodes are sure to lose races.
     boot(&world, 200, r#"{"Network":"10.244.0.0/16"}"#).await;
 }
 
-async fn dual_stack_nodes_at_once_share_neither_family(world: World) {
-    // 15 IPv6 subnets.
+async fn concurrent_dual_stack_nodes_share_neither_family(world: World) {
+    // There are 15 IPv6 subnets.
     let config = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/60"}"#;
     boot(&world, 10, config).await;
 }
 
-async fn a_node_gets_its_lease_again_with_its_new_value(world: World) {
+async fn node_reacquires_its_lease_with_its_new_value(world: World) {
     let store = world.store();
     let mut node = TestNode::new(72);
     let first = node.acquire(&*store, &network()).await.unwrap();
     assert_eq!(first.record(), &store.list().await.unwrap()[0]);
     let same = node.acquire(&*store, &network()).await.unwrap();
     assert_eq!(same.record(), first.record());
-    // A lease of flannel has no node id; its address makes it this node's.
+    // A lease written by flannel has no node ID; its address identifies this node.
     let key = first.key();
     let path = format!("subnets/{key}");
     world.put(&path, r#"{"PublicIP":"192.168.0.72","PublicIPv6":null}"#).await;
@@ -64,7 +64,7 @@ async fn a_node_gets_its_lease_again_with_its_new_value(world: World) {
     assert_eq!(stored[0].value, node.lease(key).to_value().as_bytes());
 }
 
-async fn a_lease_that_does_not_fit_is_discarded(world: World) {
+async fn lease_outside_the_network_is_discarded(world: World) {
     let store = world.store();
     world.put("subnets/10.1.8.0-24", r#"{"PublicIP":"192.168.0.72"}"#).await;
     let own = TestNode::new(72).acquire(&*store, &network()).await.unwrap();
@@ -72,7 +72,7 @@ async fn a_lease_that_does_not_fit_is_discarded(world: World) {
     assert_ne!(own.key().to_string(), "10.1.8.0-24");
 }
 
-async fn the_previous_subnet_is_used_if_free(world: World) {
+async fn previous_subnet_if_free_is_reused(world: World) {
     let store = world.store();
     let mut node = TestNode::new(72);
     node.previous = Some("10.244.77.0-24".parse().unwrap());
@@ -84,7 +84,7 @@ async fn the_previous_subnet_is_used_if_free(world: World) {
     assert_ne!(own.key().to_string(), "10.244.77.0-24");
 }
 
-async fn an_address_of_another_node_is_refused(world: World) {
+async fn address_of_another_node_is_rejected(world: World) {
     let store = world.store();
     TestNode::new(72).acquire(&*store, &network()).await.unwrap();
     let mut clone = TestNode::new(72);
@@ -95,7 +95,7 @@ async fn an_address_of_another_node_is_refused(world: World) {
     assert_eq!(store.list().await.unwrap().len(), 1);
 }
 
-async fn a_full_network_is_an_error(world: World) {
+async fn network_without_free_subnet_is_an_error(world: World) {
     let store = world.store();
     let config = config(r#"{"Network":"10.244.0.0/28"}"#);
     for n in 1..=3 {

@@ -1,4 +1,4 @@
-//! What holds for every store.
+//! Behaviour that all stores share.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::fixture::*;
 
-/// Makes a test of each of these functions, for each store.
+/// Generates a test of each of these functions for each store.
 macro_rules! for_both_stores {
     ($($test:ident),+ $(,)?) => {
         mod in_etcd {
@@ -31,21 +31,21 @@ macro_rules! for_both_stores {
 pub(crate) use for_both_stores;
 
 for_both_stores!(
-    a_key_is_created_once,
-    only_the_current_version_is_replaced,
-    only_the_current_version_is_deleted,
-    of_many_that_create_one_key_one_succeeds,
-    the_network_config_is_read_as_it_is,
-    an_empty_store_is_watched_until_something_comes,
-    every_change_is_told_at_once,
-    records_that_are_no_leases_are_told_as_well,
-    a_second_watch_sees_what_the_first_sees,
-    the_network_config_is_watched,
-    a_record_is_as_old_as_its_key_and_its_value,
-    a_store_without_news_is_heard,
+    key_that_exists_is_not_created_again,
+    record_of_outdated_version_is_not_replaced,
+    record_of_outdated_version_is_not_deleted,
+    concurrent_creates_of_one_key_have_one_winner,
+    network_config_is_read_verbatim,
+    watch_of_empty_store_waits_for_the_first_record,
+    watch_delivers_every_change_immediately,
+    watch_delivers_records_that_are_no_leases,
+    watches_of_one_store_deliver_the_same_changes,
+    watch_delivers_changes_of_the_network_config,
+    record_age_follows_creation_and_last_write,
+    pulse_of_a_quiet_store_advances,
 );
 
-async fn a_key_is_created_once(world: World) {
+async fn key_that_exists_is_not_created_again(world: World) {
     let store = world.store();
     let created = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
     assert_eq!((&*created.key, &*created.value), ("10.244.8.0-24", &b"1"[..]));
@@ -55,7 +55,7 @@ async fn a_key_is_created_once(world: World) {
     assert_eq!(store.get("10.244.9.0-24").await.unwrap(), None);
 }
 
-async fn only_the_current_version_is_replaced(world: World) {
+async fn record_of_outdated_version_is_not_replaced(world: World) {
     let store = world.store();
     let first = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
     let second = store.replace(&first, b"2").await.unwrap().unwrap();
@@ -67,7 +67,7 @@ async fn only_the_current_version_is_replaced(world: World) {
     assert_eq!(store.get("10.244.8.0-24").await.unwrap(), None);
 }
 
-async fn only_the_current_version_is_deleted(world: World) {
+async fn record_of_outdated_version_is_not_deleted(world: World) {
     let store = world.store();
     let first = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
     let second = store.replace(&first, b"2").await.unwrap().unwrap();
@@ -77,7 +77,7 @@ async fn only_the_current_version_is_deleted(world: World) {
     assert_eq!(store.list().await.unwrap(), []);
 }
 
-async fn of_many_that_create_one_key_one_succeeds(world: World) {
+async fn concurrent_creates_of_one_key_have_one_winner(world: World) {
     let many = (0..20).map(|n| {
         let store = world.store();
         async move {
@@ -90,32 +90,32 @@ async fn of_many_that_create_one_key_one_succeeds(world: World) {
     assert_eq!(winners.len(), 1);
 }
 
-async fn the_network_config_is_read_as_it_is(world: World) {
+async fn network_config_is_read_verbatim(world: World) {
     let store = world.store();
     assert_eq!(store.network_config().await.unwrap(), None);
     world.put("config", "{not json").await;
     assert_eq!(store.network_config().await.unwrap().unwrap(), b"{not json");
 }
 
-async fn an_empty_store_is_watched_until_something_comes(world: World) {
+async fn watch_of_empty_store_waits_for_the_first_record(world: World) {
     let store = world.store();
     let mut watch = store.watch();
     let event = next(&mut watch).await;
     let page = Page { records: Vec::new(), first: true, last: true };
     assert_eq!(event, WatchEvent::Update(Update::Snapshot(page)));
-    // Longer than the watch may be silent.
+    // Longer than the silence after which a watch asks for progress.
     let silence = timeout(Duration::from_secs(2), watch.next()).await;
     assert!(silence.is_err(), "{silence:?}");
     let created = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
     assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(created)]);
 }
 
-async fn every_change_is_told_at_once(world: World) {
+async fn watch_delivers_every_change_immediately(world: World) {
     let store = world.store();
     let before = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
     let mut watch = store.watch();
     assert_eq!(snapshot(&mut watch).await, std::slice::from_ref(&before));
-    // Each is awaited before the next is made.
+    // Each event is awaited before the next change.
     let replaced = store.replace(&before, b"2").await.unwrap().unwrap();
     assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(replaced.clone())]);
     let other = store.create("10.244.9.0-24", b"1").await.unwrap().unwrap();
@@ -124,7 +124,7 @@ async fn every_change_is_told_at_once(world: World) {
     assert_eq!(changes(&mut watch, 1).await, [RecordChange::Delete("10.244.8.0-24".into())]);
 }
 
-async fn records_that_are_no_leases_are_told_as_well(world: World) {
+async fn watch_delivers_records_that_are_no_leases(world: World) {
     let store = world.store();
     world.put("subnets/nonsense", "more nonsense").await;
     assert_eq!(keys(&store.list().await.unwrap()), ["nonsense"]);
@@ -134,7 +134,7 @@ async fn records_that_are_no_leases_are_told_as_well(world: World) {
     assert_eq!(changes(&mut watch, 1).await, [RecordChange::Delete("nonsense".into())]);
 }
 
-async fn a_second_watch_sees_what_the_first_sees(world: World) {
+async fn watches_of_one_store_deliver_the_same_changes(world: World) {
     let (one, other) = (world.store(), world.store());
     let mut watches = [one.watch(), one.watch(), other.watch()];
     for watch in &mut watches {
@@ -147,7 +147,7 @@ async fn a_second_watch_sees_what_the_first_sees(world: World) {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_created_or_replaced_later_is_noticed() {
+async fn directory_created_or_replaced_later_is_watched() {
     let base = tempfile::tempdir().unwrap();
     let path = base.path().join("not/yet");
     let store = heddle_store::DirectoryStore::new(&path);
@@ -164,12 +164,12 @@ async fn a_directory_that_is_created_or_replaced_later_is_noticed() {
     std::fs::rename(&path, base.path().join("old")).unwrap();
     std::fs::rename(&new, &path).unwrap();
     assert_eq!(last_value(&mut watch, "10.244.9.0-24", "2").await, 1);
-    // It is the new directory that is listened to.
+    // The new directory is the one that is watched now.
     std::fs::write(subnets.join("10.244.9.0-24"), "3").unwrap();
     assert_eq!(last_value(&mut watch, "10.244.9.0-24", "3").await, 1);
 }
 
-/// Waits for a value. A file that is written in place may be seen empty first.
+/// Waits until a key has this value. A file written in place may be seen empty first.
 async fn last_value(watch: &mut heddle_store::Watch, key: &str, value: &str) -> usize {
     loop {
         if let WatchEvent::Update(Update::Changes(changes)) = next(watch).await {
@@ -186,7 +186,7 @@ async fn last_value(watch: &mut heddle_store::Watch, key: &str, value: &str) -> 
 }
 
 #[tokio::test]
-async fn a_directory_that_cannot_be_read_makes_the_watch_stale() {
+async fn directory_unreadable_makes_the_watch_stale() {
     let base = tempfile::tempdir().unwrap();
     let subnets = base.path().join("subnets");
     std::fs::write(&subnets, "a file").unwrap();
@@ -198,7 +198,7 @@ async fn a_directory_that_cannot_be_read_makes_the_watch_stale() {
     assert_eq!(snapshot(&mut watch).await, []);
 }
 
-async fn the_network_config_is_watched(world: World) {
+async fn watch_delivers_changes_of_the_network_config(world: World) {
     let store = world.store();
     let mut watch = store.watch();
     let config = |text: &str| WatchEvent::Config(Some(text.into()));
@@ -210,7 +210,7 @@ async fn the_network_config_is_watched(world: World) {
         world.put("config", text).await;
         assert_eq!(any(&mut watch).await, config(text));
     }
-    // The same again is no news: the next is the lease's.
+    // Writing the same config again is no change: the next event is the lease.
     world.put("config", "two").await;
     store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
     let lease = any(&mut watch).await;
@@ -219,23 +219,23 @@ async fn the_network_config_is_watched(world: World) {
     assert_eq!(any(&mut watch).await, WatchEvent::Config(None));
 }
 
-async fn a_record_is_as_old_as_its_key_and_its_value(world: World) {
+async fn record_age_follows_creation_and_last_write(world: World) {
     let store = world.store();
     let older = store.create("10.244.9.0-24", b"1").await.unwrap().unwrap();
     let first = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
     assert!(older.age.made < first.age.made && older.age.written < first.age.written);
     let second = store.replace(&first, b"2").await.unwrap().unwrap();
     assert!(first.age.made <= second.age.made && first.age.written < second.age.written);
-    // What is read is what was told at the time.
+    // Reads return the same ages as the writes did.
     assert_eq!(store.list().await.unwrap(), [second, older]);
 }
 
-async fn a_store_without_news_is_heard(world: World) {
+async fn pulse_of_a_quiet_store_advances(world: World) {
     let mut watch = world.store().watch();
     let pulse = watch.pulse();
     next(&mut watch).await;
     let first = pulse.last().unwrap();
     patiently("a sign of life", async || pulse.last().filter(|last| *last > first)).await;
-    // Nothing was told meanwhile.
+    // No event was delivered meanwhile.
     assert!(timeout(Duration::ZERO, watch.next()).await.is_err());
 }

@@ -1,4 +1,4 @@
-//! Stores with more in them than a reader should hold.
+//! Stores with more data than a reader should hold in memory.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -18,16 +18,16 @@ use tokio::time::timeout;
 use crate::behaviour::for_both_stores;
 use crate::fixture::*;
 
-/// A little less than what etcd takes in one request (`--max-request-bytes`).
+/// Value length a little below etcd's limit on a request (`--max-request-bytes`), in bytes.
 const HUGE: usize = 1_400_000;
 
 for_both_stores!(
-    value_beyond_limit_is_named_and_not_delivered,
+    value_beyond_limit_is_reported_and_not_delivered,
     record_beyond_limit_is_replaced_and_deleted,
-    key_beyond_limit_is_cut,
+    key_beyond_limit_is_truncated,
 );
 
-async fn value_beyond_limit_is_named_and_not_delivered(world: World) {
+async fn value_beyond_limit_is_reported_and_not_delivered(world: World) {
     let store = world.store();
     let mut watch = store.watch();
     assert_eq!(snapshot(&mut watch).await, []);
@@ -55,7 +55,7 @@ async fn record_beyond_limit_is_replaced_and_deleted(world: World) {
     world.put("subnets/10.244.8.0-24", &"x".repeat(HUGE)).await;
     let found = store.get("10.244.8.0-24").await.unwrap().unwrap();
     assert!(store.replace(&found, b"1").await.unwrap().is_some());
-    // It is no longer the one that was read.
+    // `found` is outdated now.
     assert_eq!(store.replace(&found, b"2").await.unwrap(), None);
     world.put("subnets/10.244.8.0-24", &"x".repeat(HUGE + 1)).await;
     let found = store.get("10.244.8.0-24").await.unwrap().unwrap();
@@ -63,11 +63,11 @@ async fn record_beyond_limit_is_replaced_and_deleted(world: World) {
     assert_eq!(store.get("10.244.8.0-24").await.unwrap(), None);
 }
 
-async fn key_beyond_limit_is_cut(world: World) {
+async fn key_beyond_limit_is_truncated(world: World) {
     let store = world.store();
     let mut watch = store.watch();
     assert_eq!(snapshot(&mut watch).await, []);
-    // Two that differ at their ends alone.
+    // Two keys that differ only at their ends.
     let long = ["1", "2"].map(|end| "k".repeat(KEY_LIMIT) + end);
     for key in &long {
         world.put(&format!("subnets/{key}"), "1").await;
@@ -84,7 +84,7 @@ async fn key_beyond_limit_is_cut(world: World) {
     assert!(matches!(&gone[..], [RecordChange::Delete(key)] if told.contains(key)), "{gone:?}");
 }
 
-/// Puts records below `subnets/`, `at_once` in a transaction.
+/// Puts records below `subnets/` in transactions of `at_once` each.
 async fn put_many(client: &mut Client, keys: &[String], value: &[u8], at_once: usize) {
     for keys in keys.chunks(at_once) {
         let put = |key: &String| TxnOp::put(format!("{PREFIX}/subnets/{key}"), value, None);
@@ -93,7 +93,7 @@ async fn put_many(client: &mut Client, keys: &[String], value: &[u8], at_once: u
     }
 }
 
-/// Lease keys, as many as wanted.
+/// Returns `count` lease keys.
 fn lease_keys(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("10.{}.{}.0-24", number / 256, number % 256)).collect()
 }
@@ -102,7 +102,7 @@ fn lease_keys(count: usize) -> Vec<String> {
 async fn list_longer_than_any_message_is_read_in_pages() {
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
-    // 64 MB of values that leases can have.
+    // 64 MB of values, each of a length that a lease can have.
     let keys_put = lease_keys(8000);
     put_many(&mut client, &keys_put, &[b'x'; 8000], 100).await;
     let (mut pages, mut records) = (Vec::new(), Vec::new());
@@ -125,7 +125,7 @@ async fn leases_between_huge_records_are_found() {
     let mut client = etcd.client().await;
     let huge: Vec<_> = lease_keys(60);
     put_many(&mut client, &huge, &vec![b'x'; HUGE], 1).await;
-    // Each behind a huge one, and a crowd at the end.
+    // Each lease follows a huge record, and many follow at the end.
     let small: Vec<_> = huge.iter().map(|key| format!("{key}-small")).collect();
     put_many(&mut client, &small, b"1", 100).await;
     let crowd: Vec<_> = (0..3000).map(|number| format!("crowd-{number:04}")).collect();
@@ -137,13 +137,13 @@ async fn leases_between_huge_records_are_found() {
     assert_eq!(snapshot(&mut etcd.store().watch()).await, listed);
 }
 
-/// The library's client without a limit of its own for what it sends and receives.
+/// Returns a client of the library without length limits for requests and responses.
 async fn wide(etcd: &Etcd) -> KvClient {
     etcd.client().await.kv_client().max_decoding_message_size(1 << 30)
 }
 
 #[tokio::test]
-async fn record_longer_than_any_message_is_named() {
+async fn record_beyond_message_limit_is_reported() {
     let flags = vec!["--max-request-bytes=20000000".to_owned()];
     let etcd = Etcd::start_with("http", flags);
     let mut client = wide(&etcd).await;
@@ -164,7 +164,7 @@ async fn record_longer_than_any_message_is_named() {
     assert_eq!((&*listed[3].key, &*listed[3].value), ("d", &b"1"[..]));
 }
 
-/// Puts records that make some pages more than wait for a consumer.
+/// Puts records that make more pages than are queued for a consumer.
 async fn put_pages(client: &mut Client) -> Vec<String> {
     let keys = lease_keys(400);
     put_many(client, &keys, &[b'x'; 60_000], 20).await;
@@ -179,7 +179,7 @@ async fn page(watch: &mut Watch) -> Page {
 }
 
 #[tokio::test]
-async fn snapshot_is_of_one_revision_whatever_changes_meanwhile() {
+async fn snapshot_during_changes_shows_one_revision() {
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let all = put_pages(&mut client).await;
@@ -203,14 +203,14 @@ async fn snapshot_is_of_one_revision_whatever_changes_meanwhile() {
 }
 
 #[tokio::test]
-async fn compaction_between_pages_begins_the_list_again() {
+async fn compaction_between_pages_restarts_the_list() {
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let all = put_pages(&mut client).await;
     let mut watch = etcd.store().watch();
     let mut records = Vec::new();
     assert!(!collect(&mut records, page(&mut watch).await));
-    // More than one page waits for the consumer, and all the others are read after this.
+    // More pages than are queued for the consumer remain, and are read after the compaction.
     let gone = all.iter().min().unwrap();
     let answer = client.delete(format!("{PREFIX}/subnets/{gone}"), None).await.unwrap();
     client.compact(answer.header().unwrap().revision(), None).await.unwrap();
@@ -224,13 +224,13 @@ async fn compaction_between_pages_begins_the_list_again() {
     }
     assert_eq!((begun, records.len()), (2, 399));
     assert!(records.iter().all(|record| record.key != *gone));
-    // The watch goes on from there.
+    // The watch continues from the new snapshot.
     client.put(format!("{PREFIX}/subnets/{gone}"), "1", None).await.unwrap();
     assert_eq!(changes(&mut watch, 1).await[0].key(), gone);
 }
 
 #[tokio::test]
-async fn first_key_that_is_wanted_is_found_without_values() {
+async fn find_key_among_huge_values_returns_the_first_match() {
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     put_many(&mut client, &lease_keys(20), &vec![b'x'; HUGE], 1).await;
@@ -242,8 +242,8 @@ async fn first_key_that_is_wanted_is_found_without_values() {
 
 fn make_fifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
-    // Whoever hangs in it would keep the test from ending, so somebody opens it once the test has failed. By then it may
-    // have no name any more.
+    // An opener that blocks on the FIFO would keep the test from ending, so a thread opens the
+    // other end once the test has failed. By then the FIFO may have been unlinked.
     let flags = OFlags::PATH.bits().cast_signed();
     let fifo = fs::File::options().read(true).custom_flags(flags).open(path).unwrap();
     std::thread::spawn(move || {
@@ -254,7 +254,7 @@ fn make_fifo(path: &Path) {
 }
 
 #[tokio::test]
-async fn fifo_among_lease_files_is_named_and_hangs_nobody() {
+async fn fifo_among_lease_files_is_reported_without_blocking() {
     let directory = tempfile::tempdir().unwrap();
     let subnets = directory.path().join("subnets");
     fs::create_dir(&subnets).unwrap();
@@ -268,13 +268,13 @@ async fn fifo_among_lease_files_is_named_and_hangs_nobody() {
         [(0, Some(Unread::NotAFile)), (1, None)]
     );
     assert_eq!(snapshot(&mut store.watch()).await, listed);
-    // It can be put right like any other record.
+    // The store can replace it like any other record.
     assert!(store.replace(&listed[0], b"1").await.unwrap().is_some());
     assert_eq!(store.list().await.unwrap()[0].value, b"1");
 }
 
 #[tokio::test]
-async fn fifo_as_config_or_lock_is_named_and_hangs_nobody() {
+async fn fifo_as_config_or_lock_is_reported_without_blocking() {
     let directory = tempfile::tempdir().unwrap();
     let store = DirectoryStore::new(directory.path());
     make_fifo(&directory.path().join("config"));
@@ -293,9 +293,9 @@ async fn fifo_as_config_or_lock_is_named_and_hangs_nobody() {
 }
 
 #[tokio::test]
-async fn config_beyond_limit_is_named() {
+async fn config_beyond_limit_is_rejected() {
     let directory = tempfile::tempdir().unwrap();
-    // A file with a hole: none of it is written or read.
+    // A sparse file: its bytes are neither written nor read.
     let config = fs::File::create(directory.path().join("config")).unwrap();
     config.set_len(2 << 30).unwrap();
     let error = DirectoryStore::new(directory.path()).network_config().await.unwrap_err();

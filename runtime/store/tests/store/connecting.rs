@@ -1,4 +1,4 @@
-//! Endpoints, certificates, users.
+//! Endpoints, certificates and users.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ async fn refusal(options: EtcdOptions) -> String {
 }
 
 #[tokio::test]
-async fn a_refused_connection_names_every_endpoint() {
+async fn connection_refused_names_every_endpoint() {
     let endpoints = [free_port(), free_port()].map(|port| format!("http://127.0.0.1:{port}"));
     let [a, b] = &endpoints;
     let store = open(options(endpoints.clone()));
@@ -32,7 +32,7 @@ async fn a_refused_connection_names_every_endpoint() {
 }
 
 #[tokio::test]
-async fn the_next_endpoint_is_used_when_one_is_dead() {
+async fn endpoint_dead_from_the_start_is_skipped() {
     let dead = format!("127.0.0.1:{}", free_port());
     let etcd = Etcd::start();
     etcd.client().await;
@@ -41,7 +41,7 @@ async fn the_next_endpoint_is_used_when_one_is_dead() {
 }
 
 #[tokio::test]
-async fn the_next_endpoint_is_used_when_one_dies() {
+async fn endpoint_that_dies_is_replaced_by_the_next() {
     let (mut first, second) = (Etcd::start(), Etcd::start());
     let mut client = second.client().await;
     client.put(format!("{PREFIX}/subnets/on-the-second"), "1", None).await.unwrap();
@@ -56,7 +56,7 @@ async fn the_next_endpoint_is_used_when_one_dies() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_accepts_and_says_nothing_is_passed_over() {
+async fn endpoint_that_accepts_but_is_silent_is_skipped() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_endpoint = format!("http://{}", silent.local_addr().unwrap());
     let etcd = Etcd::start();
@@ -71,7 +71,7 @@ async fn an_endpoint_that_accepts_and_says_nothing_is_passed_over() {
 }
 
 #[tokio::test]
-async fn an_authority_alone_is_enough_for_tls() {
+async fn tls_with_only_a_ca_file_connects() {
     let authority = Authority::new("ours");
     let etcd = authority.etcd(false);
     let mut options = etcd.options();
@@ -85,7 +85,7 @@ async fn an_authority_alone_is_enough_for_tls() {
 }
 
 #[tokio::test]
-async fn an_unknown_authority_is_said_with_the_flag_that_would_name_it() {
+async fn unknown_authority_error_names_the_cafile_flag() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let etcd = theirs.etcd(false);
     let mut options = etcd.options();
@@ -104,7 +104,7 @@ async fn an_unknown_authority_is_said_with_the_flag_that_would_name_it() {
 }
 
 #[tokio::test]
-async fn renewed_files_are_used_for_the_next_connection() {
+async fn renewed_certificates_are_used_by_the_next_connection() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let etcd = theirs.etcd(false);
     let mut options = etcd.options();
@@ -116,7 +116,7 @@ async fn renewed_files_are_used_for_the_next_connection() {
 }
 
 #[tokio::test]
-async fn renewed_files_are_used_at_once_on_request_and_bad_ones_not_at_all() {
+async fn reload_applies_renewed_certificates_and_rejects_bad_ones() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let etcd = ours.etcd(true);
     let (certificate, key) = ours.sign("client");
@@ -149,7 +149,7 @@ async fn renewed_files_are_used_at_once_on_request_and_bad_ones_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_shown_to_a_server_that_asks() {
+async fn client_certificate_is_sent_to_a_server_that_requires_it() {
     let authority = Authority::new("ours");
     let etcd = authority.etcd(true);
     let (certificate, key) = authority.sign("client");
@@ -173,7 +173,7 @@ async fn a_client_certificate_is_shown_to_a_server_that_asks() {
 }
 
 #[tokio::test]
-async fn a_key_that_does_not_go_with_the_certificate_is_said_to() {
+async fn client_key_not_matching_the_certificate_is_rejected() {
     let authority = Authority::new("ours");
     let (certificate, _) = authority.sign("one");
     let (_, key) = authority.sign("another");
@@ -186,7 +186,7 @@ async fn a_key_that_does_not_go_with_the_certificate_is_said_to() {
     assert!(error.starts_with(&start), "{error}");
 }
 
-/// An etcd with users `root` and `node`, the latter for our prefix.
+/// Starts an etcd with three users: `root`, `node` with access to our prefix, and `guest` without.
 async fn etcd_with_users() -> Etcd {
     let etcd = Etcd::start();
     let mut client: Client = etcd.client().await;
@@ -211,7 +211,7 @@ fn as_user(etcd: &Etcd, user: &str, password: &str) -> EtcdOptions {
 }
 
 #[tokio::test]
-async fn a_user_is_authenticated() {
+async fn user_with_password_is_authenticated() {
     let etcd = etcd_with_users().await;
     let store = open(as_user(&etcd, "node", "secret"));
     let mut watch = store.watch();
@@ -222,7 +222,7 @@ async fn a_user_is_authenticated() {
 }
 
 #[tokio::test]
-async fn refused_users_are_told_why() {
+async fn user_rejected_by_etcd_gets_the_cause() {
     let etcd = etcd_with_users().await;
     let endpoint = etcd.endpoint();
     assert_eq!(
@@ -251,7 +251,7 @@ async fn refused_users_are_told_why() {
 }
 
 #[tokio::test]
-async fn a_user_is_let_in_where_etcd_asks_for_none() {
+async fn user_without_etcd_authentication_connects() {
     let etcd = Etcd::start();
     etcd.client_with(ConnectOptions::new()).await;
     let store = open(as_user(&etcd, "node", "secret"));

@@ -1,4 +1,4 @@
-//! What only etcd has: leases that end, transactions, prefixes.
+//! Behaviour of the etcd store alone: leases that expire, transactions, prefixes.
 
 use etcd_client::{LeaseTimeToLiveOptions, Txn, TxnOp};
 use heddle_store::{LeaseStore, RecordChange, Renewal};
@@ -6,7 +6,7 @@ use heddle_store::{LeaseStore, RecordChange, Renewal};
 use crate::fixture::*;
 
 #[tokio::test]
-async fn a_new_lease_lasts_a_day() {
+async fn lease_created_expires_after_a_day() {
     let etcd = Etcd::start();
     let record = etcd.store().create("10.244.8.0-24", b"1").await.unwrap().unwrap();
     let id = record.lease_id.unwrap();
@@ -19,7 +19,7 @@ async fn a_new_lease_lasts_a_day() {
 }
 
 #[tokio::test]
-async fn a_lost_race_leaves_no_etcd_lease_behind() {
+async fn lost_race_leaves_no_etcd_lease_behind() {
     let etcd = Etcd::start();
     let store = etcd.store();
     store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
@@ -29,7 +29,7 @@ async fn a_lost_race_leaves_no_etcd_lease_behind() {
 }
 
 #[tokio::test]
-async fn a_lease_that_is_taken_over_keeps_its_etcd_lease() {
+async fn lease_taken_over_keeps_its_etcd_lease() {
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let value = r#"{"PublicIP":"192.168.0.72","PublicIPv6":null,"BackendType":"vxlan"}"#;
@@ -42,7 +42,7 @@ async fn a_lease_that_is_taken_over_keeps_its_etcd_lease() {
 }
 
 #[tokio::test]
-async fn a_reservation_stays_one() {
+async fn reservation_acquired_stays_a_reservation() {
     let etcd = Etcd::start();
     let key = format!("{PREFIX}/subnets/10.244.8.0-24");
     let mut client = etcd.client().await;
@@ -56,7 +56,7 @@ async fn a_reservation_stays_one() {
 }
 
 #[tokio::test]
-async fn a_renewed_lease_starts_its_time_again() {
+async fn lease_renewed_restarts_its_ttl() {
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     put_with_ttl(&mut client, "10.244.8.0-24", "1", 1000).await;
@@ -71,7 +71,7 @@ async fn a_renewed_lease_starts_its_time_again() {
 }
 
 #[tokio::test]
-async fn keys_beside_the_prefix_are_never_read() {
+async fn keys_outside_the_prefix_are_ignored() {
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let store = etcd.store();
@@ -96,7 +96,7 @@ async fn put_hundred(client: &mut etcd_client::Client, n: usize, value: &str) {
 }
 
 #[tokio::test]
-async fn every_event_of_every_response_counts() {
+async fn watch_delivers_every_event_of_every_response() {
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let mut watch = etcd.store().watch();
@@ -113,7 +113,7 @@ async fn every_event_of_every_response_counts() {
 async fn ten_thousand_leases_are_listed_and_watched() {
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
-    // 6 MB, more than gRPC takes unless it is told to.
+    // 6 MB, more than gRPC's default length limit.
     let value = "x".repeat(600);
     for n in 0..100 {
         put_hundred(&mut client, n, &value).await;

@@ -1,4 +1,4 @@
-//! Places to keep leases in, and what tests need to look at them from outside.
+//! Stores for tests, and access to them from outside.
 
 use std::fs;
 use std::net::TcpListener;
@@ -22,19 +22,19 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
-/// Long enough for anything that happens at all, on a busy machine too.
+/// Time limit for anything that should happen, generous enough for a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) const PREFIX: &str = "/coreos.com/network";
 
-/// An etcd of one member that ends with the test.
+/// An etcd cluster of one member, which is killed at the end of the test.
 pub(crate) struct Etcd {
     process: Child,
-    /// In memory if there is room: etcd waits for its disk before each answer.
+    /// Data directory. In memory if there is room: etcd waits for its disk before each answer.
     directory: Scratch,
     client_port: u16,
     peer_port: u16,
-    /// Further flags.
+    /// Additional flags.
     flags: Vec<String>,
     scheme: &'static str,
 }
@@ -44,7 +44,7 @@ impl Etcd {
         Self::start_with("http", Vec::new())
     }
 
-    /// With TLS, as the flags say.
+    /// Starts an etcd with TLS as configured by the flags.
     pub(crate) fn start_with(scheme: &'static str, flags: Vec<String>) -> Self {
         for _ in 0..10 {
             let (client_port, peer_port) = (free_port(), free_port());
@@ -59,7 +59,8 @@ impl Etcd {
         panic!("etcd does not start; is it installed?");
     }
 
-    /// Waits until somebody listens. False when the process ended, as it does when a port is in use.
+    /// Waits until the port accepts connections. Returns false if the process ended, as it does
+    /// when a port is in use.
     fn listens(&mut self) -> bool {
         loop {
             if self.process.try_wait().unwrap().is_some() {
@@ -76,7 +77,7 @@ impl Etcd {
         format!("{}://127.0.0.1:{}", self.scheme, self.client_port)
     }
 
-    /// Options with waits that suit a test.
+    /// Returns options with time limits that suit a test.
     pub(crate) fn options(&self) -> EtcdOptions {
         options([self.endpoint()])
     }
@@ -85,7 +86,7 @@ impl Etcd {
         EtcdStore::new(self.options()).unwrap()
     }
 
-    /// The client library, without anything of ours in between.
+    /// Returns a client of the library, without any of our code in between.
     pub(crate) async fn client(&self) -> Client {
         self.client_with(ConnectOptions::new()).await
     }
@@ -100,7 +101,7 @@ impl Etcd {
         .await
     }
 
-    /// As `kill -9`.
+    /// Kills the process, as `kill -9` does.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -110,25 +111,25 @@ impl Etcd {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
-    /// Starts it again where it was.
+    /// Restarts it with the same ports and data.
     pub(crate) fn restart(&mut self) {
         self.process =
             run_etcd(&self.directory, self.client_port, self.peer_port, self.scheme, &self.flags);
         assert!(self.listens(), "etcd does not start again");
     }
 
-    /// Starts it again where it was, without its data.
+    /// Restarts it with the same ports and without data.
     pub(crate) fn restart_empty(&mut self) {
         self.restart_with(scratch());
     }
 
-    /// Starts it again where it was, with other data.
+    /// Restarts it with the same ports and other data.
     pub(crate) fn restart_with(&mut self, data: Scratch) {
         self.directory = data;
         self.restart();
     }
 
-    /// A copy of its data as it is now that it does not run.
+    /// Returns a copy of the data of a stopped etcd.
     pub(crate) fn copy_data(&self) -> Scratch {
         let copy = scratch();
         let mut command = Command::new("cp");
@@ -156,7 +157,7 @@ pub(crate) fn options(endpoints: impl IntoIterator<Item = String>) -> EtcdOption
     options
 }
 
-/// A place for etcd's data.
+/// Returns a directory for etcd's data.
 fn scratch() -> Scratch {
     Scratch::new("store-test").unwrap()
 }
@@ -170,7 +171,7 @@ fn run_etcd(
 ) -> Child {
     let client = format!("{scheme}://127.0.0.1:{client_port}");
     let peer = format!("http://127.0.0.1:{peer_port}");
-    // Should the test be killed, etcd goes with it.
+    // If the test is killed, the kernel kills etcd as well.
     Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "etcd", "--data-dir"])
         .arg(directory.path().join("data"))
@@ -188,7 +189,8 @@ fn run_etcd(
         .expect("setpriv (util-linux) and etcd are installed")
 }
 
-/// A port that nobody listens on, below those that the kernel gives to clients: a restarted etcd needs its own again.
+/// Returns a free port below the kernel's range of ephemeral ports: a restarted etcd needs the same
+/// port again.
 pub(crate) fn free_port() -> u16 {
     loop {
         let port = rand::random_range(10_000..32_000);
@@ -198,11 +200,11 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// A connection to an etcd that can be cut.
+/// A proxied connection to an etcd that can be cut.
 pub(crate) struct Line {
     port: u16,
     target: u16,
-    /// Holds every connection; they end with it.
+    /// Task that holds every connection; they end with it.
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -237,7 +239,7 @@ impl Line {
     }
 }
 
-/// Asks until there is an answer.
+/// Polls `ask` until it returns an answer.
 pub(crate) async fn patiently<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let asking = async {
         loop {
@@ -253,7 +255,7 @@ pub(crate) async fn patiently<T>(what: &str, mut ask: impl AsyncFnMut() -> Optio
     }
 }
 
-/// Either store, with access from outside.
+/// A store of either kind, with access from outside.
 pub(crate) enum World {
     Etcd(Etcd),
     Directory(TempDir),
@@ -268,7 +270,7 @@ impl World {
         Self::Directory(tempfile::tempdir().unwrap())
     }
 
-    /// A store as another process would open it.
+    /// Returns a store as another process would open it.
     pub(crate) fn store(&self) -> Box<dyn LeaseStore> {
         match self {
             Self::Etcd(etcd) => Box::new(etcd.store()),
@@ -276,7 +278,7 @@ impl World {
         }
     }
 
-    /// Writes below the prefix, as an operator does. A lease is then a reservation.
+    /// Writes below the prefix as an operator does, so a lease is a reservation.
     pub(crate) async fn put(&self, path: &str, value: &str) {
         match self {
             Self::Etcd(etcd) => {
@@ -287,7 +289,7 @@ impl World {
                 let path = directory.path().join(path);
                 let parent = path.parent().unwrap();
                 fs::create_dir_all(parent).unwrap();
-                // In one step, so that nobody reads half of it.
+                // Renamed into place, so that nobody reads half a file.
                 let new = parent.join(".put");
                 fs::write(&new, value).unwrap();
                 fs::rename(new, path).unwrap();
@@ -308,7 +310,7 @@ impl World {
     }
 }
 
-/// Puts a lease as flannel does: attached to an etcd lease. Returns the lease's id.
+/// Puts a lease as flannel does: attached to an etcd lease. Returns the ID of that etcd lease.
 pub(crate) async fn put_with_ttl(client: &mut Client, key: &str, value: &str, ttl: i64) -> i64 {
     let id = client.lease_grant(ttl, None).await.unwrap().id();
     let key = format!("{PREFIX}/subnets/{key}");
@@ -317,14 +319,14 @@ pub(crate) async fn put_with_ttl(client: &mut Client, key: &str, value: &str, tt
     id
 }
 
-/// The etcd lease of a key; 0 for none.
+/// Returns the ID of the etcd lease of a key; 0 for none.
 pub(crate) async fn lease_of(client: &mut Client, key: &str) -> i64 {
     let key = format!("{PREFIX}/subnets/{key}");
     let answer = client.get(key, Some(GetOptions::new())).await.unwrap();
     answer.kvs()[0].lease()
 }
 
-/// What the watch says next, of the network config or anything else.
+/// Returns the next event of any kind.
 pub(crate) async fn any(watch: &mut Watch) -> WatchEvent {
     timeout(PATIENCE, watch.next())
         .await
@@ -332,7 +334,7 @@ pub(crate) async fn any(watch: &mut Watch) -> WatchEvent {
         .expect("the watch goes on")
 }
 
-/// What the watch says next of the leases.
+/// Returns the next event that is not about the network config.
 pub(crate) async fn next(watch: &mut Watch) -> WatchEvent {
     loop {
         match any(watch).await {
@@ -342,7 +344,7 @@ pub(crate) async fn next(watch: &mut Watch) -> WatchEvent {
     }
 }
 
-/// The next snapshot, of all its pages; what comes before it is skipped.
+/// Returns the next complete snapshot, skipping the events before it.
 pub(crate) async fn snapshot(watch: &mut Watch) -> Vec<Record> {
     let mut records = Vec::new();
     loop {
@@ -354,7 +356,7 @@ pub(crate) async fn snapshot(watch: &mut Watch) -> Vec<Record> {
     }
 }
 
-/// Adds a page to those before it. True with the last one.
+/// Adds a page to the pages before it. Returns true if it is the last one.
 pub(crate) fn collect(records: &mut Vec<Record>, page: Page) -> bool {
     if page.first {
         records.clear();
@@ -363,7 +365,7 @@ pub(crate) fn collect(records: &mut Vec<Record>, page: Page) -> bool {
     page.last
 }
 
-/// A store's records all at once, for tests that know how many there are.
+/// Lists all records of a store at once, for tests that know how many there are.
 pub(crate) trait List {
     async fn list(&self) -> Result<Vec<Record>, StoreError>;
 }
@@ -377,7 +379,7 @@ impl<S: LeaseStore + ?Sized> List for S {
     }
 }
 
-/// The next changes, as many as there are said to be.
+/// Returns the next `count` changes.
 pub(crate) async fn changes(watch: &mut Watch, count: usize) -> Vec<RecordChange> {
     let mut all = Vec::new();
     while all.len() < count {
@@ -394,7 +396,7 @@ pub(crate) fn keys(records: &[Record]) -> Vec<&str> {
     records.iter().map(|record| record.key.as_str()).collect()
 }
 
-/// A node that wants a subnet.
+/// A node that needs a subnet.
 #[derive(Clone)]
 pub(crate) struct TestNode {
     pub(crate) id: NodeId,
@@ -403,7 +405,7 @@ pub(crate) struct TestNode {
 }
 
 impl TestNode {
-    /// The nth, at 192.168.0.n.
+    /// Returns the nth node, with the address 192.168.0.n.
     pub(crate) fn new(n: u8) -> Self {
         Self {
             id: format!("node-{n}").parse().unwrap(),
@@ -458,7 +460,7 @@ pub(crate) fn network() -> NetworkConfig {
     config(r#"{"Network":"10.244.0.0/16"}"#)
 }
 
-/// Certificates in a directory: an authority, and what it signed.
+/// A certificate authority in a directory, with the certificates it signed.
 pub(crate) struct Authority {
     pub(crate) directory: TempDir,
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
@@ -484,7 +486,7 @@ impl Authority {
         self.path("ca.pem")
     }
 
-    /// Writes `<name>.pem` and `<name>.key`, good for 127.0.0.1, to both ends of a connection.
+    /// Writes `<name>.pem` and `<name>.key`, valid for both ends of a connection at 127.0.0.1.
     pub(crate) fn sign(&self, name: &str) -> (PathBuf, PathBuf) {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
@@ -499,7 +501,8 @@ impl Authority {
         files
     }
 
-    /// An etcd with a certificate of this authority, which asks its clients for theirs if `mutual`.
+    /// Starts an etcd with a certificate of this authority. It requires client certificates if
+    /// `mutual`.
     pub(crate) fn etcd(&self, mutual: bool) -> Etcd {
         let (certificate, key) = self.sign("server");
         let mut flags = vec![

@@ -1,4 +1,4 @@
-//! Keeping a lease.
+//! Tests of keeping a lease.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::behaviour::for_both_stores;
 use crate::fixture::*;
 
 for_both_stores!(
-    a_deleted_lease_is_created_again_with_the_same_subnet,
-    a_foreign_owner_is_never_overwritten,
-    a_clone_with_our_node_id_is_never_overwritten,
-    a_lease_across_our_former_subnet_is_left_alone,
-    a_value_that_nobody_owns_is_put_back,
+    lease_deleted_is_recreated_with_the_same_subnet,
+    lease_of_foreign_owner_is_never_overwritten,
+    lease_of_clone_with_our_id_is_never_overwritten,
+    lease_overlapping_our_former_subnet_is_left_alone,
+    lease_value_invalid_is_restored,
 );
 
-/// A node that keeps its lease.
+/// A task that keeps a node's lease.
 struct Keeper {
     task: JoinHandle<LostLease>,
     poke: Arc<Notify>,
@@ -54,13 +54,13 @@ async fn acquired(world: &World) -> (OwnLease, Keeper, String) {
     (own, keeper, path)
 }
 
-/// The lease as it is stored.
+/// Returns the lease as stored.
 async fn stored(world: &World, own: &OwnLease) -> Option<Lease> {
     let record = world.store().get(&own.key().to_string()).await.unwrap()?;
     Lease::from_value(own.key(), &record.value).ok()
 }
 
-async fn a_deleted_lease_is_created_again_with_the_same_subnet(world: World) {
+async fn lease_deleted_is_recreated_with_the_same_subnet(world: World) {
     let (own, keeper, path) = acquired(&world).await;
     for _ in 0..2 {
         world.delete(&path).await;
@@ -72,7 +72,7 @@ async fn a_deleted_lease_is_created_again_with_the_same_subnet(world: World) {
     assert_eq!(record.is_reservation(), own.record().is_reservation());
 }
 
-async fn a_foreign_owner_is_never_overwritten(world: World) {
+async fn lease_of_foreign_owner_is_never_overwritten(world: World) {
     let (own, keeper, path) = acquired(&world).await;
     let theirs = r#"{"PublicIP":"192.168.0.99","NodeID":"them","NodeName":"web-2"}"#;
     world.put(&path, theirs).await;
@@ -89,7 +89,7 @@ async fn a_foreign_owner_is_never_overwritten(world: World) {
     assert_eq!(record.value, theirs.as_bytes());
 }
 
-async fn a_clone_with_our_node_id_is_never_overwritten(world: World) {
+async fn lease_of_clone_with_our_id_is_never_overwritten(world: World) {
     let (own, keeper, path) = acquired(&world).await;
     let theirs = r#"{"PublicIP":"192.168.0.99","NodeID":"node-72"}"#;
     world.put(&path, theirs).await;
@@ -100,7 +100,7 @@ async fn a_clone_with_our_node_id_is_never_overwritten(world: World) {
     assert_eq!(record.value, theirs.as_bytes());
 }
 
-async fn a_lease_across_our_former_subnet_is_left_alone(world: World) {
+async fn lease_overlapping_our_former_subnet_is_left_alone(world: World) {
     let node = TestNode::new(72);
     let own = node.acquire(&*world.store(), &network()).await.unwrap();
     world.delete(&format!("subnets/{}", own.key())).await;
@@ -112,7 +112,7 @@ async fn a_lease_across_our_former_subnet_is_left_alone(world: World) {
     assert_eq!(keys(&world.store().list().await.unwrap()), ["10.244.0.0-16"]);
 }
 
-async fn a_value_that_nobody_owns_is_put_back(world: World) {
+async fn lease_value_invalid_is_restored(world: World) {
     let (own, keeper, path) = acquired(&world).await;
     world.put(&path, "nonsense").await;
     keeper.poke.notify_one();
@@ -121,7 +121,7 @@ async fn a_value_that_nobody_owns_is_put_back(world: World) {
 }
 
 #[tokio::test]
-async fn a_lease_is_renewed_before_it_ends() {
+async fn lease_is_renewed_before_expiry() {
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let value = r#"{"PublicIP":"192.168.0.72"}"#;
@@ -135,7 +135,7 @@ async fn a_lease_is_renewed_before_it_ends() {
 }
 
 #[tokio::test]
-async fn an_expired_lease_is_created_again_with_a_new_end() {
+async fn lease_expired_is_recreated_with_a_new_expiry() {
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let world = World::Etcd(etcd);
@@ -151,7 +151,7 @@ async fn an_expired_lease_is_created_again_with_a_new_end() {
 }
 
 #[tokio::test]
-async fn a_lease_is_kept_through_an_outage() {
+async fn lease_is_kept_through_an_outage() {
     let mut etcd = Etcd::start();
     let store = etcd.store();
     let own = TestNode::new(72).acquire(&store, &network()).await.unwrap();
@@ -180,7 +180,7 @@ async fn a_lease_is_kept_through_an_outage() {
 }
 
 #[tokio::test]
-async fn a_lease_that_is_given_up_is_gone_and_nothing_else() {
+async fn release_deletes_nothing_but_the_own_lease() {
     let etcd = Etcd::start();
     let store = etcd.store();
     let node = TestNode::new(72);
@@ -189,7 +189,7 @@ async fn a_lease_that_is_given_up_is_gone_and_nothing_else() {
     assert!(store.list().await.unwrap().is_empty());
     assert!(!release(&store, &own).await.unwrap());
 
-    // Somebody else's by now.
+    // The record belongs to another node by now.
     let own = node.acquire(&store, &network()).await.unwrap();
     let key = own.key().to_string();
     let theirs = TestNode::new(73).lease(own.key()).to_value();
@@ -197,7 +197,7 @@ async fn a_lease_that_is_given_up_is_gone_and_nothing_else() {
     assert!(!release(&store, &own).await.unwrap());
     assert!(store.get(&key).await.unwrap().is_some());
 
-    // A reservation of the operator's.
+    // A reservation made by the operator.
     let world = World::Etcd(etcd);
     world.put("subnets/10.244.99.0-24", r#"{"PublicIP":"192.168.0.72"}"#).await;
     let own = node.acquire(&store, &network()).await.unwrap();

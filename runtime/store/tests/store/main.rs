@@ -1,4 +1,4 @@
-//! The stores against the real thing: etcd processes and directories.
+//! Tests of the stores against real etcd processes and directories.
 
 mod acquiring;
 mod behaviour;

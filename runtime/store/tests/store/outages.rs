@@ -1,4 +1,4 @@
-//! etcd stops, hangs, forgets.
+//! Outages of etcd: it stops, hangs, or loses data.
 
 use heddle_store::{EtcdStore, LeaseStore, RecordChange, Update, WatchEvent};
 use rustix::process::Signal;
@@ -13,7 +13,7 @@ async fn stale(watch: &mut heddle_store::Watch) -> String {
     }
 }
 
-/// The next word of the store's having gone back to an earlier state, before any snapshot.
+/// Returns the reason of the next set-back event, which must come before any snapshot.
 async fn set_back(watch: &mut heddle_store::Watch) -> String {
     loop {
         match next(watch).await {
@@ -25,7 +25,7 @@ async fn set_back(watch: &mut heddle_store::Watch) -> String {
 }
 
 #[tokio::test]
-async fn a_watch_goes_on_after_etcd_was_killed() {
+async fn watch_continues_after_etcd_was_killed() {
     let mut etcd = Etcd::start();
     let store = etcd.store();
     etcd.client().await;
@@ -41,9 +41,9 @@ async fn a_watch_goes_on_after_etcd_was_killed() {
 }
 
 #[tokio::test]
-async fn a_watch_starts_when_etcd_does() {
+async fn watch_started_before_etcd_recovers() {
     let mut etcd = Etcd::start();
-    // Killed before it has written its first data, etcd would not come back by itself.
+    // An etcd killed before it has written its first data would not recover by itself.
     etcd.client().await;
     etcd.kill();
     let mut watch = etcd.store().watch();
@@ -53,7 +53,7 @@ async fn a_watch_starts_when_etcd_does() {
 }
 
 #[tokio::test]
-async fn a_watch_notices_that_etcd_lost_its_data() {
+async fn watch_reports_that_etcd_lost_its_data() {
     let mut etcd = Etcd::start();
     let store = etcd.store();
     etcd.client().await;
@@ -66,14 +66,14 @@ async fn a_watch_notices_that_etcd_lost_its_data() {
     etcd.restart_empty();
     assert!(set_back(&mut watch).await.contains("went back from revision 21 to 1"));
     assert_eq!(snapshot(&mut watch).await, []);
-    // Its revision is one that the old etcd had long ago.
+    // The revision of this record existed in the old etcd as well.
     let new =
         patiently("etcd", async || store.create("10.244.99.0-24", b"1").await.ok()).await.unwrap();
     assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(new)]);
 }
 
 #[tokio::test]
-async fn a_watch_notices_that_etcd_was_restored_from_an_old_copy() {
+async fn watch_reports_that_etcd_was_restored_from_an_old_copy() {
     let mut etcd = Etcd::start();
     let store = etcd.store();
     etcd.client().await;
@@ -84,7 +84,7 @@ async fn a_watch_notices_that_etcd_was_restored_from_an_old_copy() {
     patiently("etcd", async || store.create("10.244.2.0-24", b"1").await.ok()).await.unwrap();
     let mut watch = store.watch();
     assert_eq!(snapshot(&mut watch).await.len(), 2);
-    // Told of while it watches, not with the snapshot.
+    // Delivered by the running watch, not with the snapshot.
     store.create("10.244.3.0-24", b"1").await.unwrap();
     changes(&mut watch, 1).await;
     etcd.kill();
@@ -94,7 +94,7 @@ async fn a_watch_notices_that_etcd_was_restored_from_an_old_copy() {
 }
 
 #[tokio::test]
-async fn a_watch_of_a_hanging_etcd_is_stale_in_time_and_recovers() {
+async fn watch_of_a_hanging_etcd_turns_stale_and_recovers() {
     let etcd = Etcd::start();
     let store = etcd.store();
     etcd.client().await;
@@ -103,7 +103,7 @@ async fn a_watch_of_a_hanging_etcd_is_stale_in_time_and_recovers() {
     etcd.signal(Signal::STOP);
     let stopped = Instant::now();
     let reason = stale(&mut watch).await;
-    // 500 ms of silence are normal, and 1 s is given for an answer.
+    // After 500 ms of silence the watch asks for progress, and waits 1 s for the answer.
     assert!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
     assert!(reason.contains("no answer within 1000 ms"), "{reason}");
     etcd.signal(Signal::CONT);
@@ -113,20 +113,21 @@ async fn a_watch_of_a_hanging_etcd_is_stale_in_time_and_recovers() {
 }
 
 #[tokio::test]
-async fn a_watch_is_as_good_as_before_after_this_process_was_stopped() {
+async fn watch_survives_suspension_of_this_process() {
     let etcd = Etcd::start();
     let store = etcd.store();
     etcd.client().await;
     let mut watch = store.watch();
     snapshot(&mut watch).await;
-    // Longer than an etcd that is asked may take; nothing of this process does anything meanwhile.
+    // Longer than etcd may take for a progress notification. This blocks the only thread of the
+    // runtime, so the watch is suspended.
     std::thread::sleep(Duration::from_secs(5));
     let after = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
     assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(after)]);
 }
 
 #[tokio::test]
-async fn history_that_was_compacted_while_the_connection_was_down_is_not_missed() {
+async fn compaction_while_disconnected_leads_to_a_snapshot() {
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let mut line = Line::to(&etcd).await;
@@ -145,13 +146,13 @@ async fn history_that_was_compacted_while_the_connection_was_down_is_not_missed(
 }
 
 #[tokio::test]
-async fn a_watch_that_falls_behind_compaction_starts_again_from_a_snapshot() {
+async fn watch_behind_compaction_restarts_from_a_snapshot() {
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let store = etcd.store();
     let mut watch = store.watch();
     assert_eq!(snapshot(&mut watch).await, []);
-    // More than fits into all buffers between etcd and a consumer that does not consume.
+    // More than all buffers between etcd and a stalled consumer can hold.
     let value = vec![b'x'; 400_000];
     let key = format!("{PREFIX}/subnets/10.244.8.0-24");
     let mut revision = 0;
@@ -176,9 +177,10 @@ async fn a_watch_that_falls_behind_compaction_starts_again_from_a_snapshot() {
     assert!(reasons[0].contains("compacted"), "{reasons:?}");
 }
 
-/// Leases and config are watched by two requests, and there may be news of the one before the other is answered.
+/// Leases and config are watched by two requests, so events of one watch may arrive before the
+/// other is created.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_that_begins_while_records_change_misses_none() {
+async fn watch_started_during_changes_misses_none() {
     const WRITERS: usize = 16;
     const EACH: usize = 60;
     let etcd = Etcd::start();
@@ -195,7 +197,7 @@ async fn a_watch_that_begins_while_records_change_misses_none() {
     let writing: Vec<_> = writing.collect();
     let mut watches = Vec::new();
     while writing.iter().any(|writer| !writer.is_finished()) {
-        // More of them would keep the writers waiting.
+        // More watches would slow the writers down.
         if watches.len() < 200 {
             watches.push(store.watch());
         }
@@ -215,7 +217,8 @@ async fn a_watch_that_begins_while_records_change_misses_none() {
                     records.len()
                 }
                 WatchEvent::Update(Update::Changes(changes)) => known + changes.len(),
-                // Nobody has read what it told meanwhile, and there is an end to what a connection keeps. A snapshot follows.
+                // The watch's events were not consumed meanwhile, and a connection buffers only so
+                // much. A snapshot follows.
                 WatchEvent::Stale { .. } | WatchEvent::Config(_) | WatchEvent::SetBack { .. } => {
                     known
                 }

@@ -1,5 +1,6 @@
-//! A plugin that does what a peer's lease tells it, for the tests of `heddle-plugin`: the lease's backend type says how
-//! to misbehave. It exports all that a backend can, so it is used as one of each world.
+//! A plugin for the tests of `heddle-plugin` that misbehaves on demand: the backend type in a
+//! peer's lease selects how. It exports all that a backend can, so it serves as a plugin of each
+//! world.
 
 mod packets;
 
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use heddle_sdk::*;
 
-/// The backend.
+/// The misbehaving backend.
 pub struct Misbehaving;
 
 impl Backend for Misbehaving {
@@ -21,7 +22,8 @@ impl Backend for Misbehaving {
         lease: &Lease,
     ) -> Result<NodePlan, ConfigError> {
         if config.backend.contains("tun") {
-            // Without the room that `overhead` asks the host for.
+            // Leaves no room for the transform's bytes; the host has to lower the MTU by
+            // `overhead`.
             let tunnel = Tunnel { device: "flannel0".into(), port: 8285, overhead: 0 };
             return tunnel.plan(config, node, lease);
         }

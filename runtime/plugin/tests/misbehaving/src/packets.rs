@@ -1,4 +1,5 @@
-//! The packet path, by the generated traits: those of the SDK allow no answer of the wrong length.
+//! The packet path, through the generated traits: those of the SDK do not allow answers of the
+//! wrong length.
 
 use std::cell::RefCell;
 
@@ -8,15 +9,15 @@ use heddle_sdk::bindings::transform::exports::heddle::overlay::transform;
 
 use crate::{Misbehaving, hang, hoard};
 
-/// What is added to each packet.
+/// Bytes added to each packet.
 const TAG: [u8; 16] = [7; 16];
 
 thread_local! {
-    /// How to misbehave: the first peer's backend type.
+    /// The kind of misbehaviour: the first peer's backend type.
     static KIND: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Misbehaves in the ways that all functions have in common.
+/// Misbehaves in the ways that all functions have in common, and returns the kind.
 fn misbehave() -> String {
     let kind = KIND.with_borrow(Clone::clone);
     match kind.as_str() {
