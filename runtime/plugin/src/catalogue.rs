@@ -20,9 +20,7 @@ use crate::caller::Caller;
 use crate::compiler::{self, CompileError};
 use crate::embedded::{EMBEDDED, Embedded};
 use crate::emitter::Emitter;
-use crate::engine::Runtime;
-#[cfg(feature = "compiler")]
-use crate::engine::TrustedCode;
+use crate::engine::{Runtime, TrustedCode};
 use crate::host::{self, HostState};
 use crate::packets::PacketPlugin;
 use crate::worker::{Exports, WorkerHandle};
@@ -221,9 +219,9 @@ impl Catalogue {
     /// The default cache directory.
     pub const DEFAULT_CACHE: &str = "/var/cache/heddle";
 
-    /// A catalogue of these plugin directories. `compiler` is the command line tool; without one, that beside this
-    /// executable or in `PATH`. The cache is not touched before a plugin is found in a file, nor the tool before it has
-    /// to be compiled.
+    /// Returns a catalogue of these plugin directories. `compiler` is a `heddle-compiler` that the caller vouches for, as
+    /// tests do; without one, it is looked for beside this executable and in `/usr/libexec/heddle`, and checked. The cache
+    /// is not touched before a plugin is found in a file, nor the compiler before it has to be compiled.
     ///
     /// # Errors
     ///
@@ -293,9 +291,10 @@ impl Catalogue {
         let component = match self.load_cached(&cache, &admitted) {
             Some(component) => component,
             None => {
-                let native = compiler::compile(&bytes, self.compiler.as_deref(), &cache).map_err(
-                    |error| PluginError::Compile { plugin: admitted.to_string(), error },
-                )?;
+                let native =
+                    compiler::compile_in(&cache, &bytes, self.compiler.as_deref()).map_err(
+                        |error| PluginError::Compile { plugin: admitted.to_string(), error },
+                    )?;
                 let code = cache.put(&admitted.digest, &native).map_err(unusable)?;
                 let component = self.runtime.load_file(code.trusted());
                 component.map_err(|reason| admitted.does_not_load(plain(&reason)))?
@@ -324,12 +323,11 @@ impl Catalogue {
     }
 
     /// Loads a component from any file, for those who make plugins: under whatever name, and with all that it asks for.
-    /// It is compiled in this process, and nothing of it is kept.
+    /// Nothing of it is kept.
     ///
     /// # Errors
     ///
     /// It cannot be read, is no plugin for this host, or cannot be compiled or loaded.
-    #[cfg(feature = "compiler")]
     pub fn open(&self, path: &Path) -> Result<Plugin, PluginError> {
         self.open_component(Source::File(path.to_owned()), &read_component(path)?)
     }
@@ -339,15 +337,14 @@ impl Catalogue {
     /// # Errors
     ///
     /// As for [`Catalogue::open`].
-    #[cfg(feature = "compiler")]
     pub fn open_component(&self, source: Source, bytes: &[u8]) -> Result<Plugin, PluginError> {
         let plugin = source.to_string();
         let manifest = Manifest::read(bytes)
             .map_err(|error| PluginError::Manifest { plugin: plugin.clone(), error })?;
         check_name(&manifest.name)?;
         let limits = self.policy()?.limits(&manifest.name);
-        let native = crate::engine::compile(bytes)
-            .map_err(|reason| PluginError::Load { plugin: plugin.clone(), reason })?;
+        let native = compiler::compile(bytes, self.compiler.as_deref())
+            .map_err(|error| PluginError::Compile { plugin: plugin.clone(), error })?;
         let component = self
             .runtime
             .load(TrustedCode::vouch(&native))

@@ -9,7 +9,8 @@ use wasmtime::component::Component;
 use crate::settings;
 use crate::ticker::{Ticker, TickerThread};
 
-/// Tells native code of one wasmtime and its settings from that of another: part of a name in the cache.
+/// Tells native code of one wasmtime and its settings from that of another: part of a name in the cache, and asked of the
+/// compiler. `heddle-compiler engine` prints it.
 pub(crate) const FINGERPRINT: &str = env!("HEDDLE_ENGINE");
 
 /// An engine with its clock. Cheap to clone; one is enough for a process.
@@ -43,8 +44,8 @@ impl Runtime {
     #[allow(unsafe_code, reason = "the bytes become machine code")]
     pub(crate) fn load(&self, native: TrustedCode<'_>) -> Result<Component, String> {
         // SAFETY: `deserialize` requires bytes that wasmtime's own compiler made and nobody changed since. A
-        // `TrustedCode` is made of two things: this binary's own data, which the build script compiled, and what our own
-        // compiler has just made.
+        // `TrustedCode` is made of two things: this binary's own data, which our compiler made for the build script, and what
+        // it has just made.
         unsafe { Component::deserialize(&self.0.engine, native.0) }
             .map_err(|error| format!("{error:#}"))
     }
@@ -81,16 +82,4 @@ impl<'a> TrustedFile<'a> {
     pub(crate) fn vouch(path: &'a Path) -> Self {
         Self(path)
     }
-}
-
-/// Compiles a component to native code for this machine.
-///
-/// # Errors
-///
-/// What wasmtime says against it.
-#[cfg(feature = "compiler")]
-pub fn compile(component: &[u8]) -> Result<Vec<u8>, String> {
-    let say = |error: wasmtime::Error| heddle_grant::text::plain(&format!("{error:#}"));
-    let engine = Engine::new(&settings::settings()).map_err(say)?;
-    engine.precompile_component(component).map_err(say)
 }

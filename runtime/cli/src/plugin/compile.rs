@@ -1,4 +1,4 @@
-//! `heddle plugin compile`: also what the daemon calls, which has no compiler.
+//! `heddle plugin compile`: the work is `heddle-compiler`'s.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn compile(Arguments { input, output }: &Arguments) -> anyhow::Result<()> {
-    match heddle_plugin::compile(&read_component(input)?) {
+    match heddle_plugin::compile(&read_component(input)?, None) {
         Ok(native) => replace(output, &native),
         Err(reason) => bail!("{} cannot be compiled: {reason}", input.display()),
     }
