@@ -34,7 +34,7 @@ MINUTES ?= 10
 # Asked before anything is built: a variable that has to be a number, from 1 on, or from 2 where that is said.
 number = @case '$($(1))' in ''|0*|*[!0-9]*$(if $(3),|1)) echo "make: $(1) is '$($(1))': expected a number from $(or $(3),1) on, such as $(2)" >&2; exit 2;; esac
 
-.PHONY: help demo build test bench scale soak lint deny fuzz reference deb tarball setup root
+.PHONY: help demo build build-for-demo test bench scale soak lint deny fuzz reference deb tarball setup root
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -50,9 +50,12 @@ demo: root ## an overlay between hosts on this machine, step by step (HOSTS=3, S
 	@echo 'make demo, 3 of 5: building heddle-compiler, which makes native code of them'
 	@$(BUILD_COMPILER) $(if $(filter demo,$(PROFILE)),quick-compiler,compiler)
 	@echo 'make demo, 4 of 5: building heddled and heddle'
-	@$(if $(filter demo,$(PROFILE)),cargo build --profile demo $(if $(CI),--locked) -p heddled -p heddle,$(MAKE) --no-print-directory build)
+	@$(MAKE) --no-print-directory $(if $(filter demo,$(PROFILE)),build-for-demo,build)
 	@echo 'make demo, 5 of 5: running it'
 	@$(if $(filter demo,$(PROFILE)),target/demo/heddle,target/dist/heddle) demo --hosts $(HOSTS) --store $(STORE)
+
+build-for-demo:
+	@cargo build --profile demo $(if $(CI),--locked) -p heddled -p heddle
 
 # heddle-compiler comes from a call of its own, which runtime/plugin/build.rs makes: in one call, Cargo would give all of
 # them the union of their features, and so a compiler.
