@@ -25,12 +25,12 @@ const PROGRAM: &str = "heddle-compiler";
 /// The directory that packages install it in.
 const LIBEXEC: &str = "/usr/libexec/heddle";
 
-/// How long a compilation may take. The embedded plugins take a tenth of a second. A machine that has other things to do
+/// Time limits of a compilation. The embedded plugins take a tenth of a second. A machine that has other things to do
 /// may well need minutes for what is some seconds' work, so what counts is the work.
 const LIMITS: Limits =
     Limits { processor: Duration::from_secs(60), wait: Duration::from_secs(10 * 60) };
 
-/// How much memory a compilation may take, in bytes. The embedded plugins take some tens of MiB, those with a language's
+/// Memory limit of a compilation, in bytes. The embedded plugins take some tens of MiB, those with a language's
 /// whole runtime inside a GiB.
 const MEMORY_LIMIT: u64 = 3 << 30;
 
