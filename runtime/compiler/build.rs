@@ -1,0 +1,9 @@
+//! Tells the program its own target.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!(
+        "cargo::rustc-env=HEDDLE_TARGET={}",
+        std::env::var("TARGET").expect("Cargo sets TARGET")
+    );
+}
