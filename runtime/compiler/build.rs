@@ -1,4 +1,4 @@
-//! Tells the program its own target.
+//! Passes the compilation target to the program.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -1,9 +1,10 @@
-//! Builds the plugins that ship inside the binary, and has `heddle-compiler` compile them to native code, so that neither
-//! the daemon nor its start needs a compiler.
+//! Builds the plugins that ship inside the binary, and has `heddle-compiler` compile them to native
+//! code. So the daemon contains no compiler, and needs none to start.
 //!
-//! `heddle-compiler` is built here as well, by a Cargo of its own: in one call with what it compiles for, Cargo would give
-//! wasmtime the union of all features, and every program a compiler. That Cargo's target directory is the same for all
-//! features and targets of this crate, for clippy and for tests, so Cranelift is compiled once for each profile of it.
+//! Also builds `heddle-compiler`, in a Cargo call of its own: in one call with the programs that
+//! use it, Cargo would give wasmtime the union of all features, and every program a compiler. That
+//! call has one target directory for all features and targets of this crate, for clippy and for
+//! tests, so Cranelift is compiled once for each profile.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,10 +17,10 @@ mod guests;
 #[path = "../grant/src/section.rs"]
 mod section;
 
-/// The program with the compiler.
+/// The crate and program that contains Cranelift.
 const COMPILER: &str = "heddle-compiler";
 
-/// Their names, in order. Each is the crate `heddle-plugin-<name>`.
+/// Names of the embedded plugins, sorted. Each is the crate `heddle-plugin-<name>`.
 const EMBEDDED: [&str; 8] =
     ["alloc", "cni-conf", "docker-opts", "host-gw", "subnet-env", "udp", "vxlan", "vxlan-tun"];
 
@@ -49,7 +50,7 @@ fn main() {
         .unwrap_or_else(|error| panic!("{error}"));
     let compiler = build_compiler(&root, &nested);
     if target == variable("HOST") {
-        // Beside the binaries that Cargo is building, where they look for it.
+        // Beside the binaries that Cargo is building, where they search for it.
         replace(&compiler, &profile_dir.join(COMPILER));
     }
     let engine = run(Command::new(&compiler).args(["engine", "--target", &target]));
@@ -68,7 +69,7 @@ fn main() {
         let component_path = out.join(format!("{name}.wasm"));
         let native_path = out.join(format!("{name}.cwasm"));
         write(&component_path, &component);
-        // For any processor of the target's architecture, not only the one that this machine has.
+        // For any processor of the target's architecture, not only this machine's.
         run(Command::new(&compiler)
             .args(["compile", "--target", &target])
             .args([&component_path, &native_path]));
@@ -86,8 +87,8 @@ fn main() {
     write(&out.join("components.rs"), format!("{component_table}]").as_bytes());
 }
 
-/// Builds `heddle-compiler`. Where this build is not optimised, neither is the compiler: it is built in a fraction of the
-/// time, and makes the same code.
+/// Builds `heddle-compiler` and returns its path. In a build without optimisation, the compiler is
+/// not optimised either: that takes a fraction of the time, and its output is the same.
 fn build_compiler(root: &Path, target_dir: &Path) -> PathBuf {
     let profile = if variable("OPT_LEVEL") == "0" { "quick-compiler" } else { "compiler" };
     guests::run_cargo(root, target_dir, &["--profile", profile, "--package", COMPILER])
@@ -95,7 +96,7 @@ fn build_compiler(root: &Path, target_dir: &Path) -> PathBuf {
     target_dir.join(profile).join(COMPILER)
 }
 
-/// Returns what the command prints.
+/// Runs a command and returns its standard output.
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -103,7 +104,8 @@ fn run(command: &mut Command) -> String {
     String::from_utf8(output.stdout).expect("the compiler prints text")
 }
 
-/// Puts a copy of a program in the place of what is there, which may be running.
+/// Replaces the file at `place` by a copy of a program. A running program may be replaced, because
+/// the copy is another file.
 fn replace(program: &Path, place: &Path) {
     let copy = place.with_extension("new");
     let replaced = fs::copy(program, &copy).and_then(|_| fs::rename(&copy, place));

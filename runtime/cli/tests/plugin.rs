@@ -9,7 +9,7 @@ use heddle_plugin::{Catalogue, PluginError, Role, Source, embedded_component};
 
 const TOOL: &str = env!("CARGO_BIN_EXE_heddle");
 
-/// The compiler that the build script of `heddle-plugin` put beside it.
+/// Returns the path of the compiler, which the build script of `heddle-plugin` put beside the tool.
 fn compiler() -> PathBuf {
     Path::new(TOOL).with_file_name("heddle-compiler")
 }
@@ -177,7 +177,8 @@ fn directory_writable_by_others_is_not_skipped() {
     assert!(matches!(error, PluginError::Directory { .. }), "{error}");
 }
 
-/// An operator who copies two of the three programs, or one of another build, is told what to do.
+/// Covers a host with only two of the three programs, a compiler that others can replace, and one
+/// of another build.
 #[test]
 fn tool_without_its_compiler_says_what_to_install() {
     let place = Place::new();

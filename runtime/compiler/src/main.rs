@@ -1,8 +1,9 @@
 //! `heddle-compiler`: compiles a component to native code.
 //!
-//! `heddled` and `heddle` run it as a child process with limits, see `runtime/plugin/src/compiler.rs`; the build script
-//! of `runtime/plugin` runs it for the built-in plugins. It is the only program with Cranelift, which sees what
-//! strangers wrote, and so has nothing else in it.
+//! `heddled` and `heddle` run it as a child process with limits, see
+//! `runtime/plugin/src/compiler.rs`; the build script of `runtime/plugin` runs it for the built-in
+//! plugins. It is the only program with Cranelift. Because Cranelift processes untrusted input, the
+//! program contains nothing else.
 
 use std::collections::hash_map::DefaultHasher;
 use std::env;
@@ -31,16 +32,16 @@ engine    Prints the id of the engine that can load the code.
 --target TRIPLE  Compile for any processor of this target instead of this machine's own.
 ";
 
-/// The largest component, in bytes: the limit of `heddle-plugin`.
+/// Size limit of a component in bytes, the same as in `heddle-plugin`.
 const MAX_COMPONENT: u64 = 64 << 20;
 
-/// The target of this program, which is that of the daemon and the tool beside it.
+/// Compilation target of this program, and of the daemon and the tool beside it.
 const TARGET: &str = env!("HEDDLE_TARGET");
 
-/// A component without anything in it: magic number and version.
+/// An empty component: magic number and version.
 const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
 
-/// A command line.
+/// Parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
     Compile { engine: Option<String>, target: Option<String>, input: PathBuf, output: PathBuf },
@@ -49,7 +50,7 @@ enum Command {
     Version,
 }
 
-/// Exits with 1 after a failure, and with 2 after a wrong command line.
+/// Exits with 1 after a failure, and with 2 after a usage error.
 fn main() -> ExitCode {
     let done = match parse(env::args_os().skip(1)) {
         Ok(Command::Compile { engine, target, input, output }) => {
@@ -119,7 +120,8 @@ fn compile(
         let id = engine_id(target.unwrap_or(TARGET))?;
         if id != expected {
             return Err(format!(
-                "it belongs to another build (engine {id}, expected {expected}); install heddled, heddle and heddle-compiler from the same package"
+                "it belongs to another build (engine {id}, expected {expected}); \
+                 install heddled, heddle and heddle-compiler from the same package"
             ));
         }
     }
@@ -130,7 +132,7 @@ fn compile(
     fs::write(output, native).map_err(|error| format!("cannot write {}: {error}", output.display()))
 }
 
-/// An engine for any processor of `target`, or for this machine's own.
+/// Returns an engine that compiles for any processor of `target`, or for this machine's own.
 fn engine(target: Option<&str>) -> Result<Engine, String> {
     let mut settings = settings::settings();
     if let Some(target) = target {
@@ -139,8 +141,9 @@ fn engine(target: Option<&str>) -> Result<Engine, String> {
     Engine::new(&settings).map_err(|error| format!("{error:#}"))
 }
 
-/// Returns the id of the engine that can load code for `target`: a hash of what becomes of an empty component. That has
-/// wasmtime's version and all settings in it, which decide what loads.
+/// Returns the id of the engine that can load code for `target`: a hash of the native code of an
+/// empty component. That code contains wasmtime's version and all settings that an engine compares
+/// before it loads code.
 fn engine_id(target: &str) -> Result<String, String> {
     let native = engine(Some(target))?.precompile_component(EMPTY).map_err(|e| format!("{e:#}"))?;
     let mut hasher = DefaultHasher::new();
@@ -152,7 +155,7 @@ fn print(text: &str) -> Result<(), String> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| format!("stdout: {error}"))
 }
 
-/// Replaces what a component's names could do to a terminal.
+/// Replaces control characters, which a component's names may contain and a terminal would obey.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
@@ -176,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_command_lines_are_refused() {
+    fn wrong_command_lines_are_rejected() {
         for line in ["", "other", "compile in", "compile in out more", "engine in", "--what"] {
             assert!(parsed(line).is_err(), "{line}");
         }
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn engine_ids_tell_targets_apart() {
+    fn engine_id_differs_between_targets() {
         let id = |target| engine_id(target).unwrap();
         assert_eq!(id(TARGET), id(TARGET));
         assert_ne!(id("x86_64-unknown-linux-gnu"), id("x86_64-unknown-linux-musl"));

@@ -21,7 +21,8 @@ fn component() -> &'static (PathBuf, Vec<u8>) {
     })
 }
 
-/// Returns the compiler that was built with this test. Cargo puts tests in a directory below that of the binaries.
+/// Returns the path of the compiler that was built with this test. Cargo puts tests in a directory
+/// below that of the binaries.
 fn compiler() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.parent().unwrap().with_file_name("heddle-compiler")

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use heddle_conformance::{Settings, Thoroughness, examine};
 use heddle_plugin::{Catalogue, Plugin, Role, Source, embedded_component};
 
-/// Returns the compiler that was built with this test. Cargo puts tests in a directory below that of the binaries.
+/// Returns the path of the compiler that was built with this test. Cargo puts tests in a directory
+/// below that of the binaries.
 fn compiler() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.parent().unwrap().with_file_name("heddle-compiler")

@@ -1,5 +1,5 @@
-//! Compiles a plugin in a child process, `heddle-compiler`, so that neither `heddled` nor `heddle` contains a compiler and
-//! both survive its faults.
+//! Compiles a plugin in a child process, `heddle-compiler`. So neither `heddled` nor `heddle`
+//! contains a compiler, and both survive its faults.
 
 use std::fs::{self, Metadata};
 use std::io::{self, Read, Seek};
@@ -25,33 +25,34 @@ const PROGRAM: &str = "heddle-compiler";
 /// The directory that packages install it in.
 const LIBEXEC: &str = "/usr/libexec/heddle";
 
-/// Time limits of a compilation. The embedded plugins take a tenth of a second. A machine that has other things to do
-/// may well need minutes for what is some seconds' work, so what counts is the work.
+/// Time limits of a compilation. The embedded plugins need a tenth of a second. A busy machine may
+/// need minutes for some seconds of CPU time, so the limit of CPU time is the lower one.
 const LIMITS: Limits =
     Limits { processor: Duration::from_secs(60), wait: Duration::from_secs(10 * 60) };
 
-/// Memory limit of a compilation, in bytes. The embedded plugins take some tens of MiB, those with a language's
-/// whole runtime inside a GiB.
+/// Memory limit of a compilation, in bytes. The embedded plugins need some tens of MiB, plugins
+/// with the whole runtime of a language up to a GiB.
 const MEMORY_LIMIT: u64 = 3 << 30;
 
-/// The most native code, in bytes: four times the largest component.
+/// Size limit of native code in bytes: four times the largest component.
 const CODE_LIMIT: u64 = 256 << 20;
 
-/// The first to be ended when memory runs out (proc_pid_oom_score_adj(5)).
+/// Makes the compiler the OOM killer's first choice (proc_pid_oom_score_adj(5)).
 const OOM_SCORE: &str = "1000";
 
+/// Interval between checks whether the compiler has exited.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Bounds of a compilation.
+/// Time limits of a compilation.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// The processors' time, in whole seconds.
+    /// CPU time, in whole seconds.
     processor: Duration,
-    /// The time until it has ended.
+    /// Wall-clock time until the compiler has exited.
     wait: Duration,
 }
 
-/// A component that was not compiled.
+/// Reason that a component was not compiled.
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
     /// The program with the compiler is missing.
@@ -61,7 +62,7 @@ pub enum CompileError {
         "heddled and heddle, from the same package or tarball"
     )]
     NoCompiler(Vec<PathBuf>),
-    /// Somebody else could have put the program there.
+    /// Other users can replace the program.
     #[error("{} is not run: {error}", .program.display())]
     Untrusted {
         /// The program.
@@ -69,7 +70,7 @@ pub enum CompileError {
         /// The reason that it is not trusted, and the remedy.
         error: TrustError,
     },
-    /// The compiler rejected the component, or ended in another way than it should.
+    /// The compiler rejected the component, or exited with another failure.
     #[error("`{}` failed ({status}): {message}", .program.display())]
     Failed {
         /// The program.
@@ -79,7 +80,7 @@ pub enum CompileError {
         /// Its output to standard error.
         message: String,
     },
-    /// It was killed by a signal of unknown origin.
+    /// SIGKILL from an unknown sender ended the compiler.
     #[error("`{}` was killed by signal 9 (SIGKILL): {reason}", .program.display())]
     Killed {
         /// The program.
@@ -87,7 +88,7 @@ pub enum CompileError {
         /// The most likely cause, and the remedy.
         reason: String,
     },
-    /// It reached its limit of CPU time.
+    /// The compiler reached its limit of CPU time.
     #[error("`{}` was stopped after {} of CPU time", .program.display(), time(*.limit))]
     TooMuchWork {
         /// The program.
@@ -95,7 +96,7 @@ pub enum CompileError {
         /// The limit.
         limit: Duration,
     },
-    /// It did not finish in time.
+    /// The compiler did not exit in time.
     #[error("`{}` was stopped after {}", .program.display(), time(*.limit))]
     TimedOut {
         /// The program.
@@ -104,11 +105,14 @@ pub enum CompileError {
         limit: Duration,
     },
     /// The native code is too large.
-    #[error("`{}` made {} of it: expected at most {}", .program.display(), memory(*.size as usize), memory(CODE_LIMIT as usize))]
+    #[error(
+        "`{}` made {} of it: expected at most {}",
+        .program.display(), memory(*.size as usize), memory(CODE_LIMIT as usize)
+    )]
     TooLarge {
         /// The program.
         program: PathBuf,
-        /// In bytes.
+        /// Size of the native code in bytes.
         size: u64,
     },
     /// The input of the compiler cannot be written.
@@ -129,19 +133,21 @@ pub enum CompileError {
     },
 }
 
-/// Compiles a component to native code for this machine, in a child process with limits. `program` is a
-/// `heddle-compiler` that the caller vouches for, as tests do; without one, the one that belongs to this program is taken.
+/// Compiles a component to native code for this machine, in a child process with limits. `program`
+/// is a `heddle-compiler` that the caller vouches for, as tests do; None means the one that
+/// [`find_program`] finds and checks.
 ///
 /// # Errors
 ///
-/// [`CompileError`]: the compiler is missing or not trusted, rejects the component, or exceeds a limit.
+/// [`CompileError`]: the compiler is missing or not trusted, rejects the component, or exceeds a
+/// limit.
 pub fn compile(component: &[u8], program: Option<&Path>) -> Result<Vec<u8>, CompileError> {
     let workplace = TempDir::new()
         .map_err(|error| CompileError::Workplace { directory: env::temp_dir(), error })?;
     compile_within(LIMITS, component, find_program(program)?, &workplace)
 }
 
-/// The same in the cache directory. The caller vouches for `program`, if one is given.
+/// Compiles a component like [`compile`], with its temporary files in the cache directory.
 pub(crate) fn compile_in(
     cache: &Cache,
     component: &[u8],
@@ -162,10 +168,10 @@ fn compile_within(
     workplace: &TempDir,
 ) -> Result<Vec<u8>, CompileError> {
     let io = |error| CompileError::Io { program: program.clone(), error };
-    // A copy, because the file may have changed since it was read.
+    // Compile a copy, because the file may have changed since it was read.
     let (input, output) = (workplace.path().join("in.wasm"), workplace.path().join("out.cwasm"));
     fs::write(&input, component).map_err(|error| {
-        // Its own name is another each time.
+        // Name the parent: the name of the workplace itself differs each time.
         let directory = workplace.path().parent().unwrap_or(workplace.path()).to_owned();
         CompileError::Workplace { directory, error }
     })?;
@@ -205,7 +211,7 @@ fn compile_within(
         let mut text = Vec::new();
         messages.rewind().map_err(io)?;
         messages.take(4096).read_to_end(&mut text).map_err(io)?;
-        // The copy's name is another each time, and would make news of what was said before.
+        // The copy's name differs each time, so the log would take a repeated error for a new one.
         let text = String::from_utf8_lossy(&text).replace(&*input.to_string_lossy(), "it");
         let message = plain(&text);
         return Err(CompileError::Failed { program, status, message });
@@ -220,25 +226,26 @@ fn group_memory() -> Option<GroupMemory> {
     GroupMemory::read(|path| fs::read_to_string(path).ok())
 }
 
-/// Sees to it that it ends even if this process does before it, and that it leaves some memory to others. Where there is
-/// none left, the kernel ends it, which can be tried again, and not this process.
+/// Limits the compiler's CPU time and memory, also if this process exits first, and makes it the
+/// OOM killer's first choice: a compilation can be repeated, and this process has to survive.
 fn limit(child: &Child, processor: Duration) {
     let pid = Some(Pid::from_child(child));
     let seconds = processor.as_secs();
-    // A second later it is killed, if `SIGXCPU` has not ended it.
+    // The kernel sends SIGXCPU at the soft limit, and SIGKILL at the hard limit, a second later.
     let processor = Rlimit { current: Some(seconds), maximum: Some(seconds + 1) };
     let memory = Rlimit { current: Some(MEMORY_LIMIT), maximum: Some(MEMORY_LIMIT) };
     for (resource, most) in [(Resource::Cpu, processor), (Resource::As, memory)] {
-        // It may have ended already.
+        // The compiler may have exited already.
         let _ = prlimit(pid, resource, most);
     }
     let _ = fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE);
 }
 
-/// Returns the path of the compiler: beside this executable, as in a build tree, or where packages install it.
+/// Returns the path of the compiler: beside this executable, as in a build tree, or where packages
+/// install it.
 ///
-/// There is no flag and no variable for another path: who sets either would choose the program that makes code which
-/// the daemon runs.
+/// No flag and no environment variable names another path: whoever sets it would choose the code
+/// that the daemon runs.
 fn find_program(given: Option<&Path>) -> Result<PathBuf, CompileError> {
     let executable = env::current_exe().ok();
     let beside = executable.as_deref().and_then(Path::parent).map(|parent| parent.join(PROGRAM));
@@ -257,7 +264,8 @@ fn find_program(given: Option<&Path>) -> Result<PathBuf, CompileError> {
     Ok(program)
 }
 
-/// Checks that nobody could have put a program there who could not have changed this executable as well.
+/// Checks that only trusted users can replace the program. For one beside this executable, it is
+/// enough that only those who can replace the executable can replace the program.
 fn check_trust(program: &Path, is_beside: bool) -> Result<(), TrustError> {
     let unreadable = |error| TrustError {
         path: program.to_owned(),
@@ -266,7 +274,7 @@ fn check_trust(program: &Path, is_beside: bool) -> Result<(), TrustError> {
     let file = RegularFile::open(program).map_err(unreadable)?;
     let executable = fs::metadata("/proc/self/exe").ok();
     match file.vouch() {
-        // In the tree of somebody who builds and tries it as root, say.
+        // For example in the build tree of a user who runs the result as root.
         Err(_)
             if is_beside
                 && executable.is_some_and(|it| is_as_trusted(file.metadata(), &it))
@@ -278,7 +286,8 @@ fn check_trust(program: &Path, is_beside: bool) -> Result<(), TrustError> {
     }
 }
 
-/// Returns true if whoever can write to `file` can write to `executable`, which is in the same directory.
+/// Returns true if everybody who can write to `file` can write to `executable`, which is in the
+/// same directory.
 fn is_as_trusted(file: &Metadata, executable: &Metadata) -> bool {
     let writable = file.mode() & 0o022;
     file.uid() == executable.uid()
@@ -293,10 +302,11 @@ mod tests {
 
     use super::*;
 
-    /// Longer than anything here takes on a busy machine.
+    /// A time limit that no test reaches, even on a busy machine.
     const SOON: Duration = Duration::from_secs(60);
 
-    /// Returns the error of a compiler that does this, with a second of CPU time and this time to wait for it.
+    /// Returns the error of a compiler that is this shell script, with a second of CPU time and
+    /// `wait` as its time limit.
     fn outcome(script: &str, wait: Duration) -> CompileError {
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join("program");
@@ -307,7 +317,8 @@ mod tests {
         loop {
             let workplace = cache.workplace().unwrap();
             match compile_within(limits, b"", program.clone(), &workplace).unwrap_err() {
-                // A program that another test is just starting has it open for writing, until it is executed.
+                // Retry: a child that another test forks meanwhile has the script open for writing
+                // until its exec.
                 CompileError::Io { error, .. } if error.kind() == ErrorKind::ExecutableFileBusy => {
                 }
                 error => return error,
@@ -316,20 +327,20 @@ mod tests {
     }
 
     #[test]
-    fn what_works_on_and_on_is_stopped() {
+    fn endless_computation_is_stopped() {
         let error = outcome("while :; do :; done", SOON);
         assert!(matches!(error, CompileError::TooMuchWork { .. }), "{error}");
         assert!(error.to_string().ends_with("was stopped after 1 s of CPU time"));
     }
 
     #[test]
-    fn what_waits_for_ever_is_stopped() {
+    fn endless_wait_is_stopped() {
         let error = outcome("exec sleep 1000", Duration::from_secs(1));
         assert!(matches!(error, CompileError::TimedOut { .. }), "{error}");
     }
 
     #[test]
-    fn compiler_that_is_killed_is_named_with_the_remedy() {
+    fn killed_compiler_is_reported_with_remedy() {
         let error = outcome("kill -KILL $$", SOON);
         assert!(matches!(error, CompileError::Killed { .. }), "{error}");
         for part in ["program` was killed by signal 9 (SIGKILL)", "OOM killer", "MemoryMax="] {
@@ -338,25 +349,26 @@ mod tests {
     }
 
     #[test]
-    fn compiler_goes_first_when_memory_runs_out() {
-        let said = "while [ $(cat /proc/$$/oom_score_adj) != 1000 ]; do sleep 0.1; done; echo first >&2; exit 3";
-        assert!(outcome(said, SOON).to_string().ends_with(": first"));
+    fn compiler_has_highest_oom_score() {
+        let script = "while [ $(cat /proc/$$/oom_score_adj) != 1000 ]; do sleep 0.1; done; \
+                      echo first >&2; exit 3";
+        assert!(outcome(script, SOON).to_string().ends_with(": first"));
     }
 
     #[test]
-    fn what_it_says_is_told() {
+    fn compiler_stderr_is_in_the_error() {
         let error = outcome("echo it is no component >&2; exit 3", SOON);
         assert!(matches!(error, CompileError::Failed { .. }), "{error}");
         assert!(error.to_string().contains("it is no component"), "{error}");
     }
 
     #[test]
-    fn compiler_missing_is_named_with_the_remedy() {
+    fn missing_compiler_is_reported_with_remedy() {
         let error = find_program(Some(Path::new("/nonexistent/heddle-compiler"))).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "there is no heddle-compiler at /nonexistent/heddle-compiler; install it with heddled and heddle, from the \
-             same package or tarball"
+            "there is no heddle-compiler at /nonexistent/heddle-compiler; \
+             install it with heddled and heddle, from the same package or tarball"
         );
         let CompileError::NoCompiler(searched) = find_program(None).unwrap_err() else {
             panic!("this test is beside no compiler")
@@ -365,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn compiler_that_others_can_change_is_refused() {
+    fn compiler_writable_by_others_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join(PROGRAM);
         fs::write(&program, "").unwrap();
@@ -381,7 +393,7 @@ mod tests {
         set_mode(0o755);
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
         check_trust(&program, false).unwrap_err();
-        // Whoever can write to the directory of the executable can replace that one.
+        // Whoever can write to the executable's directory can replace the executable as well.
         check_trust(&program, true).unwrap();
     }
 }

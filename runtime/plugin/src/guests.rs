@@ -1,4 +1,5 @@
-//! Builds plugins that are crates of this workspace, and the compiler of plugins. Used by the build script and by tests.
+//! Builds plugins that are crates of this workspace, and `heddle-compiler`. Used by the build
+//! script and by tests.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -60,7 +61,8 @@ pub(crate) fn cargo(
     Ok(target_dir.join(TARGET).join(profile))
 }
 
-/// Runs `cargo build` in a target directory of its own.
+/// Runs `cargo build` with a separate target directory, because the outer Cargo holds the lock of
+/// its own.
 pub(crate) fn run_cargo(root: &Path, target_dir: &Path, arguments: &[&str]) -> Result<(), String> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root);
