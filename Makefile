@@ -93,10 +93,11 @@ soak: root ## random faults and changing leases under traffic (MINUTES=10, SEED)
 	@$(MAKE) --no-print-directory build
 	MINUTES=$(MINUTES) cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests --bench soak
 
-lint: ## formatting and clippy, for the host's code, the plugins' and the fuzz targets'
+lint: ## formatting, style of comments and clippy, for the host's code, the plugins' and the fuzz targets'
 	@.ci/setup build
 	cargo fmt --all --check
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
+	.ci/prose
 	cargo clippy $(CARGO_FLAGS) --workspace --exclude heddle-compiler --exclude heddle-hostile --all-targets -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --target-dir target/guests --profile compiler -p heddle-compiler --all-targets -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile guest --target wasm32-wasip2 $(GUESTS) -- -D warnings
