@@ -16,10 +16,10 @@ STATIC := $(shell uname -m)-unknown-linux-musl
 STORE ?= dir
 HOSTS ?= 2
 
-# Cargo's profile for the demo: demo, which takes a third of the time, or release, for what `make build` gives.
+# Cargo profile of the demo: demo builds in a third of the time, release gives what `make build` gives.
 PROFILE ?= demo
 
-# What runtime/plugin/build.rs builds, in the same way, so that it finds it done. A step of its own shows its progress.
+# The calls that runtime/plugin/build.rs makes, so that it finds their results. As steps of their own they show progress.
 BUILD_GUESTS := env -u RUSTFLAGS cargo build $(if $(CI),--locked) --target-dir target/guests --profile guest --target wasm32-wasip2 $(GUESTS)
 BUILD_COMPILER := env -u RUSTFLAGS cargo build $(if $(CI),--locked) --target-dir target/guests -p heddle-compiler --profile
 
@@ -57,8 +57,8 @@ demo: root ## an overlay between hosts on this machine, step by step (HOSTS=3, S
 build-for-demo:
 	@cargo build --profile demo $(if $(CI),--locked) -p heddled -p heddle
 
-# heddle-compiler comes from a call of its own, which runtime/plugin/build.rs makes: in one call, Cargo would give all of
-# them the union of their features, and so a compiler.
+# runtime/plugin/build.rs builds heddle-compiler in a Cargo call of its own. In one call, Cargo would give all three
+# programs the union of their features, and so Cranelift.
 build: ## the daemon, the tool and the compiler of plugins, in target/dist
 	@.ci/setup build
 	cargo build $(CARGO_FLAGS) -p heddled -p heddle
@@ -150,7 +150,7 @@ deb: ## a Debian package, in target/debian
 	target/dist/heddle plugin export target/dist/package/plugins
 	cargo deb -p heddled --no-build --quiet $(DEB_FLAGS)
 
-# Two calls, as runtime/plugin/build.rs makes them. The package says what there is besides the binaries.
+# Two Cargo calls, as for `make build`. The package determines the files besides the binaries.
 tarball: deb ## the same for any Linux, with static binaries: target/heddle-VERSION-linux-ARCH.tar.gz
 	@.ci/setup static
 	cargo build $(CARGO_FLAGS) --target $(STATIC) -p heddled -p heddle
