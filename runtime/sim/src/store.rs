@@ -17,10 +17,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::trace::Trace;
 
-/// How long a lease lasts unless it is renewed. Shorter than in production, so that leases end in a run.
+/// TTL of a lease. Shorter than in production, so that leases expire within a run.
 const TTL: Duration = Duration::from_secs(180);
 
-/// Most calls that a node may make within one second. More is a busy loop.
+/// Limit of the calls that a node may make within one second. More is a busy loop.
 const CALLS_PER_SECOND: u32 = 100;
 
 #[derive(Clone)]
@@ -40,7 +40,7 @@ struct Shared {
     compacted: u64,
     /// The number of times that data was lost.
     losses: u64,
-    /// When leases end.
+    /// Expiry times of leases.
     ends: BTreeMap<i64, Instant>,
     next_lease: i64,
     down: BTreeSet<usize>,
@@ -94,7 +94,9 @@ impl Cluster {
 
     /// Cuts a node off, or connects it again.
     pub fn set_down(&self, node: usize, down: bool) {
-        self.changed(|shared| if down { shared.down.insert(node) } else { shared.down.remove(&node) });
+        self.changed(
+            |shared| if down { shared.down.insert(node) } else { shared.down.remove(&node) },
+        );
     }
 
     /// Returns true if a node is cut off.
@@ -262,10 +264,8 @@ impl LeaseStore for Client {
         &self,
         wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync),
     ) -> Result<Option<String>, StoreError> {
-        self.call("list the keys", |shared| {
-            shared.records.keys().find(|key| wanted(key)).cloned()
-        })
-        .await
+        self.call("list the keys", |shared| shared.records.keys().find(|key| wanted(key)).cloned())
+            .await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
@@ -291,9 +291,7 @@ impl LeaseStore for Client {
 
     async fn replace(&self, current: &Record, value: &[u8]) -> Result<Option<Record>, StoreError> {
         self.call("replace a lease", |shared| {
-            shared
-                .is_current(current)
-                .then(|| shared.put(&current.key, value, current.lease_id))
+            shared.is_current(current).then(|| shared.put(&current.key, value, current.lease_id))
         })
         .await
     }
@@ -369,11 +367,7 @@ async fn follow(cluster: Cluster, node: usize, events: mpsc::Sender<WatchEvent>)
     }
 }
 
-fn next_events(
-    shared: &Shared,
-    position: &mut Option<Position>,
-    resumed: bool,
-) -> Vec<WatchEvent> {
+fn next_events(shared: &Shared, position: &mut Option<Position>, resumed: bool) -> Vec<WatchEvent> {
     let now = Position { revision: shared.revision, losses: shared.losses };
     let before = position.replace(now);
     let has_history = |before: &Position| {
