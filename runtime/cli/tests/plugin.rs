@@ -1,7 +1,7 @@
 //! The command-line tool's plugin commands, as users and the daemon run them.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -16,6 +16,13 @@ fn compiler() -> PathBuf {
 
 fn heddle(arguments: &[&str]) -> Output {
     Command::new(TOOL).args(arguments).output().unwrap()
+}
+
+/// Copies an executable in a child process. A child that another test forks while this process has
+/// the copy open for writing would make its execution fail (ETXTBSY).
+fn copy_program(from: impl AsRef<Path>, to: &Path) {
+    let status = Command::new("cp").arg(from.as_ref()).arg(to).status().unwrap();
+    assert!(status.success(), "cp: {status}");
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -183,7 +190,7 @@ fn directory_writable_by_others_is_not_skipped() {
 fn tool_without_its_compiler_says_what_to_install() {
     let place = Place::new();
     let tool = place.dir.path().join("heddle");
-    fs::copy(TOOL, &tool).unwrap();
+    copy_program(TOOL, &tool);
     let inspect = || {
         let output =
             Command::new(&tool).args(["plugin", "inspect"]).arg(place.plugin()).output().unwrap();
@@ -198,14 +205,23 @@ fn tool_without_its_compiler_says_what_to_install() {
         assert!(error.contains(&expected), "{error}");
         assert!(error.contains("from the same package or tarball"), "{error}");
     }
-    fs::copy(compiler(), &copy).unwrap();
+    copy_program(compiler(), &copy);
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o757)).unwrap();
     let error = inspect();
     assert!(error.contains("is not run: ") && error.contains("chmod go-w"), "{error}");
+    // Only root can give files away.
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    if chown(&copy, Some(65534), None).is_ok() {
+        let error = inspect();
+        assert!(error.contains("is not run: ") && error.contains("chown 0"), "{error}");
+        chown(&copy, Some(0), None).unwrap();
+    }
     let other = "#!/bin/sh\nexec \"$0.real\" compile --engine other \"$4\" \"$5\"\n";
     fs::rename(&copy, place.dir.path().join("heddle-compiler.real")).unwrap();
-    fs::write(&copy, other).unwrap();
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = place.dir.path().join("script");
+    fs::write(&script, other).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    copy_program(&script, &copy);
     let error = inspect();
     assert!(error.contains("it belongs to another build"), "{error}");
 }

@@ -370,10 +370,12 @@ mod tests {
             "there is no heddle-compiler at /nonexistent/heddle-compiler; \
              install it with heddled and heddle, from the same package or tarball"
         );
-        let CompileError::NoCompiler(searched) = find_program(None).unwrap_err() else {
-            panic!("this test is beside no compiler")
-        };
-        assert_eq!(searched[1], Path::new("/usr/libexec/heddle/heddle-compiler"));
+        // No compiler is beside this test, but this machine may have the package.
+        let installed = Path::new("/usr/libexec/heddle/heddle-compiler");
+        match find_program(None) {
+            Err(CompileError::NoCompiler(searched)) => assert_eq!(searched[1], installed),
+            found => assert_eq!(found.unwrap(), installed),
+        }
     }
 
     #[test]

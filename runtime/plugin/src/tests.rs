@@ -66,7 +66,7 @@ fn peer(number: usize, kind: &str) -> Lease {
 }
 
 fn catalogue() -> Catalogue {
-    Catalogue::new(vec![], None, "/nonexistent/heddle-cache".into()).unwrap()
+    Catalogue::new(vec![], Some(compiler()), "/nonexistent/heddle-cache".into()).unwrap()
 }
 
 /// Returns the path of the compiler that the build script built. Cargo puts tests in a directory
