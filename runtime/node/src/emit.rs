@@ -89,11 +89,7 @@ pub(crate) async fn emit(
 
 /// Asks every emitter and writes what it wants written. One that fails does not keep the others from it. Returns what
 /// went wrong.
-async fn emit_once(
-    writer: &dyn Files,
-    outputs: &[Arc<Output>],
-    view: &View,
-) -> Vec<String> {
+async fn emit_once(writer: &dyn Files, outputs: &[Arc<Output>], view: &View) -> Vec<String> {
     let mut problems = Vec::new();
     // Whose each file is.
     let mut owners: BTreeMap<PathBuf, &str> = BTreeMap::new();
@@ -113,7 +109,9 @@ async fn emit_once(
                 }
                 owners.insert(file.path.clone(), name);
             }
-            writer.replace(files, &output.settings).map_err(|error| format!("--emit {name}: {error}"))
+            writer
+                .replace(files, &output.settings)
+                .map_err(|error| format!("--emit {name}: {error}"))
         });
         match files {
             Ok(files) => output.set(Outcome { files, problem: None }),

@@ -12,12 +12,18 @@ fn main() -> ExitCode {
         arguments.get(at + 1)?.parse::<u64>().ok()
     };
     if let Some(seed) = number("--replay") {
-        tracing_subscriber::fmt().without_time().with_max_level(tracing_subscriber::filter::LevelFilter::INFO).init();
+        tracing_subscriber::fmt()
+            .without_time()
+            .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
+            .init();
         let outcome = heddle_sim::run(seed, true);
         println!("seed {seed}: {outcome:?}");
         return if outcome.failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    if arguments.iter().any(|argument| !argument.starts_with("--") && argument.parse::<u64>().is_err()) {
+    if arguments
+        .iter()
+        .any(|argument| !argument.starts_with("--") && argument.parse::<u64>().is_err())
+    {
         eprintln!("usage: heddle-sim [--seeds COUNT] [--from SEED] | --replay SEED");
         return ExitCode::FAILURE;
     }

@@ -61,7 +61,12 @@ pub struct Scripted {
 impl Scripted {
     /// Returns plugins without faults. `number` is the node's.
     pub fn new(number: u8) -> Self {
-        Self { faults: Arc::default(), rules_changed: Arc::default(), metrics: Arc::default(), number }
+        Self {
+            faults: Arc::default(),
+            rules_changed: Arc::default(),
+            metrics: Arc::default(),
+            number,
+        }
     }
 
     /// Reads or changes the faults.
@@ -97,7 +102,8 @@ pub fn node_plan(node: &Node, lease: &Lease, number: u8) -> Plan {
         learning: false,
         gbp: false,
     });
-    let device = Link { name: link, mtu: underlay.mtu - 50, mac: Some(mac(number)), up: true, kind };
+    let device =
+        Link { name: link, mtu: underlay.mtu - 50, mac: Some(mac(number)), up: true, kind };
     let address = |subnet: IpNet| {
         let network = IpNet::from(subnet.network());
         Object::Address(Address { link, network })
@@ -168,11 +174,7 @@ impl Planner for Scripted {
         &self.metrics
     }
 
-    async fn advertise(
-        &self,
-        _: &NetworkConfig,
-        _: &Node,
-    ) -> Result<Advertisements, CallError> {
+    async fn advertise(&self, _: &NetworkConfig, _: &Node) -> Result<Advertisements, CallError> {
         let data = format!(r#"{{"VtepMAC":"{}"}}"#, mac(self.number));
         Ok(Advertisements {
             backend_type: Some("vxlan".to_owned()),
@@ -201,7 +203,8 @@ impl Planner for Scripted {
         sleep(Duration::from_millis(fastrand::u64(0..4))).await;
         let answer = |peer: &Lease| {
             let failed = self.with(|faults| {
-                if let Some(until) = faults.suspended_until.filter(|until| Instant::now() < *until) {
+                if let Some(until) = faults.suspended_until.filter(|until| Instant::now() < *until)
+                {
                     let rest = until - Instant::now();
                     return Some(Reason::Suspended { rest, failures: 3 });
                 }
@@ -246,7 +249,11 @@ impl Files for Scripted {
         self.with(|faults| {
             if active(faults.files_until) {
                 let full = std::io::Error::from_raw_os_error(28);
-                return Err(FileError::new("write", PathBuf::from("/run/flannel/subnet.env"), full));
+                return Err(FileError::new(
+                    "write",
+                    PathBuf::from("/run/flannel/subnet.env"),
+                    full,
+                ));
             }
             faults.written = true;
             Ok(files.into_iter().map(|file| file.path).collect())
@@ -259,10 +266,7 @@ impl Host for Scripted {
         Box::new(self.clone())
     }
 
-    fn prober(
-        &self,
-        _: Duration,
-    ) -> Result<(Box<dyn Prober>, mpsc::Receiver<News>), ProbeError> {
+    fn prober(&self, _: Duration) -> Result<(Box<dyn Prober>, mpsc::Receiver<News>), ProbeError> {
         unreachable!("probing is off in simulations")
     }
 }
