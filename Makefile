@@ -16,6 +16,13 @@ STATIC := $(shell uname -m)-unknown-linux-musl
 STORE ?= dir
 HOSTS ?= 2
 
+# Cargo profile of the demo: demo builds in a third of the time, release gives what `make build` gives.
+PROFILE ?= demo
+
+# The calls that runtime/plugin/build.rs makes, so that it finds their results. As steps of their own they show progress.
+BUILD_GUESTS := env -u RUSTFLAGS cargo build $(if $(CI),--locked) --target-dir target/guests --profile guest --target wasm32-wasip2 $(GUESTS)
+BUILD_COMPILER := env -u RUSTFLAGS cargo build $(if $(CI),--locked) --target-dir target/guests -p heddle-compiler --profile
+
 # What is fuzzed, and for how long each.
 FUZZ_TARGETS := $(patsubst tests/fuzz/targets/%.rs,%,$(wildcard tests/fuzz/targets/*.rs))
 TARGET ?= $(FUZZ_TARGETS)
@@ -27,7 +34,7 @@ MINUTES ?= 10
 # Asked before anything is built: a variable that has to be a number, from 1 on, or from 2 where that is said.
 number = @case '$($(1))' in ''|0*|*[!0-9]*$(if $(3),|1)) echo "make: $(1) is '$($(1))': expected a number from $(or $(3),1) on, such as $(2)" >&2; exit 2;; esac
 
-.PHONY: help demo build test bench scale soak lint deny fuzz reference deb tarball setup root
+.PHONY: help demo build build-for-demo test bench scale soak lint deny fuzz reference deb tarball setup root
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -35,25 +42,34 @@ help: ## show this list
 
 demo: root ## an overlay between hosts on this machine, step by step (HOSTS=3, STORE=etcd); needs root
 	$(call number,HOSTS,3,2)
+	@case '$(PROFILE)' in demo|release) ;; *) echo "make: PROFILE is '$(PROFILE)': expected demo or release" >&2; exit 2;; esac
+	@echo 'make demo, 1 of 5: looking for the programs that it takes'
 	@.ci/setup build demo $(filter etcd,$(STORE))
-	@$(MAKE) --no-print-directory build
-	target/dist/heddle demo --hosts $(HOSTS) --store $(STORE)
+	@echo 'make demo, 2 of 5: building the plugins, as WebAssembly components'
+	@$(BUILD_GUESTS)
+	@echo 'make demo, 3 of 5: building heddle-compiler, which makes native code of them'
+	@$(BUILD_COMPILER) $(if $(filter demo,$(PROFILE)),quick-compiler,compiler)
+	@echo 'make demo, 4 of 5: building heddled and heddle'
+	@$(MAKE) --no-print-directory $(if $(filter demo,$(PROFILE)),build-for-demo,build)
+	@echo 'make demo, 5 of 5: running it'
+	@$(if $(filter demo,$(PROFILE)),target/demo/heddle,target/dist/heddle) demo --hosts $(HOSTS) --store $(STORE)
 
-# Two calls: built in one, Cargo would give daemon and tool the union of their features, and so the daemon a compiler.
-build: ## the daemon and the tool, in target/dist
+build-for-demo:
+	@cargo build --profile demo $(if $(CI),--locked) -p heddled -p heddle
+
+# runtime/plugin/build.rs builds heddle-compiler in a Cargo call of its own. In one call, Cargo would give all three
+# programs the union of their features, and so Cranelift.
+build: ## the daemon, the tool and the compiler of plugins, in target/dist
 	@.ci/setup build
-	cargo build $(CARGO_FLAGS) -p heddled
-	cargo build $(CARGO_FLAGS) -p heddle
-	install -D -t target/dist target/release/heddled target/release/heddle
+	cargo build $(CARGO_FLAGS) -p heddled -p heddle
+	install -D -t target/dist target/release/heddled target/release/heddle target/guests/compiler/heddle-compiler
 
-# The end-to-end tests run what is in target/dist and install what is in target/debian. What Cargo builds for the tests
-# has other features and stays in target/release; the two binaries' own tests therefore have calls of their own, too.
+# The end-to-end tests run what is in target/dist and install what is in target/debian.
 test: root ## all tests, end to end included; needs root
 	@.ci/setup build demo etcd test package
 	@$(MAKE) --no-print-directory deb
-	cargo test $(CARGO_FLAGS) --no-fail-fast -p heddled
-	cargo test $(CARGO_FLAGS) --no-fail-fast -p heddle
-	cargo test $(CARGO_FLAGS) --no-fail-fast --workspace --exclude heddled --exclude heddle --exclude heddle-hostile
+	cargo test $(CARGO_FLAGS) --no-fail-fast --workspace --exclude heddle-compiler --exclude heddle-hostile
+	$(subst cargo build,cargo test,$(BUILD_COMPILER)) compiler
 
 # carry is what the packet path is compared with; docs/performance.md shows the plot.
 bench: root ## numbers beside their goals, and a plot: target/bench (PLOT=1: docs/, too); needs root
@@ -77,11 +93,13 @@ soak: root ## random faults and changing leases under traffic (MINUTES=10, SEED)
 	@$(MAKE) --no-print-directory build
 	MINUTES=$(MINUTES) cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests --bench soak
 
-lint: ## formatting and clippy, for the host's code, the plugins' and the fuzz targets'
+lint: ## formatting, style of comments and clippy, for the host's code, the plugins' and the fuzz targets'
 	@.ci/setup build
 	cargo fmt --all --check
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
-	cargo clippy $(CARGO_FLAGS) --workspace --exclude heddle-hostile --all-targets -- -D warnings
+	.ci/prose
+	cargo clippy $(CARGO_FLAGS) --workspace --exclude heddle-compiler --exclude heddle-hostile --all-targets -- -D warnings
+	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --target-dir target/guests --profile compiler -p heddle-compiler --all-targets -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile guest --target wasm32-wasip2 $(GUESTS) -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile hostile --target wasm32-wasip2 -p heddle-hostile --examples -- -D warnings
 	cargo clippy $(CARGO_FLAGS) --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz -- -D warnings
@@ -95,6 +113,10 @@ PARTLY := -A unmatched-skip -A unnecessary-skip -A unused-wrapper
 deny: ## licences, origins, duplicates and known vulnerabilities of dependencies
 	@.ci/setup deny
 	cargo deny check $(FROZEN) bans licenses sources
+	@shipped=$$(cargo tree --prefix none --target all -e normal,build -p heddled -p heddle) || exit 1; \
+	if echo "$$shipped" | grep '^cranelift-codegen '; then \
+		echo "make: that is in heddled or heddle: only heddle-compiler may contain Cranelift" >&2; exit 1; \
+	fi
 	cargo deny --manifest-path tests/fuzz/Cargo.toml --config deny.toml check $(PARTLY) bans licenses sources
 	@if cargo deny fetch db; then \
 		cargo deny check advisories && cargo deny --manifest-path tests/fuzz/Cargo.toml --config deny.toml check advisories; \
@@ -123,16 +145,17 @@ deb: ## a Debian package, in target/debian
 	@.ci/setup build package
 	@$(MAKE) --no-print-directory build
 	rm -rf target/dist/package
-	install -D --strip -t target/dist/package target/dist/heddled target/dist/heddle
+	install -D --strip -t target/dist/package target/dist/heddled target/dist/heddle target/dist/heddle-compiler
 	target/dist/heddle manual target/dist/package/manual
 	target/dist/heddle plugin export target/dist/package/plugins
 	cargo deb -p heddled --no-build --quiet $(DEB_FLAGS)
 
-# Two calls, as above. The package says what there is besides the binaries.
+# Two Cargo calls, as for `make build`. The package determines the files besides the binaries.
 tarball: deb ## the same for any Linux, with static binaries: target/heddle-VERSION-linux-ARCH.tar.gz
 	@.ci/setup static
-	cargo build $(CARGO_FLAGS) --target $(STATIC) -p heddled
-	cargo build $(CARGO_FLAGS) --target $(STATIC) -p heddle
+	cargo build $(CARGO_FLAGS) --target $(STATIC) -p heddled -p heddle
+	$(BUILD_COMPILER) compiler --target $(STATIC)
+	install -t target/$(STATIC)/release target/guests/$(STATIC)/compiler/heddle-compiler
 	.ci/tarball "$$(ls -t target/debian/heddle_*.deb | head -n 1)" target/$(STATIC)/release
 
 setup: ## install what a fresh Debian with rustup lacks for demo, test and lint; needs root

@@ -50,6 +50,7 @@ fn package_survives_install_upgrade_remove_and_purge() {
     assert_eq!(shell("stat -c '%a %U:%G' /etc/default/heddled"), "640 root:root\n");
     shell(
         "heddled --version && heddle --version && test -x /usr/libexec/heddle/mk-docker-opts.sh
+         /usr/libexec/heddle/heddle-compiler --version
          heddle plugin inspect /usr/share/heddle/plugins/udp.wasm | grep packet-backend-plugin
          zgrep -q etcd.*endpoints /usr/share/man/man8/heddled.8.gz
          test -s /usr/share/man/man1/heddle-status.1.gz

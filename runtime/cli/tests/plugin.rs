@@ -9,6 +9,11 @@ use heddle_plugin::{Catalogue, PluginError, Role, Source, embedded_component};
 
 const TOOL: &str = env!("CARGO_BIN_EXE_heddle");
 
+/// Returns the path of the compiler, which the build script of `heddle-plugin` put beside the tool.
+fn compiler() -> PathBuf {
+    Path::new(TOOL).with_file_name("heddle-compiler")
+}
+
 fn heddle(arguments: &[&str]) -> Output {
     Command::new(TOOL).args(arguments).output().unwrap()
 }
@@ -43,9 +48,9 @@ impl Place {
         self.dir.path().join("cache")
     }
 
-    fn find(&self, tool: &str) -> Result<Source, PluginError> {
+    fn find(&self, compiler: impl Into<PathBuf>) -> Result<Source, PluginError> {
         let dirs = vec!["/nonexistent".into(), self.plugins()];
-        let catalogue = Catalogue::new(dirs, Some(tool.into()), self.cache()).unwrap();
+        let catalogue = Catalogue::new(dirs, Some(compiler.into()), self.cache()).unwrap();
         // Needed for a file that is not a copy of the built-in plugin.
         let policy = self.dir.path().join("plugins.toml");
         fs::write(&policy, "[plugin.vxlan]\nudp-ports = ['1-65535']\n").unwrap();
@@ -70,48 +75,51 @@ impl Place {
 #[test]
 fn file_precedes_embedded_plugin_and_is_compiled_once() {
     let place = Place::new();
-    assert_eq!(place.find(TOOL).unwrap(), Source::File(place.plugin()));
+    assert_eq!(place.find(compiler()).unwrap(), Source::File(place.plugin()));
     for kind in ["cwasm", "seal", "receipt"] {
         place.entry(kind);
     }
     assert_eq!(place.entries().len(), 3);
     // Without a compiler, the plugin can only come from the cache.
-    assert_eq!(place.find("/nonexistent/heddle").unwrap(), Source::File(place.plugin()));
+    assert_eq!(place.find("/nonexistent/compiler").unwrap(), Source::File(place.plugin()));
 
     fs::remove_file(place.plugin()).unwrap();
-    assert_eq!(place.find("/nonexistent/heddle").unwrap(), Source::Embedded);
+    assert_eq!(place.find("/nonexistent/compiler").unwrap(), Source::Embedded);
 }
 
 #[test]
 fn damaged_cache_entry_is_compiled_again() {
     let place = Place::new();
-    place.find(TOOL).unwrap();
+    place.find(compiler()).unwrap();
     for kind in ["cwasm", "seal"] {
         let entry = place.entry(kind);
         let good = fs::read(&entry).unwrap();
         for damage in [&good[..good.len() / 2], &b"nonsense"[..], &[]] {
             fs::write(&entry, damage).unwrap();
-            assert!(matches!(place.find("/nonexistent/heddle"), Err(PluginError::Compile { .. })));
-            place.find(TOOL).unwrap();
-            place.find("/nonexistent/heddle").unwrap();
+            assert!(matches!(
+                place.find("/nonexistent/compiler"),
+                Err(PluginError::Compile { .. })
+            ));
+            place.find(compiler()).unwrap();
+            place.find("/nonexistent/compiler").unwrap();
         }
     }
     // With a missing or malformed receipt, the component is read again.
     fs::write(place.entry("receipt"), "nonsense").unwrap();
-    place.find("/nonexistent/heddle").unwrap();
+    place.find("/nonexistent/compiler").unwrap();
 }
 
 #[test]
 fn replaced_component_is_not_served_from_cache() {
     let place = Place::new();
-    place.find(TOOL).unwrap();
+    place.find(compiler()).unwrap();
     let mut component = fs::read(place.plugin()).unwrap();
     // An additional custom section makes another component with the same behaviour.
     component.extend([0, 4, 3, b'n', b'e', b'w']);
     fs::write(place.plugin(), component).unwrap();
-    assert!(matches!(place.find("/nonexistent/heddle"), Err(PluginError::Compile { .. })));
-    place.find(TOOL).unwrap();
-    place.find("/nonexistent/heddle").unwrap();
+    assert!(matches!(place.find("/nonexistent/compiler"), Err(PluginError::Compile { .. })));
+    place.find(compiler()).unwrap();
+    place.find("/nonexistent/compiler").unwrap();
 }
 
 #[test]
@@ -119,14 +127,14 @@ fn cache_writable_by_others_is_not_used() {
     let place = Place::new();
     fs::create_dir(place.cache()).unwrap();
     fs::set_permissions(place.cache(), fs::Permissions::from_mode(0o777)).unwrap();
-    let error = place.find(TOOL).unwrap_err().to_string();
+    let error = place.find(compiler()).unwrap_err().to_string();
     assert!(error.contains("has mode 777: expected 700"), "{error}");
 }
 
 #[test]
 fn plugin_writable_by_others_is_refused_and_listed() {
     let place = Place::new();
-    place.find(TOOL).unwrap();
+    place.find(compiler()).unwrap();
     let listed = || {
         let dir = place.plugins();
         let output = heddle(&["plugin", "list", "--plugin-dir", dir.to_str().unwrap()]);
@@ -146,12 +154,12 @@ fn plugin_writable_by_others_is_refused_and_listed() {
                 path = path.canonicalize().unwrap().display()
             );
             // Compiled before, and refused nevertheless.
-            let error = place.find(TOOL).unwrap_err().to_string();
+            let error = place.find(compiler()).unwrap_err().to_string();
             assert!(error.contains(&expected), "{error}");
             assert!(listed().contains(&expected), "{}", listed());
         }
         set_mode(&path, good);
-        place.find(TOOL).unwrap();
+        place.find(compiler()).unwrap();
         assert!(!listed().contains("chmod"), "{}", listed());
     }
     // The permissions of a file that its author names explicitly are not checked.
@@ -163,17 +171,52 @@ fn plugin_writable_by_others_is_refused_and_listed() {
 fn directory_writable_by_others_is_not_skipped() {
     let place = Place::new();
     fs::remove_file(place.plugin()).unwrap();
-    assert_eq!(place.find(TOOL).unwrap(), Source::Embedded);
+    assert_eq!(place.find(compiler()).unwrap(), Source::Embedded);
     fs::set_permissions(place.plugins(), fs::Permissions::from_mode(0o777)).unwrap();
-    let error = place.find(TOOL).unwrap_err();
+    let error = place.find(compiler()).unwrap_err();
     assert!(matches!(error, PluginError::Directory { .. }), "{error}");
+}
+
+/// Covers a host with only two of the three programs, a compiler that others can replace, and one
+/// of another build.
+#[test]
+fn tool_without_its_compiler_says_what_to_install() {
+    let place = Place::new();
+    let tool = place.dir.path().join("heddle");
+    fs::copy(TOOL, &tool).unwrap();
+    let inspect = || {
+        let output =
+            Command::new(&tool).args(["plugin", "inspect"]).arg(place.plugin()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        text(&output.stderr)
+    };
+    let copy = place.dir.path().join("heddle-compiler");
+    if !Path::new("/usr/libexec/heddle/heddle-compiler").exists() {
+        let error = inspect();
+        let expected =
+            format!("there is no heddle-compiler at {} or /usr/libexec/heddle/", copy.display());
+        assert!(error.contains(&expected), "{error}");
+        assert!(error.contains("from the same package or tarball"), "{error}");
+    }
+    fs::copy(compiler(), &copy).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o757)).unwrap();
+    let error = inspect();
+    assert!(error.contains("is not run: ") && error.contains("chmod go-w"), "{error}");
+    let other = "#!/bin/sh\nexec \"$0.real\" compile --engine other \"$4\" \"$5\"\n";
+    fs::rename(&copy, place.dir.path().join("heddle-compiler.real")).unwrap();
+    fs::write(&copy, other).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    let error = inspect();
+    assert!(error.contains("it belongs to another build"), "{error}");
 }
 
 #[test]
 fn missing_compiler_is_reported() {
     let place = Place::new();
-    let error = place.find("/nonexistent/heddle").unwrap_err().to_string();
-    assert!(error.contains("was not found at /nonexistent/heddle: install it there"), "{error}");
+    let error = place.find("/nonexistent/compiler").unwrap_err().to_string();
+    let expected =
+        "there is no heddle-compiler at /nonexistent/compiler; install it with heddled and heddle";
+    assert!(error.contains(expected), "{error}");
 }
 
 #[test]
@@ -184,10 +227,10 @@ fn compiler_error_is_passed_on() {
     let middle = component.len() / 3;
     component[middle..middle + 64].fill(0xff);
     fs::write(place.plugin(), component).unwrap();
-    let error = place.find(TOOL).unwrap_err();
+    let error = place.find(compiler()).unwrap_err();
     assert!(matches!(error, PluginError::Compile { .. }), "{error}");
     let error = error.to_string();
-    assert!(error.contains("plugin compile` failed (exit status: 1)"), "{error}");
+    assert!(error.contains("heddle-compiler` failed (exit status: 1): "), "{error}");
     assert!(error.contains("cannot be compiled: "), "{error}");
     // No partial output is left.
     assert_eq!(place.entries(), Vec::<PathBuf>::new());
@@ -276,7 +319,7 @@ fn plugin_without_grant_or_with_wrong_digest_is_not_loaded() {
     let policy = place.dir.path().join("plugins.toml");
     let find = |text: &str| {
         fs::write(&policy, text).unwrap();
-        let catalogue = Catalogue::new(vec![place.plugins()], Some(TOOL.into()), place.cache());
+        let catalogue = Catalogue::new(vec![place.plugins()], Some(compiler()), place.cache());
         let catalogue = catalogue.unwrap().with_policy(policy.clone());
         catalogue.find("mine", Role::Backend).map(|plugin| plugin.limits().memory)
     };

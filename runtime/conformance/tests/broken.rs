@@ -21,8 +21,16 @@ fn component() -> &'static (PathBuf, Vec<u8>) {
     })
 }
 
+/// Returns the path of the compiler that was built with this test. Cargo puts tests in a directory
+/// below that of the binaries.
+fn compiler() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().unwrap().with_file_name("heddle-compiler")
+}
+
 async fn report(fault: &str) -> Report {
-    let catalogue = Catalogue::new(Vec::new(), None, "/nonexistent/cache".into()).unwrap();
+    let catalogue =
+        Catalogue::new(Vec::new(), Some(compiler()), "/nonexistent/cache".into()).unwrap();
     let (path, bytes) = component();
     let plugin = catalogue.open_component(Source::File(path.clone()), bytes).unwrap();
     let settings = Settings {

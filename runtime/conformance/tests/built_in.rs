@@ -1,10 +1,19 @@
 //! The built-in plugins conform to the rules.
 
+use std::path::PathBuf;
+
 use heddle_conformance::{Settings, Thoroughness, examine};
 use heddle_plugin::{Catalogue, Plugin, Role, Source, embedded_component};
 
+/// Returns the path of the compiler that was built with this test. Cargo puts tests in a directory
+/// below that of the binaries.
+fn compiler() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().unwrap().with_file_name("heddle-compiler")
+}
+
 fn catalogue() -> Catalogue {
-    Catalogue::new(Vec::new(), None, "/nonexistent/cache".into()).unwrap()
+    Catalogue::new(Vec::new(), Some(compiler()), "/nonexistent/cache".into()).unwrap()
 }
 
 /// Opens a built-in plugin from its component.

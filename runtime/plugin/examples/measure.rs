@@ -1,7 +1,8 @@
 //! Measures the cost of plugins: the time to load and call one, the memory of a process with a
 //! backend and an emitter, the time to plan a peer, and the time for a batch of packets.
 //!
-//! `measure [PEERS [PLUGIN-DIR]]`; with a directory, `heddle` has to be in `PATH`.
+//! `measure [PEERS [PLUGIN-DIR]]`; with a directory, `heddle-compiler` has to be beside it or in
+//! `/usr/libexec/heddle`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -20,9 +20,7 @@ use crate::caller::Caller;
 use crate::compiler::{self, CompileError};
 use crate::embedded::{EMBEDDED, Embedded};
 use crate::emitter::Emitter;
-use crate::engine::Runtime;
-#[cfg(feature = "compiler")]
-use crate::engine::TrustedCode;
+use crate::engine::{Runtime, TrustedCode};
 use crate::host::{self, HostState};
 use crate::packets::PacketPlugin;
 use crate::worker::{Exports, WorkerHandle};
@@ -224,9 +222,10 @@ impl Catalogue {
     /// The default cache directory.
     pub const DEFAULT_CACHE: &str = "/var/cache/heddle";
 
-    /// Returns a catalogue of these plugin directories. `compiler` is the path of the command-line
-    /// tool; None means the one beside this executable or in `PATH`. The cache is not touched
-    /// before a plugin is found in a file, nor the tool before a plugin has to be compiled.
+    /// Returns a catalogue of these plugin directories. `compiler` is a `heddle-compiler` that the
+    /// caller vouches for, as tests do; None means the one beside this executable or in
+    /// `/usr/libexec/heddle`, which is checked. The cache is not touched before a plugin is found
+    /// in a file, nor the compiler before a plugin has to be compiled.
     ///
     /// # Errors
     ///
@@ -297,9 +296,10 @@ impl Catalogue {
         let component = match self.load_cached(&cache, &admitted) {
             Some(component) => component,
             None => {
-                let native = compiler::compile(&bytes, self.compiler.as_deref(), &cache).map_err(
-                    |error| PluginError::Compile { plugin: admitted.to_string(), error },
-                )?;
+                let native =
+                    compiler::compile_in(&cache, &bytes, self.compiler.as_deref()).map_err(
+                        |error| PluginError::Compile { plugin: admitted.to_string(), error },
+                    )?;
                 let code = cache.put(&admitted.digest, &native).map_err(unusable)?;
                 let component = self.runtime.load_file(code.trusted());
                 component.map_err(|reason| admitted.does_not_load(plain(&reason)))?
@@ -328,12 +328,11 @@ impl Catalogue {
     }
 
     /// Loads a component from any file, for plugin developers: under any name, and with all
-    /// capabilities that it requests. Compiles it in this process and caches nothing.
+    /// capabilities that it requests. Caches nothing.
     ///
     /// # Errors
     ///
     /// The file cannot be read, is not a plugin for this host, or cannot be compiled or loaded.
-    #[cfg(feature = "compiler")]
     pub fn open(&self, path: &Path) -> Result<Plugin, PluginError> {
         self.open_component(Source::File(path.to_owned()), &read_component(path)?)
     }
@@ -343,15 +342,14 @@ impl Catalogue {
     /// # Errors
     ///
     /// As for [`Catalogue::open`].
-    #[cfg(feature = "compiler")]
     pub fn open_component(&self, source: Source, bytes: &[u8]) -> Result<Plugin, PluginError> {
         let plugin = source.to_string();
         let manifest = Manifest::read(bytes)
             .map_err(|error| PluginError::Manifest { plugin: plugin.clone(), error })?;
         check_name(&manifest.name)?;
         let limits = self.policy()?.limits(&manifest.name);
-        let native = crate::engine::compile(bytes)
-            .map_err(|reason| PluginError::Load { plugin: plugin.clone(), reason })?;
+        let native = compiler::compile(bytes, self.compiler.as_deref())
+            .map_err(|error| PluginError::Compile { plugin: plugin.clone(), error })?;
         let component = self
             .runtime
             .load(TrustedCode::vouch(&native))

@@ -1,148 +1,186 @@
-//! Compiles a plugin in a child process, so that this one carries no compiler and survives its faults.
+//! Compiles a plugin in a child process, `heddle-compiler`. So neither `heddled` nor `heddle`
+//! contains a compiler, and both survive its faults.
 
-use std::ffi::OsStr;
+use std::fs::{self, Metadata};
 use std::io::{self, Read, Seek};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{env, thread};
 
 use heddle_core::cgroup::{GroupMemory, explain_kill};
+use heddle_files::{RegularFile, TrustError, Untrusted};
 use heddle_grant::text::{memory, plain, time};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use tempfile::TempDir;
 
 use crate::cache::Cache;
+use crate::engine::FINGERPRINT;
 
-/// The command line tool, the only binary with a compiler.
-const TOOL: &str = "heddle";
+/// The program with the compiler: `runtime/compiler`.
+const PROGRAM: &str = "heddle-compiler";
 
-/// How long a compilation may take. The embedded plugins take a tenth of a second. A machine that has other things to do
-/// may well need minutes for what is some seconds' work, so what counts is the work.
+/// The directory that packages install it in.
+const LIBEXEC: &str = "/usr/libexec/heddle";
+
+/// Time limits of a compilation. The embedded plugins need a tenth of a second. A busy machine may
+/// need minutes for some seconds of CPU time, so the limit of CPU time is the lower one.
 const LIMITS: Limits =
     Limits { processor: Duration::from_secs(60), wait: Duration::from_secs(10 * 60) };
 
-/// How much memory a compilation may take, in bytes. The embedded plugins take some tens of MiB, those with a language's
-/// whole runtime inside a GiB.
+/// Memory limit of a compilation, in bytes. The embedded plugins need some tens of MiB, plugins
+/// with the whole runtime of a language up to a GiB.
 const MEMORY_LIMIT: u64 = 3 << 30;
 
-/// The most native code, in bytes: four times the largest component.
+/// Size limit of native code in bytes: four times the largest component.
 const CODE_LIMIT: u64 = 256 << 20;
 
-/// The first to be ended when memory runs out (proc_pid_oom_score_adj(5)).
+/// Makes the compiler the OOM killer's first choice (proc_pid_oom_score_adj(5)).
 const OOM_SCORE: &str = "1000";
 
+/// Interval between checks whether the compiler has exited.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Bounds of a compilation.
+/// Time limits of a compilation.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// The processors' time, in whole seconds.
+    /// CPU time, in whole seconds.
     processor: Duration,
-    /// The time until it has ended.
+    /// Wall-clock time until the compiler has exited.
     wait: Duration,
 }
 
-/// A component that was not compiled.
+/// Reason that a component was not compiled.
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
-    /// The command line tool is nowhere.
-    #[error("`{TOOL}`, which compiles it, was not found at {}: install it there", list(.0))]
+    /// The program with the compiler is missing.
+    #[error(
+        "there is no {PROGRAM} at {}; install it with {}",
+        .0.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" or "),
+        "heddled and heddle, from the same package or tarball"
+    )]
     NoCompiler(Vec<PathBuf>),
-    /// It says no.
-    #[error("`{} plugin compile` failed ({status}): {message}", .tool.display())]
+    /// Other users can replace the program.
+    #[error("{} is not run: {error}", .program.display())]
+    Untrusted {
+        /// The program.
+        program: PathBuf,
+        /// The reason that it is not trusted, and the remedy.
+        error: TrustError,
+    },
+    /// The compiler rejected the component, or exited with another failure.
+    #[error("`{}` failed ({status}): {message}", .program.display())]
     Failed {
-        /// The tool.
-        tool: PathBuf,
-        /// How it ended.
+        /// The program.
+        program: PathBuf,
+        /// Its exit status.
         status: ExitStatus,
-        /// What it wrote to standard error.
+        /// Its output to standard error.
         message: String,
     },
-    /// It was killed, by whom nobody says.
-    #[error("`{} plugin compile` was killed by signal 9 (SIGKILL): {reason}", .tool.display())]
+    /// SIGKILL from an unknown sender ended the compiler.
+    #[error("`{}` was killed by signal 9 (SIGKILL): {reason}", .program.display())]
     Killed {
-        /// The tool.
-        tool: PathBuf,
+        /// The program.
+        program: PathBuf,
         /// The most likely cause, and the remedy.
         reason: String,
     },
-    /// It was too much work.
-    #[error("`{} plugin compile` was stopped after {} of the processors' time", .tool.display(), time(*.limit))]
+    /// The compiler reached its limit of CPU time.
+    #[error("`{}` was stopped after {} of CPU time", .program.display(), time(*.limit))]
     TooMuchWork {
-        /// The tool.
-        tool: PathBuf,
-        /// What there was.
+        /// The program.
+        program: PathBuf,
+        /// The limit.
         limit: Duration,
     },
-    /// It did not finish.
-    #[error("`{} plugin compile` was stopped after {}", .tool.display(), time(*.limit))]
+    /// The compiler did not exit in time.
+    #[error("`{}` was stopped after {}", .program.display(), time(*.limit))]
     TimedOut {
-        /// The tool.
-        tool: PathBuf,
-        /// What there was.
+        /// The program.
+        program: PathBuf,
+        /// The limit.
         limit: Duration,
     },
-    /// Too much came of it.
-    #[error("`{} plugin compile` made {} of it: expected at most {}", .tool.display(), memory(*.size as usize), memory(CODE_LIMIT as usize))]
+    /// The native code is too large.
+    #[error(
+        "`{}` made {} of it: expected at most {}",
+        .program.display(), memory(*.size as usize), memory(CODE_LIMIT as usize)
+    )]
     TooLarge {
-        /// The tool.
-        tool: PathBuf,
-        /// In bytes.
+        /// The program.
+        program: PathBuf,
+        /// Size of the native code in bytes.
         size: u64,
     },
-    /// There is no room for what goes into the compiler.
+    /// The input of the compiler cannot be written.
     #[error("cannot write to {}: {error}", directory.display())]
     Workplace {
-        /// The cache directory.
+        /// The directory.
         directory: PathBuf,
-        /// Why not.
+        /// The reason.
         error: io::Error,
     },
-    /// It could not be run.
-    #[error("`{} plugin compile` cannot be run: {error}", .tool.display())]
+    /// The program cannot be run.
+    #[error("`{}` cannot be run: {error}", .program.display())]
     Io {
-        /// The tool.
-        tool: PathBuf,
-        /// Why.
+        /// The program.
+        program: PathBuf,
+        /// The reason.
         error: io::Error,
     },
 }
 
-fn list(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+/// Compiles a component to native code for this machine, in a child process with limits. `program`
+/// is a `heddle-compiler` that the caller vouches for, as tests do; None means the one that
+/// [`find_program`] finds and checks.
+///
+/// # Errors
+///
+/// [`CompileError`]: the compiler is missing or not trusted, rejects the component, or exceeds a
+/// limit.
+pub fn compile(component: &[u8], program: Option<&Path>) -> Result<Vec<u8>, CompileError> {
+    let workplace = TempDir::new()
+        .map_err(|error| CompileError::Workplace { directory: env::temp_dir(), error })?;
+    compile_within(LIMITS, component, find_program(program)?, &workplace)
 }
 
-/// Native code for a component. `tool` is used if given, else the one beside this executable or in `PATH`.
-pub(crate) fn compile(
-    component: &[u8],
-    tool: Option<&Path>,
+/// Compiles a component like [`compile`], with its temporary files in the cache directory.
+pub(crate) fn compile_in(
     cache: &Cache,
+    component: &[u8],
+    program: Option<&Path>,
 ) -> Result<Vec<u8>, CompileError> {
-    compile_within(LIMITS, component, tool, cache)
+    let program = find_program(program)?;
+    let workplace = cache.workplace().map_err(|error| CompileError::Io {
+        program: program.clone(),
+        error: io::Error::other(error),
+    })?;
+    compile_within(LIMITS, component, program, &workplace)
 }
 
 fn compile_within(
     limits: Limits,
     component: &[u8],
-    tool: Option<&Path>,
-    cache: &Cache,
+    program: PathBuf,
+    workplace: &TempDir,
 ) -> Result<Vec<u8>, CompileError> {
-    let tool = find_tool(tool)?;
-    let io = |error| CompileError::Io { tool: tool.clone(), error };
-    let workplace = cache.workplace().map_err(|error| io(io::Error::other(error)))?;
-    // A copy, because the file may have changed since it was read.
+    let io = |error| CompileError::Io { program: program.clone(), error };
+    // Compile a copy, because the file may have changed since it was read.
     let (input, output) = (workplace.path().join("in.wasm"), workplace.path().join("out.cwasm"));
     fs::write(&input, component).map_err(|error| {
-        // Its own name is another each time.
+        // Name the parent: the name of the workplace itself differs each time.
         let directory = workplace.path().parent().unwrap_or(workplace.path()).to_owned();
         CompileError::Workplace { directory, error }
     })?;
 
     let mut messages = tempfile::tempfile().map_err(io)?;
     let memory = group_memory();
-    let mut child = Command::new(&tool)
-        .args([OsStr::new("plugin"), OsStr::new("compile"), input.as_os_str(), output.as_os_str()])
+    let mut child = Command::new(&program)
+        .args(["compile", "--engine", FINGERPRINT])
+        .args([&input, &output])
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -158,28 +196,28 @@ fn compile_within(
         if Instant::now() >= deadline {
             child.kill().map_err(io)?;
             child.wait().map_err(io)?;
-            return Err(CompileError::TimedOut { tool, limit: limits.wait });
+            return Err(CompileError::TimedOut { program, limit: limits.wait });
         }
         thread::sleep(POLL);
     };
     if status.signal() == Some(Signal::XCPU.as_raw()) {
-        return Err(CompileError::TooMuchWork { tool, limit: limits.processor });
+        return Err(CompileError::TooMuchWork { program, limit: limits.processor });
     }
     if status.signal() == Some(Signal::KILL.as_raw()) {
         let reason = explain_kill(memory.as_ref(), group_memory().as_ref());
-        return Err(CompileError::Killed { tool, reason });
+        return Err(CompileError::Killed { program, reason });
     }
     if !status.success() {
         let mut text = Vec::new();
         messages.rewind().map_err(io)?;
         messages.take(4096).read_to_end(&mut text).map_err(io)?;
-        // The copy's name is another each time, and would make news of what was said before.
+        // The copy's name differs each time, so the log would take a repeated error for a new one.
         let text = String::from_utf8_lossy(&text).replace(&*input.to_string_lossy(), "it");
         let message = plain(&text);
-        return Err(CompileError::Failed { tool, status, message });
+        return Err(CompileError::Failed { program, status, message });
     }
     match fs::metadata(&output).map_err(io)?.len() {
-        size if size > CODE_LIMIT => Err(CompileError::TooLarge { tool, size }),
+        size if size > CODE_LIMIT => Err(CompileError::TooLarge { program, size }),
         _ => fs::read(&output).map_err(io),
     }
 }
@@ -188,35 +226,73 @@ fn group_memory() -> Option<GroupMemory> {
     GroupMemory::read(|path| fs::read_to_string(path).ok())
 }
 
-/// Sees to it that it ends even if this process does before it, and that it leaves some memory to others. Where there is
-/// none left, the kernel ends it, which can be tried again, and not this process.
+/// Limits the compiler's CPU time and memory, also if this process exits first, and makes it the
+/// OOM killer's first choice: a compilation can be repeated, and this process has to survive.
 fn limit(child: &Child, processor: Duration) {
     let pid = Some(Pid::from_child(child));
     let seconds = processor.as_secs();
-    // A second later it is killed, if `SIGXCPU` has not ended it.
+    // The kernel sends SIGXCPU at the soft limit, and SIGKILL at the hard limit, a second later.
     let processor = Rlimit { current: Some(seconds), maximum: Some(seconds + 1) };
     let memory = Rlimit { current: Some(MEMORY_LIMIT), maximum: Some(MEMORY_LIMIT) };
     for (resource, most) in [(Resource::Cpu, processor), (Resource::As, memory)] {
-        // It may have ended already.
+        // The compiler may have exited already.
         let _ = prlimit(pid, resource, most);
     }
     let _ = fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE);
 }
 
-fn find_tool(tool: Option<&Path>) -> Result<PathBuf, CompileError> {
-    let candidates = match tool {
-        Some(tool) => vec![tool.to_owned()],
-        None => {
-            let beside = env::current_exe().ok().and_then(|path| Some(path.parent()?.join(TOOL)));
-            let path = env::var_os("PATH").unwrap_or_default();
-            let in_path = env::split_paths(&path).map(|dir| dir.join(TOOL)).collect::<Vec<_>>();
-            beside.into_iter().chain(in_path).collect()
-        }
+/// Returns the path of the compiler: beside this executable, as in a build tree, or where packages
+/// install it.
+///
+/// No flag and no environment variable names another path: whoever sets it would choose the code
+/// that the daemon runs.
+fn find_program(given: Option<&Path>) -> Result<PathBuf, CompileError> {
+    let executable = env::current_exe().ok();
+    let beside = executable.as_deref().and_then(Path::parent).map(|parent| parent.join(PROGRAM));
+    let candidates: Vec<_> = match given {
+        Some(program) => vec![program.to_owned()],
+        None => beside.clone().into_iter().chain([Path::new(LIBEXEC).join(PROGRAM)]).collect(),
     };
-    match candidates.iter().find(|path| path.is_file()) {
-        Some(path) => Ok(path.clone()),
-        None => Err(CompileError::NoCompiler(candidates)),
+    let Some(program) = candidates.iter().find(|path| path.exists()).cloned() else {
+        return Err(CompileError::NoCompiler(candidates));
+    };
+    if given.is_none()
+        && let Err(error) = check_trust(&program, beside.as_ref() == Some(&program))
+    {
+        return Err(CompileError::Untrusted { program, error });
     }
+    Ok(program)
+}
+
+/// Checks that only trusted users can replace the program. For one beside this executable, it is
+/// enough that only those who can replace the executable can replace the program.
+fn check_trust(program: &Path, is_beside: bool) -> Result<(), TrustError> {
+    let unreadable = |error| TrustError {
+        path: program.to_owned(),
+        untrusted: Untrusted::Io(io::Error::from(error)),
+    };
+    let file = RegularFile::open(program).map_err(unreadable)?;
+    let executable = fs::metadata("/proc/self/exe").ok();
+    match file.vouch() {
+        // For example in the build tree of a user who runs the result as root.
+        Err(_)
+            if is_beside
+                && executable.is_some_and(|it| is_as_trusted(file.metadata(), &it))
+                && fs::symlink_metadata(program).is_ok_and(|found| found.is_file()) =>
+        {
+            Ok(())
+        }
+        judged => judged,
+    }
+}
+
+/// Returns true if everybody who can write to `file` can write to `executable`, which is in the
+/// same directory.
+fn is_as_trusted(file: &Metadata, executable: &Metadata) -> bool {
+    let writable = file.mode() & 0o022;
+    file.uid() == executable.uid()
+        && writable & !executable.mode() == 0
+        && (writable & 0o020 == 0 || file.gid() == executable.gid())
 }
 
 #[cfg(test)]
@@ -226,20 +302,23 @@ mod tests {
 
     use super::*;
 
-    /// Longer than anything here takes on a busy machine.
+    /// A time limit that no test reaches, even on a busy machine.
     const SOON: Duration = Duration::from_secs(60);
 
-    /// What becomes of a compiler that does this, which may take a second of processors and is waited for so long.
+    /// Returns the error of a compiler that is this shell script, with a second of CPU time and
+    /// `wait` as its time limit.
     fn outcome(script: &str, wait: Duration) -> CompileError {
         let directory = tempfile::tempdir().unwrap();
-        let tool = directory.path().join("tool");
-        fs::write(&tool, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+        let program = directory.path().join("program");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let cache = Cache::open(&directory.path().join("cache")).unwrap();
         let limits = Limits { processor: Duration::from_secs(1), wait };
         loop {
-            match compile_within(limits, b"", Some(&tool), &cache).unwrap_err() {
-                // A program that another test is just starting has it open for writing, until it is executed.
+            let workplace = cache.workplace().unwrap();
+            match compile_within(limits, b"", program.clone(), &workplace).unwrap_err() {
+                // Retry: a child that another test forks meanwhile has the script open for writing
+                // until its exec.
                 CompileError::Io { error, .. } if error.kind() == ErrorKind::ExecutableFileBusy => {
                 }
                 error => return error,
@@ -248,38 +327,73 @@ mod tests {
     }
 
     #[test]
-    fn what_works_on_and_on_is_stopped() {
+    fn endless_computation_is_stopped() {
         let error = outcome("while :; do :; done", SOON);
         assert!(matches!(error, CompileError::TooMuchWork { .. }), "{error}");
-        assert!(error.to_string().ends_with("was stopped after 1 s of the processors' time"));
+        assert!(error.to_string().ends_with("was stopped after 1 s of CPU time"));
     }
 
     #[test]
-    fn what_waits_for_ever_is_stopped() {
+    fn endless_wait_is_stopped() {
         let error = outcome("exec sleep 1000", Duration::from_secs(1));
         assert!(matches!(error, CompileError::TimedOut { .. }), "{error}");
     }
 
     #[test]
-    fn compiler_that_is_killed_is_named_with_the_remedy() {
+    fn killed_compiler_is_reported_with_remedy() {
         let error = outcome("kill -KILL $$", SOON);
         assert!(matches!(error, CompileError::Killed { .. }), "{error}");
-        for part in ["plugin compile` was killed by signal 9 (SIGKILL)", "OOM killer", "MemoryMax="]
-        {
+        for part in ["program` was killed by signal 9 (SIGKILL)", "OOM killer", "MemoryMax="] {
             assert!(error.to_string().contains(part), "{error}");
         }
     }
 
     #[test]
-    fn compiler_goes_first_when_memory_runs_out() {
-        let said = "while [ $(cat /proc/$$/oom_score_adj) != 1000 ]; do sleep 0.1; done; echo first >&2; exit 3";
-        assert!(outcome(said, SOON).to_string().ends_with(": first"));
+    fn compiler_has_highest_oom_score() {
+        let script = "while [ $(cat /proc/$$/oom_score_adj) != 1000 ]; do sleep 0.1; done; \
+                      echo first >&2; exit 3";
+        assert!(outcome(script, SOON).to_string().ends_with(": first"));
     }
 
     #[test]
-    fn what_it_says_is_told() {
+    fn compiler_stderr_is_in_the_error() {
         let error = outcome("echo it is no component >&2; exit 3", SOON);
         assert!(matches!(error, CompileError::Failed { .. }), "{error}");
         assert!(error.to_string().contains("it is no component"), "{error}");
+    }
+
+    #[test]
+    fn missing_compiler_is_reported_with_remedy() {
+        let error = find_program(Some(Path::new("/nonexistent/heddle-compiler"))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no heddle-compiler at /nonexistent/heddle-compiler; \
+             install it with heddled and heddle, from the same package or tarball"
+        );
+        let CompileError::NoCompiler(searched) = find_program(None).unwrap_err() else {
+            panic!("this test is beside no compiler")
+        };
+        assert_eq!(searched[1], Path::new("/usr/libexec/heddle/heddle-compiler"));
+    }
+
+    #[test]
+    fn compiler_writable_by_others_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join(PROGRAM);
+        fs::write(&program, "").unwrap();
+        let set_mode =
+            |mode| fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
+        set_mode(0o755);
+        check_trust(&program, false).unwrap();
+        for is_beside in [false, true] {
+            set_mode(0o757);
+            let error = check_trust(&program, is_beside).unwrap_err();
+            assert!(matches!(error.untrusted, Untrusted::Mode(0o757)), "{error}");
+        }
+        set_mode(0o755);
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        check_trust(&program, false).unwrap_err();
+        // Whoever can write to the executable's directory can replace the executable as well.
+        check_trust(&program, true).unwrap();
     }
 }

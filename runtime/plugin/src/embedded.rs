@@ -10,9 +10,6 @@ pub(crate) struct Embedded {
     /// SHA-256 of the component, in hexadecimal.
     pub(crate) digest: &'static str,
     native: &'static [u8],
-    /// The component itself, which the daemon does not need.
-    #[cfg(feature = "compiler")]
-    pub(crate) component: &'static [u8],
 }
 
 impl Embedded {
@@ -24,8 +21,12 @@ impl Embedded {
 /// All embedded plugins, sorted by name.
 pub(crate) const EMBEDDED: &[Embedded] = &include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
+/// Components of the embedded plugins, in the same order. A table of its own: the linker omits it
+/// from a program that does not call [`embedded_component`], which is the daemon.
+static COMPONENTS: &[&[u8]] = &include!(concat!(env!("OUT_DIR"), "/components.rs"));
+
 /// Returns the component of an embedded plugin, as the build produced it.
-#[cfg(feature = "compiler")]
 pub fn embedded_component(name: &str) -> Option<&'static [u8]> {
-    EMBEDDED.iter().find(|embedded| embedded.name == name).map(|embedded| embedded.component)
+    let index = EMBEDDED.iter().position(|embedded| embedded.name == name)?;
+    COMPONENTS.get(index).copied()
 }

@@ -10,7 +10,8 @@ use crate::settings;
 use crate::ticker::{Ticker, TickerThread};
 
 /// Fingerprint that tells native code of one wasmtime version and its settings from that of
-/// another. Part of file names in the cache.
+/// another. Part of file names in the cache, and passed to the compiler. `heddle-compiler engine`
+/// prints it.
 pub(crate) const FINGERPRINT: &str = env!("HEDDLE_ENGINE");
 
 /// An engine with its epoch ticker. Cheap to clone; a process needs only one.
@@ -45,7 +46,7 @@ impl Runtime {
     pub(crate) fn load(&self, native: TrustedCode<'_>) -> Result<Component, String> {
         // SAFETY: `deserialize` requires bytes that wasmtime's own compiler produced and that
         // nobody modified since. A `TrustedCode` is one of two things: this binary's own data,
-        // which the build script compiled, or what our own compiler has just produced.
+        // which our compiler produced for the build script, or what it has just produced.
         unsafe { Component::deserialize(&self.0.engine, native.0) }
             .map_err(|error| format!("{error:#}"))
     }
@@ -84,16 +85,4 @@ impl<'a> TrustedFile<'a> {
     pub(crate) fn vouch(path: &'a Path) -> Self {
         Self(path)
     }
-}
-
-/// Compiles a component to native code for this machine.
-///
-/// # Errors
-///
-/// wasmtime's error message.
-#[cfg(feature = "compiler")]
-pub fn compile(component: &[u8]) -> Result<Vec<u8>, String> {
-    let say = |error: wasmtime::Error| heddle_grant::text::plain(&format!("{error:#}"));
-    let engine = Engine::new(&settings::settings()).map_err(say)?;
-    engine.precompile_component(component).map_err(say)
 }

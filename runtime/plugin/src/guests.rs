@@ -1,4 +1,5 @@
-//! Builds plugins that are crates of this workspace. Used by the build script and by the tests.
+//! Builds plugins that are crates of this workspace, and `heddle-compiler`. Used by the build
+//! script and by tests.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,15 @@ pub(crate) fn cargo(
     profile: &str,
     chosen: &[&str],
 ) -> Result<PathBuf, String> {
+    let mut arguments = vec!["--profile", profile, "--target", TARGET];
+    arguments.extend(chosen);
+    run_cargo(root, target_dir, &arguments)?;
+    Ok(target_dir.join(TARGET).join(profile))
+}
+
+/// Runs `cargo build` with a separate target directory, because the outer Cargo holds the lock of
+/// its own.
+pub(crate) fn run_cargo(root: &Path, target_dir: &Path, arguments: &[&str]) -> Result<(), String> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root);
     for (name, _) in env::vars_os() {
@@ -63,8 +73,7 @@ pub(crate) fn cargo(
             cargo.env_remove(name);
         }
     }
-    cargo.args(["build", "--locked", "--profile", profile, "--target", TARGET]);
-    cargo.arg("--target-dir").arg(target_dir).args(chosen);
+    cargo.args(["build", "--locked", "--target-dir"]).arg(target_dir).args(arguments);
     let output = cargo.output().map_err(|error| format!("Cargo cannot be run: {error}"))?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -73,7 +82,7 @@ pub(crate) fn cargo(
                 "plugins are built for {TARGET}, which is not installed: run `rustup target add {TARGET}`\n\n{errors}"
             ));
         }
-        return Err(format!("building the plugins failed:\n\n{errors}"));
+        return Err(format!("`cargo build {}` failed:\n\n{errors}", arguments.join(" ")));
     }
-    Ok(target_dir.join(TARGET).join(profile))
+    Ok(())
 }

@@ -43,12 +43,9 @@ mod worker;
 pub use backend::{Advertisements, Backend};
 pub use cache::CacheError;
 pub use catalogue::{Catalogue, Entry, Plugin, PluginError, Source, read_component};
-pub use compiler::CompileError;
-#[cfg(feature = "compiler")]
+pub use compiler::{CompileError, compile};
 pub use embedded::embedded_component;
 pub use emitter::{Emitter, View};
-#[cfg(feature = "compiler")]
-pub use engine::compile;
 pub use error::{CallError, Reason};
 // The items of `heddle-grant` that callers need to use a plugin.
 pub use heddle_grant::{

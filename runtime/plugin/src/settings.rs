@@ -1,6 +1,6 @@
 //! Settings of wasmtime, defined in this module only.
 //!
-//! Used by the library and, through `#[path]`, by the build script. Compiled code only loads into
+//! Used by the library and, through `#[path]`, by `heddle-compiler`. Compiled code only loads into
 //! an engine with the same settings, so there must not be a second definition.
 
 /// Returns the settings of all our engines, for compiling as well as for running.

@@ -69,6 +69,13 @@ fn catalogue() -> Catalogue {
     Catalogue::new(vec![], None, "/nonexistent/heddle-cache".into()).unwrap()
 }
 
+/// Returns the path of the compiler that the build script built. Cargo puts tests in a directory
+/// below that of the binaries.
+fn compiler() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().unwrap().with_file_name("heddle-compiler")
+}
+
 /// Returns the code of the misbehaving plugin, built and compiled once for all tests.
 fn misbehaving_code() -> &'static [u8] {
     static CODE: OnceLock<Vec<u8>> = OnceLock::new();
@@ -76,7 +83,7 @@ fn misbehaving_code() -> &'static [u8] {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let built =
             guests::build(&root, &root.join("target/guests"), &["heddle-misbehaving"]).unwrap();
-        compile(&fs::read(&built[0]).unwrap()).unwrap()
+        compile(&fs::read(&built[0]).unwrap(), Some(&compiler())).unwrap()
     })
 }
 

@@ -17,10 +17,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::trace::Trace;
 
-/// How long a lease lasts unless it is renewed. Shorter than in production, so that leases end in a run.
+/// TTL of a lease. Shorter than in production, so that leases expire within a run.
 const TTL: Duration = Duration::from_secs(180);
 
-/// Most calls that a node may make within one second. More is a busy loop.
+/// Limit of the calls that a node may make within one second. More is a busy loop.
 const CALLS_PER_SECOND: u32 = 100;
 
 #[derive(Clone)]
@@ -40,7 +40,7 @@ struct Shared {
     compacted: u64,
     /// The number of times that data was lost.
     losses: u64,
-    /// When leases end.
+    /// Expiry times of leases.
     ends: BTreeMap<i64, Instant>,
     next_lease: i64,
     down: BTreeSet<usize>,

@@ -67,7 +67,7 @@ pub(super) fn bench(arguments: &Arguments) -> anyhow::Result<()> {
 /// binary.
 fn loading(component: &Component) -> anyhow::Result<Vec<Measurement>> {
     let start = Instant::now();
-    if let Err(reason) = heddle_plugin::compile(&component.bytes) {
+    if let Err(reason) = heddle_plugin::compile(&component.bytes, None) {
         bail!("{} cannot be compiled: {reason}", component.source);
     }
     let compile = Measurement { what: "compile".to_owned(), times: vec![start.elapsed()] };
@@ -86,8 +86,7 @@ fn loading(component: &Component) -> anyhow::Result<Vec<Measurement>> {
     };
     let policy = place.path().join("plugins.toml");
     write(&policy, grant_all(&manifest).as_bytes())?;
-    let tool = std::env::current_exe().context("this program does not know where it is")?;
-    let catalogue = Catalogue::new(dirs, Some(tool), cache)?.with_policy(policy);
+    let catalogue = Catalogue::new(dirs, None, cache)?.with_policy(policy);
     let load = |role: Role| catalogue.find(&manifest.name, role).map(drop);
     // The first load fills the cache.
     load(role)?;

@@ -1,4 +1,4 @@
-//! `heddle plugin compile`: also called by the daemon, which has no compiler.
+//! `heddle plugin compile`: has `heddle-compiler` compile a component.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn compile(Arguments { input, output }: &Arguments) -> anyhow::Result<()> {
-    match heddle_plugin::compile(&read_component(input)?) {
+    match heddle_plugin::compile(&read_component(input)?, None) {
         Ok(native) => replace(output, &native),
         Err(reason) => bail!("{} cannot be compiled: {reason}", input.display()),
     }

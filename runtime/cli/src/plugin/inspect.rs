@@ -23,7 +23,7 @@ pub(super) fn inspect(Arguments { which }: &Arguments) -> anyhow::Result<()> {
     let policy = catalogue.policy()?;
     let missing = Catalogue::not_granted(&policy, &manifest, &digest);
     let start = Instant::now();
-    if let Err(reason) = heddle_plugin::compile(&bytes) {
+    if let Err(reason) = heddle_plugin::compile(&bytes, None) {
         bail!("{source} cannot be compiled: {reason}");
     }
     let compiled = start.elapsed();

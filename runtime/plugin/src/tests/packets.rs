@@ -116,7 +116,7 @@ async fn plugin_that_only_plans_has_no_packet_path() {
 
 #[test]
 fn plugin_that_lacks_exports_of_its_world_does_not_fit() {
-    let native = compile(embedded_component("vxlan").unwrap()).unwrap();
+    let native = compile(embedded_component("vxlan").unwrap(), Some(&compiler())).unwrap();
     let plugin = linked(&native, World::PacketBackendPlugin, &Runtime::new().unwrap());
     let error = plugin.packets().err().unwrap();
     assert!(matches!(error, PluginError::Load { .. }), "{error}");

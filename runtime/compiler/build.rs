@@ -1,0 +1,9 @@
+//! Passes the compilation target to the program.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!(
+        "cargo::rustc-env=HEDDLE_TARGET={}",
+        std::env::var("TARGET").expect("Cargo sets TARGET")
+    );
+}
