@@ -131,3 +131,6 @@ fn conflict(file: &File, first: &str, second: &str) -> String {
          --emit={second}:path=/run/flannel/{second}.env"
     )
 }
+
+#[cfg(test)]
+mod tests;
