@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// The result of many seeds.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// What did not hold, with the seeds.
+    /// The seeds that failed, with the expectation that did not hold.
     pub failures: Vec<(u64, String)>,
     /// The simulated time of all seeds.
     pub simulated: Duration,

@@ -55,7 +55,7 @@ pub enum Maker {
     Other,
 }
 
-/// What an event of the kernel is about, before a subscriber's scope is looked at.
+/// Subject of a kernel event, before it is filtered by a subscriber's scope.
 #[derive(Default)]
 struct Touched {
     /// Devices that changed, appeared or disappeared. The kernel says nothing of what was on them.
@@ -71,7 +71,7 @@ struct Subscriber {
 /// The state of a kernel.
 #[derive(Default)]
 pub struct State {
-    /// Devices.
+    /// Devices by name, each with its owner.
     pub devices: BTreeMap<LinkName, (Link, Mark)>,
     /// Addresses, neighbours, FDB entries and routes. The kernel records the creator of routes only.
     pub entries: BTreeMap<ObjectKey, (Object, Maker)>,

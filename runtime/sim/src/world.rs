@@ -47,7 +47,7 @@ const NOTICE: Duration = Duration::from_secs(8);
 pub struct Outcome {
     /// A hash of the history, and the number of its lines.
     pub digest: (u64, u64),
-    /// What did not hold. None if everything did.
+    /// The expectation that did not hold. None if all held.
     pub failure: Option<String>,
     /// The simulated time.
     pub simulated: Duration,
@@ -78,7 +78,7 @@ struct Host {
     kernel: ModelKernel,
     plugins: Scripted,
     daemon: Option<Daemon>,
-    /// When to start the daemon again.
+    /// Time at which the daemon is started again.
     restart_at: Option<Instant>,
     /// Since when the store is out of reach.
     cut_off: Option<Instant>,

@@ -61,7 +61,7 @@ async fn follow_for(model: &Shared, time: Duration, readiness: &Readiness, histo
 }
 
 #[test]
-fn long_checks_are_rarer_but_never_overdue() {
+fn slow_checks_pause_longer_but_not_past_resync() {
     for (took, expected) in [(1, 500), (100, 900), (15_000, 5000)] {
         assert_eq!(pause(Duration::from_millis(took), RESYNC), Duration::from_millis(expected));
     }
