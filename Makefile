@@ -31,10 +31,14 @@ SECONDS ?= 60
 # How long leases change in the measurement of a large cluster, and faults happen.
 MINUTES ?= 10
 
+# How many histories are simulated, and the first of them.
+SEEDS ?= 100000
+FROM ?= 0
+
 # Asked before anything is built: a variable that has to be a number, from 1 on, or from 2 where that is said.
 number = @case '$($(1))' in ''|0*|*[!0-9]*$(if $(3),|1)) echo "make: $(1) is '$($(1))': expected a number from $(or $(3),1) on, such as $(2)" >&2; exit 2;; esac
 
-.PHONY: help demo build build-for-demo test bench scale soak lint deny fuzz reference deb tarball setup root
+.PHONY: help demo build build-for-demo test bench scale soak sim lint deny fuzz reference deb tarball setup root
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -92,6 +96,10 @@ soak: root ## random faults and changing leases under traffic (MINUTES=10, SEED)
 	@.ci/setup build demo etcd test
 	@$(MAKE) --no-print-directory build
 	MINUTES=$(MINUTES) cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests --bench soak
+
+sim: ## many histories of simulated nodes, without root (SEEDS=100000, FROM=0); a failing seed is printed with how to replay it
+	$(call number,SEEDS,100000)
+	cargo run $(CARGO_FLAGS) --quiet -p heddle-sim -- --seeds $(SEEDS) --from $(FROM)
 
 lint: ## formatting, style of comments and clippy, for the host's code, the plugins' and the fuzz targets'
 	@.ci/setup build

@@ -1,12 +1,13 @@
-//! `heddled`, the node daemon: starts a process around [`heddle_node::Node`], which decides everything else.
+//! `heddled`, the node daemon: starts a process around [`heddle_node::Node`], which decides
+//! everything else.
 //!
 //! | module | job |
 //! | --- | --- |
 //! | `process` | the phases of a start, and what the node acts on |
-//! | `privileges` | gives up what the daemon does without |
+//! | `privileges` | drops the privileges that the daemon does not need |
 //! | `signals`, `reload` | signals without a meaning, and SIGHUP |
-//! | `logging` | one line an event, for terminals and journald, and a rate limit |
-//! | `notify` | tells systemd |
+//! | `logging` | one line per event, for terminals and journald, and a rate limit |
+//! | `notify` | notifies systemd: readiness, status, watchdog |
 //! | `web` | the HTTP servers: health port, status page and control socket |
 
 mod logging;
@@ -24,7 +25,7 @@ use heddle_flags::Flags;
 use crate::process::Confined;
 
 fn main() -> ExitCode {
-    // First of all, because they may come at any time.
+    // First of all, because signals may come at any time.
     let signals = signals::Unused::handle();
     let flags = match Flags::of_process(std::env::args_os()) {
         Ok(flags) => flags,
@@ -43,8 +44,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Ends the whole process where a thread panics. The others would go on, ready by their own account, without the packets
-/// or the peers that were that thread's business; systemd starts a process that has ended again.
+/// Makes a panic in any thread end the whole process. Otherwise the other threads would continue
+/// and report readiness, without the packets or peers that the panicked thread handled. systemd
+/// restarts the process.
 fn end_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

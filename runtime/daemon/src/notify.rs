@@ -1,7 +1,7 @@
-//! What systemd is told (sd_notify(3)). Without systemd, nothing.
+//! Notifies systemd of readiness, status and liveness (sd_notify(3)). Does nothing without systemd.
 //!
-//! A manager that does not read what it is told makes whoever tells it wait once its socket is full. So each of those who tell
-//! waits for itself, on a thread that nothing else needs, and what changes meanwhile is told in its last state.
+//! sd_notify blocks once the socket of a stuck manager is full. So each notifier blocks only a
+//! thread that nothing else needs, and changes meanwhile are coalesced into the latest state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,20 +13,20 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-/// How many signs of life there are in the time that systemd waits for one.
+/// Number of watchdog notifications within systemd's timeout.
 const SIGNS: u32 = 4;
 
-/// How long an end is put off to announce it.
+/// Maximum delay of the exit for announcing it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Gives systemd signs of life, if it wants any (`WatchdogSec=`): only while the loop answers. From readiness on systemd
-/// waits for them.
+/// Sends watchdog notifications to systemd, if it wants any (`WatchdogSec=`), as long as the loop
+/// answers. systemd expects them once the unit is ready.
 pub(crate) fn watchdog(state: Arc<NodeState>) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let pause = limit / SIGNS;
     tokio::spawn(async move {
         loop {
-            // What takes longer is asked for once more: the loop may have been busy.
+            // A timeout skips one notification. The loop may have been busy, so it is asked again.
             if state.alive(limit).await {
                 tell(&[Message::Alive]).await;
             }
@@ -35,7 +35,8 @@ pub(crate) fn watchdog(state: Arc<NodeState>) {
     });
 }
 
-/// Tells systemd of every change of readiness: its reasons as the unit's status, and once that it is ready.
+/// Notifies systemd of every change of readiness: the first reason as the unit's status, and once
+/// that it is ready.
 pub(crate) fn follow(mut readiness: watch::Receiver<Unmet>) {
     tokio::spawn(async move {
         let mut announced = false;
@@ -57,13 +58,13 @@ pub(crate) fn follow(mut readiness: watch::Receiver<Unmet>) {
     });
 }
 
-/// Tells systemd that the daemon ends on request.
+/// Notifies systemd that the daemon ends on request.
 pub(crate) async fn stopping() {
-    // It sees that anyway.
+    // systemd notices the exit in any case.
     let _ = timeout(FAREWELL, tell(&[Message::Stopping])).await;
 }
 
-/// What there is to tell.
+/// A notification.
 #[derive(Clone, Debug)]
 enum Message {
     Ready,
@@ -83,7 +84,7 @@ impl Message {
     }
 }
 
-/// Returns when it was told.
+/// Sends notifications. Returns once they are sent.
 async fn tell(messages: &[Message]) {
     let messages = messages.to_vec();
     let telling = spawn_blocking(move || {

@@ -1,5 +1,6 @@
-//! What the daemon may do. Whatever it does not need, it gives up before it does anything else, however it was started:
-//! what gets hold of it, or of a program that it runs, has no more than that.
+//! Drops privileges. Before anything else, and however it was started, the daemon drops all
+//! capabilities that it does not need, so that an attacker who controls it, or a program that it
+//! runs, has no others.
 
 use std::io;
 
@@ -8,26 +9,28 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-/// What it needs; the same as in `dist/heddled.service`, which says what for.
+/// Capabilities that the daemon needs. `dist/heddled.service` has the same list, with reasons.
 const NEEDED: CapabilitySet = CapabilitySet::NET_ADMIN
     .union(CapabilitySet::NET_RAW)
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::CHOWN);
 
-/// Whether it may change the network. Where that cannot be told, the kernel will say so.
+/// Returns true if this process may change the network, or if its capabilities cannot be read: then
+/// the kernel's errors will tell.
 pub(crate) fn has_net_admin() -> bool {
     capabilities(None).map_or(true, |sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
 }
 
-/// Gives up everything else, for this thread and those that it starts, for good and for every program that is run: to be
-/// called while there is but one thread.
+/// Drops all other capabilities for good, for this thread, for the threads that it starts later and
+/// for every program that is run. Must be called while there is only one thread.
 ///
 /// # Errors
 ///
-/// What the kernel says against it. No kernel is known that does.
+/// If the kernel refuses. No kernel is known that does.
 pub(crate) fn give_up() -> io::Result<()> {
     let sets = capabilities(None)?;
-    // Without SETPCAP there is nothing to be had from the bounding set anyway: see below.
+    // Only SETPCAP permits changes of the bounding set. Without it, nothing can be gained from that
+    // set anyway, because of `no_new_privs` below.
     if sets.effective.contains(CapabilitySet::SETPCAP) {
         let kernel_has = |capability: &CapabilitySet| {
             capability_is_in_bounding_set(*capability).unwrap_or(false)
@@ -41,11 +44,12 @@ pub(crate) fn give_up() -> io::Result<()> {
         permitted: sets.permitted & NEEDED,
         inheritable: sets.inheritable & NEEDED,
     };
-    // systemd has done so already, and lets nobody ask for it again (capset(2) is in its group @privileged).
+    // systemd has done this already, and then forbids another capset(2), which is in its group
+    // @privileged.
     if needed != sets {
         set_capabilities(None, needed)?;
     }
-    // A program that is run has no more than this process, whoever owns it.
+    // No program that is run gets more privileges than this process, whoever owns the file.
     set_no_new_privs(true)?;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The process around the node, in the phases of its start: each is a type, and has only what the one before has made sure of.
+//! The process around the node, in the phases of its start. Each phase is a type that holds only
+//! what the phase before has established.
 
 use std::io;
 use std::sync::Arc;
@@ -15,17 +16,18 @@ use crate::logging::Log;
 use crate::reload::Reload;
 use crate::{notify, privileges, signals, web};
 
-/// A process that may do what a node does, and no more than that.
+/// A process with exactly the privileges that a node needs.
 pub(crate) struct Confined {
     flags: Flags,
 }
 
 impl Confined {
-    /// Checks the flags and gives up all privileges that a node does without. To be called while there is but one thread.
+    /// Checks the flags and drops all privileges that a node does not need. Must be called while
+    /// there is only one thread.
     ///
     /// # Errors
     ///
-    /// Why no node can run here.
+    /// The reason why no node can run here.
     pub(crate) fn new(flags: Flags, signals: io::Result<signals::Unused>) -> Result<Self, Fatal> {
         if flags.kubernetes.kube_subnet_mgr {
             return Err(
@@ -46,14 +48,15 @@ impl Confined {
         Ok(Self { flags })
     }
 
-    /// Runs a node until SIGTERM or SIGINT. The kernel state stays as it is: the network outlives the daemon, unless it is
-    /// the daemon that carries its packets.
+    /// Runs a node until SIGTERM or SIGINT. The kernel state stays as it is, so the network
+    /// outlives the daemon, unless the daemon itself carries the packets.
     ///
     /// # Errors
     ///
-    /// Why the node ended by itself.
+    /// The reason why the node ended by itself.
     pub(crate) fn run(self, log: &Log) -> Result<(), Fatal> {
-        // The loop waits nearly always, for the kernel, for plugins or for etcd, which all have threads of their own.
+        // Two threads suffice: the loop mostly waits for the kernel, plugins or etcd, which have
+        // their own threads.
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let ended = runtime.block_on(async {
@@ -61,13 +64,13 @@ impl Confined {
             let served = Served::new(self.flags).await?;
             served.run(log).await
         });
-        // Not dropped, which would wait for a program of iptables that hangs, or for a compiler.
+        // Dropping the runtime would wait for a hanging iptables process, or for a compiler.
         runtime.shutdown_background();
         ended
     }
 }
 
-/// A node that others can ask, and that has not started yet.
+/// A node that can be queried already but has not started yet.
 struct Served {
     flags: Flags,
     node: Node,
@@ -75,7 +78,7 @@ struct Served {
 }
 
 impl Served {
-    /// Starts to answer: HTTP servers, the control socket, systemd.
+    /// Starts to answer queries: HTTP servers, the control socket and systemd.
     async fn new(flags: Flags) -> Result<Self, Fatal> {
         let ends = Ends::listen()?;
         let node = Node::new(flags.clone());
@@ -105,7 +108,7 @@ impl Served {
     }
 }
 
-/// Opens everything that the node acts on.
+/// Opens the real store, kernel, plugin catalogue, host and files for the node.
 fn ports(flags: &Flags) -> Result<Ports, Fatal> {
     let store = flags.lease.store.open(flags.lease.etcd_options())?;
     let kernel = Kernel::open()?;
@@ -141,7 +144,7 @@ impl Ends {
     }
 }
 
-/// Says what becomes of the network.
+/// Logs the signal and its consequence for the network.
 fn say_goodbye(signal: &str, counters: &PacketCounters) {
     match counters.get() {
         None => tracing::info!("{signal}: the network stays as it is"),

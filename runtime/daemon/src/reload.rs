@@ -1,4 +1,5 @@
-//! SIGHUP: reads the flags again, and changes what can change while the daemon runs.
+//! Reloads on SIGHUP: reads the flags again and applies those that can change while the daemon
+//! runs.
 
 use std::io;
 
@@ -8,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::logging::SetVerbosity;
 
-/// Reloads with every SIGHUP.
+/// Reloads on every SIGHUP.
 pub(crate) struct Reload<'a> {
     hangup: Signal,
     current: Flags,
@@ -21,7 +22,7 @@ impl<'a> Reload<'a> {
     ///
     /// # Errors
     ///
-    /// The operating system refuses it.
+    /// If the operating system refuses the handler.
     pub(crate) fn listen(
         current: Flags,
         state: &'a NodeState,
@@ -39,8 +40,8 @@ impl<'a> Reload<'a> {
         std::future::pending::<()>().await;
     }
 
-    /// Changes the verbosity, and reads the files behind the connection to etcd again. Flags that cannot be read leave
-    /// everything as it is.
+    /// Changes the verbosity, and reads the files of the etcd connection again. If the flags cannot
+    /// be read, nothing changes.
     async fn reload(&mut self) {
         let flags = match Flags::of_process(std::env::args_os()) {
             Ok(flags) => flags,

@@ -1,6 +1,8 @@
-//! Signals that would end the daemon although nobody means that: `docs/operation.md` has the table.
+//! Handles signals whose default action would end the daemon although nobody intends that.
+//! `docs/operation.md` has the table.
 //!
-//! They are handled, and not ignored, because programs that the daemon starts would inherit that.
+//! The signals are handled instead of ignored, because programs that the daemon starts would
+//! inherit ignored signals.
 
 use std::ffi::c_int;
 use std::io;
@@ -23,33 +25,34 @@ const UNUSED: [(c_int, &str); 9] = [
     (30, "SIGPWR"),
 ];
 
-/// Real-time signals, but for those that the C library keeps for itself.
+/// Real-time signals, without those that the C library reserves.
 const REAL_TIME: std::ops::RangeInclusive<c_int> = 34..=64;
 
-/// Signals that are handled from now on.
+/// Signals without a meaning, with handlers installed.
 pub(crate) struct Unused(Signals);
 
 impl Unused {
-    /// Handles them all, and SIGHUP as long as nothing else does: a start reads all that a reload reads.
+    /// Installs handlers for all of them, and for SIGHUP until a reload handler takes over: a start
+    /// reads everything that a reload reads.
     ///
     /// # Errors
     ///
-    /// The operating system refuses it.
+    /// If the operating system refuses a handler.
     pub(crate) fn handle() -> io::Result<Self> {
         let signals = Signals::new(UNUSED.map(|(signal, _)| signal))?;
         for signal in REAL_TIME {
-            // musl keeps one more than glibc, and refuses it.
+            // musl reserves one more signal than glibc and refuses it.
             let _ = signals.handle().add_signal(signal);
         }
         signal_hook::flag::register(SIGHUP, std::sync::Arc::default())?;
         Ok(Self(signals))
     }
 
-    /// Logs each that comes, and those that came already.
+    /// Logs each of these signals on a thread of its own, including those that came before.
     ///
     /// # Errors
     ///
-    /// There is no thread to be had.
+    /// If the thread cannot be started.
     pub(crate) fn log(mut self) -> io::Result<()> {
         let log = move || {
             for signal in self.0.forever() {

@@ -1,7 +1,8 @@
 //! The HTTP servers: health port, status page and control socket.
 //!
-//! Anybody who reaches a TCP address may ask there, so the health port and the status page have a thread of their own. The
-//! control socket, which is root's, is served beside the loop, and answers whatever happens to them.
+//! Anyone who reaches a TCP address may send requests to it, so the health port and the status page
+//! have a thread of their own. The control socket, which belongs to root, is served beside the loop
+//! and keeps answering whatever happens to the others.
 
 use std::net::SocketAddr;
 
@@ -13,11 +14,11 @@ use heddle_node::{Fatal, Node};
 /// Maximum number of servers.
 const SERVERS: u64 = 3;
 
-/// Starts all servers that the flags ask for.
+/// Starts all servers that the flags enable.
 ///
 /// # Errors
 ///
-/// An address or the socket that cannot be listened on.
+/// The first address or socket that cannot be listened on.
 pub(crate) async fn serve(flags: &Flags, node: &Node) -> Result<(), Fatal> {
     let (readiness, counters) = (node.readiness(), node.counters());
     let descriptors = Descriptors::raise(SERVERS);
@@ -69,7 +70,7 @@ fn health_address(flags: &Flags) -> Option<SocketAddr> {
     (health.healthz_port != 0).then(|| SocketAddr::new(health.healthz_ip, health.healthz_port))
 }
 
-/// Says who may read what, where that is not this host alone.
+/// Logs who can read what at an address, if other hosts can reach it.
 fn report_public(listener: &Listener, name: &str, content: &str, advice: &str) {
     if listener.is_public() {
         let address = listener.address();

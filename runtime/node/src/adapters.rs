@@ -1,4 +1,5 @@
-//! The ports, implemented by the kernel, the plugin runtime, the packet path, the firewall and the prober.
+//! The ports, implemented by the kernel, the plugin runtime, the packet path, the firewall and the
+//! prober.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -77,12 +78,12 @@ impl Events for heddle_kernel::Events {
     }
 }
 
-/// The plugins of a catalogue.
+/// Plugins from a catalogue.
 #[derive(Clone)]
 pub struct CataloguePlugins(Arc<Catalogue>);
 
 impl CataloguePlugins {
-    /// Starts plugins that this catalogue finds.
+    /// Creates the port for plugins that this catalogue finds.
     pub fn new(catalogue: Catalogue) -> Self {
         Self(Arc::new(catalogue))
     }
@@ -93,7 +94,7 @@ impl Plugins for CataloguePlugins {
     async fn start(&self, backend: &str, emitters: &[String]) -> Result<Started, PluginError> {
         let (catalogue, backend, emitters) =
             (self.0.clone(), backend.to_owned(), emitters.to_vec());
-        // A plugin from a directory may have to be compiled first.
+        // Off the async threads, because a plugin from a directory may have to be compiled first.
         let starting = spawn_blocking(move || start(&catalogue, &backend, &emitters)).await;
         starting.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
@@ -193,14 +194,14 @@ impl PacketOpener for PacketPlugin {
     }
 }
 
-/// This host: its traffic rules, and probes from it.
+/// Traffic rules of this host, and probes from it.
 #[derive(Clone, Debug)]
 pub struct ThisHost {
     kernel: Kernel,
 }
 
 impl ThisHost {
-    /// Listens to changes of rules through `kernel`.
+    /// Creates the port. Changes of rules are monitored through `kernel`.
     pub fn new(kernel: Kernel) -> Self {
         Self { kernel }
     }
@@ -225,7 +226,7 @@ impl Host for ThisHost {
 }
 
 struct KernelRuleset {
-    /// None while it is at work on another thread.
+    /// None while it works on another thread.
     firewall: Option<Firewall>,
     changes: Option<RulesetChanges>,
     deaf: Option<String>,

@@ -1,8 +1,8 @@
-//! The clock that all decisions follow: tokio's, which a test can pause.
+//! The clock of all decisions: tokio's, which a test can pause.
 
 use std::time::Instant;
 
-/// Returns the time now.
+/// Returns the current time.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

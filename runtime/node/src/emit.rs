@@ -1,5 +1,5 @@
-//! The files that tell other programs about this node: written once the plan and the rules hold, and tried again until
-//! they are.
+//! The files that tell other programs about this node. They are written once the plan and the rules
+//! are in place, with retries until that succeeds.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,23 +14,23 @@ use crate::Fatal;
 use crate::ports::{Emitter, Files};
 use crate::readiness::{Condition, Readiness};
 
-/// How often files that cannot be written are tried again.
+/// Backoff of retries after files could not be written.
 const BACKOFF: Backoff =
     Backoff { initial: Duration::from_millis(200), limit: Duration::from_secs(30) };
 
-/// An emitter, and what becomes of its files.
+/// An emitter and the outcome of its files.
 pub(crate) struct Output {
     pub(crate) emitter: Arc<dyn Emitter>,
     settings: Vec<Setting>,
     outcome: Mutex<Outcome>,
 }
 
-/// What became of an emitter's files.
+/// Outcome of an emitter's files.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
-    /// Those that were written.
+    /// Files that were written.
     pub(crate) files: Vec<PathBuf>,
-    /// Why not all of them were.
+    /// Reason why not all files were written.
     pub(crate) problem: Option<String>,
 }
 
@@ -47,7 +47,7 @@ impl Output {
         Self { emitter, settings, outcome: Mutex::default() }
     }
 
-    /// What became of its files so far.
+    /// Returns the latest outcome.
     pub(crate) fn outcome(&self) -> Outcome {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -57,11 +57,12 @@ impl Output {
     }
 }
 
-/// Has the emitters' files written once everything else holds that they promise, for as long as it takes.
+/// Writes the emitters' files once everything that they promise is in place, and retries until all
+/// are written.
 ///
 /// # Errors
 ///
-/// Never, but where the daemon itself is broken.
+/// Only if the readiness channel is closed, which is a bug in the daemon.
 pub(crate) async fn emit(
     writer: &dyn Files,
     outputs: &[Arc<Output>],
@@ -87,20 +88,17 @@ pub(crate) async fn emit(
     }
 }
 
-/// Asks every emitter and writes what it wants written. One that fails does not keep the others from it. Returns what
-/// went wrong.
-async fn emit_once(
-    writer: &dyn Files,
-    outputs: &[Arc<Output>],
-    view: &View,
-) -> Vec<String> {
+/// Asks every emitter that has not succeeded yet, and writes its files. A failing emitter does not
+/// keep the others from being written. Returns the problems.
+async fn emit_once(writer: &dyn Files, outputs: &[Arc<Output>], view: &View) -> Vec<String> {
     let mut problems = Vec::new();
-    // Whose each file is.
+    // The emitter that owns each file.
     let mut owners: BTreeMap<PathBuf, &str> = BTreeMap::new();
     for output in outputs {
         let before = output.outcome();
         if before.written() {
-            // Somebody may have put something else there since, as mk-docker-opts.sh does.
+            // Not written again: another program may have replaced it since, as mk-docker-opts.sh
+            // does.
             owners.extend(before.files.into_iter().map(|path| (path, output.emitter.name())));
             continue;
         }
@@ -113,7 +111,9 @@ async fn emit_once(
                 }
                 owners.insert(file.path.clone(), name);
             }
-            writer.replace(files, &output.settings).map_err(|error| format!("--emit {name}: {error}"))
+            writer
+                .replace(files, &output.settings)
+                .map_err(|error| format!("--emit {name}: {error}"))
         });
         match files {
             Ok(files) => output.set(Outcome { files, problem: None }),
@@ -133,3 +133,6 @@ fn conflict(file: &File, first: &str, second: &str) -> String {
          --emit={second}:path=/run/flannel/{second}.env"
     )
 }
+
+#[cfg(test)]
+mod tests;

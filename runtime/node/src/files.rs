@@ -22,7 +22,7 @@ pub struct FileError {
 }
 
 impl FileError {
-    /// Describes a file that cannot be read or written. `verb` is what was tried: `write`.
+    /// Creates the error of a failed attempt. `verb` is the attempted action, such as `write`.
     pub fn new(verb: &'static str, path: PathBuf, source: io::Error) -> Self {
         Self { verb, path, source }
     }
@@ -39,7 +39,7 @@ pub struct HostFiles {
 }
 
 impl HostFiles {
-    /// Reads and writes files as the flags say.
+    /// Creates a reader and writer of the files that the flags name.
     pub fn new(flags: FileFlags) -> Self {
         Self { flags }
     }
@@ -56,8 +56,8 @@ impl Files for HostFiles {
         })
     }
 
-    /// Before the first file is written, all places are inspected. Where a file cannot be written after all, those that are
-    /// new are removed again: a plugin may choose other names the next time.
+    /// Inspects all paths before it writes the first file. If a file cannot be written after all,
+    /// files that are new are removed again: a plugin may choose other names the next time.
     fn replace(&self, files: Vec<File>, named: &[Setting]) -> Result<Vec<PathBuf>, FileError> {
         let is_named = |file: &File| named.iter().any(|setting| setting.names(&file.path));
         for file in files.iter().filter(|file| !is_named(file)) {
@@ -85,12 +85,14 @@ impl Files for HostFiles {
     }
 }
 
-/// Makes a file hold `contents`, in one step: whoever reads it sees all of the old or all of the new. Its directory is
-/// made if need be. A file that is right already is left alone. Returns whether it was written.
+/// Makes a file hold `contents`, atomically: a reader sees the whole old or the whole new file.
+/// Creates its directory if needed. Leaves a file alone that has the right contents and mode.
+/// Returns true if the file was written.
 ///
 /// # Errors
 ///
-/// [`FileError`], naming the file; what was there before is untouched. So is a FIFO, socket, device or directory.
+/// [`FileError`] with the file's path. The previous file stays. A FIFO, socket, device or directory
+/// is an error, and stays as well.
 pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<bool, FileError> {
     inspect_target(path)?;
     let right = RegularFile::open(path).is_ok_and(|file| {
@@ -114,9 +116,10 @@ pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<bool, Fil
     Ok(true)
 }
 
-/// Removes a file that was not there before, with those of the directories above it that were made for it.
+/// Removes a file that did not exist before, and those of the directories above it that were
+/// created for it.
 fn unmake(path: &Path, first_made: Option<&Path>) {
-    // Whatever is left is no more than was written.
+    // Best effort: anything that cannot be removed was written here before.
     let _ = fs::remove_file(path);
     let Some(first_made) = first_made else { return };
     for directory in path.ancestors().skip(1).take_while(|above| above.starts_with(first_made)) {
@@ -126,18 +129,18 @@ fn unmake(path: &Path, first_made: Option<&Path>) {
     }
 }
 
-/// The outermost of the directories above a path that are still to be made.
+/// Returns the outermost of the missing directories above a path.
 fn first_missing(path: &Path) -> Option<PathBuf> {
     let missing = path.ancestors().skip(1).take_while(|above| !above.exists());
     missing.last().map(Path::to_owned)
 }
 
-/// Looks at where a file of a plugin's choice would be: its directory is reached through no symbolic link, which might
-/// lead anywhere, and it stands in the place of no socket, device or directory.
+/// Checks the path of a file that a plugin chose. The directories above must not be symbolic links,
+/// which might lead anywhere, and the file must not replace a socket, device or directory.
 ///
 /// # Errors
 ///
-/// [`FileError`], naming what is in the way.
+/// [`FileError`] with the path of the obstacle.
 fn inspect_place(path: &Path) -> Result<(), FileError> {
     let in_the_way = |found: &Path, what: &str| failed("use", found)(io::Error::other(what));
     for above in path.ancestors().skip(1) {
@@ -154,7 +157,8 @@ fn inspect_place(path: &Path) -> Result<(), FileError> {
     inspect_target(path)
 }
 
-/// Looks at what a file would replace: another file, a link or nothing, but no FIFO, socket, device or directory.
+/// Checks what a file would replace. A regular file, a symbolic link or nothing is fine. A FIFO,
+/// socket, device or directory is an error.
 fn inspect_target(path: &Path) -> Result<(), FileError> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.is_file() && !found.is_symlink() => {
@@ -165,7 +169,7 @@ fn inspect_target(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// This node's name, for people.
+/// Returns this host's name, for display. None if it is empty or cannot be read.
 pub(crate) fn node_name() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
@@ -176,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_only_if_it_differs() {
+    fn file_is_replaced_only_if_it_differs() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/flannel/subnet.env");
         assert!(write(&path, b"one", 0o644).unwrap());
@@ -190,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_s_file_is_reached_by_directories_and_replaces_files_only() {
+    fn plugin_file_path_with_obstacle_is_rejected() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
         let error = |name: &str| inspect_place(&root.join(name)).map_err(|e| e.to_string());
@@ -213,17 +217,17 @@ mod tests {
         assert!(
             error("real/file/x").unwrap_err().ends_with("real/file: it is there and no directory")
         );
-        // A link in the last place is replaced, and not followed.
+        // A symbolic link as the last component is replaced, not followed.
         write(&root.join("real/passwd"), b"x", 0o644).unwrap();
         assert!(!fs::symlink_metadata(root.join("real/passwd")).unwrap().is_symlink());
     }
 
     #[test]
-    fn fifo_in_place_of_a_file_is_named_and_stays() {
+    fn fifo_at_file_path_is_named_and_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("subnet.env");
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-        // On a thread of its own: a call that blocks would block the test.
+        // On a thread of its own, because a call that blocks would block the test.
         let (sender, answer) = std::sync::mpsc::channel();
         let target = path.clone();
         std::thread::spawn(move || sender.send(write(&target, b"x", 0o644)));
@@ -234,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_for_a_file_goes_with_it() {
+    fn removed_file_takes_its_new_directories_along() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
         fs::create_dir(root.join("there")).unwrap();
@@ -251,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_file() {
+    fn write_error_names_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("there");
         fs::create_dir(&path).unwrap();

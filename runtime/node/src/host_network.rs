@@ -1,4 +1,5 @@
-//! The host's own network at run time: the store's addresses, and what earlier versions took from the host.
+//! The host's own network at run time: follows the store's addresses, and restores what earlier
+//! versions removed from the host.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -17,13 +18,13 @@ use tokio::sync::watch;
 
 use crate::ports::Dataplane;
 
-/// The interval at which the names of the store's endpoints are resolved.
+/// Interval at which the names of the store's endpoints are resolved.
 const RESOLVE_PERIOD: Duration = Duration::from_secs(30);
 
-/// The interval at which a node that waits for a lease looks at its host.
+/// Interval at which a node that waits for a lease checks the host network.
 const LOOK_PERIOD: Duration = Duration::from_secs(10);
 
-/// Follows the store's addresses for as long as somebody listens.
+/// Starts to follow the store's addresses, until all receivers are dropped.
 pub(crate) fn follow_store(
     store: Arc<dyn LeaseStore>,
     mut reach: Reach,
@@ -44,8 +45,8 @@ pub(crate) fn follow_store(
     receiver
 }
 
-/// Waits until the host's own network, or the way to the store, is another one than what `host` says. Returns that as a
-/// sentence.
+/// Waits until the host's own network or the store's addresses differ from `host`. Returns the
+/// reason as a sentence.
 pub(crate) async fn changed(
     dataplane: &dyn Dataplane,
     scope: &Scope,
@@ -57,7 +58,7 @@ pub(crate) async fn changed(
     loop {
         tokio::time::sleep(LOOK_PERIOD).await;
         reach.look(store).await;
-        // Whatever keeps it from being read is told by the next attempt.
+        // The next attempt to join reports the error.
         let Ok(routing) = dataplane.host_routing(scope).await else { continue };
         let vital = Vital { store: reach.addresses(), own: host.vital().own.clone() };
         let found = HostNetwork::new(&Claims::of(scope), &routing, vital);
@@ -71,11 +72,11 @@ pub(crate) async fn changed(
     }
 }
 
-/// Removes routes of an earlier run that keep this node from the store, or that take packets from the host's connected
-/// networks: those that the host would do better without.
+/// Removes routes of an earlier run that cut this node off from the store, or that take packets
+/// from the host's connected networks.
 ///
-/// To be called before the store is first read, because a node that is cut off cannot learn that a lease is gone.
-/// `remembered` is the text of the earlier run's subnet.env.
+/// Must run before the first read of the store, because a node that is cut off cannot learn that a
+/// lease is gone. `remembered` is the text of the earlier run's subnet.env.
 ///
 /// # Errors
 ///
@@ -118,10 +119,10 @@ pub(crate) async fn clear_leftovers(
     Ok(())
 }
 
-/// Makes connected routes again that an earlier version of Heddle replaced by its own, as far as they meet the scope's
-/// networks and `concerns` is true of them.
+/// Restores connected routes that an earlier version of Heddle replaced by its own, if they overlap
+/// the scope's networks and `concerns` is true of them.
 ///
-/// Done at the start alone: who removes a connected route later means it.
+/// Runs only at the start: a connected route that is removed later was removed on purpose.
 ///
 /// # Errors
 ///

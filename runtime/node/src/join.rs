@@ -1,5 +1,6 @@
-//! From flags to membership: what the network is, which plugins make it, how this host is reached, and its subnet.
-//! Where the daemon is to carry packets, the device and the sockets for that are a part of it.
+//! Turns flags into membership: reads the network config, starts its plugins, selects the interface
+//! and acquires a subnet. If the daemon carries packets itself, joining also opens the device and
+//! the sockets for them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,60 +29,62 @@ use crate::leftovers;
 use crate::ports::{FoundPlugin, PacketPath, Planner, Ports, Started, Terms};
 use crate::readiness::{Condition, Readiness};
 
-/// Where this node belongs, and everything it needs there.
+/// Membership of this node in the overlay, with everything that it runs on.
 pub(crate) struct Membership {
     pub(crate) overlay: Overlay,
     pub(crate) own: OwnLease,
     pub(crate) outputs: Vec<Arc<Output>>,
-    /// The backend, and the emitters in the order of `outputs`, as they were found.
+    /// The backend, and the emitters in the order of `outputs`.
     pub(crate) found: Found,
 }
 
-/// What plans are made of, peers apart.
+/// The inputs of planning, except peers.
 pub(crate) struct Overlay {
     pub(crate) config: NetworkConfig,
     pub(crate) node: Node,
-    /// This node's own.
+    /// This node's own lease.
     pub(crate) lease: Lease,
     pub(crate) backend: Arc<dyn Planner>,
-    /// For this node itself.
+    /// Plan for this node itself.
     pub(crate) plan: NodePlan,
-    /// What of the kernel is the network's.
+    /// The part of the kernel's state that belongs to the overlay.
     pub(crate) scope: Scope,
-    /// The addresses that this node needs beside the overlay.
+    /// Addresses that this node needs apart from the overlay: its own and the store's.
     pub(crate) vital: Vital,
-    /// Of a backend that carries packets in user space.
+    /// The packet path of a backend that carries packets in user space.
     pub(crate) packets: Option<Box<dyn PacketPath>>,
 }
 
 impl Overlay {
-    /// The plugin's plans for these peers, in their order.
+    /// Returns the plugin's plans for these peers, in the same order.
     pub(crate) async fn plan_peers(&self, peers: Vec<Lease>) -> Vec<Result<Plan, CallError>> {
         let links = self.plan.links();
         self.backend.plan_peers(&self.config, &self.node, &self.lease, links, peers).await
     }
 }
 
-/// Why this node has not joined.
+/// Reason why this node has not joined.
 pub(crate) enum Obstacle {
-    /// The network config. An operator can put it right in the store, so it is looked at again and again.
+    /// The network config is missing or invalid. An operator can fix it in the store, so the node
+    /// checks it repeatedly.
     Config(String),
-    /// A plugin that cannot be had. As with the config, an operator can put that right.
+    /// A plugin cannot be loaded. As with the config, an operator can fix that.
     Plugin(PluginError),
-    /// A plugin that answers nothing to go on. It may be a key of the config that is wrong, and is said to be that.
+    /// A plugin returned no usable answer. The cause may be an invalid key of the config, so this
+    /// is reported as a problem of the config.
     Call {
-        /// What it answered instead.
+        /// The plugin's error.
         error: Box<CallError>,
-        /// How long it took over that: its calls alone, not what it takes to compile it.
+        /// Time spent in the plugin's calls, without compiling the plugin.
         took: Duration,
-        /// What it was asked about.
+        /// Config that was passed to the plugin.
         config: Box<NetworkConfig>,
     },
-    /// There is no subnet to be had at present.
+    /// No subnet is available at present.
     Lease(String),
-    /// The device or a socket of the packet path cannot be had at present.
+    /// The device or a socket of the packet path cannot be opened at present.
     Packets(OpenError),
-    /// This host or its command line. Only another start can help.
+    /// A problem of this host or its command line. Only a restart can help.
     Fatal(Fatal),
 }
 
@@ -91,20 +94,20 @@ impl<E: Into<Fatal>> From<E> for Obstacle {
     }
 }
 
-/// Who this node is, apart from its addresses.
+/// Identity of this node, without its addresses.
 #[derive(Clone)]
 pub struct Identity {
     /// The node id.
     pub id: NodeId,
-    /// The host's name, for people.
+    /// The host's name, for display.
     pub name: Option<String>,
 }
 
-/// One attempt to join.
+/// Makes one attempt to join.
 ///
 /// # Errors
 ///
-/// [`Obstacle`], with what has to change.
+/// [`Obstacle`], which tells what has to change.
 pub(crate) async fn join(
     flags: &Flags,
     identity: &Identity,
@@ -145,7 +148,7 @@ pub(crate) async fn join(
     };
     let advertised = backend.advertise(&config, &node).await.map_err(failed)?;
 
-    // Of an earlier run. Where there is no such file, nothing is known of one.
+    // Of an earlier run. Empty if that run left no subnet.env, or none that can be read.
     let remembered = files.subnet_env();
     let value = |key| advertised.lease(key, &node, identity.name.clone());
     let claimant = Claimant {
@@ -159,7 +162,8 @@ pub(crate) async fn join(
     readiness.met(Condition::Underlay);
     let report = |reason: &str| _ = readiness.unmet(Condition::Lease, reason);
     let acquiring = heddle_store::acquire(store.as_ref(), &config, &claimant, value, &report);
-    // It may wait for the store for hours, and the host be another one by then.
+    // Acquiring a lease may wait for the store for hours, and the host's network may change
+    // meanwhile.
     let changing = host_network::changed(dataplane, &scope, &host, store.as_ref(), reach);
     let own = tokio::select! {
         biased;
@@ -208,7 +212,7 @@ pub(crate) async fn join(
     })
 }
 
-/// The plugins of this node as they were found.
+/// The plugins of this node, as they were found.
 pub(crate) struct Found {
     pub(crate) backend: FoundPlugin,
     pub(crate) emitters: Vec<FoundPlugin>,
@@ -232,22 +236,22 @@ async fn network_config(
     NetworkConfig::parse(&text).map_err(|error| Obstacle::Config(format!("{key}: {error}")))
 }
 
-/// Which interface it is to be, by the flags and what there is.
+/// Selects the underlay interface, according to the flags and the host's interfaces.
 fn underlay(flags: &Flags, config: &NetworkConfig, facts: &Facts) -> Result<Underlay, Obstacle> {
     Ok(select(&families(config), &flags.interface.selection(), facts)?)
 }
 
-/// The families of the overlay, which are the underlay's as well.
+/// Returns the address families of the overlay. The underlay has the same ones.
 pub(crate) fn families(config: &NetworkConfig) -> Vec<Family> {
     config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect()
 }
 
-/// This node's identity, from flags and files. That a derived one cannot be stored is only a warning, since it will be
-/// the same next time.
+/// Returns this node's identity, from flags and files. Failure to store a derived id is only a
+/// warning, because the same id is derived at the next start.
 ///
 /// # Errors
 ///
-/// When neither says.
+/// If neither the stored identity nor the machine id can be used.
 pub fn identity(flags: &Flags) -> Result<Identity, Fatal> {
     let known = flags.identity()?;
     if let Some(path) = known.unstored

@@ -1,5 +1,5 @@
-//! What an earlier run left, where the first plan comes too late for it or does not look: everything else in the scope
-//! that is not planned, that plan removes.
+//! Cleanup of leftovers that the first plan would reach too late, or does not cover. The first plan
+//! removes everything else in the scope that is not planned.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,12 @@ use ipnet::IpNet;
 
 use crate::ports::Dataplane;
 
-/// Removes the devices of an earlier backend. A VXLAN device may have the port that the packet path is to have now.
+/// Removes devices of an earlier backend. A VXLAN device may occupy the UDP port that the packet
+/// path needs.
 ///
 /// # Errors
 ///
-/// When the kernel cannot be read.
+/// If the kernel cannot be read.
 pub(crate) async fn remove_devices(
     dataplane: &dyn Dataplane,
     scope: &Scope,
@@ -26,15 +27,15 @@ pub(crate) async fn remove_devices(
     .await
 }
 
-/// Removes the routes to the networks that this node was in before. They lie outside of the scope where they lead through
-/// the external interface, as host-gw's do.
+/// Removes routes to networks that this node was in before. Those through the external interface,
+/// as host-gw has them, lie outside of the scope.
 ///
-/// Once, and not for as long as the daemon runs: another daemon on this host may have joined that network since, and only
-/// has to put its routes back.
+/// Runs once per start, not for as long as the daemon runs: another daemon on this host may have
+/// joined that network since, and then has to restore its routes only once.
 ///
 /// # Errors
 ///
-/// When the kernel cannot be read.
+/// If the kernel cannot be read.
 pub(crate) async fn remove_routes(
     dataplane: &dyn Dataplane,
     scope: &Scope,
@@ -53,7 +54,7 @@ pub(crate) async fn remove_routes(
     .await
 }
 
-/// Removes what is this daemon's in a scope, and is not wanted any more.
+/// Removes this daemon's objects in a scope that are `unwanted`.
 async fn remove(
     dataplane: &dyn Dataplane,
     scope: &Scope,

@@ -1,4 +1,5 @@
-//! The daemon's life: join, make the plan hold, write the files, and keep all of it until told to stop.
+//! The daemon's life: it joins, applies the plan, writes the files, and keeps all of that until it
+//! is stopped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,13 +27,15 @@ use crate::rules;
 use crate::status::NodeState;
 use crate::underlay::{self, Moved};
 
-/// How long an end may be put off to give the lease up. The connection to the store may have gone with the address.
+/// Timeout for releasing the lease at the end. The store may have become unreachable together with
+/// the address.
 const GIVE_UP_LIMIT: Duration = Duration::from_secs(15);
 
-/// Number of questions that wait for the loop. Whoever asks one more waits.
+/// Capacity of the queue of questions to the loop. Further callers wait.
 const QUESTIONS: usize = 8;
 
-/// A node that has not started yet. What others observe of it exists from the beginning.
+/// A node that has not started yet. Its readiness, counters, status and history can already be
+/// observed.
 pub struct Node {
     flags: Flags,
     readiness: Readiness,
@@ -43,7 +46,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Prepares a node. Nothing is read or changed, and no condition holds.
+    /// Creates a node without reading or changing anything. No condition holds yet.
     pub fn new(flags: Flags) -> Self {
         let readiness = Readiness::new();
         let counters = PacketCounters::default();
@@ -66,7 +69,7 @@ impl Node {
         &self.counters
     }
 
-    /// Returns what the node answers on the control socket.
+    /// Returns the node's state, which answers on the control socket.
     pub fn state(&self) -> &Arc<NodeState> {
         &self.state
     }
@@ -76,11 +79,11 @@ impl Node {
         &self.notes
     }
 
-    /// Runs the node. Returns only with a reason to end.
+    /// Runs the node. Returns only if it has to end.
     ///
     /// # Errors
     ///
-    /// What only another start, or an operator, can put right.
+    /// The reason why the node ends, which only a restart or an operator can fix.
     pub async fn run(self, identity: Identity, ports: Ports) -> Result<(), Fatal> {
         let Self { flags, readiness, counters, state, questions, notes } = self;
         readiness::chronicle(readiness.subscribe(), notes.history.clone());
@@ -91,7 +94,7 @@ impl Node {
     }
 }
 
-/// Those that are told what becomes of the node.
+/// The parts that observe the node's progress.
 #[derive(Clone, Copy)]
 struct Observers<'a> {
     readiness: &'a Readiness,
@@ -115,7 +118,7 @@ async fn serve(
 
     let Membership { overlay, own, outputs, .. } = member;
     if let Some(packets) = &overlay.packets {
-        // Joined once, so there is but one path.
+        // The node joins once, so there is only one path.
         counters.get_or_init(|| packets.counters());
     }
     let view = View {
@@ -125,7 +128,7 @@ async fn serve(
         ip_masq: flags.rules.ip_masq,
     };
     let (config, started_with) = (overlay.config.clone(), overlay.node.underlay.clone());
-    // Listening starts before looking, so that nothing falls between the two.
+    // Starts to watch before the first read, so that no change is missed between the two.
     let mut watch = store.watch();
     state.follow(watch.pulse());
     let own_lease_changed = Notify::new();
@@ -167,7 +170,7 @@ async fn serve(
         ended = working => ended,
         lost = keeping => Err(lost.into()),
     };
-    // Nobody keeps the lease any more.
+    // The renewal of the lease has ended, so nothing re-creates it after the release.
     if let Err(error) = &ended
         && error.downcast_ref::<Moved>().is_some_and(|moved| moved.readdressed)
     {
@@ -176,8 +179,8 @@ async fn serve(
     ended
 }
 
-/// Gives up a lease with addresses that are no longer this node's. The next start finds the subnet free and takes it
-/// again, with the addresses of then.
+/// Releases a lease whose addresses are no longer this node's. The next start finds the subnet free
+/// and takes it again, with the current addresses.
 async fn give_up(store: &dyn LeaseStore, held: &OwnLease) {
     let key = held.key();
     match tokio::time::timeout(GIVE_UP_LIMIT, release(store, held)).await {
@@ -199,7 +202,7 @@ async fn until_joined(
     let remembered = ports.files.subnet_env();
     loop {
         let begun = clock::now();
-        // Otherwise nobody could learn that the leases behind these routes are gone.
+        // Without the store, nobody could learn that the leases behind these routes are gone.
         reach.look(store.as_ref()).await;
         let addresses = reach.addresses();
         let cleared =
@@ -239,7 +242,7 @@ async fn until_joined(
                 }
                 Err(Obstacle::Fatal(error)) => return Err(error),
             };
-        // Asked for every second, said only when it is news.
+        // Retried every second, but logged only when the reason is new.
         let news = readiness.unmet(condition, &reason);
         if news {
             tracing::error!("{condition}: {reason}");
@@ -248,7 +251,7 @@ async fn until_joined(
     }
 }
 
-/// Puts the first plan into the kernel. Returns whether this node's own lease is concerned.
+/// Applies the first complete plan. Returns true if this node's own lease is affected.
 async fn first_plan(
     watch: &mut Watch,
     reconciler: &mut Reconciler,
@@ -274,7 +277,7 @@ async fn first_plan(
                 reconciler.abandon_snapshot();
                 readiness.unmet(Condition::Watch, reason);
             }
-            // Nothing is known yet that could be missing.
+            // No lease is known yet that could be missing.
             WatchEvent::SetBack { .. } => {}
         }
     }

@@ -1,7 +1,8 @@
 //! The traits through which a node acts on the world.
 //!
-//! Every decision in this crate is made behind these seams, so that a test can put a model in the place of the kernel, the
-//! store, a plugin or the packet path. [`crate::adapters`] implements them with the real ones.
+//! Every decision in this crate is made behind these traits, so that a test can substitute a model
+//! for the kernel, the store, a plugin or the packet path. [`crate::adapters`] implements them with
+//! the real ones.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -72,21 +73,23 @@ pub trait Dataplane: Send + Sync + fmt::Debug {
     /// If the kernel cannot be read.
     async fn host_routing(&self, scope: &Scope) -> Result<HostRouting, KernelError>;
 
-    /// Returns Heddle's routes in the main table, but those through another Heddle daemon's device.
+    /// Returns Heddle's routes in the main table, except those through another Heddle daemon's
+    /// device.
     ///
     /// # Errors
     ///
     /// If the kernel cannot be read.
     async fn own_routes(&self, scope: &Scope) -> Result<Vec<Route>, KernelError>;
 
-    /// Returns the IPv4 networks that any table has a connected route to, with the devices.
+    /// Returns the IPv4 networks that have a connected route in any table, with the devices.
     ///
     /// # Errors
     ///
     /// If the kernel cannot be read.
     async fn connected_networks(&self) -> Result<BTreeSet<(IpNet, LinkName)>, KernelError>;
 
-    /// Makes the connected routes of IPv4 addresses again. Returns those that were refused, with the reason.
+    /// Restores the connected routes of IPv4 addresses. Returns the addresses whose route the
+    /// kernel refused, with the reason.
     ///
     /// # Errors
     ///
@@ -96,21 +99,23 @@ pub trait Dataplane: Send + Sync + fmt::Debug {
         addresses: Vec<HostAddress>,
     ) -> Result<Vec<(HostAddress, Refusal)>, KernelError>;
 
-    /// Makes changes in their order. Returns those that were not made; a failure does not keep the others from being made.
+    /// Applies changes in order and returns those that failed. A failed change does not stop the
+    /// others.
     async fn apply(&self, scope: &Scope, changes: Vec<Change>) -> Vec<Failure>;
 
-    /// Subscribes to what happens within a scope from now on.
+    /// Subscribes to kernel events within a scope, from now on.
     ///
     /// # Errors
     ///
-    /// If the kernel cannot be listened to.
+    /// If kernel events cannot be subscribed to.
     async fn subscribe(&self, scope: &Scope) -> Result<Box<dyn Events>, KernelError>;
 }
 
 /// A subscription to kernel events.
 #[async_trait]
 pub trait Events: Send {
-    /// Waits for the next events. May be dropped while it waits; nothing is lost.
+    /// Waits for the next batch of events. The future may be dropped while it waits without losing
+    /// events.
     async fn next_batch(&mut self) -> Vec<Event>;
 }
 
@@ -121,30 +126,30 @@ pub trait Plugins: Send + Sync {
     ///
     /// # Errors
     ///
-    /// The first plugin that cannot be had.
+    /// The first plugin that cannot be found or started.
     async fn start(&self, backend: &str, emitters: &[String]) -> Result<Started, PluginError>;
 }
 
-/// The plugins of a node, started.
+/// The started plugins of a node.
 pub struct Started {
-    /// Describes the backend.
+    /// Manifest, source and digest of the backend.
     pub backend_found: FoundPlugin,
-    /// Computes plans.
+    /// The backend, which computes plans.
     pub backend: Arc<dyn Planner>,
-    /// Opens the packet path of a backend that carries packets in user space.
+    /// Opener of the packet path, if the backend carries packets in user space.
     pub packets: Option<Box<dyn PacketOpener>>,
-    /// The emitters, in the order in which they were asked for.
+    /// The emitters, in the order of the request.
     pub emitters: Vec<(FoundPlugin, Arc<dyn Emitter>)>,
 }
 
-/// A plugin as it was found.
+/// Manifest, source and digest of a plugin.
 #[derive(Clone, Debug)]
 pub struct FoundPlugin {
-    /// What it says of itself.
+    /// The plugin's manifest.
     pub manifest: Manifest,
-    /// Where it was found.
+    /// File or built-in copy from which it was loaded.
     pub source: Source,
-    /// The SHA-256 digest of its bytes, in hexadecimal.
+    /// SHA-256 digest of its bytes, in hexadecimal.
     pub digest: String,
 }
 
@@ -157,7 +162,7 @@ pub trait Planner: Send + Sync {
     /// Returns the counters of the plugin's calls.
     fn metrics(&self) -> &Arc<Metrics>;
 
-    /// Returns what this node's lease should say.
+    /// Returns the data that this node's lease should publish.
     ///
     /// # Errors
     ///
@@ -180,7 +185,8 @@ pub trait Planner: Send + Sync {
         lease: &Lease,
     ) -> Result<NodePlan, CallError>;
 
-    /// Returns the plan for each peer, in their order. `links` are the devices of the node's plan.
+    /// Returns the plan for each peer, in the order of `peers`. `links` are the devices of the
+    /// node's plan.
     async fn plan_peers(
         &self,
         config: &NetworkConfig,
@@ -191,7 +197,7 @@ pub trait Planner: Send + Sync {
     ) -> Vec<Result<Plan, CallError>>;
 }
 
-/// A plugin that makes files for other programs.
+/// A plugin that produces files for other programs.
 #[async_trait]
 pub trait Emitter: Send + Sync {
     /// Returns the plugin's name.
@@ -204,11 +210,12 @@ pub trait Emitter: Send + Sync {
     ///
     /// # Errors
     ///
-    /// If the plugin has none or the call failed.
+    /// If the plugin returns no files or the call failed.
     async fn emit(&self, view: &View, settings: &[Setting]) -> Result<Vec<File>, CallError>;
 }
 
-/// What the plugin was told when it planned: its packets are steered on the same terms.
+/// Config, node and lease that the plugin planned with. Instances in the packet path get the same
+/// ones.
 pub struct Terms {
     /// The network config.
     pub config: NetworkConfig,
@@ -220,12 +227,13 @@ pub struct Terms {
 
 /// Opens the packet path of a backend in user space.
 pub trait PacketOpener: Send {
-    /// Makes the device and the sockets, and carries packets from then on. No peer is known yet. Besides the node's own
-    /// subnets and those of peers, packets from peers may go to the networks in `allowed`.
+    /// Opens the device and the sockets, and starts to carry packets. No peer is known yet. Packets
+    /// from peers may go to the node's own subnets, to those of peers and to the networks in
+    /// `allowed`.
     ///
     /// # Errors
     ///
-    /// If the device or a socket cannot be had.
+    /// If the device or a socket cannot be opened.
     fn open(
         self: Box<Self>,
         terms: Terms,
@@ -235,32 +243,33 @@ pub trait PacketOpener: Send {
     ) -> Result<Box<dyn PacketPath>, OpenError>;
 }
 
-/// The packet path of a backend in user space. It ends when this is dropped, and its device with it.
+/// The packet path of a backend in user space. Dropping it stops the path and removes its device.
 #[async_trait]
 pub trait PacketPath: Send + Sync {
-    /// Steers this peer's packets from now on.
+    /// Starts to steer packets to this peer, or updates its lease.
     fn put(&self, lease: Lease);
 
-    /// Steers no packets to this peer any more.
+    /// Stops steering packets to this peer.
     fn remove(&self, key: LeaseKey);
 
-    /// Waits until earlier calls have come into force.
+    /// Waits until earlier calls have taken effect.
     async fn flush(&self);
 
-    /// Returns a reader of the path's counters, which answers for as long as there is a path.
+    /// Returns a reader of the path's counters. The reader returns None once the path has ended.
     fn counters(&self) -> Box<dyn Fn() -> Option<Counters> + Send + Sync>;
 }
 
 /// Traffic rules and probes of a host.
 pub trait Host: Send + Sync {
-    /// Returns the traffic rules of this host. Nothing is changed yet.
+    /// Returns a handle that checks and repairs `rules` on this host. Changes nothing yet.
     fn ruleset(&self, rules: Rules) -> Box<dyn Ruleset>;
 
-    /// Starts to probe addresses, each once in an interval. Changes of reachability are sent to the receiver.
+    /// Starts a prober that probes each address once per `interval`. Changes of reachability are
+    /// sent to the receiver.
     ///
     /// # Errors
     ///
-    /// If there is no socket to be had.
+    /// If no socket can be opened.
     fn prober(
         &self,
         interval: Duration,
@@ -270,23 +279,23 @@ pub trait Host: Send + Sync {
 /// The traffic rules of a host.
 #[async_trait]
 pub trait Ruleset: Send {
-    /// Returns why changes of rules cannot be heard. None if they are.
+    /// Returns the reason why changes of rules cannot be monitored. None if they are monitored.
     fn deaf(&self) -> Option<&str>;
 
-    /// Makes the rules hold. Returns a line for each repair.
+    /// Checks the rules and repairs those that are not in place. Returns a line for each repair.
     ///
     /// # Errors
     ///
-    /// What does not hold, and why.
+    /// The rules that are not in place, and the reason.
     async fn ensure(&mut self) -> Result<Vec<String>, String>;
 
     /// Waits until a program has changed rules.
     async fn changed(&mut self);
 }
 
-/// Probes peers over the overlay.
+/// A prober of peers over the overlay.
 pub trait Prober: Send + Sync {
-    /// Probes these addresses from now on, and no others.
+    /// Replaces the set of addresses to probe.
     fn watch(&self, addresses: BTreeSet<IpAddr>);
 
     /// Returns the health of an address. None if it is not probed.
@@ -295,14 +304,16 @@ pub trait Prober: Send + Sync {
 
 /// Files that other programs read.
 pub trait Files: Send + Sync {
-    /// Returns what an earlier run wrote to subnet.env. Empty if there is none, or it cannot be read.
+    /// Returns the text of the subnet.env that an earlier run wrote. Empty if there is none, or it
+    /// cannot be read.
     fn subnet_env(&self) -> String;
 
-    /// Replaces files, all or none. `named` are the settings of their emitter, in which an operator names paths: at other
-    /// paths, a plugin may not follow symbolic links. Returns the paths.
+    /// Replaces files, all or none, and returns their paths. `named` are the settings of their
+    /// emitter, in which an operator names paths: at other paths, a plugin may not follow symbolic
+    /// links.
     ///
     /// # Errors
     ///
-    /// The file that cannot be written, and why.
+    /// The first file that cannot be written, and the reason.
     fn replace(&self, files: Vec<File>, named: &[Setting]) -> Result<Vec<PathBuf>, FileError>;
 }

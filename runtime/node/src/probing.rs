@@ -1,4 +1,4 @@
-//! Asking peers over the overlay whether it leads to them, where an operator wants that.
+//! Probes peers over the overlay to check that it leads to them, if the operator enabled that.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use crate::join::Overlay;
 use crate::ports::{Host, Prober};
 
-/// The peers that are asked.
+/// The prober, and the addresses at which it probes peers.
 pub(crate) struct Probing {
     prober: Box<dyn Prober>,
     news: mpsc::Receiver<News>,
@@ -20,11 +20,11 @@ pub(crate) struct Probing {
 }
 
 impl Probing {
-    /// Asks each peer once in so many seconds; none for 0.
+    /// Starts to probe each peer once per `seconds`. Returns None for 0.
     ///
     /// # Errors
     ///
-    /// There is no socket to be had.
+    /// If no socket can be opened.
     pub(crate) fn start(
         host: &dyn Host,
         seconds: u64,
@@ -38,12 +38,13 @@ impl Probing {
         Ok(Some(Self { prober, news, place }))
     }
 
-    /// Asks these peers from now on.
+    /// Replaces the set of peers to probe.
     pub(crate) fn watch<'a>(&self, peers: impl Iterator<Item = &'a Lease>) {
         self.prober.watch(peers.flat_map(|peer| self.place.addresses(peer)).collect());
     }
 
-    /// An address that answers or no longer does, and never without one.
+    /// Waits for the next change of reachability of an address. Never returns once the prober has
+    /// ended.
     pub(crate) async fn news(&mut self) -> News {
         match self.news.recv().await {
             Some(news) => news,
@@ -51,24 +52,24 @@ impl Probing {
         }
     }
 
-    /// Whether an address is that at which a peer is asked.
+    /// Returns true if a peer is probed at this address.
     pub(crate) fn is_of(&self, address: IpAddr, peer: &Lease) -> bool {
         self.place.addresses(peer).any(|asked| asked == address)
     }
 
-    /// What is known of a peer: the worst of what is known of its addresses.
+    /// Returns the health of a peer, the worst of its addresses. None if none is probed.
     pub(crate) fn health(&self, peer: &Lease) -> Option<Health> {
         let known = self.place.addresses(peer).filter_map(|address| self.prober.health(address));
         known.reduce(Health::worst)
     }
 
-    /// Returns true if a peer is asked and does not answer.
+    /// Returns true if a peer is probed and does not answer.
     pub(crate) fn is_unreachable(&self, peer: &Lease) -> bool {
         self.health(peer).is_some_and(|health| health.state == State::Unreachable)
     }
 }
 
-/// Rate limits within which peers that turn silent, or answer again, are named one by one.
+/// Rate limits of log lines that name a single peer which stopped answering or answers again.
 const NAMED: Budgets = Budgets {
     subject: Rate { burst: 3, interval: Duration::from_secs(60) },
     kind: Rate { burst: 5, interval: Duration::from_secs(10) },
@@ -76,24 +77,24 @@ const NAMED: Budgets = Budgets {
     subjects: 1000,
 };
 
-/// Time from the first that is not named until all are summed up.
+/// Delay from the first peer that was not named until the summary.
 const SUMMARY_DELAY: Duration = Duration::from_secs(5);
 
-/// Decides which peers that turn silent or answer again are named, and when the others are summed up: two thousand that turn
-/// silent at once are one fault.
+/// Decides which peers that stop answering, or answer again, are named in the log, and schedules
+/// the summary of the others. Two thousand peers that stop at once are one fault.
 pub(crate) struct Reachability {
     silent: Digest,
     answering: Digest,
 }
 
 impl Reachability {
-    /// Nothing was said yet.
+    /// Creates the limits, with nothing reported yet.
     pub(crate) fn new() -> Self {
         let digest = || Digest::new(NAMED, SUMMARY_DELAY);
         Self { silent: digest(), answering: digest() }
     }
 
-    /// Returns true if a peer that has become so is named.
+    /// Returns true if the rate limit permits naming this peer.
     pub(crate) fn admit(&mut self, News { address, state }: News, now: Instant) -> bool {
         let digest = match state {
             State::Unreachable => &mut self.silent,
@@ -102,14 +103,14 @@ impl Reachability {
         digest.admit(&address.to_string(), now)
     }
 
-    /// Returns when a summary is due.
+    /// Returns the time at which a summary is due.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.silent.due().into_iter().chain(self.answering.due()).min()
     }
 
-    /// Returns true if a summary is due now, and begins the next.
+    /// Returns true if a summary is due now, and resets both digests.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
-        // Both are taken, so that one line says it.
+        // Takes both, so that one line summarises both.
         let silent = self.silent.take(now);
         self.answering.take(now) || silent
     }

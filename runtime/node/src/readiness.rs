@@ -1,4 +1,4 @@
-//! Whether this node is ready, and if not, why not.
+//! The readiness of this node: the conditions that do not hold, with reasons.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,16 +8,16 @@ use heddle_core::text::one_line;
 use heddle_telemetry::History;
 use tokio::sync::watch;
 
-/// What has to hold for the node to be ready. In the order in which a start gets there.
+/// A prerequisite of readiness, in the order in which a start meets them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
-    /// There is a network config, and a plugin for its backend that accepts it.
+    /// There is a network config, and its backend's plugin accepts it.
     Config,
-    /// The interface that the plan rests on is up and has its addresses.
+    /// The underlay interface is up and has its addresses.
     Underlay,
     /// This node has a lease.
     Lease,
-    /// The packet path is open, where the backend has one.
+    /// The packet path is open, if the backend has one.
     Packets,
     /// The first complete plan is in the kernel.
     Kernel,
@@ -25,12 +25,12 @@ pub enum Condition {
     Rules,
     /// Every emitter has written its files.
     Emitters,
-    /// Changes of leases are heard.
+    /// The watch delivers changes of leases.
     Watch,
 }
 
 impl Condition {
-    /// All of them.
+    /// All conditions, in order.
     pub const ALL: [Self; 8] = [
         Self::Config,
         Self::Underlay,
@@ -58,23 +58,24 @@ impl fmt::Display for Condition {
     }
 }
 
-/// Why a condition does not hold that nobody has looked at yet.
+/// Reason of a condition that has not been checked yet.
 const STARTING: &str = "starting";
 
-/// Prefix of the reason while the first leases are read.
+/// Prefix of the reason while the first snapshot of leases is read.
 const READING: &str = "reading leases: ";
 
-/// Returns the reason while leases are read for the first time.
+/// Returns the reason while the first snapshot of leases is read, with the number of records so
+/// far.
 pub fn reading(records: usize) -> String {
     format!("{READING}{records} records so far")
 }
-/// The longest reason, in characters.
+/// Maximum length of a reason, in characters.
 const REASON_LIMIT: usize = 2000;
 
-/// The conditions that do not hold, with reasons. Ready when there is none.
+/// The conditions that do not hold, with reasons. The node is ready if this is empty.
 pub type Unmet = BTreeMap<Condition, String>;
 
-/// The daemon's readiness: told by the daemon, read by the health server and systemd.
+/// The daemon's readiness: set by its parts, read by the health server and systemd.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     unmet: watch::Sender<Unmet>,
@@ -82,20 +83,21 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Nothing holds yet.
+    /// Creates the readiness of a node that has just started: no condition holds.
     pub fn new() -> Self {
         let unmet = Condition::ALL.map(|condition| (condition, STARTING.to_owned()));
         Self { unmet: watch::Sender::new(unmet.into()), warnings: watch::Sender::default() }
     }
 
-    /// A condition holds now.
+    /// Records that a condition holds.
     pub fn met(&self, condition: Condition) {
         self.unmet.send_if_modified(|unmet| unmet.remove(&condition).is_some());
     }
 
-    /// A condition does not hold. Returns whether that, or the reason, is news.
+    /// Records that a condition does not hold. Returns true if that, or the reason, is new.
     pub fn unmet(&self, condition: Condition, reason: impl fmt::Display) -> bool {
-        // Some of it may be somebody else's words, and it goes to logs, probes and systemd, where a line is a statement.
+        // The reason may contain foreign text, and logs, probes and systemd take each line for a
+        // statement.
         let reason = one_line(&reason.to_string(), REASON_LIMIT);
         self.unmet.send_if_modified(|unmet| {
             if unmet.get(&condition) == Some(&reason) {
@@ -106,23 +108,23 @@ impl Readiness {
         })
     }
 
-    /// Takes what holds and still needs an operator, in place of what was said before.
+    /// Replaces the warnings: problems that need an operator while all conditions may hold.
     pub fn warn(&self, warnings: Vec<String>) {
         self.warnings.send_replace(warnings);
     }
 
-    /// To read the warnings.
+    /// Subscribes to the warnings.
     pub fn warnings(&self) -> watch::Receiver<Vec<String>> {
         self.warnings.subscribe()
     }
 
-    /// To read it, and to be woken by changes.
+    /// Subscribes to the unmet conditions.
     pub fn subscribe(&self) -> watch::Receiver<Unmet> {
         self.unmet.subscribe()
     }
 }
 
-/// Has the history tell of every change of readiness.
+/// Starts a task that records every change of readiness in the history.
 pub fn chronicle(mut readiness: watch::Receiver<Unmet>, history: History) {
     tokio::spawn(async move {
         let mut before = readiness.borrow_and_update().clone();
@@ -136,7 +138,7 @@ pub fn chronicle(mut readiness: watch::Receiver<Unmet>, history: History) {
     });
 }
 
-/// What there is to tell of a change.
+/// Returns the history's events for a change of the unmet conditions.
 fn turns(before: &Unmet, now: &Unmet) -> Vec<(EventKind, String)> {
     let mut told = Vec::new();
     match (before.get(&Condition::Watch), now.get(&Condition::Watch)) {
@@ -161,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_turned_is_told_once() {
+    fn readiness_change_is_recorded_once() {
         use EventKind::{NotReady, Ready, StoreBack, StoreLost};
         let unmet = |found: &[(Condition, &str)]| -> Unmet {
             found.iter().map(|(condition, reason)| (*condition, (*reason).to_owned())).collect()
@@ -175,7 +177,7 @@ mod tests {
         let refused = unmet(&[(Condition::Kernel, "no")]);
         assert_eq!(kinds(&start, &refused), []);
         assert_eq!(kinds(&start, &good), [Ready]);
-        // Leases that are read for the first time were not lost before.
+        // Reading the first snapshot is no loss of the store.
         let first = unmet(&[(Condition::Watch, &reading(7))]);
         assert_eq!((kinds(&start, &first), kinds(&first, &good)), (vec![], vec![Ready]));
         assert_eq!(kinds(&good, &lost), [StoreLost, NotReady]);
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_is_when_nothing_is_missing() {
+    fn node_is_ready_when_all_conditions_hold() {
         use Condition::Watch;
         let readiness = Readiness::new();
         let seen = readiness.subscribe();

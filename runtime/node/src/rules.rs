@@ -1,4 +1,5 @@
-//! Traffic rules: when they are looked at. What they are, and how they get into the kernel, is `heddle-firewall`'s.
+//! The timing of traffic rules: schedules their checks. The rules themselves, and how they get into
+//! the kernel, are `heddle-firewall`'s.
 
 use std::time::Duration;
 
@@ -13,14 +14,15 @@ use crate::clock;
 use crate::ports::Ruleset;
 use crate::readiness::{Condition, Readiness};
 
-/// The least time between two looks, however often somebody changes rules.
+/// Minimum pause between two checks, however often programs change rules.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// A look may take a tenth of the time: after one that took 100 ms, the next is at least 900 ms later, unless it is due
-/// by then. Where containers come and go, somebody changes rules all the time.
+/// Pause after a check, as a multiple of its duration. 9 limits checks to a tenth of the time:
+/// after one that took 100 ms, the next starts at least 900 ms later, or when the resync is due. On
+/// hosts where containers come and go, programs change rules all the time.
 const SHARE: u32 = 9;
 
-/// What should hold on this node.
+/// Returns the rules that this node should have.
 pub(crate) fn wanted(flags: &Flags, config: &NetworkConfig, lease: &Lease) -> Rules {
     let families = config.networks.iter().zip(&lease.families);
     let asked = &flags.rules;
@@ -37,7 +39,8 @@ pub(crate) fn wanted(flags: &Flags, config: &NetworkConfig, lease: &Lease) -> Ru
     }
 }
 
-/// Keeps the rules: checks them at once, then whenever a program has changed rules, and at the latest after `resync`.
+/// Keeps the rules in place: checks them at once, after each change of rules by a program, and at
+/// the latest after `resync`.
 pub(crate) async fn follow(
     mut ruleset: Box<dyn Ruleset>,
     resync: Duration,
@@ -69,27 +72,18 @@ pub(crate) async fn follow(
             }
         }
         tokio::time::sleep(pause(clock::now() - begun, resync)).await;
-        // The repairs of this check are heard as changes, too: the next check finds nothing to do.
+        // This check's own repairs also count as changes. The check that they cause finds nothing
+        // to do.
         let left = resync.saturating_sub(clock::now() - begun);
         let _ = tokio::time::timeout(left, ruleset.changed()).await;
     }
 }
 
-/// How long nothing is looked at after a look. A program that waited for another, as those of iptables do, takes its
-/// time once, and is no reason to leave rules unlooked at for minutes.
+/// Returns the pause after a check, at most `resync`. A check that waited for another program's
+/// lock, as iptables does, is slow once, and is no reason to leave rules unchecked for minutes.
 fn pause(took: Duration, resync: Duration) -> Duration {
     PAUSE.max(took * SHARE).min(resync)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn looks_that_take_long_are_rarer_but_never_overdue() {
-        let resync = Duration::from_secs(5);
-        for (took, expected) in [(1, 500), (100, 900), (15_000, 5000)] {
-            assert_eq!(pause(Duration::from_millis(took), resync), Duration::from_millis(expected));
-        }
-    }
-}
+mod tests;

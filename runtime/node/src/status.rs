@@ -1,4 +1,4 @@
-//! What the daemon says of itself on the control socket: put together here out of what its parts know.
+//! The daemon's answers on the control socket, assembled from what its parts know.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -29,16 +29,17 @@ use crate::ports::FoundPlugin;
 use crate::readiness::{Condition, Unmet};
 use crate::reconcile::{PeerReport, PeerState, Question, Report};
 
-/// How long the loop may take to answer. It answers between two of its steps, and while a plugin works for it.
+/// Timeout of a question to the loop. The loop answers between two of its steps, and while a plugin
+/// computes plans.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest reason that is passed on, in characters.
+/// Maximum length of a reason that is passed on, in characters.
 const REASON_LIMIT: usize = 500;
 
 /// Maximum number of unusable records that are listed. The others are counted.
 const USELESS: usize = 1000;
 
-/// What is known about the daemon. It becomes more while it starts.
+/// The state of the daemon that can be queried. More of it is filled in while the daemon starts.
 pub struct NodeState {
     started: Instant,
     network: String,
@@ -53,13 +54,13 @@ pub struct NodeState {
     watch: OnceLock<(Instant, Pulse)>,
 }
 
-/// What is known once the node has joined, and does not change any more.
+/// The part of the state that is known once the node has joined, and does not change afterwards.
 struct Joined {
     config: NetworkConfig,
     lease: Lease,
     mtu: u32,
     underlay: Underlay,
-    /// Name, kind and MTU.
+    /// The planned devices: name, kind and MTU.
     devices: Vec<wire::Device>,
     backend: (FoundPlugin, Arc<Metrics>),
     outputs: Vec<(FoundPlugin, Arc<Output>)>,
@@ -67,7 +68,7 @@ struct Joined {
 }
 
 impl NodeState {
-    /// With nothing known yet. Questions go to the loop.
+    /// Creates the state before the start. Questions are sent to the loop.
     pub(crate) fn new(
         network: String,
         readiness: watch::Receiver<Unmet>,
@@ -90,13 +91,13 @@ impl NodeState {
         }
     }
 
-    /// Who the node is, and where its leases are.
+    /// Records the node's identity and its lease store.
     pub(crate) fn learn(&self, identity: Identity, store: Arc<dyn LeaseStore>) {
         let _ = self.identity.set(identity);
         let _ = self.store.set(store);
     }
 
-    /// What it has. Joined once.
+    /// Records the membership. The node joins once; later calls have no effect.
     pub(crate) fn join(&self, member: &Membership, rules: &Rules) {
         let overlay = &member.overlay;
         let devices = overlay.plan.plan.objects.iter().filter_map(|object| match object {
@@ -121,22 +122,22 @@ impl NodeState {
         });
     }
 
-    /// How long its lease lasts, as far as that is known now.
+    /// Records how long the node's own lease lasts, as far as it is known.
     pub(crate) fn hold(&self, term: Term) {
         *self.term.lock().unwrap_or_else(PoisonError::into_inner) = Some(term);
     }
 
-    /// The store is followed from now on.
+    /// Records that the node follows the store from now on.
     pub(crate) fn follow(&self, pulse: Pulse) {
         let _ = self.watch.set((Instant::now(), pulse));
     }
 
-    /// The store, once it is open.
+    /// Returns the store, once it is open.
     pub fn store(&self) -> Option<&Arc<dyn LeaseStore>> {
         self.store.get()
     }
 
-    /// Whether the loop lives: it answers in time.
+    /// Returns true if the loop answers within `limit`. For the watchdog.
     pub async fn alive(&self, limit: Duration) -> bool {
         self.ask(Question::Alive, limit).await.is_some()
     }
@@ -241,13 +242,14 @@ impl Handler for NodeState {
     }
 }
 
-/// The answer about leases, while the store is read.
+/// The answer about leases, collected while the store is read.
 struct Listing {
     own: Option<LeaseKey>,
-    /// Judges records by the rules that the daemon follows. None as long as it is not known by what config.
+    /// The rules by which the daemon judges records. None as long as the network config is unknown.
     peers: Option<Peers>,
     leases: Leases,
-    /// Number of records that are unusable by themselves: conflicts with other peers and the host are not counted.
+    /// Number of records that are unusable by themselves. Conflicts with other peers and with the
+    /// host are not counted.
     useless: usize,
 }
 
@@ -294,7 +296,7 @@ impl Listing {
     }
 }
 
-/// How long a lease lasts. Of one that nobody keeps yet, nothing is known.
+/// Returns the remaining time and the age of a lease. Both are unknown as long as nobody renews it.
 fn term(term: Option<Term>) -> wire::OwnLease {
     let remaining = term.and_then(|term| term.ends).map(|ends| {
         let now = tokio::time::Instant::now();
@@ -311,7 +313,7 @@ fn add_report(status: &mut Status, report: Report) {
         let conflict = rejection.conflict().map(|conflict| conflict.kind().to_owned());
         let reason = rejection.to_string();
         match peers.entry(key) {
-            // What was good before is kept.
+            // The peer's last usable lease stays in use.
             Entry::Occupied(mut known) => {
                 known.get_mut().reason = Some(format!("what is there now is not used: {reason}"));
             }
@@ -373,7 +375,7 @@ fn peer(found: PeerReport) -> wire::Peer {
     }
 }
 
-/// What is known of a peer that is asked; nothing as long as that is too little to say.
+/// Returns the health of a probed peer. None as long as there are too few probes to tell.
 fn health(found: Health) -> Option<wire::Health> {
     let reachable = match found.state {
         State::Unknown => return None,
@@ -390,7 +392,7 @@ fn health(found: Health) -> Option<wire::Health> {
     })
 }
 
-/// Since 1970.
+/// Returns the seconds since 1970.
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -420,7 +422,7 @@ fn emitter((found, output): &(FoundPlugin, Arc<Output>)) -> wire::Emitter {
     }
 }
 
-/// None where the daemon is told to program none.
+/// Returns the state of the traffic rules. None if the daemon is configured to have none.
 fn rules(asked: &Rules, unmet: &Unmet) -> Option<wire::TrafficRules> {
     (asked.masquerade.is_some() || asked.forward).then(|| wire::TrafficRules {
         mode: match asked.mode {
@@ -454,7 +456,8 @@ fn devices(planned: &[wire::Device]) -> Vec<wire::Device> {
         .collect()
 }
 
-/// A record of the store. `rejection`: why it cannot be used, once it is known by what config.
+/// Describes a record of the store. `rejection` is the reason why it cannot be used, once the
+/// network config is known.
 fn record(found: &Record, own: Option<LeaseKey>, rejection: Option<Rejection>) -> wire::Record {
     let key = found.key.parse::<LeaseKey>();
     let lease = key.clone().ok().map(|key| found.as_read().lease(key));
@@ -494,7 +497,7 @@ mod tests {
         let long = found("10.244.2.0-24".to_owned(), Some(Unread::TooLong(70_000)));
         let good = found("10.244.1.0-24".to_owned(), None);
         let page = |records, first, last| Page { records, first, last };
-        // A list that is begun again counts once.
+        // A list that starts again is counted once.
         listing.add(&page(vec![long.clone()], true, false));
         listing.add(&page(vec![long], true, false));
         listing.add(&page(garbage.collect(), false, false));

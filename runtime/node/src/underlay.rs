@@ -1,5 +1,5 @@
-//! Whether the underlay is still there. What it is was found out at the start, and all plans rest on it; when it changes
-//! for good, the daemon ends, and the start that follows finds out anew.
+//! Monitors the underlay, which joining selected and on which all plans rest. If it changes for
+//! good, the daemon ends, and the restart selects it anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,27 +16,27 @@ use crate::join::families;
 use crate::ports::Dataplane;
 use crate::readiness::{Condition, Readiness};
 
-/// How often it is looked at even if nothing seems to have happened.
+/// Interval of checks without any event.
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// How often it is looked at while it is not as it should be.
+/// Interval of checks while the underlay is not intact.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// The underlay is elsewhere for good.
+/// The underlay has moved for good to another interface or address.
 #[derive(Debug, thiserror::Error)]
 #[error("underlay: {reason}: this one ends")]
 pub(crate) struct Moved {
     reason: String,
-    /// Whether other hosts have to reach this one by other addresses now.
+    /// True if other hosts have to reach this one at other addresses now.
     pub(crate) readdressed: bool,
 }
 
-/// Looks at the underlay whenever something happens to it.
+/// Checks the underlay after each event that concerns it, and at intervals.
 ///
 /// # Errors
 ///
-/// [`Moved`], when it has been elsewhere for some time: the daemon has to be started again. It is not when the interface is down or
-/// gone and there is no other.
+/// [`Moved`], if it has been elsewhere for some time: the daemon has to be restarted. An interface
+/// that is down or gone is no error as long as no other can replace it.
 pub(crate) async fn follow(
     flags: &Flags,
     config: &NetworkConfig,
@@ -75,14 +75,15 @@ pub(crate) async fn follow(
                 say(readiness, reason);
                 LOOK_AGAIN
             }
-            // The loop that makes the plan hold reads the same, and says so.
+            // The reconcile loop reads the same and reports the error.
             Err(_) => LOOK_AGAIN,
         };
         let _ = tokio::time::timeout(pause, changed.notified()).await;
     }
 }
 
-/// How wide packets may be is in devices and in files that others have read, so when to change it is for an operator to say.
+/// Logs a change of the underlay's MTU. The MTU is in devices, and in files that other programs
+/// have read, so an operator decides when to change it.
 fn say_mtu(started_with: &Underlay, found: Option<u32>) {
     let Underlay { link, mtu, .. } = started_with;
     match found {

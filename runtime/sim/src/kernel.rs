@@ -55,7 +55,7 @@ pub enum Maker {
     Other,
 }
 
-/// What an event of the kernel is about, before a subscriber's scope is looked at.
+/// Subject of a kernel event, before it is filtered by a subscriber's scope.
 #[derive(Default)]
 struct Touched {
     /// Devices that changed, appeared or disappeared. The kernel says nothing of what was on them.
@@ -71,10 +71,12 @@ struct Subscriber {
 /// The state of a kernel.
 #[derive(Default)]
 pub struct State {
-    /// Devices.
+    /// Devices by name, each with its owner.
     pub devices: BTreeMap<LinkName, (Link, Mark)>,
     /// Addresses, neighbours, FDB entries and routes. The kernel records the creator of routes only.
     pub entries: BTreeMap<ObjectKey, (Object, Maker)>,
+    /// Connected routes behind another route to the same network: the kernel appends them (`fib_add_ifaddr`).
+    behind: BTreeMap<ObjectKey, (Object, Maker)>,
     /// True while the underlay is down.
     pub underlay_down: bool,
     /// The number of changes that are refused from now on.
@@ -147,6 +149,8 @@ impl ModelKernel {
     pub fn set_deaf(&self, deaf: bool) {
         self.with(|state| {
             if state.deaf && !deaf {
+                // As far as the daemon knows, everything happens now that it did not hear of.
+                state.disturbed = Some(Instant::now());
                 for subscriber in &state.subscribers {
                     // Whoever subscribed may have ended.
                     let _ = subscriber.events.send(vec![Event::Lost]);
@@ -232,7 +236,7 @@ impl State {
 
     fn host(&self, scope: &Scope) -> HostRouting {
         let mut host = HostRouting::default();
-        for (object, maker) in self.entries.values() {
+        for (object, maker) in self.entries.values().chain(self.behind.values()) {
             let link = object.link();
             if link.is_some_and(|link| self.managed(link)) {
                 continue;
@@ -264,15 +268,21 @@ impl State {
         }
         for (subscriber, before) in self.subscribers.iter().zip(before) {
             let now = self.observe(&subscriber.scope);
-            let mut events: Vec<_> = touched.links.iter().map(|name| Event::LinkChanged(*name)).collect();
+            let mut events: Vec<_> =
+                touched.links.iter().map(|name| Event::LinkChanged(*name)).collect();
             for key in &touched.keys {
                 match now.objects.get(key) {
                     Some(seen) => events.push(Event::Seen(seen.clone())),
-                    None if before.objects.contains_key(key) => events.push(Event::Gone(key.clone())),
+                    None if before.objects.contains_key(key) => {
+                        events.push(Event::Gone(key.clone()))
+                    }
                     None => {}
                 }
             }
-            let route = |(route, there): (&HostRoute, bool)| Event::HostRoute { route: route.clone(), there };
+            let route = |(route, there): (&HostRoute, bool)| Event::HostRoute {
+                route: route.clone(),
+                there,
+            };
             let gone = before.host.routes.difference(&now.host.routes).map(|route| (route, false));
             let new = now.host.routes.difference(&before.host.routes).map(|route| (route, true));
             if touched.links.is_empty() {
@@ -295,13 +305,19 @@ impl State {
         }
         match (change, change.object()) {
             (_, Object::Link(link)) => self.change_device(change, link),
+            (Change::Remove(object @ Object::Route(_)), _)
+                if self.entries.get(&object.key()).is_some_and(|(there, _)| there != object) =>
+            {
+                // The kernel compares the attributes of the request: another route is left alone.
+                Ok(())
+            }
             (Change::Remove(object), _) => {
                 let key = object.key();
                 self.check(&key);
                 if let Object::Address(address) = object {
                     self.remove_connected(address);
                 }
-                self.entries.remove(&key);
+                self.remove(&key);
                 Ok(())
             }
             (Change::Create(object @ Object::Route(route)), _)
@@ -371,7 +387,22 @@ impl State {
     /// Deletes a device and what is on it.
     pub fn delete(&mut self, name: LinkName) {
         self.devices.remove(&name);
+        self.behind.retain(|_, (object, _)| object.link() != Some(name));
         self.entries.retain(|_, (object, _)| object.link() != Some(name));
+        let (free, behind) = std::mem::take(&mut self.behind)
+            .into_iter()
+            .partition(|(key, _)| !self.entries.contains_key(key));
+        self.behind = behind;
+        let mut free: BTreeMap<_, _> = free;
+        self.entries.append(&mut free);
+    }
+
+    /// Removes an entry. A route behind it takes its place.
+    pub fn remove(&mut self, key: &ObjectKey) {
+        self.entries.remove(key);
+        if let Some(behind) = self.behind.remove(key) {
+            self.entries.insert(key.clone(), behind);
+        }
     }
 
     fn remove_connected(&mut self, address: &Address) {
@@ -398,7 +429,11 @@ impl State {
             && !self.entries.contains_key(&object.key())
         {
             let route = connected(address);
-            self.entries.entry(route.key()).or_insert((route, Maker::Kernel));
+            let place = match self.entries.contains_key(&route.key()) {
+                true => &mut self.behind,
+                false => &mut self.entries,
+            };
+            place.insert(route.key(), (route, Maker::Kernel));
         }
         self.entries.insert(object.key(), (object.clone(), maker));
         Ok(())

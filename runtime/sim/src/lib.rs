@@ -11,14 +11,17 @@
 //! | [`kernel`] | a model of a host's kernel |
 //! | [`store`] | a lease store that several nodes share |
 //! | [`plugin`] | a scripted backend, emitter and firewall |
+//! | [`campaign`] | many seeds on all processors |
 //! | [`trace`] | the history of a run |
 
 #![forbid(unsafe_code)]
 
+pub mod campaign;
 pub mod kernel;
 pub mod plugin;
 pub mod store;
 pub mod trace;
 pub mod world;
 
+pub use campaign::{Report, run_all};
 pub use world::{Outcome, run};

@@ -12,7 +12,7 @@ use heddle_store::{
     EtcdError, LeaseStore, Page, Pulse, Record, RecordChange, Renewal, StoreError, Update, Watch,
     WatchEvent,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::trace::Trace;
@@ -44,6 +44,8 @@ struct Shared {
     ends: BTreeMap<i64, Instant>,
     next_lease: i64,
     down: BTreeSet<usize>,
+    /// Wakes watches, in the order in which they began. (tokio's `watch` channel wakes receivers in random order.)
+    watches: Vec<mpsc::UnboundedSender<()>>,
     calls: BTreeMap<usize, (u64, u32)>,
 }
 
@@ -51,8 +53,6 @@ struct Shared {
 #[derive(Clone)]
 pub struct Cluster {
     shared: Arc<Mutex<Shared>>,
-    /// Counts changes of any kind.
-    news: watch::Sender<u64>,
     trace: Trace,
 }
 
@@ -69,9 +69,10 @@ impl Cluster {
             ends: BTreeMap::new(),
             next_lease: 1,
             down: BTreeSet::new(),
+            watches: Vec::new(),
             calls: BTreeMap::new(),
         };
-        Self { shared: Arc::new(Mutex::new(shared)), news: watch::Sender::new(0), trace }
+        Self { shared: Arc::new(Mutex::new(shared)), trace }
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut Shared) -> T) -> T {
@@ -79,12 +80,12 @@ impl Cluster {
     }
 
     fn changed<T>(&self, change: impl FnOnce(&mut Shared) -> T) -> T {
-        let result = self.with(|shared| {
+        self.with(|shared| {
             shared.expire();
-            change(shared)
-        });
-        self.news.send_modify(|count| *count += 1);
-        result
+            let result = change(shared);
+            shared.wake();
+            result
+        })
     }
 
     /// Returns a node's way to the store.
@@ -108,6 +109,18 @@ impl Cluster {
     pub fn put(&self, key: &str, value: &[u8]) {
         self.trace.note("store", &format!("put {key} {}", String::from_utf8_lossy(value)));
         self.changed(|shared| shared.put(key, value, None));
+    }
+
+    /// Alters the value of a record, whose lease stays.
+    pub fn alter(&self, key: &str) {
+        self.trace.note("store", &format!("alter {key}"));
+        self.changed(|shared| {
+            if let Some(stored) = shared.records.get(key).cloned() {
+                let text = String::from_utf8_lossy(&stored.value);
+                let value = text.replace("vxlan", "udp");
+                shared.put(key, value.as_bytes(), stored.lease_id);
+            }
+        });
     }
 
     /// Deletes a record.
@@ -139,10 +152,11 @@ impl Cluster {
 
     /// Ends leases that are due.
     pub fn expire(&self) {
-        let news = self.with(Shared::expire);
-        if news {
-            self.news.send_modify(|count| *count += 1);
-        }
+        self.with(|shared| {
+            if shared.expire() {
+                shared.wake();
+            }
+        });
     }
 
     /// Returns all records.
@@ -155,6 +169,10 @@ impl Cluster {
 }
 
 impl Shared {
+    fn wake(&mut self) {
+        self.watches.retain(|watch| watch.send(()).is_ok());
+    }
+
     fn expire(&mut self) -> bool {
         let now = Instant::now();
         let ended: Vec<_> =
@@ -342,11 +360,12 @@ struct Position {
 }
 
 async fn follow(cluster: Cluster, node: usize, events: mpsc::Sender<WatchEvent>) {
-    let mut news = cluster.news.subscribe();
+    let (sender, mut news) = mpsc::unbounded_channel();
+    cluster.with(|shared| shared.watches.push(sender));
     let mut position: Option<Position> = None;
     let mut stale = false;
     loop {
-        news.borrow_and_update();
+        while news.try_recv().is_ok() {}
         let next = if cluster.is_down(node) {
             let reason = "http://store:2379 refuses connections".to_owned();
             let told = std::mem::replace(&mut stale, true);
@@ -361,7 +380,7 @@ async fn follow(cluster: Cluster, node: usize, events: mpsc::Sender<WatchEvent>)
                 return;
             }
         }
-        if news.changed().await.is_err() {
+        if news.recv().await.is_none() {
             return;
         }
     }

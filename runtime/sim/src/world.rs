@@ -11,14 +11,13 @@ use heddle_core::diff::{Change, Scope, diff};
 use heddle_core::host_network::{Claims, Guard, HostNetwork, Vital};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::{Node as NodeFacts, Underlay};
-use heddle_core::object::{
-    Address, Link, LinkKind, Metric, Object, Route, RouteAction,
-};
-use heddle_core::peers::Peers;
+use heddle_core::object::{Address, Link, LinkKind, Metric, Object, ObjectKey, Route, RouteAction};
+use heddle_core::peers::{GRACE, Peers};
 use heddle_flags::Flags;
 use heddle_node::ports::Ports;
 use heddle_node::readiness::{Condition, Unmet};
 use heddle_node::{Identity, Node};
+use heddle_plugin::Reason;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -34,6 +33,9 @@ const CONFIG: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#
 /// The time in which everything has to be as it should be once nothing happens any more: the longest retry interval, twice.
 const RECOVERY: Duration = Duration::from_secs(240);
 
+/// The time in which drift is repaired: the promise of one second, and the duty cycle of resyncs.
+const REPAIR: Duration = Duration::from_secs(3);
+
 /// The time for which nothing may change after that.
 const QUIET: Duration = Duration::from_secs(70);
 
@@ -45,7 +47,7 @@ const NOTICE: Duration = Duration::from_secs(8);
 pub struct Outcome {
     /// A hash of the history, and the number of its lines.
     pub digest: (u64, u64),
-    /// What did not hold. None if everything did.
+    /// The expectation that did not hold. None if all held.
     pub failure: Option<String>,
     /// The simulated time.
     pub simulated: Duration,
@@ -76,10 +78,12 @@ struct Host {
     kernel: ModelKernel,
     plugins: Scripted,
     daemon: Option<Daemon>,
-    /// When to start the daemon again.
+    /// Time at which the daemon is started again.
     restart_at: Option<Instant>,
     /// Since when the store is out of reach.
     cut_off: Option<Instant>,
+    /// Since when the lease is not as the daemon published it, although the daemon could put that right.
+    lease_lost: Option<Instant>,
 }
 
 struct Daemon {
@@ -94,6 +98,8 @@ struct World {
     config: NetworkConfig,
     /// Leases without a daemon: other nodes', and records that somebody wrote.
     written: BTreeSet<String>,
+    /// Routes that have to stay until something else happens: the host, and the route.
+    kept: Vec<(usize, ObjectKey)>,
 }
 
 impl World {
@@ -106,10 +112,11 @@ impl World {
             daemon: None,
             restart_at: Some(Instant::now()),
             cut_off: None,
+            lease_lost: None,
         });
         let hosts = hosts.collect();
         let config = NetworkConfig::parse(CONFIG.as_bytes()).expect("the config is right");
-        Self { trace, store, hosts, config, written: BTreeSet::new() }
+        Self { trace, store, hosts, config, written: BTreeSet::new(), kept: Vec::new() }
     }
 
     /// Plays a history to its end.
@@ -124,6 +131,8 @@ impl World {
             self.pass(pause).await?;
         }
         self.heal();
+        // Peers whose leases the store has lost are kept for a time, and their plans still come and go.
+        self.pass(GRACE + NOTICE).await?;
         let deadline = Instant::now() + RECOVERY;
         loop {
             self.pass(Duration::from_secs(1)).await?;
@@ -135,6 +144,7 @@ impl World {
                 Some(_) => {}
             }
         }
+        self.drift().await?;
         let made = self.made();
         self.pass(QUIET).await?;
         if let Some(reason) = self.unsettled() {
@@ -142,6 +152,20 @@ impl World {
         }
         if made != self.made() {
             return Err("the kernel was changed although nothing happened".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Has other programs change what the daemons made. Each change has to be repaired at once.
+    async fn drift(&mut self) -> Result<(), String> {
+        for _ in 0..3 {
+            let index = fastrand::usize(..self.hosts.len());
+            let number = [16, 16, 17, 18, 20, 24][fastrand::usize(..6)];
+            self.hosts[index].suffer(number, Instant::now(), &self.trace, &self.store);
+            self.pass(REPAIR).await?;
+            if let Some(reason) = self.unsettled() {
+                return Err(format!("drift is not repaired after {REPAIR:?}: {reason}"));
+            }
         }
         Ok(())
     }
@@ -158,6 +182,12 @@ impl World {
                 host.tend(&self.store, &self.trace).await?;
                 host.check(&self.config, &self.store)?;
             }
+            for (index, key) in &self.kept {
+                let host = &self.hosts[*index];
+                if !host.kernel.with(|state| state.entries.contains_key(key)) {
+                    return Err(format!("n{}: {key} is gone with the store's data", host.number));
+                }
+            }
             self.store.expire();
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -169,10 +199,11 @@ impl World {
 
     /// Makes one thing happen.
     fn happen(&mut self) {
+        self.kept.clear();
         let index = fastrand::usize(..self.hosts.len());
         let seconds = Duration::from_secs(fastrand::u64(1..60));
         let until = Instant::now() + seconds;
-        match fastrand::u8(..24) {
+        match fastrand::u8(..25) {
             0..=4 => self.write_lease(),
             5 | 6 => self.delete_lease(),
             7 => {
@@ -184,17 +215,40 @@ impl World {
             8 => self.store.compact(),
             9 => {
                 let keys = self.store.records().into_iter().map(|record| record.key);
-                self.store.lose(&keys.filter(|_| fastrand::bool()).collect());
+                let lost = keys.filter(|_| fastrand::bool()).collect();
+                self.kept = self.routes_of_members();
+                self.store.lose(&lost);
             }
             10 => {
-                let host = &self.hosts[index];
-                let key = host.own_key(&self.store);
-                if let Some(key) = key {
-                    self.store.delete(&key);
+                if let Some(key) = self.hosts[index].own_key(&self.store) {
+                    if fastrand::bool() {
+                        self.store.delete(&key);
+                    } else {
+                        self.store.alter(&key);
+                    }
                 }
             }
             number => self.hosts[index].suffer(number, until, &self.trace, &self.store),
         }
+    }
+
+    /// Returns the routes between hosts whose daemons are ready.
+    fn routes_of_members(&self) -> Vec<(usize, ObjectKey)> {
+        let members = || self.hosts.iter().filter(|host| host.is_ready());
+        let mut routes = Vec::new();
+        for host in members() {
+            let others = members().filter(|other| other.number != host.number);
+            let leases = others.filter_map(|other| other.own_lease(&self.store));
+            // One that somebody has altered is planned otherwise.
+            let leases = leases.filter(|lease| lease.backend_type.as_deref() == Some("vxlan"));
+            for subnet in leases.flat_map(|lease| lease.key.subnets().collect::<Vec<_>>()) {
+                let key = ObjectKey::Route(subnet, Metric::Default);
+                if host.kernel.with(|state| state.entries.contains_key(&key)) {
+                    routes.push((host.node(), key));
+                }
+            }
+        }
+        routes
     }
 
     fn write_lease(&mut self) {
@@ -228,6 +282,18 @@ impl World {
     /// Ends all faults.
     fn heal(&mut self) {
         self.trace.note("world", "everything is healthy from now on");
+        self.kept.clear();
+        // Of a record that it cannot use, a node that runs keeps what was planned before, and one that has started since
+        // knows nothing: both are right.
+        for record in self.store.records() {
+            let Ok(key) = record.key.parse::<LeaseKey>() else { continue };
+            let lease = Lease::from_value(key, &record.value);
+            if lease.is_err()
+                || lease.is_ok_and(|lease| matches!(peer_plan(&lease), Err(Reason::Invalid(_))))
+            {
+                self.store.delete(&record.key);
+            }
+        }
         for (index, host) in self.hosts.iter_mut().enumerate() {
             self.store.set_down(index, false);
             host.cut_off = None;
@@ -257,14 +323,19 @@ impl Host {
         format!("node-{}", self.number)
     }
 
+    fn is_ready(&self) -> bool {
+        self.daemon.as_ref().is_some_and(|daemon| daemon.readiness.borrow().is_empty())
+    }
+
     fn own_key(&self, store: &Cluster) -> Option<String> {
         self.own_lease(store).map(|lease| lease.key.to_string())
     }
 
     fn own_lease(&self, store: &Cluster) -> Option<Lease> {
-        let leases = store.records().into_iter().filter_map(|record| {
-            Lease::from_value(record.key.parse().ok()?, &record.value).ok()
-        });
+        let leases = store
+            .records()
+            .into_iter()
+            .filter_map(|record| Lease::from_value(record.key.parse().ok()?, &record.value).ok());
         let id = self.id();
         leases
             .into_iter()
@@ -350,7 +421,7 @@ impl Host {
                 let ours = state.entries.iter().filter(|(_, (_, maker))| *maker == Maker::Heddle);
                 let keys: Vec<_> = ours.map(|(key, _)| key.clone()).collect();
                 let Some(key) = pick(&keys) else { return Vec::new() };
-                state.entries.remove(key);
+                state.remove(key);
                 vec![key.clone()]
             }),
             17 => self.kernel.disturb("the device is deleted", |state| {
@@ -417,6 +488,10 @@ impl Host {
                 });
                 self.plugins.flush_rules();
             }
+            24 => {
+                trace.note(&self.name(), "the traffic rules are flushed");
+                self.plugins.flush_rules();
+            }
             _ => {
                 let down = self.kernel.with(|state| !state.underlay_down);
                 self.kernel.disturb(&format!("the underlay is down: {down}"), |state| {
@@ -448,9 +523,16 @@ impl Host {
     }
 
     /// Checks what has to hold at every moment.
-    fn check(&self, config: &NetworkConfig, store: &Cluster) -> Result<(), String> {
+    fn check(&mut self, config: &NetworkConfig, store: &Cluster) -> Result<(), String> {
         if let Some(violation) = self.kernel.with(|state| state.violations.first().cloned()) {
             return Err(format!("{}: {violation}", self.name()));
+        }
+        let lease = self.own_lease(store);
+        let is_kept = lease.is_some_and(|lease| lease.backend_type.as_deref() == Some("vxlan"));
+        if is_kept || !self.is_ready() || self.cut_off.is_some() {
+            self.lease_lost = None;
+        } else if self.lease_lost.get_or_insert_with(Instant::now).elapsed() > NOTICE {
+            return Err(format!("{}: ready for {NOTICE:?} without its lease", self.name()));
         }
         let Some(daemon) = &self.daemon else { return Ok(()) };
         let unmet = daemon.readiness.borrow().clone();
@@ -463,7 +545,8 @@ impl Host {
             return Err(format!("{}: ready without its files", self.name()));
         }
         let calm = self.kernel.with(|state| {
-            let readable = state.unreadable_until.is_none_or(|until| until + NOTICE < Instant::now());
+            let readable =
+                state.unreadable_until.is_none_or(|until| until + NOTICE < Instant::now());
             readable && !state.deaf && state.disturbed.is_none_or(|at| at.elapsed() > NOTICE)
         });
         if unmet.contains_key(&Condition::Kernel) || !ready || !calm {
@@ -561,4 +644,3 @@ fn message(error: tokio::task::JoinError) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
         .unwrap_or_else(|| "without a message".to_owned())
 }
-

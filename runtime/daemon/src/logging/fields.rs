@@ -8,14 +8,15 @@ use tracing_subscriber::field::{RecordFields, VisitOutput};
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{DefaultVisitor, Writer};
 
-/// The field that names what an event is about. Not shown, because the message names it as well.
+/// The field that names the subject of an event. It is not shown, because the message names it as
+/// well.
 pub(super) const SUBJECT: &str = "subject";
 
-/// The longest message or value in a log line, in characters.
+/// Maximum length of a message or value in a log line, in characters.
 const LONGEST: usize = 4096;
 
-/// Writes messages and fields as tracing-subscriber does, each as one line of bounded length without hidden characters,
-/// wherever their text comes from.
+/// Formats messages and fields as tracing-subscriber does, but each as one line of bounded length
+/// without hidden characters, wherever their text comes from.
 pub(super) struct VisibleFields;
 
 impl<'writer> FormatFields<'writer> for VisibleFields {

@@ -1,4 +1,4 @@
-//! Keeps one subject, or many at once, from flooding the log.
+//! Rate limit that keeps one subject, or many at once, from flooding the log.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,8 @@ use tracing_subscriber::layer::{Context, Layer};
 
 use super::fields::SUBJECT;
 
-/// For each level apart, so that no flood of one hides another. A kind is a place in the source that logs.
+/// Budgets of each level, separately, so that no flood of one level hides another. A kind is a
+/// place in the source that logs.
 const BUDGETS: Budgets = Budgets {
     subject: Rate { burst: 10, interval: Duration::from_secs(10) },
     kind: Rate { burst: 50, interval: Duration::from_secs(1) },
@@ -21,29 +22,32 @@ const BUDGETS: Budgets = Budgets {
     subjects: 1000,
 };
 
-/// Time between two reports of the number of lines that were suppressed.
+/// Interval of reports about suppressed lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Maximum number of subjects that a report names.
 const NAMED: usize = 3;
 
-/// The longest subject, in characters.
+/// Maximum length of a subject, in characters.
 const LONGEST: usize = 120;
 
-/// The target of reports, which are not limited.
+/// The target of the reports themselves, which are not limited.
 const REPORTS: &str = "heddled::suppressed";
 
-/// The target of lines that plugins write. They have a limit of their own, which the operator sets (`log-rate`).
+/// The target of lines that plugins write. These have a rate limit of their own, which the operator
+/// sets (`log-rate`).
 const PLUGINS: &str = "plugin";
 
-/// Drops log lines beyond [`BUDGETS`], and reports how many. Debugging output is not limited: who asks for it wants all of it.
+/// Drops log lines beyond [`BUDGETS`] and reports how many. Debugging output is not limited,
+/// because it was asked for in full.
 ///
-/// A line's subject is its field `subject`, else all that it says but for fields that are numbers. Clones share one limit.
+/// A line's subject is its field `subject` or, without one, its text without numeric fields. Clones
+/// share one limit.
 #[derive(Clone)]
 pub(crate) struct RateLimit(Arc<Mutex<State>>);
 
 struct State {
-    /// Of errors, warnings and information.
+    /// One limiter each for errors, warnings and information.
     levels: [Limiter<Identifier>; 3],
     reported: Instant,
 }
@@ -54,7 +58,7 @@ impl RateLimit {
         Self(Arc::new(Mutex::new(State { levels, reported: Instant::now() })))
     }
 
-    /// Reports the number of suppressed lines at intervals, for ever.
+    /// Reports suppressed lines at intervals, for ever.
     pub(crate) async fn report_regularly(self) {
         loop {
             tokio::time::sleep(REPORT_INTERVAL).await;
@@ -68,7 +72,7 @@ impl RateLimit {
         let span = std::mem::replace(&mut state.reported, Instant::now()).elapsed();
         let suppressed: Vec<_> =
             state.levels.iter_mut().filter_map(Limiter::take_suppressed).collect();
-        // What logs takes the same lock.
+        // Logging below takes the same lock.
         drop(state);
         if !suppressed.is_empty() {
             let text = summary(&suppressed);
@@ -85,7 +89,7 @@ impl RateLimit {
     }
 }
 
-/// The number of lines, and most of whom they are about.
+/// Returns the number of suppressed lines, with the subjects that have most of them.
 fn summary(suppressed: &[Suppressed]) -> String {
     let lines: u64 = suppressed.iter().map(|level| level.events).sum();
     let mut largest: Vec<_> = suppressed.iter().flat_map(|level| level.largest(NAMED)).collect();
@@ -141,7 +145,7 @@ impl Visit for About {
         self.note(field, value);
     }
 
-    // Numbers differ from one time to the next.
+    // Ignored: numbers differ between lines about the same subject.
     fn record_f64(&mut self, _: &Field, _: f64) {}
     fn record_i64(&mut self, _: &Field, _: i64) {}
     fn record_u64(&mut self, _: &Field, _: u64) {}

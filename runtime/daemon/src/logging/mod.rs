@@ -1,7 +1,8 @@
-//! Logs, one line an event: with time and level on a terminal, with a priority for journald under systemd.
+//! Logging, one line per event: with time and level on a terminal, with a priority for journald
+//! under systemd.
 //!
-//! Whatever is logged, and wherever its text comes from, each line is one line of bounded length without hidden characters,
-//! and no subject floods the log.
+//! Every line has a bounded length and no hidden characters, wherever its text comes from, and no
+//! subject floods the log.
 
 mod fields;
 mod limit;
@@ -21,14 +22,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 use fields::VisibleFields;
 pub(crate) use limit::RateLimit;
 
-/// Changes what is logged.
+/// Function that changes the verbosity.
 pub(crate) type SetVerbosity = Box<dyn Fn(u8) + Send + Sync>;
 
-/// The log, once it was started.
+/// The started log.
 pub(crate) struct Log {
-    /// Changes what is logged.
+    /// Changes the verbosity.
     pub(crate) set_verbosity: SetVerbosity,
-    /// Limits how much of it is.
+    /// Limits the rate of log lines.
     pub(crate) limit: RateLimit,
 }
 
@@ -38,7 +39,8 @@ pub(crate) struct Log {
 pub(crate) fn start(verbosity: u8) -> Log {
     let format = tracing_subscriber::fmt::format().with_target(false).compact();
     let limit = RateLimit::new();
-    // systemd sets this when standard error goes to the journal, which has times of its own.
+    // systemd sets this variable if standard error goes to the journal, which has its own
+    // timestamps.
     let (subscriber, set_verbosity) = if std::env::var_os("JOURNAL_STREAM").is_some() {
         let format = JournalFormat(format.without_time().with_level(false).with_ansi(false));
         subscriber(format, std::io::stderr, verbosity, limit.clone())
@@ -50,7 +52,7 @@ pub(crate) fn start(verbosity: u8) -> Log {
     Log { set_verbosity, limit }
 }
 
-/// Writes events in this format, as far as verbosity and rate limit let them through.
+/// Returns a subscriber that writes events in this format, filtered by verbosity and rate limit.
 fn subscriber<E, W>(
     format: E,
     writer: W,
@@ -64,7 +66,7 @@ where
     let logs = tracing_subscriber::fmt().fmt_fields(VisibleFields).event_format(format);
     let logs = logs.with_writer(writer).with_env_filter(filter(verbosity)).with_filter_reloading();
     let handle = logs.reload_handle();
-    // It only fails where there is no log any more.
+    // Reloading fails only if the subscriber is gone.
     let set_verbosity = Box::new(move |verbosity| drop(handle.reload(filter(verbosity))));
     (Box::new(logs.finish().with(limit)), set_verbosity)
 }
@@ -81,7 +83,7 @@ fn filter(verbosity: u8) -> EnvFilter {
 /// Prefixes of the log targets of Heddle's own crates, and of the lines that plugins write.
 const OURS: [&str; 2] = ["heddle", "plugin"];
 
-/// Puts the priority before each line, in the form that systemd takes off again (sd-daemon(3)).
+/// Prefixes each line with its priority, which systemd parses and removes (sd-daemon(3)).
 struct JournalFormat(Format<Compact, ()>);
 
 impl<S, N> FormatEvent<S, N> for JournalFormat
@@ -113,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    /// A log that is kept.
+    /// Writer that keeps the log in memory.
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<Vec<u8>>>);
 
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn many_subjects_are_limited_by_level_apart() {
+    fn many_subjects_are_limited_per_level() {
         let log = logged(true, |limit| {
             for peer in 0..2001 {
                 tracing::warn!(subject = %peer, "peer {peer} does not answer");

@@ -1,9 +1,10 @@
-//! The packet path of backends that carry packets in user space: which peers it knows, and the plugin that steers it.
+//! The packet path of backends that carry packets in user space: keeps its peers and its steering
+//! plugin up to date.
 //!
-//! The path itself is `heddle-packet`'s, with threads of its own. What it needs to know is built here, on one more
-//! thread, and handed over as a unit: a table of the peers, and instances of the plugin that were told of the same
-//! peers. So neither a change of leases nor a plugin that has to be started anew holds up a packet, and neither the
-//! packets nor the plugin hold up the loop of the daemon.
+//! The path itself is `heddle-packet`'s, with threads of its own. A supervisor on one more thread
+//! builds its inputs and hands them over as a unit: a table of the peers, and instances of the
+//! plugin that were given the same peers. So neither a change of leases nor a restart of the plugin
+//! delays packets, and neither packets nor the plugin delay the reconcile loop.
 
 mod pace;
 mod steering;
@@ -33,13 +34,13 @@ use crate::ports::{PacketPath, Terms};
 use pace::Pace;
 use steering::Steering;
 
-/// How many addresses the plugin is asked about at once while the table is made.
+/// Number of addresses per steering call while the table is built.
 const PROBES: usize = 1024;
 
-/// Reads the counters of the packet path. Empty as long as there is none.
+/// Reader of the packet path's counters. Empty as long as there is no packet path.
 pub type PacketCounters = Arc<OnceLock<Box<dyn Fn() -> Option<Counters> + Send + Sync>>>;
 
-/// The packet path of this node. It ends when this is dropped, and its device with it.
+/// The packet path of this node. Dropping it stops the path and removes its device.
 pub(crate) struct Packets {
     inbox: Sender<Message>,
     running: Arc<Running>,
@@ -48,22 +49,23 @@ pub(crate) struct Packets {
 enum Message {
     /// The plugin has a plan for this peer.
     Put(Box<Lease>),
-    /// It has none, or the peer is gone.
+    /// The plugin has no plan for this peer, or the peer is gone.
     Remove(LeaseKey),
     /// The path dropped an instance of the plugin.
     Failed(String),
-    /// Answer when everything said before has come into force.
+    /// Reply once all earlier messages have taken effect.
     Flush(oneshot::Sender<()>),
     Stop,
 }
 
 impl Packets {
-    /// Makes the device and the sockets, and carries packets from then on. No peer is known yet. Besides the node's own
-    /// subnets and those of peers, packets from peers may go to the networks in `allowed`.
+    /// Opens the device and the sockets, and starts to carry packets. No peer is known yet. Packets
+    /// from peers may go to the node's own subnets, to those of peers and to the networks in
+    /// `allowed`.
     ///
     /// # Errors
     ///
-    /// When the device or a socket cannot be had.
+    /// If the device or a socket cannot be opened.
     pub(crate) fn open(
         plugin: PacketPlugin,
         terms: Terms,
@@ -76,12 +78,13 @@ impl Packets {
         let path = Path::open(settings(plan, tunnel, destinations))?;
         let (inbox, messages) = mpsc::channel();
         let report = inbox.clone();
-        // The supervisor may have ended before the path: then there is nobody to start the plugin anew.
+        // The supervisor may have ended before the path. Then the plugin is not restarted any more.
         let running = path.start(move |failure| {
             let _ = report.send(Message::Failed(failure.reason));
         })?;
         let running = Arc::new(running);
-        // A path that knows no peer yet says so to whoever sends.
+        // Builds an empty table at once, so that senders get ICMP errors as long as no peer is
+        // known.
         let mut pace = Pace::new(Instant::now());
         pace.changed(Instant::now());
         let supervisor = Supervisor {
@@ -103,7 +106,7 @@ impl Packets {
     }
 
     fn say(&self, message: Message) {
-        // It ends only when it is told to, in `drop`.
+        // The supervisor ends only on `Stop`, which `drop` sends.
         let _ = self.inbox.send(message);
     }
 }
@@ -121,7 +124,7 @@ impl PacketPath for Packets {
     async fn flush(&self) {
         let (done, waiting) = oneshot::channel();
         self.say(Message::Flush(done));
-        // A supervisor that has ended has nothing to wait for.
+        // If the supervisor has ended, there is nothing to wait for.
         let _ = waiting.await;
     }
 
@@ -137,7 +140,7 @@ impl Drop for Packets {
     }
 }
 
-/// What the path is made of, from the node's plan.
+/// Returns the path's settings, derived from the node's plan.
 fn settings(plan: &NodePlan, tunnel: &Tunnel, destinations: Destinations) -> Settings {
     let objects = &plan.plan.objects;
     let address = |object: &Object| match object {
@@ -158,20 +161,21 @@ fn settings(plan: &NodePlan, tunnel: &Tunnel, destinations: Destinations) -> Set
     }
 }
 
-/// Keeps the path supplied with a table and a plugin that works.
+/// Supplies the path with a table and working plugin instances.
 struct Supervisor {
     plugin: PacketPlugin,
     terms: Terms,
-    /// The most bytes that the plugin adds to a packet.
+    /// Maximum number of bytes that the plugin adds to a packet.
     overhead: u32,
-    /// How many sockets the path receives from: each has an instance of its own if payloads are transformed.
+    /// Number of sockets that the path receives from. Each has a plugin instance of its own if
+    /// payloads are transformed.
     sockets: usize,
     running: Arc<Running>,
     peers: BTreeMap<LeaseKey, Lease>,
-    /// Those that the plugin's instances know, in their order.
+    /// The peers that the plugin's instances know, in their order.
     known: Vec<Lease>,
     pace: Pace,
-    /// Why the plugin could not be started the last time.
+    /// Reason of the latest failure to start the plugin. None after a success.
     failing: Option<String>,
 }
 
@@ -212,14 +216,14 @@ impl Supervisor {
             }
             if in_force {
                 for done in waiting.drain(..) {
-                    // Whoever waited may have given up.
+                    // The waiting caller may have given up.
                     let _ = done.send(());
                 }
             }
         }
     }
 
-    /// Makes what the path needs and hands it over.
+    /// Builds a table and plugin instances and hands them to the path.
     fn build(&mut self) {
         let began = Instant::now();
         let leases: Vec<Lease> = self.peers.values().cloned().collect();
@@ -230,7 +234,8 @@ impl Supervisor {
                 None
             }
             Err(reason) => {
-                // An instance that works goes on, and what has become of its peers holds whether it works or not.
+                // A working instance stays in use. The table follows the peers, whether or not the
+                // instance works.
                 let others = !self.plugin.transforms();
                 let config = &self.terms.config;
                 let peers = without_plugin(config, &self.known, &self.peers, others);
@@ -252,7 +257,7 @@ impl Supervisor {
         self.failing = failed;
     }
 
-    /// The plugin's instances that know these peers, and the table with the plugin's own answers in it.
+    /// Returns plugin instances that know these peers, and a table with the plugin's own answers.
     fn steered(&self, peers: &[Lease]) -> Result<Forwarding, String> {
         let Terms { config, node, lease } = &self.terms;
         let table = Table::new(peers.iter().map(|lease| peer(config, lease)).collect());
@@ -280,8 +285,9 @@ impl Supervisor {
     }
 }
 
-/// The peers as the plugin's instances number them, those that are gone or have another lease now without anything.
-/// `others` follow: peers that the instances do not know, where a table may steer in their place.
+/// Returns the peers in the plugin instances' numbering. Peers that are gone or have another lease
+/// keep their place, but without endpoints and subnets. If `others` is true, peers that the
+/// instances do not know follow, which works only where a table steers instead of the plugin.
 fn without_plugin(
     config: &NetworkConfig,
     known: &[Lease],
@@ -289,7 +295,7 @@ fn without_plugin(
     others: bool,
 ) -> Vec<Peer> {
     let is_known = |lease: &&Lease| {
-        // In the order of their keys, as a map's values.
+        // `known` is sorted by key, because it was copied from a map.
         let found = known.binary_search_by_key(&lease.key, |known| known.key);
         found.is_ok_and(|place| known[place] == **lease)
     };
@@ -301,8 +307,8 @@ fn without_plugin(
     places.chain(new.map(|lease| peer(config, lease))).collect()
 }
 
-/// What the path is to know of a peer. A family that is switched off here is none of its business: nobody has looked
-/// whether the subnet is a part of any overlay.
+/// Returns the endpoints and subnets of a peer. Skips address families that are switched off here:
+/// nobody has checked that their subnet is part of an overlay.
 fn peer(config: &NetworkConfig, lease: &Lease) -> Peer {
     let mut peer = Peer { endpoints: Vec::new(), subnets: Vec::new() };
     for family in &lease.families {
@@ -325,10 +331,10 @@ mod tests {
     }
 
     #[test]
-    fn while_the_plugin_cannot_be_started_its_peers_keep_their_places() {
+    fn failed_plugin_start_keeps_peer_numbering() {
         let config = NetworkConfig::parse(br#"{"Network":"10.244.0.0/16"}"#).unwrap();
         let known = [lease(1, "192.0.2.1"), lease(3, "192.0.2.3"), lease(5, "192.0.2.5")];
-        // One is the same, one has moved, one is gone, one is new.
+        // Unchanged, readdressed, gone and new peers.
         let now = [lease(1, "192.0.2.1"), lease(2, "192.0.2.2"), lease(3, "192.0.2.33")];
         let now = now.map(|lease| (lease.key, lease)).into();
         let addresses = |others| {
@@ -341,10 +347,10 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_sends_no_packets_of_a_family_that_is_switched_off() {
+    fn disabled_family_is_left_out_of_peer() {
         let known = |config: &[u8]| {
             let value = br#"{"PublicIP":"192.0.2.1","PublicIPv6":"2001:db8::1"}"#;
-            // In a cluster with IPv4 alone nobody checks what it says of IPv6.
+            // A cluster with IPv4 alone does not check the IPv6 part of a record.
             let lease = Lease::from_value("10.244.1.0-24&::-0".parse().unwrap(), value).unwrap();
             peer(&NetworkConfig::parse(config).unwrap(), &lease)
         };

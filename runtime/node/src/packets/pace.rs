@@ -1,27 +1,29 @@
-//! When to build anew what the packet path needs.
+//! Schedules builds of the packet path's table and plugin instances.
 
 use std::time::{Duration, Instant};
 
 use heddle_core::retry::Backoff;
 
-/// How often the plugin is started anew when it fails at once.
+/// Backoff of plugin restarts.
 const RESTART: Backoff =
     Backoff { initial: Duration::from_millis(100), limit: Duration::from_secs(10) };
 
-/// A plugin that failed after it had worked for this long is started anew as if it had never failed before.
+/// Uptime after which a failing plugin is restarted without regard to its earlier failures.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// Building may take this part of the time: after 10 ms of it, the next is at least 40 ms later.
+/// Pause after a build, as a multiple of its duration. 4 limits builds to a fifth of the time:
+/// after one that took 10 ms, the next is at least 40 ms later.
 const SHARE: u32 = 4;
 
-/// Changes are built at once and failures after a while, neither of them more often than building is worth.
+/// The timer of the next build. Changes are due at once, failures after a backoff. Both obey the
+/// rate limit of [`SHARE`].
 #[derive(Debug)]
 pub(crate) struct Pace {
     due: Option<Instant>,
     not_before: Instant,
-    /// In a row.
+    /// Consecutive failures.
     failures: u32,
-    /// When something was last built that worked.
+    /// Time since which builds have worked without a failure.
     working_since: Option<Instant>,
 }
 
@@ -30,19 +32,19 @@ impl Pace {
         Self { due: None, not_before: now, failures: 0, working_since: None }
     }
 
-    /// There is something new to build.
+    /// Schedules a build because of a change.
     pub(crate) fn changed(&mut self, now: Instant) {
         self.due_at(now);
     }
 
-    /// What was built has failed.
+    /// Records that the plugin failed, and schedules its restart.
     pub(crate) fn failed(&mut self, now: Instant) {
         let settled = self.working_since.take().is_some_and(|since| now >= since + SETTLED);
         self.failures = if settled { 1 } else { self.failures.saturating_add(1) };
         self.due_at(now + RESTART.delay(self.failures));
     }
 
-    /// It was built, and works or not.
+    /// Records a finished build. `works` is false if it failed.
     pub(crate) fn built(&mut self, began: Instant, ended: Instant, works: bool) {
         self.due = None;
         self.not_before = ended + (ended - began) * SHARE;
@@ -53,7 +55,7 @@ impl Pace {
         }
     }
 
-    /// How long until there is something to build; none if nothing is known to be coming.
+    /// Returns the time until the next build. None if none is scheduled.
     pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
         self.due.map(|due| due.saturating_duration_since(now))
     }
@@ -73,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_built_at_once_and_then_not_too_often() {
+    fn change_is_built_at_once_within_rate_limit() {
         let start = Instant::now();
         let mut pace = Pace::new(start);
         assert_eq!(pace.wait(start), None);
@@ -87,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_again_and_again_is_built_less_and_less_often() {
+    fn repeated_failures_are_rebuilt_with_backoff() {
         let mut now = Instant::now();
         let mut pace = Pace::new(now);
         let mut waits = Vec::new();
@@ -99,14 +101,14 @@ mod tests {
             pace.built(now, now, true);
         }
         assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
-        // Once it has worked for a while, that is forgotten.
+        // After ten seconds without a failure, the backoff starts over.
         now += SETTLED;
         pace.failed(now);
         assert_eq!(pace.wait(now), Some(ms(100)));
     }
 
     #[test]
-    fn what_does_not_work_when_built_is_built_again() {
+    fn failed_build_is_retried() {
         let now = Instant::now();
         let mut pace = Pace::new(now);
         pace.changed(now);
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_does_not_wait_for_a_plugin_that_fails() {
+    fn change_during_backoff_is_built_at_once() {
         let now = Instant::now();
         let mut pace = Pace::new(now);
         pace.failed(now);

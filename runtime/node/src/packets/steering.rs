@@ -1,11 +1,11 @@
-//! A plugin's instance as the packet path knows it.
+//! Adapts a plugin's instance to the traits of the packet path.
 
 use std::net::IpAddr;
 
 use heddle_packet::{Steer, Transform};
 use heddle_plugin::PacketInstance;
 
-/// An instance, its errors as texts.
+/// A plugin's instance, with errors as text.
 pub(crate) struct Steering(PacketInstance);
 
 impl Steering {

@@ -1,5 +1,5 @@
-//! The kernel's side of the loop: compares what is desired with what was observed, applies the difference, and takes note of
-//! what comes of it.
+//! The kernel's side of the loop: compares desired with observed state, applies the difference, and
+//! records the results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,26 +25,27 @@ use super::intent::Intent;
 use super::news;
 use super::report::Tally;
 
-/// How often one look compares and applies before it leaves the rest to the next.
+/// Maximum number of times that one resync compares and applies. The next resync does the rest.
 const ROUNDS: usize = 4;
 
-/// How often what the kernel refuses is tried again.
+/// Backoff of changes that the kernel refuses.
 const RETRY: Backoff =
     Backoff { initial: Duration::from_millis(500), limit: Duration::from_secs(60) };
 
-/// Makes the plan hold.
+/// Applies the plan to the kernel.
 pub(super) struct Applier {
     dataplane: Arc<dyn Dataplane>,
     scope: Scope,
     vital: Vital,
-    /// Filter for objects that are withheld from the kernel, by the host's own network as last read.
+    /// Filter for objects that are withheld from the kernel, by the host's own network as last
+    /// read.
     guard: Guard,
-    /// The kernel as it was when last looked at, and what was changed since.
+    /// The observed state of the last resync, with the changes applied since.
     observed: Observed,
-    /// Whether it was ever looked at.
+    /// True once the kernel has been read.
     looked: bool,
     looks: Looks,
-    /// Why the kernel could not be read when last looked at.
+    /// Reason why the last resync could not read the kernel.
     unreadable: Option<String>,
     /// Objects that the kernel refuses.
     refused: Schedule<ObjectKey>,
@@ -54,7 +55,7 @@ pub(super) struct Applier {
 }
 
 impl Applier {
-    /// Knows nothing of the kernel yet.
+    /// Creates an applier that has not read the kernel yet.
     pub(super) fn new(
         dataplane: Arc<dyn Dataplane>,
         scope: Scope,
@@ -77,7 +78,7 @@ impl Applier {
         }
     }
 
-    /// Reads the host's own network. Until it has been read, nothing is known to withhold.
+    /// Reads the host's own network. Before that, no object is known that has to be withheld.
     ///
     /// # Errors
     ///
@@ -89,12 +90,12 @@ impl Applier {
         Ok(())
     }
 
-    /// Returns true once the kernel has been looked at.
+    /// Returns true once the kernel has been read.
     pub(super) fn has_looked(&self) -> bool {
         self.looked
     }
 
-    /// Takes the store's addresses as they are now. Everything is looked at because of it.
+    /// Sets the store's current addresses and requests a resync.
     pub(super) fn set_store_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
         self.vital.store = addresses;
         self.looks.hasten(clock::now());
@@ -105,7 +106,8 @@ impl Applier {
         &self.guard
     }
 
-    /// Withholds these destinations as well, and no others for the sake of peers.
+    /// Sets the destinations that are withheld in addition to those of the host network, replacing
+    /// the previous ones.
     pub(super) fn withhold(&mut self, destinations: BTreeMap<IpNet, Conflict>) {
         self.guard.set_others(destinations);
     }
@@ -115,18 +117,18 @@ impl Applier {
         desired.get(key).filter(|object| self.guard.withholds(object).is_none())
     }
 
-    /// What was done so far.
+    /// Returns the numbers of changes so far.
     pub(super) fn tally(&self) -> Tally {
         self.tally
     }
 
-    /// How much of that was to put right what others had done, by kind of object.
+    /// Returns the numbers of drift repairs among them, by kind of object.
     pub(super) fn repairs(&self) -> &BTreeMap<&'static str, u64> {
         &self.repairs
     }
 
-    /// Why the plan does not hold: the kernel cannot be read, or refuses one of the node's own objects. What it refuses
-    /// of a peer's concerns that peer alone.
+    /// Returns the reason why the plan is not in place: the kernel cannot be read, or refuses one
+    /// of the node's own objects. A refused object of a peer's plan affects that peer alone.
     pub(super) fn missing(&self, desired: &Desired) -> Option<&str> {
         let own = |key: &ObjectKey| desired.owner(key) == Some(Owner::Node);
         let refused = || {
@@ -136,7 +138,7 @@ impl Applier {
         self.unreadable.as_deref().or_else(refused)
     }
 
-    /// Why not everything is in the kernel that an owner has asked for.
+    /// Returns the reason why an owner's plan is not completely in the kernel. None if it is.
     pub(super) fn lacks(&self, desired: &Desired, owner: Owner) -> Option<String> {
         let withheld = |key: &ObjectKey| self.guard.withholds(desired.get(key)?);
         if let Some(conflict) = desired.keys(owner).iter().find_map(withheld) {
@@ -150,37 +152,38 @@ impl Applier {
         })
     }
 
-    /// When there is something to do even if nothing happens.
+    /// Returns the time of the next resync or retry, if no event comes earlier.
     pub(super) fn next(&self) -> Instant {
         let look = self.looks.due();
         self.refused.next().map_or(look, |retry| retry.min(look))
     }
 
-    /// Whether it is time to look at everything.
+    /// Returns true if a full resync is due.
     pub(super) fn is_look_due(&self, now: Instant) -> bool {
         self.looks.due() <= now
     }
 
-    /// Whether a device is among what it is time to try again. Then everything on it is, and takes a look. Where the kernel
-    /// cannot be read, a look would not come to trying it, and be due again at once.
+    /// Returns true if a refused device is due for a retry. That needs a full resync, because
+    /// everything on the device becomes due with it. Returns false while the kernel cannot be read:
+    /// the resync would not get as far as the retry, and be due again at once.
     pub(super) fn is_device_due(&self, now: Instant) -> bool {
         self.unreadable.is_none()
             && self.refused.due(now).iter().any(|key| matches!(key, ObjectKey::Link(_)))
     }
 
-    /// What it is time to try again.
+    /// Returns the refused objects that are due for a retry.
     pub(super) fn due(&self, now: Instant) -> Vec<ObjectKey> {
         self.refused.due(now)
     }
 
-    /// These may be other objects than those which the kernel refused.
+    /// Clears refusals of these keys, because other objects may be planned under them now.
     pub(super) fn forget_refusals<'a>(&mut self, keys: impl IntoIterator<Item = &'a ObjectKey>) {
         for key in keys {
             self.refused.clear(key);
         }
     }
 
-    /// Decides whether events are a reason to look.
+    /// Requests a resync if events show that observed and desired state may differ.
     pub(super) fn judge(&mut self, desired: &Desired, underlay: LinkName, events: &[Event]) {
         let now = clock::now();
         let foreign = |name: &LinkName| {
@@ -190,14 +193,15 @@ impl Applier {
             Event::LinkChanged(name) => *name == underlay || foreign(name),
             Event::Lost | Event::Seen(_) | Event::Gone(_) | Event::HostRoute { .. } => false,
         }) {
-            // What the kernel refused may have failed for want of the one, or because of the other.
-            // It is tried once that is known, so that nothing is done about what is in order again.
+            // The kernel may have refused changes for lack of the underlay, or because of the
+            // foreign device. Their retry is due with the earliest possible resync, so that nothing
+            // is done about objects that are in order again.
             self.refused.hasten(self.looks.earliest(now));
         }
         let suspicious = events.iter().any(|event| match event {
             Event::Seen(seen) => !agrees(self.wanted(desired, &seen.object.key()), Some(seen)),
             Event::Gone(key) => !agrees(self.wanted(desired, key), None),
-            // The kernel drops routes with a device or an address, and says nothing.
+            // The kernel also removes the routes on a device or an address, without a notification.
             Event::LinkChanged(name) => {
                 *name == underlay
                     || self.scope.links.contains(name)
@@ -213,17 +217,18 @@ impl Applier {
         }
     }
 
-    /// Makes what is desired under these keys hold.
+    /// Applies the desired state of these keys.
     pub(super) async fn settle(&mut self, intent: Intent<'_>, touched: &BTreeSet<ObjectKey>) {
         let desired = |key: &ObjectKey| self.wanted(intent.desired, key);
         let changes = diff_keys(touched.iter().collect(), desired, &self.observed);
         let changing: BTreeSet<_> = changes.iter().map(|change| change.object().key()).collect();
-        // As it should be, by whatever means.
+        // The other keys are as desired, by whatever means.
         self.forget_refusals(touched.difference(&changing));
         self.apply(intent, changes).await;
     }
 
-    /// Looks at everything and makes the plan hold. `kept` is left alone even if it is in no plan.
+    /// Resyncs: reads the whole state and applies the plan. Objects in `kept` stay, even if no plan
+    /// has them.
     pub(super) async fn look(&mut self, intent: Intent<'_>, kept: &Footprint) {
         let begun = clock::now();
         let looked = self.look_and_apply(intent, kept).await;
@@ -236,7 +241,8 @@ impl Applier {
         intent: Intent<'_>,
         kept: &Footprint,
     ) -> Result<(), KernelError> {
-        // As it should still be, but for what others did. What a start finds is nobody's doing.
+        // Baseline of drift detection: the state as it was last known. The first resync after a
+        // start has none.
         let mut before = None;
         for _ in 0..ROUNDS {
             let desired = intent.desired.objects();
@@ -255,7 +261,7 @@ impl Applier {
             let desired = self.guard.permitted(desired);
             let mut changes = diff(&desired, &self.observed);
             let changing: BTreeSet<_> = changes.iter().map(|c| c.object().key()).collect();
-            // Whatever else was refused is as it should be, by whatever means.
+            // Other refused objects are as desired by now, by whatever means.
             self.refused.retain(|key| changing.contains(key));
             changes.retain(|change| !matches!(change, Change::Remove(o) if kept.covers(o)));
             let devices: BTreeSet<_> = self.observed.links().collect();
@@ -264,7 +270,7 @@ impl Applier {
             if let Some(before) = before {
                 self.count_repairs(intent.desired, &made, before);
             }
-            // A device that was changed may have lost what was on it: only then is there more to see.
+            // A changed device may have lost the objects on it. Only then is another round needed.
             let altered = |change: &Change| match change.object() {
                 Object::Link(link) => devices.contains(&link.name),
                 _ => false,
@@ -276,33 +282,33 @@ impl Applier {
         Ok(())
     }
 
-    /// Applies changes, those of devices first, and returns those that were made.
+    /// Applies changes, those of devices first. Returns those that succeeded.
     async fn apply(&mut self, intent: Intent<'_>, changes: Vec<Change>) -> Vec<Change> {
         let (devices, others): (Vec<_>, Vec<_>) =
             changes.into_iter().partition(|change| matches!(change.object(), Object::Link(_)));
         let mut made = self.attempt(intent, devices).await;
         let unusable = |link| self.is_unusable(intent, link);
         let (waiting, possible): (Vec<_>, Vec<_>) = others.into_iter().partition(|change| {
-            // What is to be removed may do harm meanwhile.
+            // Removals do not wait, because the object may do harm meanwhile.
             !matches!(change, Change::Remove(_)) && change.object().link().is_some_and(unusable)
         });
         for change in waiting {
-            // Once the device is there, everything on it is looked at.
+            // Once the device is there, a resync covers everything on it.
             self.refused.clear(&change.object().key());
         }
         made.append(&mut self.attempt(intent, possible).await);
         made
     }
 
-    /// Whether what is on a device has to wait for it.
+    /// Returns true if objects on a device have to wait for the device.
     fn is_unusable(&self, intent: Intent<'_>, link: LinkName) -> bool {
         let key = ObjectKey::Link(link);
         let (desired, seen) = (intent.desired.get(&key), self.observed.objects.get(&key));
         self.refused.failing().contains_key(&key) && !carries(desired, seen)
     }
 
-    /// Attempts those of these changes that are not waiting for another time, takes note of what comes of each, and
-    /// returns those that were made.
+    /// Attempts those changes whose backoff is over, and records the result of each. Returns those
+    /// that succeeded.
     async fn attempt(&mut self, intent: Intent<'_>, mut changes: Vec<Change>) -> Vec<Change> {
         let now = clock::now();
         changes.retain(|change| !self.refused.waiting(&change.object().key(), now));
@@ -341,7 +347,7 @@ impl Applier {
         changes
     }
 
-    /// Counts and tells which changes put right what somebody else had changed.
+    /// Counts and reports the changes that repaired drift.
     fn count_repairs(&mut self, desired: &Desired, made: &[Change], before: &Observed) {
         let wanted = |change: &Change| self.wanted(desired, &change.object().key());
         let repair = |change: &&Change| is_repair(change, wanted(change), before);

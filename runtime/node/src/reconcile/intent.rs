@@ -1,4 +1,4 @@
-//! What should be in the kernel, and for whom.
+//! The desired state with the names that messages about it need.
 
 use heddle_core::desired::{Desired, Owner};
 use heddle_core::lease::{Lease, LeaseKey};
@@ -7,7 +7,7 @@ use heddle_core::peers::Peers;
 
 use crate::ports::Planner;
 
-/// The desired state, with the names of those behind it.
+/// The desired state, with the names of its owners and of the plugin.
 #[derive(Clone, Copy)]
 pub(super) struct Intent<'a> {
     pub(super) desired: &'a Desired,
@@ -20,7 +20,8 @@ impl<'a> Intent<'a> {
         Self { desired, peers, plugin: backend.name() }
     }
 
-    /// Whose plan an object is in: a peer's, or the node's if it is its own, or nobody's any more.
+    /// Names the plan that an object is in: that for a peer or, if no peer has it, the one for this
+    /// node.
     pub(super) fn plan_behind(&self, object: &ObjectKey) -> String {
         let plugin = self.plugin;
         let peer = match self.desired.owner(object) {
@@ -35,7 +36,8 @@ impl<'a> Intent<'a> {
         }
     }
 
-    /// What is planned for a peer and, otherwise, for another or for the node: whose is it?
+    /// Describes a contested object: it is planned for `peer` and, in another form, for `other`.
+    /// Names the owner that has it.
     pub(super) fn dispute(&self, object: &ObjectKey, peer: LeaseKey, other: Owner) -> String {
         let name = |key: LeaseKey| {
             let owner = self.peers.get(key).map_or_else(String::new, Lease::owner);

@@ -1,7 +1,8 @@
-//! The loop that makes the plan hold.
+//! The reconcile loop, which applies the plan to the kernel and keeps it there.
 //!
-//! State flows one way: leases → plugin → desired state → difference → kernel. Events, of leases or of the kernel, only
-//! say when to look. What to do always follows from comparing what is desired with what was observed.
+//! State flows one way: leases → plugin → desired state → difference → kernel. The loop is
+//! level-triggered: events, of leases or of the kernel, say only when to compare. The actions
+//! always follow from comparing desired with observed state.
 
 mod applier;
 mod intent;
@@ -40,47 +41,49 @@ use intent::Intent;
 pub(crate) use report::{PeerReport, PeerState, Question, Report};
 use unplanned::Unplanned;
 
-/// How long after a change of peers it is told to those that ask them whether they answer.
+/// Debounce of the prober's list of peers: the delay from the first change of peers to its update.
 const PROBE_PAUSE: Duration = Duration::from_millis(500);
 
-/// How often a start waits for a suspended plugin before it goes on without.
+/// Maximum number of times that a start waits for a suspended plugin before it continues without
+/// its plans.
 const PATIENCE: usize = 3;
 
-/// Keeps the kernel as the plugin plans it.
+/// Keeps the kernel in the state that the plugin plans.
 pub(crate) struct Reconciler {
     overlay: Overlay,
     peers: Peers,
     desired: Desired,
     applier: Applier,
     events: Box<dyn Events>,
-    /// Peers without a new plan, and why.
+    /// Peers without a new plan, with the reasons.
     unplanned: Unplanned,
-    /// Whether the plugin was suspended when last asked about peers.
+    /// True if the plugin was suspended at the latest call about peers.
     suspended: bool,
-    /// When each peer's record was last seen to change.
+    /// Time at which each peer's record was last seen to change.
     changed: BTreeMap<LeaseKey, SystemTime>,
-    /// Asks peers whether they answer, if it should.
+    /// Prober of peers. None if probing is disabled.
     probing: Option<Probing>,
-    /// When to tell it of peers that came or went.
+    /// Time at which the prober gets the new list of peers.
     probe_at: Option<Instant>,
-    /// Rate limits and summaries for peers that turn silent or answer again.
+    /// Rate limits and summaries for peers that stop answering or answer again.
     reachability: Reachability,
-    /// Why another start would begin with another network config.
+    /// Difference between the running network config and the stored one.
     superseded: Option<Superseded>,
-    /// The lease store's addresses, which no route of the overlay may lead to.
+    /// The store's addresses, which no route of the overlay may cover.
     store_addresses: watch::Receiver<BTreeSet<IpAddr>>,
-    /// Routes of the node's own plan that are withheld. In their place, each peer's plan has one to its subnets.
+    /// Withheld routes of the node's own plan. In their place, each peer's plan has a route to the
+    /// peer's subnets.
     split: SplitRoutes,
     underlay_changed: Arc<Notify>,
     questions: mpsc::Receiver<Question>,
-    /// True if leases have priority over kernel events this time.
+    /// True if leases have priority over kernel events in this turn.
     leases_first: bool,
     notes: Notes,
 }
 
 /// A reason for the loop to act.
 enum Wake {
-    /// News of the leases. None if the watch has ended.
+    /// An event of the watch. None if the watch has ended.
     Leases(Option<WatchEvent>),
     Kernel(Vec<Event>),
     StoreAddresses(BTreeSet<IpAddr>),
@@ -91,11 +94,11 @@ enum Wake {
 }
 
 impl Reconciler {
-    /// Takes the node's plan, and listens to the kernel from now on. Changes nothing yet.
+    /// Takes the node's plan and subscribes to kernel events. Changes nothing yet.
     ///
     /// # Errors
     ///
-    /// When the kernel cannot be listened to.
+    /// If the kernel cannot be read, or its events cannot be subscribed to.
     pub(crate) async fn new(
         dataplane: Arc<dyn Dataplane>,
         overlay: Overlay,
@@ -135,13 +138,14 @@ impl Reconciler {
         })
     }
 
-    /// Woken when something may have happened to the underlay.
+    /// Returns the notifier that is woken when the underlay may have changed.
     pub(crate) fn underlay_changed(&self) -> Arc<Notify> {
         self.underlay_changed.clone()
     }
 
-    /// Takes the first snapshot, page by page. With the last page it makes the plan hold as far as it can be had at once;
-    /// [`follow`](Self::follow) does the rest. Returns whether this node's own lease is concerned; none before that.
+    /// Takes the first snapshot, page by page. With the last page it applies the plan as far as
+    /// that is possible at once; [`follow`](Self::follow) does the rest. Returns true if this
+    /// node's own lease is affected, and None before the last page.
     pub(crate) async fn start(&mut self, update: Update, readiness: &Readiness) -> Option<bool> {
         let Some((_, own)) = self.plan(update).await else {
             let read = self.peers.snapshot_len().unwrap_or_default();
@@ -162,12 +166,12 @@ impl Reconciler {
         Some(own)
     }
 
-    /// Forgets the pages of a snapshot that will not be completed.
+    /// Drops the pages of a snapshot that will not be completed.
     pub(crate) fn abandon_snapshot(&mut self) {
         self.peers.abandon_snapshot();
     }
 
-    /// Answers questions until the first snapshot is there, which may take long.
+    /// Answers questions while the first snapshot is read, which may take long. Never returns.
     pub(crate) async fn answer_questions(&mut self) {
         while let Some(question) = self.questions.recv().await {
             self.answer(question);
@@ -175,11 +179,11 @@ impl Reconciler {
         std::future::pending::<()>().await;
     }
 
-    /// Follows leases and kernel for as long as there is a watch.
+    /// Follows leases and kernel until the watch ends.
     ///
     /// # Errors
     ///
-    /// When the watch ends.
+    /// If the watch ends.
     pub(crate) async fn follow(
         &mut self,
         watch: &mut Watch,
@@ -201,8 +205,9 @@ impl Reconciler {
         }
     }
 
-    /// Waits for the next reason to act. Leases and kernel events take turns in having priority, so that a flood of the one
-    /// does not starve the other. The order is fixed otherwise, for the sake of simulations that can be replayed.
+    /// Waits for the next reason to act. Leases and kernel events take turns in having priority, so
+    /// that neither starves the other. The order is fixed otherwise, so that simulations can be
+    /// replayed.
     async fn next_wake(&mut self, watch: &mut Watch) -> Wake {
         self.leases_first = !self.leases_first;
         let due = tokio::time::sleep_until(self.wake_at().into());
@@ -252,7 +257,7 @@ impl Reconciler {
                 if own {
                     own_lease_changed.notify_one();
                 }
-                // What the kernel refused was another lease's.
+                // The kernel's refusals were about objects of the previous lease.
                 self.applier.forget_refusals(&touched);
                 self.settle(&touched).await;
                 self.split_routes().await;
@@ -269,19 +274,19 @@ impl Reconciler {
         }
     }
 
-    /// When there is something to do even if nothing happens.
+    /// Returns the time of the next due work, if no event comes earlier.
     fn wake_at(&self) -> Instant {
         let others =
             [self.unplanned.next(), self.peers.due(), self.probe_at, self.reachability.due()];
         others.into_iter().flatten().fold(self.applier.next(), Instant::min)
     }
 
-    /// Does what is due.
+    /// Does the work that is due.
     async fn catch_up(&mut self, readiness: &Readiness) {
         let now = clock::now();
         let mut touched = self.plan_peers(self.unplanned.due(now)).await;
         if self.applier.is_look_due(now) || self.applier.is_device_due(now) {
-            // Everything that is due is seen to there, by what the kernel holds by now.
+            // The resync covers everything that is due, by the kernel's current state.
             self.look(readiness).await;
             return;
         }
@@ -301,7 +306,8 @@ impl Reconciler {
         }
     }
 
-    /// Decides what kernel events are a reason for.
+    /// Wakes the underlay check if events concern the underlay, and lets the applier decide on a
+    /// resync.
     fn judge(&mut self, events: &[Event]) {
         let underlay = self.overlay.node.underlay.link;
         if events.iter().any(|event| match event {
@@ -314,8 +320,8 @@ impl Reconciler {
         self.applier.judge(&self.desired, underlay, events);
     }
 
-    /// Compares the network config in the store with the one that this node has joined with. What follows from another is
-    /// for a restart: when, is for an operator to say.
+    /// Compares the network config in the store with the one that this node runs with. Another
+    /// config takes effect only with a restart, whose time is an operator's decision.
     pub(crate) fn compare_config(&mut self, config: Option<&[u8]>) {
         let superseded = self.overlay.config.superseded_by(config);
         match &superseded {
@@ -330,8 +336,9 @@ impl Reconciler {
         self.superseded = superseded;
     }
 
-    /// Plans what an update of leases is about. Returns the keys under which something may have changed, and whether
-    /// this node's own lease is concerned. None while a snapshot has more pages: until its end nothing changes.
+    /// Plans an update of leases. Returns the keys under which the desired state may have changed,
+    /// and true if this node's own lease is affected. Returns None for the pages of a snapshot
+    /// before its last: nothing changes until then.
     async fn plan(&mut self, update: Update) -> Option<(BTreeSet<ObjectKey>, bool)> {
         let delta = match &update {
             Update::Snapshot(page) => {
@@ -358,12 +365,12 @@ impl Reconciler {
         Some((self.take(delta).await, own))
     }
 
-    /// Plans what has become of peers. Returns the keys under which something may have changed.
+    /// Plans changes of peers. Returns the keys under which the desired state may have changed.
     async fn take(&mut self, delta: peers::Delta) -> BTreeSet<ObjectKey> {
         let known = |key: &LeaseKey| self.changed.contains_key(key);
         news::of_leases(&self.notes.history, &delta, &self.peers, known);
         if self.probing.is_some() && !(delta.changed.is_empty() && delta.removed.is_empty()) {
-            // A thousand leases that come one by one are one change.
+            // Debounce: a thousand leases that come one by one cause one update.
             self.probe_at.get_or_insert(clock::now() + PROBE_PAUSE);
         }
         let now = SystemTime::now();
@@ -379,7 +386,8 @@ impl Reconciler {
         touched
     }
 
-    /// Asks the plugin for these peers' plans. Returns the keys under which something may have changed.
+    /// Asks the plugin for these peers' plans. Returns the keys under which the desired state may
+    /// have changed.
     async fn plan_peers(&mut self, keys: BTreeSet<LeaseKey>) -> BTreeSet<ObjectKey> {
         let known = |key: &LeaseKey| self.peers.get(*key).cloned();
         let (keys, leases): (Vec<_>, Vec<_>) =
@@ -417,7 +425,8 @@ impl Reconciler {
                             touched.extend(self.desired.remove(owner));
                             self.unplanned.answered(key, &reason)
                         }
-                        // What was planned before stays. The same lease would get the same answer.
+                        // The previous plan stays. The plugin would give the same answer for the
+                        // same lease, so there is no retry.
                         Reason::Invalid(_) | Reason::Refused(_) => {
                             self.unplanned.answered(key, &reason)
                         }
@@ -433,7 +442,9 @@ impl Reconciler {
         touched
     }
 
-    /// Asks the plugin, which may take a second for each peer. Meanwhile questions are answered, for as long as it gets on.
+    /// Asks the plugin for plans, which may take a second for each peer. Questions are answered
+    /// meanwhile, as long as the plugin makes progress: if its number of calls has not changed
+    /// since the previous liveness check, the check gets no answer.
     async fn ask_for_plans(&mut self, leases: Vec<Lease>) -> Vec<Result<Plan, CallError>> {
         let calls = || self.overlay.backend.metrics().calls();
         let mut before = None;
@@ -454,29 +465,30 @@ impl Reconciler {
         }
     }
 
-    /// Sends this peer packets, where this daemon carries them.
+    /// Steers packets to this peer, if this daemon carries packets.
     fn steer(&self, key: LeaseKey) {
         if let (Some(packets), Some(lease)) = (&self.overlay.packets, self.peers.get(key)) {
             packets.put(lease.clone());
         }
     }
 
-    /// Sends this peer no packets any more.
+    /// Stops steering packets to this peer.
     fn stop_steering(&self, key: LeaseKey) {
         if let Some(packets) = &self.overlay.packets {
             packets.remove(key);
         }
     }
 
-    /// Makes what is desired under these keys hold.
+    /// Applies the desired state of these keys.
     async fn settle(&mut self, touched: &BTreeSet<ObjectKey>) {
         let intent = Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
         self.applier.settle(intent, touched).await;
     }
 
-    /// Looks at everything and makes the plan hold.
+    /// Resyncs: compares the whole state and applies the plan.
     async fn look(&mut self, readiness: &Readiness) {
-        // What an earlier daemon made for peers that the plugin now fails at, until there is a plan to compare it with.
+        // Objects that an earlier daemon made for peers whose calls fail now. They stay until there
+        // is a plan to compare them with.
         let planned = |key: &LeaseKey| self.desired.contains(Owner::Peer(*key));
         let unknown = self.unplanned.failing().filter(|key| !planned(key));
         let kept = Footprint::of(unknown.filter_map(|key| self.peers.get(key)));
@@ -486,7 +498,8 @@ impl Reconciler {
         self.publish(readiness);
     }
 
-    /// Withdraws what conflicts with the host's own network as it was just seen, and plans what no longer does.
+    /// Withdraws routes that conflict with the host network as of this resync, and plans those that
+    /// no longer do.
     async fn protect_host(&mut self) {
         if self.peers.host() != self.applier.guard().host() {
             let host = self.applier.guard().host().clone();
@@ -498,12 +511,14 @@ impl Reconciler {
         self.split_routes().await;
     }
 
-    /// Withholds routes of the node's own plan that conflict with the host's network or with a peer's address, and plans a
-    /// route to each peer's subnets in their place. Backends in user space plan one route for the whole overlay, which may be
-    /// in the way where the routes to the subnets are not.
+    /// Withholds routes of the node's own plan that conflict with the host network or with a peer's
+    /// address, and plans a route to each peer's subnets in their place. Backends in user space
+    /// plan one route for the whole overlay, which may conflict where the routes to the subnets do
+    /// not.
     ///
-    /// A route that was withheld once is withheld until the daemon ends, so that nobody turns all routes over again and
-    /// again. The others are in the kernel before it goes.
+    /// A withheld route stays withheld until the daemon ends, so that a flapping conflict does not
+    /// replace all routes again and again. The kernel has the peers' routes before the withheld one
+    /// is removed.
     async fn split_routes(&mut self) {
         let host = self.applier.guard().host();
         let conflict = |route: &Route| {
@@ -539,7 +554,7 @@ impl Reconciler {
                 touched.extend(self.desired.set(owner, &self.peers.standing(key), plan));
             }
         }
-        // Before the first look there is nothing that could be compared, and nothing to keep.
+        // Before the first resync there is nothing to compare with, and no route to keep.
         let looked = self.applier.has_looked();
         if looked {
             self.settle(&touched).await;
@@ -550,7 +565,7 @@ impl Reconciler {
         }
     }
 
-    /// Says whether the plan holds.
+    /// Publishes whether the plan is in the kernel, and the warnings about the host network.
     fn publish(&self, readiness: &Readiness) {
         readiness.warn(self.peers.host().warnings());
         match self.applier.missing(&self.desired) {
@@ -563,7 +578,7 @@ impl Reconciler {
         }
     }
 
-    /// Says of a peer that it answers over the overlay, or no longer does.
+    /// Reports that a peer answers over the overlay or stopped answering, within the rate limit.
     fn say_who_answers(&mut self, news: News) {
         let asked = |peer: &&Lease| {
             self.probing.as_ref().is_some_and(|probing| probing.is_of(news.address, peer))
@@ -576,7 +591,7 @@ impl Reconciler {
         }
     }
 
-    /// Says how many peers do not answer, if some have turned silent or back that were not named.
+    /// Reports the number of unreachable peers, if some changed that were not named.
     fn sum_up_who_answers(&mut self, now: Instant) {
         if self.reachability.take(now)
             && let Some(probing) = &self.probing
@@ -586,7 +601,7 @@ impl Reconciler {
         }
     }
 
-    /// Answers. Whoever asked may have gone.
+    /// Answers a question. The caller may have given up.
     fn answer(&self, question: Question) {
         match question {
             Question::Alive(answer) => drop(answer.send(())),
@@ -627,7 +642,7 @@ impl Reconciler {
     }
 }
 
-/// News of a peer that is asked whether it answers; never any if none is.
+/// Waits for the next change of reachability of a probed address. Never returns without a prober.
 async fn probed(probing: &mut Option<Probing>) -> News {
     match probing {
         Some(probing) => probing.news().await,

@@ -1,4 +1,5 @@
-//! What the loop tells the log, and the history that the status page shows. Of much that happens at once, a part.
+//! Log lines and history events of the reconcile loop. Of many events at once, only the first are
+//! named.
 
 use heddle_control::EventKind;
 use heddle_core::diff::Change;
@@ -10,13 +11,14 @@ use heddle_core::text::one_line;
 use heddle_probe::{News, State};
 use heddle_telemetry::History;
 
-/// The most of one kind of news that are told one by one.
+/// Maximum number of events of one kind that are named one by one.
 const LIMIT: usize = 5;
 
-/// The longest key of somebody's making that is shown in full, in characters.
+/// Maximum length of a record's key in a message, in characters. Anyone who can write to the store
+/// chooses keys.
 const KEY_LIMIT: usize = 120;
 
-/// What an update of leases is about. `known`: whether a peer was there before.
+/// Reports an update of leases. `known` returns true if the peer was there before.
 pub(super) fn of_leases(
     history: &History,
     delta: &Delta,
@@ -60,7 +62,7 @@ pub(super) fn of_leases(
     }
 }
 
-/// Reports routes of other programs that are replaced, because they stand in the place of planned ones.
+/// Reports routes of other programs that were replaced by planned routes with the same key.
 pub(super) fn of_replaced(routes: &[Object]) {
     for route in routes.iter().take(LIMIT) {
         tracing::warn!(subject = %route.key(), "kernel: replaced {route} of another program by the overlay's route");
@@ -68,7 +70,7 @@ pub(super) fn of_replaced(routes: &[Object]) {
     of_many("routes of other programs were replaced", routes.len());
 }
 
-/// Reports networks of the host that overlap the overlay, and did not before.
+/// Reports networks of the host that overlap the overlay and did not before.
 pub(super) fn of_host(history: &History, before: &HostNetwork, now: &HostNetwork) {
     let known = before.warnings();
     for warning in now.warnings().iter().filter(|warning| !known.contains(warning)) {
@@ -77,7 +79,8 @@ pub(super) fn of_host(history: &History, before: &HostNetwork, now: &HostNetwork
     }
 }
 
-/// That a peer answers over the overlay, or no longer does. `peer`: its key and its owner.
+/// Reports that a peer answers over the overlay, or stopped answering. `peer` is its key and its
+/// owner.
 pub(super) fn of_probing(history: &History, peer: &str, News { address, state }: News) {
     match state {
         State::Unreachable => {
@@ -93,7 +96,7 @@ pub(super) fn of_probing(history: &History, peer: &str, News { address, state }:
     }
 }
 
-/// Says how many peers do not answer, where too many have turned silent or back to be named one by one.
+/// Reports the number of unreachable peers, if too many changed to be named one by one.
 pub(super) fn of_many_probed(history: &History, unreachable: usize, peers: usize) {
     let text = format!(
         "peers: {unreachable} of {peers} unreachable over the overlay; see \"heddle status\""
@@ -107,7 +110,7 @@ pub(super) fn of_many_probed(history: &History, unreachable: usize, peers: usize
     }
 }
 
-/// Why peers have no plan, or not all of it.
+/// Reports why peers have no plan, or an incomplete one.
 pub(super) fn of_plans(history: &History, complaints: &[(LeaseKey, String)]) {
     for (key, complaint) in complaints.iter().take(LIMIT) {
         tracing::warn!(subject = %key, "{complaint}");
@@ -116,7 +119,7 @@ pub(super) fn of_plans(history: &History, complaints: &[(LeaseKey, String)]) {
     of_many("peers are without a new plan", complaints.len());
 }
 
-/// What the kernel refuses.
+/// Reports changes that the kernel refused.
 pub(super) fn of_refusals(history: &History, reasons: &[(ObjectKey, String)]) {
     for (key, reason) in reasons.iter().take(LIMIT) {
         tracing::error!(subject = %key, "{reason}");
@@ -125,7 +128,7 @@ pub(super) fn of_refusals(history: &History, reasons: &[(ObjectKey, String)]) {
     of_many("changes of the kernel failed", reasons.len());
 }
 
-/// What was changed.
+/// Reports changes of the kernel.
 pub(super) fn of_changes(changes: &[Change]) {
     for change in changes.iter().take(LIMIT) {
         match change {
@@ -145,7 +148,7 @@ pub(super) fn of_changes(changes: &[Change]) {
     }
 }
 
-/// Which changes put right what somebody else had changed.
+/// Reports changes that repaired drift.
 pub(super) fn of_repairs(history: &History, repairs: &[&Change]) {
     for change in repairs.iter().take(LIMIT) {
         let text = match change {

@@ -1,4 +1,4 @@
-//! What the loop answers when it is asked.
+//! The loop's answers to questions.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -10,60 +10,60 @@ use heddle_core::peers::Rejection;
 use heddle_probe::Health;
 use tokio::sync::oneshot;
 
-/// What others ask the loop. That it answers shows that it lives.
+/// A question to the loop. Any answer shows that the loop is alive.
 pub(crate) enum Question {
-    /// Nothing more than that.
+    /// A liveness check without further data.
     Alive(oneshot::Sender<()>),
-    /// What it knows of peers and kernel.
+    /// The state of peers and kernel.
     Report(oneshot::Sender<Report>),
-    /// The host's own network, as it was last looked at.
+    /// The host's own network, as of the last resync.
     Host(oneshot::Sender<HostNetwork>),
 }
 
-/// What the loop knows.
+/// The loop's state of peers and kernel.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Report {
-    /// In the order of their keys.
+    /// The peers, in the order of their keys.
     pub(crate) peers: Vec<PeerReport>,
-    /// Records that cannot be used, and why.
+    /// Unusable records, with the reasons.
     pub(crate) rejected: Vec<(String, Rejection)>,
-    /// The number of further such records.
+    /// Number of further unusable records.
     pub(crate) rejected_unnamed: usize,
-    /// Networks of the host's that overlap the overlay, a sentence each.
+    /// Host networks that overlap the overlay, as a sentence each.
     pub(crate) warnings: Vec<String>,
     pub(crate) changes: Tally,
-    /// Why another start would begin with another network config.
+    /// Difference between the running and the stored network config. None if they mean the same.
     pub(crate) superseded: Option<String>,
-    /// How many of the changes were repairs, by kind of object.
+    /// Numbers of drift repairs among the changes, by kind of object.
     pub(crate) repairs: BTreeMap<&'static str, u64>,
 }
 
-/// A peer, and what became of its plan.
+/// A peer and the state of its plan.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerReport {
     pub(crate) lease: Lease,
-    /// When its record was last seen to change.
+    /// Time at which the peer's record was last seen to change.
     pub(crate) changed: SystemTime,
     pub(crate) objects: usize,
     pub(crate) state: PeerState,
-    /// Whether it answers over the overlay, if it is asked.
+    /// Health of the peer over the overlay, if it is probed.
     pub(crate) health: Option<Health>,
-    /// Whether the store has lost its lease, and it is kept for a time.
+    /// True if the store has lost the peer's lease, which is kept for the grace period.
     pub(crate) missing: bool,
 }
 
-/// What became of a peer's plan.
+/// State of a peer's plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PeerState {
-    /// It is in the kernel.
+    /// All of it is in the kernel.
     InKernel,
-    /// A part of it is not, and why.
+    /// Part of it is not in the kernel, for this reason.
     Incomplete(String),
-    /// The plugin has none, and why. What was planned before may still be there.
+    /// The plugin returned no plan, for this reason. Objects of an earlier plan may still be there.
     NoPlan(String),
 }
 
-/// What was done to the kernel, in objects.
+/// Numbers of objects that were changed in the kernel, and of changes that failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) put: u64,

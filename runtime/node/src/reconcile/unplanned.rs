@@ -1,4 +1,4 @@
-//! Peers without a new plan, and why.
+//! Peers without a new plan, with the reasons.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use heddle_core::lease::LeaseKey;
 use heddle_core::retry::{Backoff, Schedule};
 
-/// How often the plugin is asked again about a peer that it failed at.
+/// Backoff of plugin calls for a peer that failed.
 const RETRY: Backoff =
     Backoff { initial: Duration::from_millis(500), limit: Duration::from_secs(60) };
 
-/// Peers that the plugin has given no plan for when last asked.
+/// Peers for which the plugin returned no plan at the latest call.
 pub(super) struct Unplanned {
-    /// It failed, and may do better another time.
+    /// Peers whose call failed. A retry may succeed.
     failing: Schedule<LeaseKey>,
-    /// It will say the same of the same lease: no failure, but worth telling.
+    /// Peers for which the plugin answered without a usable plan. It would repeat that for the same
+    /// lease, so there is no retry. This is no failure, but worth reporting.
     answered: BTreeMap<LeaseKey, String>,
 }
 
@@ -23,40 +24,41 @@ impl Unplanned {
         Self { failing: Schedule::new(RETRY), answered: BTreeMap::new() }
     }
 
-    /// The plugin failed at a peer. Returns whether that is news.
+    /// Records a failed call for a peer. Returns true if the reason is new.
     pub(super) fn failed(&mut self, key: LeaseKey, reason: &str, now: Instant) -> bool {
         self.failing.failed(key, reason.to_owned(), now)
     }
 
-    /// The plugin has no plan for a peer, and would not have one if it were asked again. Returns whether that is news.
+    /// Records that the plugin has no plan for a peer, and would have none at a retry. Returns true
+    /// if the reason is new.
     pub(super) fn answered(&mut self, key: LeaseKey, reason: &str) -> bool {
         self.failing.clear(&key);
         self.answered.insert(key, reason.to_owned()).is_none_or(|before| before != reason)
     }
 
-    /// The peer has a plan, or is gone.
+    /// Removes a peer that has a plan or is gone.
     pub(super) fn forget(&mut self, key: LeaseKey) {
         self.failing.clear(&key);
         self.answered.remove(&key);
     }
 
-    /// Why a peer has no new plan.
+    /// Returns the reason why a peer has no new plan.
     pub(super) fn reason(&self, key: LeaseKey) -> Option<&str> {
         let failed = || self.failing.failing().get(&key).map(|failing| failing.reason.as_str());
         self.answered.get(&key).map(String::as_str).or_else(failed)
     }
 
-    /// The peers that the plugin failed at.
+    /// Returns the peers whose call failed.
     pub(super) fn failing(&self) -> impl Iterator<Item = LeaseKey> {
         self.failing.failing().keys().copied()
     }
 
-    /// The peers that it is time to ask about again.
+    /// Returns the peers that are due for a retry.
     pub(super) fn due(&self, now: Instant) -> BTreeSet<LeaseKey> {
         self.failing.due(now).into_iter().collect()
     }
 
-    /// When there are any.
+    /// Returns the time of the next retry. None if there is none.
     pub(super) fn next(&self) -> Option<Instant> {
         self.failing.next()
     }
