@@ -193,7 +193,7 @@ fn run_etcd(
 /// port again.
 pub(crate) fn free_port() -> u16 {
     loop {
-        let port = rand::random_range(10_000..32_000);
+        let port = fastrand::u16(10_000..32_000);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
