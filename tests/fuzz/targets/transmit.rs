@@ -14,8 +14,8 @@ use heddle_fuzz::packet::{
 };
 use heddle_packet::datagrams::Datagram;
 use heddle_packet::fragment::fragment;
-use heddle_packet::headers::Inner;
 use heddle_packet::gso::split;
+use heddle_packet::headers::Inner;
 use heddle_packet::vnet::{self, Vnet};
 use libfuzzer_sys::fuzz_target;
 
