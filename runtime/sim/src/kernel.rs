@@ -274,7 +274,7 @@ impl State {
                 match now.objects.get(key) {
                     Some(seen) => events.push(Event::Seen(seen.clone())),
                     None if before.objects.contains_key(key) => {
-                        events.push(Event::Gone(key.clone()))
+                        events.push(Event::Gone(key.clone()));
                     }
                     None => {}
                 }
