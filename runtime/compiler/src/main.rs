@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use wasmtime::Engine;
@@ -113,8 +113,8 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
 fn compile(
     expected: Option<&str>,
     target: Option<&str>,
-    input: &PathBuf,
-    output: &PathBuf,
+    input: &Path,
+    output: &Path,
 ) -> Result<(), String> {
     if let Some(expected) = expected {
         let id = engine_id(target.unwrap_or(TARGET))?;
