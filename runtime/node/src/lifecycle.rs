@@ -159,7 +159,10 @@ async fn serve(
         let looking =
             underlay::follow(flags, &config, &started_with, dataplane.as_ref(), changed, readiness);
         let ruling = rules::follow(host.ruleset(rules), resync, readiness, &history);
-        let ruling = async { Ok(ruling.await) };
+        let ruling = async {
+            ruling.await;
+            Ok(())
+        };
         let emitting = emit(ports.files.as_ref(), &outputs, &view, readiness);
         let following = reconciler.follow(&mut watch, &own_lease_changed, readiness);
         let looking = async { looking.await.map_err(Fatal::from) };

@@ -82,6 +82,12 @@ pub struct Readiness {
     warnings: watch::Sender<Vec<String>>,
 }
 
+impl Default for Readiness {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Readiness {
     /// Creates the readiness of a node that has just started: no condition holds.
     pub fn new() -> Self {
