@@ -79,6 +79,8 @@ pub struct State {
     behind: BTreeMap<ObjectKey, (Object, Maker)>,
     /// True while the underlay is down.
     pub underlay_down: bool,
+    /// Devices that were refused, and are not there. What is on them has to wait.
+    refused_devices: BTreeSet<LinkName>,
     /// The number of changes that are refused from now on.
     pub refusals: u32,
     /// The time until which nothing can be read.
@@ -299,8 +301,19 @@ impl State {
 
     fn change(&mut self, change: &Change) -> Result<(), ApplyError> {
         let refused = |errno| ApplyError::Refused { refusal: refusal(errno), hint: None };
+        if let Some(link) = change.object().link()
+            && self.refused_devices.contains(&link)
+            && !matches!(change, Change::Remove(_))
+        {
+            self.violations.push(format!("{} does not wait for its device", change.object()));
+        }
         if self.refusals > 0 {
             self.refusals -= 1;
+            if let Object::Link(link) = change.object()
+                && !self.devices.contains_key(&link.name)
+            {
+                self.refused_devices.insert(link.name);
+            }
             return Err(refused(16));
         }
         match (change, change.object()) {
@@ -349,6 +362,7 @@ impl State {
 
     fn change_device(&mut self, change: &Change, link: &Link) -> Result<(), ApplyError> {
         let mark = self.devices.get(&link.name).map(|(_, mark)| *mark);
+        self.refused_devices.remove(&link.name);
         match change {
             Change::Remove(_) if mark == Some(Mark::Ours) => self.delete(link.name),
             Change::Remove(_) => {}

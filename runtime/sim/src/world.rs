@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::kernel::{Maker, Mark, ModelKernel, UNDERLAY, name};
+use crate::kernel::{Maker, Mark, ModelKernel, State, UNDERLAY, name};
 use crate::plugin::{DEVICE, Scripted, address, node_plan, peer_plan};
 use crate::store::Cluster;
 use crate::trace::Trace;
@@ -32,6 +32,9 @@ const CONFIG: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#
 
 /// The time in which everything has to be as it should be once nothing happens any more: the longest retry interval, twice.
 const RECOVERY: Duration = Duration::from_secs(240);
+
+/// The longest pause before a daemon that crashed starts again.
+const RESTART: Duration = Duration::from_secs(30);
 
 /// The time in which drift is repaired: the promise of one second, and the duty cycle of resyncs.
 const REPAIR: Duration = Duration::from_secs(3);
@@ -160,7 +163,7 @@ impl World {
     async fn drift(&mut self) -> Result<(), String> {
         for _ in 0..3 {
             let index = fastrand::usize(..self.hosts.len());
-            let number = [16, 16, 17, 18, 20, 24][fastrand::usize(..6)];
+            let number = [16, 16, 18, 20, 24][fastrand::usize(..5)];
             self.hosts[index].suffer(number, Instant::now(), &self.trace, &self.store);
             self.pass(REPAIR).await?;
             if let Some(reason) = self.unsettled() {
@@ -228,7 +231,15 @@ impl World {
                     }
                 }
             }
-            number => self.hosts[index].suffer(number, until, &self.trace, &self.store),
+            number => {
+                if number == 12 {
+                    // Whoever starts again and gets no plans leaves what is there for its peers.
+                    let node = self.hosts[index].node();
+                    self.kept = self.routes_of_members();
+                    self.kept.retain(|(host, _)| *host == node);
+                }
+                self.hosts[index].suffer(number, until, &self.trace, &self.store);
+            }
         }
     }
 
@@ -399,8 +410,12 @@ impl Host {
                 trace.note(&self.name(), "crashes");
                 if let Some(daemon) = self.daemon.take() {
                     daemon.running.abort();
-                    let pause = Duration::from_millis(fastrand::u64(..30_000));
+                    let pause = Duration::from_millis(fastrand::u64(..RESTART.as_millis() as u64));
                     self.restart_at = Some(Instant::now() + pause);
+                }
+                if number == 12 {
+                    trace.note(&self.name(), "the plugin is suspended when it starts again");
+                    self.plugins.with(|faults| faults.suspended_until = Some(until + RESTART));
                 }
             }
             13 => {
@@ -426,6 +441,9 @@ impl Host {
             }),
             17 => self.kernel.disturb("the device is deleted", |state| {
                 state.delete(device);
+                if fastrand::bool() {
+                    state.devices.insert(device, (plain(DEVICE), Mark::Foreign));
+                }
                 vec![Object::Link(plain(DEVICE)).key()]
             }),
             18 => self.kernel.disturb("the device is changed", |state| {
@@ -434,29 +452,20 @@ impl Host {
                 }
                 vec![Object::Link(plain(DEVICE)).key()]
             }),
-            19 => self.kernel.disturb("somebody's routes appear", |state| {
-                let number = fastrand::u8(100..112);
-                let destination = format!("10.244.{number}.0/24").parse().expect("a network");
-                let link = name(UNDERLAY);
-                let gateway = Some(address(250));
-                let action = RouteAction::Forward { link, gateway, onlink: false };
-                let beside = Route {
+            19 => self.kernel.disturb("objects of another program appear", |state| {
+                let (link, gateway) = (name(UNDERLAY), Some(address(250)));
+                let beside = Object::Route(Route {
                     destination: "10.99.0.0/16".parse().expect("a network"),
                     metric: Metric::Default,
-                    action,
-                };
-                let _ = state.put(&Object::Route(beside), Maker::Other);
-                let stale = Object::Route(Route { destination, metric: Metric::Default, action });
-                let on_device = state.devices.contains_key(&device);
-                if on_device {
-                    let link = device;
-                    let network = format!("10.244.{number}.9/32").parse().expect("an address");
-                    let object = Object::Address(Address { link, network });
-                    let key = object.key();
-                    let _ = state.put(&object, Maker::Other);
-                    return vec![key];
-                }
-                vec![stale.key()]
+                    action: RouteAction::Forward { link, gateway, onlink: false },
+                });
+                let number = fastrand::u8(100..112);
+                let network = format!("10.244.{number}.9/32").parse().expect("an address");
+                let stray = Object::Address(Address { link: device, network });
+                let objects = [beside, stray].into_iter();
+                // The address has no place without the device.
+                let made = objects.filter(|object| state.put(object, Maker::Other).is_ok());
+                made.map(|object| object.key()).collect()
             }),
             20 => self.kernel.disturb("a network of the host's comes or goes", |state| {
                 let link = name("lan0");
@@ -508,6 +517,16 @@ impl Host {
             state.unreadable_until = None;
         });
         self.kernel.set_deaf(false);
+        let device = name(DEVICE);
+        let is_foreign = |state: &mut State| {
+            state.devices.get(&device).is_some_and(|(_, mark)| *mark == Mark::Foreign)
+        };
+        if self.kernel.with(is_foreign) {
+            self.kernel.disturb("the device of another program goes", |state| {
+                state.delete(device);
+                vec![Object::Link(plain(DEVICE)).key()]
+            });
+        }
         if self.kernel.with(|state| state.underlay_down) {
             self.kernel.disturb("the underlay is up", |state| {
                 state.underlay_down = false;

@@ -217,10 +217,16 @@ impl Applier {
         }
     }
 
-    /// Applies the desired state of these keys.
-    pub(super) async fn settle(&mut self, intent: Intent<'_>, touched: &BTreeSet<ObjectKey>) {
+    /// Applies the desired state of these keys. Objects in `kept` stay, even if no plan has them.
+    pub(super) async fn settle(
+        &mut self,
+        intent: Intent<'_>,
+        touched: &BTreeSet<ObjectKey>,
+        kept: &Footprint,
+    ) {
         let desired = |key: &ObjectKey| self.wanted(intent.desired, key);
-        let changes = diff_keys(touched.iter().collect(), desired, &self.observed);
+        let mut changes = diff_keys(touched.iter().collect(), desired, &self.observed);
+        changes.retain(|change| !is_kept(change, kept));
         let changing: BTreeSet<_> = changes.iter().map(|change| change.object().key()).collect();
         // The other keys are as desired, by whatever means.
         self.forget_refusals(touched.difference(&changing));
@@ -263,7 +269,7 @@ impl Applier {
             let changing: BTreeSet<_> = changes.iter().map(|c| c.object().key()).collect();
             // Other refused objects are as desired by now, by whatever means.
             self.refused.retain(|key| changing.contains(key));
-            changes.retain(|change| !matches!(change, Change::Remove(o) if kept.covers(o)));
+            changes.retain(|change| !is_kept(change, kept));
             let devices: BTreeSet<_> = self.observed.links().collect();
             let made = self.apply(intent, changes).await;
             news::of_changes(&made);
@@ -357,4 +363,9 @@ impl Applier {
         }
         news::of_repairs(&self.notes.history, &repairs);
     }
+}
+
+/// Returns true if a change would remove what is kept.
+fn is_kept(change: &Change, kept: &Footprint) -> bool {
+    matches!(change, Change::Remove(object) if kept.covers(object))
 }

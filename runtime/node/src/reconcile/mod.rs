@@ -482,18 +482,21 @@ impl Reconciler {
     /// Applies the desired state of these keys.
     async fn settle(&mut self, touched: &BTreeSet<ObjectKey>) {
         let intent = Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
-        self.applier.settle(intent, touched).await;
+        self.applier.settle(intent, touched, &self.kept()).await;
+    }
+
+    /// Returns what is kept for peers whose calls fail and that have no plan yet: objects of an
+    /// earlier daemon, or of an earlier lease, stay until there is a plan to compare them with.
+    fn kept(&self) -> Footprint {
+        let planned = |key: &LeaseKey| self.desired.contains(Owner::Peer(*key));
+        let unknown = self.unplanned.failing().filter(|key| !planned(key));
+        Footprint::of(unknown.filter_map(|key| self.peers.get(key)))
     }
 
     /// Resyncs: compares the whole state and applies the plan.
     async fn look(&mut self, readiness: &Readiness) {
-        // Objects that an earlier daemon made for peers whose calls fail now. They stay until there
-        // is a plan to compare them with.
-        let planned = |key: &LeaseKey| self.desired.contains(Owner::Peer(*key));
-        let unknown = self.unplanned.failing().filter(|key| !planned(key));
-        let kept = Footprint::of(unknown.filter_map(|key| self.peers.get(key)));
         let intent = Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
-        self.applier.look(intent, &kept).await;
+        self.applier.look(intent, &self.kept()).await;
         self.protect_host().await;
         self.publish(readiness);
     }
