@@ -74,34 +74,39 @@ impl Confined {
 struct Served {
     flags: Flags,
     node: Node,
-    ends: Ends,
+    signals: Signals,
 }
 
 impl Served {
     /// Starts to answer queries: HTTP servers, the control socket and systemd.
     async fn new(flags: Flags) -> Result<Self, Fatal> {
-        let ends = Ends::listen()?;
+        let signals = Signals::listen()?;
         let node = Node::new(flags.clone());
         notify::follow(node.readiness().subscribe());
         web::serve(&flags, &node).await?;
         notify::watchdog(node.state().clone());
-        Ok(Self { flags, node, ends })
+        Ok(Self { flags, node, signals })
     }
 
     async fn run(self, log: &Log) -> Result<(), Fatal> {
-        let Self { flags, node, mut ends } = self;
+        let Self { flags, node, signals } = self;
         tracing::info!(
             "heddled {} starts, network {}",
             env!("CARGO_PKG_VERSION"),
             flags.lease.network_name()
         );
         let (state, counters) = (node.state().clone(), node.counters().clone());
-        let reload = Reload::listen(flags.clone(), &state, &log.set_verbosity)?;
-        let running = async { node.run(identity(&flags)?, ports(&flags)?).await };
+        let Signals { hangup, mut end } = signals;
+        let reload = Reload::new(hangup, flags.clone(), &state, &log.set_verbosity);
+        let running = async {
+            let identity = identity(&flags)?;
+            tracing::info!("node id {}", identity.id);
+            node.run(identity, ports(&flags)?).await
+        };
         tokio::select! {
-            ended = running => ended?,
+            ended = running => match ended? {},
             () = reload.follow() => {}
-            signal = ends.next() => say_goodbye(signal, &counters),
+            signal = end.next() => say_goodbye(signal, &counters),
         }
         notify::stopping().await;
         Ok(())
@@ -111,31 +116,41 @@ impl Served {
 /// Opens the real store, kernel, plugin catalogue, host and files for the node.
 fn ports(flags: &Flags) -> Result<Ports, Fatal> {
     let store = flags.lease.store.open(flags.lease.etcd_options())?;
-    let kernel = Kernel::open()?;
+    let host = ThisHost::new(Kernel::open()?);
     let files = &flags.files;
     let catalogue = Catalogue::new(files.plugin_dir.clone(), None, files.cache_dir.clone())?;
     let catalogue = catalogue.with_policy(files.plugin_policy.clone());
     Ok(Ports {
         store,
-        dataplane: Arc::new(kernel.clone()),
+        dataplane: Arc::new(host.clone()),
         plugins: Arc::new(CataloguePlugins::new(catalogue)),
-        host: Arc::new(ThisHost::new(kernel)),
+        host: Arc::new(host),
         files: Arc::new(HostFiles::new(files.clone())),
     })
 }
 
+/// The signals with a meaning, handled from before the flags could change.
+struct Signals {
+    hangup: Signal,
+    end: End,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        let hangup = signal(SignalKind::hangup())?;
+        Ok(Self { hangup, end: End { terminate, interrupt } })
+    }
+}
+
 /// The signals that end the daemon.
-struct Ends {
+struct End {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Ends {
-    fn listen() -> io::Result<Self> {
-        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
-        Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)? })
-    }
-
+impl End {
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

@@ -1,11 +1,9 @@
 //! Reloads on SIGHUP: reads the flags again and applies those that can change while the daemon
 //! runs.
 
-use std::io;
-
 use heddle_flags::Flags;
 use heddle_node::status::NodeState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 
 use crate::logging::SetVerbosity;
 
@@ -18,18 +16,14 @@ pub(crate) struct Reload<'a> {
 }
 
 impl<'a> Reload<'a> {
-    /// Handles SIGHUP from now on. `current` are the flags that the daemon was started with.
-    ///
-    /// # Errors
-    ///
-    /// If the operating system refuses the handler.
-    pub(crate) fn listen(
+    /// Reloads with each `hangup`. `current` are the flags that the daemon was started with.
+    pub(crate) fn new(
+        hangup: Signal,
         current: Flags,
         state: &'a NodeState,
         set_verbosity: &'a SetVerbosity,
-    ) -> io::Result<Self> {
-        let hangup = signal(SignalKind::hangup())?;
-        Ok(Self { hangup, current, state, set_verbosity })
+    ) -> Self {
+        Self { hangup, current, state, set_verbosity }
     }
 
     /// Reloads for as long as the daemon runs.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,47 +34,49 @@ use crate::ports::{
 };
 
 #[async_trait]
-impl Dataplane for Kernel {
+impl Dataplane for ThisHost {
     async fn facts(&self, can_reach: Option<IpAddr>) -> Result<Facts, KernelError> {
-        self.facts(can_reach).await
+        self.kernel.facts(can_reach).await
     }
 
     async fn observe(&self, scope: &Scope, sysctls: &[Sysctl]) -> Result<Observed, KernelError> {
-        self.observe(scope, sysctls).await
+        self.kernel.observe(scope, sysctls).await
     }
 
     async fn host_routing(&self, scope: &Scope) -> Result<HostRouting, KernelError> {
-        self.host_routing(scope).await
+        self.kernel.host_routing(scope).await
     }
 
     async fn own_routes(&self, scope: &Scope) -> Result<Vec<Route>, KernelError> {
-        self.own_routes(scope).await
+        self.kernel.own_routes(scope).await
     }
 
     async fn connected_networks(&self) -> Result<BTreeSet<(IpNet, LinkName)>, KernelError> {
-        self.connected_networks().await
+        self.kernel.connected_networks().await
     }
 
     async fn restore_connected(
         &self,
         addresses: Vec<HostAddress>,
     ) -> Result<Vec<(HostAddress, Refusal)>, KernelError> {
-        self.restore_connected(addresses).await
+        self.kernel.restore_connected(addresses).await
     }
 
     async fn apply(&self, scope: &Scope, changes: Vec<Change>) -> Vec<Failure> {
-        self.apply(scope, changes).await
+        self.kernel.apply(scope, changes).await
     }
 
     async fn subscribe(&self, scope: &Scope) -> Result<Box<dyn Events>, KernelError> {
-        Ok(Box::new(self.subscribe(scope).await?))
+        Ok(Box::new(KernelEvents(self.kernel.subscribe(scope).await?)))
     }
 }
 
+struct KernelEvents(heddle_kernel::Events);
+
 #[async_trait]
-impl Events for heddle_kernel::Events {
+impl Events for KernelEvents {
     async fn next_batch(&mut self) -> Vec<Event> {
-        self.next_batch().await
+        self.0.next_batch().await
     }
 }
 
@@ -95,9 +97,18 @@ impl Plugins for CataloguePlugins {
         let (catalogue, backend, emitters) =
             (self.0.clone(), backend.to_owned(), emitters.to_vec());
         // Off the async threads, because a plugin from a directory may have to be compiled first.
-        let starting = spawn_blocking(move || start(&catalogue, &backend, &emitters)).await;
-        starting.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        on_thread(move || start(&catalogue, &backend, &emitters)).await
     }
+}
+
+/// Runs a job on a thread for blocking calls.
+///
+/// # Panics
+///
+/// If the job does.
+async fn on_thread<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
+    let ended = spawn_blocking(job).await;
+    ended.unwrap_or_else(|error| panic!("a job on a thread for blocking calls: {error}"))
 }
 
 fn start(
@@ -109,12 +120,12 @@ fn start(
     let find = |name: &String| catalogue.find(name, Role::Emitter);
     let emitters = emitters.iter().map(find).collect::<Result<Vec<_>, _>>()?;
     let emitter = |plugin: &Plugin| -> Result<(FoundPlugin, Arc<dyn Emitter>), PluginError> {
-        Ok((found(plugin), Arc::new(plugin.emitter()?)))
+        Ok((found(plugin), Arc::new(PluginEmitter(plugin.emitter()?))))
     };
     let packets = backend.packets()?;
     Ok(Started {
         backend_found: found(&backend),
-        backend: Arc::new(backend.backend()?),
+        backend: Arc::new(PluginBackend(backend.backend()?)),
         packets: packets.map(|plugin| Box::new(plugin) as Box<dyn PacketOpener>),
         emitters: emitters.iter().map(emitter).collect::<Result<_, _>>()?,
     })
@@ -128,14 +139,16 @@ fn found(plugin: &Plugin) -> FoundPlugin {
     }
 }
 
+struct PluginBackend(Backend);
+
 #[async_trait]
-impl Planner for Backend {
+impl Planner for PluginBackend {
     fn name(&self) -> &str {
-        self.name()
+        self.0.name()
     }
 
     fn metrics(&self) -> &Arc<Metrics> {
-        self.metrics()
+        self.0.metrics()
     }
 
     async fn advertise(
@@ -143,7 +156,7 @@ impl Planner for Backend {
         config: &NetworkConfig,
         node: &Node,
     ) -> Result<Advertisements, CallError> {
-        self.advertise(config, node).await
+        self.0.advertise(config, node).await
     }
 
     async fn plan_node(
@@ -152,7 +165,7 @@ impl Planner for Backend {
         node: &Node,
         lease: &Lease,
     ) -> Result<NodePlan, CallError> {
-        self.plan_node(config, node, lease).await
+        self.0.plan_node(config, node, lease).await
     }
 
     async fn plan_peers(
@@ -163,22 +176,24 @@ impl Planner for Backend {
         links: Vec<LinkName>,
         peers: Vec<Lease>,
     ) -> Vec<Result<Plan, CallError>> {
-        self.plan_peers(config, node, lease, links, peers).await
+        self.0.plan_peers(config, node, lease, links, peers).await
     }
 }
 
+struct PluginEmitter(heddle_plugin::Emitter);
+
 #[async_trait]
-impl Emitter for heddle_plugin::Emitter {
+impl Emitter for PluginEmitter {
     fn name(&self) -> &str {
-        self.name()
+        self.0.name()
     }
 
     fn metrics(&self) -> &Arc<Metrics> {
-        self.metrics()
+        self.0.metrics()
     }
 
     async fn emit(&self, view: &View, settings: &[Setting]) -> Result<Vec<File>, CallError> {
-        self.emit(view, settings).await
+        self.0.emit(view, settings).await
     }
 }
 
@@ -213,7 +228,11 @@ impl Host for ThisHost {
             Ok(changes) => (Some(changes), None),
             Err(error) => (None, Some(error.to_string())),
         };
-        Box::new(KernelRuleset { firewall: Some(Firewall::new(rules)), changes, deaf })
+        Box::new(KernelRuleset {
+            firewall: Arc::new(Mutex::new(Firewall::new(rules))),
+            changes,
+            deaf,
+        })
     }
 
     fn prober(
@@ -221,13 +240,13 @@ impl Host for ThisHost {
         interval: Duration,
     ) -> Result<(Box<dyn Prober>, mpsc::Receiver<News>), ProbeError> {
         let (prober, news) = heddle_probe::Prober::start(interval)?;
-        Ok((Box::new(prober), news))
+        Ok((Box::new(IcmpProber(prober)), news))
     }
 }
 
 struct KernelRuleset {
-    /// None while it works on another thread.
-    firewall: Option<Firewall>,
+    /// Locked on a thread for blocking calls, for as long as a check takes.
+    firewall: Arc<Mutex<Firewall>>,
     changes: Option<RulesetChanges>,
     deaf: Option<String>,
 }
@@ -239,17 +258,9 @@ impl Ruleset for KernelRuleset {
     }
 
     async fn ensure(&mut self) -> Result<Vec<String>, String> {
-        let mut firewall =
-            self.firewall.take().expect("a call that was dropped has ended the daemon");
-        let running = spawn_blocking(move || {
-            let looked = firewall.ensure();
-            (firewall, looked)
-        });
-        let ended = running.await;
-        let (firewall, looked) =
-            ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        self.firewall = Some(firewall);
-        looked.map_err(|error| error.to_string())
+        let firewall = self.firewall.clone();
+        let check = move || firewall.lock().unwrap_or_else(PoisonError::into_inner).ensure();
+        on_thread(check).await.map_err(|error| error.to_string())
     }
 
     async fn changed(&mut self) {
@@ -260,12 +271,14 @@ impl Ruleset for KernelRuleset {
     }
 }
 
-impl Prober for heddle_probe::Prober {
+struct IcmpProber(heddle_probe::Prober);
+
+impl Prober for IcmpProber {
     fn watch(&self, addresses: BTreeSet<IpAddr>) {
-        self.watch(addresses);
+        self.0.watch(addresses);
     }
 
     fn health(&self, address: IpAddr) -> Option<Health> {
-        self.health(address)
+        self.0.health(address)
     }
 }

@@ -1,9 +1,9 @@
 //! The decisions of a node: joining, the reconcile loop, the timing of traffic rules, files for
 //! other programs, readiness and status.
 //!
-//! Nothing here touches the kernel, the store or a plugin directly: [`ports`] has the traits that
-//! stand for them, and [`adapters`] implements the traits with the real ones. `heddled` wires both
-//! together; `runtime/sim` substitutes models.
+//! Decisions reach the kernel, the store and plugins through the traits in [`ports`] only. The real
+//! ones are in [`adapters`], `packets` and `files`; `heddled` wires both together, and `runtime/sim`
+//! substitutes models.
 //!
 //! | module | job |
 //! | --- | --- |

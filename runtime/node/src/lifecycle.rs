@@ -1,6 +1,7 @@
-//! The daemon's life: it joins, applies the plan, writes the files, and keeps all of that until it
+//! The node's life: it joins, applies the plan, writes the files, and keeps all of that until it
 //! is stopped.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,10 +85,9 @@ impl Node {
     /// # Errors
     ///
     /// The reason why the node ends, which only a restart or an operator can fix.
-    pub async fn run(self, identity: Identity, ports: Ports) -> Result<(), Fatal> {
+    pub async fn run(self, identity: Identity, ports: Ports) -> Result<Infallible, Fatal> {
         let Self { flags, readiness, counters, state, questions, notes } = self;
         readiness::chronicle(readiness.subscribe(), notes.history.clone());
-        tracing::info!("node id {}", identity.id);
         state.learn(identity.clone(), ports.store.clone());
         let observers = Observers { readiness: &readiness, counters: &counters, state: &state };
         serve(&flags, &identity, &ports, observers, questions, notes).await
@@ -109,7 +109,7 @@ async fn serve(
     observers: Observers<'_>,
     questions: mpsc::Receiver<Question>,
     notes: Notes,
-) -> Result<(), Fatal> {
+) -> Result<Infallible, Fatal> {
     let Observers { readiness, counters, state } = observers;
     let Ports { store, dataplane, host, .. } = ports;
     let (member, reach) = until_joined(flags, identity, ports, readiness).await?;
@@ -159,19 +159,17 @@ async fn serve(
         let looking =
             underlay::follow(flags, &config, &started_with, dataplane.as_ref(), changed, readiness);
         let ruling = rules::follow(host.ruleset(rules), resync, readiness, &history);
-        let ruling = async {
-            ruling.await;
-            Ok(())
-        };
+        let ruling = async { Ok(ruling.await) };
         let emitting = emit(ports.files.as_ref(), &outputs, &view, readiness);
         let following = reconciler.follow(&mut watch, &own_lease_changed, readiness);
         let looking = async { looking.await.map_err(Fatal::from) };
-        tokio::try_join!(looking, ruling, emitting, following).map(|_| ())
+        tokio::try_join!(ruling, looking, emitting, following).map(|(never, ..)| never)
     };
     let ended = tokio::select! {
         biased;
-        ended = working => ended,
+        // First, so that a loop that is always busy keeps no renewal waiting.
         lost = keeping => Err(lost.into()),
+        ended = working => ended,
     };
     // The renewal of the lease has ended, so nothing re-creates it after the release.
     if let Err(error) = &ended

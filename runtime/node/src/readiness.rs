@@ -66,7 +66,7 @@ const READING: &str = "reading leases: ";
 
 /// Returns the reason while the first snapshot of leases is read, with the number of records so
 /// far.
-pub fn reading(records: usize) -> String {
+pub(crate) fn reading(records: usize) -> String {
     format!("{READING}{records} records so far")
 }
 /// Maximum length of a reason, in characters.
@@ -82,26 +82,20 @@ pub struct Readiness {
     warnings: watch::Sender<Vec<String>>,
 }
 
-impl Default for Readiness {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Readiness {
     /// Creates the readiness of a node that has just started: no condition holds.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let unmet = Condition::ALL.map(|condition| (condition, STARTING.to_owned()));
         Self { unmet: watch::Sender::new(unmet.into()), warnings: watch::Sender::default() }
     }
 
     /// Records that a condition holds.
-    pub fn met(&self, condition: Condition) {
+    pub(crate) fn met(&self, condition: Condition) {
         self.unmet.send_if_modified(|unmet| unmet.remove(&condition).is_some());
     }
 
     /// Records that a condition does not hold. Returns true if that, or the reason, is new.
-    pub fn unmet(&self, condition: Condition, reason: impl fmt::Display) -> bool {
+    pub(crate) fn unmet(&self, condition: Condition, reason: impl fmt::Display) -> bool {
         // The reason may contain foreign text, and logs, probes and systemd take each line for a
         // statement.
         let reason = one_line(&reason.to_string(), REASON_LIMIT);
@@ -115,7 +109,7 @@ impl Readiness {
     }
 
     /// Replaces the warnings: problems that need an operator while all conditions may hold.
-    pub fn warn(&self, warnings: Vec<String>) {
+    pub(crate) fn warn(&self, warnings: Vec<String>) {
         self.warnings.send_replace(warnings);
     }
 
@@ -131,7 +125,7 @@ impl Readiness {
 }
 
 /// Starts a task that records every change of readiness in the history.
-pub fn chronicle(mut readiness: watch::Receiver<Unmet>, history: History) {
+pub(crate) fn chronicle(mut readiness: watch::Receiver<Unmet>, history: History) {
     tokio::spawn(async move {
         let mut before = readiness.borrow_and_update().clone();
         while readiness.changed().await.is_ok() {

@@ -1,6 +1,7 @@
 //! The timing of traffic rules: schedules their checks. The rules themselves, and how they get into
 //! the kernel, are `heddle-firewall`'s.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use heddle_control::EventKind;
@@ -46,7 +47,7 @@ pub(crate) async fn follow(
     resync: Duration,
     readiness: &Readiness,
     history: &History,
-) {
+) -> Infallible {
     if let Some(reason) = ruleset.deaf() {
         let seconds = resync.as_secs();
         tracing::warn!("traffic rules are looked at every {seconds} s only: {reason}");

@@ -9,7 +9,7 @@ use crate::world::run;
 
 /// The longest that a seed may take, in real time. Most take some milliseconds. A node that spins without a call keeps the
 /// simulated time from passing, and would never end.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// The result of many seeds.
 #[derive(Clone, Debug, Default)]

@@ -119,6 +119,11 @@ impl ModelKernel {
         Self { state: Arc::new(Mutex::new(state)), trace, name }
     }
 
+    /// Adds a line about this host to the history.
+    pub fn trace(&self, text: &str) {
+        self.trace.note(&self.name, text);
+    }
+
     /// Reads or changes the state, without events.
     pub fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
         look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
@@ -347,10 +352,13 @@ impl State {
         }
     }
 
-    /// Notes a violation if an entry is another program's. Only a route inside the overlay without one of the host's own
-    /// devices may be replaced.
+    /// Notes a violation if an entry is another program's, on a device of another program. A route
+    /// through a gateway inside the overlay gives way to a lease for exactly its destination.
     fn check(&mut self, key: &ObjectKey) {
         let Some((object, maker)) = self.entries.get(key) else { return };
+        if matches!(object, Object::Route(route) if gives_way(route)) {
+            return;
+        }
         let on_foreign = object.link().is_some_and(|link| {
             link.as_str() == UNDERLAY
                 || self.devices.get(&link).is_some_and(|(_, mark)| *mark == Mark::Foreign)
@@ -438,6 +446,13 @@ impl State {
         {
             return Err(ApplyError::NoDevice(link));
         }
+        if let Object::Route(route) = object
+            && maker == Maker::Other
+            && self.entries.contains_key(&object.key())
+        {
+            // `ip route add`: File exists.
+            return Err(ApplyError::Appeared(route.destination));
+        }
         if let Object::Address(address) = object
             && address.network.prefix_len() < 32
             && !self.entries.contains_key(&object.key())
@@ -483,6 +498,11 @@ impl State {
             route_to: None,
         }
     }
+}
+
+fn gives_way(route: &Route) -> bool {
+    let has_gateway = matches!(route.action, RouteAction::Forward { gateway: Some(_), .. });
+    has_gateway && route.destination.addr().to_string().starts_with("10.244.")
 }
 
 /// Returns a route as one of the host's own. None if it is a daemon's, or beside the scope.

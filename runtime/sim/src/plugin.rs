@@ -1,4 +1,4 @@
-//! A scripted backend that plans as `vxlan` does, an emitter, traffic rules and a prober, with their faults.
+//! A scripted backend that plans as `vxlan` does, an emitter, files and traffic rules, with their faults.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -116,7 +116,7 @@ pub fn node_plan(node: &Node, lease: &Lease, number: u8) -> Plan {
 ///
 /// # Errors
 ///
-/// Why there is none.
+/// The reason why the plugin has none.
 pub fn peer_plan(peer: &Lease) -> Result<Plan, Reason> {
     match peer.backend_type.as_deref() {
         Some("vxlan") => {}

@@ -294,7 +294,7 @@ impl LeaseStore for Client {
     }
 
     async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Record>, StoreError> {
-        self.cluster.trace.note(&format!("n{}", self.node), &format!("create {key}"));
+        self.cluster.trace.note(&format!("n{}", self.node + 1), &format!("create {key}"));
         self.call("create a lease", |shared| {
             if shared.records.contains_key(key) {
                 return None;

@@ -1,9 +1,10 @@
 //! The nodes, what happens to them, and what has to hold.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::panic;
+use std::sync::{Arc, Once};
 use std::time::Duration;
-
-use std::sync::Arc;
 
 use heddle_core::config::{NetworkConfig, OverlayNetwork};
 use heddle_core::desired::{Desired, Owner, Standing};
@@ -15,15 +16,16 @@ use heddle_core::object::{Address, Link, LinkKind, Metric, Object, ObjectKey, Ro
 use heddle_core::peers::{GRACE, Peers};
 use heddle_flags::Flags;
 use heddle_node::ports::Ports;
-use heddle_node::readiness::{Condition, Unmet};
+use heddle_node::readiness::Unmet;
 use heddle_node::{Identity, Node};
 use heddle_plugin::Reason;
+use ipnet::IpNet;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::kernel::{Maker, Mark, ModelKernel, State, UNDERLAY, name};
-use crate::plugin::{DEVICE, Scripted, address, node_plan, peer_plan};
+use crate::plugin::{DEVICE, Faults, Scripted, address, node_plan, peer_plan};
 use crate::store::Cluster;
 use crate::trace::Trace;
 
@@ -56,8 +58,27 @@ pub struct Outcome {
     pub simulated: Duration,
 }
 
+thread_local! {
+    /// The latest panic on this thread. tokio swallows those of tasks that nobody waits for.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Records panics from now on.
+fn record_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let report = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PANIC.with_borrow_mut(|panic| *panic = Some(info.to_string()));
+            report(info);
+        }));
+    });
+}
+
 /// Runs one seed. Prints the history if `print` is true.
 pub fn run(seed: u64, print: bool) -> Outcome {
+    record_panics();
+    PANIC.take();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -68,6 +89,7 @@ pub fn run(seed: u64, print: bool) -> Outcome {
         let trace = Trace::new(print);
         let mut world = World::new(trace.clone());
         let failure = world.play().await.err();
+        let failure = failure.or_else(|| PANIC.take().map(|panic| format!("a panic: {panic}")));
         if let Some(failure) = &failure {
             trace.note("world", failure);
         }
@@ -83,10 +105,12 @@ struct Host {
     daemon: Option<Daemon>,
     /// Time at which the daemon is started again.
     restart_at: Option<Instant>,
-    /// Since when the store is out of reach.
+    /// The time since which the store is out of reach.
     cut_off: Option<Instant>,
-    /// Since when the lease is not as the daemon published it, although the daemon could put that right.
+    /// The time since which the lease is not as the daemon published it, although the daemon could put that right.
     lease_lost: Option<Instant>,
+    /// Conditions that were not met when last looked at.
+    unmet: Unmet,
 }
 
 struct Daemon {
@@ -116,6 +140,7 @@ impl World {
             restart_at: Some(Instant::now()),
             cut_off: None,
             lease_lost: None,
+            unmet: Unmet::new(),
         });
         let hosts = hosts.collect();
         let config = NetworkConfig::parse(CONFIG.as_bytes()).expect("the config is right");
@@ -397,7 +422,10 @@ impl Host {
         let id = self.id().parse().expect("an id of letters and digits");
         let identity = Identity { id, name: Some(self.name()) };
         let running = tokio::spawn(async move {
-            node.run(identity, ports).await.map_err(|error| error.to_string())
+            match node.run(identity, ports).await {
+                Ok(never) => match never {},
+                Err(error) => Err(error.to_string()),
+            }
         });
         Daemon { running, readiness }
     }
@@ -462,7 +490,14 @@ impl Host {
                 let number = fastrand::u8(100..112);
                 let network = format!("10.244.{number}.9/32").parse().expect("an address");
                 let stray = Object::Address(Address { link: device, network });
-                let objects = [beside, stray].into_iter();
+                // To exactly a subnet that may be leased: what flannel leaves, or drift.
+                let subnet = format!("10.244.{number}.0/24").parse().expect("a network");
+                let exact = Object::Route(Route {
+                    destination: subnet,
+                    metric: Metric::Default,
+                    action: RouteAction::Forward { link, gateway, onlink: false },
+                });
+                let objects = [beside, stray, exact].into_iter();
                 // The address has no place without the device.
                 let made = objects.filter(|object| state.put(object, Maker::Other).is_ok());
                 made.map(|object| object.key()).collect()
@@ -489,12 +524,14 @@ impl Host {
                 }
             }
             22 => {
-                trace.note(&self.name(), "the plugin is suspended, the rules and files fail");
-                self.plugins.with(|faults| match fastrand::u8(..3) {
-                    0 => faults.suspended_until = Some(until),
-                    1 => faults.firewall_until = Some(until),
-                    _ => faults.files_until = Some(until),
-                });
+                let (what, fault): (_, fn(&mut Faults) -> &mut Option<Instant>) =
+                    match fastrand::u8(..3) {
+                        0 => ("the plugin is suspended", |faults| &mut faults.suspended_until),
+                        1 => ("the traffic rules fail", |faults| &mut faults.firewall_until),
+                        _ => ("the files cannot be written", |faults| &mut faults.files_until),
+                    };
+                trace.note(&self.name(), what);
+                self.plugins.with(|faults| *fault(faults) = Some(until));
                 self.plugins.flush_rules();
             }
             24 => {
@@ -555,6 +592,10 @@ impl Host {
         }
         let Some(daemon) = &self.daemon else { return Ok(()) };
         let unmet = daemon.readiness.borrow().clone();
+        if unmet != self.unmet {
+            self.kernel.trace(&format!("not met: {unmet:?}"));
+            self.unmet.clone_from(&unmet);
+        }
         let long_ago = |since: Instant| since.elapsed() > NOTICE;
         let ready = unmet.is_empty();
         if ready && self.cut_off.is_some_and(long_ago) && store.is_down(self.node()) {
@@ -568,7 +609,7 @@ impl Host {
                 state.unreadable_until.is_none_or(|until| until + NOTICE < Instant::now());
             readable && !state.deaf && state.disturbed.is_none_or(|at| at.elapsed() > NOTICE)
         });
-        if unmet.contains_key(&Condition::Kernel) || !ready || !calm {
+        if !ready || !calm {
             return Ok(());
         }
         // Whatever is missing of the node's own plan has to show.
@@ -593,6 +634,10 @@ impl Host {
             return Some("the traffic rules do not hold".to_owned());
         }
         let records = store.records();
+        // Without the daemon's own rules: whatever is leased has a route, unless the host is there.
+        if let Some(key) = records.iter().filter_map(unrouted_by(&self.kernel, &lease)).next() {
+            return Some(format!("there is no route to {key}"));
+        }
         let changes = self.missing(config, &lease, &records);
         changes.first().map(|change| format!("{change:?} is still to be made"))
     }
@@ -641,6 +686,31 @@ impl Host {
         guard.set_host(host);
         let observed = self.kernel.with(|state| state.observe(&scope));
         diff(&guard.permitted(desired.objects()), &observed)
+    }
+}
+
+/// Returns a check of a record: whether it is another node's lease for this backend, and the kernel
+/// has no route to its subnet. Subnets that overlap the network of `lan0` are left out.
+fn unrouted_by<'a>(
+    kernel: &'a ModelKernel,
+    own: &'a Lease,
+) -> impl Fn(&heddle_store::Record) -> Option<LeaseKey> + 'a {
+    move |record| {
+        let key: LeaseKey = record.key.parse().ok()?;
+        let lease = Lease::from_value(key, &record.value).ok()?;
+        let is_wanted = key != own.key && peer_plan(&lease).is_ok();
+        let lacks = |subnet: IpNet| {
+            let route = ObjectKey::Route(subnet, Metric::Default);
+            kernel.with(|state| {
+                let of_host = state.entries.values().any(|(object, _)| {
+                    matches!(object, Object::Address(address)
+                        if address.link == name("lan0") && address.network.contains(&subnet))
+                });
+                let routed = state.entries.get(&route);
+                !of_host && routed.is_none_or(|(_, maker)| *maker != Maker::Heddle)
+            })
+        };
+        (is_wanted && key.subnets().any(lacks)).then_some(key)
     }
 }
 

@@ -71,12 +71,13 @@ impl OwnLease {
         Ok(Some(Self { lease, record, term }))
     }
 
-    /// Returns the time of the next renewal: `margin` before the expiry, or halfway there if the
-    /// remaining time is not longer than the margin. None if the lease never expires.
+    /// Returns the time of the next renewal: `margin` before the expiry, or halfway between the
+    /// latest renewal and the expiry if that time is not longer than the margin. None if the lease
+    /// never expires.
     fn renewal(&self, margin: Duration) -> Option<Instant> {
         let ends = self.term.ends?;
-        let left = ends.saturating_duration_since(Instant::now());
-        Some(ends - if margin < left { margin } else { left / 2 })
+        let whole = ends.saturating_duration_since(self.term.renewed);
+        Some(ends - if margin < whole { margin } else { whole / 2 })
     }
 }
 
@@ -288,5 +289,10 @@ mod tests {
         assert_eq!(renewal(Some(60), 3600), Some(30));
         assert_eq!(renewal(Some(0), 3600), Some(0));
         assert_eq!(renewal(None, 3600), None);
+        // A look in between does not postpone it.
+        let mut later = own(Some(40));
+        later.term.renewed = now - Duration::from_secs(20);
+        let due = later.renewal(Duration::from_secs(3600));
+        assert_eq!(due, Some(now + Duration::from_secs(10)));
     }
 }

@@ -98,7 +98,7 @@ impl Applier {
     /// Sets the store's current addresses and requests a resync.
     pub(super) fn set_store_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
         self.vital.store = addresses;
-        self.looks.hasten(clock::now());
+        self.hasten();
     }
 
     /// Returns the guard, which decides which objects are withheld from the kernel.
@@ -217,6 +217,11 @@ impl Applier {
         }
     }
 
+    /// Makes a resync due as soon as the duty cycle permits.
+    pub(super) fn hasten(&mut self) {
+        self.looks.hasten(clock::now());
+    }
+
     /// Applies the desired state of these keys. Objects in `kept` stay, even if no plan has them.
     pub(super) async fn settle(
         &mut self,
@@ -266,10 +271,11 @@ impl Applier {
             self.guard.set_host(host);
             let desired = self.guard.permitted(desired);
             let mut changes = diff(&desired, &self.observed);
+            // Before anything is concluded from what is left: a refusal of what is kept is void.
+            changes.retain(|change| !is_kept(change, kept));
             let changing: BTreeSet<_> = changes.iter().map(|c| c.object().key()).collect();
             // Other refused objects are as desired by now, by whatever means.
             self.refused.retain(|key| changing.contains(key));
-            changes.retain(|change| !is_kept(change, kept));
             let devices: BTreeSet<_> = self.observed.links().collect();
             let made = self.apply(intent, changes).await;
             news::of_changes(&made);

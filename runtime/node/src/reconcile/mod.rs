@@ -211,7 +211,7 @@ impl Reconciler {
     async fn next_wake(&mut self, watch: &mut Watch) -> Wake {
         self.leases_first = !self.leases_first;
         let due = tokio::time::sleep_until(self.wake_at().into());
-        let later = async {
+        let rare = async {
             tokio::select! {
                 biased;
                 Ok(()) = self.store_addresses.changed() => {
@@ -226,18 +226,18 @@ impl Reconciler {
                 biased;
                 Some(question) = self.questions.recv() => Wake::Question(question),
                 () = due => Wake::Due,
+                wake = rare => wake,
                 event = leases => Wake::Leases(event),
                 events = kernel => Wake::Kernel(events),
-                wake = later => wake,
             }
         } else {
             tokio::select! {
                 biased;
                 Some(question) = self.questions.recv() => Wake::Question(question),
                 () = due => Wake::Due,
+                wake = rare => wake,
                 events = kernel => Wake::Kernel(events),
                 event = leases => Wake::Leases(event),
-                wake = later => wake,
             }
         }
     }
@@ -290,7 +290,12 @@ impl Reconciler {
             self.look(readiness).await;
             return;
         }
-        touched.extend(self.applier.due(now));
+        let refused = self.applier.due(now);
+        if !refused.is_empty() {
+            // The peers behind these may be there again, and wait for their plans.
+            let intent = Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
+            self.applier.settle(intent, &refused.into_iter().collect(), &self.kept()).await;
+        }
         if self.peers.due().is_some_and(|due| due <= now) {
             let delta = self.peers.update([], now);
             touched.extend(self.take(delta).await);
@@ -378,6 +383,10 @@ impl Reconciler {
         let mut touched = BTreeSet::new();
         for key in delta.removed {
             self.changed.remove(&key);
+            if self.unplanned.is_failing(key) {
+                // What was kept for it is in no plan: only a resync finds it.
+                self.applier.hasten();
+            }
             self.unplanned.forget(key);
             self.stop_steering(key);
             touched.extend(self.desired.remove(Owner::Peer(key)));
@@ -482,7 +491,7 @@ impl Reconciler {
     /// Applies the desired state of these keys.
     async fn settle(&mut self, touched: &BTreeSet<ObjectKey>) {
         let intent = Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
-        self.applier.settle(intent, touched, &self.kept()).await;
+        self.applier.settle(intent, touched, &Footprint::default()).await;
     }
 
     /// Returns what is kept for peers whose calls fail and that have no plan yet: objects of an

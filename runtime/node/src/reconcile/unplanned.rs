@@ -48,6 +48,11 @@ impl Unplanned {
         self.answered.get(&key).map(String::as_str).or_else(failed)
     }
 
+    /// Returns true if the latest call for a peer failed.
+    pub(super) fn is_failing(&self, key: LeaseKey) -> bool {
+        self.failing.failing().contains_key(&key)
+    }
+
     /// Returns the peers whose call failed.
     pub(super) fn failing(&self) -> impl Iterator<Item = LeaseKey> {
         self.failing.failing().keys().copied()
