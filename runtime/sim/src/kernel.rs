@@ -79,7 +79,10 @@ pub struct State {
     behind: BTreeMap<ObjectKey, (Object, Maker)>,
     /// True while the underlay is down.
     pub underlay_down: bool,
-    /// Devices that were refused, and are not there. What is on them has to wait.
+    /// Devices at the daemon's last read, and those that it made since. It cannot know better while
+    /// nothing can be read.
+    known_devices: BTreeSet<LinkName>,
+    /// Devices that were refused, and are not known to be there. What is on them has to wait.
     refused_devices: BTreeSet<LinkName>,
     /// The number of changes that are refused from now on.
     pub refusals: u32,
@@ -316,6 +319,7 @@ impl State {
             self.refusals -= 1;
             if let Object::Link(link) = change.object()
                 && !self.devices.contains_key(&link.name)
+                && !self.known_devices.contains(&link.name)
             {
                 self.refused_devices.insert(link.name);
             }
@@ -383,6 +387,7 @@ impl State {
                 self.delete(link.name);
                 let mac = link.mac.or(Some(MacAddress([2, 0, 0, 0, 1, 0])));
                 self.devices.insert(link.name, (Link { mac, ..link.clone() }, Mark::Ours));
+                self.known_devices.insert(link.name);
             }
         }
         Ok(())
@@ -537,7 +542,11 @@ impl Dataplane for ModelKernel {
     }
 
     async fn observe(&self, scope: &Scope, _: &[Sysctl]) -> Result<Observed, KernelError> {
-        self.read("links, addresses, neighbours and routes", |state| state.observe(scope)).await
+        self.read("links, addresses, neighbours and routes", |state| {
+            state.known_devices = state.devices.keys().copied().collect();
+            state.observe(scope)
+        })
+        .await
     }
 
     async fn host_routing(&self, scope: &Scope) -> Result<HostRouting, KernelError> {
