@@ -105,6 +105,7 @@ lint: ## formatting, style of comments and clippy, for the host's code, the plug
 	@.ci/setup build
 	cargo fmt --all --check
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
+	.ci/lints
 	.ci/prose
 	cargo clippy $(CARGO_FLAGS) --workspace --exclude heddle-compiler --exclude heddle-hostile --all-targets -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --target-dir target/guests --profile compiler -p heddle-compiler --all-targets -- -D warnings

@@ -4,6 +4,8 @@
 //! Helpers panic instead of returning errors: any error fails the test, and a panic shows the logs
 //! of the running daemons.
 
+#![forbid(unsafe_code)]
+
 mod authority;
 mod browser;
 mod cluster;

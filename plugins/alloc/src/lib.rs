@@ -1,6 +1,8 @@
 //! The `alloc` backend: assigns the node a lease, and nothing else (flannel's `pkg/backend/alloc`).
 //! Another program has to carry packets to other hosts.
 
+#![forbid(unsafe_code)]
+
 use heddle_sdk::*;
 
 /// The backend.

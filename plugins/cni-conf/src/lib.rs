@@ -12,6 +12,8 @@
 //! <https://github.com/containernetworking/plugins>. `portmap` does nothing until a port is
 //! published.
 
+#![forbid(unsafe_code)]
+
 use heddle_sdk::*;
 use serde_json::{Value, json};
 

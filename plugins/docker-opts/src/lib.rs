@@ -17,6 +17,8 @@
 //! to the operator. Docker's bridge always has IPv4: without IPv4 in the overlay there is no
 //! `--bip`, and Docker uses a network of its own for it, which other nodes cannot reach.
 
+#![forbid(unsafe_code)]
+
 mod options;
 
 pub use options::{DockerOptions, InvalidKey, Key, Lines};

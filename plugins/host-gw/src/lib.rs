@@ -2,6 +2,8 @@
 //! unchanged (flannel's `pkg/backend/hostgw`). It is the fastest backend and has no overhead, but
 //! all hosts must be on one network, because a gateway has to be reachable without another.
 
+#![forbid(unsafe_code)]
+
 use std::fmt::Write;
 
 use heddle_sdk::*;

@@ -3,6 +3,8 @@
 //!
 //! Setting `path`: path of the file, `/run/flannel/subnet.env` by default.
 
+#![forbid(unsafe_code)]
+
 use heddle_sdk::*;
 
 const DEFAULT_PATH: &str = "/run/flannel/subnet.env";

@@ -6,6 +6,8 @@
 //! subnet contains its destination. flannel carries IPv4 only, this backend also IPv6, between the
 //! IPv6 addresses of the nodes.
 
+#![forbid(unsafe_code)]
+
 use std::net::IpAddr;
 
 use heddle_sdk::json::Object;

@@ -8,6 +8,8 @@
 //! no MAC address, so those in the Ethernet header are synthetic: each node publishes in its lease
 //! the one that it accepts frames for.
 
+#![forbid(unsafe_code)]
+
 mod frame;
 
 use std::net::IpAddr;

@@ -6,6 +6,8 @@
 //! FDB entry sends frames for this MAC to the peer's public address. Dual stack has a device for
 //! each family, each over its own underlay addresses.
 
+#![forbid(unsafe_code)]
+
 mod settings;
 
 use heddle_sdk::*;

@@ -1,6 +1,8 @@
 //! `heddle`: the command-line tool for operators and plugin authors, and for work that the daemon
 //! runs in a separate process.
 
+#![forbid(unsafe_code)]
+
 mod config;
 mod daemon;
 mod daemon_flags;

@@ -5,6 +5,8 @@
 //! plugins. It is the only program with Cranelift. Because Cranelift processes untrusted input, the
 //! program contains nothing else.
 
+#![forbid(unsafe_code)]
+
 use std::collections::hash_map::DefaultHasher;
 use std::env;
 use std::ffi::OsString;

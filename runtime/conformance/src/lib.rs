@@ -5,6 +5,8 @@
 //! go through the host's own code, so results that the host refuses are found as well. Needs no
 //! root, and uses nothing of this machine.
 
+#![forbid(unsafe_code)]
+
 mod backend;
 mod chance;
 mod emitter;

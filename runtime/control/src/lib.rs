@@ -9,6 +9,8 @@
 //! reader ignores unknown fields, and treats missing ones as empty. Changes beyond that need a new
 //! path.
 
+#![forbid(unsafe_code)]
+
 mod client;
 mod documents;
 mod error;

@@ -26,6 +26,8 @@
 //! | [`cgroup`] | did the kernel's OOM killer end a child? |
 //! | [`text`] | how is text from an untrusted source shown to people? |
 
+#![forbid(unsafe_code)]
+
 pub mod address;
 pub mod allocation;
 pub mod cgroup;

@@ -10,6 +10,8 @@
 //! | `notify` | notifies systemd: readiness, status, watchdog |
 //! | `web` | the HTTP servers: health port, status page and control socket |
 
+#![forbid(unsafe_code)]
+
 mod logging;
 mod notify;
 mod privileges;

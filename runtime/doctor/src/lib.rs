@@ -16,6 +16,8 @@
 //! A check finds what keeps packets from arriving, now or soon, and nothing that is a matter of
 //! taste: a healthy host has no findings, neither before the daemon runs nor while it does.
 
+#![forbid(unsafe_code)]
+
 mod checks;
 mod facts;
 mod outlook;

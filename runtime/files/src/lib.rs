@@ -9,6 +9,8 @@
 //! process's user could have written the file. Code that is run, and the policy that grants it
 //! something, must come from such files.
 
+#![forbid(unsafe_code)]
+
 mod trust;
 
 use std::fs::{File, Metadata, OpenOptions};

@@ -52,6 +52,8 @@
 //! All modules are pure, except for `program` and the few functions of `iptables`, `nft` and
 //! `verdict` that call it.
 
+#![forbid(unsafe_code)]
+
 mod error;
 mod firewall;
 mod iptables;

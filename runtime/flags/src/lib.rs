@@ -10,6 +10,8 @@
 //! This is a separate crate, because the command line tool inspects a host with the same flags
 //! (`heddle doctor`).
 
+#![forbid(unsafe_code)]
+
 mod emit;
 mod environment_file;
 mod identity;

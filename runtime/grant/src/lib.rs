@@ -13,6 +13,8 @@
 //! | `node_plan`, `file` | what is checked? Answers of a plugin, converted and valid in themselves |
 //! | [`text`] | how is a plugin's text shown to people? |
 
+#![forbid(unsafe_code)]
+
 mod capabilities;
 pub mod check;
 mod file;

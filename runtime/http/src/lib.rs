@@ -16,6 +16,8 @@
 //! | [`worker`] | a thread of its own for servers that anybody can reach |
 //! | [`descriptors`] | how many connections `RLIMIT_NOFILE` allows beside the daemon's own work |
 
+#![forbid(unsafe_code)]
+
 pub mod access;
 pub mod answer;
 pub mod descriptors;

@@ -33,6 +33,8 @@
 //! | `ruleset` | notifies of changes to the nftables ruleset |
 //! | `survey` | the host's other devices, for `heddle doctor` |
 
+#![forbid(unsafe_code)]
+
 mod addresses;
 mod apply;
 mod error;

@@ -14,6 +14,8 @@
 //! use also `etcd` and `busybox`; for machines `systemd-nspawn` and `mmdebstrap`; and `tcpdump` to
 //! diagnose a failing plugin.
 
+#![forbid(unsafe_code)]
+
 mod cgroup;
 mod command;
 mod container;

@@ -35,6 +35,8 @@
 //! | `forwarding` | what the threads forward by, and its replacement at run time |
 //! | `counters`, `notice`, `error` | counters, rate-limited log lines, errors |
 
+#![forbid(unsafe_code)]
+
 mod checksum;
 mod counters;
 pub mod datagrams;

@@ -7,6 +7,8 @@
 //! | [`pace`] | which address is probed next, and when |
 //! | [`prober`] | sending the requests and receiving the answers |
 
+#![forbid(unsafe_code)]
+
 pub mod pace;
 pub mod prober;
 pub mod window;

@@ -1,5 +1,7 @@
 //! Runs seeds: `heddle-sim [--seeds COUNT] [--from SEED]`, or replays one with its history: `heddle-sim --replay SEED`.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 use std::time::Instant;
 

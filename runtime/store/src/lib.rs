@@ -21,6 +21,8 @@
 //! Every write is a compare-and-swap: it replaces exactly the record that was read, or does
 //! nothing. So two nodes never overwrite each other, whatever the order of their writes.
 
+#![forbid(unsafe_code)]
+
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;

@@ -16,6 +16,8 @@
 //! content. The names and records in it are untrusted, so the page creates no markup from them, and
 //! its policy permits nothing else to be loaded.
 
+#![forbid(unsafe_code)]
+
 pub mod health;
 pub mod history;
 pub mod metrics;

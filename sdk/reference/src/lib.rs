@@ -3,6 +3,8 @@
 //!
 //! Every type, function and world has a heading, and every use of a type is a link to it.
 
+#![forbid(unsafe_code)]
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! `make reference`.
 
+#![forbid(unsafe_code)]
+
 use anyhow::Context;
 use heddle_reference::{document, markdown, wit};
 

@@ -42,6 +42,8 @@
 //!
 //! Custom scenarios are written in JSON, in the formats that etcd has: see [`Scenario::parse`].
 
+#![forbid(unsafe_code)]
+
 mod component;
 mod scenario;
 

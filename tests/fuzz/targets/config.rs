@@ -1,5 +1,7 @@
 //! A network config, as stored under `<prefix>/config`.
+
 #![no_main]
+#![forbid(unsafe_code)]
 
 use heddle_core::address::Family;
 use heddle_core::allocation::{Choice, Claimant, Holdings, choose, fits};

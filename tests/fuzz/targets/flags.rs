@@ -1,6 +1,8 @@
 //! The daemon's flags: a command line and an environment file as written by an operator, and one
 //! flag's value in every place that accepts it, which must all mean the same.
+
 #![no_main]
+#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::io;

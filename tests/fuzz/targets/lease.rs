@@ -1,5 +1,7 @@
 //! A record under `<prefix>/subnets/`: the key, a line feed, the value.
+
 #![no_main]
+#![forbid(unsafe_code)]
 
 use std::time::Instant;
 

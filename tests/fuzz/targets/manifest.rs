@@ -1,6 +1,8 @@
 //! A plugin: the bytes of a component or, if the first byte is not that of WebAssembly's magic, the
 //! text of its manifest.
+
 #![no_main]
+#![forbid(unsafe_code)]
 
 use heddle_grant::{
     Inspection, Manifest, ManifestError, Role, WIT_VERSION, check_name, inspect, weight,

@@ -1,5 +1,7 @@
 //! A datagram from the kernel with any number of messages about devices, addresses, neighbours and routes.
+
 #![no_main]
+#![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,8 @@
 //! A plugin's plan, for any capabilities that its manifest asks for: the check of the plan and, if
 //! it passes, the diff against a kernel in any state.
+
 #![no_main]
+#![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,5 +1,7 @@
 //! An operator's file `plugins.toml`.
+
 #![no_main]
+#![forbid(unsafe_code)]
 
 use heddle_grant::{Capabilities, Limits, Policy, check_name};
 use libfuzzer_sys::fuzz_target;

@@ -3,7 +3,9 @@
 //!
 //! The input is a sequence of datagrams, each preceded by two bytes: the action (see the
 //! constants), and the length.
+
 #![no_main]
+#![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,5 +1,7 @@
 //! A `subnet.env` of an earlier run: flannel's, Heddle's, or any other file at its path.
+
 #![no_main]
+#![forbid(unsafe_code)]
 
 use heddle_core::subnet_env::{previous_networks, previous_subnets};
 use libfuzzer_sys::fuzz_target;

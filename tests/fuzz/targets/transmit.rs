@@ -3,7 +3,9 @@
 //!
 //! The input is an action byte (see the constants), an MTU, the number of bytes to extend the
 //! payload by, the device's header and the packet.
+
 #![no_main]
+#![forbid(unsafe_code)]
 
 use std::net::IpAddr;
 

@@ -3,6 +3,8 @@
 //!
 //! `tests/tests/hostile_plugins.rs` runs them in real daemons and checks the outcome for each.
 
+#![forbid(unsafe_code)]
+
 use std::marker::PhantomData;
 
 pub use heddle_sdk;
@@ -157,6 +159,10 @@ impl<T: Malice> Backend for Hostile<T> {
 }
 
 /// Returns the plan of a well-behaved packet backend.
+///
+/// # Errors
+///
+/// If the interface's MTU is too small.
 pub fn tunnel(config: &NetworkConfig, node: &Node, lease: &Lease) -> Result<NodePlan, ConfigError> {
     Tunnel { device: DEVICE.into(), port: PORT, overhead: 0 }.plan(config, node, lease)
 }

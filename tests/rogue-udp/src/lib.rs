@@ -4,6 +4,8 @@
 //! the host can still ask about subnets. A peer whose `BackendData` is `"trap"` or `"hang"` makes
 //! the function that receives the peers fail.
 
+#![forbid(unsafe_code)]
+
 use std::net::IpAddr;
 
 use heddle_sdk::json::Object;

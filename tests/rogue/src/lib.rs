@@ -2,6 +2,8 @@
 //! `Backend.Harm` in the network config say. Peers that ask for nothing get a route over the
 //! underlay.
 
+#![forbid(unsafe_code)]
+
 use heddle_sdk::*;
 
 /// The backend.

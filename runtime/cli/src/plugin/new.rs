@@ -1,5 +1,6 @@
 //! `heddle plugin new`.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -18,6 +19,9 @@ const PLACEHOLDERS: [&str; 2] = ["my-plugin", "my_plugin"];
 
 /// Root of the tree, relative to a template.
 const SDK: &str = "../..";
+
+/// Lints in the manifests of the SDK.
+const LINTS: &str = "\n[lints]\nworkspace = true\n";
 
 /// Destination of the SDK in a new directory.
 const VENDOR: &str = "vendor/heddle";
@@ -79,7 +83,7 @@ fn write(dir: &Path, name: &str, kind: Kind, sdk: Option<&Path>) -> io::Result<(
         if let Some(file) = path.strip_prefix(&template) {
             put(&made.join(file), &fill_in(text, name, sdk))?;
         } else if sdk.is_none() && !path.starts_with(TEMPLATES) {
-            put(&made.join(VENDOR).join(path), text)?;
+            put(&made.join(VENDOR).join(path), &vendored(path, text))?;
         }
     }
     fs::rename(&made, dir)
@@ -88,6 +92,16 @@ fn write(dir: &Path, name: &str, kind: Kind, sdk: Option<&Path>) -> io::Result<(
 fn put(path: &Path, text: &str) -> io::Result<()> {
     fs::create_dir_all(path.parent().unwrap_or(path))?;
     fs::write(path, text)
+}
+
+/// Returns a file of the SDK as it is in a plugin's directory: a manifest without the lints of
+/// Heddle's workspace, which is not there.
+fn vendored<'a>(path: &str, text: &'a str) -> Cow<'a, str> {
+    if path.ends_with("/Cargo.toml") {
+        Cow::Owned(text.replace(LINTS, ""))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 /// Fills in a template for this plugin.
@@ -203,6 +217,17 @@ mod tests {
                     assert!(!filled.contains(left), "{template}{file}: {left}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn copied_sdk_inherits_nothing_from_a_workspace() {
+        for manifest in ["sdk/Cargo.toml", "sdk/testkit/Cargo.toml"] {
+            let (path, text) = SOURCES.iter().find(|(path, _)| *path == manifest).unwrap();
+            assert!(text.contains(LINTS), "{manifest}");
+            let copy = vendored(path, text);
+            assert!(!copy.contains("workspace") && !copy.contains("[lints"), "{copy}");
+            assert!(text.starts_with(&*copy), "{copy}");
         }
     }
 

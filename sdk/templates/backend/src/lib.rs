@@ -8,6 +8,8 @@
 //! | --- | --- | --- |
 //! | `MTU` | the MTU for containers' interfaces | that of the interface between nodes |
 
+#![forbid(unsafe_code)]
+
 use heddle_sdk::*;
 use serde::Deserialize;
 

@@ -6,6 +6,8 @@
 //! | --- | --- | --- |
 //! | `path` | path of the file | `/run/heddle/my-plugin.conf` |
 
+#![forbid(unsafe_code)]
+
 use std::fmt::Write;
 
 use heddle_sdk::*;

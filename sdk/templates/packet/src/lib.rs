@@ -10,6 +10,8 @@
 //! | --- | --- | --- |
 //! | `Port` | the UDP port of all nodes, 1024 to 65535 | 7777 |
 
+#![forbid(unsafe_code)]
+
 use std::net::IpAddr;
 
 use heddle_sdk::*;

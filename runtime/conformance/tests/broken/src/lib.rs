@@ -1,5 +1,7 @@
 //! A backend that violates the rule that `Backend.Fault` names, and no other.
 
+#![forbid(unsafe_code)]
+
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;

@@ -2,6 +2,8 @@
 //! peer's lease selects how. It exports all that a backend can, so it serves as a plugin of each
 //! world.
 
+#![forbid(unsafe_code)]
+
 mod packets;
 
 use std::time::Duration;
