@@ -208,7 +208,8 @@ fn decrement_ttl(packet: &mut [u8]) -> bool {
     }
     packet[8] -= 1;
     let sum = u32::from(u16::from_be_bytes([packet[10], packet[11]])) + 0x100;
-    let sum = (sum + (sum >> 16)) as u16;
+    // The carry is added once; like there, what is above 16 bits is dropped.
+    let sum = ((sum + (sum >> 16)) & 0xffff) as u16;
     packet[10..12].copy_from_slice(&sum.to_be_bytes());
     true
 }

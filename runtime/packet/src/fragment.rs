@@ -4,6 +4,7 @@ use etherparse::checksum::u64_16bit_word::{add_slice, ones_complement};
 
 use crate::datagrams::{Datagrams, Pieces};
 use crate::headers::Inner;
+use crate::numbers::saturating_u16;
 use crate::transport::{put, word};
 
 /// The reason why a packet cannot be fragmented.
@@ -63,7 +64,8 @@ pub fn fragment<'a>(
     };
     let first = pieces(original.len())?;
     let others = pieces(headers.len() - original.len())?;
-    headers[first.header] = 0x40 | (others.header / 4) as u8;
+    // A header has at most 15 words.
+    headers[first.header] = 0x40 | u8::try_from(others.header / 4).unwrap_or(0xf);
     let more = (payload.len() - first.payload).div_ceil(others.payload);
     for _ in 1..more {
         headers.extend_from_within(first.header..first.header + others.header);
@@ -74,9 +76,9 @@ pub fn fragment<'a>(
     while !header.is_empty() {
         let (this, rest) = header.split_at_mut(pieces.header);
         let length = pieces.payload.min(payload.len() - offset);
-        put(this, 2, (this.len() + length) as u16);
+        put(this, 2, saturating_u16(this.len() + length));
         let follows = if rest.is_empty() { 0 } else { MORE_FRAGMENTS };
-        put(this, 6, (flags + offset as u16 / 8) | follows);
+        put(this, 6, (flags + saturating_u16(offset) / 8) | follows);
         this[10..12].fill(0);
         let checksum = ones_complement(add_slice(0, this));
         this[10..12].copy_from_slice(&checksum.to_ne_bytes());
@@ -111,7 +113,7 @@ mod tests {
     use crate::samples::{A, B, udp};
 
     fn packet(offset: u16, more_fragments: bool, options: &[u8], payload: &[u8]) -> Vec<u8> {
-        let length = (payload.len() + options.len()) as u16;
+        let length = (payload.len() + options.len()).try_into().unwrap();
         let mut header = Ipv4Header::new(length, 9, IpNumber(99), A.octets(), B.octets()).unwrap();
         header.options = options.try_into().unwrap();
         header.identification = 7;

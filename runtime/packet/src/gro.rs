@@ -14,6 +14,7 @@ use etherparse::{IpNumber, TcpHeaderSlice, UdpHeader, ip_number};
 use heddle_core::address::Family;
 
 use crate::headers::Inner;
+use crate::numbers::{saturating_u16, saturating_u32};
 use crate::transport::{CWR, FIN, PSH, RST, SYN, Transport, URG, put, word};
 use crate::vnet::{self, Vnet};
 
@@ -186,7 +187,7 @@ impl Group {
                 // Header length and type of service; fragmentation and time to live.
                 Family::V4 => {
                     let dont_fragment = network[6] & 0x40 != 0;
-                    let id = word(first_network, 4).wrapping_add(self.count as u16);
+                    let id = word(first_network, 4).wrapping_add(saturating_u16(self.count));
                     network[..2] == first_network[..2]
                         && network[6..9] == first_network[6..9]
                         // The identification has no meaning without fragmentation (RFC 6864, 4.1).
@@ -239,7 +240,8 @@ impl Segment {
             ip_number::TCP => {
                 let header = TcpHeaderSlice::from_slice(rest).ok()?;
                 let length = header.slice().len();
-                let next = header.sequence_number().wrapping_add((rest.len() - length) as u32);
+                let payload = saturating_u32(rest.len() - length);
+                let next = header.sequence_number().wrapping_add(payload);
                 let flags = rest[13];
                 if flags & (SYN | RST | URG) != 0 {
                     return None;
@@ -299,10 +301,10 @@ impl Segment {
     fn amend(&self, header: &mut [u8], length: usize) -> Vnet {
         let start = self.network();
         let (network, rest) = header.split_at_mut(start);
-        let transport = (length - start) as u16;
+        let transport = saturating_u16(length - start);
         match self.family {
             Family::V4 => {
-                put(network, 2, length as u16);
+                put(network, 2, saturating_u16(length));
                 network[10..12].fill(0);
                 let checksum = ones_complement(add_slice(0, network));
                 network[10..12].copy_from_slice(&checksum.to_ne_bytes());
@@ -324,7 +326,7 @@ impl Segment {
         let sum = add_slice(0, &network[hosts(self.family)]);
         let sum = add_2bytes(sum, [0, self.protocol().0]);
         let sum = !ones_complement(add_2bytes(sum, transport.to_be_bytes()));
-        let at = self.transport.checksum();
+        let at = usize::from(self.transport.checksum());
         rest[at..at + 2].copy_from_slice(&sum.to_ne_bytes());
         Vnet {
             flags: vnet::NEEDS_CHECKSUM,
@@ -334,10 +336,10 @@ impl Segment {
                     (Transport::Tcp, Family::V6) => vnet::TCP_V6,
                     (Transport::Udp, _) => vnet::UDP,
                 },
-            header_length: self.header as u16,
-            segment_size: self.payload as u16,
-            checksum_start: start as u16,
-            checksum_offset: at as u16,
+            header_length: saturating_u16(self.header),
+            segment_size: saturating_u16(self.payload),
+            checksum_start: saturating_u16(start),
+            checksum_offset: self.transport.checksum(),
         }
     }
 }

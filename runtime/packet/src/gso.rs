@@ -14,6 +14,7 @@ use heddle_core::address::Family;
 use crate::checksum;
 use crate::datagrams::{Datagrams, Pieces};
 use crate::headers::Inner;
+use crate::numbers::{saturating_u16, saturating_u32};
 use crate::transport::{CWR, FIN, PSH, Transport, put, word};
 use crate::vnet::{self, Vnet};
 
@@ -77,7 +78,7 @@ pub fn split<'a>(
         return Err(Unsplittable::Kind(kind));
     }
     let checksum = (vnet.checksum_start, vnet.checksum_offset);
-    if !needs_checksum || checksum != (inner.header_length, transport.checksum() as u16) {
+    if !needs_checksum || checksum != (inner.header_length, transport.checksum()) {
         return Err(Unsplittable::NoChecksum(kind));
     }
     let size = usize::from(vnet.segment_size);
@@ -121,7 +122,7 @@ fn complete(packet: &mut [u8], vnet: &Vnet) -> Result<(), Unsplittable> {
         return Err(Unsplittable::Short(packet.len()));
     }
     let sum = checksum::add(0, &packet[start..]);
-    let checksum = finish(sum, vnet.checksum_offset == Transport::Tcp.checksum() as u16);
+    let checksum = finish(sum, vnet.checksum_offset == Transport::Tcp.checksum());
     packet[at..at + 2].copy_from_slice(&checksum.to_ne_bytes());
     Ok(())
 }
@@ -160,7 +161,7 @@ impl<'a> Template<'a> {
         });
         // The kernel supplies the sum of the pseudo-header with the whole length. Correcting it,
         // rather than computing it anew, also works if a routing header names another destination.
-        let length = (rest.len() + payload) as u16;
+        let length = saturating_u16(rest.len() + payload);
         let (mut sequence, mut flags) = (0, 0);
         match transport {
             Transport::Tcp => {
@@ -172,7 +173,7 @@ impl<'a> Template<'a> {
             Transport::Udp => rest[4..6].fill(0),
         }
         let sum = add_2bytes(add_slice(0, rest), (!length).to_be_bytes());
-        rest[transport.checksum()..][..2].fill(0);
+        rest[usize::from(transport.checksum())..][..2].fill(0);
         Self { header, start, transport, network, sequence, flags, sum }
     }
 
@@ -181,20 +182,21 @@ impl<'a> Template<'a> {
     fn write(&self, header: &mut [u8], payload: &[u8], index: usize, offset: usize, last: bool) {
         header.copy_from_slice(self.header);
         let (network, rest) = header.split_at_mut(self.start);
-        let length = (rest.len() + payload.len()) as u16;
+        let length = saturating_u16(rest.len() + payload.len());
         if let Some((id, sum)) = self.network {
-            let (total, id) = (length + self.start as u16, id.wrapping_add(index as u16));
+            let total = length + saturating_u16(self.start);
+            let id = id.wrapping_add(saturating_u16(index));
             put(network, 2, total);
             put(network, 4, id);
             let sum = add_2bytes(add_2bytes(sum, total.to_be_bytes()), id.to_be_bytes());
             network[10..12].copy_from_slice(&ones_complement(sum).to_ne_bytes());
         } else {
-            put(network, 4, length + (self.start - 40) as u16);
+            put(network, 4, length + saturating_u16(self.start - 40));
         }
         let mut sum = add_2bytes(self.sum, length.to_be_bytes());
         match self.transport {
             Transport::Tcp => {
-                let sequence = self.sequence.wrapping_add(offset as u32).to_be_bytes();
+                let sequence = self.sequence.wrapping_add(saturating_u32(offset)).to_be_bytes();
                 let mut flags = self.flags;
                 if index > 0 {
                     flags &= !CWR;
@@ -212,7 +214,8 @@ impl<'a> Template<'a> {
             }
         }
         let checksum = finish(checksum::add(sum, payload), self.transport == Transport::Tcp);
-        rest[self.transport.checksum()..][..2].copy_from_slice(&checksum.to_ne_bytes());
+        let at = usize::from(self.transport.checksum());
+        rest[at..at + 2].copy_from_slice(&checksum.to_ne_bytes());
     }
 }
 

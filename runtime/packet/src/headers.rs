@@ -8,6 +8,8 @@ use etherparse::{
 };
 use heddle_core::address::Family;
 
+use crate::numbers::saturating_u16;
+
 /// The relevant fields of an inner packet with valid headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inner {
@@ -105,7 +107,7 @@ impl Inner {
             source: header.source_addr().into(),
             destination: header.destination_addr().into(),
             hop_limit: header.ttl(),
-            header_length: header_length as u16,
+            header_length: saturating_u16(header_length),
             length,
             protocol: header.protocol(),
             dont_fragment: header.dont_fragment(),
@@ -127,7 +129,7 @@ impl Inner {
             source: header.source_addr().into(),
             destination: header.destination_addr().into(),
             hop_limit: header.hop_limit(),
-            header_length: header.slice().len() as u16,
+            header_length: saturating_u16(header.slice().len()),
             length,
             protocol: header.next_header(),
             dont_fragment: true,
@@ -165,7 +167,7 @@ impl Inner {
             }
             _ => return Ok(false),
         };
-        self.header_length += length as u16;
+        self.header_length += saturating_u16(length);
         self.protocol = next;
         Ok(true)
     }
@@ -216,7 +218,7 @@ mod tests {
 
     /// Builds an IPv6 packet of the given extension headers and payload.
     fn v6(next: u8, rest: &[u8]) -> Vec<u8> {
-        let mut packet = vec![0x60, 0, 0, 0, 0, rest.len() as u8, next, 64];
+        let mut packet = vec![0x60, 0, 0, 0, 0, rest.len().try_into().unwrap(), next, 64];
         packet.extend(A6.octets());
         packet.extend(B6.octets());
         packet.extend(rest);
@@ -307,8 +309,8 @@ mod tests {
         let routed = |options: &[u8]| {
             let mut packet = udp(false, b"abc");
             packet.splice(20..20, options.iter().copied());
-            packet[0] = 0x40 | (5 + options.len() as u8 / 4);
-            let length = packet.len() as u16;
+            packet[0] = 0x40 | (5 + u8::try_from(options.len()).unwrap() / 4);
+            let length = u16::try_from(packet.len()).unwrap();
             packet[2..4].copy_from_slice(&length.to_be_bytes());
             Inner::parse(&packet).unwrap().source_routed
         };
@@ -346,7 +348,7 @@ mod tests {
             mut packet in prop::collection::vec(any::<u8>(), 1..120),
         ) {
             packet[0] = first;
-            let length = packet.len() as u16;
+            let length = u16::try_from(packet.len()).unwrap();
             let at = if first == 0x60 { 4 } else { 2 };
             let stated = if first == 0x60 { length.saturating_sub(40) } else { length };
             if let Some(field) = packet.get_mut(at..at + 2) {

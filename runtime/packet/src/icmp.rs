@@ -10,6 +10,7 @@ use etherparse::{
 
 use crate::datagrams::Datagram;
 use crate::headers::Inner;
+use crate::numbers::saturating_u16;
 
 /// The error to report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +75,7 @@ pub fn answer<'a>(
                 }
             };
             let icmp = Icmpv4Header::with_checksum(kind, &reply[start..]);
-            let length = (reply.len() - Ipv4Header::MIN_LEN) as u16;
+            let length = saturating_u16(reply.len() - Ipv4Header::MIN_LEN);
             let (from, to) = (from.octets(), to.octets());
             let mut ip = Ipv4Header::new(length, HOP_LIMIT, ip_number::ICMP, from, to).ok()?;
             // Internetwork control (RFC 1812, 4.3.2.5).
@@ -101,7 +102,7 @@ pub fn answer<'a>(
             let icmp =
                 Icmpv6Header::with_checksum(kind, source, destination, &reply[start..]).ok()?;
             let ip = Ipv6Header {
-                payload_length: (reply.len() - Ipv6Header::LEN) as u16,
+                payload_length: saturating_u16(reply.len() - Ipv6Header::LEN),
                 next_header: ip_number::IPV6_ICMP,
                 hop_limit: HOP_LIMIT,
                 source,

@@ -22,6 +22,7 @@ use crate::icmp::{self, Message};
 use crate::lanes::{Change, Lanes};
 use crate::message::Outgoing;
 use crate::notice::Notices;
+use crate::numbers::saturating_u32;
 use crate::sender::Sender;
 use crate::shared::{Shared, Wake, icmp_limit};
 use crate::socket::{Received, Socket};
@@ -259,7 +260,8 @@ impl Receiver {
             }
             Decap::Nobody => tally.plugin.add(received.count()),
             Decap::Transform(_) => {
-                let lengths: Vec<_> = datagrams.map(|datagram| datagram.len() as u32).collect();
+                let lengths: Vec<_> =
+                    datagrams.map(|datagram| saturating_u32(datagram.len())).collect();
                 self.decapsulate(origin, &bytes[at..at + received.length], &lengths);
             }
         }
@@ -383,7 +385,7 @@ impl Receiver {
             Decap::Bare => reply,
             Decap::Nobody => return,
             Decap::Transform(plugin) => {
-                match plugin.encapsulate(peer, reply, &[reply.len() as u32]) {
+                match plugin.encapsulate(peer, reply, &[saturating_u32(reply.len())]) {
                     Ok((bytes, _)) => {
                         transformed = bytes;
                         &transformed[..]

@@ -9,6 +9,7 @@ use nix::libc::{
 };
 
 use crate::lanes::SHARED;
+use crate::numbers::saturating_u32;
 
 /// The offset of the source address in an IP header, in bytes.
 const SOURCE_V4: u32 = 12;
@@ -41,14 +42,14 @@ fn compare_v4(source: Ipv4Addr, lane: usize) -> [sock_filter; 2] {
 }
 
 fn compare_v6(source: Ipv6Addr, lane: usize) -> Vec<sock_filter> {
-    let bits = u128::from(source);
-    let words = [96, 64, 32, 0].map(|shift| (bits >> shift) as u32);
     let mut program = Vec::with_capacity(9);
-    for (word, offset) in words.into_iter().zip((SOURCE_V6..).step_by(4)) {
+    let octets = source.octets();
+    let (words, _) = octets.as_chunks();
+    // The number of instructions left of these nine.
+    let left = [7, 5, 3, 1];
+    for ((word, offset), left) in words.iter().zip((SOURCE_V6..).step_by(4)).zip(left) {
         program.push(load(offset));
-        // The number of instructions left of these nine.
-        let rest = 9 - program.len() - 1;
-        program.push(unless_equal(word, rest as u8));
+        program.push(unless_equal(u32::from_be_bytes(*word), left));
     }
     program.push(lane_is(lane));
     program
@@ -66,9 +67,10 @@ fn unless_equal(value: u32, skipped: u8) -> sock_filter {
 
 /// Returns this lane from the program.
 fn lane_is(lane: usize) -> sock_filter {
-    statement(BPF_RET | BPF_K, lane as u32)
+    statement(BPF_RET | BPF_K, saturating_u32(lane))
 }
 
 fn statement(code: u32, value: u32) -> sock_filter {
-    sock_filter { code: code as u16, jt: 0, jf: 0, k: value }
+    // All codes have 16 bits; libc declares them as wider.
+    sock_filter { code: (code & 0xffff) as u16, jt: 0, jf: 0, k: value }
 }

@@ -15,7 +15,7 @@
 //! | [`icmp`] | builds ICMP errors for a packet's sender |
 //! | [`table`] | maps addresses to peers |
 //! | [`destinations`] | checks where packets from peers may go |
-//! | `checksum`, `transport` | helpers for TCP and UDP |
+//! | `checksum`, `transport`, `numbers` | helpers for headers |
 //!
 //! These modules do the I/O. Each direction has its own threads, which block only in `poll` and do
 //! not belong to an async runtime. Decisions are separate functions or small state machines here,
@@ -53,6 +53,7 @@ mod lane_filter;
 mod lanes;
 mod message;
 mod notice;
+mod numbers;
 mod outbound;
 mod path;
 mod path_mtu;

@@ -20,6 +20,7 @@ use crate::headers::Inner;
 use crate::icmp::{self, Message};
 use crate::message::Outgoing;
 use crate::notice::Notices;
+use crate::numbers::saturating_u32;
 use crate::raw::RawSockets;
 use crate::sender::Sender;
 use crate::shared::{Settings, Shared, Wake, icmp_limit};
@@ -248,7 +249,7 @@ impl Transmitter {
             for datagram in run {
                 bytes.extend_from_slice(datagram.header);
                 bytes.extend_from_slice(datagram.payload);
-                lengths.push(datagram.length() as u32);
+                lengths.push(saturating_u32(datagram.length()));
             }
             let result = plugin
                 .encapsulate(peer, &bytes, &lengths)
@@ -293,7 +294,12 @@ impl Transmitter {
             _ => {
                 self.shared.tally.too_big.one();
                 if tell {
-                    self.answer(Message::TooBig { mtu: limit as u32 }, &packet, &inner, now);
+                    self.answer(
+                        Message::TooBig { mtu: saturating_u32(limit) },
+                        &packet,
+                        &inner,
+                        now,
+                    );
                 }
                 return;
             }

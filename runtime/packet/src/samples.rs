@@ -22,7 +22,7 @@ pub(crate) fn ip(v6: bool, protocol: IpNumber, rest: &[u8]) -> Vec<u8> {
         Ipv6Header {
             traffic_class: 0b10,
             flow_label: Ipv6FlowLabel::try_new(0xabcde).unwrap(),
-            payload_length: rest.len() as u16,
+            payload_length: rest.len().try_into().unwrap(),
             next_header: protocol,
             hop_limit: 61,
             source: A6.octets(),
@@ -31,8 +31,8 @@ pub(crate) fn ip(v6: bool, protocol: IpNumber, rest: &[u8]) -> Vec<u8> {
         .to_bytes()
         .to_vec()
     } else {
-        let mut header =
-            Ipv4Header::new(rest.len() as u16, 61, protocol, A.octets(), B.octets()).unwrap();
+        let length = rest.len().try_into().unwrap();
+        let mut header = Ipv4Header::new(length, 61, protocol, A.octets(), B.octets()).unwrap();
         header.identification = 0xfffe;
         header.header_checksum = header.calc_header_checksum();
         header.to_bytes().to_vec()
@@ -79,7 +79,7 @@ pub(crate) fn udp(v6: bool, payload: &[u8]) -> Vec<u8> {
 pub(crate) fn unfinished(packet: &mut [u8], segment_size: u16) -> Vnet {
     let inner = Inner::parse(packet).unwrap();
     let start = usize::from(inner.header_length);
-    let length = (packet.len() - start) as u16;
+    let length = u16::try_from(packet.len() - start).unwrap();
     let hosts = if inner.source.is_ipv6() { 8..40 } else { 12..20 };
     let sum = add_2bytes(add_slice(0, &packet[hosts]), [0, inner.protocol.0]);
     let sum = !ones_complement(add_2bytes(sum, length.to_be_bytes()));
@@ -87,7 +87,7 @@ pub(crate) fn unfinished(packet: &mut [u8], segment_size: u16) -> Vnet {
         ip_number::TCP => (16, usize::from(packet[start + 12] >> 4) * 4),
         _ => (6, 8),
     };
-    packet[start + offset..][..2].copy_from_slice(&sum.to_ne_bytes());
+    packet[start + usize::from(offset)..][..2].copy_from_slice(&sum.to_ne_bytes());
     let segmented = usize::from(segment_size) < packet.len() - start - header;
     let cwr = inner.protocol == ip_number::TCP && packet[start + 13] & 0x80 != 0;
     Vnet {
@@ -98,10 +98,10 @@ pub(crate) fn unfinished(packet: &mut [u8], segment_size: u16) -> Vnet {
             (ip_number::TCP, IpAddr::V6(_)) => vnet::TCP_V6,
             _ => vnet::UDP,
         } | if cwr && segmented { vnet::ECN } else { 0 },
-        header_length: (start + header) as u16,
+        header_length: (start + header).try_into().unwrap(),
         segment_size: if segmented { segment_size } else { 0 },
-        checksum_start: start as u16,
-        checksum_offset: offset as u16,
+        checksum_start: inner.header_length,
+        checksum_offset: offset,
     }
 }
 

@@ -190,7 +190,9 @@ impl Socket {
                 count += 1;
             }
         }
-        let size = first.length() as u16;
+        // Only a message of several datagrams has a segment size, and it is within
+        // `message::limit`.
+        let size = u16::try_from(first.length()).unwrap_or(u16::MAX);
         let segments = [ControlMessage::UdpGsoSegments(&size)];
         let control = if datagrams.len() > 1 { &segments[..] } else { &[] };
         let to = SockaddrStorage::from(SocketAddr::new(first.to, self.port));

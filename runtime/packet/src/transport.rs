@@ -16,7 +16,7 @@ pub(crate) enum Transport {
 
 impl Transport {
     /// Returns the offset of the checksum in the header, in bytes.
-    pub(crate) const fn checksum(self) -> usize {
+    pub(crate) const fn checksum(self) -> u16 {
         match self {
             Self::Tcp => 16,
             Self::Udp => 6,

@@ -52,7 +52,7 @@ mod tests {
             destination: [u8; 4],
             payload in prop::collection::vec(any::<u8>(), 0..9),
         ) {
-            let length = payload.len() as u16;
+            let length = payload.len().try_into().unwrap();
             let mut header = Ipv4Header::new(length, ttl, IpNumber(99), source, destination).unwrap();
             header.identification = id;
             header.header_checksum = header.calc_header_checksum();

@@ -38,17 +38,17 @@ fn counts(datagrams: &[Vec<u8>]) -> Vec<usize> {
 
 /// Builds `count` consecutive segments of 100 bytes. `change` modifies each before its checksum is
 /// computed.
-fn segments(v6: bool, count: u32, change: impl Fn(u32, &mut TcpHeader)) -> Vec<Vec<u8>> {
+fn segments(v6: bool, count: u16, change: impl Fn(u16, &mut TcpHeader)) -> Vec<Vec<u8>> {
     (0..count)
         .map(|i| {
-            let mut header = tcp_header(1000 + 100 * i);
+            let mut header = tcp_header(1000 + 100 * u32::from(i));
             change(i, &mut header);
-            tcp(v6, &header, &[i as u8; 100])
+            tcp(v6, &header, &[(i & 0xff) as u8; 100])
         })
         .collect()
 }
 
-fn same(_: u32, _: &mut TcpHeader) {}
+fn same(_: u16, _: &mut TcpHeader) {}
 
 proptest! {
     #[test]
@@ -100,8 +100,8 @@ proptest! {
                 let sequence = next.entry((flow, v6)).or_insert(1u32);
                 let mut header = tcp_header(*sequence);
                 header.source_port = 1000 + flow;
-                let payload = vec![*sequence as u8; length];
-                *sequence += length as u32;
+                let payload = vec![(*sequence & 0xff) as u8; length];
+                *sequence += u32::try_from(length).unwrap();
                 sent.entry((flow, v6)).or_default().extend(&payload);
                 tcp(v6, &header, &payload)
             })
@@ -147,15 +147,15 @@ fn parallel_flows_are_each_coalesced() {
 
 #[test]
 fn differing_headers_prevent_coalescing() {
-    let changes: [fn(u32, &mut TcpHeader); 8] = [
-        |i, header| header.acknowledgment_number += i,
-        |i, header| header.window_size += i as u16,
+    let changes: [fn(u16, &mut TcpHeader); 8] = [
+        |i, header| header.acknowledgment_number += u32::from(i),
+        |i, header| header.window_size += i,
         |i, header| header.ece = i == 1,
         |i, header| header.cwr = i == 1,
         |i, header| header.ns = i == 1,
-        |i, header| header.set_options_raw(&[1, 1, 8, 10, 0, 0, 0, i as u8]).unwrap(),
-        |i, header| header.sequence_number += i,
-        |i, header| header.destination_port += i as u16,
+        |i, header| header.set_options_raw(&[1, 1, 8, 10, 0, 0, 0, u8::from(i == 1)]).unwrap(),
+        |i, header| header.sequence_number += u32::from(i),
+        |i, header| header.destination_port += i,
     ];
     for (i, change) in changes.into_iter().enumerate() {
         for v6 in [false, true] {
@@ -180,7 +180,7 @@ fn differing_headers_prevent_coalescing() {
 
 #[test]
 fn segments_with_special_flags_are_not_coalesced() {
-    let changes: [fn(u32, &mut TcpHeader); 3] = [
+    let changes: [fn(u16, &mut TcpHeader); 3] = [
         |_, header| header.syn = true,
         |_, header| header.rst = true,
         |_, header| header.urg = true,

@@ -39,13 +39,15 @@ proptest! {
             assert_sound(datagram);
             let (ip, tcp) = segment(datagram);
             let last = i == datagrams.len() - 1;
-            prop_assert_eq!(tcp.sequence_number(), first.wrapping_add(stream.len() as u32));
+            let offset = u32::try_from(stream.len()).unwrap();
+            prop_assert_eq!(tcp.sequence_number(), first.wrapping_add(offset));
             prop_assert_eq!((tcp.psh(), tcp.fin()), (header.psh && last, header.fin && last));
             prop_assert_eq!((tcp.cwr(), tcp.ack()), (header.cwr && i == 0, true));
             prop_assert_eq!((tcp.options(), tcp.window_size()), (header.options.as_slice(), 509));
             prop_assert!(last || tcp.payload().len() == usize::from(size));
             if let Some(v4) = ip.ipv4() {
-                prop_assert_eq!(v4.header().identification(), 0xfffeu16.wrapping_add(i as u16));
+                let index = u16::try_from(i).unwrap();
+                prop_assert_eq!(v4.header().identification(), 0xfffeu16.wrapping_add(index));
             }
             stream.extend(tcp.payload());
         }

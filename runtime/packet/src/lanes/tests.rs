@@ -112,7 +112,7 @@ fn overflow_isolates_the_largest_source_only() {
 #[test]
 fn overflow_by_many_equal_sources_isolates_nobody() {
     let mut fixture = Fixture::new();
-    let sources: Vec<_> = (0..=PART as u8).collect();
+    let sources: Vec<_> = (0..=u8::try_from(PART).unwrap()).collect();
     assert_eq!(fixture.overflow(&sources), None);
     assert_eq!(fixture.steering(), []);
 }
@@ -236,7 +236,7 @@ fn lane_is_kept_until_the_kernel_steers_elsewhere() {
 #[test]
 fn strangers_share_one_lane() {
     let mut fixture = Fixture::new();
-    for stranger in 100..=100 + MAX_STRANGERS as u8 {
+    for stranger in 100..=100 + u8::try_from(MAX_STRANGERS).unwrap() {
         assert_eq!(fixture.overflow(&[stranger]), Some(Change::Isolated(source(stranger))));
         fixture.drain();
     }
@@ -245,7 +245,7 @@ fn strangers_share_one_lane() {
     assert!(steering.iter().all(|&(_, lane)| lane == STRANGERS));
     // The oldest of them has been evicted.
     assert_eq!(steering[0].0, source(101));
-    let peers = 1..(LANES - STRANGERS) as u8;
+    let peers = 1..u8::try_from(LANES - STRANGERS).unwrap();
     for peer in peers.clone() {
         assert_eq!(fixture.overflow(&[peer]), Some(Change::Isolated(source(peer))));
         fixture.drain();

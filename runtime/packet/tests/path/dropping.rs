@@ -100,7 +100,7 @@ fn malformed_packet_is_dropped() {
             word ^= word << 13;
             word ^= word >> 7;
             word ^= word << 17;
-            word as u8
+            (word & 0xff) as u8
         })
         .take(length)
         .collect();

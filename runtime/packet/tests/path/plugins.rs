@@ -49,7 +49,7 @@ fn each(
     for &length in lengths {
         let (packet, rest) = bytes.split_at(length as usize);
         let packet = change(packet);
-        changed_lengths.push(packet.len() as u32);
+        changed_lengths.push(packet.len().try_into().unwrap());
         changed.extend(packet);
         bytes = rest;
     }
@@ -217,7 +217,8 @@ impl Transform for Keyed {
         bytes: &[u8],
         lengths: &[u32],
     ) -> Result<(Vec<u8>, Vec<u32>), String> {
-        Ok(each(bytes, lengths, |packet| [&[peer as u8], packet].concat()))
+        let key = u8::try_from(peer).unwrap();
+        Ok(each(bytes, lengths, |packet| [&[key], packet].concat()))
     }
 
     fn decapsulate(
@@ -226,7 +227,7 @@ impl Transform for Keyed {
         bytes: &[u8],
         lengths: &[u32],
     ) -> Result<(Vec<u8>, Vec<u32>), String> {
-        let key = peer as u8;
+        let key = u8::try_from(peer).unwrap();
         let undo = |payload: &[u8]| payload.strip_prefix(&[key]).map_or(Vec::new(), <[u8]>::to_vec);
         Ok(each(bytes, lengths, undo))
     }
