@@ -121,7 +121,8 @@ fn transform(
         rest = behind;
         let mut output = Output::new(&mut bytes);
         each(packet, &mut output);
-        lengths.push(output.len() as u32);
+        // Lengths of a component's own memory, which has 32-bit addresses.
+        lengths.push(u32::try_from(output.len()).unwrap_or(u32::MAX));
     }
     wit_transform::Packets { bytes, lengths }
 }

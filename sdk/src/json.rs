@@ -164,7 +164,7 @@ impl<'a> Object<'a> {
     /// If it is something else.
     pub fn port(&self, key: &str) -> Result<Option<u16>, ConfigError> {
         let port = self.integer(key, 0..=u32::from(u16::MAX))?;
-        Ok(port.filter(|port| *port != 0).map(|port| port as u16))
+        Ok(port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0))
     }
 
     /// Returns a member that is a string.

@@ -135,6 +135,11 @@ pub fn median(values: Vec<f64>) -> f64 {
 /// Without values.
 pub fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a whole number from 0 to the number of values"
+    )]
     let rank = (part * values.len() as f64).ceil() as usize;
     values[rank.saturating_sub(1)]
 }

@@ -363,7 +363,7 @@ mod tests {
     use super::*;
 
     fn datagrams() -> [Packet; 2] {
-        let payload: Vec<u8> = (0..300).map(|n| n as u8).collect();
+        let payload: Vec<u8> = (0..300u32).map(|n| (n & 0xff) as u8).collect();
         [("10.1.2.3:7", "10.4.5.6:8"), ("[fd00::1]:7", "[fd00::2]:8")]
             .map(|(from, to)| Packet::udp(from.parse().unwrap(), to.parse().unwrap(), &payload))
     }

@@ -12,12 +12,12 @@ impl Random {
 
     /// Returns a number below `limit`.
     pub fn below(&mut self, limit: usize) -> usize {
-        (self.number() % limit as u64) as usize
+        usize::try_from(self.number() % limit as u64).unwrap()
     }
 
     /// Returns `length` bytes.
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.number() as u8).collect()
+        (0..length).map(|_| (self.number() & 0xff) as u8).collect()
     }
 
     fn number(&mut self) -> u64 {

@@ -34,7 +34,7 @@ fn flapping_lease_is_limited_in_log_and_events() {
     let lines = log.lines().filter(|line| line.contains(&flapper.lease_key())).count();
     println!("{lines} lines, one of them: {report}");
     // Ten lines of each kind in a burst, then one of each in ten seconds, and the reports.
-    let expected = 20 + 3 * (begun.elapsed().as_secs() as usize / 10 + 1);
+    let expected = 20 + 3 * (usize::try_from(begun.elapsed().as_secs()).unwrap() / 10 + 1);
     assert!(lines <= expected, "{lines} lines, expected {expected} at most");
 
     let status = status(&node.host);

@@ -88,7 +88,7 @@ fn with(families: &[Families], check: impl Fn(&Wire, Overlay) + Sync) {
 
 /// Returns bytes that each differ from their neighbours.
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|n| (n * 31 + (n >> 8) * 7) as u8).collect()
+    (0..length).map(|n| u8::try_from((n * 31 + (n >> 8) * 7) % 256).unwrap()).collect()
 }
 
 #[test]

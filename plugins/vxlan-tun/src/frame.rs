@@ -4,7 +4,10 @@
 use heddle_sdk::{Family, MacAddress};
 
 /// Length of the two headers, in bytes: 8 and 14.
-pub(crate) const HEADERS: usize = 22;
+pub(crate) const OVERHEAD: u32 = 22;
+
+/// The same, as the length of an array.
+pub(crate) const HEADERS: usize = OVERHEAD as usize;
 
 /// The flag "I" of the VXLAN header: the VNI is valid. The other flags are reserved, and ignored by a receiver.
 const VNI_VALID: u8 = 0x08;

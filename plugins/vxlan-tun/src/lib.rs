@@ -14,7 +14,7 @@ mod frame;
 
 use std::net::IpAddr;
 
-use frame::{Frame, HEADERS};
+use frame::{Frame, HEADERS, OVERHEAD};
 use heddle_sdk::json::Object;
 use heddle_sdk::*;
 
@@ -63,8 +63,7 @@ impl Backend for VxlanTunBackend {
         lease: &Lease,
     ) -> Result<NodePlan, ConfigError> {
         let settings = Settings::read(config)?;
-        let tunnel =
-            Tunnel { device: settings.device(), port: settings.port, overhead: HEADERS as u32 };
+        let tunnel = Tunnel { device: settings.device(), port: settings.port, overhead: OVERHEAD };
         tunnel.plan(config, node, lease)
     }
 
@@ -109,7 +108,7 @@ impl PacketBackend for VxlanTunBackend {
 
 impl Transform for VxlanTunBackend {
     fn overhead(_: &NetworkConfig) -> Result<u32, ConfigError> {
-        Ok(HEADERS as u32)
+        Ok(OVERHEAD)
     }
 
     fn encapsulate(&mut self, peer: PeerIndex, packet: &[u8], payload: &mut Output<'_>) {

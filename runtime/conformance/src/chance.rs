@@ -153,10 +153,9 @@ impl Chance {
     }
 
     /// Returns some packets, one after another, and their lengths.
-    pub(crate) fn packets(&mut self, least: usize, longest: usize) -> (Vec<u8>, Vec<u32>) {
-        let lengths: Vec<u32> = (0..self.0.random_range(1..=8))
-            .map(|_| self.0.random_range(least..=longest) as u32)
-            .collect();
+    pub(crate) fn packets(&mut self, least: u32, longest: u32) -> (Vec<u8>, Vec<u32>) {
+        let lengths: Vec<u32> =
+            (0..self.0.random_range(1..=8)).map(|_| self.0.random_range(least..=longest)).collect();
         let mut bytes = vec![0; lengths.iter().sum::<u32>() as usize];
         self.0.fill_bytes(&mut bytes);
         (bytes, lengths)

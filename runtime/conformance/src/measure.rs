@@ -21,7 +21,7 @@ const TIMES: usize = 200;
 const BATCH: usize = 64;
 
 /// Size of a transformed packet, in bytes.
-const PACKET: usize = 1400;
+const PACKET: u32 = 1400;
 
 /// Durations of one kind of call.
 #[derive(Clone, Debug)]
@@ -181,12 +181,13 @@ fn steer(instance: &mut PacketInstance, peers: &[Lease]) -> Result<Vec<Measureme
 }
 
 fn transform(instance: &mut PacketInstance) -> Result<Vec<Measurement>, MeasureError> {
-    let (bytes, lengths) = (vec![0x45; BATCH * PACKET], vec![PACKET as u32; BATCH]);
+    let length = PACKET as usize;
+    let (bytes, lengths) = (vec![0x45; BATCH * length], vec![PACKET; BATCH]);
     [1, BATCH]
         .into_iter()
         .map(|count| {
             Measurement::of_packets(format!("encapsulate {count} of {PACKET} bytes"), || {
-                instance.encapsulate(0, &bytes[..count * PACKET], &lengths[..count]).map(drop)
+                instance.encapsulate(0, &bytes[..count * length], &lengths[..count]).map(drop)
             })
         })
         .collect()

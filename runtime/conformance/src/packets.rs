@@ -13,7 +13,7 @@ use crate::{Scenario, Thoroughness};
 
 /// Shortest and longest packet tried, in bytes: an IPv6 header, and an Ethernet frame's payload
 /// less some overhead.
-const PACKET: (usize, usize) = (40, 1400);
+const PACKET: (u32, u32) = (40, 1400);
 
 pub(crate) fn examine(
     plugin: &PacketPlugin,
@@ -49,10 +49,10 @@ fn sound<T>(report: &mut Report, call: &str, answer: Result<T, Reason>) -> Optio
 /// nowhere.
 fn steers(instance: &mut PacketInstance, good: &Good, report: &mut Report) {
     let mut asked: Vec<(IpAddr, Option<u32>)> = Vec::new();
-    for (index, peer) in good.peers.iter().enumerate() {
+    for (index, peer) in (0..).zip(&good.peers) {
         for part in &peer.families {
             let (first, last) = (part.subnet.network(), part.subnet.broadcast());
-            asked.extend([first, last].map(|address| (address, Some(index as u32))));
+            asked.extend([first, last].map(|address| (address, Some(index))));
         }
     }
     for part in &good.own.families {
@@ -104,25 +104,23 @@ fn transforms(
     let config = &scenario.config;
     let mut chance = Chance::new(thoroughness.seed);
     for (key, node) in &scenario.nodes {
-        let Some(at) = good.peers.iter().position(|peer| peer.key == *key) else { continue };
+        let found = (0..).zip(&good.peers).find(|(_, peer)| peer.key == *key);
+        let Some((at, peer)) = found else { continue };
         // The peer table of the other node: all nodes but itself.
         let mut others: Vec<Lease> = good.peers.iter().filter(|p| p.key != *key).cloned().collect();
         others.push(good.own.clone());
-        let back = (others.len() - 1) as u32;
-        let there = plugin.instance(config, node, &good.peers[at], &others);
+        let back = u32::try_from(others.len() - 1).unwrap_or(u32::MAX);
+        let there = plugin.instance(config, node, peer, &others);
         let Some(mut there) = sound(report, "update", there) else { return };
         for _ in 0..thoroughness.rounds.div_ceil(10) {
             let (mut bytes, lengths) = chance.packets(PACKET.0, PACKET.1);
-            address(&mut bytes, &lengths, &good.own, &good.peers[at]);
-            let sent = here.encapsulate(at as u32, &bytes, &lengths);
+            address(&mut bytes, &lengths, &good.own, peer);
+            let sent = here.encapsulate(at, &bytes, &lengths);
             let Some((payload, sent_lengths)) = sound(report, "encapsulate", sent) else { return };
             let received = there.decapsulate(back, &payload, &sent_lengths);
             let Some(received) = sound(report, "decapsulate", received) else { return };
             report.look(Rule::Transforms, received == (bytes, lengths), || {
-                format!(
-                    "packets for peer {} are not what they were on the other side",
-                    good.peers[at].key
-                )
+                format!("packets for peer {} are not what they were on the other side", peer.key)
             });
             let (junk, lengths) = chance.packets(0, PACKET.1);
             if sound(report, "decapsulate of junk", there.decapsulate(back, &junk, &lengths))
@@ -141,17 +139,20 @@ fn address(bytes: &mut [u8], lengths: &[u32], from: &Lease, to: &Lease) {
     for length in lengths {
         let (packet, behind) = rest.split_at_mut(*length as usize);
         rest = behind;
+        // The longest packet has `PACKET.1` bytes.
+        let Some(payload) = length.checked_sub(PACKET.0) else { continue };
+        let [total, payload] = [*length, payload].map(|it| u16::try_from(it).unwrap_or(u16::MAX));
         let family = |lease: &Lease| lease.families.first().map(|part| part.subnet);
         match (family(from), family(to)) {
-            (Some(IpNet::V4(from)), Some(IpNet::V4(to))) if packet.len() >= PACKET.0 => {
+            (Some(IpNet::V4(from)), Some(IpNet::V4(to))) => {
                 packet[0] = 0x45;
-                packet[2..4].copy_from_slice(&(*length as u16).to_be_bytes());
+                packet[2..4].copy_from_slice(&total.to_be_bytes());
                 packet[12..16].copy_from_slice(&from.addr().octets());
                 packet[16..20].copy_from_slice(&to.addr().octets());
             }
-            (Some(IpNet::V6(from)), Some(IpNet::V6(to))) if packet.len() >= PACKET.0 => {
+            (Some(IpNet::V6(from)), Some(IpNet::V6(to))) => {
                 packet[0] = 0x60;
-                packet[4..6].copy_from_slice(&((*length - 40) as u16).to_be_bytes());
+                packet[4..6].copy_from_slice(&payload.to_be_bytes());
                 packet[8..24].copy_from_slice(&from.addr().octets());
                 packet[24..40].copy_from_slice(&to.addr().octets());
             }

@@ -183,9 +183,10 @@ impl FromStr for LinkName {
         {
             return Err(InvalidLinkName(name.to_owned()));
         }
+        let length = u8::try_from(name.len()).map_err(|_| InvalidLinkName(name.to_owned()))?;
         let mut bytes = [0; Self::MAX_LENGTH];
         bytes[..name.len()].copy_from_slice(name.as_bytes());
-        Ok(Self { bytes, length: name.len() as u8 })
+        Ok(Self { bytes, length })
     }
 }
 

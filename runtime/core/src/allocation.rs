@@ -324,7 +324,10 @@ fn free_subnets(overlay: &OverlayNetwork, taken: impl Iterator<Item = IpNet>) ->
 /// Returns the subnet that starts at a number, in the family of `like`.
 fn network(like: IpNet, number: u128, length: u8) -> IpNet {
     match like {
-        IpNet::V4(_) => Ipv4Net::new_assert(Ipv4Addr::from(number as u32), length).into(),
+        IpNet::V4(_) => {
+            let address = Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX));
+            Ipv4Net::new_assert(address, length).into()
+        }
         IpNet::V6(_) => Ipv6Net::new_assert(Ipv6Addr::from(number), length).into(),
     }
 }

@@ -171,7 +171,7 @@ proptest! {
     ) {
         let config = NetworkConfig::parse(CONFIGS[usize::from(dual)].as_bytes()).unwrap();
         let node = |(number, previous): (usize, Option<u8>)| Node {
-            number: number as u8 + 1,
+            number: u8::try_from(number).unwrap() + 1,
             id: format!("node-{number}").parse().unwrap(),
             // Another node's subnet: in both families, or in one of them.
             previous: previous.map(|index| {

@@ -346,11 +346,11 @@ fn planned(link: &'static str, swap: bool) -> impl Strategy<Value = Option<Link>
 
 /// Generates any object but a device.
 fn entry() -> impl Strategy<Value = Object> {
-    (0u8..7, 0usize..2, 0u8..4, 0u8..4).prop_map(|(kind, index, a, b)| {
-        let link = name(NAMES[index]);
+    (0u8..7, 0u8..2, 0u8..4, 0u8..4).prop_map(|(kind, index, a, b)| {
+        let link = name(NAMES[usize::from(index)]);
         // A network of the device's own: a second address in it, or one on another device, would
         // get no route.
-        let near = format!("10.244.{}.1/24", 16 * (index as u8 + 1) + a).parse().unwrap();
+        let near = format!("10.244.{}.1/24", 16 * (index + 1) + a).parse().unwrap();
         let far = format!("10.244.{a}.0/24").parse().unwrap();
         let address = |network| Address { link, network };
         let route = |destination, action| {

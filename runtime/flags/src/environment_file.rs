@@ -133,7 +133,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("heddled");
         let mut text = "A=1\n".to_owned();
-        text += &"#".repeat(LIMIT as usize - text.len());
+        text += &"#".repeat(usize::try_from(LIMIT).unwrap() - text.len());
         std::fs::write(&path, &text).unwrap();
         assert_eq!(read_environment_file(&path).unwrap(), text);
         std::fs::write(&path, text + "#").unwrap();

@@ -14,7 +14,6 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -81,15 +80,15 @@ impl<'de> Deserialize<'de> for Sha256 {
 
 /// A number within bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Bounded<const LEAST: u64, const MOST: u64>(u64);
+struct Bounded<const LEAST: u32, const MOST: u32>(u32);
 
-impl<'de, const LEAST: u64, const MOST: u64> Deserialize<'de> for Bounded<LEAST, MOST> {
+impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Bounded<LEAST, MOST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         const { assert!(LEAST <= MOST) };
-        let bounds: RangeInclusive<i64> = LEAST as i64..=MOST as i64;
-        match i64::deserialize(deserializer)? {
-            number if bounds.contains(&number) => Ok(Self(number as u64)),
-            number => Err(de::Error::custom(format_args!("{number}: expected {LEAST} to {MOST}"))),
+        let number = i64::deserialize(deserializer)?;
+        match u32::try_from(number) {
+            Ok(number) if (LEAST..=MOST).contains(&number) => Ok(Self(number)),
+            _ => Err(de::Error::custom(format_args!("{number}: expected {LEAST} to {MOST}"))),
         }
     }
 }
@@ -116,28 +115,31 @@ struct LimitsTable {
 impl LimitsTable {
     /// Overrides the limits that are set here.
     fn apply(&self, limits: &mut Limits) {
-        fn set<T, const LEAST: u64, const MOST: u64>(
+        fn set<T, const LEAST: u32, const MOST: u32>(
             limit: &mut T,
             given: Option<Bounded<LEAST, MOST>>,
-            unit: impl Fn(u64) -> T,
+            unit: impl Fn(u32) -> T,
         ) {
             if let Some(Bounded(number)) = given {
                 *limit = unit(number);
             }
         }
         let count = |number| number as usize;
+        let milliseconds = |number| Duration::from_millis(u64::from(number));
         set(&mut limits.memory, self.memory_mib, |mib| (mib as usize) << 20);
-        set(&mut limits.call, self.call_ms, Duration::from_millis);
-        set(&mut limits.packet_call, self.packet_call_ms, Duration::from_millis);
+        set(&mut limits.call, self.call_ms, milliseconds);
+        set(&mut limits.packet_call, self.packet_call_ms, milliseconds);
         set(&mut limits.answer, self.answer_mib, |mib| (mib as usize) << 20);
         set(&mut limits.node_objects, self.node_objects, count);
         set(&mut limits.peer_objects, self.peer_objects, count);
         set(&mut limits.files, self.files, count);
         set(&mut limits.file, self.file_kib, |kib| (kib as usize) << 10);
-        set(&mut limits.log_burst, self.log_burst, |lines| lines as u32);
-        set(&mut limits.log_rate, self.log_rate, |lines| lines as u32);
+        set(&mut limits.log_burst, self.log_burst, |lines| lines);
+        set(&mut limits.log_rate, self.log_rate, |lines| lines);
         set(&mut limits.failures, self.failures, count);
-        set(&mut limits.suspension, self.suspension_s, Duration::from_secs);
+        set(&mut limits.suspension, self.suspension_s, |seconds| {
+            Duration::from_secs(u64::from(seconds))
+        });
     }
 }
 

@@ -23,7 +23,8 @@ pub fn time(duration: Duration) -> String {
 }
 
 /// Formats an amount of memory: `64 MiB`, `512 KiB`.
-pub fn memory(bytes: usize) -> String {
+pub fn memory(bytes: impl TryInto<u64>) -> String {
+    let bytes = bytes.try_into().unwrap_or(u64::MAX);
     if bytes >= 1 << 20 {
         format!("{} MiB", bytes.div_ceil(1 << 20))
     } else {

@@ -133,7 +133,8 @@ impl Socket {
         let mut socket = rtnetlink::sys::Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         enlarge(&socket, RECEIVE_BUFFER)?;
-        let timeout = TimeVal::seconds(RECEIVE_TIMEOUT.as_secs() as i64);
+        let timeout =
+            TimeVal::seconds(i64::try_from(RECEIVE_TIMEOUT.as_secs()).unwrap_or(i64::MAX));
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
         // All three options only improve error reporting and filtering; kernels before 4.20 lack
         // some.
@@ -286,7 +287,7 @@ impl Socket {
 /// Appends one message, padded to a multiple of four bytes.
 fn append(datagram: &mut Vec<u8>, mut header: NetlinkHeader, message: &RouteNetlinkMessage) {
     let length = header.buffer_len() + NetlinkSerializable::buffer_len(message);
-    header.length = length as u32;
+    header.length = u32::try_from(length).unwrap_or(u32::MAX);
     header.message_type = message.message_type();
     let start = datagram.len();
     datagram.resize(start + length.next_multiple_of(4), 0);

@@ -99,7 +99,10 @@ impl PingStream {
         // answers may have been read a little late.
         let last = match self.last() {
             latest if latest > later => last,
-            _ => last + PATIENCE.div_duration_f64(self.interval) as u64,
+            _ => {
+                let recent = PATIENCE.as_nanos() / self.interval.as_nanos().max(1);
+                last.saturating_add(u64::try_from(recent).unwrap_or(u64::MAX))
+            }
         };
         self.end()?;
         Ok(Pings {
@@ -144,7 +147,7 @@ fn answer(line: &str) -> Option<(u16, Duration)> {
 /// (RFC 792 has 16 bits), after eleven minutes at a hundred requests per second.
 fn unwrapped(last: u64, number: u16) -> u64 {
     // The low bits of the difference, as a signed number.
-    let step = number.wrapping_sub(last as u16) as i16;
+    let step = number.wrapping_sub((last & 0xffff) as u16).cast_signed();
     last.saturating_add_signed(step.into())
 }
 

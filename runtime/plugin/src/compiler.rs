@@ -107,7 +107,7 @@ pub enum CompileError {
     /// The native code is too large.
     #[error(
         "`{}` made {} of it: expected at most {}",
-        .program.display(), memory(*.size as usize), memory(CODE_LIMIT as usize)
+        .program.display(), memory(*.size), memory(CODE_LIMIT)
     )]
     TooLarge {
         /// The program.

@@ -36,7 +36,8 @@ impl Metrics {
     pub(crate) fn count_call(&self, time: Duration, failed: bool) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.failures.fetch_add(u64::from(failed), Ordering::Relaxed);
-        self.nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
     pub(crate) fn count_refusal(&self) {

@@ -21,8 +21,9 @@ const AHEAD: u64 = 50;
 
 /// Returns the number of epochs that a call may last to have at least `limit`.
 fn epochs(limit: Duration) -> u64 {
+    let whole = limit.as_nanos().div_ceil(PERIOD.as_nanos());
     // One more, because the current epoch is already under way.
-    limit.as_nanos().div_ceil(PERIOD.as_nanos()) as u64 + 1
+    u64::try_from(whole).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 #[derive(Clone)]

@@ -162,7 +162,7 @@ impl Sockets {
         async move {
             let Some(client) = client else { return (address, None) };
             // Any number does: processes with raw sockets tell their answers apart by it.
-            let identifier = PingIdentifier(std::process::id() as u16);
+            let identifier = PingIdentifier((std::process::id() & 0xffff) as u16);
             let mut pinger = client.pinger(address, identifier).await;
             pinger.timeout(LIMIT);
             // The library starts its own clock after sending, by which time a near peer may have

@@ -438,7 +438,8 @@ impl Host {
                 trace.note(&self.name(), "crashes");
                 if let Some(daemon) = self.daemon.take() {
                     daemon.running.abort();
-                    let pause = Duration::from_millis(fastrand::u64(..RESTART.as_millis() as u64));
+                    let longest = u64::try_from(RESTART.as_millis()).unwrap_or(u64::MAX);
+                    let pause = Duration::from_millis(fastrand::u64(..longest));
                     self.restart_at = Some(Instant::now() + pause);
                 }
                 if number == 12 {

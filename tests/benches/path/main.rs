@@ -29,7 +29,7 @@ use crate::pair::{Pair, Variant};
 use crate::results::Results;
 
 fn main() {
-    let rounds = setting("HEDDLE_BENCH_ROUNDS", 21);
+    let rounds = usize::try_from(setting("HEDDLE_BENCH_ROUNDS", 21)).unwrap();
     let duration = Duration::from_secs(setting("HEDDLE_BENCH_SECONDS", 1));
     let pairs: Vec<_> = chosen_variants().into_iter().map(Pair::new).collect();
 
@@ -39,7 +39,7 @@ fn main() {
         results.add_idle(machine::idle_load());
         for load in Load::ALL {
             // Rotate the order: the first variant of a round comes last in the next.
-            let turn = |i| (i + round as usize) % pairs.len();
+            let turn = |i| (i + round) % pairs.len();
             for pair in (0..pairs.len()).map(|i| &pairs[turn(i)]) {
                 results.add(pair.variant, load, pair.measure(load, duration));
             }

@@ -74,10 +74,10 @@ const STYLE: &str = "
 /// Draws the results; every bar is a ratio to kernel VXLAN.
 pub(crate) fn draw(results: &Results) -> String {
     let variants = results.variants();
-    let rows = variants.len() as u32;
+    let rows = number(variants.len());
     let panel_height = 58 + rows * ROW;
     let panels = panels();
-    let height = TOP + panels.len().div_ceil(2) as u32 * panel_height + 44;
+    let height = TOP + number(panels.len().div_ceil(2)) * panel_height + 44;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
          font-family=\"system-ui, sans-serif\" font-size=\"14\" role=\"img\" aria-label=\"How fast packets get from one \
@@ -102,14 +102,18 @@ pub(crate) fn draw(results: &Results) -> String {
         &format!("{method} Thin lines: the middle half of them. Blue: a plugin in the path."),
     );
     text(MARGIN, height - 20, "soft", &results.machine.to_string());
-    for (i, panel) in panels.iter().enumerate() {
-        let (column, line) = (i as u32 % 2, i as u32 / 2);
+    for (i, panel) in (0..).zip(&panels) {
+        let (column, line) = (i % 2, i / 2);
         let (x, y) = (MARGIN + column * COLUMN, TOP + line * panel_height);
         writeln!(svg, r#"  <g transform="translate({x} {y})">"#).unwrap();
         draw_panel(&mut svg, results, &variants, panel).unwrap();
         writeln!(svg, "  </g>").unwrap();
     }
     svg + "</svg>\n"
+}
+
+fn number(count: usize) -> u32 {
+    count.try_into().expect("a plot has few rows")
 }
 
 fn draw_panel(
@@ -125,19 +129,19 @@ fn draw_panel(
         r#"    <text y="20"><tspan class="head">{}</tspan><tspan class="soft">{hint}</tspan></text>"#,
         escape(title)
     )?;
-    let bottom = 32 + variants.len() as u32 * ROW;
+    let bottom = 32 + number(variants.len()) * ROW;
     for (multiple, class) in [(0.0, "grid"), (1.0, "base"), (CUT, "grid")] {
         let x = position(multiple);
         writeln!(svg, r#"    <path class="{class}" d="M{x:.1} 30V{bottom}"/>"#)?;
     }
-    for (i, &variant) in variants.iter().enumerate() {
+    for (i, &variant) in (0..).zip(variants) {
         let Some(value) = results.median(*load, variant, quantity) else { continue };
         let Some(ratios) = results.ratios(*load, variant, Variant::Vxlan, quantity) else {
             continue;
         };
         let (lower, ratio) = (quantile(ratios.clone(), 0.25), median(ratios.clone()));
         let upper = quantile(ratios, 0.75);
-        let top = 34 + i as u32 * ROW;
+        let top = 34 + i * ROW;
         let (middle, baseline) = (f64::from(top) + f64::from(BAR) / 2.0, top + 11);
         let length = position(ratio) - position(0.0);
         let ours = if class(variant) == "plugin" { " ours" } else { "" };

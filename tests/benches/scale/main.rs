@@ -106,7 +106,7 @@ fn churn(cluster: &Cluster, node: &mut Node, length: Duration, results: &mut Vec
             Some(left) => thread::sleep(left),
             None => late += 1,
         }
-        let turn = (changes / 3) as u16 % GUESTS;
+        let turn = u16::try_from(changes / 3 % u32::from(GUESTS)).unwrap();
         let guest = Peer(PEERS + turn);
         match changes % 3 {
             0 => {

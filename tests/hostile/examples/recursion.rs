@@ -8,7 +8,7 @@ pub struct Recursion;
 
 impl Malice for Recursion {
     fn plan_node(scene: &Scene<'_>, good: &mut NodePlan) {
-        scene.play("plan-node", || good.mtu = recurse(0) as u32);
+        scene.play("plan-node", || good.mtu = recurse(0));
     }
 
     fn plan_peer(_: &Scene<'_>, _: &Lease, good: &mut Plan) {

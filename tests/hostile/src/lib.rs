@@ -181,7 +181,7 @@ pub fn hoard() {
 }
 
 /// Recurses without end.
-pub fn recurse(depth: u64) -> u64 {
+pub fn recurse(depth: u32) -> u32 {
     if std::hint::black_box(true) { recurse(depth + 1) + 1 } else { depth }
 }
 

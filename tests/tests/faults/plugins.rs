@@ -231,7 +231,7 @@ fn row_19_what_stands_in_leases_and_config_is_never_run() {
         }
         trio.nodes[0].daemon().wait_log(&["WARN", &key(number)], SOON).unwrap();
     }
-    let last = 200 + commands(&marker).len() as u8;
+    let last = 200 + u8::try_from(commands(&marker).len()).unwrap();
     before.compare(&trio.nodes[0]).unwrap();
 
     // flannel's extension backend, which passes all of these to a shell.

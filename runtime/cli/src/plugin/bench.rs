@@ -40,8 +40,11 @@ struct Row {
 impl Row {
     fn of(Measurement { what, mut times }: Measurement) -> Self {
         times.sort_unstable();
-        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_nanos() as u64;
-        Self { call: what, least: at(0.0), median: at(0.5), p99: at(0.99), times: times.len() }
+        let at = |percent: usize| {
+            let time = times[(times.len() - 1) * percent / 100];
+            u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+        };
+        Self { call: what, least: at(0), median: at(50), p99: at(99), times: times.len() }
     }
 }
 

@@ -59,6 +59,11 @@ mod tests {
 
     use super::*;
 
+    fn time((seconds, nanoseconds): (i64, i64)) -> SystemTime {
+        let (seconds, nanoseconds) = (seconds.try_into().unwrap(), nanoseconds.try_into().unwrap());
+        SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds)
+    }
+
     #[test]
     fn stamp_that_settled_differs_after_a_change() {
         let dir = tempfile::tempdir().unwrap();
@@ -72,8 +77,7 @@ mod tests {
         fs::write(&path, "two").unwrap();
         assert_ne!(stamp(), one);
         // Setting the time of modification back does not set the time of change back.
-        let before =
-            SystemTime::UNIX_EPOCH + Duration::new(one.modified.0 as u64, one.modified.1 as u32);
+        let before = time(one.modified);
         fs::File::options().write(true).open(&path).unwrap().set_modified(before).unwrap();
         assert_eq!(stamp().modified, one.modified);
         assert_ne!(stamp(), one);
@@ -85,8 +89,7 @@ mod tests {
         let path = dir.path().join("file");
         fs::write(&path, "").unwrap();
         let stamp = Stamp::of(&fs::metadata(&path).unwrap());
-        let changed =
-            SystemTime::UNIX_EPOCH + Duration::new(stamp.changed.0 as u64, stamp.changed.1 as u32);
+        let changed = time(stamp.changed);
         assert!(!stamp.settled(changed + TICK / 2));
         assert!(!stamp.settled(changed - Duration::from_secs(1)));
         assert!(stamp.settled(changed + TICK));

@@ -87,9 +87,9 @@ fn hoard() -> ! {
     }
 }
 
-fn recurse(depth: u64) -> Vec<Route> {
+fn recurse(depth: usize) -> Vec<Route> {
     let mut routes = if std::hint::black_box(true) { recurse(depth + 1) } else { vec![] };
-    routes.truncate(depth as usize);
+    routes.truncate(depth);
     routes
 }
 

@@ -59,7 +59,7 @@ impl transform::Guest for Misbehaving {
                 let (key, message) = ("Backend.Key".into(), "is missing".into());
                 Err(wit::ConfigError { key, message })
             }
-            _ => Ok(TAG.len() as u32),
+            _ => Ok(TAG.len().try_into().unwrap()),
         }
     }
 
@@ -91,7 +91,7 @@ fn each(packets: &transform::Packets, change: impl Fn(&[u8]) -> Vec<u8>) -> tran
         let (packet, behind) = rest.split_at(*length as usize);
         rest = behind;
         let changed = change(packet);
-        lengths.push(changed.len() as u32);
+        lengths.push(changed.len().try_into().unwrap());
         bytes.extend(changed);
     }
     transform::Packets { bytes, lengths }
