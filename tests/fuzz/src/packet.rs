@@ -12,7 +12,7 @@ use heddle_packet::ttl;
 /// Sets the lengths in the IP and UDP headers and the checksum of an IPv4 header to match the
 /// bytes, so that the fuzzer's reach does not depend on a chance of one in 2^32.
 pub fn repair(packet: &mut [u8]) {
-    let length = packet.len() as u16;
+    let length = u16::try_from(packet.len()).unwrap_or(u16::MAX);
     match packet.first().map(|first| first >> 4) {
         Some(4) if packet.len() >= 20 => {
             packet[2..4].copy_from_slice(&length.to_be_bytes());
@@ -31,7 +31,7 @@ pub fn repair(packet: &mut [u8]) {
     let Ok(inner) = Inner::parse(packet) else { return };
     let transport = &mut packet[usize::from(inner.header_length)..];
     if inner.protocol == ip_number::UDP && transport.len() >= 8 {
-        let length = transport.len() as u16;
+        let length = u16::try_from(transport.len()).unwrap_or(u16::MAX);
         transport[4..6].copy_from_slice(&length.to_be_bytes());
     }
 }

@@ -80,6 +80,10 @@ fn lease(key: &str, families: &[(&str, &str)]) -> Lease {
 }
 
 /// Picks a device name.
+///
+/// # Errors
+///
+/// If no bytes are left to choose by.
 pub fn name(u: &mut Unstructured<'_>) -> Result<LinkName> {
     const NAMES: [&str; 8] =
         ["flannel.1", "flannel.1", "flannel0", "flannel.2", "eth0", "docker0", "all", "wg0"];
@@ -87,6 +91,10 @@ pub fn name(u: &mut Unstructured<'_>) -> Result<LinkName> {
 }
 
 /// Picks an address, often one in use.
+///
+/// # Errors
+///
+/// If no bytes are left to choose by.
 pub fn address(u: &mut Unstructured<'_>) -> Result<IpAddr> {
     const ADDRESSES: [&str; 12] = [
         "10.244.8.0",
@@ -140,6 +148,10 @@ fn link(u: &mut Unstructured<'_>) -> Result<Link> {
 }
 
 /// Builds any object.
+///
+/// # Errors
+///
+/// If no bytes are left to choose by.
 pub fn object(u: &mut Unstructured<'_>) -> Result<Object> {
     Ok(match u.int_in_range(0..=5)? {
         0 => Object::Link(link(u)?),

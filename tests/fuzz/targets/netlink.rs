@@ -34,7 +34,8 @@ fn repaired(mut rest: &[u8]) -> Vec<Vec<u8>> {
         let length = u32::from_ne_bytes(*length) as usize;
         let length = if (HEADER..=rest.len()).contains(&length) { length } else { rest.len() };
         let mut message = rest[..length].to_vec();
-        message[..4].copy_from_slice(&(length as u32).to_ne_bytes());
+        let length_field = u32::try_from(length).expect("a datagram has less than 4 GiB");
+        message[..4].copy_from_slice(&length_field.to_ne_bytes());
         messages.push(message);
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }

@@ -101,8 +101,9 @@ fn advance(packet: &mut [u8]) {
     let transport = &mut packet[usize::from(inner.header_length)..];
     if inner.protocol == ip_number::TCP && transport.len() >= 20 {
         let payload = transport.len().saturating_sub(4 * usize::from(transport[12] >> 4));
+        let payload = u32::try_from(payload).expect("a packet has at most 65,535 bytes");
         let sequence = u32::from_be_bytes([transport[4], transport[5], transport[6], transport[7]]);
-        let next = sequence.wrapping_add(payload as u32);
+        let next = sequence.wrapping_add(payload);
         transport[4..8].copy_from_slice(&next.to_be_bytes());
     }
 }

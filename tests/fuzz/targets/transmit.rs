@@ -44,15 +44,15 @@ fn say(packet: &mut [u8], vnet: &Vnet) -> Option<Vnet> {
         (_, IpAddr::V6(_)) => vnet::TCP_V6,
     };
     let sum = !ones_complement(pseudo_header_sum(packet, &inner));
-    let field = packet.get_mut(start + offset..start + header)?.first_chunk_mut()?;
+    let field = packet.get_mut(start + usize::from(offset)..start + header)?.first_chunk_mut()?;
     *field = sum.to_ne_bytes();
     let segmentation = if vnet.segmentation == vnet::NONE { vnet::NONE } else { kind };
     Some(Vnet {
         flags: vnet::NEEDS_CHECKSUM,
         segmentation,
         segment_size: vnet.segment_size.max(1),
-        checksum_start: start as u16,
-        checksum_offset: offset as u16,
+        checksum_start: inner.header_length,
+        checksum_offset: offset,
         ..*vnet
     })
 }
