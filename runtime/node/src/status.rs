@@ -22,6 +22,7 @@ use heddle_store::{LeaseStore, Page, Pulse, Record, Term};
 use heddle_telemetry::History;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::clock;
 use crate::emit::Output;
 use crate::join::{Identity, Membership};
 use crate::packets::PacketCounters;
@@ -77,7 +78,7 @@ impl NodeState {
         questions: mpsc::Sender<Question>,
     ) -> Self {
         Self {
-            started: Instant::now(),
+            started: clock::now(),
             network,
             readiness,
             counters,
@@ -129,7 +130,7 @@ impl NodeState {
 
     /// Records that the node follows the store from now on.
     pub(crate) fn follow(&self, pulse: Pulse) {
-        let _ = self.watch.set((Instant::now(), pulse));
+        let _ = self.watch.set((clock::now(), pulse));
     }
 
     /// Returns the store, once it is open.
@@ -172,8 +173,8 @@ impl Handler for NodeState {
                 })
                 .collect(),
             conditions: Condition::ALL.map(|condition| condition.to_string()).into(),
-            time: seconds(SystemTime::now()),
-            uptime: self.started.elapsed().as_secs(),
+            time: seconds(clock::wall_clock()),
+            uptime: clock::now().saturating_duration_since(self.started).as_secs(),
             node: identity.map_or_else(Default::default, |identity| wire::Node {
                 id: identity.id.to_string(),
                 name: identity.name.clone(),
@@ -182,7 +183,13 @@ impl Handler for NodeState {
                 counters.iter().map(|(name, count)| (name.to_owned(), count)).collect()
             }),
             watch: self.watch.get().map(|(begun, pulse)| wire::Watch {
-                lag: pulse.last().map_or_else(|| begun.elapsed(), |at| at.elapsed()).as_secs(),
+                lag: pulse
+                    .last()
+                    .map_or_else(
+                        || clock::now().saturating_duration_since(*begun),
+                        |at| at.elapsed(),
+                    )
+                    .as_secs(),
                 stale: unmet.get(&Condition::Watch).cloned(),
             }),
             events: self.history.events(),
@@ -287,7 +294,7 @@ impl Listing {
 
     fn finish(mut self) -> Leases {
         if let Some(peers) = &mut self.peers {
-            peers.end_snapshot(Instant::now());
+            peers.end_snapshot(clock::now());
             for record in self.leases.records.iter_mut().filter(|found| found.problem.is_none()) {
                 record.problem = peers.rejection(&record.key).map(ToString::to_string);
             }

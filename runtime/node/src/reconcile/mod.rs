@@ -378,7 +378,7 @@ impl Reconciler {
             // Debounce: a thousand leases that come one by one cause one update.
             self.probe_at.get_or_insert(clock::now() + PROBE_PAUSE);
         }
-        let now = SystemTime::now();
+        let now = clock::wall_clock();
         self.changed.extend(delta.changed.iter().map(|key| (*key, now)));
         let mut touched = BTreeSet::new();
         for key in delta.removed {
