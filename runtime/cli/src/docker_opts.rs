@@ -151,6 +151,7 @@ fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 /// Refuses a subnet that this host reaches through a router, because it is another node's.
+#[expect(clippy::disallowed_methods, reason = "ip knows the routes, as in flannel's script")]
 fn not_elsewhere(subnet: Ipv4Net) -> anyhow::Result<()> {
     let mut ip = std::process::Command::new("ip");
     ip.args(["-4", "route", "show", "exact", &subnet.trunc().to_string()]);

@@ -23,6 +23,7 @@ const DESCRIPTORS: [&str; 2] = ["/dev/fd", "/proc/self/fd"];
 /// # Errors
 ///
 /// [`ReadError`]: it is missing, unreadable, larger than 16 MiB, or something else, such as a FIFO.
+#[expect(clippy::disallowed_methods, reason = "a descriptor that the caller has opened")]
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
     let read = if STANDARD_INPUT.map(Path::new).contains(&path) {
         read_stream(io::stdin().lock())

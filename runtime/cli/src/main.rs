@@ -2,6 +2,7 @@
 //! runs in a separate process.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests may run programs and wait"))]
 
 mod config;
 mod daemon;

@@ -1,6 +1,8 @@
 //! `heddle docker-opts`, called through `mk-docker-opts.sh` like in systemd units and by users. The
 //! expected bytes are the output of flannel's script.
 
+#![allow(clippy::disallowed_methods, reason = "tests may run programs, wait and read files")]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,8 @@
 //! Arguments that name something other than a regular file: each is reported, and none blocks the
 //! tool.
 
+#![allow(clippy::disallowed_methods, reason = "tests may run programs, wait and read files")]
+
 use std::fs;
 use std::io::Read;
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! `heddle plugin plan`: a plugin has the same plan as a component, natively, and in the test kit.
 
+#![allow(clippy::disallowed_methods, reason = "tests may run programs, wait and read files")]
+
 use std::process::Command;
 
 use alloc::AllocBackend;

@@ -1,5 +1,7 @@
 //! The command-line tool's plugin commands, as users and the daemon run them.
 
+#![allow(clippy::disallowed_methods, reason = "tests may run programs, wait and read files")]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};

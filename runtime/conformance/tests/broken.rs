@@ -1,5 +1,7 @@
 //! For each rule, a plugin that violates it, which the examination must find.
 
+#![allow(clippy::disallowed_methods, reason = "tests may run programs, wait and read files")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

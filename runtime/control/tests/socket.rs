@@ -1,5 +1,7 @@
 //! Daemon and tool over a real socket.
 
+#![allow(clippy::disallowed_methods, reason = "tests may run programs, wait and read files")]
+
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};

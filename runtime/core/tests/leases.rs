@@ -3,6 +3,8 @@
 //! complete list and the grace period for peers follow. Whatever the node received, it ends in the
 //! state of a node that starts with that list.
 
+#![allow(clippy::disallowed_methods, reason = "a test begins at the present time")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;

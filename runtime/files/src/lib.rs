@@ -10,6 +10,7 @@
 //! something, must come from such files.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests may run programs and wait"))]
 
 mod trust;
 

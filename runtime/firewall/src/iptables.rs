@@ -148,6 +148,7 @@ impl Tools {
 /// Returns true if the legacy flavour has tables of a family in the calling thread's network
 /// namespace. Check this first: running its programs without need would load kernel modules,
 /// through which every packet then has to pass.
+#[expect(clippy::disallowed_methods, reason = "a file of the kernel")]
 pub(crate) fn legacy_in_use(family: Family) -> bool {
     let file = match family {
         Family::V4 => "ip_tables_names",

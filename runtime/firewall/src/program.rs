@@ -36,6 +36,7 @@ pub(crate) fn run(program: &str, arguments: &[&str], input: &str) -> Result<Stri
     run_within(LIMIT, program, arguments, input)
 }
 
+#[expect(clippy::disallowed_methods, reason = "this crate runs programs")]
 fn run_within(
     limit: Duration,
     program: &str,
@@ -92,6 +93,7 @@ fn run_within(
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "files of the kernel")]
 fn group_memory() -> Option<GroupMemory> {
     GroupMemory::read(|path| std::fs::read_to_string(path).ok())
 }

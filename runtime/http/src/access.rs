@@ -13,6 +13,7 @@ use hyper::{Method, Request, StatusCode, Version, header};
 use crate::Answer;
 
 /// The kernel's name of this host; empty if it cannot be read.
+#[expect(clippy::disallowed_methods, reason = "a file of the kernel")]
 static HOST_NAME: LazyLock<String> = LazyLock::new(|| {
     let read = std::fs::read_to_string("/proc/sys/kernel/hostname");
     read.map(|name| name.trim().to_owned()).unwrap_or_default()

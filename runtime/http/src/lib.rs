@@ -17,6 +17,7 @@
 //! | [`descriptors`] | how many connections `RLIMIT_NOFILE` allows beside the daemon's own work |
 
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests may run programs and wait"))]
 
 pub mod access;
 pub mod answer;

@@ -34,6 +34,7 @@
 //! | `survey` | the host's other devices, for `heddle doctor` |
 
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests may run programs and wait"))]
 
 mod addresses;
 mod apply;

@@ -37,6 +37,7 @@ pub struct Statistics {
 /// # Errors
 ///
 /// [`KernelError::Statistics`] if `/proc` is not mounted.
+#[expect(clippy::disallowed_methods, reason = "a file of the kernel")]
 pub fn statistics() -> Result<BTreeMap<LinkName, Statistics>, KernelError> {
     let text = fs::read_to_string(FILE);
     let text = text.map_err(|source| KernelError::Statistics { path: Path::new(FILE), source })?;

@@ -10,6 +10,7 @@ use crate::error::ApplyError;
 
 /// Reads the current value. Returns `None` if the device or the sysctl does not exist. If the
 /// address family is off for the device, returns the wanted value.
+#[expect(clippy::disallowed_methods, reason = "a file of the kernel")]
 pub(crate) fn read(wanted: &Sysctl) -> Option<Sysctl> {
     if is_off(wanted) {
         return Some(wanted.clone());

@@ -1,5 +1,7 @@
 //! Tests of the lab, without Heddle.
 
+#![allow(clippy::disallowed_methods, reason = "a lab consists of programs, files and waiting")]
+
 use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;

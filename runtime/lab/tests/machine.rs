@@ -1,5 +1,7 @@
 //! Tests of a machine, without Heddle.
 
+#![allow(clippy::disallowed_methods, reason = "a lab consists of programs, files and waiting")]
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;

@@ -170,6 +170,7 @@ fn inspect_target(path: &Path) -> Result<(), FileError> {
 }
 
 /// Returns this host's name, for display. None if it is empty or cannot be read.
+#[expect(clippy::disallowed_methods, reason = "a file of the kernel")]
 pub(crate) fn node_name() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())

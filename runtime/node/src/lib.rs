@@ -23,6 +23,7 @@
 //! | [`status`] | the answers on the control socket |
 
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "a test begins at the present time"))]
 
 pub mod adapters;
 pub mod ports;

@@ -139,6 +139,7 @@ impl<T> Slot<T> {
     }
 
     /// Stores a value computed from the one that was not taken yet.
+    #[expect(clippy::disallowed_methods, reason = "for the handover, and not for a packet")]
     pub(crate) fn put_after(&self, value: impl FnOnce(Option<T>) -> T) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let value = value(next.take());
@@ -147,6 +148,7 @@ impl<T> Slot<T> {
     }
 
     /// Takes the stored value.
+    #[expect(clippy::disallowed_methods, reason = "for the handover, and not for a packet")]
     pub(crate) fn take(&self) -> Option<T> {
         if !self.fresh.load(Ordering::Acquire) {
             return None;

@@ -36,6 +36,7 @@
 //! | `counters`, `notice`, `error` | counters, rate-limited log lines, errors |
 
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests may run programs and wait"))]
 
 mod checksum;
 mod counters;

@@ -4,6 +4,8 @@
 //! `measure [PEERS [PLUGIN-DIR]]`; with a directory, `heddle-compiler` has to be beside it or in
 //! `/usr/libexec/heddle`.
 
+#![expect(clippy::disallowed_methods, reason = "a program of its own, for measurements")]
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -161,6 +161,10 @@ pub(crate) fn compile_in(
     compile_within(LIMITS, component, program, &workplace)
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "runs heddle-compiler, waits on a thread for blocking calls, and reads what it has written"
+)]
 fn compile_within(
     limits: Limits,
     component: &[u8],
@@ -222,6 +226,7 @@ fn compile_within(
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "files of the kernel")]
 fn group_memory() -> Option<GroupMemory> {
     GroupMemory::read(|path| fs::read_to_string(path).ok())
 }

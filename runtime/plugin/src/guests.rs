@@ -63,6 +63,7 @@ pub(crate) fn cargo(
 
 /// Runs `cargo build` with a separate target directory, because the outer Cargo holds the lock of
 /// its own.
+#[allow(clippy::disallowed_methods, reason = "Cargo builds the guests")]
 pub(crate) fn run_cargo(root: &Path, target_dir: &Path, arguments: &[&str]) -> Result<(), String> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root);

@@ -14,6 +14,8 @@
 //! Plugin functions are pure, so instances are disposable: each request gets a fresh one, and so
 //! does the call after a trap. Only a [`PacketInstance`] is kept, because it holds the peers.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests may run programs and wait"))]
+
 mod backend;
 mod bindings;
 mod breaker;

@@ -41,6 +41,7 @@ struct Shared {
 
 impl Ticker {
     /// Starts the thread that advances the epochs of `engine`.
+    #[expect(clippy::disallowed_methods, reason = "on a thread of its own")]
     pub(crate) fn start(engine: &Engine) -> std::io::Result<TickerThread> {
         let ticker = Self(Arc::new(Shared {
             now: AtomicU64::new(0),

@@ -48,6 +48,7 @@ pub fn run_all(seeds: Range<u64>, failed: impl Fn(u64, &str) + Sync) -> Report {
     };
     let watch = || {
         loop {
+            #[expect(clippy::disallowed_methods, reason = "a thread that watches the others")]
             std::thread::sleep(Duration::from_millis(100));
             let current =
                 || running.iter().map(|it| *it.lock().unwrap_or_else(PoisonError::into_inner));

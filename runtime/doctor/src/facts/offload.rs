@@ -1,12 +1,12 @@
 //! The kernel's release, and the checksum offload of devices.
 
-use std::fs;
-
 use heddle_core::address::LinkName;
+
+use super::kernel_file;
 
 /// Returns the kernel's release: `6.1.0-18-amd64`.
 pub(crate) fn kernel_release() -> String {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = kernel_file("/proc/sys/kernel/osrelease").unwrap_or_default();
     release.trim().to_owned()
 }
 

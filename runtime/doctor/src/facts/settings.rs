@@ -1,9 +1,10 @@
 //! Sysctls below `/proc/sys/net`.
 
-use std::fs;
 use std::path::Path;
 
 use heddle_core::address::LinkName;
+
+use super::kernel_file;
 
 /// A sysctl and its value, as sysctl(8) shows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub(crate) struct Setting {
 
 /// Reads a sysctl by its path below `/proc/sys`. `None` if it does not exist.
 pub(crate) fn read(path: &str) -> Option<Setting> {
-    let value = fs::read_to_string(Path::new("/proc/sys").join(path)).ok()?;
+    let value = kernel_file(Path::new("/proc/sys").join(path))?;
     let name = if path.contains('.') { path.to_owned() } else { path.replace('/', ".") };
     Some(Setting { name, value: value.trim().to_owned() })
 }

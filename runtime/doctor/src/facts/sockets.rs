@@ -7,6 +7,8 @@ use std::path::Path;
 
 use heddle_core::address::Family;
 
+use super::kernel_file;
+
 /// A bound UDP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UdpSocket {
@@ -39,7 +41,7 @@ impl UdpSocket {
 /// Returns the sockets on one port.
 pub(crate) fn on_port(port: u16) -> Vec<UdpSocket> {
     // Read the namespace of this thread, which may differ from that of the process's other threads.
-    let table = |file: &str| fs::read_to_string(Path::new("/proc/thread-self/net").join(file));
+    let table = |file: &str| kernel_file(Path::new("/proc/thread-self/net").join(file));
     let mut sockets = Vec::new();
     for (file, family) in [("udp", Family::V4), ("udp6", Family::V6)] {
         // Without IPv6 the file is missing, and there are no such sockets.
@@ -121,7 +123,7 @@ fn inodes_of(process: u32) -> impl Iterator<Item = u64> {
 }
 
 fn name_of(process: u32) -> String {
-    let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+    let name = kernel_file(format!("/proc/{process}/comm")).unwrap_or_default();
     name.trim_end().to_owned()
 }
 
@@ -130,7 +132,7 @@ fn name_of(process: u32) -> String {
 fn devices_of(process: u32) -> Vec<String> {
     let infos = fs::read_dir(format!("/proc/{process}/fdinfo")).into_iter().flatten().flatten();
     let device = |info: fs::DirEntry| {
-        let text = fs::read_to_string(info.path()).ok()?;
+        let text = kernel_file(info.path())?;
         text.lines().find_map(|line| line.strip_prefix("iff:").map(|name| name.trim().to_owned()))
     };
     infos.filter_map(device).collect()

@@ -4,6 +4,8 @@
 //! Every test has an unnamed network namespace, which belongs to its thread and is removed with it;
 //! tests with packets have three named ones.
 
+#![allow(clippy::disallowed_methods, reason = "tests may run programs, wait and read files")]
+
 mod host;
 mod iptables;
 mod modes;

@@ -3,6 +3,8 @@
 //!
 //! Every test has an unnamed network namespace, which belongs to its thread and is removed with it.
 
+#![allow(clippy::disallowed_methods, reason = "tests may run programs, wait and read files")]
+
 mod devices;
 mod drift;
 mod host;

@@ -6,6 +6,11 @@
 //! plugin that were given the same peers. So neither a change of leases nor a restart of the plugin
 //! delays packets, and neither packets nor the plugin delay the reconcile loop.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the supervisor is a thread with the kernel's time, like the packet path; the simulation has a model of both"
+)]
+
 mod pace;
 mod steering;
 

@@ -46,6 +46,10 @@ impl Stamp {
     }
 
     /// Waits until the stamp is settled, if the file was changed just now.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "for a few milliseconds, on a thread that compiles"
+    )]
     pub(crate) fn settle(&self) {
         if !self.settled(SystemTime::now()) {
             std::thread::sleep(TICK);

@@ -323,6 +323,7 @@ impl Layout {
 
     /// Locks the store and applies `change` to a file if the file still matches `old`, then syncs
     /// the directory. Returns None if it does not match.
+    #[expect(clippy::disallowed_methods, reason = "opens the directory itself, to sync it")]
     fn instead_of<T>(
         &self,
         old: Option<&Record>,
@@ -347,6 +348,7 @@ impl Layout {
     }
 
     /// Acquires the store's lock. It is held until the returned file is dropped.
+    #[expect(clippy::disallowed_methods, reason = "a blocking call has a thread of its own")]
     fn lock(&self) -> Result<File, DirectoryError> {
         let path = self.root.join(".lock");
         let file = File::options()

@@ -1,5 +1,7 @@
 //! Tests of the stores against real etcd processes and directories.
 
+#![allow(clippy::disallowed_methods, reason = "tests may run programs, wait and read files")]
+
 mod acquiring;
 mod behaviour;
 mod bounds;
