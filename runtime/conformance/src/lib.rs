@@ -6,6 +6,7 @@
 //! root, and uses nothing of this machine.
 
 mod backend;
+mod baseline;
 mod chance;
 mod emitter;
 mod files;

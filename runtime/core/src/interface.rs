@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use regex::Regex;
 
 use crate::address::{Family, LinkName, MacAddress};
-use crate::node::Underlay;
+use crate::node::{ExistingLink, Underlay};
 
 /// A network interface as found on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -267,6 +267,28 @@ fn no_match(selection: &Selection, facts: &Facts) -> SelectionError {
 
 fn list(items: impl Iterator<Item = impl fmt::Display>) -> String {
     items.map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Returns the devices that a backend may recognize as its own: only those of plannable kinds,
+/// since a busy host has thousands of others.
+///
+/// Skips VXLAN devices whose local address this host no longer has. Peers cannot reach them, and
+/// their MAC must not be reused: an older lease of this host may publish it beside the host's new
+/// lease.
+pub fn existing_links(interfaces: &[Interface]) -> Vec<ExistingLink> {
+    let plannable = |kind: &str| matches!(kind, "vxlan" | "tun");
+    let own = |address| {
+        let mut addresses = interfaces.iter().flat_map(|found| &found.addresses);
+        addresses.any(|own| own.addr() == address)
+    };
+    let found =
+        interfaces.iter().filter(|found| plannable(&found.kind) && found.local.is_none_or(own));
+    let link = |found: &Interface| ExistingLink {
+        name: found.name,
+        kind: found.kind.clone(),
+        mac: found.mac,
+    };
+    found.map(link).collect()
 }
 
 #[cfg(test)]

@@ -157,3 +157,21 @@ fn selection_errors_list_the_available_interfaces() {
         "there is no IPv4 default route to tell the interface by; name it with --iface"
     );
 }
+
+#[test]
+fn device_of_a_former_address_is_not_recognized() {
+    let interface = |name: &str, kind: &str, local: Option<&str>| Interface {
+        kind: kind.into(),
+        local: local.map(|address| address.parse().unwrap()),
+        ..interface(name, &["192.168.0.72/24"])
+    };
+    let found = [
+        interface("eth0", "", None),
+        interface("flannel.1", "vxlan", Some("192.168.0.72")),
+        interface("flannel.2", "vxlan", Some("192.168.0.71")),
+        interface("flannel.3", "vxlan", None),
+        interface("flannel0", "tun", None),
+    ];
+    let names: Vec<_> = existing_links(&found).iter().map(|link| link.name.to_string()).collect();
+    assert_eq!(names, ["flannel.1", "flannel.3", "flannel0"]);
+}
