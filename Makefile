@@ -101,12 +101,14 @@ sim: ## many histories of simulated nodes, without root (SEEDS=100000, FROM=0); 
 	$(call number,SEEDS,100000)
 	cargo run $(CARGO_FLAGS) --quiet -p heddle-sim -- --seeds $(SEEDS) --from $(FROM)
 
-lint: ## formatting, style of comments and clippy, for the host's code, the plugins' and the fuzz targets'
-	@.ci/setup build
+lint: ## formatting, style of comments, dependencies between modules and crates, and clippy, for all code
+	@.ci/setup build lint
 	cargo fmt --all --check
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 	.ci/lints
 	.ci/prose
+	.ci/modules
+	.ci/layers
 	cargo clippy $(CARGO_FLAGS) --workspace --exclude heddle-compiler --exclude heddle-hostile --all-targets -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --target-dir target/guests --profile compiler -p heddle-compiler --all-targets -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile guest --target wasm32-wasip2 $(GUESTS) -- -D warnings

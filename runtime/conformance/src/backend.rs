@@ -4,10 +4,11 @@ use heddle_core::address::Family;
 use heddle_core::desired::{Desired, Owner, Standing};
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::object::Plan;
-use heddle_plugin::{Backend, CallError, NodePlan, Plugin, PluginError, Reason};
+use heddle_plugin::{Backend, CallError, Plugin, PluginError, Reason};
 use ipnet::IpNet;
 use serde_json::Value;
 
+use crate::baseline::Baseline;
 use crate::chance::Chance;
 use crate::report::{Report, Rule};
 use crate::{Plans, Scenario, Thoroughness, apart, packets};
@@ -59,15 +60,6 @@ pub(crate) async fn examine(
     Ok(report)
 }
 
-/// The plugin's results in an ordinary situation.
-pub(crate) struct Good {
-    pub(crate) own: Lease,
-    pub(crate) node: NodePlan,
-    pub(crate) peers: Vec<Lease>,
-    plans: Vec<Plan>,
-    all: Plans,
-}
-
 struct Situation<'a> {
     name: &'static str,
     scenario: Scenario,
@@ -76,7 +68,7 @@ struct Situation<'a> {
 
 impl Situation<'_> {
     /// Checks that every node can plan every other.
-    async fn works(&self, report: &mut Report) -> Option<Good> {
+    async fn works(&self, report: &mut Report) -> Option<Baseline> {
         let all = Plans::of(self.backend, &self.scenario).await;
         let ask = |call: &str| format!("{}, {call}", self.name);
         let advertised = report.sound(|| ask("advertise"), all.advertised.clone())?;
@@ -122,11 +114,11 @@ impl Situation<'_> {
         }
         report.look(Rule::Works, true, String::new);
         let (key, own) = &self.scenario.node;
-        Some(Good { own: advertised.lease(*key, own, None), node, peers, plans, all })
+        Some(Baseline { own: advertised.lease(*key, own, None), node, peers, plans, all })
     }
 
     /// Checks that the same input gives the same result.
-    async fn pure(&self, good: &Good, report: &mut Report) {
+    async fn pure(&self, good: &Baseline, report: &mut Report) {
         for _ in 0..REPEATS {
             let again = Plans::of(self.backend, &self.scenario).await;
             report.look(Rule::Pure, again == good.all, || {
@@ -135,14 +127,14 @@ impl Situation<'_> {
         }
     }
 
-    async fn plan_peers(&self, good: &Good, peers: Vec<Lease>) -> Vec<Result<Plan, CallError>> {
+    async fn plan_peers(&self, good: &Baseline, peers: Vec<Lease>) -> Vec<Result<Plan, CallError>> {
         let Scenario { config, node: (_, node), .. } = &self.scenario;
         self.backend.plan_peers(config, node, &good.own, good.node.links(), peers).await
     }
 
     /// Checks that results do not depend on the order of the peers, nor on the others in the
     /// request. One instance plans all peers of a request.
-    async fn order(&self, good: &Good, report: &mut Report) {
+    async fn order(&self, good: &Baseline, report: &mut Report) {
         let mut orders: Vec<Vec<usize>> = (0..good.peers.len()).map(|one| vec![one]).collect();
         orders.push((0..good.peers.len()).rev().collect());
         orders.push((0..good.peers.len()).flat_map(|one| [one, one]).collect());
@@ -163,7 +155,7 @@ impl Situation<'_> {
     }
 
     /// Adds and removes peers in the desired state, as the daemon does.
-    fn apart(&self, good: &Good, report: &mut Report) {
+    fn apart(&self, good: &Baseline, report: &mut Report) {
         let mut desired = Desired::default();
         let standing = Standing::default();
         desired.set(Owner::Node, &standing, good.node.plan.clone());
@@ -198,7 +190,7 @@ impl Situation<'_> {
     }
 
     /// Checks that a lease of another backend gets no plan.
-    async fn others(&self, good: &Good, report: &mut Report) {
+    async fn others(&self, good: &Baseline, report: &mut Report) {
         let other =
             |peer: &Lease| Lease { backend_type: Some("some-other".into()), ..peer.clone() };
         let peers: Vec<_> = good.peers.iter().map(other).collect();
@@ -221,7 +213,7 @@ impl Situation<'_> {
     /// Tries malformed configs and leases.
     async fn robust(
         &self,
-        good: &Good,
+        good: &Baseline,
         settings: &Value,
         thoroughness: &Thoroughness,
         report: &mut Report,
@@ -268,7 +260,7 @@ impl Situation<'_> {
     }
 
     /// Returns a lease that a hostile or broken node could have published.
-    fn stranger(&self, good: &Good, chance: &mut Chance) -> Option<Lease> {
+    fn stranger(&self, good: &Baseline, chance: &mut Chance) -> Option<Lease> {
         let honest = good.peers.first()?;
         let (mut v4, mut v6) = (None, None);
         let mut families = Vec::new();

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod baseline;
 mod chance;
 mod emitter;
 mod files;

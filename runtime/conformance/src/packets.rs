@@ -6,7 +6,7 @@ use heddle_core::lease::Lease;
 use heddle_plugin::{PacketInstance, PacketPlugin, Reason};
 use ipnet::IpNet;
 
-use crate::backend::Good;
+use crate::baseline::Baseline;
 use crate::chance::Chance;
 use crate::report::{Report, Rule};
 use crate::{Scenario, Thoroughness};
@@ -18,7 +18,7 @@ const PACKET: (u32, u32) = (40, 1400);
 pub(crate) fn examine(
     plugin: &PacketPlugin,
     scenario: &Scenario,
-    good: &Good,
+    good: &Baseline,
     thoroughness: &Thoroughness,
     report: &mut Report,
 ) {
@@ -47,7 +47,7 @@ fn sound<T>(report: &mut Report, call: &str, answer: Result<T, Reason>) -> Optio
 
 /// Checks that addresses in a peer's subnet are steered to that peer or nowhere, and all others
 /// nowhere.
-fn steers(instance: &mut PacketInstance, good: &Good, report: &mut Report) {
+fn steers(instance: &mut PacketInstance, good: &Baseline, report: &mut Report) {
     let mut asked: Vec<(IpAddr, Option<u32>)> = Vec::new();
     for (index, peer) in (0..).zip(&good.peers) {
         for part in &peer.families {
@@ -97,7 +97,7 @@ fn transforms(
     plugin: &PacketPlugin,
     mut here: PacketInstance,
     scenario: &Scenario,
-    good: &Good,
+    good: &Baseline,
     thoroughness: &Thoroughness,
     report: &mut Report,
 ) {

@@ -14,6 +14,7 @@
 mod client;
 mod documents;
 mod error;
+mod handler;
 mod leases;
 mod server;
 mod status;
@@ -23,8 +24,9 @@ use std::path::{Path, PathBuf};
 pub use client::Client;
 pub use documents::{Documents, RECENT, Snapshot};
 pub use error::{CallError, ListenError};
+pub use handler::{Handler, Unavailable};
 pub use leases::{Leases, Record};
-pub use server::{Handler, Unavailable, serve};
+pub use server::serve;
 pub use status::{
     Changes, Counters, Device, Emitter, Event, EventKind, Health, Mode, Node, OwnLease, Peer,
     PeerState, Plugin, Source, Status, TrafficRules, Underlay, Unmet, Watch,

@@ -1,19 +1,17 @@
 //! The server side of the protocol, used by the daemon.
 
 use std::fs::{self, Permissions};
-use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_http::{Answer, Bytes, Hosts, Server, Site, StatusCode};
 use nix::unistd::Group;
 use tokio::net::UnixListener;
 
-use crate::{Documents, Leases, ListenError, Status};
+use crate::{Documents, Handler, ListenError, Unavailable};
 
 /// Time limit for an answer. Longer than clients wait for the longest one, so that the client's own
 /// limit applies first.
@@ -21,30 +19,6 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(90);
 
 /// Content type of the answers.
 const JSON: &str = "application/json";
-
-/// Creates the daemon's answers.
-pub trait Handler: Send + Sync + 'static {
-    /// Returns the daemon's state.
-    fn status(&self) -> impl Future<Output = Result<Status, Unavailable>> + Send;
-
-    /// Returns the records in the store.
-    fn leases(&self) -> impl Future<Output = Result<Leases, Unavailable>> + Send;
-}
-
-impl<H: Handler> Handler for Arc<H> {
-    fn status(&self) -> impl Future<Output = Result<Status, Unavailable>> + Send {
-        H::status(self)
-    }
-
-    fn leases(&self) -> impl Future<Output = Result<Leases, Unavailable>> + Send {
-        H::leases(self)
-    }
-}
-
-/// The daemon cannot answer at present, for this reason.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unavailable(pub String);
 
 /// Listens on a Unix socket, and answers in the background until the daemon ends.
 ///

@@ -25,8 +25,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::address::{Family, LinkName};
-use crate::diff::Scope;
 use crate::object::{Address, Metric, Object, ObjectKey, Route};
+use crate::scope::{Scope, intersect, meet};
 
 /// A route of the main table that is not Heddle's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -488,18 +488,6 @@ pub(crate) fn addresses_in(
     network: IpNet,
 ) -> impl Iterator<Item = IpAddr> {
     addresses.range(network.network()..=network.broadcast()).copied()
-}
-
-/// Returns true if a network overlaps the overlay's networks or the granted ones. Networks inside
-/// `own` belong to containers and do not count.
-pub(crate) fn meet(overlay: &[IpNet], granted: &[IpNet], own: &[IpNet], network: IpNet) -> bool {
-    !own.iter().any(|own| own.contains(&network))
-        && overlay.iter().chain(granted).any(|claimed| intersect(*claimed, network))
-}
-
-/// Returns true if two networks have an address in common.
-fn intersect(one: IpNet, other: IpNet) -> bool {
-    one.contains(&other) || other.contains(&one)
 }
 
 /// Decides which planned objects are withheld from the kernel.

@@ -50,6 +50,7 @@ mod public_addresses;
 pub mod rate;
 mod rejected;
 pub mod retry;
+mod scope;
 pub mod split;
 pub mod subnet_env;
 pub mod text;

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::address::{LinkName, MacAddress};
-use crate::interface::Interface;
 
 /// The identity of a node: 1 to 64 characters of `a–z A–Z 0–9 . _ -`.
 ///
@@ -106,28 +105,6 @@ pub struct ExistingLink {
     pub mac: Option<MacAddress>,
 }
 
-/// Returns the devices that a backend may recognize as its own: only those of plannable kinds,
-/// since a busy host has thousands of others.
-///
-/// Skips VXLAN devices whose local address this host no longer has. Peers cannot reach them, and
-/// their MAC must not be reused: an older lease of this host may publish it beside the host's new
-/// lease.
-pub fn existing_links(interfaces: &[Interface]) -> Vec<ExistingLink> {
-    let plannable = |kind: &str| matches!(kind, "vxlan" | "tun");
-    let own = |address| {
-        let mut addresses = interfaces.iter().flat_map(|found| &found.addresses);
-        addresses.any(|own| own.addr() == address)
-    };
-    let found =
-        interfaces.iter().filter(|found| plannable(&found.kind) && found.local.is_none_or(own));
-    let link = |found: &Interface| ExistingLink {
-        name: found.name,
-        kind: found.kind.clone(),
-        mac: found.mac,
-    };
-    found.map(link).collect()
-}
-
 /// This node at the start of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -150,30 +127,6 @@ mod tests {
         assert_ne!(id, NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda5", "/coreos.com/network"));
         assert_ne!(id, NodeId::derive("3d1219c7c4c5404aaa1f6d2a48adfda4", "/other"));
         assert!(id.as_str().parse::<NodeId>().is_ok());
-    }
-
-    #[test]
-    fn device_of_a_former_address_is_not_recognized() {
-        let interface = |name: &str, kind: &str, local: Option<&str>| Interface {
-            name: name.parse().unwrap(),
-            mtu: 1500,
-            up: true,
-            loopback: false,
-            kind: kind.into(),
-            mac: None,
-            local: local.map(|address| address.parse().unwrap()),
-            addresses: vec!["192.168.0.72/24".parse().unwrap()],
-        };
-        let found = [
-            interface("eth0", "", None),
-            interface("flannel.1", "vxlan", Some("192.168.0.72")),
-            interface("flannel.2", "vxlan", Some("192.168.0.71")),
-            interface("flannel.3", "vxlan", None),
-            interface("flannel0", "tun", None),
-        ];
-        let names: Vec<_> =
-            existing_links(&found).iter().map(|link| link.name.to_string()).collect();
-        assert_eq!(names, ["flannel.1", "flannel.3", "flannel0"]);
     }
 
     #[test]

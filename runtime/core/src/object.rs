@@ -304,3 +304,13 @@ pub struct Plan {
     /// The objects, in no particular order.
     pub objects: Vec<Object>,
 }
+
+impl Plan {
+    /// Returns the devices in the plan.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.objects.iter().filter_map(|object| match object {
+            Object::Link(link) => Some(link),
+            _ => None,
+        })
+    }
+}

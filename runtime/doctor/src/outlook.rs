@@ -10,9 +10,9 @@ use heddle_core::address::Family;
 use heddle_core::allocation::{AllocationError, Choice, Claimant, Holdings, choose};
 use heddle_core::config::{ConfigError, NetworkConfig, OverlayNetwork};
 use heddle_core::host_network::{Claims, HostNetwork, HostRouting, Vital};
-use heddle_core::interface::{Facts, SelectionError, select};
+use heddle_core::interface::{Facts, SelectionError, existing_links, select};
 use heddle_core::lease::{Lease, LeaseKey};
-use heddle_core::node::{Node, Underlay, existing_links};
+use heddle_core::node::{Node, Underlay};
 use heddle_core::subnet_env::previous_subnets;
 use heddle_flags::{Emit, Flags, IdentityError};
 use heddle_plugin::{

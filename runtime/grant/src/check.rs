@@ -165,15 +165,6 @@ pub fn files(files: &[File], capabilities: &Capabilities, settings: &[Setting]) 
     Ok(())
 }
 
-/// Returns the devices in a plan.
-pub(crate) fn planned_links(plan: &Plan) -> Vec<LinkName> {
-    let name = |object: &Object| match object {
-        Object::Link(link) => Some(link.name),
-        _ => None,
-    };
-    plan.objects.iter().filter_map(name).collect()
-}
-
 /// Checks a device: it must be new, or already be of the planned kind, and belong to nobody else.
 fn own_link(link: &Link, capabilities: &Capabilities, node: &Node) -> Granted {
     let underlay = &node.underlay;

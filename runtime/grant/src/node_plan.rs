@@ -6,7 +6,6 @@ use std::ops::RangeInclusive;
 use heddle_core::address::LinkName;
 use heddle_core::object::{Object, Plan};
 
-use crate::check;
 use crate::refusal::Refusal;
 
 /// Permitted MTUs: the maximum is the largest packet, and IPv4 needs the minimum (RFC 791, section
@@ -42,7 +41,7 @@ pub struct Tunnel {
 impl NodePlan {
     /// Returns the devices in the plan.
     pub fn links(&self) -> Vec<LinkName> {
-        check::planned_links(&self.plan)
+        self.plan.links().map(|link| link.name).collect()
     }
 
     /// Reduces the MTUs by `overhead`, the number of bytes that the plugin adds to each packet.

@@ -1,14 +1,10 @@
-//! Sites, and their answers to requests.
+//! Sites, and their answers.
 
 use std::future::Future;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Body;
-use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::{Request, Response, StatusCode};
-
-use crate::access::{Hosts, refusal};
+use hyper::StatusCode;
+use hyper::header::{HeaderName, HeaderValue};
 
 /// The kind of whatever is for people.
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -27,10 +23,10 @@ pub trait Site: Send + Sync + 'static {
 /// An answer. The body is shared, not copied, for each client that reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    status: StatusCode,
-    kind: &'static str,
-    header: Option<(HeaderName, &'static str)>,
-    body: Bytes,
+    pub(crate) status: StatusCode,
+    pub(crate) kind: &'static str,
+    pub(crate) header: Option<(HeaderName, &'static str)>,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
@@ -63,36 +59,4 @@ impl Answer {
     pub fn body(&self) -> &Bytes {
         &self.body
     }
-}
-
-/// Answers one request. `over_loopback` tells whether it came to an address of the loopback.
-pub async fn respond<B: Body>(
-    site: &impl Site,
-    hosts: Hosts,
-    over_loopback: bool,
-    request: &Request<B>,
-) -> Response<Full<Bytes>> {
-    response(site, answer(site, hosts, over_loopback, request).await)
-}
-
-pub(crate) async fn answer<B: Body>(
-    site: &impl Site,
-    hosts: Hosts,
-    over_loopback: bool,
-    request: &Request<B>,
-) -> Answer {
-    match refusal(hosts, over_loopback, request) {
-        Some(refused) => refused,
-        None => site.answer(request.uri().path()).await,
-    }
-}
-
-pub(crate) fn response(site: &impl Site, answer: Answer) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(answer.body));
-    *response.status_mut() = answer.status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.kind));
-    headers.extend(answer.header.map(|(name, value)| (name, HeaderValue::from_static(value))));
-    headers.extend(site.headers());
-    response
 }

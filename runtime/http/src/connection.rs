@@ -12,8 +12,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::answer::{answer, response};
 use crate::pool::Member;
+use crate::respond::{answer, response};
 use crate::{Hosts, Site};
 
 /// The largest head of a request, in bytes. Browsers send a tenth of that.

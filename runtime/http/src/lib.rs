@@ -29,13 +29,15 @@ pub mod worker;
 
 mod connection;
 mod pool;
+mod respond;
 
 pub use access::Hosts;
-pub use answer::{Answer, Site, respond};
+pub use answer::{Answer, Site};
 pub use bytes::Bytes;
 pub use descriptors::Descriptors;
 pub use hyper::{StatusCode, header};
 pub use listener::{ListenError, Listener};
+pub use respond::respond;
 pub use server::Server;
 pub use shared::Shared;
 pub use worker::Worker;

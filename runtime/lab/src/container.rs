@@ -5,36 +5,10 @@ use std::process::{Child, Command, Stdio};
 
 use ipnet::IpNet;
 
-use crate::{Error, Host, Namespace, PingStream, http};
+use crate::{Error, Namespace, PingStream, http};
 
 /// The bridge to which a host's containers are attached.
 const BRIDGE: &str = "docker0";
-
-/// The contents of a daemon's `subnet.env`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SubnetEnv {
-    /// `FLANNEL_SUBNET` and `FLANNEL_IPV6_SUBNET`, if present: the bridge's addresses.
-    pub subnets: Vec<IpNet>,
-    /// `FLANNEL_MTU`, if present.
-    pub mtu: Option<u32>,
-}
-
-impl SubnetEnv {
-    pub(crate) fn parse(text: &str) -> Self {
-        let value = |key: &str| {
-            text.lines()
-                .filter_map(|line| line.split_once('='))
-                .find_map(|(name, value)| (name == key).then_some(value))
-        };
-        Self {
-            subnets: ["FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET"]
-                .into_iter()
-                .filter_map(|key| value(key)?.parse().ok())
-                .collect(),
-            mtu: value("FLANNEL_MTU").and_then(|mtu| mtu.parse().ok()),
-        }
-    }
-}
 
 /// A network namespace on its host's bridge, with an interface `eth0` and addresses from the host's
 /// subnet.
@@ -46,34 +20,35 @@ pub struct Container {
 }
 
 impl Container {
-    pub(crate) fn start(host: &Host, number: u32) -> Result<Self, Error> {
-        let env = host.subnet_env()?;
-        let mtu = env.mtu.ok_or_else(|| Error::Output {
-            command: host.subnet_file().display().to_string(),
-            problem: "no FLANNEL_MTU".into(),
-        })?;
+    /// Starts a container on a host with these subnets, the `number`th one from 0 on. The first one
+    /// creates the bridge.
+    pub(crate) fn start(
+        host: &Namespace,
+        subnets: &[IpNet],
+        mtu: u32,
+        number: u32,
+    ) -> Result<Self, Error> {
         if number == 0 {
-            host.namespace.ip(&format!(
+            host.ip(&format!(
                 "link add name {BRIDGE} mtu {mtu} type bridge forward_delay 0 mcast_snooping 0"
             ))?;
-            host.namespace.set_sysctl(&format!("ipv6/conf/{BRIDGE}/dad_transmits"), "0")?;
-            for subnet in &env.subnets {
-                host.namespace
-                    .ip(&format!("addr add {subnet} dev {BRIDGE}{}", nodad(subnet.addr())))?;
+            host.set_sysctl(&format!("ipv6/conf/{BRIDGE}/dad_transmits"), "0")?;
+            for subnet in subnets {
+                host.ip(&format!("addr add {subnet} dev {BRIDGE}{}", nodad(subnet.addr())))?;
             }
-            host.namespace.ip(&format!("link set {BRIDGE} up"))?;
+            host.ip(&format!("link set {BRIDGE} up"))?;
         }
-        let namespace = Namespace::create(format!("{}-c{number}", host.namespace.name()))?;
+        let namespace = Namespace::create(format!("{}-c{number}", host.name()))?;
         // Otherwise its link-local address would not be usable for a second.
         namespace.set_sysctl("ipv6/conf/default/dad_transmits", "0")?;
         namespace.ip(&format!(
             "link add name eth0 mtu {mtu} type veth peer name veth{number} mtu {mtu} netns {}",
-            host.namespace.name()
+            host.name()
         ))?;
-        host.namespace.ip(&format!("link set veth{number} master {BRIDGE} up"))?;
+        host.ip(&format!("link set veth{number} master {BRIDGE} up"))?;
         namespace.ip("link set eth0 up")?;
         let mut addresses = Vec::new();
-        for subnet in &env.subnets {
+        for subnet in subnets {
             let address = after(subnet.addr(), number + 1);
             namespace.ip(&format!(
                 "addr add {address}/{} dev eth0{}",
@@ -172,28 +147,5 @@ fn after(address: IpAddr, count: u32) -> IpAddr {
     match address {
         IpAddr::V4(address) => Ipv4Addr::from(u32::from(address) + count).into(),
         IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) + u128::from(count)).into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn subnet_file_yields_bridge_addresses_and_mtu() {
-        let env = SubnetEnv::parse(
-            "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.8.1/24\n\
-             FLANNEL_IPV6_SUBNET=2001:cafe:42::1/64\nFLANNEL_MTU=1430\nFLANNEL_IPMASQ=false\n",
-        );
-        assert_eq!(
-            env,
-            SubnetEnv {
-                subnets: vec![
-                    "10.244.8.1/24".parse().unwrap(),
-                    "2001:cafe:42::1/64".parse().unwrap()
-                ],
-                mtu: Some(1430),
-            }
-        );
     }
 }

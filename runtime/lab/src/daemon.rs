@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Error, Host, Namespace, http, wait_until};
+use crate::{Error, Namespace, http, wait_until};
 
 /// Time limit for a daemon to become ready, on a loaded machine.
 pub const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -27,11 +27,19 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// The port of `/healthz` and `/readyz` that [`Host::heddled`] sets.
+    /// The port of `/healthz` and `/readyz` that [`Host::heddled`](crate::Host::heddled) sets.
     pub const HEALTH_PORT: u16 = 9980;
 
-    pub(crate) fn start(host: &Host, mut command: Command, number: u32) -> Result<Self, Error> {
-        let file = |kind: &str| host.directory().join(format!("heddled-{number}.{kind}"));
+    /// Starts a daemon on the host with this name, the `number`th one from 0 on. Its log is in
+    /// `directory`.
+    pub(crate) fn start(
+        host: &str,
+        namespace: &Arc<Namespace>,
+        directory: &Path,
+        mut command: Command,
+        number: u32,
+    ) -> Result<Self, Error> {
+        let file = |kind: &str| directory.join(format!("heddled-{number}.{kind}"));
         let (log, socket) = (file("log"), file("notify"));
         let notify = UnixDatagram::bind(&socket)
             .and_then(|notify| {
@@ -47,9 +55,9 @@ impl Daemon {
         command.env("NOTIFY_SOCKET", &socket).stdin(Stdio::null()).stdout(output).stderr(errors);
         let started = Instant::now();
         Ok(Self {
-            host: host.name.clone(),
-            namespace: Arc::clone(&host.namespace),
-            child: host.namespace.spawn(command)?,
+            host: host.to_owned(),
+            namespace: Arc::clone(namespace),
+            child: namespace.spawn(command)?,
             started,
             log,
             notify,

@@ -6,8 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::container::SubnetEnv;
-use crate::{Container, Daemon, Error, KernelState, Namespace, Store};
+use crate::{Container, Daemon, Error, KernelState, Namespace, SubnetEnv};
 
 /// A network namespace with an interface `eth0` on the lab's switch.
 #[derive(Debug)]
@@ -84,27 +83,6 @@ impl Host {
             .map_err(Error::io(format!("reading {}", path.display())))
     }
 
-    /// Builds the command line of its daemon. Default paths below `/run` and `/var` are moved to
-    /// [`directory`](Self::directory), since all hosts of a lab share one file system and one
-    /// machine id.
-    pub fn heddled(&self, program: &Path, store: &Store) -> Command {
-        let flag =
-            |name: &str, path: &str| format!("{name}={}", self.directory.join(path).display());
-        let mut command = Command::new(program);
-        command
-            .arg(format!("--node-id={}", self.name))
-            .arg(format!("--subnet-file={}", self.subnet_file().display()))
-            .arg(flag("--state-dir", "state"))
-            .arg(flag("--cache-dir", "cache"))
-            .arg(format!("--control-socket={}", self.control_socket().display()))
-            .args([
-                "--healthz-ip=127.0.0.1".to_owned(),
-                format!("--healthz-port={}", Daemon::HEALTH_PORT),
-            ])
-            .args(store.arguments());
-        command
-    }
-
     /// Starts a daemon on this host.
     ///
     /// # Errors
@@ -112,7 +90,7 @@ impl Host {
     /// [`Error::Start`].
     pub fn start(&self, command: Command) -> Result<Daemon, Error> {
         let number = self.daemons.fetch_add(1, Ordering::Relaxed);
-        Daemon::start(self, command, number)
+        Daemon::start(&self.name, &self.namespace, &self.directory, command, number)
     }
 
     /// Starts a container on this host, attached to a bridge with the subnet's first address.
@@ -122,7 +100,12 @@ impl Host {
     /// If the host has no subnet yet, and those of `ip`.
     pub fn container(&self) -> Result<Container, Error> {
         let number = self.containers.fetch_add(1, Ordering::Relaxed);
-        Container::start(self, number)
+        let env = self.subnet_env()?;
+        let mtu = env.mtu.ok_or_else(|| Error::Output {
+            command: self.subnet_file().display().to_string(),
+            problem: "no FLANNEL_MTU".into(),
+        })?;
+        Container::start(&self.namespace, &env.subnets, mtu, number)
     }
 
     /// Returns the state of its kernel.

@@ -19,6 +19,7 @@
 
 mod cgroup;
 mod command;
+mod command_line;
 mod container;
 mod daemon;
 mod datagram;
@@ -40,6 +41,7 @@ mod scratch;
 mod screen;
 mod stage;
 mod store;
+mod subnet_env;
 mod transfer;
 pub mod trial;
 mod until;
@@ -47,7 +49,7 @@ mod view;
 mod wait;
 
 pub use command::run;
-pub use container::{Container, SubnetEnv};
+pub use container::Container;
 pub use daemon::{Daemon, READY_LIMIT};
 pub use datagram::next_datagram;
 pub use error::Error;
@@ -62,8 +64,9 @@ pub use ping::{PingStream, Pings};
 pub use processor::on_one_processor;
 pub use rustix::process::Signal;
 pub use scratch::{Scratch, Storage};
-pub use stage::Verdict;
+pub use screen::Verdict;
 pub use store::Store;
+pub use subnet_env::SubnetEnv;
 pub use transfer::{Transfer, transfer};
 pub use until::RaisedOnDrop;
 pub use view::{FdbEntry, KernelState, Neighbour, Route};

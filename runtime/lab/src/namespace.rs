@@ -147,7 +147,8 @@ impl Namespace {
         interval: Duration,
         address: IpAddr,
     ) -> Result<PingStream, Error> {
-        PingStream::start(self, address, interval)
+        let child = self.spawn(PingStream::command(address, interval))?;
+        Ok(PingStream::read(child, interval))
     }
 
     /// Runs `ip` with these arguments, separated by white space.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Error, Namespace, wait_until};
+use crate::{Error, wait_until};
 
 /// Time after which an unanswered request counts as lost.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -36,15 +36,16 @@ pub struct PingStream {
 }
 
 impl PingStream {
-    pub(crate) fn start(
-        namespace: &Namespace,
-        address: IpAddr,
-        interval: Duration,
-    ) -> Result<Self, Error> {
+    /// Returns the command that sends the requests.
+    pub(crate) fn command(address: IpAddr, interval: Duration) -> Command {
         let mut command = Command::new("ping");
         command.args(["-n", "-i", &interval.as_secs_f64().to_string(), &address.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = namespace.spawn(command)?;
+        command
+    }
+
+    /// Reads the answers of that command, which is running.
+    pub(crate) fn read(mut child: Child, interval: Duration) -> Self {
         let output = BufReader::new(child.stdout.take().expect("standard output is piped"));
         let answered = Arc::new(Mutex::new(BTreeMap::new()));
         let answers = Arc::clone(&answered);
@@ -57,7 +58,7 @@ impl PingStream {
                 answers.lock().unwrap_or_else(PoisonError::into_inner).insert(last, time);
             }
         });
-        Ok(Self { child, interval, answered, reader: Some(reader) })
+        Self { child, interval, answered, reader: Some(reader) }
     }
 
     fn answered(&self) -> MutexGuard<'_, BTreeMap<u64, Duration>> {

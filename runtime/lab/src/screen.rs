@@ -3,10 +3,17 @@
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 
-use crate::Verdict;
-
 /// The width at which lines of other programs' output are cut, in characters.
 const WIDTH: usize = 110;
+
+/// The outcome of a demo or trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything that was shown worked.
+    Pass,
+    /// Something failed, and was reported.
+    Fail,
+}
 
 /// Standard output, with colours on a terminal.
 pub(crate) struct Screen {

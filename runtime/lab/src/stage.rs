@@ -7,15 +7,6 @@ use std::process::Command;
 use crate::screen::Screen;
 use crate::{Container, Daemon, Error, Host, Lab, READY_LIMIT, Store, wait_until};
 
-/// The outcome of a demo or trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Everything that was shown worked.
-    Pass,
-    /// Something failed, and was reported.
-    Fail,
-}
-
 /// The size of an echo request's IP and ICMP headers in bytes.
 const HEADERS_V4: u32 = 28;
 const HEADERS_V6: u32 = 48;

@@ -10,26 +10,10 @@ use heddle_files::RegularFile;
 use heddle_flags::FileFlags;
 use heddle_plugin::{File, Setting};
 
-use crate::ports::Files;
-
-/// A file that cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {verb} {}: {source}", path.display())]
-pub struct FileError {
-    verb: &'static str,
-    path: PathBuf,
-    source: io::Error,
-}
-
-impl FileError {
-    /// Creates the error of a failed attempt. `verb` is the attempted action, such as `write`.
-    pub fn new(verb: &'static str, path: PathBuf, source: io::Error) -> Self {
-        Self { verb, path, source }
-    }
-}
+use crate::ports::{FileError, Files};
 
 fn failed<'a>(verb: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> FileError + 'a {
-    move |source| FileError { verb, path: path.to_owned(), source }
+    move |source| FileError::new(verb, path.to_owned(), source)
 }
 
 /// The files of this host.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,8 +32,6 @@ use heddle_probe::{Health, News, ProbeError};
 use heddle_store::LeaseStore;
 use ipnet::IpNet;
 use tokio::sync::mpsc;
-
-pub use crate::files::FileError;
 
 /// Everything that a node acts on.
 #[derive(Clone)]
@@ -316,4 +315,20 @@ pub trait Files: Send + Sync {
     ///
     /// The first file that cannot be written, and the reason.
     fn replace(&self, files: Vec<File>, named: &[Setting]) -> Result<Vec<PathBuf>, FileError>;
+}
+
+/// A file that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {verb} {}: {source}", path.display())]
+pub struct FileError {
+    verb: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl FileError {
+    /// Creates the error of a failed attempt. `verb` is the attempted action, such as `write`.
+    pub fn new(verb: &'static str, path: PathBuf, source: io::Error) -> Self {
+        Self { verb, path, source }
+    }
 }

@@ -11,7 +11,6 @@ use heddle_core::config::NetworkConfig;
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::{Lease, LeaseKey, NODE_NAME_LIMIT};
 use heddle_core::node::Underlay;
-use heddle_core::object::Object;
 use heddle_core::peers::{Peers, Rejection};
 use heddle_core::text::one_line;
 use heddle_firewall::{Mode, Rules};
@@ -101,14 +100,11 @@ impl NodeState {
     /// Records the membership. The node joins once; later calls have no effect.
     pub(crate) fn join(&self, member: &Membership, rules: &Rules) {
         let overlay = &member.overlay;
-        let devices = overlay.plan.plan.objects.iter().filter_map(|object| match object {
-            Object::Link(link) => Some(wire::Device {
-                name: link.name.to_string(),
-                kind: link.kind.name().to_owned(),
-                mtu: link.mtu,
-                counters: None,
-            }),
-            _ => None,
+        let devices = overlay.plan.plan.links().map(|link| wire::Device {
+            name: link.name.to_string(),
+            kind: link.kind.name().to_owned(),
+            mtu: link.mtu,
+            counters: None,
         });
         let emitters = member.found.emitters.iter().cloned();
         let _ = self.joined.set(Joined {

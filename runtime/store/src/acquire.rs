@@ -4,11 +4,12 @@
 //! out, and decides anew whenever another node won the race. The number of attempts is unlimited:
 //! each race has a winner, so any number of nodes that boot together all get a subnet.
 
-use heddle_core::allocation::{AllocationError, Choice, Claimant, Holdings, choose, overlap};
+use heddle_core::allocation::{AllocationError, Choice, Claimant, Holdings, choose};
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::{Lease, LeaseKey};
 use tracing::warn;
 
+use crate::claim::{create, publish, read};
 use crate::outage::Outage;
 use crate::retry::Backoff;
 use crate::{LeaseStore, OwnLease, Page, Record, StoreError};
@@ -130,56 +131,4 @@ async fn unchanged(
 ) -> Result<Option<Record>, StoreError> {
     let record = store.get(&key.to_string()).await?;
     Ok(record.filter(|record| read(record).as_ref() == holdings.get(key)))
-}
-
-/// Creates a lease whose subnets overlap no other lease. Returns None if another node won the race.
-///
-/// The compare-and-swap on the key does not rule out overlaps: two dual-stack leases may share one
-/// family's subnet, and a lease from before a change of the subnet length may overlap another. So
-/// the other keys are read once more after the write, and this lease yields to any overlap. Of two
-/// leases created at the same time, the later one sees the earlier one; possibly both yield.
-pub(crate) async fn create(
-    store: &dyn LeaseStore,
-    lease: &Lease,
-) -> Result<Option<Record>, StoreError> {
-    let key = lease.key;
-    let value = lease.to_value();
-    let Some(record) = store.create(&key.to_string(), value.as_bytes()).await? else {
-        return Ok(None);
-    };
-    if overlapping(store, key).await?.is_none() {
-        return Ok(Some(record));
-    }
-    store.delete(&record).await?;
-    Ok(None)
-}
-
-/// Returns the key of another record whose subnets overlap those of this lease, if there is one.
-pub(crate) async fn overlapping(
-    store: &dyn LeaseStore,
-    own: LeaseKey,
-) -> Result<Option<String>, StoreError> {
-    let overlaps = |text: &str| {
-        let other = text.parse::<LeaseKey>();
-        other.is_ok_and(|other| other != own && overlap(other, own))
-    };
-    store.find_key(&overlaps).await
-}
-
-/// Writes our lease into a record that is ours, unless it already holds it. Returns None if the
-/// record was changed meanwhile.
-pub(crate) async fn publish(
-    store: &dyn LeaseStore,
-    record: &Record,
-    lease: &Lease,
-) -> Result<Option<Record>, StoreError> {
-    if read(record).as_ref() == Some(lease) {
-        return Ok(Some(record.clone()));
-    }
-    store.replace(record, lease.to_value().as_bytes()).await
-}
-
-/// Parses a record as a lease. None if it is not a valid one.
-pub(crate) fn read(record: &Record) -> Option<Lease> {
-    record.as_read().lease(record.key.parse().ok()?).ok()
 }

@@ -37,6 +37,7 @@ pub mod own_lease;
 pub mod reach;
 pub mod release;
 
+mod claim;
 mod config;
 mod outage;
 mod retry;

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use crate::acquire::{create, overlapping, publish, read};
+use crate::claim::{create, overlapping, publish, read};
 use crate::outage::Outage;
 use crate::retry::Backoff;
 use crate::{LeaseStore, Record, Renewal, StoreError};

@@ -1,6 +1,6 @@
 //! Release of this node's lease.
 
-use crate::acquire::read;
+use crate::claim::read;
 use crate::retry::Backoff;
 use crate::{LeaseStore, OwnLease, StoreError};
 

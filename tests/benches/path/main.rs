@@ -18,6 +18,7 @@ mod machine;
 mod pair;
 mod plot;
 mod results;
+mod variant;
 
 use std::time::Duration;
 
@@ -25,8 +26,9 @@ use heddle_tests::measurement;
 
 use crate::load::Load;
 use crate::machine::Machine;
-use crate::pair::{Pair, Variant};
+use crate::pair::Pair;
 use crate::results::Results;
+use crate::variant::Variant;
 
 fn main() {
     let rounds = usize::try_from(setting("HEDDLE_BENCH_ROUNDS", 21)).unwrap();

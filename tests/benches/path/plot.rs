@@ -5,8 +5,8 @@ use std::fmt::Write;
 use heddle_tests::measurement::{median, quantile};
 
 use crate::load::Load;
-use crate::pair::Variant;
 use crate::results::{Results, Sample, digits};
+use crate::variant::Variant;
 
 /// One diagram of the plot.
 struct Panel {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::load::{Load, Received};
 use crate::machine::Machine;
-use crate::pair::Variant;
+use crate::variant::Variant;
 
 /// Formats a number with three significant digits.
 pub(crate) fn digits(value: f64) -> String {

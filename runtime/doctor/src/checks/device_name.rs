@@ -4,12 +4,11 @@ use heddle_core::object::LinkKind;
 use heddle_kernel::{ALIAS_PREFIX, HostLink};
 use heddle_plugin::NodePlan;
 
-use super::planned_links;
 use crate::report::{Finding, Severity};
 
 /// `alias` marks this daemon's devices.
 pub(crate) fn check(plan: &NodePlan, links: &[HostLink], alias: &str) -> Vec<Finding> {
-    let taken = planned_links(plan).filter_map(|planned| {
+    let taken = plan.plan.links().filter_map(|planned| {
         let link = links.iter().find(|link| link.name == planned.name && link.alias != alias)?;
         // The daemon takes over a VXLAN device left by flannel. flannel's TUN device would have
         // ended with flannel.

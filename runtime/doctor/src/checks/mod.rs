@@ -20,20 +20,12 @@ pub(crate) mod udp_port;
 
 use std::fmt::Display;
 
-use heddle_core::object::{Link, LinkKind, Object, Vxlan};
+use heddle_core::object::{Link, LinkKind, Vxlan};
 use heddle_plugin::NodePlan;
-
-/// Returns the devices of a plan.
-fn planned_links(plan: &NodePlan) -> impl Iterator<Item = &Link> {
-    plan.plan.objects.iter().filter_map(|object| match object {
-        Object::Link(link) => Some(link),
-        _ => None,
-    })
-}
 
 /// Returns the VXLAN devices of a plan.
 pub(crate) fn planned_vxlans(plan: &NodePlan) -> impl Iterator<Item = (&Link, &Vxlan)> {
-    planned_links(plan).filter_map(|link| match &link.kind {
+    plan.plan.links().filter_map(|link| match &link.kind {
         LinkKind::Vxlan(vxlan) => Some((link, vxlan)),
         _ => None,
     })

@@ -7,7 +7,7 @@ use heddle_core::node::Underlay;
 use heddle_kernel::HostLink;
 use heddle_plugin::NodePlan;
 
-use super::{planned_links, planned_vxlans};
+use super::planned_vxlans;
 use crate::report::{Finding, Severity};
 
 const CHECK: &str = "mtu";
@@ -28,7 +28,7 @@ pub(crate) fn check(
         let outer = link.mtu + overhead(Family::of(vxlan.local));
         (outer > underlay.mtu).then(|| overlay(link.name, link.mtu, outer, underlay))
     });
-    let outdated = planned_links(plan).filter_map(|planned| {
+    let outdated = plan.plan.links().filter_map(|planned| {
         let link = links.iter().find(|link| link.name == planned.name)?;
         let larger = link.kind == planned.kind.name() && link.mtu > planned.mtu;
         larger.then(|| left_behind(link, planned.mtu, underlay))

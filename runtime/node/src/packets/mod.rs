@@ -152,16 +152,13 @@ fn settings(plan: &NodePlan, tunnel: &Tunnel, destinations: Destinations) -> Set
         Object::Address(address) if address.link == tunnel.link => Some(address.network.addr()),
         _ => None,
     };
-    let mtu = objects.iter().find_map(|object| match object {
-        Object::Link(link) if link.name == tunnel.link => Some(link.mtu),
-        _ => None,
-    });
+    let device = plan.plan.links().find(|link| link.name == tunnel.link);
     Settings {
         device: tunnel.link,
         sockets: tunnel.local.iter().map(|local| SocketAddr::new(*local, tunnel.port)).collect(),
         port: tunnel.port,
         addresses: objects.iter().filter_map(address).collect(),
-        mtu: mtu.unwrap_or(plan.mtu),
+        mtu: device.map_or(plan.mtu, |link| link.mtu),
         destinations,
     }
 }

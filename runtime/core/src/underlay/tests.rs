@@ -1,0 +1,161 @@
+use super::*;
+use crate::interface::{Facts, Selection, select};
+
+fn interface(name: &str, up: bool, addresses: &[&str]) -> Interface {
+    Interface {
+        name: name.parse().unwrap(),
+        mtu: 1500,
+        up,
+        loopback: false,
+        kind: String::new(),
+        mac: None,
+        local: None,
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+    }
+}
+
+/// Returns facts with the default route on the last interface that is up, if there is one.
+fn facts(interfaces: Vec<Interface>) -> Facts {
+    let up = interfaces.iter().rev().find(|found| found.up);
+    let routes: Vec<_> = up.map(|found| found.name).into_iter().collect();
+    Facts {
+        interfaces,
+        default_routes_v4: routes.clone(),
+        default_routes_v6: routes,
+        route_to: None,
+    }
+}
+
+/// Returns the standing with these interfaces after a start with `before`.
+fn compare(before: Interface, now: Vec<Interface>, selection: &Selection) -> Standing {
+    let families: Vec<_> = [Family::V4, Family::V6]
+        .into_iter()
+        .filter(|family| before.address(*family).is_some())
+        .collect();
+    let started_with = select(&families, selection, &facts(vec![before])).unwrap();
+    let now = facts(now);
+    standing(&started_with, &now.interfaces, &select(&families, selection, &now))
+}
+
+const V4: [&str; 1] = ["192.168.0.2/24"];
+
+fn check(now: Vec<Interface>, expected: Standing) {
+    let standing = compare(interface("eth0", true, &V4), now, &Selection::default());
+    assert_eq!(standing, expected);
+}
+
+#[test]
+fn underlay_unchanged_is_intact_despite_other_interfaces() {
+    check(vec![interface("eth0", true, &V4)], Standing::Intact);
+    check(
+        vec![
+            interface("eth0", true, &["192.168.0.9/24", "192.168.0.2/16", "fd00::9/64"]),
+            // The other interface has the default route now.
+            interface("eth1", true, &["10.0.0.1/8"]),
+        ],
+        Standing::Intact,
+    );
+}
+
+#[test]
+fn interface_down_is_missing_even_if_there_is_another() {
+    let down = || Standing::Missing("interface eth0 is down".into());
+    check(vec![interface("eth0", false, &V4)], down());
+    let eth1 = || interface("eth1", true, &["10.0.0.1/8", "fd01::1/64"]);
+    check(vec![interface("eth0", false, &V4), eth1()], down());
+    let standing = compare(
+        interface("eth0", true, &["fd00::2/64"]),
+        vec![interface("eth0", false, &[]), eth1()],
+        &Selection::default(),
+    );
+    assert_eq!(standing, down());
+}
+
+#[test]
+fn underlay_lost_without_alternative_is_missing() {
+    let missing = |text: &str| Standing::Missing(text.into());
+    check(
+        vec![interface("eth0", true, &[])],
+        missing(
+            "interface eth0 has lost 192.168.0.2: interface eth0 has no IPv4 address of global \
+             scope; the network config enables IPv4",
+        ),
+    );
+    check(
+        vec![],
+        missing(
+            "interface eth0 is gone: there is no IPv4 default route to tell the interface by; \
+             name it with --iface",
+        ),
+    );
+    let selection = Selection { names: vec!["192.168.0.2".into()], ..Selection::default() };
+    let renumbered = interface("eth0", true, &["192.168.0.9/24"]);
+    let standing = compare(interface("eth0", true, &V4), vec![renumbered], &selection);
+    let expected = "interface eth0 has lost 192.168.0.2: no interface matches --iface 192.168.0.2; \
+                    there are eth0 (192.168.0.9)";
+    assert_eq!(standing, missing(expected));
+}
+
+#[test]
+fn changed_address_or_name_is_elsewhere() {
+    let elsewhere = |lacking: &str, next: &str, readdressed| Standing::Elsewhere {
+        reason: format!(
+            "interface eth0 {lacking}: this daemon was started with eth0 with 192.168.0.2, \
+             and the next one would use {next}"
+        ),
+        readdressed,
+    };
+    check(
+        vec![interface("eth0", true, &["192.168.0.9/24"])],
+        elsewhere("has lost 192.168.0.2", "eth0 with 192.168.0.9", true),
+    );
+    check(vec![interface("lan0", true, &V4)], elsewhere("is gone", "lan0 with 192.168.0.2", false));
+}
+
+#[test]
+fn changed_mtu_is_reported_and_underlay_stays_intact() {
+    let selection = Selection::default();
+    let before = || interface("eth0", true, &V4);
+    let started_with = select(&[Family::V4], &selection, &facts(vec![before()])).unwrap();
+    let narrow = Interface { mtu: 1400, ..before() };
+    assert_eq!(other_mtu(&started_with, &[interface("eth1", true, &[]), before()]), None);
+    assert_eq!(other_mtu(&started_with, &[]), None);
+    assert_eq!(other_mtu(&started_with, std::slice::from_ref(&narrow)), Some(1400));
+    assert_eq!(compare(before(), vec![narrow], &selection), Standing::Intact);
+}
+
+#[test]
+fn own_interface_address_counts_behind_nat() {
+    let public_ip = Some("203.0.113.7".parse().unwrap());
+    let selection = Selection { public_ip, ..Selection::default() };
+    let before = || interface("eth0", true, &V4);
+    assert_eq!(compare(before(), vec![before()], &selection), Standing::Intact);
+    let renumbered = vec![interface("eth0", true, &["192.168.0.9/24"])];
+    let standing = compare(before(), renumbered, &selection);
+    assert!(matches!(standing, Standing::Elsewhere { readdressed: false, .. }), "{standing:?}");
+}
+
+#[test]
+fn underlay_losing_an_address_of_either_family_is_elsewhere() {
+    let both = ["192.168.0.2/24", "fd00::2/64"];
+    let standing = compare(
+        interface("eth0", true, &both),
+        vec![interface("eth0", true, &["192.168.0.2/24", "fd00::9/64"])],
+        &Selection::default(),
+    );
+    let expected = "interface eth0 has lost fd00::2: this daemon was started with eth0 with \
+                    192.168.0.2 and fd00::2, and the next one would use eth0 with 192.168.0.2 and fd00::9";
+    assert_eq!(standing, Standing::Elsewhere { reason: expected.into(), readdressed: false });
+}
+
+#[test]
+fn absence_interrupted_starts_anew() {
+    let start = Instant::now();
+    let mut absence = Absence::default();
+    assert!(!absence.is_for_good(start));
+    assert!(!absence.is_for_good(start + SETTLED - Duration::from_millis(1)));
+    absence.over();
+    assert!(!absence.is_for_good(start + SETTLED));
+    assert!(!absence.is_for_good(start + 2 * SETTLED - Duration::from_millis(1)));
+    assert!(absence.is_for_good(start + 2 * SETTLED));
+}

@@ -1,0 +1,323 @@
+//! The flags, in the groups in which `--help` lists them.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+use heddle_core::interface::Selection;
+use heddle_core::node::NodeId;
+use heddle_files::ReadError;
+use heddle_store::{EtcdOptions, StoreConfig};
+use ipnet::IpNet;
+use regex::Regex;
+
+use crate::emit::Emit;
+use crate::go_bool::GoBool;
+use crate::values::{listener, network, public_address};
+
+/// The lease store, and this node's lease in it.
+#[derive(Clone, Debug, Args)]
+pub struct LeaseFlags {
+    /// Lease store: `etcd`, or `dir:PATH` for a directory of lease files
+    #[arg(long, value_name = "STORE", default_value_t)]
+    pub store: StoreConfig,
+
+    /// etcd's client URLs
+    #[arg(
+        long,
+        value_name = "URL,…",
+        action = ArgAction::Set,
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:4001,http://127.0.0.1:2379"
+    )]
+    pub etcd_endpoints: Vec<String>,
+
+    /// The etcd key below which the network's config and leases are
+    #[arg(long, value_name = "KEY", default_value = "/coreos.com/network")]
+    pub etcd_prefix: String,
+
+    /// Key of the client certificate (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub etcd_keyfile: Option<PathBuf>,
+
+    /// Client certificate (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub etcd_certfile: Option<PathBuf>,
+
+    /// Certificate authority that etcd's certificate is checked against (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub etcd_cafile: Option<PathBuf>,
+
+    /// User name for etcd
+    #[arg(long, value_name = "NAME")]
+    pub etcd_username: Option<String>,
+
+    /// Password for etcd
+    #[arg(long, value_name = "PASSWORD")]
+    pub etcd_password: Option<String>,
+
+    /// Minutes before its expiry at which the lease is renewed
+    #[arg(
+        long,
+        value_name = "MINUTES",
+        default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..=1439)
+    )]
+    subnet_lease_renew_margin: u64,
+
+    /// This node's identity [default: derived from /etc/machine-id and the prefix]
+    #[arg(long, value_name = "ID")]
+    pub node_id: Option<NodeId>,
+}
+
+impl LeaseFlags {
+    /// Returns the time before its expiry at which the lease is renewed.
+    pub fn renew_margin(&self) -> Duration {
+        Duration::from_secs(self.subnet_lease_renew_margin * 60)
+    }
+
+    /// Returns the options for the connection to etcd.
+    pub fn etcd_options(&self) -> EtcdOptions {
+        EtcdOptions {
+            ca_file: self.etcd_cafile.clone(),
+            certificate_file: self.etcd_certfile.clone(),
+            key_file: self.etcd_keyfile.clone(),
+            username: self.etcd_username.clone(),
+            password: self.etcd_password.clone(),
+            ..EtcdOptions::new(&self.etcd_endpoints, &self.etcd_prefix)
+        }
+    }
+
+    /// Returns the network's name, which tells apart two daemons on one host.
+    pub fn network_name(&self) -> String {
+        match &self.store {
+            StoreConfig::Etcd => self.etcd_prefix.trim_end_matches('/').to_owned(),
+            StoreConfig::Directory(path) => path.display().to_string(),
+        }
+    }
+
+    /// Returns the network's name with the kind of store, as in the aliases of the daemon's devices
+    /// (`heddle_kernel::alias`).
+    pub fn network_label(&self) -> String {
+        match &self.store {
+            StoreConfig::Etcd => self.network_name(),
+            StoreConfig::Directory(_) => format!("dir:{}", self.network_name()),
+        }
+    }
+}
+
+/// The interface and the addresses at which other hosts reach this one.
+#[derive(Clone, Debug, Args)]
+pub struct InterfaceFlags {
+    /// Interface between hosts, by name or address; the first given that exists
+    #[arg(long, value_name = "NAME|IP")]
+    pub iface: Vec<String>,
+
+    /// Interface by regular expression, against addresses, then names; after --iface
+    #[arg(long, value_name = "REGEX")]
+    pub iface_regex: Vec<Regex>,
+
+    /// Interface through which this address is reached
+    #[arg(long, value_name = "IP")]
+    pub iface_can_reach: Option<IpAddr>,
+
+    /// IPv4 address under which other hosts reach this one [default: the interface's]
+    #[arg(long, value_name = "IP", value_parser = public_address::<Ipv4Addr>)]
+    pub public_ip: Option<Ipv4Addr>,
+
+    /// IPv6 address under which other hosts reach this one [default: the interface's]
+    #[arg(long, value_name = "IP", value_parser = public_address::<Ipv6Addr>)]
+    pub public_ipv6: Option<Ipv6Addr>,
+}
+
+impl InterfaceFlags {
+    /// Returns the operator's flags for the choice of the interface.
+    pub fn selection(&self) -> Selection {
+        Selection {
+            names: self.iface.clone(),
+            patterns: self.iface_regex.clone(),
+            can_reach: self.iface_can_reach,
+            public_ip: self.public_ip,
+            public_ipv6: self.public_ipv6,
+        }
+    }
+}
+
+/// Masquerading, forwarding and related rules.
+#[derive(Clone, Debug, Args)]
+pub struct RuleFlags {
+    /// Masquerade what leaves the overlay
+    #[arg(long, go_bool = Some("false"))]
+    pub ip_masq: bool,
+
+    /// Masquerade without randomizing source ports
+    #[arg(long, go_bool = Some("false"))]
+    pub ip_masq_fully_random_disable: bool,
+
+    /// Seconds between two checks of the traffic rules
+    #[arg(long, value_name = "SECONDS", default_value_t = 5,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub iptables_resync: u64,
+
+    /// Accept the overlay's traffic in FORWARD
+    #[arg(long, go_bool = Some("true"))]
+    pub iptables_forward_rules: bool,
+
+    /// Drop packets for the own subnet while there is no bridge that has it
+    #[arg(long, go_bool = Some("false"))]
+    pub ip_blackhole_route: bool,
+
+    /// Networks outside the overlay that peers may send to through this node, with udp and
+    /// vxlan-tun [default: none]
+    #[arg(long, value_name = "CIDR,…", action = ArgAction::Set, value_delimiter = ',',
+          value_parser = network)]
+    pub allow_destinations: Vec<IpNet>,
+}
+
+/// Plugins, their directories, and the files to write.
+#[derive(Clone, Debug, Args)]
+pub struct FileFlags {
+    /// The file that tells Docker its subnet and MTU
+    #[arg(long, value_name = "FILE", default_value = "/run/flannel/subnet.env")]
+    pub subnet_file: PathBuf,
+
+    /// Directory of plugins, which come before the built-in ones; repeatable, the first that has it
+    /// wins
+    #[arg(long, value_name = "DIR", default_values = ["/etc/heddle/plugins", "/usr/lib/heddle/plugins"])]
+    pub plugin_dir: Vec<PathBuf>,
+
+    /// Plugin policy: grants, limits and pinned digests; the default file need not exist
+    #[arg(long, value_name = "FILE", default_value = "/etc/heddle/plugins.toml")]
+    pub plugin_policy: PathBuf,
+
+    /// Directory for compiled plugins
+    #[arg(long, value_name = "DIR", default_value = "/var/cache/heddle")]
+    pub cache_dir: PathBuf,
+
+    /// Directory for this node's identity
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/heddle")]
+    pub state_dir: PathBuf,
+
+    /// Emitter and its settings, such as docker-opts:key=DOCKER_NETWORK_OPTIONS; repeatable, in the
+    /// environment with white space between
+    #[arg(long, value_name = "NAME[:SETTING=VALUE,…]", default_value = "subnet-env")]
+    pub emit: Vec<Emit>,
+
+    /// File of FLANNELD_ variables, read again on SIGHUP; a dash before it: it need not exist
+    #[arg(long, value_name = "FILE")]
+    pub environment_file: Option<OsString>,
+}
+
+/// The emitter whose output file has a flag of its own, `--subnet-file`. The flag is the default of
+/// its setting `path`.
+const SUBNET_ENV: &str = "subnet-env";
+
+/// Size limit of a subnet.env, in bytes: a hundred times what is ever written there.
+pub const SUBNET_ENV_LIMIT: u64 = 64 << 10;
+
+/// Name of the setting for an output file.
+const PATH: &str = "path";
+
+impl FileFlags {
+    /// Returns the settings of an emitter as names and values: those given with `--emit`, and
+    /// `--subnet-file` for the emitter of subnet.env.
+    pub fn settings(&self, asked: &Emit) -> Vec<(String, String)> {
+        let mut settings = asked.settings.clone();
+        if asked.emitter == SUBNET_ENV && asked.setting(PATH).is_none() {
+            settings.push((PATH.to_owned(), self.subnet_file.display().to_string()));
+        }
+        settings
+    }
+
+    /// Returns the path of subnet.env, in which a previous run recorded the node's subnet.
+    pub fn subnet_env(&self) -> &Path {
+        let mut asked = self.emit.iter().filter(|asked| asked.emitter == SUBNET_ENV);
+        asked.find_map(|asked| asked.setting(PATH)).map_or(&self.subnet_file, Path::new)
+    }
+
+    /// Reads the subnet.env of a previous run: a regular file of at most 64 KiB. Returns an empty
+    /// text if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]: the file exists, but is unreadable, not a regular file, too large, or not
+    /// UTF-8.
+    pub fn read_subnet_env(&self) -> Result<String, ReadError> {
+        match heddle_files::read_text(self.subnet_env(), SUBNET_ENV_LIMIT) {
+            Err(error) if error.is_not_found() => Ok(String::new()),
+            read => read,
+        }
+    }
+}
+
+/// The control socket of the daemon, and reachability probes.
+#[derive(Clone, Debug, Args)]
+pub struct ControlFlags {
+    /// Unix socket at which `heddle status` and others ask
+    #[arg(long, value_name = "FILE", default_value = "/run/heddle/heddled.sock")]
+    pub control_socket: PathBuf,
+
+    /// Group whose members may ask there, besides root
+    #[arg(long, value_name = "GROUP")]
+    pub control_group: Option<String>,
+
+    /// Seconds between two ICMP echo requests to each peer over the overlay: who does not answer is
+    /// in the log, in `heddle status` and in the metrics. 0 asks nobody
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub probe_interval: u64,
+}
+
+/// The HTTP endpoints and the log.
+#[derive(Clone, Debug, Args)]
+pub struct HealthFlags {
+    /// Address that /healthz, /readyz and /packets are served at; the default, which is flannel's,
+    /// is every IPv4 address of this host, so that other hosts can ask as well. 127.0.0.1 keeps it
+    /// to this host
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
+    pub healthz_ip: IpAddr,
+
+    /// TCP port that /healthz, /readyz and /packets are served at; 0: not at all
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub healthz_port: u16,
+
+    /// Address that the status page (/), /status.json and /metrics are served at: a TCP port, then
+    /// on 127.0.0.1 alone, or an IP address and a port [default: not at all]
+    #[arg(long, value_name = "[IP:]PORT", value_parser = listener)]
+    pub status_address: Option<SocketAddr>,
+
+    /// Log level: 0 normal, 2 more, 5 everything
+    #[arg(long = "v", value_name = "LEVEL", default_value_t = 0)]
+    pub verbosity: u8,
+
+    // Flags of flannel's logging library; accepted and ignored.
+    #[arg(long, hide = true)]
+    vmodule: Option<String>,
+
+    #[arg(long = "log_backtrace_at", hide = true)]
+    log_backtrace_at: Option<String>,
+}
+
+/// flannel's flags for Kubernetes.
+#[derive(Clone, Debug, Args)]
+pub struct KubernetesFlags {
+    /// Leases from the Kubernetes API
+    #[arg(long, go_bool = Some("false"))]
+    pub kube_subnet_mgr: bool,
+
+    #[arg(long, hide = true)]
+    kube_api_url: Option<String>,
+
+    #[arg(long, hide = true)]
+    kubeconfig_file: Option<String>,
+
+    #[arg(long, hide = true)]
+    kube_annotation_prefix: Option<String>,
+
+    #[arg(long, hide = true, go_bool = None)]
+    set_node_network_unavailable: Option<bool>,
+
+    #[arg(long, hide = true)]
+    net_config_path: Option<String>,
+}

@@ -1,0 +1,28 @@
+//! Parsers of values: networks and addresses.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+
+use heddle_core::address::is_host;
+use ipnet::IpNet;
+
+/// Parses a network, or an address as the network of that address alone.
+pub(crate) fn network(text: &str) -> Result<IpNet, String> {
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map_err(|_| "expected a network, such as 192.0.2.0/24, or an address".to_owned())
+}
+
+/// Parses an address at which other hosts can reach this one.
+pub(crate) fn public_address<A: FromStr + Copy + Into<IpAddr>>(text: &str) -> Result<A, String> {
+    let address = text.parse::<A>().ok().filter(|address| is_host((*address).into()));
+    address.ok_or_else(|| {
+        "expected an address at which other hosts reach this one: no loopback, multicast or broadcast address".to_owned()
+    })
+}
+
+/// Parses the address of a listener: a port alone means the loopback address.
+pub(crate) fn listener(text: &str) -> Result<SocketAddr, String> {
+    let on_loopback = || Some(SocketAddr::from((Ipv4Addr::LOCALHOST, text.parse().ok()?)));
+    let found = text.parse().ok().or_else(on_loopback).filter(|found| found.port() != 0);
+    found.ok_or_else(|| "expected a port, such as 9981, or 192.0.2.1:9981, or [::]:9981".to_owned())
+}
