@@ -269,7 +269,7 @@ fn plugins_are_listed_by_precedence() {
     assert!(named("udp")[0].ends_with(" embedded"), "{listed}");
     let [first, second] = named("vxlan")[..] else { panic!("{listed}") };
     assert!(first.ends_with("/vxlan.wasm"), "{listed}");
-    assert!(second.ends_with(" embedded (another one comes first)"), "{listed}");
+    assert!(second.ends_with(" embedded (shadowed)"), "{listed}");
     assert!(!listed.contains("Not A Plugin"), "{listed}");
 }
 
