@@ -342,7 +342,7 @@ fn plugin_without_grant_or_with_wrong_digest_is_not_loaded() {
     assert_eq!(
         find("").unwrap_err().to_string(),
         format!(
-            "plugin mine ({}) asks for what it is not granted: udp-ports 53; to grant it, say so in {}, section \
+            "plugin mine ({}) asks for capabilities that are not granted: udp-ports 53; grant them in {}, section \
              `plugin.mine`",
             component.display(),
             policy.display()
@@ -356,7 +356,7 @@ fn plugin_without_grant_or_with_wrong_digest_is_not_loaded() {
     assert_eq!(
         find(&pinned(&other)).unwrap_err().to_string(),
         format!(
-            "plugin mine ({}) has the SHA-256 {digest}: expected {other}, which {} says of it",
+            "plugin mine ({}) has the SHA-256 {digest}: expected {other}, as pinned in {}",
             component.display(),
             policy.display()
         )

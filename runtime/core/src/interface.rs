@@ -95,10 +95,10 @@ pub enum SelectionError {
         available: String,
     },
     /// The host has no route to the address of `--iface-can-reach`.
-    #[error("--iface-can-reach {0}: there is no route to it")]
+    #[error("--iface-can-reach {0}: no route to this address")]
     Unreachable(IpAddr),
     /// The host has no default route of this family.
-    #[error("there is no {0} default route to tell the interface by; name it with --iface")]
+    #[error("no {0} default route selects an interface; name one with --iface")]
     NoDefaultRoute(Family),
     /// The default routes of the two families leave through different interfaces.
     #[error(
@@ -378,7 +378,7 @@ mod tests {
         let underlay = select(V4, &selection, &Facts { route_to, ..facts() }).unwrap();
         assert_eq!(underlay.link.as_str(), "eth1");
         let error = select(V4, &selection, &facts()).unwrap_err();
-        assert_eq!(error.to_string(), "--iface-can-reach 10.9.7.7: there is no route to it");
+        assert_eq!(error.to_string(), "--iface-can-reach 10.9.7.7: no route to this address");
     }
 
     #[test]
@@ -431,7 +431,7 @@ mod tests {
         let none = Facts { default_routes_v4: vec![], ..facts() };
         assert_eq!(
             error(V4, &Selection::default(), &none),
-            "there is no IPv4 default route to tell the interface by; name it with --iface"
+            "no IPv4 default route selects an interface; name one with --iface"
         );
     }
 }

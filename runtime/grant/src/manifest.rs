@@ -134,7 +134,7 @@ pub enum ManifestError {
     TooLong(usize),
     /// The component is too expensive to instantiate.
     #[error(
-        "takes too much to come to life: {found} functions, variables and elements of tables in its instances, \
+        "is too large to instantiate: {found} functions, variables and table elements in its instances, \
          expected at most {}",
         weight::LIMIT
     )]
@@ -143,7 +143,7 @@ pub enum ManifestError {
         found: u64,
     },
     /// The component was built for a version of the interface that this host does not support.
-    #[error("was built for WIT {found}, and this host speaks {WIT_VERSION}: expected {}", .expected)]
+    #[error("was built for WIT {found}, and this host supports {WIT_VERSION}: expected {}", .expected)]
     Wit {
         /// The version that the plugin was built for.
         found: Version,
@@ -156,7 +156,7 @@ pub enum ManifestError {
     )]
     Present,
     /// The manifest has another name than the file.
-    #[error("says that its name is `{found}`: expected `{expected}`, the name of its file")]
+    #[error("has the name `{found}`: expected `{expected}`, as its file")]
     Name {
         /// Name in the manifest.
         found: String,
@@ -164,7 +164,7 @@ pub enum ManifestError {
         expected: String,
     },
     /// The plugin's world does not have the role that is needed.
-    #[error("is of the world {found}: expected {}", worlds(|world| world.role() == *.expected))]
+    #[error("implements the world {found}: expected {}", worlds(|world| world.role() == *.expected))]
     World {
         /// World of the plugin.
         found: World,
@@ -399,7 +399,7 @@ mod tests {
         let text = r#"{"wit":"0.2.0","something":"new"}"#;
         assert_eq!(
             error(text),
-            "was built for WIT 0.2.0, and this host speaks 0.1.0: expected an older plugin, or a newer heddled"
+            "was built for WIT 0.2.0, and this host supports 0.1.0: expected an older plugin, or a newer heddled"
         );
         assert!(error(&GOOD.replace("0.1.0", "0.1.1")).contains("WIT 0.1.1"));
         assert!(error(&GOOD.replace("0.1.0", "0.0.9")).ends_with("expected a newer plugin"));
@@ -419,11 +419,11 @@ mod tests {
         let manifest = Manifest::parse(GOOD.as_bytes()).unwrap();
         assert_eq!(
             manifest.check("host-gw", Role::Backend).unwrap_err().to_string(),
-            "says that its name is `vxlan`: expected `host-gw`, the name of its file"
+            "has the name `vxlan`: expected `host-gw`, as its file"
         );
         assert_eq!(
             manifest.check("vxlan", Role::Emitter).unwrap_err().to_string(),
-            "is of the world backend-plugin: expected emitter-plugin"
+            "implements the world backend-plugin: expected emitter-plugin"
         );
     }
 
@@ -439,7 +439,7 @@ mod tests {
         let emitter = Manifest::parse(GOOD.replace("backend", "emitter").as_bytes()).unwrap();
         assert_eq!(
             emitter.check("vxlan", Role::Backend).unwrap_err().to_string(),
-            "is of the world emitter-plugin: \
+            "implements the world emitter-plugin: \
              expected backend-plugin or packet-backend-plugin or transform-plugin"
         );
     }

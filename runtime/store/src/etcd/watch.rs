@@ -50,7 +50,7 @@ impl From<EtcdError> for End {
 
 /// Runs one session after the other until the consumer drops the watch.
 pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<WatchEvent>, pulse: Pulse) {
-    let mut outage = Outage::new("the watch of the leases in etcd");
+    let mut outage = Outage::new("store: watch of leases in etcd");
     let mut latest = None;
     let mut backoff = Backoff::new();
     let mut known = None;
