@@ -62,7 +62,7 @@ fn fields(status: &Status) -> Vec<(&'static str, String)> {
     let mut fields =
         vec![("heddled", format!("{}, {readiness}, running for {running}", status.version))];
     for unmet in &status.unmet {
-        fields.push(("missing", format!("{}: {}", unmet.condition, unmet.reason)));
+        fields.push(("not met", format!("{}: {}", unmet.condition, unmet.reason)));
     }
     let node = &status.node;
     fields.push((
@@ -392,7 +392,7 @@ WHEN       WHAT
             render(&status, 0),
             "\
 heddled    0.1.0, not ready, running for 0s
-missing    network config: /x/config does not exist
+not met    network config: /x/config does not exist
 node       node id 4f3c
 network    /x
 changes    0 put, 0 replaced, 0 removed, 0 refused
