@@ -14,6 +14,9 @@ use heddle_tests::{Cluster, Flows, NETWORK_FOR_PEERS, Peer, SOON, status};
 const STATUS_PORT: u16 = 9981;
 const STATUS: &str = "--status-address=9981";
 
+/// The part of a log line that says that other hosts can connect.
+const PUBLIC: &str = "every host that reaches it can read";
+
 /// Enough peers for a status of about 1 MB.
 const PEERS: u16 = 2000;
 
@@ -194,13 +197,13 @@ fn address_reachable_by_others_is_reported() {
     let mut quiet = cluster.starting_node("a", &[STATUS]);
     quiet.daemon().wait_ready().unwrap();
     let log = quiet.daemon().log();
-    assert!(!log.contains("whoever reaches it"), "{log}");
+    assert!(!log.contains(PUBLIC), "{log}");
     let public = ["--healthz-ip=0.0.0.0", "--status-address=0.0.0.0:9981"];
     let mut open = cluster.starting_node("b", &public);
     open.daemon().wait_ready().unwrap();
     for texts in [
-        ["health port: listening on 0.0.0.0:9980", "--healthz-ip=127.0.0.1"],
-        ["status page: listening on 0.0.0.0:9981", "--status-address=9981"],
+        ["health port: listening on 0.0.0.0:9980", PUBLIC, "--healthz-ip=127.0.0.1"],
+        ["status page: listening on 0.0.0.0:9981", PUBLIC, "--status-address=9981"],
     ] {
         open.daemon().wait_log(&texts, SOON).unwrap();
     }

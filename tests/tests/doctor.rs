@@ -177,7 +177,7 @@ fn mtu_too_large_for_underlay_is_reported() {
         |mtu| format!(r#"{{"Network":"10.244.0.0/16","Backend":{{"Type":"vxlan","MTU":{mtu}}}}}"#);
     let cluster = Cluster::with_config(Families::V4, Some(&config(9000)));
     let host = cluster.host("alpha");
-    let texts = ["flannel.1 is to have an MTU of 8950", "eth0 carries 1500"];
+    let texts = ["flannel.1 would have an MTU of 8950", "eth0 carries 1500"];
     diagnose(&cluster, &host).names_only("mtu", &texts);
     host.namespace().ip("link set eth0 mtu 9000").unwrap();
     assert_healthy(&cluster, &host);
@@ -188,7 +188,7 @@ fn device_of_another_underlay_is_reported() {
     let cluster = Cluster::new(Families::V4);
     let node = cluster.node("alpha");
     node.ip("link set eth0 mtu 1400");
-    let texts = ["flannel.1 has an MTU of 1450", "eth0", "is to have 1350"];
+    let texts = ["flannel.1 has an MTU of 1450", "eth0", "require 1350"];
     diagnose(&cluster, &node.host).names_only("mtu", &texts);
     node.ip("link set eth0 mtu 1500");
     assert_healthy(&cluster, &node.host);
@@ -432,7 +432,8 @@ fn foreign_device_of_same_name_is_reported() {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("alpha");
     host.namespace().ip("link add name flannel.1 type bridge").unwrap();
-    let texts = ["the device flannel.1 is none of Heddle's (bridge)", "ip link delete flannel.1"];
+    let texts =
+        ["device flannel.1 was not created by heddled (kind bridge)", "ip link delete flannel.1"];
     diagnose(&cluster, &host).names_only("device-name", &texts);
     host.namespace().ip("link delete flannel.1").unwrap();
     assert_healthy(&cluster, &host);
@@ -445,7 +446,7 @@ fn unwritable_file_and_bad_emitter_setting_are_reported() {
     let in_the_way = host.directory().join("file");
     fs::write(&in_the_way, "").unwrap();
     let flag = format!("--subnet-file={}/subnet.env", in_the_way.display());
-    let texts = [&in_the_way.display().to_string(), "is no directory"];
+    let texts = [&in_the_way.display().to_string(), "is not a directory"];
     diagnose_with(&cluster, &host, &[&flag]).names_only("files", &texts);
     fs::remove_file(&in_the_way).unwrap();
     assert_healthy_with(&cluster, &host, &[&flag]);
@@ -485,8 +486,8 @@ fn doctor_without_root_lists_skipped_checks() {
     open(host.directory());
     let (code, printed) = run(&host, command);
     assert_eq!(code, Some(1), "{printed}");
-    assert!(printed.contains("not looked at: forwarding rules, who has UDP ports"), "{printed}");
-    assert!(printed.contains("it takes root"), "{printed}");
+    assert!(printed.contains("not checked: forwarding rules, owners of UDP ports"), "{printed}");
+    assert!(printed.contains("needs root"), "{printed}");
 }
 
 /// Makes a directory accessible to all users.

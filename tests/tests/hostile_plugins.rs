@@ -277,7 +277,7 @@ fn forbidden_objects_in_node_plan_are_refused() {
                 "foreign-device",
                 &[
                     ("vxlan100", &["link vxlan100: expected a capability for it: links heddle*"]),
-                    ("eth0", &["link eth0: there is a device of that name"]),
+                    ("eth0", &["link eth0: a device of that name exists"]),
                 ],
             ),
             (
@@ -409,20 +409,20 @@ fn unusable_component_is_refused() {
                 &[(
                     "",
                     &[
-                        "asks for what it is not granted",
+                        "asks for capabilities that are not granted",
                         "routes 0.0.0.0/0, udp-ports 1-65535",
                         "files /etc/",
                     ],
                 )],
             ),
-            ("impostor", &[("", &["says that its name is `vxlan`: expected `impostor`"])]),
-            ("wrong-world", &[("", &["does not fit the host", "heddle:overlay/steering@0.1.0"])]),
-            ("newer-wit", &[("", &["was built for WIT 0.2.0, and this host speaks 0.1.0"])]),
+            ("impostor", &[("", &["has the name `vxlan`: expected `impostor`"])]),
+            ("wrong-world", &[("", &["cannot be loaded", "heddle:overlay/steering@0.1.0"])]),
+            ("newer-wit", &[("", &["was built for WIT 0.2.0, and this host supports 0.1.0"])]),
             (
                 "huge-manifest",
                 &[("", &["has a manifest of 1048576 bytes: expected at most 16 KiB"])],
             ),
-            ("forbidden-import", &[("", &["does not fit the host", "evil:shell/shell"])]),
+            ("forbidden-import", &[("", &["cannot be loaded", "evil:shell/shell"])]),
         ],
     );
     let good = fs::read(hostile("well-behaved")).unwrap();
@@ -564,12 +564,12 @@ fn harmless_tricks_leave_plugin_working() {
         &lab,
         Everything,
         &[
-            ("log-flood", &[("", &["lines of the plugin were dropped"])]),
+            ("log-flood", &[("", &["log lines dropped; its limits are"])]),
             ("files-and-sockets", &[("", &["nothing of that works"])]),
         ],
     );
     let stage = |name| Stage::new(&lab, name, name, &fs::read(hostile(name)).unwrap());
-    let says = "heddle0 exists and is a bridge that heddled did not make";
+    let says = "heddle0 exists and is a bridge that heddled did not create";
     stage("foreign-device").play("heddle0", WithoutDevice, &["plugin foreign-device", says], &[]);
 }
 
@@ -638,7 +638,7 @@ fn instantiation_beyond_limits_is_refused() {
         (fill, 2, "elements in tables are more than the limit"),
         (&tables, 2, "table count too high"),
         ("", 500, "instance count too high"),
-        (&globals, 90, "takes too much to come to life"),
+        (&globals, 90, "is too large to instantiate"),
         (&format!("(func (param i32) {jumps})"), 1, "cannot be compiled"),
     ];
     with_each(grafts.iter().enumerate(), |(number, (module, count, says))| {

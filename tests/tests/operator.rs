@@ -11,6 +11,9 @@ use heddle_lab::{Families, Host, Signal, wait_until};
 use heddle_tests::{Cluster, Node, Overlay, SOON, heddle};
 use serde_json::Value;
 
+/// Report of a network config in the store that has another backend than the running one.
+const CHANGED: &str = "`Backend` changed in the store";
+
 /// Result of a run of `heddle`.
 #[derive(Debug)]
 struct Answer {
@@ -554,14 +557,14 @@ fn row_16_changed_network_config_is_applied_at_next_start() {
     let put = |config: &str| cluster.store().put_config(config).unwrap();
 
     put(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","VNI":7}}"#);
-    superseded(&a, Some("it has changed (`Backend`)"));
-    superseded(&b, Some("it has changed (`Backend`)"));
-    a.daemon().wait_log(&["network config: it has changed (`Backend`)"], SOON).unwrap();
+    superseded(&a, Some(CHANGED));
+    superseded(&b, Some(CHANGED));
+    a.daemon().wait_log(&[&format!("network config: {CHANGED}")], SOON).unwrap();
     let status = ask(&a.host, &["status"]);
-    assert!(status.stdout.contains("until it is started again"), "{status:?}");
+    assert!(status.stdout.contains("until it restarts"), "{status:?}");
 
     put(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","VNI":"x"}}"#);
-    superseded(&a, Some("it has changed (`Backend`)"));
+    superseded(&a, Some(CHANGED));
     put("{");
     superseded(&a, Some("not a JSON object"));
     cluster.store().put_config(&Families::V4.config()).unwrap();

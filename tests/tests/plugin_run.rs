@@ -97,11 +97,8 @@ fn run_shows_emitter_files_and_keeps_machine_files() {
 #[test]
 fn run_refuses_impossible_arguments_before_start() {
     for (arguments, expected) in [
-        (
-            &["vxlan", "--setting", "path=/x"][..],
-            "--setting is for emitters, and vxlan is a backend",
-        ),
-        (&["cni-conf", "--backend", "{}"], "--backend is for backends, and cni-conf is an emitter"),
+        (&["vxlan", "--setting", "path=/x"][..], "--setting: vxlan is a backend; use --backend"),
+        (&["cni-conf", "--backend", "{}"], "--backend: cni-conf is an emitter; use --setting"),
         (&["vxlan", "--backend", "[]"], "expected a JSON object"),
         (
             &["vxlan", "--backend", r#"{"Type":"x"}"#],

@@ -165,7 +165,7 @@ fn iptables_nft_rules_are_restored_at_once() {
     let events = &status(&host)["events"];
     let told = |event: &Value| {
         let text = event["text"].as_str().unwrap();
-        event["kind"] == "drift" && text.contains("was missing; put right")
+        event["kind"] == "drift" && text.contains("was missing; repaired")
     };
     assert!(events.as_array().unwrap().iter().any(told), "{events:#}");
 }
@@ -244,7 +244,7 @@ fn two_daemons_on_one_host_keep_each_others_rules() {
     assert_eq!(rules(&first.host, "iptables-nft-save"), both);
     for log in [first.daemon().log(), second.log()] {
         // Each daemon has restored its two chains once, and nothing else.
-        assert_eq!(log.matches("put right").count(), 2, "{log}");
+        assert_eq!(log.matches("; repaired").count(), 2, "{log}");
     }
 }
 

@@ -144,7 +144,7 @@ fn page_shows_mesh_and_its_changes() {
     // A page without a connection must not look live.
     alder.stop(Signal::TERM);
     let old = "!byId('warning').hidden && byId('live').innerText";
-    wait_page(&mut browser, SHOWN, old, &json!("not live"));
+    wait_page(&mut browser, SHOWN, old, &json!("offline"));
 }
 
 #[test]

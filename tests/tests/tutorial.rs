@@ -136,9 +136,9 @@ fn new_plugin_with_bad_name_is_refused_without_leftovers() {
     refused("serde", "needs another of that name");
     refused("racks --sdk /nowhere", "there is no sdk/Cargo.toml in it");
     fs::create_dir(author.directory.join("there")).unwrap();
-    refused("there", "there is there already");
+    refused("there", "there already exists");
     std::os::unix::fs::symlink("/nowhere", author.directory.join("link")).unwrap();
-    refused("link", "link is there already");
+    refused("link", "link already exists");
     // If writing fails, no partial output is left.
     fs::write(author.directory.join("file"), "").unwrap();
     let output = author.run("mkdir locked\nmount -t tmpfs -o ro,mode=555 tmpfs locked\ncd locked\nheddle plugin new racks", &["unshare", "--mount"]);

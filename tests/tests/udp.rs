@@ -144,7 +144,7 @@ fn waits_for<T>(prepare: impl FnOnce(&Node) -> T, complaint: &[&str], free: impl
 
 #[test]
 fn foreign_device_of_same_name_is_kept_and_waited_for() {
-    let complaint = ["there is a device flannel0 already", "ip link delete flannel0"];
+    let complaint = ["device flannel0 exists already", "ip link delete flannel0"];
     for add in ["link add name flannel0 type bridge", "tuntap add dev flannel0 mode tun"] {
         waits_for(
             |node| {

@@ -24,15 +24,14 @@ const LONGEST: usize = 1000;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Checks a network config before it goes to <prefix>/config: the rules for its keys, and what the backend's plugin
-    /// says of its own. Prints the config with the defaults of the keys that are not the backend's filled in, or every
-    /// problem.
+    /// Checks a network config before it is stored at <prefix>/config, including the backend's own keys. Prints the config
+    /// with the defaults filled in, except for the backend's keys. Otherwise prints every problem, and exits with 1.
     Check(Check),
 }
 
 #[derive(Args)]
 pub(crate) struct Check {
-    /// A file with the JSON object; `-`: standard input.
+    /// File with the JSON object, or `-` for standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
@@ -44,7 +43,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
     let text = input::read(&file)?;
     let name = input::name(&file);
     for key in NetworkConfig::unknown_keys(&text) {
-        complain(&format!("{name}: `{}` is unknown and ignored", one_line(&key, LONGEST)));
+        complain(&format!("{name}: `{}` is not a known key; ignored", one_line(&key, LONGEST)));
     }
     match wait_for(check(&text, &places))? {
         Ok(config) => {

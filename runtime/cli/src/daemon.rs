@@ -10,10 +10,10 @@ use heddle_control::{Client, socket_of};
 /// Selects the daemon to query.
 #[derive(Args)]
 pub(crate) struct Daemon {
-    /// The instance, where several networks have a daemon on this host
+    /// Instance of the daemon, on a host with several networks
     #[arg(short, long, value_name = "NAME")]
     instance: Option<String>,
-    /// The daemon's socket [default: /run/heddle/heddled.sock, of an instance /run/heddle/NAME.sock]
+    /// Control socket of the daemon [default: /run/heddle/heddled.sock, or /run/heddle/NAME.sock of an instance]
     #[arg(long, value_name = "FILE", conflicts_with = "instance")]
     socket: Option<PathBuf>,
 }
@@ -27,5 +27,5 @@ impl Daemon {
 /// Runs a future on a Tokio runtime to its end.
 pub(crate) fn wait_for<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("the asynchronous runtime cannot be started")?.block_on(work)
+    runtime.context("cannot start the asynchronous runtime")?.block_on(work)
 }

@@ -12,8 +12,8 @@ const ENVIRONMENT_FILE: &str = "/etc/default/heddled";
 /// The daemon's flags as they were given.
 #[derive(Args)]
 pub(crate) struct DaemonFlags {
-    /// `-i NAME` for an instance, and any flag of heddled's (see `heddled --help`). Those that are not given are taken
-    /// from /etc/default/heddled, of an instance /etc/default/heddled@NAME, or from the environment.
+    /// Flags of heddled (see `heddled --help`), or `-i NAME` for an instance. Missing flags are taken from
+    /// /etc/default/heddled, or /etc/default/heddled@NAME of an instance, and from the environment.
     #[arg(value_name = "FLAG", trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
 }

@@ -13,7 +13,7 @@ pub(crate) struct Arguments {
     /// Number of hosts.
     #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=20))]
     hosts: u8,
-    /// Store in which the hosts find each other.
+    /// Lease store of the hosts.
     #[arg(long, value_enum, default_value_t = Store::Dir)]
     store: Store,
     #[command(flatten)]
@@ -23,16 +23,16 @@ pub(crate) struct Arguments {
 /// Options of the short-lived hosts.
 #[derive(Args)]
 pub(crate) struct Stage {
-    /// IPv6 instead of IPv4.
+    /// Use IPv6 instead of IPv4.
     #[arg(long)]
     ipv6: bool,
-    /// IPv4 and IPv6.
+    /// Use IPv4 and IPv6.
     #[arg(long, conflicts_with = "ipv6")]
     dual_stack: bool,
-    /// Leave it running at the end, to look around, until Ctrl-C.
+    /// Keep the hosts running at the end, until Ctrl-C.
     #[arg(long)]
     keep: bool,
-    /// The daemon to run [default: heddled beside this program].
+    /// Daemon to run [default: heddled in the directory of this program].
     #[arg(long, value_name = "FILE")]
     heddled: Option<PathBuf>,
 }
@@ -57,7 +57,7 @@ impl Stage {
         match &self.heddled {
             Some(path) => Ok(path.clone()),
             None => Ok(std::env::current_exe()
-                .context("this program does not know where it is; name the daemon with --heddled")?
+                .context("cannot find the path of this program; name the daemon with --heddled")?
                 .with_file_name("heddled")),
         }
     }
@@ -65,9 +65,9 @@ impl Stage {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Store {
-    /// A directory.
+    /// A directory of lease files.
     Dir,
-    /// An etcd of the demo's own.
+    /// An etcd server that the demo starts.
     Etcd,
 }
 

@@ -22,22 +22,22 @@ use ipnet::Ipv4Net;
 #[derive(Args)]
 #[command(args_override_self = true, disable_help_flag = true)]
 pub(crate) struct Arguments {
-    /// The node's subnet, as the daemon wrote it.
+    /// File with the node's subnet, as the daemon wrote it.
     #[arg(short = 'f', long, value_name = "FILE", default_value = "/run/flannel/subnet.env")]
     subnet_file: PathBuf,
-    /// File for the options. May be the same file.
+    /// Output file for the options; may be the same file.
     #[arg(short = 'd', long, value_name = "FILE", default_value = "/run/docker_opts.env")]
     docker_file: PathBuf,
-    /// Write a variable for each option, DOCKER_OPT_MTU and so on. Neither or both of -i and -c write all lines.
+    /// Write a variable for each option, such as DOCKER_OPT_MTU. With both or neither of -i and -c, write all variables.
     #[arg(short, long)]
     individual: bool,
     /// Write one variable with all options.
     #[arg(short, long)]
     combined: bool,
-    /// Leave --ip-masq out.
+    /// Omit --ip-masq.
     #[arg(short = 'm', long)]
     no_ip_masq: bool,
-    /// The name of the variable with all options. What it is already, in the environment or the file, comes first.
+    /// Name of the variable with all options. Options that it already has, in the environment or the file, come first.
     #[arg(short, long, value_name = "NAME", default_value_t)]
     key: Key,
     /// Print help.
@@ -102,8 +102,7 @@ type Variables = BTreeMap<String, String>;
 fn assignments(text: &str) -> anyhow::Result<Variables> {
     let mut assigned = Variables::new();
     for (number, line) in (1..).zip(text.lines()) {
-        let words = shlex::split(line)
-            .with_context(|| format!("line {number}: a quote is open at its end"))?;
+        let words = shlex::split(line).with_context(|| format!("line {number}: unclosed quote"))?;
         let words = words.iter().filter(|word| *word != "export");
         let pairs: Option<Vec<_>> = words.map(|word| word.split_once('=')).collect();
         let pairs = pairs.unwrap_or_default().into_iter();

@@ -11,7 +11,7 @@ use crate::output::{json, print};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// As JSON, for programs; before the daemon's flags
+    /// Print JSON, for programs; must precede the daemon's flags
     #[arg(long)]
     json: bool,
     #[command(flatten)]

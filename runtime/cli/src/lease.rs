@@ -8,7 +8,7 @@ use crate::output::{json, list, print, table};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Lists every lease and reservation that is in the store, as the daemon reads them.
+    /// Lists every lease and reservation in the store, with the reason for each that is rejected.
     List(List),
 }
 
@@ -16,7 +16,7 @@ pub(crate) enum Command {
 pub(crate) struct List {
     #[command(flatten)]
     daemon: Daemon,
-    /// For programs: everything as one JSON object
+    /// Print one JSON object, for programs
     #[arg(long)]
     json: bool,
 }
@@ -43,7 +43,7 @@ fn render(leases: &Leases) -> String {
     let mut text = table(["LEASE", "ADDRESS", "NODE", "BACKEND", "KIND", "OWN", "PROBLEM"], rows);
     if leases.unlisted > 0 {
         let (listed, more) = (leases.records.len(), leases.unlisted);
-        text += &format!("{listed} records are listed; {more} more cannot be used\n");
+        text += &format!("{listed} records listed; {more} more are rejected\n");
     }
     text
 }
@@ -85,7 +85,7 @@ LEASE          ADDRESS       NODE  BACKEND  KIND         OWN  PROBLEM
 10.244.8.0-24  192.168.0.72  a     vxlan    lease        own  -
 10.244.9.0-24  -             77aa  -        reservation  -    -
 x              -             -     -        lease        -    not a lease key
-3 records are listed; 7 more cannot be used
+3 records listed; 7 more are rejected
 "
         );
     }

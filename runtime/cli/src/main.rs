@@ -23,9 +23,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The command line tool of Heddle, a node daemon for overlay networks.
+/// Command-line tool of Heddle, a node daemon for overlay networks.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 after success, 1 after a failure, 2 for an invalid command line."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -35,24 +39,25 @@ struct Arguments {
 enum Command {
     /// Shows the state of the daemon on this host: its lease, plugins, devices and peers.
     Status(status::Arguments),
-    /// Leases in the store.
+    /// Shows leases in the store.
     #[command(subcommand)]
     Lease(lease::Command),
-    /// The network config.
+    /// Works with the network config.
     #[command(subcommand)]
     Config(config::Command),
-    /// Shows each interface of this host, and why it would or would not carry the overlay.
+    /// Shows which interface heddled would use on this host, and why. Exits with 1 if it cannot use one.
     ExplainIface(explain_iface::Arguments),
-    /// Looks for what would keep the overlay from working on this host. Needs root. Says nothing if there is nothing.
+    /// Checks this host for problems that break the overlay, and exits with 1 if there are any. Needs root. Prints nothing
+    /// on a healthy host.
     Doctor(doctor::Arguments),
-    /// Plugins: what there is and what they may do; and what their authors work with.
+    /// Works with plugins: for operators and plugin authors.
     #[command(subcommand)]
     Plugin(plugin::Command),
-    /// The node's subnet as options for dockerd, in a file for its systemd unit. `mk-docker-opts.sh` is this.
+    /// Writes the node's subnet as options of dockerd to a file for its systemd unit, as `mk-docker-opts.sh` does.
     DockerOpts(docker_opts::Arguments),
-    /// An overlay between hosts on this machine that exist for a few seconds, step by step. Needs root.
+    /// Demonstrates an overlay, step by step, between short-lived hosts on this machine. Needs root.
     Demo(demo::Arguments),
-    /// Writes manual pages and completions, for packages.
+    /// Writes manual pages and shell completions, for packages.
     #[command(hide = true)]
     Manual(manual::Arguments),
 }

@@ -107,11 +107,8 @@ const FILES: [(&str, &str); 6] = [
         "Options of heddled.service, as variables; of heddled@NAME.service in /etc/default/heddled@NAME.",
     ),
     ("/run/flannel/subnet.env", "The node's subnet, for Docker and scripts."),
-    ("/run/heddle/heddled.sock", "Where heddle status asks."),
-    (
-        "/etc/heddle/plugins, /usr/lib/heddle/plugins",
-        "Plugins, which come before the built-in ones.",
-    ),
+    ("/run/heddle/heddled.sock", "Control socket, for heddle status and heddle lease list."),
+    ("/etc/heddle/plugins, /usr/lib/heddle/plugins", "Plugins, searched before the built-in ones."),
     ("/var/cache/heddle", "Compiled plugins."),
     ("/var/lib/heddle", "The node's identity."),
 ];

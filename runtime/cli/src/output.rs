@@ -16,7 +16,7 @@ const LONGEST: usize = 300;
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     match io::stdout().lock().write_all(visible(text).as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(error).context("the output cannot be written")
+            Err(error).context("cannot write to standard output")
         }
         _ => Ok(()),
     }

@@ -21,7 +21,7 @@ const LONGEST: usize = 1000;
 pub(crate) struct Arguments {
     #[command(flatten)]
     daemon: Daemon,
-    /// For programs: everything as one JSON object
+    /// Print one JSON object, for programs
     #[arg(long)]
     json: bool,
 }
@@ -46,7 +46,7 @@ fn render(status: &Status, now: u64) -> String {
     text += "\n";
     text += &peers(&status.peers, now);
     if status.unlisted > 0 {
-        text += &format!("{} more records cannot be used\n", status.unlisted);
+        text += &format!("{} more records are rejected\n", status.unlisted);
     }
     if !status.events.is_empty() {
         text += "\n";
@@ -62,7 +62,7 @@ fn fields(status: &Status) -> Vec<(&'static str, String)> {
     let mut fields =
         vec![("heddled", format!("{}, {readiness}, running for {running}", status.version))];
     for unmet in &status.unmet {
-        fields.push(("missing", format!("{}: {}", unmet.condition, unmet.reason)));
+        fields.push(("not met", format!("{}: {}", unmet.condition, unmet.reason)));
     }
     let node = &status.node;
     fields.push((
@@ -74,7 +74,7 @@ fn fields(status: &Status) -> Vec<(&'static str, String)> {
     ));
     fields.push(("network", status.network.clone()));
     if let Some(reason) = &status.superseded {
-        fields.push(("", format!("its config: {reason}")));
+        fields.push(("", format!("network config: {reason}")));
     }
     fields.extend(status.warnings.iter().map(|warning| ("warning", warning.clone())));
     if let Some(underlay) = &status.underlay {
@@ -114,7 +114,7 @@ fn fields(status: &Status) -> Vec<(&'static str, String)> {
     let repaired = changes.repairs.iter().filter(|(_, count)| **count > 0);
     let repaired: Vec<_> = repaired.map(|(kind, count)| format!("{kind} {count}")).collect();
     if !repaired.is_empty() {
-        fields.push(("", format!("to put right what others did: {}", repaired.join(", "))));
+        fields.push(("", format!("drift repairs: {}", repaired.join(", "))));
     }
     fields
 }
@@ -230,7 +230,7 @@ fn events(events: &[Event], now: u64) -> String {
 
 /// Formats a peer's round-trip time and its loss.
 fn answers(health: Option<Health>) -> [String; 2] {
-    let Some(health) = health else { return ["not asked yet".to_owned(), String::new()] };
+    let Some(health) = health else { return ["not probed yet".to_owned(), String::new()] };
     let answers = match health.rtt_micros {
         Some(micros) if health.reachable => format!("in {:.2} ms", micros as f64 / 1000.0),
         _ => "no".to_owned(),

@@ -175,10 +175,7 @@ fn file_is_parsed_like_a_shell_and_never_run() {
     fs::write(place.path("subnet.env"), "FLANNEL_MTU=1450\nFLANNEL_SUBNET='10\n").unwrap();
     let output = place.call("-f subnet.env -d out", &[]);
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(
-        text(&output.stderr),
-        "subnet.env cannot be used: line 2: a quote is open at its end\n"
-    );
+    assert_eq!(text(&output.stderr), "subnet.env cannot be used: line 2: unclosed quote\n");
 }
 
 #[test]

@@ -271,7 +271,7 @@ fn plugins_are_listed_by_precedence() {
     assert!(named("udp")[0].ends_with(" embedded"), "{listed}");
     let [first, second] = named("vxlan")[..] else { panic!("{listed}") };
     assert!(first.ends_with("/vxlan.wasm"), "{listed}");
-    assert!(second.ends_with(" embedded (another one comes first)"), "{listed}");
+    assert!(second.ends_with(" embedded (shadowed)"), "{listed}");
     assert!(!listed.contains("Not A Plugin"), "{listed}");
 }
 
@@ -344,7 +344,7 @@ fn plugin_without_grant_or_with_wrong_digest_is_not_loaded() {
     assert_eq!(
         find("").unwrap_err().to_string(),
         format!(
-            "plugin mine ({}) asks for what it is not granted: udp-ports 53; to grant it, say so in {}, section \
+            "plugin mine ({}) asks for capabilities that are not granted: udp-ports 53; grant them in {}, section \
              `plugin.mine`",
             component.display(),
             policy.display()
@@ -358,7 +358,7 @@ fn plugin_without_grant_or_with_wrong_digest_is_not_loaded() {
     assert_eq!(
         find(&pinned(&other)).unwrap_err().to_string(),
         format!(
-            "plugin mine ({}) has the SHA-256 {digest}: expected {other}, which {} says of it",
+            "plugin mine ({}) has the SHA-256 {digest}: expected {other}, as pinned in {}",
             component.display(),
             policy.display()
         )

@@ -41,13 +41,13 @@ impl Rule {
         match self {
             Self::Works => "answers in an ordinary situation",
             Self::Pure => "gives the same answer to the same question",
-            Self::Order => "does not remember what it was asked before",
-            Self::Apart => "keeps peers apart: who goes leaves nothing, who comes takes nothing",
+            Self::Order => "does not depend on earlier calls",
+            Self::Apart => "plans each peer independently of the others",
             Self::Others => "leaves leases of other backends alone",
-            Self::Robust => "answers whatever it is told, without a trap and in time",
-            Self::Granted => "asks for what is possible, its business, and in its manifest",
-            Self::Steers => "sends packets to the peer that has their destination",
-            Self::Transforms => "gives packets back as they were",
+            Self::Robust => "answers every input in time and without a trap",
+            Self::Granted => "returns only what is valid, in scope and in its manifest",
+            Self::Steers => "steers packets to the peer with their destination",
+            Self::Transforms => "decapsulates to the original packets",
         }
     }
 }

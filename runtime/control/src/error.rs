@@ -13,12 +13,10 @@ pub enum ListenError {
     )]
     InUse(PathBuf),
     /// The path exists and is not a socket.
-    #[error(
-        "--control-socket {0}: expected a socket or nothing at all, and there is something else"
-    )]
+    #[error("--control-socket {0}: exists and is not a socket; remove it or name another path")]
     NotASocket(PathBuf),
     /// The group does not exist.
-    #[error("--control-group {0}: there is no such group")]
+    #[error("--control-group {0}: no such group")]
     NoGroup(String),
     /// A system call failed.
     #[error("--control-socket {path}: {step}: {source}")]
@@ -42,10 +40,10 @@ pub enum CallError {
     )]
     Missing(PathBuf),
     /// The socket exists, and no process listens on it.
-    #[error("nobody listens on {0}: is heddled running? (`systemctl status heddled`)")]
+    #[error("no process listens on {0}: is heddled running? (`systemctl status heddled`)")]
     NotRunning(PathBuf),
     /// The caller has no access to the socket.
-    #[error("{path} may not be used by this user: it is for {allowed}")]
+    #[error("{path}: permission denied; only {allowed} may use it")]
     Denied {
         /// Path of the socket.
         path: PathBuf,
@@ -64,7 +62,7 @@ pub enum CallError {
     #[error("heddled cannot answer: {0}")]
     Unavailable(String),
     /// The answer is not of heddled's protocol.
-    #[error("what answers on {path} does not speak heddled's protocol: {reason}")]
+    #[error("{path}: the answer does not follow heddled's protocol: {reason}")]
     Protocol {
         /// Path of the socket.
         path: PathBuf,

@@ -50,13 +50,13 @@ fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, ListenError>
     let group = group.map(group_id).transpose()?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
-    made.map_err(failed("its directory cannot be made"))?;
+    made.map_err(failed("cannot create its directory"))?;
     make_way(path)?;
     // Created in a private directory, and renamed into place once the permissions are right.
     let private = tempfile::Builder::new().prefix(".").rand_bytes(3).tempdir_in(dir);
-    let private = private.map_err(failed("its directory cannot be written"))?;
+    let private = private.map_err(failed("cannot write to its directory"))?;
     let unfinished = private.path().join("s");
-    let listener = UnixListener::bind(&unfinished).map_err(failed("no socket can be made"))?;
+    let listener = UnixListener::bind(&unfinished).map_err(failed("cannot create a socket"))?;
     let finish = || -> io::Result<()> {
         if group.is_some() {
             chown(&unfinished, None, group)?;
@@ -65,7 +65,7 @@ fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, ListenError>
         fs::set_permissions(&unfinished, Permissions::from_mode(mode))?;
         fs::rename(&unfinished, path)
     };
-    finish().map_err(failed("the socket cannot be put in place"))?;
+    finish().map_err(failed("cannot move the socket into place"))?;
     Ok(listener)
 }
 

@@ -56,7 +56,7 @@ pub struct BackendConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// The text is longer than [`CONFIG_LIMIT`].
-    #[error("it is too long: {0} bytes, and at most {CONFIG_LIMIT} are read")]
+    #[error("too long: {0} bytes, and the limit is {CONFIG_LIMIT}")]
     TooLong(usize),
     /// The text is not a JSON object.
     #[error("not a JSON object: {0}")]
@@ -217,17 +217,15 @@ impl Members {
 pub enum Superseded {
     /// The store no longer has a network config.
     #[error(
-        "it is gone from the store: this node goes on with the one it started with, but would not start again without one"
+        "deleted from the store; this node keeps the running config, but cannot restart without one"
     )]
     Gone,
     /// The network config in the store is invalid.
-    #[error(
-        "{0}; this node goes on with the one it started with, but would not start again with this one"
-    )]
+    #[error("{0}; this node keeps the running config, but cannot restart with the stored one")]
     Unusable(ConfigError),
     /// The network config in the store differs in these keys.
     #[error(
-        "it has changed ({}): this node goes on with the one it started with until it is started again",
+        "{} changed in the store; this node keeps the running config until it restarts",
         .0.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
     )]
     Changed(Vec<&'static str>),
@@ -527,7 +525,7 @@ mod tests {
         assert!(NetworkConfig::parse(config(CONFIG_LIMIT).as_bytes()).is_ok());
         assert_eq!(
             NetworkConfig::parse(config(CONFIG_LIMIT + 1).as_bytes()).unwrap_err().to_string(),
-            "it is too long: 65537 bytes, and at most 65536 are read"
+            "too long: 65537 bytes, and the limit is 65536"
         );
     }
 
@@ -540,11 +538,11 @@ mod tests {
         let same = r#"{ "backend": {"VNI":1, "Type":"vxlan"}, "Network": "10.244.0.0/16", "SubnetLen": 24 }"#;
         assert_eq!(now(same), None);
         let changed = now(r#"{"Network":"10.245.0.0/16","Backend":{"Type":"vxlan","VNI":2}}"#);
-        assert!(changed.unwrap().starts_with("it has changed (`Network`, `Backend`): "));
+        assert!(changed.unwrap().starts_with("`Network`, `Backend` changed in the store; "));
         let changed = now(
             r#"{"Network":"10.244.0.0/16","SubnetLen":25,"EnableNFTables":true,"Backend":{"Type":"vxlan","VNI":1}}"#,
         );
-        assert!(changed.unwrap().starts_with("it has changed (`Network`, `EnableNFTables`): "));
+        assert!(changed.unwrap().starts_with("`Network`, `EnableNFTables` changed in the store; "));
         let unusable = now(r#"{"Network":"10.244.0.0/40"}"#).unwrap();
         assert!(unusable.contains("`Network`") && unusable.contains("would not start again"));
         assert_eq!(started.superseded_by(None), Some(Superseded::Gone));

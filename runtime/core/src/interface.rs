@@ -95,10 +95,10 @@ pub enum SelectionError {
         available: String,
     },
     /// The host has no route to the address of `--iface-can-reach`.
-    #[error("--iface-can-reach {0}: there is no route to it")]
+    #[error("--iface-can-reach {0}: no route to this address")]
     Unreachable(IpAddr),
     /// The host has no default route of this family.
-    #[error("there is no {0} default route to tell the interface by; name it with --iface")]
+    #[error("no {0} default route selects an interface; name one with --iface")]
     NoDefaultRoute(Family),
     /// The default routes of the two families leave through different interfaces.
     #[error(

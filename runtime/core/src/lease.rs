@@ -173,7 +173,7 @@ impl Record<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Unread {
     /// The value is longer than [`VALUE_LIMIT`].
-    #[error("its value is too long: {0} bytes or more, and a lease has at most {VALUE_LIMIT}")]
+    #[error("its value is too long: {0} bytes or more, and the limit is {VALUE_LIMIT}")]
     TooLong(u64),
     /// The file of a directory store is a FIFO, a device or a socket.
     #[error("it is not a regular file: replace it by one, or delete it")]
@@ -255,7 +255,7 @@ pub enum InvalidLease {
     #[error(transparent)]
     Unread(#[from] Unread),
     /// A field is longer than its limit.
-    #[error("`{field}` is too long: {length} bytes, and at most {limit} are read")]
+    #[error("`{field}` is too long: {length} bytes, and the limit is {limit}")]
     TooLong {
         /// Name of the field, in flannel's spelling.
         field: &'static str,
@@ -705,7 +705,7 @@ mod tests {
         assert_eq!(error, InvalidLease::Unread(Unread::TooLong(65_537)));
         assert_eq!(
             error.to_string(),
-            "its value is too long: 65537 bytes or more, and a lease has at most 65536"
+            "its value is too long: 65537 bytes or more, and the limit is 65536"
         );
     }
 
@@ -726,7 +726,7 @@ mod tests {
             assert!(field(name, longest).is_ok(), "{name}");
             assert_eq!(
                 field(name, longest + 1).unwrap_err().to_string(),
-                format!("`{name}` is too long: {} bytes, and at most {limit} are read", limit + 1)
+                format!("`{name}` is too long: {} bytes, and the limit is {limit}", limit + 1)
             );
         }
         assert!(matches!(field("NodeID", 65), Err(InvalidLease::Field { field: "NodeID", .. })));

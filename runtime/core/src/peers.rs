@@ -152,13 +152,13 @@ pub enum Rejection {
     #[error(transparent)]
     Value(#[from] InvalidLease),
     /// The subnet is not part of the overlay network that this config key names.
-    #[error("its subnet is not a part of `{0}`")]
+    #[error("its subnet is outside `{0}`")]
     OutsideNetwork(&'static str),
     /// The subnet overlaps this node's own.
     #[error("its subnet overlaps this node's own, {0}")]
     OverlapsOwn(LeaseKey),
     /// The subnet overlaps that of a peer whose lease wins the tie-break.
-    #[error("its subnet overlaps {key} of {owner}, which comes first")]
+    #[error("its subnet overlaps {key} of {owner}, which is senior")]
     OverlapsPeer {
         /// Key of the peer's lease.
         key: LeaseKey,
@@ -167,7 +167,7 @@ pub enum Rejection {
     },
     /// The host needs the subnet, or the node cannot be reached outside the overlay.
     #[error(
-        "{0}; not programmed. Move the lease, or keep subnets there from being leased with SubnetMin and SubnetMax"
+        "{0}; not programmed. Move the lease, or exclude the range with SubnetMin and SubnetMax"
     )]
     Conflict(Conflict),
 }
@@ -1020,7 +1020,7 @@ mod tests {
         let [(key, rejection)] = &delta.rejected[..] else { panic!("{delta:?}") };
         assert_eq!(
             format!("{key}: {rejection}"),
-            "10.244.1.0-24: its value is too long: 1400000 bytes or more, and a lease has at most 65536"
+            "10.244.1.0-24: its value is too long: 1400000 bytes or more, and the limit is 65536"
         );
     }
 
@@ -1148,7 +1148,7 @@ mod tests {
                 assert_eq!(
                     why.collect::<Vec<_>>(),
                     [format!(
-                        "{second}: its subnet overlaps {first} of 192.168.0.1, which comes first"
+                        "{second}: its subnet overlaps {first} of 192.168.0.1, which is senior"
                     )]
                 );
                 // The second lease takes effect once the first is gone.

@@ -47,7 +47,7 @@ pub(crate) fn follow(mut readiness: watch::Receiver<Unmet>) {
             if first.is_some() || announced {
                 tell(&[status]).await;
             } else {
-                tracing::info!("ready");
+                tracing::info!("heddled: ready");
                 tell(&[Message::Ready, status]).await;
                 announced = true;
             }
@@ -92,6 +92,6 @@ async fn tell(messages: &[Message]) {
         sd_notify::notify(&states)
     });
     if let Ok(Err(error)) = telling.await {
-        tracing::warn!("cannot tell systemd: {error}");
+        tracing::warn!(%error, "systemd: notification failed; it shows the unit's previous state");
     }
 }

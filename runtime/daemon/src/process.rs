@@ -91,16 +91,16 @@ impl Served {
     async fn run(self, log: &Log) -> Result<(), Fatal> {
         let Self { flags, node, signals } = self;
         tracing::info!(
-            "heddled {} starts, network {}",
-            env!("CARGO_PKG_VERSION"),
-            flags.lease.network_name()
+            version = env!("CARGO_PKG_VERSION"),
+            network = flags.lease.network_name(),
+            "heddled: starting"
         );
         let (state, counters) = (node.state().clone(), node.counters().clone());
         let Signals { hangup, mut end } = signals;
         let reload = Reload::new(hangup, flags.clone(), &state, &log.set_verbosity);
         let running = async {
             let identity = identity(&flags)?;
-            tracing::info!("node id {}", identity.id);
+            tracing::info!(id = %identity.id, "node: identity determined");
             node.run(identity, ports(&flags)?).await
         };
         tokio::select! {
@@ -162,7 +162,9 @@ impl End {
 /// Logs the signal and its consequence for the network.
 fn say_goodbye(signal: &str, counters: &PacketCounters) {
     match counters.get() {
-        None => tracing::info!("{signal}: the network stays as it is"),
-        Some(_) => tracing::info!("{signal}: the packet path ends, and its device goes"),
+        None => tracing::info!("{signal}: exiting; kernel state stays in place"),
+        Some(_) => {
+            tracing::info!("{signal}: exiting; the packet path stops and its TUN device is removed")
+        }
     }
 }

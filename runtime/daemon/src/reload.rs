@@ -40,26 +40,26 @@ impl<'a> Reload<'a> {
         let flags = match Flags::of_process(std::env::args_os()) {
             Ok(flags) => flags,
             Err(error) => {
-                tracing::error!("SIGHUP: nothing is changed: {}", error.to_string().trim());
+                let error = error.to_string();
+                let error = error.trim();
+                tracing::error!(%error, "SIGHUP: cannot read the flags; keeping the current ones");
                 return;
             }
         };
         let verbosity = flags.health.verbosity;
         (self.set_verbosity)(verbosity);
-        tracing::info!("SIGHUP: --v={verbosity}");
+        tracing::info!("SIGHUP: flags read; log level is --v={verbosity}");
         self.current.health.verbosity = verbosity;
         if format!("{flags:?}") != format!("{:?}", self.current) {
-            tracing::warn!(
-                "SIGHUP: other flags than --v have changed, and take effect with the next start"
-            );
+            tracing::warn!("SIGHUP: flags other than --v changed; restart heddled to apply them");
         }
         if let Some(store) = self.state.store() {
             match store.reload().await {
                 Ok(()) => {
-                    tracing::info!("SIGHUP: the store is reached with the files as they are now");
+                    tracing::info!("SIGHUP: store reconnected with the current TLS files");
                 }
                 Err(error) => {
-                    tracing::error!("SIGHUP: the connection to the store stays as it is: {error}");
+                    tracing::error!(%error, "SIGHUP: cannot reconnect to the store; keeping the connection");
                 }
             }
         }

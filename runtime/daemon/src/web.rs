@@ -30,7 +30,7 @@ pub(crate) async fn serve(flags: &Flags, node: &Node) -> Result<(), Fatal> {
     let (health, status) = (health_address(flags), flags.health.status_address);
     if health.is_some() || status.is_some() {
         let worker = Worker::start()
-            .map_err(|error| format!("HTTP servers: their thread cannot be started: {error}"))?;
+            .map_err(|error| format!("HTTP servers: cannot start their thread: {error}"))?;
         if let Some(address) = health {
             let listener = Listener::bind(address, "--healthz-ip, --healthz-port")?;
             let server = Server::new("health port", Hosts::Any, connections);
@@ -75,7 +75,7 @@ fn report_public(listener: &Listener, name: &str, content: &str, advice: &str) {
     if listener.is_public() {
         let address = listener.address();
         tracing::info!(
-            "{name}: listening on {address}; whoever reaches it can read {content}. {advice}"
+            "{name}: listening on {address}; every host that reaches it can read {content} ({advice})"
         );
     }
 }

@@ -113,7 +113,7 @@ async fn examine_host(flags: &Flags, host: &Host, daemon: &Daemon, report: &mut 
     let unwritable: Vec<_> = outlook.files.iter().filter_map(|f| files::unwritable(f)).collect();
     report.found(checks::files::check(&unwritable));
     let Some(config) = &outlook.config else {
-        report.skip("ports, devices, routes and rules", "the network config is not known");
+        report.skip("ports, devices, routes and rules", "the network config is unknown");
         return;
     };
     let alias = alias(&flags.lease.network_label());
@@ -134,11 +134,10 @@ async fn examine_host(flags: &Flags, host: &Host, daemon: &Daemon, report: &mut 
     if geteuid().is_root() {
         examine_rules(flags, networks, daemon, report).await;
     } else {
-        report
-            .skip("forwarding rules, who has UDP ports, what the kernel supports", "it takes root");
+        report.skip("forwarding rules, owners of UDP ports, kernel support", "needs root");
     }
     let (Some(plan), Some(underlay)) = (&outlook.plan, &outlook.underlay) else {
-        report.skip("ports, devices and MTUs", "there is no plan for this node");
+        report.skip("ports, devices and MTUs", "this node has no plan");
         return;
     };
     report.found(reverse_path(&host.kernel, underlay, &outlook.peers).await);

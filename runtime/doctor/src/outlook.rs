@@ -51,7 +51,7 @@ pub(crate) enum Obstacle {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The store exceeded the time limit.
-    #[error("the lease store has not answered within {} s", .0.as_secs())]
+    #[error("store: no answer within {} s", .0.as_secs())]
     StoreLate(Duration),
     /// There is no network config.
     #[error("{0} does not exist")]

@@ -82,10 +82,10 @@ impl fmt::Display for Severity {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} ({}): {}", self.severity, self.check, self.problem)?;
-        writeln!(f, "  how it shows: {}", self.symptom)?;
-        writeln!(f, "  what to do:   {}", self.remedy)?;
+        writeln!(f, "  symptom: {}", self.symptom)?;
+        writeln!(f, "  remedy:  {}", self.remedy)?;
         match &self.command {
-            Some(command) => writeln!(f, "                {command}"),
+            Some(command) => writeln!(f, "           {command}"),
             None => Ok(()),
         }
     }
@@ -97,7 +97,7 @@ impl fmt::Display for Report {
         self.findings.iter().try_for_each(|finding| finding.fmt(f))?;
         let mut skipped = self.skipped.iter();
         skipped
-            .try_for_each(|Skipped { what, reason }| writeln!(f, "not looked at: {what}: {reason}"))
+            .try_for_each(|Skipped { what, reason }| writeln!(f, "not checked: {what}: {reason}"))
     }
 }
 
@@ -127,7 +127,7 @@ mod tests {
         let mut report = Report::default();
         report.skip("UDP ports", "this needs root");
         assert!(!report.is_healthy());
-        assert_eq!(report.to_string(), "not looked at: UDP ports: this needs root\n");
+        assert_eq!(report.to_string(), "not checked: UDP ports: this needs root\n");
     }
 
     #[test]
@@ -137,12 +137,12 @@ mod tests {
         assert_eq!(
             report.sorted().to_string(),
             "error (udp-port): UDP port 8472 is taken by nc (process 7)\n\
-             \x20 how it shows: no packets\n\
-             \x20 what to do:   end it\n\
-             \x20               kill 7\n\
+             \x20 symptom: no packets\n\
+             \x20 remedy:  end it\n\
+             \x20          kill 7\n\
              warning (udp-port): UDP port 8472 is taken by nc (process 7)\n\
-             \x20 how it shows: no packets\n\
-             \x20 what to do:   end it\n"
+             \x20 symptom: no packets\n\
+             \x20 remedy:  end it\n"
         );
     }
 }

@@ -51,7 +51,7 @@ pub enum FirewallError {
         limit: Duration,
     },
     /// A program printed unexpected output.
-    #[error("`{command}` printed what cannot be read: {problem}")]
+    #[error("cannot read the output of `{command}`: {problem}")]
     Output {
         /// The program's command line.
         command: String,
@@ -60,7 +60,7 @@ pub enum FirewallError {
     },
     /// An iptables table has rules that iptables cannot read, which only `nft` can have written.
     #[error(
-        "{place}: table {table} has rules that iptables cannot read, so nothing is changed there. Move what `nft` wrote \
+        "{place}: table {table} has rules that iptables cannot read, so heddled does not change it. Move what `nft` wrote \
          into a table of its own, or set \"EnableNFTables\": true in the network config."
     )]
     Hidden {
@@ -71,8 +71,8 @@ pub enum FirewallError {
     },
     /// The rules read back still differ from those written, after several rounds.
     #[error(
-        "{place}: {difference}, even after it was put right {rounds} times; something else may be \
-         changing it all the time"
+        "{place}: {difference}, even after {rounds} repairs; another program may be changing it \
+         continuously"
     )]
     Unsettled {
         /// The place of the rules.

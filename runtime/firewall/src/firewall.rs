@@ -248,7 +248,8 @@ impl Firewall {
             Err(FirewallError::Missing { .. }) => return None,
             Err(error) => error,
         };
-        let line = format!("cannot look for rules left over, or that refuse forwarding: {error}");
+        let line =
+            format!("cannot check for leftover rules and chains that refuse forwarding: {error}");
         self.tell_once(line, lines);
         None
     }

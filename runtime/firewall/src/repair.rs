@@ -18,7 +18,7 @@ pub(crate) struct Repair {
 pub(crate) struct Difference {
     /// The difference: `filter FLANNEL-FWD was missing`.
     pub(crate) found: String,
-    /// The action of the repair: `put right`.
+    /// The action of the repair: `repaired`.
     pub(crate) remedy: &'static str,
 }
 
@@ -101,7 +101,7 @@ mod tests {
             |seen| {
                 (*seen != 0).then(|| Repair {
                     input: String::new(),
-                    differences: vec![Difference::new(format!("it was {seen}"), "put right")],
+                    differences: vec![Difference::new(format!("it was {seen}"), "repaired")],
                 })
             },
             |_| write(&number),
@@ -132,7 +132,7 @@ mod tests {
             Ok(())
         });
         result.unwrap();
-        assert_eq!(lines, ["there: it was 7; put right"]);
+        assert_eq!(lines, ["there: it was 7; repaired"]);
     }
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
             if number.get() == 0 { Ok(()) } else { Err(failed()) }
         });
         result.unwrap();
-        assert_eq!(lines, ["there: it was 1; put right"]);
+        assert_eq!(lines, ["there: it was 1; repaired"]);
     }
 
     #[test]
@@ -157,8 +157,7 @@ mod tests {
         let (result, lines) = settle_number(7, |_| Ok(()));
         assert_eq!(
             result.unwrap_err().to_string(),
-            "there: it was 7, even after it was put right 3 times; something else may be changing it \
-             all the time"
+            "there: it was 7, even after 3 repairs; another program may be changing it continuously"
         );
         assert_eq!(lines.len(), 3);
     }

@@ -24,7 +24,7 @@ pub struct LeaseFlags {
     #[arg(long, value_name = "STORE", default_value_t)]
     pub store: StoreConfig,
 
-    /// etcd's client URLs
+    /// Client URLs of etcd, separated by commas
     #[arg(
         long,
         value_name = "URL,…",
@@ -34,19 +34,19 @@ pub struct LeaseFlags {
     )]
     pub etcd_endpoints: Vec<String>,
 
-    /// The etcd key below which the network's config and leases are
+    /// Prefix of the etcd keys of the network config and the leases
     #[arg(long, value_name = "KEY", default_value = "/coreos.com/network")]
     pub etcd_prefix: String,
 
-    /// Key of the client certificate (PEM)
+    /// Private key of the client certificate (PEM)
     #[arg(long, value_name = "FILE")]
     pub etcd_keyfile: Option<PathBuf>,
 
-    /// Client certificate (PEM)
+    /// Client certificate for etcd (PEM)
     #[arg(long, value_name = "FILE")]
     pub etcd_certfile: Option<PathBuf>,
 
-    /// Certificate authority that etcd's certificate is checked against (PEM)
+    /// Certificate authority that signed etcd's certificate (PEM)
     #[arg(long, value_name = "FILE")]
     pub etcd_cafile: Option<PathBuf>,
 
@@ -58,7 +58,7 @@ pub struct LeaseFlags {
     #[arg(long, value_name = "PASSWORD")]
     pub etcd_password: Option<String>,
 
-    /// Minutes before its expiry at which the lease is renewed
+    /// Minutes between the renewal of the lease and its expiry
     #[arg(
         long,
         value_name = "MINUTES",
@@ -67,7 +67,7 @@ pub struct LeaseFlags {
     )]
     subnet_lease_renew_margin: u64,
 
-    /// This node's identity [default: derived from /etc/machine-id and the prefix]
+    /// Identity of this node in its lease [default: derived from /etc/machine-id and the prefix]
     #[arg(long, value_name = "ID")]
     pub node_id: Option<NodeId>,
 }
@@ -111,23 +111,24 @@ impl LeaseFlags {
 /// The interface and the addresses at which other hosts reach this one.
 #[derive(Clone, Debug, Args)]
 pub struct InterfaceFlags {
-    /// Interface between hosts, by name or address; the first given that exists
+    /// Interface between hosts, by name or address; repeatable, the first that exists is used
     #[arg(long, value_name = "NAME|IP")]
     pub iface: Vec<String>,
 
-    /// Interface by regular expression, against addresses, then names; after --iface
+    /// Regular expression for the interface, matched with addresses, then with names, if no --iface
+    /// exists; repeatable
     #[arg(long, value_name = "REGEX")]
     pub iface_regex: Vec<Regex>,
 
-    /// Interface through which this address is reached
+    /// Address whose route selects the interface
     #[arg(long, value_name = "IP")]
     pub iface_can_reach: Option<IpAddr>,
 
-    /// IPv4 address under which other hosts reach this one [default: the interface's]
+    /// IPv4 address at which other hosts reach this one [default: the interface's]
     #[arg(long, value_name = "IP", value_parser = public_address::<Ipv4Addr>)]
     pub public_ip: Option<Ipv4Addr>,
 
-    /// IPv6 address under which other hosts reach this one [default: the interface's]
+    /// IPv6 address at which other hosts reach this one [default: the interface's]
     #[arg(long, value_name = "IP", value_parser = public_address::<Ipv6Addr>)]
     pub public_ipv6: Option<Ipv6Addr>,
 }
@@ -148,28 +149,28 @@ impl InterfaceFlags {
 /// Masquerading, forwarding and related rules.
 #[derive(Clone, Debug, Args)]
 pub struct RuleFlags {
-    /// Masquerade what leaves the overlay
+    /// Masquerade traffic that leaves the overlay
     #[arg(long, go_bool = Some("false"))]
     pub ip_masq: bool,
 
-    /// Masquerade without randomizing source ports
+    /// Masquerade without random source ports
     #[arg(long, go_bool = Some("false"))]
     pub ip_masq_fully_random_disable: bool,
 
-    /// Seconds between two checks of the traffic rules
+    /// Seconds between checks of the traffic rules
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
           value_parser = clap::value_parser!(u64).range(1..))]
     pub iptables_resync: u64,
 
-    /// Accept the overlay's traffic in FORWARD
+    /// Accept the overlay's traffic in the FORWARD chain
     #[arg(long, go_bool = Some("true"))]
     pub iptables_forward_rules: bool,
 
-    /// Drop packets for the own subnet while there is no bridge that has it
+    /// Install a blackhole route for this node's subnet, which applies while no bridge has the subnet
     #[arg(long, go_bool = Some("false"))]
     pub ip_blackhole_route: bool,
 
-    /// Networks outside the overlay that peers may send to through this node, with udp and
+    /// Networks outside the overlay to which peers may send through this node with udp and
     /// vxlan-tun [default: none]
     #[arg(long, value_name = "CIDR,…", action = ArgAction::Set, value_delimiter = ',',
           value_parser = network)]
@@ -179,12 +180,11 @@ pub struct RuleFlags {
 /// Plugins, their directories, and the files to write.
 #[derive(Clone, Debug, Args)]
 pub struct FileFlags {
-    /// The file that tells Docker its subnet and MTU
+    /// File for the node's subnet and MTU, for Docker and scripts
     #[arg(long, value_name = "FILE", default_value = "/run/flannel/subnet.env")]
     pub subnet_file: PathBuf,
 
-    /// Directory of plugins, which come before the built-in ones; repeatable, the first that has it
-    /// wins
+    /// Directory of plugins, searched before the built-in ones; repeatable, searched in this order
     #[arg(long, value_name = "DIR", default_values = ["/etc/heddle/plugins", "/usr/lib/heddle/plugins"])]
     pub plugin_dir: Vec<PathBuf>,
 
@@ -196,16 +196,16 @@ pub struct FileFlags {
     #[arg(long, value_name = "DIR", default_value = "/var/cache/heddle")]
     pub cache_dir: PathBuf,
 
-    /// Directory for this node's identity
+    /// Directory for the node's identity
     #[arg(long, value_name = "DIR", default_value = "/var/lib/heddle")]
     pub state_dir: PathBuf,
 
-    /// Emitter and its settings, such as docker-opts:key=DOCKER_NETWORK_OPTIONS; repeatable, in the
-    /// environment with white space between
+    /// Emitter and its settings, such as docker-opts:key=DOCKER_NETWORK_OPTIONS; repeatable, or
+    /// separated by white space in the environment
     #[arg(long, value_name = "NAME[:SETTING=VALUE,…]", default_value = "subnet-env")]
     pub emit: Vec<Emit>,
 
-    /// File of FLANNELD_ variables, read again on SIGHUP; a dash before it: it need not exist
+    /// File of FLANNELD_ variables, read again on SIGHUP; prefix with `-` to ignore a missing file
     #[arg(long, value_name = "FILE")]
     pub environment_file: Option<OsString>,
 }
@@ -255,16 +255,16 @@ impl FileFlags {
 /// The control socket of the daemon, and reachability probes.
 #[derive(Clone, Debug, Args)]
 pub struct ControlFlags {
-    /// Unix socket at which `heddle status` and others ask
+    /// Unix socket for queries, such as those of `heddle status`
     #[arg(long, value_name = "FILE", default_value = "/run/heddle/heddled.sock")]
     pub control_socket: PathBuf,
 
-    /// Group whose members may ask there, besides root
+    /// Group whose members may use the control socket [default: root only]
     #[arg(long, value_name = "GROUP")]
     pub control_group: Option<String>,
 
-    /// Seconds between two ICMP echo requests to each peer over the overlay: who does not answer is
-    /// in the log, in `heddle status` and in the metrics. 0 asks nobody
+    /// Seconds between reachability probes to each peer, ICMP echo requests over the overlay; 0
+    /// disables probing
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub probe_interval: u64,
 }
@@ -272,22 +272,21 @@ pub struct ControlFlags {
 /// The HTTP endpoints and the log.
 #[derive(Clone, Debug, Args)]
 pub struct HealthFlags {
-    /// Address that /healthz, /readyz and /packets are served at; the default, which is flannel's,
-    /// is every IPv4 address of this host, so that other hosts can ask as well. 127.0.0.1 keeps it
-    /// to this host
+    /// IP address for /healthz, /readyz and /packets; the default, as in flannel, is every IPv4
+    /// address of this host, and 127.0.0.1 keeps other hosts out
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
     pub healthz_ip: IpAddr,
 
-    /// TCP port that /healthz, /readyz and /packets are served at; 0: not at all
+    /// TCP port for /healthz, /readyz and /packets; 0 disables them
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub healthz_port: u16,
 
-    /// Address that the status page (/), /status.json and /metrics are served at: a TCP port, then
-    /// on 127.0.0.1 alone, or an IP address and a port [default: not at all]
+    /// IP address and TCP port for the status page (/), /status.json and /metrics; a port alone means
+    /// 127.0.0.1 [default: disabled]
     #[arg(long, value_name = "[IP:]PORT", value_parser = listener)]
     pub status_address: Option<SocketAddr>,
 
-    /// Log level: 0 normal, 2 more, 5 everything
+    /// Log level: 0 info, 2 debug, 5 trace
     #[arg(long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub verbosity: u8,
 
@@ -302,7 +301,7 @@ pub struct HealthFlags {
 /// flannel's flags for Kubernetes.
 #[derive(Clone, Debug, Args)]
 pub struct KubernetesFlags {
-    /// Leases from the Kubernetes API
+    /// Read leases from the Kubernetes API; heddled refuses to start with it
     #[arg(long, go_bool = Some("false"))]
     pub kube_subnet_mgr: bool,
 

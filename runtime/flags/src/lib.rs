@@ -39,17 +39,18 @@ pub use crate::identity::{Identity, IdentityError};
 
 use crate::like_go::{Given, read_like_go, without_empty};
 
-/// Joins this host to an overlay network: leases it a subnet and keeps the kernel as the backend
-/// plans it.
+/// Joins this host to an overlay network: leases a subnet and keeps the kernel as the backend plans
+/// it.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "heddled",
     version,
     disable_help_subcommand = true,
     args_override_self = true,
-    after_help = "Every flag can also be given as an environment variable, in the environment or in a file: FLANNELD_ and \
-                  the flag's name in upper case with underscores, such as FLANNELD_ETCD_PREFIX. Flags may start with one \
-                  dash."
+    after_help = "Each flag has an environment variable: FLANNELD_ and the flag's name in upper case with underscores, \
+                  such as FLANNELD_ETCD_PREFIX. The command line precedes --environment-file, which precedes the \
+                  environment. As with flannel, flags start with one dash or two.\n\n\
+                  Exit codes: 0 after SIGTERM or SIGINT, 1 after a failure, 2 for an invalid command line."
 )]
 pub struct Flags {
     /// Flags for the lease store and this node's lease.

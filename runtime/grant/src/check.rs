@@ -176,7 +176,7 @@ fn own_link(link: &Link, capabilities: &Capabilities, node: &Node) -> Granted {
     }
     let other = node.links.iter().find(|found| found.name == link.name && found.kind != kind);
     if link.name == underlay.link || other.is_some() {
-        return refuse(format!("there is a device of that name that is no {kind} device"));
+        return refuse(format!("a device of that name exists and is not a {kind} device"));
     }
     let object = format_args!("link {}", link.name);
     granted(capabilities.has_link(link.name.as_str()), object, "links", &capabilities.links)?;
@@ -214,7 +214,7 @@ fn takes_no_routes(link: LinkName, plan: &Plan) -> Granted {
         false => Err(Refusal::new(
             format_args!("link {link}"),
             format!(
-                "expected the setting net.ipv6.conf.{link}.accept_ra = 0, so that nobody on the overlay gives this node routes"
+                "expected the setting net.ipv6.conf.{link}.accept_ra = 0, so that no other host on the overlay gives this node routes"
             ),
         )),
     }

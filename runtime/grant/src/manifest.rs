@@ -134,7 +134,7 @@ pub enum ManifestError {
     TooLong(usize),
     /// The component is too expensive to instantiate.
     #[error(
-        "takes too much to come to life: {found} functions, variables and elements of tables in its instances, \
+        "is too large to instantiate: {found} functions, variables and table elements in its instances, \
          expected at most {}",
         weight::LIMIT
     )]
@@ -143,7 +143,7 @@ pub enum ManifestError {
         found: u64,
     },
     /// The component was built for a version of the interface that this host does not support.
-    #[error("was built for WIT {found}, and this host speaks {WIT_VERSION}: expected {}", .expected)]
+    #[error("was built for WIT {found}, and this host supports {WIT_VERSION}: expected {}", .expected)]
     Wit {
         /// The version that the plugin was built for.
         found: Version,
@@ -156,7 +156,7 @@ pub enum ManifestError {
     )]
     Present,
     /// The manifest has another name than the file.
-    #[error("says that its name is `{found}`: expected `{expected}`, the name of its file")]
+    #[error("has the name `{found}`: expected `{expected}`, as its file")]
     Name {
         /// Name in the manifest.
         found: String,
@@ -164,7 +164,7 @@ pub enum ManifestError {
         expected: String,
     },
     /// The plugin's world does not have the role that is needed.
-    #[error("is of the world {found}: expected {}", worlds(|world| world.role() == *.expected))]
+    #[error("implements the world {found}: expected {}", worlds(|world| world.role() == *.expected))]
     World {
         /// World of the plugin.
         found: World,

@@ -64,8 +64,8 @@ impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "RLIMIT_NOFILE: {} open files are too few; each HTTP server takes {} connections instead of {CONNECTIONS}. \
-             Set LimitNOFILE={} or more in the unit (by hand: ulimit -n)",
+            "RLIMIT_NOFILE: the limit of {} open files is too low; each HTTP server accepts {} connections instead of \
+             {CONNECTIONS}. Set LimitNOFILE={} or more in the unit, or use ulimit -n",
             self.limits.limit,
             self.limits.connections(),
             self.needed

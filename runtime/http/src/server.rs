@@ -117,7 +117,7 @@ impl Server {
     fn report_crowd(self, count: u64) {
         tracing::warn!(
             closed = count,
-            "{}: more than {} connections; those that were idle longest are closed for new ones",
+            "{}: more than {} connections; closed those idle longest",
             self.name,
             self.limits.connections,
         );
@@ -126,7 +126,8 @@ impl Server {
     fn report_trouble(self, error: &io::Error, count: u64) {
         tracing::warn!(
             failures = count,
-            "{}: cannot accept connections: {error}; trying again",
+            %error,
+            "{}: cannot accept connections; retrying",
             self.name
         );
     }

@@ -109,7 +109,7 @@ pub enum ApplyError {
         hint: Option<&'static str>,
     },
     /// The TUN device does not exist: the program behind it has not created it.
-    #[error("nothing has opened the TUN device {0}")]
+    #[error("no program has opened the TUN device {0}")]
     NotOpen(LinkName),
     /// The device that the object needs does not exist.
     #[error("there is no device {0}")]
@@ -117,7 +117,7 @@ pub enum ApplyError {
     /// A device of that name belongs to another Heddle daemon, for another network, and may not be
     /// changed.
     #[error(
-        "{name} belongs to another heddled, as its alias `{alias}` says: \
+        "{name} belongs to another heddled (alias `{alias}`): \
          change Backend.VNI of one of the two networks, \
          or, if that daemon is gone, remove the device with `ip link delete {name}`"
     )]
@@ -129,7 +129,7 @@ pub enum ApplyError {
     },
     /// A device of that name was not made by any Heddle daemon and may not be changed.
     #[error(
-        "{name} exists and is a {kind} that heddled did not make: \
+        "{name} exists and is a {kind} that heddled did not create: \
          remove it with `ip link delete {name}` or change Backend.VNI"
     )]
     Foreign {
@@ -150,10 +150,10 @@ pub enum ApplyError {
         source: io::Error,
     },
     /// Not a sysctl of a single device.
-    #[error("it is no setting of a single device")]
+    #[error("not a setting of a single device")]
     NotASetting,
     /// An object that can be observed, but not planned.
-    #[error("an object of this kind cannot be made")]
+    #[error("objects of this kind cannot be created")]
     NotPlannable,
     /// The kernel did not answer in time; the change may or may not have been made.
     #[error("the kernel gave no answer within {} s", crate::DEADLINE.as_secs())]

@@ -180,7 +180,10 @@ impl Collector {
                     // The kernel reports ENOBUFS once and then drops all events until the buffer is
                     // empty, so the events read before that are not reliable.
                     error => {
-                        tracing::debug!(?error, "netlink events were lost");
+                        tracing::debug!(
+                            ?error,
+                            "kernel: netlink events lost; re-reading the kernel"
+                        );
                         lost = true;
                     }
                 },
@@ -192,7 +195,7 @@ impl Collector {
         }
         if lost {
             if let Err(refusal) = self.look() {
-                tracing::warn!(%refusal, "cannot read the devices again after events were lost");
+                tracing::warn!(error = %refusal, "kernel: cannot re-read devices after lost netlink events; changes may go unnoticed until the next resync");
             }
             events = vec![Event::Lost];
         }

@@ -38,7 +38,7 @@ impl RulesetChanges {
         self.datagram.clear();
         // An overflow of the socket (ENOBUFS) means that there were changes.
         if let Err(error) = self.socket.recv(&mut self.datagram).await {
-            tracing::debug!(%error, "notices of the ruleset were lost");
+            tracing::debug!(%error, "kernel: ruleset notifications lost; checking the rules");
         }
         let there = MsgFlags::MSG_DONTWAIT.bits();
         loop {

@@ -69,7 +69,7 @@ impl Received<'_> {
         header.message_type = self.kind;
         RouteNetlinkMessage::deserialize(&header, self.payload)
             .inspect_err(|error| {
-                tracing::debug!(kind = self.kind, %error, "unreadable netlink message");
+                tracing::debug!(kind = self.kind, %error, "kernel: cannot decode a netlink message; skipping it");
             })
             .ok()
     }
@@ -144,7 +144,7 @@ impl Socket {
             ("NETLINK_GET_STRICT_CHK", socket.set_netlink_get_strict_chk(true)),
         ] {
             if let Err(error) = result {
-                tracing::debug!(option, %error, "netlink option not supported");
+                tracing::debug!(option, %error, "kernel: netlink option not supported; continuing without it");
             }
         }
         Ok(Self { socket, sequence: 0, datagram: Vec::with_capacity(DATAGRAM) })

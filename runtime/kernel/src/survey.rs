@@ -61,7 +61,7 @@ pub struct VxlanPort {
 #[derive(Debug, thiserror::Error)]
 pub enum TrialError {
     /// No network namespace, socket or thread for the attempt could be created.
-    #[error("cannot make a network namespace to try it in: {0}")]
+    #[error("cannot create a network namespace for the trial: {0}")]
     Namespace(#[source] io::Error),
     /// The kernel does not support VXLAN devices, or refuses one to this process.
     #[error("{0}")]

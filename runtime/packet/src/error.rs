@@ -10,12 +10,12 @@ use heddle_core::address::LinkName;
 pub enum OpenError {
     /// A device of that name exists, and does not belong to this daemon.
     #[error(
-        "there is a device {0} already: end the program that has it open (another heddled, flanneld) \
+        "device {0} exists already: stop the program that has it open (another heddled, flanneld) \
          or remove it with `ip link delete {0}`"
     )]
     DeviceExists(LinkName),
     /// The TUN device cannot be created.
-    #[error("cannot make the TUN device {device}: {source}{}", device_hint(source))]
+    #[error("cannot create the TUN device {device}: {source}{}", device_hint(source))]
     Device {
         /// The device's name.
         device: LinkName,

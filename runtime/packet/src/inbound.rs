@@ -175,8 +175,8 @@ impl Receiver {
             Err(errno) => {
                 if let Some(unsaid) = self.lane_notices.due("refused", now) {
                     warn!(
-                        local = %socket.local(), reason = %errno.desc(), unsaid,
-                        "packets: the kernel refused to steer datagrams; trying again"
+                        local = %socket.local(), error = %errno.desc(), unsaid,
+                        "packets: kernel refused to steer datagrams; retrying"
                     );
                 }
             }
@@ -192,8 +192,8 @@ impl Receiver {
                     let is_peer = !self.table.senders(source).is_empty();
                     warn!(
                         %source, is_peer, unsaid,
-                        "packets: source overflowed the shared receive buffer; moved to a separate one until it has not overflowed \
-                         for 10 s"
+                        "packets: source overflowed the shared receive buffer; moved it to a separate one until that has not \
+                         overflowed for 10 s"
                     );
                 }
             }
@@ -202,7 +202,8 @@ impl Receiver {
                     let source: Vec<_> = sources.iter().map(ToString::to_string).collect();
                     info!(
                         source = source.join(","),
-                        unsaid, "packets: source moved back to the shared receive buffer"
+                        unsaid,
+                        "packets: source stopped overflowing; moved it back to the shared receive buffer"
                     );
                 }
             }
@@ -359,7 +360,7 @@ impl Receiver {
             self.shared.tally.device_errors.add(packets);
             let device = self.shared.settings.device;
             if let Some(unsaid) = self.notices.due(errno, now) {
-                warn!(%device, reason = %errno.desc(), unsaid, "cannot write to the device");
+                warn!(%device, error = %errno.desc(), unsaid, "packets: cannot write to the TUN device; packets dropped");
             }
         }
     }
@@ -407,7 +408,7 @@ impl Receiver {
 
     fn failed(&self, reason: String) {
         let device = self.shared.settings.device;
-        warn!(%device, %reason, "the plugin failed on packets received; they are dropped");
+        warn!(%device, error = %reason, "packets: plugin failed on received packets; dropping them");
         (self.shared.on_failure)(Failure { reason });
     }
 
@@ -416,7 +417,7 @@ impl Receiver {
         self.shared.tally.receive_errors.one();
         if let Some(unsaid) = self.notices.due(errno, Instant::now()) {
             let local = self.shared.sockets[self.index].local();
-            warn!(%local, reason = %errno.desc(), unsaid, "cannot receive datagrams");
+            warn!(%local, error = %errno.desc(), unsaid, "packets: cannot receive; retrying");
         }
         self.shared.stop.pause(PAUSE);
     }

@@ -167,11 +167,12 @@ impl Transmitter {
     }
 
     fn failed(&self, reason: String, by: By) {
-        let meanwhile = match by {
-            By::Nobody => "packets are dropped",
-            By::Plugin | By::Table => "the table of its last answers steers",
+        let device = self.shared.settings.device;
+        let consequence = match by {
+            By::Nobody => "dropping packets",
+            By::Plugin | By::Table => "steering by its last answers",
         };
-        warn!(device = %self.shared.settings.device, %reason, meanwhile, "the plugin failed on packets");
+        warn!(%device, error = %reason, "packets: plugin failed on packets to send; {consequence}");
         (self.shared.on_failure)(Failure { reason });
     }
 
@@ -329,12 +330,12 @@ impl Transmitter {
         let device = self.shared.settings.device;
         self.shared.tally.device_errors.one();
         if errno == Errno::EBADFD {
-            info!(%device, "the device is gone: making it again");
+            info!(%device, "packets: TUN device was deleted; re-creating it");
             self.remake();
             return;
         }
         if let Some(unsaid) = self.notices.due(errno, Instant::now()) {
-            warn!(%device, reason = %errno.desc(), unsaid, "cannot read from the device");
+            warn!(%device, error = %errno.desc(), unsaid, "packets: cannot read from the TUN device; retrying");
         }
         self.shared.stop.pause(PAUSE);
     }
@@ -351,13 +352,13 @@ impl Transmitter {
                     for receiver in &self.shared.devices {
                         receiver.put(Arc::clone(&self.tun));
                     }
-                    info!(%device, "the device is there again");
+                    info!(%device, "packets: TUN device re-created");
                     return;
                 }
                 Err(error) => {
                     self.shared.tally.device_errors.one();
                     if let Some(unsaid) = self.notices.due(Errno::EBADFD, Instant::now()) {
-                        warn!(%error, unsaid, "cannot make the device again");
+                        warn!(%device, %error, unsaid, "packets: cannot re-create the TUN device; retrying");
                     }
                 }
             }

@@ -26,7 +26,7 @@ impl RawSockets {
         let open = |family| {
             socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW))
                 .inspect_err(|error| {
-                    info!(%error, "no raw socket, which takes CAP_NET_RAW: senders are not told what is not delivered");
+                    info!(%error, "packets: cannot open a raw socket (CAP_NET_RAW); senders get no ICMP errors");
                 })
                 .ok()
         };

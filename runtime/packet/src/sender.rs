@@ -91,7 +91,7 @@ impl Sender {
             Ok(mtu) => self.mtus.learn(first.to, mtu, now),
             Err(error) => {
                 if let Some(unsaid) = self.notices.due(Errno::EMSGSIZE, now) {
-                    warn!(peer = %first.to, %error, unsaid, "cannot ask the kernel for the path's MTU");
+                    warn!(peer = %first.to, %error, unsaid, "packets: cannot read the path MTU; datagrams dropped");
                 }
                 self.shared.tally.send_errors.add(message.len());
                 return;
@@ -135,7 +135,7 @@ impl Sender {
     fn failed(&mut self, errno: Errno, datagram: &Outgoing<'_>, count: usize, now: Instant) {
         self.shared.tally.send_errors.add(count);
         if let Some(unsaid) = self.notices.due(errno, now) {
-            warn!(peer = %datagram.to, reason = %errno.desc(), unsaid, "cannot send a datagram");
+            warn!(peer = %datagram.to, error = %errno.desc(), unsaid, "packets: cannot send; datagrams dropped");
         }
     }
 }

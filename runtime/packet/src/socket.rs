@@ -97,7 +97,7 @@ impl Socket {
         if offload && !(segmentation && joined) {
             info!(
                 %local, UDP_SEGMENT = segmentation, UDP_GRO = joined,
-                "the kernel carries datagrams one by one, which takes more of its time"
+                "packets: kernel lacks a UDP offload; sending and receiving takes more CPU time"
             );
         }
         let mut socket = Self { lanes: vec![fd], buffer, local, port, segmentation };
@@ -108,7 +108,7 @@ impl Socket {
             let _ = setsockopt(&socket.lanes[SHARED], sockopt::ReusePort, &false);
             warn!(
                 %local, %error,
-                "the kernel cannot steer datagrams: a peer that sends too much fills the receive buffer of all"
+                "packets: kernel cannot steer datagrams; one flooding peer can fill the receive buffer of all"
             );
         }
         Ok(socket)

@@ -43,7 +43,7 @@ impl Tun {
         let device = build(offload)
             .or_else(|error| {
                 let device = build(false)?;
-                info!(device = %name, %error, "the kernel refuses TUN offloads: packets go one by one");
+                info!(device = %name, %error, "packets: kernel refused TUN offloads; reading and writing packets singly");
                 Ok(device)
             })
             .map_err(failed)?;
@@ -52,7 +52,7 @@ impl Tun {
         device.set_mtu(u16::try_from(mtu).unwrap_or(u16::MAX)).map_err(failed)?;
         let (offload, udp) = (device.tcp_gso(), device.udp_gso());
         if offload && !udp {
-            info!(device = %name, "the kernel has no UDP offload for TUN: UDP goes one by one");
+            info!(device = %name, "packets: kernel lacks the UDP offload for TUN; reading and writing UDP packets singly");
         }
         Ok(Self { device, offload, udp })
     }

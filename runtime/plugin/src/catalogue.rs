@@ -126,7 +126,7 @@ pub enum PluginError {
     Policy(#[from] PolicyError),
     /// The component's digest differs from the one that the policy file pins.
     #[error(
-        "plugin {plugin} has the SHA-256 {found}: expected {expected}, which {} says of it", .policy.display()
+        "plugin {plugin} has the SHA-256 {found}: expected {expected}, as pinned in {}", .policy.display()
     )]
     Digest {
         /// The plugin's name and location.
@@ -140,7 +140,7 @@ pub enum PluginError {
     },
     /// The plugin requests capabilities that the policy file does not grant.
     #[error(
-        "plugin {plugin} asks for what it is not granted: {}; to grant it, say so in {}, section `plugin.{name}`",
+        "plugin {plugin} asks for capabilities that are not granted: {}; grant them in {}, section `plugin.{name}`",
         .missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), .policy.display()
     )]
     NotGranted {
@@ -171,7 +171,7 @@ pub enum PluginError {
     },
     /// The component imports something that the host does not provide, or lacks an export of its
     /// world.
-    #[error("plugin {plugin} does not fit the host: {reason}")]
+    #[error("plugin {plugin} cannot be loaded: {reason}")]
     Load {
         /// The plugin's name and location.
         plugin: String,
@@ -179,7 +179,7 @@ pub enum PluginError {
         reason: String,
     },
     /// The engine, or the thread of a plugin, cannot be started.
-    #[error("plugins cannot be run: {0}")]
+    #[error("cannot run plugins: {0}")]
     Engine(String),
 }
 
@@ -318,7 +318,7 @@ impl Catalogue {
         let code = cache.get(&admitted.digest)?;
         let loaded = self.runtime.load_file(code.trusted());
         // It was compiled for another processor, for example.
-        let say = |reason: &String| tracing::info!("compiling plugin {admitted} again: {reason}");
+        let say = |reason: &String| tracing::info!(%reason, "plugin {admitted}: cached code cannot be loaded; recompiling");
         loaded.inspect_err(say).ok()
     }
 

@@ -106,7 +106,7 @@ pub enum CompileError {
     },
     /// The native code is too large.
     #[error(
-        "`{}` made {} of it: expected at most {}",
+        "`{}` produced {} of code: expected at most {}",
         .program.display(), memory(*.size), memory(CODE_LIMIT)
     )]
     TooLarge {

@@ -121,7 +121,7 @@ impl Log {
             let Limits { log_burst: burst, log_rate: rate, .. } = self.limits;
             tracing::warn!(
                 target: TARGET, plugin,
-                "{lines} lines of the plugin were dropped: expected at most {burst} at once and {rate} a second"
+                "plugin {plugin}: {lines} log lines dropped; its limits are {burst} at once and {rate} per second"
             );
         }
         let line = one_line(line, LINE);

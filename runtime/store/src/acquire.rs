@@ -42,7 +42,7 @@ pub async fn acquire(
     value: impl Fn(LeaseKey) -> Lease + Send,
     report: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<OwnLease, AcquireError> {
-    let mut outage = Outage::new("acquiring a lease");
+    let mut outage = Outage::new("lease: acquisition");
     let mut backoff = Backoff::new();
     loop {
         match attempt(store, config, claimant, &value, report).await {
@@ -82,7 +82,7 @@ async fn attempt(
         },
         Choice::Discard(key) => {
             if let Some(conflict) = claimant.conflict(key) {
-                warn!("lease {key}: released, because {conflict}; choosing another subnet");
+                warn!(reason = %conflict, "lease {key}: released; choosing another subnet");
             }
             if let Some(record) = unchanged(store, &holdings, key).await? {
                 store.delete(&record).await?;

@@ -27,8 +27,8 @@ struct Current {
 }
 
 impl Outage {
-    /// Returns a working activity. `what` names it with a noun: "the watch", "the lease
-    /// 10.244.8.0-24".
+    /// Returns a working activity. `what` names it, after its subject: "lease 10.244.8.0-24:
+    /// renewal".
     pub(crate) fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), current: None, progressed: false }
     }
@@ -51,7 +51,7 @@ impl Outage {
         if current.said.is_none_or(|said| now.duration_since(said) >= pause) {
             current.said = Some(now);
             let seconds = now.duration_since(current.since).as_secs();
-            warn!(seconds, "{}: {reason}", self.what);
+            warn!(seconds, error = reason, "{} failing; retrying", self.what);
         }
         std::mem::take(&mut self.progressed) || news
     }
@@ -66,7 +66,7 @@ impl Outage {
     pub(crate) fn end(&mut self) {
         if let Some(current) = self.current.take() {
             let seconds = current.since.elapsed().as_secs();
-            info!(seconds, "{}: works again", self.what);
+            info!(seconds, "{} recovered", self.what);
         }
     }
 }

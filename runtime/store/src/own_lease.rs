@@ -85,7 +85,7 @@ impl OwnLease {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LostLease {
     /// Our key now holds the lease of another node.
-    #[error("lease {key} now belongs to {owner}; it is left to them")]
+    #[error("lease {key} now belongs to {owner}; giving it up")]
     Taken {
         /// Our former key.
         key: LeaseKey,
@@ -132,7 +132,7 @@ pub async fn keep(
     poke: &Notify,
     told: impl Fn(Result<Term, &StoreError>),
 ) -> LostLease {
-    let mut outage = Outage::new(format!("keeping lease {}", own.key()));
+    let mut outage = Outage::new(format!("lease {}: renewal", own.key()));
     loop {
         told(Ok(own.term()));
         let due = own.renewal(margin);
@@ -197,7 +197,7 @@ async fn look(
     if intact {
         return Ok(Look::Held);
     }
-    warn!(key = own.record.key, "our lease had been changed; it is as it was again");
+    warn!(key = own.record.key, "lease: modified by another program; restored");
     Ok(Look::Repaired)
 }
 
@@ -211,7 +211,10 @@ async fn create_again(store: &dyn LeaseStore, own: &mut OwnLease) -> Result<Look
     match OwnLease::renewed(store, own.lease.clone(), record).await? {
         Some(renewed) => {
             *own = renewed;
-            info!(key = own.record.key, "our lease was gone; the same subnet is ours again");
+            info!(
+                key = own.record.key,
+                "lease: deleted or expired; created again with the same subnet"
+            );
             Ok(Look::Held)
         }
         None => Ok(Look::Again),

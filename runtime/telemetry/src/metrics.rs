@@ -71,36 +71,39 @@ pub fn metrics(status: &Status, timings: &Timings) -> String {
 
 fn node(all: &mut Exposition, status: &Status) {
     let labels = vec![("version", status.version.clone()), ("network", short(&status.network))];
-    all.0.register("build", "The daemon's version and its network", Info::new(labels));
-    all.seconds("uptime", "How long the daemon runs", status.uptime);
-    all.one("ready", "Whether all conditions hold: 1, else 0", truth(status.ready));
+    all.0.register("build", "Version of the daemon and name of its network", Info::new(labels));
+    all.seconds("uptime", "Time since the start of the daemon", status.uptime);
+    all.one("ready", "1 if all conditions of readiness are met, else 0", truth(status.ready));
     let conditions = status.conditions.iter().map(|name| {
         let met = status.unmet.iter().all(|unmet| unmet.condition != *name);
         ([("condition", name.replace(' ', "_"))], truth(met))
     });
-    all.gauges("condition_met", "Whether a condition of readiness holds: 1, else 0", conditions);
+    all.gauges("condition_met", "1 if this condition of readiness is met, else 0", conditions);
 }
 
 fn store(all: &mut Exposition, status: &Status) {
     if let Some(lease) = &status.lease {
         if let Some(remaining) = lease.remaining {
-            let help =
-                "How long this node's lease lasts unless it is renewed; absent if it has no end";
+            let help = "Time until this node's lease expires unless it is renewed; absent for a reservation";
             all.seconds("lease_remaining", help, remaining);
         }
-        all.seconds("lease_age", "Since this node's lease was taken or last renewed", lease.age);
+        all.seconds(
+            "lease_age",
+            "Time since this node's lease was acquired or last renewed",
+            lease.age,
+        );
     }
     all.one(
         "config_superseded",
-        "Whether another start would begin with another network config, or not begin: 1, else 0",
+        "1 if the stored network config differs from the running one or is missing, else 0",
         truth(status.superseded.is_some()),
     );
     if let Some(watch) = &status.watch {
-        all.seconds("watch_lag", "Since the store was last heard", watch.lag);
+        all.seconds("watch_lag", "Time since the last message from the store", watch.lag);
         let stale = truth(watch.stale.is_some());
         all.one(
             "watch_stale",
-            "Whether changes of leases are not heard at present: 1, else 0",
+            "1 if the watch delivers no lease changes at present, else 0",
             stale,
         );
     }
@@ -117,14 +120,14 @@ fn work(all: &mut Exposition, status: &Status, timings: &Timings) {
     let counted = counted.map(|(change, count)| ([("change", change.to_owned())], count));
     all.counters(
         "kernel_changes",
-        "Kernel objects changed, and attempts that the kernel refused",
+        "Changes of kernel objects, including those that the kernel refused",
         counted,
     );
     let repairs = changes.repairs.iter().map(|(kind, count)| ([("kind", kind.clone())], *count));
-    all.counters("drift_repairs", "Changes that put right what somebody else had changed", repairs);
-    let help = "How long a plugin was asked for the plans of some peers";
+    all.counters("drift_repairs", "Kernel changes that repaired drift, by kind of object", repairs);
+    let help = "Time to plan a batch of peers";
     all.histogram("plan_duration", help, &timings.plan);
-    let help = "How long it took to make some changes in the kernel";
+    let help = "Time to apply a batch of changes to the kernel";
     all.histogram("apply_duration", help, &timings.apply);
 }
 
@@ -140,20 +143,16 @@ fn plugins(all: &mut Exposition, status: &Status) {
             ([("plugin", short(&plugin.name)), ("role", role.clone())], count(plugin))
         })
     };
-    all.counters("plugin_calls", "Calls of a plugin, whatever came of them", counted(|p| p.calls));
-    let help = "Calls of a plugin that trapped, took too long or wanted too much memory";
+    all.counters("plugin_calls", "Plugin calls, including failed ones", counted(|p| p.calls));
+    let help = "Plugin calls that trapped, timed out or exceeded the memory limit";
     all.counters("plugin_failures", help, counted(|p| p.failures));
-    all.counters(
-        "plugin_refusals",
-        "Answers of a plugin that were refused",
-        counted(|p| p.refusals),
-    );
+    all.counters("plugin_refusals", "Plugin answers that heddled refused", counted(|p| p.refusals));
     let time = Family::<_, Counter<f64, AtomicU64>>::default();
     for (role, plugin) in &plugins {
         let labels = [("plugin", short(&plugin.name)), ("role", role.clone())];
         time.get_or_create(&labels).inc_by(plugin.seconds);
     }
-    all.0.register_with_unit("plugin_call", "Time spent in calls of a plugin", Unit::Seconds, time);
+    all.0.register_with_unit("plugin_call", "Time spent in plugin calls", Unit::Seconds, time);
 }
 
 /// Adds the counters of the daemon's own packet path.
@@ -170,12 +169,12 @@ fn packet_path(all: &mut Exposition, counters: &BTreeMap<String, u64>) {
     let labelled = |kind, label: &'static str| {
         of_kind(kind).map(move |(name, count)| ([(label, name.clone())], *count))
     };
-    all.counters("packets", "Packets that the daemon carried", traffic("_packets"));
-    let help = "The bytes of those packets";
+    all.counters("packets", "Packets carried by the daemon's packet path", traffic("_packets"));
+    let help = "Bytes in the packets carried by the daemon's packet path";
     all.counters_in(Unit::Bytes, "packets", help, traffic("_bytes"));
-    let help = "Packets that went no further";
+    let help = "Packets dropped by the daemon's packet path";
     all.counters("packets_dropped", help, labelled(CounterKind::Drop, "reason"));
-    let help = "What else the packet path did";
+    let help = "Other events in the packet path, such as fragmentation and ICMP errors";
     all.counters("packet_events", help, labelled(CounterKind::Event, "event"));
 }
 
@@ -187,14 +186,14 @@ fn peers(all: &mut Exposition, peers: &[Peer], unlisted: u64) {
         listed + if state == PeerState::NotUsed { unlisted } else { 0 }
     };
     let counted = states.map(|state| ([("state", state.name().to_owned())], count(state) as f64));
-    all.gauges("peers", "Records of other nodes by what became of them", counted);
+    all.gauges("peers", "Records of other nodes by state", counted);
     let rejected = count(PeerState::NotUsed);
-    all.one("records_rejected", "Records that cannot be used", rejected as f64);
+    all.one("records_rejected", "Records of other nodes that are rejected", rejected as f64);
     let conflicts = Conflict::KINDS.map(|kind| {
         let count = peers.iter().filter(|peer| peer.conflict.as_deref() == Some(kind)).count();
         ([("reason", kind.to_owned())], count as f64)
     });
-    let help = "Leases that are not programmed because they conflict with the host's own network";
+    let help = "Leases that are not programmed because they conflict with the host network";
     all.gauges("lease_conflicts", help, conflicts);
     if peers.len() > PEERS_BY_NAME {
         return;
@@ -210,27 +209,28 @@ fn peers(all: &mut Exposition, peers: &[Peer], unlisted: u64) {
         ];
         (labels, 1.0)
     });
-    let help = "A record of another node: always 1; only where there are no more than 200";
+    let help = "Record of another node, always 1; absent with more than 200 records";
     all.gauges("peer_info", help, info);
     let conflict = |peer: &Peer| {
         let reason = ("reason", peer.conflict.clone()?);
         Some(([("peer", short(&peer.key)), reason], 1.0))
     };
-    let help = "A lease that conflicts with the host's own network: always 1; only where there are no more than 200 records";
+    let help =
+        "Lease that conflicts with the host network, always 1; absent with more than 200 records";
     all.gauges("lease_conflict_info", help, peers.iter().filter_map(conflict));
     let health = |peer: &Peer| Some(([("peer", short(&peer.key))], peer.health?));
     let asked: Vec<_> = peers.iter().filter_map(health).collect();
     let reachable = asked.iter().map(|(peer, health)| (peer.clone(), truth(health.reachable)));
-    all.gauges("peer_reachable", "Whether a peer that is asked answers: 1, else 0", reachable);
+    all.gauges("peer_reachable", "1 if the peer answers probes, else 0", reachable);
     let trips = asked.iter().filter_map(|(peer, health)| {
         Some((peer.clone(), Duration::from_micros(health.rtt_micros?).as_secs_f64()))
     });
-    all.gauges_in(Unit::Seconds, "peer_rtt", "The round trip to a peer", trips);
+    all.gauges_in(Unit::Seconds, "peer_rtt", "Round-trip time of probes to the peer", trips);
     let loss = asked.iter().map(|(peer, health)| (peer.clone(), health.loss_percent / 100.0));
     all.gauges_in(
         Unit::Other("ratio".to_owned()),
         "peer_loss",
-        "How much of what a peer was sent did not come back",
+        "Share of probes to the peer without a reply, 0 to 1",
         loss,
     );
 }

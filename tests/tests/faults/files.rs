@@ -179,7 +179,8 @@ fn fault_there_is_no_room_for_state_and_cache() {
         .wait_log(&["WARN", "the node id is not stored", "No space left on device"], SOON)
         .unwrap();
     let id = |daemon: &Daemon| {
-        daemon.wait_log(&["INFO node id "], SOON).unwrap().rsplit_once(' ').unwrap().1.to_owned()
+        let line = daemon.wait_log(&["INFO node: identity determined"], SOON).unwrap();
+        line.rsplit_once("id=").unwrap().1.to_owned()
     };
     let first = id(&daemon);
     assert_eq!(daemon.stop(Signal::TERM).unwrap().code(), Some(0));

@@ -242,7 +242,7 @@ fn row_04_an_etcd_that_lost_its_data_costs_no_flow() {
     for node in &mut scene.nodes {
         node.daemon().wait_log(&["WARN", "etcd went back from revision"], SOON).unwrap();
         node.daemon()
-            .wait_log(&["our lease was gone; the same subnet is ours again"], SOON)
+            .wait_log(&["lease: deleted or expired; created again with the same subnet"], SOON)
             .unwrap();
     }
     scene.end();

@@ -19,10 +19,10 @@ use crate::output::{json, print, table};
 pub(crate) struct Arguments {
     #[command(flatten)]
     which: Which,
-    /// Number of peers to plan for, with a backend.
+    /// Number of peers to plan for, if the plugin is a backend.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
     peers: u32,
-    /// For programs: times in nanoseconds.
+    /// Print JSON, for programs; times are in nanoseconds.
     #[arg(long)]
     json: bool,
 }

@@ -14,16 +14,16 @@ use crate::output::print;
 pub(crate) struct Arguments {
     #[command(flatten)]
     which: Which,
-    /// A backend's keys, as in the network config: {"Type":"…","Port":4000}. Without it there is `Type` alone.
+    /// Keys of a backend, as in the network config: {"Port":4000} [default: `Type` alone].
     #[arg(long, value_name = "JSON")]
     backend: Option<String>,
-    /// An emitter's setting. Repeatable.
+    /// Setting of an emitter; repeatable.
     #[arg(long = "setting", value_name = "NAME=VALUE", value_parser = setting)]
     settings: Vec<Setting>,
-    /// Number of generated configs, leases and batches of packets to try.
+    /// Number of generated configs, leases and packet batches.
     #[arg(long, value_name = "NUMBER", default_value_t = Thoroughness::default().rounds)]
     rounds: u32,
-    /// Seed of the generator: the same seed generates the same inputs.
+    /// Seed of the generator; the same seed generates the same inputs.
     #[arg(long, value_name = "NUMBER", default_value_t = Thoroughness::default().seed)]
     seed: u64,
 }

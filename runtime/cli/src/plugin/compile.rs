@@ -9,7 +9,7 @@ use heddle_plugin::read_component;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The component, a `.wasm` file.
+    /// Component, a `.wasm` file.
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// Output file for the native code.

@@ -9,12 +9,13 @@ use heddle_plugin::{Catalogue, embedded_component};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The directory, which is made if need be. One of those that the daemon searches would have it prefer the files.
+    /// Output directory, created if it is missing. The daemon prefers the files to its built-in plugins if it searches
+    /// this directory.
     dir: PathBuf,
 }
 
 pub(super) fn export(Arguments { dir }: &Arguments) -> anyhow::Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    fs::create_dir_all(dir).with_context(|| format!("{} cannot be created", dir.display()))?;
     let built_in = Catalogue::new(Vec::new(), None, Catalogue::DEFAULT_CACHE.into())?;
     for entry in built_in.list() {
         let name = entry.name;

@@ -37,7 +37,7 @@ pub(super) fn inspect(Arguments { which }: &Arguments) -> anyhow::Result<()> {
     text += &lines("size", [format!("{size} bytes")]);
     let pinned = match policy.digest(&manifest.name) {
         Some(expected) if expected != digest => format!(" (expected {expected})"),
-        Some(_) => " (as the operator wants it)".to_owned(),
+        Some(_) => " (as pinned)".to_owned(),
         None => String::new(),
     };
     text += &lines("sha256", [format!("{digest}{pinned}")]);

@@ -7,7 +7,7 @@ pub(super) fn list(places: &Places) -> anyhow::Result<()> {
     let mut text =
         format!("{:<20} {:<10} {:<8} {:<22} SOURCE\n", "NAME", "VERSION", "WIT", "WORLD");
     for entry in places.catalogue()?.list() {
-        let note = if entry.shadowed { " (another one comes first)" } else { "" };
+        let note = if entry.shadowed { " (shadowed)" } else { "" };
         text += &match entry.manifest {
             Ok(manifest) => format!(
                 "{:<20} {:<10} {:<8} {:<22} {}{note}\n",

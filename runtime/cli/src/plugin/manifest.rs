@@ -11,9 +11,9 @@ use crate::input::read_file;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The component, a `.wasm` file. It is replaced by one with the manifest in it.
+    /// Component, a `.wasm` file. It is replaced by one with the manifest.
     component: PathBuf,
-    /// The manifest, a file with a JSON object.
+    /// Manifest, a file with a JSON object.
     manifest: PathBuf,
 }
 

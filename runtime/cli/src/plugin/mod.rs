@@ -24,38 +24,37 @@ use serde_json::{Map, Value};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Makes a directory with a new plugin in it, which works: a crate to be changed, with its tests.
+    /// Creates a crate with a working plugin and its tests, to be adapted.
     New(new::Arguments),
     /// Lists the plugins that the daemon would find.
     List(Places),
-    /// Shows what a plugin is, what it asks for and whether it is granted that, without running it.
+    /// Shows a plugin's manifest and which of its capabilities are granted, without running it.
     Inspect(inspect::Arguments),
-    /// Tries a plugin out, without root: whether it is pure, takes whatever it is told, and keeps to its manifest.
+    /// Tests that a plugin is pure, accepts every input and keeps to its manifest; exits with 1 if not. Needs no root.
     Check(check::Arguments),
-    /// Shows what a plugin plans in a situation that a file describes.
+    /// Shows a backend's plans, or an emitter's files, for the scenario in a file.
     Plan(plan::Arguments),
-    /// Describes this host, its network config and the other leases in such a file, for tests of plugins.
+    /// Prints a scenario with this host, its network config and the other leases, for tests of plugins.
     Record(record::Arguments),
-    /// Runs a plugin between two hosts on this machine that exist for a few seconds. Needs root.
+    /// Runs a plugin between two short-lived hosts on this machine. Needs root.
     Run(run::Arguments),
-    /// Measures what a plugin costs: to compile, to load, and each call.
+    /// Measures the time to compile, load and call a plugin.
     Bench(bench::Arguments),
-    /// Puts a manifest into a component that was made in a language without a Heddle SDK.
+    /// Adds a manifest to a component that was built without Heddle's SDK.
     Manifest(manifest::Arguments),
-    /// Compiles a component to native code for this machine. The daemon does this by itself when it needs to.
+    /// Compiles a component to native code for this machine. The daemon does this by itself when needed.
     Compile(compile::Arguments),
-    /// Writes the built-in plugins' components into a directory, each as NAME.wasm.
+    /// Writes the components of the built-in plugins to a directory, each as NAME.wasm.
     Export(export::Arguments),
 }
 
 /// Plugin directories and policy: the daemon's flags.
 #[derive(Args)]
 pub(crate) struct Places {
-    /// Directory to search for plugins, before those inside the binary. Repeatable; searched in
-    /// this order.
+    /// Directory of plugins, searched before the built-in ones; repeatable, searched in this order.
     #[arg(long = "plugin-dir", value_name = "DIR", default_values = Catalogue::DEFAULT_DIRS)]
     dirs: Vec<PathBuf>,
-    /// Policy for plugins: grants, limits and pinned digests. The default need not exist.
+    /// Plugin policy: grants, limits and pinned digests; the default file need not exist.
     #[arg(long = "plugin-policy", value_name = "FILE", default_value = Policy::DEFAULT_FILE)]
     policy: PathBuf,
 }
@@ -76,7 +75,7 @@ impl Places {
 /// The plugin to work with.
 #[derive(Args)]
 struct Which {
-    /// A plugin's name, or a `.wasm` file (anything with a `/` or a `.` in it).
+    /// Name of a plugin, or a `.wasm` file (with a `/` or `.` in its path).
     #[arg(value_name = "FILE|NAME")]
     plugin: String,
     #[command(flatten)]
@@ -122,7 +121,7 @@ impl Which {
         } else {
             let entries = self.places.catalogue()?.list();
             let Some(entry) = entries.into_iter().find(|entry| entry.name == *name) else {
-                bail!("there is no plugin `{name}`: `heddle plugin list` shows those there are");
+                bail!("there is no plugin `{name}`; `heddle plugin list` shows all plugins");
             };
             match (entry.source, embedded_component(name)) {
                 (Source::File(path), _) => path,

@@ -28,23 +28,23 @@ const VENDOR: &str = "vendor/heddle";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The plugin's name, and that of the directory: 1 to 32 of a–z, 0–9 and `-`, a letter first.
+    /// Name of the plugin and its directory: 1 to 32 characters of a–z, 0–9 and `-`, a letter first.
     name: String,
     /// Kind of plugin.
     #[arg(long, value_enum, default_value_t = Kind::Backend)]
     kind: Kind,
-    /// Depend on the SDK in this checkout of Heddle, in place of a copy.
+    /// Depend on the SDK in this checkout of Heddle instead of a copy.
     #[arg(long, value_name = "DIR")]
     sdk: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Kind {
-    /// A backend: how nodes reach each other. The kernel carries the packets.
+    /// A backend that plans kernel objects; the kernel carries the packets.
     Backend,
-    /// A backend that says where packets go; heddled carries them.
+    /// A backend that chooses a peer for each packet; heddled carries the packets.
     Packet,
-    /// An emitter: files for other programs.
+    /// An emitter, which writes files for other programs.
     Emitter,
 }
 
@@ -65,10 +65,10 @@ pub(super) fn new(arguments: &Arguments) -> anyhow::Result<()> {
     let sdk = sdk.as_deref().map(checkout).transpose()?;
     let dir = Path::new(name);
     if dir.symlink_metadata().is_ok() {
-        bail!("{name} is there already: expected a name that nothing here has");
+        bail!("{name} already exists; choose another name");
     }
     write(dir, name, *kind, sdk.as_deref()).with_context(|| format!("{name} cannot be written"))?;
-    println!("{name}/src/lib.rs is the file to change; {name}/README.md has the commands.");
+    println!("Edit {name}/src/lib.rs; {name}/README.md has the commands.");
     Ok(())
 }
 

@@ -16,9 +16,9 @@ use crate::output::print;
 pub(crate) struct Arguments {
     #[command(flatten)]
     which: Which,
-    /// The situation, a JSON file (-: standard input): network config, this node, other nodes, leases.
+    /// Scenario, a JSON file with network config, node and leases, or `-` for standard input.
     scenario: PathBuf,
-    /// An emitter's setting. Repeatable.
+    /// Setting of an emitter; repeatable.
     #[arg(long = "setting", value_name = "NAME=VALUE", value_parser = setting)]
     settings: Vec<Setting>,
 }

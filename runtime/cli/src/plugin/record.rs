@@ -35,7 +35,7 @@ pub(super) fn record(arguments: Arguments) -> anyhow::Result<()> {
     let scenario = wait_for(async {
         let reading = tokio::time::timeout(STORE_LIMIT, read(&flags)).await;
         let Ok(read) = reading else {
-            bail!("the lease store has not answered within {} s", STORE_LIMIT.as_secs());
+            bail!("store: no answer within {} s", STORE_LIMIT.as_secs());
         };
         let (text, others) = read?;
         let key = format!("{}/config", flags.lease.network_name());
@@ -47,7 +47,7 @@ pub(super) fn record(arguments: Arguments) -> anyhow::Result<()> {
         let underlay = select(&families, &selection, &facts)?;
         let id = flags.identity()?.id;
         let (own, leases) = sort_out(others, &id, &underlay);
-        let own = own.context("this node has no lease yet: start heddled first")?;
+        let own = own.context("this node has no lease yet; start heddled first")?;
         let links = existing_links(&facts.interfaces);
         let links: Vec<_> = links
             .iter()

@@ -16,10 +16,10 @@ use crate::demo::Stage;
 pub(crate) struct Arguments {
     #[command(flatten)]
     which: Which,
-    /// A backend's keys, as in the network config: {"Port":4000}.
+    /// Keys of a backend, as in the network config: {"Port":4000}.
     #[arg(long, value_name = "JSON")]
     backend: Option<String>,
-    /// An emitter's setting. Repeatable.
+    /// Setting of an emitter; repeatable.
     #[arg(long = "setting", value_name = "NAME=VALUE", value_parser = setting)]
     settings: Vec<Setting>,
     #[command(flatten)]
@@ -37,14 +37,14 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             ("a backend", Subject::Backend { config })
         }
         Role::Backend => {
-            bail!("--setting is for emitters, and {name} is a backend: expected --backend")
+            bail!("--setting: {name} is a backend; use --backend")
         }
         Role::Emitter if config.is_none() => {
             let directories = directories(&manifest, &settings);
             ("an emitter", Subject::Emitter { emit: emit(name, &settings), directories })
         }
         Role::Emitter => {
-            bail!("--backend is for backends, and {name} is an emitter: expected --setting")
+            bail!("--backend: {name} is an emitter; use --setting")
         }
     };
     let options = Options {
@@ -74,7 +74,7 @@ fn policy(manifest: &Manifest) -> String {
         text += &format!("{} = [{}]\n", values[0].key, texts.join(", "));
     }
     if asked.is_empty() {
-        text += "# It asks for nothing but the routes of the overlay.\n";
+        text += "# No capabilities requested besides the routes of the overlay.\n";
     }
     text
 }
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn policy_without_requests_has_a_comment() {
         let text = policy(&manifest("{}"));
-        assert!(text.contains("# It asks for nothing"), "{text}");
+        assert!(text.contains("# No capabilities requested"), "{text}");
         Policy::parse(&text).unwrap();
     }
 

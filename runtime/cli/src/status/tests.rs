@@ -83,8 +83,8 @@ fn joined() -> Status {
 #[test]
 fn joined_node_is_shown_with_devices_and_peers() {
     assert_eq!(
-        render(&joined(), 1185),
-        "\
+            render(&joined(), 1185),
+            "\
 heddled    0.1.0, ready, running for 3h12m
 node       a, node id 4f3c
 network    /coreos.com/network
@@ -96,7 +96,7 @@ backend    vxlan 0.1.0, built in
 emitter    subnet-env 0.1.0, /etc/heddle/plugins/subnet-env.wasm: /run/flannel/subnet.env
 rules      iptables, masquerade and forward: in place
 changes    5 put, 0 replaced, 0 removed, 0 refused
-           to put right what others did: route 2
+           drift repairs: route 2
 
 DEVICE     KIND   MTU   RX-PACKETS  RX-BYTES  RX-ERRORS  RX-DROPPED  TX-PACKETS  TX-BYTES  TX-ERRORS  TX-DROPPED
 flannel.1  vxlan  1450  7           0         0          0           0           0         0          2
@@ -117,7 +117,7 @@ WHEN       WHAT
 2m35s ago  event 2
 2m50s ago  event 1
 "
-    );
+        );
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn unjoined_node_shows_what_is_missing() {
         render(&status, 0),
         "\
 heddled    0.1.0, not ready, running for 0s
-missing    network config: /x/config does not exist
+not met    network config: /x/config does not exist
 node       node id 4f3c
 network    /x
 changes    0 put, 0 replaced, 0 removed, 0 refused

@@ -105,7 +105,7 @@ fn can_reach_address_selects_interface_of_its_route() {
     let underlay = select(V4, &selection, &Facts { route_to, ..facts() }).unwrap();
     assert_eq!(underlay.link.as_str(), "eth1");
     let error = select(V4, &selection, &facts()).unwrap_err();
-    assert_eq!(error.to_string(), "--iface-can-reach 10.9.7.7: there is no route to it");
+    assert_eq!(error.to_string(), "--iface-can-reach 10.9.7.7: no route to this address");
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn selection_errors_list_the_available_interfaces() {
     let none = Facts { default_routes_v4: vec![], ..facts() };
     assert_eq!(
         error(V4, &Selection::default(), &none),
-        "there is no IPv4 default route to tell the interface by; name it with --iface"
+        "no IPv4 default route selects an interface; name one with --iface"
     );
 }
 

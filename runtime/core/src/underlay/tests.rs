@@ -84,8 +84,8 @@ fn underlay_lost_without_alternative_is_missing() {
     check(
         vec![],
         missing(
-            "interface eth0 is gone: there is no IPv4 default route to tell the interface by; \
-             name it with --iface",
+            "interface eth0 is gone: no IPv4 default route selects an interface; name one with \
+             --iface",
         ),
     );
     let selection = Selection { names: vec!["192.168.0.2".into()], ..Selection::default() };

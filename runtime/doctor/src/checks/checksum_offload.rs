@@ -35,13 +35,13 @@ pub(crate) fn check(
         check: "checksum-offload",
         severity: Severity::Warning,
         problem: format!(
-            "kube-proxy runs here, and Linux {release} may spoil the checksums of {device}'s packets that it translates"
+            "kube-proxy runs here, and Linux {release} may corrupt the checksums of {device}'s packets when it translates their addresses"
         ),
         symptom: "Connections from this host to services take 1, 3, 7 … 63 seconds; tcpdump -v on the other host shows `bad \
                   udp cksum`"
             .to_owned(),
-        remedy: "Use a kernel of 5.7 or later, or one that has the correction (then ignore this), or let the device compute \
-                 its checksums at once:"
+        remedy: "Upgrade the kernel to 5.7 or later, ignore this if your kernel has the fix backported, or disable checksum \
+                 offload for the device:"
             .to_owned(),
         command: Some(format!("ethtool -K {device} tx-checksum-ip-generic off")),
     })

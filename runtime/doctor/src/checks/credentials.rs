@@ -97,15 +97,17 @@ fn certificate(file: &CredentialFile, der: &CertificateDer<'_>, now: Duration) -
         return None;
     };
     let symptom = match severity {
-        Severity::Error => "etcd and heddled refuse each other, and the lease is not renewed",
+        Severity::Error => {
+            "heddled and etcd reject each other's connections, and heddled cannot renew the lease"
+        }
         Severity::Warning => {
-            "From then on, etcd and heddled refuse each other, and the lease is not renewed"
+            "From then on, heddled and etcd reject each other's connections, and heddled cannot renew the lease"
         }
     };
     let remedy = if seconds(&validity.not_before) > now_seconds {
-        "Set this host's clock, if it is that which is wrong; otherwise have another certificate issued."
+        "Correct this host's clock if it is wrong; otherwise issue a new certificate."
     } else {
-        "Have another certificate issued, and put it into the same file. heddled reads it by itself, without a restart."
+        "Issue a new certificate and replace the file. heddled reads it again without a restart."
     };
     Some(Finding {
         check: CHECK,
@@ -146,8 +148,8 @@ fn unusable(file: &CredentialFile, what: &str) -> Finding {
         check: CHECK,
         severity: Severity::Error,
         problem: format!("{} {}: {what}", file.flag, file.path.display()),
-        symptom: "heddled does not reach etcd, and names the file in its log and in `/readyz`".to_owned(),
-        remedy: "Put the right file in its place, readable for the user that heddled runs as, or name another.".to_owned(),
+        symptom: "heddled cannot connect to etcd, and names the file in its log and in `/readyz`".to_owned(),
+        remedy: "Replace the file with the right one, readable by the user that heddled runs as, or change the flag.".to_owned(),
         command: None,
     }
 }

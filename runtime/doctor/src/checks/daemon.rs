@@ -22,8 +22,8 @@ fn not_ready(condition: &str, reason: &str) -> Finding {
         check: CHECK,
         severity: Severity::Error,
         problem: format!("heddled is not ready, {condition}: {reason}"),
-        symptom: "`systemctl start heddled` waits, and `/readyz` answers 503".to_owned(),
-        remedy: "See to the reason; if another finding here has the same, to that one. heddled goes on by itself.".to_owned(),
+        symptom: "`systemctl start heddled` blocks, and `/readyz` returns 503".to_owned(),
+        remedy: "Fix the reason, or the other finding here that has the same cause. heddled then becomes ready by itself.".to_owned(),
         command: None,
     }
 }
@@ -35,11 +35,11 @@ fn not_running(unit: &Unit) -> Option<Finding> {
         check: CHECK,
         severity: Severity::Error,
         problem: match result.as_str() {
-            "success" => format!("heddled does not run: {name} is {state}"),
-            _ => format!("heddled does not run: {name} is {state} ({result})"),
+            "success" => format!("heddled is not running: {name} is {state}"),
+            _ => format!("heddled is not running: {name} is {state} ({result})"),
         },
-        symptom: "This node's lease ends a day after its last renewal, and other nodes are not heard of any more".to_owned(),
-        remedy: format!("`journalctl -u {name}` says why it ended. Start it:"),
+        symptom: "This node's lease expires a day after its last renewal, and changes of other nodes are not applied".to_owned(),
+        remedy: format!("`journalctl -u {name}` shows why it ended. Start it:"),
         command: Some(format!("systemctl start {name}")),
     })
 }
@@ -50,7 +50,7 @@ fn silent(reason: &str) -> Finding {
         severity: Severity::Error,
         problem: reason.to_owned(),
         symptom: "`heddle status` fails".to_owned(),
-        remedy: "If it does not pass by itself, start heddled again.".to_owned(),
+        remedy: "Restart heddled if the problem persists:".to_owned(),
         command: Some("systemctl restart heddled".to_owned()),
     }
 }
@@ -91,11 +91,11 @@ mod tests {
         assert_eq!(problems(&Daemon::Absent, Some(&unit(false, "inactive", "success"))), [""; 0]);
         assert_eq!(
             problems(&Daemon::Absent, Some(&unit(true, "inactive", "success"))),
-            ["heddled does not run: heddled.service is inactive"]
+            ["heddled is not running: heddled.service is inactive"]
         );
         assert_eq!(
             problems(&Daemon::Absent, Some(&unit(false, "failed", "watchdog"))),
-            ["heddled does not run: heddled.service is failed (watchdog)"]
+            ["heddled is not running: heddled.service is failed (watchdog)"]
         );
     }
 }

@@ -22,23 +22,27 @@ pub(crate) fn check(plan: &NodePlan, links: &[HostLink], alias: &str) -> Vec<Fin
 fn finding(link: &HostLink) -> Finding {
     let (what, remedy) = if link.alias.starts_with(ALIAS_PREFIX) {
         (
-            format!("another heddled's (alias `{}`)", link.alias),
-            "Give one of the two networks another `VNI` in `Backend`; or, if that daemon is gone, remove the device:",
+            format!("is in use by another heddled (alias `{}`)", link.alias),
+            "Set another `VNI` in `Backend` for one of the networks, or remove the device if that daemon is gone:",
         )
     } else if link.kind == "tun" {
-        ("another program's".to_owned(), "End the program that has it open, or remove the device:")
+        (
+            "is in use by another program".to_owned(),
+            "Stop the program that has it open, or remove the device:",
+        )
     } else {
         let kind = if link.kind.is_empty() { "hardware" } else { &link.kind };
         (
-            format!("none of Heddle's ({kind})"),
-            "Rename the device, or remove it if nothing needs it:",
+            format!("was not created by heddled (kind {kind})"),
+            "Rename the device, or remove it if nothing uses it:",
         )
     };
     Finding {
         check: "device-name",
         severity: Severity::Error,
-        problem: format!("the device {} is {what}", link.name),
-        symptom: "heddled leaves it alone, names it in its log, and does not get ready".to_owned(),
+        problem: format!("device {} {what}", link.name),
+        symptom: "heddled leaves the device alone, names it in its log, and does not become ready"
+            .to_owned(),
         remedy: remedy.to_owned(),
         command: Some(format!("ip link delete {}", link.name)),
     }
@@ -60,18 +64,18 @@ mod tests {
             (
                 vxlan_plan(1450),
                 with("heddle /other", vxlan_link("flannel.1", 1, 8472)),
-                Some("the device flannel.1 is another heddled's (alias `heddle /other`)"),
+                Some("device flannel.1 is in use by another heddled (alias `heddle /other`)"),
             ),
             (
                 vxlan_plan(1450),
                 kind("dummy", "flannel.1"),
-                Some("the device flannel.1 is none of Heddle's (dummy)"),
+                Some("device flannel.1 was not created by heddled (kind dummy)"),
             ),
             (tunnel_plan(), with(ALIAS, kind("tun", "flannel0")), None),
             (
                 tunnel_plan(),
                 kind("tun", "flannel0"),
-                Some("the device flannel0 is another program's"),
+                Some("device flannel0 is in use by another program"),
             ),
         ] {
             let found = check(&plan, std::slice::from_ref(&link), ALIAS);

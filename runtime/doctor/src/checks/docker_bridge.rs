@@ -44,7 +44,9 @@ pub(crate) fn check(
     };
     let (addresses, subnet) = [Family::V4, Family::V6].into_iter().find_map(wrong)?;
     let reason = match instruction {
-        Some(file) => format!(" (Docker is to take it from Heddle, by {})", file.display()),
+        Some(file) => {
+            format!(" (from which Docker takes its options, according to {})", file.display())
+        }
         None => String::new(),
     };
     Some(Finding {
@@ -54,9 +56,9 @@ pub(crate) fn check(
             "{BRIDGE} has {}, and this node's subnet is {subnet}{reason}",
             list(addresses)
         ),
-        symptom: "Containers have addresses of another subnet: nobody on other hosts reaches them".to_owned(),
-        remedy: "Docker was started before heddled had this subnet, or with other options. Start it again; containers \
-                 started before keep their addresses until they are started again, too."
+        symptom: "Containers have addresses of another subnet, so other hosts cannot reach them".to_owned(),
+        remedy: "Docker was started before heddled had this subnet, or with other options. Restart Docker, and then the \
+                 containers, which otherwise keep their addresses:"
             .to_owned(),
         command: Some("systemctl restart docker".to_owned()),
     })
@@ -94,8 +96,8 @@ mod tests {
         assert_eq!(problem("bridge", &[], Some("/x")), None);
         assert_eq!(
             problem("bridge", &["172.17.0.1/16"], Some("/etc/d.conf")).unwrap(),
-            "docker0 has 172.17.0.1/16, and this node's subnet is 10.244.8.0/24 (Docker is to take it from Heddle, by \
-             /etc/d.conf)"
+            "docker0 has 172.17.0.1/16, and this node's subnet is 10.244.8.0/24 (from which Docker takes \
+             its options, according to /etc/d.conf)"
         );
     }
 

@@ -15,9 +15,9 @@ pub(crate) fn check(unwritable: &[Unwritable]) -> Vec<Finding> {
             found.at.display(),
             found.reason
         ),
-        symptom: "heddled does not get ready (`emitters` in `/readyz`), and Docker does not learn its subnet".to_owned(),
-        remedy: "Make its directory one that heddled can write to, or name another file with --subnet-file or --emit. \
-                 In a unit with ProtectSystem=, the directory belongs into ReadWritePaths= or RuntimeDirectory=."
+        symptom: "heddled does not become ready (`emitters` in `/readyz`), and Docker gets no subnet".to_owned(),
+        remedy: "Make the directory writable for heddled, or name another file with --subnet-file or --emit. In a unit with \
+                 ProtectSystem=, add the directory to ReadWritePaths= or RuntimeDirectory=."
             .to_owned(),
         command: None,
     }

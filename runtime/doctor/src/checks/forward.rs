@@ -26,20 +26,20 @@ fn finding(refusal: &ForwardRefusal, wanted: bool) -> Finding {
     let ForwardRefusal { filter, table, chain, .. } = refusal;
     let (remedy, command) = match filter {
         Filter::Nftables => (
-            "heddled does not touch other programs' tables. Accept the overlay's network there, from it and to it, in the \
-             configuration of the program that made the table."
+            "heddled does not change tables of other programs. Accept traffic from and to the overlay's network in the \
+             configuration of the program that owns the table:"
                 .to_owned(),
             format!("nft list chain {table} {chain}"),
         ),
         _ if !wanted => (
-            "Take --iptables-forward-rules=false out of heddled's flags, so that it accepts the overlay's network there; or do \
-             so yourself."
+            "Remove --iptables-forward-rules=false from heddled's flags, so that it accepts the overlay's traffic, or add \
+             rules for it yourself:"
                 .to_owned(),
             listing(*filter, refusal),
         ),
         _ => (
-            "heddled puts its rules right within --iptables-resync seconds (5 unless given). If this stays, something comes \
-             before its rules, or takes them away:"
+            "heddled repairs its rules within --iptables-resync seconds (default 5). If the problem persists, other rules \
+             come first, or another program removes heddled's rules:"
                 .to_owned(),
             listing(*filter, refusal),
         ),
@@ -48,8 +48,9 @@ fn finding(refusal: &ForwardRefusal, wanted: bool) -> Finding {
         check: "forward",
         severity: Severity::Error,
         problem: format!("{refusal} from or to the overlay's network"),
-        symptom: "Hosts reach each other over the overlay, containers on different hosts do not"
-            .to_owned(),
+        symptom:
+            "Hosts reach each other over the overlay, but containers on different hosts do not"
+                .to_owned(),
         remedy,
         command: Some(command),
     }

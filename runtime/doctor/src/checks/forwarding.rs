@@ -9,10 +9,11 @@ pub(crate) fn check(settings: &[Setting]) -> Vec<Finding> {
     off.map(|setting| Finding {
         check: "ip-forward",
         severity: Severity::Error,
-        problem: format!("{} is 0: this host forwards no packets", setting.name),
-        symptom: "Hosts reach each other over the overlay, containers on different hosts do not"
-            .to_owned(),
-        remedy: "Turn it on, and keep it on in a file below /etc/sysctl.d.".to_owned(),
+        problem: format!("{} is 0; this host forwards no packets", setting.name),
+        symptom:
+            "Hosts reach each other over the overlay, but containers on different hosts do not"
+                .to_owned(),
+        remedy: "Enable it, also permanently in a file below /etc/sysctl.d:".to_owned(),
         command: Some(format!("sysctl -w {}=1", setting.name)),
     })
     .collect()
@@ -28,7 +29,7 @@ mod tests {
             |value: &str| Setting { name: "net.ipv4.ip_forward".into(), value: value.into() };
         assert_eq!(check(&[setting("1")]), []);
         let found = check(&[setting("0")]);
-        assert_eq!(found[0].problem, "net.ipv4.ip_forward is 0: this host forwards no packets");
+        assert_eq!(found[0].problem, "net.ipv4.ip_forward is 0; this host forwards no packets");
         assert_eq!(found[0].command.as_deref(), Some("sysctl -w net.ipv4.ip_forward=1"));
     }
 }

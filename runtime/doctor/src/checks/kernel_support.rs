@@ -15,10 +15,10 @@ pub(crate) fn vxlan(tried: &Result<(), TrialError>) -> Option<Finding> {
     Some(Finding {
         check: CHECK,
         severity: Severity::Error,
-        problem: format!("the kernel makes no VXLAN devices: {refusal}"),
-        symptom: "heddled names the device in its log, with the same reason, and does not get ready".to_owned(),
-        remedy: "Install or load the kernel's module vxlan (on some systems it is in a package of its own, such as \
-                 kernel-modules-extra or linux-modules-extra), or choose the backend udp or vxlan-tun."
+        problem: format!("the kernel cannot create VXLAN devices: {refusal}"),
+        symptom: "heddled logs the same reason for its device, and does not become ready".to_owned(),
+        remedy: "Install or load the kernel module vxlan (on some systems in a separate package, such as \
+                 kernel-modules-extra or linux-modules-extra), or choose the backend udp or vxlan-tun:"
             .to_owned(),
         command: Some("modprobe vxlan".to_owned()),
     })
@@ -29,16 +29,18 @@ pub(crate) fn tun(opened: &io::Result<()>) -> Option<Finding> {
     let error = opened.as_ref().err()?;
     let remedy = match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            "Run heddled as root, and let it have the device: `DeviceAllow=` in its unit, \
-                                            `--device /dev/net/tun` for a container."
+            "Run heddled as root, and grant it the device: with `DeviceAllow=` in its unit, \
+                                            or `--device /dev/net/tun` for a container."
         }
-        _ => "Load the kernel's module tun, or choose a backend of the kernel's: vxlan or host-gw.",
+        _ => {
+            "Load the kernel module tun, or choose a backend without a TUN device, vxlan or host-gw:"
+        }
     };
     Some(Finding {
         check: CHECK,
         severity: Severity::Error,
-        problem: format!("{} cannot be opened: {error}", tun::DEVICE),
-        symptom: "heddled cannot make its device, and says so in its log and under `packet path` in `/readyz`".to_owned(),
+        problem: format!("cannot open {}: {error}", tun::DEVICE),
+        symptom: "heddled cannot create its TUN device, and reports it in its log and under `packet path` in `/readyz`".to_owned(),
         remedy: remedy.to_owned(),
         command: (error.kind() != io::ErrorKind::PermissionDenied).then(|| "modprobe tun".to_owned()),
     })
@@ -59,7 +61,7 @@ mod tests {
     #[test]
     fn missing_module_is_reported() {
         let found = tun(&Err(io::ErrorKind::NotFound.into())).unwrap();
-        assert!(found.problem.starts_with("/dev/net/tun cannot be opened: "), "{}", found.problem);
+        assert!(found.problem.starts_with("cannot open /dev/net/tun: "), "{}", found.problem);
         assert_eq!(found.command.as_deref(), Some("modprobe tun"));
         let found = tun(&Err(io::ErrorKind::PermissionDenied.into())).unwrap();
         assert_eq!(found.command, None);

@@ -12,8 +12,7 @@ use crate::report::{Finding, Severity};
 
 const CHECK: &str = "mtu";
 
-const LARGE: &str =
-    "small packets arrive, large ones do not or in fragments: ping works, and transfers hang";
+const LARGE: &str = "small packets arrive, and large ones are dropped or fragmented: ping works, but transfers hang";
 
 /// Checks from the underlay up: the overlay devices as planned and as they exist, then the ports of
 /// the bridges that have an address in this node's subnet.
@@ -70,15 +69,15 @@ fn overlay(device: LinkName, mtu: u32, outer: u32, underlay: &Underlay) -> Findi
         check: CHECK,
         severity: Severity::Error,
         problem: format!(
-            "{device} is to have an MTU of {mtu}, which makes packets of {outer} bytes; {} carries {}",
+            "{device} would have an MTU of {mtu}, which needs packets of {outer} bytes; {} carries {}",
             underlay.link, underlay.mtu
         ),
         symptom: format!(
-            "The kernel refuses the device, and heddled does not get ready; if {device} is there already, {LARGE}"
+            "The kernel refuses the device, and heddled does not become ready; if {device} exists already, {LARGE}"
         ),
         remedy: format!(
-            "Take `MTU` out of `Backend` or set it to {} at most (which gives {device} {most}); or raise that of {}, and of \
-             everything between the hosts:",
+            "Remove `MTU` from `Backend` or set it to {} at most (which gives {device} {most}), or raise the MTU of {} and \
+             of everything between the hosts:",
             underlay.mtu, underlay.link
         ),
         command: Some(format!("ip link set {} mtu {outer}", underlay.link)),
@@ -90,13 +89,13 @@ fn left_behind(link: &HostLink, right: u32, underlay: &Underlay) -> Finding {
         check: CHECK,
         severity: Severity::Error,
         problem: format!(
-            "{} has an MTU of {}; with {} and the network config as they are now, it is to have {right}",
+            "{} has an MTU of {}; the current MTU of {} and the network config require {right}",
             link.name, link.mtu, underlay.link
         ),
         symptom: LARGE.to_owned(),
         remedy: format!(
-            "Set the MTU of {} to what it was, if it is that which has changed; or start heddled, Docker and the containers \
-             again, which then have the new one.",
+            "Restore the MTU of {} if it has changed by mistake; otherwise restart heddled, Docker and the containers, which \
+             then use the new one:",
             underlay.link
         ),
         command: Some("systemctl restart heddled docker".to_owned()),
@@ -112,14 +111,14 @@ fn containers(bridge: LinkName, ports: &[&HostLink], mtu: u32) -> Finding {
         check: CHECK,
         severity: Severity::Warning,
         problem: format!(
-            "containers on {bridge} have a larger MTU than the overlay's {mtu}: {count} of them, such as that behind {port} \
-             with {found}"
+            "containers on {bridge} have a larger MTU than the overlay's {mtu} ({count} in total, such as the one behind \
+             {port} with {found})"
         ),
         symptom: "Transfers to other hosts start slowly, or hang where something filters ICMP"
             .to_owned(),
         remedy: format!(
-            "Start Docker with --mtu={mtu}, which heddled's files have for it (for CNI: `mtu` in the bridge's \
-             configuration), then start the containers again:"
+            "Start Docker with --mtu={mtu}, which is in heddled's files (for CNI: `mtu` in the bridge's configuration), and \
+             then restart the containers."
         ),
         command: (bridge.as_str() == "docker0").then(|| "systemctl restart docker".to_owned()),
     }
@@ -141,7 +140,7 @@ mod tests {
         let found = check(&vxlan_plan(1451), &underlay(), &[], &[], None);
         assert_eq!(
             found[0].problem,
-            "flannel.1 is to have an MTU of 1451, which makes packets of 1501 bytes; eth0 carries 1500"
+            "flannel.1 would have an MTU of 1451, which needs packets of 1501 bytes; eth0 carries 1500"
         );
         assert!(found[0].remedy.contains("1500 at most (which gives flannel.1 1450)"));
         assert_eq!(problems(&tunnel_plan(), &[], &[]), [""; 0]);
@@ -154,7 +153,7 @@ mod tests {
         assert_eq!(problems(1350), [""; 0]);
         // A smaller MTU is no problem: heddled raises it, and no packet is lost until then.
         assert_eq!(problems(1300), [""; 0]);
-        let expected = "flannel.1 has an MTU of 1450; with eth0 and the network config as they are now, it is to have 1350";
+        let expected = "flannel.1 has an MTU of 1450; the current MTU of eth0 and the network config require 1350";
         assert_eq!(problems(1450), [expected]);
     }
 
@@ -170,8 +169,8 @@ mod tests {
         assert_eq!(
             problems("10.244.8.1/24", 1500),
             [
-                "containers on docker0 have a larger MTU than the overlay's 1450: 1 of them, such as that behind veth7 with \
-              1500"
+                "containers on docker0 have a larger MTU than the overlay's 1450 (1 in total, such as the one behind veth7 \
+              with 1500)"
             ]
         );
         // A bridge outside of the overlay.

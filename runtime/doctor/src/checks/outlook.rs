@@ -49,61 +49,61 @@ pub(crate) fn check(obstacle: &Obstacle, commands: &Commands) -> Option<Finding>
         Obstacle::Store(StoreError::Etcd(EtcdError::File { .. })) => return None,
         Obstacle::Store(error) => store(error),
         Obstacle::StoreLate(_) => Advice {
-            remedy: "Look at etcd's own log, its disk, and the network between.",
+            remedy: "Check etcd's log, its disk, and the network between the hosts:",
             command: Some("etcdctl endpoint status -w table".to_owned()),
             ..STORE
         },
         Obstacle::NoConfig(_) => Advice {
             check: "network-config",
             symptom: WAITING,
-            remedy: "Write it, with the network that you want; or give the right --etcd-prefix.",
+            remedy: "Store a network config with your network, or correct --etcd-prefix:",
             command: Some(commands.put_config.clone()),
         },
         Obstacle::Config { .. } | Obstacle::Backend { .. } => Advice {
             check: "network-config",
             symptom: WAITING,
-            remedy: "Correct it; heddled reads it again by itself.",
+            remedy: "Correct the config; heddled reads it again by itself:",
             command: Some(commands.get_config.clone()),
         },
         Obstacle::Plugin { .. } => Advice {
             check: "plugin",
             symptom: WAITING,
-            remedy: "Correct the name, or put the plugin into one of these places. Those that there are:",
+            remedy: "Correct the name, or install the plugin in one of these places. To list the available plugins:",
             command: Some("heddle plugin list".to_owned()),
         },
         Obstacle::Interface(_) => Advice {
             check: "interface",
             symptom: ENDING,
-            remedy: "Name the interface between the hosts with --iface, or give it what it lacks.",
+            remedy: "Name the interface between the hosts with --iface, or configure the missing address or route:",
             command: Some("ip -brief address".to_owned()),
         },
         Obstacle::Lease(AllocationError::AddressInUse { key, .. }) => Advice {
             check: "public-address",
             symptom: ENDING,
-            remedy: "Give each host an address of its own, and name it (--iface, --public-ip). If the other host is gone:",
+            remedy: "Give each host its own address, and name it with --iface or --public-ip. If the other host is gone, delete its lease:",
             command: Some((commands.delete_lease)(&key.to_string())),
         },
         Obstacle::Lease(AllocationError::Occupied { .. }) => Advice {
             check: "subnets",
             symptom: NO_SUBNET,
-            remedy: "Choose a `Network` beside the networks of the hosts, or keep them out with `SubnetMin` and `SubnetMax`.",
+            remedy: "Choose a `Network` that overlaps no network of the hosts, or exclude those with `SubnetMin` and `SubnetMax`:",
             command: Some(commands.get_config.clone()),
         },
         Obstacle::Lease(AllocationError::Exhausted { .. }) => Advice {
             check: "subnets",
             symptom: NO_SUBNET,
-            remedy: "Delete the leases of nodes that are gone, or choose a larger `Network` or `SubnetLen`.",
+            remedy: "Delete the leases of nodes that are gone, or choose a larger `Network` or `SubnetLen`:",
             command: Some("heddle lease list".to_owned()),
         },
         Obstacle::Identity(_) => Advice {
             check: "identity",
             symptom: ENDING,
-            remedy: "Correct the file, or give --node-id.",
+            remedy: "Correct the file, or set --node-id:",
             command: Some("systemd-machine-id-setup".to_owned()),
         },
         Obstacle::Emitter { .. } => Advice {
             check: "files",
-            symptom: "heddled does not get ready (`emitters` in `/readyz`), and Docker does not learn its subnet",
+            symptom: "heddled does not become ready (`emitters` in `/readyz`), and Docker gets no subnet",
             remedy: "Correct the setting, in the unit's command line or in FLANNELD_EMIT.",
             command: None,
         },
@@ -126,14 +126,14 @@ struct Advice {
     command: Option<String>,
 }
 
-const WAITING: &str = "heddled looks again every second, and says so in its log and under `network config` in `/readyz`";
+const WAITING: &str = "heddled retries every second, and reports it in its log and under `network config` in `/readyz`";
 const NO_SUBNET: &str =
-    "heddled waits for a subnet, and says so in its log and under `lease` in `/readyz`";
-const ENDING: &str = "heddled says so and ends; systemd starts it again and again";
+    "heddled waits for a subnet, and reports it in its log and under `lease` in `/readyz`";
+const ENDING: &str = "heddled exits with this error, and systemd restarts it again and again";
 
 const STORE: Advice = Advice {
     check: "store",
-    symptom: "A heddled that starts gets no subnet; one that runs hears of no changes, and its lease ends a day after its last \
+    symptom: "A starting heddled gets no subnet. A running one receives no changes, and its lease expires a day after its last \
               renewal",
     remedy: "",
     command: None,
@@ -146,11 +146,11 @@ fn store(error: &StoreError) -> Advice {
         }
         StoreError::Etcd(EtcdError::Call { failure, .. }) => vec![failure],
         StoreError::Etcd(_) => {
-            return Advice { remedy: "Correct the flags that are named.", ..STORE };
+            return Advice { remedy: "Correct the flags named above.", ..STORE };
         }
         StoreError::Directory(_) => {
             return Advice {
-                remedy: "Make the directory, readable and writable for heddled.",
+                remedy: "Create the directory, readable and writable for heddled.",
                 ..STORE
             };
         }
@@ -158,7 +158,7 @@ fn store(error: &StoreError) -> Advice {
     let any = |wanted: fn(&EtcdFailure) -> bool| reasons.iter().any(|failure| wanted(failure));
     if any(|f| matches!(f, EtcdFailure::Authentication | EtcdFailure::CredentialsRequired)) {
         Advice {
-            remedy: "Give the name and the password of an etcd user. The users that there are:",
+            remedy: "Set --etcd-username and --etcd-password to those of an etcd user. To list the users:",
             command: Some("etcdctl user list".to_owned()),
             ..STORE
         }
@@ -180,14 +180,14 @@ fn store(error: &StoreError) -> Advice {
         )
     }) {
         Advice {
-            remedy: "Put the certificates right: etcd's own, --etcd-cafile that it is checked against, --etcd-certfile and \
-                     --etcd-keyfile that it asks for.",
+            remedy: "Correct the certificates: etcd's own, --etcd-cafile that verifies it, or --etcd-certfile and --etcd-keyfile, \
+                     which etcd verifies.",
             ..STORE
         }
     } else {
         Advice {
-            remedy: "Start etcd, let it listen on an address that this host reaches, open TCP 2379 between them, or correct \
-                     --etcd-endpoints.",
+            remedy: "Start etcd, make it listen on an address that this host reaches, open TCP port 2379 between them, or correct \
+                     --etcd-endpoints:",
             command: Some("systemctl status etcd".to_owned()),
             ..STORE
         }

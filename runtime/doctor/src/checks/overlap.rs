@@ -62,9 +62,9 @@ fn finding(problem: String, command: String) -> Finding {
         check: "overlap",
         severity: Severity::Warning,
         problem,
-        symptom: "Some containers are not reached from this host, or some hosts of that network are not".to_owned(),
+        symptom: "This host cannot reach some containers, or some hosts of that network".to_owned(),
         remedy: "Set `Network`, or `SubnetMin` and `SubnetMax`, in the network config so that no node has a subnet there, or \
-                 remove the address or route if nothing needs it. To see more:"
+                 remove the address or route if nothing uses it. To inspect it:"
             .to_owned(),
         command: Some(command),
     }

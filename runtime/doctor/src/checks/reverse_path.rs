@@ -49,15 +49,15 @@ pub(crate) fn check(
         check: "rp-filter",
         severity: Severity::Error,
         problem: format!(
-            "{} = {STRICT} drops what arrives on {underlay} from {named}{more}: this host's own way there is {way}",
+            "{} = {STRICT} drops packets that arrive on {underlay} from {named}{more}: this host's route there is through {way}",
             strict.name
         ),
         symptom: "No packet from these hosts arrives, although tcpdump shows them; `nstat -az TcpExtIPReversePathFilter` \
                   counts them"
             .to_owned(),
         remedy: format!(
-            "Make the filter loose; or choose the interface with --iface {way}, if the others know this host by its address \
-             there."
+            "Set the filter to loose mode, or choose the interface with --iface {way} if other hosts know this host by its \
+             address there:"
         ),
         command: Some(format!("sysctl -w net/ipv4/conf/{underlay}/rp_filter=2")),
     })
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(problem(&settings("1", "1"), None), None);
         assert_eq!(
             problem(&settings("0", "1"), Some("eth1")).unwrap(),
-            "net.ipv4.conf.eth0.rp_filter = 1 drops what arrives on eth0 from 192.168.0.99: this host's own way there is eth1"
+            "net.ipv4.conf.eth0.rp_filter = 1 drops packets that arrive on eth0 from 192.168.0.99: this host's route there is through eth1"
         );
     }
 

@@ -128,14 +128,13 @@ fn by_device(wanted: &Wanted<'_>, link: &HostLink) -> Option<Finding> {
             let vni = vxlan.vni;
             (
                 format!("VNI {vni} on UDP port {port} is taken by {whose}"),
-                "Remove the device if nothing needs it, or give the network another `VNI` or `Port` in `Backend`, on \
-                 all nodes.",
+                "Remove the device if nothing uses it, or set another `VNI` or `Port` in `Backend`, for all nodes:",
             )
         }
         _ if !link.up => return None,
         _ => (
             format!("UDP port {port} is taken by {whose}"),
-            "Remove the device if nothing needs it, or give the network another `Port` in `Backend`, on all nodes.",
+            "Remove the device if nothing uses it, or set another `Port` in `Backend`, for all nodes:",
         ),
     };
     Some(Finding {
@@ -152,9 +151,8 @@ fn by_processes(wanted: &Wanted<'_>, owners: &[Process]) -> Finding {
     let who =
         list(owners.iter().map(|process| format!("{} (process {})", process.name, process.id)));
     let remedy = match owners.iter().any(|process| process.name == "flanneld") {
-        true => "End flanneld: heddled takes over its lease.".to_owned(),
-        false => "End that program, or give the network another `Port` in `Backend`, on all nodes. Which unit it \
-                  belongs to:"
+        true => "Stop flanneld; heddled takes over its lease:".to_owned(),
+        false => "Stop that program, or set another `Port` in `Backend`, for all nodes. To find its unit:"
             .to_owned(),
     };
     Finding {
@@ -172,12 +170,12 @@ fn by_nobody(wanted: &Wanted<'_>) -> Finding {
         check: CHECK,
         severity: Severity::Error,
         problem: format!(
-            "UDP port {} is taken, and it is neither by a process that can be seen from here nor by a VXLAN device",
+            "UDP port {} is taken, but neither by a VXLAN device nor by a process that is visible here",
             wanted.port
         ),
         symptom: symptom(wanted),
-        remedy: "Look for a program in a container on the host's network, or another kind of tunnel; or give the network \
-                 another `Port` in `Backend`, on all nodes."
+        remedy: "Look for a program in a container on the host's network or another kind of tunnel, or set another `Port` in \
+                 `Backend`, for all nodes:"
             .to_owned(),
         command: Some(format!("ss -lunpe 'sport = :{}'", wanted.port)),
     }
@@ -186,7 +184,7 @@ fn by_nobody(wanted: &Wanted<'_>) -> Finding {
 fn symptom(wanted: &Wanted<'_>) -> String {
     match wanted.vxlan {
         Some(_) => format!(
-            "The kernel refuses the device {} (EADDRINUSE or EEXIST), and heddled does not get ready",
+            "The kernel refuses the device {} (EADDRINUSE or EEXIST), and heddled does not become ready",
             wanted.device
         ),
         None => "heddled waits for the port, and `/readyz` names it under `packet path`".to_owned(),
@@ -259,7 +257,7 @@ mod tests {
             assert_eq!(problems(&vxlan_plan(1450), &[device], &socket), [""; 0]);
         }
         let problems = problems(&vxlan_plan(1450), &[], &socket);
-        assert!(problems[0].contains("neither by a process"), "{problems:?}");
+        assert!(problems[0].contains("neither by a VXLAN device nor by a process"), "{problems:?}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(crate) fn unwritable(file: &Path) -> Option<Unwritable> {
     let directory = file.ancestors().skip(1).find(|directory| directory.symlink_metadata().is_ok());
     let directory = directory.filter(|path| !path.as_os_str().is_empty())?;
     if !directory.is_dir() {
-        return Some(refused(directory, "is no directory".to_owned()));
+        return Some(refused(directory, "is not a directory".to_owned()));
     }
     let allowed = access(directory, Access::WRITE_OK | Access::EXEC_OK);
     allowed.err().map(|errno: Errno| refused(directory, errno.to_string()))
@@ -47,7 +47,7 @@ mod tests {
         std::fs::write(path("file"), "").unwrap();
         assert_eq!(unwritable(&path("file")), None);
         let found = unwritable(&path("file/b/subnet.env")).unwrap();
-        assert_eq!((found.at, found.reason.as_str()), (path("file"), "is no directory"));
+        assert_eq!((found.at, found.reason.as_str()), (path("file"), "is not a directory"));
         let found = unwritable(Path::new("/proc/sys/subnet.env")).unwrap();
         assert_eq!(found.at, Path::new("/proc/sys"));
     }

@@ -74,8 +74,8 @@ fn put(
             lines.push(format!(":{name} - [0:0]"));
             lines.extend(content.iter().map(|rule| format!("-A {name} {}", quoted(rule))));
             differences.push(match found {
-                None => Difference::new(format!("{table} {name} was missing"), "put right"),
-                Some(_) => Difference::new(format!("{table} {name} had other rules"), "put right"),
+                None => Difference::new(format!("{table} {name} was missing"), "repaired"),
+                Some(_) => Difference::new(format!("{table} {name} had other rules"), "repaired"),
             });
         }
     }
@@ -94,7 +94,7 @@ fn put(
         [] if found.is_none() => Some(None),
         [] => Some(Some(format!("{table} {base} did not jump to {name}"))),
         [only] if only.arguments != jump => {
-            Some(Some(format!("{table} {base} jumped to {name} otherwise than it should")))
+            Some(Some(format!("{table} {base} had a wrong jump to {name}")))
         }
         [_] if too_late() => {
             Some(Some(format!("{table} {base} refused everything before its jump to {name}")))
@@ -103,7 +103,7 @@ fn put(
         more => Some(Some(format!("{table} {base} jumped to {name} {} times", more.len()))),
     };
     if let Some(difference) = difference {
-        differences.extend(difference.map(|found| Difference::new(found, "put right")));
+        differences.extend(difference.map(|found| Difference::new(found, "repaired")));
         lines.extend(jumps.iter().map(|rule| format!("-D {base} {}", rule.text)));
         let position = others
             .iter()

@@ -34,10 +34,10 @@ pub(crate) fn plan(seen: &Seen, wanted: &[WantedTable]) -> Option<Repair> {
     for (table, seen) in wanted.iter().zip(seen) {
         let (how, remedy) = match seen {
             None if table.chains.is_empty() => continue,
-            None => ("was missing", "put right"),
+            None => ("was missing", "repaired"),
             Some(_) if table.chains.is_empty() => ("was left over", "removed"),
             Some(listed) if table.is_listed(listed) => continue,
-            Some(_) => ("had other rules", "put right"),
+            Some(_) => ("had other rules", "repaired"),
         };
         commands.extend(table.replace());
         let found = format!("table {} {} {how}", family_name(table.family), table.name);

@@ -60,7 +60,7 @@ fn repairs_are_reported_one_per_line() {
     on_a_host(|| {
         let lines = ensure(&mut firewall());
         assert_eq!(lines.len(), 4, "{lines:?}");
-        assert!(lines[0].ends_with(": nat FLANNEL-POSTRTG was missing; put right"), "{lines:?}");
+        assert!(lines[0].ends_with(": nat FLANNEL-POSTRTG was missing; repaired"), "{lines:?}");
     });
 }
 

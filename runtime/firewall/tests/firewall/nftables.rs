@@ -38,8 +38,8 @@ fn nftables_rules_equal_flannels() {
         assert_eq!(
             lines,
             [
-                "nftables: table ip flannel-ipv4 was missing; put right",
-                "nftables: table ip6 flannel-ipv6 was missing; put right"
+                "nftables: table ip flannel-ipv4 was missing; repaired",
+                "nftables: table ip6 flannel-ipv6 was missing; repaired"
             ]
         );
         assert_eq!(table("ip flannel-ipv4"), TABLE);

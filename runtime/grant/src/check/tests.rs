@@ -187,7 +187,7 @@ fn foreign_device_is_refused() {
     for taken in ["eth0", "docker0"] {
         assert_eq!(
             for_node(vec![link(taken, "eth0", "192.168.0.72")]),
-            Err(format!("link {taken}: there is a device of that name that is no vxlan device"))
+            Err(format!("link {taken}: a device of that name exists and is not a vxlan device"))
         );
     }
     assert!(for_node(vec![link("flannel.1", "eth1", "192.168.0.72")]).is_err());
@@ -230,7 +230,7 @@ fn tunnel_source_must_be_an_address_of_this_node() {
     for taken in ["eth0", "docker0", "flannel.1"] {
         assert_eq!(
             tunnel(taken, &["192.168.0.72"]),
-            Err(format!("link {taken}: there is a device of that name that is no tun device"))
+            Err(format!("link {taken}: a device of that name exists and is not a tun device"))
         );
     }
 }
@@ -366,7 +366,7 @@ fn device_properties_need_one_capability_each() {
 #[test]
 fn device_must_disable_router_advertisements() {
     let error = "link flannel.1: expected the setting net.ipv6.conf.flannel.1.accept_ra = 0, \
-                 so that nobody on the overlay gives this node routes";
+                 so that no other host on the overlay gives this node routes";
     for objects in [
         vec![device()],
         vec![device(), setting("flannel.1", "accept_ra", "2")],

@@ -61,7 +61,7 @@ fn newer_interface_is_refused_with_both_versions() {
     let text = r#"{"wit":"0.2.0","something":"new"}"#;
     assert_eq!(
         error(text),
-        "was built for WIT 0.2.0, and this host speaks 0.1.0: expected an older plugin, or a newer heddled"
+        "was built for WIT 0.2.0, and this host supports 0.1.0: expected an older plugin, or a newer heddled"
     );
     assert!(error(&GOOD.replace("0.1.0", "0.1.1")).contains("WIT 0.1.1"));
     assert!(error(&GOOD.replace("0.1.0", "0.0.9")).ends_with("expected a newer plugin"));
@@ -81,11 +81,11 @@ fn manifest_with_other_name_or_role_is_refused() {
     let manifest = Manifest::parse(GOOD.as_bytes()).unwrap();
     assert_eq!(
         manifest.check("host-gw", Role::Backend).unwrap_err().to_string(),
-        "says that its name is `vxlan`: expected `host-gw`, the name of its file"
+        "has the name `vxlan`: expected `host-gw`, as its file"
     );
     assert_eq!(
         manifest.check("vxlan", Role::Emitter).unwrap_err().to_string(),
-        "is of the world backend-plugin: expected emitter-plugin"
+        "implements the world backend-plugin: expected emitter-plugin"
     );
 }
 
@@ -101,7 +101,7 @@ fn backend_role_accepts_three_worlds() {
     let emitter = Manifest::parse(GOOD.replace("backend", "emitter").as_bytes()).unwrap();
     assert_eq!(
         emitter.check("vxlan", Role::Backend).unwrap_err().to_string(),
-        "is of the world emitter-plugin: \
+        "implements the world emitter-plugin: \
          expected backend-plugin or packet-backend-plugin or transform-plugin"
     );
 }

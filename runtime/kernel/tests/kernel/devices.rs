@@ -177,7 +177,7 @@ fn foreign_device_is_refused_and_left_unchanged() {
         assert!(matches!(failure.error, ApplyError::Foreign { .. }));
         assert_eq!(
             failure.error.to_string(),
-            "flannel.1 exists and is a bridge that heddled did not make: \
+            "flannel.1 exists and is a bridge that heddled did not create: \
              remove it with `ip link delete flannel.1` or change Backend.VNI"
         );
         assert_eq!(shown(), before);

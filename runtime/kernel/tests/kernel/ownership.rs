@@ -169,7 +169,7 @@ fn other_daemons_device_is_refused_and_left_unchanged() {
             assert!(matches!(failure.error, ApplyError::AnotherDaemons { .. }));
             assert_eq!(
                 failure.error.to_string(),
-                "flannel.1 belongs to another heddled, as its alias `heddle /other` says: \
+                "flannel.1 belongs to another heddled (alias `heddle /other`): \
                  change Backend.VNI of one of the two networks, \
                  or, if that daemon is gone, remove the device with `ip link delete flannel.1`"
             );

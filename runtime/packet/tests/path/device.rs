@@ -10,7 +10,7 @@ fn existing_device_is_left_alone() {
     let host = lab.host("one").unwrap();
     host.namespace().ip(&format!("tuntap add name {DEVICE} mode tun")).unwrap();
     let error = open(1, &host).unwrap_err().to_string();
-    assert!(error.contains("there is a device flannel0 already"), "{error}");
+    assert!(error.contains("device flannel0 exists already"), "{error}");
     assert!(error.contains("`ip link delete flannel0`"), "{error}");
 }
 

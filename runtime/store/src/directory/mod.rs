@@ -72,7 +72,7 @@ pub enum DirectoryError {
         reason: Unread,
     },
     /// A directory with more files than the limit.
-    #[error("{} has more than {FILES} files: delete those that are no leases", path.display())]
+    #[error("{} has more than {FILES} files: delete those that are not leases", path.display())]
     TooMany {
         /// The directory.
         path: PathBuf,

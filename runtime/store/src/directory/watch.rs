@@ -56,7 +56,7 @@ struct Deaf;
 
 /// Delivers updates until the consumer drops the watch.
 pub(super) async fn run(layout: Arc<Layout>, events: mpsc::Sender<WatchEvent>, pulse: Pulse) {
-    let mut outage = Outage::new(format!("the watch of {}", layout.subnets().display()));
+    let mut outage = Outage::new(format!("store: watch of {}", layout.subnets().display()));
     let changed = Arc::new(Notify::new());
     let mut ears = Ears::default();
     let mut told = Told::default();
@@ -234,13 +234,13 @@ impl Ears {
             }
         });
         self.watcher = watcher
-            .inspect_err(|error| warn!("no notifications of changed lease files: {error}"))
+            .inspect_err(|error| warn!(%error, "store: cannot watch lease files; polling them"))
             .ok();
         for Directory { path, .. } in &directories {
             if let Some(watcher) = &mut self.watcher
                 && let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive)
             {
-                warn!("no notifications of changes in {}: {error}", path.display());
+                warn!(directory = %path.display(), %error, "store: cannot watch a directory of lease files; polling it");
             }
         }
         self.directories = directories;

@@ -82,7 +82,7 @@ impl Connector {
         }
         match self.connect_to_any(state.first).await {
             Ok((index, connection)) => {
-                debug!(endpoint = connection.endpoint, "connected to etcd");
+                debug!(endpoint = connection.endpoint, "store: connected to etcd");
                 state.first = index;
                 Ok(state.current.insert(Arc::new(connection)).clone())
             }

@@ -154,7 +154,7 @@ pub enum EtcdFailure {
     #[error("{0}")]
     Transport(String),
     /// A different etcd cluster answered than before.
-    #[error("another etcd cluster answers than the one before")]
+    #[error("the answer is from another etcd cluster than before")]
     AnotherCluster,
     /// Any other error status from etcd.
     #[error("{message} ({code:?})")]

@@ -46,7 +46,7 @@ impl Point {
     pub(super) fn contradicts(self, before: Self) -> Option<String> {
         if self.cluster != before.cluster {
             return Some(format!(
-                "etcd is another cluster now: its id was {:x} and is {:x}",
+                "etcd: cluster id changed from {:x} to {:x}",
                 before.cluster, self.cluster
             ));
         }
@@ -121,7 +121,7 @@ impl<'a> Pages<'a> {
                 let answer = self.ask(1, true).await?;
                 return Ok(Some(self.take(answer, Some(unread))));
             } else if error.is_overtaken() && self.restarts < RESTARTS {
-                tracing::debug!("leases: the list was overtaken; beginning again ({error})");
+                tracing::debug!(%error, "store: snapshot of leases overtaken; restarting it");
                 self.restarts += 1;
                 (self.at, self.next) = (None, self.shared.keyspace.leases().into_bytes());
                 self.backoff.wait().await;

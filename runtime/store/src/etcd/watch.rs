@@ -51,7 +51,7 @@ impl From<EtcdError> for End {
 
 /// Runs one session after the other until the consumer drops the watch.
 pub(super) async fn run(shared: Arc<Shared>, events: mpsc::Sender<WatchEvent>, pulse: Pulse) {
-    let outage = Outage::new("the watch of the leases in etcd");
+    let outage = Outage::new("store: watch of leases in etcd");
     let mut consumer = Consumer { events, pulse, outage, config: None, latest: None };
     let mut backoff = Backoff::new();
     loop {

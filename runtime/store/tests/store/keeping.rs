@@ -81,7 +81,7 @@ async fn lease_of_foreign_owner_is_never_overwritten(world: World) {
     assert_eq!(
         lost.to_string(),
         format!(
-            "lease {} now belongs to web-2 (node id them) at 192.168.0.99; it is left to them",
+            "lease {} now belongs to web-2 (node id them) at 192.168.0.99; giving it up",
             own.key()
         )
     );
