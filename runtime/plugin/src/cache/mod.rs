@@ -246,6 +246,8 @@ fn hex(hasher: Sha256) -> String {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use heddle_requires::requires;
+
     use super::*;
 
     #[test]
@@ -328,14 +330,8 @@ mod tests {
 
     #[test]
     fn cache_entry_of_another_owner_is_ignored() {
-        if !rustix::process::geteuid().is_root() {
-            // Only root can give files away. Not `eprintln!`, whose output the test runner hides if
-            // the test passes.
-            std::io::stderr()
-                .write_all(b"SKIPPED, not root: a test of heddle-plugin needs root\n")
-                .unwrap();
-            return;
-        }
+        // To give files away.
+        requires!(Root);
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
         cache.put("d", b"code").unwrap();
