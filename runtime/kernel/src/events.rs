@@ -320,12 +320,10 @@ fn gone(observation: Observation) -> Event {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use heddle_core::diff::Change;
     use heddle_core::object::{Metric, Object, Route, RouteAction};
+    use heddle_requires::requires;
     use nix::sched::{CloneFlags, unshare};
-    use nix::unistd::geteuid;
 
     use super::*;
     use crate::apply::apply;
@@ -351,12 +349,7 @@ mod tests {
 
     #[test]
     fn socket_overflow_is_reported_once_and_recovers() {
-        if !geteuid().is_root() {
-            std::io::stderr()
-                .write_all(b"SKIPPED, not root: a test of heddle-kernel needs root\n")
-                .unwrap();
-            return;
-        }
+        requires!(Namespaces);
         let test = || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             let scope = Scope { networks: vec!["10.0.0.0/8".parse().unwrap()], ..Scope::default() };

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use heddle_lab::{Error, Etcd, Families, Host, Lab, Monitor, PREFIX, Storage, run, transfer};
+use heddle_requires::requires;
 
 fn namespaces() -> String {
     run(Command::new("ip").args(["netns", "list"])).unwrap()
@@ -47,6 +48,7 @@ fn overlay_by_hand(
 
 #[test]
 fn containers_communicate_over_manual_overlay() {
+    requires!(Namespaces, Program("ip"), Program("bridge"), Program("ping"), Program("busybox"));
     let lab = Lab::new(Families::V4).unwrap();
     let (a, b) = (lab.host("a").unwrap(), lab.host("b").unwrap());
     let (mac_a, mac_b) = ("02:00:00:00:00:0a", "02:00:00:00:00:0b");
@@ -74,6 +76,7 @@ fn containers_communicate_over_manual_overlay() {
 
 #[test]
 fn lost_pings_are_counted() {
+    requires!(Namespaces, Program("ip"), Program("bridge"), Program("ping"));
     let lab = Lab::new(Families::Dual).unwrap();
     let (a, b) = (lab.host("a").unwrap(), lab.host("b").unwrap());
     for (host, peer) in [(&a, &b), (&b, &a)] {
@@ -108,6 +111,7 @@ fn lost_pings_are_counted() {
 
 #[test]
 fn etcd_keeps_data_across_kill() {
+    requires!(Namespaces, Program("ip"), Program("bridge"), Program("ping"), Program("etcd"));
     let lab = Lab::new(Families::V4).unwrap();
     let mut etcd = Etcd::start(&lab).unwrap();
     let key = |n: usize| format!("{PREFIX}/subnets/{n:03}");
@@ -133,6 +137,7 @@ fn etcd_keeps_data_across_kill() {
 
 #[test]
 fn transfer_is_hashed_at_both_ends() {
+    requires!(Namespaces, Program("ip"), Program("bridge"), Program("ping"));
     let lab = Lab::new(Families::Dual).unwrap();
     let (a, b) = (lab.host("a").unwrap(), lab.host("b").unwrap());
     for address in b.addresses() {
@@ -146,6 +151,7 @@ fn transfer_is_hashed_at_both_ends() {
 
 #[test]
 fn dropped_lab_leaves_nothing_behind() {
+    requires!(Namespaces, Program("ip"), Program("bridge"), Program("ping"));
     let lab = Lab::new(Families::V6).unwrap();
     let directory = lab.directory().to_owned();
     let host = lab.host("a").unwrap();
@@ -163,6 +169,7 @@ fn dropped_lab_leaves_nothing_behind() {
 
 #[test]
 fn etcd_data_is_in_memory_if_there_is_room() {
+    requires!(Namespaces, Program("ip"), Program("bridge"), Program("ping"), Program("etcd"));
     let before = Storage::now();
     let lab = Lab::new(Families::V4).unwrap();
     let mut etcd = Etcd::start(&lab).unwrap();
@@ -187,6 +194,7 @@ fn etcd_data_is_in_memory_if_there_is_room() {
 
 #[test]
 fn monitor_reports_changes() {
+    requires!(Namespaces, Program("ip"), Program("bridge"), Program("ping"));
     let lab = Lab::new(Families::V4).unwrap();
     let host = lab.host("a").unwrap();
     let monitor = Monitor::start(host.namespace()).unwrap();

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use heddle_lab::{Error, Families, Image, Lab, Machine, run, wait_until};
+use heddle_requires::requires;
 
 fn image() -> Image {
     Image::debian(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/machines")).unwrap()
@@ -15,6 +16,7 @@ fn image() -> Image {
 /// Files and containers of a machine survive a reboot, and dropping it leaves nothing behind.
 #[test]
 fn machine_reboots_and_leaves_nothing_behind() {
+    requires!(Namespaces, Program("ip"), Program("mmdebstrap"), Program("systemd-nspawn"));
     let image = image();
     let lab = Lab::new(Families::V4).unwrap();
     let host = lab.numbered_host("node1", 71).unwrap();

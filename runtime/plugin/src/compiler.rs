@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::cache::Cache;
 use crate::engine::FINGERPRINT;
 
-/// The program with the compiler: `runtime/compiler`.
+/// The program with the compiler: `compiler`.
 const PROGRAM: &str = "heddle-compiler";
 
 /// The directory that packages install it in.

@@ -187,14 +187,16 @@ fn is_reply(packet: &IcmpPacket) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use heddle_requires::requires;
+
     use super::*;
 
     /// Minimum round trip over the loopback interface.
     const NEXT: Duration = Duration::from_micros(1);
 
-    /// Needs CAP_NET_RAW, as all host tests do.
     #[tokio::test]
     async fn answering_address_is_news_and_removed_one_is_forgotten() {
+        requires!(EchoSocket);
         let (prober, mut news) = Prober::start(Duration::from_millis(10)).unwrap();
         let loopback: IpAddr = [127, 0, 0, 1].into();
         prober.watch([loopback].into());

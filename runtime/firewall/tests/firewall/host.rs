@@ -5,18 +5,24 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use heddle_firewall::{FamilyRules, Firewall, Masquerade, Mode, Rules};
+use heddle_requires::requires;
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::geteuid;
 
-/// Runs a test in a new network namespace.
+/// Runs a test in a new network namespace, with iptables of both flavours and nftables.
 pub(crate) fn on_a_host(test: impl FnOnce() + Send + 'static) {
-    if !geteuid().is_root() {
-        // Written directly, because the test harness captures `eprintln!`.
-        std::io::stderr()
-            .write_all(b"SKIPPED, not root: a test of heddle-firewall needs root\n")
-            .unwrap();
-        return;
-    }
+    requires!(
+        Namespaces,
+        Program("iptables"),
+        Program("iptables-legacy"),
+        Program("iptables-nft"),
+        Program("nft"),
+    );
+    on_a_bare_host(test);
+}
+
+/// Runs a test in a new network namespace. It needs no program.
+pub(crate) fn on_a_bare_host(test: impl FnOnce() + Send + 'static) {
+    requires!(Namespaces);
     let host = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace");
         test();

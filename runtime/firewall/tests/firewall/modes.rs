@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 use heddle_firewall::{Firewall, Mode, Rules};
+use heddle_requires::requires;
 
-use crate::host::{ensure, listed, on_a_host, other_rules, rules, sh};
+use crate::host::{ensure, listed, on_a_bare_host, on_a_host, other_rules, rules, sh};
 
 /// Returns all output of any program that names chains or tables of ours.
 fn traces() -> Vec<String> {
@@ -121,6 +122,8 @@ fn either_iptables_flavour_works() {
 
 #[test]
 fn rules_follow_flavour_change() {
+    // Said here as well, because nobody sees what the other process prints.
+    requires!(Namespaces, Program("iptables-legacy"), Program("iptables-nft"), Program("nft"));
     let directory = tempfile::tempdir().unwrap();
     choose("nft", directory.path());
     run_again(&["--ignored", "modes::changing_host"], directory.path());
@@ -144,6 +147,7 @@ fn changing_host() {
 
 #[test]
 fn missing_tools_fail_masquerading_only() {
+    requires!(Namespaces);
     let nothing = tempfile::tempdir().unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "modes::bare_host"])
@@ -158,7 +162,7 @@ fn missing_tools_fail_masquerading_only() {
 #[test]
 #[ignore = "takes a PATH without any program, which another test gives it"]
 fn bare_host() {
-    on_a_host(|| {
+    on_a_bare_host(|| {
         for (mode, program) in [(Mode::Iptables, "iptables"), (Mode::Nftables, "nft")] {
             let error = Firewall::new(rules(mode)).ensure().unwrap_err().to_string();
             assert!(error.starts_with(&format!("cannot run `{program}`")), "{error}");

@@ -1,6 +1,5 @@
 //! The treatment of packets on a host: their source address on arrival, and whether they arrive.
 
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use heddle_core::address::Family;
 use heddle_firewall::{Firewall, Mode, Rules};
 use heddle_lab::{Namespace, next_datagram, wait_until};
-use nix::unistd::geteuid;
+use heddle_requires::requires;
 
 use crate::host::{ensure, rules, sh};
 
@@ -32,13 +31,7 @@ struct Neighbour {
 
 /// Runs a test in a world of each family.
 fn in_worlds(test: impl Fn(&World, Family)) {
-    if !geteuid().is_root() {
-        // Written directly, because the test harness captures `eprintln!`.
-        std::io::stderr()
-            .write_all(b"SKIPPED, not root: a test of heddle-firewall needs root\n")
-            .unwrap();
-        return;
-    }
+    requires!(Namespaces, Program("ip"), Program("ping"), Program("iptables"), Program("nft"),);
     for family in [Family::V4, Family::V6] {
         test(&World::new(family), family);
     }

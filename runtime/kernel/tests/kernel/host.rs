@@ -1,7 +1,6 @@
 //! A test host: a network namespace with an underlay, and the plan of a node.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::process::Command;
 use std::thread;
 
@@ -12,20 +11,14 @@ use heddle_core::object::{
     Sysctl, Vxlan,
 };
 use heddle_kernel::{Failure, Kernel};
+use heddle_requires::requires;
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::geteuid;
 use serde_json::Value;
 
 /// Runs a test in a new network namespace with `eth0` (192.168.0.72/24, 2001:db8::72/64; MTU 1500)
 /// and a default route through 192.168.0.1.
 pub(crate) fn on_a_host(test: impl AsyncFnOnce(Kernel) + Send + 'static) {
-    if !geteuid().is_root() {
-        // Written directly, because the test harness captures `eprintln!`.
-        std::io::stderr()
-            .write_all(b"SKIPPED, not root: a test of heddle-kernel needs root\n")
-            .unwrap();
-        return;
-    }
+    requires!(Namespaces, Program("ip"), Program("bridge"));
     let host = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace");
         ip("link set lo up");

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use heddle_requires::requires;
 use tokio::time::timeout;
 
 use crate::host::{on_a_host, run};
 
 #[test]
 fn ruleset_change_is_reported_once() {
+    requires!(Namespaces, Program("nft"), Program("iptables-nft"));
     on_a_host(async |kernel| {
         let mut changes = kernel.ruleset_changes().unwrap();
         let moment = Duration::from_millis(200);

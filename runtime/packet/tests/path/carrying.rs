@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use heddle_lab::{RaisedOnDrop, next_datagram, on_one_processor, transfer};
+use heddle_requires::requires;
 
 use crate::overlay::{Node, PINGS, Pair, Plain, SOON, native, table, v4, v6};
 
@@ -14,6 +15,7 @@ const BYTES: u64 = 120_000_000;
 
 #[test]
 fn both_families_are_carried_unfragmented() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let pair = Pair::new();
     for address in [v4(2), v6(2)] {
         let printed = pair.one.ping(&format!("{PINGS} {address}"));
@@ -31,6 +33,7 @@ fn both_families_are_carried_unfragmented() {
 
 #[test]
 fn streams_in_both_directions_arrive_intact() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let pair = Pair::new();
     let (one, two) = (&pair.one, &pair.two);
     for address in [v4, v6] {
@@ -53,6 +56,7 @@ fn streams_in_both_directions_arrive_intact() {
 
 #[test]
 fn paths_with_and_without_offload_interoperate() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let pair = Pair::uneven();
     let (one, two) = (&pair.one, &pair.two);
     for address in [v4, v6] {
@@ -70,6 +74,7 @@ fn paths_with_and_without_offload_interoperate() {
 
 #[test]
 fn udp_datagrams_keep_boundaries_and_order() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     on_one_processor(|| {
         let pair = Pair::new();
         for (from, to) in [(v4(1), v4(2)), (v6(1), v6(2))] {
@@ -96,6 +101,7 @@ fn udp_datagrams_keep_boundaries_and_order() {
 
 #[test]
 fn plain_socket_peer_exchanges_bare_packets() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let plain = Plain::new();
     let (IpAddr::V4(one), IpAddr::V4(two)) = (v4(1), v4(2)) else { unreachable!() };
     let mut request = Vec::new();
@@ -119,6 +125,7 @@ fn plain_socket_peer_exchanges_bare_packets() {
 
 #[test]
 fn offloaded_packets_are_complete_for_plain_peer() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let plain = Plain::new();
     let sender = plain.node.namespace().udp_socket(SocketAddr::new(v4(1), 4000)).unwrap();
     for size in [0, 1, 64, 1000, 1000, 1000] {
@@ -137,6 +144,7 @@ fn offloaded_packets_are_complete_for_plain_peer() {
 
 #[test]
 fn forwarding_replaced_under_load_loses_no_packet() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let pair = Pair::new();
     let (one, two) = (&pair.one, &pair.two);
     let tables = [table(&[(2, &two.host)]), table(&[(1, &one.host)])];

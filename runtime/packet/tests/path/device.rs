@@ -1,11 +1,13 @@
 use std::net::UdpSocket;
 
 use heddle_lab::{Families, Lab, wait_until};
+use heddle_requires::requires;
 
 use crate::overlay::{DEVICE, Node, PINGS, PORT, Pair, SOON, open, v4};
 
 #[test]
 fn existing_device_is_left_alone() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let lab = Lab::new(Families::V4).unwrap();
     let host = lab.host("one").unwrap();
     host.namespace().ip(&format!("tuntap add name {DEVICE} mode tun")).unwrap();
@@ -16,6 +18,7 @@ fn existing_device_is_left_alone() {
 
 #[test]
 fn port_in_use_is_named_and_device_removed() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let lab = Lab::new(Families::V4).unwrap();
     let host = lab.host("one").unwrap();
     let _taken: UdpSocket = host.namespace().udp_socket((host.v4(), PORT).into()).unwrap();
@@ -26,6 +29,7 @@ fn port_in_use_is_named_and_device_removed() {
 
 #[test]
 fn dropped_path_removes_device() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let lab = Lab::new(Families::Dual).unwrap();
     let Node { running, host, .. } = Node::start(1, lab.host("one").unwrap());
     drop(running);
@@ -41,6 +45,7 @@ fn dropped_path_removes_device() {
 
 #[test]
 fn deleted_device_is_recreated() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let pair = Pair::new();
     let one = &pair.one;
     one.ip(&format!("link delete {DEVICE}"));
@@ -59,6 +64,7 @@ fn deleted_device_is_recreated() {
 
 #[test]
 fn device_down_only_drops_packets() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let pair = Pair::new();
     let (one, two) = (&pair.one, &pair.two);
     two.ip(&format!("link set {DEVICE} down"));

@@ -3,6 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 use etherparse::icmpv4::DestUnreachableHeader;
 use etherparse::{Icmpv4Type, PacketBuilder, SlicedPacket, TransportSlice};
 use heddle_packet::Counters;
+use heddle_requires::requires;
 
 use crate::overlay::{PORT, Plain, v4};
 
@@ -21,6 +22,7 @@ fn udp_to(source: [u8; 4], to: [u8; 4], payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn datagram_from_unknown_address_is_dropped() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let plain = Plain::new();
     // A second address of the same host, which no lease has.
     plain.other.namespace().ip("addr add 192.168.77.77/16 dev eth0").unwrap();
@@ -35,6 +37,7 @@ fn datagram_from_unknown_address_is_dropped() {
 
 #[test]
 fn packet_with_foreign_source_is_dropped() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let plain = Plain::new();
     for source in [[10, 244, 1, 0], [10, 244, 3, 1], [8, 8, 8, 8], [0; 4]] {
         plain.send(&udp(source, b"hello"));
@@ -47,6 +50,7 @@ fn packet_with_foreign_source_is_dropped() {
 
 #[test]
 fn packet_to_foreign_destination_is_dropped_and_answered() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let plain = Plain::new();
     let source = [10, 244, 2, 1];
     // The node on its own network and another host there, the internet, and an overlay address in
@@ -80,6 +84,7 @@ fn packet_to_foreign_destination_is_dropped_and_answered() {
 
 #[test]
 fn malformed_packet_is_dropped() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let plain = Plain::new();
     let packet = udp([10, 244, 2, 1], &[7; 1000]);
     let longer = [&packet[..], &[0]].concat();
@@ -117,6 +122,7 @@ fn malformed_packet_is_dropped() {
 
 #[test]
 fn longest_datagram_may_hold_a_packet() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let plain = Plain::new();
     let packet = udp([10, 244, 2, 1], &[7; 65_507 - 28]);
     assert_eq!(packet.len(), 65_507);

@@ -1,11 +1,13 @@
 use std::net::IpAddr;
 
 use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use heddle_requires::requires;
 
 use crate::overlay::{PINGS, Pair, Plain, v4, v6};
 
 #[test]
 fn expired_ttl_is_reported_to_container() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let pair = Pair::new();
     for address in [v4(2), v6(2)] {
         let printed = pair.one.ping(&format!("-c 1 -W 3 -t 1 {address}"));
@@ -19,6 +21,7 @@ fn expired_ttl_is_reported_to_container() {
 
 #[test]
 fn remote_container_is_reported_to_through_its_peer() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let pair = Pair::new();
     // The second hop is the other path.
     for (address, hop) in [(v4(2), v4(2)), (v6(2), v6(2))] {
@@ -51,6 +54,7 @@ fn remote_container_is_reported_to_through_its_peer() {
 
 #[test]
 fn unroutable_destination_is_reported_to_container() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let pair = Pair::new();
     let printed = pair.one.ping("-c 1 -W 3 10.244.9.9");
     assert!(printed.contains("Net Unreachable"), "{printed}");
@@ -62,6 +66,7 @@ fn unroutable_destination_is_reported_to_container() {
 
 #[test]
 fn oversized_packet_is_fragmented_or_reported() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let pair = Pair::new();
     let (one, two) = (&pair.one, &pair.two);
     // As if a router on the way had reported it.

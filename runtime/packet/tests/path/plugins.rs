@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use heddle_lab::{Families, Lab};
 use heddle_packet::{Forwarding, Steer, Table, TableSteering, Transform, Transforms};
+use heddle_requires::requires;
 
 use crate::dropping::udp;
 use crate::overlay::{Node, PINGS, Pair, Plain, table, v4, v6};
@@ -96,6 +97,7 @@ fn failing(table: Arc<Table>, left: usize) -> Forwarding {
 
 #[test]
 fn table_steers_when_plugin_fails() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let pair = Pair::new();
     let (one, two) = (&pair.one, &pair.two);
     let before = one.running.counters().plugin;
@@ -115,6 +117,7 @@ fn table_steers_when_plugin_fails() {
 
 #[test]
 fn packets_are_dropped_without_a_plugin() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let lab = Lab::new(Families::Dual).unwrap();
     let node = Node::start(1, lab.host("one").unwrap());
     let peer = lab.host("two").unwrap();
@@ -127,6 +130,7 @@ fn packets_are_dropped_without_a_plugin() {
 
 #[test]
 fn transformed_packets_arrive() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let pair = Pair::new();
     let (one, two) = (&pair.one, &pair.two);
     one.running.set(disguised(table(&[(2, &two.host)])));
@@ -143,6 +147,7 @@ fn transformed_packets_arrive() {
 
 #[test]
 fn failed_transform_never_leaks_bare_packets() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let plain = Plain::new();
     let node = &plain.node;
     node.running.set(disguised(table(&[(2, &plain.other)])));
@@ -235,6 +240,7 @@ impl Transform for Keyed {
 
 #[test]
 fn peers_behind_one_address_are_identified_by_transform() {
+    requires!(Namespaces, TunDevice, Program("ip"), Program("ping"));
     let plain = Plain::new();
     // Like two hosts behind a NAT.
     let table = table(&[(2, &plain.other), (3, &plain.other)]);

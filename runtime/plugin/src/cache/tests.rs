@@ -1,5 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
+use heddle_requires::requires;
+
 use super::*;
 
 #[test]
@@ -16,7 +18,9 @@ fn cache_directory_writable_by_others_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     for mode in [0o770, 0o707, 0o777, 0o1777] {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
-        assert!(matches!(Cache::open(dir.path()), Err(CacheError::Mode(found)) if found == mode));
+        assert!(
+            matches!(Cache::open(dir.path()), Err(CacheError::Mode(found)) if found == mode)
+        );
     }
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     assert!(Cache::open(dir.path()).is_ok());
@@ -80,14 +84,8 @@ fn owner_or_mode_not_private_is_refused() {
 
 #[test]
 fn cache_entry_of_another_owner_is_ignored() {
-    if !rustix::process::geteuid().is_root() {
-        // Only root can give files away. Not `eprintln!`, whose output the test runner hides if
-        // the test passes.
-        std::io::stderr()
-            .write_all(b"SKIPPED, not root: a test of heddle-plugin needs root\n")
-            .unwrap();
-        return;
-    }
+    // To give files away.
+    requires!(Root);
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
     cache.put("d", b"code").unwrap();

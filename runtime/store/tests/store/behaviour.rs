@@ -14,6 +14,7 @@ macro_rules! for_both_stores {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $test() {
+                    heddle_requires::requires!(Program("etcd"));
                     super::$test($crate::fixture::World::etcd()).await;
                 }
             )+

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use etcd_client::{Client, KvClient, Txn, TxnOp};
 use heddle_core::lease::{KEY_LIMIT, Unread, VALUE_LIMIT};
+use heddle_requires::requires;
 use heddle_store::{
     DirectoryStore, LeaseStore, Page, Record, RecordChange, Update, Watch, WatchEvent,
 };
@@ -100,6 +101,7 @@ fn lease_keys(count: usize) -> Vec<String> {
 
 #[tokio::test]
 async fn list_longer_than_any_message_is_read_in_pages() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     // 64 MB of values, each of a length that a lease can have.
@@ -121,6 +123,7 @@ async fn list_longer_than_any_message_is_read_in_pages() {
 
 #[tokio::test]
 async fn leases_between_huge_records_are_found() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let huge: Vec<_> = lease_keys(60);
@@ -144,6 +147,7 @@ async fn wide(etcd: &Etcd) -> KvClient {
 
 #[tokio::test]
 async fn record_beyond_message_limit_is_reported() {
+    requires!(Program("etcd"));
     let flags = vec!["--max-request-bytes=20000000".to_owned()];
     let etcd = Etcd::start_with("http", flags);
     let mut client = wide(&etcd).await;
@@ -180,6 +184,7 @@ async fn page(watch: &mut Watch) -> Page {
 
 #[tokio::test]
 async fn snapshot_during_changes_shows_one_revision() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let all = put_pages(&mut client).await;
@@ -204,6 +209,7 @@ async fn snapshot_during_changes_shows_one_revision() {
 
 #[tokio::test]
 async fn compaction_between_pages_restarts_the_list() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let all = put_pages(&mut client).await;
@@ -231,6 +237,7 @@ async fn compaction_between_pages_restarts_the_list() {
 
 #[tokio::test]
 async fn find_key_among_huge_values_returns_the_first_match() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     put_many(&mut client, &lease_keys(20), &vec![b'x'; HUGE], 1).await;

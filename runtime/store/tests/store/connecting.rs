@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use etcd_client::{Client, ConnectOptions, PermissionType};
+use heddle_requires::requires;
 use heddle_store::{EtcdOptions, EtcdStore, LeaseStore, WatchEvent};
 
 use crate::fixture::*;
@@ -33,6 +34,7 @@ async fn connection_refused_names_every_endpoint() {
 
 #[tokio::test]
 async fn endpoint_dead_from_the_start_is_skipped() {
+    requires!(Program("etcd"));
     let dead = format!("127.0.0.1:{}", free_port());
     let etcd = Etcd::start();
     etcd.client().await;
@@ -42,6 +44,7 @@ async fn endpoint_dead_from_the_start_is_skipped() {
 
 #[tokio::test]
 async fn endpoint_that_dies_is_replaced_by_the_next() {
+    requires!(Program("etcd"));
     let (mut first, second) = (Etcd::start(), Etcd::start());
     let mut client = second.client().await;
     client.put(format!("{PREFIX}/subnets/on-the-second"), "1", None).await.unwrap();
@@ -57,6 +60,7 @@ async fn endpoint_that_dies_is_replaced_by_the_next() {
 
 #[tokio::test]
 async fn endpoint_that_accepts_but_is_silent_is_skipped() {
+    requires!(Program("etcd"));
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_endpoint = format!("http://{}", silent.local_addr().unwrap());
     let etcd = Etcd::start();
@@ -72,6 +76,7 @@ async fn endpoint_that_accepts_but_is_silent_is_skipped() {
 
 #[tokio::test]
 async fn tls_with_only_a_ca_file_connects() {
+    requires!(Program("etcd"));
     let authority = Authority::new("ours");
     let etcd = authority.etcd(false);
     let mut options = etcd.options();
@@ -86,6 +91,7 @@ async fn tls_with_only_a_ca_file_connects() {
 
 #[tokio::test]
 async fn unknown_authority_error_names_the_cafile_flag() {
+    requires!(Program("etcd"));
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let etcd = theirs.etcd(false);
     let mut options = etcd.options();
@@ -105,6 +111,7 @@ async fn unknown_authority_error_names_the_cafile_flag() {
 
 #[tokio::test]
 async fn renewed_certificates_are_used_by_the_next_connection() {
+    requires!(Program("etcd"));
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let etcd = theirs.etcd(false);
     let mut options = etcd.options();
@@ -117,6 +124,7 @@ async fn renewed_certificates_are_used_by_the_next_connection() {
 
 #[tokio::test]
 async fn reload_applies_renewed_certificates_and_rejects_bad_ones() {
+    requires!(Program("etcd"));
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let etcd = ours.etcd(true);
     let (certificate, key) = ours.sign("client");
@@ -150,6 +158,7 @@ async fn reload_applies_renewed_certificates_and_rejects_bad_ones() {
 
 #[tokio::test]
 async fn client_certificate_is_sent_to_a_server_that_requires_it() {
+    requires!(Program("etcd"));
     let authority = Authority::new("ours");
     let etcd = authority.etcd(true);
     let (certificate, key) = authority.sign("client");
@@ -212,6 +221,7 @@ fn as_user(etcd: &Etcd, user: &str, password: &str) -> EtcdOptions {
 
 #[tokio::test]
 async fn user_with_password_is_authenticated() {
+    requires!(Program("etcd"));
     let etcd = etcd_with_users().await;
     let store = open(as_user(&etcd, "node", "secret"));
     let mut watch = store.watch();
@@ -223,6 +233,7 @@ async fn user_with_password_is_authenticated() {
 
 #[tokio::test]
 async fn user_rejected_by_etcd_gets_the_cause() {
+    requires!(Program("etcd"));
     let etcd = etcd_with_users().await;
     let endpoint = etcd.endpoint();
     assert_eq!(
@@ -252,6 +263,7 @@ async fn user_rejected_by_etcd_gets_the_cause() {
 
 #[tokio::test]
 async fn user_without_etcd_authentication_connects() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     etcd.client_with(ConnectOptions::new()).await;
     let store = open(as_user(&etcd, "node", "secret"));

@@ -1,12 +1,14 @@
 //! Behaviour of the etcd store alone: leases that expire, transactions, prefixes.
 
 use etcd_client::{LeaseTimeToLiveOptions, Txn, TxnOp};
+use heddle_requires::requires;
 use heddle_store::{LeaseStore, RecordChange, Renewal};
 
 use crate::fixture::*;
 
 #[tokio::test]
 async fn lease_created_expires_after_a_day() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let record = etcd.store().create("10.244.8.0-24", b"1").await.unwrap().unwrap();
     let id = record.lease_id.unwrap();
@@ -20,6 +22,7 @@ async fn lease_created_expires_after_a_day() {
 
 #[tokio::test]
 async fn lost_race_leaves_no_etcd_lease_behind() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let store = etcd.store();
     store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
@@ -30,6 +33,7 @@ async fn lost_race_leaves_no_etcd_lease_behind() {
 
 #[tokio::test]
 async fn lease_taken_over_keeps_its_etcd_lease() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let value = r#"{"PublicIP":"192.168.0.72","PublicIPv6":null,"BackendType":"vxlan"}"#;
@@ -43,6 +47,7 @@ async fn lease_taken_over_keeps_its_etcd_lease() {
 
 #[tokio::test]
 async fn reservation_acquired_stays_a_reservation() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let key = format!("{PREFIX}/subnets/10.244.8.0-24");
     let mut client = etcd.client().await;
@@ -57,6 +62,7 @@ async fn reservation_acquired_stays_a_reservation() {
 
 #[tokio::test]
 async fn lease_renewed_restarts_its_ttl() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     put_with_ttl(&mut client, "10.244.8.0-24", "1", 1000).await;
@@ -72,6 +78,7 @@ async fn lease_renewed_restarts_its_ttl() {
 
 #[tokio::test]
 async fn keys_outside_the_prefix_are_ignored() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let store = etcd.store();
@@ -97,6 +104,7 @@ async fn put_hundred(client: &mut etcd_client::Client, n: usize, value: &str) {
 
 #[tokio::test]
 async fn watch_delivers_every_event_of_every_response() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let mut watch = etcd.store().watch();
@@ -111,6 +119,7 @@ async fn watch_delivers_every_event_of_every_response() {
 
 #[tokio::test]
 async fn ten_thousand_leases_are_listed_and_watched() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     // 6 MB, more than gRPC's default length limit.

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use heddle_core::lease::Lease;
+use heddle_requires::requires;
 use heddle_store::{LeaseStore, LostLease, OwnLease, keep, release};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -122,6 +123,7 @@ async fn lease_value_invalid_is_restored(world: World) {
 
 #[tokio::test]
 async fn lease_is_renewed_before_expiry() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let value = r#"{"PublicIP":"192.168.0.72"}"#;
@@ -136,6 +138,7 @@ async fn lease_is_renewed_before_expiry() {
 
 #[tokio::test]
 async fn lease_expired_is_recreated_with_a_new_expiry() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let world = World::Etcd(etcd);
@@ -152,6 +155,7 @@ async fn lease_expired_is_recreated_with_a_new_expiry() {
 
 #[tokio::test]
 async fn lease_is_kept_through_an_outage() {
+    requires!(Program("etcd"));
     let mut etcd = Etcd::start();
     let store = etcd.store();
     let own = TestNode::new(72).acquire(&store, &network()).await.unwrap();
@@ -181,6 +185,7 @@ async fn lease_is_kept_through_an_outage() {
 
 #[tokio::test]
 async fn release_deletes_nothing_but_the_own_lease() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let store = etcd.store();
     let node = TestNode::new(72);

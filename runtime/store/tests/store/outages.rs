@@ -1,5 +1,6 @@
 //! Outages of etcd: it stops, hangs, or loses data.
 
+use heddle_requires::requires;
 use heddle_store::{EtcdStore, LeaseStore, RecordChange, Update, WatchEvent};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ async fn set_back(watch: &mut heddle_store::Watch) -> String {
 
 #[tokio::test]
 async fn watch_continues_after_etcd_was_killed() {
+    requires!(Program("etcd"));
     let mut etcd = Etcd::start();
     let store = etcd.store();
     etcd.client().await;
@@ -42,6 +44,7 @@ async fn watch_continues_after_etcd_was_killed() {
 
 #[tokio::test]
 async fn watch_started_before_etcd_recovers() {
+    requires!(Program("etcd"));
     let mut etcd = Etcd::start();
     // An etcd killed before it has written its first data would not recover by itself.
     etcd.client().await;
@@ -54,6 +57,7 @@ async fn watch_started_before_etcd_recovers() {
 
 #[tokio::test]
 async fn watch_reports_that_etcd_lost_its_data() {
+    requires!(Program("etcd"));
     let mut etcd = Etcd::start();
     let store = etcd.store();
     etcd.client().await;
@@ -74,6 +78,7 @@ async fn watch_reports_that_etcd_lost_its_data() {
 
 #[tokio::test]
 async fn watch_reports_that_etcd_was_restored_from_an_old_copy() {
+    requires!(Program("etcd"));
     let mut etcd = Etcd::start();
     let store = etcd.store();
     etcd.client().await;
@@ -95,6 +100,7 @@ async fn watch_reports_that_etcd_was_restored_from_an_old_copy() {
 
 #[tokio::test]
 async fn watch_of_a_hanging_etcd_turns_stale_and_recovers() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let store = etcd.store();
     etcd.client().await;
@@ -114,6 +120,7 @@ async fn watch_of_a_hanging_etcd_turns_stale_and_recovers() {
 
 #[tokio::test]
 async fn watch_survives_suspension_of_this_process() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let store = etcd.store();
     etcd.client().await;
@@ -128,6 +135,7 @@ async fn watch_survives_suspension_of_this_process() {
 
 #[tokio::test]
 async fn compaction_while_disconnected_leads_to_a_snapshot() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let mut line = Line::to(&etcd).await;
@@ -147,6 +155,7 @@ async fn compaction_while_disconnected_leads_to_a_snapshot() {
 
 #[tokio::test]
 async fn watch_behind_compaction_restarts_from_a_snapshot() {
+    requires!(Program("etcd"));
     let etcd = Etcd::start();
     let mut client = etcd.client().await;
     let store = etcd.store();
@@ -181,6 +190,7 @@ async fn watch_behind_compaction_restarts_from_a_snapshot() {
 /// other is created.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watch_started_during_changes_misses_none() {
+    requires!(Program("etcd"));
     const WRITERS: usize = 16;
     const EACH: usize = 60;
     let etcd = Etcd::start();

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use wasmtime::Engine;
 
-#[path = "../../plugin/src/settings.rs"]
+#[path = "../../runtime/plugin/src/settings.rs"]
 mod settings;
 
 const USAGE: &str = "\
