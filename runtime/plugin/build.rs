@@ -36,7 +36,7 @@ fn main() {
     println!("cargo::rerun-if-changed=src/guests.rs");
     println!("cargo::rerun-if-changed=../grant/src/section.rs");
     println!("cargo::rerun-if-changed=src/settings.rs");
-    println!("cargo::rerun-if-changed={}", root.join("compiler").display());
+    println!("cargo::rerun-if-changed={}", root.join("runtime/plugin/compiler").display());
     println!("cargo::rerun-if-changed={}", root.join("runtime/files/src").display());
 
     // OUT_DIR is target/release/build/NAME/out, or target/TARGET/release/build/NAME/out.

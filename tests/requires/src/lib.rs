@@ -19,6 +19,8 @@
 //! Where the environment variable `HEDDLE_REQUIRE_ALL` is set, as `make test` does, the test fails
 //! instead, so that CI never passes for want of a program.
 
+#![forbid(unsafe_code)]
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt;

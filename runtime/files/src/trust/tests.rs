@@ -98,8 +98,7 @@ fn missing_path_is_named() {
 
 #[test]
 fn rule_of_owners_and_modes_holds_for_every_user() {
-    let judged = |owner, expected, mode, is_above| match judge(owner, expected, mode, is_above)
-    {
+    let judged = |owner, expected, mode, is_above| match judge(owner, expected, mode, is_above) {
         Ok(()) => "trusted",
         Err(Untrusted::Owner { owner: named, expected: user }) => {
             assert_eq!((named, user), (owner, expected));
@@ -143,9 +142,7 @@ fn file_of_another_owner_is_refused() {
     assert!(error.ends_with(&format!("expected root; to trust it as it is: chown 0 {path}")));
     chown(&file, Some(0), None).unwrap();
     chown(&plugins, Some(65534), None).unwrap();
-    assert!(
-        refused(&file).starts_with(&format!("{} belongs to user 65534", plugins.display()))
-    );
+    assert!(refused(&file).starts_with(&format!("{} belongs to user 65534", plugins.display())));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use wasmtime::Engine;
 
-#[path = "../../runtime/plugin/src/settings.rs"]
+#[path = "../../src/settings.rs"]
 mod settings;
 
 const USAGE: &str = "\
