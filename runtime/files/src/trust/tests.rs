@@ -1,5 +1,4 @@
 use std::fs::{self, Permissions};
-use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 use heddle_requires::requires;

@@ -3,6 +3,7 @@
 //! world.
 
 #![forbid(unsafe_code)]
+#![expect(clippy::disallowed_methods, reason = "tries what a plugin must not do")]
 
 mod packets;
 
