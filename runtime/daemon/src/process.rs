@@ -164,7 +164,9 @@ fn say_goodbye(signal: &str, counters: &PacketCounters) {
     match counters.get() {
         None => tracing::info!("{signal}: exiting; kernel state stays in place"),
         Some(_) => {
-            tracing::info!("{signal}: exiting; the packet path stops and its TUN device is removed");
+            tracing::info!(
+                "{signal}: exiting; the packet path stops and its TUN device is removed"
+            );
         }
     }
 }

@@ -318,7 +318,7 @@ impl Catalogue {
         let code = cache.get(&admitted.digest)?;
         let loaded = self.runtime.load_file(code.trusted());
         // It was compiled for another processor, for example.
-        let say = |reason: &String| tracing::info!(%reason, "plugin {admitted}: cached code cannot be loaded; recompiling");
+        let say = |reason: &String| tracing::info!(error = %reason, "plugin {admitted}: cached code cannot be loaded; recompiling");
         loaded.inspect_err(say).ok()
     }
 

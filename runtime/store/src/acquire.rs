@@ -82,7 +82,7 @@ async fn attempt(
         },
         Choice::Discard(key) => {
             if let Some(conflict) = claimant.conflict(key) {
-                warn!(reason = %conflict, "lease {key}: released; choosing another subnet");
+                warn!(error = %conflict, "lease {key}: released; choosing another subnet");
             }
             if let Some(record) = unchanged(store, &holdings, key).await? {
                 store.delete(&record).await?;
