@@ -11,9 +11,9 @@
 //! So a plugin of many megabytes loads as fast as a small one. The only protection against forgery
 //! is the directory, which must belong to this user and be writable by nobody else.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -35,6 +35,12 @@ const CODE: &str = "cwasm";
 const SEAL: &str = "seal";
 /// File name extension of receipts.
 const RECEIPT: &str = "receipt";
+
+/// Beginning of the names of temporary directories for compilations.
+const WORKPLACE: &str = "compile-";
+
+/// Beginning of the names of files that are not complete yet.
+const PARTIAL: &str = ".tmp";
 
 /// Host version that receipts must match: another version might judge a manifest differently.
 const HOST: &str = env!("CARGO_PKG_VERSION");
@@ -124,6 +130,10 @@ impl Cache {
         Ok(Self { dir: dir.to_owned() })
     }
 
+    pub(crate) fn directory(&self) -> &Path {
+        &self.dir
+    }
+
     /// Returns the recorded data about the component in a file, unless the file has changed since.
     /// `plugin` is the plugin's name.
     pub(crate) fn recall(&self, plugin: &str, path: &Path) -> Option<Known> {
@@ -200,20 +210,38 @@ impl Cache {
 
     /// Replaces a file atomically.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = NamedTempFile::new_in(&self.dir)?;
-        file.write_all(bytes)?;
+        let mut file = NamedTempFile::with_prefix_in(PARTIAL, &self.dir).map_err(without_path)?;
+        file.write_all(bytes).map_err(without_path)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
     }
 
     /// Creates a temporary directory in the cache. Dropping it removes it with its contents.
-    pub(crate) fn workplace(&self) -> Result<TempDir, CacheError> {
-        Ok(tempfile::Builder::new().prefix("compile-").tempdir_in(&self.dir)?)
+    pub(crate) fn workplace(&self) -> io::Result<TempDir> {
+        workplace_in(&self.dir)
     }
 
     fn entry(&self, name: &str, kind: &str) -> PathBuf {
         self.dir.join(format!("{name}-{FINGERPRINT}.{kind}"))
+    }
+}
+
+/// Creates a temporary directory for a compilation. Nobody else can write to it, whatever the umask
+/// is, because the native code that the compiler leaves there is run unchecked.
+pub(crate) fn workplace_in(parent: &Path) -> io::Result<TempDir> {
+    let private = Permissions::from_mode(0o700);
+    let created =
+        tempfile::Builder::new().prefix(WORKPLACE).permissions(private).tempdir_in(parent);
+    created.map_err(without_path)
+}
+
+/// Removes the path that `tempfile` appends to an error. It differs each time, so the log would take
+/// a repeated error for a new one.
+fn without_path(error: io::Error) -> io::Error {
+    match error.to_string().rsplit_once(" at path ") {
+        Some((reason, _)) => io::Error::new(error.kind(), reason),
+        None => error,
     }
 }
 
@@ -244,8 +272,6 @@ fn hex(hasher: Sha256) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -255,6 +281,13 @@ mod tests {
         Cache::open(&dir).unwrap();
         assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
         assert!(Cache::open(&dir).is_ok());
+    }
+
+    #[test]
+    fn workplace_of_a_compilation_is_private() {
+        let parent = tempfile::tempdir().unwrap();
+        let workplace = Cache::open(&parent.path().join("cache")).unwrap().workplace().unwrap();
+        assert_eq!(fs::metadata(workplace.path()).unwrap().mode() & 0o777, 0o700);
     }
 
     #[test]
@@ -364,6 +397,17 @@ mod tests {
         cache.put("new", b"code").unwrap();
         assert!(other.exists() && !foreign.iter().any(|file| file.exists()));
         assert!(cache.get("old").is_some() && cache.get("new").is_some());
+    }
+
+    #[test]
+    fn cache_errors_name_no_temporary_file() {
+        let parent = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&parent.path().join("cache")).unwrap();
+        fs::remove_dir(&cache.dir).unwrap();
+        let error = cache.put("d", b"code").err().unwrap().to_string();
+        assert_eq!(error, "cannot be used: No such file or directory (os error 2)");
+        let error = cache.workplace().unwrap_err().to_string();
+        assert_eq!(error, "No such file or directory (os error 2)");
     }
 
     #[test]
