@@ -109,7 +109,16 @@ struct Receipt {
 #[derive(Serialize, Deserialize)]
 struct Seal {
     sha256: String,
-    code: Stamp,
+    /// None if a change of the code could go unnoticed: then it is compared again.
+    code: Option<Stamp>,
+}
+
+impl Seal {
+    /// Creates the seal of code that was written just now. A clock that was set back makes the stamp
+    /// one of the future, which does not settle.
+    fn new(sha256: String, stamp: Stamp, now: SystemTime) -> Self {
+        Self { sha256, code: stamp.settled(now).then_some(stamp) }
+    }
 }
 
 impl Cache {
@@ -159,7 +168,7 @@ impl Cache {
         let seal: Seal = self.read(&seal_path)?;
         let file = open_own(&path)?;
         let stamp = Stamp::of(file.metadata());
-        if seal.code != stamp {
+        if seal.code != Some(stamp) {
             let mut hasher = Sha256::new();
             io::copy(&mut file.file(), &mut hasher).ok()?;
             if hex(hasher) != seal.sha256 {
@@ -167,7 +176,7 @@ impl Cache {
             }
             if stamp.settled(SystemTime::now()) {
                 // Otherwise the code is compared again the next time.
-                let _ = self.write_json(&seal_path, &Seal { code: stamp, ..seal });
+                let _ = self.write_json(&seal_path, &Seal { code: Some(stamp), ..seal });
             }
         }
         Some(CachedCode(path))
@@ -182,7 +191,8 @@ impl Cache {
         self.write(&path, code)?;
         let stamp = Stamp::of(&fs::symlink_metadata(&path)?);
         stamp.settle();
-        self.write_json(&self.entry(digest, SEAL), &Seal { sha256, code: stamp })?;
+        let seal = Seal::new(sha256, stamp, SystemTime::now());
+        self.write_json(&self.entry(digest, SEAL), &seal)?;
         self.prune();
         Ok(CachedCode(path))
     }
@@ -411,6 +421,16 @@ mod tests {
     }
 
     #[test]
+    fn seal_of_code_from_the_future_has_no_stamp() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let stamp = Stamp::of(&file.as_file().metadata().unwrap());
+        let seal = |now| Seal::new("hash".into(), stamp, now).code;
+        let now = SystemTime::now();
+        assert_eq!(seal(now + Duration::from_secs(1)), Some(stamp));
+        assert_eq!(seal(now - Duration::from_secs(3600)), None);
+    }
+
+    #[test]
     fn cache_entry_damaged_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
@@ -438,13 +458,13 @@ mod tests {
         cache.put("d", b"code").unwrap();
         let seal = || cache.read::<Seal>(&cache.entry("d", SEAL)).unwrap();
         let stamp = || Stamp::of(&fs::metadata(cache.entry("d", CODE)).unwrap());
-        assert_eq!(seal().code, stamp());
+        assert_eq!(seal().code, Some(stamp()));
         // As after a restore from a backup.
         fs::write(cache.entry("d", CODE), b"code").unwrap();
-        assert_ne!(seal().code, stamp());
+        assert_ne!(seal().code, Some(stamp()));
         stamp().settle();
         assert!(cache.get("d").is_some());
-        assert_eq!(seal().code, stamp());
+        assert_eq!(seal().code, Some(stamp()));
     }
 
     #[test]
