@@ -11,11 +11,12 @@
 //! So a plugin of many megabytes loads as fast as a small one. The only protection against forgery
 //! is the directory, which must belong to this user and be writable by nobody else.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, DirEntry, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use heddle_files::RegularFile;
 use serde::de::DeserializeOwned;
@@ -41,6 +42,10 @@ const WORKPLACE: &str = "compile-";
 
 /// Beginning of the names of files that are not complete yet.
 const PARTIAL: &str = ".tmp";
+
+/// Age at which nobody uses a temporary file, or code without a receipt, any more. A compilation
+/// takes ten minutes at most.
+const ABANDONED: Duration = Duration::from_secs(60 * 60);
 
 /// Host version that receipts must match: another version might judge a manifest differently.
 const HOST: &str = env!("CARGO_PKG_VERSION");
@@ -183,7 +188,7 @@ impl Cache {
     }
 
     /// Stores code compiled from a component. Concurrent readers see all of it or nothing. Also
-    /// removes the entries of other engines, which nobody can load any more after an upgrade.
+    /// removes what nobody uses any more, such as the entries of other engines after an upgrade.
     pub(crate) fn put(&self, digest: &str, code: &[u8]) -> Result<CachedCode, CacheError> {
         let path = self.entry(digest, CODE);
         let sha256 = hex(Sha256::new().chain_update(code));
@@ -197,14 +202,33 @@ impl Cache {
         Ok(CachedCode(path))
     }
 
+    /// Removes what nobody uses any more: entries of other engines, code that no receipt names, and
+    /// what a process that was killed left behind. A failed removal is retried at the next call.
     fn prune(&self) {
-        let kinds = [CODE, SEAL, RECEIPT];
-        for file in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+        let files = || fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let receipts = files().filter_map(|file| {
+            let path = file.path();
+            let is_receipt = path.extension().is_some_and(|kind| kind == RECEIPT);
+            is_receipt.then(|| self.read::<Receipt>(&path)).flatten()
+        });
+        let named: HashSet<String> = receipts.map(|receipt| receipt.known.digest).collect();
+        for file in files() {
             let name = file.file_name();
             let name = name.to_string_lossy();
+            if name.starts_with(WORKPLACE) || name.starts_with(PARTIAL) {
+                if is_abandoned(&file) {
+                    let path = file.path();
+                    let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+                }
+                continue;
+            }
             let Some((stem, kind)) = name.rsplit_once('.') else { continue };
-            if kinds.contains(&kind) && !stem.ends_with(&format!("-{FINGERPRINT}")) {
-                // A failed removal is retried at the next call.
+            let is_unused = match (stem.strip_suffix(&format!("-{FINGERPRINT}")), kind) {
+                (None, CODE | SEAL | RECEIPT) => true,
+                (Some(digest), CODE | SEAL) => !named.contains(digest) && is_abandoned(&file),
+                _ => false,
+            };
+            if is_unused {
                 let _ = fs::remove_file(file.path());
             }
         }
@@ -235,6 +259,13 @@ impl Cache {
     fn entry(&self, name: &str, kind: &str) -> PathBuf {
         self.dir.join(format!("{name}-{FINGERPRINT}.{kind}"))
     }
+}
+
+/// Returns true if a file or directory has not been changed for long enough that nobody uses it.
+fn is_abandoned(file: &DirEntry) -> bool {
+    let modified = file.metadata().and_then(|metadata| metadata.modified());
+    let age = modified.ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    age.is_some_and(|age| age >= ABANDONED)
 }
 
 /// Creates a temporary directory for a compilation. Nobody else can write to it, whatever the umask
@@ -407,6 +438,38 @@ mod tests {
         cache.put("new", b"code").unwrap();
         assert!(other.exists() && !foreign.iter().any(|file| file.exists()));
         assert!(cache.get("old").is_some() && cache.get("new").is_some());
+    }
+
+    #[test]
+    fn cache_put_removes_abandoned_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&dir.path().join("cache")).unwrap();
+        let path = dir.path().join("one.wasm");
+        fs::write(&path, "component").unwrap();
+        let component = Stamp::of(&fs::metadata(&path).unwrap());
+        component.settle();
+        for digest in ["replaced", "used", "young"] {
+            cache.put(digest, b"code").unwrap();
+        }
+        let known = Known { digest: "used".into(), manifest: "{}".into() };
+        cache.note("one", &path, component, known);
+        let [abandoned, busy] = [(); 2].map(|()| cache.workplace().unwrap().keep());
+        fs::write(abandoned.join("in.wasm"), "component").unwrap();
+        let partial = cache.dir.join(".tmpAbCdEf");
+        fs::write(&partial, "co").unwrap();
+        let is_there = |digest: &str| cache.entry(digest, CODE).exists();
+        let old = SystemTime::now() - Duration::from_secs(2 * 60 * 60);
+        let mut aged = vec![abandoned.clone(), partial.clone()];
+        for kind in [CODE, SEAL] {
+            aged.extend(["replaced", "used"].map(|digest| cache.entry(digest, kind)));
+        }
+        for path in aged {
+            fs::File::open(path).unwrap().set_modified(old).unwrap();
+        }
+        cache.put("new", b"code").unwrap();
+        assert!(busy.exists() && !abandoned.exists() && !partial.exists());
+        assert!(is_there("used") && is_there("young") && is_there("new"));
+        assert!(!is_there("replaced") && !cache.entry("replaced", SEAL).exists());
     }
 
     #[test]
