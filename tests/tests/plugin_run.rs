@@ -104,6 +104,7 @@ fn run_refuses_impossible_arguments_before_start() {
             &["vxlan", "--backend", r#"{"Type":"x"}"#],
             "expected \"vxlan\", the plugin's name, or none",
         ),
+        (&["/etc/hostname"], "/etc/hostname: not a WebAssembly component: "),
         (&["vxlan", "--heddled", "/nowhere/heddled"], "the daemon is not at /nowhere/heddled"),
         (
             &["cni-conf", "--setting", "path=/x"],

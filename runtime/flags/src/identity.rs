@@ -53,25 +53,63 @@ fn read(path: &Path) -> io::Result<String> {
 
 fn identity(directory: &Path, network: &str) -> Result<Identity, IdentityError> {
     // One directory per network, because two daemons on one host are two nodes.
-    let name = network.trim_matches('/').replace('/', "-");
-    let path = directory.join(name).join("node-id");
-    let failed = |verb, path: &Path| {
-        let path = path.to_owned();
-        move |source| IdentityError { verb, path, source }
+    let path = directory.join(directory_name(network)).join("node-id");
+    if let Some(id) = stored(&path)? {
+        return Ok(Identity { id, unstored: None });
+    }
+    let machine = Path::new(MACHINE_ID);
+    let machine_id = read(machine);
+    let id = match former(directory, network, machine_id.as_deref().ok())? {
+        Some(id) => id,
+        None => NodeId::derive(&machine_id.map_err(failed("read", machine))?, network),
     };
-    match read(&path) {
+    Ok(Identity { id, unstored: Some(path) })
+}
+
+/// Returns the name of a network's directory: that of `/a/b` is `a-b`. Hyphens of the network are
+/// escaped, so that `/a-b` has another one, and dots that would lead elsewhere.
+fn directory_name(network: &str) -> String {
+    match network.trim_matches('/') {
+        name @ ("." | "..") => name.replace('.', "%2E"),
+        name => name.replace('%', "%25").replace('-', "%2D").replace('/', "-"),
+    }
+}
+
+/// Returns the identity that heddled 0.1.0 stored, which did not escape hyphens. None if it belongs
+/// to the network that has the directory now.
+fn former(
+    directory: &Path,
+    network: &str,
+    machine_id: Option<&str>,
+) -> Result<Option<NodeId>, IdentityError> {
+    let name = network.trim_matches('/').replace('/', "-");
+    if Path::new(&name).file_name().is_none() {
+        return Ok(None);
+    }
+    let id = stored(&directory.join(&name).join("node-id"))?;
+    let owner = name.replace('-', "/").replace("%2D", "-").replace("%2E", ".").replace("%25", "%");
+    let is_owners = |id: &NodeId| {
+        let derived = |network: &str| machine_id.map(|machine| NodeId::derive(machine, network));
+        [derived(&owner), derived(&format!("/{owner}"))].contains(&Some(id.clone()))
+    };
+    Ok(id.filter(|id| !is_owners(id)))
+}
+
+/// Returns the identity in a file. None if there is no such file.
+fn stored(path: &Path) -> Result<Option<NodeId>, IdentityError> {
+    match read(path) {
         Ok(text) => {
             let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-            let id = text.trim().parse().map_err(invalid).map_err(failed("use", &path))?;
-            Ok(Identity { id, unstored: None })
+            text.trim().parse().map(Some).map_err(invalid).map_err(failed("use", path))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let machine = Path::new(MACHINE_ID);
-            let machine_id = read(machine).map_err(failed("read", machine))?;
-            Ok(Identity { id: NodeId::derive(&machine_id, network), unstored: Some(path) })
-        }
-        Err(error) => Err(failed("read", &path)(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read", path)(error)),
     }
+}
+
+fn failed(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IdentityError {
+    let path = path.to_owned();
+    move |source| IdentityError { verb, path, source }
 }
 
 #[cfg(test)]
@@ -94,6 +132,37 @@ mod tests {
         fs::write(&path, "not an id\n").unwrap();
         let error = identity(directory.path(), "/coreos.com/network").unwrap_err().to_string();
         assert!(error.contains("node-id") && error.contains("not a node id"), "{error}");
+    }
+
+    #[test]
+    fn networks_with_similar_names_have_identities_of_their_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = |network: &str| {
+            let Identity { id, unstored } = identity(directory.path(), network).unwrap();
+            let path = unstored.unwrap();
+            assert!(path.starts_with(directory.path()) && !path.ends_with("../node-id"));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, id.as_str()).unwrap();
+            (id, path)
+        };
+        let networks = ["/a/b", "/a-b", "/a%2Db", "/a/b/c-d", "/a-b/c/d", "/..", "/.", "/"];
+        let (ids, paths): (Vec<_>, Vec<_>) = networks.map(store).into_iter().unzip();
+        for (number, network) in networks.iter().enumerate() {
+            let again = identity(directory.path(), network).unwrap();
+            assert_eq!((&again.id, again.unstored), (&ids[number], None));
+            assert!(!ids[..number].contains(&ids[number]), "{network}");
+            assert!(!paths[..number].contains(&paths[number]), "{network}");
+        }
+    }
+
+    #[test]
+    fn identity_stored_by_version_0_1_0_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("my-net")).unwrap();
+        fs::write(directory.path().join("my-net/node-id"), "other\n").unwrap();
+        let found = identity(directory.path(), "/my-net").unwrap();
+        let path = directory.path().join("my%2Dnet/node-id");
+        assert_eq!((found.id.as_str(), found.unstored), ("other", Some(path)));
     }
 
     #[test]

@@ -69,9 +69,11 @@ impl Breaker {
 
     pub(crate) fn failed(&mut self, subject: Subject, now: Instant) {
         self.streak.insert(subject);
-        if self.failed.len() < MEMORY {
-            self.failed.insert(subject);
+        if self.failed.len() >= MEMORY {
+            // Peers that are gone are not called again, so their keys would stay for ever.
+            self.failed.clear();
         }
+        self.failed.insert(subject);
         if self.streak.len() >= self.failures {
             self.streak.clear();
             self.until = Some(now + self.next);
@@ -114,6 +116,18 @@ mod tests {
         }
         assert!(breaker.failed_before(peer(1)));
         assert!(!breaker.failed_before(peer(0)));
+    }
+
+    #[test]
+    fn failure_is_remembered_after_many_peers_failed_and_left() {
+        let (mut breaker, now) = (breaker(), Instant::now());
+        for number in 0..MEMORY {
+            let key = format!("10.{}.{}.0-24", number >> 8, number & 255).parse().unwrap();
+            breaker.failed(Subject::Peer(key), now);
+        }
+        breaker.failed(Subject::Node("plan-node"), now);
+        assert!(breaker.failed_before(Subject::Node("plan-node")));
+        assert!(breaker.failed.len() <= MEMORY);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Compiles a plugin in a child process, `heddle-compiler`. So neither `heddled` nor `heddle`
 //! contains a compiler, and both survive its faults.
 
-use std::fs::{self, Metadata};
-use std::io::{self, Read, Seek};
+use std::fs::{self, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -11,24 +11,31 @@ use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use heddle_core::cgroup::{GroupMemory, explain_kill};
-use heddle_files::{RegularFile, TrustError, Untrusted};
+use heddle_files::{Reason, RegularFile, TrustError, Untrusted};
 use heddle_grant::text::{memory, plain, time};
+use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use tempfile::TempDir;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, workplace_in};
 use crate::engine::FINGERPRINT;
 
-/// The program with the compiler: `compiler`.
+/// The program with the compiler: `runtime/plugin/compiler`.
 const PROGRAM: &str = "heddle-compiler";
+
+/// Remedy for a compiler that is missing or damaged: the end of a message.
+const SAME_BUILD: &str = "with heddled and heddle, from the same package or tarball";
 
 /// The directory that packages install it in.
 const LIBEXEC: &str = "/usr/libexec/heddle";
 
-/// Time limits of a compilation. The embedded plugins need a tenth of a second. A busy machine may
+/// Limits of a compilation. The embedded plugins need a tenth of a second. A busy machine may
 /// need minutes for some seconds of CPU time, so the limit of CPU time is the lower one.
-const LIMITS: Limits =
-    Limits { processor: Duration::from_secs(60), wait: Duration::from_secs(10 * 60) };
+const LIMITS: Limits = Limits {
+    processor: Duration::from_secs(60),
+    wait: Duration::from_secs(10 * 60),
+    file: CODE_LIMIT,
+};
 
 /// Memory limit of a compilation, in bytes. The embedded plugins need some tens of MiB, plugins
 /// with the whole runtime of a language up to a GiB.
@@ -43,13 +50,15 @@ const OOM_SCORE: &str = "1000";
 /// Interval between checks whether the compiler has exited.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Time limits of a compilation.
+/// Limits of a compilation.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     /// CPU time, in whole seconds.
     processor: Duration,
     /// Wall-clock time until the compiler has exited.
     wait: Duration,
+    /// Size of a file that the compiler writes, in bytes: the native code, or its messages.
+    file: u64,
 }
 
 /// Reason that a component was not compiled.
@@ -57,9 +66,8 @@ struct Limits {
 pub enum CompileError {
     /// The program with the compiler is missing.
     #[error(
-        "there is no {PROGRAM} at {}; install it with {}",
-        .0.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" or "),
-        "heddled and heddle, from the same package or tarball"
+        "there is no {PROGRAM} at {}; install it {SAME_BUILD}",
+        .0.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" or ")
     )]
     NoCompiler(Vec<PathBuf>),
     /// Other users can replace the program.
@@ -104,16 +112,23 @@ pub enum CompileError {
         /// The limit.
         limit: Duration,
     },
-    /// The native code is too large.
-    #[error(
-        "`{}` produced {} of code: expected at most {}",
-        .program.display(), memory(*.size), memory(CODE_LIMIT)
-    )]
+    /// The native code, or the compiler's output to standard error, is too large.
+    #[error("`{}` wrote a file of more than {}", .program.display(), memory(*.limit as usize))]
     TooLarge {
         /// The program.
         program: PathBuf,
-        /// Size of the native code in bytes.
-        size: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The compiler exited with success, and left no native code that can be read.
+    #[error(
+        "`{}` left no native code: {reason}; install it again, {SAME_BUILD}", .program.display()
+    )]
+    NoCode {
+        /// The program.
+        program: PathBuf,
+        /// The reason that its output cannot be read.
+        reason: Reason,
     },
     /// The input of the compiler cannot be written.
     #[error("cannot write to {}: {error}", directory.display())]
@@ -124,13 +139,21 @@ pub enum CompileError {
         error: io::Error,
     },
     /// The program cannot be run.
-    #[error("`{}` cannot be run: {error}", .program.display())]
+    #[error("`{}` cannot be run: {error}{}", .program.display(), remedy(.error))]
     Io {
         /// The program.
         program: PathBuf,
         /// The reason.
         error: io::Error,
     },
+}
+
+/// Returns what to do about a program that the kernel does not run, formatted as the end of a
+/// message.
+fn remedy(error: &io::Error) -> String {
+    let is_unusable = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
+        || error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error());
+    if is_unusable { format!("; install it again, {SAME_BUILD}") } else { String::new() }
 }
 
 /// Compiles a component to native code for this machine, in a child process with limits. `program`
@@ -142,8 +165,9 @@ pub enum CompileError {
 /// [`CompileError`]: the compiler is missing or not trusted, rejects the component, or exceeds a
 /// limit.
 pub fn compile(component: &[u8], program: Option<&Path>) -> Result<Vec<u8>, CompileError> {
-    let workplace = TempDir::new()
-        .map_err(|error| CompileError::Workplace { directory: env::temp_dir(), error })?;
+    let directory = env::temp_dir();
+    let workplace =
+        workplace_in(&directory).map_err(|error| CompileError::Workplace { directory, error })?;
     compile_within(LIMITS, component, find_program(program)?, &workplace)
 }
 
@@ -154,9 +178,9 @@ pub(crate) fn compile_in(
     program: Option<&Path>,
 ) -> Result<Vec<u8>, CompileError> {
     let program = find_program(program)?;
-    let workplace = cache.workplace().map_err(|error| CompileError::Io {
-        program: program.clone(),
-        error: io::Error::other(error),
+    let workplace = cache.workplace().map_err(|error| CompileError::Workplace {
+        directory: cache.directory().to_owned(),
+        error,
     })?;
     compile_within(LIMITS, component, program, &workplace)
 }
@@ -172,15 +196,21 @@ fn compile_within(
     workplace: &TempDir,
 ) -> Result<Vec<u8>, CompileError> {
     let io = |error| CompileError::Io { program: program.clone(), error };
-    // Compile a copy, because the file may have changed since it was read.
-    let (input, output) = (workplace.path().join("in.wasm"), workplace.path().join("out.cwasm"));
-    fs::write(&input, component).map_err(|error| {
+    let unwritable = |error| {
         // Name the parent: the name of the workplace itself differs each time.
         let directory = workplace.path().parent().unwrap_or(workplace.path()).to_owned();
         CompileError::Workplace { directory, error }
-    })?;
-
-    let mut messages = tempfile::tempfile().map_err(io)?;
+    };
+    // Compile a copy, because the file may have changed since it was read.
+    let [input, output, errors] =
+        ["in.wasm", "out.cwasm", "errors"].map(|name| workplace.path().join(name));
+    fs::write(&input, component).map_err(unwritable)?;
+    let mut messages = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(errors)
+        .map_err(unwritable)?;
     let memory = group_memory();
     let mut child = Command::new(&program)
         .args(["compile", "--engine", FINGERPRINT])
@@ -191,7 +221,7 @@ fn compile_within(
         .stderr(messages.try_clone().map_err(io)?)
         .spawn()
         .map_err(io)?;
-    limit(&child, limits.processor);
+    limit(&child, limits);
     let deadline = Instant::now() + limits.wait;
     let status = loop {
         if let Some(status) = child.try_wait().map_err(io)? {
@@ -211,19 +241,28 @@ fn compile_within(
         let reason = explain_kill(memory.as_ref(), group_memory().as_ref());
         return Err(CompileError::Killed { program, reason });
     }
+    if status.signal() == Some(Signal::XFSZ.as_raw()) {
+        return Err(CompileError::TooLarge { program, limit: limits.file });
+    }
     if !status.success() {
         let mut text = Vec::new();
         messages.rewind().map_err(io)?;
         messages.take(4096).read_to_end(&mut text).map_err(io)?;
-        // The copy's name differs each time, so the log would take a repeated error for a new one.
-        let text = String::from_utf8_lossy(&text).replace(&*input.to_string_lossy(), "it");
-        let message = plain(&text);
+        // The names differ each time, so the log would take a repeated error for a new one.
+        let text = String::from_utf8_lossy(&text)
+            .replace(&*input.to_string_lossy(), "it")
+            .replace(&*output.to_string_lossy(), "its native code");
+        let message = match text.trim() {
+            "" => "it wrote no message".to_owned(),
+            text => plain(text),
+        };
         return Err(CompileError::Failed { program, status, message });
     }
-    match fs::metadata(&output).map_err(io)?.len() {
-        size if size > CODE_LIMIT => Err(CompileError::TooLarge { program, size }),
-        _ => fs::read(&output).map_err(io),
-    }
+    let native = RegularFile::open_nofollow(&output).and_then(|file| file.read(limits.file));
+    native.map_err(|error| match error.reason {
+        Reason::TooLarge(limit) => CompileError::TooLarge { program, limit },
+        reason => CompileError::NoCode { program, reason },
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "files of the kernel")]
@@ -231,15 +270,18 @@ fn group_memory() -> Option<GroupMemory> {
     GroupMemory::read(|path| fs::read_to_string(path).ok())
 }
 
-/// Limits the compiler's CPU time and memory, also if this process exits first, and makes it the
+/// Limits the compiler's CPU time, memory and files, also if this process exits first, and makes it the
 /// OOM killer's first choice: a compilation can be repeated, and this process has to survive.
-fn limit(child: &Child, processor: Duration) {
+fn limit(child: &Child, limits: Limits) {
     let pid = Some(Pid::from_child(child));
-    let seconds = processor.as_secs();
+    let seconds = limits.processor.as_secs();
     // The kernel sends SIGXCPU at the soft limit, and SIGKILL at the hard limit, a second later.
     let processor = Rlimit { current: Some(seconds), maximum: Some(seconds + 1) };
     let memory = Rlimit { current: Some(MEMORY_LIMIT), maximum: Some(MEMORY_LIMIT) };
-    for (resource, most) in [(Resource::Cpu, processor), (Resource::As, memory)] {
+    let file = Rlimit { current: Some(limits.file), maximum: Some(limits.file) };
+    for (resource, most) in
+        [(Resource::Cpu, processor), (Resource::As, memory), (Resource::Fsize, file)]
+    {
         // The compiler may have exited already.
         let _ = prlimit(pid, resource, most);
     }

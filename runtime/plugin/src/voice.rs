@@ -69,9 +69,12 @@ impl Voice {
         lock(&self.log).line(level, line);
     }
 
-    /// Forgets the output of earlier calls.
+    /// Ends the output of earlier calls: a line without an end is complete, since the instance may
+    /// have trapped.
     pub(crate) fn begin_call(&self) {
-        lock(&self.output).last_words.clear();
+        let mut output = lock(&self.output);
+        output.last_words.clear();
+        self.end_line(&mut output);
     }
 
     /// Returns the output of this call to standard output and error, on one line.
@@ -90,11 +93,15 @@ impl Voice {
                 output.partial.push_str(piece);
             }
             if piece.ends_with('\n') {
-                let line = std::mem::take(&mut output.partial);
-                if !line.trim().is_empty() {
-                    self.line(Level::Warn, &line);
-                }
+                self.end_line(&mut output);
             }
+        }
+    }
+
+    fn end_line(&self, output: &mut Output) {
+        let line = std::mem::take(&mut output.partial);
+        if !line.trim().is_empty() {
+            self.line(Level::Warn, &line);
         }
     }
 }
@@ -183,6 +190,15 @@ mod tests {
         assert_eq!(heard, 20);
         assert!(!bucket.take(start + Duration::from_millis(100)));
         assert!(bucket.take(start + Duration::from_millis(300)));
+    }
+
+    #[test]
+    fn line_without_an_end_ends_with_its_call() {
+        let voice = Voice::new("test", &Limits::default());
+        voice.begin_call();
+        voice.output(b"half a line, then a tr");
+        voice.begin_call();
+        assert_eq!(lock(&voice.output).partial, "");
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use heddle_lab::Verdict;
 use heddle_lab::trial::{Options, Subject, run as try_out};
 use heddle_plugin::{Manifest, Role, Setting};
 
-use super::{Which, backend, setting};
+use super::{Component, Which, backend, setting};
 use crate::demo::Stage;
 
 #[derive(Args)]
@@ -28,8 +28,8 @@ pub(crate) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { which, backend: config, settings, stage } = arguments;
-    let component = which.read()?.bytes;
-    let manifest = Manifest::read(&component)?;
+    let Component { source, bytes: component } = which.read()?;
+    let manifest = Manifest::read(&component).with_context(|| source.to_string())?;
     let Manifest { name, version, world, .. } = &manifest;
     let (role, subject) = match world.role() {
         Role::Backend if settings.is_empty() => {

@@ -11,11 +11,12 @@
 //! So a plugin of many megabytes loads as fast as a small one. The only protection against forgery
 //! is the directory, which must belong to this user and be writable by nobody else.
 
-use std::fs::{self, DirBuilder};
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, DirEntry, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use heddle_files::RegularFile;
 use serde::de::DeserializeOwned;
@@ -35,6 +36,16 @@ const CODE: &str = "cwasm";
 const SEAL: &str = "seal";
 /// File name extension of receipts.
 const RECEIPT: &str = "receipt";
+
+/// Beginning of the names of temporary directories for compilations.
+const WORKPLACE: &str = "compile-";
+
+/// Beginning of the names of files that are not complete yet.
+const PARTIAL: &str = ".tmp";
+
+/// Age at which nobody uses a temporary file, or code without a receipt, any more. A compilation
+/// takes ten minutes at most.
+const ABANDONED: Duration = Duration::from_secs(60 * 60);
 
 /// Host version that receipts must match: another version might judge a manifest differently.
 const HOST: &str = env!("CARGO_PKG_VERSION");
@@ -103,7 +114,16 @@ struct Receipt {
 #[derive(Serialize, Deserialize)]
 struct Seal {
     sha256: String,
-    code: Stamp,
+    /// None if a change of the code could go unnoticed: then it is compared again.
+    code: Option<Stamp>,
+}
+
+impl Seal {
+    /// Creates the seal of code that was written just now. A clock that was set back makes the stamp
+    /// one of the future, which does not settle.
+    fn new(sha256: String, stamp: Stamp, now: SystemTime) -> Self {
+        Self { sha256, code: stamp.settled(now).then_some(stamp) }
+    }
 }
 
 impl Cache {
@@ -122,6 +142,10 @@ impl Cache {
         }
         check_own(metadata.uid(), rustix::process::geteuid().as_raw(), metadata.mode() & 0o7777)?;
         Ok(Self { dir: dir.to_owned() })
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.dir
     }
 
     /// Returns the recorded data about the component in a file, unless the file has changed since.
@@ -149,7 +173,7 @@ impl Cache {
         let seal: Seal = self.read(&seal_path)?;
         let file = open_own(&path)?;
         let stamp = Stamp::of(file.metadata());
-        if seal.code != stamp {
+        if seal.code != Some(stamp) {
             let mut hasher = Sha256::new();
             io::copy(&mut file.file(), &mut hasher).ok()?;
             if hex(hasher) != seal.sha256 {
@@ -157,14 +181,14 @@ impl Cache {
             }
             if stamp.settled(SystemTime::now()) {
                 // Otherwise the code is compared again the next time.
-                let _ = self.write_json(&seal_path, &Seal { code: stamp, ..seal });
+                let _ = self.write_json(&seal_path, &Seal { code: Some(stamp), ..seal });
             }
         }
         Some(CachedCode(path))
     }
 
     /// Stores code compiled from a component. Concurrent readers see all of it or nothing. Also
-    /// removes the entries of other engines, which nobody can load any more after an upgrade.
+    /// removes what nobody uses any more, such as the entries of other engines after an upgrade.
     pub(crate) fn put(&self, digest: &str, code: &[u8]) -> Result<CachedCode, CacheError> {
         let path = self.entry(digest, CODE);
         let sha256 = hex(Sha256::new().chain_update(code));
@@ -172,19 +196,39 @@ impl Cache {
         self.write(&path, code)?;
         let stamp = Stamp::of(&fs::symlink_metadata(&path)?);
         stamp.settle();
-        self.write_json(&self.entry(digest, SEAL), &Seal { sha256, code: stamp })?;
+        let seal = Seal::new(sha256, stamp, SystemTime::now());
+        self.write_json(&self.entry(digest, SEAL), &seal)?;
         self.prune();
         Ok(CachedCode(path))
     }
 
+    /// Removes what nobody uses any more: entries of other engines, code that no receipt names, and
+    /// what a process that was killed left behind. A failed removal is retried at the next call.
     fn prune(&self) {
-        let kinds = [CODE, SEAL, RECEIPT];
-        for file in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+        let files = || fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let receipts = files().filter_map(|file| {
+            let path = file.path();
+            let is_receipt = path.extension().is_some_and(|kind| kind == RECEIPT);
+            is_receipt.then(|| self.read::<Receipt>(&path)).flatten()
+        });
+        let named: HashSet<String> = receipts.map(|receipt| receipt.known.digest).collect();
+        for file in files() {
             let name = file.file_name();
             let name = name.to_string_lossy();
+            if name.starts_with(WORKPLACE) || name.starts_with(PARTIAL) {
+                if is_abandoned(&file) {
+                    let path = file.path();
+                    let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+                }
+                continue;
+            }
             let Some((stem, kind)) = name.rsplit_once('.') else { continue };
-            if kinds.contains(&kind) && !stem.ends_with(&format!("-{FINGERPRINT}")) {
-                // A failed removal is retried at the next call.
+            let is_unused = match (stem.strip_suffix(&format!("-{FINGERPRINT}")), kind) {
+                (None, CODE | SEAL | RECEIPT) => true,
+                (Some(digest), CODE | SEAL) => !named.contains(digest) && is_abandoned(&file),
+                _ => false,
+            };
+            if is_unused {
                 let _ = fs::remove_file(file.path());
             }
         }
@@ -200,20 +244,45 @@ impl Cache {
 
     /// Replaces a file atomically.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = NamedTempFile::new_in(&self.dir)?;
-        file.write_all(bytes)?;
+        let mut file = NamedTempFile::with_prefix_in(PARTIAL, &self.dir).map_err(without_path)?;
+        file.write_all(bytes).map_err(without_path)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
     }
 
     /// Creates a temporary directory in the cache. Dropping it removes it with its contents.
-    pub(crate) fn workplace(&self) -> Result<TempDir, CacheError> {
-        Ok(tempfile::Builder::new().prefix("compile-").tempdir_in(&self.dir)?)
+    pub(crate) fn workplace(&self) -> io::Result<TempDir> {
+        workplace_in(&self.dir)
     }
 
     fn entry(&self, name: &str, kind: &str) -> PathBuf {
         self.dir.join(format!("{name}-{FINGERPRINT}.{kind}"))
+    }
+}
+
+/// Returns true if a file or directory has not been changed for long enough that nobody uses it.
+fn is_abandoned(file: &DirEntry) -> bool {
+    let modified = file.metadata().and_then(|metadata| metadata.modified());
+    let age = modified.ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    age.is_some_and(|age| age >= ABANDONED)
+}
+
+/// Creates a temporary directory for a compilation. Nobody else can write to it, whatever the umask
+/// is, because the native code that the compiler leaves there is run unchecked.
+pub(crate) fn workplace_in(parent: &Path) -> io::Result<TempDir> {
+    let private = Permissions::from_mode(0o700);
+    let created =
+        tempfile::Builder::new().prefix(WORKPLACE).permissions(private).tempdir_in(parent);
+    created.map_err(without_path)
+}
+
+/// Removes the path that `tempfile` appends to an error. It differs each time, so the log would take
+/// a repeated error for a new one.
+fn without_path(error: io::Error) -> io::Error {
+    match error.to_string().rsplit_once(" at path ") {
+        Some((reason, _)) => io::Error::new(error.kind(), reason),
+        None => error,
     }
 }
 

@@ -1,4 +1,3 @@
-use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
@@ -14,13 +13,14 @@ fn outcome(script: &str, wait: Duration) -> CompileError {
     fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let cache = Cache::open(&directory.path().join("cache")).unwrap();
-    let limits = Limits { processor: Duration::from_secs(1), wait };
+    let limits = Limits { processor: Duration::from_secs(1), wait, file: 1 << 20 };
     loop {
         let workplace = cache.workplace().unwrap();
         match compile_within(limits, b"", program.clone(), &workplace).unwrap_err() {
             // Retry: a child that another test forks meanwhile has the script open for writing
             // until its exec.
-            CompileError::Io { error, .. } if error.kind() == ErrorKind::ExecutableFileBusy => {}
+            CompileError::Io { error, .. } if error.kind() == ErrorKind::ExecutableFileBusy => {
+            }
             error => return error,
         }
     }
@@ -63,6 +63,57 @@ fn compiler_stderr_is_in_the_error() {
 }
 
 #[test]
+fn compiler_error_names_no_temporary_file() {
+    let error = outcome("echo cannot write $5: disk full >&2; exit 1", SOON).to_string();
+    assert!(error.ends_with(": cannot write its native code: disk full"), "{error}");
+    let error = outcome("exit 3", SOON).to_string();
+    assert!(error.ends_with("failed (exit status: 3): it wrote no message"), "{error}");
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("cache");
+    let cache = Cache::open(&directory).unwrap();
+    fs::remove_dir(&directory).unwrap();
+    let error = compile_in(&cache, b"", Some(Path::new("/bin/false"))).unwrap_err();
+    let expected = format!("cannot write to {}: No such file", directory.display());
+    assert!(error.to_string().starts_with(&expected), "{error}");
+    assert!(!error.to_string().contains("compile-"), "{error}");
+}
+
+#[test]
+fn output_not_a_regular_file_is_refused() {
+    for (script, reason) in [
+        ("exit 0", "No such file or directory (os error 2)"),
+        ("mkdir $5", "it is a directory: expected a regular file"),
+        ("ln -s /etc/passwd $5", "it is a symbolic link: expected a regular file"),
+        ("mkfifo $5", "it is a FIFO: expected a regular file"),
+    ] {
+        let error = outcome(script, SOON).to_string();
+        let expected = format!("program` left no native code: {reason}; install it again");
+        assert!(error.contains(&expected), "{error}");
+    }
+}
+
+#[test]
+fn endless_output_is_stopped() {
+    for script in
+        ["exec cat /dev/zero >&2", "exec cat /dev/zero >$5", "exec truncate -s 1025K $5"]
+    {
+        let error = outcome(script, SOON).to_string();
+        assert!(error.ends_with("program` wrote a file of more than 1 MiB"), "{error}");
+    }
+}
+
+#[test]
+fn compiler_without_execute_permission_is_reported_with_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join(PROGRAM);
+    fs::write(&program, "").unwrap();
+    let cache = Cache::open(&directory.path().join("cache")).unwrap();
+    let error = compile_in(&cache, b"", Some(&program)).unwrap_err().to_string();
+    let expected = "cannot be run: Permission denied (os error 13); install it again, with";
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
 fn missing_compiler_is_reported_with_remedy() {
     let error = find_program(Some(Path::new("/nonexistent/heddle-compiler"))).unwrap_err();
     assert_eq!(
@@ -83,7 +134,8 @@ fn compiler_writable_by_others_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join(PROGRAM);
     fs::write(&program, "").unwrap();
-    let set_mode = |mode| fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
+    let set_mode =
+        |mode| fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
     set_mode(0o755);
     check_trust(&program, false).unwrap();
     for is_beside in [false, true] {
