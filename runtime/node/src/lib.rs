@@ -40,6 +40,8 @@ mod packets;
 mod probing;
 mod reconcile;
 mod rules;
+#[cfg(test)]
+mod testing;
 mod underlay;
 
 pub use files::HostFiles;
