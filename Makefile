@@ -31,6 +31,9 @@ SECONDS ?= 60
 # How long leases change in the measurement of a large cluster, and faults happen.
 MINUTES ?= 10
 
+# Percentage of lines that tests without root execute, at least.
+LEAST ?= 85
+
 # How many histories are simulated, and the first of them.
 SEEDS ?= 100000
 FROM ?= 0
@@ -38,7 +41,7 @@ FROM ?= 0
 # Asked before anything is built: a variable that has to be a number, from 1 on, or from 2 where that is said.
 number = @case '$($(1))' in ''|0*|*[!0-9]*$(if $(3),|1)) echo "make: $(1) is '$($(1))': expected a number from $(or $(3),1) on, such as $(2)" >&2; exit 2;; esac
 
-.PHONY: help demo build build-for-demo test bench scale soak sim lint deny fuzz reference deb tarball setup root
+.PHONY: help demo build build-for-demo test bench scale soak sim lint coverage deny fuzz reference deb tarball setup root
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -116,6 +119,11 @@ lint: ## formatting, style of comments, dependencies between modules and crates,
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile guest --target wasm32-wasip2 $(GUESTS) -- -D warnings
 	cargo clippy $(filter-out --release,$(CARGO_FLAGS)) --profile hostile --target wasm32-wasip2 -p heddle-hostile --examples -- -D warnings
 	cargo clippy $(CARGO_FLAGS) --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz -- -D warnings
+
+coverage: ## lines of runtime/node that tests without root execute (LEAST=85 percent)
+	$(call number,LEAST,85)
+	@.ci/setup build coverage
+	@.ci/coverage $(LEAST)
 
 # What deny.toml lists is there, or goes from the list. The fuzz targets are a workspace of their own, and have a part of it.
 FROZEN := -D unmatched-skip -D unnecessary-skip

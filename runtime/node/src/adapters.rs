@@ -283,3 +283,6 @@ impl Prober for IcmpProber {
         self.0.health(address)
     }
 }
+
+#[cfg(test)]
+mod tests;

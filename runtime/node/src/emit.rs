@@ -94,12 +94,16 @@ async fn emit_once(writer: &dyn Files, outputs: &[Arc<Output>], view: &View) -> 
     let mut problems = Vec::new();
     // The emitter that owns each file.
     let mut owners: BTreeMap<PathBuf, &str> = BTreeMap::new();
+    // First those of all emitters that have succeeded, whatever their order: a file that is written
+    // already has an owner.
     for output in outputs {
-        let before = output.outcome();
-        if before.written() {
+        let written = output.outcome().files;
+        owners.extend(written.into_iter().map(|path| (path, output.emitter.name())));
+    }
+    for output in outputs {
+        if output.outcome().written() {
             // Not written again: another program may have replaced it since, as mk-docker-opts.sh
             // does.
-            owners.extend(before.files.into_iter().map(|path| (path, output.emitter.name())));
             continue;
         }
         let asked = output.emitter.emit(view, &output.settings).await;

@@ -154,3 +154,6 @@ pub(crate) async fn restore_connected(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,3 +71,6 @@ async fn remove(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

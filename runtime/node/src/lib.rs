@@ -41,6 +41,8 @@ mod packets;
 mod probing;
 mod reconcile;
 mod rules;
+#[cfg(test)]
+mod testing;
 mod underlay;
 
 pub use files::HostFiles;

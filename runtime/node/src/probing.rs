@@ -115,3 +115,6 @@ impl Reachability {
         self.answering.take(now) || silent
     }
 }
+
+#[cfg(test)]
+mod tests;

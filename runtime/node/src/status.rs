@@ -483,32 +483,4 @@ fn record(found: &Record, own: Option<LeaseKey>, rejection: Option<Rejection>) -
 }
 
 #[cfg(test)]
-mod tests {
-    use heddle_core::lease::{Age, Unread};
-
-    use super::*;
-
-    fn found(key: String, unread: Option<Unread>) -> Record {
-        let value = br#"{"PublicIP":"192.168.0.1"}"#.to_vec();
-        Record { key, value, unread, version: 1, age: Age::default(), lease_id: None }
-    }
-
-    #[test]
-    fn unusable_records_beyond_limit_are_counted() {
-        let mut listing = Listing::new(None, HostNetwork::default());
-        let garbage = (0..USELESS + 500).map(|number| found(format!("x{number}"), None));
-        let long = found("10.244.2.0-24".to_owned(), Some(Unread::TooLong(70_000)));
-        let good = found("10.244.1.0-24".to_owned(), None);
-        let page = |records, first, last| Page { records, first, last };
-        // A list that starts again is counted once.
-        listing.add(&page(vec![long.clone()], true, false));
-        listing.add(&page(vec![long], true, false));
-        listing.add(&page(garbage.collect(), false, false));
-        listing.add(&page(vec![good], false, true));
-        let leases = listing.finish();
-        assert_eq!((leases.records.len(), leases.unlisted), (USELESS + 1, 501));
-        let problem = leases.records[0].problem.as_ref().unwrap();
-        assert!(problem.contains("too long: 70000 bytes"), "{problem}");
-        assert_eq!(leases.records[USELESS].problem, None);
-    }
-}
+mod tests;

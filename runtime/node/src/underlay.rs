@@ -100,3 +100,6 @@ fn say(readiness: &Readiness, reason: String) {
         tracing::warn!("underlay: {reason}");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,6 +86,14 @@ pub struct State {
     refused_devices: BTreeSet<LinkName>,
     /// The number of changes that are refused from now on.
     pub refusals: u32,
+    /// The number of changes of single objects that are refused from now on.
+    pub refuse: BTreeMap<ObjectKey, u32>,
+    /// The number of times that the daemon has read everything in its scope.
+    pub looks: u64,
+    /// The changes that the daemon asked for, if they are recorded.
+    pub asked: Option<Vec<Change>>,
+    /// The time that each call takes longer.
+    pub slow: Duration,
     /// The time until which nothing can be read.
     pub unreadable_until: Option<Instant>,
     /// True while events are lost. The loss is told when it ends.
@@ -97,7 +105,8 @@ pub struct State {
     /// The last time at which another program changed something.
     pub disturbed: Option<Instant>,
     subscribers: Vec<Subscriber>,
-    address: Option<IpAddr>,
+    /// The address of the underlay.
+    pub address: Option<IpAddr>,
     calls: (u64, u32),
 }
 
@@ -183,7 +192,8 @@ impl ModelKernel {
                 state.calls.1
             );
         });
-        sleep(Duration::from_millis(fastrand::u64(0..3))).await;
+        let slow = self.with(|state| state.slow);
+        sleep(slow + Duration::from_millis(fastrand::u64(0..3))).await;
     }
 
     async fn read<T>(
@@ -315,14 +325,19 @@ impl State {
         {
             self.violations.push(format!("{} does not wait for its device", change.object()));
         }
+        if let Some(asked) = &mut self.asked {
+            asked.push(change.clone());
+        }
+        if let Some(left) = self.refuse.get_mut(&change.object().key())
+            && *left > 0
+        {
+            *left -= 1;
+            self.note_refused(change.object());
+            return Err(refused(16));
+        }
         if self.refusals > 0 {
             self.refusals -= 1;
-            if let Object::Link(link) = change.object()
-                && !self.devices.contains_key(&link.name)
-                && !self.known_devices.contains(&link.name)
-            {
-                self.refused_devices.insert(link.name);
-            }
+            self.note_refused(change.object());
             return Err(refused(16));
         }
         match (change, change.object()) {
@@ -353,6 +368,15 @@ impl State {
                 }
                 self.put(object, Maker::Heddle)
             }
+        }
+    }
+
+    fn note_refused(&mut self, object: &Object) {
+        if let Object::Link(link) = object
+            && !self.devices.contains_key(&link.name)
+            && !self.known_devices.contains(&link.name)
+        {
+            self.refused_devices.insert(link.name);
         }
     }
 
@@ -544,6 +568,7 @@ impl Dataplane for ModelKernel {
     async fn observe(&self, scope: &Scope, _: &[Sysctl]) -> Result<Observed, KernelError> {
         self.read("links, addresses, neighbours and routes", |state| {
             state.known_devices = state.devices.keys().copied().collect();
+            state.looks += 1;
             state.observe(scope)
         })
         .await

@@ -11,6 +11,7 @@
 //! | [`kernel`] | a model of a host's kernel |
 //! | [`store`] | a lease store that several nodes share |
 //! | [`plugin`] | a scripted backend, emitter and firewall |
+//! | [`scene`] | one node among scripted models, for tests of single behaviours |
 //! | [`campaign`] | many seeds on all processors |
 //! | [`trace`] | the history of a run |
 
@@ -19,6 +20,7 @@
 pub mod campaign;
 pub mod kernel;
 pub mod plugin;
+pub mod scene;
 pub mod store;
 pub mod trace;
 pub mod world;

@@ -1,6 +1,6 @@
 //! A scripted backend that plans as `vxlan` does, an emitter, files and traffic rules, with their faults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,13 +16,15 @@ use heddle_core::object::{
 };
 use heddle_firewall::Rules;
 use heddle_node::ports::{
-    Emitter, FileError, Files, FoundPlugin, Host, Planner, Plugins, Prober, Ruleset, Started,
+    Emitter, FileError, Files, FoundPlugin, Host, PacketOpener, PacketPath, Planner, Plugins,
+    Prober, Ruleset, Started, Terms,
 };
+use heddle_packet::{Counters, OpenError};
 use heddle_plugin::{
     Advertisements, CallError, File, Manifest, Metrics, NodePlan, PluginError, Reason, Setting,
-    Source, View,
+    Source, Tunnel, View,
 };
-use heddle_probe::{News, ProbeError};
+use heddle_probe::{Health, News, ProbeError};
 use ipnet::IpNet;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
@@ -32,9 +34,48 @@ use crate::kernel::name;
 /// The device that the backend plans.
 pub const DEVICE: &str = "flannel.1";
 
+/// The TUN device that the backend plans if it carries packets itself.
+pub const TUNNEL: &str = "flannel0";
+
 /// The faults of a node's plugins and of its firewall.
 #[derive(Default)]
 pub struct Faults {
+    /// Returns the reason why the plugins cannot be started. None if they can.
+    pub start: Option<fn() -> PluginError>,
+    /// The number of times that the plugins were to be started.
+    pub starts: u32,
+    /// The reason why the plugin has nothing to advertise.
+    pub advertise: Option<Reason>,
+    /// The reason why the plugin has no plan for the node.
+    pub plan_node: Option<Reason>,
+    /// The reasons why the plugin has no plan for a peer.
+    pub no_plan: BTreeMap<LeaseKey, Reason>,
+    /// The time that each call about peers takes longer.
+    pub planning: Duration,
+    /// The peers of each call about peers.
+    pub asked: Vec<Vec<LeaseKey>>,
+    /// The number of times that the packet path cannot be opened from now on.
+    pub open_failures: u32,
+    /// True if the backend carries packets itself.
+    pub tunnel: bool,
+    /// The peers that the packet path steers to. None before it is open.
+    pub steered: Option<BTreeMap<LeaseKey, Lease>>,
+    /// The number of calls of an emitter that trap from now on.
+    pub emitter_traps: u32,
+    /// The number of times that files were written.
+    pub writes: u32,
+    /// The subnet.env of an earlier run.
+    pub subnet_env: String,
+    /// The traffic rules that the node asks for.
+    pub rules: Option<Rules>,
+    /// The number of checks of the traffic rules.
+    pub rule_checks: u32,
+    /// The addresses that are probed.
+    pub probed: BTreeSet<IpAddr>,
+    /// The health of probed addresses.
+    pub health: BTreeMap<IpAddr, Health>,
+    /// Reports changes of reachability to the node.
+    pub news: Option<mpsc::Sender<News>>,
     /// The number of calls about a peer that trap from now on.
     pub traps: BTreeMap<LeaseKey, u32>,
     /// The time until which the plugin is suspended.
@@ -141,6 +182,26 @@ pub fn peer_plan(peer: &Lease) -> Result<Plan, Reason> {
     Ok(Plan { objects })
 }
 
+/// Returns the node's plan of a backend that carries packets itself: a TUN device, and one route to
+/// the whole overlay.
+fn tunnel_plan(node: &Node, mtu: u32) -> NodePlan {
+    let link = name(TUNNEL);
+    let device = Link { name: link, mtu, mac: None, up: true, kind: LinkKind::Tun };
+    let whole = Route {
+        destination: "10.244.0.0/16".parse().expect("a network"),
+        metric: Metric::Default,
+        action: RouteAction::Forward { link, gateway: None, onlink: false },
+    };
+    let plan = Plan { objects: vec![Object::Link(device), Object::Route(whole)] };
+    let local = node.underlay.public_addresses.clone();
+    NodePlan { plan, tunnel: Some(Tunnel { link, local, port: 8285, overhead: 0 }), mtu }
+}
+
+fn failed_call(call: &'static str, peer: Option<LeaseKey>, reason: Reason) -> CallError {
+    let peer = peer.map(|key| key.to_string());
+    CallError { plugin: "vxlan".to_owned(), call, peer, reason }
+}
+
 fn found(world: &str, name: &str) -> FoundPlugin {
     let text = format!(r#"{{"name":"{name}","version":"0.1.0","wit":"0.1.0","world":"{world}"}}"#);
     let manifest = Manifest::parse(text.as_bytes()).expect("a manifest like any other");
@@ -151,6 +212,14 @@ fn found(world: &str, name: &str) -> FoundPlugin {
 impl Plugins for Scripted {
     async fn start(&self, _: &str, emitters: &[String]) -> Result<Started, PluginError> {
         sleep(Duration::from_millis(5)).await;
+        let error = self.with(|faults| {
+            faults.starts += 1;
+            faults.start
+        });
+        if let Some(error) = error {
+            return Err(error());
+        }
+        let tunnel = self.with(|faults| faults.tunnel);
         let emitter = |name: &String| {
             let emitter: Arc<dyn Emitter> = Arc::new(self.clone());
             (found("emitter-plugin", name), emitter)
@@ -158,7 +227,7 @@ impl Plugins for Scripted {
         Ok(Started {
             backend_found: found("backend-plugin", "vxlan"),
             backend: Arc::new(self.clone()),
-            packets: None,
+            packets: tunnel.then(|| Box::new(self.clone()) as Box<dyn PacketOpener>),
             emitters: emitters.iter().map(emitter).collect(),
         })
     }
@@ -175,6 +244,9 @@ impl Planner for Scripted {
     }
 
     async fn advertise(&self, _: &NetworkConfig, _: &Node) -> Result<Advertisements, CallError> {
+        if let Some(reason) = self.with(|faults| faults.advertise.clone()) {
+            return Err(failed_call("advertise", None, reason));
+        }
         let data = format!(r#"{{"VtepMAC":"{}"}}"#, mac(self.number));
         Ok(Advertisements {
             backend_type: Some("vxlan".to_owned()),
@@ -188,7 +260,13 @@ impl Planner for Scripted {
         node: &Node,
         lease: &Lease,
     ) -> Result<NodePlan, CallError> {
+        if let Some(reason) = self.with(|faults| faults.plan_node.clone()) {
+            return Err(failed_call("plan-node", None, reason));
+        }
         let mtu = node.underlay.mtu - 50;
+        if self.with(|faults| faults.tunnel) {
+            return Ok(tunnel_plan(node, mtu));
+        }
         Ok(NodePlan { plan: node_plan(node, lease, self.number), tunnel: None, mtu })
     }
 
@@ -200,7 +278,11 @@ impl Planner for Scripted {
         _: Vec<LinkName>,
         peers: Vec<Lease>,
     ) -> Vec<Result<Plan, CallError>> {
-        sleep(Duration::from_millis(fastrand::u64(0..4))).await;
+        let longer = self.with(|faults| {
+            faults.asked.push(peers.iter().map(|peer| peer.key).collect());
+            faults.planning
+        });
+        sleep(longer + Duration::from_millis(fastrand::u64(0..4))).await;
         let answer = |peer: &Lease| {
             let failed = self.with(|faults| {
                 if let Some(until) = faults.suspended_until.filter(|until| Instant::now() < *until)
@@ -208,17 +290,19 @@ impl Planner for Scripted {
                     let rest = until - Instant::now();
                     return Some(Reason::Suspended { rest, failures: 3 });
                 }
+                if let Some(reason) = faults.no_plan.get(&peer.key) {
+                    return Some(reason.clone());
+                }
                 let left = faults.traps.get_mut(&peer.key)?;
                 *left = left.checked_sub(1)?;
                 Some(Reason::Trapped("unreachable".to_owned()))
             });
-            let plan = failed.map_or_else(|| peer_plan(peer), Err);
-            plan.map_err(|reason| CallError {
-                plugin: "vxlan".to_owned(),
-                call: "plan-peer",
-                peer: Some(peer.key.to_string()),
-                reason,
-            })
+            let plan = || match self.with(|faults| faults.tunnel) {
+                true => Ok(Plan::default()),
+                false => peer_plan(peer),
+            };
+            let plan = failed.map_or_else(plan, Err);
+            plan.map_err(|reason| failed_call("plan-peer", Some(peer.key), reason))
         };
         peers.iter().map(answer).collect()
     }
@@ -235,6 +319,18 @@ impl Emitter for Scripted {
     }
 
     async fn emit(&self, _: &View, _: &[Setting]) -> Result<Vec<File>, CallError> {
+        let trapped = self.with(|faults| {
+            let left = faults.emitter_traps.checked_sub(1);
+            faults.emitter_traps = left.unwrap_or_default();
+            left.is_some()
+        });
+        if trapped {
+            let reason = Reason::Trapped("unreachable".to_owned());
+            return Err(CallError {
+                plugin: "subnet-env".to_owned(),
+                ..failed_call("emit", None, reason)
+            });
+        }
         let path = PathBuf::from("/run/flannel/subnet.env");
         Ok(vec![File { path, contents: Vec::new(), mode: 0o644 }])
     }
@@ -242,7 +338,7 @@ impl Emitter for Scripted {
 
 impl Files for Scripted {
     fn subnet_env(&self) -> String {
-        String::new()
+        self.with(|faults| faults.subnet_env.clone())
     }
 
     fn replace(&self, files: Vec<File>, _: &[Setting]) -> Result<Vec<PathBuf>, FileError> {
@@ -256,18 +352,71 @@ impl Files for Scripted {
                 ));
             }
             faults.written = true;
+            faults.writes += 1;
             Ok(files.into_iter().map(|file| file.path).collect())
         })
     }
 }
 
 impl Host for Scripted {
-    fn ruleset(&self, _: Rules) -> Box<dyn Ruleset> {
+    fn ruleset(&self, rules: Rules) -> Box<dyn Ruleset> {
+        self.with(|faults| faults.rules = Some(rules));
         Box::new(self.clone())
     }
 
     fn prober(&self, _: Duration) -> Result<(Box<dyn Prober>, mpsc::Receiver<News>), ProbeError> {
-        unreachable!("probing is off in simulations")
+        let (sender, news) = mpsc::channel(16);
+        self.with(|faults| faults.news = Some(sender));
+        Ok((Box::new(self.clone()), news))
+    }
+}
+
+impl Prober for Scripted {
+    fn watch(&self, addresses: BTreeSet<IpAddr>) {
+        self.with(|faults| faults.probed = addresses);
+    }
+
+    fn health(&self, address: IpAddr) -> Option<Health> {
+        self.with(|faults| faults.health.get(&address).copied())
+    }
+}
+
+impl PacketOpener for Scripted {
+    fn open(
+        self: Box<Self>,
+        _: Terms,
+        _: &NodePlan,
+        tunnel: &Tunnel,
+        _: &[IpNet],
+    ) -> Result<Box<dyn PacketPath>, OpenError> {
+        let fails = self.with(|faults| {
+            let left = faults.open_failures.checked_sub(1);
+            faults.open_failures = left.unwrap_or_default();
+            faults.steered = left.is_none().then(BTreeMap::new);
+            left.is_some()
+        });
+        if fails { Err(OpenError::DeviceExists(tunnel.link)) } else { Ok(self) }
+    }
+}
+
+#[async_trait]
+impl PacketPath for Scripted {
+    fn put(&self, lease: Lease) {
+        self.with(|faults| faults.steered.get_or_insert_default().insert(lease.key, lease));
+    }
+
+    fn remove(&self, key: LeaseKey) {
+        self.with(|faults| faults.steered.get_or_insert_default().remove(&key));
+    }
+
+    async fn flush(&self) {}
+
+    fn counters(&self) -> Box<dyn Fn() -> Option<Counters> + Send + Sync> {
+        let plugins = self.clone();
+        Box::new(move || {
+            let peers = plugins.with(|faults| faults.steered.as_ref().map(BTreeMap::len));
+            Some(Counters { sent_packets: peers? as u64, ..Counters::default() })
+        })
     }
 }
 
@@ -280,6 +429,7 @@ impl Ruleset for Scripted {
     async fn ensure(&mut self) -> Result<Vec<String>, String> {
         sleep(Duration::from_millis(20)).await;
         self.with(|faults| {
+            faults.rule_checks += 1;
             if active(faults.firewall_until) {
                 faults.rules_hold = false;
                 return Err("iptables-restore failed".to_owned());

@@ -23,6 +23,9 @@ const TTL: Duration = Duration::from_secs(180);
 /// Limit of the calls that a node may make within one second. More is a busy loop.
 const CALLS_PER_SECOND: u32 = 100;
 
+/// The lease of a node that takes a subnet first.
+const RIVAL: &str = r#"{"PublicIP":"192.168.0.99","BackendType":"host-gw"}"#;
+
 #[derive(Clone)]
 struct Stored {
     value: Vec<u8>,
@@ -32,7 +35,9 @@ struct Stored {
 }
 
 struct Shared {
-    config: Vec<u8>,
+    config: Option<Vec<u8>>,
+    /// The number of times that the config was written.
+    config_writes: u64,
     records: BTreeMap<String, Stored>,
     revision: u64,
     /// The changes since [`Shared::compacted`].
@@ -44,6 +49,9 @@ struct Shared {
     ends: BTreeMap<i64, Instant>,
     next_lease: i64,
     down: BTreeSet<usize>,
+    hosts: Vec<String>,
+    /// The number of creations that another node precedes from now on.
+    rivals: u32,
     /// Wakes watches, in the order in which they began. (tokio's `watch` channel wakes receivers in random order.)
     watches: Vec<mpsc::UnboundedSender<()>>,
     calls: BTreeMap<usize, (u64, u32)>,
@@ -60,7 +68,8 @@ impl Cluster {
     /// Returns a store with a network config and no leases.
     pub fn new(config: &str, trace: Trace) -> Self {
         let shared = Shared {
-            config: config.as_bytes().to_vec(),
+            config: Some(config.as_bytes().to_vec()),
+            config_writes: 0,
             records: BTreeMap::new(),
             revision: 1,
             log: Vec::new(),
@@ -69,6 +78,8 @@ impl Cluster {
             ends: BTreeMap::new(),
             next_lease: 1,
             down: BTreeSet::new(),
+            hosts: Vec::new(),
+            rivals: 0,
             watches: Vec::new(),
             calls: BTreeMap::new(),
         };
@@ -103,6 +114,25 @@ impl Cluster {
     /// Returns true if a node is cut off.
     pub fn is_down(&self, node: usize) -> bool {
         self.with(|shared| shared.down.contains(&node))
+    }
+
+    /// Replaces the network config, or deletes it.
+    pub fn set_config(&self, config: Option<&str>) {
+        self.trace.note("store", &format!("config {config:?}"));
+        self.changed(|shared| {
+            shared.config = config.map(|text| text.as_bytes().to_vec());
+            shared.config_writes += 1;
+        });
+    }
+
+    /// Sets the hosts at which the store is reached.
+    pub fn set_hosts(&self, hosts: &[&str]) {
+        self.with(|shared| shared.hosts = hosts.iter().map(ToString::to_string).collect());
+    }
+
+    /// Has another node take the subnet first, as often as this, when a node creates a lease.
+    pub fn set_rivals(&self, count: u32) {
+        self.with(|shared| shared.rivals = count);
     }
 
     /// Writes a record that has no end.
@@ -269,7 +299,7 @@ impl Client {
 #[async_trait]
 impl LeaseStore for Client {
     async fn network_config(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        self.call("read the network config", |shared| Some(shared.config.clone())).await
+        self.call("read the network config", |shared| shared.config.clone()).await
     }
 
     async fn scan(&self, visit: &mut (dyn FnMut(Page) + Send)) -> Result<(), StoreError> {
@@ -296,6 +326,10 @@ impl LeaseStore for Client {
     async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Record>, StoreError> {
         self.cluster.trace.note(&format!("n{}", self.node + 1), &format!("create {key}"));
         self.call("create a lease", |shared| {
+            if shared.rivals > 0 {
+                shared.rivals -= 1;
+                shared.put(key, RIVAL.as_bytes(), None);
+            }
             if shared.records.contains_key(key) {
                 return None;
             }
@@ -340,7 +374,7 @@ impl LeaseStore for Client {
     }
 
     fn hosts(&self) -> Vec<String> {
-        Vec::new()
+        self.cluster.with(|shared| shared.hosts.clone())
     }
 
     fn watch(&self) -> Watch {
@@ -357,6 +391,7 @@ impl LeaseStore for Client {
 struct Position {
     revision: u64,
     losses: u64,
+    config_writes: u64,
 }
 
 async fn follow(cluster: Cluster, node: usize, events: mpsc::Sender<WatchEvent>) {
@@ -387,7 +422,8 @@ async fn follow(cluster: Cluster, node: usize, events: mpsc::Sender<WatchEvent>)
 }
 
 fn next_events(shared: &Shared, position: &mut Option<Position>, resumed: bool) -> Vec<WatchEvent> {
-    let now = Position { revision: shared.revision, losses: shared.losses };
+    let Shared { revision, losses, config_writes, .. } = *shared;
+    let now = Position { revision, losses, config_writes };
     let before = position.replace(now);
     let has_history = |before: &Position| {
         before.losses == shared.losses && before.revision >= shared.compacted && !resumed
@@ -396,10 +432,14 @@ fn next_events(shared: &Shared, position: &mut Option<Position>, resumed: bool) 
         Some(before) if has_history(&before) => {
             let changes = shared.log.iter().filter(|(at, _)| *at > before.revision);
             let changes: Vec<_> = changes.map(|(_, change)| change.clone()).collect();
-            if changes.is_empty() {
-                return Vec::new();
+            let mut events = Vec::new();
+            if before.config_writes != shared.config_writes {
+                events.push(WatchEvent::Config(shared.config.clone()));
             }
-            vec![WatchEvent::Update(Update::Changes(changes))]
+            if !changes.is_empty() {
+                events.push(WatchEvent::Update(Update::Changes(changes)));
+            }
+            events
         }
         before => {
             let mut events = Vec::new();
@@ -407,7 +447,7 @@ fn next_events(shared: &Shared, position: &mut Option<Position>, resumed: bool) 
                 let reason = "the store went back to an earlier revision".to_owned();
                 events.push(WatchEvent::SetBack { reason });
             }
-            events.push(WatchEvent::Config(Some(shared.config.clone())));
+            events.push(WatchEvent::Config(shared.config.clone()));
             let records = shared.all();
             let size = 1 + fastrand::usize(..4);
             let pages: Vec<_> = records.chunks(size).map(<[Record]>::to_vec).collect();

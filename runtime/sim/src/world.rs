@@ -716,7 +716,7 @@ fn unrouted_by<'a>(
 }
 
 /// Returns a device of another program.
-fn plain(device: &str) -> Link {
+pub(crate) fn plain(device: &str) -> Link {
     let kind = LinkKind::Other("veth".to_owned());
     Link { name: name(device), mtu: 1500, mac: None, up: true, kind }
 }

@@ -1,12 +1,11 @@
 use std::path::Path;
 
 use async_trait::async_trait;
-use heddle_core::config::NetworkConfig;
-use heddle_core::lease::Lease;
 use heddle_plugin::{CallError, Metrics, Reason};
 use tokio::time::Instant;
 
 use crate::ports::FileError;
+use crate::testing::{config, flags, lease};
 
 use super::*;
 
@@ -72,10 +71,7 @@ impl Files for Disk {
 }
 
 fn view() -> View {
-    let config = NetworkConfig::parse(br#"{"Network":"10.244.0.0/16"}"#).unwrap();
-    let key = "10.244.8.0-24".parse().unwrap();
-    let lease = Lease::from_value(key, br#"{"PublicIP":"192.0.2.1"}"#).unwrap();
-    View { config, lease, mtu: 1450, ip_masq: false }
+    View { config: config(), lease: lease(8), mtu: 1450, ip_masq: false }
 }
 
 /// Returns the readiness of a node whose plan and rules hold.
@@ -153,4 +149,79 @@ async fn two_emitters_cannot_have_one_file() {
     assert!(said.starts_with("--emit: one and two both write /run/a: expected"), "{said}");
     // The first has it, also when both are asked again.
     assert_eq!(*disk.written.lock().unwrap(), [PathBuf::from("/run/a")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn emitters_are_asked_in_the_order_of_the_flags() {
+    let (disk, readiness) = (Disk::default(), programmed());
+    let outputs = [output("z", &["/run/z"], 0), output("a", &["/run/a"], 0)];
+    assert!(emit_for(&disk, &outputs, &readiness, Duration::from_secs(1)).await);
+    let expected = ["/run/z", "/run/a"].map(PathBuf::from);
+    assert_eq!(*disk.written.lock().unwrap(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_are_delayed_twice_as_long_each_time() {
+    let (disk, readiness) = (Disk::default(), programmed());
+    // After 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8 and 25.6 s, and every 30 s from then on.
+    let outputs = [output("slow", &["/run/a"], 10)];
+    let begun = Instant::now();
+    assert!(emit_for(&disk, &outputs, &readiness, Duration::from_secs(600)).await);
+    let expected = Duration::from_secs(51 + 60);
+    assert_eq!(begun.elapsed().as_secs(), expected.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn problems_of_all_emitters_are_named() {
+    let (disk, readiness) = (Disk::default(), programmed());
+    let outputs = [output("one", &["/run/a"], 9), output("two", &["/run/b"], 9)];
+    assert!(!emit_for(&disk, &outputs, &readiness, Duration::from_secs(1)).await);
+    let said = reason(&readiness).unwrap();
+    assert!(said.starts_with("plugin one, emit: trapped"), "{said}");
+    assert!(said.contains("; plugin two, emit: trapped"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_without_emitters_has_nothing_to_wait_for() {
+    let (disk, readiness) = (Disk::default(), programmed());
+    assert!(emit_for(&disk, &[], &readiness, Duration::from_secs(1)).await);
+    assert_eq!(reason(&readiness), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn emitter_without_files_is_done() {
+    let (disk, readiness) = (Disk::default(), programmed());
+    let outputs = [output("empty", &[], 0)];
+    assert!(emit_for(&disk, &outputs, &readiness, Duration::from_secs(1)).await);
+    assert!(disk.written.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn file_of_a_later_emitter_is_not_taken_by_an_earlier_one() {
+    let (disk, readiness) = (Disk::default(), programmed());
+    let first = output("one", &["/run/a"], 2);
+    // The first fails at first, so the second writes the file.
+    let outputs = [first, output("two", &["/run/a"], 0)];
+    assert!(!emit_for(&disk, &outputs, &readiness, Duration::from_secs(60)).await);
+    assert_eq!(outputs[1].outcome().files, [PathBuf::from("/run/a")]);
+    assert!(outputs[0].outcome().files.is_empty());
+    assert_eq!(disk.written.lock().unwrap().len(), 1);
+    let said = reason(&readiness).unwrap();
+    assert!(said.starts_with("--emit: two and one both write /run/a: expected"), "{said}");
+}
+
+#[test]
+fn output_has_the_settings_of_its_flag() {
+    let flags = flags(&["--emit=docker-opts:path=/run/docker.env"]);
+    let emitter = Arc::new(Model {
+        name: "docker-opts",
+        paths: Vec::new(),
+        failures: Mutex::default(),
+        metrics: Arc::default(),
+    });
+    let output = Output::new(emitter, &flags.files.emit[0], &flags);
+    let settings: Vec<_> =
+        output.settings.iter().map(|it| (it.name.as_str(), it.value.as_str())).collect();
+    assert_eq!(settings, [("path", "/run/docker.env")]);
+    assert!(output.outcome().files.is_empty() && output.outcome().problem.is_none());
 }

@@ -27,7 +27,7 @@ use heddle_core::config::NetworkConfig;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::Object;
 use heddle_packet::{
-    Counters, Destinations, Forwarding, OpenError, Path, Peer, Running, Settings, Steer, Table,
+    Counters, Destinations, Forwarding, OpenError, Path, Peer, Running, Settings, Table, Transform,
     Transforms,
 };
 use heddle_plugin::{NodePlan, PacketPlugin, Tunnel};
@@ -37,7 +37,6 @@ use tokio::sync::oneshot;
 use crate::ports::{PacketPath, Terms};
 
 use pace::Pace;
-use steering::Steering;
 
 /// Number of addresses per steering call while the table is built.
 const PROBES: usize = 1024;
@@ -92,12 +91,13 @@ impl Packets {
         // known.
         let mut pace = Pace::new(Instant::now());
         pace.changed(Instant::now());
+        let forwarding = running.clone();
         let supervisor = Supervisor {
-            plugin,
+            plugin: Box::new(plugin),
             terms,
             overhead: tunnel.overhead,
             sockets: tunnel.local.len(),
-            running: running.clone(),
+            hand_over: Box::new(move |next| forwarding.set(next)),
             peers: BTreeMap::new(),
             known: Vec::new(),
             pace,
@@ -163,16 +163,33 @@ fn settings(plan: &NodePlan, tunnel: &Tunnel, destinations: Destinations) -> Set
     }
 }
 
+/// A plugin that makes instances for the packet path.
+trait Instances: Send {
+    /// Returns the plugin's name.
+    fn name(&self) -> &str;
+
+    /// Returns true if the plugin transforms packets. Otherwise it only steers them.
+    fn transforms(&self) -> bool;
+
+    /// Returns an instance that knows these peers.
+    ///
+    /// # Errors
+    ///
+    /// The reason why there is none.
+    fn instance(&self, terms: &Terms, peers: &[Lease]) -> Result<Box<dyn Transform>, String>;
+}
+
 /// Supplies the path with a table and working plugin instances.
 struct Supervisor {
-    plugin: PacketPlugin,
+    plugin: Box<dyn Instances>,
     terms: Terms,
     /// Maximum number of bytes that the plugin adds to a packet.
     overhead: u32,
     /// Number of sockets that the path receives from. Each has a plugin instance of its own if
     /// payloads are transformed.
     sockets: usize,
-    running: Arc<Running>,
+    /// Hands a table and instances over to the path.
+    hand_over: Box<dyn Fn(Forwarding) + Send>,
     peers: BTreeMap<LeaseKey, Lease>,
     /// The peers that the plugin's instances know, in their order.
     known: Vec<Lease>,
@@ -232,7 +249,7 @@ impl Supervisor {
         let failed = match self.steered(&leases) {
             Ok(forwarding) => {
                 self.known = leases;
-                self.running.set(forwarding);
+                (self.hand_over)(forwarding);
                 None
             }
             Err(reason) => {
@@ -242,7 +259,7 @@ impl Supervisor {
                 let config = &self.terms.config;
                 let peers = without_plugin(config, &self.known, &self.peers, others);
                 let table = Arc::new(Table::new(peers));
-                self.running.set(Forwarding { table, steering: None, transform: None });
+                (self.hand_over)(Forwarding { table, steering: None, transform: None });
                 Some(reason)
             }
         };
@@ -261,12 +278,9 @@ impl Supervisor {
 
     /// Returns plugin instances that know these peers, and a table with the plugin's own answers.
     fn steered(&self, peers: &[Lease]) -> Result<Forwarding, String> {
-        let Terms { config, node, lease } = &self.terms;
+        let config = &self.terms.config;
         let table = Table::new(peers.iter().map(|lease| peer(config, lease)).collect());
-        let instance = || {
-            let instance = self.plugin.instance(config, node, lease, peers);
-            instance.map(Steering::new).map_err(|reason| reason.to_string())
-        };
+        let instance = || self.plugin.instance(&self.terms, peers);
         let mut out = instance()?;
         let probes = table.probes();
         let (mut answers, mut some) = (Vec::with_capacity(probes.len()), Vec::new());
@@ -276,12 +290,11 @@ impl Supervisor {
             answers.append(&mut some);
         }
         let table = table.with_answers(&answers).map_err(|error| error.to_string())?;
-        let (table, out) = (Arc::new(table), Box::new(out));
+        let table = Arc::new(table);
         if !self.plugin.transforms() {
             return Ok(Forwarding { table, steering: Some(out), transform: None });
         }
-        let inbound = (0..self.sockets).map(|_| Ok(Box::new(instance()?) as _));
-        let inbound = inbound.collect::<Result<_, String>>()?;
+        let inbound = (0..self.sockets).map(|_| instance()).collect::<Result<_, _>>()?;
         let transform = Transforms { overhead: self.overhead, out, inbound };
         Ok(Forwarding { table, steering: None, transform: Some(transform) })
     }
@@ -323,46 +336,4 @@ fn peer(config: &NetworkConfig, lease: &Lease) -> Peer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lease(number: u8, address: &str) -> Lease {
-        let key = format!("10.244.{number}.0-24").parse().unwrap();
-        let value = format!(r#"{{"PublicIP":"{address}"}}"#);
-        Lease::from_value(key, value.as_bytes()).unwrap()
-    }
-
-    #[test]
-    fn failed_plugin_start_keeps_peer_numbering() {
-        let config = NetworkConfig::parse(br#"{"Network":"10.244.0.0/16"}"#).unwrap();
-        let known = [lease(1, "192.0.2.1"), lease(3, "192.0.2.3"), lease(5, "192.0.2.5")];
-        // Unchanged, readdressed, gone and new peers.
-        let now = [lease(1, "192.0.2.1"), lease(2, "192.0.2.2"), lease(3, "192.0.2.33")];
-        let now = now.map(|lease| (lease.key, lease)).into();
-        let addresses = |others| {
-            let peers = without_plugin(&config, &known, &now, others).into_iter();
-            let address = |peer: Peer| peer.endpoints.first().map(ToString::to_string);
-            peers.map(|peer| address(peer).unwrap_or_default()).collect::<Vec<_>>()
-        };
-        assert_eq!(addresses(false), ["192.0.2.1", "", ""]);
-        assert_eq!(addresses(true), ["192.0.2.1", "", "", "192.0.2.2", "192.0.2.33"]);
-    }
-
-    #[test]
-    fn disabled_family_is_left_out_of_peer() {
-        let known = |config: &[u8]| {
-            let value = br#"{"PublicIP":"192.0.2.1","PublicIPv6":"2001:db8::1"}"#;
-            // A cluster with IPv4 alone does not check the IPv6 part of a record.
-            let lease = Lease::from_value("10.244.1.0-24&::-0".parse().unwrap(), value).unwrap();
-            peer(&NetworkConfig::parse(config).unwrap(), &lease)
-        };
-        let v4 = Peer {
-            endpoints: vec!["192.0.2.1".parse().unwrap()],
-            subnets: vec!["10.244.1.0/24".parse().unwrap()],
-        };
-        assert_eq!(known(br#"{"Network":"10.244.0.0/16"}"#), v4);
-        let dual =
-            known(br#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fc00::/48"}"#);
-        assert_eq!((dual.endpoints.len(), dual.subnets.len()), (2, 2));
-    }
-}
+mod tests;

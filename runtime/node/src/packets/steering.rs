@@ -1,18 +1,33 @@
-//! Adapts a plugin's instance to the traits of the packet path.
+//! Adapts a plugin and its instances to the traits of the packet path.
 
 use std::net::IpAddr;
 
+use heddle_core::lease::Lease;
 use heddle_packet::{Steer, Transform};
-use heddle_plugin::PacketInstance;
+use heddle_plugin::{PacketInstance, PacketPlugin};
 
-/// A plugin's instance, with errors as text.
-pub(crate) struct Steering(PacketInstance);
+use crate::ports::Terms;
 
-impl Steering {
-    pub(crate) fn new(instance: PacketInstance) -> Self {
-        Self(instance)
+use super::Instances;
+
+impl Instances for PacketPlugin {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn transforms(&self) -> bool {
+        self.transforms()
+    }
+
+    fn instance(&self, terms: &Terms, peers: &[Lease]) -> Result<Box<dyn Transform>, String> {
+        let Terms { config, node, lease } = terms;
+        let instance = self.instance(config, node, lease, peers);
+        instance.map(|it| Box::new(Steering(it)) as _).map_err(|reason| reason.to_string())
     }
 }
+
+/// A plugin's instance, with errors as text.
+struct Steering(PacketInstance);
 
 impl Steer for Steering {
     fn steer(

@@ -49,6 +49,9 @@ pub(super) struct Applier {
     unreadable: Option<String>,
     /// Objects that the kernel refuses.
     refused: Schedule<ObjectKey>,
+    /// Objects that the latest resync found withheld and left in the kernel. They are removed once
+    /// the kernel has what the loop plans in their place.
+    postponed: BTreeSet<ObjectKey>,
     tally: Tally,
     repairs: BTreeMap<&'static str, u64>,
     notes: Notes,
@@ -72,6 +75,7 @@ impl Applier {
             looks: Looks::new(clock::now()),
             unreadable: None,
             refused: Schedule::new(RETRY),
+            postponed: BTreeSet::new(),
             tally: Tally::default(),
             repairs: ObjectKey::KINDS.map(|kind| (kind, 0)).into(),
             notes,
@@ -88,6 +92,11 @@ impl Applier {
         let vital = self.vital.clone();
         self.guard.set_host(HostNetwork::new(&Claims::of(&self.scope), &routing, vital));
         Ok(())
+    }
+
+    /// Takes the withheld objects that the latest resync left in the kernel.
+    pub(super) fn take_postponed(&mut self) -> BTreeSet<ObjectKey> {
+        std::mem::take(&mut self.postponed)
     }
 
     /// Returns true once the kernel has been read.
@@ -276,6 +285,15 @@ impl Applier {
             let changing: BTreeSet<_> = changes.iter().map(|c| c.object().key()).collect();
             // Other refused objects are as desired by now, by whatever means.
             self.refused.retain(|key| changing.contains(key));
+            changes.retain(|change| {
+                let key = change.object().key();
+                let is_postponed =
+                    matches!(change, Change::Remove(_)) && intent.desired.get(&key).is_some();
+                if is_postponed {
+                    self.postponed.insert(key);
+                }
+                !is_postponed
+            });
             let devices: BTreeSet<_> = self.observed.links().collect();
             let made = self.apply(intent, changes).await;
             news::of_changes(&made);

@@ -38,6 +38,8 @@ use crate::readiness::{self, Condition, Readiness};
 
 use applier::Applier;
 use intent::Intent;
+#[cfg(test)]
+pub(crate) use report::Tally;
 pub(crate) use report::{PeerReport, PeerState, Question, Report};
 use unplanned::Unplanned;
 
@@ -521,6 +523,8 @@ impl Reconciler {
             self.settle(&touched).await;
         }
         self.split_routes().await;
+        let postponed = self.applier.take_postponed();
+        self.settle(&postponed).await;
     }
 
     /// Withholds routes of the node's own plan that conflict with the host network or with a peer's

@@ -4,6 +4,8 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
+use crate::testing::{flags, lease, parsed};
+
 use super::*;
 
 const RESYNC: Duration = Duration::from_secs(5);
@@ -13,6 +15,7 @@ const RESYNC: Duration = Duration::from_secs(5);
 struct Model {
     holds: bool,
     failure: Option<&'static str>,
+    deaf: Option<&'static str>,
     takes: Duration,
     checks: Vec<Instant>,
 }
@@ -34,7 +37,7 @@ impl Shared {
 #[async_trait]
 impl Ruleset for Shared {
     fn deaf(&self) -> Option<&str> {
-        None
+        self.with(|model| model.deaf)
     }
 
     async fn ensure(&mut self) -> Result<Vec<String>, String> {
@@ -50,6 +53,9 @@ impl Ruleset for Shared {
     }
 
     async fn changed(&mut self) {
+        if self.with(|model| model.deaf).is_some() {
+            std::future::pending::<()>().await;
+        }
         self.1.notified().await;
     }
 }
@@ -120,4 +126,106 @@ async fn rules_that_fail_are_named_until_they_hold() {
     model.with(|model| model.failure = None);
     follow_for(&model, Duration::from_secs(1), &readiness, &history).await;
     assert!(!unmet.borrow().contains_key(&Condition::Rules));
+}
+
+/// Returns the times of the checks in a span, in milliseconds after its beginning.
+async fn checks_within(model: &Shared, time: Duration) -> Vec<u128> {
+    let begun = Instant::now();
+    follow_for(model, time, &Readiness::new(), &History::default()).await;
+    model.with(|model| model.checks.iter().map(|at| (*at - begun).as_millis()).collect())
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_that_cannot_be_monitored_are_checked_with_resyncs_only() {
+    let model = Shared::default();
+    model.with(|model| model.deaf = Some("Operation not permitted"));
+    let damage = async {
+        sleep(Duration::from_secs(1)).await;
+        model.damage();
+    };
+    let (checks, ()) = tokio::join!(checks_within(&model, Duration::from_secs(11)), damage);
+    assert_eq!(checks, [0, 5000, 10_000]);
+    assert!(model.with(|model| model.holds));
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_within_the_pause_cause_one_check() {
+    let model = Shared::default();
+    let damage = async {
+        for _ in 0..10 {
+            sleep(Duration::from_millis(20)).await;
+            model.damage();
+        }
+    };
+    let (checks, ()) = tokio::join!(checks_within(&model, Duration::from_secs(4)), damage);
+    assert_eq!(checks, [0, 500]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_check_is_repeated_with_the_resync() {
+    let model = Shared::default();
+    model.with(|model| model.failure = Some("iptables is missing"));
+    assert_eq!(checks_within(&model, Duration::from_secs(16)).await, [0, 5000, 10_000, 15_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn check_longer_than_the_resync_is_followed_by_a_pause() {
+    let model = Shared::default();
+    model.with(|model| model.takes = Duration::from_secs(20));
+    let checks = checks_within(&model, Duration::from_secs(60)).await;
+    // Each ends after 20 s, and the next begins 5 s later.
+    assert_eq!(checks, [20_000, 45_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_restored_after_a_failed_start_are_no_drift() {
+    let (model, readiness, history) = (Shared::default(), Readiness::new(), History::default());
+    model.with(|model| model.failure = Some("iptables is missing"));
+    let install = async {
+        sleep(Duration::from_secs(7)).await;
+        model.with(|model| model.failure = None);
+    };
+    tokio::join!(follow_for(&model, Duration::from_secs(20), &readiness, &history), install);
+    assert!(model.with(|model| model.holds));
+    assert_eq!(history.events().len(), 0);
+}
+
+const V4: &str = r#"{"Network":"10.244.0.0/16"}"#;
+
+#[test]
+fn rules_by_default_forward_and_do_not_masquerade() {
+    let rules = wanted(&flags(&[]), &parsed(V4), &lease(7));
+    assert!(rules.masquerade.is_none() && rules.forward);
+    assert!(matches!(rules.mode, Mode::Iptables));
+    assert_eq!(rules.network_name, "/coreos.com/network");
+    let family = &rules.families[0];
+    assert_eq!(family.network.to_string(), "10.244.0.0/16");
+    assert_eq!(family.subnet.to_string(), "10.244.7.0/24");
+}
+
+#[test]
+fn flags_decide_on_masquerading_and_forwarding() {
+    let rules = |arguments: &[&str]| wanted(&flags(arguments), &parsed(V4), &lease(7));
+    let random = |rules: Rules| rules.masquerade.map(|masquerade| masquerade.random_fully);
+    assert_eq!(random(rules(&["--ip-masq"])), Some(true));
+    assert_eq!(random(rules(&["--ip-masq", "--ip-masq-fully-random-disable"])), Some(false));
+    assert_eq!(random(rules(&["--ip-masq-fully-random-disable"])), None);
+    assert!(!rules(&["--iptables-forward-rules=false"]).forward);
+}
+
+#[test]
+fn config_decides_on_nftables() {
+    let config = parsed(r#"{"Network":"10.244.0.0/16","EnableNFTables":true}"#);
+    assert!(matches!(wanted(&flags(&[]), &config, &lease(7)).mode, Mode::Nftables));
+}
+
+#[test]
+fn dual_stack_has_rules_for_both_families() {
+    let config =
+        parsed(r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#);
+    let value = br#"{"PublicIP":"192.0.2.7","PublicIPv6":"2001:db8::7"}"#;
+    let lease = Lease::from_value("10.244.7.0-24&fd00:0:0:7::-64".parse().unwrap(), value).unwrap();
+    let rules = wanted(&flags(&[]), &config, &lease);
+    let subnets: Vec<_> = rules.families.iter().map(|family| family.subnet.to_string()).collect();
+    assert_eq!(subnets, ["10.244.7.0/24", "fd00:0:0:7::/64"]);
 }

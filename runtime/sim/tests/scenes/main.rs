@@ -1,0 +1,15 @@
+//! Single behaviours of a node among models: each test is a scene.
+
+mod emitters;
+mod host;
+mod joining;
+mod lease;
+mod leases;
+mod packets;
+mod peers;
+mod probing;
+mod readiness;
+mod reconcile;
+mod rules;
+mod status;
+mod underlay;
