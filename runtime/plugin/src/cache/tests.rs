@@ -21,9 +21,7 @@ fn cache_directory_writable_by_others_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     for mode in [0o770, 0o707, 0o777, 0o1777] {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
-        assert!(
-            matches!(Cache::open(dir.path()), Err(CacheError::Mode(found)) if found == mode)
-        );
+        assert!(matches!(Cache::open(dir.path()), Err(CacheError::Mode(found)) if found == mode));
     }
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     assert!(Cache::open(dir.path()).is_ok());

@@ -19,8 +19,7 @@ fn outcome(script: &str, wait: Duration) -> CompileError {
         match compile_within(limits, b"", program.clone(), &workplace).unwrap_err() {
             // Retry: a child that another test forks meanwhile has the script open for writing
             // until its exec.
-            CompileError::Io { error, .. } if error.kind() == ErrorKind::ExecutableFileBusy => {
-            }
+            CompileError::Io { error, .. } if error.kind() == ErrorKind::ExecutableFileBusy => {}
             error => return error,
         }
     }
@@ -94,8 +93,7 @@ fn output_not_a_regular_file_is_refused() {
 
 #[test]
 fn endless_output_is_stopped() {
-    for script in
-        ["exec cat /dev/zero >&2", "exec cat /dev/zero >$5", "exec truncate -s 1025K $5"]
+    for script in ["exec cat /dev/zero >&2", "exec cat /dev/zero >$5", "exec truncate -s 1025K $5"]
     {
         let error = outcome(script, SOON).to_string();
         assert!(error.ends_with("program` wrote a file of more than 1 MiB"), "{error}");
@@ -134,8 +132,7 @@ fn compiler_writable_by_others_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join(PROGRAM);
     fs::write(&program, "").unwrap();
-    let set_mode =
-        |mode| fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
+    let set_mode = |mode| fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
     set_mode(0o755);
     check_trust(&program, false).unwrap();
     for is_beside in [false, true] {
