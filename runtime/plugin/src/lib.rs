@@ -34,6 +34,8 @@ mod host;
 mod limits;
 mod metrics;
 mod packets;
+mod plugin;
+mod plugin_error;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -44,7 +46,7 @@ mod worker;
 
 pub use backend::{Advertisements, Backend};
 pub use cache::CacheError;
-pub use catalogue::{Catalogue, Entry, Plugin, PluginError, Source, read_component};
+pub use catalogue::{Catalogue, Entry, read_component};
 pub use compiler::{CompileError, compile};
 pub use embedded::embedded_component;
 pub use emitter::{Emitter, View};
@@ -57,3 +59,5 @@ pub use heddle_grant::{
 };
 pub use metrics::Metrics;
 pub use packets::{PacketInstance, PacketPlugin};
+pub use plugin::{Plugin, Source};
+pub use plugin_error::PluginError;
