@@ -1,5 +1,5 @@
 use super::*;
-use crate::object::RouteAction;
+use crate::object::{Address, Metric, Object, Route, RouteAction};
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()

@@ -7,7 +7,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashSet};
 use std::hash::BuildHasher;
 
-use crate::peers::Rejection;
+use super::rejection::Rejection;
 
 /// Maximum number of records that are kept by key and reason, not counting those that concern known
 /// leases.
