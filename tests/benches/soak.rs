@@ -102,6 +102,7 @@ impl Soak {
     }
 
     /// Injects a fault, lets leases change meanwhile, and repairs it.
+    #[expect(clippy::too_many_lines, reason = "one arm for each fault")]
     fn fault(&mut self, at: Duration) {
         self.faults += 1;
         let which = self.random.random_range(0..15);

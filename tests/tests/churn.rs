@@ -87,6 +87,7 @@ fn wait_received(peer: &PlainPeer, container: &Container, to: IpAddr) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one scenario, told in order")]
 fn peers_coming_and_going_disturb_no_traffic_and_leave_no_state() {
     let cluster = Cluster::with_backend(Families::V4, "udp");
     let nodes = cluster.nodes(["a", "b", "c"]);

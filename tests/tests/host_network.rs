@@ -197,6 +197,7 @@ fn ways(host: &Host) -> BTreeMap<String, String> {
     addresses.map(|address| (address.to_owned(), way(host, address))).collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "one scenario, told in order")]
 fn host_keeps_its_networks(backend: &'static str) {
     let mut scene = Scene::new(backend);
     scene.check("after the start");

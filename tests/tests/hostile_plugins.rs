@@ -256,6 +256,7 @@ fn lab() -> Lab {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of attacks and refusals")]
 fn forbidden_objects_in_node_plan_are_refused() {
     let overlay = "expected within 10.244.0.0/16";
     let planned = "expected on a device that the node's plan has";

@@ -409,6 +409,7 @@ fn explain(host: &Host, flags: &[&str]) -> Answer {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of flags and explanations")]
 fn explain_iface_explains_each_interface() {
     let cluster = Cluster::new(Families::V4);
     let host = cluster.host("a");

@@ -62,6 +62,7 @@ fn sorted(mut keys: Vec<String>) -> Value {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one scenario, told in order")]
 fn page_shows_mesh_and_its_changes() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK));
     let mut alder = cluster.starting_node("alder", &[PORT, "--probe-interval=1"]);

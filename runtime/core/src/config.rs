@@ -673,6 +673,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of configs and errors")]
     fn errors_name_the_key_and_the_rule() {
         for (members, message) in [
             (

@@ -154,11 +154,17 @@ impl Outlook {
         self.plan = Some(plan);
 
         let view = View { config, lease, mtu, ip_masq: flags.rules.ip_masq };
+        self.emit(flags, &view, &emitters).await;
+        Ok(())
+    }
+
+    /// Asks the emitters for their files.
+    async fn emit(&mut self, flags: &Flags, view: &View, emitters: &[Emitter]) {
         let mut files = BTreeSet::new();
         for (emitter, asked) in emitters.iter().zip(&flags.files.emit) {
             let settings = flags.files.settings(asked).into_iter();
             let settings: Vec<_> = settings.map(|(name, value)| Setting { name, value }).collect();
-            match emitter.emit(&view, &settings).await {
+            match emitter.emit(view, &settings).await {
                 Ok(found) => files.extend(found.into_iter().map(|file| file.path)),
                 Err(error) => {
                     let error = Box::new(error);
@@ -167,7 +173,6 @@ impl Outlook {
             }
         }
         self.files = files.into_iter().collect();
-        Ok(())
     }
 }
 

@@ -108,6 +108,10 @@ pub struct Identity {
 /// # Errors
 ///
 /// [`Obstacle`], which tells what has to change.
+#[expect(
+    clippy::too_many_lines,
+    reason = "the steps of joining, each of which needs results of those before it"
+)]
 pub(crate) async fn join(
     flags: &Flags,
     identity: &Identity,

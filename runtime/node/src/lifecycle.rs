@@ -18,7 +18,7 @@ use crate::Fatal;
 use crate::clock;
 use crate::emit::emit;
 use crate::host_network::{clear_leftovers, follow_store};
-use crate::join::{Identity, Membership, Obstacle, alias, join};
+use crate::join::{Identity, Membership, Obstacle, Overlay, alias, join};
 use crate::packets::PacketCounters;
 use crate::ports::Ports;
 use crate::probing::Probing;
@@ -121,12 +121,7 @@ async fn serve(
         // The node joins once, so there is only one path.
         counters.get_or_init(|| packets.counters());
     }
-    let view = View {
-        config: overlay.config.clone(),
-        lease: overlay.lease.clone(),
-        mtu: overlay.plan.mtu,
-        ip_masq: flags.rules.ip_masq,
-    };
+    let view = view(&overlay, flags);
     let (config, started_with) = (overlay.config.clone(), overlay.node.underlay.clone());
     // Starts to watch before the first read, so that no change is missed between the two.
     let mut watch = store.watch();
@@ -178,6 +173,16 @@ async fn serve(
         give_up(store.as_ref(), &held).await;
     }
     ended
+}
+
+/// Returns the part of the overlay that emitters see.
+fn view(overlay: &Overlay, flags: &Flags) -> View {
+    View {
+        config: overlay.config.clone(),
+        lease: overlay.lease.clone(),
+        mtu: overlay.plan.mtu,
+        ip_masq: flags.rules.ip_masq,
+    }
 }
 
 /// Releases a lease whose addresses are no longer this node's. The next start finds the subnet free

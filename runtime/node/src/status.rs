@@ -161,13 +161,7 @@ impl Handler for NodeState {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             network: self.network.clone(),
             ready: unmet.is_empty(),
-            unmet: unmet
-                .iter()
-                .map(|(condition, reason)| wire::Unmet {
-                    condition: condition.to_string(),
-                    reason: reason.clone(),
-                })
-                .collect(),
+            unmet: unmet_conditions(&unmet),
             conditions: Condition::ALL.map(|condition| condition.to_string()).into(),
             time: seconds(clock::wall_clock()),
             uptime: clock::now().saturating_duration_since(self.started).as_secs(),
@@ -307,6 +301,14 @@ fn term(term: Option<Term>) -> wire::OwnLease {
     });
     let age = term.map_or(0, |term| term.renewed.elapsed().as_secs());
     wire::OwnLease { remaining, age, ..wire::OwnLease::default() }
+}
+
+fn unmet_conditions(unmet: &Unmet) -> Vec<wire::Unmet> {
+    let conditions = unmet.iter().map(|(condition, reason)| wire::Unmet {
+        condition: condition.to_string(),
+        reason: reason.clone(),
+    });
+    conditions.collect()
 }
 
 fn add_report(status: &mut Status, report: Report) {

@@ -58,62 +58,76 @@ pub fn answer<'a>(
             if !names_host_v4(to) || about.is_multicast() || about.is_broadcast() {
                 return None;
             }
-            let start = Ipv4Header::MIN_LEN + HEADER;
-            quote(packet, start, LONGEST_V4, reply);
-            let kind = match message {
-                Message::NetUnreachable => {
-                    Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Network)
-                }
-                Message::TimeExceeded => {
-                    Icmpv4Type::TimeExceeded(TimeExceededV4::TtlExceededInTransit)
-                }
-                Message::TooBig { mtu } => {
-                    let next_hop_mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-                    Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::FragmentationNeeded {
-                        next_hop_mtu,
-                    })
-                }
-            };
-            let icmp = Icmpv4Header::with_checksum(kind, &reply[start..]);
-            let length = saturating_u16(reply.len() - Ipv4Header::MIN_LEN);
-            let (from, to) = (from.octets(), to.octets());
-            let mut ip = Ipv4Header::new(length, HOP_LIMIT, ip_number::ICMP, from, to).ok()?;
-            // Internetwork control (RFC 1812, 4.3.2.5).
-            ip.dscp = IpDscp::try_new(0b11_0000).ok()?;
-            ip.header_checksum = ip.calc_header_checksum();
-            reply[..Ipv4Header::MIN_LEN].copy_from_slice(&ip.to_bytes());
-            reply[Ipv4Header::MIN_LEN..start].copy_from_slice(&icmp.to_bytes());
+            answer_v4(message, packet, (from, to), reply)
         }
         (IpAddr::V6(from), IpAddr::V6(to), IpAddr::V6(about)) => {
             let too_big = matches!(message, Message::TooBig { .. });
             if !names_host_v6(to) || (about.is_multicast() && !too_big) {
                 return None;
             }
-            let start = Ipv6Header::LEN + HEADER;
-            quote(packet, start, LONGEST_V6, reply);
-            let kind = match message {
-                Message::NetUnreachable => {
-                    Icmpv6Type::DestinationUnreachable(DestUnreachableCode::NoRoute)
-                }
-                Message::TimeExceeded => Icmpv6Type::TimeExceeded(TimeExceededV6::HopLimitExceeded),
-                Message::TooBig { mtu } => Icmpv6Type::PacketTooBig { mtu },
-            };
-            let (source, destination) = (from.octets(), to.octets());
-            let icmp =
-                Icmpv6Header::with_checksum(kind, source, destination, &reply[start..]).ok()?;
-            let ip = Ipv6Header {
-                payload_length: saturating_u16(reply.len() - Ipv6Header::LEN),
-                next_header: ip_number::IPV6_ICMP,
-                hop_limit: HOP_LIMIT,
-                source,
-                destination,
-                ..Ipv6Header::default()
-            };
-            reply[..Ipv6Header::LEN].copy_from_slice(&ip.to_bytes());
-            reply[Ipv6Header::LEN..start].copy_from_slice(&icmp.to_bytes());
+            answer_v6(message, packet, (from, to), reply)
         }
-        _ => return None,
+        _ => None,
     }
+}
+
+fn answer_v4<'a>(
+    message: Message,
+    packet: Datagram<'_>,
+    (from, to): (Ipv4Addr, Ipv4Addr),
+    reply: &'a mut Vec<u8>,
+) -> Option<&'a [u8]> {
+    let start = Ipv4Header::MIN_LEN + HEADER;
+    quote(packet, start, LONGEST_V4, reply);
+    let kind = match message {
+        Message::NetUnreachable => {
+            Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Network)
+        }
+        Message::TimeExceeded => Icmpv4Type::TimeExceeded(TimeExceededV4::TtlExceededInTransit),
+        Message::TooBig { mtu } => {
+            let next_hop_mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+            Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::FragmentationNeeded {
+                next_hop_mtu,
+            })
+        }
+    };
+    let icmp = Icmpv4Header::with_checksum(kind, &reply[start..]);
+    let length = saturating_u16(reply.len() - Ipv4Header::MIN_LEN);
+    let (from, to) = (from.octets(), to.octets());
+    let mut ip = Ipv4Header::new(length, HOP_LIMIT, ip_number::ICMP, from, to).ok()?;
+    // Internetwork control (RFC 1812, 4.3.2.5).
+    ip.dscp = IpDscp::try_new(0b11_0000).ok()?;
+    ip.header_checksum = ip.calc_header_checksum();
+    reply[..Ipv4Header::MIN_LEN].copy_from_slice(&ip.to_bytes());
+    reply[Ipv4Header::MIN_LEN..start].copy_from_slice(&icmp.to_bytes());
+    Some(reply)
+}
+
+fn answer_v6<'a>(
+    message: Message,
+    packet: Datagram<'_>,
+    (from, to): (Ipv6Addr, Ipv6Addr),
+    reply: &'a mut Vec<u8>,
+) -> Option<&'a [u8]> {
+    let start = Ipv6Header::LEN + HEADER;
+    quote(packet, start, LONGEST_V6, reply);
+    let kind = match message {
+        Message::NetUnreachable => Icmpv6Type::DestinationUnreachable(DestUnreachableCode::NoRoute),
+        Message::TimeExceeded => Icmpv6Type::TimeExceeded(TimeExceededV6::HopLimitExceeded),
+        Message::TooBig { mtu } => Icmpv6Type::PacketTooBig { mtu },
+    };
+    let (source, destination) = (from.octets(), to.octets());
+    let icmp = Icmpv6Header::with_checksum(kind, source, destination, &reply[start..]).ok()?;
+    let ip = Ipv6Header {
+        payload_length: saturating_u16(reply.len() - Ipv6Header::LEN),
+        next_header: ip_number::IPV6_ICMP,
+        hop_limit: HOP_LIMIT,
+        source,
+        destination,
+        ..Ipv6Header::default()
+    };
+    reply[..Ipv6Header::LEN].copy_from_slice(&ip.to_bytes());
+    reply[Ipv6Header::LEN..start].copy_from_slice(&icmp.to_bytes());
     Some(reply)
 }
 

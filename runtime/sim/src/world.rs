@@ -431,6 +431,7 @@ impl Host {
     }
 
     /// Makes one thing happen to this host.
+    #[expect(clippy::too_many_lines, reason = "one arm for each fault")]
     fn suffer(&mut self, number: u8, until: Instant, trace: &Trace, store: &Cluster) {
         let device = name(DEVICE);
         match number {

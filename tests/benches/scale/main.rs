@@ -90,6 +90,7 @@ fn grow(count: u16, results: &mut Vec<Measurement>) -> Size {
 }
 
 /// Adds, moves and removes leases, one every [`CHANGE`].
+#[expect(clippy::too_many_lines, reason = "one measurement, told in order")]
 fn churn(cluster: &Cluster, node: &mut Node, length: Duration, results: &mut Vec<Measurement>) {
     let monitor = Monitor::start(node.host.namespace()).unwrap();
     let pid = node.daemon().pid();

@@ -276,6 +276,7 @@ fn appended(lines: Vec<String>) -> BTreeSet<String> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one scenario, told in order")]
 fn row_14_rules_have_no_gap_and_two_daemons_keep_each_others() {
     let cluster = Cluster::new(Families::V4);
     let other = r#"{"Network":"10.99.0.0/16","Backend":{"Type":"vxlan","VNI":99}}"#;

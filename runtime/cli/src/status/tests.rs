@@ -2,6 +2,7 @@ use heddle_control::{Changes, Counters, Device, EventKind, Node, OwnLease, Under
 
 use super::*;
 
+#[expect(clippy::too_many_lines, reason = "one value, with all fields")]
 fn joined() -> Status {
     Status {
         version: "0.1.0".into(),

@@ -43,6 +43,7 @@ impl Commands {
 }
 
 /// Returns `None` for obstacles that another check reports in more detail.
+#[expect(clippy::too_many_lines, reason = "a table: one arm for each obstacle")]
 pub(crate) fn check(obstacle: &Obstacle, commands: &Commands) -> Option<Finding> {
     let Advice { check, symptom, remedy, command } = match obstacle {
         // A file of certificates or keys: see `credentials`.
