@@ -195,12 +195,7 @@ impl Handler for NodeState {
                 status.unmet.push(wire::Unmet { condition: "loop".to_owned(), reason });
             }
         }
-        let underlay = &joined.underlay;
-        status.underlay = Some(wire::Underlay {
-            interface: underlay.link.to_string(),
-            mtu: underlay.mtu,
-            public_addresses: underlay.public_addresses.clone(),
-        });
+        status.underlay = Some(underlay(&joined.underlay));
         status.lease = Some(wire::OwnLease {
             key: joined.lease.key.to_string(),
             subnets: joined.lease.key.subnets().collect(),
@@ -301,6 +296,14 @@ fn term(term: Option<Term>) -> wire::OwnLease {
     });
     let age = term.map_or(0, |term| term.renewed.elapsed().as_secs());
     wire::OwnLease { remaining, age, ..wire::OwnLease::default() }
+}
+
+fn underlay(found: &Underlay) -> wire::Underlay {
+    wire::Underlay {
+        interface: found.link.to_string(),
+        mtu: found.mtu,
+        public_addresses: found.public_addresses.clone(),
+    }
 }
 
 fn unmet_conditions(unmet: &Unmet) -> Vec<wire::Unmet> {

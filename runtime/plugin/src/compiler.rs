@@ -113,7 +113,7 @@ pub enum CompileError {
         limit: Duration,
     },
     /// The native code, or the compiler's output to standard error, is too large.
-    #[error("`{}` wrote a file of more than {}", .program.display(), memory(*.limit as usize))]
+    #[error("`{}` wrote a file of more than {}", .program.display(), memory(*.limit))]
     TooLarge {
         /// The program.
         program: PathBuf,
@@ -185,10 +185,7 @@ pub(crate) fn compile_in(
     compile_within(LIMITS, component, program, &workplace)
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "runs heddle-compiler, waits on a thread for blocking calls, and reads what it has written"
-)]
+#[expect(clippy::disallowed_methods, reason = "runs heddle-compiler")]
 fn compile_within(
     limits: Limits,
     component: &[u8],
@@ -222,17 +219,8 @@ fn compile_within(
         .spawn()
         .map_err(io)?;
     limit(&child, limits);
-    let deadline = Instant::now() + limits.wait;
-    let status = loop {
-        if let Some(status) = child.try_wait().map_err(io)? {
-            break status;
-        }
-        if Instant::now() >= deadline {
-            child.kill().map_err(io)?;
-            child.wait().map_err(io)?;
-            return Err(CompileError::TimedOut { program, limit: limits.wait });
-        }
-        thread::sleep(POLL);
+    let Some(status) = wait_within(limits.wait, &mut child).map_err(io)? else {
+        return Err(CompileError::TimedOut { program, limit: limits.wait });
     };
     if status.signal() == Some(Signal::XCPU.as_raw()) {
         return Err(CompileError::TooMuchWork { program, limit: limits.processor });
@@ -263,6 +251,23 @@ fn compile_within(
         Reason::TooLarge(limit) => CompileError::TooLarge { program, limit },
         reason => CompileError::NoCode { program, reason },
     })
+}
+
+/// Waits for a process to exit. Returns None if it took longer than `limit`, and was killed.
+#[expect(clippy::disallowed_methods, reason = "waits on a thread for blocking calls")]
+fn wait_within(limit: Duration, child: &mut Child) -> io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(POLL);
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "files of the kernel")]

@@ -12,6 +12,7 @@ use heddle_core::node::{Node, Underlay};
 use heddle_core::object::Plan;
 
 use crate::engine::{Runtime, TrustedCode};
+use crate::plugin::Admitted;
 use crate::*;
 
 mod packets;
@@ -98,8 +99,8 @@ fn linked(native: &[u8], world: World, runtime: &Runtime) -> Plugin {
         capabilities: Capabilities::usual(),
     };
     let source = Source::File(PathBuf::from("misbehaving.wasm"));
-    let limits = Limits::default();
-    Plugin::link(manifest, source, String::new(), limits, runtime.clone(), &component).unwrap()
+    let admitted = Admitted { manifest, source, digest: String::new(), limits: Limits::default() };
+    Plugin::link(admitted, runtime.clone(), &component).unwrap()
 }
 
 fn misbehaving_plugin(world: World) -> Plugin {
