@@ -15,12 +15,12 @@
 //! | [`object`] | what can be planned? Links, addresses, routes, neighbours, FDB entries, sysctls |
 //! | [`desired`] | what should the kernel hold? The union of all plans, with tie-breaks |
 //! | [`diff`] | which changes make the kernel match the desired state? |
-//! | [`looks`] | when is the next full resync due? |
+//! | [`resync_timer`] | when is the next full resync due? |
 //! | [`peers`] | which peers does a change of leases affect? |
 //! | [`probe`] | which address of a peer is probed for reachability? |
 //! | [`rate`] | how often may something happen? (rate limits) |
-//! | [`retry`] | when is a failed change retried? (backoff) |
-//! | [`patience`] | when does a node that failed to join try again? (join backoff) |
+//! | [`pacing`] | when may recurring work run again? (backoff, retry queue, duty cycle, debounce) |
+//! | [`join_backoff`] | when does a node that failed to join try again? (join backoff) |
 //! | [`subnet_env`] | which subnet did this node have before? |
 //! | [`underlay`] | is the interface still what it was? |
 //! | [`cgroup`] | did the kernel's OOM killer end a child? |
@@ -38,18 +38,18 @@ pub mod diff;
 pub mod explanation;
 pub mod host_network;
 pub mod interface;
+pub mod join_backoff;
 pub mod lease;
-pub mod looks;
 pub mod node;
 pub mod object;
 mod overlaps;
-pub mod patience;
+pub mod pacing;
 pub mod peers;
 pub mod probe;
 mod public_addresses;
 pub mod rate;
 mod rejected;
-pub mod retry;
+pub mod resync_timer;
 mod scope;
 pub mod split;
 pub mod subnet_env;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use heddle_core::pacing::{Backoff, RetryDelay};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -17,8 +18,9 @@ use crate::{Hosts, ListenError, Listener, Site, Worker};
 /// Interval between two searches for expired connections.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// The first and the longest pause after a connection could not be accepted.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Backoff after a connection could not be accepted.
+const ACCEPT: Backoff =
+    Backoff { initial: Duration::from_millis(10), limit: Duration::from_secs(1) };
 
 /// The least time between two messages about the same trouble.
 const QUIET: Duration = Duration::from_secs(60);
@@ -74,7 +76,7 @@ impl Server {
         let (mut crowd, mut trouble) = (Quiet::default(), Quiet::default());
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pause = PAUSES.0;
+        let mut retry = RetryDelay::new(ACCEPT);
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -85,7 +87,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    pause = PAUSES.0;
+                    retry.reset();
                     let (member, crowded) = pool.enter(peer.source).await;
                     if crowded && let Some(count) = crowd.count(Instant::now()) {
                         self.report_crowd(count);
@@ -107,8 +109,7 @@ impl Server {
                     }
                     // Descriptors may be what there is too little of.
                     pool.give_way();
-                    sleep(pause).await;
-                    pause = (2 * pause).min(PAUSES.1);
+                    sleep(retry.after_failure()).await;
                 }
             }
         }

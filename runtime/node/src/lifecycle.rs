@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_core::patience::{InVain, Patience};
+use heddle_core::join_backoff::{Failure, JoinBackoff};
 use heddle_flags::Flags;
 use heddle_plugin::{PluginError, View};
 use heddle_store::{
@@ -199,7 +199,7 @@ async fn until_joined(
     readiness: &Readiness,
 ) -> Result<(Membership, Reach), Fatal> {
     let Ports { store, dataplane, .. } = ports;
-    let (mut patience, mut reach) = (Patience::new(), Reach::default());
+    let (mut backoff, mut reach) = (JoinBackoff::new(), Reach::default());
     let remembered = ports.files.subnet_env();
     loop {
         let begun = clock::now();
@@ -211,7 +211,7 @@ async fn until_joined(
         if let Err(error) = cleared {
             tracing::error!("kernel: {error}");
         }
-        let (condition, reason, in_vain) =
+        let (condition, reason, failure) =
             match join(flags, identity, ports, &reach, readiness).await {
                 Ok(member) => {
                     readiness.met(Condition::Config);
@@ -220,35 +220,35 @@ async fn until_joined(
                     readiness.met(Condition::Packets);
                     return Ok((member, reach));
                 }
-                Err(Obstacle::Config(reason)) => (Condition::Config, reason, InVain::Waiting),
+                Err(Obstacle::Config(reason)) => (Condition::Config, reason, Failure::Waiting),
                 Err(Obstacle::Plugin(error)) => {
                     let compiling = matches!(error, PluginError::Compile { .. });
-                    let in_vain = InVain::Plugin { compiling, took: clock::now() - begun };
-                    (Condition::Config, error.to_string(), in_vain)
+                    let failure = Failure::Plugin { compiling, took: clock::now() - begun };
+                    (Condition::Config, error.to_string(), failure)
                 }
                 Err(Obstacle::Call { error, took, config }) => {
-                    let in_vain = InVain::Answer { question: config, took };
-                    (Condition::Config, error.to_string(), in_vain)
+                    let failure = Failure::Answer { question: config, took };
+                    (Condition::Config, error.to_string(), failure)
                 }
                 Err(Obstacle::Lease(reason)) => {
                     readiness.met(Condition::Config);
                     readiness.met(Condition::Underlay);
-                    (Condition::Lease, reason, InVain::Waiting)
+                    (Condition::Lease, reason, Failure::Waiting)
                 }
                 Err(Obstacle::Packets(error)) => {
                     readiness.met(Condition::Config);
                     readiness.met(Condition::Underlay);
                     readiness.met(Condition::Lease);
-                    (Condition::Packets, error.to_string(), InVain::Waiting)
+                    (Condition::Packets, error.to_string(), Failure::Waiting)
                 }
                 Err(Obstacle::Fatal(error)) => return Err(error),
             };
         // Retried every second, but logged only when the reason is new.
-        let news = readiness.unmet(condition, &reason);
-        if news {
+        let is_new = readiness.unmet(condition, &reason);
+        if is_new {
             tracing::error!("{condition}: {reason}");
         }
-        tokio::time::sleep(patience.after(in_vain, news)).await;
+        tokio::time::sleep(backoff.after(failure, is_new)).await;
     }
 }
 

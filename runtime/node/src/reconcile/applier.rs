@@ -10,10 +10,10 @@ use heddle_core::address::LinkName;
 use heddle_core::desired::{Desired, Owner};
 use heddle_core::diff::{Change, Observed, Scope, agrees, carries, diff, diff_keys, is_repair};
 use heddle_core::host_network::{Claims, Conflict, Guard, HostNetwork, Vital};
-use heddle_core::looks::Looks;
 use heddle_core::object::{Object, ObjectKey};
+use heddle_core::pacing::{Backoff, RetryQueue};
 use heddle_core::peers::Footprint;
-use heddle_core::retry::{Backoff, Schedule};
+use heddle_core::resync_timer::ResyncTimer;
 use heddle_kernel::{Event, KernelError};
 use heddle_telemetry::Notes;
 use ipnet::IpNet;
@@ -44,11 +44,11 @@ pub(super) struct Applier {
     observed: Observed,
     /// True once the kernel has been read.
     looked: bool,
-    looks: Looks,
+    resync: ResyncTimer,
     /// Reason why the last resync could not read the kernel.
     unreadable: Option<String>,
     /// Objects that the kernel refuses.
-    refused: Schedule<ObjectKey>,
+    refused: RetryQueue<ObjectKey>,
     /// Objects that the latest resync found withheld and left in the kernel. They are removed once
     /// the kernel has what the loop plans in their place.
     postponed: BTreeSet<ObjectKey>,
@@ -72,9 +72,9 @@ impl Applier {
             guard: Guard::default(),
             observed: Observed::default(),
             looked: false,
-            looks: Looks::new(clock::now()),
+            resync: ResyncTimer::new(clock::now()),
             unreadable: None,
-            refused: Schedule::new(RETRY),
+            refused: RetryQueue::new(RETRY),
             postponed: BTreeSet::new(),
             tally: Tally::default(),
             repairs: ObjectKey::KINDS.map(|kind| (kind, 0)).into(),
@@ -163,13 +163,13 @@ impl Applier {
 
     /// Returns the time of the next resync or retry, if no event comes earlier.
     pub(super) fn next(&self) -> Instant {
-        let look = self.looks.due();
+        let look = self.resync.due();
         self.refused.next().map_or(look, |retry| retry.min(look))
     }
 
     /// Returns true if a full resync is due.
     pub(super) fn is_look_due(&self, now: Instant) -> bool {
-        self.looks.due() <= now
+        self.resync.due() <= now
     }
 
     /// Returns true if a refused device is due for a retry. That needs a full resync, because
@@ -205,7 +205,7 @@ impl Applier {
             // The kernel may have refused changes for lack of the underlay, or because of the
             // foreign device. Their retry is due with the earliest possible resync, so that nothing
             // is done about objects that are in order again.
-            self.refused.hasten(self.looks.earliest(now));
+            self.refused.hasten(self.resync.earliest(now));
         }
         let suspicious = events.iter().any(|event| match event {
             Event::Seen(seen) => !agrees(self.wanted(desired, &seen.object.key()), Some(seen)),
@@ -222,13 +222,13 @@ impl Applier {
             Event::Lost => true,
         });
         if suspicious {
-            self.looks.hasten(now);
+            self.resync.hasten(now);
         }
     }
 
     /// Makes a resync due as soon as the duty cycle permits.
     pub(super) fn hasten(&mut self) {
-        self.looks.hasten(clock::now());
+        self.resync.hasten(clock::now());
     }
 
     /// Applies the desired state of these keys. Objects in `kept` stay, even if no plan has them.
@@ -252,7 +252,7 @@ impl Applier {
     pub(super) async fn look(&mut self, intent: Intent<'_>, kept: &Footprint) {
         let begun = clock::now();
         let looked = self.look_and_apply(intent, kept).await;
-        self.looks.ended(begun, clock::now(), looked.is_ok());
+        self.resync.ended(begun, clock::now(), looked.is_ok());
         self.unreadable = looked.err().map(|error| error.to_string());
     }
 

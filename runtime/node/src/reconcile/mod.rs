@@ -20,6 +20,7 @@ use heddle_core::desired::{Desired, Owner, Standing};
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::{Metric, Object, ObjectKey, Plan, Route};
+use heddle_core::pacing::Debounce;
 use heddle_core::peers::{self, Footprint, Peers};
 use heddle_core::split::SplitRoutes;
 use heddle_kernel::{Event, KernelError};
@@ -43,8 +44,8 @@ pub(crate) use report::Tally;
 pub(crate) use report::{PeerReport, PeerState, Question, Report};
 use unplanned::Unplanned;
 
-/// Debounce of the prober's list of peers: the delay from the first change of peers to its update.
-const PROBE_PAUSE: Duration = Duration::from_millis(500);
+/// Delay from the first change of peers to the update of the prober's list of peers.
+const PROBE_DEBOUNCE: Duration = Duration::from_millis(500);
 
 /// Maximum number of times that a start waits for a suspended plugin before it continues without
 /// its plans.
@@ -65,8 +66,8 @@ pub(crate) struct Reconciler {
     changed: BTreeMap<LeaseKey, SystemTime>,
     /// Prober of peers. None if probing is disabled.
     probing: Option<Probing>,
-    /// Time at which the prober gets the new list of peers.
-    probe_at: Option<Instant>,
+    /// Debounce of the prober's list of peers.
+    probe_list: Debounce,
     /// Rate limits and summaries for peers that stop answering or answer again.
     reachability: Reachability,
     /// Difference between the running network config and the stored one.
@@ -128,7 +129,7 @@ impl Reconciler {
             suspended: false,
             changed: BTreeMap::new(),
             probing,
-            probe_at: None,
+            probe_list: Debounce::new(PROBE_DEBOUNCE),
             reachability: Reachability::new(),
             superseded: None,
             store_addresses,
@@ -278,8 +279,12 @@ impl Reconciler {
 
     /// Returns the time of the next due work, if no event comes earlier.
     fn wake_at(&self) -> Instant {
-        let others =
-            [self.unplanned.next(), self.peers.due(), self.probe_at, self.reachability.due()];
+        let others = [
+            self.unplanned.next(),
+            self.peers.due(),
+            self.probe_list.due(),
+            self.reachability.due(),
+        ];
         others.into_iter().flatten().fold(self.applier.next(), Instant::min)
     }
 
@@ -305,10 +310,9 @@ impl Reconciler {
         self.settle(&touched).await;
         self.publish(readiness);
         self.sum_up_who_answers(now);
-        if self.probe_at.is_some_and(|at| at <= now)
+        if self.probe_list.take(now)
             && let Some(probing) = &self.probing
         {
-            self.probe_at = None;
             probing.watch(self.peers.leases());
         }
     }
@@ -377,8 +381,8 @@ impl Reconciler {
         let known = |key: &LeaseKey| self.changed.contains_key(key);
         news::of_leases(&self.notes.history, &delta, &self.peers, known);
         if self.probing.is_some() && !(delta.changed.is_empty() && delta.removed.is_empty()) {
-            // Debounce: a thousand leases that come one by one cause one update.
-            self.probe_at.get_or_insert(clock::now() + PROBE_PAUSE);
+            // A thousand leases that come one by one cause one update.
+            self.probe_list.on_event(clock::now());
         }
         let now = clock::wall_clock();
         self.changed.extend(delta.changed.iter().map(|key| (*key, now)));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use heddle_core::lease::LeaseKey;
-use heddle_core::retry::{Backoff, Schedule};
+use heddle_core::pacing::{Backoff, RetryQueue};
 
 /// Backoff of plugin calls for a peer that failed.
 const RETRY: Backoff =
@@ -13,7 +13,7 @@ const RETRY: Backoff =
 /// Peers for which the plugin returned no plan at the latest call.
 pub(super) struct Unplanned {
     /// Peers whose call failed. A retry may succeed.
-    failing: Schedule<LeaseKey>,
+    failing: RetryQueue<LeaseKey>,
     /// Peers for which the plugin answered without a usable plan. It would repeat that for the same
     /// lease, so there is no retry. This is no failure, but worth reporting.
     answered: BTreeMap<LeaseKey, String>,
@@ -21,7 +21,7 @@ pub(super) struct Unplanned {
 
 impl Unplanned {
     pub(super) fn new() -> Self {
-        Self { failing: Schedule::new(RETRY), answered: BTreeMap::new() }
+        Self { failing: RetryQueue::new(RETRY), answered: BTreeMap::new() }
     }
 
     /// Records a failed call for a peer. Returns true if the reason is new.
