@@ -25,7 +25,7 @@ pub use client::Client;
 pub use documents::{Documents, RECENT, Snapshot};
 pub use error::{CallError, ListenError};
 pub use handler::{Handler, Unavailable};
-pub use leases::{Leases, Record};
+pub use leases::{LeaseRecord, Leases};
 pub use server::serve;
 pub use status::{
     Changes, Counters, Device, Emitter, Event, EventKind, Health, Mode, Node, OwnLease, Peer,

@@ -33,7 +33,7 @@ pub enum Owner {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// The store's count of when the record behind the plan was written
-    /// ([`Age`](crate::lease::Age)).
+    /// ([`Age`](crate::record::Age)).
     pub written: u64,
     /// The Ethernet addresses that the record publishes.
     pub macs: BTreeSet<MacAddress>,

@@ -10,7 +10,8 @@
 //! | [`interface`] | which interface and which addresses do other hosts reach this one by? |
 //! | [`explanation`] | why that interface? |
 //! | [`node`] | who is this node? |
-//! | [`lease`] | which subnet belongs to which node? (`<prefix>/subnets/…`) |
+//! | [`record`] | what does the store hold? (`<prefix>/subnets/…`) |
+//! | [`lease`] | which subnet belongs to which node? |
 //! | [`allocation`] | which subnet should this node have? |
 //! | [`object`] | what can be planned? Links, addresses, routes, neighbours, FDB entries, sysctls |
 //! | [`desired`] | what should the kernel hold? The union of all plans, with tie-breaks |
@@ -48,6 +49,7 @@ pub mod peers;
 pub mod probe;
 mod public_addresses;
 pub mod rate;
+pub mod record;
 mod rejected;
 pub mod resync_timer;
 mod scope;

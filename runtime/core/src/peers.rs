@@ -25,10 +25,11 @@ use crate::allocation::{Seniority, fits, overlap, seniority};
 use crate::config::NetworkConfig;
 use crate::desired::Standing;
 use crate::host_network::{Conflict, HostNetwork};
-use crate::lease::{Age, InvalidLease, InvalidLeaseKey, Lease, LeaseKey, Record};
+use crate::lease::{InvalidLease, InvalidLeaseKey, Lease, LeaseKey};
 use crate::object::Object;
 use crate::overlaps::Overlaps;
 use crate::public_addresses::PublicAddresses;
+use crate::record::{Age, Record, RecordChange};
 use crate::rejected::{Noted, Rejected};
 
 /// Grace period for nodes to write their leases into a store that lost them. It begins when this
@@ -102,15 +103,6 @@ struct Snapshot {
     rejected: Rejected,
     /// True if the list has a record under this node's own key.
     own: bool,
-}
-
-/// A change of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change<'a> {
-    /// The record was created or written anew.
-    Put(Record<'a>),
-    /// The record with this key was deleted.
-    Delete(&'a str),
 }
 
 /// The effect of a batch of changes.
@@ -265,7 +257,7 @@ impl Peers {
     }
 
     /// Adds one record to the snapshot. Returns why it cannot be used, regardless of other records.
-    pub fn add_to_snapshot(&mut self, record: &Record<'_>) -> Option<Rejection> {
+    pub fn add_to_snapshot(&mut self, record: &Record) -> Option<Rejection> {
         let read = self.read(record);
         let snapshot = self.reading.as_mut()?;
         snapshot.records += 1;
@@ -281,7 +273,7 @@ impl Peers {
             }
             Err(rejection) => {
                 let held = record.key.parse().is_ok_and(|key| self.leases.contains_key(&key));
-                snapshot.rejected.insert(record.key, rejection.clone(), held);
+                snapshot.rejected.insert(&record.key, rejection.clone(), held);
                 return Some(rejection);
             }
         }
@@ -329,16 +321,16 @@ impl Peers {
     }
 
     /// Applies changes in the order in which they happened.
-    pub fn update<'a>(
+    pub fn update(
         &mut self,
-        changes: impl IntoIterator<Item = Change<'a>>,
+        changes: impl IntoIterator<Item = RecordChange>,
         now: Instant,
     ) -> Delta {
         let mut progress = self.begin();
         for change in changes {
             match change {
-                Change::Put(record) => self.put(&record, &mut progress),
-                Change::Delete(key) => self.delete(key, &mut progress),
+                RecordChange::Put(record) => self.put(&record, &mut progress),
+                RecordChange::Delete(key) => self.delete(&key, &mut progress),
             }
         }
         self.finish(progress, now)
@@ -389,14 +381,14 @@ impl Peers {
         Progress { missing: self.missing.clone(), ..Progress::default() }
     }
 
-    fn put(&mut self, record: &Record<'_>, progress: &mut Progress) {
+    fn put(&mut self, record: &Record, progress: &mut Progress) {
         match self.read(record) {
             Ok(None) => {
                 self.own_is_there = true;
                 progress.delta.own = true;
             }
-            Ok(Some(lease)) => self.put_lease(record.key, lease, record.age, progress),
-            Err(rejection) => self.put_rejected(record.key, rejection, progress),
+            Ok(Some(lease)) => self.put_lease(&record.key, lease, record.age, progress),
+            Err(rejection) => self.put_rejected(&record.key, rejection, progress),
         }
     }
 
@@ -495,7 +487,7 @@ impl Peers {
     }
 
     /// Parses the lease in a record; None for this node's own record.
-    fn read(&self, record: &Record<'_>) -> Result<Option<Lease>, Rejection> {
+    fn read(&self, record: &Record) -> Result<Option<Lease>, Rejection> {
         let key: LeaseKey = record.key.parse()?;
         if key == self.own {
             return Ok(None);
@@ -787,7 +779,7 @@ mod tests {
             record("10.244.60.0-24", ONE, 4),
             record("10.244.9.0-24", ONE, 5),
         ];
-        peers.update(records.map(Change::Put), now);
+        peers.update(records.map(RecordChange::Put), now);
         // The senior of the overlapping leases is used.
         assert_eq!(used(&peers), ["10.244.9.0-24", "10.244.50.0-24", "10.244.60.0-24"]);
         let delta = peers.protect(host());
@@ -801,7 +793,7 @@ mod tests {
         assert_eq!(peers.rejection("10.244.60.0-24").unwrap().conflict().unwrap().kind(), "store");
         // Later leases are judged alike, and setting the same host again changes nothing.
         assert_eq!(peers.protect(host()), Delta::default());
-        let delta = peers.update([Change::Put(record("10.244.50.128-26", ONE, 6))], now);
+        let delta = peers.update([RecordChange::Put(record("10.244.50.128-26", ONE, 6))], now);
         assert!(delta.changed.is_empty() && delta.rejected.len() == 1);
         let delta = peers.protect(HostNetwork::default());
         assert_eq!(delta.changed.len(), 2);
@@ -819,7 +811,7 @@ mod tests {
             peers.add_to_snapshot(&record);
         }
         peers.end_snapshot(Instant::now());
-        let delta = peers.update([Change::Delete("10.244.9.0-24")], Instant::now());
+        let delta = peers.update([RecordChange::Delete("10.244.9.0-24".into())], Instant::now());
         assert_eq!((delta.removed.len(), delta.missing.len()), (1, 0));
     }
 
@@ -831,7 +823,7 @@ mod tests {
         for records in [[subnet(), outsider()], [outsider(), subnet()]] {
             let mut peers = peers();
             peers.protect(host());
-            peers.update(records.map(Change::Put), Instant::now());
+            peers.update(records.map(RecordChange::Put), Instant::now());
             assert_eq!(used(&peers), ["10.244.20.0-24"]);
             let reason = peers.rejection("10.244.30.0-24").unwrap().to_string();
             assert!(
@@ -841,7 +833,7 @@ mod tests {
                 "{reason}"
             );
             // Without that peer, the lease is used.
-            peers.update([Change::Delete("10.244.20.0-24")], Instant::now());
+            peers.update([RecordChange::Delete("10.244.20.0-24".into())], Instant::now());
             assert_eq!(used(&peers), ["10.244.30.0-24"]);
         }
     }
@@ -851,7 +843,10 @@ mod tests {
         let mut peers = peers();
         peers.protect(host());
         let older = record("10.244.30.0-24", r#"{"PublicIP":"10.244.20.7"}"#, 2);
-        peers.update([older, record("10.244.20.0-24", ONE, 3)].map(Change::Put), Instant::now());
+        peers.update(
+            [older, record("10.244.20.0-24", ONE, 3)].map(RecordChange::Put),
+            Instant::now(),
+        );
         assert_eq!(used(&peers), ["10.244.30.0-24"]);
         assert_eq!(
             peers.rejection("10.244.20.0-24").unwrap().conflict().unwrap().to_string(),
@@ -859,11 +854,14 @@ mod tests {
         );
         // A peer on a connected network of the host is reached regardless of the leases around it.
         let near = record("10.244.31.0-24", r#"{"PublicIP":"10.244.50.7"}"#, 4);
-        peers.update([near, record("10.244.48.0-22", TWO, 5)].map(Change::Put), Instant::now());
+        peers.update(
+            [near, record("10.244.48.0-22", TWO, 5)].map(RecordChange::Put),
+            Instant::now(),
+        );
         assert_eq!(used(&peers), ["10.244.30.0-24", "10.244.31.0-24", "10.244.48.0-22"]);
         // A node whose address is inside its own subnet cannot be reached.
         let own = record("10.244.40.0-24", r#"{"PublicIP":"10.244.40.9"}"#, 6);
-        peers.update([Change::Put(own)], Instant::now());
+        peers.update([RecordChange::Put(own)], Instant::now());
         assert_eq!(
             peers.rejection("10.244.40.0-24").unwrap().conflict().unwrap().kind(),
             "peer-address"
@@ -875,7 +873,7 @@ mod tests {
         let mut peers = peers();
         peers.protect(host());
         let inside = record("10.244.30.0-24", r#"{"PublicIP":"10.244.8.7"}"#, 2);
-        peers.update([Change::Put(inside)], Instant::now());
+        peers.update([RecordChange::Put(inside)], Instant::now());
         assert_eq!(
             peers.rejection("10.244.30.0-24").unwrap().conflict().unwrap().to_string(),
             "its public address 10.244.8.7 is inside 10.244.8.0/24, the subnet of this node"
@@ -888,12 +886,12 @@ mod tests {
         peers.protect(host());
         let whole: IpNet = "10.244.0.0/16".parse().unwrap();
         let near = record("10.244.31.0-24", r#"{"PublicIP":"10.244.50.7"}"#, 2);
-        peers.update([Change::Put(near)], Instant::now());
+        peers.update([RecordChange::Put(near)], Instant::now());
         assert_eq!(peers.covered(whole), None);
         let far = record("10.244.32.0-24", r#"{"PublicIP":"10.244.99.7"}"#, 3);
-        peers.update([Change::Put(far)], Instant::now());
+        peers.update([RecordChange::Put(far)], Instant::now());
         assert_eq!(peers.covered(whole).unwrap().kind(), "peer-address");
-        peers.update([Change::Delete("10.244.32.0-24")], Instant::now());
+        peers.update([RecordChange::Delete("10.244.32.0-24".into())], Instant::now());
         assert_eq!(peers.covered(whole), None);
     }
 
@@ -901,13 +899,13 @@ mod tests {
     fn peers() -> Peers {
         let config = NetworkConfig::parse(br#"{"Network":"10.244.0.0/16"}"#).unwrap();
         let mut peers = Peers::new(config, OWN.parse().unwrap());
-        peers.update([Change::Put(record(OWN, ONE, 1))], Instant::now());
+        peers.update([RecordChange::Put(record(OWN, ONE, 1))], Instant::now());
         peers
     }
 
-    fn record<'a>(key: &'a str, value: &'a str, made: u64) -> Record<'a> {
+    fn record(key: &str, value: &str, made: u64) -> Record {
         let age = Age { made, written: made };
-        Record { key, value: value.as_bytes(), unread: None, age }
+        Record { key: key.into(), value: value.into(), unread: None, age }
     }
 
     /// Applies a list of these records and this node's own.
@@ -926,12 +924,12 @@ mod tests {
         peers.end_snapshot(now)
     }
 
-    fn update<'a>(peers: &mut Peers, changes: &[Change<'a>]) -> Delta {
-        peers.update(changes.iter().copied(), Instant::now())
+    fn update(peers: &mut Peers, changes: &[RecordChange]) -> Delta {
+        peers.update(changes.iter().cloned(), Instant::now())
     }
 
     fn put(peers: &mut Peers, key: &str, value: &str) -> Delta {
-        update(peers, &[Change::Put(record(key, value, 1))])
+        update(peers, &[RecordChange::Put(record(key, value, 1))])
     }
 
     fn settle(peers: &mut Peers, now: Instant) -> Delta {
@@ -980,7 +978,7 @@ mod tests {
         reset(&mut peers, &[lease]);
         let now = Instant::now();
         reset_without_own(&mut peers, &[], now);
-        peers.update([Change::Put(record(OWN, ONE, 1))], now);
+        peers.update([RecordChange::Put(record(OWN, ONE, 1))], now);
         peers.begin_snapshot();
         peers.add_to_snapshot(&record(lease.0, lease.1, 1));
         assert_eq!(settle(&mut peers, now + GRACE).removed, keys(&[lease.0]));
@@ -1005,7 +1003,10 @@ mod tests {
         records.push(("10.244.1.0-24", "garbage"));
         let delta = reset(&mut peers, &records);
         assert_eq!((delta.rejected, delta.rejected_unnamed, peers.len()), (vec![], 0, 1));
-        update(&mut peers, &[Change::Delete("x1499"), Change::Delete("x0000")]);
+        update(
+            &mut peers,
+            &[RecordChange::Delete("x1499".into()), RecordChange::Delete("x0000".into())],
+        );
         assert_eq!((peers.rejected().count(), peers.rejected_unnamed()), (1000, 499));
         reset(&mut peers, &[]);
         assert_eq!((peers.rejected().count(), peers.rejected_unnamed()), (0, 0));
@@ -1014,9 +1015,9 @@ mod tests {
     #[test]
     fn unread_value_is_rejected_with_its_length() {
         let mut peers = peers();
-        let unread = Some(crate::lease::Unread::TooLong(1_400_000));
+        let unread = Some(crate::record::Unread::TooLong(1_400_000));
         let long = Record { unread, ..record("10.244.1.0-24", "", 1) };
-        let delta = update(&mut peers, &[Change::Put(long)]);
+        let delta = update(&mut peers, &[RecordChange::Put(long)]);
         let [(key, rejection)] = &delta.rejected[..] else { panic!("{delta:?}") };
         assert_eq!(
             format!("{key}: {rejection}"),
@@ -1036,7 +1037,7 @@ mod tests {
         let mut peers = peers();
         assert!(put(&mut peers, "10.244.8.0-24", ONE).own);
         assert!(put(&mut peers, "10.244.8.0-24", "garbage").own);
-        let delta = update(&mut peers, &[Change::Delete("10.244.8.0-24")]);
+        let delta = update(&mut peers, &[RecordChange::Delete("10.244.8.0-24".into())]);
         assert!(delta.own && peers.is_empty() && delta.removed.is_empty());
     }
 
@@ -1081,7 +1082,7 @@ mod tests {
         let dual = "10.244.1.0-24&fd00:0:0:1::-64";
         assert_eq!(reset(&mut peers, &[(dual, ONE)]).changed, keys(&[dual]));
         assert_eq!(reset(&mut peers, &[(dual, ONE)]).changed, keys(&[]));
-        let delta = update(&mut peers, &[Change::Delete(dual)]);
+        let delta = update(&mut peers, &[RecordChange::Delete(dual.into())]);
         assert_eq!(delta.removed, keys(&[dual]));
     }
 
@@ -1121,12 +1122,21 @@ mod tests {
     fn last_change_of_a_batch_wins() {
         let (one, two) = ("10.244.1.0-24", "10.244.2.0-24");
         let mut peers = peers();
-        let delta = update(&mut peers, &[Change::Put(record(one, ONE, 1)), Change::Delete(one)]);
+        let delta = update(
+            &mut peers,
+            &[RecordChange::Put(record(one, ONE, 1)), RecordChange::Delete(one.into())],
+        );
         assert_eq!(delta, Delta::default());
-        let delta = update(&mut peers, &[Change::Delete(two), Change::Put(record(two, ONE, 1))]);
+        let delta = update(
+            &mut peers,
+            &[RecordChange::Delete(two.into()), RecordChange::Put(record(two, ONE, 1))],
+        );
         assert_eq!((delta.changed, delta.removed.len()), (keys(&[two]), 0));
         // The delta is empty because the end equals the beginning.
-        let delta = update(&mut peers, &[Change::Delete(two), Change::Put(record(two, ONE, 2))]);
+        let delta = update(
+            &mut peers,
+            &[RecordChange::Delete(two.into()), RecordChange::Put(record(two, ONE, 2))],
+        );
         assert_eq!(delta, Delta::default());
     }
 
@@ -1136,10 +1146,10 @@ mod tests {
         let (large, small) = ("10.244.4.0-23", "10.244.4.0-25");
         for (first, second) in [(large, small), (small, large)] {
             let (old, new) = (record(first, ONE, 1), record(second, TWO, 2));
-            for order in [[old, new], [new, old]] {
+            for order in [[&old, &new], [&new, &old]] {
                 let mut peers = peers();
-                update(&mut peers, &[Change::Put(order[0])]);
-                update(&mut peers, &[Change::Put(order[1])]);
+                update(&mut peers, &[RecordChange::Put(order[0].clone())]);
+                update(&mut peers, &[RecordChange::Put(order[1].clone())]);
                 assert_eq!(
                     peers.leases().map(|it| it.key).collect::<BTreeSet<_>>(),
                     keys(&[first])
@@ -1152,7 +1162,7 @@ mod tests {
                     )]
                 );
                 // The second lease takes effect once the first is gone.
-                let delta = update(&mut peers, &[Change::Delete(first)]);
+                let delta = update(&mut peers, &[RecordChange::Delete(first.into())]);
                 assert_eq!((delta.changed, delta.removed), (keys(&[second]), keys(&[first])));
                 assert_eq!(peers.rejected().count(), 0);
             }
@@ -1164,14 +1174,14 @@ mod tests {
         // Neither lease fits the config.
         let (large, small) = ("10.244.4.0-23", "10.244.4.0-25");
         let mut peers = peers();
-        update(&mut peers, &[Change::Put(record(large, ONE, 5))]);
-        let delta = update(&mut peers, &[Change::Put(record(small, TWO, 4))]);
+        update(&mut peers, &[RecordChange::Put(record(large, ONE, 5))]);
+        let delta = update(&mut peers, &[RecordChange::Put(record(small, TWO, 4))]);
         assert_eq!((delta.changed, delta.removed), (keys(&[small]), keys(&[large])));
         assert_eq!(delta.rejected.len(), 1);
         // Creating a lease anew resets its age; writing it again does not.
         let rewritten = Record { age: Age { made: 4, written: 9 }, ..record(small, ONE, 4) };
-        assert_eq!(update(&mut peers, &[Change::Put(rewritten)]).changed, keys(&[small]));
-        let delta = update(&mut peers, &[Change::Put(record(small, ONE, 10))]);
+        assert_eq!(update(&mut peers, &[RecordChange::Put(rewritten)]).changed, keys(&[small]));
+        let delta = update(&mut peers, &[RecordChange::Put(record(small, ONE, 10))]);
         assert_eq!((delta.changed, delta.removed), (keys(&[large]), keys(&[small])));
     }
 
@@ -1181,7 +1191,10 @@ mod tests {
             r#"{"PublicIP":"192.168.0.1","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}}"#;
         let mut peers = peers();
         let age = Age { made: 1, written: 2 };
-        update(&mut peers, &[Change::Put(Record { age, ..record("10.244.1.0-24", value, 1) })]);
+        update(
+            &mut peers,
+            &[RecordChange::Put(Record { age, ..record("10.244.1.0-24", value, 1) })],
+        );
         let standing = peers.standing("10.244.1.0-24".parse().unwrap());
         let macs = [crate::address::MacAddress([2, 0, 0, 0, 0, 1])].into();
         assert_eq!(standing, Standing { written: 2, macs });
@@ -1202,7 +1215,7 @@ mod tests {
 
         // The own lease is back, so the peers should follow.
         let back = now + 10 * GRACE;
-        peers.update([Change::Put(record(OWN, ONE, 1))], back);
+        peers.update([RecordChange::Put(record(OWN, ONE, 1))], back);
         assert_eq!(peers.due(), Some(back + GRACE));
         assert_eq!(settle(&mut peers, back + GRACE / 2), Delta::default());
         assert_eq!(settle(&mut peers, back + GRACE).removed, keys(&["10.244.1.0-24"]));
@@ -1227,7 +1240,8 @@ mod tests {
         let (mut peers, now) = (peers(), Instant::now());
         reset(&mut peers, &[("10.244.1.0-24", ONE), ("10.244.9.0-24", TWO)]);
         // In the order in which a watch reports one deletion of many keys.
-        let gone = ["10.244.1.0-24", OWN, "10.244.9.0-24"].map(Change::Delete);
+        let gone =
+            ["10.244.1.0-24", OWN, "10.244.9.0-24"].map(|key| RecordChange::Delete(key.into()));
         let delta = peers.update(gone, now);
         assert_eq!(delta.missing, keys(&["10.244.1.0-24", "10.244.9.0-24"]));
         assert!(delta.own && delta.removed.is_empty());
@@ -1259,7 +1273,7 @@ mod tests {
             for peers in [&mut first, &mut last, &mut both] {
                 assert_eq!((peers.len(), peers.rejected().count()), (1, 1));
                 // With that peer gone, the lease is used.
-                let delta = update(peers, &[Change::Delete(used)]);
+                let delta = update(peers, &[RecordChange::Delete(used.into())]);
                 assert_eq!((delta.changed, delta.removed), (keys(&[key]), keys(&[used])));
                 assert_eq!((peers.len(), peers.rejected().count()), (1, 0));
             }
@@ -1346,11 +1360,11 @@ mod tests {
                     let delta = match put {
                         true => {
                             records.insert(key.clone(), *made);
-                            update(&mut peers, &[Change::Put(record(key, ONE, *made))])
+                            update(&mut peers, &[RecordChange::Put(record(key, ONE, *made))])
                         }
                         false => {
                             records.remove(key);
-                            update(&mut peers, &[Change::Delete(key)])
+                            update(&mut peers, &[RecordChange::Delete(key.into())])
                         }
                     };
                     let seniority = |(key, made): (&String, &u64)| {

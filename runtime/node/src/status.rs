@@ -17,7 +17,7 @@ use heddle_firewall::{Mode, Rules};
 use heddle_kernel::Statistics;
 use heddle_plugin::{Metrics, Source};
 use heddle_probe::{Health, State};
-use heddle_store::{LeaseStore, Page, Pulse, Record, Term};
+use heddle_store::{LeaseStore, Page, Pulse, Stored, Term};
 use heddle_telemetry::History;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -278,8 +278,8 @@ impl Listing {
         }
         for found in &page.records {
             let peers = self.peers.as_mut();
-            let rejection = peers.and_then(|peers| peers.add_to_snapshot(&found.as_read()));
-            let record = record(found, self.own, rejection);
+            let rejection = peers.and_then(|peers| peers.add_to_snapshot(&found.record));
+            let record = lease_record(found, self.own, rejection);
             self.useless += usize::from(record.problem.is_some());
             match record.problem.is_some() && self.useless > USELESS {
                 true => self.leases.unlisted += 1,
@@ -461,22 +461,27 @@ fn devices(planned: &[wire::Device]) -> Vec<wire::Device> {
 
 /// Describes a record of the store. `rejection` is the reason why it cannot be used, once the
 /// network config is known.
-fn record(found: &Record, own: Option<LeaseKey>, rejection: Option<Rejection>) -> wire::Record {
-    let key = found.key.parse::<LeaseKey>();
-    let lease = key.clone().ok().map(|key| found.as_read().lease(key));
+fn lease_record(
+    stored: &Stored,
+    own: Option<LeaseKey>,
+    rejection: Option<Rejection>,
+) -> wire::LeaseRecord {
+    let record = &stored.record;
+    let key = record.key.parse::<LeaseKey>();
+    let lease = key.clone().ok().map(|key| record.lease(key));
     let problem = match (&key, &lease) {
         (Err(error), _) => Some(error.to_string()),
         (_, Some(Err(error))) => Some(error.to_string()),
         _ => rejection.map(|rejection| rejection.to_string()),
     };
     let lease = lease.and_then(Result::ok);
-    wire::Record {
-        key: one_line(&found.key, REASON_LIMIT),
+    wire::LeaseRecord {
+        key: one_line(&record.key, REASON_LIMIT),
         node_id: lease.as_ref().and_then(|lease| lease.node_id.as_ref().map(ToString::to_string)),
         node_name: lease.as_ref().and_then(|lease| lease.node_name.clone()),
         public_addresses: lease.iter().flat_map(Lease::public_addresses).collect(),
         backend: lease.as_ref().and_then(|lease| lease.backend_type.clone()),
-        reservation: found.is_reservation(),
+        reservation: stored.is_reservation(),
         own: own.is_some() && key.ok() == own,
         problem,
     }

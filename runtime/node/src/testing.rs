@@ -12,13 +12,14 @@ use heddle_core::config::NetworkConfig;
 use heddle_core::diff::{Change, Observation, Observed, Scope};
 use heddle_core::host_network::{HostAddress, HostRouting};
 use heddle_core::interface::{Facts, Interface};
-use heddle_core::lease::{Age, Lease, LeaseKey};
+use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::{Node, Underlay};
 use heddle_core::object::{Link, LinkKind, Metric, Object, Route, RouteAction, Sysctl};
+use heddle_core::record::{Age, Record};
 use heddle_flags::Flags;
 use heddle_kernel::{ApplyError, Failure, KernelError, Refusal};
 use heddle_plugin::{Manifest, Source};
-use heddle_store::{LeaseStore, Page, Renewal, StoreError, Watch};
+use heddle_store::{Handle, LeaseStore, Page, Renewal, StoreError, Stored, Watch};
 use ipnet::IpNet;
 
 use crate::ports::{Dataplane, Events, FoundPlugin};
@@ -60,15 +61,11 @@ pub(crate) fn lease_at(number: u8, address: &str) -> Lease {
 }
 
 /// Returns a record of the store with any key and value.
-pub(crate) fn record(key: &str, value: &str) -> heddle_store::Record {
+pub(crate) fn stored(key: &str, value: &str) -> Stored {
     let (key, value) = (key.to_owned(), value.as_bytes().to_vec());
-    heddle_store::Record {
-        key,
-        value,
-        unread: None,
-        version: 1,
-        age: Age::default(),
-        lease_id: None,
+    Stored {
+        record: Record { key, value, unread: None, age: Age::default() },
+        handle: Handle { version: 1, lease_id: None },
     }
 }
 
@@ -246,7 +243,7 @@ impl Dataplane for ScriptedKernel {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ScriptedStore {
     pub(crate) hosts: Arc<Mutex<Vec<String>>>,
-    pub(crate) records: Vec<heddle_store::Record>,
+    pub(crate) records: Vec<Stored>,
 }
 
 #[async_trait]
@@ -264,30 +261,26 @@ impl LeaseStore for ScriptedStore {
         &self,
         wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync),
     ) -> Result<Option<String>, StoreError> {
-        Ok(self.records.iter().map(|record| record.key.clone()).find(|key| wanted(key)))
+        Ok(self.records.iter().map(|stored| stored.record.key.clone()).find(|key| wanted(key)))
     }
 
-    async fn get(&self, key: &str) -> Result<Option<heddle_store::Record>, StoreError> {
-        Ok(self.records.iter().find(|record| record.key == key).cloned())
+    async fn get(&self, key: &str) -> Result<Option<Stored>, StoreError> {
+        Ok(self.records.iter().find(|stored| stored.key() == key).cloned())
     }
 
-    async fn create(&self, _: &str, _: &[u8]) -> Result<Option<heddle_store::Record>, StoreError> {
+    async fn create(&self, _: &str, _: &[u8]) -> Result<Option<Stored>, StoreError> {
         Ok(None)
     }
 
-    async fn replace(
-        &self,
-        _: &heddle_store::Record,
-        _: &[u8],
-    ) -> Result<Option<heddle_store::Record>, StoreError> {
+    async fn replace(&self, _: &Stored, _: &[u8]) -> Result<Option<Stored>, StoreError> {
         Ok(None)
     }
 
-    async fn delete(&self, _: &heddle_store::Record) -> Result<bool, StoreError> {
+    async fn delete(&self, _: &Stored) -> Result<bool, StoreError> {
         Ok(false)
     }
 
-    async fn renew(&self, _: &heddle_store::Record) -> Result<Renewal, StoreError> {
+    async fn renew(&self, _: &Stored) -> Result<Renewal, StoreError> {
         Ok(Renewal::Permanent)
     }
 

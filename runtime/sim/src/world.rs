@@ -14,6 +14,7 @@ use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::{Node as NodeFacts, Underlay};
 use heddle_core::object::{Address, Link, LinkKind, Metric, Object, ObjectKey, Route, RouteAction};
 use heddle_core::peers::{GRACE, Peers};
+use heddle_core::record::Record;
 use heddle_flags::Flags;
 use heddle_node::ports::Ports;
 use heddle_node::readiness::Unmet;
@@ -644,12 +645,7 @@ impl Host {
     }
 
     /// Returns the changes that would make the kernel what it should be for these records.
-    fn missing(
-        &self,
-        config: &NetworkConfig,
-        own: &Lease,
-        records: &[heddle_store::Record],
-    ) -> Vec<Change> {
+    fn missing(&self, config: &NetworkConfig, own: &Lease, records: &[Record]) -> Vec<Change> {
         let underlay = Underlay {
             link: name(UNDERLAY),
             mtu: 1500,
@@ -673,7 +669,7 @@ impl Host {
         peers.protect(host.clone());
         peers.begin_snapshot();
         for record in records {
-            peers.add_to_snapshot(&record.as_read());
+            peers.add_to_snapshot(record);
         }
         peers.end_snapshot(std::time::Instant::now());
         let mut desired = Desired::default();
@@ -695,7 +691,7 @@ impl Host {
 fn unrouted_by<'a>(
     kernel: &'a ModelKernel,
     own: &'a Lease,
-) -> impl Fn(&heddle_store::Record) -> Option<LeaseKey> + 'a {
+) -> impl Fn(&Record) -> Option<LeaseKey> + 'a {
     move |record| {
         let key: LeaseKey = record.key.parse().ok()?;
         let lease = Lease::from_value(key, &record.value).ok()?;

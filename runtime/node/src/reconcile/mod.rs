@@ -26,7 +26,7 @@ use heddle_core::split::SplitRoutes;
 use heddle_kernel::{Event, KernelError};
 use heddle_plugin::{CallError, Reason};
 use heddle_probe::News;
-use heddle_store::{RecordChange, Update, Watch, WatchEvent};
+use heddle_store::{Update, Watch, WatchEvent};
 use heddle_telemetry::Notes;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -351,26 +351,20 @@ impl Reconciler {
     /// and true if this node's own lease is affected. Returns None for the pages of a snapshot
     /// before its last: nothing changes until then.
     async fn plan(&mut self, update: Update) -> Option<(BTreeSet<ObjectKey>, bool)> {
-        let delta = match &update {
+        let delta = match update {
             Update::Snapshot(page) => {
                 if page.first {
                     self.peers.begin_snapshot();
                 }
                 for found in &page.records {
-                    self.peers.add_to_snapshot(&found.as_read());
+                    self.peers.add_to_snapshot(&found.record);
                 }
                 if !page.last {
                     return None;
                 }
                 self.peers.end_snapshot(clock::now())
             }
-            Update::Changes(changes) => {
-                let changes = changes.iter().map(|change| match change {
-                    RecordChange::Put(record) => peers::Change::Put(record.as_read()),
-                    RecordChange::Delete(key) => peers::Change::Delete(key),
-                });
-                self.peers.update(changes, clock::now())
-            }
+            Update::Changes(changes) => self.peers.update(changes, clock::now()),
         };
         let own = delta.own;
         Some((self.take(delta).await, own))

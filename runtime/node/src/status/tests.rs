@@ -1,17 +1,19 @@
-use heddle_core::lease::{Age, Unread};
 use heddle_core::peers::Rejection;
+use heddle_core::record::{Age, Record, Unread};
+use heddle_store::Handle;
 
 use crate::readiness::Readiness;
 use crate::reconcile::Tally;
 use crate::testing::{
-    ScriptedStore, found as found_plugin, key, lease, lease_at, record as written,
+    ScriptedStore, found as found_plugin, key, lease, lease_at, stored as written,
 };
 
 use super::*;
 
-fn found(key: String, unread: Option<Unread>) -> Record {
+fn found(key: String, unread: Option<Unread>) -> Stored {
     let value = br#"{"PublicIP":"192.168.0.1"}"#.to_vec();
-    Record { key, value, unread, version: 1, age: Age::default(), lease_id: None }
+    let record = Record { key, value, unread, age: Age::default() };
+    Stored { record, handle: Handle { version: 1, lease_id: None } }
 }
 
 #[test]
@@ -202,32 +204,32 @@ async fn term_counts_from_the_renewal_and_to_the_end() {
 fn record_is_described_with_its_owner() {
     let value =
         r#"{"PublicIP":"192.0.2.7","BackendType":"vxlan","NodeID":"n7","NodeName":"seven"}"#;
-    let described = record(&written("10.244.7.0-24", value), Some(key(7)), None);
+    let described = lease_record(&written("10.244.7.0-24", value), Some(key(7)), None);
     assert!(described.own && described.reservation);
     assert_eq!(described.node_id.as_deref(), Some("n7"));
     assert_eq!(described.node_name.as_deref(), Some("seven"));
     assert_eq!((described.backend.as_deref(), described.problem), (Some("vxlan"), None));
-    assert!(!record(&written("10.244.7.0-24", value), Some(key(8)), None).own);
-    assert!(!record(&written("10.244.7.0-24", value), None, None).own);
+    assert!(!lease_record(&written("10.244.7.0-24", value), Some(key(8)), None).own);
+    assert!(!lease_record(&written("10.244.7.0-24", value), None, None).own);
 }
 
 #[test]
 fn record_that_cannot_be_parsed_has_a_problem() {
     let problem =
-        |key: &str, value: &str| record(&written(key, value), None, None).problem.unwrap();
+        |key: &str, value: &str| lease_record(&written(key, value), None, None).problem.unwrap();
     assert!(problem("garbage", "{}").contains("is not a lease key"));
     assert!(problem("10.244.7.0-24", "nonsense").starts_with("not a JSON object"));
     let rejection = Some(Rejection::OutsideNetwork("Network"));
     let good = written("10.244.7.0-24", r#"{"PublicIP":"192.0.2.7"}"#);
     assert_eq!(
-        record(&good, None, rejection).problem.unwrap(),
+        lease_record(&good, None, rejection).problem.unwrap(),
         "its subnet is not a part of `Network`"
     );
 }
 
 #[test]
 fn key_of_a_record_is_shown_in_one_line() {
-    let described = record(&written("a\nb\u{1b}[2J", "{}"), None, None);
+    let described = lease_record(&written("a\nb\u{1b}[2J", "{}"), None, None);
     assert!(!described.key.contains(['\n', '\u{1b}']), "{}", described.key);
 }
 

@@ -21,12 +21,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::warn;
 
-use heddle_core::lease::Age;
+use heddle_core::record::{Age, RecordChange};
 
 use super::{CONFIG, DirectoryError, Layout, PAGE_BYTES, PAGE_RECORDS};
 use crate::outage::Outage;
-use crate::watch::{Pulse, RecordChange, Update, WatchEvent};
-use crate::{Record, bounded_key};
+use crate::watch::{Pulse, Update, WatchEvent};
+use crate::{Stored, bounded_key};
 
 /// Interval between scans without a notification. Network file systems notify of local changes
 /// only.
@@ -38,8 +38,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Version and age of a record, which together identify one state of a file.
 type Fingerprint = (u64, Age);
 
-fn fingerprint(record: &Record) -> Fingerprint {
-    (record.version, record.age)
+fn fingerprint(stored: &Stored) -> Fingerprint {
+    (stored.handle.version, stored.record.age)
 }
 
 /// The state that was delivered to the consumer.
@@ -129,7 +129,7 @@ impl Told {
         let mut listening = Ok(());
         layout.scan(&mut |page| {
             let records = page.records.iter();
-            known.extend(records.map(|record| (record.key.clone(), fingerprint(record))));
+            known.extend(records.map(|stored| (stored.key().to_owned(), fingerprint(stored))));
             if tell(WatchEvent::Update(Update::Snapshot(page))) {
                 return ControlFlow::Continue(());
             }
@@ -165,12 +165,12 @@ impl Changes<'_> {
         }
         for (key, name) in names {
             let change = match layout.named(&name)? {
-                Some(record) => {
-                    let now = fingerprint(&record);
+                Some(stored) => {
+                    let now = fingerprint(&stored);
                     if known.insert(key, now) == Some(now) {
                         continue;
                     }
-                    RecordChange::Put(record)
+                    RecordChange::Put(stored.record)
                 }
                 // Deleted since its name was read.
                 None if known.remove(&key).is_some() => RecordChange::Delete(key),
