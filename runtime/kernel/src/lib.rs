@@ -61,7 +61,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_core::address::{Family, LinkName};
-use heddle_core::diff::{Change, Observed, Scope};
+use heddle_core::diff::{ObjectChange, Observed, Scope};
 use heddle_core::host_network::{HostAddress, HostRouting};
 use heddle_core::interface::Interface;
 use heddle_core::object::{Route, Sysctl};
@@ -252,9 +252,9 @@ impl Kernel {
     ///
     /// When the MAC of a device changes, the kernel deletes the neighbours behind it, and reports
     /// that as events.
-    pub async fn apply(&self, scope: &Scope, changes: Vec<Change>) -> Vec<Failure> {
+    pub async fn apply(&self, scope: &Scope, changes: Vec<ObjectChange>) -> Vec<Failure> {
         let scope = scope.clone();
-        let changes: Arc<[Change]> = changes.into();
+        let changes: Arc<[ObjectChange]> = changes.into();
         let shared = changes.clone();
         let failures = self.worker.run(move |socket| apply::apply(socket, &scope, &shared)).await;
         let failures = failures

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use heddle_core::address::LinkName;
 use heddle_core::config::NetworkConfig;
-use heddle_core::diff::{Change, Observed, Scope};
+use heddle_core::diff::{ObjectChange, Observed, Scope};
 use heddle_core::host_network::{HostAddress, HostRouting};
 use heddle_core::interface::Facts;
 use heddle_core::lease::Lease;
@@ -62,7 +62,7 @@ impl Dataplane for ThisHost {
         self.kernel.restore_connected(addresses).await
     }
 
-    async fn apply(&self, scope: &Scope, changes: Vec<Change>) -> Vec<Failure> {
+    async fn apply(&self, scope: &Scope, changes: Vec<ObjectChange>) -> Vec<Failure> {
         self.kernel.apply(scope, changes).await
     }
 

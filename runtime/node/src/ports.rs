@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use heddle_core::address::LinkName;
 use heddle_core::config::NetworkConfig;
-use heddle_core::diff::{Change, Observed, Scope};
+use heddle_core::diff::{ObjectChange, Observed, Scope};
 use heddle_core::host_network::{HostAddress, HostRouting};
 use heddle_core::interface::Facts;
 use heddle_core::lease::{Lease, LeaseKey};
@@ -100,7 +100,7 @@ pub trait Dataplane: Send + Sync + fmt::Debug {
 
     /// Applies changes in order and returns those that failed. A failed change does not stop the
     /// others.
-    async fn apply(&self, scope: &Scope, changes: Vec<Change>) -> Vec<Failure>;
+    async fn apply(&self, scope: &Scope, changes: Vec<ObjectChange>) -> Vec<Failure>;
 
     /// Subscribes to kernel events within a scope, from now on.
     ///

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use heddle_core::address::LinkName;
 use heddle_core::config::NetworkConfig;
-use heddle_core::diff::{Change, Observation, Observed, Scope};
+use heddle_core::diff::{ObjectChange, Observation, Observed, Scope};
 use heddle_core::host_network::{HostAddress, HostRouting};
 use heddle_core::interface::{Facts, Interface};
 use heddle_core::lease::{Lease, LeaseKey};
@@ -148,7 +148,7 @@ pub(crate) struct Script {
     /// True if changes are refused.
     pub(crate) refuses: bool,
     /// The changes asked for.
-    pub(crate) applied: Vec<Change>,
+    pub(crate) applied: Vec<ObjectChange>,
     /// The addresses whose connected routes were restored.
     pub(crate) restored: Vec<HostAddress>,
     /// The scopes that were observed.
@@ -174,8 +174,8 @@ impl ScriptedKernel {
 
     /// Returns the objects whose removal was asked for.
     pub(crate) fn removed(&self) -> Vec<Object> {
-        let removed = |change: &Change| match change {
-            Change::Remove(object) => object.clone(),
+        let removed = |change: &ObjectChange| match change {
+            ObjectChange::Remove(object) => object.clone(),
             other => panic!("{other:?}"),
         };
         self.with(|script| script.applied.iter().map(removed).collect())
@@ -225,7 +225,7 @@ impl Dataplane for ScriptedKernel {
         })
     }
 
-    async fn apply(&self, _: &Scope, changes: Vec<Change>) -> Vec<Failure> {
+    async fn apply(&self, _: &Scope, changes: Vec<ObjectChange>) -> Vec<Failure> {
         self.with(|script| {
             script.applied.extend(changes.iter().cloned());
             let refused = changes.into_iter().filter(|_| script.refuses);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use heddle_core::config::{NetworkConfig, OverlayNetwork};
 use heddle_core::desired::{Desired, Owner, Standing};
-use heddle_core::diff::{Change, Scope, diff};
+use heddle_core::diff::{ObjectChange, Scope, diff};
 use heddle_core::host_network::{Claims, Guard, HostNetwork, Vital};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::{Node as NodeFacts, Underlay};
@@ -617,7 +617,7 @@ impl Host {
         // Whatever is missing of the node's own plan has to show.
         if let Some(lease) = self.own_lease(store) {
             let missing = self.missing(config, &lease, &[]);
-            let own = missing.iter().find(|change| !matches!(change, Change::Remove(_)));
+            let own = missing.iter().find(|change| !matches!(change, ObjectChange::Remove(_)));
             if let Some(change) = own {
                 return Err(format!("{}: ready without {}", self.name(), change.object()));
             }
@@ -645,7 +645,12 @@ impl Host {
     }
 
     /// Returns the changes that would make the kernel what it should be for these records.
-    fn missing(&self, config: &NetworkConfig, own: &Lease, records: &[Record]) -> Vec<Change> {
+    fn missing(
+        &self,
+        config: &NetworkConfig,
+        own: &Lease,
+        records: &[Record],
+    ) -> Vec<ObjectChange> {
         let underlay = Underlay {
             link: name(UNDERLAY),
             mtu: 1500,

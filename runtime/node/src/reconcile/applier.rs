@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use heddle_core::address::LinkName;
 use heddle_core::desired::{Desired, Owner};
-use heddle_core::diff::{Change, Observed, Scope, agrees, carries, diff, diff_keys, is_repair};
+use heddle_core::diff::{
+    ObjectChange, Observed, Scope, agrees, carries, diff, diff_keys, is_repair,
+};
 use heddle_core::host_network::{Claims, Conflict, Guard, HostNetwork, Vital};
 use heddle_core::object::{Object, ObjectKey};
 use heddle_core::pacing::{Backoff, RetryQueue};
@@ -288,7 +290,7 @@ impl Applier {
             changes.retain(|change| {
                 let key = change.object().key();
                 let is_postponed =
-                    matches!(change, Change::Remove(_)) && intent.desired.get(&key).is_some();
+                    matches!(change, ObjectChange::Remove(_)) && intent.desired.get(&key).is_some();
                 if is_postponed {
                     self.postponed.insert(key);
                 }
@@ -301,7 +303,7 @@ impl Applier {
                 self.count_repairs(intent.desired, &made, before);
             }
             // A changed device may have lost the objects on it. Only then is another round needed.
-            let altered = |change: &Change| match change.object() {
+            let altered = |change: &ObjectChange| match change.object() {
                 Object::Link(link) => devices.contains(&link.name),
                 _ => false,
             };
@@ -313,14 +315,15 @@ impl Applier {
     }
 
     /// Applies changes, those of devices first. Returns those that succeeded.
-    async fn apply(&mut self, intent: Intent<'_>, changes: Vec<Change>) -> Vec<Change> {
+    async fn apply(&mut self, intent: Intent<'_>, changes: Vec<ObjectChange>) -> Vec<ObjectChange> {
         let (devices, others): (Vec<_>, Vec<_>) =
             changes.into_iter().partition(|change| matches!(change.object(), Object::Link(_)));
         let mut made = self.attempt(intent, devices).await;
         let unusable = |link| self.is_unusable(intent, link);
         let (waiting, possible): (Vec<_>, Vec<_>) = others.into_iter().partition(|change| {
             // Removals do not wait, because the object may do harm meanwhile.
-            !matches!(change, Change::Remove(_)) && change.object().link().is_some_and(unusable)
+            !matches!(change, ObjectChange::Remove(_))
+                && change.object().link().is_some_and(unusable)
         });
         for change in waiting {
             // Once the device is there, a resync covers everything on it.
@@ -339,16 +342,20 @@ impl Applier {
 
     /// Attempts those changes whose backoff is over, and records the result of each. Returns those
     /// that succeeded.
-    async fn attempt(&mut self, intent: Intent<'_>, mut changes: Vec<Change>) -> Vec<Change> {
+    async fn attempt(
+        &mut self,
+        intent: Intent<'_>,
+        mut changes: Vec<ObjectChange>,
+    ) -> Vec<ObjectChange> {
         let now = clock::now();
         changes.retain(|change| !self.refused.waiting(&change.object().key(), now));
         if changes.is_empty() {
             return changes;
         }
-        let foreign = |change: &Change| {
+        let foreign = |change: &ObjectChange| {
             let seen = self.observed.objects.get(&change.object().key())?;
             let is_route = matches!(seen.object, Object::Route(_));
-            (is_route && !seen.ours && !matches!(change, Change::Remove(_)))
+            (is_route && !seen.ours && !matches!(change, ObjectChange::Remove(_)))
                 .then(|| seen.object.clone())
         };
         let mut replaced: Vec<_> = changes.iter().filter_map(foreign).collect();
@@ -378,9 +385,9 @@ impl Applier {
     }
 
     /// Counts and reports the changes that repaired drift.
-    fn count_repairs(&mut self, desired: &Desired, made: &[Change], before: &Observed) {
-        let wanted = |change: &Change| self.wanted(desired, &change.object().key());
-        let repair = |change: &&Change| is_repair(change, wanted(change), before);
+    fn count_repairs(&mut self, desired: &Desired, made: &[ObjectChange], before: &Observed) {
+        let wanted = |change: &ObjectChange| self.wanted(desired, &change.object().key());
+        let repair = |change: &&ObjectChange| is_repair(change, wanted(change), before);
         let repairs: Vec<_> = made.iter().filter(repair).collect();
         for change in &repairs {
             *self.repairs.entry(change.object().key().kind()).or_default() += 1;
@@ -390,6 +397,6 @@ impl Applier {
 }
 
 /// Returns true if a change would remove what is kept.
-fn is_kept(change: &Change, kept: &Footprint) -> bool {
-    matches!(change, Change::Remove(object) if kept.covers(object))
+fn is_kept(change: &ObjectChange, kept: &Footprint) -> bool {
+    matches!(change, ObjectChange::Remove(object) if kept.covers(object))
 }

@@ -2,7 +2,7 @@
 //! named.
 
 use heddle_control::EventKind;
-use heddle_core::diff::Change;
+use heddle_core::diff::ObjectChange;
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::LeaseKey;
 use heddle_core::object::{Object, ObjectKey};
@@ -129,16 +129,16 @@ pub(super) fn of_refusals(history: &History, reasons: &[(ObjectKey, String)]) {
 }
 
 /// Reports changes of the kernel.
-pub(super) fn of_changes(changes: &[Change]) {
+pub(super) fn of_changes(changes: &[ObjectChange]) {
     for change in changes.iter().take(LIMIT) {
         match change {
-            Change::Create(object) | Change::Put(object) => {
+            ObjectChange::Create(object) | ObjectChange::Put(object) => {
                 tracing::info!(subject = %object.key(), "kernel: put {object}");
             }
-            Change::Replace(object) => {
+            ObjectChange::Replace(object) => {
                 tracing::info!(subject = %object.key(), "kernel: replaced {object}");
             }
-            Change::Remove(object) => {
+            ObjectChange::Remove(object) => {
                 tracing::info!(subject = %object.key(), "kernel: removed {object}");
             }
         }
@@ -149,14 +149,14 @@ pub(super) fn of_changes(changes: &[Change]) {
 }
 
 /// Reports changes that repaired drift.
-pub(super) fn of_repairs(history: &History, repairs: &[&Change]) {
+pub(super) fn of_repairs(history: &History, repairs: &[&ObjectChange]) {
     for change in repairs.iter().take(LIMIT) {
         let text = match change {
-            Change::Create(object) | Change::Put(object) => {
+            ObjectChange::Create(object) | ObjectChange::Put(object) => {
                 format!("{object} is back as planned")
             }
-            Change::Replace(object) => format!("{object} is made anew, as planned"),
-            Change::Remove(object) => format!("{object} is removed: it is in no plan"),
+            ObjectChange::Replace(object) => format!("{object} is made anew, as planned"),
+            ObjectChange::Remove(object) => format!("{object} is removed: it is in no plan"),
         };
         history.note_about(EventKind::Drift, &change.object().key().to_string(), text);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use heddle_core::diff::Change;
+use heddle_core::diff::ObjectChange;
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::Lease;
 use heddle_core::peers::Rejection;
@@ -73,11 +73,11 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn count(&mut self, change: &Change) {
+    pub(super) fn count(&mut self, change: &ObjectChange) {
         match change {
-            Change::Create(_) | Change::Put(_) => self.put += 1,
-            Change::Replace(_) => self.replaced += 1,
-            Change::Remove(_) => self.removed += 1,
+            ObjectChange::Create(_) | ObjectChange::Put(_) => self.put += 1,
+            ObjectChange::Replace(_) => self.replaced += 1,
+            ObjectChange::Remove(_) => self.removed += 1,
         }
     }
 }
