@@ -18,6 +18,8 @@
 //! | [`diff`] | which changes make the kernel match the desired state? |
 //! | [`resync_timer`] | when is the next full resync due? |
 //! | [`peers`] | which peers does a change of leases affect? |
+//! | [`link_counters`] | what has a device carried? |
+//! | [`plugin_source`] | where does a plugin come from? |
 //! | [`probe`] | which address of a peer is probed for reachability? |
 //! | [`rate`] | how often may something happen? (rate limits) |
 //! | [`pacing`] | when may recurring work run again? (backoff, retry queue, duty cycle, debounce) |
@@ -41,11 +43,13 @@ pub mod host_network;
 pub mod interface;
 pub mod join_backoff;
 pub mod lease;
+pub mod link_counters;
 pub mod node;
 pub mod object;
 mod overlaps;
 pub mod pacing;
 pub mod peers;
+pub mod plugin_source;
 pub mod probe;
 mod public_addresses;
 pub mod rate;

@@ -23,7 +23,7 @@ use crate::packets::PacketCounters;
 use crate::ports::Ports;
 use crate::probing::Probing;
 use crate::readiness::{self, Condition, Readiness};
-use crate::reconcile::{Question, Reconciler};
+use crate::reconcile::{Query, Reconciler};
 use crate::rules;
 use crate::status::NodeState;
 use crate::underlay::{self, Moved};
@@ -32,8 +32,8 @@ use crate::underlay::{self, Moved};
 /// the address.
 const GIVE_UP_LIMIT: Duration = Duration::from_secs(15);
 
-/// Capacity of the queue of questions to the loop. Further callers wait.
-const QUESTIONS: usize = 8;
+/// Capacity of the queue of queries to the loop. Further callers wait.
+const QUERIES: usize = 8;
 
 /// A node that has not started yet. Its readiness, counters, status and history can already be
 /// observed.
@@ -42,7 +42,7 @@ pub struct Node {
     readiness: Readiness,
     counters: PacketCounters,
     state: Arc<NodeState>,
-    questions: mpsc::Receiver<Question>,
+    queries: mpsc::Receiver<Query>,
     notes: Notes,
 }
 
@@ -52,12 +52,12 @@ impl Node {
         let readiness = Readiness::new();
         let counters = PacketCounters::default();
         let notes = Notes::default();
-        let (ask, questions) = mpsc::channel(QUESTIONS);
+        let (ask, queries) = mpsc::channel(QUERIES);
         let network = flags.lease.network_name();
         let history = notes.history.clone();
         let unmet = readiness.subscribe();
         let state = NodeState::new(network, unmet, counters.clone(), history, ask);
-        Self { flags, readiness, counters, state: Arc::new(state), questions, notes }
+        Self { flags, readiness, counters, state: Arc::new(state), queries, notes }
     }
 
     /// Returns the node's readiness.
@@ -86,11 +86,11 @@ impl Node {
     ///
     /// The reason why the node ends, which only a restart or an operator can fix.
     pub async fn run(self, identity: Identity, ports: Ports) -> Result<Infallible, Fatal> {
-        let Self { flags, readiness, counters, state, questions, notes } = self;
+        let Self { flags, readiness, counters, state, queries, notes } = self;
         readiness::chronicle(readiness.subscribe(), notes.history.clone());
         state.learn(identity.clone(), ports.store.clone());
         let observers = Observers { readiness: &readiness, counters: &counters, state: &state };
-        serve(&flags, &identity, &ports, observers, questions, notes).await
+        serve(&flags, &identity, &ports, observers, queries, notes).await
     }
 }
 
@@ -107,14 +107,14 @@ async fn serve(
     identity: &Identity,
     ports: &Ports,
     observers: Observers<'_>,
-    questions: mpsc::Receiver<Question>,
+    queries: mpsc::Receiver<Query>,
     notes: Notes,
 ) -> Result<Infallible, Fatal> {
     let Observers { readiness, counters, state } = observers;
     let Ports { store, dataplane, host, .. } = ports;
     let (member, reach) = until_joined(flags, identity, ports, readiness).await?;
     let rules = rules::wanted(flags, &member.overlay.config, &member.overlay.lease);
-    state.join(&member, &rules);
+    state.join(&member, &rules, dataplane.clone());
 
     let Membership { overlay, own, outputs, .. } = member;
     if let Some(packets) = &overlay.packets {
@@ -136,7 +136,7 @@ async fn serve(
     let store_addresses = follow_store(store.clone(), reach);
     let history = notes.history.clone();
     let mut reconciler =
-        Reconciler::new(dataplane.clone(), overlay, probing, store_addresses, questions, notes)
+        Reconciler::new(dataplane.clone(), overlay, probing, store_addresses, queries, notes)
             .await?;
     let margin = flags.lease.renew_margin();
     let held = own.clone();
@@ -261,7 +261,7 @@ async fn first_plan(
     loop {
         let event = tokio::select! {
             biased;
-            () = reconciler.answer_questions() => continue,
+            () = reconciler.answer_queries() => continue,
             event = watch.next() => event,
         };
         match event.ok_or("the watch of the leases has ended")? {

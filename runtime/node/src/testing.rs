@@ -1,7 +1,7 @@
 //! Inputs and doubles for tests of single modules. `runtime/sim` has models for tests of a whole
 //! node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -13,12 +13,13 @@ use heddle_core::diff::{ObjectChange, Observation, Observed, Scope};
 use heddle_core::host_network::{HostAddress, HostRouting};
 use heddle_core::interface::{Facts, Interface};
 use heddle_core::lease::{Lease, LeaseKey};
+use heddle_core::link_counters::LinkCounters;
 use heddle_core::node::{Node, Underlay};
 use heddle_core::object::{Link, LinkKind, Metric, Object, Route, RouteAction, Sysctl};
 use heddle_core::record::{Age, Record};
 use heddle_flags::Flags;
 use heddle_kernel::{ApplyError, Failure, KernelError, Refusal};
-use heddle_plugin::{Manifest, Source};
+use heddle_plugin::{Manifest, PluginSource};
 use heddle_store::{Handle, LeaseStore, Page, Renewal, StoreError, Stored, Watch};
 use ipnet::IpNet;
 
@@ -128,7 +129,7 @@ pub(crate) fn device(link: &str) -> Object {
 pub(crate) fn found(world: &str, name: &str) -> FoundPlugin {
     let text = format!(r#"{{"name":"{name}","version":"0.1.0","wit":"0.1.0","world":"{world}"}}"#);
     let manifest = Manifest::parse(text.as_bytes()).unwrap();
-    FoundPlugin { manifest, source: Source::Embedded, digest: "d1".to_owned() }
+    FoundPlugin { manifest, source: PluginSource::Embedded, digest: "d1".to_owned() }
 }
 
 /// A kernel with scripted answers, which records what is asked of it. Clones are the same.
@@ -232,6 +233,10 @@ impl Dataplane for ScriptedKernel {
             let error = || ApplyError::Refused { refusal: refusal(), hint: None };
             refused.map(|change| Failure { change, error: error() }).collect()
         })
+    }
+
+    fn link_counters(&self) -> BTreeMap<LinkName, LinkCounters> {
+        BTreeMap::new()
     }
 
     async fn subscribe(&self, _: &Scope) -> Result<Box<dyn Events>, KernelError> {

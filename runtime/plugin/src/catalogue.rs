@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use heddle_core::plugin_source::PluginSource;
 use heddle_files::{ReadError, RegularFile, TrustError, Untrusted, vouch};
 use heddle_grant::text::plain;
 use heddle_grant::{
@@ -44,20 +45,11 @@ pub struct Catalogue {
 /// A plugin that was found and loaded, ready to be started.
 pub struct Plugin {
     manifest: Manifest,
-    source: Source,
+    source: PluginSource,
     digest: String,
     limits: Limits,
     runtime: Runtime,
     instance: InstancePre<HostState>,
-}
-
-/// The location of a plugin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A file in a plugin directory.
-    File(PathBuf),
-    /// The binary itself.
-    Embedded,
 }
 
 /// A plugin as [`Catalogue::list`] shows it.
@@ -66,7 +58,7 @@ pub struct Entry {
     /// The plugin's name.
     pub name: String,
     /// The plugin's location.
-    pub source: Source,
+    pub source: PluginSource,
     /// The plugin's manifest, or the reason why the plugin cannot be used.
     pub manifest: Result<Manifest, String>,
     /// True if another plugin of that name takes precedence.
@@ -183,15 +175,6 @@ pub enum PluginError {
     Engine(String),
 }
 
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Embedded => f.write_str("embedded"),
-        }
-    }
-}
-
 /// A plugin that was found but not loaded yet.
 enum Found {
     File(RegularFile),
@@ -210,7 +193,7 @@ struct Wanted<'a> {
 /// A component that passed all checks and may be loaded.
 struct Admitted {
     manifest: Manifest,
-    source: Source,
+    source: PluginSource,
     digest: String,
     limits: Limits,
 }
@@ -264,7 +247,7 @@ impl Catalogue {
             Found::Embedded(embedded) => {
                 let manifest = Manifest::parse(embedded.manifest.as_bytes());
                 let digest = embedded.digest.to_owned();
-                let admitted = wanted.admit(Source::Embedded, digest, manifest)?;
+                let admitted = wanted.admit(PluginSource::Embedded, digest, manifest)?;
                 let component = self.runtime.load(embedded.native());
                 let component = component.map_err(|reason| admitted.does_not_load(reason))?;
                 self.link(admitted, &component)
@@ -277,7 +260,7 @@ impl Catalogue {
         let path = file.path();
         file.vouch().map_err(|error| PluginError::File { path: path.to_owned(), error })?;
         let cache = Cache::open(&self.cache);
-        let source = Source::File(path.to_owned());
+        let source = PluginSource::File(path.to_owned());
         if let Ok(cache) = &cache
             && let Some(known) = cache.recall(wanted.name, path)
         {
@@ -334,7 +317,7 @@ impl Catalogue {
     ///
     /// The file cannot be read, is not a plugin for this host, or cannot be compiled or loaded.
     pub fn open(&self, path: &Path) -> Result<Plugin, PluginError> {
-        self.open_component(Source::File(path.to_owned()), &read_component(path)?)
+        self.open_component(PluginSource::File(path.to_owned()), &read_component(path)?)
     }
 
     /// Loads a component that was already read, like [`Catalogue::open`].
@@ -342,7 +325,11 @@ impl Catalogue {
     /// # Errors
     ///
     /// As for [`Catalogue::open`].
-    pub fn open_component(&self, source: Source, bytes: &[u8]) -> Result<Plugin, PluginError> {
+    pub fn open_component(
+        &self,
+        source: PluginSource,
+        bytes: &[u8],
+    ) -> Result<Plugin, PluginError> {
         let plugin = source.to_string();
         let manifest = Manifest::read(bytes)
             .map_err(|error| PluginError::Manifest { plugin: plugin.clone(), error })?;
@@ -397,13 +384,13 @@ impl Catalogue {
                     Some(error) => Err(error.to_string()),
                     None => listed_manifest(&path),
                 };
-                entries.push((name.to_owned(), Source::File(path), manifest));
+                entries.push((name.to_owned(), PluginSource::File(path), manifest));
             }
         }
         for embedded in EMBEDDED {
             let manifest = Manifest::parse(embedded.manifest.as_bytes());
             let manifest = manifest.map_err(|error| error.to_string());
-            entries.push((embedded.name.to_owned(), Source::Embedded, manifest));
+            entries.push((embedded.name.to_owned(), PluginSource::Embedded, manifest));
         }
         // The sort is stable, so entries of one name stay in the order of the search.
         entries.sort_by(|(a, ..), (b, ..)| a.cmp(b));
@@ -445,7 +432,7 @@ impl Wanted<'_> {
     /// digest, and requests no more capabilities than it is granted.
     fn admit(
         &self,
-        source: Source,
+        source: PluginSource,
         digest: String,
         manifest: Result<Manifest, ManifestError>,
     ) -> Result<Admitted, PluginError> {
@@ -485,7 +472,7 @@ impl Plugin {
     /// Links a component with its imports.
     pub(crate) fn link(
         manifest: Manifest,
-        source: Source,
+        source: PluginSource,
         digest: String,
         limits: Limits,
         runtime: Runtime,
@@ -508,7 +495,7 @@ impl Plugin {
     }
 
     /// Returns the plugin's location.
-    pub fn source(&self) -> &Source {
+    pub fn source(&self) -> &PluginSource {
         &self.source
     }
 

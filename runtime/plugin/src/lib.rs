@@ -44,11 +44,12 @@ mod worker;
 
 pub use backend::{Advertisements, Backend};
 pub use cache::CacheError;
-pub use catalogue::{Catalogue, Entry, Plugin, PluginError, Source, read_component};
+pub use catalogue::{Catalogue, Entry, Plugin, PluginError, read_component};
 pub use compiler::{CompileError, compile};
 pub use embedded::embedded_component;
 pub use emitter::{Emitter, View};
 pub use error::{CallError, Reason};
+pub use heddle_core::plugin_source::PluginSource;
 // The items of `heddle-grant` that callers need to use a plugin.
 pub use heddle_grant::{
     Capabilities, Capability, File, Inspection, InvalidCapability, InvalidName, Kind, Limits,

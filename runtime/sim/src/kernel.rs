@@ -15,6 +15,7 @@ use heddle_core::address::{LinkName, MacAddress};
 use heddle_core::diff::{ObjectChange, Observation, Observed, Scope};
 use heddle_core::host_network::{HostAddress, HostRoute, HostRouting};
 use heddle_core::interface::{Facts, Interface};
+use heddle_core::link_counters::LinkCounters;
 use heddle_core::object::{
     Address, Link, LinkKind, Metric, Object, ObjectKey, Route, RouteAction, Sysctl,
 };
@@ -646,6 +647,10 @@ impl Dataplane for ModelKernel {
             }
             failures
         })
+    }
+
+    fn link_counters(&self) -> BTreeMap<LinkName, LinkCounters> {
+        BTreeMap::new()
     }
 
     async fn subscribe(&self, scope: &Scope) -> Result<Box<dyn Events>, KernelError> {

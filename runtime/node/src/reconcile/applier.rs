@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use heddle_control::Changes;
 use heddle_core::address::LinkName;
 use heddle_core::desired::{Desired, Owner};
 use heddle_core::diff::{
@@ -25,7 +26,7 @@ use crate::ports::Dataplane;
 
 use super::intent::Intent;
 use super::news;
-use super::report::Tally;
+use super::report::count;
 
 /// Maximum number of times that one resync compares and applies. The next resync does the rest.
 const ROUNDS: usize = 4;
@@ -54,8 +55,7 @@ pub(super) struct Applier {
     /// Objects that the latest resync found withheld and left in the kernel. They are removed once
     /// the kernel has what the loop plans in their place.
     postponed: BTreeSet<ObjectKey>,
-    tally: Tally,
-    repairs: BTreeMap<&'static str, u64>,
+    made: Changes,
     notes: Notes,
 }
 
@@ -78,8 +78,10 @@ impl Applier {
             unreadable: None,
             refused: RetryQueue::new(RETRY),
             postponed: BTreeSet::new(),
-            tally: Tally::default(),
-            repairs: ObjectKey::KINDS.map(|kind| (kind, 0)).into(),
+            made: Changes {
+                repairs: ObjectKey::KINDS.map(|kind| (kind.to_owned(), 0)).into(),
+                ..Changes::default()
+            },
             notes,
         }
     }
@@ -129,13 +131,8 @@ impl Applier {
     }
 
     /// Returns the numbers of changes so far.
-    pub(super) fn tally(&self) -> Tally {
-        self.tally
-    }
-
-    /// Returns the numbers of drift repairs among them, by kind of object.
-    pub(super) fn repairs(&self) -> &BTreeMap<&'static str, u64> {
-        &self.repairs
+    pub(super) fn made(&self) -> &Changes {
+        &self.made
     }
 
     /// Returns the reason why the plan is not in place: the kernel cannot be read, or refuses one
@@ -369,9 +366,9 @@ impl Applier {
         for change in &changes {
             self.refused.clear(&change.object().key());
             self.observed.note(change);
-            self.tally.count(change);
+            count(&mut self.made, change);
         }
-        self.tally.refused += failures.len() as u64;
+        self.made.refused += failures.len() as u64;
         let mut reasons = Vec::new();
         for failure in failures {
             let key = failure.change.object().key();
@@ -390,7 +387,8 @@ impl Applier {
         let repair = |change: &&ObjectChange| is_repair(change, wanted(change), before);
         let repairs: Vec<_> = made.iter().filter(repair).collect();
         for change in &repairs {
-            *self.repairs.entry(change.object().key().kind()).or_default() += 1;
+            let kind = change.object().key().kind().to_owned();
+            *self.made.repairs.entry(kind).or_default() += 1;
         }
         news::of_repairs(&self.notes.history, &repairs);
     }

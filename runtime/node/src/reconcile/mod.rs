@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use heddle_control::{Peer, PeerState};
 use heddle_core::config::Superseded;
 use heddle_core::desired::{Desired, Owner, Standing};
 use heddle_core::host_network::HostNetwork;
@@ -39,9 +40,7 @@ use crate::readiness::{self, Condition, Readiness};
 
 use applier::Applier;
 use intent::Intent;
-#[cfg(test)]
-pub(crate) use report::Tally;
-pub(crate) use report::{PeerReport, PeerState, Question, Report};
+pub(crate) use report::{Query, REASON_LIMIT, Report, seconds};
 use unplanned::Unplanned;
 
 /// Delay from the first change of peers to the update of the prober's list of peers.
@@ -78,7 +77,7 @@ pub(crate) struct Reconciler {
     /// peer's subnets.
     split: SplitRoutes,
     underlay_changed: Arc<Notify>,
-    questions: mpsc::Receiver<Question>,
+    queries: mpsc::Receiver<Query>,
     /// True if leases have priority over kernel events in this turn.
     leases_first: bool,
     notes: Notes,
@@ -91,7 +90,7 @@ enum Wake {
     Kernel(Vec<Event>),
     StoreAddresses(BTreeSet<IpAddr>),
     Probe(News),
-    Question(Question),
+    Query(Query),
     /// A retry, a resync, a grace period or a summary is due.
     Due,
 }
@@ -107,7 +106,7 @@ impl Reconciler {
         overlay: Overlay,
         probing: Option<Probing>,
         store_addresses: watch::Receiver<BTreeSet<IpAddr>>,
-        questions: mpsc::Receiver<Question>,
+        queries: mpsc::Receiver<Query>,
         notes: Notes,
     ) -> Result<Self, KernelError> {
         let mut desired = Desired::default();
@@ -135,7 +134,7 @@ impl Reconciler {
             store_addresses,
             split: SplitRoutes::default(),
             underlay_changed: Arc::default(),
-            questions,
+            queries,
             leases_first: false,
             notes,
         })
@@ -174,10 +173,10 @@ impl Reconciler {
         self.peers.abandon_snapshot();
     }
 
-    /// Answers questions while the first snapshot is read, which may take long. Never returns.
-    pub(crate) async fn answer_questions(&mut self) {
-        while let Some(question) = self.questions.recv().await {
-            self.answer(question);
+    /// Answers queries while the first snapshot is read, which may take long. Never returns.
+    pub(crate) async fn answer_queries(&mut self) {
+        while let Some(query) = self.queries.recv().await {
+            self.answer(query);
         }
         std::future::pending::<()>().await;
     }
@@ -202,7 +201,7 @@ impl Reconciler {
                 Wake::StoreAddresses(addresses) => self.applier.set_store_addresses(addresses),
                 Wake::Kernel(events) => self.judge(&events),
                 Wake::Probe(news) => self.say_who_answers(news),
-                Wake::Question(question) => self.answer(question),
+                Wake::Query(query) => self.answer(query),
                 Wake::Due => self.catch_up(readiness).await,
             }
         }
@@ -227,7 +226,7 @@ impl Reconciler {
         if self.leases_first {
             tokio::select! {
                 biased;
-                Some(question) = self.questions.recv() => Wake::Question(question),
+                Some(query) = self.queries.recv() => Wake::Query(query),
                 () = due => Wake::Due,
                 wake = rare => wake,
                 event = leases => Wake::Leases(event),
@@ -236,7 +235,7 @@ impl Reconciler {
         } else {
             tokio::select! {
                 biased;
-                Some(question) = self.questions.recv() => Wake::Question(question),
+                Some(query) = self.queries.recv() => Wake::Query(query),
                 () = due => Wake::Due,
                 wake = rare => wake,
                 events = kernel => Wake::Kernel(events),
@@ -451,7 +450,7 @@ impl Reconciler {
         touched
     }
 
-    /// Asks the plugin for plans, which may take a second for each peer. Questions are answered
+    /// Asks the plugin for plans, which may take a second for each peer. Queries are answered
     /// meanwhile, as long as the plugin makes progress: if its number of calls has not changed
     /// since the previous liveness check, the check gets no answer.
     async fn ask_for_plans(&mut self, leases: Vec<Lease>) -> Vec<Result<Plan, CallError>> {
@@ -462,12 +461,12 @@ impl Reconciler {
             tokio::select! {
                 biased;
                 plans = &mut planning => return plans,
-                Some(question) = self.questions.recv() => {
+                Some(query) = self.queries.recv() => {
                     let now = Some(calls());
-                    let stuck = matches!(question, Question::Alive(_))
+                    let stuck = matches!(query, Query::Alive(_))
                         && std::mem::replace(&mut before, now) == now;
                     if !stuck {
-                        self.answer(question);
+                        self.answer(query);
                     }
                 }
             }
@@ -615,44 +614,49 @@ impl Reconciler {
         }
     }
 
-    /// Answers a question. The caller may have given up.
-    fn answer(&self, question: Question) {
-        match question {
-            Question::Alive(answer) => drop(answer.send(())),
-            Question::Report(answer) => drop(answer.send(self.report())),
-            Question::Host(answer) => drop(answer.send(self.peers.host().clone())),
+    /// Answers a query. The caller may have given up.
+    fn answer(&self, query: Query) {
+        match query {
+            Query::Alive(answer) => drop(answer.send(())),
+            Query::Report(answer) => drop(answer.send(self.report())),
+            Query::Host(answer) => drop(answer.send(self.peers.host().clone())),
         }
     }
 
     fn report(&self) -> Report {
-        let peer = |lease: &Lease| PeerReport {
-            lease: lease.clone(),
-            changed: self.changed.get(&lease.key).copied().unwrap_or(SystemTime::UNIX_EPOCH),
-            objects: self.desired.keys(Owner::Peer(lease.key)).len(),
-            state: self.state_of(lease.key),
-            health: self.probing.as_ref().and_then(|probing| probing.health(lease)),
-            missing: self.peers.is_missing(lease.key),
-        };
-        let rejected = self.peers.rejected();
+        let peer = |lease: &Lease| (lease.key.to_string(), self.peer(lease));
+        let mut peers: BTreeMap<_, _> = self.peers.leases().map(peer).collect();
+        for (key, rejection) in self.peers.rejected() {
+            report::add_rejected(&mut peers, key, rejection);
+        }
         Report {
-            peers: self.peers.leases().map(peer).collect(),
-            rejected: rejected.map(|(key, why)| (key.to_owned(), why.clone())).collect(),
-            rejected_unnamed: self.peers.rejected_unnamed(),
+            peers: peers.into_values().collect(),
+            unlisted: self.peers.rejected_unnamed() as u64,
             warnings: self.peers.host().warnings(),
-            changes: self.applier.tally(),
+            changes: self.applier.made().clone(),
             superseded: self.superseded.as_ref().map(ToString::to_string),
-            repairs: self.applier.repairs().clone(),
         }
     }
 
-    fn state_of(&self, key: LeaseKey) -> PeerState {
+    fn peer(&self, lease: &Lease) -> Peer {
+        let key = lease.key;
+        let changed = self.changed.get(&key).copied().unwrap_or(SystemTime::UNIX_EPOCH);
+        let health = self.probing.as_ref().and_then(|probing| probing.health(lease));
+        Peer {
+            changed: seconds(changed),
+            objects: self.desired.keys(Owner::Peer(key)).len() as u64,
+            health: health.and_then(report::health),
+            ..report::peer(lease, self.fault_of(key), self.peers.is_missing(key))
+        }
+    }
+
+    /// Returns the reason why a peer's plan is not in the kernel. None if it is.
+    fn fault_of(&self, key: LeaseKey) -> Option<(PeerState, String)> {
         if let Some(reason) = self.unplanned.reason(key) {
-            return PeerState::NoPlan(reason.to_owned());
+            return Some((PeerState::NoPlan, reason.to_owned()));
         }
-        match self.applier.lacks(&self.desired, Owner::Peer(key)) {
-            None => PeerState::InKernel,
-            Some(reason) => PeerState::Incomplete(reason),
-        }
+        let reason = self.applier.lacks(&self.desired, Owner::Peer(key))?;
+        Some((PeerState::Incomplete, reason))
     }
 }
 
