@@ -1,7 +1,7 @@
 //! Rules for every backend.
 
 use heddle_core::address::Family;
-use heddle_core::desired::{Desired, Owner, Standing};
+use heddle_core::desired::{Desired, Owner, Priority};
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::object::Plan;
 use heddle_plugin::{Backend, CallError, Plugin, PluginError, Reason};
@@ -157,13 +157,13 @@ impl Situation<'_> {
     /// Adds and removes peers in the desired state, as the daemon does.
     fn apart(&self, good: &Baseline, report: &mut Report) {
         let mut desired = Desired::default();
-        let standing = Standing::default();
-        desired.set(Owner::Node, &standing, good.node.plan.clone());
+        let priority = Priority::default();
+        desired.set(Owner::Node, &priority, good.node.plan.clone());
         let alone = format!("{:?}", desired.objects());
         for (peer, plan) in good.peers.iter().zip(&good.plans) {
             let before = format!("{:?}", desired.objects());
             let owner = Owner::Peer(peer.key);
-            desired.set(owner, &standing, plan.clone());
+            desired.set(owner, &priority, plan.clone());
             let conflict = desired.conflicts(owner).next().map(|(object, _)| object.to_string());
             report.look(Rule::Apart, conflict.is_none(), || {
                 let object = conflict.unwrap_or_default();

@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use crate::address::Family;
 use crate::allocation::{Seniority, fits, overlap, seniority};
 use crate::config::NetworkConfig;
-use crate::desired::Standing;
+use crate::desired::Priority;
 use crate::host_network::{Conflict, HostNetwork};
 use crate::lease::{InvalidLease, InvalidLeaseKey, Lease, LeaseKey};
 use crate::object::Object;
@@ -205,8 +205,8 @@ impl Peers {
     }
 
     /// Returns the facts about a peer that decide tie-breaks between plans.
-    pub fn standing(&self, key: LeaseKey) -> Standing {
-        self.used(key).map_or_else(Standing::default, |held| Standing {
+    pub fn priority(&self, key: LeaseKey) -> Priority {
+        self.used(key).map_or_else(Priority::default, |held| Priority {
             written: held.age.written,
             macs: held.lease.published_macs(),
         })
@@ -1186,7 +1186,7 @@ mod tests {
     }
 
     #[test]
-    fn standing_comes_from_the_record() {
+    fn priority_comes_from_the_record() {
         let value =
             r#"{"PublicIP":"192.168.0.1","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}}"#;
         let mut peers = peers();
@@ -1195,9 +1195,9 @@ mod tests {
             &mut peers,
             &[RecordChange::Put(Record { age, ..record("10.244.1.0-24", value, 1) })],
         );
-        let standing = peers.standing("10.244.1.0-24".parse().unwrap());
+        let priority = peers.priority("10.244.1.0-24".parse().unwrap());
         let macs = [crate::address::MacAddress([2, 0, 0, 0, 0, 1])].into();
-        assert_eq!(standing, Standing { written: 2, macs });
+        assert_eq!(priority, Priority { written: 2, macs });
     }
 
     #[test]

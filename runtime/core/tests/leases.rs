@@ -157,8 +157,8 @@ impl Node {
         }
         for key in &delta.changed {
             let lease = self.peers.get(*key).expect("a lease that changed is there");
-            let standing = self.peers.standing(*key);
-            self.desired.set(Owner::Peer(*key), &standing, plan(lease));
+            let priority = self.peers.priority(*key);
+            self.desired.set(Owner::Peer(*key), &priority, plan(lease));
         }
         assert!(self.peers.get(self.own).is_none(), "the own lease is no peer");
         assert!(!self.desired.contains(Owner::Peer(self.own)));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use heddle_core::config::{NetworkConfig, OverlayNetwork};
-use heddle_core::desired::{Desired, Owner, Standing};
+use heddle_core::desired::{Desired, Owner, Priority};
 use heddle_core::diff::{ObjectChange, Scope, diff};
 use heddle_core::host_network::{Claims, Guard, HostNetwork, Vital};
 use heddle_core::lease::{Lease, LeaseKey};
@@ -678,10 +678,10 @@ impl Host {
         }
         peers.end_snapshot(std::time::Instant::now());
         let mut desired = Desired::default();
-        desired.set(Owner::Node, &Standing::default(), node_plan(&node, own, self.number));
+        desired.set(Owner::Node, &Priority::default(), node_plan(&node, own, self.number));
         for peer in peers.leases() {
             if let Ok(plan) = peer_plan(peer) {
-                desired.set(Owner::Peer(peer.key), &peers.standing(peer.key), plan);
+                desired.set(Owner::Peer(peer.key), &peers.priority(peer.key), plan);
             }
         }
         let mut guard = Guard::default();

@@ -58,7 +58,7 @@ fn as_peer(key: &str, value: &[u8]) {
     assert!(listed.leases().eq(peers.leases()));
     for lease in peers.leases() {
         assert!(key != OWN && lease.key.to_string() == key && !lease.families.is_empty());
-        assert_eq!(peers.standing(lease.key).macs, lease.published_macs());
+        assert_eq!(peers.priority(lease.key).macs, lease.published_macs());
         Footprint::of([lease]);
     }
     let again = peers.update([RecordChange::Put(record.clone())], now);

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use arbitrary::{Result, Unstructured};
 use heddle_core::address::{Family, LinkName};
-use heddle_core::desired::{Desired, Owner, Standing};
+use heddle_core::desired::{Desired, Owner, Priority};
 use heddle_core::diff::{ObjectChange, Observation, Observed, diff};
 use heddle_core::host_network::{Claims, Guard, HostAddress, HostNetwork, HostRouting, Vital};
 use heddle_core::object::{LinkKind, Metric, Object, ObjectKey, Plan, RouteAction, Sysctl};
@@ -291,9 +291,9 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     }
 
     let mut desired = Desired::default();
-    let standing = Standing::default();
-    desired.set(Owner::Node, &standing, node_plan.plan);
-    desired.set(Owner::Peer(peer.key), &standing, peer_plan);
+    let priority = Priority::default();
+    desired.set(Owner::Node, &priority, node_plan.plan);
+    desired.set(Owner::Peer(peer.key), &priority, peer_plan);
     let mut observed = Observed::default();
     for object in objects(u, 16)? {
         observed.objects.insert(object.key(), Observation { object, ours: u.arbitrary()? });

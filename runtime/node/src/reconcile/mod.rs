@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use heddle_control::{Peer, PeerState};
 use heddle_core::config::Superseded;
-use heddle_core::desired::{Desired, Owner, Standing};
+use heddle_core::desired::{Desired, Owner, Priority};
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::{Metric, Object, ObjectKey, Plan, Route};
@@ -110,7 +110,7 @@ impl Reconciler {
         notes: Notes,
     ) -> Result<Self, KernelError> {
         let mut desired = Desired::default();
-        desired.set(Owner::Node, &Standing::default(), overlay.plan.plan.clone());
+        desired.set(Owner::Node, &Priority::default(), overlay.plan.plan.clone());
         let events = dataplane.subscribe(&overlay.scope).await?;
         let (scope, vital) = (overlay.scope.clone(), overlay.vital.clone());
         let mut applier = Applier::new(dataplane, scope, vital, notes.clone());
@@ -416,7 +416,7 @@ impl Reconciler {
                     self.split.complete(&mut plan, key);
                     self.unplanned.forget(key);
                     self.steer(key);
-                    touched.extend(self.desired.set(owner, &self.peers.standing(key), plan));
+                    touched.extend(self.desired.set(owner, &self.peers.priority(key), plan));
                     let intent =
                         Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
                     let conflicts = self.desired.conflicts(owner);
@@ -564,7 +564,7 @@ impl Reconciler {
             if self.desired.contains(owner) {
                 let mut plan = self.desired.plan(owner);
                 self.split.complete(&mut plan, key);
-                touched.extend(self.desired.set(owner, &self.peers.standing(key), plan));
+                touched.extend(self.desired.set(owner, &self.peers.priority(key), plan));
             }
         }
         // Before the first resync there is nothing to compare with, and no route to keep.
