@@ -55,14 +55,14 @@ pub struct Peers {
     missing: BTreeSet<LeaseKey>,
     /// True if the store has a record under this node's own key.
     own_is_there: bool,
-    memory: Memory,
+    trust: StoreTrust,
 }
 
 /// The assumption about the completeness of the store's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Memory {
+enum StoreTrust {
     /// Leases that the store lacks are deleted.
-    Sound,
+    Trusted,
     /// The store has lost data: it lacks this node's own lease.
     Lost,
     /// The own lease is back, and peers may still have to write theirs, until the grace period ends
@@ -78,14 +78,14 @@ struct Held {
     /// True if the lease fits the config.
     fits: bool,
     /// The overlapping lease that wins the tie-break. This lease is not used then.
-    behind: Option<LeaseKey>,
+    superseded_by: Option<LeaseKey>,
     /// The conflict with the host or with another peer. A lease with a conflict is not used.
     conflict: Option<Conflict>,
 }
 
 impl Held {
     fn is_used(&self) -> bool {
-        self.behind.is_none() && self.conflict.is_none()
+        self.superseded_by.is_none() && self.conflict.is_none()
     }
 
     fn seniority(&self) -> Seniority {
@@ -131,7 +131,7 @@ struct Progress {
     /// The missing leases before the update.
     missing: BTreeSet<LeaseKey>,
     /// Leases whose overlaps and conflicts must be resolved again, in order of seniority.
-    unsettled: BTreeSet<Seniority>,
+    unresolved: BTreeSet<Seniority>,
 }
 
 /// The reason why a record is not used.
@@ -195,7 +195,7 @@ impl Peers {
             reading: None,
             missing: BTreeSet::new(),
             own_is_there: false,
-            memory: Memory::Sound,
+            trust: StoreTrust::Trusted,
         }
     }
 
@@ -339,7 +339,7 @@ impl Peers {
     /// Records that the store went back to an earlier state: leases that it lacks are kept for
     /// [`GRACE`].
     pub fn distrust(&mut self, now: Instant) {
-        self.memory = Memory::Returning(now + GRACE);
+        self.trust = StoreTrust::Returning(now + GRACE);
     }
 
     /// Replaces the host's own network. Leases that conflict with it are no longer used; leases
@@ -350,7 +350,7 @@ impl Peers {
             self.host = host;
             let leases = self.leases.values().map(|held| &held.lease);
             self.addresses.rebuild(&self.host, leases);
-            progress.unsettled = self.leases.values().map(Held::seniority).collect();
+            progress.unresolved = self.leases.values().map(Held::seniority).collect();
         }
         self.conclude(progress)
     }
@@ -371,9 +371,9 @@ impl Peers {
 
     /// Returns the time at which [`update`](Self::update) must be called even without changes.
     pub fn due(&self) -> Option<Instant> {
-        match self.memory {
-            Memory::Returning(until) => Some(until),
-            Memory::Sound | Memory::Lost => None,
+        match self.trust {
+            StoreTrust::Returning(until) => Some(until),
+            StoreTrust::Trusted | StoreTrust::Lost => None,
         }
     }
 
@@ -412,22 +412,22 @@ impl Peers {
     fn hold(&mut self, lease: Lease, age: Age, progress: &mut Progress) {
         let key = lease.key;
         let before = self.leases.get(&key);
-        let behind = before.and_then(|held| held.behind);
+        let superseded_by = before.and_then(|held| held.superseded_by);
         let conflict = before.and_then(|held| held.conflict.clone());
         let is_news = before.is_none_or(|held| held.lease != lease || held.age.made != age.made);
         if is_news {
             self.remember(key, progress);
-            self.unsettle(key, progress);
+            self.mark_unresolved(key, progress);
             self.forget_addresses(key);
             self.overlaps.insert(key);
             self.addresses.insert(&self.host, &lease);
         }
         let fits = fits(&self.config, key);
-        let held = Held { lease, age, fits, behind, conflict };
-        progress.unsettled.insert(held.seniority());
+        let held = Held { lease, age, fits, superseded_by, conflict };
+        progress.unresolved.insert(held.seniority());
         self.leases.insert(key, held);
         if is_news {
-            self.unsettle(key, progress);
+            self.mark_unresolved(key, progress);
         }
     }
 
@@ -470,7 +470,7 @@ impl Peers {
         self.missing.remove(&key);
         if self.leases.contains_key(&key) {
             self.remember(key, progress);
-            self.unsettle(key, progress);
+            self.mark_unresolved(key, progress);
             self.overlaps.remove(key);
             self.forget_addresses(key);
             self.leases.remove(&key);
@@ -543,21 +543,21 @@ impl Peers {
 
     /// Marks the leases related to this one, so that their overlaps and conflicts are resolved
     /// again.
-    fn unsettle(&self, key: LeaseKey, progress: &mut Progress) {
+    fn mark_unresolved(&self, key: LeaseKey, progress: &mut Progress) {
         let Some(held) = self.leases.get(&key) else { return };
         let others = self.related(held).into_iter().filter_map(|other| self.leases.get(&other));
-        progress.unsettled.extend(others.map(Held::seniority));
+        progress.unresolved.extend(others.map(Held::seniority));
     }
 
     /// Expires the missing leases once the store is trusted again, and concludes the update.
     fn finish(&mut self, mut progress: Progress, now: Instant) -> Delta {
-        self.memory = match self.memory {
-            _ if !self.own_is_there => Memory::Lost,
-            Memory::Lost => Memory::Returning(now + GRACE),
-            Memory::Returning(until) if until <= now => Memory::Sound,
-            memory => memory,
+        self.trust = match self.trust {
+            _ if !self.own_is_there => StoreTrust::Lost,
+            StoreTrust::Lost => StoreTrust::Returning(now + GRACE),
+            StoreTrust::Returning(until) if until <= now => StoreTrust::Trusted,
+            trust => trust,
         };
-        if self.memory == Memory::Sound {
+        if self.trust == StoreTrust::Trusted {
             for key in std::mem::take(&mut self.missing) {
                 self.remove(key, &mut progress);
             }
@@ -567,7 +567,7 @@ impl Peers {
 
     /// Resolves overlaps and conflicts, and returns the resulting delta.
     fn conclude(&mut self, mut progress: Progress) -> Delta {
-        self.settle(&mut progress);
+        self.resolve_overlaps(&mut progress);
         let Progress { mut delta, before, missing, .. } = progress;
         for (key, before) in before {
             match (before, self.get(key)) {
@@ -586,32 +586,32 @@ impl Peers {
 
     /// Resolves overlaps and conflicts in order of seniority: the outcome of a lease depends only
     /// on its seniors.
-    fn settle(&mut self, progress: &mut Progress) {
-        while let Some((.., key)) = progress.unsettled.pop_first() {
+    fn resolve_overlaps(&mut self, progress: &mut Progress) {
+        while let Some((.., key)) = progress.unresolved.pop_first() {
             let Some(held) = self.leases.get(&key) else { continue };
             let own = held.seniority();
             // A lease that conflicts with this host still wins overlaps, because other hosts use
             // it: its rivals are not used here, either.
             let rivals = self.overlaps.with(key).filter_map(|other| self.leases.get(&other));
-            let rivals = rivals.filter(|held| held.behind.is_none());
-            let behind = rivals.map(Held::seniority).filter(|other| *other < own).min();
-            let behind = behind.map(|(.., other)| other);
+            let rivals = rivals.filter(|held| held.superseded_by.is_none());
+            let superseded_by = rivals.map(Held::seniority).filter(|other| *other < own).min();
+            let superseded_by = superseded_by.map(|(.., other)| other);
             let conflict = self.conflict(held);
-            let stands = |behind: Option<LeaseKey>, conflict: &Option<Conflict>| {
-                (behind.is_none(), conflict.is_none())
+            let stands = |superseded_by: Option<LeaseKey>, conflict: &Option<Conflict>| {
+                (superseded_by.is_none(), conflict.is_none())
             };
-            if stands(held.behind, &held.conflict) != stands(behind, &conflict) {
+            if stands(held.superseded_by, &held.conflict) != stands(superseded_by, &conflict) {
                 self.remember(key, progress);
                 let others = self.related(held).into_iter();
                 let others = others.filter_map(|other| self.leases.get(&other));
                 let after = others.map(Held::seniority).filter(|other| *other > own);
-                progress.unsettled.extend(after);
+                progress.unresolved.extend(after);
             }
             let rejection = conflict.clone().map(Rejection::Conflict);
             if let Some(held) = self.leases.get_mut(&key) {
-                (held.behind, held.conflict) = (behind, conflict);
+                (held.superseded_by, held.conflict) = (superseded_by, conflict);
             }
-            match (behind, rejection) {
+            match (superseded_by, rejection) {
                 // A lease held only for the grace period is dropped, not kept as rejected, when it
                 // loses.
                 (Some(_), _) | (_, Some(_)) if self.missing.contains(&key) => {
@@ -619,7 +619,7 @@ impl Peers {
                 }
                 // A conflict is reported before an overlap: it remains when the other lease goes.
                 (_, Some(rejection)) => self.reject(&key.to_string(), rejection, progress),
-                (Some(behind), None) => self.note_overlap(key, behind, progress),
+                (Some(superseded_by), None) => self.note_overlap(key, superseded_by, progress),
                 (None, None) => {
                     let text = key.to_string();
                     if self.is_relative(&text) {
@@ -679,9 +679,14 @@ impl Peers {
         })
     }
 
-    fn note_overlap(&mut self, key: LeaseKey, behind: LeaseKey, progress: &mut Progress) {
-        let owner = self.leases.get(&behind).map_or_else(String::new, |held| held.lease.owner());
-        self.reject(&key.to_string(), Rejection::OverlapsPeer { key: behind, owner }, progress);
+    fn note_overlap(&mut self, key: LeaseKey, superseded_by: LeaseKey, progress: &mut Progress) {
+        let owner =
+            self.leases.get(&superseded_by).map_or_else(String::new, |held| held.lease.owner());
+        self.reject(
+            &key.to_string(),
+            Rejection::OverlapsPeer { key: superseded_by, owner },
+            progress,
+        );
     }
 }
 
@@ -731,7 +736,7 @@ mod tests {
     const TWO: &str = r#"{"PublicIP":"192.168.0.2","BackendType":"vxlan"}"#;
     const OWN: &str = "10.244.8.0-24";
 
-    /// Returns a host on 10.244.50.0/24 whose store is at 10.244.60.9, behind a default route.
+    /// Returns a host on 10.244.50.0/24 whose store is at 10.244.60.9, superseded_by a default route.
     fn host() -> HostNetwork {
         let routing = HostRouting {
             routes: [
@@ -932,7 +937,7 @@ mod tests {
         update(peers, &[RecordChange::Put(record(key, value, 1))])
     }
 
-    fn settle(peers: &mut Peers, now: Instant) -> Delta {
+    fn update_at(peers: &mut Peers, now: Instant) -> Delta {
         peers.update([], now)
     }
 
@@ -981,7 +986,7 @@ mod tests {
         peers.update([RecordChange::Put(record(OWN, ONE, 1))], now);
         peers.begin_snapshot();
         peers.add_to_snapshot(&record(lease.0, lease.1, 1));
-        assert_eq!(settle(&mut peers, now + GRACE).removed, keys(&[lease.0]));
+        assert_eq!(update_at(&mut peers, now + GRACE).removed, keys(&[lease.0]));
         peers.add_to_snapshot(&record(OWN, ONE, 1));
         assert_eq!(peers.end_snapshot(now + GRACE).changed, keys(&[lease.0]));
     }
@@ -1211,14 +1216,14 @@ mod tests {
         assert!(peers.is_missing("10.244.1.0-24".parse().unwrap()));
         // However long that lasts: perhaps nobody can write to the store.
         assert_eq!(peers.due(), None);
-        assert_eq!(settle(&mut peers, now + 9 * GRACE), Delta::default());
+        assert_eq!(update_at(&mut peers, now + 9 * GRACE), Delta::default());
 
         // The own lease is back, so the peers should follow.
         let back = now + 10 * GRACE;
         peers.update([RecordChange::Put(record(OWN, ONE, 1))], back);
         assert_eq!(peers.due(), Some(back + GRACE));
-        assert_eq!(settle(&mut peers, back + GRACE / 2), Delta::default());
-        assert_eq!(settle(&mut peers, back + GRACE).removed, keys(&["10.244.1.0-24"]));
+        assert_eq!(update_at(&mut peers, back + GRACE / 2), Delta::default());
+        assert_eq!(update_at(&mut peers, back + GRACE).removed, keys(&["10.244.1.0-24"]));
         assert_eq!((peers.due(), peers.len()), (None, 1));
         assert_eq!(reset(&mut peers, &[]).removed, keys(&["10.244.2.0-24"]));
     }
@@ -1231,7 +1236,7 @@ mod tests {
         assert_eq!(put(&mut peers, "10.244.1.0-24", ONE), Delta::default());
         let delta = reset_without_own(&mut peers, &[(OWN, ONE), ("10.244.1.0-24", ONE)], now);
         assert_eq!(delta, Delta { own: true, ..Delta::default() });
-        assert_eq!(settle(&mut peers, now + GRACE), Delta::default());
+        assert_eq!(update_at(&mut peers, now + GRACE), Delta::default());
         assert_eq!(peers.len(), 1);
     }
 
@@ -1325,7 +1330,7 @@ mod tests {
         peers.distrust(now);
         let delta = reset_without_own(&mut peers, &[(OWN, ONE)], now);
         assert_eq!((delta.removed, delta.missing), (keys(&[]), keys(&["10.244.1.0-24"])));
-        assert_eq!(settle(&mut peers, now + GRACE).removed, keys(&["10.244.1.0-24"]));
+        assert_eq!(update_at(&mut peers, now + GRACE).removed, keys(&["10.244.1.0-24"]));
     }
 
     mod overlapping {
