@@ -25,7 +25,7 @@ use crate::clock;
 use crate::ports::Dataplane;
 
 use super::intent::Intent;
-use super::news;
+use super::journal;
 use super::report::count;
 
 /// Maximum number of times that one resync compares and applies. The next resync does the rest.
@@ -295,7 +295,7 @@ impl Applier {
             });
             let devices: BTreeSet<_> = self.observed.links().collect();
             let made = self.apply(intent, changes).await;
-            news::of_changes(&made);
+            journal::record_changes(&made);
             if let Some(before) = before {
                 self.count_repairs(intent.desired, &made, before);
             }
@@ -362,7 +362,7 @@ impl Applier {
         let failed: BTreeSet<_> = failures.iter().map(|f| f.change.object().key()).collect();
         changes.retain(|change| !failed.contains(&change.object().key()));
         replaced.retain(|route| !failed.contains(&route.key()));
-        news::of_replaced(&replaced);
+        journal::record_replaced(&replaced);
         for change in &changes {
             self.refused.clear(&change.object().key());
             self.observed.note(change);
@@ -377,7 +377,7 @@ impl Applier {
                 reasons.push((key, reason));
             }
         }
-        news::of_refusals(&self.notes.history, &reasons);
+        journal::record_refusals(&self.notes.history, &reasons);
         changes
     }
 
@@ -390,7 +390,7 @@ impl Applier {
             let kind = change.object().key().kind().to_owned();
             *self.made.repairs.entry(kind).or_default() += 1;
         }
-        news::of_repairs(&self.notes.history, &repairs);
+        journal::record_repairs(&self.notes.history, &repairs);
     }
 }
 

@@ -6,7 +6,7 @@
 
 mod applier;
 mod intent;
-mod news;
+mod journal;
 mod report;
 mod unplanned;
 
@@ -115,7 +115,7 @@ impl Reconciler {
         let (scope, vital) = (overlay.scope.clone(), overlay.vital.clone());
         let mut applier = Applier::new(dataplane, scope, vital, notes.clone());
         applier.survey().await?;
-        news::of_host(&notes.history, &HostNetwork::default(), applier.guard().host());
+        journal::record_host(&notes.history, &HostNetwork::default(), applier.guard().host());
         let mut peers = Peers::new(overlay.config.clone(), overlay.lease.key);
         peers.protect(applier.guard().host().clone());
         Ok(Self {
@@ -372,7 +372,7 @@ impl Reconciler {
     /// Plans changes of peers. Returns the keys under which the desired state may have changed.
     async fn take(&mut self, delta: peers::Delta) -> BTreeSet<ObjectKey> {
         let known = |key: &LeaseKey| self.changed.contains_key(key);
-        news::of_leases(&self.notes.history, &delta, &self.peers, known);
+        journal::record_leases(&self.notes.history, &delta, &self.peers, known);
         if self.probing.is_some() && !(delta.changed.is_empty() && delta.removed.is_empty()) {
             // A thousand leases that come one by one cause one update.
             self.probe_list.on_event(clock::now());
@@ -446,7 +446,7 @@ impl Reconciler {
                 }
             }
         }
-        news::of_plans(&self.notes.history, &complaints);
+        journal::record_plans(&self.notes.history, &complaints);
         touched
     }
 
@@ -514,7 +514,7 @@ impl Reconciler {
     async fn protect_host(&mut self) {
         if self.peers.host() != self.applier.guard().host() {
             let host = self.applier.guard().host().clone();
-            news::of_host(&self.notes.history, self.peers.host(), &host);
+            journal::record_host(&self.notes.history, self.peers.host(), &host);
             let delta = self.peers.protect(host);
             let touched = self.take(delta).await;
             self.settle(&touched).await;
@@ -600,7 +600,7 @@ impl Reconciler {
             && self.reachability.admit(news, clock::now())
         {
             let name = format!("peer {} of {}", peer.key, peer.owner());
-            news::of_probing(&self.notes.history, &name, news);
+            journal::record_probing(&self.notes.history, &name, news);
         }
     }
 
@@ -610,7 +610,7 @@ impl Reconciler {
             && let Some(probing) = &self.probing
         {
             let unreachable = self.peers.leases().filter(|peer| probing.is_unreachable(peer));
-            news::of_many_probed(&self.notes.history, unreachable.count(), self.peers.len());
+            journal::record_many_probed(&self.notes.history, unreachable.count(), self.peers.len());
         }
     }
 
