@@ -24,7 +24,7 @@ use ipnet::IpNet;
 use crate::clock;
 use crate::ports::Dataplane;
 
-use super::intent::Intent;
+use super::context::Context;
 use super::journal;
 use super::report::count;
 
@@ -233,38 +233,38 @@ impl Applier {
     /// Applies the desired state of these keys. Objects in `kept` stay, even if no plan has them.
     pub(super) async fn settle(
         &mut self,
-        intent: Intent<'_>,
+        context: Context<'_>,
         touched: &BTreeSet<ObjectKey>,
         kept: &Footprint,
     ) {
-        let desired = |key: &ObjectKey| self.wanted(intent.desired, key);
+        let desired = |key: &ObjectKey| self.wanted(context.desired, key);
         let mut changes = diff_keys(touched.iter().collect(), desired, &self.observed);
         changes.retain(|change| !is_kept(change, kept));
         let changing: BTreeSet<_> = changes.iter().map(|change| change.object().key()).collect();
         // The other keys are as desired, by whatever means.
         self.forget_refusals(touched.difference(&changing));
-        self.apply(intent, changes).await;
+        self.apply(context, changes).await;
     }
 
     /// Resyncs: reads the whole state and applies the plan. Objects in `kept` stay, even if no plan
     /// has them.
-    pub(super) async fn look(&mut self, intent: Intent<'_>, kept: &Footprint) {
+    pub(super) async fn look(&mut self, context: Context<'_>, kept: &Footprint) {
         let begun = clock::now();
-        let looked = self.look_and_apply(intent, kept).await;
+        let looked = self.look_and_apply(context, kept).await;
         self.resync.ended(begun, clock::now(), looked.is_ok());
         self.unreadable = looked.err().map(|error| error.to_string());
     }
 
     async fn look_and_apply(
         &mut self,
-        intent: Intent<'_>,
+        context: Context<'_>,
         kept: &Footprint,
     ) -> Result<(), KernelError> {
         // Baseline of drift detection: the state as it was last known. The first resync after a
         // start has none.
         let mut before = None;
         for _ in 0..ROUNDS {
-            let desired = intent.desired.objects();
+            let desired = context.desired.objects();
             let sysctls = desired.values().filter_map(|object| match object {
                 Object::Sysctl(sysctl) => Some(sysctl.clone()),
                 _ => None,
@@ -286,18 +286,18 @@ impl Applier {
             self.refused.retain(|key| changing.contains(key));
             changes.retain(|change| {
                 let key = change.object().key();
-                let is_postponed =
-                    matches!(change, ObjectChange::Remove(_)) && intent.desired.get(&key).is_some();
+                let is_postponed = matches!(change, ObjectChange::Remove(_))
+                    && context.desired.get(&key).is_some();
                 if is_postponed {
                     self.postponed.insert(key);
                 }
                 !is_postponed
             });
             let devices: BTreeSet<_> = self.observed.links().collect();
-            let made = self.apply(intent, changes).await;
+            let made = self.apply(context, changes).await;
             journal::record_changes(&made);
             if let Some(before) = before {
-                self.count_repairs(intent.desired, &made, before);
+                self.count_repairs(context.desired, &made, before);
             }
             // A changed device may have lost the objects on it. Only then is another round needed.
             let altered = |change: &ObjectChange| match change.object() {
@@ -312,11 +312,15 @@ impl Applier {
     }
 
     /// Applies changes, those of devices first. Returns those that succeeded.
-    async fn apply(&mut self, intent: Intent<'_>, changes: Vec<ObjectChange>) -> Vec<ObjectChange> {
+    async fn apply(
+        &mut self,
+        context: Context<'_>,
+        changes: Vec<ObjectChange>,
+    ) -> Vec<ObjectChange> {
         let (devices, others): (Vec<_>, Vec<_>) =
             changes.into_iter().partition(|change| matches!(change.object(), Object::Link(_)));
-        let mut made = self.attempt(intent, devices).await;
-        let unusable = |link| self.is_unusable(intent, link);
+        let mut made = self.attempt(context, devices).await;
+        let unusable = |link| self.is_unusable(context, link);
         let (waiting, possible): (Vec<_>, Vec<_>) = others.into_iter().partition(|change| {
             // Removals do not wait, because the object may do harm meanwhile.
             !matches!(change, ObjectChange::Remove(_))
@@ -326,14 +330,14 @@ impl Applier {
             // Once the device is there, a resync covers everything on it.
             self.refused.clear(&change.object().key());
         }
-        made.append(&mut self.attempt(intent, possible).await);
+        made.append(&mut self.attempt(context, possible).await);
         made
     }
 
     /// Returns true if objects on a device have to wait for the device.
-    fn is_unusable(&self, intent: Intent<'_>, link: LinkName) -> bool {
+    fn is_unusable(&self, context: Context<'_>, link: LinkName) -> bool {
         let key = ObjectKey::Link(link);
-        let (desired, seen) = (intent.desired.get(&key), self.observed.objects.get(&key));
+        let (desired, seen) = (context.desired.get(&key), self.observed.objects.get(&key));
         self.refused.failing().contains_key(&key) && !carries(desired, seen)
     }
 
@@ -341,7 +345,7 @@ impl Applier {
     /// that succeeded.
     async fn attempt(
         &mut self,
-        intent: Intent<'_>,
+        context: Context<'_>,
         mut changes: Vec<ObjectChange>,
     ) -> Vec<ObjectChange> {
         let now = clock::now();
@@ -372,7 +376,7 @@ impl Applier {
         let mut reasons = Vec::new();
         for failure in failures {
             let key = failure.change.object().key();
-            let reason = format!("{}: {failure}", intent.plan_behind(&key));
+            let reason = format!("{}: {failure}", context.plan_behind(&key));
             if self.refused.failed(key.clone(), reason.clone(), now) {
                 reasons.push((key, reason));
             }

@@ -5,10 +5,10 @@
 //! always follow from comparing desired with observed state.
 
 mod applier;
-mod intent;
+mod context;
 mod journal;
+mod plan_retries;
 mod report;
-mod unplanned;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -39,9 +39,9 @@ use crate::probing::{Probing, Reachability};
 use crate::readiness::{self, Condition, Readiness};
 
 use applier::Applier;
-use intent::Intent;
+use context::Context;
+use plan_retries::PlanRetries;
 pub(crate) use report::{Query, REASON_LIMIT, Report, seconds};
-use unplanned::Unplanned;
 
 /// Delay from the first change of peers to the update of the prober's list of peers.
 const PROBE_DEBOUNCE: Duration = Duration::from_millis(500);
@@ -58,7 +58,7 @@ pub(crate) struct Reconciler {
     applier: Applier,
     events: Box<dyn Events>,
     /// Peers without a new plan, with the reasons.
-    unplanned: Unplanned,
+    plan_retries: PlanRetries,
     /// True if the plugin was suspended at the latest call about peers.
     suspended: bool,
     /// Time at which each peer's record was last seen to change.
@@ -124,7 +124,7 @@ impl Reconciler {
             peers,
             overlay,
             desired,
-            unplanned: Unplanned::new(),
+            plan_retries: PlanRetries::new(),
             suspended: false,
             changed: BTreeMap::new(),
             probing,
@@ -156,9 +156,9 @@ impl Reconciler {
         };
         self.split_routes().await;
         for _ in 0..PATIENCE {
-            let Some(due) = self.unplanned.next().filter(|_| self.suspended) else { break };
+            let Some(due) = self.plan_retries.next().filter(|_| self.suspended) else { break };
             tokio::time::sleep_until(due.into()).await;
-            self.plan_peers(self.unplanned.due(clock::now())).await;
+            self.plan_peers(self.plan_retries.due(clock::now())).await;
         }
         self.look(readiness).await;
         if let Some(packets) = &self.overlay.packets {
@@ -279,7 +279,7 @@ impl Reconciler {
     /// Returns the time of the next due work, if no event comes earlier.
     fn wake_at(&self) -> Instant {
         let others = [
-            self.unplanned.next(),
+            self.plan_retries.next(),
             self.peers.due(),
             self.probe_list.due(),
             self.reachability.due(),
@@ -290,7 +290,7 @@ impl Reconciler {
     /// Does the work that is due.
     async fn catch_up(&mut self, readiness: &Readiness) {
         let now = clock::now();
-        let mut touched = self.plan_peers(self.unplanned.due(now)).await;
+        let mut touched = self.plan_peers(self.plan_retries.due(now)).await;
         if self.applier.is_look_due(now) || self.applier.is_device_due(now) {
             // The resync covers everything that is due, by the kernel's current state.
             self.look(readiness).await;
@@ -299,8 +299,8 @@ impl Reconciler {
         let refused = self.applier.due(now);
         if !refused.is_empty() {
             // The peers behind these may be there again, and wait for their plans.
-            let intent = Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
-            self.applier.settle(intent, &refused.into_iter().collect(), &self.kept()).await;
+            let context = Context::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
+            self.applier.settle(context, &refused.into_iter().collect(), &self.kept()).await;
         }
         if self.peers.due().is_some_and(|due| due <= now) {
             let delta = self.peers.update([], now);
@@ -382,11 +382,11 @@ impl Reconciler {
         let mut touched = BTreeSet::new();
         for key in delta.removed {
             self.changed.remove(&key);
-            if self.unplanned.is_failing(key) {
+            if self.plan_retries.is_failing(key) {
                 // What was kept for it is in no plan: only a resync finds it.
                 self.applier.hasten();
             }
-            self.unplanned.forget(key);
+            self.plan_retries.forget(key);
             self.stop_steering(key);
             touched.extend(self.desired.remove(Owner::Peer(key)));
         }
@@ -414,14 +414,14 @@ impl Reconciler {
             match plan {
                 Ok(mut plan) => {
                     self.split.complete(&mut plan, key);
-                    self.unplanned.forget(key);
+                    self.plan_retries.forget(key);
                     self.steer(key);
                     touched.extend(self.desired.set(owner, &self.peers.priority(key), plan));
-                    let intent =
-                        Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
+                    let context =
+                        Context::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
                     let conflicts = self.desired.conflicts(owner);
                     complaints.extend(
-                        conflicts.map(|(object, other)| (key, intent.dispute(object, key, other))),
+                        conflicts.map(|(object, other)| (key, context.dispute(object, key, other))),
                     );
                 }
                 Err(error) => {
@@ -431,14 +431,14 @@ impl Reconciler {
                         Reason::OtherBackend(_) => {
                             self.stop_steering(key);
                             touched.extend(self.desired.remove(owner));
-                            self.unplanned.answered(key, &reason)
+                            self.plan_retries.answered(key, &reason)
                         }
                         // The previous plan stays. The plugin would give the same answer for the
                         // same lease, so there is no retry.
                         Reason::Invalid(_) | Reason::Refused(_) => {
-                            self.unplanned.answered(key, &reason)
+                            self.plan_retries.answered(key, &reason)
                         }
-                        _ => self.unplanned.failed(key, &reason, clock::now()),
+                        _ => self.plan_retries.failed(key, &reason, clock::now()),
                     };
                     if news {
                         complaints.push((key, reason));
@@ -489,22 +489,22 @@ impl Reconciler {
 
     /// Applies the desired state of these keys.
     async fn settle(&mut self, touched: &BTreeSet<ObjectKey>) {
-        let intent = Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
-        self.applier.settle(intent, touched, &Footprint::default()).await;
+        let context = Context::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
+        self.applier.settle(context, touched, &Footprint::default()).await;
     }
 
     /// Returns what is kept for peers whose calls fail and that have no plan yet: objects of an
     /// earlier daemon, or of an earlier lease, stay until there is a plan to compare them with.
     fn kept(&self) -> Footprint {
         let planned = |key: &LeaseKey| self.desired.contains(Owner::Peer(*key));
-        let unknown = self.unplanned.failing().filter(|key| !planned(key));
+        let unknown = self.plan_retries.failing().filter(|key| !planned(key));
         Footprint::of(unknown.filter_map(|key| self.peers.get(key)))
     }
 
     /// Resyncs: compares the whole state and applies the plan.
     async fn look(&mut self, readiness: &Readiness) {
-        let intent = Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
-        self.applier.look(intent, &self.kept()).await;
+        let context = Context::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
+        self.applier.look(context, &self.kept()).await;
         self.protect_host().await;
         self.publish(readiness);
     }
@@ -652,7 +652,7 @@ impl Reconciler {
 
     /// Returns the reason why a peer's plan is not in the kernel. None if it is.
     fn fault_of(&self, key: LeaseKey) -> Option<(PeerState, String)> {
-        if let Some(reason) = self.unplanned.reason(key) {
+        if let Some(reason) = self.plan_retries.reason(key) {
             return Some((PeerState::NoPlan, reason.to_owned()));
         }
         let reason = self.applier.lacks(&self.desired, Owner::Peer(key))?;

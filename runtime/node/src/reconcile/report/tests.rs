@@ -17,9 +17,9 @@ fn peer_without_a_plan_or_with_a_part_of_it_has_a_reason() {
     let incomplete = peer(&lease(7), Some((PeerState::Incomplete, "busy".to_owned())), false);
     assert_eq!(incomplete.state, PeerState::Incomplete);
     assert_eq!(incomplete.reason.as_deref(), Some("busy"));
-    let unplanned = peer(&lease(7), Some((PeerState::NoPlan, "trapped".to_owned())), false);
-    assert_eq!(unplanned.state, PeerState::NoPlan);
-    assert_eq!(unplanned.reason.as_deref(), Some("trapped"));
+    let plan_retries = peer(&lease(7), Some((PeerState::NoPlan, "trapped".to_owned())), false);
+    assert_eq!(plan_retries.state, PeerState::NoPlan);
+    assert_eq!(plan_retries.reason.as_deref(), Some("trapped"));
 }
 
 #[test]

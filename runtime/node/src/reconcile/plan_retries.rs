@@ -11,7 +11,7 @@ const RETRY: Backoff =
     Backoff { initial: Duration::from_millis(500), limit: Duration::from_secs(60) };
 
 /// Peers for which the plugin returned no plan at the latest call.
-pub(super) struct Unplanned {
+pub(super) struct PlanRetries {
     /// Peers whose call failed. A retry may succeed.
     failing: RetryQueue<LeaseKey>,
     /// Peers for which the plugin answered without a usable plan. It would repeat that for the same
@@ -19,7 +19,7 @@ pub(super) struct Unplanned {
     answered: BTreeMap<LeaseKey, String>,
 }
 
-impl Unplanned {
+impl PlanRetries {
     pub(super) fn new() -> Self {
         Self { failing: RetryQueue::new(RETRY), answered: BTreeMap::new() }
     }
