@@ -47,7 +47,7 @@ pub(super) struct Applier {
     observed: Observed,
     /// True once the kernel has been read.
     looked: bool,
-    resync: ResyncTimer,
+    resync_timer: ResyncTimer,
     /// Reason why the last resync could not read the kernel.
     unreadable: Option<String>,
     /// Objects that the kernel refuses.
@@ -74,7 +74,7 @@ impl Applier {
             guard: Guard::default(),
             observed: Observed::default(),
             looked: false,
-            resync: ResyncTimer::new(clock::now()),
+            resync_timer: ResyncTimer::new(clock::now()),
             unreadable: None,
             refused: RetryQueue::new(RETRY),
             postponed: BTreeSet::new(),
@@ -104,14 +104,14 @@ impl Applier {
     }
 
     /// Returns true once the kernel has been read.
-    pub(super) fn has_looked(&self) -> bool {
+    pub(super) fn has_observed(&self) -> bool {
         self.looked
     }
 
     /// Sets the store's current addresses and requests a resync.
     pub(super) fn set_store_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
         self.vital.store = addresses;
-        self.hasten();
+        self.request_resync();
     }
 
     /// Returns the guard, which decides which objects are withheld from the kernel.
@@ -162,13 +162,13 @@ impl Applier {
 
     /// Returns the time of the next resync or retry, if no event comes earlier.
     pub(super) fn next(&self) -> Instant {
-        let look = self.resync.due();
+        let look = self.resync_timer.due();
         self.refused.next().map_or(look, |retry| retry.min(look))
     }
 
     /// Returns true if a full resync is due.
-    pub(super) fn is_look_due(&self, now: Instant) -> bool {
-        self.resync.due() <= now
+    pub(super) fn is_resync_due(&self, now: Instant) -> bool {
+        self.resync_timer.due() <= now
     }
 
     /// Returns true if a refused device is due for a retry. That needs a full resync, because
@@ -192,7 +192,12 @@ impl Applier {
     }
 
     /// Requests a resync if events show that observed and desired state may differ.
-    pub(super) fn judge(&mut self, desired: &Desired, underlay: LinkName, events: &[Event]) {
+    pub(super) fn on_kernel_events(
+        &mut self,
+        desired: &Desired,
+        underlay: LinkName,
+        events: &[Event],
+    ) {
         let now = clock::now();
         let foreign = |name: &LinkName| {
             self.observed.objects.get(&ObjectKey::Link(*name)).is_some_and(|seen| !seen.ours)
@@ -204,7 +209,7 @@ impl Applier {
             // The kernel may have refused changes for lack of the underlay, or because of the
             // foreign device. Their retry is due with the earliest possible resync, so that nothing
             // is done about objects that are in order again.
-            self.refused.hasten(self.resync.earliest(now));
+            self.refused.hasten(self.resync_timer.earliest(now));
         }
         let suspicious = events.iter().any(|event| match event {
             Event::Seen(seen) => !agrees(self.wanted(desired, &seen.object.key()), Some(seen)),
@@ -221,17 +226,17 @@ impl Applier {
             Event::Lost => true,
         });
         if suspicious {
-            self.resync.hasten(now);
+            self.resync_timer.hasten(now);
         }
     }
 
     /// Makes a resync due as soon as the duty cycle permits.
-    pub(super) fn hasten(&mut self) {
-        self.resync.hasten(clock::now());
+    pub(super) fn request_resync(&mut self) {
+        self.resync_timer.hasten(clock::now());
     }
 
     /// Applies the desired state of these keys. Objects in `kept` stay, even if no plan has them.
-    pub(super) async fn settle(
+    pub(super) async fn apply_keys(
         &mut self,
         context: Context<'_>,
         touched: &BTreeSet<ObjectKey>,
@@ -248,14 +253,14 @@ impl Applier {
 
     /// Resyncs: reads the whole state and applies the plan. Objects in `kept` stay, even if no plan
     /// has them.
-    pub(super) async fn look(&mut self, context: Context<'_>, kept: &Footprint) {
+    pub(super) async fn resync(&mut self, context: Context<'_>, kept: &Footprint) {
         let begun = clock::now();
-        let looked = self.look_and_apply(context, kept).await;
-        self.resync.ended(begun, clock::now(), looked.is_ok());
+        let looked = self.compare_and_apply(context, kept).await;
+        self.resync_timer.ended(begun, clock::now(), looked.is_ok());
         self.unreadable = looked.err().map(|error| error.to_string());
     }
 
-    async fn look_and_apply(
+    async fn compare_and_apply(
         &mut self,
         context: Context<'_>,
         kept: &Footprint,

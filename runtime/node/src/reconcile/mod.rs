@@ -48,7 +48,7 @@ const PROBE_DEBOUNCE: Duration = Duration::from_millis(500);
 
 /// Maximum number of times that a start waits for a suspended plugin before it continues without
 /// its plans.
-const PATIENCE: usize = 3;
+const SUSPENSIONS: usize = 3;
 
 /// Keeps the kernel in the state that the plugin plans.
 pub(crate) struct Reconciler {
@@ -149,18 +149,18 @@ impl Reconciler {
     /// that is possible at once; [`follow`](Self::follow) does the rest. Returns true if this
     /// node's own lease is affected, and None before the last page.
     pub(crate) async fn start(&mut self, update: Update, readiness: &Readiness) -> Option<bool> {
-        let Some((_, own)) = self.plan(update).await else {
+        let Some((_, own)) = self.plan_update(update).await else {
             let read = self.peers.snapshot_len().unwrap_or_default();
             readiness.unmet(Condition::Watch, readiness::reading(read));
             return None;
         };
         self.split_routes().await;
-        for _ in 0..PATIENCE {
+        for _ in 0..SUSPENSIONS {
             let Some(due) = self.plan_retries.next().filter(|_| self.suspended) else { break };
             tokio::time::sleep_until(due.into()).await;
             self.plan_peers(self.plan_retries.due(clock::now())).await;
         }
-        self.look(readiness).await;
+        self.resync(readiness).await;
         if let Some(packets) = &self.overlay.packets {
             packets.flush().await;
         }
@@ -199,10 +199,10 @@ impl Reconciler {
                     self.follow_leases(event, own_lease_changed, readiness).await;
                 }
                 Wake::StoreAddresses(addresses) => self.applier.set_store_addresses(addresses),
-                Wake::Kernel(events) => self.judge(&events),
-                Wake::Probe(news) => self.say_who_answers(news),
+                Wake::Kernel(events) => self.on_kernel_events(&events),
+                Wake::Probe(news) => self.report_reachability(news),
                 Wake::Query(query) => self.answer(query),
-                Wake::Due => self.catch_up(readiness).await,
+                Wake::Due => self.do_due_work(readiness).await,
             }
         }
     }
@@ -255,13 +255,13 @@ impl Reconciler {
                 if update.is_complete() {
                     readiness.met(Condition::Watch);
                 }
-                let Some((touched, own)) = self.plan(update).await else { return };
+                let Some((touched, own)) = self.plan_update(update).await else { return };
                 if own {
                     own_lease_changed.notify_one();
                 }
                 // The kernel's refusals were about objects of the previous lease.
                 self.applier.forget_refusals(&touched);
-                self.settle(&touched).await;
+                self.apply_keys(&touched).await;
                 self.split_routes().await;
             }
             WatchEvent::Config(config) => self.compare_config(config.as_deref()),
@@ -288,27 +288,27 @@ impl Reconciler {
     }
 
     /// Does the work that is due.
-    async fn catch_up(&mut self, readiness: &Readiness) {
+    async fn do_due_work(&mut self, readiness: &Readiness) {
         let now = clock::now();
         let mut touched = self.plan_peers(self.plan_retries.due(now)).await;
-        if self.applier.is_look_due(now) || self.applier.is_device_due(now) {
+        if self.applier.is_resync_due(now) || self.applier.is_device_due(now) {
             // The resync covers everything that is due, by the kernel's current state.
-            self.look(readiness).await;
+            self.resync(readiness).await;
             return;
         }
         let refused = self.applier.due(now);
         if !refused.is_empty() {
             // The peers behind these may be there again, and wait for their plans.
             let context = Context::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
-            self.applier.settle(context, &refused.into_iter().collect(), &self.kept()).await;
+            self.applier.apply_keys(context, &refused.into_iter().collect(), &self.kept()).await;
         }
         if self.peers.due().is_some_and(|due| due <= now) {
             let delta = self.peers.update([], now);
-            touched.extend(self.take(delta).await);
+            touched.extend(self.plan_delta(delta).await);
         }
-        self.settle(&touched).await;
+        self.apply_keys(&touched).await;
         self.publish(readiness);
-        self.sum_up_who_answers(now);
+        self.summarise_reachability(now);
         if self.probe_list.take(now)
             && let Some(probing) = &self.probing
         {
@@ -318,7 +318,7 @@ impl Reconciler {
 
     /// Wakes the underlay check if events concern the underlay, and lets the applier decide on a
     /// resync.
-    fn judge(&mut self, events: &[Event]) {
+    fn on_kernel_events(&mut self, events: &[Event]) {
         let underlay = self.overlay.node.underlay.link;
         if events.iter().any(|event| match event {
             Event::LinkChanged(name) => *name == underlay,
@@ -327,7 +327,7 @@ impl Reconciler {
         }) {
             self.underlay_changed.notify_one();
         }
-        self.applier.judge(&self.desired, underlay, events);
+        self.applier.on_kernel_events(&self.desired, underlay, events);
     }
 
     /// Compares the network config in the store with the one that this node runs with. Another
@@ -349,7 +349,7 @@ impl Reconciler {
     /// Plans an update of leases. Returns the keys under which the desired state may have changed,
     /// and true if this node's own lease is affected. Returns None for the pages of a snapshot
     /// before its last: nothing changes until then.
-    async fn plan(&mut self, update: Update) -> Option<(BTreeSet<ObjectKey>, bool)> {
+    async fn plan_update(&mut self, update: Update) -> Option<(BTreeSet<ObjectKey>, bool)> {
         let delta = match update {
             Update::Snapshot(page) => {
                 if page.first {
@@ -366,11 +366,11 @@ impl Reconciler {
             Update::Changes(changes) => self.peers.update(changes, clock::now()),
         };
         let own = delta.own;
-        Some((self.take(delta).await, own))
+        Some((self.plan_delta(delta).await, own))
     }
 
     /// Plans changes of peers. Returns the keys under which the desired state may have changed.
-    async fn take(&mut self, delta: peers::Delta) -> BTreeSet<ObjectKey> {
+    async fn plan_delta(&mut self, delta: peers::Delta) -> BTreeSet<ObjectKey> {
         let known = |key: &LeaseKey| self.changed.contains_key(key);
         journal::record_leases(&self.notes.history, &delta, &self.peers, known);
         if self.probing.is_some() && !(delta.changed.is_empty() && delta.removed.is_empty()) {
@@ -384,7 +384,7 @@ impl Reconciler {
             self.changed.remove(&key);
             if self.plan_retries.is_failing(key) {
                 // What was kept for it is in no plan: only a resync finds it.
-                self.applier.hasten();
+                self.applier.request_resync();
             }
             self.plan_retries.forget(key);
             self.stop_steering(key);
@@ -488,9 +488,9 @@ impl Reconciler {
     }
 
     /// Applies the desired state of these keys.
-    async fn settle(&mut self, touched: &BTreeSet<ObjectKey>) {
+    async fn apply_keys(&mut self, touched: &BTreeSet<ObjectKey>) {
         let context = Context::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
-        self.applier.settle(context, touched, &Footprint::default()).await;
+        self.applier.apply_keys(context, touched, &Footprint::default()).await;
     }
 
     /// Returns what is kept for peers whose calls fail and that have no plan yet: objects of an
@@ -502,9 +502,9 @@ impl Reconciler {
     }
 
     /// Resyncs: compares the whole state and applies the plan.
-    async fn look(&mut self, readiness: &Readiness) {
+    async fn resync(&mut self, readiness: &Readiness) {
         let context = Context::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
-        self.applier.look(context, &self.kept()).await;
+        self.applier.resync(context, &self.kept()).await;
         self.protect_host().await;
         self.publish(readiness);
     }
@@ -516,12 +516,12 @@ impl Reconciler {
             let host = self.applier.guard().host().clone();
             journal::record_host(&self.notes.history, self.peers.host(), &host);
             let delta = self.peers.protect(host);
-            let touched = self.take(delta).await;
-            self.settle(&touched).await;
+            let touched = self.plan_delta(delta).await;
+            self.apply_keys(&touched).await;
         }
         self.split_routes().await;
         let postponed = self.applier.take_postponed();
-        self.settle(&postponed).await;
+        self.apply_keys(&postponed).await;
     }
 
     /// Withholds routes of the node's own plan that conflict with the host network or with a peer's
@@ -568,13 +568,13 @@ impl Reconciler {
             }
         }
         // Before the first resync there is nothing to compare with, and no route to keep.
-        let looked = self.applier.has_looked();
+        let looked = self.applier.has_observed();
         if looked {
-            self.settle(&touched).await;
+            self.apply_keys(&touched).await;
         }
         self.applier.withhold(self.split.conflicts());
         if looked {
-            self.settle(&withheld).await;
+            self.apply_keys(&withheld).await;
         }
     }
 
@@ -592,7 +592,7 @@ impl Reconciler {
     }
 
     /// Reports that a peer answers over the overlay or stopped answering, within the rate limit.
-    fn say_who_answers(&mut self, news: News) {
+    fn report_reachability(&mut self, news: News) {
         let asked = |peer: &&Lease| {
             self.probing.as_ref().is_some_and(|probing| probing.is_of(news.address, peer))
         };
@@ -605,7 +605,7 @@ impl Reconciler {
     }
 
     /// Reports the number of unreachable peers, if some changed that were not named.
-    fn sum_up_who_answers(&mut self, now: Instant) {
+    fn summarise_reachability(&mut self, now: Instant) {
         if self.reachability.take(now)
             && let Some(probing) = &self.probing
         {
