@@ -28,6 +28,7 @@ mod emitter;
 mod engine;
 mod error;
 mod from_wit;
+mod guest_output;
 #[cfg(test)]
 mod guests;
 mod host;
@@ -39,7 +40,6 @@ mod settings;
 mod tests;
 mod ticker;
 mod to_wit;
-mod voice;
 mod worker;
 
 pub use backend::{Advertisements, Backend};
