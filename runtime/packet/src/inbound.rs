@@ -161,7 +161,7 @@ impl Receiver {
         if let Some(change) = self.lanes.decide(is_peer, buffer, now) {
             self.note(change, now);
         }
-        if !self.lanes.is_settled() {
+        if !self.lanes.is_steered() {
             self.steer(now);
         }
     }
@@ -171,7 +171,7 @@ impl Receiver {
     fn steer(&mut self, now: Instant) {
         let socket = &self.shared.sockets[self.index];
         match socket.steer(self.lanes.steering()) {
-            Ok(()) => self.lanes.settle(),
+            Ok(()) => self.lanes.on_steered(),
             Err(errno) => {
                 if let Some(unsaid) = self.lane_notices.due("refused", now) {
                     warn!(
