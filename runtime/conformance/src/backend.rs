@@ -8,10 +8,10 @@ use heddle_plugin::{Backend, CallError, Plugin, PluginError, Reason};
 use ipnet::IpNet;
 use serde_json::Value;
 
+use crate::arbitrary::Arbitrary;
 use crate::baseline::Baseline;
-use crate::chance::Chance;
 use crate::report::{Report, Rule};
-use crate::{Plans, Scenario, Thoroughness, apart, packets};
+use crate::{Plans, Scenario, Thoroughness, on_thread, packets};
 
 /// Number of repetitions of the same call.
 const REPEATS: usize = 3;
@@ -43,12 +43,12 @@ pub(crate) async fn examine(
         let Some(plans) = situation.works(&mut report).await else { continue };
         situation.pure(&plans, &mut report).await;
         situation.order(&plans, &mut report).await;
-        situation.apart(&plans, &mut report);
+        situation.check_independence(&plans, &mut report);
         situation.others(&plans, &mut report).await;
         situation.robust(&plans, settings, thoroughness, &mut report).await;
         if let Some(packets) = plugin.packets()? {
             // Packet functions must not be called from asynchronous code.
-            apart(|| {
+            on_thread(|| {
                 packets::examine(&packets, &situation.scenario, &plans, thoroughness, &mut report);
             });
         }
@@ -155,7 +155,7 @@ impl Situation<'_> {
     }
 
     /// Adds and removes peers in the desired state, as the daemon does.
-    fn apart(&self, good: &Baseline, report: &mut Report) {
+    fn check_independence(&self, good: &Baseline, report: &mut Report) {
         let mut desired = Desired::default();
         let priority = Priority::default();
         desired.set(Owner::Node, &priority, good.node.plan.clone());
@@ -218,11 +218,11 @@ impl Situation<'_> {
         thoroughness: &Thoroughness,
         report: &mut Report,
     ) {
-        let mut chance = Chance::new(thoroughness.seed);
+        let mut arbitrary = Arbitrary::new(thoroughness.seed);
         let node = &self.scenario.node.1;
         for _ in 0..thoroughness.rounds {
             let mut config = self.scenario.config.clone();
-            config.backend.json = chance.disturbed(settings).to_string();
+            config.backend.json = arbitrary.disturbed(settings).to_string();
             let ask = |call: &str| format!("{call} with `Backend` {}", config.backend.json);
             let advertised = self.backend.advertise(&config, node).await;
             self.blame(report, &ask("advertise"), advertised);
@@ -230,7 +230,7 @@ impl Situation<'_> {
             self.blame(report, &ask("plan-node"), planned);
         }
         let strangers: Vec<_> =
-            (0..thoroughness.rounds).filter_map(|_| self.stranger(good, &mut chance)).collect();
+            (0..thoroughness.rounds).filter_map(|_| self.stranger(good, &mut arbitrary)).collect();
         for (peer, answer) in strangers.iter().zip(self.plan_peers(good, strangers.clone()).await) {
             let ask = || {
                 let data = peer.families.iter().map(|part| part.backend_data.as_deref());
@@ -260,26 +260,26 @@ impl Situation<'_> {
     }
 
     /// Returns a lease that a hostile or broken node could have published.
-    fn stranger(&self, good: &Baseline, chance: &mut Chance) -> Option<Lease> {
+    fn stranger(&self, good: &Baseline, arbitrary: &mut Arbitrary) -> Option<Lease> {
         let honest = good.peers.first()?;
         let (mut v4, mut v6) = (None, None);
         let mut families = Vec::new();
         for (part, overlay) in honest.families.iter().zip(&self.scenario.config.networks) {
-            let subnet = chance.subnet(overlay.network, overlay.subnet_length);
+            let subnet = arbitrary.subnet(overlay.network, overlay.subnet_length);
             match subnet {
                 IpNet::V4(subnet) => v4 = Some(subnet),
                 IpNet::V6(subnet) => v6 = Some(subnet),
             }
             families.push(LeaseFamily {
                 subnet,
-                public_address: chance.address(part.public_address),
-                backend_data: chance.backend_data(part.backend_data.as_deref()),
+                public_address: arbitrary.address(part.public_address),
+                backend_data: arbitrary.backend_data(part.backend_data.as_deref()),
             });
         }
         Some(Lease {
             key: LeaseKey::new(v4, v6)?,
             families,
-            backend_type: chance.backend_type(honest.backend_type.as_deref()),
+            backend_type: arbitrary.backend_type(honest.backend_type.as_deref()),
             node_id: None,
             node_name: None,
         })
