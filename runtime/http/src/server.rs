@@ -108,7 +108,7 @@ impl Server {
                         self.report_trouble(&error, count);
                     }
                     // Descriptors may be what there is too little of.
-                    pool.give_way();
+                    pool.close_least_useful();
                     sleep(retry.after_failure()).await;
                 }
             }
