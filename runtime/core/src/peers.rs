@@ -736,7 +736,7 @@ mod tests {
     const TWO: &str = r#"{"PublicIP":"192.168.0.2","BackendType":"vxlan"}"#;
     const OWN: &str = "10.244.8.0-24";
 
-    /// Returns a host on 10.244.50.0/24 whose store is at 10.244.60.9, superseded_by a default route.
+    /// Returns a host on 10.244.50.0/24 whose store is at 10.244.60.9, behind a default route.
     fn host() -> HostNetwork {
         let routing = HostRouting {
             routes: [

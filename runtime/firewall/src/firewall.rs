@@ -9,7 +9,7 @@ use crate::iptables::saved::Ruleset;
 use crate::iptables::{Flavour, Installed, Place, Tools, legacy_in_use};
 use crate::names::Names;
 use crate::nft::table::WantedTable;
-use crate::repair::repair;
+use crate::repair::repair_place;
 use crate::rule::{Purpose, Rule};
 use crate::{FamilyRules, FirewallError, Mode, Rules, iptables, nft};
 
@@ -158,7 +158,7 @@ impl Firewall {
         own: bool,
         lines: &mut Vec<String>,
     ) -> Result<(), FirewallError> {
-        repair(
+        repair_place(
             &tools.place,
             saved,
             || tools.save(),
@@ -170,7 +170,7 @@ impl Firewall {
 
     fn repair_tables(&self, seen: nft::Seen, lines: &mut Vec<String>) -> Result<(), FirewallError> {
         let wanted = self.wanted_tables();
-        repair(
+        repair_place(
             &"nftables",
             seen,
             || nft::look(&wanted),
