@@ -143,7 +143,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// Counts what happens, and lets it be said once in a while.
 #[derive(Debug, Default)]
 struct Quiet {
-    said: Option<Instant>,
+    last_reported: Option<Instant>,
     since: u64,
 }
 
@@ -151,10 +151,13 @@ impl Quiet {
     /// Counts one more. Returns how many there are to be told of, if it is time to.
     fn count(&mut self, now: Instant) -> Option<u64> {
         self.since += 1;
-        if self.said.is_some_and(|said| now.saturating_duration_since(said) < QUIET) {
+        if self
+            .last_reported
+            .is_some_and(|last_reported| now.saturating_duration_since(last_reported) < QUIET)
+        {
             return None;
         }
-        self.said = Some(now);
+        self.last_reported = Some(now);
         Some(std::mem::take(&mut self.since))
     }
 }

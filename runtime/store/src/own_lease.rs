@@ -123,18 +123,18 @@ enum Look {
 ///
 /// While the store is unreachable, retries with backoff, even beyond the expiry of the lease.
 ///
-/// `told` is called with the current term at the start and after every check, or with the error of
-/// a check that failed.
+/// `on_check` is called with the current term at the start and after every check, or with the error
+/// of a check that failed.
 pub async fn keep(
     store: &dyn LeaseStore,
     mut own: OwnLease,
     margin: Duration,
     poke: &Notify,
-    told: impl Fn(Result<Term, &StoreError>),
+    on_check: impl Fn(Result<Term, &StoreError>),
 ) -> LostLease {
     let mut outage = Outage::new(format!("lease {}: renewal", own.key()));
     loop {
-        told(Ok(own.term()));
+        on_check(Ok(own.term()));
         let due = own.renewal(margin);
         let renewal = async {
             match due {
@@ -159,7 +159,7 @@ pub async fn keep(
                 Ok(Look::Again) => {}
                 Err(error) => {
                     outage.begin(&error.to_string());
-                    told(Err(&error));
+                    on_check(Err(&error));
                 }
             }
             backoff.wait().await;
