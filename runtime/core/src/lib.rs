@@ -46,7 +46,7 @@ pub mod lease;
 pub mod link_counters;
 pub mod node;
 pub mod object;
-mod overlaps;
+mod overlap_index;
 pub mod pacing;
 pub mod peers;
 pub mod plugin_source;

@@ -27,7 +27,7 @@ use crate::desired::Priority;
 use crate::host_network::{Conflict, HostNetwork};
 use crate::lease::{InvalidLease, InvalidLeaseKey, Lease, LeaseKey};
 use crate::object::Object;
-use crate::overlaps::Overlaps;
+use crate::overlap_index::OverlapIndex;
 use crate::public_addresses::PublicAddresses;
 use crate::record::{Age, Record, RecordChange};
 use crate::rejected::{Noted, Rejected};
@@ -43,7 +43,7 @@ pub struct Peers {
     config: NetworkConfig,
     own: LeaseKey,
     leases: BTreeMap<LeaseKey, Held>,
-    overlaps: Overlaps,
+    overlaps: OverlapIndex,
     /// The public addresses of all leases, with the keys of these.
     addresses: PublicAddresses,
     /// The host's own networks and addresses, which the overlay must not take over.
@@ -188,7 +188,7 @@ impl Peers {
             config,
             own,
             leases: BTreeMap::new(),
-            overlaps: Overlaps::default(),
+            overlaps: OverlapIndex::default(),
             addresses: PublicAddresses::default(),
             host: HostNetwork::default(),
             rejected: Rejected::default(),
@@ -395,7 +395,7 @@ impl Peers {
     fn put_lease(&mut self, text: &str, lease: Lease, age: Age, progress: &mut Progress) {
         self.missing.remove(&lease.key);
         self.supersede(&lease, progress);
-        // Overlaps and conflicts are resolved at the end of the update.
+        // OverlapIndex and conflicts are resolved at the end of the update.
         if !self.is_relative(text) {
             self.rejected.remove(text);
         }
