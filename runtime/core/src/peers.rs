@@ -395,7 +395,7 @@ impl Peers {
     fn put_lease(&mut self, text: &str, lease: Lease, age: Age, progress: &mut Progress) {
         self.missing.remove(&lease.key);
         self.supersede(&lease, progress);
-        // OverlapIndex and conflicts are resolved at the end of the update.
+        // Overlaps and conflicts are resolved at the end of the update.
         if !self.is_relative(text) {
             self.rejected.remove(text);
         }

@@ -18,7 +18,7 @@ const DUTY: DutyCycle = DutyCycle::one_in(5);
 /// The timer of the next build. Changes are due at once, failures after a backoff. Both obey the
 /// duty cycle.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct BuildTimer {
     due: Option<Instant>,
     not_before: Instant,
     restart: RetryDelay,
@@ -26,7 +26,7 @@ pub(crate) struct Pace {
     working_since: Option<Instant>,
 }
 
-impl Pace {
+impl BuildTimer {
     pub(crate) fn new(now: Instant) -> Self {
         Self { due: None, not_before: now, restart: RetryDelay::new(RESTART), working_since: None }
     }
