@@ -50,31 +50,31 @@ fn render(leases: &Leases) -> String {
 
 #[cfg(test)]
 mod tests {
-    use heddle_control::Record;
+    use heddle_control::LeaseRecord;
 
     use super::*;
 
     #[test]
     fn leases_and_reservations_are_distinguished() {
-        let lease = Record {
+        let lease = LeaseRecord {
             key: "10.244.8.0-24".into(),
             node_id: Some("4f3c".into()),
             node_name: Some("a".into()),
             public_addresses: vec!["192.168.0.72".parse().unwrap()],
             backend: Some("vxlan".into()),
             own: true,
-            ..Record::default()
+            ..LeaseRecord::default()
         };
-        let reservation = Record {
+        let reservation = LeaseRecord {
             key: "10.244.9.0-24".into(),
             node_id: Some("77aa".into()),
             reservation: true,
-            ..Record::default()
+            ..LeaseRecord::default()
         };
-        let garbage = Record {
+        let garbage = LeaseRecord {
             key: "x".into(),
             problem: Some("not a lease key".into()),
-            ..Record::default()
+            ..LeaseRecord::default()
         };
         let records = vec![lease, reservation, garbage];
         let leases = Leases { records, unlisted: 7, ..Leases::default() };

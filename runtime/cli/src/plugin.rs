@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use heddle_plugin::{
-    Catalogue, Plugin, Policy, Setting, Source, embedded_component, read_component,
+    Catalogue, Plugin, PluginSource, Policy, Setting, embedded_component, read_component,
 };
 use serde_json::{Map, Value};
 
@@ -108,7 +108,7 @@ fn backend(json: Option<&str>, name: &str) -> anyhow::Result<Value> {
 
 /// A component's bytes and origin.
 struct Component {
-    source: Source,
+    source: PluginSource,
     bytes: Vec<u8>,
 }
 
@@ -124,15 +124,18 @@ impl Which {
                 bail!("there is no plugin `{name}`; `heddle plugin list` shows all plugins");
             };
             match (entry.source, embedded_component(name)) {
-                (Source::File(path), _) => path,
-                (Source::Embedded, Some(component)) => {
-                    return Ok(Component { source: Source::Embedded, bytes: component.to_owned() });
+                (PluginSource::File(path), _) => path,
+                (PluginSource::Embedded, Some(component)) => {
+                    return Ok(Component {
+                        source: PluginSource::Embedded,
+                        bytes: component.to_owned(),
+                    });
                 }
-                (Source::Embedded, None) => bail!("the embedded plugin `{name}` is missing"),
+                (PluginSource::Embedded, None) => bail!("the embedded plugin `{name}` is missing"),
             }
         };
         let bytes = read_component(&path)?;
-        Ok(Component { source: Source::File(path), bytes })
+        Ok(Component { source: PluginSource::File(path), bytes })
     }
 
     /// Compiles the plugin and prepares it to be started, with the limits that it would have in the

@@ -4,7 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use heddle_control::{
-    Emitter, Event, Health, Mode, Peer, PeerState, Plugin, Source, Status, TrafficRules,
+    Emitter, Event, Peer, PeerHealth, PeerState, Plugin, PluginSource, RulesMode, Status,
+    TrafficRules,
 };
 use heddle_core::text::one_line;
 
@@ -121,8 +122,8 @@ fn fields(status: &Status) -> Vec<(&'static str, String)> {
 
 fn plugin(plugin: &Plugin) -> String {
     let source = match &plugin.source {
-        Source::BuiltIn => "built in".to_owned(),
-        Source::Path(path) => path.display().to_string(),
+        PluginSource::Embedded => "built in".to_owned(),
+        PluginSource::File(path) => path.display().to_string(),
     };
     format!("{} {}, {source}", plugin.name, plugin.version)
 }
@@ -143,9 +144,9 @@ fn emitter(emitter: &Emitter) -> String {
 
 fn rules(rules: &TrafficRules) -> String {
     let mode = match rules.mode {
-        Mode::Iptables => "iptables",
-        Mode::Nftables => "nftables",
-        Mode::Other => "of another kind",
+        RulesMode::Iptables => "iptables",
+        RulesMode::Nftables => "nftables",
+        RulesMode::Other => "of another kind",
     };
     let wanted = [("masquerade", rules.masquerade), ("forward", rules.forward)];
     let wanted: Vec<_> = wanted.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
@@ -168,7 +169,7 @@ fn devices(status: &Status) -> String {
         "TX-DROPPED",
     ];
     let rows = status.devices.iter().map(|device| {
-        let counter = |pick: fn(&heddle_control::Counters) -> u64| {
+        let counter = |pick: fn(&heddle_control::LinkCounters) -> u64| {
             device.counters.as_ref().map(|counters| pick(counters).to_string()).unwrap_or_default()
         };
         [
@@ -229,7 +230,7 @@ fn events(events: &[Event], now: u64) -> String {
 }
 
 /// Formats a peer's round-trip time and its loss.
-fn answers(health: Option<Health>) -> [String; 2] {
+fn answers(health: Option<PeerHealth>) -> [String; 2] {
     let Some(health) = health else { return ["not probed yet".to_owned(), String::new()] };
     let answers = match health.rtt_micros {
         Some(micros) if health.reachable => format!("in {:.2} ms", micros as f64 / 1000.0),

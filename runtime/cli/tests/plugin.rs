@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use heddle_plugin::{Catalogue, PluginError, Role, Source, embedded_component};
+use heddle_plugin::{Catalogue, PluginError, PluginSource, Role, embedded_component};
 
 const TOOL: &str = env!("CARGO_BIN_EXE_heddle");
 
@@ -57,7 +57,7 @@ impl Place {
         self.dir.path().join("cache")
     }
 
-    fn find(&self, compiler: impl Into<PathBuf>) -> Result<Source, PluginError> {
+    fn find(&self, compiler: impl Into<PathBuf>) -> Result<PluginSource, PluginError> {
         let dirs = vec!["/nonexistent".into(), self.plugins()];
         let catalogue = Catalogue::new(dirs, Some(compiler.into()), self.cache()).unwrap();
         // Needed for a file that is not a copy of the built-in plugin.
@@ -84,16 +84,16 @@ impl Place {
 #[test]
 fn file_precedes_embedded_plugin_and_is_compiled_once() {
     let place = Place::new();
-    assert_eq!(place.find(compiler()).unwrap(), Source::File(place.plugin()));
+    assert_eq!(place.find(compiler()).unwrap(), PluginSource::File(place.plugin()));
     for kind in ["cwasm", "seal", "receipt"] {
         place.entry(kind);
     }
     assert_eq!(place.entries().len(), 3);
     // Without a compiler, the plugin can only come from the cache.
-    assert_eq!(place.find("/nonexistent/compiler").unwrap(), Source::File(place.plugin()));
+    assert_eq!(place.find("/nonexistent/compiler").unwrap(), PluginSource::File(place.plugin()));
 
     fs::remove_file(place.plugin()).unwrap();
-    assert_eq!(place.find("/nonexistent/compiler").unwrap(), Source::Embedded);
+    assert_eq!(place.find("/nonexistent/compiler").unwrap(), PluginSource::Embedded);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn plugin_writable_by_others_is_refused_and_listed() {
 fn directory_writable_by_others_is_not_skipped() {
     let place = Place::new();
     fs::remove_file(place.plugin()).unwrap();
-    assert_eq!(place.find(compiler()).unwrap(), Source::Embedded);
+    assert_eq!(place.find(compiler()).unwrap(), PluginSource::Embedded);
     fs::set_permissions(place.plugins(), fs::Permissions::from_mode(0o777)).unwrap();
     let error = place.find(compiler()).unwrap_err();
     assert!(matches!(error, PluginError::Directory { .. }), "{error}");

@@ -1,16 +1,16 @@
 //! Rules for every backend.
 
 use heddle_core::address::Family;
-use heddle_core::desired::{Desired, Owner, Standing};
+use heddle_core::desired::{Desired, Owner, Priority};
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::object::Plan;
 use heddle_plugin::{Backend, CallError, Plugin, PluginError, Reason};
 use serde_json::Value;
 
+use crate::arbitrary::Arbitrary;
 use crate::baseline::Baseline;
-use crate::chance::Chance;
 use crate::report::{Report, Rule};
-use crate::{Plans, Scenario, Thoroughness, apart, packets};
+use crate::{Plans, Scenario, Thoroughness, on_thread, packets};
 
 /// Number of repetitions of the same call.
 const REPEATS: usize = 3;
@@ -42,12 +42,12 @@ pub(crate) async fn examine(
         let Some(plans) = situation.works(&mut report).await else { continue };
         situation.pure(&plans, &mut report).await;
         situation.order(&plans, &mut report).await;
-        situation.apart(&plans, &mut report);
+        situation.check_independence(&plans, &mut report);
         situation.others(&plans, &mut report).await;
         situation.robust(&plans, settings, thoroughness, &mut report).await;
         if let Some(packets) = plugin.packets()? {
             // Packet functions must not be called from asynchronous code.
-            apart(|| {
+            on_thread(|| {
                 packets::examine(&packets, &situation.scenario, &plans, thoroughness, &mut report);
             });
         }
@@ -154,15 +154,15 @@ impl Situation<'_> {
     }
 
     /// Adds and removes peers in the desired state, as the daemon does.
-    fn apart(&self, good: &Baseline, report: &mut Report) {
+    fn check_independence(&self, good: &Baseline, report: &mut Report) {
         let mut desired = Desired::default();
-        let standing = Standing::default();
-        desired.set(Owner::Node, &standing, good.node.plan.clone());
+        let priority = Priority::default();
+        desired.set(Owner::Node, &priority, good.node.plan.clone());
         let alone = format!("{:?}", desired.objects());
         for (peer, plan) in good.peers.iter().zip(&good.plans) {
             let before = format!("{:?}", desired.objects());
             let owner = Owner::Peer(peer.key);
-            desired.set(owner, &standing, plan.clone());
+            desired.set(owner, &priority, plan.clone());
             let conflict = desired.conflicts(owner).next().map(|(object, _)| object.to_string());
             report.look(Rule::Apart, conflict.is_none(), || {
                 let object = conflict.unwrap_or_default();
@@ -217,11 +217,11 @@ impl Situation<'_> {
         thoroughness: &Thoroughness,
         report: &mut Report,
     ) {
-        let mut chance = Chance::new(thoroughness.seed);
+        let mut arbitrary = Arbitrary::new(thoroughness.seed);
         let node = &self.scenario.node.1;
         for _ in 0..thoroughness.rounds {
             let mut config = self.scenario.config.clone();
-            config.backend.json = chance.disturbed(settings).to_string();
+            config.backend.json = arbitrary.disturbed(settings).to_string();
             let ask = |call: &str| format!("{call} with `Backend` {}", config.backend.json);
             let advertised = self.backend.advertise(&config, node).await;
             self.blame(report, &ask("advertise"), advertised);
@@ -229,7 +229,7 @@ impl Situation<'_> {
             self.blame(report, &ask("plan-node"), planned);
         }
         let strangers: Vec<_> =
-            (0..thoroughness.rounds).filter_map(|_| self.stranger(good, &mut chance)).collect();
+            (0..thoroughness.rounds).filter_map(|_| self.stranger(good, &mut arbitrary)).collect();
         for (peer, answer) in strangers.iter().zip(self.plan_peers(good, strangers.clone()).await) {
             let ask = || {
                 let data = peer.families.iter().map(|part| part.backend_data.as_deref());
@@ -259,18 +259,18 @@ impl Situation<'_> {
     }
 
     /// Returns a lease that a hostile or broken node could have published.
-    fn stranger(&self, good: &Baseline, chance: &mut Chance) -> Option<Lease> {
+    fn stranger(&self, good: &Baseline, arbitrary: &mut Arbitrary) -> Option<Lease> {
         let honest = good.peers.first()?;
         let places = honest.families.as_ref().zip(self.scenario.config.networks);
         let families = places.map(|(part, overlay)| LeaseFamily {
-            subnet: chance.subnet(overlay.network, overlay.subnet_length),
-            public_address: chance.address(part.public_address),
-            backend_data: chance.backend_data(part.backend_data.as_deref()),
+            subnet: arbitrary.subnet(overlay.network, overlay.subnet_length),
+            public_address: arbitrary.address(part.public_address),
+            backend_data: arbitrary.backend_data(part.backend_data.as_deref()),
         });
         Some(Lease {
             key: LeaseKey::new(families.as_ref().map(|part| part.subnet))?,
             families,
-            backend_type: chance.backend_type(honest.backend_type.as_deref()),
+            backend_type: arbitrary.backend_type(honest.backend_type.as_deref()),
             node_id: None,
             node_name: None,
         })

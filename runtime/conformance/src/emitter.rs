@@ -6,7 +6,7 @@ use heddle_plugin::{
 };
 use serde_json::json;
 
-use crate::chance::Chance;
+use crate::arbitrary::Arbitrary;
 use crate::report::{Report, Rule};
 use crate::{Scenario, Thoroughness};
 
@@ -78,12 +78,12 @@ async fn robust(
             "it takes a setting `{UNKNOWN}`, or does not name it: expected an error with its name"
         )
     });
-    let mut chance = Chance::new(thoroughness.seed);
+    let mut arbitrary = Arbitrary::new(thoroughness.seed);
     let mut names = vec!["path".to_owned()];
     names.extend(settings.iter().map(|setting| setting.name.clone()));
     for _ in 0..thoroughness.rounds {
         let mut disturbed = settings.to_vec();
-        let (name, value) = chance.setting(&names);
+        let (name, value) = arbitrary.setting(&names);
         disturbed.push(Setting { name, value });
         let answer = emitter.emit(view, &disturbed).await;
         // Operators are trusted: a refused path that comes from a setting is not the plugin's

@@ -7,9 +7,9 @@
 
 #![forbid(unsafe_code)]
 
+mod arbitrary;
 mod backend;
 mod baseline;
-mod chance;
 mod emitter;
 mod files;
 mod measure;
@@ -61,7 +61,7 @@ pub async fn examine(
 }
 
 /// Runs `work` on a separate thread, and waits for its result.
-fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let done = std::thread::scope(|scope| scope.spawn(work).join());
     done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use crate::scenario::InvalidScenario;
-use crate::{Scenario, Settings, apart};
+use crate::{Scenario, Settings, on_thread};
 
 /// Number of measurements of each call.
 const TIMES: usize = 200;
@@ -121,7 +121,7 @@ async fn backend(plugin: &Plugin, peers: u32) -> Result<Vec<Measurement>, Measur
     rows.push(Measurement { what: format!("plan-peer, one of {peers}"), times });
     let Some(packets) = plugin.packets()? else { return Ok(rows) };
     // Packet functions must not be called from asynchronous code.
-    rows.extend(apart(|| packet_path(&packets, &scenario, &own, &leases))?);
+    rows.extend(on_thread(|| packet_path(&packets, &scenario, &own, &leases))?);
     Ok(rows)
 }
 

@@ -6,8 +6,8 @@ use heddle_core::lease::Lease;
 use heddle_plugin::{PacketInstance, PacketPlugin, Reason};
 use ipnet::IpNet;
 
+use crate::arbitrary::Arbitrary;
 use crate::baseline::Baseline;
-use crate::chance::Chance;
 use crate::report::{Report, Rule};
 use crate::{Scenario, Thoroughness};
 
@@ -102,7 +102,7 @@ fn transforms(
     report: &mut Report,
 ) {
     let config = &scenario.config;
-    let mut chance = Chance::new(thoroughness.seed);
+    let mut arbitrary = Arbitrary::new(thoroughness.seed);
     for (key, node) in &scenario.nodes {
         let found = (0..).zip(&good.peers).find(|(_, peer)| peer.key == *key);
         let Some((at, peer)) = found else { continue };
@@ -113,7 +113,7 @@ fn transforms(
         let there = plugin.instance(config, node, peer, &others);
         let Some(mut there) = sound(report, "update", there) else { return };
         for _ in 0..thoroughness.rounds.div_ceil(10) {
-            let (mut bytes, lengths) = chance.packets(PACKET.0, PACKET.1);
+            let (mut bytes, lengths) = arbitrary.packets(PACKET.0, PACKET.1);
             address(&mut bytes, &lengths, &good.own, peer);
             let sent = here.encapsulate(at, &bytes, &lengths);
             let Some((payload, sent_lengths)) = sound(report, "encapsulate", sent) else { return };
@@ -122,7 +122,7 @@ fn transforms(
             report.look(Rule::Transforms, received == (bytes, lengths), || {
                 format!("packets for peer {} are not what they were on the other side", peer.key)
             });
-            let (junk, lengths) = chance.packets(0, PACKET.1);
+            let (junk, lengths) = arbitrary.packets(0, PACKET.1);
             if sound(report, "decapsulate of junk", there.decapsulate(back, &junk, &lengths))
                 .is_none()
             {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use heddle_conformance::{Report, Rule, Settings, Thoroughness, examine};
-use heddle_plugin::{Catalogue, Source};
+use heddle_plugin::{Catalogue, PluginSource};
 use serde_json::json;
 
 #[path = "../../plugin/src/guests.rs"]
@@ -34,7 +34,7 @@ async fn report(fault: &str) -> Report {
     let catalogue =
         Catalogue::new(Vec::new(), Some(compiler()), "/nonexistent/cache".into()).unwrap();
     let (path, bytes) = component();
-    let plugin = catalogue.open_component(Source::File(path.clone()), bytes).unwrap();
+    let plugin = catalogue.open_component(PluginSource::File(path.clone()), bytes).unwrap();
     let settings = Settings {
         backend: json!({ "Type": "broken", "Fault": fault }),
         ..Settings::least("broken")

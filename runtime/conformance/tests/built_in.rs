@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use heddle_conformance::{Settings, Thoroughness, examine};
-use heddle_plugin::{Catalogue, Plugin, Role, Source, embedded_component};
+use heddle_plugin::{Catalogue, Plugin, PluginSource, Role, embedded_component};
 
 /// Returns the path of the compiler that was built with this test. Cargo puts tests in a directory
 /// below that of the binaries.
@@ -19,7 +19,7 @@ fn catalogue() -> Catalogue {
 /// Opens a built-in plugin from its component.
 fn plugin(name: &str) -> Plugin {
     let component = embedded_component(name).unwrap();
-    catalogue().open_component(Source::Embedded, component).unwrap()
+    catalogue().open_component(PluginSource::Embedded, component).unwrap()
 }
 
 #[tokio::test]

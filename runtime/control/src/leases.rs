@@ -13,15 +13,15 @@ pub struct Leases {
     /// Name of the network: the etcd prefix without a trailing slash, or the directory.
     pub network: String,
     /// Records in the order of their keys. Of the unusable ones, only the first thousand.
-    pub records: Vec<Record>,
+    pub records: Vec<LeaseRecord>,
     /// Number of unusable records beyond those.
     pub unlisted: u64,
 }
 
-/// One record.
+/// One record, as listed for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Record {
+pub struct LeaseRecord {
     /// Key below `<prefix>/subnets/`.
     pub key: String,
     /// ID of the node. None for flannel nodes.

@@ -25,11 +25,14 @@ pub use client::Client;
 pub use documents::{Documents, RECENT, Snapshot};
 pub use error::{CallError, ListenError};
 pub use handler::{Handler, Unavailable};
-pub use leases::{Leases, Record};
+pub use heddle_core::link_counters::LinkCounters;
+pub use heddle_core::plugin_source::PluginSource;
+pub use leases::{LeaseRecord, Leases};
 pub use server::serve;
 pub use status::{
-    Changes, Counters, Device, Emitter, Event, EventKind, Health, Mode, Node, OwnLease, Peer,
-    PeerState, Plugin, Source, Status, TrafficRules, Underlay, Unmet, Watch,
+    Changes, Device, Emitter, Event, EventKind, NodeIdentity, OwnLeaseStatus, Peer, PeerHealth,
+    PeerState, Plugin, RulesMode, Status, TrafficRules, UnderlayStatus, UnmetCondition,
+    WatchStatus,
 };
 
 /// Directory of the daemons' sockets.

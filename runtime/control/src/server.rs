@@ -51,7 +51,7 @@ fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, ListenError>
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
     made.map_err(failed("cannot create its directory"))?;
-    make_way(path)?;
+    check_path_is_free(path)?;
     // Created in a private directory, and renamed into place once the permissions are right.
     let private = tempfile::Builder::new().prefix(".").rand_bytes(3).tempdir_in(dir);
     let private = private.map_err(failed("cannot write to its directory"))?;
@@ -71,7 +71,7 @@ fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, ListenError>
 
 /// Checks that the socket's path is free, or has the socket of a dead daemon, which the new one
 /// then replaces.
-fn make_way(path: &Path) -> Result<(), ListenError> {
+fn check_path_is_free(path: &Path) -> Result<(), ListenError> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(ListenError::NotASocket(path.to_owned()));

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use heddle_core::link_counters::LinkCounters;
+use heddle_core::plugin_source::PluginSource;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +20,7 @@ pub struct Status {
     /// True if all conditions hold.
     pub ready: bool,
     /// Conditions that do not hold. Empty when ready.
-    pub unmet: Vec<Unmet>,
+    pub unmet: Vec<UnmetCondition>,
     /// Reason why a restart would begin with another network config, or would fail. None if the
     /// config is unchanged.
     pub superseded: Option<String>,
@@ -32,13 +34,13 @@ pub struct Status {
     /// Seconds since the daemon was started.
     pub uptime: u64,
     /// Identity of this node.
-    pub node: Node,
+    pub node: NodeIdentity,
     /// State of the watch on the store. None before it begins.
-    pub watch: Option<Watch>,
+    pub watch: Option<WatchStatus>,
     /// Interface that carries the overlay. None before the node has joined.
-    pub underlay: Option<Underlay>,
+    pub underlay: Option<UnderlayStatus>,
     /// Lease of this node. None before it has joined.
-    pub lease: Option<OwnLease>,
+    pub lease: Option<OwnLeaseStatus>,
     /// Backend plugin. None before the node has joined.
     pub backend: Option<Plugin>,
     /// Emitters, which write files.
@@ -63,7 +65,7 @@ pub struct Status {
 /// A condition that does not hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Unmet {
+pub struct UnmetCondition {
     /// Name of the condition, for people.
     pub condition: String,
     /// Reason why it does not hold.
@@ -73,7 +75,7 @@ pub struct Unmet {
 /// A node's identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Node {
+pub struct NodeIdentity {
     /// `NodeID` in its lease.
     pub id: String,
     /// Host name, if there is one.
@@ -83,7 +85,7 @@ pub struct Node {
 /// Interface that carries the overlay on this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Underlay {
+pub struct UnderlayStatus {
     /// Name of the interface.
     pub interface: String,
     /// MTU in bytes.
@@ -95,7 +97,7 @@ pub struct Underlay {
 /// The lease of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct OwnLease {
+pub struct OwnLeaseStatus {
     /// Key below `<prefix>/subnets/`.
     pub key: String,
     /// Subnets, IPv4 first.
@@ -114,7 +116,7 @@ pub struct OwnLease {
 /// State of the watch on the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Watch {
+pub struct WatchStatus {
     /// Seconds since the last response of the store. A silent etcd is probed; a directory is
     /// re-read periodically.
     pub lag: u64,
@@ -131,7 +133,7 @@ pub struct Plugin {
     /// Version of the plugin.
     pub version: String,
     /// Origin of the plugin.
-    pub source: Source,
+    pub source: PluginSource,
     /// SHA-256 of the component, in lower-case hexadecimal digits.
     pub digest: String,
     /// Calls since it started, including failed ones.
@@ -142,17 +144,6 @@ pub struct Plugin {
     pub refusals: u64,
     /// Seconds spent in calls.
     pub seconds: f64,
-}
-
-/// Origin of a plugin.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Source {
-    /// Built into the daemon's binary.
-    #[default]
-    BuiltIn,
-    /// Loaded from a file.
-    Path(PathBuf),
 }
 
 /// An emitter and its files.
@@ -172,7 +163,7 @@ pub struct Emitter {
 #[serde(default)]
 pub struct TrafficRules {
     /// Program that the rules are set up with.
-    pub mode: Mode,
+    pub mode: RulesMode,
     /// True if packets that leave the overlay are masqueraded (`--ip-masq`).
     pub masquerade: bool,
     /// True if forwarding is accepted for the overlay (`--iptables-forward-rules`).
@@ -184,7 +175,7 @@ pub struct TrafficRules {
 /// Program that the firewall rules are set up with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Mode {
+pub enum RulesMode {
     /// iptables and ip6tables.
     #[default]
     Iptables,
@@ -206,29 +197,7 @@ pub struct Device {
     /// Planned MTU in bytes.
     pub mtu: u32,
     /// Traffic counters. None if the device does not exist.
-    pub counters: Option<Counters>,
-}
-
-/// Counters of a device since its creation (`struct rtnl_link_stats64` in `linux/if_link.h`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Counters {
-    /// Packets received.
-    pub rx_packets: u64,
-    /// Bytes received.
-    pub rx_bytes: u64,
-    /// Bad packets received.
-    pub rx_errors: u64,
-    /// Packets received and not processed.
-    pub rx_dropped: u64,
-    /// Packets sent.
-    pub tx_packets: u64,
-    /// Bytes sent.
-    pub tx_bytes: u64,
-    /// Packets that could not be sent.
-    pub tx_errors: u64,
-    /// Packets dropped on their way out.
-    pub tx_dropped: u64,
+    pub counters: Option<LinkCounters>,
 }
 
 /// A record below `<prefix>/subnets` that is not this node's own, and its state.
@@ -255,7 +224,7 @@ pub struct Peer {
     /// used.
     pub reason: Option<String>,
     /// Result of the reachability probes. None if it is not probed.
-    pub health: Option<Health>,
+    pub health: Option<PeerHealth>,
     /// Kind of its conflict with the host's own network: `connected`, `route`, `store`,
     /// `own-address` or `peer-address`. None if there is none.
     pub conflict: Option<String>,
@@ -264,7 +233,7 @@ pub struct Peer {
 /// Result of the reachability probes of a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Health {
+pub struct PeerHealth {
     /// True if the peer answers.
     pub reachable: bool,
     /// Round-trip time in microseconds. None until there is an answer.
@@ -382,13 +351,13 @@ mod tests {
         let status = Status {
             ready: true,
             backend: Some(Plugin {
-                source: Source::Path("/opt/x.wasm".into()),
+                source: PluginSource::File("/opt/x.wasm".into()),
                 seconds: 0.25,
                 ..Plugin::default()
             }),
             peers: vec![Peer {
                 state: PeerState::NotUsed,
-                health: Some(Health { rtt_micros: Some(310), ..Health::default() }),
+                health: Some(PeerHealth { rtt_micros: Some(310), ..PeerHealth::default() }),
                 ..Peer::default()
             }],
             events: vec![Event { time: 7, kind: EventKind::StoreBack, text: "etcd".into() }],
@@ -407,7 +376,7 @@ mod tests {
             "peers":[{"key":"10.244.1.0-24","state":"on-holiday","weight":3}]}"#;
         let status: Status = serde_json::from_str(text).unwrap();
         assert_eq!((status.version.as_str(), status.ready), ("9", false));
-        assert_eq!(status.rules.unwrap().mode, Mode::Other);
+        assert_eq!(status.rules.unwrap().mode, RulesMode::Other);
         assert_eq!(status.peers[0].state, PeerState::Other);
         assert_eq!(status.peers[0].health, None);
     }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use heddle_control::{
-    CallError, Client, Documents, Handler, Leases, ListenError, Peer, Record, Status, Unavailable,
+    CallError, Client, Documents, Handler, LeaseRecord, Leases, ListenError, Peer, Status,
+    Unavailable,
 };
 use nix::unistd::{Gid, Group};
 
@@ -28,7 +29,7 @@ impl Handler for Daemon {
 
     async fn leases(&self) -> Result<Leases, Unavailable> {
         self.store.map_err(|reason| Unavailable(reason.to_owned()))?;
-        let records = vec![Record { key: "10.244.1.0-24".into(), ..Record::default() }];
+        let records = vec![LeaseRecord { key: "10.244.1.0-24".into(), ..LeaseRecord::default() }];
         Ok(Leases { records, ..Leases::default() })
     }
 }

@@ -16,8 +16,9 @@ use crate::address::{Family, LinkName, number};
 use crate::config::{NetworkConfig, OverlayNetwork};
 use crate::family::PerFamily;
 use crate::host_network::{Conflict, HostNetwork};
-use crate::lease::{Lease, LeaseKey, Record};
+use crate::lease::{Lease, LeaseKey};
 use crate::node::NodeId;
+use crate::record::Record;
 
 /// Number of free subnets that the random choice is made among. The randomness makes it unlikely
 /// that nodes which boot together want the same subnet.
@@ -40,7 +41,7 @@ impl Holdings {
     }
 
     /// Adds a record.
-    pub fn add(&mut self, record: &Record<'_>) {
+    pub fn add(&mut self, record: &Record) {
         let Ok(key) = record.key.parse() else { return };
         self.taken.insert(key, record.age.made);
         self.leases.extend(record.lease(key));
@@ -259,7 +260,7 @@ pub fn overlap(one: LeaseKey, other: LeaseKey) -> bool {
 /// come first, then the one that was created first.
 pub(crate) type Seniority = (bool, u64, LeaseKey);
 
-/// Returns the tie-break key of a lease. `made` is that of its [`Age`](crate::lease::Age).
+/// Returns the tie-break key of a lease. `made` is that of its [`Age`](crate::record::Age).
 pub(crate) fn seniority(fits: bool, made: u64, key: LeaseKey) -> Seniority {
     (!fits, made, key)
 }

@@ -31,9 +31,9 @@ pub enum Owner {
 
 /// The facts about an owner that decide tie-breaks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct Priority {
     /// The store's count of when the record behind the plan was written
-    /// ([`Age`](crate::lease::Age)).
+    /// ([`Age`](crate::record::Age)).
     pub written: u64,
     /// The Ethernet addresses that the record publishes.
     pub macs: BTreeSet<MacAddress>,
@@ -65,7 +65,7 @@ pub struct Desired {
 
 impl Desired {
     /// Replaces an owner's plan. Returns the keys whose object may have changed.
-    pub fn set(&mut self, owner: Owner, standing: &Standing, plan: Plan) -> BTreeSet<ObjectKey> {
+    pub fn set(&mut self, owner: Owner, priority: &Priority, plan: Plan) -> BTreeSet<ObjectKey> {
         let keys: Vec<_> = plan.objects.iter().map(Object::key).collect();
         let before = |(key, object): (&ObjectKey, &Object)| {
             let claim = self.claim(key, owner).filter(|claim| claim.object == *object)?;
@@ -77,10 +77,10 @@ impl Desired {
             let rank = Rank {
                 is_peer: owner != Owner::Node,
                 is_unpublished: match &object {
-                    Object::FdbEntry(entry) => !standing.macs.contains(&entry.mac),
+                    Object::FdbEntry(entry) => !priority.macs.contains(&entry.mac),
                     _ => false,
                 },
-                since: since.map_or(standing.written, |since| since.min(standing.written)),
+                since: since.map_or(priority.written, |since| since.min(priority.written)),
                 owner,
             };
             // There is nearly always one claim, and a vector that grows by itself would reserve

@@ -42,16 +42,16 @@ impl Observed {
     }
 
     /// Records a change that was applied.
-    pub fn note(&mut self, change: &Change) {
+    pub fn note(&mut self, change: &ObjectChange) {
         match change {
-            Change::Create(object) | Change::Put(object) => self.note_put(object),
-            Change::Replace(object) => {
+            ObjectChange::Create(object) | ObjectChange::Put(object) => self.note_put(object),
+            ObjectChange::Replace(object) => {
                 if let Object::Link(link) = object {
                     self.forget_link(link.name);
                 }
                 self.note_put(object);
             }
-            Change::Remove(object) => {
+            ObjectChange::Remove(object) => {
                 if let Object::Link(link) = object {
                     self.forget_link(link.name);
                 }
@@ -71,7 +71,7 @@ impl Observed {
 
 /// One step from the observed towards the desired state.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum ObjectChange {
     /// Creates the object: the last observation found nothing under its key. A route that appeared
     /// there since is not touched.
     Create(Object),
@@ -83,7 +83,7 @@ pub enum Change {
     Remove(Object),
 }
 
-impl Change {
+impl ObjectChange {
     /// Returns the object concerned.
     pub fn object(&self) -> &Object {
         match self {
@@ -97,7 +97,7 @@ impl Change {
 
 /// Returns all changes, in the order in which they have to be applied: removals first, in reverse
 /// order of creation; then devices, settings, addresses, FDB entries, neighbours and routes.
-pub fn diff(desired: &BTreeMap<ObjectKey, &Object>, observed: &Observed) -> Vec<Change> {
+pub fn diff(desired: &BTreeMap<ObjectKey, &Object>, observed: &Observed) -> Vec<ObjectChange> {
     let keys: BTreeSet<&ObjectKey> = desired.keys().chain(observed.objects.keys()).collect();
     diff_keys(keys, |key| desired.get(key).copied(), observed)
 }
@@ -107,7 +107,7 @@ pub fn diff_keys<'k, 'd>(
     keys: BTreeSet<&'k ObjectKey>,
     desired: impl Fn(&ObjectKey) -> Option<&'d Object>,
     observed: &Observed,
-) -> Vec<Change> {
+) -> Vec<ObjectChange> {
     let mut removals = Vec::new();
     let mut additions = Vec::new();
     // The kernel removes the objects on a device along with the device, also if we replace it. The
@@ -130,7 +130,7 @@ pub fn diff_keys<'k, 'd>(
                 if let Object::Link(link) = &seen.object {
                     removed.insert(link.name);
                 }
-                removals.push(Change::Remove(seen.object.clone()));
+                removals.push(ObjectChange::Remove(seen.object.clone()));
             }
             (None, Some(_)) => {}
             (Some(wanted), None) => {
@@ -141,17 +141,17 @@ pub fn diff_keys<'k, 'd>(
                     Object::Route(route) if connected.contains(&route.destination) => true,
                     _ => observed.objects.contains_key(key),
                 };
-                let change = if is_in_place { Change::Put } else { Change::Create };
+                let change = if is_in_place { ObjectChange::Put } else { ObjectChange::Create };
                 additions.push(change(wanted.clone()));
             }
             (Some(wanted), Some(seen)) => match compare(wanted, seen) {
                 Verdict::Same => {}
-                Verdict::Changeable => additions.push(Change::Put(wanted.clone())),
+                Verdict::Changeable => additions.push(ObjectChange::Put(wanted.clone())),
                 Verdict::Incompatible => {
                     if let Object::Link(link) = wanted {
                         replaced.insert(link.name);
                     }
-                    additions.push(Change::Replace(wanted.clone()));
+                    additions.push(ObjectChange::Replace(wanted.clone()));
                 }
             },
         }
@@ -176,7 +176,7 @@ pub fn agrees(desired: Option<&Object>, seen: Option<&Observation>) -> bool {
 
 /// Returns true if this change repairs drift: the object under its key matched the desired state at
 /// the last observation, with this daemon's own changes since.
-pub fn is_repair(change: &Change, desired: Option<&Object>, before: &Observed) -> bool {
+pub fn is_repair(change: &ObjectChange, desired: Option<&Object>, before: &Observed) -> bool {
     agrees(desired, before.objects.get(&change.object().key()))
 }
 

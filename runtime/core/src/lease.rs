@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use crate::address::{Family, MacAddress, is_host};
 use crate::family::{InFamily, PerFamily};
 use crate::node::NodeId;
+use crate::record::Unread;
 use crate::text::{LONGEST, one_line};
 
 /// Length limit of a record's value in bytes. A lease at all its other limits takes less than half
@@ -118,64 +119,6 @@ impl FromStr for LeaseKey {
         // Two spellings of one key would be two records of one peer.
         let canonical = |key: &Self| key.to_string() == text;
         parse().filter(canonical).ok_or_else(|| InvalidLeaseKey(one_line(text, LONGEST)))
-    }
-}
-
-/// The store's counts of when a record was created and last written: smaller is earlier. Events
-/// that the store cannot tell apart have equal counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Age {
-    /// Creation. etcd: `create_revision`; directory store: the file's modification time.
-    pub made: u64,
-    /// Last write. etcd: `mod_revision`; directory store: the same as `made`.
-    pub written: u64,
-}
-
-/// A record of the store, which may or may not be a valid lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
-    /// The part of the key below `<prefix>/subnets/`.
-    pub key: &'a str,
-    /// The value; empty if it was not read.
-    pub value: &'a [u8],
-    /// The reason why the value was not read. None if it was.
-    pub unread: Option<Unread>,
-    /// The creation and the last write of the record.
-    pub age: Age,
-}
-
-impl Record<'_> {
-    /// Parses the value as the lease of this key.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidLease`], naming the field or the reason why the value was not read.
-    pub fn lease(&self, key: LeaseKey) -> Result<Lease, InvalidLease> {
-        match self.unread {
-            Some(unread) => Err(unread.into()),
-            None => Lease::from_value(key, self.value),
-        }
-    }
-}
-
-/// The reason why a store does not deliver a record's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Unread {
-    /// The value is longer than [`VALUE_LIMIT`].
-    #[error("its value is too long: {0} bytes or more, and the limit is {VALUE_LIMIT}")]
-    TooLong(u64),
-    /// The file of a directory store is a FIFO, a device or a socket.
-    #[error("it is not a regular file: replace it by one, or delete it")]
-    NotAFile,
-    /// The file of a directory store cannot be read.
-    #[error("its file cannot be read ({0}): correct it, or delete it")]
-    Unreadable(std::io::ErrorKind),
-}
-
-impl Unread {
-    /// Returns the reason not to read a value of this length, if it is too long.
-    pub fn of_length(bytes: usize) -> Option<Self> {
-        (bytes > VALUE_LIMIT).then_some(Self::TooLong(bytes as u64))
     }
 }
 

@@ -11,17 +11,20 @@
 //! | [`explanation`] | why that interface? |
 //! | [`node`] | who is this node? |
 //! | [`family`] | which value does each address family have? |
-//! | [`lease`] | which subnet belongs to which node? (`<prefix>/subnets/…`) |
+//! | [`record`] | what does the store hold? (`<prefix>/subnets/…`) |
+//! | [`lease`] | which subnet belongs to which node? |
 //! | [`allocation`] | which subnet should this node have? |
 //! | [`object`] | what can be planned? Links, addresses, routes, neighbours, FDB entries, sysctls |
 //! | [`desired`] | what should the kernel hold? The union of all plans, with tie-breaks |
 //! | [`diff`] | which changes make the kernel match the desired state? |
-//! | [`looks`] | when is the next full resync due? |
+//! | [`resync_timer`] | when is the next full resync due? |
 //! | [`peers`] | which peers does a change of leases affect? |
+//! | [`link_counters`] | what has a device carried? |
+//! | [`plugin_source`] | where does a plugin come from? |
 //! | [`probe`] | which address of a peer is probed for reachability? |
 //! | [`rate`] | how often may something happen? (rate limits) |
-//! | [`retry`] | when is a failed change retried? (backoff) |
-//! | [`patience`] | when does a node that failed to join try again? (join backoff) |
+//! | [`pacing`] | when may recurring work run again? (backoff, retry queue, duty cycle, debounce) |
+//! | [`join_backoff`] | when does a node that failed to join try again? (join backoff) |
 //! | [`subnet_env`] | which subnet did this node have before? |
 //! | [`underlay`] | is the interface still what it was? |
 //! | [`cgroup`] | did the kernel's OOM killer end a child? |
@@ -40,15 +43,18 @@ pub mod explanation;
 pub mod family;
 pub mod host_network;
 pub mod interface;
+pub mod join_backoff;
 pub mod lease;
-pub mod looks;
+pub mod link_counters;
 pub mod node;
 pub mod object;
-pub mod patience;
+pub mod pacing;
 pub mod peers;
+pub mod plugin_source;
 pub mod probe;
 pub mod rate;
-pub mod retry;
+pub mod record;
+pub mod resync_timer;
 mod scope;
 pub mod split;
 pub mod subnet_env;

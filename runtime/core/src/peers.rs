@@ -17,7 +17,7 @@
 mod conflicts;
 mod footprint;
 mod grace;
-mod overlaps;
+mod overlap_index;
 mod public_addresses;
 mod rejected;
 mod rejection;
@@ -31,16 +31,17 @@ use std::time::Instant;
 use crate::address::Family;
 use crate::allocation::{Seniority, fits, overlap, seniority};
 use crate::config::NetworkConfig;
-use crate::desired::Standing;
+use crate::desired::Priority;
 use crate::host_network::{Conflict, HostNetwork};
-use crate::lease::{Age, Lease, LeaseKey, Record};
+use crate::lease::{Lease, LeaseKey};
+use crate::record::{Age, Record, RecordChange};
 
 pub use footprint::Footprint;
 pub use grace::GRACE;
 pub use rejection::Rejection;
 
-use grace::Memory;
-use overlaps::Overlaps;
+use grace::StoreTrust;
+use overlap_index::OverlapIndex;
 use public_addresses::PublicAddresses;
 use rejected::{Noted, Rejected};
 use snapshot::Snapshot;
@@ -51,7 +52,7 @@ pub struct Peers {
     config: NetworkConfig,
     own: LeaseKey,
     leases: BTreeMap<LeaseKey, Held>,
-    overlaps: Overlaps,
+    overlaps: OverlapIndex,
     /// The public addresses of all leases, with the keys of these.
     addresses: PublicAddresses,
     /// The host's own networks and addresses, which the overlay must not take over.
@@ -63,7 +64,7 @@ pub struct Peers {
     missing: BTreeSet<LeaseKey>,
     /// True if the store has a record under this node's own key.
     own_is_there: bool,
-    memory: Memory,
+    trust: StoreTrust,
 }
 
 /// A valid lease, used or not.
@@ -74,28 +75,19 @@ struct Held {
     /// True if the lease fits the config.
     fits: bool,
     /// The overlapping lease that wins the tie-break. This lease is not used then.
-    behind: Option<LeaseKey>,
+    superseded_by: Option<LeaseKey>,
     /// The conflict with the host or with another peer. A lease with a conflict is not used.
     conflict: Option<Conflict>,
 }
 
 impl Held {
     fn is_used(&self) -> bool {
-        self.behind.is_none() && self.conflict.is_none()
+        self.superseded_by.is_none() && self.conflict.is_none()
     }
 
     fn seniority(&self) -> Seniority {
         seniority(self.fits, self.age.made, self.lease.key)
     }
-}
-
-/// A change of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change<'a> {
-    /// The record was created or written anew.
-    Put(Record<'a>),
-    /// The record with this key was deleted.
-    Delete(&'a str),
 }
 
 /// The effect of a batch of changes.
@@ -124,7 +116,7 @@ struct Progress {
     /// The missing leases before the update.
     missing: BTreeSet<LeaseKey>,
     /// Leases whose overlaps and conflicts must be resolved again, in order of seniority.
-    unsettled: BTreeSet<Seniority>,
+    unresolved: BTreeSet<Seniority>,
 }
 
 impl Peers {
@@ -134,14 +126,14 @@ impl Peers {
             config,
             own,
             leases: BTreeMap::new(),
-            overlaps: Overlaps::default(),
+            overlaps: OverlapIndex::default(),
             addresses: PublicAddresses::default(),
             host: HostNetwork::default(),
             rejected: Rejected::default(),
             reading: None,
             missing: BTreeSet::new(),
             own_is_there: false,
-            memory: Memory::Sound,
+            trust: StoreTrust::Trusted,
         }
     }
 
@@ -151,8 +143,8 @@ impl Peers {
     }
 
     /// Returns the facts about a peer that decide tie-breaks between plans.
-    pub fn standing(&self, key: LeaseKey) -> Standing {
-        self.used(key).map_or_else(Standing::default, |held| Standing {
+    pub fn priority(&self, key: LeaseKey) -> Priority {
+        self.used(key).map_or_else(Priority::default, |held| Priority {
             written: held.age.written,
             macs: held.lease.published_macs(),
         })
@@ -190,16 +182,16 @@ impl Peers {
     }
 
     /// Applies changes in the order in which they happened.
-    pub fn update<'a>(
+    pub fn update(
         &mut self,
-        changes: impl IntoIterator<Item = Change<'a>>,
+        changes: impl IntoIterator<Item = RecordChange>,
         now: Instant,
     ) -> Delta {
         let mut progress = self.begin();
         for change in changes {
             match change {
-                Change::Put(record) => self.put(&record, &mut progress),
-                Change::Delete(key) => self.delete(key, &mut progress),
+                RecordChange::Put(record) => self.put(&record, &mut progress),
+                RecordChange::Delete(key) => self.delete(&key, &mut progress),
             }
         }
         self.finish(progress, now)
@@ -214,14 +206,14 @@ impl Peers {
         Progress { missing: self.missing.clone(), ..Progress::default() }
     }
 
-    fn put(&mut self, record: &Record<'_>, progress: &mut Progress) {
+    fn put(&mut self, record: &Record, progress: &mut Progress) {
         match self.read(record) {
             Ok(None) => {
                 self.own_is_there = true;
                 progress.delta.own = true;
             }
-            Ok(Some(lease)) => self.put_lease(record.key, lease, record.age, progress),
-            Err(rejection) => self.put_rejected(record.key, rejection, progress),
+            Ok(Some(lease)) => self.put_lease(&record.key, lease, record.age, progress),
+            Err(rejection) => self.put_rejected(&record.key, rejection, progress),
         }
     }
 
@@ -245,22 +237,22 @@ impl Peers {
     fn hold(&mut self, lease: Lease, age: Age, progress: &mut Progress) {
         let key = lease.key;
         let before = self.leases.get(&key);
-        let behind = before.and_then(|held| held.behind);
+        let superseded_by = before.and_then(|held| held.superseded_by);
         let conflict = before.and_then(|held| held.conflict.clone());
         let is_news = before.is_none_or(|held| held.lease != lease || held.age.made != age.made);
         if is_news {
             self.remember(key, progress);
-            self.unsettle(key, progress);
+            self.mark_unresolved(key, progress);
             self.forget_addresses(key);
             self.overlaps.insert(key);
             self.addresses.insert(&self.host, &lease);
         }
         let fits = fits(&self.config, key);
-        let held = Held { lease, age, fits, behind, conflict };
-        progress.unsettled.insert(held.seniority());
+        let held = Held { lease, age, fits, superseded_by, conflict };
+        progress.unresolved.insert(held.seniority());
         self.leases.insert(key, held);
         if is_news {
-            self.unsettle(key, progress);
+            self.mark_unresolved(key, progress);
         }
     }
 
@@ -289,7 +281,7 @@ impl Peers {
         self.missing.remove(&key);
         if self.leases.contains_key(&key) {
             self.remember(key, progress);
-            self.unsettle(key, progress);
+            self.mark_unresolved(key, progress);
             self.overlaps.remove(key);
             self.forget_addresses(key);
             self.leases.remove(&key);
@@ -306,7 +298,7 @@ impl Peers {
     }
 
     /// Parses the lease in a record; None for this node's own record.
-    fn read(&self, record: &Record<'_>) -> Result<Option<Lease>, Rejection> {
+    fn read(&self, record: &Record) -> Result<Option<Lease>, Rejection> {
         let key: LeaseKey = record.key.parse()?;
         if key == self.own {
             return Ok(None);

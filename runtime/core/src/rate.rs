@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
+use crate::pacing::Debounce;
+
 /// A burst of events, and one more in each interval after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -160,15 +162,14 @@ impl Kind {
 #[derive(Debug)]
 pub struct Digest {
     single: Limiter<()>,
-    delay: Duration,
-    due: Option<Instant>,
+    summary: Debounce,
 }
 
 impl Digest {
     /// Returns a digest that admits individual reports within these budgets, and sums up the others
     /// after `delay`.
     pub fn new(budgets: Budgets, delay: Duration) -> Self {
-        Self { single: Limiter::new(budgets), delay, due: None }
+        Self { single: Limiter::new(budgets), summary: Debounce::new(delay) }
     }
 
     /// Returns true if this report is admitted individually. Otherwise it becomes part of the next
@@ -176,19 +177,19 @@ impl Digest {
     pub fn admit(&mut self, subject: &str, now: Instant) -> bool {
         let admitted = self.single.admit((), subject, now);
         if !admitted {
-            self.due.get_or_insert(now + self.delay);
+            self.summary.on_event(now);
         }
         admitted
     }
 
     /// Returns the time at which a summary is due. None if there is nothing to sum up.
     pub fn due(&self) -> Option<Instant> {
-        self.due
+        self.summary.due()
     }
 
     /// Returns true if a summary is due now, and starts the next one.
     pub fn take(&mut self, now: Instant) -> bool {
-        let due = self.due.take_if(|due| *due <= now).is_some();
+        let due = self.summary.take(now);
         if due {
             self.single.take_suppressed();
         }

@@ -16,7 +16,7 @@ use crate::node::Underlay;
 
 /// The state of the underlay, compared with that at the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum UnderlayState {
     /// The interface and the addresses of the start are still there.
     Intact,
     /// Something is missing, and a restart would find no interface either, so the daemon waits.
@@ -63,29 +63,29 @@ impl fmt::Display for Reach {
 
 /// Compares the underlay of the start with the current interfaces and, if something is missing,
 /// with the choice of a restart.
-pub fn standing(
+pub fn underlay_state(
     started_with: &Underlay,
     interfaces: &[Interface],
     chosen_now: &Result<Underlay, SelectionError>,
-) -> Standing {
+) -> UnderlayState {
     let needed = Reach::of(started_with);
     let lacking = match interfaces.iter().find(|found| found.name == needed.link) {
         None => format!("interface {} is gone", needed.link),
         // An interface that was set down is expected to be set up again. Meanwhile its IPv6
         // addresses are gone, which is no reason to choose another one.
         Some(found) if !found.up => {
-            return Standing::Missing(format!("interface {} is down", needed.link));
+            return UnderlayState::Missing(format!("interface {} is down", needed.link));
         }
         Some(found) => {
             let has = |address: &IpAddr| found.addresses.iter().any(|own| own.addr() == *address);
             match needed.addresses.iter().find(|address| !has(address)) {
-                None => return Standing::Intact,
+                None => return UnderlayState::Intact,
                 Some(address) => format!("interface {} has lost {address}", needed.link),
             }
         }
     };
     match chosen_now {
-        Ok(chosen) if Reach::of(chosen) != needed => Standing::Elsewhere {
+        Ok(chosen) if Reach::of(chosen) != needed => UnderlayState::Elsewhere {
             reason: format!(
                 "{lacking}: this daemon was started with {needed}, and the next one would use {}",
                 Reach::of(chosen)
@@ -97,8 +97,8 @@ pub fn standing(
                 .any(|address| started_with.public_addresses.contains(address)),
         },
         // Everything came back between the observation of the interfaces and the choice.
-        Ok(_) => Standing::Intact,
-        Err(error) => Standing::Missing(format!("{lacking}: {error}")),
+        Ok(_) => UnderlayState::Intact,
+        Err(error) => UnderlayState::Missing(format!("{lacking}: {error}")),
     }
 }
 

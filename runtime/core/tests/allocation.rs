@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use heddle_core::allocation::{AllocationError, Choice, Claimant, Holdings, choose, fits, overlap};
 use heddle_core::config::NetworkConfig;
 use heddle_core::host_network::HostNetwork;
-use heddle_core::lease::{Age, Lease, LeaseFamily, LeaseKey, Record};
+use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::node::NodeId;
+use heddle_core::record::{Age, Record};
 use proptest::prelude::*;
 
 /// Three subnets in each family.
@@ -85,8 +86,7 @@ impl Node {
                 });
                 let mut holdings = Holdings::default();
                 for (key, value, age) in texts {
-                    let value = value.as_bytes();
-                    holdings.add(&Record { key: &key, value, unread: None, age });
+                    holdings.add(&Record { key, value: value.into(), unread: None, age });
                 }
                 let address = [std::net::IpAddr::from([192, 168, 0, self.number])];
                 let claimant = Claimant {

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use heddle_core::address::{LinkName, MacAddress};
-use heddle_core::diff::{Change, Observation, Observed, Scope, diff};
+use heddle_core::diff::{ObjectChange, Observation, Observed, Scope, diff};
 use heddle_core::host_network::{
     Claims, Guard, HostAddress, HostNetwork, HostRoute, HostRouting, Vital,
 };
@@ -139,10 +139,10 @@ impl Kernel {
         host
     }
 
-    fn change(&mut self, change: &Change) -> Result<(), Refused> {
+    fn change(&mut self, change: &ObjectChange) -> Result<(), Refused> {
         match (change, change.object()) {
             (_, Object::Link(link)) => self.change_device(change, link),
-            (Change::Remove(_), Object::Address(address)) => {
+            (ObjectChange::Remove(_), Object::Address(address)) => {
                 self.entries.remove(&change.object().key());
                 // The connected route that the kernel added for the address is removed with it; a
                 // route that replaced it is not.
@@ -152,29 +152,34 @@ impl Kernel {
                 }
                 Ok(())
             }
-            (Change::Remove(object), _) => {
+            (ObjectChange::Remove(object), _) => {
                 self.entries.remove(&object.key());
                 Ok(())
             }
-            (Change::Create(object @ Object::Route(_)), _)
+            (ObjectChange::Create(object @ Object::Route(_)), _)
                 if self.entries.contains_key(&object.key()) =>
             {
                 Err(Refused)
             }
-            (Change::Create(object) | Change::Put(object) | Change::Replace(object), _) => {
-                self.put(object, Maker::Heddle)
-            }
+            (
+                ObjectChange::Create(object)
+                | ObjectChange::Put(object)
+                | ObjectChange::Replace(object),
+                _,
+            ) => self.put(object, Maker::Heddle),
         }
     }
 
-    fn change_device(&mut self, change: &Change, link: &Link) -> Result<(), Refused> {
+    fn change_device(&mut self, change: &ObjectChange, link: &Link) -> Result<(), Refused> {
         let mark = self.devices.get(&link.name).map(|(_, mark)| *mark);
         match change {
-            Change::Remove(_) if mark == Some(Mark::Ours) => self.delete(link.name),
-            Change::Remove(_) => {}
+            ObjectChange::Remove(_) if mark == Some(Mark::Ours) => self.delete(link.name),
+            ObjectChange::Remove(_) => {}
             _ if mark.is_some_and(Mark::untouchable) => return Err(Refused),
-            Change::Create(_) | Change::Put(_) if mark.is_some() => self.configure(link),
-            Change::Create(_) | Change::Put(_) | Change::Replace(_) => {
+            ObjectChange::Create(_) | ObjectChange::Put(_) if mark.is_some() => {
+                self.configure(link)
+            }
+            ObjectChange::Create(_) | ObjectChange::Put(_) | ObjectChange::Replace(_) => {
                 self.delete(link.name);
                 if self.has_number(link) {
                     return Err(Refused);
@@ -276,7 +281,7 @@ fn look(
     kernel: &mut Kernel,
     scope: &Scope,
     desired: &BTreeMap<ObjectKey, &Object>,
-) -> (Vec<Change>, BTreeSet<LinkName>) {
+) -> (Vec<ObjectChange>, BTreeSet<LinkName>) {
     let observed = kernel.observe(scope);
     let changes = diff(&guard(scope, &observed).permitted(desired.clone()), &observed);
     let mut refused = BTreeSet::new();
@@ -288,7 +293,7 @@ fn look(
         }
     }
     for change in others {
-        let is_removal = matches!(change, Change::Remove(_));
+        let is_removal = matches!(change, ObjectChange::Remove(_));
         if is_removal || change.object().link().is_none_or(|link| !refused.contains(&link)) {
             let result = kernel.change(change);
             assert!(result.is_ok(), "in the order of the changes each can be made: {change:?}");
@@ -471,8 +476,8 @@ proptest! {
         let (changes, refused) = look(&mut kernel, &scope, &desired);
         // One resync suffices, except where devices are refused (perhaps for a VNI that another
         // device is about to give up), and where a device lost its neighbours.
-        let forgets = |change: &Change| match change {
-            Change::Put(Object::Link(link)) => {
+        let forgets = |change: &ObjectChange| match change {
+            ObjectChange::Put(Object::Link(link)) => {
                 let before = host.devices.get(&link.name);
                 before.is_some_and(|(before, _)| link.mac.is_some() && link.mac != before.mac)
             }

@@ -14,9 +14,10 @@ use heddle_core::allocation::{fits, overlap};
 use heddle_core::config::NetworkConfig;
 use heddle_core::desired::{Desired, Owner};
 use heddle_core::host_network::{Claims, HostAddress, HostNetwork, HostRouting, Vital};
-use heddle_core::lease::{Age, Lease, LeaseKey, Record};
+use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::{FdbEntry, Metric, Object, Plan, Route, RouteAction};
-use heddle_core::peers::{Change, Delta, GRACE, Peers};
+use heddle_core::peers::{Delta, GRACE, Peers};
+use heddle_core::record::{Age, Record, RecordChange};
 use ipnet::IpNet;
 use proptest::prelude::*;
 
@@ -102,8 +103,8 @@ fn plan(lease: &Lease) -> Plan {
     Plan { objects }
 }
 
-fn record<'a>(key: &'a str, value: &'a str, age: Age) -> Record<'a> {
-    Record { key, value: value.as_bytes(), unread: None, age }
+fn record(key: &str, value: &str, age: Age) -> Record {
+    Record { key: key.into(), value: value.into(), unread: None, age }
 }
 
 /// The parts of a node that depend on leases.
@@ -141,8 +142,8 @@ impl Node {
 
     fn hear<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
         let changes = events.into_iter().map(|(key, value)| match value {
-            Some((value, age)) => Change::Put(record(key, value, *age)),
-            None => Change::Delete(key),
+            Some((value, age)) => RecordChange::Put(record(key, value, *age)),
+            None => RecordChange::Delete(key.to_string()),
         });
         let delta = self.peers.update(changes, self.now);
         self.follow(&delta);
@@ -156,8 +157,8 @@ impl Node {
         }
         for key in &delta.changed {
             let lease = self.peers.get(*key).expect("a lease that changed is there");
-            let standing = self.peers.standing(*key);
-            self.desired.set(Owner::Peer(*key), &standing, plan(lease));
+            let priority = self.peers.priority(*key);
+            self.desired.set(Owner::Peer(*key), &priority, plan(lease));
         }
         assert!(self.peers.get(self.own).is_none(), "the own lease is no peer");
         assert!(!self.desired.contains(Owner::Peer(self.own)));

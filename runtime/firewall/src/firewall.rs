@@ -9,7 +9,7 @@ use crate::iptables::saved::Ruleset;
 use crate::iptables::{Flavour, Installed, Place, Tools, legacy_in_use};
 use crate::names::Names;
 use crate::nft::table::WantedTable;
-use crate::repair::settle;
+use crate::repair::repair_place;
 use crate::rule::{Purpose, Rule};
 use crate::{FirewallError, Mode, Rules, iptables, nft};
 
@@ -25,14 +25,14 @@ pub struct Firewall {
     /// installed.
     installed: BTreeMap<Family, Installed>,
     /// Problems that were already reported.
-    told: BTreeSet<String>,
+    reported: BTreeSet<String>,
 }
 
 impl Firewall {
     /// Creates a firewall for these rules. [`ensure`](Self::ensure) installs them.
     pub fn new(rules: Rules) -> Self {
         let names = Names::new(&rules.network_name);
-        Self { rules, names, installed: BTreeMap::new(), told: BTreeSet::new() }
+        Self { rules, names, installed: BTreeMap::new(), reported: BTreeSet::new() }
     }
 
     /// Checks the rules and repairs drift: rules missing, changed, out of order or foreign in our
@@ -54,8 +54,8 @@ impl Firewall {
         self.ask_installed(&mut lines)?;
         if self.rules.mode == Mode::Nftables {
             let seen = nft::look(&self.wanted_tables());
-            if let Some(seen) = self.unless_dispensable(seen, &mut lines)? {
-                self.settle_tables(seen, &mut lines)?;
+            if let Some(seen) = self.required_for_masquerade(seen, &mut lines)? {
+                self.repair_tables(seen, &mut lines)?;
             }
         }
         let own = self.own_places();
@@ -63,7 +63,7 @@ impl Firewall {
             let tools = self.tools(place);
             let saved = tools.save()?;
             let hidden = self.hidden(place, &saved, true);
-            self.settle_chains(&tools, saved, true, &mut lines)?;
+            self.repair_chains(&tools, saved, true, &mut lines)?;
             hidden?;
         }
         for place in Place::all().filter(|place| !own.contains(place)) {
@@ -71,15 +71,15 @@ impl Firewall {
                 continue;
             }
             let tools = self.tools(place);
-            if let Some(saved) = self.unless_trouble(tools.save(), &mut lines) {
-                self.unless_trouble(self.hidden(place, &saved, false), &mut lines);
-                self.settle_chains(&tools, saved, false, &mut lines)?;
+            if let Some(saved) = self.ok_or_report(tools.save(), &mut lines) {
+                self.ok_or_report(self.hidden(place, &saved, false), &mut lines);
+                self.repair_chains(&tools, saved, false, &mut lines)?;
             }
         }
         if self.rules.mode == Mode::Iptables
-            && let Some(seen) = self.unless_trouble(nft::look(&self.wanted_tables()), &mut lines)
+            && let Some(seen) = self.ok_or_report(nft::look(&self.wanted_tables()), &mut lines)
         {
-            self.settle_tables(seen, &mut lines)?;
+            self.repair_tables(seen, &mut lines)?;
         }
         Ok(lines)
     }
@@ -93,9 +93,9 @@ impl Firewall {
             let concerned =
                 self.rules.mode == Mode::Iptables && self.rules.families.get(family).is_some();
             let installed = if concerned {
-                self.unless_dispensable(asked, lines)?
+                self.required_for_masquerade(asked, lines)?
             } else {
-                self.unless_trouble(asked, lines)
+                self.ok_or_report(asked, lines)
             };
             match installed {
                 Some(installed) => drop(self.installed.insert(family, installed)),
@@ -107,7 +107,7 @@ impl Firewall {
 
     /// Returns `None` if the program is missing and masquerading is off. A missing tool is fatal
     /// only for masquerading: without it nothing can be dropping forwarded packets.
-    fn unless_dispensable<T>(
+    fn required_for_masquerade<T>(
         &mut self,
         seen: Result<T, FirewallError>,
         lines: &mut Vec<String>,
@@ -115,7 +115,7 @@ impl Firewall {
         match seen {
             Err(error @ FirewallError::Missing { .. }) if self.rules.masquerade.is_none() => {
                 if self.rules.forward {
-                    self.tell_once(format!("no rules for forwarding: {error}"), lines);
+                    self.report_once(format!("no rules for forwarding: {error}"), lines);
                 }
                 Ok(None)
             }
@@ -154,14 +154,14 @@ impl Firewall {
         }
     }
 
-    fn settle_chains(
+    fn repair_chains(
         &self,
         tools: &Tools,
         saved: Ruleset,
         own: bool,
         lines: &mut Vec<String>,
     ) -> Result<(), FirewallError> {
-        settle(
+        repair_place(
             &tools.place,
             saved,
             || tools.save(),
@@ -171,9 +171,9 @@ impl Firewall {
         )
     }
 
-    fn settle_tables(&self, seen: nft::Seen, lines: &mut Vec<String>) -> Result<(), FirewallError> {
+    fn repair_tables(&self, seen: nft::Seen, lines: &mut Vec<String>) -> Result<(), FirewallError> {
         let wanted = self.wanted_tables();
-        settle(
+        repair_place(
             &"nftables",
             seen,
             || nft::look(&wanted),
@@ -239,7 +239,7 @@ impl Firewall {
 
     /// Returns what was read from a place where possibly nothing is needed. A failure is reported
     /// once. A missing program is not reported: without it nobody has rules there.
-    fn unless_trouble<T>(
+    fn ok_or_report<T>(
         &mut self,
         seen: Result<T, FirewallError>,
         lines: &mut Vec<String>,
@@ -251,12 +251,12 @@ impl Firewall {
         };
         let line =
             format!("cannot check for leftover rules and chains that refuse forwarding: {error}");
-        self.tell_once(line, lines);
+        self.report_once(line, lines);
         None
     }
 
-    fn tell_once(&mut self, line: String, lines: &mut Vec<String>) {
-        if self.told.insert(line.clone()) {
+    fn report_once(&mut self, line: String, lines: &mut Vec<String>) {
+        if self.reported.insert(line.clone()) {
             lines.push(line);
         }
     }

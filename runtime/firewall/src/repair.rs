@@ -39,7 +39,7 @@ const ROUNDS: usize = 3;
 /// # Errors
 ///
 /// The error of the last write, the error of a read, and [`FirewallError::Unsettled`].
-pub(crate) fn settle<S>(
+pub(crate) fn repair_place<S>(
     place: &dyn Display,
     mut seen: S,
     look: impl Fn() -> Result<S, FirewallError>,
@@ -94,7 +94,7 @@ mod tests {
     ) -> (Result<(), FirewallError>, Vec<String>) {
         let number = Cell::new(first);
         let lines = RefCell::new(Vec::new());
-        let result = settle(
+        let result = repair_place(
             &"there",
             first,
             || Ok(number.get()),

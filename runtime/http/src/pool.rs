@@ -218,7 +218,7 @@ impl Pool {
     }
 
     /// Closes the connection that matters least, so that there is a descriptor for something else.
-    pub(crate) fn give_way(&self) {
+    pub(crate) fn close_least_useful(&self) {
         let mut table = self.table();
         let victim = table.victim(&self.limits);
         table.close(victim.as_slice());

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use heddle_core::pacing::{Backoff, RetryDelay};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -17,8 +18,9 @@ use crate::{Hosts, ListenError, Listener, Site, Worker};
 /// Interval between two searches for expired connections.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// The first and the longest pause after a connection could not be accepted.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Backoff after a connection could not be accepted.
+const ACCEPT: Backoff =
+    Backoff { initial: Duration::from_millis(10), limit: Duration::from_secs(1) };
 
 /// The least time between two messages about the same trouble.
 const QUIET: Duration = Duration::from_secs(60);
@@ -74,7 +76,7 @@ impl Server {
         let (mut crowd, mut trouble) = (Quiet::default(), Quiet::default());
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pause = PAUSES.0;
+        let mut retry = RetryDelay::new(ACCEPT);
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -85,7 +87,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    pause = PAUSES.0;
+                    retry.reset();
                     let (member, crowded) = pool.enter(peer.source).await;
                     if crowded && let Some(count) = crowd.count(Instant::now()) {
                         self.report_crowd(count);
@@ -106,9 +108,8 @@ impl Server {
                         self.report_trouble(&error, count);
                     }
                     // Descriptors may be what there is too little of.
-                    pool.give_way();
-                    sleep(pause).await;
-                    pause = (2 * pause).min(PAUSES.1);
+                    pool.close_least_useful();
+                    sleep(retry.after_failure()).await;
                 }
             }
         }
@@ -142,7 +143,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// Counts what happens, and lets it be said once in a while.
 #[derive(Debug, Default)]
 struct Quiet {
-    said: Option<Instant>,
+    last_reported: Option<Instant>,
     since: u64,
 }
 
@@ -150,10 +151,13 @@ impl Quiet {
     /// Counts one more. Returns how many there are to be told of, if it is time to.
     fn count(&mut self, now: Instant) -> Option<u64> {
         self.since += 1;
-        if self.said.is_some_and(|said| now.saturating_duration_since(said) < QUIET) {
+        if self
+            .last_reported
+            .is_some_and(|last_reported| now.saturating_duration_since(last_reported) < QUIET)
+        {
             return None;
         }
-        self.said = Some(now);
+        self.last_reported = Some(now);
         Some(std::mem::take(&mut self.since))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use heddle_core::address::LinkName;
-use heddle_core::diff::{Change, Scope};
+use heddle_core::diff::{ObjectChange, Scope};
 use heddle_core::host_network::HostAddress;
 use heddle_core::object::{Link, LinkKind, Object};
 use ipnet::IpNet;
@@ -21,7 +21,7 @@ use crate::{addresses, neighbours, routes, sysctls};
 pub(crate) fn apply(
     socket: &mut Socket,
     scope: &Scope,
-    changes: &[Change],
+    changes: &[ObjectChange],
 ) -> Vec<(usize, ApplyError)> {
     let mut run =
         Run { socket, scope, changes, indices: HashMap::new(), waiting: vec![], failures: vec![] };
@@ -59,7 +59,7 @@ pub(crate) fn restore_connected(
 struct Run<'a> {
     socket: &'a mut Socket,
     scope: &'a Scope,
-    changes: &'a [Change],
+    changes: &'a [ObjectChange],
     /// Indices of the devices looked up so far.
     indices: HashMap<LinkName, u32>,
     waiting: Vec<(usize, Request)>,
@@ -78,11 +78,11 @@ impl Run<'_> {
             Object::Sysctl(sysctl) => {
                 self.flush();
                 match change {
-                    Change::Create(_) | Change::Put(_) | Change::Replace(_) => {
+                    ObjectChange::Create(_) | ObjectChange::Put(_) | ObjectChange::Replace(_) => {
                         sysctls::write(sysctl)
                     }
                     // A sysctl always exists; its previous value is unknown.
-                    Change::Remove(_) => Ok(()),
+                    ObjectChange::Remove(_) => Ok(()),
                 }
             }
             _ => self.request(change).map(|request| {
@@ -109,8 +109,8 @@ impl Run<'_> {
             let change = &self.changes[position];
             let result = match (result, change) {
                 (Ok(()), _) => Ok(()),
-                (Err(refusal), Change::Remove(_)) if is_gone(&refusal) => Ok(()),
-                (Err(refusal), Change::Create(Object::Route(route)))
+                (Err(refusal), ObjectChange::Remove(_)) if is_gone(&refusal) => Ok(()),
+                (Err(refusal), ObjectChange::Create(Object::Route(route)))
                     if refusal.errno == Errno::EEXIST =>
                 {
                     Err(ApplyError::Appeared(route.destination))
@@ -144,7 +144,7 @@ impl Run<'_> {
 
     /// Builds the request for a change of anything but devices and sysctls. `None` if nothing is
     /// left to do.
-    fn request(&mut self, change: &Change) -> Result<Option<Request>, ApplyError> {
+    fn request(&mut self, change: &ObjectChange) -> Result<Option<Request>, ApplyError> {
         let request = if is_removal(change) { self.removal(change) } else { self.addition(change) };
         match request {
             Err(ApplyError::NoDevice(_)) if is_removal(change) => Ok(None),
@@ -152,7 +152,7 @@ impl Run<'_> {
         }
     }
 
-    fn addition(&mut self, change: &Change) -> Result<Request, ApplyError> {
+    fn addition(&mut self, change: &ObjectChange) -> Result<Request, ApplyError> {
         Ok(match change.object() {
             Object::Address(address) => addresses::put(self.index(address.link)?, address.network),
             Object::FdbEntry(entry) => neighbours::put_fdb_entry(self.index(entry.link)?, entry),
@@ -162,7 +162,7 @@ impl Run<'_> {
             Object::Route(route) => {
                 let index = |link| self.index(link);
                 let request = match change {
-                    Change::Create(_) => routes::create(route, index)?,
+                    ObjectChange::Create(_) => routes::create(route, index)?,
                     _ => routes::put(route, index)?,
                 };
                 request.ok_or(ApplyError::NotPlannable)?
@@ -171,7 +171,7 @@ impl Run<'_> {
         })
     }
 
-    fn removal(&mut self, change: &Change) -> Result<Request, ApplyError> {
+    fn removal(&mut self, change: &ObjectChange) -> Result<Request, ApplyError> {
         Ok(match change.object() {
             Object::Address(address) => {
                 addresses::remove(self.index(address.link)?, address.network)
@@ -185,15 +185,15 @@ impl Run<'_> {
         })
     }
 
-    fn change_link(&mut self, change: &Change, link: &Link) -> Result<(), ApplyError> {
+    fn change_link(&mut self, change: &ObjectChange, link: &Link) -> Result<(), ApplyError> {
         let found = self.device(link.name)?;
         match change {
-            Change::Remove(_) => match found {
+            ObjectChange::Remove(_) => match found {
                 Some(device) if made_by(self.scope, &device) => Ok(self.delete(&device)?),
                 // Already gone, or no longer the device that was observed.
                 _ => Ok(()),
             },
-            Change::Create(_) | Change::Put(_) | Change::Replace(_) => {
+            ObjectChange::Create(_) | ObjectChange::Put(_) | ObjectChange::Replace(_) => {
                 if let Some(device) = found {
                     let name = device.name;
                     if made_by_another(self.scope, &device) {
@@ -202,7 +202,7 @@ impl Run<'_> {
                     if !changeable(self.scope, &device) {
                         return Err(ApplyError::Foreign { name, kind: device.kind });
                     }
-                    if !matches!(change, Change::Replace(_)) {
+                    if !matches!(change, ObjectChange::Replace(_)) {
                         return Ok(self.configure(link, &device)?);
                     }
                     // Look up what the new device needs while the old one still works.
@@ -262,8 +262,8 @@ impl Run<'_> {
     }
 }
 
-fn is_removal(change: &Change) -> bool {
-    matches!(change, Change::Remove(_))
+fn is_removal(change: &ObjectChange) -> bool {
+    matches!(change, ObjectChange::Remove(_))
 }
 
 /// Returns true if a removal was refused because there is nothing to remove: no device, route,

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use heddle_core::address::LinkName;
-use heddle_core::diff::Change;
+use heddle_core::diff::ObjectChange;
 use heddle_core::object::{LinkKind, Object, RouteAction};
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -83,17 +83,17 @@ pub enum KernelError {
 #[error("cannot {} {}: {error}", verb(change), change.object())]
 pub struct Failure {
     /// The change.
-    pub change: Change,
+    pub change: ObjectChange,
     /// The reason for the failure.
     #[source]
     pub error: ApplyError,
 }
 
-fn verb(change: &Change) -> &'static str {
+fn verb(change: &ObjectChange) -> &'static str {
     match change {
-        Change::Create(_) | Change::Put(_) => "put",
-        Change::Replace(_) => "replace",
-        Change::Remove(_) => "remove",
+        ObjectChange::Create(_) | ObjectChange::Put(_) => "put",
+        ObjectChange::Replace(_) => "replace",
+        ObjectChange::Remove(_) => "remove",
     }
 }
 
@@ -223,8 +223,8 @@ mod tests {
     use super::*;
     use heddle_core::object::{Link, Vxlan};
 
-    fn device() -> Change {
-        Change::Put(Object::Link(Link {
+    fn device() -> ObjectChange {
+        ObjectChange::Put(Object::Link(Link {
             name: "flannel.1".parse().unwrap(),
             mtu: 1450,
             mac: None,

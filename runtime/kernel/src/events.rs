@@ -320,7 +320,7 @@ fn gone(observation: Observation) -> Event {
 
 #[cfg(test)]
 mod tests {
-    use heddle_core::diff::Change;
+    use heddle_core::diff::ObjectChange;
     use heddle_core::object::{Metric, Object, Route, RouteAction};
     use heddle_requires::requires;
     use nix::sched::{CloneFlags, unshare};
@@ -355,12 +355,12 @@ mod tests {
             let scope = Scope { networks: vec!["10.0.0.0/8".parse().unwrap()], ..Scope::default() };
             let mut collector = Collector::open(scope.clone(), 64 << 10).unwrap();
             let mut socket = Socket::open().unwrap();
-            let many: Vec<Change> = (1..2000).map(blackhole).map(Change::Put).collect();
+            let many: Vec<ObjectChange> = (1..2000).map(blackhole).map(ObjectChange::Put).collect();
             assert!(apply(&mut socket, &scope, &many).is_empty());
             assert_eq!(collector.drain(), [Event::Lost]);
             assert_eq!(collector.drain(), []);
             let one = blackhole(0);
-            assert!(apply(&mut socket, &scope, &[Change::Put(one.clone())]).is_empty());
+            assert!(apply(&mut socket, &scope, &[ObjectChange::Put(one.clone())]).is_empty());
             assert_eq!(collector.drain(), [Event::Seen(Observation { object: one, ours: true })]);
         };
         thread::spawn(test).join().unwrap();

@@ -29,7 +29,7 @@
 //! | `socket` | requests, dumps and batches of changes on one netlink socket |
 //! | `worker` | the thread that owns the socket |
 //! | `observe`, `apply`, `events` | the three operations of a [`Kernel`] |
-//! | `statistics` | traffic counters of devices |
+//! | `link_counters` | traffic counters of devices |
 //! | `ruleset` | notifies of changes to the nftables ruleset |
 //! | `survey` | the host's other devices, for `heddle doctor` |
 
@@ -41,6 +41,7 @@ mod apply;
 mod error;
 mod events;
 mod facts;
+mod link_counters;
 mod links;
 mod neighbours;
 mod observe;
@@ -49,7 +50,6 @@ mod round_trip;
 mod routes;
 mod ruleset;
 mod socket;
-mod statistics;
 mod survey;
 mod sysctls;
 mod view;
@@ -61,7 +61,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_core::address::{Family, LinkName};
-use heddle_core::diff::{Change, Observed, Scope};
+use heddle_core::diff::{ObjectChange, Observed, Scope};
 use heddle_core::host_network::{HostAddress, HostRouting};
 use heddle_core::interface::Interface;
 use heddle_core::object::{Route, Sysctl};
@@ -69,8 +69,8 @@ use ipnet::IpNet;
 
 pub use crate::error::{ApplyError, Failure, KernelError, Refusal};
 pub use crate::events::{Event, Events, Watcher};
+pub use crate::link_counters::link_counters;
 pub use crate::ruleset::RulesetChanges;
-pub use crate::statistics::{Statistics, statistics};
 pub use crate::survey::{HostLink, TrialError, VxlanPort, try_vxlan};
 
 use crate::socket::Socket;
@@ -252,9 +252,9 @@ impl Kernel {
     ///
     /// When the MAC of a device changes, the kernel deletes the neighbours behind it, and reports
     /// that as events.
-    pub async fn apply(&self, scope: &Scope, changes: Vec<Change>) -> Vec<Failure> {
+    pub async fn apply(&self, scope: &Scope, changes: Vec<ObjectChange>) -> Vec<Failure> {
         let scope = scope.clone();
-        let changes: Arc<[Change]> = changes.into();
+        let changes: Arc<[ObjectChange]> = changes.into();
         let shared = changes.clone();
         let failures = self.worker.run(move |socket| apply::apply(socket, &scope, &shared)).await;
         let failures = failures

@@ -1,7 +1,7 @@
 //! The ports, implemented by the kernel, the plugin runtime, the packet path, the firewall and the
 //! prober.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,10 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use heddle_core::address::LinkName;
 use heddle_core::config::NetworkConfig;
-use heddle_core::diff::{Change, Observed, Scope};
+use heddle_core::diff::{ObjectChange, Observed, Scope};
 use heddle_core::host_network::{HostAddress, HostRouting};
 use heddle_core::interface::Facts;
 use heddle_core::lease::Lease;
+use heddle_core::link_counters::LinkCounters;
 use heddle_core::node::Node;
 use heddle_core::object::{Plan, Route, Sysctl};
 use heddle_firewall::{Firewall, Rules};
@@ -62,8 +63,12 @@ impl Dataplane for ThisHost {
         self.kernel.restore_connected(addresses).await
     }
 
-    async fn apply(&self, scope: &Scope, changes: Vec<Change>) -> Vec<Failure> {
+    async fn apply(&self, scope: &Scope, changes: Vec<ObjectChange>) -> Vec<Failure> {
         self.kernel.apply(scope, changes).await
+    }
+
+    fn link_counters(&self) -> BTreeMap<LinkName, LinkCounters> {
+        heddle_kernel::link_counters().unwrap_or_default()
     }
 
     async fn subscribe(&self, scope: &Scope) -> Result<Box<dyn Events>, KernelError> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use heddle_core::retry::Backoff;
+use heddle_core::pacing::{Backoff, RetryDelay};
 use heddle_flags::{Emit, Flags};
 use heddle_plugin::{File, Setting, View};
 
@@ -72,7 +72,7 @@ pub(crate) async fn emit(
     let promised = [Condition::Kernel, Condition::Rules];
     let mut conditions = readiness.subscribe();
     conditions.wait_for(|unmet| promised.iter().all(|c| !unmet.contains_key(c))).await?;
-    let mut failures = 0;
+    let mut retry = RetryDelay::new(BACKOFF);
     loop {
         let problems = emit_once(writer, outputs, view).await;
         if problems.is_empty() {
@@ -83,8 +83,7 @@ pub(crate) async fn emit(
         if readiness.unmet(Condition::Emitters, &reason) {
             tracing::error!("{reason}");
         }
-        failures += 1;
-        tokio::time::sleep(BACKOFF.delay(failures)).await;
+        tokio::time::sleep(retry.after_failure()).await;
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_core::diff::{Change, Scope};
+use heddle_core::diff::{ObjectChange, Scope};
 use heddle_core::host_network::{Claims, HostNetwork, Vital, harmful_leftovers, missing_connected};
 use heddle_core::lease::LeaseKey;
 use heddle_core::object::Object;
@@ -112,7 +112,7 @@ pub(crate) async fn clear_leftovers(
             route.destination
         );
     }
-    let removals = harmful.into_iter().map(|route| Change::Remove(Object::Route(route)));
+    let removals = harmful.into_iter().map(|route| ObjectChange::Remove(Object::Route(route)));
     for failure in dataplane.apply(&scope, removals.collect()).await {
         tracing::error!("{failure}");
     }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_core::patience::{InVain, Patience};
+use heddle_core::join_backoff::{Failure, JoinBackoff};
 use heddle_flags::Flags;
 use heddle_plugin::{PluginError, View};
 use heddle_store::{
@@ -23,7 +23,7 @@ use crate::packets::PacketCounters;
 use crate::ports::Ports;
 use crate::probing::Probing;
 use crate::readiness::{self, Condition, Readiness};
-use crate::reconcile::{Question, Reconciler};
+use crate::reconcile::{Query, Reconciler};
 use crate::rules;
 use crate::status::NodeState;
 use crate::underlay::{self, Moved};
@@ -32,8 +32,8 @@ use crate::underlay::{self, Moved};
 /// the address.
 const GIVE_UP_LIMIT: Duration = Duration::from_secs(15);
 
-/// Capacity of the queue of questions to the loop. Further callers wait.
-const QUESTIONS: usize = 8;
+/// Capacity of the queue of queries to the loop. Further callers wait.
+const QUERIES: usize = 8;
 
 /// A node that has not started yet. Its readiness, counters, status and history can already be
 /// observed.
@@ -42,7 +42,7 @@ pub struct Node {
     readiness: Readiness,
     counters: PacketCounters,
     state: Arc<NodeState>,
-    questions: mpsc::Receiver<Question>,
+    queries: mpsc::Receiver<Query>,
     notes: Notes,
 }
 
@@ -52,12 +52,12 @@ impl Node {
         let readiness = Readiness::new();
         let counters = PacketCounters::default();
         let notes = Notes::default();
-        let (ask, questions) = mpsc::channel(QUESTIONS);
+        let (ask, queries) = mpsc::channel(QUERIES);
         let network = flags.lease.network_name();
         let history = notes.history.clone();
         let unmet = readiness.subscribe();
         let state = NodeState::new(network, unmet, counters.clone(), history, ask);
-        Self { flags, readiness, counters, state: Arc::new(state), questions, notes }
+        Self { flags, readiness, counters, state: Arc::new(state), queries, notes }
     }
 
     /// Returns the node's readiness.
@@ -86,11 +86,11 @@ impl Node {
     ///
     /// The reason why the node ends, which only a restart or an operator can fix.
     pub async fn run(self, identity: Identity, ports: Ports) -> Result<Infallible, Fatal> {
-        let Self { flags, readiness, counters, state, questions, notes } = self;
+        let Self { flags, readiness, counters, state, queries, notes } = self;
         readiness::chronicle(readiness.subscribe(), notes.history.clone());
         state.learn(identity.clone(), ports.store.clone());
         let observers = Observers { readiness: &readiness, counters: &counters, state: &state };
-        serve(&flags, &identity, &ports, observers, questions, notes).await
+        serve(&flags, &identity, &ports, observers, queries, notes).await
     }
 }
 
@@ -107,14 +107,14 @@ async fn serve(
     identity: &Identity,
     ports: &Ports,
     observers: Observers<'_>,
-    questions: mpsc::Receiver<Question>,
+    queries: mpsc::Receiver<Query>,
     notes: Notes,
 ) -> Result<Infallible, Fatal> {
     let Observers { readiness, counters, state } = observers;
     let Ports { store, dataplane, host, .. } = ports;
     let (member, reach) = until_joined(flags, identity, ports, readiness).await?;
     let rules = rules::wanted(flags, &member.overlay.config, &member.overlay.lease);
-    state.join(&member, &rules);
+    state.join(&member, &rules, dataplane.clone());
 
     let Membership { overlay, own, outputs, .. } = member;
     if let Some(packets) = &overlay.packets {
@@ -131,7 +131,7 @@ async fn serve(
     let store_addresses = follow_store(store.clone(), reach);
     let history = notes.history.clone();
     let mut reconciler =
-        Reconciler::new(dataplane.clone(), overlay, probing, store_addresses, questions, notes)
+        Reconciler::new(dataplane.clone(), overlay, probing, store_addresses, queries, notes)
             .await?;
     let margin = flags.lease.renew_margin();
     let held = own.clone();
@@ -204,7 +204,7 @@ async fn until_joined(
     readiness: &Readiness,
 ) -> Result<(Membership, Reach), Fatal> {
     let Ports { store, dataplane, .. } = ports;
-    let (mut patience, mut reach) = (Patience::new(), Reach::default());
+    let (mut backoff, mut reach) = (JoinBackoff::new(), Reach::default());
     let remembered = ports.files.subnet_env();
     loop {
         let begun = clock::now();
@@ -216,7 +216,7 @@ async fn until_joined(
         if let Err(error) = cleared {
             tracing::error!("kernel: {error}");
         }
-        let (condition, reason, in_vain) =
+        let (condition, reason, failure) =
             match join(flags, identity, ports, &reach, readiness).await {
                 Ok(member) => {
                     readiness.met(Condition::Config);
@@ -225,35 +225,35 @@ async fn until_joined(
                     readiness.met(Condition::Packets);
                     return Ok((member, reach));
                 }
-                Err(Obstacle::Config(reason)) => (Condition::Config, reason, InVain::Waiting),
+                Err(Obstacle::Config(reason)) => (Condition::Config, reason, Failure::Waiting),
                 Err(Obstacle::Plugin(error)) => {
                     let compiling = matches!(error, PluginError::Compile { .. });
-                    let in_vain = InVain::Plugin { compiling, took: clock::now() - begun };
-                    (Condition::Config, error.to_string(), in_vain)
+                    let failure = Failure::Plugin { compiling, took: clock::now() - begun };
+                    (Condition::Config, error.to_string(), failure)
                 }
                 Err(Obstacle::Call { error, took, config }) => {
-                    let in_vain = InVain::Answer { question: config, took };
-                    (Condition::Config, error.to_string(), in_vain)
+                    let failure = Failure::Answer { question: config, took };
+                    (Condition::Config, error.to_string(), failure)
                 }
                 Err(Obstacle::Lease(reason)) => {
                     readiness.met(Condition::Config);
                     readiness.met(Condition::Underlay);
-                    (Condition::Lease, reason, InVain::Waiting)
+                    (Condition::Lease, reason, Failure::Waiting)
                 }
                 Err(Obstacle::Packets(error)) => {
                     readiness.met(Condition::Config);
                     readiness.met(Condition::Underlay);
                     readiness.met(Condition::Lease);
-                    (Condition::Packets, error.to_string(), InVain::Waiting)
+                    (Condition::Packets, error.to_string(), Failure::Waiting)
                 }
                 Err(Obstacle::Fatal(error)) => return Err(error),
             };
         // Retried every second, but logged only when the reason is new.
-        let news = readiness.unmet(condition, &reason);
-        if news {
+        let is_new = readiness.unmet(condition, &reason);
+        if is_new {
             tracing::error!("{condition}: {reason}");
         }
-        tokio::time::sleep(patience.after(in_vain, news)).await;
+        tokio::time::sleep(backoff.after(failure, is_new)).await;
     }
 }
 
@@ -266,7 +266,7 @@ async fn first_plan(
     loop {
         let event = tokio::select! {
             biased;
-            () = reconciler.answer_questions() => continue,
+            () = reconciler.answer_queries() => continue,
             event = watch.next() => event,
         };
         match event.ok_or("the watch of the leases has ended")? {

@@ -11,7 +11,7 @@
     reason = "the supervisor is a thread with the kernel's time, like the packet path; the simulation has a model of both"
 )]
 
-mod pace;
+mod build_timer;
 mod steering;
 
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ use tokio::sync::oneshot;
 
 use crate::ports::{PacketPath, Terms};
 
-use pace::Pace;
+use build_timer::BuildTimer;
 
 /// Number of addresses per steering call while the table is built.
 const PROBES: usize = 1024;
@@ -88,8 +88,8 @@ impl Packets {
         let running = Arc::new(running);
         // Builds an empty table at once, so that senders get ICMP errors as long as no peer is
         // known.
-        let mut pace = Pace::new(Instant::now());
-        pace.changed(Instant::now());
+        let mut build_timer = BuildTimer::new(Instant::now());
+        build_timer.changed(Instant::now());
         let forwarding = running.clone();
         let supervisor = Supervisor {
             plugin: Box::new(plugin),
@@ -99,7 +99,7 @@ impl Packets {
             hand_over: Box::new(move |next| forwarding.set(next)),
             peers: BTreeMap::new(),
             known: Vec::new(),
-            pace,
+            build_timer,
             failing: None,
         };
         thread::Builder::new()
@@ -192,7 +192,7 @@ struct Supervisor {
     peers: BTreeMap<LeaseKey, Lease>,
     /// The peers that the plugin's instances know, in their order.
     known: Vec<Lease>,
-    pace: Pace,
+    build_timer: BuildTimer,
     /// Reason of the latest failure to start the plugin. None after a success.
     failing: Option<String>,
 }
@@ -202,19 +202,19 @@ impl Supervisor {
         let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
         let mut in_force = false;
         loop {
-            let message = match self.pace.wait(Instant::now()) {
+            let message = match self.build_timer.wait(Instant::now()) {
                 None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(rest) => messages.recv_timeout(rest),
             };
             match message {
                 Ok(Message::Put(lease)) => {
                     self.peers.insert(lease.key, *lease);
-                    self.pace.changed(Instant::now());
+                    self.build_timer.changed(Instant::now());
                     in_force = false;
                 }
                 Ok(Message::Remove(key)) => {
                     if self.peers.remove(&key).is_some() {
-                        self.pace.changed(Instant::now());
+                        self.build_timer.changed(Instant::now());
                         in_force = false;
                     }
                 }
@@ -223,7 +223,7 @@ impl Supervisor {
                         "plugin {} failed in the packet path and is started anew: {reason}",
                         self.plugin.name()
                     );
-                    self.pace.failed(Instant::now());
+                    self.build_timer.failed(Instant::now());
                 }
                 Ok(Message::Flush(done)) => waiting.push(done),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -263,7 +263,7 @@ impl Supervisor {
             }
         };
         let ended = Instant::now();
-        self.pace.built(began, ended, failed.is_none());
+        self.build_timer.built(began, ended, failed.is_none());
         if failed != self.failing {
             let name = self.plugin.name();
             if let Some(reason) = &failed {

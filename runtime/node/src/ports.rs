@@ -4,7 +4,7 @@
 //! for the kernel, the store, a plugin or the packet path. [`crate::adapters`] implements them with
 //! the real ones.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -15,18 +15,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use heddle_core::address::LinkName;
 use heddle_core::config::NetworkConfig;
-use heddle_core::diff::{Change, Observed, Scope};
+use heddle_core::diff::{ObjectChange, Observed, Scope};
 use heddle_core::host_network::{HostAddress, HostRouting};
 use heddle_core::interface::Facts;
 use heddle_core::lease::{Lease, LeaseKey};
+use heddle_core::link_counters::LinkCounters;
 use heddle_core::node::Node;
 use heddle_core::object::{Plan, Route, Sysctl};
 use heddle_firewall::Rules;
 use heddle_kernel::{Event, Failure, KernelError, Refusal};
 use heddle_packet::{Counters, OpenError};
 use heddle_plugin::{
-    Advertisements, CallError, File, Manifest, Metrics, NodePlan, PluginError, Setting, Source,
-    Tunnel, View,
+    Advertisements, CallError, File, Manifest, Metrics, NodePlan, PluginError, PluginSource,
+    Setting, Tunnel, View,
 };
 use heddle_probe::{Health, News, ProbeError};
 use heddle_store::LeaseStore;
@@ -100,7 +101,10 @@ pub trait Dataplane: Send + Sync + fmt::Debug {
 
     /// Applies changes in order and returns those that failed. A failed change does not stop the
     /// others.
-    async fn apply(&self, scope: &Scope, changes: Vec<Change>) -> Vec<Failure>;
+    async fn apply(&self, scope: &Scope, changes: Vec<ObjectChange>) -> Vec<Failure>;
+
+    /// Returns the traffic counters of all devices. Empty if they cannot be read.
+    fn link_counters(&self) -> BTreeMap<LinkName, LinkCounters>;
 
     /// Subscribes to kernel events within a scope, from now on.
     ///
@@ -147,7 +151,7 @@ pub struct FoundPlugin {
     /// The plugin's manifest.
     pub manifest: Manifest,
     /// File or built-in copy from which it was loaded.
-    pub source: Source,
+    pub source: PluginSource,
     /// SHA-256 digest of its bytes, in hexadecimal.
     pub digest: String,
 }

@@ -140,22 +140,22 @@ pub(crate) fn chronicle(mut readiness: watch::Receiver<Unmet>, history: History)
 
 /// Returns the history's events for a change of the unmet conditions.
 fn turns(before: &Unmet, now: &Unmet) -> Vec<(EventKind, String)> {
-    let mut told = Vec::new();
+    let mut events = Vec::new();
     match (before.get(&Condition::Watch), now.get(&Condition::Watch)) {
-        (None, Some(reason)) => told.push((EventKind::StoreLost, reason.clone())),
+        (None, Some(reason)) => events.push((EventKind::StoreLost, reason.clone())),
         (Some(reason), None) if reason != STARTING && !reason.starts_with(READING) => {
-            told.push((EventKind::StoreBack, "changes of leases are heard again".to_owned()));
+            events.push((EventKind::StoreBack, "changes of leases are heard again".to_owned()));
         }
         _ => {}
     }
     match (before.is_empty(), now.iter().next()) {
         (true, Some((condition, reason))) => {
-            told.push((EventKind::NotReady, format!("{condition}: {reason}")));
+            events.push((EventKind::NotReady, format!("{condition}: {reason}")));
         }
-        (false, None) => told.push((EventKind::Ready, "everything holds".to_owned())),
+        (false, None) => events.push((EventKind::Ready, "everything holds".to_owned())),
         _ => {}
     }
-    told
+    events
 }
 
 #[cfg(test)]

@@ -5,27 +5,29 @@
 //! always follow from comparing desired with observed state.
 
 mod applier;
-mod intent;
-mod news;
+mod context;
+mod journal;
+mod plan_retries;
 mod report;
-mod unplanned;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use heddle_control::{Peer, PeerState};
 use heddle_core::config::Superseded;
-use heddle_core::desired::{Desired, Owner, Standing};
+use heddle_core::desired::{Desired, Owner, Priority};
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::{Metric, Object, ObjectKey, Plan, Route};
+use heddle_core::pacing::Debounce;
 use heddle_core::peers::{self, Footprint, Peers};
 use heddle_core::split::SplitRoutes;
 use heddle_kernel::{Event, KernelError};
 use heddle_plugin::{CallError, Reason};
 use heddle_probe::News;
-use heddle_store::{RecordChange, Update, Watch, WatchEvent};
+use heddle_store::{Update, Watch, WatchEvent};
 use heddle_telemetry::Notes;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -37,18 +39,16 @@ use crate::probing::{Probing, Reachability};
 use crate::readiness::{self, Condition, Readiness};
 
 use applier::Applier;
-use intent::Intent;
-#[cfg(test)]
-pub(crate) use report::Tally;
-pub(crate) use report::{PeerReport, PeerState, Question, Report};
-use unplanned::Unplanned;
+use context::Context;
+use plan_retries::PlanRetries;
+pub(crate) use report::{Query, REASON_LIMIT, Report, seconds};
 
-/// Debounce of the prober's list of peers: the delay from the first change of peers to its update.
-const PROBE_PAUSE: Duration = Duration::from_millis(500);
+/// Delay from the first change of peers to the update of the prober's list of peers.
+const PROBE_DEBOUNCE: Duration = Duration::from_millis(500);
 
 /// Maximum number of times that a start waits for a suspended plugin before it continues without
 /// its plans.
-const PATIENCE: usize = 3;
+const SUSPENSIONS: usize = 3;
 
 /// Keeps the kernel in the state that the plugin plans.
 pub(crate) struct Reconciler {
@@ -58,15 +58,15 @@ pub(crate) struct Reconciler {
     applier: Applier,
     events: Box<dyn Events>,
     /// Peers without a new plan, with the reasons.
-    unplanned: Unplanned,
+    plan_retries: PlanRetries,
     /// True if the plugin was suspended at the latest call about peers.
     suspended: bool,
     /// Time at which each peer's record was last seen to change.
     changed: BTreeMap<LeaseKey, SystemTime>,
     /// Prober of peers. None if probing is disabled.
     probing: Option<Probing>,
-    /// Time at which the prober gets the new list of peers.
-    probe_at: Option<Instant>,
+    /// Debounce of the prober's list of peers.
+    probe_list: Debounce,
     /// Rate limits and summaries for peers that stop answering or answer again.
     reachability: Reachability,
     /// Difference between the running network config and the stored one.
@@ -77,7 +77,7 @@ pub(crate) struct Reconciler {
     /// peer's subnets.
     split: SplitRoutes,
     underlay_changed: Arc<Notify>,
-    questions: mpsc::Receiver<Question>,
+    queries: mpsc::Receiver<Query>,
     /// True if leases have priority over kernel events in this turn.
     leases_first: bool,
     notes: Notes,
@@ -90,7 +90,7 @@ enum Wake {
     Kernel(Vec<Event>),
     StoreAddresses(BTreeSet<IpAddr>),
     Probe(News),
-    Question(Question),
+    Query(Query),
     /// A retry, a resync, a grace period or a summary is due.
     Due,
 }
@@ -106,16 +106,16 @@ impl Reconciler {
         overlay: Overlay,
         probing: Option<Probing>,
         store_addresses: watch::Receiver<BTreeSet<IpAddr>>,
-        questions: mpsc::Receiver<Question>,
+        queries: mpsc::Receiver<Query>,
         notes: Notes,
     ) -> Result<Self, KernelError> {
         let mut desired = Desired::default();
-        desired.set(Owner::Node, &Standing::default(), overlay.plan.plan.clone());
+        desired.set(Owner::Node, &Priority::default(), overlay.plan.plan.clone());
         let events = dataplane.subscribe(&overlay.scope).await?;
         let (scope, vital) = (overlay.scope.clone(), overlay.vital.clone());
         let mut applier = Applier::new(dataplane, scope, vital, notes.clone());
         applier.survey().await?;
-        news::of_host(&notes.history, &HostNetwork::default(), applier.guard().host());
+        journal::record_host(&notes.history, &HostNetwork::default(), applier.guard().host());
         let mut peers = Peers::new(overlay.config.clone(), overlay.lease.key);
         peers.protect(applier.guard().host().clone());
         Ok(Self {
@@ -124,17 +124,17 @@ impl Reconciler {
             peers,
             overlay,
             desired,
-            unplanned: Unplanned::new(),
+            plan_retries: PlanRetries::new(),
             suspended: false,
             changed: BTreeMap::new(),
             probing,
-            probe_at: None,
+            probe_list: Debounce::new(PROBE_DEBOUNCE),
             reachability: Reachability::new(),
             superseded: None,
             store_addresses,
             split: SplitRoutes::default(),
             underlay_changed: Arc::default(),
-            questions,
+            queries,
             leases_first: false,
             notes,
         })
@@ -149,18 +149,18 @@ impl Reconciler {
     /// that is possible at once; [`follow`](Self::follow) does the rest. Returns true if this
     /// node's own lease is affected, and None before the last page.
     pub(crate) async fn start(&mut self, update: Update, readiness: &Readiness) -> Option<bool> {
-        let Some((_, own)) = self.plan(update).await else {
+        let Some((_, own)) = self.plan_update(update).await else {
             let read = self.peers.snapshot_len().unwrap_or_default();
             readiness.unmet(Condition::Watch, readiness::reading(read));
             return None;
         };
         self.split_routes().await;
-        for _ in 0..PATIENCE {
-            let Some(due) = self.unplanned.next().filter(|_| self.suspended) else { break };
+        for _ in 0..SUSPENSIONS {
+            let Some(due) = self.plan_retries.next().filter(|_| self.suspended) else { break };
             tokio::time::sleep_until(due.into()).await;
-            self.plan_peers(self.unplanned.due(clock::now())).await;
+            self.plan_peers(self.plan_retries.due(clock::now())).await;
         }
-        self.look(readiness).await;
+        self.resync(readiness).await;
         if let Some(packets) = &self.overlay.packets {
             packets.flush().await;
         }
@@ -173,10 +173,10 @@ impl Reconciler {
         self.peers.abandon_snapshot();
     }
 
-    /// Answers questions while the first snapshot is read, which may take long. Never returns.
-    pub(crate) async fn answer_questions(&mut self) {
-        while let Some(question) = self.questions.recv().await {
-            self.answer(question);
+    /// Answers queries while the first snapshot is read, which may take long. Never returns.
+    pub(crate) async fn answer_queries(&mut self) {
+        while let Some(query) = self.queries.recv().await {
+            self.answer(query);
         }
         std::future::pending::<()>().await;
     }
@@ -199,10 +199,10 @@ impl Reconciler {
                     self.follow_leases(event, own_lease_changed, readiness).await;
                 }
                 Wake::StoreAddresses(addresses) => self.applier.set_store_addresses(addresses),
-                Wake::Kernel(events) => self.judge(&events),
-                Wake::Probe(news) => self.say_who_answers(news),
-                Wake::Question(question) => self.answer(question),
-                Wake::Due => self.catch_up(readiness).await,
+                Wake::Kernel(events) => self.on_kernel_events(&events),
+                Wake::Probe(news) => self.report_reachability(news),
+                Wake::Query(query) => self.answer(query),
+                Wake::Due => self.do_due_work(readiness).await,
             }
         }
     }
@@ -226,7 +226,7 @@ impl Reconciler {
         if self.leases_first {
             tokio::select! {
                 biased;
-                Some(question) = self.questions.recv() => Wake::Question(question),
+                Some(query) = self.queries.recv() => Wake::Query(query),
                 () = due => Wake::Due,
                 wake = rare => wake,
                 event = leases => Wake::Leases(event),
@@ -235,7 +235,7 @@ impl Reconciler {
         } else {
             tokio::select! {
                 biased;
-                Some(question) = self.questions.recv() => Wake::Question(question),
+                Some(query) = self.queries.recv() => Wake::Query(query),
                 () = due => Wake::Due,
                 wake = rare => wake,
                 events = kernel => Wake::Kernel(events),
@@ -255,13 +255,13 @@ impl Reconciler {
                 if update.is_complete() {
                     readiness.met(Condition::Watch);
                 }
-                let Some((touched, own)) = self.plan(update).await else { return };
+                let Some((touched, own)) = self.plan_update(update).await else { return };
                 if own {
                     own_lease_changed.notify_one();
                 }
                 // The kernel's refusals were about objects of the previous lease.
                 self.applier.forget_refusals(&touched);
-                self.settle(&touched).await;
+                self.apply_keys(&touched).await;
                 self.split_routes().await;
             }
             WatchEvent::Config(config) => self.compare_config(config.as_deref()),
@@ -278,44 +278,47 @@ impl Reconciler {
 
     /// Returns the time of the next due work, if no event comes earlier.
     fn wake_at(&self) -> Instant {
-        let others =
-            [self.unplanned.next(), self.peers.due(), self.probe_at, self.reachability.due()];
+        let others = [
+            self.plan_retries.next(),
+            self.peers.due(),
+            self.probe_list.due(),
+            self.reachability.due(),
+        ];
         others.into_iter().flatten().fold(self.applier.next(), Instant::min)
     }
 
     /// Does the work that is due.
-    async fn catch_up(&mut self, readiness: &Readiness) {
+    async fn do_due_work(&mut self, readiness: &Readiness) {
         let now = clock::now();
-        let mut touched = self.plan_peers(self.unplanned.due(now)).await;
-        if self.applier.is_look_due(now) || self.applier.is_device_due(now) {
+        let mut touched = self.plan_peers(self.plan_retries.due(now)).await;
+        if self.applier.is_resync_due(now) || self.applier.is_device_due(now) {
             // The resync covers everything that is due, by the kernel's current state.
-            self.look(readiness).await;
+            self.resync(readiness).await;
             return;
         }
         let refused = self.applier.due(now);
         if !refused.is_empty() {
             // The peers behind these may be there again, and wait for their plans.
-            let intent = Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
-            self.applier.settle(intent, &refused.into_iter().collect(), &self.kept()).await;
+            let context = Context::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
+            self.applier.apply_keys(context, &refused.into_iter().collect(), &self.kept()).await;
         }
         if self.peers.due().is_some_and(|due| due <= now) {
             let delta = self.peers.update([], now);
-            touched.extend(self.take(delta).await);
+            touched.extend(self.plan_delta(delta).await);
         }
-        self.settle(&touched).await;
+        self.apply_keys(&touched).await;
         self.publish(readiness);
-        self.sum_up_who_answers(now);
-        if self.probe_at.is_some_and(|at| at <= now)
+        self.summarise_reachability(now);
+        if self.probe_list.take(now)
             && let Some(probing) = &self.probing
         {
-            self.probe_at = None;
             probing.watch(self.peers.leases());
         }
     }
 
     /// Wakes the underlay check if events concern the underlay, and lets the applier decide on a
     /// resync.
-    fn judge(&mut self, events: &[Event]) {
+    fn on_kernel_events(&mut self, events: &[Event]) {
         let underlay = self.overlay.node.underlay.link;
         if events.iter().any(|event| match event {
             Event::LinkChanged(name) => *name == underlay,
@@ -324,7 +327,7 @@ impl Reconciler {
         }) {
             self.underlay_changed.notify_one();
         }
-        self.applier.judge(&self.desired, underlay, events);
+        self.applier.on_kernel_events(&self.desired, underlay, events);
     }
 
     /// Compares the network config in the store with the one that this node runs with. Another
@@ -346,50 +349,44 @@ impl Reconciler {
     /// Plans an update of leases. Returns the keys under which the desired state may have changed,
     /// and true if this node's own lease is affected. Returns None for the pages of a snapshot
     /// before its last: nothing changes until then.
-    async fn plan(&mut self, update: Update) -> Option<(BTreeSet<ObjectKey>, bool)> {
-        let delta = match &update {
+    async fn plan_update(&mut self, update: Update) -> Option<(BTreeSet<ObjectKey>, bool)> {
+        let delta = match update {
             Update::Snapshot(page) => {
                 if page.first {
                     self.peers.begin_snapshot();
                 }
                 for found in &page.records {
-                    self.peers.add_to_snapshot(&found.as_read());
+                    self.peers.add_to_snapshot(&found.record);
                 }
                 if !page.last {
                     return None;
                 }
                 self.peers.end_snapshot(clock::now())
             }
-            Update::Changes(changes) => {
-                let changes = changes.iter().map(|change| match change {
-                    RecordChange::Put(record) => peers::Change::Put(record.as_read()),
-                    RecordChange::Delete(key) => peers::Change::Delete(key),
-                });
-                self.peers.update(changes, clock::now())
-            }
+            Update::Changes(changes) => self.peers.update(changes, clock::now()),
         };
         let own = delta.own;
-        Some((self.take(delta).await, own))
+        Some((self.plan_delta(delta).await, own))
     }
 
     /// Plans changes of peers. Returns the keys under which the desired state may have changed.
-    async fn take(&mut self, delta: peers::Delta) -> BTreeSet<ObjectKey> {
+    async fn plan_delta(&mut self, delta: peers::Delta) -> BTreeSet<ObjectKey> {
         let known = |key: &LeaseKey| self.changed.contains_key(key);
-        news::of_leases(&self.notes.history, &delta, &self.peers, known);
+        journal::record_leases(&self.notes.history, &delta, &self.peers, known);
         if self.probing.is_some() && !(delta.changed.is_empty() && delta.removed.is_empty()) {
-            // Debounce: a thousand leases that come one by one cause one update.
-            self.probe_at.get_or_insert(clock::now() + PROBE_PAUSE);
+            // A thousand leases that come one by one cause one update.
+            self.probe_list.on_event(clock::now());
         }
         let now = clock::wall_clock();
         self.changed.extend(delta.changed.iter().map(|key| (*key, now)));
         let mut touched = BTreeSet::new();
         for key in delta.removed {
             self.changed.remove(&key);
-            if self.unplanned.is_failing(key) {
+            if self.plan_retries.is_failing(key) {
                 // What was kept for it is in no plan: only a resync finds it.
-                self.applier.hasten();
+                self.applier.request_resync();
             }
-            self.unplanned.forget(key);
+            self.plan_retries.forget(key);
             self.stop_steering(key);
             touched.extend(self.desired.remove(Owner::Peer(key)));
         }
@@ -417,14 +414,14 @@ impl Reconciler {
             match plan {
                 Ok(mut plan) => {
                     self.split.complete(&mut plan, key);
-                    self.unplanned.forget(key);
+                    self.plan_retries.forget(key);
                     self.steer(key);
-                    touched.extend(self.desired.set(owner, &self.peers.standing(key), plan));
-                    let intent =
-                        Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
+                    touched.extend(self.desired.set(owner, &self.peers.priority(key), plan));
+                    let context =
+                        Context::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
                     let conflicts = self.desired.conflicts(owner);
                     complaints.extend(
-                        conflicts.map(|(object, other)| (key, intent.dispute(object, key, other))),
+                        conflicts.map(|(object, other)| (key, context.dispute(object, key, other))),
                     );
                 }
                 Err(error) => {
@@ -434,14 +431,14 @@ impl Reconciler {
                         Reason::OtherBackend(_) => {
                             self.stop_steering(key);
                             touched.extend(self.desired.remove(owner));
-                            self.unplanned.answered(key, &reason)
+                            self.plan_retries.answered(key, &reason)
                         }
                         // The previous plan stays. The plugin would give the same answer for the
                         // same lease, so there is no retry.
                         Reason::Invalid(_) | Reason::Refused(_) => {
-                            self.unplanned.answered(key, &reason)
+                            self.plan_retries.answered(key, &reason)
                         }
-                        _ => self.unplanned.failed(key, &reason, clock::now()),
+                        _ => self.plan_retries.failed(key, &reason, clock::now()),
                     };
                     if news {
                         complaints.push((key, reason));
@@ -449,11 +446,11 @@ impl Reconciler {
                 }
             }
         }
-        news::of_plans(&self.notes.history, &complaints);
+        journal::record_plans(&self.notes.history, &complaints);
         touched
     }
 
-    /// Asks the plugin for plans, which may take a second for each peer. Questions are answered
+    /// Asks the plugin for plans, which may take a second for each peer. Queries are answered
     /// meanwhile, as long as the plugin makes progress: if its number of calls has not changed
     /// since the previous liveness check, the check gets no answer.
     async fn ask_for_plans(&mut self, leases: Vec<Lease>) -> Vec<Result<Plan, CallError>> {
@@ -464,12 +461,12 @@ impl Reconciler {
             tokio::select! {
                 biased;
                 plans = &mut planning => return plans,
-                Some(question) = self.questions.recv() => {
+                Some(query) = self.queries.recv() => {
                     let now = Some(calls());
-                    let stuck = matches!(question, Question::Alive(_))
+                    let stuck = matches!(query, Query::Alive(_))
                         && std::mem::replace(&mut before, now) == now;
                     if !stuck {
-                        self.answer(question);
+                        self.answer(query);
                     }
                 }
             }
@@ -491,23 +488,23 @@ impl Reconciler {
     }
 
     /// Applies the desired state of these keys.
-    async fn settle(&mut self, touched: &BTreeSet<ObjectKey>) {
-        let intent = Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
-        self.applier.settle(intent, touched, &Footprint::default()).await;
+    async fn apply_keys(&mut self, touched: &BTreeSet<ObjectKey>) {
+        let context = Context::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
+        self.applier.apply_keys(context, touched, &Footprint::default()).await;
     }
 
     /// Returns what is kept for peers whose calls fail and that have no plan yet: objects of an
     /// earlier daemon, or of an earlier lease, stay until there is a plan to compare them with.
     fn kept(&self) -> Footprint {
         let planned = |key: &LeaseKey| self.desired.contains(Owner::Peer(*key));
-        let unknown = self.unplanned.failing().filter(|key| !planned(key));
+        let unknown = self.plan_retries.failing().filter(|key| !planned(key));
         Footprint::of(unknown.filter_map(|key| self.peers.get(key)))
     }
 
     /// Resyncs: compares the whole state and applies the plan.
-    async fn look(&mut self, readiness: &Readiness) {
-        let intent = Intent::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
-        self.applier.look(intent, &self.kept()).await;
+    async fn resync(&mut self, readiness: &Readiness) {
+        let context = Context::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
+        self.applier.resync(context, &self.kept()).await;
         self.protect_host().await;
         self.publish(readiness);
     }
@@ -517,14 +514,14 @@ impl Reconciler {
     async fn protect_host(&mut self) {
         if self.peers.host() != self.applier.guard().host() {
             let host = self.applier.guard().host().clone();
-            news::of_host(&self.notes.history, self.peers.host(), &host);
+            journal::record_host(&self.notes.history, self.peers.host(), &host);
             let delta = self.peers.protect(host);
-            let touched = self.take(delta).await;
-            self.settle(&touched).await;
+            let touched = self.plan_delta(delta).await;
+            self.apply_keys(&touched).await;
         }
         self.split_routes().await;
         let postponed = self.applier.take_postponed();
-        self.settle(&postponed).await;
+        self.apply_keys(&postponed).await;
     }
 
     /// Withholds routes of the node's own plan that conflict with the host network or with a peer's
@@ -567,17 +564,17 @@ impl Reconciler {
             if self.desired.contains(owner) {
                 let mut plan = self.desired.plan(owner);
                 self.split.complete(&mut plan, key);
-                touched.extend(self.desired.set(owner, &self.peers.standing(key), plan));
+                touched.extend(self.desired.set(owner, &self.peers.priority(key), plan));
             }
         }
         // Before the first resync there is nothing to compare with, and no route to keep.
-        let looked = self.applier.has_looked();
+        let looked = self.applier.has_observed();
         if looked {
-            self.settle(&touched).await;
+            self.apply_keys(&touched).await;
         }
         self.applier.withhold(self.split.conflicts());
         if looked {
-            self.settle(&withheld).await;
+            self.apply_keys(&withheld).await;
         }
     }
 
@@ -595,7 +592,7 @@ impl Reconciler {
     }
 
     /// Reports that a peer answers over the overlay or stopped answering, within the rate limit.
-    fn say_who_answers(&mut self, news: News) {
+    fn report_reachability(&mut self, news: News) {
         let asked = |peer: &&Lease| {
             self.probing.as_ref().is_some_and(|probing| probing.is_of(news.address, peer))
         };
@@ -603,58 +600,63 @@ impl Reconciler {
             && self.reachability.admit(news, clock::now())
         {
             let name = format!("peer {} of {}", peer.key, peer.owner());
-            news::of_probing(&self.notes.history, &name, news);
+            journal::record_probing(&self.notes.history, &name, news);
         }
     }
 
     /// Reports the number of unreachable peers, if some changed that were not named.
-    fn sum_up_who_answers(&mut self, now: Instant) {
+    fn summarise_reachability(&mut self, now: Instant) {
         if self.reachability.take(now)
             && let Some(probing) = &self.probing
         {
             let unreachable = self.peers.leases().filter(|peer| probing.is_unreachable(peer));
-            news::of_many_probed(&self.notes.history, unreachable.count(), self.peers.len());
+            journal::record_many_probed(&self.notes.history, unreachable.count(), self.peers.len());
         }
     }
 
-    /// Answers a question. The caller may have given up.
-    fn answer(&self, question: Question) {
-        match question {
-            Question::Alive(answer) => drop(answer.send(())),
-            Question::Report(answer) => drop(answer.send(self.report())),
-            Question::Host(answer) => drop(answer.send(self.peers.host().clone())),
+    /// Answers a query. The caller may have given up.
+    fn answer(&self, query: Query) {
+        match query {
+            Query::Alive(answer) => drop(answer.send(())),
+            Query::Report(answer) => drop(answer.send(self.report())),
+            Query::Host(answer) => drop(answer.send(self.peers.host().clone())),
         }
     }
 
     fn report(&self) -> Report {
-        let peer = |lease: &Lease| PeerReport {
-            lease: lease.clone(),
-            changed: self.changed.get(&lease.key).copied().unwrap_or(SystemTime::UNIX_EPOCH),
-            objects: self.desired.keys(Owner::Peer(lease.key)).len(),
-            state: self.state_of(lease.key),
-            health: self.probing.as_ref().and_then(|probing| probing.health(lease)),
-            missing: self.peers.is_missing(lease.key),
-        };
-        let rejected = self.peers.rejected();
+        let peer = |lease: &Lease| (lease.key.to_string(), self.peer(lease));
+        let mut peers: BTreeMap<_, _> = self.peers.leases().map(peer).collect();
+        for (key, rejection) in self.peers.rejected() {
+            report::add_rejected(&mut peers, key, rejection);
+        }
         Report {
-            peers: self.peers.leases().map(peer).collect(),
-            rejected: rejected.map(|(key, why)| (key.to_owned(), why.clone())).collect(),
-            rejected_unnamed: self.peers.rejected_unnamed(),
+            peers: peers.into_values().collect(),
+            unlisted: self.peers.rejected_unnamed() as u64,
             warnings: self.peers.host().warnings(),
-            changes: self.applier.tally(),
+            changes: self.applier.made().clone(),
             superseded: self.superseded.as_ref().map(ToString::to_string),
-            repairs: self.applier.repairs().clone(),
         }
     }
 
-    fn state_of(&self, key: LeaseKey) -> PeerState {
-        if let Some(reason) = self.unplanned.reason(key) {
-            return PeerState::NoPlan(reason.to_owned());
+    fn peer(&self, lease: &Lease) -> Peer {
+        let key = lease.key;
+        let changed = self.changed.get(&key).copied().unwrap_or(SystemTime::UNIX_EPOCH);
+        let health = self.probing.as_ref().and_then(|probing| probing.health(lease));
+        Peer {
+            changed: seconds(changed),
+            objects: self.desired.keys(Owner::Peer(key)).len() as u64,
+            health: health.and_then(report::health),
+            ..report::peer(lease, self.fault_of(key), self.peers.is_missing(key))
         }
-        match self.applier.lacks(&self.desired, Owner::Peer(key)) {
-            None => PeerState::InKernel,
-            Some(reason) => PeerState::Incomplete(reason),
+    }
+
+    /// Returns the reason why a peer's plan is not in the kernel. None if it is.
+    fn fault_of(&self, key: LeaseKey) -> Option<(PeerState, String)> {
+        if let Some(reason) = self.plan_retries.reason(key) {
+            return Some((PeerState::NoPlan, reason.to_owned()));
         }
+        let reason = self.applier.lacks(&self.desired, Owner::Peer(key))?;
+        Some((PeerState::Incomplete, reason))
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use heddle_control::EventKind;
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::Lease;
+use heddle_core::pacing::DutyCycle;
 use heddle_firewall::{FamilyRules, Masquerade, Mode, Rules};
 use heddle_flags::Flags;
 use heddle_telemetry::History;
@@ -15,13 +16,10 @@ use crate::clock;
 use crate::ports::Ruleset;
 use crate::readiness::{Condition, Readiness};
 
-/// Minimum pause between two checks, however often programs change rules.
-const PAUSE: Duration = Duration::from_millis(500);
-
-/// Pause after a check, as a multiple of its duration. 9 limits checks to a tenth of the time:
-/// after one that took 100 ms, the next starts at least 900 ms later, or when the resync is due. On
-/// hosts where containers come and go, programs change rules all the time.
-const SHARE: u32 = 9;
+/// Limits checks to a tenth of the time, with a pause of half a second at least: after a check that
+/// took 100 ms, the next starts at least 900 ms later, or when the resync is due. On hosts where
+/// containers come and go, programs change rules all the time.
+const DUTY: DutyCycle = DutyCycle::one_in(10).pause_at_least(Duration::from_millis(500));
 
 /// Returns the rules that this node should have.
 pub(crate) fn wanted(flags: &Flags, config: &NetworkConfig, lease: &Lease) -> Rules {
@@ -82,7 +80,7 @@ pub(crate) async fn follow(
 /// Returns the pause after a check, at most `resync`. A check that waited for another program's
 /// lock, as iptables does, is slow once, and is no reason to leave rules unchecked for minutes.
 fn pause(took: Duration, resync: Duration) -> Duration {
-    PAUSE.max(took * SHARE).min(resync)
+    DUTY.pause_at_most(resync).pause(took)
 }
 
 #[cfg(test)]

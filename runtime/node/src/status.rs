@@ -1,23 +1,22 @@
 //! The daemon's answers on the control socket, assembled from what its parts know.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use heddle_control as wire;
 use heddle_control::{Handler, Leases, Status, Unavailable};
+use heddle_core::address::LinkName;
 use heddle_core::config::NetworkConfig;
 use heddle_core::host_network::HostNetwork;
-use heddle_core::lease::{Lease, LeaseKey, NODE_NAME_LIMIT};
+use heddle_core::lease::{Lease, LeaseKey};
+use heddle_core::link_counters::LinkCounters;
 use heddle_core::node::Underlay;
 use heddle_core::peers::{Peers, Rejection};
 use heddle_core::text::one_line;
 use heddle_firewall::{Mode, Rules};
-use heddle_kernel::Statistics;
-use heddle_plugin::{Metrics, Source};
-use heddle_probe::{Health, State};
-use heddle_store::{LeaseStore, Page, Pulse, Record, Term};
+use heddle_plugin::Metrics;
+use heddle_store::{LeaseStore, Page, Pulse, Stored, Term};
 use heddle_telemetry::History;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -25,16 +24,13 @@ use crate::clock;
 use crate::emit::Output;
 use crate::join::{Identity, Membership};
 use crate::packets::PacketCounters;
-use crate::ports::FoundPlugin;
+use crate::ports::{Dataplane, FoundPlugin};
 use crate::readiness::{Condition, Unmet};
-use crate::reconcile::{PeerReport, PeerState, Question, Report};
+use crate::reconcile::{Query, REASON_LIMIT, Report, seconds};
 
-/// Timeout of a question to the loop. The loop answers between two of its steps, and while a plugin
+/// Timeout of a query to the loop. The loop answers between two of its steps, and while a plugin
 /// computes plans.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Maximum length of a reason that is passed on, in characters.
-const REASON_LIMIT: usize = 500;
 
 /// Maximum number of unusable records that are listed. The others are counted.
 const USELESS: usize = 1000;
@@ -46,7 +42,7 @@ pub struct NodeState {
     readiness: watch::Receiver<Unmet>,
     counters: PacketCounters,
     history: History,
-    questions: mpsc::Sender<Question>,
+    queries: mpsc::Sender<Query>,
     identity: OnceLock<Identity>,
     store: OnceLock<Arc<dyn LeaseStore>>,
     joined: OnceLock<Joined>,
@@ -65,16 +61,17 @@ struct Joined {
     backend: (FoundPlugin, Arc<Metrics>),
     outputs: Vec<(FoundPlugin, Arc<Output>)>,
     rules: Rules,
+    dataplane: Arc<dyn Dataplane>,
 }
 
 impl NodeState {
-    /// Creates the state before the start. Questions are sent to the loop.
+    /// Creates the state before the start. Queries are sent to the loop.
     pub(crate) fn new(
         network: String,
         readiness: watch::Receiver<Unmet>,
         counters: PacketCounters,
         history: History,
-        questions: mpsc::Sender<Question>,
+        queries: mpsc::Sender<Query>,
     ) -> Self {
         Self {
             started: clock::now(),
@@ -82,7 +79,7 @@ impl NodeState {
             readiness,
             counters,
             history,
-            questions,
+            queries,
             identity: OnceLock::new(),
             store: OnceLock::new(),
             joined: OnceLock::new(),
@@ -98,7 +95,7 @@ impl NodeState {
     }
 
     /// Records the membership. The node joins once; later calls have no effect.
-    pub(crate) fn join(&self, member: &Membership, rules: &Rules) {
+    pub(crate) fn join(&self, member: &Membership, rules: &Rules, dataplane: Arc<dyn Dataplane>) {
         let overlay = &member.overlay;
         let devices = overlay.plan.plan.links().map(|link| wire::Device {
             name: link.name.to_string(),
@@ -116,6 +113,7 @@ impl NodeState {
             backend: (member.found.backend.clone(), overlay.backend.metrics().clone()),
             outputs: emitters.zip(member.outputs.iter().cloned()).collect(),
             rules: rules.clone(),
+            dataplane,
         });
     }
 
@@ -136,17 +134,17 @@ impl NodeState {
 
     /// Returns true if the loop answers within `limit`. For the watchdog.
     pub async fn alive(&self, limit: Duration) -> bool {
-        self.ask(Question::Alive, limit).await.is_some()
+        self.ask(Query::Alive, limit).await.is_some()
     }
 
     async fn ask<T>(
         &self,
-        question: impl FnOnce(oneshot::Sender<T>) -> Question,
+        query: impl FnOnce(oneshot::Sender<T>) -> Query,
         limit: Duration,
     ) -> Option<T> {
         let (answer, waiting) = oneshot::channel();
         let asking = async {
-            self.questions.send(question(answer)).await.ok()?;
+            self.queries.send(query(answer)).await.ok()?;
             waiting.await.ok()
         };
         tokio::time::timeout(limit, asking).await.ok()?
@@ -161,18 +159,24 @@ impl Handler for NodeState {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             network: self.network.clone(),
             ready: unmet.is_empty(),
-            unmet: unmet_conditions(&unmet),
+            unmet: unmet
+                .iter()
+                .map(|(condition, reason)| wire::UnmetCondition {
+                    condition: condition.to_string(),
+                    reason: reason.clone(),
+                })
+                .collect(),
             conditions: Condition::ALL.map(|condition| condition.to_string()).into(),
             time: seconds(clock::wall_clock()),
             uptime: clock::now().saturating_duration_since(self.started).as_secs(),
-            node: identity.map_or_else(Default::default, |identity| wire::Node {
+            node: identity.map_or_else(Default::default, |identity| wire::NodeIdentity {
                 id: identity.id.to_string(),
                 name: identity.name.clone(),
             }),
             packets: self.counters.get().and_then(|read| read()).map(|counters| {
                 counters.iter().map(|(name, count)| (name.to_owned(), count)).collect()
             }),
-            watch: self.watch.get().map(|(begun, pulse)| wire::Watch {
+            watch: self.watch.get().map(|(begun, pulse)| wire::WatchStatus {
                 lag: pulse
                     .last()
                     .map_or_else(
@@ -186,17 +190,22 @@ impl Handler for NodeState {
             ..Status::default()
         };
         let Some(joined) = self.joined.get() else { return Ok(status) };
-        let report = self.ask(Question::Report, PATIENCE).await;
+        let report = self.ask(Query::Report, PATIENCE).await;
         match report {
             Some(report) => add_report(&mut status, report),
             None => {
                 status.ready = false;
                 let reason = format!("it has not answered within {} s", PATIENCE.as_secs());
-                status.unmet.push(wire::Unmet { condition: "loop".to_owned(), reason });
+                status.unmet.push(wire::UnmetCondition { condition: "loop".to_owned(), reason });
             }
         }
-        status.underlay = Some(underlay(&joined.underlay));
-        status.lease = Some(wire::OwnLease {
+        let underlay = &joined.underlay;
+        status.underlay = Some(wire::UnderlayStatus {
+            interface: underlay.link.to_string(),
+            mtu: underlay.mtu,
+            public_addresses: underlay.public_addresses.into_iter().collect(),
+        });
+        status.lease = Some(wire::OwnLeaseStatus {
             key: joined.lease.key.to_string(),
             subnets: joined.lease.key.subnets().into_iter().collect(),
             backend: joined.lease.backend_type.clone(),
@@ -207,7 +216,7 @@ impl Handler for NodeState {
         status.backend = Some(plugin(found, metrics));
         status.emitters = joined.outputs.iter().map(emitter).collect();
         status.rules = rules(&joined.rules, &unmet);
-        status.devices = devices(&joined.devices);
+        status.devices = devices(&joined.devices, &joined.dataplane.link_counters());
         Ok(status)
     }
 
@@ -215,7 +224,7 @@ impl Handler for NodeState {
         let store = self.store.get().ok_or_else(|| Unavailable("it starts".to_owned()))?;
         let joined = self.joined.get();
         let host = match joined {
-            Some(_) => self.ask(Question::Host, PATIENCE).await.ok_or_else(|| {
+            Some(_) => self.ask(Query::Host, PATIENCE).await.ok_or_else(|| {
                 Unavailable(format!(
                     "the daemon's loop has not answered within {} s",
                     PATIENCE.as_secs()
@@ -267,8 +276,8 @@ impl Listing {
         }
         for found in &page.records {
             let peers = self.peers.as_mut();
-            let rejection = peers.and_then(|peers| peers.add_to_snapshot(&found.as_read()));
-            let record = record(found, self.own, rejection);
+            let rejection = peers.and_then(|peers| peers.add_to_snapshot(&found.record));
+            let record = lease_record(found, self.own, rejection);
             self.useless += usize::from(record.problem.is_some());
             match record.problem.is_some() && self.useless > USELESS {
                 true => self.leases.unlisted += 1,
@@ -289,130 +298,25 @@ impl Listing {
 }
 
 /// Returns the remaining time and the age of a lease. Both are unknown as long as nobody renews it.
-fn term(term: Option<Term>) -> wire::OwnLease {
+fn term(term: Option<Term>) -> wire::OwnLeaseStatus {
     let remaining = term.and_then(|term| term.ends).map(|ends| {
         let now = tokio::time::Instant::now();
         ends.saturating_duration_since(now).as_secs()
     });
     let age = term.map_or(0, |term| term.renewed.elapsed().as_secs());
-    wire::OwnLease { remaining, age, ..wire::OwnLease::default() }
-}
-
-fn underlay(found: &Underlay) -> wire::Underlay {
-    wire::Underlay {
-        interface: found.link.to_string(),
-        mtu: found.mtu,
-        public_addresses: found.public_addresses.iter().copied().collect(),
-    }
-}
-
-fn unmet_conditions(unmet: &Unmet) -> Vec<wire::Unmet> {
-    let conditions = unmet.iter().map(|(condition, reason)| wire::Unmet {
-        condition: condition.to_string(),
-        reason: reason.clone(),
-    });
-    conditions.collect()
+    wire::OwnLeaseStatus { remaining, age, ..wire::OwnLeaseStatus::default() }
 }
 
 fn add_report(status: &mut Status, report: Report) {
-    let mut peers: BTreeMap<String, wire::Peer> =
-        report.peers.into_iter().map(|found| (found.lease.key.to_string(), peer(found))).collect();
-    for (key, rejection) in report.rejected {
-        let conflict = rejection.conflict().map(|conflict| conflict.kind().to_owned());
-        let reason = rejection.to_string();
-        match peers.entry(key) {
-            // The peer's last usable lease stays in use.
-            Entry::Occupied(mut known) => {
-                known.get_mut().reason = Some(format!("what is there now is not used: {reason}"));
-            }
-            Entry::Vacant(unknown) => {
-                let key = one_line(unknown.key(), REASON_LIMIT);
-                let (state, reason) = (wire::PeerState::NotUsed, Some(reason));
-                unknown.insert(wire::Peer {
-                    key,
-                    state,
-                    reason,
-                    conflict,
-                    ..wire::Peer::default()
-                });
-            }
-        }
-    }
-    status.peers = peers.into_values().collect();
-    status.unlisted = report.rejected_unnamed as u64;
-    status.superseded = report.superseded;
-    status.warnings = report.warnings;
-    let changes = report.changes;
-    status.changes = wire::Changes {
-        put: changes.put,
-        replaced: changes.replaced,
-        removed: changes.removed,
-        refused: changes.refused,
-        repairs: report.repairs.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
-    };
-}
-
-fn peer(found: PeerReport) -> wire::Peer {
-    let (state, reason) = match found.state {
-        PeerState::InKernel if found.missing => {
-            let reason = "the store has lost its lease, and its node has a while to write it again";
-            (wire::PeerState::InKernel, Some(reason.to_owned()))
-        }
-        PeerState::InKernel if found.lease.is_name_cut() => {
-            let reason =
-                format!("its NodeName is longer than {NODE_NAME_LIMIT} characters and cut");
-            (wire::PeerState::InKernel, Some(reason))
-        }
-        PeerState::InKernel => (wire::PeerState::InKernel, None),
-        PeerState::Incomplete(reason) => (wire::PeerState::Incomplete, Some(reason)),
-        PeerState::NoPlan(reason) => (wire::PeerState::NoPlan, Some(reason)),
-    };
-    let lease = found.lease;
-    wire::Peer {
-        key: lease.key.to_string(),
-        public_addresses: lease.public_addresses().into_iter().collect(),
-        node_id: lease.node_id.map(|id| id.to_string()),
-        node_name: lease.node_name,
-        backend: lease.backend_type,
-        changed: seconds(found.changed),
-        objects: found.objects as u64,
-        state,
-        reason: reason.map(|reason| one_line(&reason, REASON_LIMIT)),
-        health: found.health.and_then(health),
-        conflict: None,
-    }
-}
-
-/// Returns the health of a probed peer. None as long as there are too few probes to tell.
-fn health(found: Health) -> Option<wire::Health> {
-    let reachable = match found.state {
-        State::Unknown => return None,
-        State::Reachable => true,
-        State::Unreachable => false,
-    };
-    Some(wire::Health {
-        reachable,
-        rtt_micros: found
-            .round_trip
-            .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
-        loss_percent: found.loss * 100.0,
-        since: seconds(found.since),
-    })
-}
-
-/// Returns the seconds since 1970.
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    let Report { peers, unlisted, warnings, changes, superseded } = report;
+    *status = Status { peers, unlisted, warnings, changes, superseded, ..std::mem::take(status) };
 }
 
 fn plugin(found: &FoundPlugin, metrics: &Metrics) -> wire::Plugin {
     wire::Plugin {
         name: found.manifest.name.clone(),
         version: found.manifest.version.to_string(),
-        source: match &found.source {
-            Source::File(path) => wire::Source::Path(path.clone()),
-            Source::Embedded => wire::Source::BuiltIn,
-        },
+        source: found.source.clone(),
         digest: found.digest.clone(),
         calls: metrics.calls(),
         failures: metrics.failures(),
@@ -434,8 +338,8 @@ fn emitter((found, output): &(FoundPlugin, Arc<Output>)) -> wire::Emitter {
 fn rules(asked: &Rules, unmet: &Unmet) -> Option<wire::TrafficRules> {
     (asked.masquerade.is_some() || asked.forward).then(|| wire::TrafficRules {
         mode: match asked.mode {
-            Mode::Iptables => wire::Mode::Iptables,
-            Mode::Nftables => wire::Mode::Nftables,
+            Mode::Iptables => wire::RulesMode::Iptables,
+            Mode::Nftables => wire::RulesMode::Nftables,
         },
         masquerade: asked.masquerade.is_some(),
         forward: asked.forward,
@@ -443,20 +347,14 @@ fn rules(asked: &Rules, unmet: &Unmet) -> Option<wire::TrafficRules> {
     })
 }
 
-fn devices(planned: &[wire::Device]) -> Vec<wire::Device> {
-    let statistics = heddle_kernel::statistics().unwrap_or_default();
+/// Returns the planned devices with their counters. A device that does not exist has none.
+fn devices(
+    planned: &[wire::Device],
+    counters: &BTreeMap<LinkName, LinkCounters>,
+) -> Vec<wire::Device> {
     let count = |device: &wire::Device| {
-        let name = device.name.parse().ok()?;
-        statistics.get(&name).map(|found: &Statistics| wire::Counters {
-            rx_packets: found.rx_packets,
-            rx_bytes: found.rx_bytes,
-            rx_errors: found.rx_errors,
-            rx_dropped: found.rx_dropped,
-            tx_packets: found.tx_packets,
-            tx_bytes: found.tx_bytes,
-            tx_errors: found.tx_errors,
-            tx_dropped: found.tx_dropped,
-        })
+        let name: LinkName = device.name.parse().ok()?;
+        counters.get(&name).copied()
     };
     planned
         .iter()
@@ -466,22 +364,27 @@ fn devices(planned: &[wire::Device]) -> Vec<wire::Device> {
 
 /// Describes a record of the store. `rejection` is the reason why it cannot be used, once the
 /// network config is known.
-fn record(found: &Record, own: Option<LeaseKey>, rejection: Option<Rejection>) -> wire::Record {
-    let key = found.key.parse::<LeaseKey>();
-    let lease = key.clone().ok().map(|key| found.as_read().lease(key));
+fn lease_record(
+    stored: &Stored,
+    own: Option<LeaseKey>,
+    rejection: Option<Rejection>,
+) -> wire::LeaseRecord {
+    let record = &stored.record;
+    let key = record.key.parse::<LeaseKey>();
+    let lease = key.clone().ok().map(|key| record.lease(key));
     let problem = match (&key, &lease) {
         (Err(error), _) => Some(error.to_string()),
         (_, Some(Err(error))) => Some(error.to_string()),
         _ => rejection.map(|rejection| rejection.to_string()),
     };
     let lease = lease.and_then(Result::ok);
-    wire::Record {
-        key: one_line(&found.key, REASON_LIMIT),
+    wire::LeaseRecord {
+        key: one_line(&record.key, REASON_LIMIT),
         node_id: lease.as_ref().and_then(|lease| lease.node_id.as_ref().map(ToString::to_string)),
         node_name: lease.as_ref().and_then(|lease| lease.node_name.clone()),
         public_addresses: lease.iter().flat_map(Lease::public_addresses).collect(),
         backend: lease.as_ref().and_then(|lease| lease.backend_type.clone()),
-        reservation: found.is_reservation(),
+        reservation: stored.is_reservation(),
         own: own.is_some() && key.ok() == own,
         problem,
     }

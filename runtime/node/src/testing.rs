@@ -1,7 +1,7 @@
 //! Inputs and doubles for tests of single modules. `runtime/sim` has models for tests of a whole
 //! node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -9,16 +9,18 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use heddle_core::address::LinkName;
 use heddle_core::config::NetworkConfig;
-use heddle_core::diff::{Change, Observation, Observed, Scope};
+use heddle_core::diff::{ObjectChange, Observation, Observed, Scope};
 use heddle_core::host_network::{HostAddress, HostRouting};
 use heddle_core::interface::{Facts, Interface};
-use heddle_core::lease::{Age, Lease, LeaseKey};
+use heddle_core::lease::{Lease, LeaseKey};
+use heddle_core::link_counters::LinkCounters;
 use heddle_core::node::{Node, Underlay};
 use heddle_core::object::{Link, LinkKind, Metric, Object, Route, RouteAction, Sysctl};
+use heddle_core::record::{Age, Record};
 use heddle_flags::Flags;
 use heddle_kernel::{ApplyError, Failure, KernelError, Refusal};
-use heddle_plugin::{Manifest, Source};
-use heddle_store::{LeaseStore, Page, Renewal, StoreError, Watch};
+use heddle_plugin::{Manifest, PluginSource};
+use heddle_store::{Handle, LeaseStore, Page, Renewal, StoreError, Stored, Watch};
 use ipnet::IpNet;
 
 use crate::ports::{Dataplane, Events, FoundPlugin};
@@ -60,15 +62,11 @@ pub(crate) fn lease_at(number: u8, address: &str) -> Lease {
 }
 
 /// Returns a record of the store with any key and value.
-pub(crate) fn record(key: &str, value: &str) -> heddle_store::Record {
+pub(crate) fn stored(key: &str, value: &str) -> Stored {
     let (key, value) = (key.to_owned(), value.as_bytes().to_vec());
-    heddle_store::Record {
-        key,
-        value,
-        unread: None,
-        version: 1,
-        age: Age::default(),
-        lease_id: None,
+    Stored {
+        record: Record { key, value, unread: None, age: Age::default() },
+        handle: Handle { version: 1, lease_id: None },
     }
 }
 
@@ -131,7 +129,7 @@ pub(crate) fn device(link: &str) -> Object {
 pub(crate) fn found(world: &str, name: &str) -> FoundPlugin {
     let text = format!(r#"{{"name":"{name}","version":"0.1.0","wit":"0.1.0","world":"{world}"}}"#);
     let manifest = Manifest::parse(text.as_bytes()).unwrap();
-    FoundPlugin { manifest, source: Source::Embedded, digest: "d1".to_owned() }
+    FoundPlugin { manifest, source: PluginSource::Embedded, digest: "d1".to_owned() }
 }
 
 /// A kernel with scripted answers, which records what is asked of it. Clones are the same.
@@ -151,7 +149,7 @@ pub(crate) struct Script {
     /// True if changes are refused.
     pub(crate) refuses: bool,
     /// The changes asked for.
-    pub(crate) applied: Vec<Change>,
+    pub(crate) applied: Vec<ObjectChange>,
     /// The addresses whose connected routes were restored.
     pub(crate) restored: Vec<HostAddress>,
     /// The scopes that were observed.
@@ -177,8 +175,8 @@ impl ScriptedKernel {
 
     /// Returns the objects whose removal was asked for.
     pub(crate) fn removed(&self) -> Vec<Object> {
-        let removed = |change: &Change| match change {
-            Change::Remove(object) => object.clone(),
+        let removed = |change: &ObjectChange| match change {
+            ObjectChange::Remove(object) => object.clone(),
             other => panic!("{other:?}"),
         };
         self.with(|script| script.applied.iter().map(removed).collect())
@@ -228,13 +226,17 @@ impl Dataplane for ScriptedKernel {
         })
     }
 
-    async fn apply(&self, _: &Scope, changes: Vec<Change>) -> Vec<Failure> {
+    async fn apply(&self, _: &Scope, changes: Vec<ObjectChange>) -> Vec<Failure> {
         self.with(|script| {
             script.applied.extend(changes.iter().cloned());
             let refused = changes.into_iter().filter(|_| script.refuses);
             let error = || ApplyError::Refused { refusal: refusal(), hint: None };
             refused.map(|change| Failure { change, error: error() }).collect()
         })
+    }
+
+    fn link_counters(&self) -> BTreeMap<LinkName, LinkCounters> {
+        BTreeMap::new()
     }
 
     async fn subscribe(&self, _: &Scope) -> Result<Box<dyn Events>, KernelError> {
@@ -246,7 +248,7 @@ impl Dataplane for ScriptedKernel {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ScriptedStore {
     pub(crate) hosts: Arc<Mutex<Vec<String>>>,
-    pub(crate) records: Vec<heddle_store::Record>,
+    pub(crate) records: Vec<Stored>,
 }
 
 #[async_trait]
@@ -264,30 +266,26 @@ impl LeaseStore for ScriptedStore {
         &self,
         wanted: &(dyn for<'k> Fn(&'k str) -> bool + Sync),
     ) -> Result<Option<String>, StoreError> {
-        Ok(self.records.iter().map(|record| record.key.clone()).find(|key| wanted(key)))
+        Ok(self.records.iter().map(|stored| stored.record.key.clone()).find(|key| wanted(key)))
     }
 
-    async fn get(&self, key: &str) -> Result<Option<heddle_store::Record>, StoreError> {
-        Ok(self.records.iter().find(|record| record.key == key).cloned())
+    async fn get(&self, key: &str) -> Result<Option<Stored>, StoreError> {
+        Ok(self.records.iter().find(|stored| stored.key() == key).cloned())
     }
 
-    async fn create(&self, _: &str, _: &[u8]) -> Result<Option<heddle_store::Record>, StoreError> {
+    async fn create(&self, _: &str, _: &[u8]) -> Result<Option<Stored>, StoreError> {
         Ok(None)
     }
 
-    async fn replace(
-        &self,
-        _: &heddle_store::Record,
-        _: &[u8],
-    ) -> Result<Option<heddle_store::Record>, StoreError> {
+    async fn replace(&self, _: &Stored, _: &[u8]) -> Result<Option<Stored>, StoreError> {
         Ok(None)
     }
 
-    async fn delete(&self, _: &heddle_store::Record) -> Result<bool, StoreError> {
+    async fn delete(&self, _: &Stored) -> Result<bool, StoreError> {
         Ok(false)
     }
 
-    async fn renew(&self, _: &heddle_store::Record) -> Result<Renewal, StoreError> {
+    async fn renew(&self, _: &Stored) -> Result<Renewal, StoreError> {
         Ok(Renewal::Permanent)
     }
 

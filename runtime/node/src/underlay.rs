@@ -7,7 +7,7 @@ use std::time::Duration;
 use heddle_core::config::NetworkConfig;
 use heddle_core::interface::{Facts, select};
 use heddle_core::node::Underlay;
-use heddle_core::underlay::{Absence, Standing, other_mtu, standing};
+use heddle_core::underlay::{Absence, UnderlayState, other_mtu, underlay_state};
 use heddle_flags::Flags;
 use tokio::sync::Notify;
 
@@ -52,22 +52,22 @@ pub(crate) async fn follow(
         if std::mem::replace(&mut mtu, found) != found {
             say_mtu(started_with, found);
         }
-        standing(started_with, &facts.interfaces, &select(&families, &selection, facts))
+        underlay_state(started_with, &facts.interfaces, &select(&families, &selection, facts))
     };
     let mut absence = Absence::default();
     loop {
         let pause = match dataplane.facts(selection.can_reach).await.map(|facts| look(&facts)) {
-            Ok(Standing::Intact) => {
+            Ok(UnderlayState::Intact) => {
                 absence.over();
                 readiness.met(Condition::Underlay);
                 PERIOD
             }
-            Ok(Standing::Missing(reason)) => {
+            Ok(UnderlayState::Missing(reason)) => {
                 absence.over();
                 say(readiness, reason);
                 LOOK_AGAIN
             }
-            Ok(Standing::Elsewhere { reason, readdressed }) => {
+            Ok(UnderlayState::Elsewhere { reason, readdressed }) => {
                 if absence.is_for_good(clock::now()) {
                     return Err(Moved { reason, readdressed });
                 }

@@ -129,7 +129,7 @@ impl Receiver {
                         self.trouble(errno);
                         break;
                     }
-                    Ok(_) if shared.stop.told() => break,
+                    Ok(_) if shared.stop.is_requested() => break,
                     Ok(More::Yes) => {}
                     // The producer may be waiting for this CPU; one yield is cheaper than a poll
                     // and a wake-up. It happens once, since the next read then finds nothing.
@@ -161,7 +161,7 @@ impl Receiver {
         if let Some(change) = self.lanes.decide(is_peer, buffer, now) {
             self.note(change, now);
         }
-        if !self.lanes.is_settled() {
+        if !self.lanes.is_steered() {
             self.steer(now);
         }
     }
@@ -171,7 +171,7 @@ impl Receiver {
     fn steer(&mut self, now: Instant) {
         let socket = &self.shared.sockets[self.index];
         match socket.steer(self.lanes.steering()) {
-            Ok(()) => self.lanes.settle(),
+            Ok(()) => self.lanes.on_steered(),
             Err(errno) => {
                 if let Some(unsaid) = self.lane_notices.due("refused", now) {
                     warn!(

@@ -67,7 +67,7 @@ pub(crate) struct Lanes {
     sample: Option<Sample>,
     /// True if the kernel steers datagrams according to [`Lanes::steering`]. Until it does, no lane
     /// is given up.
-    settled: bool,
+    is_steered: bool,
     /// True if sources can be steered to other lanes than the shared one.
     can_steer: bool,
 }
@@ -123,12 +123,12 @@ impl Lanes {
     pub(crate) fn new(can_steer: bool) -> Self {
         let mut lanes: [Lane; LANES] = Default::default();
         lanes[SHARED].in_use = true;
-        Self { lanes, turn: Turn::default(), sample: None, settled: true, can_steer }
+        Self { lanes, turn: Turn::default(), sample: None, is_steered: true, can_steer }
     }
 
     /// Returns the lane to read next. `None` if all lanes are empty.
     pub(crate) fn next(&mut self) -> Option<usize> {
-        if self.settled
+        if self.is_steered
             && let Some(lane) = self.lanes.iter().position(|lane| lane.leaving)
         {
             return Some(lane);
@@ -168,7 +168,7 @@ impl Lanes {
         }
         let lane = &mut self.lanes[lane];
         lane.dry = true;
-        if !self.settled {
+        if !self.is_steered {
             return;
         }
         lane.leaving = false;
@@ -232,7 +232,7 @@ impl Lanes {
                 && cost * PART > sample.total
                 && self.isolate(source, is_peer(source), buffer, now)
             {
-                self.settled = false;
+                self.is_steered = false;
                 return Some(Change::Isolated(source));
             }
         }
@@ -243,7 +243,7 @@ impl Lanes {
             .find(|lane| !lane.sources.is_empty() && lane.since.is_some_and(calm))?;
         let sources = lane.sources.clone();
         lane.release(now);
-        self.settled = false;
+        self.is_steered = false;
         Some(Change::Released(sources))
     }
 
@@ -288,18 +288,18 @@ impl Lanes {
         if released.is_empty() {
             return None;
         }
-        self.settled = false;
+        self.is_steered = false;
         Some(Change::Released(released))
     }
 
     /// Returns false if a change has not been applied in the kernel yet.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.settled
+    pub(crate) fn is_steered(&self) -> bool {
+        self.is_steered
     }
 
     /// Records that the kernel steers datagrams as assigned.
-    pub(crate) fn settle(&mut self) {
-        self.settled = true;
+    pub(crate) fn on_steered(&mut self) {
+        self.is_steered = true;
     }
 
     /// Returns the isolated sources and their lanes.

@@ -8,36 +8,36 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// The time of each event's last log line. There are few kinds of events, so a list is fastest.
 #[derive(Debug)]
 pub(crate) struct Notices<K> {
-    said: Vec<Said<K>>,
+    reported: Vec<Reported<K>>,
 }
 
 #[derive(Debug)]
-struct Said<K> {
+struct Reported<K> {
     what: K,
     at: Instant,
-    unsaid: u64,
+    suppressed: u64,
 }
 
 impl<K> Default for Notices<K> {
     fn default() -> Self {
-        Self { said: Vec::new() }
+        Self { reported: Vec::new() }
     }
 }
 
 impl<K: PartialEq> Notices<K> {
     /// Returns the number of log lines suppressed since the last one, if one is due now.
     pub(crate) fn due(&mut self, what: K, now: Instant) -> Option<u64> {
-        match self.said.iter_mut().find(|said| said.what == what) {
-            Some(said) if now.saturating_duration_since(said.at) < SILENCE => {
-                said.unsaid += 1;
+        match self.reported.iter_mut().find(|reported| reported.what == what) {
+            Some(reported) if now.saturating_duration_since(reported.at) < SILENCE => {
+                reported.suppressed += 1;
                 None
             }
-            Some(said) => {
-                said.at = now;
-                Some(std::mem::take(&mut said.unsaid))
+            Some(reported) => {
+                reported.at = now;
+                Some(std::mem::take(&mut reported.suppressed))
             }
             None => {
-                self.said.push(Said { what, at: now, unsaid: 0 });
+                self.reported.push(Reported { what, at: now, suppressed: 0 });
                 Some(0)
             }
         }

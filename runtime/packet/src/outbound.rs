@@ -108,7 +108,7 @@ impl Transmitter {
                         self.trouble(errno);
                         break;
                     }
-                    Ok(_) if shared.stop.told() => break,
+                    Ok(_) if shared.stop.is_requested() => break,
                     Ok(More::Yes) => {}
                     // The producer may be waiting for this CPU; one yield is cheaper than a poll
                     // and a wake-up. It happens once, since the next read then finds nothing.

@@ -81,7 +81,7 @@ pub(crate) fn icmp_limit() -> Bucket {
 /// Stops the threads, and wakes those that wait.
 pub(crate) struct Stop {
     event: EventFd,
-    told: AtomicBool,
+    requested: AtomicBool,
 }
 
 /// The result of waiting.
@@ -98,18 +98,18 @@ pub(crate) enum Wake {
 impl Stop {
     pub(crate) fn new() -> std::io::Result<Self> {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { event, told: AtomicBool::new(false) })
+        Ok(Self { event, requested: AtomicBool::new(false) })
     }
 
     pub(crate) fn now(&self) {
-        self.told.store(true, Ordering::Relaxed);
+        self.requested.store(true, Ordering::Relaxed);
         // Never read, so it stays readable. The counter cannot overflow.
         let _ = self.event.write(1);
     }
 
     /// Returns true if the path stops.
-    pub(crate) fn told(&self) -> bool {
-        self.told.load(Ordering::Relaxed)
+    pub(crate) fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::Relaxed)
     }
 
     /// Waits until a file is ready.
@@ -142,7 +142,7 @@ impl Stop {
             PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)
         });
         match poll(files, limit) {
-            _ if self.told() => Wake::Stop,
+            _ if self.is_requested() => Wake::Stop,
             Ok(0) => Wake::Late,
             // Interrupted by a signal: the caller finds nothing to do and waits again.
             Ok(_) | Err(_) => Wake::Ready,

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use heddle_core::lease::LeaseKey;
+use heddle_core::pacing::{Backoff, RetryDelay};
 
 const FIRST_SUSPENSION: Duration = Duration::from_secs(1);
 
@@ -27,24 +28,23 @@ pub(crate) enum Subject {
 #[derive(Debug)]
 pub(crate) struct Breaker {
     failures: usize,
-    longest: Duration,
     /// Subjects that failed since the last success or suspension.
     streak: HashSet<Subject>,
     /// Subjects whose last call failed.
     failed: HashSet<Subject>,
     until: Option<Instant>,
-    next: Duration,
+    suspension: RetryDelay,
 }
 
 impl Breaker {
     pub(crate) fn new(failures: usize, longest: Duration) -> Self {
+        let backoff = Backoff { initial: FIRST_SUSPENSION, limit: longest };
         Self {
             failures,
-            longest,
             streak: HashSet::new(),
             failed: HashSet::new(),
             until: None,
-            next: FIRST_SUSPENSION.min(longest),
+            suspension: RetryDelay::new(backoff),
         }
     }
 
@@ -64,7 +64,7 @@ impl Breaker {
         self.streak.clear();
         self.failed.remove(&subject);
         self.until = None;
-        self.next = FIRST_SUSPENSION.min(self.longest);
+        self.suspension.reset();
     }
 
     pub(crate) fn failed(&mut self, subject: Subject, now: Instant) {
@@ -76,8 +76,7 @@ impl Breaker {
         self.failed.insert(subject);
         if self.streak.len() >= self.failures {
             self.streak.clear();
-            self.until = Some(now + self.next);
-            self.next = (self.next * 2).min(self.longest);
+            self.until = Some(now + self.suspension.after_failure());
         }
     }
 }

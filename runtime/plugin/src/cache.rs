@@ -195,7 +195,7 @@ impl Cache {
         // Code without a matching seal counts as missing.
         self.write(&path, code)?;
         let stamp = Stamp::of(&fs::symlink_metadata(&path)?);
-        stamp.settle();
+        stamp.wait_until_settled();
         let seal = Seal::new(sha256, stamp, SystemTime::now());
         self.write_json(&self.entry(digest, SEAL), &seal)?;
         self.prune();

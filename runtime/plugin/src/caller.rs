@@ -10,23 +10,23 @@ use wasmtime_wasi::I32Exit;
 
 use crate::engine::Runtime;
 use crate::error::Reason;
+use crate::guest_output::GuestOutput;
 use crate::host::{self, HostState};
 use crate::limits::MemoryExceeded;
 use crate::metrics::Metrics;
-use crate::voice::Voice;
 
 /// Makes the calls of one plugin, one at a time.
 pub(crate) struct Caller {
     runtime: Runtime,
     limits: Limits,
-    voice: Voice,
+    guest_output: GuestOutput,
     metrics: Arc<Metrics>,
 }
 
 impl Caller {
     pub(crate) fn new(plugin: &str, runtime: Runtime, limits: Limits) -> Self {
-        let voice = Voice::new(plugin, &limits);
-        Self { runtime, limits, voice, metrics: Arc::default() }
+        let guest_output = GuestOutput::new(plugin, &limits);
+        Self { runtime, limits, guest_output, metrics: Arc::default() }
     }
 
     /// Returns another caller of the same plugin, for concurrent calls.
@@ -34,7 +34,7 @@ impl Caller {
         Self {
             runtime: self.runtime.clone(),
             limits: self.limits.clone(),
-            voice: self.voice.of_another_instance(),
+            guest_output: self.guest_output.of_another_instance(),
             metrics: self.metrics.clone(),
         }
     }
@@ -49,7 +49,7 @@ impl Caller {
 
     /// Returns a store for a fresh instance.
     pub(crate) fn store(&self) -> Store<HostState> {
-        host::store(self.runtime.engine(), &self.limits, &self.voice)
+        host::store(self.runtime.engine(), &self.limits, &self.guest_output)
     }
 
     /// Sets the epoch deadline, so that the guest may run for `limit` from now on.
@@ -63,7 +63,7 @@ impl Caller {
         limit: Duration,
         function: impl FnOnce() -> wasmtime::Result<T>,
     ) -> Result<T, Reason> {
-        self.voice.begin_call();
+        self.guest_output.begin_call();
         let start = Instant::now();
         let result = function();
         self.metrics.count_call(start.elapsed(), result.is_err());
@@ -86,7 +86,7 @@ impl Caller {
             (None, Some(exit)) => format!("it exited with status {}", exit.0),
             (None, None) => format!("{error:#}"),
         };
-        let words = self.voice.last_words();
+        let words = self.guest_output.last_output();
         match words.is_empty() {
             true => Reason::Trapped(plain(&what)),
             false => Reason::Trapped(plain(&format!("{what} ({words})"))),

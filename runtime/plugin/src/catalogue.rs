@@ -13,8 +13,9 @@ use wasmtime::component::Component;
 use crate::cache::{Cache, Known, Stamp};
 use crate::compiler;
 use crate::engine::{Runtime, TrustedCode};
-use crate::plugin::{Admitted, Plugin, Source};
+use crate::plugin::{Admitted, Plugin};
 use crate::plugin_error::PluginError;
+use heddle_core::plugin_source::PluginSource;
 
 pub use search::Entry;
 
@@ -86,7 +87,7 @@ impl Catalogue {
             Found::Embedded(embedded) => {
                 let manifest = Manifest::parse(embedded.manifest.as_bytes());
                 let digest = embedded.digest.to_owned();
-                let admitted = wanted.admit(Source::Embedded, digest, manifest)?;
+                let admitted = wanted.admit(PluginSource::Embedded, digest, manifest)?;
                 let component = self.runtime.load(embedded.native());
                 let component = component.map_err(|reason| admitted.does_not_load(reason))?;
                 self.link(admitted, &component)
@@ -99,7 +100,7 @@ impl Catalogue {
         let path = file.path();
         file.vouch().map_err(|error| PluginError::File { path: path.to_owned(), error })?;
         let cache = Cache::open(&self.cache);
-        let source = Source::File(path.to_owned());
+        let source = PluginSource::File(path.to_owned());
         if let Ok(cache) = &cache
             && let Some(known) = cache.recall(wanted.name, path)
         {
@@ -157,7 +158,7 @@ impl Catalogue {
     ///
     /// The file cannot be read, is not a plugin for this host, or cannot be compiled or loaded.
     pub fn open(&self, path: &Path) -> Result<Plugin, PluginError> {
-        self.open_component(Source::File(path.to_owned()), &read_component(path)?)
+        self.open_component(PluginSource::File(path.to_owned()), &read_component(path)?)
     }
 
     /// Loads a component that was already read, like [`Catalogue::open`].
@@ -165,7 +166,11 @@ impl Catalogue {
     /// # Errors
     ///
     /// As for [`Catalogue::open`].
-    pub fn open_component(&self, source: Source, bytes: &[u8]) -> Result<Plugin, PluginError> {
+    pub fn open_component(
+        &self,
+        source: PluginSource,
+        bytes: &[u8],
+    ) -> Result<Plugin, PluginError> {
         let plugin = source.to_string();
         let manifest = Manifest::read(bytes)
             .map_err(|error| PluginError::Manifest { plugin: plugin.clone(), error })?;

@@ -6,8 +6,8 @@ use wasmtime::{Engine, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::bindings::backend::heddle::overlay::{log, types};
+use crate::guest_output::GuestOutput;
 use crate::limits::Limiter;
-use crate::voice::Voice;
 
 /// The interface with which a guest could wait for time to pass, as wasmtime's WASI names it.
 const MONOTONIC_CLOCK: &str = "wasi:clocks/monotonic-clock@0.2.12";
@@ -24,7 +24,7 @@ pub(crate) struct HostState {
     wasi: WasiCtx,
     table: ResourceTable,
     limiter: Limiter,
-    voice: Voice,
+    guest_output: GuestOutput,
 }
 
 impl WasiView for HostState {
@@ -37,24 +37,32 @@ impl types::Host for HostState {}
 
 impl log::Host for HostState {
     fn write(&mut self, level: log::Level, message: String) {
-        self.voice.line(level, &message);
+        self.guest_output.line(level, &message);
     }
 }
 
 /// Returns a store for a fresh instance. It gives no access to the outside: no files, no
 /// environment, no arguments, no network.
-pub(crate) fn store(engine: &Engine, limits: &Limits, voice: &Voice) -> Store<HostState> {
+pub(crate) fn store(
+    engine: &Engine,
+    limits: &Limits,
+    guest_output: &GuestOutput,
+) -> Store<HostState> {
     let wasi = WasiCtx::builder()
-        .stdout(voice.clone())
-        .stderr(voice.clone())
+        .stdout(guest_output.clone())
+        .stderr(guest_output.clone())
         .allow_tcp(false)
         .allow_udp(false)
         .max_random_size(RANDOM)
         .build();
     let mut table = ResourceTable::new();
     table.set_max_capacity(HANDLES);
-    let state =
-        HostState { wasi, table, limiter: Limiter::new(limits.memory), voice: voice.clone() };
+    let state = HostState {
+        wasi,
+        table,
+        limiter: Limiter::new(limits.memory),
+        guest_output: guest_output.clone(),
+    };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(limits.answer);

@@ -28,6 +28,7 @@ mod emitter;
 mod engine;
 mod error;
 mod from_wit;
+mod guest_output;
 #[cfg(test)]
 mod guests;
 mod host;
@@ -41,7 +42,6 @@ mod settings;
 mod tests;
 mod ticker;
 mod to_wit;
-mod voice;
 mod worker;
 
 pub use backend::{Advertisements, Backend};
@@ -51,6 +51,7 @@ pub use compiler::{CompileError, compile};
 pub use embedded::embedded_component;
 pub use emitter::{Emitter, View};
 pub use error::{CallError, Reason};
+pub use heddle_core::plugin_source::PluginSource;
 // The items of `heddle-grant` that callers need to use a plugin.
 pub use heddle_grant::{
     Capabilities, Capability, File, Inspection, InvalidCapability, InvalidName, Kind, Limits,
@@ -59,5 +60,5 @@ pub use heddle_grant::{
 };
 pub use metrics::Metrics;
 pub use packets::{PacketInstance, PacketPlugin};
-pub use plugin::{Plugin, Source};
+pub use plugin::Plugin;
 pub use plugin_error::PluginError;

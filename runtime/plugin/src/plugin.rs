@@ -1,7 +1,6 @@
 //! A loaded plugin: linked with the host, and started.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use heddle_grant::text::plain;
@@ -16,29 +15,12 @@ use crate::host::{self, HostState};
 use crate::packets::PacketPlugin;
 use crate::plugin_error::PluginError;
 use crate::worker::{Exports, WorkerHandle};
-
-/// The location of a plugin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A file in a plugin directory.
-    File(PathBuf),
-    /// The binary itself.
-    Embedded,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Embedded => f.write_str("embedded"),
-        }
-    }
-}
+use heddle_core::plugin_source::PluginSource;
 
 /// A component that passed all checks and may be loaded.
 pub(crate) struct Admitted {
     pub(crate) manifest: Manifest,
-    pub(crate) source: Source,
+    pub(crate) source: PluginSource,
     /// SHA-256 of the component, in hexadecimal.
     pub(crate) digest: String,
     pub(crate) limits: Limits,
@@ -89,7 +71,7 @@ impl Plugin {
     }
 
     /// Returns the plugin's location.
-    pub fn source(&self) -> &Source {
+    pub fn source(&self) -> &PluginSource {
         &self.admitted.source
     }
 

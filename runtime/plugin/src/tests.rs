@@ -100,7 +100,7 @@ fn linked(native: &[u8], world: World, runtime: &Runtime) -> Plugin {
         world,
         capabilities: Capabilities::usual(),
     };
-    let source = Source::File(PathBuf::from("misbehaving.wasm"));
+    let source = PluginSource::File(PathBuf::from("misbehaving.wasm"));
     let admitted = Admitted { manifest, source, digest: String::new(), limits: Limits::default() };
     Plugin::link(admitted, runtime.clone(), &component).unwrap()
 }
@@ -157,7 +157,7 @@ fn embedded_plugins_weigh_little() {
 #[tokio::test]
 async fn embedded_vxlan_backend_plans_like_flannel() {
     let plugin = catalogue().find("vxlan", Role::Backend).unwrap();
-    assert_eq!((plugin.source(), &plugin.manifest().wit), (&Source::Embedded, &WIT_VERSION));
+    assert_eq!((plugin.source(), &plugin.manifest().wit), (&PluginSource::Embedded, &WIT_VERSION));
     assert_eq!(plugin.digest(), inspect(embedded_component("vxlan").unwrap()).unwrap().digest);
     let backend = plugin.backend().unwrap();
 
@@ -407,7 +407,7 @@ fn component_that_imports_a_newer_interface_does_not_fit() {
         r#"(component (import "heddle:overlay/log@0.2.0" (instance (export "flush" (func)))) (core module (@custom "heddle:manifest" "{component}")))"#
     );
     let bytes = wat::parse_str(component).unwrap();
-    let opened = catalogue().open_component(Source::File("new.wasm".into()), &bytes);
+    let opened = catalogue().open_component(PluginSource::File("new.wasm".into()), &bytes);
     let error = opened.err().unwrap().to_string();
     assert!(error.contains("cannot be loaded") && error.contains("log@0.2.0"), "{error}");
 }

@@ -200,8 +200,8 @@ mod tests {
         let (prober, mut news) = Prober::start(Duration::from_millis(10)).unwrap();
         let loopback: IpAddr = [127, 0, 0, 1].into();
         prober.watch([loopback].into());
-        let told = tokio::time::timeout(Duration::from_secs(10), news.recv()).await.unwrap();
-        assert_eq!(told, Some(News { address: loopback, state: State::Reachable }));
+        let change = tokio::time::timeout(Duration::from_secs(10), news.recv()).await.unwrap();
+        assert_eq!(change, Some(News { address: loopback, state: State::Reachable }));
         let health = prober.health(loopback).unwrap();
         assert_eq!(health.state, State::Reachable);
         assert!(health.round_trip.is_some_and(|time| (NEXT..LIMIT).contains(&time)));

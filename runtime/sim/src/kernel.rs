@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use heddle_core::address::{LinkName, MacAddress};
-use heddle_core::diff::{Change, Observation, Observed, Scope};
+use heddle_core::diff::{ObjectChange, Observation, Observed, Scope};
 use heddle_core::host_network::{HostAddress, HostRoute, HostRouting};
 use heddle_core::interface::{Facts, Interface};
+use heddle_core::link_counters::LinkCounters;
 use heddle_core::object::{
     Address, Link, LinkKind, Metric, Object, ObjectKey, Route, RouteAction, Sysctl,
 };
@@ -91,7 +92,7 @@ pub struct State {
     /// The number of times that the daemon has read everything in its scope.
     pub looks: u64,
     /// The changes that the daemon asked for, if they are recorded.
-    pub asked: Option<Vec<Change>>,
+    pub asked: Option<Vec<ObjectChange>>,
     /// The time that each call takes longer.
     pub slow: Duration,
     /// The time until which nothing can be read.
@@ -317,11 +318,11 @@ impl State {
         self.subscribers.retain(|subscriber| !subscriber.events.is_closed());
     }
 
-    fn change(&mut self, change: &Change) -> Result<(), ApplyError> {
+    fn change(&mut self, change: &ObjectChange) -> Result<(), ApplyError> {
         let refused = |errno| ApplyError::Refused { refusal: refusal(errno), hint: None };
         if let Some(link) = change.object().link()
             && self.refused_devices.contains(&link)
-            && !matches!(change, Change::Remove(_))
+            && !matches!(change, ObjectChange::Remove(_))
         {
             self.violations.push(format!("{} does not wait for its device", change.object()));
         }
@@ -342,13 +343,13 @@ impl State {
         }
         match (change, change.object()) {
             (_, Object::Link(link)) => self.change_device(change, link),
-            (Change::Remove(object @ Object::Route(_)), _)
+            (ObjectChange::Remove(object @ Object::Route(_)), _)
                 if self.entries.get(&object.key()).is_some_and(|(there, _)| there != object) =>
             {
                 // The kernel compares the attributes of the request: another route is left alone.
                 Ok(())
             }
-            (Change::Remove(object), _) => {
+            (ObjectChange::Remove(object), _) => {
                 let key = object.key();
                 self.check(&key);
                 if let Object::Address(address) = object {
@@ -357,12 +358,17 @@ impl State {
                 self.remove(&key);
                 Ok(())
             }
-            (Change::Create(object @ Object::Route(route)), _)
+            (ObjectChange::Create(object @ Object::Route(route)), _)
                 if self.entries.contains_key(&object.key()) =>
             {
                 Err(ApplyError::Appeared(route.destination))
             }
-            (Change::Create(object) | Change::Put(object) | Change::Replace(object), _) => {
+            (
+                ObjectChange::Create(object)
+                | ObjectChange::Put(object)
+                | ObjectChange::Replace(object),
+                _,
+            ) => {
                 if self.entries.get(&object.key()).is_some_and(|(there, _)| there != object) {
                     self.check(&object.key());
                 }
@@ -396,18 +402,20 @@ impl State {
         }
     }
 
-    fn change_device(&mut self, change: &Change, link: &Link) -> Result<(), ApplyError> {
+    fn change_device(&mut self, change: &ObjectChange, link: &Link) -> Result<(), ApplyError> {
         let mark = self.devices.get(&link.name).map(|(_, mark)| *mark);
         self.refused_devices.remove(&link.name);
         match change {
-            Change::Remove(_) if mark == Some(Mark::Ours) => self.delete(link.name),
-            Change::Remove(_) => {}
+            ObjectChange::Remove(_) if mark == Some(Mark::Ours) => self.delete(link.name),
+            ObjectChange::Remove(_) => {}
             _ if mark == Some(Mark::Foreign) => {
                 let kind = "bridge".to_owned();
                 return Err(ApplyError::Foreign { name: link.name, kind });
             }
-            Change::Create(_) | Change::Put(_) if mark.is_some() => self.configure(link),
-            Change::Create(_) | Change::Put(_) | Change::Replace(_) => {
+            ObjectChange::Create(_) | ObjectChange::Put(_) if mark.is_some() => {
+                self.configure(link)
+            }
+            ObjectChange::Create(_) | ObjectChange::Put(_) | ObjectChange::Replace(_) => {
                 self.delete(link.name);
                 let mac = link.mac.or(Some(MacAddress([2, 0, 0, 0, 1, 0])));
                 self.devices.insert(link.name, (Link { mac, ..link.clone() }, Mark::Ours));
@@ -616,7 +624,7 @@ impl Dataplane for ModelKernel {
         .await
     }
 
-    async fn apply(&self, _: &Scope, changes: Vec<Change>) -> Vec<Failure> {
+    async fn apply(&self, _: &Scope, changes: Vec<ObjectChange>) -> Vec<Failure> {
         self.call("apply").await;
         self.with(|state| {
             let mut failures = Vec::new();
@@ -639,6 +647,10 @@ impl Dataplane for ModelKernel {
             }
             failures
         })
+    }
+
+    fn link_counters(&self) -> BTreeMap<LinkName, LinkCounters> {
+        BTreeMap::new()
     }
 
     async fn subscribe(&self, scope: &Scope) -> Result<Box<dyn Events>, KernelError> {

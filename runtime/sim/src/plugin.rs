@@ -22,8 +22,8 @@ use heddle_node::ports::{
 };
 use heddle_packet::{Counters, OpenError};
 use heddle_plugin::{
-    Advertisements, CallError, File, Manifest, Metrics, NodePlan, PluginError, Reason, Setting,
-    Source, Tunnel, View,
+    Advertisements, CallError, File, Manifest, Metrics, NodePlan, PluginError, PluginSource,
+    Reason, Setting, Tunnel, View,
 };
 use heddle_probe::{Health, News, ProbeError};
 use ipnet::IpNet;
@@ -206,7 +206,7 @@ fn failed_call(call: &'static str, peer: Option<LeaseKey>, reason: Reason) -> Ca
 fn found(world: &str, name: &str) -> FoundPlugin {
     let text = format!(r#"{{"name":"{name}","version":"0.1.0","wit":"0.1.0","world":"{world}"}}"#);
     let manifest = Manifest::parse(text.as_bytes()).expect("a manifest like any other");
-    FoundPlugin { manifest, source: Source::Embedded, digest: String::new() }
+    FoundPlugin { manifest, source: PluginSource::Embedded, digest: String::new() }
 }
 
 #[async_trait]

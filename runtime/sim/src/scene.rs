@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_control::{Event, EventKind, Handler, Leases, Peer, Status};
-use heddle_core::diff::Change;
+use heddle_core::diff::ObjectChange;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::{Address, Metric, Object, ObjectKey, Route, RouteAction};
 use heddle_flags::Flags;
@@ -405,7 +405,7 @@ impl Scene {
     }
 
     /// Returns the recorded changes.
-    pub fn asked(&self) -> Vec<Change> {
+    pub fn asked(&self) -> Vec<ObjectChange> {
         self.kernel.with(|state| state.asked.clone().unwrap_or_default())
     }
 

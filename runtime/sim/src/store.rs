@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use heddle_core::lease::Age;
+use heddle_core::record::{Age, Record, RecordChange};
 use heddle_store::etcd::EtcdFailure;
 use heddle_store::{
-    EtcdError, LeaseStore, Page, Pulse, Record, RecordChange, Renewal, StoreError, Update, Watch,
+    EtcdError, Handle, LeaseStore, Page, Pulse, Renewal, StoreError, Stored, Update, Watch,
     WatchEvent,
 };
 use tokio::sync::mpsc;
@@ -27,7 +27,7 @@ const CALLS_PER_SECOND: u32 = 100;
 const RIVAL: &str = r#"{"PublicIP":"192.168.0.99","BackendType":"host-gw"}"#;
 
 #[derive(Clone)]
-struct Stored {
+struct Entry {
     value: Vec<u8>,
     made: u64,
     written: u64,
@@ -38,7 +38,7 @@ struct Shared {
     config: Option<Vec<u8>>,
     /// The number of times that the config was written.
     config_writes: u64,
-    records: BTreeMap<String, Stored>,
+    records: BTreeMap<String, Entry>,
     revision: u64,
     /// The changes since [`Shared::compacted`].
     log: Vec<(u64, RecordChange)>,
@@ -193,7 +193,7 @@ impl Cluster {
     pub fn records(&self) -> Vec<Record> {
         self.with(|shared| {
             shared.expire();
-            shared.all()
+            shared.all().into_iter().map(|stored| stored.record).collect()
         })
     }
 }
@@ -220,14 +220,14 @@ impl Shared {
         news
     }
 
-    fn put(&mut self, key: &str, value: &[u8], lease_id: Option<i64>) -> Record {
+    fn put(&mut self, key: &str, value: &[u8], lease_id: Option<i64>) -> Stored {
         self.revision += 1;
         let made = self.records.get(key).map_or(self.revision, |stored| stored.made);
-        let stored = Stored { value: value.to_vec(), made, written: self.revision, lease_id };
-        self.records.insert(key.to_owned(), stored.clone());
-        let record = record(key, &stored);
-        self.log.push((self.revision, RecordChange::Put(record.clone())));
-        record
+        let entry = Entry { value: value.to_vec(), made, written: self.revision, lease_id };
+        self.records.insert(key.to_owned(), entry.clone());
+        let stored = stored(key, &entry);
+        self.log.push((self.revision, RecordChange::Put(stored.record.clone())));
+        stored
     }
 
     fn delete(&mut self, key: &str) {
@@ -237,24 +237,19 @@ impl Shared {
         }
     }
 
-    fn all(&self) -> Vec<Record> {
-        self.records.iter().map(|(key, stored)| record(key, stored)).collect()
+    fn all(&self) -> Vec<Stored> {
+        self.records.iter().map(|(key, entry)| stored(key, entry)).collect()
     }
 
-    fn is_current(&self, current: &Record) -> bool {
-        self.records.get(&current.key).is_some_and(|stored| stored.written == current.version)
+    fn is_current(&self, current: &Stored) -> bool {
+        self.records.get(current.key()).is_some_and(|entry| entry.written == current.handle.version)
     }
 }
 
-fn record(key: &str, stored: &Stored) -> Record {
-    Record {
-        key: key.to_owned(),
-        value: stored.value.clone(),
-        unread: None,
-        version: stored.written,
-        age: Age { made: stored.made, written: stored.written },
-        lease_id: stored.lease_id,
-    }
+fn stored(key: &str, entry: &Entry) -> Stored {
+    let age = Age { made: entry.made, written: entry.written };
+    let record = Record { key: key.to_owned(), value: entry.value.clone(), unread: None, age };
+    Stored { record, handle: Handle { version: entry.written, lease_id: entry.lease_id } }
 }
 
 struct Client {
@@ -316,14 +311,12 @@ impl LeaseStore for Client {
             .await
     }
 
-    async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
-        self.call("read a lease", |shared| {
-            shared.records.get(key).map(|stored| record(key, stored))
-        })
-        .await
+    async fn get(&self, key: &str) -> Result<Option<Stored>, StoreError> {
+        self.call("read a lease", |shared| shared.records.get(key).map(|entry| stored(key, entry)))
+            .await
     }
 
-    async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Record>, StoreError> {
+    async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Stored>, StoreError> {
         self.cluster.trace.note(&format!("n{}", self.node + 1), &format!("create {key}"));
         self.call("create a lease", |shared| {
             if shared.rivals > 0 {
@@ -341,27 +334,29 @@ impl LeaseStore for Client {
         .await
     }
 
-    async fn replace(&self, current: &Record, value: &[u8]) -> Result<Option<Record>, StoreError> {
+    async fn replace(&self, current: &Stored, value: &[u8]) -> Result<Option<Stored>, StoreError> {
         self.call("replace a lease", |shared| {
-            shared.is_current(current).then(|| shared.put(&current.key, value, current.lease_id))
+            shared
+                .is_current(current)
+                .then(|| shared.put(current.key(), value, current.handle.lease_id))
         })
         .await
     }
 
-    async fn delete(&self, current: &Record) -> Result<bool, StoreError> {
+    async fn delete(&self, current: &Stored) -> Result<bool, StoreError> {
         self.call("delete a lease", |shared| {
             let is_current = shared.is_current(current);
             if is_current {
-                shared.delete(&current.key);
+                shared.delete(current.key());
             }
             is_current
         })
         .await
     }
 
-    async fn renew(&self, current: &Record) -> Result<Renewal, StoreError> {
+    async fn renew(&self, current: &Stored) -> Result<Renewal, StoreError> {
         self.call("renew a lease", |shared| {
-            let Some(id) = current.lease_id else { return Renewal::Permanent };
+            let Some(id) = current.handle.lease_id else { return Renewal::Permanent };
             match shared.ends.get_mut(&id) {
                 Some(end) => {
                     *end = Instant::now() + TTL;
@@ -450,7 +445,7 @@ fn next_events(shared: &Shared, position: &mut Option<Position>, resumed: bool) 
             events.push(WatchEvent::Config(shared.config.clone()));
             let records = shared.all();
             let size = 1 + fastrand::usize(..4);
-            let pages: Vec<_> = records.chunks(size).map(<[Record]>::to_vec).collect();
+            let pages: Vec<_> = records.chunks(size).map(<[Stored]>::to_vec).collect();
             let count = pages.len().max(1);
             let pages = pages.into_iter().chain(records.is_empty().then(Vec::new));
             for (index, records) in pages.enumerate() {

@@ -7,13 +7,14 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use heddle_core::config::{NetworkConfig, OverlayNetwork};
-use heddle_core::desired::{Desired, Owner, Standing};
-use heddle_core::diff::{Change, Scope, diff};
+use heddle_core::desired::{Desired, Owner, Priority};
+use heddle_core::diff::{ObjectChange, Scope, diff};
 use heddle_core::host_network::{Claims, Guard, HostNetwork, Vital};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::{Node as NodeFacts, Underlay};
 use heddle_core::object::{Address, Link, LinkKind, Metric, Object, ObjectKey, Route, RouteAction};
 use heddle_core::peers::{GRACE, Peers};
+use heddle_core::record::Record;
 use heddle_flags::Flags;
 use heddle_node::ports::Ports;
 use heddle_node::readiness::Unmet;
@@ -617,7 +618,7 @@ impl Host {
         // Whatever is missing of the node's own plan has to show.
         if let Some(lease) = self.own_lease(store) {
             let missing = self.missing(config, &lease, &[]);
-            let own = missing.iter().find(|change| !matches!(change, Change::Remove(_)));
+            let own = missing.iter().find(|change| !matches!(change, ObjectChange::Remove(_)));
             if let Some(change) = own {
                 return Err(format!("{}: ready without {}", self.name(), change.object()));
             }
@@ -649,8 +650,8 @@ impl Host {
         &self,
         config: &NetworkConfig,
         own: &Lease,
-        records: &[heddle_store::Record],
-    ) -> Vec<Change> {
+        records: &[Record],
+    ) -> Vec<ObjectChange> {
         let underlay = Underlay {
             link: name(UNDERLAY),
             mtu: 1500,
@@ -674,14 +675,14 @@ impl Host {
         peers.protect(host.clone());
         peers.begin_snapshot();
         for record in records {
-            peers.add_to_snapshot(&record.as_read());
+            peers.add_to_snapshot(record);
         }
         peers.end_snapshot(std::time::Instant::now());
         let mut desired = Desired::default();
-        desired.set(Owner::Node, &Standing::default(), node_plan(&node, own, self.number));
+        desired.set(Owner::Node, &Priority::default(), node_plan(&node, own, self.number));
         for peer in peers.leases() {
             if let Ok(plan) = peer_plan(peer) {
-                desired.set(Owner::Peer(peer.key), &peers.standing(peer.key), plan);
+                desired.set(Owner::Peer(peer.key), &peers.priority(peer.key), plan);
             }
         }
         let mut guard = Guard::default();
@@ -696,7 +697,7 @@ impl Host {
 fn unrouted_by<'a>(
     kernel: &'a ModelKernel,
     own: &'a Lease,
-) -> impl Fn(&heddle_store::Record) -> Option<LeaseKey> + 'a {
+) -> impl Fn(&Record) -> Option<LeaseKey> + 'a {
     move |record| {
         let key: LeaseKey = record.key.parse().ok()?;
         let lease = Lease::from_value(key, &record.value).ok()?;

@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::claim::{create, publish, read};
 use crate::outage::Outage;
 use crate::retry::Backoff;
-use crate::{LeaseStore, OwnLease, Page, Record, StoreError};
+use crate::{LeaseStore, OwnLease, Page, StoreError, Stored};
 
 /// Error of [`acquire`]: this node cannot get a lease.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,26 +74,26 @@ async fn attempt(
     let holdings = holdings(store, report).await?;
     let mut pick = |count: usize| fastrand::usize(..count);
     let choice = choose(config, &holdings, claimant, &mut pick)?;
-    let record = match choice {
+    let stored = match choice {
         Choice::Create(key) => create(store, &value(key)).await?,
         Choice::TakeOver(key) => match unchanged(store, &holdings, key).await? {
-            Some(record) => publish(store, &record, &value(key)).await?,
+            Some(stored) => publish(store, &stored, &value(key)).await?,
             None => None,
         },
         Choice::Discard(key) => {
             if let Some(conflict) = claimant.conflict(key) {
                 warn!(error = %conflict, "lease {key}: released; choosing another subnet");
             }
-            if let Some(record) = unchanged(store, &holdings, key).await? {
-                store.delete(&record).await?;
+            if let Some(stored) = unchanged(store, &holdings, key).await? {
+                store.delete(&stored).await?;
             }
             // Whether this node or another one deleted it, the allocation has to be decided anew.
             return Ok(None);
         }
     };
-    let Some(record) = record else { return Ok(None) };
+    let Some(stored) = stored else { return Ok(None) };
     let (Choice::Create(key) | Choice::TakeOver(key) | Choice::Discard(key)) = choice;
-    Ok(OwnLease::renewed(store, value(key), record).await?)
+    Ok(OwnLease::renewed(store, value(key), stored).await?)
 }
 
 /// Reads all leases of a store into the form that an allocation decision needs. `report` is called
@@ -113,7 +113,7 @@ pub async fn holdings(
             (holdings, read) = (Holdings::default(), 0);
         }
         read += page.records.len();
-        page.records.iter().for_each(|record| holdings.add(&record.as_read()));
+        page.records.iter().for_each(|stored| holdings.add(&stored.record));
         if !page.last {
             report(&format!("reading leases: {read} records so far"));
         }
@@ -128,7 +128,7 @@ async fn unchanged(
     store: &dyn LeaseStore,
     holdings: &Holdings,
     key: LeaseKey,
-) -> Result<Option<Record>, StoreError> {
-    let record = store.get(&key.to_string()).await?;
-    Ok(record.filter(|record| read(record).as_ref() == holdings.get(key)))
+) -> Result<Option<Stored>, StoreError> {
+    let stored = store.get(&key.to_string()).await?;
+    Ok(stored.filter(|stored| read(&stored.record).as_ref() == holdings.get(key)))
 }

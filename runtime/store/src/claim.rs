@@ -2,8 +2,9 @@
 
 use heddle_core::allocation::overlap;
 use heddle_core::lease::{Lease, LeaseKey};
+use heddle_core::record::Record;
 
-use crate::{LeaseStore, Record, StoreError};
+use crate::{LeaseStore, StoreError, Stored};
 
 /// Creates a lease whose subnets overlap no other lease. Returns None if another node won the race.
 ///
@@ -14,16 +15,16 @@ use crate::{LeaseStore, Record, StoreError};
 pub(crate) async fn create(
     store: &dyn LeaseStore,
     lease: &Lease,
-) -> Result<Option<Record>, StoreError> {
+) -> Result<Option<Stored>, StoreError> {
     let key = lease.key;
     let value = lease.to_value();
-    let Some(record) = store.create(&key.to_string(), value.as_bytes()).await? else {
+    let Some(stored) = store.create(&key.to_string(), value.as_bytes()).await? else {
         return Ok(None);
     };
     if overlapping(store, key).await?.is_none() {
-        return Ok(Some(record));
+        return Ok(Some(stored));
     }
-    store.delete(&record).await?;
+    store.delete(&stored).await?;
     Ok(None)
 }
 
@@ -43,16 +44,16 @@ pub(crate) async fn overlapping(
 /// record was changed meanwhile.
 pub(crate) async fn publish(
     store: &dyn LeaseStore,
-    record: &Record,
+    current: &Stored,
     lease: &Lease,
-) -> Result<Option<Record>, StoreError> {
-    if read(record).as_ref() == Some(lease) {
-        return Ok(Some(record.clone()));
+) -> Result<Option<Stored>, StoreError> {
+    if read(&current.record).as_ref() == Some(lease) {
+        return Ok(Some(current.clone()));
     }
-    store.replace(record, lease.to_value().as_bytes()).await
+    store.replace(current, lease.to_value().as_bytes()).await
 }
 
 /// Parses a record as a lease. None if it is not a valid one.
 pub(crate) fn read(record: &Record) -> Option<Lease> {
-    record.as_read().lease(record.key.parse().ok()?).ok()
+    record.lease(record.key.parse().ok()?).ok()
 }

@@ -23,7 +23,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use heddle_core::lease::{Age, Unread, VALUE_LIMIT};
+use heddle_core::lease::VALUE_LIMIT;
+use heddle_core::record::{Age, Record, Unread};
 use heddle_files::{ReadError, Reason, RegularFile};
 use rustix::fs::OFlags;
 use tokio::sync::mpsc;
@@ -31,7 +32,7 @@ use tokio::task::spawn_blocking;
 
 mod watch;
 
-use crate::{LeaseStore, Page, Record, Renewal, StoreError, Watch, bounded_key};
+use crate::{Handle, LeaseStore, Page, Renewal, StoreError, Stored, Watch, bounded_key};
 
 /// Name of the file with the network config.
 const CONFIG: &str = "config";
@@ -169,27 +170,27 @@ impl LeaseStore for DirectoryStore {
         Ok(names.iter().map(|name| bounded_key(name.as_bytes())).find(|key| wanted(key)))
     }
 
-    async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
+    async fn get(&self, key: &str) -> Result<Option<Stored>, StoreError> {
         let key = key.to_owned();
         self.run(move |layout| layout.get(&key)).await
     }
 
-    async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Record>, StoreError> {
+    async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Stored>, StoreError> {
         let (key, value) = (key.to_owned(), value.to_owned());
         self.run(move |layout| layout.put(&key, None, value)).await
     }
 
-    async fn replace(&self, current: &Record, value: &[u8]) -> Result<Option<Record>, StoreError> {
+    async fn replace(&self, current: &Stored, value: &[u8]) -> Result<Option<Stored>, StoreError> {
         let (current, value) = (current.clone(), value.to_owned());
-        self.run(move |layout| layout.put(&current.key, Some(&current), value)).await
+        self.run(move |layout| layout.put(current.key(), Some(&current), value)).await
     }
 
-    async fn delete(&self, current: &Record) -> Result<bool, StoreError> {
+    async fn delete(&self, current: &Stored) -> Result<bool, StoreError> {
         let current = current.clone();
         self.run(move |layout| layout.delete(&current)).await
     }
 
-    async fn renew(&self, _current: &Record) -> Result<Renewal, StoreError> {
+    async fn renew(&self, _current: &Stored) -> Result<Renewal, StoreError> {
         Ok(Renewal::Permanent)
     }
 
@@ -235,9 +236,9 @@ impl Layout {
         Ok(self.subnets().join(key))
     }
 
-    fn get(&self, key: &str) -> Result<Option<Record>, DirectoryError> {
+    fn get(&self, key: &str) -> Result<Option<Stored>, DirectoryError> {
         let found = read(&self.path_of(key)?)?;
-        Ok(found.map(|found| found.record(key.to_owned())))
+        Ok(found.map(|found| found.stored(key.to_owned())))
     }
 
     /// Returns the names of the files that may be leases, sorted.
@@ -266,15 +267,15 @@ impl Layout {
     }
 
     /// Reads one of the files that [`names`](Self::names) found. None if it was deleted since.
-    fn named(&self, name: &OsString) -> Result<Option<Record>, DirectoryError> {
+    fn named(&self, name: &OsString) -> Result<Option<Stored>, DirectoryError> {
         let key = bounded_key(name.as_bytes());
         match read(&self.subnets().join(name)) {
-            Ok(found) => Ok(found.map(|found| found.record(key))),
+            Ok(found) => Ok(found.map(|found| found.stored(key))),
             // One unreadable file does not hide the others: it is reported as a record that was not
             // read.
             Err(DirectoryError::Io { kind, .. }) => {
                 let (value, unread) = (Vec::new(), Some(Unread::Unreadable(kind)));
-                Ok(Some(Found { value, unread, age: Age::default() }.record(key)))
+                Ok(Some(Found { value, unread, age: Age::default() }.stored(key)))
             }
             Err(error) => Err(error),
         }
@@ -285,9 +286,9 @@ impl Layout {
         let mut page = Page { records: Vec::new(), first: true, last: false };
         let mut bytes = 0;
         for name in self.names()? {
-            let Some(record) = self.named(&name)? else { continue };
-            bytes += record.key.len() + record.value.len();
-            page.records.push(record);
+            let Some(stored) = self.named(&name)? else { continue };
+            bytes += stored.record.key.len() + stored.record.value.len();
+            page.records.push(stored);
             if bytes >= PAGE_BYTES || page.records.len() == PAGE_RECORDS {
                 let next = Page { records: Vec::new(), first: false, last: false };
                 if visit(std::mem::replace(&mut page, next)).is_break() {
@@ -305,20 +306,20 @@ impl Layout {
     fn put(
         &self,
         key: &str,
-        old: Option<&Record>,
+        old: Option<&Stored>,
         value: Vec<u8>,
-    ) -> Result<Option<Record>, DirectoryError> {
+    ) -> Result<Option<Stored>, DirectoryError> {
         let put = |path: &Path| {
             write(&self.subnets(), path, &value)?;
             Ok(age(&fs::metadata(path)?))
         };
         let age = self.instead_of(old, key, put)?;
-        Ok(age.map(|age| Found { value, unread: None, age }.record(key.to_owned())))
+        Ok(age.map(|age| Found { value, unread: None, age }.stored(key.to_owned())))
     }
 
     /// Deletes the file if it still matches `old`. Returns false if it does not.
-    fn delete(&self, old: &Record) -> Result<bool, DirectoryError> {
-        Ok(self.instead_of(Some(old), &old.key, |path| fs::remove_file(path))?.is_some())
+    fn delete(&self, old: &Stored) -> Result<bool, DirectoryError> {
+        Ok(self.instead_of(Some(old), old.key(), |path| fs::remove_file(path))?.is_some())
     }
 
     /// Locks the store and applies `change` to a file if the file still matches `old`, then syncs
@@ -326,7 +327,7 @@ impl Layout {
     #[expect(clippy::disallowed_methods, reason = "opens the directory itself, to sync it")]
     fn instead_of<T>(
         &self,
-        old: Option<&Record>,
+        old: Option<&Stored>,
         key: &str,
         change: impl FnOnce(&Path) -> io::Result<T>,
     ) -> Result<Option<T>, DirectoryError> {
@@ -336,10 +337,11 @@ impl Layout {
         let _lock = self.lock()?;
         // The age of a value that was read is not compared: somebody may have written the same
         // value again. Of a value that was not read, only the reason and the age can be compared.
-        let compared = |record: &Record| {
-            (record.value.clone(), record.unread.map(|unread| (unread, record.age)))
+        let compared = |stored: &Stored| {
+            let Record { value, unread, age, .. } = &stored.record;
+            (value.clone(), unread.map(|unread| (unread, *age)))
         };
-        let found = read(&path)?.map(|found| found.record(key.to_owned()));
+        let found = read(&path)?.map(|found| found.stored(key.to_owned()));
         if found.as_ref().map(compared) != old.map(compared) {
             return Ok(None);
         }
@@ -386,12 +388,13 @@ struct Found {
 }
 
 impl Found {
-    fn record(self, key: String) -> Record {
+    fn stored(self, key: String) -> Stored {
         let Self { value, unread, age } = self;
         let mut hasher = DefaultHasher::new();
         value.hash(&mut hasher);
         unread.map(|unread| (unread, age)).hash(&mut hasher);
-        Record { key, version: hasher.finish(), value, unread, age, lease_id: None }
+        let handle = Handle { version: hasher.finish(), lease_id: None };
+        Stored { record: Record { key, value, unread, age }, handle }
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, KvClient, PutOptions, Txn, TxnOp};
-use heddle_core::lease::{Age, Unread};
+use heddle_core::record::{Age, Record, Unread};
 
 mod connection;
 mod error;
@@ -21,7 +21,7 @@ mod watch;
 pub use error::{EtcdError, EtcdFailure};
 pub use options::{EtcdOptions, EtcdTiming, PEM_LIMIT};
 
-use crate::{LeaseStore, Page, Record, Renewal, StoreError, Watch, bounded_key};
+use crate::{Handle, LeaseStore, Page, Renewal, StoreError, Stored, Watch, bounded_key};
 use connection::{Connector, MESSAGE_LIMIT};
 use pages::Pages;
 
@@ -65,12 +65,12 @@ impl EtcdStore {
         key: &str,
         value: &[u8],
         put: Put<'_>,
-    ) -> Result<Option<Record>, EtcdError> {
+    ) -> Result<Option<Stored>, EtcdError> {
         let (options, lease_id, made) = match put {
             Put::New(id) => (PutOptions::new().with_lease(id), Some(id), None),
-            Put::InPlaceOf(record) => {
+            Put::InPlaceOf(current) => {
                 let keep = PutOptions::new().with_ignore_lease();
-                (keep, record.lease_id, Some(record.age.made))
+                (keep, current.handle.lease_id, Some(current.record.age.made))
             }
         };
         let put = TxnOp::put(self.0.keyspace.lease(key), value, Some(options));
@@ -78,19 +78,16 @@ impl EtcdStore {
         let answer =
             self.0.connector.call(operation, |mut c| async move { c.kv.txn(txn).await }).await?;
         let written = version(answer.header().map_or(0, etcd_client::ResponseHeader::revision));
-        Ok(answer.succeeded().then(|| Record {
-            key: key.to_owned(),
-            value: value.to_owned(),
-            unread: None,
-            version: written,
-            age: Age { made: made.unwrap_or(written), written },
-            lease_id,
+        let age = Age { made: made.unwrap_or(written), written };
+        Ok(answer.succeeded().then(|| Stored {
+            record: Record { key: key.to_owned(), value: value.to_owned(), unread: None, age },
+            handle: Handle { version: written, lease_id },
         }))
     }
 
-    fn unchanged(&self, record: &Record) -> Compare {
-        let key = self.0.keyspace.lease(&record.key);
-        Compare::mod_revision(key, CompareOp::Equal, record.version.cast_signed())
+    fn unchanged(&self, current: &Stored) -> Compare {
+        let key = self.0.keyspace.lease(current.key());
+        Compare::mod_revision(key, CompareOp::Equal, current.handle.version.cast_signed())
     }
 }
 
@@ -99,7 +96,7 @@ enum Put<'a> {
     /// Creates a key and attaches it to this etcd lease.
     New(i64),
     /// Replaces the value of a key, which stays attached to its etcd lease, if it has one.
-    InPlaceOf(&'a Record),
+    InPlaceOf(&'a Stored),
 }
 
 impl Shared {
@@ -135,14 +132,14 @@ impl LeaseStore for EtcdStore {
     ) -> Result<Option<String>, StoreError> {
         let mut pages = Pages::of_keys(&self.0);
         while let Some(page) = pages.next().await? {
-            if let Some(found) = page.records.into_iter().find(|record| wanted(&record.key)) {
-                return Ok(Some(found.key));
+            if let Some(found) = page.records.into_iter().find(|stored| wanted(stored.key())) {
+                return Ok(Some(found.record.key));
             }
         }
         Ok(None)
     }
 
-    async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
+    async fn get(&self, key: &str) -> Result<Option<Stored>, StoreError> {
         const OPERATION: &str = "read a lease";
         let key = &self.0.keyspace.lease(key);
         let reading =
@@ -158,11 +155,14 @@ impl LeaseStore for EtcdStore {
             }
             answer => (answer?, None),
         };
-        let found = answer.take_kvs().pop().and_then(|kv| self.0.keyspace.record(kv));
-        Ok(found.map(|record| Record { unread: unread.or(record.unread), ..record }))
+        let mut found = answer.take_kvs().pop().and_then(|kv| self.0.keyspace.stored(kv));
+        if let (Some(found), Some(unread)) = (&mut found, unread) {
+            found.record.unread = Some(unread);
+        }
+        Ok(found)
     }
 
-    async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Record>, StoreError> {
+    async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Stored>, StoreError> {
         let ttl = LEASE_TTL.as_secs().cast_signed();
         let id = self
             .0
@@ -187,14 +187,14 @@ impl LeaseStore for EtcdStore {
         Ok(created?)
     }
 
-    async fn replace(&self, current: &Record, value: &[u8]) -> Result<Option<Record>, StoreError> {
+    async fn replace(&self, current: &Stored, value: &[u8]) -> Result<Option<Stored>, StoreError> {
         let unchanged = self.unchanged(current);
         let put = Put::InPlaceOf(current);
-        Ok(self.put_if("replace a lease", unchanged, &current.key, value, put).await?)
+        Ok(self.put_if("replace a lease", unchanged, current.key(), value, put).await?)
     }
 
-    async fn delete(&self, current: &Record) -> Result<bool, StoreError> {
-        let delete = TxnOp::delete(self.0.keyspace.lease(&current.key), None);
+    async fn delete(&self, current: &Stored) -> Result<bool, StoreError> {
+        let delete = TxnOp::delete(self.0.keyspace.lease(current.key()), None);
         let txn = Txn::new().when([self.unchanged(current)]).and_then([delete]);
         let answer = self
             .0
@@ -204,8 +204,8 @@ impl LeaseStore for EtcdStore {
         Ok(answer.succeeded())
     }
 
-    async fn renew(&self, current: &Record) -> Result<Renewal, StoreError> {
-        let Some(id) = current.lease_id else {
+    async fn renew(&self, current: &Stored) -> Result<Renewal, StoreError> {
+        let Some(id) = current.handle.lease_id else {
             return Ok(Renewal::Permanent);
         };
         let ttl = self
@@ -292,19 +292,15 @@ impl Keyspace {
         Some(bounded_key(key.strip_prefix(self.leases().as_bytes())?))
     }
 
-    fn record(&self, kv: KeyValue) -> Option<Record> {
+    fn stored(&self, kv: KeyValue) -> Option<Stored> {
         let key = self.key_of(kv.key())?;
         let (made, written) = (version(kv.create_revision()), version(kv.mod_revision()));
         let lease = kv.lease();
         let unread = Unread::of_length(kv.value().len());
         let value = if unread.is_some() { Vec::new() } else { kv.into_key_value().1 };
-        Some(Record {
-            key,
-            value,
-            unread,
-            version: written,
-            age: Age { made, written },
-            lease_id: (lease != 0).then_some(lease),
+        Some(Stored {
+            record: Record { key, value, unread, age: Age { made, written } },
+            handle: Handle { version: written, lease_id: (lease != 0).then_some(lease) },
         })
     }
 }

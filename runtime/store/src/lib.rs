@@ -1,6 +1,7 @@
 //! Lease stores: they hold the network config and the leases of all nodes.
 //!
-//! A [`LeaseStore`] holds the network config and one [`Record`] per lease. There are two
+//! A [`LeaseStore`] holds the network config and one [`Record`] per lease, with a
+//! [`Handle`] for writes. There are two
 //! implementations: [`EtcdStore`], with flannel's key layout, and [`DirectoryStore`], a directory
 //! of files. Neither interprets keys or values; that is the job of `heddle_core`, and a record that
 //! cannot be parsed is delivered like any other.
@@ -28,7 +29,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use heddle_core::lease::{Age, KEY_LIMIT, Unread};
+use heddle_core::lease::KEY_LIMIT;
+use heddle_core::record::Record;
 
 pub mod acquire;
 pub mod directory;
@@ -50,51 +52,37 @@ pub use etcd::{EtcdError, EtcdOptions, EtcdStore};
 pub use own_lease::{LostLease, OwnLease, Term, keep};
 pub use reach::Reach;
 pub use release::release;
-pub use watch::{Page, Pulse, RecordChange, Update, Watch, WatchEvent};
+pub use watch::{Page, Pulse, Update, Watch, WatchEvent};
 
-/// A lease record as stored.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Record {
-    /// Key below `<prefix>/subnets/`, as found. Bytes that are not UTF-8 appear as U+FFFD. A key
-    /// longer than any lease key is truncated.
-    pub key: String,
-    /// Bytes of the value, as found. Empty if the value was not read.
-    pub value: Vec<u8>,
-    /// The reason why the value was not read. None if it was.
-    pub unread: Option<Unread>,
+/// A record with its handle in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The record.
+    pub record: Record,
+    /// The state of the record that a write replaces.
+    pub handle: Handle,
+}
+
+/// A state of one record, for compare-and-swap and renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handle {
     /// Version of the record; changes with every write. etcd: `mod_revision`; directory: a hash of
     /// the value.
     pub version: u64,
-    /// Age of the record, comparable with that of other records of the same store.
-    pub age: Age,
     /// ID of the etcd lease that the key is attached to. None for a reservation, and for every file
     /// of a directory.
     pub lease_id: Option<i64>,
 }
 
-impl Record {
-    /// Returns the fields needed to parse the record as a lease.
-    pub fn as_read(&self) -> heddle_core::lease::Record<'_> {
-        let Self { key, value, unread, age, .. } = self;
-        heddle_core::lease::Record { key, value, unread: *unread, age: *age }
+impl Stored {
+    /// Returns the record's key below `<prefix>/subnets/`.
+    pub fn key(&self) -> &str {
+        &self.record.key
     }
 
     /// Returns true if the record never expires: it stays until somebody deletes it.
     pub fn is_reservation(&self) -> bool {
-        self.lease_id.is_none()
-    }
-}
-
-impl fmt::Debug for Record {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Record")
-            .field("key", &self.key)
-            .field("value", &String::from_utf8_lossy(&self.value))
-            .field("unread", &self.unread)
-            .field("version", &self.version)
-            .field("age", &self.age)
-            .field("lease_id", &self.lease_id)
-            .finish()
+        self.handle.lease_id.is_none()
     }
 }
 
@@ -153,7 +141,7 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     /// # Errors
     ///
     /// [`StoreError`], when the store cannot be read.
-    async fn get(&self, key: &str) -> Result<Option<Record>, StoreError>;
+    async fn get(&self, key: &str) -> Result<Option<Stored>, StoreError>;
 
     /// Creates a record. In etcd it expires after a day unless it is renewed. Returns None if the
     /// key already exists.
@@ -161,7 +149,7 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     /// # Errors
     ///
     /// [`StoreError`], when the store cannot be reached or written.
-    async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Record>, StoreError>;
+    async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Stored>, StoreError>;
 
     /// Replaces the value and nothing else: a reservation stays one, and a lease keeps its expiry.
     /// Returns None if the record has changed since it was read.
@@ -169,21 +157,21 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     /// # Errors
     ///
     /// [`StoreError`], when the store cannot be reached or written.
-    async fn replace(&self, current: &Record, value: &[u8]) -> Result<Option<Record>, StoreError>;
+    async fn replace(&self, current: &Stored, value: &[u8]) -> Result<Option<Stored>, StoreError>;
 
     /// Deletes the record. Returns false if it has changed since it was read.
     ///
     /// # Errors
     ///
     /// [`StoreError`], when the store cannot be reached or written.
-    async fn delete(&self, current: &Record) -> Result<bool, StoreError>;
+    async fn delete(&self, current: &Stored) -> Result<bool, StoreError>;
 
     /// Renews the lease, which postpones its expiry. Checks neither the key nor the value.
     ///
     /// # Errors
     ///
     /// [`StoreError`], when the store cannot be reached.
-    async fn renew(&self, current: &Record) -> Result<Renewal, StoreError>;
+    async fn renew(&self, current: &Stored) -> Result<Renewal, StoreError>;
 
     /// Returns the hosts of the store, as names or addresses. Empty for a store that needs no
     /// network.

@@ -23,7 +23,7 @@ pub(crate) struct Outage {
 struct Current {
     since: Instant,
     reason: String,
-    said: Option<Instant>,
+    last_reported: Option<Instant>,
 }
 
 impl Outage {
@@ -44,12 +44,15 @@ impl Outage {
         let current = self.current.get_or_insert_with(|| Current {
             since: now,
             reason: String::new(),
-            said: None,
+            last_reported: None,
         });
         let pause = if news { REPEAT / 60 } else { REPEAT };
         reason.clone_into(&mut current.reason);
-        if current.said.is_none_or(|said| now.duration_since(said) >= pause) {
-            current.said = Some(now);
+        if current
+            .last_reported
+            .is_none_or(|last_reported| now.duration_since(last_reported) >= pause)
+        {
+            current.last_reported = Some(now);
             let seconds = now.duration_since(current.since).as_secs();
             warn!(seconds, error = reason, "{} failing; retrying", self.what);
         }
@@ -92,14 +95,14 @@ mod tests {
     fn outage_reason_that_lasts_is_logged_once_a_minute() {
         let mut outage = Outage::new("the watch");
         let start = Instant::now();
-        let mut said = Vec::new();
+        let mut reported = Vec::new();
         for second in 0..150 {
             outage.begin_at("etcd is away", start + Duration::from_secs(second));
-            let last = outage.current.as_ref().unwrap().said.unwrap() - start;
-            if said.last() != Some(&last) {
-                said.push(last);
+            let last = outage.current.as_ref().unwrap().last_reported.unwrap() - start;
+            if reported.last() != Some(&last) {
+                reported.push(last);
             }
         }
-        assert_eq!(said, [0, 60, 120].map(Duration::from_secs));
+        assert_eq!(reported, [0, 60, 120].map(Duration::from_secs));
     }
 }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::claim::{create, overlapping, publish, read};
 use crate::outage::Outage;
 use crate::retry::Backoff;
-use crate::{LeaseStore, Record, Renewal, StoreError};
+use crate::{LeaseStore, Renewal, StoreError, Stored};
 
 /// Delay after a repair of our value. Two daemons that both believe to be this node would otherwise
 /// overwrite each other as fast as the store can write.
@@ -21,7 +21,7 @@ const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct OwnLease {
     lease: Lease,
-    record: Record,
+    stored: Stored,
     term: Term,
 }
 
@@ -46,8 +46,8 @@ impl OwnLease {
     }
 
     /// Returns the stored record.
-    pub fn record(&self) -> &Record {
-        &self.record
+    pub fn stored(&self) -> &Stored {
+        &self.stored
     }
 
     /// Returns the validity period.
@@ -55,20 +55,20 @@ impl OwnLease {
         self.term
     }
 
-    /// Renews the record, which holds `lease`. Returns None if it has expired.
+    /// Renews `stored`, which holds `lease`. Returns None if it has expired.
     pub(crate) async fn renewed(
         store: &dyn LeaseStore,
         lease: Lease,
-        record: Record,
+        stored: Stored,
     ) -> Result<Option<Self>, StoreError> {
-        let remaining = match store.renew(&record).await? {
+        let remaining = match store.renew(&stored).await? {
             Renewal::Renewed { remaining } => Some(remaining),
             Renewal::Permanent => None,
             Renewal::Gone => return Ok(None),
         };
         let renewed = Instant::now();
         let term = Term { renewed, ends: remaining.map(|remaining| renewed + remaining) };
-        Ok(Some(Self { lease, record, term }))
+        Ok(Some(Self { lease, stored, term }))
     }
 
     /// Returns the time of the next renewal: `margin` before the expiry, or halfway between the
@@ -123,18 +123,18 @@ enum Look {
 ///
 /// While the store is unreachable, retries with backoff, even beyond the expiry of the lease.
 ///
-/// `told` is called with the current term at the start and after every check, or with the error of
-/// a check that failed.
+/// `on_check` is called with the current term at the start and after every check, or with the error
+/// of a check that failed.
 pub async fn keep(
     store: &dyn LeaseStore,
     mut own: OwnLease,
     margin: Duration,
     poke: &Notify,
-    told: impl Fn(Result<Term, &StoreError>),
+    on_check: impl Fn(Result<Term, &StoreError>),
 ) -> LostLease {
     let mut outage = Outage::new(format!("lease {}: renewal", own.key()));
     loop {
-        told(Ok(own.term()));
+        on_check(Ok(own.term()));
         let due = own.renewal(margin);
         let renewal = async {
             match due {
@@ -159,7 +159,7 @@ pub async fn keep(
                 Ok(Look::Again) => {}
                 Err(error) => {
                     outage.begin(&error.to_string());
-                    told(Err(&error));
+                    on_check(Err(&error));
                 }
             }
             backoff.wait().await;
@@ -174,21 +174,21 @@ async fn look(
     own: &mut OwnLease,
     due: Option<Instant>,
 ) -> Result<Look, StoreError> {
-    let Some(found) = store.get(&own.record.key).await? else {
+    let Some(found) = store.get(own.stored.key()).await? else {
         return create_again(store, own).await;
     };
-    let theirs = read(&found);
+    let theirs = read(&found.record);
     if let Some(theirs) = theirs.as_ref().filter(|lease| !same_node(&own.lease, lease)) {
         return Ok(Look::Lost(LostLease::Taken { key: own.key(), owner: theirs.owner() }));
     }
     let intact = theirs.as_ref() == Some(&own.lease);
-    let Some(record) = publish(store, &found, &own.lease).await? else {
+    let Some(stored) = publish(store, &found, &own.lease).await? else {
         return Ok(Look::Again);
     };
-    let known = record.lease_id == own.record.lease_id;
-    own.record = record;
+    let known = stored.handle.lease_id == own.stored.handle.lease_id;
+    own.stored = stored;
     if !known || due.is_some_and(|due| due <= Instant::now()) {
-        match OwnLease::renewed(store, own.lease.clone(), own.record.clone()).await? {
+        match OwnLease::renewed(store, own.lease.clone(), own.stored.clone()).await? {
             Some(renewed) => *own = renewed,
             // The etcd lease expired between the read and the renewal.
             None => return Ok(Look::Again),
@@ -197,7 +197,7 @@ async fn look(
     if intact {
         return Ok(Look::Held);
     }
-    warn!(key = own.record.key, "lease: modified by another program; restored");
+    warn!(key = own.stored.key(), "lease: modified by another program; restored");
     Ok(Look::Repaired)
 }
 
@@ -205,14 +205,14 @@ async fn create_again(store: &dyn LeaseStore, own: &mut OwnLease) -> Result<Look
     if let Some(other) = overlapping(store, own.key()).await? {
         return Ok(Look::Lost(LostLease::Overlapped { key: own.key(), other }));
     }
-    let Some(record) = create(store, &own.lease).await? else {
+    let Some(stored) = create(store, &own.lease).await? else {
         return Ok(Look::Again);
     };
-    match OwnLease::renewed(store, own.lease.clone(), record).await? {
+    match OwnLease::renewed(store, own.lease.clone(), stored).await? {
         Some(renewed) => {
             *own = renewed;
             info!(
-                key = own.record.key,
+                key = own.stored.key(),
                 "lease: deleted or expired; created again with the same subnet"
             );
             Ok(Look::Held)
@@ -233,7 +233,10 @@ fn same_node(ours: &Lease, theirs: &Lease) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use heddle_core::record::{Age, Record};
+
     use super::*;
+    use crate::Handle;
 
     fn lease(value: &str) -> Lease {
         Lease::from_value("10.244.8.0-24".parse().unwrap(), value.as_bytes()).unwrap()
@@ -271,13 +274,14 @@ mod tests {
         let now = Instant::now();
         let own = |seconds: Option<u64>| OwnLease {
             lease: lease(r#"{"PublicIP":"192.168.0.72"}"#),
-            record: Record {
-                key: "10.244.8.0-24".into(),
-                value: Vec::new(),
-                unread: None,
-                version: 1,
-                age: heddle_core::lease::Age::default(),
-                lease_id: None,
+            stored: Stored {
+                record: Record {
+                    key: "10.244.8.0-24".into(),
+                    value: Vec::new(),
+                    unread: None,
+                    age: Age::default(),
+                },
+                handle: Handle { version: 1, lease_id: None },
             },
             term: Term {
                 renewed: now,

@@ -25,8 +25,10 @@ pub async fn release(store: &dyn LeaseStore, own: &OwnLease) -> Result<bool, Sto
 }
 
 async fn attempt(store: &dyn LeaseStore, own: &OwnLease) -> Result<bool, StoreError> {
-    match store.get(&own.record().key).await? {
-        Some(found) if !found.is_reservation() && read(&found).as_ref() == Some(own.lease()) => {
+    match store.get(own.stored().key()).await? {
+        Some(found)
+            if !found.is_reservation() && read(&found.record).as_ref() == Some(own.lease()) =>
+        {
             store.delete(&found).await
         }
         _ => Ok(false),

@@ -3,40 +3,22 @@
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use heddle_core::record::RecordChange;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::Record;
+use crate::Stored;
 
 /// Number of events queued for a slow consumer before the watch blocks (back pressure). Each may be
 /// as large as a [`Page`].
 const QUEUE: usize = 4;
 
-/// A change of one record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RecordChange {
-    /// The record was created or replaced.
-    Put(Record),
-    /// The record with this key was deleted or expired.
-    Delete(String),
-}
-
-impl RecordChange {
-    /// Returns the key of the changed record.
-    pub fn key(&self) -> &str {
-        match self {
-            Self::Put(record) => &record.key,
-            Self::Delete(key) => key,
-        }
-    }
-}
-
 /// A part of a list of all records, a few megabytes at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// Records ordered by key. May be empty.
-    pub records: Vec<Record>,
+    pub records: Vec<Stored>,
     /// True if this page starts a list. An earlier list that lacks its last page is then void.
     pub first: bool,
     /// True if this page completes the list.

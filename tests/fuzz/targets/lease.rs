@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::{
-    Age, BACKEND_DATA_LIMIT, BACKEND_TYPE_LIMIT, Lease, LeaseKey, NODE_NAME_LIMIT, Record, Unread,
-    VALUE_LIMIT,
+    BACKEND_DATA_LIMIT, BACKEND_TYPE_LIMIT, Lease, LeaseKey, NODE_NAME_LIMIT, VALUE_LIMIT,
 };
-use heddle_core::peers::{Change, Delta, Footprint, Peers};
+use heddle_core::peers::{Delta, Footprint, Peers};
+use heddle_core::record::{Age, Record, RecordChange, Unread};
 use libfuzzer_sys::fuzz_target;
 
 /// This node's own key.
@@ -26,14 +26,19 @@ fn as_peer(key: &str, value: &[u8]) {
     let config = NetworkConfig::parse(CONFIG).expect("a config");
     let mut peers = Peers::new(config, OWN.parse().expect("a key"));
     let unread = Unread::of_length(value.len());
-    let record = Record { key, value, unread, age: Age::default() };
+    let record = |key: &str, value: &[u8], unread| Record {
+        key: key.to_owned(),
+        value: value.to_owned(),
+        unread,
+        age: Age::default(),
+    };
+    let own = record(OWN, br#"{"PublicIP":"192.168.0.1"}"#, None);
+    let record = record(key, value, unread);
     // A store without this node's own lease is not trusted about deletions.
     let now = Instant::now();
-    let own = br#"{"PublicIP":"192.168.0.1"}"#;
-    let own = Record { key: OWN, value: own, unread: None, age: Age::default() };
-    peers.update([Change::Put(own)], now);
+    peers.update([RecordChange::Put(own.clone())], now);
     let mut listed = peers.clone();
-    let delta = peers.update([Change::Put(record)], now);
+    let delta = peers.update([RecordChange::Put(record.clone())], now);
     let said = delta.changed.len() + delta.rejected.len() + usize::from(delta.own);
     assert_eq!((said, delta.removed.len()), (1, 0));
     assert_eq!(peers.len(), delta.changed.len());
@@ -42,8 +47,8 @@ fn as_peer(key: &str, value: &[u8]) {
     }
     // A list of the two is no different.
     listed.begin_snapshot();
-    for record in [own, record] {
-        listed.add_to_snapshot(&record);
+    for record in [&own, &record] {
+        listed.add_to_snapshot(record);
     }
     let from_list = listed.end_snapshot(now);
     assert_eq!(
@@ -53,12 +58,12 @@ fn as_peer(key: &str, value: &[u8]) {
     assert!(listed.leases().eq(peers.leases()));
     for lease in peers.leases() {
         assert!(key != OWN && lease.key.to_string() == key && !lease.families.is_empty());
-        assert_eq!(peers.standing(lease.key).macs, lease.published_macs());
+        assert_eq!(peers.priority(lease.key).macs, lease.published_macs());
         Footprint::of([lease]);
     }
-    let again = peers.update([Change::Put(record)], now);
+    let again = peers.update([RecordChange::Put(record.clone())], now);
     assert_eq!(again, Delta { own: delta.own, ..Delta::default() });
-    let gone = peers.update([Change::Delete(key)], now);
+    let gone = peers.update([RecordChange::Delete(key.to_owned())], now);
     assert_eq!(gone.removed, delta.changed);
     assert!(peers.is_empty() && peers.rejected().next().is_none());
 }

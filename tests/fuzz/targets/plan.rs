@@ -9,8 +9,8 @@ use std::net::IpAddr;
 
 use arbitrary::{Result, Unstructured};
 use heddle_core::address::{Family, LinkName};
-use heddle_core::desired::{Desired, Owner, Standing};
-use heddle_core::diff::{Change, Observation, Observed, diff};
+use heddle_core::desired::{Desired, Owner, Priority};
+use heddle_core::diff::{ObjectChange, Observation, Observed, diff};
 use heddle_core::host_network::{Claims, Guard, HostAddress, HostNetwork, HostRouting, Vital};
 use heddle_core::object::{LinkKind, Metric, Object, ObjectKey, Plan, RouteAction, Sysctl};
 use heddle_fuzz::world::{address, name, networks, node, object, own, peer};
@@ -216,7 +216,7 @@ fn apply(desired: &Desired, guard: &Guard, mut observed: Observed) {
     let before = observed.clone();
     let mut rebuilt = Vec::new();
     for change in diff(&desired, &observed) {
-        if let Change::Replace(Object::Link(link)) | Change::Remove(Object::Link(link)) = &change {
+        if let ObjectChange::Replace(Object::Link(link)) | ObjectChange::Remove(Object::Link(link)) = &change {
             rebuilt.push(link.name);
         }
         observed.note(&change);
@@ -291,9 +291,9 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     }
 
     let mut desired = Desired::default();
-    let standing = Standing::default();
-    desired.set(Owner::Node, &standing, node_plan.plan);
-    desired.set(Owner::Peer(peer.key), &standing, peer_plan);
+    let priority = Priority::default();
+    desired.set(Owner::Node, &priority, node_plan.plan);
+    desired.set(Owner::Peer(peer.key), &priority, peer_plan);
     let mut observed = Observed::default();
     for object in objects(u, 16)? {
         observed.objects.insert(object.key(), Observation { object, ours: u.arbitrary()? });

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use clap::Args;
 use heddle_conformance::{Measurement, measure};
-use heddle_plugin::{Catalogue, Role, Source};
+use heddle_plugin::{Catalogue, PluginSource, Role};
 use serde::Serialize;
 
 use super::{Component, Which};
@@ -80,8 +80,8 @@ fn loading(component: &Component) -> anyhow::Result<Vec<Measurement>> {
     let role = manifest.world.role();
     // An embedded plugin is loaded from the binary; any other from its file, after one compilation.
     let (what, dirs) = match component.source {
-        Source::Embedded => ("load, embedded", Vec::new()),
-        Source::File(_) => {
+        PluginSource::Embedded => ("load, embedded", Vec::new()),
+        PluginSource::File(_) => {
             fs::DirBuilder::new().mode(0o755).create(&plugins)?;
             write(&plugins.join(format!("{}.wasm", manifest.name)), &component.bytes)?;
             ("load, from the cache", vec![plugins])

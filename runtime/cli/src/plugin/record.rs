@@ -82,10 +82,11 @@ async fn read(flags: &Flags) -> anyhow::Result<(Vec<u8>, Leases)> {
         if page.first {
             leases.clear();
         }
-        leases.extend(page.records.iter().filter_map(|record| {
+        leases.extend(page.records.iter().filter_map(|stored| {
+            let record = &stored.record;
             let key = record.key.parse().ok()?;
             let value = serde_json::from_slice(&record.value).ok()?;
-            Some((key, (record.as_read().lease(key).ok(), value)))
+            Some((key, (record.lease(key).ok(), value)))
         }));
     };
     store.scan(&mut visit).await?;

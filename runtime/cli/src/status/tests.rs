@@ -1,4 +1,7 @@
-use heddle_control::{Changes, Counters, Device, EventKind, Node, OwnLease, Underlay, Unmet};
+use heddle_control::{
+    Changes, Device, EventKind, LinkCounters, NodeIdentity, OwnLeaseStatus, UnderlayStatus,
+    UnmetCondition,
+};
 
 use super::*;
 
@@ -9,18 +12,18 @@ fn joined() -> Status {
         network: "/coreos.com/network".into(),
         ready: true,
         uptime: 11_520,
-        node: Node { id: "4f3c".into(), name: Some("a".into()) },
-        underlay: Some(Underlay {
+        node: NodeIdentity { id: "4f3c".into(), name: Some("a".into()) },
+        underlay: Some(UnderlayStatus {
             interface: "eth0".into(),
             mtu: 1500,
             public_addresses: vec!["192.168.0.72".parse().unwrap()],
         }),
-        lease: Some(OwnLease {
+        lease: Some(OwnLeaseStatus {
             key: "10.244.8.0-24".into(),
             subnets: vec!["10.244.8.0/24".parse().unwrap()],
             backend: Some("vxlan".into()),
             mtu: 1450,
-            ..OwnLease::default()
+            ..OwnLeaseStatus::default()
         }),
         backend: Some(Plugin {
             name: "vxlan".into(),
@@ -34,7 +37,7 @@ fn joined() -> Status {
             plugin: Plugin {
                 name: "subnet-env".into(),
                 version: "0.1.0".into(),
-                source: Source::Path("/etc/heddle/plugins/subnet-env.wasm".into()),
+                source: PluginSource::File("/etc/heddle/plugins/subnet-env.wasm".into()),
                 ..Plugin::default()
             },
             files: vec!["/run/flannel/subnet.env".into()],
@@ -45,7 +48,11 @@ fn joined() -> Status {
             name: "flannel.1".into(),
             kind: "vxlan".into(),
             mtu: 1450,
-            counters: Some(Counters { rx_packets: 7, tx_dropped: 2, ..Counters::default() }),
+            counters: Some(LinkCounters {
+                rx_packets: 7,
+                tx_dropped: 2,
+                ..LinkCounters::default()
+            }),
         }],
         peers: vec![
             Peer {
@@ -126,11 +133,11 @@ fn unjoined_node_shows_what_is_missing() {
     let status = Status {
         version: "0.1.0".into(),
         network: "/x".into(),
-        unmet: vec![Unmet {
+        unmet: vec![UnmetCondition {
             condition: "network config".into(),
             reason: "/x/config does not exist".into(),
         }],
-        node: Node { id: "4f3c".into(), name: None },
+        node: NodeIdentity { id: "4f3c".into(), name: None },
         ..Status::default()
     };
     assert_eq!(

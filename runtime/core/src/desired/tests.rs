@@ -25,8 +25,8 @@ fn plan<const N: usize>(objects: [Object; N]) -> Plan {
     Plan { objects: objects.into() }
 }
 
-fn written(written: u64) -> Standing {
-    Standing { written, ..Standing::default() }
+fn written(written: u64) -> Priority {
+    Priority { written, ..Priority::default() }
 }
 
 #[test]
@@ -49,8 +49,8 @@ fn older_claim_wins_in_any_order_of_arrival() {
     for order in [[0, 1], [1, 0]] {
         let mut desired = Desired::default();
         for index in order {
-            let (owner, standing, object) = &claims[index];
-            desired.set(*owner, standing, plan([object.clone()]));
+            let (owner, priority, object) = &claims[index];
+            desired.set(*owner, priority, plan([object.clone()]));
         }
         assert_eq!(desired.get(&one.key()), Some(&two));
         assert_eq!(desired.owner(&one.key()), Some(peer(2)));
@@ -78,20 +78,20 @@ fn unchanged_claim_survives_a_rewritten_record() {
 #[test]
 fn published_mac_wins_over_unpublished_claim() {
     let (one, two) = (fdb(1, "192.168.0.1"), fdb(1, "192.168.0.2"));
-    let publishes = Standing { macs: [MacAddress([2, 0, 0, 0, 0, 1])].into(), ..written(2) };
+    let publishes = Priority { macs: [MacAddress([2, 0, 0, 0, 0, 1])].into(), ..written(2) };
     let mut desired = Desired::default();
     desired.set(peer(1), &written(1), plan([one.clone()]));
     desired.set(peer(2), &publishes, plan([two.clone()]));
     assert_eq!(desired.owner(&one.key()), Some(peer(2)));
     // Of two owners that publish it, the older claim wins.
-    desired.set(peer(3), &Standing { written: 3, ..publishes }, plan([one]));
+    desired.set(peer(3), &Priority { written: 3, ..publishes }, plan([one]));
     assert_eq!(desired.owner(&two.key()), Some(peer(2)));
 }
 
 #[test]
 fn node_claim_wins_over_peers() {
     let (one, two) = (fdb(1, "192.168.0.1"), fdb(1, "192.168.0.2"));
-    let publishes = Standing { macs: [MacAddress([2, 0, 0, 0, 0, 1])].into(), written: 0 };
+    let publishes = Priority { macs: [MacAddress([2, 0, 0, 0, 0, 1])].into(), written: 0 };
     let mut desired = Desired::default();
     desired.set(peer(1), &publishes, plan([one]));
     desired.set(Owner::Node, &written(9), plan([two.clone()]));

@@ -63,7 +63,7 @@ fn compatible_device_is_changed_in_place() {
     let link = [vxlan(8472, 1450, 1)];
     for found in [vxlan(8472, 1400, 1), vxlan(8472, 1450, 9)] {
         let changes = diff(&wanted(&link), &seen(&[(found, true)]));
-        assert_eq!(changes, link.clone().map(Change::Put));
+        assert_eq!(changes, link.clone().map(ObjectChange::Put));
     }
 }
 
@@ -73,13 +73,13 @@ fn repair_is_a_change_without_a_request() {
     let held = seen(&[(route.clone(), true)]);
     let none = Observed::default();
     // Another program removed it.
-    assert!(is_repair(&Change::Put(route.clone()), Some(&route), &held));
+    assert!(is_repair(&ObjectChange::Put(route.clone()), Some(&route), &held));
     // It was never there: a new lease asks for it.
-    assert!(!is_repair(&Change::Put(route.clone()), Some(&route), &none));
+    assert!(!is_repair(&ObjectChange::Put(route.clone()), Some(&route), &none));
     // Another program added it.
-    assert!(is_repair(&Change::Remove(route.clone()), None, &none));
+    assert!(is_repair(&ObjectChange::Remove(route.clone()), None, &none));
     // We had planned it, and its lease is gone.
-    assert!(!is_repair(&Change::Remove(route), None, &held));
+    assert!(!is_repair(&ObjectChange::Remove(route), None, &held));
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn own_device_with_wrong_setting_still_carries_objects() {
 fn flannel_device_is_adopted_with_its_objects() {
     let objects = [vxlan(8472, 1450, 1), route(36, 36)];
     let observed = seen(&objects.clone().map(|object| (object, false)));
-    assert_eq!(diff(&wanted(&objects), &observed), objects.clone().map(Change::Put));
+    assert_eq!(diff(&wanted(&objects), &observed), objects.clone().map(ObjectChange::Put));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn incompatible_device_is_replaced_and_its_objects_recreated() {
     let observed = seen(&[(vxlan(4789, 1450, 1), true), (objects[1].clone(), true)]);
     let changes = diff(&wanted(&objects), &observed);
     let [link, route] = objects.clone();
-    assert_eq!(changes, [Change::Replace(link), Change::Put(route)]);
+    assert_eq!(changes, [ObjectChange::Replace(link), ObjectChange::Put(route)]);
 }
 
 #[test]
@@ -121,20 +121,20 @@ fn route_with_other_gateway_is_replaced_even_if_foreign() {
     for ours in [true, false] {
         let [found] = route(99);
         let changes = diff(&wanted(&route(36)), &seen(&[(found, ours)]));
-        assert_eq!(changes, route(36).map(Change::Put));
+        assert_eq!(changes, route(36).map(ObjectChange::Put));
     }
 }
 
 #[test]
 fn unplanned_own_objects_are_removed_and_foreign_ones_kept() {
     let observed = seen(&[(route(1, 1), true), (route(2, 2), false)]);
-    assert_eq!(diff(&wanted(&[]), &observed), [Change::Remove(route(1, 1))]);
+    assert_eq!(diff(&wanted(&[]), &observed), [ObjectChange::Remove(route(1, 1))]);
 }
 
 #[test]
 fn device_removal_implies_its_objects() {
     let observed = seen(&[(vxlan(8472, 1450, 1), true), (route(1, 1), true)]);
-    assert_eq!(diff(&wanted(&[]), &observed), [Change::Remove(vxlan(8472, 1450, 1))]);
+    assert_eq!(diff(&wanted(&[]), &observed), [ObjectChange::Remove(vxlan(8472, 1450, 1))]);
 }
 
 #[test]

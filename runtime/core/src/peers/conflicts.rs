@@ -19,7 +19,7 @@ impl Peers {
             self.host = host;
             let leases = self.leases.values().map(|held| &held.lease);
             self.addresses.rebuild(&self.host, leases);
-            progress.unsettled = self.leases.values().map(Held::seniority).collect();
+            progress.unresolved = self.leases.values().map(Held::seniority).collect();
         }
         self.conclude(progress)
     }
@@ -48,15 +48,15 @@ impl Peers {
 
     /// Marks the leases related to this one, so that their overlaps and conflicts are resolved
     /// again.
-    pub(super) fn unsettle(&self, key: LeaseKey, progress: &mut Progress) {
+    pub(super) fn mark_unresolved(&self, key: LeaseKey, progress: &mut Progress) {
         let Some(held) = self.leases.get(&key) else { return };
         let others = self.related(held).into_iter().filter_map(|other| self.leases.get(&other));
-        progress.unsettled.extend(others.map(Held::seniority));
+        progress.unresolved.extend(others.map(Held::seniority));
     }
 
     /// Resolves overlaps and conflicts, and returns the resulting delta.
     pub(super) fn conclude(&mut self, mut progress: Progress) -> Delta {
-        self.settle(&mut progress);
+        self.resolve_overlaps(&mut progress);
         let Progress { mut delta, before, missing, .. } = progress;
         for (key, before) in before {
             match (before, self.get(key)) {
@@ -75,32 +75,32 @@ impl Peers {
 
     /// Resolves overlaps and conflicts in order of seniority: the outcome of a lease depends only
     /// on its seniors.
-    fn settle(&mut self, progress: &mut Progress) {
-        while let Some((.., key)) = progress.unsettled.pop_first() {
+    fn resolve_overlaps(&mut self, progress: &mut Progress) {
+        while let Some((.., key)) = progress.unresolved.pop_first() {
             let Some(held) = self.leases.get(&key) else { continue };
             let own = held.seniority();
             // A lease that conflicts with this host still wins overlaps, because other hosts use
             // it: its rivals are not used here, either.
             let rivals = self.overlaps.with(key).filter_map(|other| self.leases.get(&other));
-            let rivals = rivals.filter(|held| held.behind.is_none());
-            let behind = rivals.map(Held::seniority).filter(|other| *other < own).min();
-            let behind = behind.map(|(.., other)| other);
+            let rivals = rivals.filter(|held| held.superseded_by.is_none());
+            let superseded_by = rivals.map(Held::seniority).filter(|other| *other < own).min();
+            let superseded_by = superseded_by.map(|(.., other)| other);
             let conflict = self.conflict(held);
-            let stands = |behind: Option<LeaseKey>, conflict: &Option<Conflict>| {
-                (behind.is_none(), conflict.is_none())
+            let stands = |superseded_by: Option<LeaseKey>, conflict: &Option<Conflict>| {
+                (superseded_by.is_none(), conflict.is_none())
             };
-            if stands(held.behind, &held.conflict) != stands(behind, &conflict) {
+            if stands(held.superseded_by, &held.conflict) != stands(superseded_by, &conflict) {
                 self.remember(key, progress);
                 let others = self.related(held).into_iter();
                 let others = others.filter_map(|other| self.leases.get(&other));
                 let after = others.map(Held::seniority).filter(|other| *other > own);
-                progress.unsettled.extend(after);
+                progress.unresolved.extend(after);
             }
             let rejection = conflict.clone().map(Rejection::Conflict);
             if let Some(held) = self.leases.get_mut(&key) {
-                (held.behind, held.conflict) = (behind, conflict);
+                (held.superseded_by, held.conflict) = (superseded_by, conflict);
             }
-            match (behind, rejection) {
+            match (superseded_by, rejection) {
                 // A lease held only for the grace period is dropped, not kept as rejected, when it
                 // loses.
                 (Some(_), _) | (_, Some(_)) if self.missing.contains(&key) => {
@@ -108,7 +108,7 @@ impl Peers {
                 }
                 // A conflict is reported before an overlap: it remains when the other lease goes.
                 (_, Some(rejection)) => self.reject(&key.to_string(), rejection, progress),
-                (Some(behind), None) => self.note_overlap(key, behind, progress),
+                (Some(superseded_by), None) => self.note_overlap(key, superseded_by, progress),
                 (None, None) => {
                     let text = key.to_string();
                     if self.is_relative(&text) {
@@ -171,8 +171,13 @@ impl Peers {
         })
     }
 
-    fn note_overlap(&mut self, key: LeaseKey, behind: LeaseKey, progress: &mut Progress) {
-        let owner = self.leases.get(&behind).map_or_else(String::new, |held| held.lease.owner());
-        self.reject(&key.to_string(), Rejection::OverlapsPeer { key: behind, owner }, progress);
+    fn note_overlap(&mut self, key: LeaseKey, superseded_by: LeaseKey, progress: &mut Progress) {
+        let owner =
+            self.leases.get(&superseded_by).map_or_else(String::new, |held| held.lease.owner());
+        self.reject(
+            &key.to_string(),
+            Rejection::OverlapsPeer { key: superseded_by, owner },
+            progress,
+        );
     }
 }

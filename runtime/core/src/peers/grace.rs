@@ -13,9 +13,9 @@ pub const GRACE: Duration = Duration::from_secs(120);
 
 /// The assumption about the completeness of the store's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Memory {
+pub(super) enum StoreTrust {
     /// Leases that the store lacks are deleted.
-    Sound,
+    Trusted,
     /// The store has lost data: it lacks this node's own lease.
     Lost,
     /// The own lease is back, and peers may still have to write theirs, until the grace period ends
@@ -32,14 +32,14 @@ impl Peers {
     /// Records that the store went back to an earlier state: leases that it lacks are kept for
     /// [`GRACE`].
     pub fn distrust(&mut self, now: Instant) {
-        self.memory = Memory::Returning(now + GRACE);
+        self.trust = StoreTrust::Returning(now + GRACE);
     }
 
     /// Returns the time at which [`update`](Self::update) must be called even without changes.
     pub fn due(&self) -> Option<Instant> {
-        match self.memory {
-            Memory::Returning(until) => Some(until),
-            Memory::Sound | Memory::Lost => None,
+        match self.trust {
+            StoreTrust::Returning(until) => Some(until),
+            StoreTrust::Trusted | StoreTrust::Lost => None,
         }
     }
 
@@ -59,13 +59,13 @@ impl Peers {
 
     /// Expires the missing leases once the store is trusted again, and concludes the update.
     pub(super) fn finish(&mut self, mut progress: Progress, now: Instant) -> Delta {
-        self.memory = match self.memory {
-            _ if !self.own_is_there => Memory::Lost,
-            Memory::Lost => Memory::Returning(now + GRACE),
-            Memory::Returning(until) if until <= now => Memory::Sound,
-            memory => memory,
+        self.trust = match self.trust {
+            _ if !self.own_is_there => StoreTrust::Lost,
+            StoreTrust::Lost => StoreTrust::Returning(now + GRACE),
+            StoreTrust::Returning(until) if until <= now => StoreTrust::Trusted,
+            trust => trust,
         };
-        if self.memory == Memory::Sound {
+        if self.trust == StoreTrust::Trusted {
             for key in std::mem::take(&mut self.missing) {
                 self.remove(key, &mut progress);
             }

@@ -6,7 +6,8 @@ use std::time::Instant;
 use super::rejected::Rejected;
 use super::rejection::Rejection;
 use super::{Delta, Peers};
-use crate::lease::{Age, Lease, LeaseKey, Record};
+use crate::lease::{Lease, LeaseKey};
+use crate::record::{Age, Record};
 
 /// The part of a snapshot (a complete list of records) that was read so far. It takes effect only
 /// when complete.
@@ -30,7 +31,7 @@ impl Peers {
     }
 
     /// Adds one record to the snapshot. Returns why it cannot be used, regardless of other records.
-    pub fn add_to_snapshot(&mut self, record: &Record<'_>) -> Option<Rejection> {
+    pub fn add_to_snapshot(&mut self, record: &Record) -> Option<Rejection> {
         let read = self.read(record);
         let snapshot = self.reading.as_mut()?;
         snapshot.records += 1;
@@ -46,7 +47,7 @@ impl Peers {
             }
             Err(rejection) => {
                 let held = record.key.parse().is_ok_and(|key| self.leases.contains_key(&key));
-                snapshot.rejected.insert(record.key, rejection.clone(), held);
+                snapshot.rejected.insert(&record.key, rejection.clone(), held);
                 return Some(rejection);
             }
         }

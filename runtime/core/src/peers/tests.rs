@@ -56,7 +56,7 @@ fn lease_in_host_network_is_used_only_while_host_lacks_it() {
         record("10.244.60.0-24", ONE, 4),
         record("10.244.9.0-24", ONE, 5),
     ];
-    peers.update(records.map(Change::Put), now);
+    peers.update(records.map(RecordChange::Put), now);
     // The senior of the overlapping leases is used.
     assert_eq!(used(&peers), ["10.244.9.0-24", "10.244.50.0-24", "10.244.60.0-24"]);
     let delta = peers.protect(host());
@@ -70,7 +70,7 @@ fn lease_in_host_network_is_used_only_while_host_lacks_it() {
     assert_eq!(peers.rejection("10.244.60.0-24").unwrap().conflict().unwrap().kind(), "store");
     // Later leases are judged alike, and setting the same host again changes nothing.
     assert_eq!(peers.protect(host()), Delta::default());
-    let delta = peers.update([Change::Put(record("10.244.50.128-26", ONE, 6))], now);
+    let delta = peers.update([RecordChange::Put(record("10.244.50.128-26", ONE, 6))], now);
     assert!(delta.changed.is_empty() && delta.rejected.len() == 1);
     let delta = peers.protect(HostNetwork::default());
     assert_eq!(delta.changed.len(), 2);
@@ -88,7 +88,7 @@ fn host_set_before_leases_does_not_distrust_store() {
         peers.add_to_snapshot(&record);
     }
     peers.end_snapshot(Instant::now());
-    let delta = peers.update([Change::Delete("10.244.9.0-24")], Instant::now());
+    let delta = peers.update([RecordChange::Delete("10.244.9.0-24".into())], Instant::now());
     assert_eq!((delta.removed.len(), delta.missing.len()), (1, 0));
 }
 
@@ -100,7 +100,7 @@ fn public_address_in_subnet_of_older_peer_is_refused() {
     for records in [[subnet(), outsider()], [outsider(), subnet()]] {
         let mut peers = peers();
         peers.protect(host());
-        peers.update(records.map(Change::Put), Instant::now());
+        peers.update(records.map(RecordChange::Put), Instant::now());
         assert_eq!(used(&peers), ["10.244.20.0-24"]);
         let reason = peers.rejection("10.244.30.0-24").unwrap().to_string();
         assert!(
@@ -110,7 +110,7 @@ fn public_address_in_subnet_of_older_peer_is_refused() {
             "{reason}"
         );
         // Without that peer, the lease is used.
-        peers.update([Change::Delete("10.244.20.0-24")], Instant::now());
+        peers.update([RecordChange::Delete("10.244.20.0-24".into())], Instant::now());
         assert_eq!(used(&peers), ["10.244.30.0-24"]);
     }
 }
@@ -120,7 +120,7 @@ fn subnet_around_address_of_older_peer_is_refused() {
     let mut peers = peers();
     peers.protect(host());
     let older = record("10.244.30.0-24", r#"{"PublicIP":"10.244.20.7"}"#, 2);
-    peers.update([older, record("10.244.20.0-24", ONE, 3)].map(Change::Put), Instant::now());
+    peers.update([older, record("10.244.20.0-24", ONE, 3)].map(RecordChange::Put), Instant::now());
     assert_eq!(used(&peers), ["10.244.30.0-24"]);
     assert_eq!(
         peers.rejection("10.244.20.0-24").unwrap().conflict().unwrap().to_string(),
@@ -128,11 +128,11 @@ fn subnet_around_address_of_older_peer_is_refused() {
     );
     // A peer on a connected network of the host is reached regardless of the leases around it.
     let near = record("10.244.31.0-24", r#"{"PublicIP":"10.244.50.7"}"#, 4);
-    peers.update([near, record("10.244.48.0-22", TWO, 5)].map(Change::Put), Instant::now());
+    peers.update([near, record("10.244.48.0-22", TWO, 5)].map(RecordChange::Put), Instant::now());
     assert_eq!(used(&peers), ["10.244.30.0-24", "10.244.31.0-24", "10.244.48.0-22"]);
     // A node whose address is inside its own subnet cannot be reached.
     let own = record("10.244.40.0-24", r#"{"PublicIP":"10.244.40.9"}"#, 6);
-    peers.update([Change::Put(own)], Instant::now());
+    peers.update([RecordChange::Put(own)], Instant::now());
     assert_eq!(
         peers.rejection("10.244.40.0-24").unwrap().conflict().unwrap().kind(),
         "peer-address"
@@ -144,7 +144,7 @@ fn public_address_in_own_subnet_is_refused() {
     let mut peers = peers();
     peers.protect(host());
     let inside = record("10.244.30.0-24", r#"{"PublicIP":"10.244.8.7"}"#, 2);
-    peers.update([Change::Put(inside)], Instant::now());
+    peers.update([RecordChange::Put(inside)], Instant::now());
     assert_eq!(
         peers.rejection("10.244.30.0-24").unwrap().conflict().unwrap().to_string(),
         "its public address 10.244.8.7 is inside 10.244.8.0/24, the subnet of this node"
@@ -157,12 +157,12 @@ fn addresses_of_used_peers_cover_destinations() {
     peers.protect(host());
     let whole: IpNet = "10.244.0.0/16".parse().unwrap();
     let near = record("10.244.31.0-24", r#"{"PublicIP":"10.244.50.7"}"#, 2);
-    peers.update([Change::Put(near)], Instant::now());
+    peers.update([RecordChange::Put(near)], Instant::now());
     assert_eq!(peers.covered(whole), None);
     let far = record("10.244.32.0-24", r#"{"PublicIP":"10.244.99.7"}"#, 3);
-    peers.update([Change::Put(far)], Instant::now());
+    peers.update([RecordChange::Put(far)], Instant::now());
     assert_eq!(peers.covered(whole).unwrap().kind(), "peer-address");
-    peers.update([Change::Delete("10.244.32.0-24")], Instant::now());
+    peers.update([RecordChange::Delete("10.244.32.0-24".into())], Instant::now());
     assert_eq!(peers.covered(whole), None);
 }
 
@@ -170,13 +170,13 @@ fn addresses_of_used_peers_cover_destinations() {
 fn peers() -> Peers {
     let config = NetworkConfig::parse(br#"{"Network":"10.244.0.0/16"}"#).unwrap();
     let mut peers = Peers::new(config, OWN.parse().unwrap());
-    peers.update([Change::Put(record(OWN, ONE, 1))], Instant::now());
+    peers.update([RecordChange::Put(record(OWN, ONE, 1))], Instant::now());
     peers
 }
 
-fn record<'a>(key: &'a str, value: &'a str, made: u64) -> Record<'a> {
+fn record(key: &str, value: &str, made: u64) -> Record {
     let age = Age { made, written: made };
-    Record { key, value: value.as_bytes(), unread: None, age }
+    Record { key: key.into(), value: value.into(), unread: None, age }
 }
 
 /// Applies a list of these records and this node's own.
@@ -195,15 +195,15 @@ fn reset_without_own(peers: &mut Peers, records: &[(&str, &str)], now: Instant) 
     peers.end_snapshot(now)
 }
 
-fn update<'a>(peers: &mut Peers, changes: &[Change<'a>]) -> Delta {
-    peers.update(changes.iter().copied(), Instant::now())
+fn update(peers: &mut Peers, changes: &[RecordChange]) -> Delta {
+    peers.update(changes.iter().cloned(), Instant::now())
 }
 
 fn put(peers: &mut Peers, key: &str, value: &str) -> Delta {
-    update(peers, &[Change::Put(record(key, value, 1))])
+    update(peers, &[RecordChange::Put(record(key, value, 1))])
 }
 
-fn settle(peers: &mut Peers, now: Instant) -> Delta {
+fn update_at(peers: &mut Peers, now: Instant) -> Delta {
     peers.update([], now)
 }
 
@@ -249,10 +249,10 @@ fn lease_expired_between_pages_is_taken_from_snapshot() {
     reset(&mut peers, &[lease]);
     let now = Instant::now();
     reset_without_own(&mut peers, &[], now);
-    peers.update([Change::Put(record(OWN, ONE, 1))], now);
+    peers.update([RecordChange::Put(record(OWN, ONE, 1))], now);
     peers.begin_snapshot();
     peers.add_to_snapshot(&record(lease.0, lease.1, 1));
-    assert_eq!(settle(&mut peers, now + GRACE).removed, keys(&[lease.0]));
+    assert_eq!(update_at(&mut peers, now + GRACE).removed, keys(&[lease.0]));
     peers.add_to_snapshot(&record(OWN, ONE, 1));
     assert_eq!(peers.end_snapshot(now + GRACE).changed, keys(&[lease.0]));
 }
@@ -274,7 +274,10 @@ fn rejected_records_are_named_up_to_a_limit_and_counted() {
     records.push(("10.244.1.0-24", "garbage"));
     let delta = reset(&mut peers, &records);
     assert_eq!((delta.rejected, delta.rejected_unnamed, peers.len()), (vec![], 0, 1));
-    update(&mut peers, &[Change::Delete("x1499"), Change::Delete("x0000")]);
+    update(
+        &mut peers,
+        &[RecordChange::Delete("x1499".into()), RecordChange::Delete("x0000".into())],
+    );
     assert_eq!((peers.rejected().count(), peers.rejected_unnamed()), (1000, 499));
     reset(&mut peers, &[]);
     assert_eq!((peers.rejected().count(), peers.rejected_unnamed()), (0, 0));
@@ -283,9 +286,9 @@ fn rejected_records_are_named_up_to_a_limit_and_counted() {
 #[test]
 fn unread_value_is_rejected_with_its_length() {
     let mut peers = peers();
-    let unread = Some(crate::lease::Unread::TooLong(1_400_000));
+    let unread = Some(crate::record::Unread::TooLong(1_400_000));
     let long = Record { unread, ..record("10.244.1.0-24", "", 1) };
-    let delta = update(&mut peers, &[Change::Put(long)]);
+    let delta = update(&mut peers, &[RecordChange::Put(long)]);
     let [(key, rejection)] = &delta.rejected[..] else { panic!("{delta:?}") };
     assert_eq!(
         format!("{key}: {rejection}"),
@@ -305,7 +308,7 @@ fn own_lease_is_never_a_peer() {
     let mut peers = peers();
     assert!(put(&mut peers, "10.244.8.0-24", ONE).own);
     assert!(put(&mut peers, "10.244.8.0-24", "garbage").own);
-    let delta = update(&mut peers, &[Change::Delete("10.244.8.0-24")]);
+    let delta = update(&mut peers, &[RecordChange::Delete("10.244.8.0-24".into())]);
     assert!(delta.own && peers.is_empty() && delta.removed.is_empty());
 }
 
@@ -350,7 +353,7 @@ fn peer_lacking_a_family_address_keeps_its_whole_key() {
     let dual = "10.244.1.0-24&fd00:0:0:1::-64";
     assert_eq!(reset(&mut peers, &[(dual, ONE)]).changed, keys(&[dual]));
     assert_eq!(reset(&mut peers, &[(dual, ONE)]).changed, keys(&[]));
-    let delta = update(&mut peers, &[Change::Delete(dual)]);
+    let delta = update(&mut peers, &[RecordChange::Delete(dual.into())]);
     assert_eq!(delta.removed, keys(&[dual]));
 }
 
@@ -385,12 +388,21 @@ fn lease_footprint_is_its_subnets_and_addresses() {
 fn last_change_of_a_batch_wins() {
     let (one, two) = ("10.244.1.0-24", "10.244.2.0-24");
     let mut peers = peers();
-    let delta = update(&mut peers, &[Change::Put(record(one, ONE, 1)), Change::Delete(one)]);
+    let delta = update(
+        &mut peers,
+        &[RecordChange::Put(record(one, ONE, 1)), RecordChange::Delete(one.into())],
+    );
     assert_eq!(delta, Delta::default());
-    let delta = update(&mut peers, &[Change::Delete(two), Change::Put(record(two, ONE, 1))]);
+    let delta = update(
+        &mut peers,
+        &[RecordChange::Delete(two.into()), RecordChange::Put(record(two, ONE, 1))],
+    );
     assert_eq!((delta.changed, delta.removed.len()), (keys(&[two]), 0));
     // The delta is empty because the end equals the beginning.
-    let delta = update(&mut peers, &[Change::Delete(two), Change::Put(record(two, ONE, 2))]);
+    let delta = update(
+        &mut peers,
+        &[RecordChange::Delete(two.into()), RecordChange::Put(record(two, ONE, 2))],
+    );
     assert_eq!(delta, Delta::default());
 }
 
@@ -400,10 +412,10 @@ fn overlapping_lease_created_first_is_used() {
     let (large, small) = ("10.244.4.0-23", "10.244.4.0-25");
     for (first, second) in [(large, small), (small, large)] {
         let (old, new) = (record(first, ONE, 1), record(second, TWO, 2));
-        for order in [[old, new], [new, old]] {
+        for order in [[&old, &new], [&new, &old]] {
             let mut peers = peers();
-            update(&mut peers, &[Change::Put(order[0])]);
-            update(&mut peers, &[Change::Put(order[1])]);
+            update(&mut peers, &[RecordChange::Put(order[0].clone())]);
+            update(&mut peers, &[RecordChange::Put(order[1].clone())]);
             assert_eq!(peers.leases().map(|it| it.key).collect::<BTreeSet<_>>(), keys(&[first]));
             let why = peers.rejected().map(|(key, why)| format!("{key}: {why}"));
             assert_eq!(
@@ -411,7 +423,7 @@ fn overlapping_lease_created_first_is_used() {
                 [format!("{second}: its subnet overlaps {first} of 192.168.0.1, which is senior")]
             );
             // The second lease takes effect once the first is gone.
-            let delta = update(&mut peers, &[Change::Delete(first)]);
+            let delta = update(&mut peers, &[RecordChange::Delete(first.into())]);
             assert_eq!((delta.changed, delta.removed), (keys(&[second]), keys(&[first])));
             assert_eq!(peers.rejected().count(), 0);
         }
@@ -423,27 +435,27 @@ fn senior_lease_arriving_late_replaces_the_junior() {
     // Neither lease fits the config.
     let (large, small) = ("10.244.4.0-23", "10.244.4.0-25");
     let mut peers = peers();
-    update(&mut peers, &[Change::Put(record(large, ONE, 5))]);
-    let delta = update(&mut peers, &[Change::Put(record(small, TWO, 4))]);
+    update(&mut peers, &[RecordChange::Put(record(large, ONE, 5))]);
+    let delta = update(&mut peers, &[RecordChange::Put(record(small, TWO, 4))]);
     assert_eq!((delta.changed, delta.removed), (keys(&[small]), keys(&[large])));
     assert_eq!(delta.rejected.len(), 1);
     // Creating a lease anew resets its age; writing it again does not.
     let rewritten = Record { age: Age { made: 4, written: 9 }, ..record(small, ONE, 4) };
-    assert_eq!(update(&mut peers, &[Change::Put(rewritten)]).changed, keys(&[small]));
-    let delta = update(&mut peers, &[Change::Put(record(small, ONE, 10))]);
+    assert_eq!(update(&mut peers, &[RecordChange::Put(rewritten)]).changed, keys(&[small]));
+    let delta = update(&mut peers, &[RecordChange::Put(record(small, ONE, 10))]);
     assert_eq!((delta.changed, delta.removed), (keys(&[large]), keys(&[small])));
 }
 
 #[test]
-fn standing_comes_from_the_record() {
+fn priority_comes_from_the_record() {
     let value =
         r#"{"PublicIP":"192.168.0.1","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}}"#;
     let mut peers = peers();
     let age = Age { made: 1, written: 2 };
-    update(&mut peers, &[Change::Put(Record { age, ..record("10.244.1.0-24", value, 1) })]);
-    let standing = peers.standing("10.244.1.0-24".parse().unwrap());
+    update(&mut peers, &[RecordChange::Put(Record { age, ..record("10.244.1.0-24", value, 1) })]);
+    let priority = peers.priority("10.244.1.0-24".parse().unwrap());
     let macs = [crate::address::MacAddress([2, 0, 0, 0, 0, 1])].into();
-    assert_eq!(standing, Standing { written: 2, macs });
+    assert_eq!(priority, Priority { written: 2, macs });
 }
 
 #[test]
@@ -457,14 +469,14 @@ fn store_without_own_lease_keeps_missing_peers() {
     assert!(peers.is_missing("10.244.1.0-24".parse().unwrap()));
     // However long that lasts: perhaps nobody can write to the store.
     assert_eq!(peers.due(), None);
-    assert_eq!(settle(&mut peers, now + 9 * GRACE), Delta::default());
+    assert_eq!(update_at(&mut peers, now + 9 * GRACE), Delta::default());
 
     // The own lease is back, so the peers should follow.
     let back = now + 10 * GRACE;
-    peers.update([Change::Put(record(OWN, ONE, 1))], back);
+    peers.update([RecordChange::Put(record(OWN, ONE, 1))], back);
     assert_eq!(peers.due(), Some(back + GRACE));
-    assert_eq!(settle(&mut peers, back + GRACE / 2), Delta::default());
-    assert_eq!(settle(&mut peers, back + GRACE).removed, keys(&["10.244.1.0-24"]));
+    assert_eq!(update_at(&mut peers, back + GRACE / 2), Delta::default());
+    assert_eq!(update_at(&mut peers, back + GRACE).removed, keys(&["10.244.1.0-24"]));
     assert_eq!((peers.due(), peers.len()), (None, 1));
     assert_eq!(reset(&mut peers, &[]).removed, keys(&["10.244.2.0-24"]));
 }
@@ -477,7 +489,7 @@ fn missing_lease_rewritten_in_time_is_no_change() {
     assert_eq!(put(&mut peers, "10.244.1.0-24", ONE), Delta::default());
     let delta = reset_without_own(&mut peers, &[(OWN, ONE), ("10.244.1.0-24", ONE)], now);
     assert_eq!(delta, Delta { own: true, ..Delta::default() });
-    assert_eq!(settle(&mut peers, now + GRACE), Delta::default());
+    assert_eq!(update_at(&mut peers, now + GRACE), Delta::default());
     assert_eq!(peers.len(), 1);
 }
 
@@ -486,7 +498,7 @@ fn leases_deleted_together_with_own_are_kept() {
     let (mut peers, now) = (peers(), Instant::now());
     reset(&mut peers, &[("10.244.1.0-24", ONE), ("10.244.9.0-24", TWO)]);
     // In the order in which a watch reports one deletion of many keys.
-    let gone = ["10.244.1.0-24", OWN, "10.244.9.0-24"].map(Change::Delete);
+    let gone = ["10.244.1.0-24", OWN, "10.244.9.0-24"].map(|key| RecordChange::Delete(key.into()));
     let delta = peers.update(gone, now);
     assert_eq!(delta.missing, keys(&["10.244.1.0-24", "10.244.9.0-24"]));
     assert!(delta.own && delta.removed.is_empty());
@@ -518,7 +530,7 @@ fn lease_overlapping_a_peer_is_not_used() {
         for peers in [&mut first, &mut last, &mut both] {
             assert_eq!((peers.len(), peers.rejected().count()), (1, 1));
             // With that peer gone, the lease is used.
-            let delta = update(peers, &[Change::Delete(used)]);
+            let delta = update(peers, &[RecordChange::Delete(used.into())]);
             assert_eq!((delta.changed, delta.removed), (keys(&[key]), keys(&[used])));
             assert_eq!((peers.len(), peers.rejected().count()), (1, 0));
         }
@@ -570,7 +582,7 @@ fn restored_store_with_own_lease_keeps_missing_peers() {
     peers.distrust(now);
     let delta = reset_without_own(&mut peers, &[(OWN, ONE)], now);
     assert_eq!((delta.removed, delta.missing), (keys(&[]), keys(&["10.244.1.0-24"])));
-    assert_eq!(settle(&mut peers, now + GRACE).removed, keys(&["10.244.1.0-24"]));
+    assert_eq!(update_at(&mut peers, now + GRACE).removed, keys(&["10.244.1.0-24"]));
 }
 
 mod overlapping {
@@ -603,11 +615,11 @@ mod overlapping {
                 let delta = match put {
                     true => {
                         records.insert(key.clone(), *made);
-                        update(&mut peers, &[Change::Put(record(key, ONE, *made))])
+                        update(&mut peers, &[RecordChange::Put(record(key, ONE, *made))])
                     }
                     false => {
                         records.remove(key);
-                        update(&mut peers, &[Change::Delete(key)])
+                        update(&mut peers, &[RecordChange::Delete(key.into())])
                     }
                 };
                 let seniority = |(key, made): (&String, &u64)| {

@@ -26,54 +26,54 @@ fn facts(interfaces: Vec<Interface>) -> Facts {
     }
 }
 
-/// Returns the standing with these interfaces after a start with `before`.
-fn compare(before: Interface, now: Vec<Interface>, selection: &Selection) -> Standing {
+/// Returns the state with these interfaces after a start with `before`.
+fn compare(before: Interface, now: Vec<Interface>, selection: &Selection) -> UnderlayState {
     let families: Vec<_> = [Family::V4, Family::V6]
         .into_iter()
         .filter(|family| before.address(*family).is_some())
         .collect();
     let started_with = select(&families, selection, &facts(vec![before])).unwrap();
     let now = facts(now);
-    standing(&started_with, &now.interfaces, &select(&families, selection, &now))
+    underlay_state(&started_with, &now.interfaces, &select(&families, selection, &now))
 }
 
 const V4: [&str; 1] = ["192.168.0.2/24"];
 
-fn check(now: Vec<Interface>, expected: Standing) {
-    let standing = compare(interface("eth0", true, &V4), now, &Selection::default());
-    assert_eq!(standing, expected);
+fn check(now: Vec<Interface>, expected: UnderlayState) {
+    let state = compare(interface("eth0", true, &V4), now, &Selection::default());
+    assert_eq!(state, expected);
 }
 
 #[test]
 fn underlay_unchanged_is_intact_despite_other_interfaces() {
-    check(vec![interface("eth0", true, &V4)], Standing::Intact);
+    check(vec![interface("eth0", true, &V4)], UnderlayState::Intact);
     check(
         vec![
             interface("eth0", true, &["192.168.0.9/24", "192.168.0.2/16", "fd00::9/64"]),
             // The other interface has the default route now.
             interface("eth1", true, &["10.0.0.1/8"]),
         ],
-        Standing::Intact,
+        UnderlayState::Intact,
     );
 }
 
 #[test]
 fn interface_down_is_missing_even_if_there_is_another() {
-    let down = || Standing::Missing("interface eth0 is down".into());
+    let down = || UnderlayState::Missing("interface eth0 is down".into());
     check(vec![interface("eth0", false, &V4)], down());
     let eth1 = || interface("eth1", true, &["10.0.0.1/8", "fd01::1/64"]);
     check(vec![interface("eth0", false, &V4), eth1()], down());
-    let standing = compare(
+    let state = compare(
         interface("eth0", true, &["fd00::2/64"]),
         vec![interface("eth0", false, &[]), eth1()],
         &Selection::default(),
     );
-    assert_eq!(standing, down());
+    assert_eq!(state, down());
 }
 
 #[test]
 fn underlay_lost_without_alternative_is_missing() {
-    let missing = |text: &str| Standing::Missing(text.into());
+    let missing = |text: &str| UnderlayState::Missing(text.into());
     check(
         vec![interface("eth0", true, &[])],
         missing(
@@ -90,15 +90,15 @@ fn underlay_lost_without_alternative_is_missing() {
     );
     let selection = Selection { names: vec!["192.168.0.2".into()], ..Selection::default() };
     let renumbered = interface("eth0", true, &["192.168.0.9/24"]);
-    let standing = compare(interface("eth0", true, &V4), vec![renumbered], &selection);
+    let state = compare(interface("eth0", true, &V4), vec![renumbered], &selection);
     let expected = "interface eth0 has lost 192.168.0.2: no interface matches --iface 192.168.0.2; \
                     there are eth0 (192.168.0.9)";
-    assert_eq!(standing, missing(expected));
+    assert_eq!(state, missing(expected));
 }
 
 #[test]
 fn changed_address_or_name_is_elsewhere() {
-    let elsewhere = |lacking: &str, next: &str, readdressed| Standing::Elsewhere {
+    let elsewhere = |lacking: &str, next: &str, readdressed| UnderlayState::Elsewhere {
         reason: format!(
             "interface eth0 {lacking}: this daemon was started with eth0 with 192.168.0.2, \
              and the next one would use {next}"
@@ -121,7 +121,7 @@ fn changed_mtu_is_reported_and_underlay_stays_intact() {
     assert_eq!(other_mtu(&started_with, &[interface("eth1", true, &[]), before()]), None);
     assert_eq!(other_mtu(&started_with, &[]), None);
     assert_eq!(other_mtu(&started_with, std::slice::from_ref(&narrow)), Some(1400));
-    assert_eq!(compare(before(), vec![narrow], &selection), Standing::Intact);
+    assert_eq!(compare(before(), vec![narrow], &selection), UnderlayState::Intact);
 }
 
 #[test]
@@ -129,23 +129,23 @@ fn own_interface_address_counts_behind_nat() {
     let public_ip = Some("203.0.113.7".parse().unwrap());
     let selection = Selection { public_ip, ..Selection::default() };
     let before = || interface("eth0", true, &V4);
-    assert_eq!(compare(before(), vec![before()], &selection), Standing::Intact);
+    assert_eq!(compare(before(), vec![before()], &selection), UnderlayState::Intact);
     let renumbered = vec![interface("eth0", true, &["192.168.0.9/24"])];
-    let standing = compare(before(), renumbered, &selection);
-    assert!(matches!(standing, Standing::Elsewhere { readdressed: false, .. }), "{standing:?}");
+    let state = compare(before(), renumbered, &selection);
+    assert!(matches!(state, UnderlayState::Elsewhere { readdressed: false, .. }), "{state:?}");
 }
 
 #[test]
 fn underlay_losing_an_address_of_either_family_is_elsewhere() {
     let both = ["192.168.0.2/24", "fd00::2/64"];
-    let standing = compare(
+    let state = compare(
         interface("eth0", true, &both),
         vec![interface("eth0", true, &["192.168.0.2/24", "fd00::9/64"])],
         &Selection::default(),
     );
     let expected = "interface eth0 has lost fd00::2: this daemon was started with eth0 with \
                     192.168.0.2 and fd00::2, and the next one would use eth0 with 192.168.0.2 and fd00::9";
-    assert_eq!(standing, Standing::Elsewhere { reason: expected.into(), readdressed: false });
+    assert_eq!(state, UnderlayState::Elsewhere { reason: expected.into(), readdressed: false });
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn silent(reason: &str) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use heddle_control::{Status, Unmet};
+    use heddle_control::{Status, UnmetCondition};
 
     use super::*;
 
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn every_unmet_condition_is_a_finding() {
-        let unmet = Unmet { condition: "watch".into(), reason: "etcd is gone".into() };
+        let unmet = UnmetCondition { condition: "watch".into(), reason: "etcd is gone".into() };
         let status = Status { unmet: vec![unmet], ..Status::default() };
         assert_eq!(
             problems(&Daemon::Answers(Box::new(status)), None),

@@ -1,4 +1,4 @@
-use heddle_core::diff::{Change, diff};
+use heddle_core::diff::{ObjectChange, diff};
 use heddle_core::object::{Link, LinkKind, Object};
 use heddle_kernel::{ApplyError, Kernel};
 use serde_json::json;
@@ -129,7 +129,8 @@ fn device_stays_if_replacement_cannot_be_created() {
         let observed = kernel.observe(&scope(), &[]).await.unwrap();
         let plan = plan.iter().map(|object| (object.key(), object)).collect();
         let changes = diff(&plan, &observed);
-        let replaced = |change: &&Change| matches!(change, Change::Replace(Object::Link(_)));
+        let replaced =
+            |change: &&ObjectChange| matches!(change, ObjectChange::Replace(Object::Link(_)));
         let replacement: Vec<_> = changes.iter().filter(replaced).cloned().collect();
         assert_eq!(replacement.len(), 1, "{changes:#?}");
         let failures = kernel.apply(&scope(), replacement).await;
@@ -187,7 +188,7 @@ fn foreign_device_is_refused_and_left_unchanged() {
 #[test]
 fn foreign_device_appearing_after_observe_is_refused() {
     on_a_host(async |kernel| {
-        let change = Change::Put(Object::Link(vxlan("flannel.1", "192.168.0.72")));
+        let change = ObjectChange::Put(Object::Link(vxlan("flannel.1", "192.168.0.72")));
         ip("link add flannel.1 type bridge");
         let failures = kernel.apply(&scope(), vec![change]).await;
         assert!(matches!(failures[0].error, ApplyError::Foreign { .. }), "{failures:?}");

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use heddle_core::diff::Change;
+use heddle_core::diff::ObjectChange;
 use heddle_core::object::{Object, ObjectKey};
 use heddle_kernel::{Event, Events, Kernel};
 use tokio::time::timeout;
@@ -127,7 +127,7 @@ fn own_changes_are_reported_as_requested() {
         ]
         .concat();
         let failures =
-            kernel.apply(&scope(), more.iter().cloned().map(Change::Put).collect()).await;
+            kernel.apply(&scope(), more.iter().cloned().map(ObjectChange::Put).collect()).await;
         assert!(failures.is_empty(), "{failures:?}");
         let wanted: BTreeSet<String> = more.iter().map(ToString::to_string).collect();
         let mut seen = BTreeSet::new();

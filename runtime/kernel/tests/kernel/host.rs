@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 
 use heddle_core::address::{Family, LinkName};
-use heddle_core::diff::{Change, Observed, Scope, diff};
+use heddle_core::diff::{ObjectChange, Observed, Scope, diff};
 use heddle_core::object::{
     Address, FdbEntry, Link, LinkKind, Metric, Neighbour, Object, ObjectKey, Route, RouteAction,
     Sysctl, Vxlan,
@@ -152,7 +152,7 @@ pub(crate) async fn observe(kernel: &Kernel, plan: &[Object]) -> Observed {
 }
 
 /// Returns the changes needed to reach the plan.
-pub(crate) async fn missing(kernel: &Kernel, plan: &[Object]) -> Vec<Change> {
+pub(crate) async fn missing(kernel: &Kernel, plan: &[Object]) -> Vec<ObjectChange> {
     let desired: BTreeMap<ObjectKey, &Object> = plan.iter().map(|o| (o.key(), o)).collect();
     diff(&desired, &observe(kernel, plan).await)
 }

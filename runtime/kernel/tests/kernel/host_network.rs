@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use heddle_core::diff::{Change, Scope};
+use heddle_core::diff::{ObjectChange, Scope};
 use heddle_core::host_network::{HostAddress, HostRoute, missing_connected};
 use heddle_core::object::{Metric, Object, Route, RouteAction};
 use heddle_kernel::{ApplyError, Event};
@@ -33,7 +33,8 @@ fn created_route_replaces_nothing() {
         reconcile(&kernel, &node_v4()).await;
         lan("lan0", "10.244.50.1/24");
         let before = ip("route show 10.244.50.0/24");
-        let failures = kernel.apply(&scope(), vec![Change::Create(route("10.244.50.0/24"))]).await;
+        let failures =
+            kernel.apply(&scope(), vec![ObjectChange::Create(route("10.244.50.0/24"))]).await;
         assert!(matches!(failures[0].error, ApplyError::Appeared(_)), "{failures:?}");
         assert_eq!(
             failures[0].to_string(),
@@ -42,7 +43,8 @@ fn created_route_replaces_nothing() {
         );
         assert_eq!(ip("route show 10.244.50.0/24"), before);
         // A put replaces the route, unlike a create.
-        let failures = kernel.apply(&scope(), vec![Change::Put(route("10.244.50.0/24"))]).await;
+        let failures =
+            kernel.apply(&scope(), vec![ObjectChange::Put(route("10.244.50.0/24"))]).await;
         assert!(failures.is_empty(), "{failures:?}");
         assert!(ip("route show 10.244.50.0/24").contains("proto 72"));
     });

@@ -1,13 +1,13 @@
 use std::time::Duration;
 
-use heddle_core::diff::{Change, Scope};
+use heddle_core::diff::{ObjectChange, Scope};
 use heddle_core::object::{Object, ObjectKey};
 use heddle_kernel::{ApplyError, Event};
 
 use crate::host::*;
 
 /// Builds one change for each object, devices first because all others depend on them.
-fn changes(objects: &[Object], change: fn(Object) -> Change) -> Vec<Change> {
+fn changes(objects: &[Object], change: fn(Object) -> ObjectChange) -> Vec<ObjectChange> {
     let mut objects = objects.to_vec();
     objects.sort_by_key(|object| !matches!(object, Object::Link(_)));
     objects.into_iter().map(change).collect()
@@ -148,7 +148,7 @@ fn other_daemons_device_is_refused_and_left_unchanged() {
         // A device of another daemon, for another network with the same VNI.
         let theirs = Scope { alias: "heddle /other".into(), ..scope() };
         let plan = [node_v4(), peer_v4()].concat();
-        let made = kernel.apply(&theirs, changes(&plan, Change::Put)).await;
+        let made = kernel.apply(&theirs, changes(&plan, ObjectChange::Put)).await;
         assert!(made.is_empty(), "{made:#?}");
         let shown = || {
             let listed = ["link", "address", "neighbour", "route"]
@@ -163,7 +163,7 @@ fn other_daemons_device_is_refused_and_left_unchanged() {
         assert!(observed.objects.contains_key(&ObjectKey::Link(name("flannel.1"))));
 
         let link = [Object::Link(vxlan("flannel.1", "192.168.0.72"))];
-        for change in [Change::Put, Change::Replace] {
+        for change in [ObjectChange::Put, ObjectChange::Replace] {
             let failures = kernel.apply(&scope(), changes(&link, change)).await;
             let [failure] = failures.as_slice() else { panic!("{failures:#?}") };
             assert!(matches!(failure.error, ApplyError::AnotherDaemons { .. }));
@@ -174,7 +174,7 @@ fn other_daemons_device_is_refused_and_left_unchanged() {
                  or, if that daemon is gone, remove the device with `ip link delete flannel.1`"
             );
         }
-        assert_eq!(kernel.apply(&scope(), changes(&link, Change::Remove)).await.len(), 0);
+        assert_eq!(kernel.apply(&scope(), changes(&link, ObjectChange::Remove)).await.len(), 0);
         assert_eq!(shown(), before);
     });
 }
@@ -183,10 +183,10 @@ fn other_daemons_device_is_refused_and_left_unchanged() {
 fn events_on_other_daemons_device_are_not_ours() {
     on_a_host(async |kernel| {
         let theirs = Scope { alias: "heddle /other".into(), ..scope() };
-        kernel.apply(&theirs, changes(&node_v4(), Change::Put)).await;
+        kernel.apply(&theirs, changes(&node_v4(), ObjectChange::Put)).await;
         let mut events = kernel.subscribe(&scope()).await.unwrap();
         ip("address add 10.244.8.1/32 dev flannel.1");
-        let failures = kernel.apply(&theirs, changes(&peer_v4(), Change::Put)).await;
+        let failures = kernel.apply(&theirs, changes(&peer_v4(), ObjectChange::Put)).await;
         assert!(failures.is_empty(), "{failures:#?}");
         // Device events are reported for every owner, so this one is the last.
         ip("link set flannel.1 mtu 1400");

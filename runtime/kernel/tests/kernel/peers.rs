@@ -1,4 +1,4 @@
-use heddle_core::diff::Change;
+use heddle_core::diff::ObjectChange;
 use heddle_core::object::{Metric, Neighbour, Object, Route, RouteAction};
 use heddle_kernel::ROUTE_PROTOCOL;
 use serde_json::json;
@@ -216,10 +216,10 @@ fn failing_object_does_not_block_others() {
 #[test]
 fn batch_of_failures_names_each_change() {
     on_a_host(async |kernel| {
-        let changes: Vec<Change> = (0..2000u32)
+        let changes: Vec<ObjectChange> = (0..2000u32)
             .map(|number| {
                 let [_, _, high, low] = number.to_be_bytes();
-                Change::Put(Object::Route(Route {
+                ObjectChange::Put(Object::Route(Route {
                     metric: Metric::Default,
                     destination: format!("10.{high}.{low}.0/24").parse().unwrap(),
                     action: RouteAction::Forward {
@@ -231,7 +231,8 @@ fn batch_of_failures_names_each_change() {
             })
             .collect();
         let failures = kernel.apply(&scope(), changes.clone()).await;
-        let failed: Vec<Change> = failures.into_iter().map(|failure| failure.change).collect();
+        let failed: Vec<ObjectChange> =
+            failures.into_iter().map(|failure| failure.change).collect();
         assert_eq!(failed, changes);
     });
 }
@@ -241,14 +242,15 @@ fn removing_missing_object_succeeds() {
     on_a_host(async |kernel| {
         let plan = [node_v4(), peer_v4(), node_v6(), peer_v6()].concat();
         reconcile(&kernel, &plan).await;
-        let removals: Vec<Change> = plan.iter().rev().cloned().map(Change::Remove).collect();
+        let removals: Vec<ObjectChange> =
+            plan.iter().rev().cloned().map(ObjectChange::Remove).collect();
         for round in ["there", "gone, devices and all"] {
             let failures = kernel.apply(&scope(), removals.clone()).await;
             assert!(failures.is_empty(), "{round}: {failures:#?}");
         }
         reconcile(&kernel, &[node_v4(), node_v6()].concat()).await;
-        let peers: Vec<Change> =
-            [peer_v4(), peer_v6()].concat().into_iter().map(Change::Remove).collect();
+        let peers: Vec<ObjectChange> =
+            [peer_v4(), peer_v6()].concat().into_iter().map(ObjectChange::Remove).collect();
         let failures = kernel.apply(&scope(), peers).await;
         assert!(failures.is_empty(), "gone, the devices still there: {failures:#?}");
     });

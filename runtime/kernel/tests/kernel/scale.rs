@@ -1,7 +1,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use heddle_core::diff::Change;
+use heddle_core::diff::ObjectChange;
 use heddle_core::object::Object;
 use heddle_kernel::Event;
 use tokio::time::timeout;
@@ -81,7 +81,7 @@ fn ten_thousand_peers_are_added_observed_and_removed() {
         {
             let start = Instant::now();
             let failures =
-                kernel.apply(&scope(), objects.into_iter().map(Change::Put).collect()).await;
+                kernel.apply(&scope(), objects.into_iter().map(ObjectChange::Put).collect()).await;
             say(&format!("{what} by Kernel::apply"), start.elapsed());
             assert!(failures.is_empty(), "{} failures, the first: {}", failures.len(), failures[0]);
         }

@@ -20,7 +20,7 @@ async fn started(backend: &str, emitter: &str) -> Started {
 async fn built_in_plugins_are_found_with_their_manifests() {
     let started = started("host-gw", "subnet-env").await;
     assert_eq!(started.backend_found.manifest.name, "host-gw");
-    assert!(matches!(started.backend_found.source, heddle_plugin::Source::Embedded));
+    assert!(matches!(started.backend_found.source, heddle_plugin::PluginSource::Embedded));
     assert_eq!(started.backend_found.digest.len(), 64);
     assert_eq!(started.backend.name(), "host-gw");
     assert!(started.packets.is_none());

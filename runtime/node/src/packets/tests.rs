@@ -167,8 +167,8 @@ struct Case {
 impl Case {
     fn new(plugin: Scripted) -> Self {
         let (inbox, messages) = mpsc::channel();
-        let mut pace = Pace::new(Instant::now());
-        pace.changed(Instant::now());
+        let mut build_timer = BuildTimer::new(Instant::now());
+        build_timer.changed(Instant::now());
         let path = plugin.clone();
         let hand_over = move |next: Forwarding| {
             let inbound = next.transform.as_ref().map_or(0, |transform| transform.inbound.len());
@@ -183,7 +183,7 @@ impl Case {
             hand_over: Box::new(hand_over),
             peers: BTreeMap::new(),
             known: Vec::new(),
-            pace,
+            build_timer,
             failing: None,
         };
         let thread = Some(thread::spawn(move || supervisor.run(&messages)));

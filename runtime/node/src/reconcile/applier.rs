@@ -6,14 +6,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use heddle_control::Changes;
 use heddle_core::address::LinkName;
 use heddle_core::desired::{Desired, Owner};
-use heddle_core::diff::{Change, Observed, Scope, agrees, carries, diff, diff_keys, is_repair};
+use heddle_core::diff::{
+    ObjectChange, Observed, Scope, agrees, carries, diff, diff_keys, is_repair,
+};
 use heddle_core::host_network::{Claims, Conflict, Guard, HostNetwork, Vital};
-use heddle_core::looks::Looks;
 use heddle_core::object::{Object, ObjectKey};
+use heddle_core::pacing::{Backoff, RetryQueue};
 use heddle_core::peers::Footprint;
-use heddle_core::retry::{Backoff, Schedule};
+use heddle_core::resync_timer::ResyncTimer;
 use heddle_kernel::{Event, KernelError};
 use heddle_telemetry::Notes;
 use ipnet::IpNet;
@@ -21,9 +24,9 @@ use ipnet::IpNet;
 use crate::clock;
 use crate::ports::Dataplane;
 
-use super::intent::Intent;
-use super::news;
-use super::report::Tally;
+use super::context::Context;
+use super::journal;
+use super::report::count;
 
 /// Maximum number of times that one resync compares and applies. The next resync does the rest.
 const ROUNDS: usize = 4;
@@ -44,16 +47,15 @@ pub(super) struct Applier {
     observed: Observed,
     /// True once the kernel has been read.
     looked: bool,
-    looks: Looks,
+    resync_timer: ResyncTimer,
     /// Reason why the last resync could not read the kernel.
     unreadable: Option<String>,
     /// Objects that the kernel refuses.
-    refused: Schedule<ObjectKey>,
+    refused: RetryQueue<ObjectKey>,
     /// Objects that the latest resync found withheld and left in the kernel. They are removed once
     /// the kernel has what the loop plans in their place.
     postponed: BTreeSet<ObjectKey>,
-    tally: Tally,
-    repairs: BTreeMap<&'static str, u64>,
+    made: Changes,
     notes: Notes,
 }
 
@@ -72,12 +74,14 @@ impl Applier {
             guard: Guard::default(),
             observed: Observed::default(),
             looked: false,
-            looks: Looks::new(clock::now()),
+            resync_timer: ResyncTimer::new(clock::now()),
             unreadable: None,
-            refused: Schedule::new(RETRY),
+            refused: RetryQueue::new(RETRY),
             postponed: BTreeSet::new(),
-            tally: Tally::default(),
-            repairs: ObjectKey::KINDS.map(|kind| (kind, 0)).into(),
+            made: Changes {
+                repairs: ObjectKey::KINDS.map(|kind| (kind.to_owned(), 0)).into(),
+                ..Changes::default()
+            },
             notes,
         }
     }
@@ -100,14 +104,14 @@ impl Applier {
     }
 
     /// Returns true once the kernel has been read.
-    pub(super) fn has_looked(&self) -> bool {
+    pub(super) fn has_observed(&self) -> bool {
         self.looked
     }
 
     /// Sets the store's current addresses and requests a resync.
     pub(super) fn set_store_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
         self.vital.store = addresses;
-        self.hasten();
+        self.request_resync();
     }
 
     /// Returns the guard, which decides which objects are withheld from the kernel.
@@ -127,13 +131,8 @@ impl Applier {
     }
 
     /// Returns the numbers of changes so far.
-    pub(super) fn tally(&self) -> Tally {
-        self.tally
-    }
-
-    /// Returns the numbers of drift repairs among them, by kind of object.
-    pub(super) fn repairs(&self) -> &BTreeMap<&'static str, u64> {
-        &self.repairs
+    pub(super) fn made(&self) -> &Changes {
+        &self.made
     }
 
     /// Returns the reason why the plan is not in place: the kernel cannot be read, or refuses one
@@ -163,13 +162,13 @@ impl Applier {
 
     /// Returns the time of the next resync or retry, if no event comes earlier.
     pub(super) fn next(&self) -> Instant {
-        let look = self.looks.due();
+        let look = self.resync_timer.due();
         self.refused.next().map_or(look, |retry| retry.min(look))
     }
 
     /// Returns true if a full resync is due.
-    pub(super) fn is_look_due(&self, now: Instant) -> bool {
-        self.looks.due() <= now
+    pub(super) fn is_resync_due(&self, now: Instant) -> bool {
+        self.resync_timer.due() <= now
     }
 
     /// Returns true if a refused device is due for a retry. That needs a full resync, because
@@ -193,7 +192,12 @@ impl Applier {
     }
 
     /// Requests a resync if events show that observed and desired state may differ.
-    pub(super) fn judge(&mut self, desired: &Desired, underlay: LinkName, events: &[Event]) {
+    pub(super) fn on_kernel_events(
+        &mut self,
+        desired: &Desired,
+        underlay: LinkName,
+        events: &[Event],
+    ) {
         let now = clock::now();
         let foreign = |name: &LinkName| {
             self.observed.objects.get(&ObjectKey::Link(*name)).is_some_and(|seen| !seen.ours)
@@ -205,7 +209,7 @@ impl Applier {
             // The kernel may have refused changes for lack of the underlay, or because of the
             // foreign device. Their retry is due with the earliest possible resync, so that nothing
             // is done about objects that are in order again.
-            self.refused.hasten(self.looks.earliest(now));
+            self.refused.hasten(self.resync_timer.earliest(now));
         }
         let suspicious = events.iter().any(|event| match event {
             Event::Seen(seen) => !agrees(self.wanted(desired, &seen.object.key()), Some(seen)),
@@ -222,50 +226,50 @@ impl Applier {
             Event::Lost => true,
         });
         if suspicious {
-            self.looks.hasten(now);
+            self.resync_timer.hasten(now);
         }
     }
 
     /// Makes a resync due as soon as the duty cycle permits.
-    pub(super) fn hasten(&mut self) {
-        self.looks.hasten(clock::now());
+    pub(super) fn request_resync(&mut self) {
+        self.resync_timer.hasten(clock::now());
     }
 
     /// Applies the desired state of these keys. Objects in `kept` stay, even if no plan has them.
-    pub(super) async fn settle(
+    pub(super) async fn apply_keys(
         &mut self,
-        intent: Intent<'_>,
+        context: Context<'_>,
         touched: &BTreeSet<ObjectKey>,
         kept: &Footprint,
     ) {
-        let desired = |key: &ObjectKey| self.wanted(intent.desired, key);
+        let desired = |key: &ObjectKey| self.wanted(context.desired, key);
         let mut changes = diff_keys(touched.iter().collect(), desired, &self.observed);
         changes.retain(|change| !is_kept(change, kept));
         let changing: BTreeSet<_> = changes.iter().map(|change| change.object().key()).collect();
         // The other keys are as desired, by whatever means.
         self.forget_refusals(touched.difference(&changing));
-        self.apply(intent, changes).await;
+        self.apply(context, changes).await;
     }
 
     /// Resyncs: reads the whole state and applies the plan. Objects in `kept` stay, even if no plan
     /// has them.
-    pub(super) async fn look(&mut self, intent: Intent<'_>, kept: &Footprint) {
+    pub(super) async fn resync(&mut self, context: Context<'_>, kept: &Footprint) {
         let begun = clock::now();
-        let looked = self.look_and_apply(intent, kept).await;
-        self.looks.ended(begun, clock::now(), looked.is_ok());
+        let looked = self.compare_and_apply(context, kept).await;
+        self.resync_timer.ended(begun, clock::now(), looked.is_ok());
         self.unreadable = looked.err().map(|error| error.to_string());
     }
 
-    async fn look_and_apply(
+    async fn compare_and_apply(
         &mut self,
-        intent: Intent<'_>,
+        context: Context<'_>,
         kept: &Footprint,
     ) -> Result<(), KernelError> {
         // Baseline of drift detection: the state as it was last known. The first resync after a
         // start has none.
         let mut before = None;
         for _ in 0..ROUNDS {
-            let desired = intent.desired.objects();
+            let desired = context.desired.objects();
             let sysctls = desired.values().filter_map(|object| match object {
                 Object::Sysctl(sysctl) => Some(sysctl.clone()),
                 _ => None,
@@ -287,21 +291,21 @@ impl Applier {
             self.refused.retain(|key| changing.contains(key));
             changes.retain(|change| {
                 let key = change.object().key();
-                let is_postponed =
-                    matches!(change, Change::Remove(_)) && intent.desired.get(&key).is_some();
+                let is_postponed = matches!(change, ObjectChange::Remove(_))
+                    && context.desired.get(&key).is_some();
                 if is_postponed {
                     self.postponed.insert(key);
                 }
                 !is_postponed
             });
             let devices: BTreeSet<_> = self.observed.links().collect();
-            let made = self.apply(intent, changes).await;
-            news::of_changes(&made);
+            let made = self.apply(context, changes).await;
+            journal::record_changes(&made);
             if let Some(before) = before {
-                self.count_repairs(intent.desired, &made, before);
+                self.count_repairs(context.desired, &made, before);
             }
             // A changed device may have lost the objects on it. Only then is another round needed.
-            let altered = |change: &Change| match change.object() {
+            let altered = |change: &ObjectChange| match change.object() {
                 Object::Link(link) => devices.contains(&link.name),
                 _ => false,
             };
@@ -313,42 +317,51 @@ impl Applier {
     }
 
     /// Applies changes, those of devices first. Returns those that succeeded.
-    async fn apply(&mut self, intent: Intent<'_>, changes: Vec<Change>) -> Vec<Change> {
+    async fn apply(
+        &mut self,
+        context: Context<'_>,
+        changes: Vec<ObjectChange>,
+    ) -> Vec<ObjectChange> {
         let (devices, others): (Vec<_>, Vec<_>) =
             changes.into_iter().partition(|change| matches!(change.object(), Object::Link(_)));
-        let mut made = self.attempt(intent, devices).await;
-        let unusable = |link| self.is_unusable(intent, link);
+        let mut made = self.attempt(context, devices).await;
+        let unusable = |link| self.is_unusable(context, link);
         let (waiting, possible): (Vec<_>, Vec<_>) = others.into_iter().partition(|change| {
             // Removals do not wait, because the object may do harm meanwhile.
-            !matches!(change, Change::Remove(_)) && change.object().link().is_some_and(unusable)
+            !matches!(change, ObjectChange::Remove(_))
+                && change.object().link().is_some_and(unusable)
         });
         for change in waiting {
             // Once the device is there, a resync covers everything on it.
             self.refused.clear(&change.object().key());
         }
-        made.append(&mut self.attempt(intent, possible).await);
+        made.append(&mut self.attempt(context, possible).await);
         made
     }
 
     /// Returns true if objects on a device have to wait for the device.
-    fn is_unusable(&self, intent: Intent<'_>, link: LinkName) -> bool {
+    fn is_unusable(&self, context: Context<'_>, link: LinkName) -> bool {
         let key = ObjectKey::Link(link);
-        let (desired, seen) = (intent.desired.get(&key), self.observed.objects.get(&key));
+        let (desired, seen) = (context.desired.get(&key), self.observed.objects.get(&key));
         self.refused.failing().contains_key(&key) && !carries(desired, seen)
     }
 
     /// Attempts those changes whose backoff is over, and records the result of each. Returns those
     /// that succeeded.
-    async fn attempt(&mut self, intent: Intent<'_>, mut changes: Vec<Change>) -> Vec<Change> {
+    async fn attempt(
+        &mut self,
+        context: Context<'_>,
+        mut changes: Vec<ObjectChange>,
+    ) -> Vec<ObjectChange> {
         let now = clock::now();
         changes.retain(|change| !self.refused.waiting(&change.object().key(), now));
         if changes.is_empty() {
             return changes;
         }
-        let foreign = |change: &Change| {
+        let foreign = |change: &ObjectChange| {
             let seen = self.observed.objects.get(&change.object().key())?;
             let is_route = matches!(seen.object, Object::Route(_));
-            (is_route && !seen.ours && !matches!(change, Change::Remove(_)))
+            (is_route && !seen.ours && !matches!(change, ObjectChange::Remove(_)))
                 .then(|| seen.object.clone())
         };
         let mut replaced: Vec<_> = changes.iter().filter_map(foreign).collect();
@@ -358,38 +371,39 @@ impl Applier {
         let failed: BTreeSet<_> = failures.iter().map(|f| f.change.object().key()).collect();
         changes.retain(|change| !failed.contains(&change.object().key()));
         replaced.retain(|route| !failed.contains(&route.key()));
-        news::of_replaced(&replaced);
+        journal::record_replaced(&replaced);
         for change in &changes {
             self.refused.clear(&change.object().key());
             self.observed.note(change);
-            self.tally.count(change);
+            count(&mut self.made, change);
         }
-        self.tally.refused += failures.len() as u64;
+        self.made.refused += failures.len() as u64;
         let mut reasons = Vec::new();
         for failure in failures {
             let key = failure.change.object().key();
-            let reason = format!("{}: {failure}", intent.plan_behind(&key));
+            let reason = format!("{}: {failure}", context.plan_behind(&key));
             if self.refused.failed(key.clone(), reason.clone(), now) {
                 reasons.push((key, reason));
             }
         }
-        news::of_refusals(&self.notes.history, &reasons);
+        journal::record_refusals(&self.notes.history, &reasons);
         changes
     }
 
     /// Counts and reports the changes that repaired drift.
-    fn count_repairs(&mut self, desired: &Desired, made: &[Change], before: &Observed) {
-        let wanted = |change: &Change| self.wanted(desired, &change.object().key());
-        let repair = |change: &&Change| is_repair(change, wanted(change), before);
+    fn count_repairs(&mut self, desired: &Desired, made: &[ObjectChange], before: &Observed) {
+        let wanted = |change: &ObjectChange| self.wanted(desired, &change.object().key());
+        let repair = |change: &&ObjectChange| is_repair(change, wanted(change), before);
         let repairs: Vec<_> = made.iter().filter(repair).collect();
         for change in &repairs {
-            *self.repairs.entry(change.object().key().kind()).or_default() += 1;
+            let kind = change.object().key().kind().to_owned();
+            *self.made.repairs.entry(kind).or_default() += 1;
         }
-        news::of_repairs(&self.notes.history, &repairs);
+        journal::record_repairs(&self.notes.history, &repairs);
     }
 }
 
 /// Returns true if a change would remove what is kept.
-fn is_kept(change: &Change, kept: &Footprint) -> bool {
-    matches!(change, Change::Remove(object) if kept.covers(object))
+fn is_kept(change: &ObjectChange, kept: &Footprint) -> bool {
+    matches!(change, ObjectChange::Remove(object) if kept.covers(object))
 }

@@ -1,18 +1,18 @@
 use heddle_core::family::PerFamily;
-use heddle_core::lease::{Age, Unread};
 use heddle_core::peers::Rejection;
+use heddle_core::record::{Age, Record, Unread};
+use heddle_plugin::PluginSource;
+use heddle_store::Handle;
 
 use crate::readiness::Readiness;
-use crate::reconcile::Tally;
-use crate::testing::{
-    ScriptedStore, found as found_plugin, key, lease, lease_at, record as written,
-};
+use crate::testing::{ScriptedStore, found as found_plugin, key, lease_at, stored as written};
 
 use super::*;
 
-fn found(key: String, unread: Option<Unread>) -> Record {
+fn found(key: String, unread: Option<Unread>) -> Stored {
     let value = br#"{"PublicIP":"192.168.0.1"}"#.to_vec();
-    Record { key, value, unread, version: 1, age: Age::default(), lease_id: None }
+    let record = Record { key, value, unread, age: Age::default() };
+    Stored { record, handle: Handle { version: 1, lease_id: None } }
 }
 
 #[test]
@@ -34,107 +34,13 @@ fn unusable_records_beyond_limit_are_counted() {
     assert_eq!(leases.records[USELESS].problem, None);
 }
 
-fn report_of(number: u8, state: PeerState) -> PeerReport {
-    PeerReport {
-        lease: lease(number),
-        changed: SystemTime::UNIX_EPOCH + Duration::from_secs(7),
-        objects: 3,
-        state,
-        health: None,
-        missing: false,
-    }
-}
-
-/// Returns the state before the node starts, and the receiver of its questions.
-fn state() -> (NodeState, mpsc::Receiver<Question>, Readiness) {
+/// Returns the state before the node starts, and the receiver of its queries.
+fn state() -> (NodeState, mpsc::Receiver<Query>, Readiness) {
     let readiness = Readiness::new();
-    let (ask, questions) = mpsc::channel(1);
+    let (ask, queries) = mpsc::channel(1);
     let (unmet, history) = (readiness.subscribe(), History::default());
     let state = NodeState::new("/net".to_owned(), unmet, PacketCounters::default(), history, ask);
-    (state, questions, readiness)
-}
-
-#[test]
-fn peer_in_the_kernel_has_no_reason() {
-    let peer = peer(report_of(7, PeerState::InKernel));
-    assert_eq!((peer.key.as_str(), peer.objects, peer.changed), ("10.244.7.0-24", 3, 7));
-    assert_eq!((peer.state, peer.reason), (wire::PeerState::InKernel, None));
-    assert_eq!(peer.public_addresses, [std::net::IpAddr::from([192, 0, 2, 7])]);
-}
-
-#[test]
-fn peer_without_a_plan_or_with_a_part_of_it_has_a_reason() {
-    let incomplete = peer(report_of(7, PeerState::Incomplete("busy".to_owned())));
-    assert_eq!(incomplete.state, wire::PeerState::Incomplete);
-    assert_eq!(incomplete.reason.as_deref(), Some("busy"));
-    let unplanned = peer(report_of(7, PeerState::NoPlan("trapped".to_owned())));
-    assert_eq!(unplanned.state, wire::PeerState::NoPlan);
-    assert_eq!(unplanned.reason.as_deref(), Some("trapped"));
-}
-
-#[test]
-fn missing_peer_is_in_the_kernel_for_a_reason() {
-    let peer = peer(PeerReport { missing: true, ..report_of(7, PeerState::InKernel) });
-    assert_eq!(peer.state, wire::PeerState::InKernel);
-    assert!(peer.reason.unwrap().starts_with("the store has lost its lease"));
-}
-
-#[test]
-fn cut_node_name_is_a_reason() {
-    let name = "n".repeat(NODE_NAME_LIMIT + 1);
-    let value = format!(r#"{{"PublicIP":"192.0.2.7","NodeName":"{name}"}}"#);
-    let lease = Lease::from_value(key(7), value.as_bytes()).unwrap();
-    let peer = peer(PeerReport { lease, ..report_of(7, PeerState::InKernel) });
-    assert!(peer.reason.unwrap().starts_with("its NodeName is longer than 253 characters"));
-}
-
-#[test]
-fn reason_of_a_peer_is_one_line_of_limited_length() {
-    let reason = format!("one\ntwo {}", "x".repeat(10_000));
-    let peer = peer(report_of(7, PeerState::NoPlan(reason)));
-    let reason = peer.reason.unwrap();
-    assert!(reason.starts_with("one two x"), "{reason}");
-    assert_eq!(reason.chars().count(), REASON_LIMIT + 1);
-}
-
-#[test]
-fn health_is_unknown_until_there_are_enough_probes() {
-    let found = |state| Health {
-        state,
-        since: SystemTime::UNIX_EPOCH + Duration::from_secs(9),
-        round_trip: Some(Duration::from_micros(310)),
-        loss: 0.25,
-    };
-    assert_eq!(health(found(State::Unknown)), None);
-    let reachable = health(found(State::Reachable)).unwrap();
-    assert!(reachable.reachable);
-    assert_eq!((reachable.rtt_micros, reachable.since), (Some(310), 9));
-    assert!((reachable.loss_percent - 25.0).abs() < f64::EPSILON);
-    assert!(!health(found(State::Unreachable)).unwrap().reachable);
-}
-
-#[test]
-fn unusable_record_is_listed_among_the_peers() {
-    let mut status = Status::default();
-    let rejection = Rejection::OutsideNetwork("Network");
-    let rejected = vec![("10.99.0.0-24".to_owned(), rejection)];
-    let peers = vec![report_of(7, PeerState::InKernel)];
-    add_report(&mut status, Report { rejected, peers, rejected_unnamed: 5, ..Report::default() });
-    let states: Vec<_> = status.peers.iter().map(|peer| peer.state).collect();
-    assert_eq!(states, [wire::PeerState::InKernel, wire::PeerState::NotUsed]);
-    assert_eq!(status.peers[1].reason.as_deref(), Some("its subnet is not a part of `Network`"));
-    assert_eq!(status.unlisted, 5);
-}
-
-#[test]
-fn peer_whose_record_became_unusable_keeps_its_state() {
-    let mut status = Status::default();
-    let rejected = vec![(key(7).to_string(), Rejection::OutsideNetwork("Network"))];
-    let peers = vec![report_of(7, PeerState::InKernel)];
-    add_report(&mut status, Report { rejected, peers, ..Report::default() });
-    assert_eq!((status.peers.len(), status.peers[0].state), (1, wire::PeerState::InKernel));
-    let reason = status.peers[0].reason.as_ref().unwrap();
-    assert!(reason.starts_with("what is there now is not used: its subnet"), "{reason}");
+    (state, queries, readiness)
 }
 
 #[test]
@@ -143,13 +49,20 @@ fn changes_repairs_and_warnings_are_passed_on() {
     add_report(
         &mut status,
         Report {
-            changes: Tally { put: 1, replaced: 2, removed: 3, refused: 4 },
-            repairs: [("route", 5)].into(),
+            changes: wire::Changes {
+                put: 1,
+                replaced: 2,
+                removed: 3,
+                refused: 4,
+                repairs: [("route".to_owned(), 5)].into(),
+            },
             superseded: Some("changed".to_owned()),
             warnings: vec!["overlap".to_owned()],
+            unlisted: 5,
             ..Report::default()
         },
     );
+    assert_eq!(status.unlisted, 5);
     let changes = &status.changes;
     assert_eq!((changes.put, changes.replaced, changes.removed, changes.refused), (1, 2, 3, 4));
     assert_eq!(changes.repairs["route"], 5);
@@ -169,7 +82,10 @@ fn traffic_rules_that_nobody_asked_for_are_left_out() {
     assert_eq!(rules(&asked(false, false), &Unmet::new()), None);
     let unmet = [(Condition::Rules, "nft is missing".to_owned())].into();
     let found = rules(&asked(true, false), &unmet).unwrap();
-    assert_eq!((found.mode, found.masquerade, found.forward), (wire::Mode::Nftables, true, false));
+    assert_eq!(
+        (found.mode, found.masquerade, found.forward),
+        (wire::RulesMode::Nftables, true, false)
+    );
     assert_eq!(found.problem.as_deref(), Some("nft is missing"));
     assert!(rules(&asked(false, true), &Unmet::new()).unwrap().forward);
 }
@@ -179,9 +95,9 @@ fn plugin_is_described_with_its_source() {
     let mut found = found_plugin("backend-plugin", "vxlan");
     let built_in = plugin(&found, &Metrics::default());
     assert_eq!((built_in.name.as_str(), built_in.version.as_str()), ("vxlan", "0.1.0"));
-    assert_eq!((built_in.source, built_in.digest.as_str()), (wire::Source::BuiltIn, "d1"));
-    found.source = Source::File("/etc/heddle/plugins/vxlan.wasm".into());
-    let expected = wire::Source::Path("/etc/heddle/plugins/vxlan.wasm".into());
+    assert_eq!((built_in.source, built_in.digest.as_str()), (PluginSource::Embedded, "d1"));
+    found.source = PluginSource::File("/etc/heddle/plugins/vxlan.wasm".into());
+    let expected = PluginSource::File("/etc/heddle/plugins/vxlan.wasm".into());
     assert_eq!(plugin(&found, &Metrics::default()).source, expected);
 }
 
@@ -203,56 +119,56 @@ async fn term_counts_from_the_renewal_and_to_the_end() {
 fn record_is_described_with_its_owner() {
     let value =
         r#"{"PublicIP":"192.0.2.7","BackendType":"vxlan","NodeID":"n7","NodeName":"seven"}"#;
-    let described = record(&written("10.244.7.0-24", value), Some(key(7)), None);
+    let described = lease_record(&written("10.244.7.0-24", value), Some(key(7)), None);
     assert!(described.own && described.reservation);
     assert_eq!(described.node_id.as_deref(), Some("n7"));
     assert_eq!(described.node_name.as_deref(), Some("seven"));
     assert_eq!((described.backend.as_deref(), described.problem), (Some("vxlan"), None));
-    assert!(!record(&written("10.244.7.0-24", value), Some(key(8)), None).own);
-    assert!(!record(&written("10.244.7.0-24", value), None, None).own);
+    assert!(!lease_record(&written("10.244.7.0-24", value), Some(key(8)), None).own);
+    assert!(!lease_record(&written("10.244.7.0-24", value), None, None).own);
 }
 
 #[test]
 fn record_that_cannot_be_parsed_has_a_problem() {
     let problem =
-        |key: &str, value: &str| record(&written(key, value), None, None).problem.unwrap();
+        |key: &str, value: &str| lease_record(&written(key, value), None, None).problem.unwrap();
     assert!(problem("garbage", "{}").contains("is not a lease key"));
     assert!(problem("10.244.7.0-24", "nonsense").starts_with("not a JSON object"));
     let rejection = Some(Rejection::OutsideNetwork("Network"));
     let good = written("10.244.7.0-24", r#"{"PublicIP":"192.0.2.7"}"#);
     assert_eq!(
-        record(&good, None, rejection).problem.unwrap(),
+        lease_record(&good, None, rejection).problem.unwrap(),
         "its subnet is not a part of `Network`"
     );
 }
 
 #[test]
 fn key_of_a_record_is_shown_in_one_line() {
-    let described = record(&written("a\nb\u{1b}[2J", "{}"), None, None);
+    let described = lease_record(&written("a\nb\u{1b}[2J", "{}"), None, None);
     assert!(!described.key.contains(['\n', '\u{1b}']), "{}", described.key);
 }
 
 #[tokio::test]
 async fn state_before_the_start_knows_no_leases() {
-    let (state, _questions, _readiness) = state();
+    let (state, _queries, _readiness) = state();
     let error = state.leases().await.unwrap_err();
     assert_eq!(error.to_string(), "it starts");
     assert!(state.store().is_none());
     let status = state.status().await.unwrap();
     assert_eq!((status.network.as_str(), status.ready), ("/net", false));
-    assert_eq!(status.node, wire::Node::default());
+    assert_eq!(status.node, wire::NodeIdentity::default());
 }
 
 #[tokio::test(start_paused = true)]
-async fn question_that_nobody_answers_is_no_sign_of_life() {
-    let (state, mut questions, _readiness) = state();
+async fn query_that_nobody_answers_is_no_sign_of_life() {
+    let (state, mut queries, _readiness) = state();
     let begun = tokio::time::Instant::now();
     assert!(!state.alive(Duration::from_secs(3)).await);
     assert_eq!(begun.elapsed(), Duration::from_secs(3));
-    // The question of a caller that has given up may still be in the queue.
+    // The query of a caller that has given up may still be in the queue.
     let answer = async {
-        while let Some(question) = questions.recv().await {
-            if let Question::Alive(answer) = question {
+        while let Some(query) = queries.recv().await {
+            if let Query::Alive(answer) = query {
                 let _ = answer.send(());
             }
         }
@@ -266,14 +182,14 @@ async fn question_that_nobody_answers_is_no_sign_of_life() {
 
 #[tokio::test]
 async fn loop_that_has_ended_is_no_sign_of_life() {
-    let (state, questions, _readiness) = state();
-    drop(questions);
+    let (state, queries, _readiness) = state();
+    drop(queries);
     assert!(!state.alive(Duration::from_secs(60)).await);
 }
 
 #[tokio::test]
 async fn leases_are_listed_as_soon_as_the_store_is_known() {
-    let (state, _questions, _readiness) = state();
+    let (state, _queries, _readiness) = state();
     let records = vec![written("10.244.7.0-24", r#"{"PublicIP":"192.0.2.7"}"#), written("x", "")];
     let store = ScriptedStore { records, ..ScriptedStore::default() };
     let identity = Identity { id: "node-1".parse().unwrap(), name: None };

@@ -11,7 +11,7 @@ const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfc00, 0, 0, 1, 0, 0, 0, 1);
 const MESSAGES: [Message; 3] =
     [Message::NetUnreachable, Message::TimeExceeded, Message::TooBig { mtu: 1372 }];
 
-fn told(message: Message, packet: &[u8]) -> Option<Vec<u8>> {
+fn error_for(message: Message, packet: &[u8]) -> Option<Vec<u8>> {
     let inner = Inner::parse(packet).unwrap();
     let source = if inner.source.is_ipv6() { ROUTER6.into() } else { ROUTER.into() };
     let whole = Datagram { header: &[], payload: packet };
@@ -27,7 +27,7 @@ fn changed(mut packet: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
 fn ipv4_error_is_well_formed() {
     let packet = udp(false, &[5; 1000]);
     for (message, head) in MESSAGES.into_iter().zip([[3, 0], [11, 0], [3, 4]]) {
-        let reply = told(message, &packet).unwrap();
+        let reply = error_for(message, &packet).unwrap();
         let inner = Inner::parse(&reply).unwrap();
         assert_eq!((inner.source, inner.destination), (ROUTER.into(), A.into()));
         assert_eq!((inner.protocol, inner.length), (ip_number::ICMP, 576));
@@ -47,7 +47,7 @@ fn ipv4_error_is_well_formed() {
 fn ipv6_error_is_well_formed() {
     let packet = udp(true, &[5; 3000]);
     for (message, head) in MESSAGES.into_iter().zip([[1, 0], [3, 0], [2, 0]]) {
-        let reply = told(message, &packet).unwrap();
+        let reply = error_for(message, &packet).unwrap();
         let inner = Inner::parse(&reply).unwrap();
         assert_eq!((inner.source, inner.destination), (ROUTER6.into(), A6.into()));
         assert_eq!((inner.protocol, inner.length), (ip_number::IPV6_ICMP, 1280));
@@ -63,7 +63,7 @@ fn ipv6_error_is_well_formed() {
 #[test]
 fn short_packet_is_quoted_in_full() {
     let packet = udp(false, b"abc");
-    assert_eq!(told(Message::TimeExceeded, &packet).unwrap()[28..], packet);
+    assert_eq!(error_for(Message::TimeExceeded, &packet).unwrap()[28..], packet);
 }
 
 #[test]
@@ -84,15 +84,15 @@ fn icmp_error_causes_no_error() {
         for kind in 0..=255 {
             let asks = matches!(kind, 0 | 8..=10 | 13..=18);
             let packet = ip(false, ip_number::ICMP, &[kind, 0, 0, 0, 0, 0, 0, 0]);
-            assert_eq!(told(message, &packet).is_some(), asks, "ICMP {kind}");
+            assert_eq!(error_for(message, &packet).is_some(), asks, "ICMP {kind}");
             let packet = ip(true, ip_number::IPV6_ICMP, &[kind, 0, 0, 0, 0, 0, 0, 0]);
             let informs = kind >= 128 && kind != 137;
-            assert_eq!(told(message, &packet).is_some(), informs, "ICMPv6 {kind}");
+            assert_eq!(error_for(message, &packet).is_some(), informs, "ICMPv6 {kind}");
         }
-        assert_eq!(told(message, &ip(false, ip_number::ICMP, &[])), None);
+        assert_eq!(error_for(message, &ip(false, ip_number::ICMP, &[])), None);
         // An error after an extension header.
         let packet = ip(true, ip_number::IPV6_DEST_OPTIONS, &[58, 0, 1, 4, 0, 0, 0, 0, 1, 0]);
-        assert_eq!(told(message, &packet), None);
+        assert_eq!(error_for(message, &packet), None);
     }
 }
 
@@ -100,11 +100,11 @@ fn icmp_error_causes_no_error() {
 fn later_fragments_cause_no_error() {
     let first = changed(udp(false, &[0; 8]), 6, &[0x20, 0]);
     let second = changed(udp(false, &[0; 8]), 6, &[0, 1]);
-    assert!(told(Message::TimeExceeded, &first).is_some());
-    assert_eq!(told(Message::TimeExceeded, &second), None);
+    assert!(error_for(Message::TimeExceeded, &first).is_some());
+    assert_eq!(error_for(Message::TimeExceeded, &second), None);
     let fragment = |offset| ip(true, ip_number::IPV6_FRAG, &[17, 0, 0, offset, 0, 0, 0, 1, 9]);
-    assert!(told(Message::TimeExceeded, &fragment(1)).is_some());
-    assert_eq!(told(Message::TimeExceeded, &fragment(8)), None);
+    assert!(error_for(Message::TimeExceeded, &fragment(1)).is_some());
+    assert_eq!(error_for(Message::TimeExceeded, &fragment(8)), None);
 }
 
 #[test]
@@ -112,12 +112,12 @@ fn source_not_naming_a_host_gets_no_error() {
     for source in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
         let octets = source.parse::<Ipv4Addr>().unwrap().octets();
         let packet = changed(udp(false, b"abc"), 12, &octets);
-        assert_eq!(told(Message::NetUnreachable, &packet), None, "{source}");
+        assert_eq!(error_for(Message::NetUnreachable, &packet), None, "{source}");
     }
     for source in ["::", "::1", "ff02::1"] {
         let octets = source.parse::<Ipv6Addr>().unwrap().octets();
         let packet = changed(udp(true, b"abc"), 8, &octets);
-        assert_eq!(told(Message::NetUnreachable, &packet), None, "{source}");
+        assert_eq!(error_for(Message::NetUnreachable, &packet), None, "{source}");
     }
 }
 
@@ -126,10 +126,10 @@ fn multicast_causes_only_ipv6_packet_too_big() {
     for destination in ["224.0.0.1", "255.255.255.255"] {
         let octets = destination.parse::<Ipv4Addr>().unwrap().octets();
         let packet = changed(udp(false, b"abc"), 16, &octets);
-        assert_eq!(MESSAGES.map(|it| told(it, &packet).is_some()), [false; 3]);
+        assert_eq!(MESSAGES.map(|it| error_for(it, &packet).is_some()), [false; 3]);
     }
     let packet = changed(udp(true, b"abc"), 24, &[0xff, 2]);
-    assert_eq!(MESSAGES.map(|it| told(it, &packet).is_some()), [false, false, true]);
+    assert_eq!(MESSAGES.map(|it| error_for(it, &packet).is_some()), [false, false, true]);
 }
 
 #[test]

@@ -43,8 +43,8 @@ impl Fixture {
     /// Decides, and applies the decision as the kernel would.
     fn decide(&mut self) -> Option<Change> {
         let change = self.lanes.decide(is_peer, BUFFER, self.now);
-        assert_eq!(self.lanes.is_settled(), change.is_none());
-        self.lanes.settle();
+        assert_eq!(self.lanes.is_steered(), change.is_none());
+        self.lanes.on_steered();
         change
     }
 
@@ -90,7 +90,7 @@ fn overflow_without_other_lanes_takes_no_sample() {
     }
     assert!(lanes.sample.is_none());
     assert_eq!(lanes.decide(is_peer, BUFFER, now), None);
-    assert!(lanes.is_settled());
+    assert!(lanes.is_steered());
     assert_eq!(lanes.steering().count(), 0);
 }
 
@@ -219,7 +219,7 @@ fn lane_is_kept_until_the_kernel_steers_elsewhere() {
     fixture.now += CALM;
     let change = fixture.lanes.decide(is_peer, BUFFER, fixture.now);
     assert_eq!(
-        (change, fixture.lanes.is_settled()),
+        (change, fixture.lanes.is_steered()),
         (Some(Change::Released(vec![source(1)])), false)
     );
     // The kernel refused: datagrams still arrive in the lane, so it has no priority.
@@ -227,7 +227,7 @@ fn lane_is_kept_until_the_kernel_steers_elsewhere() {
     fixture.now += LINGER;
     fixture.lanes.empty(lane, fixture.now);
     assert_eq!(fixture.lanes.awake().collect::<Vec<_>>(), [SHARED, lane]);
-    fixture.lanes.settle();
+    fixture.lanes.on_steered();
     assert_eq!(fixture.turns(1), [lane]);
     fixture.lanes.empty(lane, fixture.now);
     assert_eq!(fixture.lanes.awake().collect::<Vec<_>>(), [SHARED]);
@@ -266,7 +266,7 @@ fn changed_peers_move_sources_out_of_wrong_lanes() {
     let is_peer = |address| address == source(2) || address == source(100);
     let change = fixture.lanes.review(is_peer, fixture.now);
     let released = Change::Released(vec![source(100), source(1)]);
-    assert_eq!((change, fixture.lanes.is_settled()), (Some(released), false));
+    assert_eq!((change, fixture.lanes.is_steered()), (Some(released), false));
     assert_eq!(fixture.steering(), [(source(101), STRANGERS), (source(2), STRANGERS + 2)]);
     assert_eq!(fixture.lanes.review(is_peer, fixture.now), None);
 }

@@ -134,7 +134,7 @@ impl Reader {
             }
             if self.lanes.decide(|_| true, self.socket.buffer(), now).is_some() {
                 self.socket.steer(self.lanes.steering()).unwrap();
-                self.lanes.settle();
+                self.lanes.on_steered();
             }
         }
         payloads

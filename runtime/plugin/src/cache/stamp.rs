@@ -50,7 +50,7 @@ impl Stamp {
         clippy::disallowed_methods,
         reason = "for a few milliseconds, on a thread that compiles"
     )]
-    pub(crate) fn settle(&self) {
+    pub(crate) fn wait_until_settled(&self) {
         if !self.settled(SystemTime::now()) {
             std::thread::sleep(TICK);
         }
@@ -75,7 +75,7 @@ mod tests {
         let stamp = || Stamp::of(&fs::metadata(&path).unwrap());
         fs::write(&path, "one").unwrap();
         let one = stamp();
-        one.settle();
+        one.wait_until_settled();
         assert!(one.settled(SystemTime::now()));
         assert_eq!(stamp(), one);
         fs::write(&path, "two").unwrap();

@@ -130,7 +130,7 @@ fn cache_put_removes_abandoned_files() {
     let path = dir.path().join("one.wasm");
     fs::write(&path, "component").unwrap();
     let component = Stamp::of(&fs::metadata(&path).unwrap());
-    component.settle();
+    component.wait_until_settled();
     for digest in ["replaced", "used", "young"] {
         cache.put(digest, b"code").unwrap();
     }
@@ -208,7 +208,7 @@ fn cached_code_is_compared_again_only_after_a_change() {
     // As after a restore from a backup.
     fs::write(cache.entry("d", CODE), b"code").unwrap();
     assert_ne!(seal().code, Some(stamp()));
-    stamp().settle();
+    stamp().wait_until_settled();
     assert!(cache.get("d").is_some());
     assert_eq!(seal().code, Some(stamp()));
 }
@@ -251,7 +251,7 @@ fn receipt_is_valid_until_the_component_changes() {
     let stamp = Stamp::of(&fs::metadata(&path).unwrap());
     let known = Known { digest: "d".into(), manifest: "{}".into() };
     assert_eq!(cache.recall("one", &path), None);
-    stamp.settle();
+    stamp.wait_until_settled();
     cache.note("one", &path, stamp, known.clone());
     assert_eq!(cache.recall("one", &path), Some(known.clone()));
     assert_eq!(cache.recall("two", &path), None);
@@ -263,7 +263,7 @@ fn receipt_is_valid_until_the_component_changes() {
     assert_eq!(cache.recall("one", &path), None);
     // A receipt holds for one path only.
     let stamp = Stamp::of(&fs::metadata(&path).unwrap());
-    stamp.settle();
+    stamp.wait_until_settled();
     cache.note("one", &path, stamp, known);
     fs::rename(&path, &other).unwrap();
     assert_eq!(cache.recall("one", &other), None);

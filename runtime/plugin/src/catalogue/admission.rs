@@ -5,8 +5,9 @@ use std::path::Path;
 use heddle_grant::{Capability, Manifest, ManifestError, Policy, Role};
 
 use crate::embedded::EMBEDDED;
-use crate::plugin::{Admitted, Source};
+use crate::plugin::Admitted;
 use crate::plugin_error::PluginError;
+use heddle_core::plugin_source::PluginSource;
 
 /// The plugin to look for, and the policy that applies to it.
 pub(super) struct Wanted<'a> {
@@ -22,7 +23,7 @@ impl Wanted<'_> {
     /// digest, and requests no more capabilities than it is granted.
     pub(super) fn admit(
         &self,
-        source: Source,
+        source: PluginSource,
         digest: String,
         manifest: Result<Manifest, ManifestError>,
     ) -> Result<Admitted, PluginError> {

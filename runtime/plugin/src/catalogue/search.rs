@@ -9,8 +9,8 @@ use heddle_grant::{Manifest, check_name};
 
 use super::MAX_COMPONENT;
 use crate::embedded::{EMBEDDED, Embedded};
-use crate::plugin::Source;
 use crate::plugin_error::PluginError;
+use heddle_core::plugin_source::PluginSource;
 
 /// A plugin as [`Catalogue::list`](super::Catalogue::list) shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Entry {
     /// The plugin's name.
     pub name: String,
     /// The plugin's location.
-    pub source: Source,
+    pub source: PluginSource,
     /// The plugin's manifest, or the reason why the plugin cannot be used.
     pub manifest: Result<Manifest, String>,
     /// True if another plugin of that name takes precedence.
@@ -73,13 +73,13 @@ pub(super) fn list(dirs: &[PathBuf]) -> Vec<Entry> {
                 Some(error) => Err(error.to_string()),
                 None => listed_manifest(&path),
             };
-            entries.push((name.to_owned(), Source::File(path), manifest));
+            entries.push((name.to_owned(), PluginSource::File(path), manifest));
         }
     }
     for embedded in EMBEDDED {
         let manifest = Manifest::parse(embedded.manifest.as_bytes());
         let manifest = manifest.map_err(|error| error.to_string());
-        entries.push((embedded.name.to_owned(), Source::Embedded, manifest));
+        entries.push((embedded.name.to_owned(), PluginSource::Embedded, manifest));
     }
     // The sort is stable, so entries of one name stay in the order of the search.
     entries.sort_by(|(a, ..), (b, ..)| a.cmp(b));

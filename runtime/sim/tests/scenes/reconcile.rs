@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use heddle_control::{EventKind, PeerState};
-use heddle_core::diff::Change;
+use heddle_core::diff::ObjectChange;
 use heddle_core::object::{Address, Object, ObjectKey};
 use heddle_node::readiness::Condition;
 use heddle_sim::kernel::{Maker, Mark, UNDERLAY, name};
@@ -364,7 +364,7 @@ async fn restarted_node_removes_peers_that_left_meanwhile() {
     scene.start();
     scene.ready().await;
     assert_eq!((scene.objects(7), scene.objects(8)), (0, 3));
-    assert!(scene.asked().iter().all(|change| matches!(change, Change::Remove(_))));
+    assert!(scene.asked().iter().all(|change| matches!(change, ObjectChange::Remove(_))));
 }
 
 #[tokio::test(start_paused = true)]

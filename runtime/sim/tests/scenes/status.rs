@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use heddle_control::{Mode, PeerState, Source};
+use heddle_control::{PeerState, PluginSource, RulesMode};
 use heddle_node::readiness::Condition;
 use heddle_sim::scene::{Scene, key};
 
@@ -32,7 +32,7 @@ async fn status_of_a_member_has_lease_underlay_and_backend() {
     let underlay = status.underlay.unwrap();
     assert_eq!((underlay.interface.as_str(), underlay.mtu), ("eth0", 1500));
     let backend = status.backend.unwrap();
-    assert_eq!((backend.name.as_str(), backend.source), ("vxlan", Source::BuiltIn));
+    assert_eq!((backend.name.as_str(), backend.source), ("vxlan", PluginSource::Embedded));
 }
 
 #[tokio::test(start_paused = true)]
@@ -43,7 +43,7 @@ async fn status_lists_planned_devices_and_rules() {
     let device = &status.devices[0];
     assert_eq!((device.name.as_str(), device.kind.as_str()), ("flannel.1", "vxlan"));
     let rules = status.rules.unwrap();
-    assert_eq!((rules.mode, rules.masquerade, rules.forward), (Mode::Iptables, true, true));
+    assert_eq!((rules.mode, rules.masquerade, rules.forward), (RulesMode::Iptables, true, true));
     assert_eq!(rules.problem, None);
 }
 

@@ -21,12 +21,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::warn;
 
-use heddle_core::lease::Age;
+use heddle_core::record::{Age, RecordChange};
 
 use super::{CONFIG, DirectoryError, Layout, PAGE_BYTES, PAGE_RECORDS};
 use crate::outage::Outage;
-use crate::watch::{Pulse, RecordChange, Update, WatchEvent};
-use crate::{Record, bounded_key};
+use crate::watch::{Pulse, Update, WatchEvent};
+use crate::{Stored, bounded_key};
 
 /// Interval between scans without a notification. Network file systems notify of local changes
 /// only.
@@ -38,13 +38,13 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Version and age of a record, which together identify one state of a file.
 type Fingerprint = (u64, Age);
 
-fn fingerprint(record: &Record) -> Fingerprint {
-    (record.version, record.age)
+fn fingerprint(stored: &Stored) -> Fingerprint {
+    (stored.handle.version, stored.record.age)
 }
 
 /// The state that was delivered to the consumer.
 #[derive(Default)]
-struct Told {
+struct Delivered {
     /// Records by key. None before the first snapshot, and after an error, which makes the next
     /// update a snapshot.
     records: Option<BTreeMap<String, Fingerprint>>,
@@ -52,37 +52,37 @@ struct Told {
 }
 
 /// The consumer has dropped the watch.
-struct Deaf;
+struct ConsumerGone;
 
 /// Delivers updates until the consumer drops the watch.
 pub(super) async fn run(layout: Arc<Layout>, events: mpsc::Sender<WatchEvent>, pulse: Pulse) {
     let mut outage = Outage::new(format!("store: watch of {}", layout.subnets().display()));
     let changed = Arc::new(Notify::new());
-    let mut ears = Ears::default();
-    let mut told = Told::default();
+    let mut notifications = Notifications::default();
+    let mut delivered = Delivered::default();
     loop {
-        ears.listen(&layout, &changed);
-        let (looked, sender, heard) = (layout.clone(), events.clone(), pulse.clone());
-        let looking = spawn_blocking(move || {
-            let tell = &mut |event| {
-                heard.beat();
+        notifications.subscribe(&layout, &changed);
+        let (scanned, sender, shared_pulse) = (layout.clone(), events.clone(), pulse.clone());
+        let scanning = spawn_blocking(move || {
+            let deliver = &mut |event| {
+                shared_pulse.beat();
                 sender.blocking_send(event).is_ok()
             };
-            (told.look(&looked, tell), told)
+            (delivered.scan(&scanned, deliver), delivered)
         });
-        let Ok((found, now)) = looking.await else {
+        let Ok((found, now)) = scanning.await else {
             return;
         };
-        told = now;
+        delivered = now;
         let pause = match found {
             Ok(Ok(())) => {
                 pulse.beat();
                 outage.end();
                 RESCAN
             }
-            Ok(Err(Deaf)) => return,
+            Ok(Err(ConsumerGone)) => return,
             Err(error) => {
-                told.records = None;
+                delivered.records = None;
                 let reason = error.to_string();
                 if outage.begin(&reason) && events.send(WatchEvent::Stale { reason }).await.is_err()
                 {
@@ -96,44 +96,44 @@ pub(super) async fn run(layout: Arc<Layout>, events: mpsc::Sender<WatchEvent>, p
     }
 }
 
-impl Told {
-    /// Scans the directory and delivers what changed. `tell` returns false when the consumer is
+impl Delivered {
+    /// Scans the directory and delivers what changed. `deliver` returns false when the consumer is
     /// gone.
-    fn look(
+    fn scan(
         &mut self,
         layout: &Layout,
-        tell: &mut dyn FnMut(WatchEvent) -> bool,
-    ) -> Result<Result<(), Deaf>, DirectoryError> {
+        deliver: &mut dyn FnMut(WatchEvent) -> bool,
+    ) -> Result<Result<(), ConsumerGone>, DirectoryError> {
         let config = layout.config()?;
         if self.config.as_ref() != Some(&config) {
             self.config = Some(config.clone());
-            if !tell(WatchEvent::Config(config)) {
-                return Ok(Err(Deaf));
+            if !deliver(WatchEvent::Config(config)) {
+                return Ok(Err(ConsumerGone));
             }
         }
         match &mut self.records {
             Some(known) => {
-                let mut changes = Changes { list: Vec::new(), bytes: 0, tell };
+                let mut changes = Changes { list: Vec::new(), bytes: 0, deliver };
                 changes.find(known, layout)
             }
-            None => self.tell_all(layout, tell),
+            None => self.deliver_all(layout, deliver),
         }
     }
 
-    fn tell_all(
+    fn deliver_all(
         &mut self,
         layout: &Layout,
-        tell: &mut dyn FnMut(WatchEvent) -> bool,
-    ) -> Result<Result<(), Deaf>, DirectoryError> {
+        deliver: &mut dyn FnMut(WatchEvent) -> bool,
+    ) -> Result<Result<(), ConsumerGone>, DirectoryError> {
         let mut known = BTreeMap::new();
         let mut listening = Ok(());
         layout.scan(&mut |page| {
             let records = page.records.iter();
-            known.extend(records.map(|record| (record.key.clone(), fingerprint(record))));
-            if tell(WatchEvent::Update(Update::Snapshot(page))) {
+            known.extend(records.map(|stored| (stored.key().to_owned(), fingerprint(stored))));
+            if deliver(WatchEvent::Update(Update::Snapshot(page))) {
                 return ControlFlow::Continue(());
             }
-            listening = Err(Deaf);
+            listening = Err(ConsumerGone);
             ControlFlow::Break(())
         })?;
         self.records = Some(known);
@@ -145,7 +145,7 @@ impl Told {
 struct Changes<'a> {
     list: Vec<RecordChange>,
     bytes: usize,
-    tell: &'a mut dyn FnMut(WatchEvent) -> bool,
+    deliver: &'a mut dyn FnMut(WatchEvent) -> bool,
 }
 
 impl Changes<'_> {
@@ -153,34 +153,34 @@ impl Changes<'_> {
         &mut self,
         known: &mut BTreeMap<String, Fingerprint>,
         layout: &Layout,
-    ) -> Result<Result<(), Deaf>, DirectoryError> {
+    ) -> Result<Result<(), ConsumerGone>, DirectoryError> {
         let names: BTreeMap<String, OsString> =
             layout.names()?.into_iter().map(|name| (bounded_key(name.as_bytes()), name)).collect();
         let gone: Vec<_> = known.keys().filter(|key| !names.contains_key(*key)).cloned().collect();
         for key in gone {
             known.remove(&key);
             if !self.add(RecordChange::Delete(key)) {
-                return Ok(Err(Deaf));
+                return Ok(Err(ConsumerGone));
             }
         }
         for (key, name) in names {
             let change = match layout.named(&name)? {
-                Some(record) => {
-                    let now = fingerprint(&record);
+                Some(stored) => {
+                    let now = fingerprint(&stored);
                     if known.insert(key, now) == Some(now) {
                         continue;
                     }
-                    RecordChange::Put(record)
+                    RecordChange::Put(stored.record)
                 }
                 // Deleted since its name was read.
                 None if known.remove(&key).is_some() => RecordChange::Delete(key),
                 None => continue,
             };
             if !self.add(change) {
-                return Ok(Err(Deaf));
+                return Ok(Err(ConsumerGone));
             }
         }
-        Ok(if self.flush() { Ok(()) } else { Err(Deaf) })
+        Ok(if self.flush() { Ok(()) } else { Err(ConsumerGone) })
     }
 
     /// Adds a change, and delivers the batch if it is full. Returns false when the consumer is
@@ -198,13 +198,13 @@ impl Changes<'_> {
     fn flush(&mut self) -> bool {
         self.bytes = 0;
         let list = std::mem::take(&mut self.list);
-        list.is_empty() || (self.tell)(WatchEvent::Update(Update::Changes(list)))
+        list.is_empty() || (self.deliver)(WatchEvent::Update(Update::Changes(list)))
     }
 }
 
 /// The inotify watches on the directory and its ancestors, as far as they exist.
 #[derive(Default)]
-struct Ears {
+struct Notifications {
     watcher: Option<RecommendedWatcher>,
     /// The watched directories. A directory that was replaced has the same path and another inode.
     directories: Vec<Directory>,
@@ -217,11 +217,11 @@ struct Directory {
     inode: u64,
 }
 
-impl Ears {
+impl Notifications {
     /// Sets up inotify watches if the existing directories have changed. To be called before
     /// scanning, so that no change falls in between. Where notifications are unavailable, changes
     /// are found late, by the scan every [`RESCAN`].
-    fn listen(&mut self, layout: &Layout, changed: &Arc<Notify>) {
+    fn subscribe(&mut self, layout: &Layout, changed: &Arc<Notify>) {
         let subnets = layout.subnets();
         let directories = existing(&subnets);
         if directories == self.directories {
@@ -288,13 +288,13 @@ mod tests {
     use crate::directory::write;
     use notify::event::{CreateKind, ModifyKind, RenameMode};
 
-    fn look(told: &mut Told, layout: &Layout) -> Vec<WatchEvent> {
+    fn look(delivered: &mut Delivered, layout: &Layout) -> Vec<WatchEvent> {
         let mut events = Vec::new();
-        let tell = &mut |event| {
+        let deliver = &mut |event| {
             events.push(event);
             true
         };
-        assert!(told.look(layout, tell).unwrap().is_ok());
+        assert!(delivered.scan(layout, deliver).unwrap().is_ok());
         events
     }
 
@@ -317,22 +317,22 @@ mod tests {
             write(&directory, &directory.join(key), value.as_bytes()).unwrap();
         };
         ["a", "b", "c"].into_iter().for_each(|key| put(key, "1"));
-        let mut told = Told::default();
+        let mut delivered = Delivered::default();
         assert!(matches!(
-            &look(&mut told, &layout)[..],
+            &look(&mut delivered, &layout)[..],
             [WatchEvent::Config(None), WatchEvent::Update(Update::Snapshot(_))]
         ));
-        assert_eq!(look(&mut told, &layout), []);
+        assert_eq!(look(&mut delivered, &layout), []);
         fs::remove_file(directory.join("a")).unwrap();
         put("c", "2");
         put("d", "1");
-        let events = look(&mut told, &layout);
+        let events = look(&mut delivered, &layout);
         assert_eq!(events.iter().flat_map(puts).collect::<Vec<_>>(), ["a", "c", "d"]);
         assert!(matches!(
             &events[0],
             WatchEvent::Update(Update::Changes(changes)) if changes[0] == RecordChange::Delete("a".into())
         ));
-        assert_eq!(look(&mut told, &layout), []);
+        assert_eq!(look(&mut delivered, &layout), []);
     }
 
     #[test]
@@ -341,12 +341,12 @@ mod tests {
         let layout = Layout { root: root.path().to_owned() };
         let directory = layout.subnets();
         fs::create_dir(&directory).unwrap();
-        let mut told = Told::default();
-        look(&mut told, &layout);
+        let mut delivered = Delivered::default();
+        look(&mut delivered, &layout);
         for number in 0..40 {
             fs::write(directory.join(number.to_string()), vec![b'x'; 60_000]).unwrap();
         }
-        let events = look(&mut told, &layout);
+        let events = look(&mut delivered, &layout);
         assert_eq!(events.iter().map(|event| puts(event).len()).collect::<Vec<_>>(), [18, 18, 4]);
     }
 

@@ -7,7 +7,7 @@
 //! for its key alone.
 
 use etcd_client::{GetOptions, GetResponse, KeyValue};
-use heddle_core::lease::Unread;
+use heddle_core::record::Unread;
 
 use super::connection::{Connection, MESSAGE_LIMIT};
 use super::error::{EtcdError, EtcdFailure};
@@ -184,9 +184,9 @@ impl<'a> Pages<'a> {
         self.size = next_size(self.size, &found);
         let keyspace = &self.shared.keyspace;
         let mut records: Vec<_> =
-            found.into_iter().filter_map(|found| keyspace.record(found)).collect();
+            found.into_iter().filter_map(|found| keyspace.stored(found)).collect();
         if unread.is_some() {
-            records.iter_mut().for_each(|record| record.unread = unread);
+            records.iter_mut().for_each(|stored| stored.record.unread = unread);
         }
         Page { records, first, last: self.done }
     }

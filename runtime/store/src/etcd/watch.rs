@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
 use futures::{FutureExt, StreamExt};
+use heddle_core::record::RecordChange;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -20,7 +21,7 @@ use super::pages::{Pages, Point};
 use super::{Keyspace, Shared};
 use crate::outage::Outage;
 use crate::retry::{Backoff, LONGEST};
-use crate::watch::{Page, Pulse, RecordChange, Update, WatchEvent};
+use crate::watch::{Page, Pulse, Update, WatchEvent};
 
 const OPERATION: &str = "watch the leases";
 
@@ -350,7 +351,9 @@ fn collect(
             continue;
         }
         let change = match event.event_type() {
-            EventType::Put => keyspace.record(kv.clone()).map(RecordChange::Put),
+            EventType::Put => {
+                keyspace.stored(kv.clone()).map(|stored| RecordChange::Put(stored.record))
+            }
             EventType::Delete => keyspace.key_of(kv.key()).map(RecordChange::Delete),
         };
         changes.weight += change.as_ref().map_or(0, weight);

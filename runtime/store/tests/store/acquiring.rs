@@ -30,7 +30,7 @@ async fn boot(world: &World, nodes: u8, network: &str) {
         assert!(keys[..index].iter().all(|other| !overlap(*key, *other)), "{keys:?}");
     }
     let stored = world.store().list().await.unwrap();
-    let stored: BTreeSet<_> = stored.iter().map(|r| r.key.parse().unwrap()).collect();
+    let stored: BTreeSet<_> = stored.iter().map(|it| it.key().parse().unwrap()).collect();
     assert_eq!(stored, keys.into_iter().collect());
 }
 
@@ -49,9 +49,9 @@ async fn node_reacquires_its_lease_with_its_new_value(world: World) {
     let store = world.store();
     let mut node = TestNode::new(72);
     let first = node.acquire(&*store, &network()).await.unwrap();
-    assert_eq!(first.record(), &store.list().await.unwrap()[0]);
+    assert_eq!(first.stored(), &store.list().await.unwrap()[0]);
     let same = node.acquire(&*store, &network()).await.unwrap();
-    assert_eq!(same.record(), first.record());
+    assert_eq!(same.stored(), first.stored());
     // A lease written by flannel has no node ID; its address identifies this node.
     let key = first.key();
     let path = format!("subnets/{key}");
@@ -61,7 +61,7 @@ async fn node_reacquires_its_lease_with_its_new_value(world: World) {
     assert_eq!(taken.key(), key);
     let stored = store.list().await.unwrap();
     assert_eq!(stored.len(), 1);
-    assert_eq!(stored[0].value, node.lease(key).to_value().as_bytes());
+    assert_eq!(stored[0].record.value, node.lease(key).to_value().as_bytes());
 }
 
 async fn lease_outside_the_network_is_discarded(world: World) {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use heddle_store::{Page, RecordChange, Update, WatchEvent};
+use heddle_core::record::RecordChange;
+use heddle_store::{Page, Stored, Update, WatchEvent};
 use tokio::time::timeout;
 
 use crate::fixture::*;
@@ -49,7 +50,7 @@ for_both_stores!(
 async fn key_that_exists_is_not_created_again(world: World) {
     let store = world.store();
     let created = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
-    assert_eq!((&*created.key, &*created.value), ("10.244.8.0-24", &b"1"[..]));
+    assert_eq!((created.key(), &*created.record.value), ("10.244.8.0-24", &b"1"[..]));
     assert_eq!(store.create("10.244.8.0-24", b"2").await.unwrap(), None);
     assert_eq!(store.get("10.244.8.0-24").await.unwrap(), Some(created.clone()));
     assert_eq!(store.list().await.unwrap(), [created]);
@@ -60,7 +61,7 @@ async fn record_of_outdated_version_is_not_replaced(world: World) {
     let store = world.store();
     let first = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
     let second = store.replace(&first, b"2").await.unwrap().unwrap();
-    assert_ne!(first.version, second.version);
+    assert_ne!(first.handle.version, second.handle.version);
     assert_eq!(store.replace(&first, b"3").await.unwrap(), None);
     assert_eq!(store.get("10.244.8.0-24").await.unwrap(), Some(second.clone()));
     world.delete("subnets/10.244.8.0-24").await;
@@ -108,7 +109,7 @@ async fn watch_of_empty_store_waits_for_the_first_record(world: World) {
     let silence = timeout(Duration::from_secs(2), watch.next()).await;
     assert!(silence.is_err(), "{silence:?}");
     let created = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
-    assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(created)]);
+    assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(created.record)]);
 }
 
 async fn watch_delivers_every_change_immediately(world: World) {
@@ -118,9 +119,9 @@ async fn watch_delivers_every_change_immediately(world: World) {
     assert_eq!(snapshot(&mut watch).await, std::slice::from_ref(&before));
     // Each event is awaited before the next change.
     let replaced = store.replace(&before, b"2").await.unwrap().unwrap();
-    assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(replaced.clone())]);
+    assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(replaced.record.clone())]);
     let other = store.create("10.244.9.0-24", b"1").await.unwrap().unwrap();
-    assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(other)]);
+    assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(other.record)]);
     assert!(store.delete(&replaced).await.unwrap());
     assert_eq!(changes(&mut watch, 1).await, [RecordChange::Delete("10.244.8.0-24".into())]);
 }
@@ -143,7 +144,7 @@ async fn watches_of_one_store_deliver_the_same_changes(world: World) {
     }
     let created = one.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
     for watch in &mut watches {
-        assert_eq!(changes(watch, 1).await, [RecordChange::Put(created.clone())]);
+        assert_eq!(changes(watch, 1).await, [RecordChange::Put(created.record.clone())]);
     }
 }
 
@@ -224,9 +225,12 @@ async fn record_age_follows_creation_and_last_write(world: World) {
     let store = world.store();
     let older = store.create("10.244.9.0-24", b"1").await.unwrap().unwrap();
     let first = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
-    assert!(older.age.made < first.age.made && older.age.written < first.age.written);
+    let ages = |one: &Stored, other: &Stored| (one.record.age, other.record.age);
+    let (one, other) = ages(&older, &first);
+    assert!(one.made < other.made && one.written < other.written);
     let second = store.replace(&first, b"2").await.unwrap().unwrap();
-    assert!(first.age.made <= second.age.made && first.age.written < second.age.written);
+    let (one, other) = ages(&first, &second);
+    assert!(one.made <= other.made && one.written < other.written);
     // Reads return the same ages as the writes did.
     assert_eq!(store.list().await.unwrap(), [second, older]);
 }

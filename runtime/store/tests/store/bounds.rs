@@ -8,11 +8,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use etcd_client::{Client, KvClient, Txn, TxnOp};
-use heddle_core::lease::{KEY_LIMIT, Unread, VALUE_LIMIT};
+use heddle_core::lease::{KEY_LIMIT, VALUE_LIMIT};
+use heddle_core::record::{RecordChange, Unread};
 use heddle_requires::requires;
-use heddle_store::{
-    DirectoryStore, LeaseStore, Page, Record, RecordChange, Update, Watch, WatchEvent,
-};
+use heddle_store::{DirectoryStore, LeaseStore, Page, Stored, Update, Watch, WatchEvent};
 use rustix::fs::OFlags;
 use tokio::time::timeout;
 
@@ -38,7 +37,7 @@ async fn value_beyond_limit_is_reported_and_not_delivered(world: World) {
     let listed = store.list().await.unwrap();
     let found: Vec<_> = listed
         .iter()
-        .map(|record| (record.key.as_str(), record.value.len(), record.unread))
+        .map(|Stored { record, .. }| (record.key.as_str(), record.value.len(), record.unread))
         .collect();
     let too_long = |length: usize| Some(Unread::TooLong(length as u64));
     assert_eq!(
@@ -48,7 +47,10 @@ async fn value_beyond_limit_is_reported_and_not_delivered(world: World) {
     assert_eq!(snapshot(&mut store.watch()).await, listed);
     assert_eq!(store.get("c").await.unwrap().as_ref(), listed.last());
     let told = changes(&mut watch, 3).await;
-    assert_eq!(told, listed.into_iter().map(RecordChange::Put).collect::<Vec<_>>());
+    assert_eq!(
+        told,
+        listed.into_iter().map(|stored| RecordChange::Put(stored.record)).collect::<Vec<_>>()
+    );
 }
 
 async fn record_beyond_limit_is_replaced_and_deleted(world: World) {
@@ -78,7 +80,7 @@ async fn key_beyond_limit_is_truncated(world: World) {
     assert!(told.iter().all(|key| key.starts_with("kkk") && key.contains("129 bytes")), "{told:?}");
     told.sort_unstable();
     let mut listed = store.list().await.unwrap();
-    listed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    listed.sort_unstable_by(|a, b| a.key().cmp(b.key()));
     assert_eq!(keys(&listed), told);
     world.delete(&format!("subnets/{}", long[0])).await;
     let gone = changes(&mut watch, 1).await;
@@ -109,12 +111,16 @@ async fn list_longer_than_any_message_is_read_in_pages() {
     put_many(&mut client, &keys_put, &[b'x'; 8000], 100).await;
     let (mut pages, mut records) = (Vec::new(), Vec::new());
     let visit = &mut |page: Page| {
-        pages.push(page.records.iter().map(|record| record.value.len()).sum::<usize>());
+        pages.push(page.records.iter().map(|stored| stored.record.value.len()).sum::<usize>());
         assert_eq!(page.first, records.is_empty());
         assert!(!collect(&mut records, page) || records.len() == 8000);
     };
     etcd.store().scan(visit).await.unwrap();
-    assert!(records.iter().all(|record| record.value.len() == 8000 && record.unread.is_none()));
+    assert!(
+        records
+            .iter()
+            .all(|Stored { record, .. }| record.value.len() == 8000 && record.unread.is_none())
+    );
     let mut expected: Vec<_> = keys_put.iter().map(String::as_str).collect();
     expected.sort_unstable();
     assert_eq!(keys(&records), expected);
@@ -134,9 +140,9 @@ async fn leases_between_huge_records_are_found() {
     let crowd: Vec<_> = (0..3000).map(|number| format!("crowd-{number:04}")).collect();
     put_many(&mut client, &crowd, b"1", 100).await;
     let listed = etcd.store().list().await.unwrap();
-    let unread: Vec<_> = listed.iter().filter(|record| record.unread.is_some()).collect();
+    let unread: Vec<_> = listed.iter().filter(|stored| stored.record.unread.is_some()).collect();
     assert_eq!((listed.len(), unread.len()), (3120, 60));
-    assert!(listed.is_sorted_by(|a, b| a.key < b.key));
+    assert!(listed.is_sorted_by(|a, b| a.key() < b.key()));
     assert_eq!(snapshot(&mut etcd.store().watch()).await, listed);
 }
 
@@ -162,10 +168,10 @@ async fn record_beyond_message_limit_is_reported() {
     let listed = etcd.store().list().await.unwrap();
     assert_eq!(listed.len(), 4);
     assert_eq!(told.iter().map(RecordChange::key).collect::<Vec<_>>(), keys(&listed));
-    assert_eq!(listed[1].unread, Some(Unread::TooLong(4 << 20)));
+    assert_eq!(listed[1].record.unread, Some(Unread::TooLong(4 << 20)));
     assert_eq!(etcd.store().get("b").await.unwrap().as_ref(), Some(&listed[1]));
-    assert!(listed[2].key.contains("10000000 bytes"), "{listed:?}");
-    assert_eq!((&*listed[3].key, &*listed[3].value), ("d", &b"1"[..]));
+    assert!(listed[2].key().contains("10000000 bytes"), "{listed:?}");
+    assert_eq!((listed[3].key(), &*listed[3].record.value), ("d", &b"1"[..]));
 }
 
 /// Puts records that make more pages than are queued for a consumer.
@@ -202,7 +208,7 @@ async fn snapshot_during_changes_shows_one_revision() {
         complete = collect(&mut records, page);
     }
     assert_eq!(records.len(), 400);
-    assert!(records.iter().any(|record| record.key == *last));
+    assert!(records.iter().any(|stored| stored.key() == *last));
     let told = changes(&mut watch, 2).await;
     assert_eq!(told.iter().map(RecordChange::key).collect::<Vec<_>>(), [last, new]);
 }
@@ -229,7 +235,7 @@ async fn compaction_between_pages_restarts_the_list() {
         }
     }
     assert_eq!((begun, records.len()), (2, 399));
-    assert!(records.iter().all(|record| record.key != *gone));
+    assert!(records.iter().all(|stored| stored.key() != *gone));
     // The watch continues from the new snapshot.
     client.put(format!("{PREFIX}/subnets/{gone}"), "1", None).await.unwrap();
     assert_eq!(changes(&mut watch, 1).await[0].key(), gone);
@@ -269,7 +275,7 @@ async fn fifo_among_lease_files_is_reported_without_blocking() {
     fs::write(subnets.join("10.244.2.0-24"), "1").unwrap();
     let store = DirectoryStore::new(directory.path());
     let listed = timeout(PATIENCE, store.list()).await.expect("a FIFO hangs it").unwrap();
-    let found = |record: &Record| (record.value.len(), record.unread);
+    let found = |stored: &Stored| (stored.record.value.len(), stored.record.unread);
     assert_eq!(
         listed.iter().map(found).collect::<Vec<_>>(),
         [(0, Some(Unread::NotAFile)), (1, None)]
@@ -277,7 +283,7 @@ async fn fifo_among_lease_files_is_reported_without_blocking() {
     assert_eq!(snapshot(&mut store.watch()).await, listed);
     // The store can replace it like any other record.
     assert!(store.replace(&listed[0], b"1").await.unwrap().is_some());
-    assert_eq!(store.list().await.unwrap()[0].value, b"1");
+    assert_eq!(store.list().await.unwrap()[0].record.value, b"1");
 }
 
 #[tokio::test]

@@ -226,9 +226,9 @@ async fn user_with_password_is_authenticated() {
     let store = open(as_user(&etcd, "node", "secret"));
     let mut watch = store.watch();
     assert_eq!(snapshot(&mut watch).await, []);
-    let record = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
+    let stored = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
     changes(&mut watch, 1).await;
-    store.renew(&record).await.unwrap();
+    store.renew(&stored).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! Behaviour of the etcd store alone: leases that expire, transactions, prefixes.
 
 use etcd_client::{LeaseTimeToLiveOptions, Txn, TxnOp};
+use heddle_core::record::RecordChange;
 use heddle_requires::requires;
-use heddle_store::{LeaseStore, RecordChange, Renewal};
+use heddle_store::{LeaseStore, Renewal};
 
 use crate::fixture::*;
 
@@ -10,8 +11,8 @@ use crate::fixture::*;
 async fn lease_created_expires_after_a_day() {
     requires!(Program("etcd"));
     let etcd = Etcd::start();
-    let record = etcd.store().create("10.244.8.0-24", b"1").await.unwrap().unwrap();
-    let id = record.lease_id.unwrap();
+    let stored = etcd.store().create("10.244.8.0-24", b"1").await.unwrap().unwrap();
+    let id = stored.handle.lease_id.unwrap();
     let mut client = etcd.client().await;
     assert_eq!(lease_of(&mut client, "10.244.8.0-24").await, id);
     let options = LeaseTimeToLiveOptions::new().with_keys();
@@ -40,8 +41,8 @@ async fn lease_taken_over_keeps_its_etcd_lease() {
     let id = put_with_ttl(&mut client, "10.244.8.0-24", value, 1000).await;
     let node = TestNode::new(72);
     let own = node.acquire(&etcd.store(), &network()).await.unwrap();
-    assert_eq!(own.record().lease_id, Some(id));
-    assert_eq!(own.record().value, node.lease(own.key()).to_value().as_bytes());
+    assert_eq!(own.stored().handle.lease_id, Some(id));
+    assert_eq!(own.stored().record.value, node.lease(own.key()).to_value().as_bytes());
     assert_eq!(lease_of(&mut client, "10.244.8.0-24").await, id);
 }
 
@@ -54,10 +55,10 @@ async fn reservation_acquired_stays_a_reservation() {
     client.put(key, r#"{"PublicIP":"192.168.0.72"}"#, None).await.unwrap();
     let store = etcd.store();
     let own = TestNode::new(72).acquire(&store, &network()).await.unwrap();
-    assert!(own.record().is_reservation());
-    assert_eq!(own.record().value, own.lease().to_value().as_bytes());
+    assert!(own.stored().is_reservation());
+    assert_eq!(own.stored().record.value, own.lease().to_value().as_bytes());
     assert_eq!(lease_of(&mut client, "10.244.8.0-24").await, 0);
-    assert_eq!(store.renew(own.record()).await.unwrap(), Renewal::Permanent);
+    assert_eq!(store.renew(own.stored()).await.unwrap(), Renewal::Permanent);
 }
 
 #[tokio::test]
@@ -67,13 +68,13 @@ async fn lease_renewed_restarts_its_ttl() {
     let mut client = etcd.client().await;
     put_with_ttl(&mut client, "10.244.8.0-24", "1", 1000).await;
     let store = etcd.store();
-    let record = store.get("10.244.8.0-24").await.unwrap().unwrap();
-    let Renewal::Renewed { remaining } = store.renew(&record).await.unwrap() else {
+    let stored = store.get("10.244.8.0-24").await.unwrap().unwrap();
+    let Renewal::Renewed { remaining } = store.renew(&stored).await.unwrap() else {
         panic!("the lease is there");
     };
     assert_eq!(remaining.as_secs(), 1000);
-    client.lease_revoke(record.lease_id.unwrap()).await.unwrap();
-    assert_eq!(store.renew(&record).await.unwrap(), Renewal::Gone);
+    client.lease_revoke(stored.handle.lease_id.unwrap()).await.unwrap();
+    assert_eq!(store.renew(&stored).await.unwrap(), Renewal::Gone);
 }
 
 #[tokio::test]
@@ -89,7 +90,7 @@ async fn keys_outside_the_prefix_are_ignored() {
     }
     client.put(format!("{PREFIX}2/subnets/10.244.2.0-24"), "1", None).await.unwrap();
     let own = store.create("10.244.3.0-24", b"1").await.unwrap().unwrap();
-    assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(own)]);
+    assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(own.record)]);
     assert_eq!(keys(&store.list().await.unwrap()), ["10.244.3.0-24"]);
     assert_eq!(keys(&snapshot(&mut store.watch()).await), ["10.244.3.0-24"]);
 }

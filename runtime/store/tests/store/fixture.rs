@@ -12,11 +12,12 @@ use heddle_core::config::NetworkConfig;
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::node::NodeId;
+use heddle_core::record::RecordChange;
 use heddle_lab::Scratch;
 use heddle_store::etcd::EtcdTiming;
 use heddle_store::{
-    AcquireError, DirectoryStore, EtcdOptions, EtcdStore, LeaseStore, OwnLease, Page, Record,
-    RecordChange, StoreError, Update, Watch, WatchEvent, acquire,
+    AcquireError, DirectoryStore, EtcdOptions, EtcdStore, LeaseStore, OwnLease, Page, StoreError,
+    Stored, Update, Watch, WatchEvent, acquire,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -345,7 +346,7 @@ pub(crate) async fn next(watch: &mut Watch) -> WatchEvent {
 }
 
 /// Returns the next complete snapshot, skipping the events before it.
-pub(crate) async fn snapshot(watch: &mut Watch) -> Vec<Record> {
+pub(crate) async fn snapshot(watch: &mut Watch) -> Vec<Stored> {
     let mut records = Vec::new();
     loop {
         if let WatchEvent::Update(Update::Snapshot(page)) = next(watch).await
@@ -357,7 +358,7 @@ pub(crate) async fn snapshot(watch: &mut Watch) -> Vec<Record> {
 }
 
 /// Adds a page to the pages before it. Returns true if it is the last one.
-pub(crate) fn collect(records: &mut Vec<Record>, page: Page) -> bool {
+pub(crate) fn collect(records: &mut Vec<Stored>, page: Page) -> bool {
     if page.first {
         records.clear();
     }
@@ -367,11 +368,11 @@ pub(crate) fn collect(records: &mut Vec<Record>, page: Page) -> bool {
 
 /// Lists all records of a store at once, for tests that know how many there are.
 pub(crate) trait List {
-    async fn list(&self) -> Result<Vec<Record>, StoreError>;
+    async fn list(&self) -> Result<Vec<Stored>, StoreError>;
 }
 
 impl<S: LeaseStore + ?Sized> List for S {
-    async fn list(&self) -> Result<Vec<Record>, StoreError> {
+    async fn list(&self) -> Result<Vec<Stored>, StoreError> {
         let (mut records, mut complete) = (Vec::new(), false);
         self.scan(&mut |page| complete = collect(&mut records, page)).await?;
         assert!(complete);
@@ -392,8 +393,8 @@ pub(crate) async fn changes(watch: &mut Watch, count: usize) -> Vec<RecordChange
     all
 }
 
-pub(crate) fn keys(records: &[Record]) -> Vec<&str> {
-    records.iter().map(|record| record.key.as_str()).collect()
+pub(crate) fn keys(records: &[Stored]) -> Vec<&str> {
+    records.iter().map(Stored::key).collect()
 }
 
 /// A node that needs a subnet.

@@ -57,8 +57,8 @@ async fn acquired(world: &World) -> (OwnLease, Keeper, String) {
 
 /// Returns the lease as stored.
 async fn stored(world: &World, own: &OwnLease) -> Option<Lease> {
-    let record = world.store().get(&own.key().to_string()).await.unwrap()?;
-    Lease::from_value(own.key(), &record.value).ok()
+    let stored = world.store().get(&own.key().to_string()).await.unwrap()?;
+    Lease::from_value(own.key(), &stored.record.value).ok()
 }
 
 async fn lease_deleted_is_recreated_with_the_same_subnet(world: World) {
@@ -69,8 +69,8 @@ async fn lease_deleted_is_recreated_with_the_same_subnet(world: World) {
         let again = patiently("the lease", async || stored(&world, &own).await).await;
         assert_eq!(&again, own.lease());
     }
-    let record = world.store().get(&own.key().to_string()).await.unwrap().unwrap();
-    assert_eq!(record.is_reservation(), own.record().is_reservation());
+    let stored = world.store().get(&own.key().to_string()).await.unwrap().unwrap();
+    assert_eq!(stored.is_reservation(), own.stored().is_reservation());
 }
 
 async fn lease_of_foreign_owner_is_never_overwritten(world: World) {
@@ -86,8 +86,8 @@ async fn lease_of_foreign_owner_is_never_overwritten(world: World) {
             own.key()
         )
     );
-    let record = world.store().get(&own.key().to_string()).await.unwrap().unwrap();
-    assert_eq!(record.value, theirs.as_bytes());
+    let stored = world.store().get(&own.key().to_string()).await.unwrap().unwrap();
+    assert_eq!(stored.record.value, theirs.as_bytes());
 }
 
 async fn lease_of_clone_with_our_id_is_never_overwritten(world: World) {
@@ -97,8 +97,8 @@ async fn lease_of_clone_with_our_id_is_never_overwritten(world: World) {
     keeper.poke.notify_one();
     let owner = "node id node-72 at 192.168.0.99".into();
     assert_eq!(keeper.lost().await, LostLease::Taken { key: own.key(), owner });
-    let record = world.store().get(&own.key().to_string()).await.unwrap().unwrap();
-    assert_eq!(record.value, theirs.as_bytes());
+    let stored = world.store().get(&own.key().to_string()).await.unwrap().unwrap();
+    assert_eq!(stored.record.value, theirs.as_bytes());
 }
 
 async fn lease_overlapping_our_former_subnet_is_left_alone(world: World) {
@@ -143,7 +143,7 @@ async fn lease_expired_is_recreated_with_a_new_expiry() {
     let mut client = etcd.client().await;
     let world = World::Etcd(etcd);
     let (own, keeper, _) = acquired(&world).await;
-    let former = own.record().lease_id.unwrap();
+    let former = own.stored().handle.lease_id.unwrap();
     client.lease_revoke(former).await.unwrap();
     keeper.poke.notify_one();
     patiently("the lease", async || stored(&world, &own).await).await;
@@ -169,14 +169,14 @@ async fn lease_is_kept_through_an_outage() {
         sleep(Duration::from_millis(500)).await;
         etcd.restart_empty();
         let store = etcd.store();
-        let record = patiently("the lease", async || store.get(&key).await.ok().flatten()).await;
+        let stored = patiently("the lease", async || store.get(&key).await.ok().flatten()).await;
         let told = async || told.lock().unwrap().get(1).copied();
-        (record, patiently("its new term", told).await)
+        (stored, patiently("its new term", told).await)
     };
     tokio::select! {
         lost = keep(&store, own, MARGIN, &poke, |term| told.lock().unwrap().extend(term.ok())) => panic!("{lost}"),
-        (record, after) = outage => {
-            assert_eq!(record.key, key);
+        (stored, after) = outage => {
+            assert_eq!(stored.key(), key);
             assert_eq!(told.lock().unwrap()[0], before);
             assert!(after.renewed > before.renewed && after.ends > before.ends, "{after:?}");
         }

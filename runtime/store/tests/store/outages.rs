@@ -1,7 +1,8 @@
 //! Outages of etcd: it stops, hangs, or loses data.
 
+use heddle_core::record::RecordChange;
 use heddle_requires::requires;
-use heddle_store::{EtcdStore, LeaseStore, RecordChange, Update, WatchEvent};
+use heddle_store::{EtcdStore, LeaseStore, Update, WatchEvent};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
@@ -39,7 +40,7 @@ async fn watch_continues_after_etcd_was_killed() {
     etcd.restart();
     assert_eq!(snapshot(&mut watch).await, std::slice::from_ref(&before));
     let after = store.replace(&before, b"2").await.unwrap().unwrap();
-    assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(after)]);
+    assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(after.record)]);
 }
 
 #[tokio::test]
@@ -73,7 +74,7 @@ async fn watch_reports_that_etcd_lost_its_data() {
     // The revision of this record existed in the old etcd as well.
     let new =
         patiently("etcd", async || store.create("10.244.99.0-24", b"1").await.ok()).await.unwrap();
-    assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(new)]);
+    assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(new.record)]);
 }
 
 #[tokio::test]
@@ -130,7 +131,7 @@ async fn watch_survives_suspension_of_this_process() {
     // runtime, so the watch is suspended.
     std::thread::sleep(Duration::from_secs(5));
     let after = store.create("10.244.8.0-24", b"1").await.unwrap().unwrap();
-    assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(after)]);
+    assert_eq!(changes(&mut watch, 1).await, [RecordChange::Put(after.record)]);
 }
 
 #[tokio::test]
@@ -148,7 +149,7 @@ async fn compaction_while_disconnected_leads_to_a_snapshot() {
     let other = etcd.store();
     assert!(other.delete(&gone).await.unwrap());
     let stays = other.create("10.244.9.0-24", b"1").await.unwrap().unwrap();
-    client.compact(i64::try_from(stays.version).unwrap(), None).await.unwrap();
+    client.compact(i64::try_from(stays.handle.version).unwrap(), None).await.unwrap();
     line.mend().await;
     assert_eq!(snapshot(&mut watch).await, [stays]);
 }

@@ -1,4 +1,6 @@
-use heddle_control::{Changes, Emitter, Event, Health, OwnLease, Unmet, Watch};
+use heddle_control::{
+    Changes, Emitter, Event, OwnLeaseStatus, PeerHealth, UnmetCondition, WatchStatus,
+};
 
 use super::*;
 
@@ -12,8 +14,12 @@ fn status() -> Status {
         health,
         ..Peer::default()
     };
-    let health =
-        Health { reachable: true, rtt_micros: Some(1500), loss_percent: 12.5, ..Health::default() };
+    let health = PeerHealth {
+        reachable: true,
+        rtt_micros: Some(1500),
+        loss_percent: 12.5,
+        ..PeerHealth::default()
+    };
     let plugin = |name: &str, calls| Plugin {
         name: name.to_owned(),
         calls,
@@ -25,10 +31,14 @@ fn status() -> Status {
         version: "1.2.3".to_owned(),
         network: "/coreos.com/network".to_owned(),
         conditions: vec!["network config".to_owned(), "watch".to_owned()],
-        unmet: vec![Unmet { condition: "watch".to_owned(), reason: "gone".to_owned() }],
+        unmet: vec![UnmetCondition { condition: "watch".to_owned(), reason: "gone".to_owned() }],
         uptime: 61,
-        lease: Some(OwnLease { remaining: Some(86_000), age: 400, ..OwnLease::default() }),
-        watch: Some(Watch { lag: 3, stale: Some("gone".to_owned()) }),
+        lease: Some(OwnLeaseStatus {
+            remaining: Some(86_000),
+            age: 400,
+            ..OwnLeaseStatus::default()
+        }),
+        watch: Some(WatchStatus { lag: 3, stale: Some("gone".to_owned()) }),
         backend: Some(plugin("udp", 5)),
         emitters: vec![emitter("docker-opts"), emitter("docker-opts")],
         packets: Some(

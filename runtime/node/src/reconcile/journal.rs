@@ -2,7 +2,7 @@
 //! named.
 
 use heddle_control::EventKind;
-use heddle_core::diff::Change;
+use heddle_core::diff::ObjectChange;
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::LeaseKey;
 use heddle_core::object::{Object, ObjectKey};
@@ -19,7 +19,7 @@ const LIMIT: usize = 5;
 const KEY_LIMIT: usize = 120;
 
 /// Reports an update of leases. `known` returns true if the peer was there before.
-pub(super) fn of_leases(
+pub(super) fn record_leases(
     history: &History,
     delta: &Delta,
     peers: &Peers,
@@ -39,7 +39,7 @@ pub(super) fn of_leases(
         tracing::warn!(subject = key, "{text}");
         history.note_about(EventKind::Record, &key, text);
     }
-    of_many("leases are not used", delta.rejected.len() + delta.rejected_unnamed);
+    record_many("leases are not used", delta.rejected.len() + delta.rejected_unnamed);
     if delta.changed.len() + delta.removed.len() > LIMIT {
         let (changed, removed) = (delta.changed.len(), delta.removed.len());
         let text = format!("{changed} peers are new or changed, {removed} are gone");
@@ -63,15 +63,15 @@ pub(super) fn of_leases(
 }
 
 /// Reports routes of other programs that were replaced by planned routes with the same key.
-pub(super) fn of_replaced(routes: &[Object]) {
+pub(super) fn record_replaced(routes: &[Object]) {
     for route in routes.iter().take(LIMIT) {
         tracing::warn!(subject = %route.key(), "kernel: replaced {route} of another program by the overlay's route");
     }
-    of_many("routes of other programs were replaced", routes.len());
+    record_many("routes of other programs were replaced", routes.len());
 }
 
 /// Reports networks of the host that overlap the overlay and did not before.
-pub(super) fn of_host(history: &History, before: &HostNetwork, now: &HostNetwork) {
+pub(super) fn record_host(history: &History, before: &HostNetwork, now: &HostNetwork) {
     let known = before.warnings();
     for warning in now.warnings().iter().filter(|warning| !known.contains(warning)) {
         tracing::warn!(subject = %warning, "network: {warning}");
@@ -81,7 +81,7 @@ pub(super) fn of_host(history: &History, before: &HostNetwork, now: &HostNetwork
 
 /// Reports that a peer answers over the overlay, or stopped answering. `peer` is its key and its
 /// owner.
-pub(super) fn of_probing(history: &History, peer: &str, News { address, state }: News) {
+pub(super) fn record_probing(history: &History, peer: &str, News { address, state }: News) {
     match state {
         State::Unreachable => {
             let text = format!("{peer} does not answer at {address} over the overlay");
@@ -97,7 +97,7 @@ pub(super) fn of_probing(history: &History, peer: &str, News { address, state }:
 }
 
 /// Reports the number of unreachable peers, if too many changed to be named one by one.
-pub(super) fn of_many_probed(history: &History, unreachable: usize, peers: usize) {
+pub(super) fn record_many_probed(history: &History, unreachable: usize, peers: usize) {
     let text = format!(
         "peers: {unreachable} of {peers} unreachable over the overlay; see \"heddle status\""
     );
@@ -111,34 +111,34 @@ pub(super) fn of_many_probed(history: &History, unreachable: usize, peers: usize
 }
 
 /// Reports why peers have no plan, or an incomplete one.
-pub(super) fn of_plans(history: &History, complaints: &[(LeaseKey, String)]) {
+pub(super) fn record_plans(history: &History, complaints: &[(LeaseKey, String)]) {
     for (key, complaint) in complaints.iter().take(LIMIT) {
         tracing::warn!(subject = %key, "{complaint}");
         history.note_about(EventKind::Plugin, &key.to_string(), complaint);
     }
-    of_many("peers are without a new plan", complaints.len());
+    record_many("peers are without a new plan", complaints.len());
 }
 
 /// Reports changes that the kernel refused.
-pub(super) fn of_refusals(history: &History, reasons: &[(ObjectKey, String)]) {
+pub(super) fn record_refusals(history: &History, reasons: &[(ObjectKey, String)]) {
     for (key, reason) in reasons.iter().take(LIMIT) {
         tracing::error!(subject = %key, "{reason}");
         history.note_about(EventKind::Refused, &key.to_string(), reason);
     }
-    of_many("changes of the kernel failed", reasons.len());
+    record_many("changes of the kernel failed", reasons.len());
 }
 
 /// Reports changes of the kernel.
-pub(super) fn of_changes(changes: &[Change]) {
+pub(super) fn record_changes(changes: &[ObjectChange]) {
     for change in changes.iter().take(LIMIT) {
         match change {
-            Change::Create(object) | Change::Put(object) => {
+            ObjectChange::Create(object) | ObjectChange::Put(object) => {
                 tracing::info!(subject = %object.key(), "kernel: put {object}");
             }
-            Change::Replace(object) => {
+            ObjectChange::Replace(object) => {
                 tracing::info!(subject = %object.key(), "kernel: replaced {object}");
             }
-            Change::Remove(object) => {
+            ObjectChange::Remove(object) => {
                 tracing::info!(subject = %object.key(), "kernel: removed {object}");
             }
         }
@@ -149,14 +149,14 @@ pub(super) fn of_changes(changes: &[Change]) {
 }
 
 /// Reports changes that repaired drift.
-pub(super) fn of_repairs(history: &History, repairs: &[&Change]) {
+pub(super) fn record_repairs(history: &History, repairs: &[&ObjectChange]) {
     for change in repairs.iter().take(LIMIT) {
         let text = match change {
-            Change::Create(object) | Change::Put(object) => {
+            ObjectChange::Create(object) | ObjectChange::Put(object) => {
                 format!("{object} is back as planned")
             }
-            Change::Replace(object) => format!("{object} is made anew, as planned"),
-            Change::Remove(object) => format!("{object} is removed: it is in no plan"),
+            ObjectChange::Replace(object) => format!("{object} is made anew, as planned"),
+            ObjectChange::Remove(object) => format!("{object} is removed: it is in no plan"),
         };
         history.note_about(EventKind::Drift, &change.object().key().to_string(), text);
     }
@@ -166,7 +166,7 @@ pub(super) fn of_repairs(history: &History, repairs: &[&Change]) {
     }
 }
 
-fn of_many(what: &str, count: usize) {
+fn record_many(what: &str, count: usize) {
     if count > LIMIT {
         tracing::warn!(subject = what, "{count} {what}, of which the first {LIMIT} are named");
     }

@@ -23,7 +23,7 @@ const CHUNK: usize = 4096;
 
 /// Output of a plugin, through any channel. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Voice {
+pub(crate) struct GuestOutput {
     /// Log of the plugin, shared by all its instances.
     log: Arc<Mutex<Log>>,
     /// Output of the instance, separate for each instance that can be called while another is.
@@ -45,10 +45,10 @@ struct Output {
     /// Output without a line end yet.
     partial: String,
     /// Output of the current call, which contains the message if the guest panics.
-    last_words: String,
+    last_output: String,
 }
 
-impl Voice {
+impl GuestOutput {
     pub(crate) fn new(plugin: &str, limits: &Limits) -> Self {
         let log = Log {
             plugin: plugin.to_owned(),
@@ -73,20 +73,20 @@ impl Voice {
     /// have trapped.
     pub(crate) fn begin_call(&self) {
         let mut output = lock(&self.output);
-        output.last_words.clear();
+        output.last_output.clear();
         self.end_line(&mut output);
     }
 
     /// Returns the output of this call to standard output and error, on one line.
-    pub(crate) fn last_words(&self) -> String {
-        one_line(&lock(&self.output).last_words, LINE)
+    pub(crate) fn last_output(&self) -> String {
+        one_line(&lock(&self.output).last_output, LINE)
     }
 
     fn output(&self, bytes: &[u8]) {
         let mut output = lock(&self.output);
         let text = String::from_utf8_lossy(bytes);
-        if output.last_words.len() < LINE {
-            output.last_words.push_str(&text);
+        if output.last_output.len() < LINE {
+            output.last_output.push_str(&text);
         }
         for piece in text.split_inclusive('\n') {
             if output.partial.len() < LINE {
@@ -141,13 +141,13 @@ impl Log {
     }
 }
 
-impl IsTerminal for Voice {
+impl IsTerminal for GuestOutput {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for Voice {
+impl StdoutStream for GuestOutput {
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
         // Used by WASI after 0.2 only, which is not linked.
         Box::new(tokio::io::sink())
@@ -158,7 +158,7 @@ impl StdoutStream for Voice {
     }
 }
 
-impl OutputStream for Voice {
+impl OutputStream for GuestOutput {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.output(&bytes);
         Ok(())
@@ -174,7 +174,7 @@ impl OutputStream for Voice {
 }
 
 #[async_trait]
-impl Pollable for Voice {
+impl Pollable for GuestOutput {
     async fn ready(&mut self) {}
 }
 
@@ -194,22 +194,22 @@ mod tests {
 
     #[test]
     fn line_without_an_end_ends_with_its_call() {
-        let voice = Voice::new("test", &Limits::default());
-        voice.begin_call();
-        voice.output(b"half a line, then a tr");
-        voice.begin_call();
-        assert_eq!(lock(&voice.output).partial, "");
+        let guest_output = GuestOutput::new("test", &Limits::default());
+        guest_output.begin_call();
+        guest_output.output(b"half a line, then a tr");
+        guest_output.begin_call();
+        assert_eq!(lock(&guest_output.output).partial, "");
     }
 
     #[test]
     fn last_words_hold_only_the_current_call() {
-        let voice = Voice::new("test", &Limits::default());
-        voice.output(b"before\n");
-        voice.begin_call();
-        voice.output(b"panicked at\nthe disco\n");
-        assert_eq!(voice.last_words(), "panicked at the disco");
-        let other = voice.of_another_instance();
+        let guest_output = GuestOutput::new("test", &Limits::default());
+        guest_output.output(b"before\n");
+        guest_output.begin_call();
+        guest_output.output(b"panicked at\nthe disco\n");
+        assert_eq!(guest_output.last_output(), "panicked at the disco");
+        let other = guest_output.of_another_instance();
         other.output(b"fine\n");
-        assert_eq!(voice.last_words(), "panicked at the disco");
+        assert_eq!(guest_output.last_output(), "panicked at the disco");
     }
 }

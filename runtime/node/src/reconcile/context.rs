@@ -9,13 +9,13 @@ use crate::ports::Planner;
 
 /// The desired state, with the names of its owners and of the plugin.
 #[derive(Clone, Copy)]
-pub(super) struct Intent<'a> {
+pub(super) struct Context<'a> {
     pub(super) desired: &'a Desired,
     peers: &'a Peers,
     plugin: &'a str,
 }
 
-impl<'a> Intent<'a> {
+impl<'a> Context<'a> {
     pub(super) fn new(desired: &'a Desired, peers: &'a Peers, backend: &'a dyn Planner) -> Self {
         Self { desired, peers, plugin: backend.name() }
     }

@@ -11,14 +11,14 @@ use crate::lease::LeaseKey;
 /// Leases indexed by their subnets. A lookup takes as many steps as there are overlapping leases,
 /// plus one per prefix length in use.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Overlaps {
+pub(crate) struct OverlapIndex {
     /// There is nearly always one lease per subnet, so the vectors are unsorted.
     subnets: BTreeMap<IpNet, Vec<LeaseKey>>,
     /// Number of subnets of each prefix length.
     lengths: BTreeMap<(Family, u8), usize>,
 }
 
-impl Overlaps {
+impl OverlapIndex {
     pub(crate) fn insert(&mut self, key: LeaseKey) {
         for subnet in key.subnets() {
             // A vector that grows by itself would reserve room for four.
@@ -109,7 +109,7 @@ mod tests {
             keys in proptest::collection::btree_set(key(), 0..24),
             gone in proptest::collection::vec(any::<bool>(), 24),
         ) {
-            let mut overlaps = Overlaps::default();
+            let mut overlaps = OverlapIndex::default();
             keys.iter().for_each(|key| overlaps.insert(*key));
             let mut left = keys.clone();
             for (key, _) in keys.iter().zip(gone).filter(|(_, gone)| *gone) {

@@ -1,29 +1,14 @@
-//! Retries with exponential backoff. Each failing item has a schedule of its own, so that one that
-//! keeps failing neither delays the others nor is retried in a hot loop.
+//! Retries of many items. Each failing item has a backoff of its own, so that one that keeps failing
+//! neither delays the others nor is retried in a hot loop.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Exponential backoff: the delay between attempts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
-    /// Delay after the first failure.
-    pub initial: Duration,
-    /// Upper limit. Each consecutive failure doubles the delay up to this.
-    pub limit: Duration,
-}
-
-impl Backoff {
-    /// Returns the delay after this many consecutive failures.
-    pub fn delay(&self, failures: u32) -> Duration {
-        let factor = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
-        self.initial.saturating_mul(factor).min(self.limit)
-    }
-}
+use super::Backoff;
 
 /// The failing items, each with the reason and the time of the next attempt.
 #[derive(Clone, Debug)]
-pub struct Schedule<K> {
+pub struct RetryQueue<K> {
     backoff: Backoff,
     failing: BTreeMap<K, Failing>,
 }
@@ -39,8 +24,8 @@ pub struct Failing {
     pub due: Instant,
 }
 
-impl<K: Ord + Clone> Schedule<K> {
-    /// Creates an empty schedule.
+impl<K: Ord + Clone> RetryQueue<K> {
+    /// Creates an empty queue.
     pub fn new(backoff: Backoff) -> Self {
         Self { backoff, failing: BTreeMap::new() }
     }
@@ -98,54 +83,49 @@ impl<K: Ord + Clone> Schedule<K> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn schedule() -> Schedule<&'static str> {
-        Schedule::new(Backoff { initial: SECOND, limit: 60 * SECOND })
+    fn queue() -> RetryQueue<&'static str> {
+        RetryQueue::new(Backoff { initial: SECOND, limit: 60 * SECOND })
     }
 
     #[test]
-    fn backoff_doubles_up_to_its_limit() {
-        let backoff = Backoff { initial: SECOND, limit: 60 * SECOND };
-        let seconds = [1, 2, 3, 7, 1000].map(|failures| backoff.delay(failures).as_secs());
-        assert_eq!(seconds, [1, 2, 4, 60, 60]);
+    fn queue_backs_off_each_item_separately() {
+        let (mut queue, now) = (queue(), Instant::now());
+        queue.failed("a", "x".into(), now);
+        queue.failed("a", "x".into(), now);
+        queue.failed("b", "x".into(), now);
+        assert_eq!(queue.next(), Some(now + SECOND));
+        assert!(queue.waiting(&"b", now) && !queue.waiting(&"c", now));
+        assert_eq!(queue.due(now + SECOND), ["b"]);
+        assert_eq!(queue.due(now + 2 * SECOND), ["a", "b"]);
     }
 
     #[test]
-    fn schedule_backs_off_each_item_separately() {
-        let (mut schedule, now) = (schedule(), Instant::now());
-        schedule.failed("a", "x".into(), now);
-        schedule.failed("a", "x".into(), now);
-        schedule.failed("b", "x".into(), now);
-        assert_eq!(schedule.next(), Some(now + SECOND));
-        assert!(schedule.waiting(&"b", now) && !schedule.waiting(&"c", now));
-        assert_eq!(schedule.due(now + SECOND), ["b"]);
-        assert_eq!(schedule.due(now + 2 * SECOND), ["a", "b"]);
-    }
-
-    #[test]
-    fn schedule_hastened_makes_all_items_due() {
-        let (mut schedule, now) = (schedule(), Instant::now());
+    fn queue_hastened_makes_all_items_due() {
+        let (mut queue, now) = (queue(), Instant::now());
         for _ in 0..7 {
-            schedule.failed("a", "x".into(), now);
+            queue.failed("a", "x".into(), now);
         }
-        schedule.hasten(now);
-        assert_eq!(schedule.due(now), ["a"]);
-        schedule.failed("a", "x".into(), now);
-        assert_eq!(schedule.next(), Some(now + 2 * SECOND));
-        schedule.retain(|key| *key != "a");
-        assert_eq!(schedule.next(), None);
+        queue.hasten(now);
+        assert_eq!(queue.due(now), ["a"]);
+        queue.failed("a", "x".into(), now);
+        assert_eq!(queue.next(), Some(now + 2 * SECOND));
+        queue.retain(|key| *key != "a");
+        assert_eq!(queue.next(), None);
     }
 
     #[test]
     fn failure_repeated_for_same_reason_is_no_news() {
-        let (mut schedule, now) = (schedule(), Instant::now());
-        assert!(schedule.failed("a", "x".into(), now));
-        assert!(!schedule.failed("a", "x".into(), now));
-        assert!(schedule.failed("a", "y".into(), now));
-        assert!(schedule.clear(&"a") && !schedule.clear(&"a"));
-        assert!(schedule.failed("a", "y".into(), now));
+        let (mut queue, now) = (queue(), Instant::now());
+        assert!(queue.failed("a", "x".into(), now));
+        assert!(!queue.failed("a", "x".into(), now));
+        assert!(queue.failed("a", "y".into(), now));
+        assert!(queue.clear(&"a") && !queue.clear(&"a"));
+        assert!(queue.failed("a", "y".into(), now));
     }
 }

@@ -4,24 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use heddle_core::lease::LeaseKey;
-use heddle_core::retry::{Backoff, Schedule};
+use heddle_core::pacing::{Backoff, RetryQueue};
 
 /// Backoff of plugin calls for a peer that failed.
 const RETRY: Backoff =
     Backoff { initial: Duration::from_millis(500), limit: Duration::from_secs(60) };
 
 /// Peers for which the plugin returned no plan at the latest call.
-pub(super) struct Unplanned {
+pub(super) struct PlanRetries {
     /// Peers whose call failed. A retry may succeed.
-    failing: Schedule<LeaseKey>,
+    failing: RetryQueue<LeaseKey>,
     /// Peers for which the plugin answered without a usable plan. It would repeat that for the same
     /// lease, so there is no retry. This is no failure, but worth reporting.
     answered: BTreeMap<LeaseKey, String>,
 }
 
-impl Unplanned {
+impl PlanRetries {
     pub(super) fn new() -> Self {
-        Self { failing: Schedule::new(RETRY), answered: BTreeMap::new() }
+        Self { failing: RetryQueue::new(RETRY), answered: BTreeMap::new() }
     }
 
     /// Records a failed call for a peer. Returns true if the reason is new.

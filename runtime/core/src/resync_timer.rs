@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::pacing::DutyCycle;
+
 /// Interval of full resyncs without any event. They detect changes for which the kernel sends no
 /// notification, such as those of sysctls.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -13,18 +15,18 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Minimum pause between two resyncs, regardless of events.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Pause after a resync, as a multiple of its duration. 4 limits resyncs to a fifth of wall time:
-/// after one that took 100 ms, the next starts at least 400 ms later.
-const SHARE: u32 = 4;
+/// Limits resyncs to a fifth of wall time: after one that took 100 ms, the next starts at least
+/// 400 ms later.
+const DUTY: DutyCycle = DutyCycle::one_in(5).pause_at_least(PAUSE);
 
 /// The timer of the next full resync.
 #[derive(Clone, Copy, Debug)]
-pub struct Looks {
+pub struct ResyncTimer {
     wanted: Instant,
     not_before: Instant,
 }
 
-impl Looks {
+impl ResyncTimer {
     /// Creates a timer whose first resync is due at once.
     pub fn new(now: Instant) -> Self {
         Self { wanted: now, not_before: now }
@@ -48,8 +50,7 @@ impl Looks {
     /// Records a finished resync and schedules the next one. `readable` is false if the kernel
     /// could not be read.
     pub fn ended(&mut self, begun: Instant, ended: Instant, readable: bool) {
-        let took = ended.saturating_duration_since(begun);
-        self.not_before = ended + PAUSE.max(took * SHARE);
+        self.not_before = ended + DUTY.pause(ended.saturating_duration_since(begun));
         self.wanted = ended + if readable { PERIOD } else { AGAIN };
     }
 }
@@ -65,42 +66,42 @@ mod tests {
     #[test]
     fn first_resync_is_due_at_once_and_next_after_period() {
         let start = Instant::now();
-        let mut looks = Looks::new(start);
-        assert_eq!(looks.due(), start);
-        looks.ended(start, start + millis(5), true);
-        assert_eq!(looks.due(), start + millis(5) + PERIOD);
+        let mut timer = ResyncTimer::new(start);
+        assert_eq!(timer.due(), start);
+        timer.ended(start, start + millis(5), true);
+        assert_eq!(timer.due(), start + millis(5) + PERIOD);
     }
 
     #[test]
     fn event_hastens_resync_up_to_the_minimum_pause() {
         let start = Instant::now();
-        let mut looks = Looks::new(start);
-        looks.ended(start, start, true);
+        let mut timer = ResyncTimer::new(start);
+        timer.ended(start, start, true);
         for happened in [millis(1), millis(2), millis(99)] {
-            looks.hasten(start + happened);
-            assert_eq!(looks.due(), start + PAUSE);
+            timer.hasten(start + happened);
+            assert_eq!(timer.due(), start + PAUSE);
         }
-        looks.ended(start + PAUSE, start + PAUSE, true);
-        looks.hasten(start + millis(700));
-        assert_eq!(looks.due(), start + millis(700));
-        assert_eq!(looks.earliest(start + millis(150)), start + millis(200));
-        assert_eq!(looks.earliest(start + millis(700)), start + millis(700));
+        timer.ended(start + PAUSE, start + PAUSE, true);
+        timer.hasten(start + millis(700));
+        assert_eq!(timer.due(), start + millis(700));
+        assert_eq!(timer.earliest(start + millis(150)), start + millis(200));
+        assert_eq!(timer.earliest(start + millis(700)), start + millis(700));
     }
 
     #[test]
     fn long_resync_is_followed_by_a_long_pause() {
         let start = Instant::now();
-        let mut looks = Looks::new(start);
-        looks.ended(start, start + millis(300), true);
-        looks.hasten(start + millis(301));
-        assert_eq!(looks.due(), start + millis(1500));
+        let mut timer = ResyncTimer::new(start);
+        timer.ended(start, start + millis(300), true);
+        timer.hasten(start + millis(301));
+        assert_eq!(timer.due(), start + millis(1500));
     }
 
     #[test]
     fn resync_of_unreadable_kernel_is_retried_soon() {
         let start = Instant::now();
-        let mut looks = Looks::new(start);
-        looks.ended(start, start, false);
-        assert_eq!(looks.due(), start + AGAIN);
+        let mut timer = ResyncTimer::new(start);
+        timer.ended(start, start, false);
+        assert_eq!(timer.due(), start + AGAIN);
     }
 }

@@ -5,32 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use heddle_core::address::LinkName;
+use heddle_core::link_counters::LinkCounters;
 
 use crate::error::KernelError;
 
 /// The kernel's file for the network namespace of the reading thread.
 const FILE: &str = "/proc/thread-self/net/dev";
-
-/// Traffic of a device since its creation (`struct rtnl_link_stats64`, `linux/if_link.h`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// Packets received.
-    pub rx_packets: u64,
-    /// Bytes received.
-    pub rx_bytes: u64,
-    /// Malformed packets received.
-    pub rx_errors: u64,
-    /// Packets received and not processed.
-    pub rx_dropped: u64,
-    /// Packets sent.
-    pub tx_packets: u64,
-    /// Bytes sent.
-    pub tx_bytes: u64,
-    /// Packets that could not be sent.
-    pub tx_errors: u64,
-    /// Packets dropped on their way out.
-    pub tx_dropped: u64,
-}
 
 /// Returns the counters of all devices of the thread's network namespace.
 ///
@@ -38,7 +18,7 @@ pub struct Statistics {
 ///
 /// [`KernelError::Statistics`] if `/proc` is not mounted.
 #[expect(clippy::disallowed_methods, reason = "a file of the kernel")]
-pub fn statistics() -> Result<BTreeMap<LinkName, Statistics>, KernelError> {
+pub fn link_counters() -> Result<BTreeMap<LinkName, LinkCounters>, KernelError> {
     let text = fs::read_to_string(FILE);
     let text = text.map_err(|source| KernelError::Statistics { path: Path::new(FILE), source })?;
     Ok(parse(&text))
@@ -46,12 +26,12 @@ pub fn statistics() -> Result<BTreeMap<LinkName, Statistics>, KernelError> {
 
 /// Parses the file: one device per line, eight numbers for each direction (`dev_seq_printf_stats`,
 /// `net/core/net-procfs.c`).
-fn parse(text: &str) -> BTreeMap<LinkName, Statistics> {
+fn parse(text: &str) -> BTreeMap<LinkName, LinkCounters> {
     let device = |line: &str| {
         let (name, numbers) = line.split_once(':')?;
         let numbers: Vec<u64> = numbers.split_whitespace().map_while(|n| n.parse().ok()).collect();
         let [received, sent] = [numbers.get(..4)?, numbers.get(8..12)?];
-        let statistics = Statistics {
+        let counters = LinkCounters {
             rx_bytes: received[0],
             rx_packets: received[1],
             rx_errors: received[2],
@@ -61,7 +41,7 @@ fn parse(text: &str) -> BTreeMap<LinkName, Statistics> {
             tx_errors: sent[2],
             tx_dropped: sent[3],
         };
-        Some((name.trim().parse().ok()?, statistics))
+        Some((name.trim().parse().ok()?, counters))
     };
     text.lines().filter_map(device).collect()
 }
@@ -87,7 +67,7 @@ flannel.1: 18446744073709551615 0 0 0 0 0 0 0 5 6 7 8 0 0 0 0
     }
 
     #[test]
-    fn statistics_include_the_loopback_device() {
-        assert!(statistics().unwrap().contains_key(&"lo".parse().unwrap()));
+    fn counters_include_the_loopback_device() {
+        assert!(link_counters().unwrap().contains_key(&"lo".parse().unwrap()));
     }
 }

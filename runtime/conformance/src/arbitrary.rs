@@ -27,9 +27,9 @@ const KEYS: [&str; 14] = [
 ];
 
 /// Generator of test inputs.
-pub(crate) struct Chance(StdRng);
+pub(crate) struct Arbitrary(StdRng);
 
-impl Chance {
+impl Arbitrary {
     pub(crate) fn new(seed: u64) -> Self {
         Self(StdRng::seed_from_u64(seed))
     }

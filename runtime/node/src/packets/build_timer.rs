@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use heddle_core::retry::Backoff;
+use heddle_core::pacing::{Backoff, DutyCycle, RetryDelay};
 
 /// Backoff of plugin restarts.
 const RESTART: Backoff =
@@ -11,25 +11,24 @@ const RESTART: Backoff =
 /// Uptime after which a failing plugin is restarted without regard to its earlier failures.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// Pause after a build, as a multiple of its duration. 4 limits builds to a fifth of the time:
-/// after one that took 10 ms, the next is at least 40 ms later.
-const SHARE: u32 = 4;
+/// Limits builds to a fifth of the time: after one that took 10 ms, the next is at least 40 ms
+/// later.
+const DUTY: DutyCycle = DutyCycle::one_in(5);
 
 /// The timer of the next build. Changes are due at once, failures after a backoff. Both obey the
-/// rate limit of [`SHARE`].
+/// duty cycle.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct BuildTimer {
     due: Option<Instant>,
     not_before: Instant,
-    /// Consecutive failures.
-    failures: u32,
+    restart: RetryDelay,
     /// Time since which builds have worked without a failure.
     working_since: Option<Instant>,
 }
 
-impl Pace {
+impl BuildTimer {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { due: None, not_before: now, failures: 0, working_since: None }
+        Self { due: None, not_before: now, restart: RetryDelay::new(RESTART), working_since: None }
     }
 
     /// Schedules a build because of a change.
@@ -39,15 +38,17 @@ impl Pace {
 
     /// Records that the plugin failed, and schedules its restart.
     pub(crate) fn failed(&mut self, now: Instant) {
-        let settled = self.working_since.take().is_some_and(|since| now >= since + SETTLED);
-        self.failures = if settled { 1 } else { self.failures.saturating_add(1) };
-        self.due_at(now + RESTART.delay(self.failures));
+        if self.working_since.take().is_some_and(|since| now >= since + SETTLED) {
+            self.restart.reset();
+        }
+        let delay = self.restart.after_failure();
+        self.due_at(now + delay);
     }
 
     /// Records a finished build. `works` is false if it failed.
     pub(crate) fn built(&mut self, began: Instant, ended: Instant, works: bool) {
         self.due = None;
-        self.not_before = ended + (ended - began) * SHARE;
+        self.not_before = ended + DUTY.pause(ended - began);
         if works {
             self.working_since.get_or_insert(ended);
         } else {
