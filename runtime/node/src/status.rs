@@ -197,7 +197,7 @@ impl Handler for NodeState {
             Some(report) => add_report(&mut status, report),
             None => {
                 status.ready = false;
-                let reason = format!("it has not answered within {} s", PATIENCE.as_secs());
+                let reason = format!("no answer within {} s", PATIENCE.as_secs());
                 status.unmet.push(wire::Unmet { condition: "loop".to_owned(), reason });
             }
         }
@@ -318,7 +318,7 @@ fn add_report(status: &mut Status, report: Report) {
         match peers.entry(key) {
             // The peer's last usable lease stays in use.
             Entry::Occupied(mut known) => {
-                known.get_mut().reason = Some(format!("what is there now is not used: {reason}"));
+                known.get_mut().reason = Some(format!("the newer record is not used: {reason}"));
             }
             Entry::Vacant(unknown) => {
                 let key = one_line(unknown.key(), REASON_LIMIT);
@@ -350,7 +350,7 @@ fn add_report(status: &mut Status, report: Report) {
 fn peer(found: PeerReport) -> wire::Peer {
     let (state, reason) = match found.state {
         PeerState::InKernel if found.missing => {
-            let reason = "the store has lost its lease, and its node has a while to write it again";
+            let reason = "missing lease: the store lost it, and its node has a grace period to write it again";
             (wire::PeerState::InKernel, Some(reason.to_owned()))
         }
         PeerState::InKernel if found.lease.is_name_cut() => {
