@@ -188,7 +188,7 @@ async fn give_up(store: &dyn LeaseStore, held: &OwnLease) {
         Ok(Ok(true)) => tracing::info!("lease {key}: released; the next start can take it again"),
         Ok(Ok(false)) => {}
         Ok(Err(error)) => {
-            tracing::warn!(%error, "lease {key}: cannot be released; leaving it to expire")
+            tracing::warn!(%error, "lease {key}: cannot be released; leaving it to expire");
         }
         Err(_) => tracing::warn!(
             "lease {key}: cannot be released, because the store does not answer; leaving it to expire"
