@@ -133,7 +133,7 @@ fn peer_whose_record_became_unusable_keeps_its_state() {
     add_report(&mut status, Report { rejected, peers, ..Report::default() });
     assert_eq!((status.peers.len(), status.peers[0].state), (1, wire::PeerState::InKernel));
     let reason = status.peers[0].reason.as_ref().unwrap();
-    assert!(reason.starts_with("what is there now is not used: its subnet"), "{reason}");
+    assert!(reason.starts_with("the newer record is not used: its subnet"), "{reason}");
 }
 
 #[test]
