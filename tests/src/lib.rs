@@ -29,6 +29,7 @@ mod recovery;
 mod snapshot;
 mod trio;
 pub mod victim;
+pub mod wording;
 
 pub use authority::Authority;
 pub use browser::Browser;

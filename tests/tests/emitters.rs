@@ -158,7 +158,7 @@ fn two_emitters_with_one_file_are_refused() {
     let emit = format!("--emit=docker-opts:path={}", file.display());
     let mut node = cluster.starting_node("a", &["--emit=subnet-env", &emit]);
     let conflict = format!("subnet-env and docker-opts both write {}", file.display());
-    node.daemon().wait_log(&["--emit", &conflict, "expected a file of its own"], SOON).unwrap();
+    node.daemon().wait_log(&["--emit", &conflict, "expected a separate file"], SOON).unwrap();
     // The first emitter keeps the file.
     assert_eq!(fs::read_to_string(&file).unwrap(), cluster.subnet_env(&node, 1450));
 }

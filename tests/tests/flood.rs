@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use heddle_lab::{Families, Host};
+use heddle_tests::wording::not_used;
 use heddle_tests::{Cluster, NETWORK_FOR_PEERS, Peer, SOON, heddle, status};
 use serde_json::{Value, json};
 
@@ -26,7 +27,7 @@ fn flapping_lease_is_limited_in_log_and_events() {
     }
     println!("{changes} changes in {:?}", begun.elapsed());
     // A single event is logged, however many others are suppressed.
-    let said = format!("peer {}: {}", other.lease_key(), other.public_ip());
+    let said = format!("peer {}: joined: {}", other.lease_key(), other.public_ip());
     node.daemon().wait_log(&[&said], SOON).unwrap();
     let report = ["suppressed by the rate limit", &flapper.lease_key()];
     let report = node.daemon().wait_log(&report, REPORTED).unwrap();
@@ -110,7 +111,7 @@ fn hidden_characters_of_others_are_shown_as_escapes() {
     for texts in [["peer 10.128.1.0-24", "rack"], ["10.128.2.0-24", "worm"], ["lease x", "y"]] {
         node.daemon().wait_log(&texts, SOON).unwrap();
     }
-    node.daemon().wait_log(&["lease 10.128.3.0-24 is not used"], SOON).unwrap();
+    node.daemon().wait_log(&[&not_used("10.128.3.0-24")], SOON).unwrap();
     let log = node.daemon().log();
     let (of_status, of_leases) =
         (ask(&node.host, &["status", "--json"]), ask(&node.host, &["lease", "list", "--json"]));

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use heddle_lab::{Daemon, Families, Host, Signal};
+use heddle_tests::wording::NOT_A_FILE;
 use heddle_tests::{Cluster, Node, SOON, rogue, status, wait_unready};
 
 /// Log line of a SIGHUP whose flags cannot be read.
@@ -183,7 +184,7 @@ fn fifo_in_place_of_subnet_env_is_reported_until_removed() {
     let named = path.display().to_string();
     // The daemon proceeds as if the file were missing: the node gets a subnet, and others reach it.
     node.daemon().wait_log(&["WARN", &named, "it is a FIFO"], SOON).unwrap();
-    wait_unready(node.daemon(), &["emitters", &named, "it is there and no file"], SOON);
+    wait_unready(node.daemon(), &["emitters", &named, NOT_A_FILE], SOON);
     assert!(!fs::metadata(&path).unwrap().is_file());
     fs::remove_file(&path).unwrap();
     node.daemon().wait_ready().unwrap();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use heddle_lab::{Daemon, Families, Host, Lab, Signal, Store, wait_until};
 use heddle_sdk::MacAddress;
+use heddle_tests::wording::{NOT_A_DIRECTORY, NOT_A_FILE};
 use heddle_tests::{PROTOCOL, SOON, Victim, graft, heddled, hostile, ping, victim};
 
 /// Time limit for the log line about the problem: some calls may take a second each, on a loaded
@@ -662,9 +663,9 @@ fn forbidden_emitter_files_are_refused() {
         ("dots", &["expected an absolute path without `..`"]),
         ("relative", &["file etc/passwd (644): expected an absolute path without `..`"]),
         ("through-link", &["run/link: it is a symbolic link"]),
-        ("control-socket", &["run/heddle/heddled.sock: it is there and no file"]),
-        ("below-file", &["run/present: it is there and no directory"]),
-        ("in-place-of-directory", &["run/flannel: it is there and no file"]),
+        ("control-socket", &[&format!("run/heddle/heddled.sock: {NOT_A_FILE}")]),
+        ("below-file", &[&format!("run/present: {NOT_A_DIRECTORY}")]),
+        ("in-place-of-directory", &[&format!("run/flannel: {NOT_A_FILE}")]),
         ("setuid", &["run/shell (4755): expected permission bits up to 755"]),
         ("world-writable", &["run/open (666): expected permission bits up to 755"]),
         ("escape", &["expected a path without control characters"]),

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use heddle_lab::{Families, Host, Signal, wait_until};
+use heddle_tests::wording::peer_left;
 use heddle_tests::{Cluster, Node, Overlay, SOON, heddle};
 use serde_json::Value;
 
@@ -170,7 +171,7 @@ fn stopped_peer_is_kept_and_peer_without_lease_removed() {
     let shown = ask(&a.host, &["status"]).stdout;
     assert!(shown.contains("\nno peers\n"), "{shown}");
     let (_, happened) = shown.split_once("\nWHEN ").unwrap();
-    assert!(happened.lines().nth(1).unwrap().contains("is gone"), "{happened}");
+    assert!(happened.lines().nth(1).unwrap().contains(&peer_left(&key)), "{happened}");
 }
 
 #[test]
@@ -570,7 +571,7 @@ fn row_16_changed_network_config_is_applied_at_next_start() {
     superseded(&a, Some("not a JSON object"));
     cluster.store().put_config(&Families::V4.config()).unwrap();
     superseded(&a, None);
-    a.daemon().wait_log(&["it is the one again that this node started with"], SOON).unwrap();
+    a.daemon().wait_log(&["network config: matches the running one again"], SOON).unwrap();
 
     assert_eq!(a.objects("flannel.1"), kernel);
     assert!(a.daemon().health("/readyz").unwrap().0 == 200);

@@ -278,7 +278,10 @@ fn lease_that_fails_plugin_update_disturbs_no_other_peer() {
         pair.cluster.delete_lease("10.244.230.0-24");
         pair.wait_reached(&elsewhere, moving.address(Overlay::V4));
         pair.check_followed("new", 203);
-        pair.nodes[0].daemon().wait_log(&["rogue-udp", "steers packets again"], SOON).unwrap();
+        pair.nodes[0]
+            .daemon()
+            .wait_log(&["plugin rogue-udp: recovered; it steers packets again"], SOON)
+            .unwrap();
         let pings = stream.finish().unwrap();
         assert!(pings.lost.is_empty(), "{harm}: {pings:?}");
         assert_eq!(pair.dropped(), 0);

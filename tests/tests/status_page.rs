@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use heddle_lab::{Families, Signal, wait_until};
+use heddle_tests::wording::peer_left;
 use heddle_tests::{Browser, Cluster, Node, SOON};
 use serde_json::{Value, json};
 
@@ -129,7 +130,7 @@ fn page_shows_mesh_and_its_changes() {
     for keys in [IN_MESH, IN_TABLE] {
         wait_page(&mut browser, SHOWN, keys, &everybody(&[&of_cedar]));
     }
-    let left = format!("byId('events').innerText.includes('peer {of_birch} is gone')");
+    let left = format!("byId('events').innerText.includes('{}')", peer_left(&of_birch));
     wait_page(&mut browser, SHOWN, &left, &json!(true));
     assert_eq!(browser.evaluate("window.before"), true, "the page was loaded anew");
 

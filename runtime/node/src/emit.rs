@@ -81,7 +81,7 @@ pub(crate) async fn emit(
         }
         let reason = problems.join("; ");
         if readiness.unmet(Condition::Emitters, &reason) {
-            tracing::error!("{reason}");
+            tracing::error!("emitters: {reason}");
         }
         tokio::time::sleep(retry.after_failure()).await;
     }
@@ -132,7 +132,7 @@ async fn emit_once(writer: &dyn Files, outputs: &[Arc<Output>], view: &View) -> 
 fn conflict(file: &File, first: &str, second: &str) -> String {
     let path = file.path.display();
     format!(
-        "--emit: {first} and {second} both write {path}: expected a file of its own for each, such as \
+        "--emit: {first} and {second} both write {path}: expected a separate file for each, such as \
          --emit={second}:path=/run/flannel/{second}.env"
     )
 }

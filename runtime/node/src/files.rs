@@ -34,7 +34,7 @@ impl Files for HostFiles {
         static TOLD: Once = Once::new();
         self.flags.read_subnet_env().unwrap_or_else(|error| {
             TOLD.call_once(|| {
-                tracing::warn!("subnet.env: {error}; this node starts without its former subnet");
+                tracing::warn!(%error, "subnet.env: unreadable; starting without the previous subnet");
             });
             String::new()
         })
@@ -54,7 +54,7 @@ impl Files for HostFiles {
                 made.push((file.path.clone(), first_missing(&file.path)));
             }
             match write(&file.path, &file.contents, file.mode) {
-                Ok(true) => tracing::info!("wrote {}", file.path.display()),
+                Ok(true) => tracing::info!("emitters: wrote {}", file.path.display()),
                 Ok(false) => {}
                 Err(error) => {
                     for (path, first_made) in made.iter().rev() {
@@ -87,7 +87,7 @@ pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<bool, Fil
         return Ok(false);
     }
     let directory = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory).map_err(failed("make directory", directory))?;
+    fs::create_dir_all(directory).map_err(failed("create directory", directory))?;
     let replace = || -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         file.write_all(contents)?;
@@ -133,7 +133,7 @@ fn inspect_place(path: &Path) -> Result<(), FileError> {
                 return Err(in_the_way(above, "it is a symbolic link: expected a directory"));
             }
             Ok(found) if !found.is_dir() => {
-                return Err(in_the_way(above, "it is there and no directory"));
+                return Err(in_the_way(above, "it exists and is not a directory"));
             }
             _ => {}
         }
@@ -146,7 +146,8 @@ fn inspect_place(path: &Path) -> Result<(), FileError> {
 fn inspect_target(path: &Path) -> Result<(), FileError> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.is_file() && !found.is_symlink() => {
-            let what = "it is there and no file: expected a regular file, or a path that is free";
+            let what =
+                "it exists and is not a regular file: expected a regular file or an unused path";
             Err(failed("write", path)(io::Error::other(what)))
         }
         _ => Ok(()),

@@ -114,7 +114,7 @@ pub(crate) async fn clear_leftovers(
     }
     let removals = harmful.into_iter().map(|route| ObjectChange::Remove(Object::Route(route)));
     for failure in dataplane.apply(&scope, removals.collect()).await {
-        tracing::error!("{failure}");
+        tracing::error!("kernel: {failure}");
     }
     Ok(())
 }
@@ -141,7 +141,7 @@ pub(crate) async fn restore_connected(
     }
     for address in &missing {
         tracing::warn!(
-            "kernel: the connected route {} dev {} is missing, as earlier versions of heddled leave it; restoring it",
+            "kernel: connected route {} dev {} is missing, as after earlier versions of heddled; restoring it",
             address.network.trunc(),
             address.link
         );

@@ -198,11 +198,21 @@ pub(crate) async fn join(
         _ => None,
     };
     let used = &backend_found;
-    tracing::info!("backend {} {}, {}", used.manifest.name, used.manifest.version, used.source);
+    tracing::info!(
+        version = %used.manifest.version,
+        source = %used.source,
+        "plugin {}: selected as backend",
+        used.manifest.name
+    );
     let underlay = &node.underlay;
-    let addresses = list(underlay.public_addresses);
-    tracing::info!("interface {}, mtu {}, public address {addresses}", underlay.link, underlay.mtu);
-    tracing::info!("lease {}", own.key());
+    let addresses = list(&underlay.public_addresses);
+    tracing::info!(
+        interface = %underlay.link,
+        mtu = underlay.mtu,
+        addresses,
+        "underlay: interface selected"
+    );
+    tracing::info!("lease {}: acquired", own.key());
     let (emitters_found, emitters): (Vec<_>, Vec<_>) = emitters.into_iter().unzip();
     Ok(Membership {
         overlay: Overlay { config, node, lease, backend, plan, scope, vital, packets },
@@ -256,7 +266,7 @@ pub fn identity(flags: &Flags) -> Result<Identity, Fatal> {
     if let Some(path) = known.unstored
         && let Err(error) = files::write(&path, format!("{}\n", known.id).as_bytes(), 0o644)
     {
-        tracing::warn!("the node id is not stored: {error}");
+        tracing::warn!(%error, "node: cannot store the node id; deriving it again at the next start");
     }
     Ok(Identity { id: known.id, name: files::node_name() })
 }

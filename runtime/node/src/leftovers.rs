@@ -65,10 +65,10 @@ async fn remove(
     let mut removals = diff(&BTreeMap::new(), &observed);
     removals.retain(|change| unwanted(change.object()));
     for change in &removals {
-        tracing::info!("remove {}", change.object());
+        tracing::info!("kernel: removing {}, a leftover of an earlier run", change.object());
     }
     for failure in dataplane.apply(scope, removals).await {
-        tracing::error!("{failure}");
+        tracing::error!("kernel: {failure}");
     }
     Ok(())
 }

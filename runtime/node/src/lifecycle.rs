@@ -190,10 +190,14 @@ fn view(overlay: &Overlay, flags: &Flags) -> View {
 async fn give_up(store: &dyn LeaseStore, held: &OwnLease) {
     let key = held.key();
     match tokio::time::timeout(GIVE_UP_LIMIT, release(store, held)).await {
-        Ok(Ok(true)) => tracing::info!("lease {key} is given up, for the next start to take"),
+        Ok(Ok(true)) => tracing::info!("lease {key}: released; the next start can take it again"),
         Ok(Ok(false)) => {}
-        Ok(Err(error)) => tracing::warn!("lease {key} is left to end by itself: {error}"),
-        Err(_) => tracing::warn!("lease {key} is left to end by itself: the store does not answer"),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "lease {key}: cannot be released; leaving it to expire");
+        }
+        Err(_) => tracing::warn!(
+            "lease {key}: cannot be released, because the store does not answer; leaving it to expire"
+        ),
     }
 }
 

@@ -220,7 +220,8 @@ impl Supervisor {
                 }
                 Ok(Message::Failed(reason)) => {
                     tracing::error!(
-                        "plugin {} failed in the packet path and is started anew: {reason}",
+                        error = %reason,
+                        "plugin {}: failed in the packet path; restarting it",
                         self.plugin.name()
                     );
                     self.build_timer.failed(Instant::now());
@@ -267,9 +268,9 @@ impl Supervisor {
         if failed != self.failing {
             let name = self.plugin.name();
             if let Some(reason) = &failed {
-                tracing::error!("plugin {name} cannot be started for the packet path: {reason}");
+                tracing::error!(error = %reason, "plugin {name}: cannot be started for the packet path; retrying");
             } else {
-                tracing::info!("plugin {name} steers packets again");
+                tracing::info!("plugin {name}: recovered; it steers packets again");
             }
         }
         self.failing = failed;

@@ -144,7 +144,7 @@ fn turns(before: &Unmet, now: &Unmet) -> Vec<(EventKind, String)> {
     match (before.get(&Condition::Watch), now.get(&Condition::Watch)) {
         (None, Some(reason)) => events.push((EventKind::StoreLost, reason.clone())),
         (Some(reason), None) if reason != STARTING && !reason.starts_with(READING) => {
-            events.push((EventKind::StoreBack, "changes of leases are heard again".to_owned()));
+            events.push((EventKind::StoreBack, "lease changes are received again".to_owned()));
         }
         _ => {}
     }
@@ -152,7 +152,7 @@ fn turns(before: &Unmet, now: &Unmet) -> Vec<(EventKind, String)> {
         (true, Some((condition, reason))) => {
             events.push((EventKind::NotReady, format!("{condition}: {reason}")));
         }
-        (false, None) => events.push((EventKind::Ready, "everything holds".to_owned())),
+        (false, None) => events.push((EventKind::Ready, "all conditions are met".to_owned())),
         _ => {}
     }
     events

@@ -164,7 +164,11 @@ impl Reconciler {
         if let Some(packets) = &self.overlay.packets {
             packets.flush().await;
         }
-        tracing::info!("{} peers, {} objects", self.peers.len(), self.desired.len());
+        tracing::info!(
+            peers = self.peers.len(),
+            objects = self.desired.len(),
+            "kernel: first plan applied"
+        );
         Some(own)
     }
 
@@ -270,7 +274,7 @@ impl Reconciler {
                 readiness.unmet(Condition::Watch, reason);
             }
             WatchEvent::SetBack { reason } => {
-                tracing::warn!("{reason}");
+                tracing::warn!("store: {reason}");
                 self.peers.distrust(clock::now());
             }
         }
@@ -339,7 +343,7 @@ impl Reconciler {
                 tracing::warn!("network config: {reason}");
             }
             None if self.superseded.is_some() => {
-                tracing::info!("network config: it is the one again that this node started with");
+                tracing::info!("network config: matches the running one again");
             }
             _ => {}
         }
@@ -550,8 +554,8 @@ impl Reconciler {
         let mut withheld: BTreeSet<_> = BTreeSet::new();
         for (route, conflict) in found {
             tracing::warn!(
-                "kernel: route {} is withheld until the next start, because {conflict}; peers' subnets inside it have \
-                 routes of their own instead",
+                "kernel: route {} withheld until the next start, because {conflict}; programming a route to each peer's \
+                 subnet instead",
                 route.destination
             );
             withheld.insert(Object::Route(route).key());
@@ -585,7 +589,7 @@ impl Reconciler {
             None => readiness.met(Condition::Kernel),
             Some(reason) => {
                 if readiness.unmet(Condition::Kernel, reason) {
-                    tracing::error!("the plan does not hold: {reason}");
+                    tracing::error!("kernel: plan not applied; retrying: {reason}");
                 }
             }
         }

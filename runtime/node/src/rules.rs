@@ -47,7 +47,7 @@ pub(crate) async fn follow(
 ) -> Infallible {
     if let Some(reason) = ruleset.deaf() {
         let seconds = resync.as_secs();
-        tracing::warn!("traffic rules are looked at every {seconds} s only: {reason}");
+        tracing::warn!(error = %reason, "rules: no notifications of changes; checking every {seconds} s instead");
     }
     let mut held = false;
     loop {
@@ -65,7 +65,7 @@ pub(crate) async fn follow(
             }
             Err(error) => {
                 if readiness.unmet(Condition::Rules, &error) {
-                    tracing::error!("{error}");
+                    tracing::error!("rules: {error}");
                 }
             }
         }

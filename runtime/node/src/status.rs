@@ -195,7 +195,7 @@ impl Handler for NodeState {
             Some(report) => add_report(&mut status, report),
             None => {
                 status.ready = false;
-                let reason = format!("it has not answered within {} s", PATIENCE.as_secs());
+                let reason = format!("no answer within {} s", PATIENCE.as_secs());
                 status.unmet.push(wire::UnmetCondition { condition: "loop".to_owned(), reason });
             }
         }

@@ -23,7 +23,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The underlay has moved for good to another interface or address.
 #[derive(Debug, thiserror::Error)]
-#[error("underlay: {reason}: this one ends")]
+#[error("underlay: {reason}; exiting for a restart")]
 pub(crate) struct Moved {
     reason: String,
     /// True if other hosts have to reach this one at other addresses now.
@@ -87,10 +87,10 @@ fn say_mtu(started_with: &Underlay, found: Option<u32>) {
     let Underlay { link, mtu, .. } = started_with;
     match found {
         Some(found) => tracing::warn!(
-            "underlay: interface {link} has MTU {found}, and this daemon was started with {mtu}: restart heddled, and then \
-             what reads its files, to use {found}",
+            "underlay: MTU of {link} is {found}, and heddled was started with {mtu}; restart heddled, and then the readers \
+             of its files, to use {found}",
         ),
-        None => tracing::info!("underlay: interface {link} has MTU {mtu} again"),
+        None => tracing::info!("underlay: MTU of {link} is {mtu} again"),
     }
 }
 

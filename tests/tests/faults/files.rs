@@ -176,7 +176,7 @@ fn fault_there_is_no_room_for_state_and_cache() {
     daemon.wait_ready().unwrap();
     recovery.done("ready after there is room for a plugin to be compiled");
     daemon
-        .wait_log(&["WARN", "the node id is not stored", "No space left on device"], SOON)
+        .wait_log(&["WARN", "node: cannot store the node id", "No space left on device"], SOON)
         .unwrap();
     let id = |daemon: &Daemon| {
         let line = daemon.wait_log(&["INFO node: identity determined"], SOON).unwrap();

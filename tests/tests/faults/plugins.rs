@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use heddle_lab::{Families, next_datagram, wait_until};
+use heddle_tests::wording::peer_left;
 use heddle_tests::{Cluster, HEALED, Overlay, Packet, PlainPeer, Recovery, SOON, Snapshot, Trio};
 
 /// Upper limit for the retry of a plugin that traps, which backs off.
@@ -208,9 +209,12 @@ fn row_19_what_stands_in_leases_and_config_is_never_run() {
             r#"{{"PublicIP":"172.16.1.{number}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"02:00:00:00:cc:{number:02x}"}},"NodeName":"{command}"}}"#
         );
         trio.cluster.put_lease(&key(number), &named);
-        trio.nodes[0].daemon().wait_log(&[&format!("INFO peer {}: ", key(number))], SOON).unwrap();
+        trio.nodes[0]
+            .daemon()
+            .wait_log(&[&format!("INFO peer {}: joined: ", key(number))], SOON)
+            .unwrap();
         trio.cluster.delete_lease(&key(number));
-        let gone = format!("peer {} is gone", key(number));
+        let gone = peer_left(&key(number));
         trio.nodes[0].daemon().wait_log(&[&gone], SOON).unwrap();
         let leases = [
             format!(

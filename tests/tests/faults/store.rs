@@ -9,6 +9,7 @@ use heddle_lab::{
     Clients, Etcd, Families, KernelState, KeyValue, Lab, Monitor, Signal, wait_until,
 };
 use heddle_tests::victim::cpu_time;
+use heddle_tests::wording::not_used;
 use heddle_tests::{
     Authority, Cluster, Flow, Loss, NETWORK_FOR_PEERS, Node, Peer, SOON, cut, heal, recovered,
     wait_ready, wait_unready,
@@ -160,7 +161,7 @@ fn row_03_a_bad_record_or_a_failed_call_costs_no_peer() {
     scene.etcd().put(&last.etcd_key(), &last.value()).unwrap();
     for node in &mut scene.nodes {
         for key in [&peers[0].lease_key(), &peers[1].lease_key(), "10.200.0.0-24", "nonsense"] {
-            node.daemon().wait_log(&["WARN", "lease", key, "is not used"], SOON).unwrap();
+            node.daemon().wait_log(&["WARN", &not_used(key)], SOON).unwrap();
         }
         wait_until("the last peer", SOON, || {
             let found = node.objects("flannel.1");

@@ -50,11 +50,11 @@ fn fault_the_underlay_has_another_mtu() {
     let before = Snapshot::of(&trio.nodes[0]);
     let flows = trio.flows(&[(0, 1), (1, 2)]);
     trio.nodes[0].ip("link set eth0 mtu 1400");
-    let told = ["WARN", "eth0 has MTU 1400, and this daemon was started with 1500"];
+    let told = ["WARN", "MTU of eth0 is 1400, and heddled was started with 1500"];
     trio.nodes[0].daemon().wait_log(&told, SOON).unwrap();
     is_ready(trio.nodes[0].daemon()).unwrap();
     trio.nodes[0].ip("link set eth0 mtu 1500");
-    trio.nodes[0].daemon().wait_log(&["INFO", "eth0 has MTU 1500 again"], SOON).unwrap();
+    trio.nodes[0].daemon().wait_log(&["INFO", "MTU of eth0 is 1500 again"], SOON).unwrap();
     before.compare(&trio.nodes[0]).unwrap();
     trio.nodes[0].daemon().check_running().unwrap();
     let log = trio.nodes[0].daemon().log();
@@ -128,8 +128,8 @@ fn fault_the_underlay_has_another_address() {
          and the next one would use eth0 with 192.168.99.99"
     );
     assert!(log.contains(&format!("WARN {said}")), "{log}");
-    assert!(log.contains(&format!("ERROR {said}: this one ends")), "{log}");
-    assert!(log.contains("is given up, for the next start to take"), "{log}");
+    assert!(log.contains(&format!("ERROR {said}; exiting for a restart")), "{log}");
+    assert!(log.contains(": released; the next start can take it again"), "{log}");
     trio.cluster.restart(&mut trio.nodes[0]);
     let lease = trio.cluster.lease(&trio.nodes[0]);
     assert!(lease.value.contains(r#""PublicIP":"192.168.99.99""#), "{lease:?}");

@@ -33,9 +33,11 @@ fn plugin_file_path_with_obstacle_is_rejected() {
         format!("cannot use {}/link: it is a symbolic link: expected a directory", root.display());
     assert_eq!(error("link/cron.d/x"), Err(link));
     for bad in ["socket", "real"] {
-        assert!(error(bad).unwrap_err().contains("it is there and no file"), "{bad}");
+        assert!(error(bad).unwrap_err().contains("it exists and is not a regular file"), "{bad}");
     }
-    assert!(error("real/file/x").unwrap_err().ends_with("real/file: it is there and no directory"));
+    assert!(
+        error("real/file/x").unwrap_err().ends_with("real/file: it exists and is not a directory")
+    );
     // A symbolic link as the last component is replaced, not followed.
     write(&root.join("real/passwd"), b"x", 0o644).unwrap();
     assert!(!fs::symlink_metadata(root.join("real/passwd")).unwrap().is_symlink());
@@ -51,7 +53,7 @@ fn fifo_at_file_path_is_named_and_kept() {
     let target = path.clone();
     std::thread::spawn(move || sender.send(write(&target, b"x", 0o644)));
     let written = answer.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
-    let expected = format!("cannot write {}: it is there and no file", path.display());
+    let expected = format!("cannot write {}: it exists and is not a regular file", path.display());
     assert!(written.unwrap_err().to_string().starts_with(&expected));
     assert!(!fs::symlink_metadata(&path).unwrap().is_file());
 }
@@ -130,7 +132,7 @@ fn nothing_is_written_if_one_path_is_unusable() {
     let place = Place::new();
     fs::create_dir(place.root.join("directory")).unwrap();
     let error = place.replace(&["a", "directory"]).unwrap_err();
-    assert!(error.contains("directory: it is there and no file"), "{error}");
+    assert!(error.contains("directory: it exists and is not a regular file"), "{error}");
     assert!(!place.root.join("a").exists());
 }
 

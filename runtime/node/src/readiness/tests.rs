@@ -93,7 +93,8 @@ async fn chronicle_records_each_turn_in_the_history() {
     readiness.met(Condition::Rules);
     settle().await;
     let events: Vec<_> = history.events().into_iter().map(|event| event.text).collect();
-    let expected = ["everything holds", "traffic rules: iptables is missing", "everything holds"];
+    let expected =
+        ["all conditions are met", "traffic rules: iptables is missing", "all conditions are met"];
     assert_eq!(events, expected);
 }
 

@@ -30,9 +30,9 @@ impl<'a> Context<'a> {
         };
         match peer {
             Some(peer) => {
-                format!("plugin {plugin}, the plan for peer {} of {}", peer.key, peer.owner())
+                format!("plugin {plugin}: plan for peer {} of {}", peer.key, peer.owner())
             }
-            None => format!("plugin {plugin}, the plan for this node"),
+            None => format!("plugin {plugin}: plan for this node"),
         }
     }
 
@@ -46,12 +46,12 @@ impl<'a> Context<'a> {
         let plans = format!("plugin {} plans {object} for peer {}", self.plugin, name(peer));
         match (other, self.desired.owner(object)) {
             (Owner::Peer(other), Some(Owner::Peer(has))) => format!(
-                "{plans} and otherwise for peer {}: {} has it, whose record says so or was there first",
+                "{plans}, and a different one for peer {}; {} has it, because its record publishes the address or is older",
                 name(other),
                 name(has)
             ),
             (Owner::Peer(_) | Owner::Node, _) => {
-                format!("{plans}, which is this node's and stays so")
+                format!("{plans}, which conflicts with this node's own plan; this node keeps it")
             }
         }
     }

@@ -27,36 +27,39 @@ pub(super) fn record_leases(
 ) {
     if !delta.missing.is_empty() {
         tracing::warn!(
-            "the store has lost data: it lacks the leases of {} peers, which stay in the kernel until {} s after \
-             this node's own lease is there again, for their nodes to write them",
-            delta.missing.len(),
+            peers = delta.missing.len(),
+            "store: lost data, leases of peers are missing; keeping their routes until {} s after this node's own lease \
+             is stored again",
             GRACE.as_secs(),
         );
     }
     for (key, rejection) in delta.rejected.iter().take(LIMIT) {
         let key = one_line(key, KEY_LIMIT);
-        let text = format!("lease {key} is not used: {rejection}");
+        let text = format!("lease {key}: not used: {rejection}");
         tracing::warn!(subject = key, "{text}");
         history.note_about(EventKind::Record, &key, text);
     }
-    record_many("leases are not used", delta.rejected.len() + delta.rejected_unnamed);
+    record_many("leases", "not used", delta.rejected.len() + delta.rejected_unnamed);
     if delta.changed.len() + delta.removed.len() > LIMIT {
         let (changed, removed) = (delta.changed.len(), delta.removed.len());
-        let text = format!("{changed} peers are new or changed, {removed} are gone");
+        let text = format!("peers: {changed} joined or changed, {removed} left");
         tracing::info!(subject = "peers", "{text}");
         history.note_about(EventKind::PeerChanged, "peers", text);
         return;
     }
     for key in &delta.changed {
         if let Some(peer) = peers.get(*key) {
-            let text = format!("peer {key}: {}", peer.owner());
+            let (kind, event) = match known(key) {
+                true => (EventKind::PeerChanged, "changed"),
+                false => (EventKind::PeerJoined, "joined"),
+            };
+            let text = format!("peer {key}: {event}: {}", peer.owner());
             tracing::info!(subject = %key, "{text}");
-            let kind = if known(key) { EventKind::PeerChanged } else { EventKind::PeerJoined };
             history.note_about(kind, &key.to_string(), text);
         }
     }
     for key in &delta.removed {
-        let text = format!("peer {key} is gone");
+        let text = format!("peer {key}: left");
         tracing::info!(subject = %key, "{text}");
         history.note_about(EventKind::PeerLeft, &key.to_string(), text);
     }
@@ -67,7 +70,7 @@ pub(super) fn record_replaced(routes: &[Object]) {
     for route in routes.iter().take(LIMIT) {
         tracing::warn!(subject = %route.key(), "kernel: replaced {route} of another program by the overlay's route");
     }
-    record_many("routes of other programs were replaced", routes.len());
+    record_many("kernel", "routes of other programs replaced", routes.len());
 }
 
 /// Reports networks of the host that overlap the overlay and did not before.
@@ -116,7 +119,7 @@ pub(super) fn record_plans(history: &History, complaints: &[(LeaseKey, String)])
         tracing::warn!(subject = %key, "{complaint}");
         history.note_about(EventKind::Plugin, &key.to_string(), complaint);
     }
-    record_many("peers are without a new plan", complaints.len());
+    record_many("peers", "without a new plan", complaints.len());
 }
 
 /// Reports changes that the kernel refused.
@@ -125,7 +128,7 @@ pub(super) fn record_refusals(history: &History, reasons: &[(ObjectKey, String)]
         tracing::error!(subject = %key, "{reason}");
         history.note_about(EventKind::Refused, &key.to_string(), reason);
     }
-    record_many("changes of the kernel failed", reasons.len());
+    record_many("kernel", "changes failed", reasons.len());
 }
 
 /// Reports changes of the kernel.
@@ -153,10 +156,10 @@ pub(super) fn record_repairs(history: &History, repairs: &[&ObjectChange]) {
     for change in repairs.iter().take(LIMIT) {
         let text = match change {
             ObjectChange::Create(object) | ObjectChange::Put(object) => {
-                format!("{object} is back as planned")
+                format!("{object}: restored")
             }
-            ObjectChange::Replace(object) => format!("{object} is made anew, as planned"),
-            ObjectChange::Remove(object) => format!("{object} is removed: it is in no plan"),
+            ObjectChange::Replace(object) => format!("{object}: replaced by the planned one"),
+            ObjectChange::Remove(object) => format!("{object}: removed, because no plan has it"),
         };
         history.note_about(EventKind::Drift, &change.object().key().to_string(), text);
     }
@@ -166,8 +169,8 @@ pub(super) fn record_repairs(history: &History, repairs: &[&ObjectChange]) {
     }
 }
 
-fn record_many(what: &str, count: usize) {
+fn record_many(subject: &str, what: &str, count: usize) {
     if count > LIMIT {
-        tracing::warn!(subject = what, "{count} {what}, of which the first {LIMIT} are named");
+        tracing::warn!(subject = what, "{subject}: {count} {what}; showing the first {LIMIT}");
     }
 }

@@ -63,7 +63,7 @@ pub(super) fn peer(lease: &Lease, fault: Option<(PeerState, String)>, missing: b
 /// Returns the remark about a peer whose plan is in the kernel. None if there is nothing to say.
 fn remark(lease: &Lease, missing: bool) -> Option<String> {
     if missing {
-        let reason = "the store has lost its lease, and its node has a while to write it again";
+        let reason = "missing lease: the store lost it, and its node has a grace period to write it again";
         return Some(reason.to_owned());
     }
     let cut = || format!("its NodeName is longer than {NODE_NAME_LIMIT} characters and cut");
@@ -74,7 +74,7 @@ fn remark(lease: &Lease, missing: bool) -> Option<String> {
 pub(super) fn add_rejected(peers: &mut BTreeMap<String, Peer>, key: &str, rejection: &Rejection) {
     match peers.entry(key.to_owned()) {
         Entry::Occupied(mut known) => {
-            known.get_mut().reason = Some(format!("what is there now is not used: {rejection}"));
+            known.get_mut().reason = Some(format!("the newer record is not used: {rejection}"));
         }
         Entry::Vacant(unknown) => {
             let peer = Peer {

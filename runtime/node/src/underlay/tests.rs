@@ -63,7 +63,7 @@ async fn underlay_elsewhere_for_ten_seconds_has_moved() {
     assert!(moved.readdressed);
     let text = moved.to_string();
     assert!(text.starts_with("underlay: interface eth0 is gone: "), "{text}");
-    assert!(text.ends_with(": this one ends"), "{text}");
+    assert!(text.ends_with("; exiting for a restart"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -80,7 +80,7 @@ async fn lost_leases_are_kept_for_two_minutes() {
     assert_eq!(scene.objects(7), 3);
     let peer = scene.peer(7).await.unwrap();
     assert_eq!(peer.state, PeerState::InKernel);
-    assert!(peer.reason.unwrap().starts_with("the store has lost its lease"));
+    assert!(peer.reason.unwrap().starts_with("missing lease: "));
     assert_eq!(scene.peer(8).await.unwrap().reason, None);
     let took = scene.until("it is gone", |scene| scene.objects(7) == 0).await;
     assert!((19..22).contains(&took.as_secs()), "{took:?}");

@@ -114,7 +114,7 @@ async fn record_that_is_no_lease_keeps_the_lease_before() {
     assert_eq!(scene.objects(7), 3);
     let (state, reason) = state(&scene, 7).await;
     assert_eq!(state, PeerState::InKernel);
-    assert!(reason.starts_with("what is there now is not used: not a JSON object"), "{reason}");
+    assert!(reason.starts_with("the newer record is not used: not a JSON object"), "{reason}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -283,7 +283,7 @@ async fn lease_outside_the_network_is_not_used() {
     scene.pass(1.0).await;
     let peers = scene.status().await.peers;
     assert_eq!(peers[0].state, PeerState::NotUsed);
-    assert_eq!(peers[0].reason.as_deref(), Some("its subnet is not a part of `Network`"));
+    assert_eq!(peers[0].reason.as_deref(), Some("its subnet is outside `Network`"));
     assert_eq!(scene.plugins.with(|faults| faults.asked.len()), 0);
 }
 
@@ -296,7 +296,7 @@ async fn record_under_a_key_that_is_no_lease_key_is_named() {
     assert_eq!((peers[0].key.as_str(), peers[0].state), ("garbage", PeerState::NotUsed));
     let events = scene.events(EventKind::Record).await;
     assert_eq!(events.len(), 1, "{events:?}");
-    assert!(events[0].text.starts_with("lease garbage is not used: `garbage` is not a lease key"));
+    assert!(events[0].text.starts_with("lease garbage: not used: `garbage` is not a lease key"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -307,7 +307,7 @@ async fn ethernet_address_of_another_peer_stays_with_it() {
     assert_eq!(sent_to(&scene, 7), Some(address(7)));
     let events = scene.events(EventKind::Plugin).await;
     assert_eq!(events.len(), 1);
-    assert!(events[0].text.contains("otherwise for peer 10.244.7.0-24"), "{events:?}");
+    assert!(events[0].text.contains("a different one for peer 10.244.7.0-24"), "{events:?}");
     scene.delete_peer(7);
     scene.until("the other gets it", |scene| sent_to(scene, 7) == Some(address(8))).await;
 }
@@ -337,7 +337,7 @@ async fn many_new_peers_are_reported_in_one_event() {
     assert_eq!(scene.events(EventKind::PeerJoined).await.len(), 0);
     let events = scene.events(EventKind::PeerChanged).await;
     assert_eq!(events.len(), 1, "{events:?}");
-    assert_eq!(events[0].text, "20 peers are new or changed, 0 are gone");
+    assert_eq!(events[0].text, "peers: 20 joined or changed, 0 left");
 }
 
 #[tokio::test(start_paused = true)]

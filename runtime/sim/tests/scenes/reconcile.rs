@@ -46,7 +46,7 @@ async fn removed_route_is_back_at_once() {
     let events = scene.events(EventKind::Drift).await;
     assert_eq!(events.len(), 1, "{events:?}");
     assert!(events[0].text.starts_with("route 10.244.7.0/24"), "{events:?}");
-    assert!(events[0].text.ends_with("is back as planned"), "{events:?}");
+    assert!(events[0].text.ends_with(": restored"), "{events:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -80,7 +80,7 @@ async fn stray_address_on_the_device_is_removed() {
     scene.add(&stray);
     scene.until("it is gone", |scene| scene.object(&stray.key()).is_none()).await;
     let events = scene.events(EventKind::Drift).await;
-    assert!(events[0].text.ends_with("is removed: it is in no plan"), "{events:?}");
+    assert!(events[0].text.ends_with(": removed, because no plan has it"), "{events:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,7 +214,7 @@ async fn refusal_for_a_peer_does_not_affect_readiness() {
     let peer = scene.peer(7).await.unwrap();
     assert_eq!(peer.state, PeerState::Incomplete);
     let reason = peer.reason.unwrap();
-    assert!(reason.starts_with("plugin vxlan, the plan for peer 10.244.7.0-24 of"), "{reason}");
+    assert!(reason.starts_with("plugin vxlan: plan for peer 10.244.7.0-24 of"), "{reason}");
     assert!(reason.contains("cannot put route 10.244.7.0/24"), "{reason}");
     assert_eq!(scene.objects(7), 2);
 }
@@ -226,7 +226,7 @@ async fn refusal_for_the_node_itself_is_named_until_it_ends() {
     refuse(&scene, address, 3);
     scene.start();
     let reason = scene.unmet_by(Condition::Kernel, "cannot put address").await;
-    assert!(reason.starts_with("plugin vxlan, the plan for this node: "), "{reason}");
+    assert!(reason.starts_with("plugin vxlan: plan for this node: "), "{reason}");
     let took = scene.ready().await;
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
@@ -301,7 +301,7 @@ async fn foreign_device_with_the_planned_name_is_named_and_kept() {
     let mut scene = Scene::new();
     scene.add_device(DEVICE);
     scene.start();
-    let reason = scene.unmet_by(Condition::Kernel, "that heddled did not make").await;
+    let reason = scene.unmet_by(Condition::Kernel, "that heddled did not create").await;
     assert!(reason.contains("ip link delete flannel.1"), "{reason}");
     scene.pass(300.0).await;
     assert_eq!(scene.kernel.with(|state| state.devices[&name(DEVICE)].1), Mark::Foreign);

@@ -183,7 +183,7 @@ async fn loop_that_hangs_in_the_kernel_is_named_and_not_ready() {
     assert_eq!(begun.elapsed(), Duration::from_secs(5));
     assert!(!status.ready);
     assert_eq!(status.unmet[0].condition, "loop");
-    assert_eq!(status.unmet[0].reason, "it has not answered within 5 s");
+    assert_eq!(status.unmet[0].reason, "no answer within 5 s");
     // What is known without the loop is there.
     assert_eq!(status.lease.unwrap().key, "10.244.1.0-24");
     let error = scene.leases().await.unwrap_err();

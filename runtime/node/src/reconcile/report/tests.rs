@@ -26,7 +26,7 @@ fn peer_without_a_plan_or_with_a_part_of_it_has_a_reason() {
 fn missing_peer_is_in_the_kernel_for_a_reason() {
     let peer = peer(&lease(7), None, true);
     assert_eq!(peer.state, PeerState::InKernel);
-    assert!(peer.reason.unwrap().starts_with("the store has lost its lease"));
+    assert!(peer.reason.unwrap().starts_with("missing lease: the store lost it"));
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn peer_whose_record_became_unusable_keeps_its_state() {
     let peers: Vec<_> = peers.into_values().collect();
     assert_eq!((peers.len(), peers[0].state), (1, PeerState::InKernel));
     let reason = peers[0].reason.as_ref().unwrap();
-    assert!(reason.starts_with("what is there now is not used: its subnet"), "{reason}");
+    assert!(reason.starts_with("the newer record is not used: its subnet"), "{reason}");
 }
 
 #[test]
