@@ -113,7 +113,7 @@ pub enum CompileError {
         limit: Duration,
     },
     /// The native code, or the compiler's output to standard error, is too large.
-    #[error("`{}` wrote a file of more than {}", .program.display(), memory(*.limit as usize))]
+    #[error("`{}` wrote a file of more than {}", .program.display(), memory(*.limit))]
     TooLarge {
         /// The program.
         program: PathBuf,

@@ -149,7 +149,8 @@ impl Instances for Scripted {
                 return Err("out of memory".to_owned());
             }
             script.made.push(peers.len());
-            Ok(Box::new(Instance { peers: peers.len() as u32, wrong: script.wrong }) as _)
+            Ok(Box::new(Instance { peers: peers.len().try_into().unwrap(), wrong: script.wrong })
+                as _)
         })
     }
 }
