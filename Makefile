@@ -41,7 +41,7 @@ FROM ?= 0
 # Asked before anything is built: a variable that has to be a number, from 1 on, or from 2 where that is said.
 number = @case '$($(1))' in ''|0*|*[!0-9]*$(if $(3),|1)) echo "make: $(1) is '$($(1))': expected a number from $(or $(3),1) on, such as $(2)" >&2; exit 2;; esac
 
-.PHONY: help demo build build-for-demo test bench scale soak sim lint coverage deny fuzz reference deb tarball setup root
+.PHONY: help demo build build-for-demo test bench micro scale soak sim lint coverage deny fuzz reference deb tarball setup root
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -88,6 +88,9 @@ bench: root ## numbers beside their goals, and a plot: target/bench (PLOT=1: doc
 	install -D -t target/dist target/release/examples/carry
 	cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests --bench node --bench path
 	$(if $(PLOT),cp target/bench/packet-path.svg docs/)
+
+micro: ## the hot pure functions, each beside an alternative, without root (ONLY=gso: those with this in their names)
+	cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-core -p heddle-packet -p heddle-control --bench state --bench packets --bench status -- $(ONLY)
 
 scale: root ## a daemon in a large cluster, and a plot: target/bench (MINUTES=10 of changing leases); needs root
 	$(call number,MINUTES,10)
