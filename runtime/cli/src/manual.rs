@@ -44,11 +44,14 @@ fn tool() -> clap::Command {
     crate::Arguments::command()
 }
 
-/// Adds the daemon's flags to the subcommands that accept them as trailing arguments.
+/// Adds the daemon's flags to the subcommands that accept them as trailing arguments. `docker-opts`
+/// ignores its trailing arguments, and rejects flags among them.
 fn with_daemon_flags(command: clap::Command) -> clap::Command {
     let flags = Flags::command();
-    let takes_them =
-        |c: &clap::Command| c.get_positionals().any(clap::Arg::is_trailing_var_arg_set);
+    let takes_them = |c: &clap::Command| {
+        c.get_positionals()
+            .any(|arg| arg.is_trailing_var_arg_set() && arg.is_allow_hyphen_values_set())
+    };
     command.mut_subcommands(|subcommand| {
         let flags = flags.get_arguments().filter(|_| takes_them(&subcommand)).cloned();
         let flags: Vec<_> = flags.collect();
@@ -134,6 +137,18 @@ fn completions(name: &str, mut command: clap::Command, dir: &Path) -> io::Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn daemon_flags_complete_only_where_they_are_accepted() {
+        let command = with_daemon_flags(tool());
+        for (name, expected) in
+            [("doctor", true), ("explain-iface", true), ("docker-opts", false), ("status", false)]
+        {
+            let subcommand = command.find_subcommand(name).unwrap();
+            let has = subcommand.get_arguments().any(|arg| arg.get_long() == Some("etcd-prefix"));
+            assert_eq!(has, expected, "{name}");
+        }
+    }
 
     #[test]
     fn every_command_has_page_and_every_shell_completions() {
