@@ -104,6 +104,12 @@ pub enum CompileError {
         /// The limit.
         limit: Duration,
     },
+    /// The compiler reached its limit of memory.
+    #[error("`{}` needs more than {} of memory", .program.display(), memory(MEMORY_LIMIT as usize))]
+    TooMuchMemory {
+        /// The program.
+        program: PathBuf,
+    },
     /// The compiler did not exit in time.
     #[error("`{}` was stopped after {}", .program.display(), time(*.limit))]
     TimedOut {
@@ -240,6 +246,11 @@ fn compile_within(
         let text = String::from_utf8_lossy(&text)
             .replace(&*input.to_string_lossy(), "it")
             .replace(&*output.to_string_lossy(), "its native code");
+        // What Rust says before it aborts (`std::alloc::handle_alloc_error`).
+        if status.signal() == Some(Signal::ABORT.as_raw()) && text.contains("memory allocation of")
+        {
+            return Err(CompileError::TooMuchMemory { program });
+        }
         let message = match text.trim() {
             "" => "it wrote no message".to_owned(),
             text => plain(text),

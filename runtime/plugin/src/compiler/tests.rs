@@ -92,6 +92,15 @@ fn output_not_a_regular_file_is_refused() {
 }
 
 #[test]
+fn memory_limit_is_named() {
+    let script = "echo memory allocation of 4624 bytes failed >&2; kill -ABRT $$";
+    let error = outcome(script, SOON).to_string();
+    assert!(error.ends_with("program` needs more than 3072 MiB of memory"), "{error}");
+    let error = outcome("echo assertion failed >&2; kill -ABRT $$", SOON).to_string();
+    assert!(error.ends_with(": assertion failed"), "{error}");
+}
+
+#[test]
 fn endless_output_is_stopped() {
     for script in ["exec cat /dev/zero >&2", "exec cat /dev/zero >$5", "exec truncate -s 1025K $5"]
     {
