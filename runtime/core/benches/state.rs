@@ -10,9 +10,10 @@ use heddle_bench::Comparisons;
 use heddle_core::address::MacAddress;
 use heddle_core::config::NetworkConfig;
 use heddle_core::diff::{Observation, Observed, diff, diff_keys};
-use heddle_core::lease::{Age, Lease, Record};
+use heddle_core::lease::Lease;
 use heddle_core::object::{FdbEntry, Metric, Object, ObjectKey, Route, RouteAction};
-use heddle_core::peers::{Change, Peers};
+use heddle_core::peers::Peers;
+use heddle_core::record::{Age, Record, RecordChange};
 
 const NODES: u16 = 10_000;
 
@@ -33,9 +34,9 @@ impl Written {
         Self { key: format!("10.{high}.{low}.0-24"), value, written: u64::from(node) }
     }
 
-    fn record(&self) -> Record<'_> {
+    fn record(&self) -> Record {
         let age = Age { made: self.written, written: self.written };
-        Record { key: &self.key, value: self.value.as_bytes(), unread: None, age }
+        Record { key: self.key.clone(), value: self.value.clone().into_bytes(), unread: None, age }
     }
 }
 
@@ -83,7 +84,7 @@ fn updates(comparisons: &mut Comparisons) {
     let mut listed = peers(&all);
     let update = |peers: &mut Peers, turns: &mut [Written; 2]| {
         turns.reverse();
-        let delta = peers.update([Change::Put(turns[0].record())], Instant::now());
+        let delta = peers.update([RecordChange::Put(turns[0].record())], Instant::now());
         assert_eq!(delta.changed.len(), 1);
     };
     comparisons.compare(

@@ -63,7 +63,8 @@ pub(super) fn peer(lease: &Lease, fault: Option<(PeerState, String)>, missing: b
 /// Returns the remark about a peer whose plan is in the kernel. None if there is nothing to say.
 fn remark(lease: &Lease, missing: bool) -> Option<String> {
     if missing {
-        let reason = "missing lease: the store lost it, and its node has a grace period to write it again";
+        let reason =
+            "missing lease: the store lost it, and its node has a grace period to write it again";
         return Some(reason.to_owned());
     }
     let cut = || format!("its NodeName is longer than {NODE_NAME_LIMIT} characters and cut");
