@@ -17,7 +17,6 @@ use serde_json::value::RawValue;
 use crate::address::{Family, MacAddress, is_host};
 use crate::family::{InFamily, PerFamily};
 use crate::node::NodeId;
-use crate::record::Unread;
 use crate::text::{LONGEST, one_line};
 
 /// Length limit of a record's value in bytes. A lease at all its other limits takes less than half
@@ -119,6 +118,27 @@ impl FromStr for LeaseKey {
         // Two spellings of one key would be two records of one peer.
         let canonical = |key: &Self| key.to_string() == text;
         parse().filter(canonical).ok_or_else(|| InvalidLeaseKey(one_line(text, LONGEST)))
+    }
+}
+
+/// The reason why a store does not deliver a record's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Unread {
+    /// The value is longer than [`VALUE_LIMIT`].
+    #[error("its value is too long: {0} bytes or more, and the limit is {VALUE_LIMIT}")]
+    TooLong(u64),
+    /// The file of a directory store is a FIFO, a device or a socket.
+    #[error("it is not a regular file: replace it by one, or delete it")]
+    NotAFile,
+    /// The file of a directory store cannot be read.
+    #[error("its file cannot be read ({0}): correct it, or delete it")]
+    Unreadable(std::io::ErrorKind),
+}
+
+impl Unread {
+    /// Returns the reason not to read a value of this length, if it is too long.
+    pub fn of_length(bytes: usize) -> Option<Self> {
+        (bytes > VALUE_LIMIT).then_some(Self::TooLong(bytes as u64))
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use crate::lease::{InvalidLease, Lease, LeaseKey, VALUE_LIMIT};
+pub use crate::lease::Unread;
+use crate::lease::{InvalidLease, Lease, LeaseKey};
 
 /// The store's counts of when a record was created and last written: smaller is earlier. Events
 /// that the store cannot tell apart have equal counts.
@@ -70,26 +71,5 @@ impl RecordChange {
             Self::Put(record) => &record.key,
             Self::Delete(key) => key,
         }
-    }
-}
-
-/// The reason why a store does not deliver a record's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Unread {
-    /// The value is longer than [`VALUE_LIMIT`].
-    #[error("its value is too long: {0} bytes or more, and the limit is {VALUE_LIMIT}")]
-    TooLong(u64),
-    /// The file of a directory store is a FIFO, a device or a socket.
-    #[error("it is not a regular file: replace it by one, or delete it")]
-    NotAFile,
-    /// The file of a directory store cannot be read.
-    #[error("its file cannot be read ({0}): correct it, or delete it")]
-    Unreadable(std::io::ErrorKind),
-}
-
-impl Unread {
-    /// Returns the reason not to read a value of this length, if it is too long.
-    pub fn of_length(bytes: usize) -> Option<Self> {
-        (bytes > VALUE_LIMIT).then_some(Self::TooLong(bytes as u64))
     }
 }
