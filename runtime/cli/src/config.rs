@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use heddle_core::address::Family;
 use heddle_core::config::NetworkConfig;
+use heddle_core::family::PerFamily;
 use heddle_core::text::one_line;
 use ipnet::IpNet;
 use serde::Serialize;
@@ -117,7 +117,7 @@ struct Effective<'a> {
 
 impl<'a> Effective<'a> {
     fn of(config: &'a NetworkConfig) -> serde_json::Result<Self> {
-        let (v4, v6) = (config.network(Family::V4), config.network(Family::V6));
+        let PerFamily { v4, v6 } = config.networks;
         Ok(Self {
             enable_ipv4: v4.is_some(),
             network: v4.map(|overlay| overlay.network),

@@ -54,7 +54,7 @@ async fn families(flags: &Flags) -> Result<Vec<Family>, String> {
     };
     let text = text.ok_or_else(|| format!("{name}/config does not exist"))?;
     let config = NetworkConfig::parse(&text).map_err(|error| format!("{name}/config: {error}"))?;
-    Ok(config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect())
+    Ok(config.networks.families())
 }
 
 fn render(
@@ -84,7 +84,7 @@ fn render(
             "interface {}, mtu {}, public address {}\n",
             underlay.link,
             underlay.mtu,
-            list(&underlay.public_addresses)
+            list(&underlay.public_addresses.into_iter().collect::<Vec<_>>())
         ),
         Err(error) => format!("heddled cannot start: {error}\n"),
     };

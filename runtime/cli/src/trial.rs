@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use heddle_core::address::Family;
 use heddle_core::config::NetworkConfig;
+use heddle_core::family::PerFamily;
 use heddle_core::lease::LeaseKey;
 use heddle_core::node::{Node, Underlay};
 use heddle_plugin::{CallError, Catalogue, Reason, Role};
@@ -37,18 +37,13 @@ fn problem(error: CallError) -> String {
 fn node(config: &NetworkConfig) -> Node {
     let addresses = ["192.0.2.1/24", "2001:db8::1/64"]
         .map(|address| address.parse::<IpNet>().expect("the address is a constant"));
-    let public = |overlay: &heddle_core::config::OverlayNetwork| -> IpAddr {
-        match Family::of_network(overlay.network) {
-            Family::V4 => addresses[0].addr(),
-            Family::V6 => addresses[1].addr(),
-        }
-    };
+    let public: PerFamily<IpAddr> = addresses.map(|address| address.addr()).into();
     Node {
         id: "nobody".parse().expect("the id is a constant"),
         underlay: Underlay {
             link: "eth0".parse().expect("the name is a constant"),
             mtu: 1500,
-            public_addresses: config.networks.iter().map(public).collect(),
+            public_addresses: config.networks.zip(public).map(|(_, address)| address),
             addresses: addresses.to_vec(),
         },
         links: Vec::new(),
@@ -57,12 +52,7 @@ fn node(config: &NetworkConfig) -> Node {
 
 /// Returns the first subnet of each family.
 fn first_subnets(config: &NetworkConfig) -> Option<LeaseKey> {
-    let (mut v4, mut v6) = (None, None);
-    for overlay in &config.networks {
-        match IpNet::new(overlay.subnet_min, overlay.subnet_length).ok()? {
-            IpNet::V4(subnet) => v4 = Some(subnet),
-            IpNet::V6(subnet) => v6 = Some(subnet),
-        }
-    }
-    LeaseKey::new(v4, v6)
+    LeaseKey::new(config.networks.map(|overlay| {
+        IpNet::new(overlay.subnet_min, overlay.subnet_length).expect("a subnet has a valid length")
+    }))
 }

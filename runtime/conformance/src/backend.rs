@@ -5,7 +5,6 @@ use heddle_core::desired::{Desired, Owner, Standing};
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::object::Plan;
 use heddle_plugin::{Backend, CallError, Plugin, PluginError, Reason};
-use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::baseline::Baseline;
@@ -238,7 +237,7 @@ impl Situation<'_> {
                 format!(
                     "plan-peer for lease {} at {:?} of type {:?} with data {}",
                     peer.key,
-                    peer.public_addresses().collect::<Vec<_>>(),
+                    peer.public_addresses().into_iter().collect::<Vec<_>>(),
                     peer.backend_type,
                     data.join(" and ")
                 )
@@ -262,22 +261,14 @@ impl Situation<'_> {
     /// Returns a lease that a hostile or broken node could have published.
     fn stranger(&self, good: &Baseline, chance: &mut Chance) -> Option<Lease> {
         let honest = good.peers.first()?;
-        let (mut v4, mut v6) = (None, None);
-        let mut families = Vec::new();
-        for (part, overlay) in honest.families.iter().zip(&self.scenario.config.networks) {
-            let subnet = chance.subnet(overlay.network, overlay.subnet_length);
-            match subnet {
-                IpNet::V4(subnet) => v4 = Some(subnet),
-                IpNet::V6(subnet) => v6 = Some(subnet),
-            }
-            families.push(LeaseFamily {
-                subnet,
-                public_address: chance.address(part.public_address),
-                backend_data: chance.backend_data(part.backend_data.as_deref()),
-            });
-        }
+        let places = honest.families.as_ref().zip(self.scenario.config.networks);
+        let families = places.map(|(part, overlay)| LeaseFamily {
+            subnet: chance.subnet(overlay.network, overlay.subnet_length),
+            public_address: chance.address(part.public_address),
+            backend_data: chance.backend_data(part.backend_data.as_deref()),
+        });
         Some(Lease {
-            key: LeaseKey::new(v4, v6)?,
+            key: LeaseKey::new(families.as_ref().map(|part| part.subnet))?,
             families,
             backend_type: chance.backend_type(honest.backend_type.as_deref()),
             node_id: None,

@@ -41,8 +41,8 @@ pub(crate) async fn examine(
 fn view(families: &[Family], ip_masq: bool) -> Result<View, crate::InvalidScenario> {
     let scenario = Scenario::ordinary(families, &json!({ "Type": "vxlan" }))?;
     let (key, node) = &scenario.node;
-    let backend_data =
-        vec![Some(r#"{"VNI":1,"VtepMAC":"3a:8b:71:f2:2e:de"}"#.to_owned()); families.len()];
+    let data = |_| r#"{"VNI":1,"VtepMAC":"3a:8b:71:f2:2e:de"}"#.to_owned();
+    let backend_data = scenario.config.networks.map(data);
     let advertised = Advertisements { backend_type: Some("vxlan".to_owned()), backend_data };
     let lease = advertised.lease(*key, node, None);
     Ok(View { config: scenario.config, lease, mtu: 1430, ip_masq })

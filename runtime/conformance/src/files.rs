@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use heddle_core::family::PerFamily;
 use heddle_plugin::{Advertisements, CallError, Emitter, File, Setting, View};
 
 use crate::Scenario;
@@ -16,7 +17,7 @@ impl Files {
         let Scenario { config, node: (key, node), mtu, ip_masq, .. } = scenario.clone();
         let advertised = Advertisements {
             backend_type: Some(config.backend.kind.clone()),
-            backend_data: vec![None; config.networks.len()],
+            backend_data: PerFamily::NONE,
         };
         let lease = advertised.lease(key, &node, None);
         Self(emitter.emit(&View { config, lease, mtu, ip_masq }, settings).await)

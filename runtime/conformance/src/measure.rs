@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use heddle_core::address::Family;
+use heddle_core::family::PerFamily;
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_plugin::{
     Advertisements, CallError, PacketInstance, PacketPlugin, Plugin, Reason, Role, View,
 };
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use serde_json::json;
 
 use crate::scenario::InvalidScenario;
@@ -149,15 +150,16 @@ fn packet_path(
 
 /// Returns the lease of a fictitious peer, with the advertisements of another node.
 fn peer(advertised: &Advertisements, number: u32) -> Option<Lease> {
-    let subnet = Ipv4Net::new((0x0a00_0000 + (number + 16) * 256).into(), 24).ok()?;
+    let address = IpAddr::V4((0x0a00_0000 + (number + 16) * 256).into());
+    let subnet = IpNet::new(address, 24).ok()?;
     let family = LeaseFamily {
-        subnet: subnet.into(),
+        subnet,
         public_address: IpAddr::V4((0xac10_0000 + number + 16).into()),
-        backend_data: advertised.backend_data.first().cloned().flatten(),
+        backend_data: advertised.backend_data.v4.clone(),
     };
     Some(Lease {
-        key: LeaseKey::new(Some(subnet), None)?,
-        families: vec![family],
+        key: LeaseKey::new([subnet].into())?,
+        families: [family].into(),
         backend_type: advertised.backend_type.clone(),
         node_id: None,
         node_name: None,
@@ -196,7 +198,7 @@ fn transform(instance: &mut PacketInstance) -> Result<Vec<Measurement>, MeasureE
 async fn emitter(plugin: &Plugin) -> Result<Vec<Measurement>, MeasureError> {
     let scenario = Scenario::ordinary(&[Family::V4], &json!({ "Type": "vxlan" }))?;
     let (key, node) = &scenario.node;
-    let advertised = Advertisements { backend_type: None, backend_data: vec![None] };
+    let advertised = Advertisements { backend_type: None, backend_data: PerFamily::NONE };
     let lease = advertised.lease(*key, node, None);
     let view = View { config: scenario.config, lease, mtu: 1450, ip_masq: true };
     let emitter = plugin.emitter()?;

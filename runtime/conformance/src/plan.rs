@@ -47,7 +47,7 @@ impl Plans {
         let mut text = "advertise\n".to_owned();
         match &self.advertised {
             Ok(said) => {
-                for line in said.backend_type.iter().chain(said.backend_data.iter().flatten()) {
+                for line in said.backend_type.iter().chain(&said.backend_data) {
                     let _ = writeln!(text, "  {line}");
                 }
             }

@@ -46,8 +46,7 @@ impl Scenario {
         let raw: Raw<'_> = serde_json::from_slice(text).map_err(invalid)?;
         let config = NetworkConfig::parse(raw.config.get().as_bytes());
         let config = config.map_err(|error| InvalidScenario(format!("`config`: {error}")))?;
-        let families: Vec<_> =
-            config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect();
+        let families = config.networks.families();
         let lease = |(key, value): (String, &RawValue)| {
             let key = key.parse::<LeaseKey>().map_err(invalid)?;
             let read = Lease::from_value(key, value.get().as_bytes());
@@ -146,14 +145,7 @@ struct RawLink {
 
 impl RawNode {
     fn node(self, families: &[Family]) -> Result<(LeaseKey, Node), InvalidScenario> {
-        let (mut v4, mut v6) = (None, None);
-        for subnet in &self.subnets {
-            match subnet {
-                IpNet::V4(subnet) => v4 = Some(*subnet),
-                IpNet::V6(subnet) => v6 = Some(*subnet),
-            }
-        }
-        let key = LeaseKey::new(v4, v6)
+        let key = LeaseKey::new(self.subnets.iter().copied().collect())
             .ok_or_else(|| InvalidScenario(format!("node `{}` has no subnets", self.id)))?;
         let first = |family: &Family| {
             let own = self.addresses.iter().map(IpNet::addr);
@@ -163,7 +155,7 @@ impl RawNode {
         };
         let public_addresses = match self.public_addresses {
             given if given.is_empty() => families.iter().map(first).collect::<Result<_, _>>()?,
-            given => given,
+            given => given.into_iter().collect(),
         };
         let name = |text: &str| text.parse::<LinkName>().map_err(invalid);
         let link = |link: &RawLink| {

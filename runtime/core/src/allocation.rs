@@ -14,6 +14,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::address::{Family, LinkName, number};
 use crate::config::{NetworkConfig, OverlayNetwork};
+use crate::family::PerFamily;
 use crate::host_network::{Conflict, HostNetwork};
 use crate::lease::{Lease, LeaseKey, Record};
 use crate::node::NodeId;
@@ -67,8 +68,8 @@ impl Holdings {
 pub struct Claimant<'a> {
     /// The node's id.
     pub id: &'a NodeId,
-    /// The node's public addresses, one per enabled family, IPv4 first.
-    pub public_addresses: &'a [IpAddr],
+    /// The node's public addresses in the enabled families.
+    pub public_addresses: PerFamily<IpAddr>,
     /// The subnets the node had before, as recorded in its subnet.env.
     pub previous: Option<LeaseKey>,
     /// The host's own networks and addresses, which the node's subnet must not overlap.
@@ -80,7 +81,9 @@ pub struct Claimant<'a> {
 impl Claimant<'_> {
     /// Returns the reason why the node cannot use these subnets, even if they are free or its own.
     pub fn conflict(&self, key: LeaseKey) -> Option<Conflict> {
-        key.subnets().find_map(|subnet| self.host.conflict_of_own(subnet, self.underlay))
+        key.subnets()
+            .into_iter()
+            .find_map(|subnet| self.host.conflict_of_own(subnet, self.underlay))
     }
 }
 
@@ -166,8 +169,7 @@ pub fn choose(
     let Holdings { taken, leases } = holdings;
     // flannel tells nodes apart by the address of the first family.
     let address = claimant.public_addresses.first().copied();
-    let ours =
-        |lease: &&Lease| address.is_some_and(|own| lease.public_addresses().any(|a| a == own));
+    let ours = |lease: &&Lease| address.is_some_and(|own| lease.public_addresses().contains(&own));
     // Other nodes may publish this address too. The lease with this node's id takes precedence.
     let anonymous_or_foreign = |lease: &&Lease| lease.node_id.as_ref() != Some(claimant.id);
     if let Some(lease) = leases.iter().filter(ours).min_by_key(anonymous_or_foreign) {
@@ -195,28 +197,19 @@ pub fn choose(
     {
         return Ok(Choice::Create(previous));
     }
-    let mut subnet = |family| match config.network(family) {
-        None => Ok(None),
-        Some(overlay) => {
-            let free = free(overlay, holdings, claimant.host)?;
-            Ok(free.get(pick(free.len())).copied())
-        }
+    let mut subnet = |overlay: &OverlayNetwork| {
+        let free = free(overlay, holdings, claimant.host)?;
+        Ok(free.get(pick(free.len())).copied())
     };
-    let v4 = match subnet(Family::V4)? {
-        Some(IpNet::V4(subnet)) => Some(subnet),
-        _ => None,
-    };
-    let v6 = match subnet(Family::V6)? {
-        Some(IpNet::V6(subnet)) => Some(subnet),
-        _ => None,
-    };
-    Ok(Choice::Create(LeaseKey::new(v4, v6).expect("a config enables at least one family")))
+    let subnets = config.networks.iter().filter_map(|overlay| subnet(overlay).transpose());
+    let subnets = subnets.collect::<Result<_, _>>()?;
+    Ok(Choice::Create(LeaseKey::new(subnets).expect("a config enables at least one family")))
 }
 
 /// Returns true if the host reaches a peer's public address, and would lose it to these subnets.
 fn covers_peer(host: &HostNetwork, holdings: &Holdings, key: LeaseKey) -> bool {
     let mut addresses = holdings.leases.iter().flat_map(Lease::public_addresses);
-    addresses.any(|address| key.subnets().any(|subnet| host.loses(address, subnet)))
+    addresses.any(|address| key.subnets().iter().any(|subnet| host.loses(address, *subnet)))
 }
 
 /// Returns the first subnets that are neither leased nor overlap a network of the host or a public
@@ -228,7 +221,7 @@ fn free(
 ) -> Result<Vec<IpNet>, AllocationError> {
     let family = Family::of_network(overlay.network);
     let OverlayNetwork { network, subnet_length, subnet_min, subnet_max, .. } = *overlay;
-    let leased = || holdings.taken.keys().filter_map(|key| key.subnet(family));
+    let leased = || holdings.taken.keys().filter_map(|key| key.subnets().get(family).copied());
     let peers = holdings.leases.iter().flat_map(Lease::public_addresses).map(IpNet::from);
     let free = free_subnets(overlay, leased().chain(host.occupied()).chain(peers));
     if !free.is_empty() {
@@ -251,18 +244,15 @@ fn free(
 /// Returns true if a lease has exactly the families of the config, each with a subnet that
 /// [fits](OverlayNetwork::fits).
 pub fn fits(config: &NetworkConfig, key: LeaseKey) -> bool {
-    [Family::V4, Family::V6].into_iter().all(|family| {
-        match (config.network(family), key.subnet(family)) {
-            (Some(overlay), Some(subnet)) => overlay.fits(subnet),
-            (None, None) => true,
-            _ => false,
-        }
-    })
+    let (networks, subnets) = (config.networks, key.subnets());
+    networks.families() == subnets.families()
+        && networks.zip(subnets).iter().all(|(overlay, subnet)| overlay.fits(*subnet))
 }
 
 /// Returns true if two leases have an address in common.
 pub fn overlap(one: LeaseKey, other: LeaseKey) -> bool {
-    one.subnets().any(|a| other.subnets().any(|b| a.contains(&b) || b.contains(&a)))
+    let pairs = one.subnets().zip(other.subnets());
+    pairs.iter().any(|(a, b)| a.contains(b) || b.contains(a))
 }
 
 /// Tie-break between overlapping leases: all nodes use the smallest. Leases that fit the config
@@ -277,8 +267,9 @@ pub(crate) fn seniority(fits: bool, made: u64, key: LeaseKey) -> Seniority {
 /// Returns the key with the shortest prefix of those that overlap a network.
 fn widest(taken: impl Iterator<Item = LeaseKey>, network: IpNet) -> Option<LeaseKey> {
     let length = |key: &LeaseKey| {
-        let subnet = key.subnet(Family::of_network(network))?;
-        let shares = network.contains(&subnet) || subnet.contains(&network);
+        let subnets = key.subnets();
+        let subnet = subnets.get(Family::of_network(network))?;
+        let shares = network.contains(subnet) || subnet.contains(&network);
         shares.then_some(subnet.prefix_len())
     };
     taken.filter(|key| length(key).is_some()).min_by_key(|key| length(key))
@@ -335,6 +326,7 @@ fn network(like: IpNet, number: u128, length: u8) -> IpNet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::family::PerFamily;
     use crate::host_network::{Claims, HostAddress, HostRouting, Vital};
     use proptest::prelude::*;
 
@@ -366,7 +358,7 @@ mod tests {
         let holdings = Holdings { taken: made.collect(), leases: leases.to_vec() };
         let claimant = Claimant {
             id: &"me".parse().unwrap(),
-            public_addresses: &[address.parse().unwrap()],
+            public_addresses: [address.parse::<IpAddr>().unwrap()].into(),
             previous: previous.map(|key| key.parse().unwrap()),
             host,
             underlay: "eth0".parse().unwrap(),
@@ -602,7 +594,7 @@ mod tests {
         let config = config(
             r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0/124"}"#,
         );
-        let overlay = &config.networks[0];
+        let overlay = &config.networks.v6.unwrap();
         assert_eq!(free_subnets(overlay, std::iter::empty()).len(), 3);
         assert_eq!(free_subnets(overlay, ["ffff::/16".parse().unwrap()].into_iter()), []);
     }
@@ -618,13 +610,14 @@ mod tests {
                 .into_iter()
                 .filter_map(|(host, length)| {
                     let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 244, 0, 0)) + host);
-                    Some((LeaseKey::new(Some(Ipv4Net::new(address, length).ok()?), None)?, 1))
+                    let subnet = IpNet::new(address.into(), length).ok()?;
+                    Some((LeaseKey::new([subnet].into())?, 1))
                 })
                 .collect();
             let holdings = Holdings { taken: taken.clone(), leases: vec![] };
             let claimant = Claimant {
                 id: &"me".parse().unwrap(),
-                public_addresses: &[],
+                public_addresses: PerFamily::NONE,
                 previous: None,
                 host: &HostNetwork::default(),
                 underlay: "eth0".parse().unwrap(),
@@ -636,9 +629,7 @@ mod tests {
                 }
                 Err(AllocationError::Exhausted { .. }) => {
                     for index in 1u8..=255 {
-                        let key = LeaseKey::new(
-                            Some(Ipv4Net::new_assert(Ipv4Addr::new(10, 244, index, 0), 24)), None,
-                        ).unwrap();
+                        let key: LeaseKey = format!("10.244.{index}.0-24").parse().unwrap();
                         prop_assert!(taken.keys().any(|other| overlap(*other, key)));
                     }
                 }

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::address::{Family, number};
+use crate::family::{InFamily, PerFamily};
 
 /// Backend used if the config names none.
 pub const DEFAULT_BACKEND: &str = "vxlan";
@@ -22,8 +23,8 @@ pub const CONFIG_LIMIT: usize = 64 << 10;
 /// The cluster's network: its address ranges and its backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkConfig {
-    /// The overlay networks, one per enabled family, IPv4 first. Never empty.
-    pub networks: Vec<OverlayNetwork>,
+    /// The overlay networks of the enabled families. Never empty.
+    pub networks: PerFamily<OverlayNetwork>,
     /// True if traffic rules go through nftables instead of iptables (`EnableNFTables`).
     pub nftables: bool,
     /// The backend that connects the nodes.
@@ -111,6 +112,10 @@ struct FamilyKeys {
     /// Prefix length limit of a subnet.
     longest_subnet: u8,
     missing: &'static str,
+    /// Form of a network, for errors.
+    network_form: &'static str,
+    /// Form of an address, for errors.
+    address_form: &'static str,
 }
 
 const V4: FamilyKeys = FamilyKeys {
@@ -122,6 +127,8 @@ const V4: FamilyKeys = FamilyKeys {
     longest_network: 28,
     longest_subnet: 30,
     missing: "expected the overlay's IPv4 network, such as 10.244.0.0/16, or `EnableIPv4` false",
+    network_form: "an IPv4 network as text, such as \"10.244.0.0/16\"",
+    address_form: "an IPv4 address as text",
 };
 
 const V6: FamilyKeys = FamilyKeys {
@@ -133,6 +140,8 @@ const V6: FamilyKeys = FamilyKeys {
     longest_network: 124,
     longest_subnet: 126,
     missing: "`EnableIPv6` is true; expected the overlay's IPv6 network, such as fd00:10:244::/48",
+    network_form: "an IPv6 network as text, such as \"fd00:10:244::/48\"",
+    address_form: "an IPv6 address as text",
 };
 
 const ENABLE_V4: &str = "EnableIPv4";
@@ -240,11 +249,10 @@ impl NetworkConfig {
             Some(Err(error)) => return Some(Superseded::Unusable(error)),
             Some(Ok(now)) => now,
         };
-        let network = |config: &Self, family| config.network(family).copied();
         let json = |config: &Self| serde_json::from_str::<Value>(&config.backend.json).ok();
         let differs = [
-            ("Network", network(self, Family::V4) != network(&now, Family::V4)),
-            ("IPv6Network", network(self, Family::V6) != network(&now, Family::V6)),
+            ("Network", self.networks.v4 != now.networks.v4),
+            ("IPv6Network", self.networks.v6 != now.networks.v6),
             (ENABLE_NFTABLES, self.nftables != now.nftables),
             ("Backend", self.backend.kind != now.backend.kind || json(self) != json(&now)),
         ];
@@ -278,12 +286,12 @@ impl NetworkConfig {
         if (v4, v6) == (Some(false), Some(false)) {
             errors.add(broken(ENABLE_V4, false, "`EnableIPv4` or `EnableIPv6` must be true"));
         }
-        let mut networks = Vec::with_capacity(2);
+        let mut networks = PerFamily::NONE;
         if v4.unwrap_or(true) {
-            networks.extend(overlay_v4(&members, &mut errors));
+            networks.v4 = read_overlay::<Ipv4Net, Ipv4Addr>(&V4, &members, &mut errors);
         }
         if v6.unwrap_or(false) {
-            networks.extend(overlay_v6(&members, &mut errors));
+            networks.v6 = read_overlay::<Ipv6Net, Ipv6Addr>(&V6, &members, &mut errors);
         }
         let nftables = errors.note(flag(ENABLE_NFTABLES, false));
         let backend = errors.note(backend(&members));
@@ -303,10 +311,11 @@ impl NetworkConfig {
         let known = |name: &String| KEYS.iter().any(|key| name.eq_ignore_ascii_case(key));
         members.into_iter().map(|(name, _)| name).filter(|name| !known(name)).collect()
     }
+}
 
-    /// Returns the overlay network of one family, if that family is enabled.
-    pub fn network(&self, family: Family) -> Option<&OverlayNetwork> {
-        self.networks.iter().find(|overlay| Family::of_network(overlay.network) == family)
+impl InFamily for OverlayNetwork {
+    fn family(&self) -> Family {
+        self.network.family()
     }
 }
 
@@ -353,34 +362,27 @@ fn backend(members: &Members) -> Result<BackendConfig, ConfigError> {
     Ok(BackendConfig { kind, json })
 }
 
-fn overlay_v4(members: &Members, errors: &mut Errors) -> Option<OverlayNetwork> {
-    let network = members
-        .get::<Ipv4Net>(V4.network, "an IPv4 network as text, such as \"10.244.0.0/16\"")
-        .and_then(|network| {
-            network.ok_or(ConfigError::Missing { key: V4.network, rule: V4.missing })
-        });
+/// Returns one family's overlay network, from its members. `N` and `A` are its networks and
+/// addresses.
+fn read_overlay<N, A>(
+    keys: &FamilyKeys,
+    members: &Members,
+    errors: &mut Errors,
+) -> Option<OverlayNetwork>
+where
+    N: DeserializeOwned + Into<IpNet>,
+    A: DeserializeOwned + Into<IpAddr>,
+{
+    let network = members.get::<N>(keys.network, keys.network_form).and_then(|network| {
+        network.ok_or(ConfigError::Missing { key: keys.network, rule: keys.missing })
+    });
     let network = errors.note(network);
     let mut bound = |key| {
-        let address = errors.note(members.get::<Ipv4Addr>(key, "an IPv4 address as text"))?;
-        Some(address.map(IpAddr::V4))
+        let address = errors.note(members.get::<A>(key, keys.address_form))?;
+        Some(address.map(Into::into))
     };
-    let bounds = [bound(V4.subnet_min), bound(V4.subnet_max)];
-    overlay(&V4, members, network?.trunc().into(), bounds, errors)
-}
-
-fn overlay_v6(members: &Members, errors: &mut Errors) -> Option<OverlayNetwork> {
-    let network = members
-        .get::<Ipv6Net>(V6.network, "an IPv6 network as text, such as \"fd00:10:244::/48\"")
-        .and_then(|network| {
-            network.ok_or(ConfigError::Missing { key: V6.network, rule: V6.missing })
-        });
-    let network = errors.note(network);
-    let mut bound = |key| {
-        let address = errors.note(members.get::<Ipv6Addr>(key, "an IPv6 address as text"))?;
-        Some(address.map(IpAddr::V6))
-    };
-    let bounds = [bound(V6.subnet_min), bound(V6.subnet_max)];
-    overlay(&V6, members, network?.trunc().into(), bounds, errors)
+    let bounds = [bound(keys.subnet_min), bound(keys.subnet_max)];
+    overlay(keys, members, network?.into().trunc(), bounds, errors)
 }
 
 /// Builds one family's overlay network. Each bound is an address, absent, or (the outer None)
@@ -482,7 +484,7 @@ mod tests {
     }
 
     fn v4(text: &str) -> OverlayNetwork {
-        *parse(text).unwrap().network(Family::V4).unwrap()
+        parse(text).unwrap().networks.v4.unwrap()
     }
 
     fn overlay(network: &str, subnet_length: u8, min: &str, max: &str) -> OverlayNetwork {
@@ -498,7 +500,12 @@ mod tests {
     fn reserved_range_is_set_only_by_subnet_min_or_max() {
         let range = |text: &str| {
             let config = NetworkConfig::parse(text.as_bytes()).unwrap();
-            config.networks[0].reserved_range().map(|(min, max)| format!("{min}-{max}"))
+            config
+                .networks
+                .first()
+                .unwrap()
+                .reserved_range()
+                .map(|(min, max)| format!("{min}-{max}"))
         };
         assert_eq!(range(r#"{"Network":"10.1.0.0/16"}"#), None);
         assert_eq!(
@@ -555,7 +562,10 @@ mod tests {
         assert_eq!(
             config,
             NetworkConfig {
-                networks: vec![overlay("10.244.0.0/16", 24, "10.244.1.0", "10.244.255.0")],
+                networks: PerFamily {
+                    v4: Some(overlay("10.244.0.0/16", 24, "10.244.1.0", "10.244.255.0")),
+                    v6: None,
+                },
                 nftables: false,
                 backend,
             }
@@ -610,11 +620,9 @@ mod tests {
             r#"{"Network":"0.0.0.0/0","EnableIPv6":true,"IPv6Network":"::/0","IPv6SubnetLen":126}"#,
         )
         .unwrap();
-        assert_eq!(config.networks[0], overlay("0.0.0.0/0", 24, "0.0.1.0", "255.255.255.0"));
-        assert_eq!(
-            config.networks[1].subnet_max.to_string(),
-            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffc"
-        );
+        let (v4, v6) = (config.networks.v4.unwrap(), config.networks.v6.unwrap());
+        assert_eq!(v4, overlay("0.0.0.0/0", 24, "0.0.1.0", "255.255.255.0"));
+        assert_eq!(v6.subnet_max.to_string(), "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffc");
     }
 
     #[test]
@@ -623,13 +631,15 @@ mod tests {
             parse(r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"2001:cafe:42::/56"}"#)
                 .unwrap();
         assert_eq!(
-            config.networks,
+            config.networks.into_iter().collect::<Vec<_>>(),
             [overlay("2001:cafe:42::/56", 64, "2001:cafe:42:1::", "2001:cafe:42:ff::")]
         );
         assert_eq!(
             parse(r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/63"}"#)
                 .unwrap()
-                .networks[0]
+                .networks
+                .v6
+                .unwrap()
                 .subnet_length,
             65
         );
@@ -640,8 +650,7 @@ mod tests {
         let config =
             parse(r#"{"EnableIPv6":true,"IPv6Network":"fd00::/48","Network":"10.244.0.0/16"}"#)
                 .unwrap();
-        let families: Vec<_> =
-            config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect();
+        let families: Vec<_> = config.networks.iter().map(InFamily::family).collect();
         assert_eq!(families, [Family::V4, Family::V6]);
     }
 
@@ -651,7 +660,7 @@ mod tests {
             r#"{"network":"10.244.0.0/16","SUBNETLEN":25,"enableNfTables":true,"backend":{"type":"host-gw","x":1},"Future":{}}"#,
         )
         .unwrap();
-        assert_eq!(config.networks[0].subnet_length, 25);
+        assert_eq!(config.networks.v4.unwrap().subnet_length, 25);
         assert!(config.nftables);
         assert_eq!(config.backend.kind, "host-gw");
         assert_eq!(config.backend.json, r#"{"type":"host-gw","x":1}"#);

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use regex::Regex;
 
 use crate::address::{Family, LinkName, MacAddress};
+use crate::family::PerFamily;
 use crate::node::{ExistingLink, Underlay};
 
 /// A network interface as found on the host.
@@ -57,6 +58,14 @@ pub struct Selection {
     pub public_ip: Option<Ipv4Addr>,
     /// `--public-ipv6`: the IPv6 address that peers use, if it is not the interface's.
     pub public_ipv6: Option<Ipv6Addr>,
+}
+
+impl Selection {
+    /// Returns the public addresses that the flags give.
+    fn public_addresses(&self) -> PerFamily<IpAddr> {
+        let v4 = self.public_ip.map(IpAddr::V4);
+        PerFamily { v4, v6: self.public_ipv6.map(IpAddr::V6) }
+    }
 }
 
 /// The facts about the host that the choice depends on.
@@ -134,22 +143,19 @@ pub fn select(
 ) -> Result<Underlay, SelectionError> {
     let choice = choose(families, selection, facts)?;
     let mut public_addresses = Vec::with_capacity(families.len());
+    let public = selection.public_addresses();
     for &family in families {
-        let public = match family {
-            Family::V4 => selection.public_ip.map(IpAddr::V4),
-            Family::V6 => selection.public_ipv6.map(IpAddr::V6),
-        };
         // Even behind NAT the interface needs an address of its own to send from.
         let own = choice
             .own_address(family)
             .ok_or(SelectionError::NoAddress { link: choice.interface.name, family })?;
-        public_addresses.push(public.unwrap_or(own));
+        public_addresses.push(*public.get(family).unwrap_or(&own));
     }
     Ok(Underlay {
         link: choice.interface.name,
         mtu: choice.interface.mtu,
         addresses: choice.interface.addresses.clone(),
-        public_addresses,
+        public_addresses: public_addresses.into_iter().collect(),
     })
 }
 
@@ -193,8 +199,8 @@ pub(crate) fn choose<'a>(
     }
     // A public address of the host's own identifies the interface. Behind NAT there is no such
     // address.
-    let public = [selection.public_ip.map(IpAddr::V4), selection.public_ipv6.map(IpAddr::V6)];
-    let known = public.into_iter().flatten().find_map(|own| by_name(&own.to_string(), facts));
+    let public = selection.public_addresses();
+    let known = public.iter().find_map(|own| by_name(&own.to_string(), facts));
     if let Some(choice) = known {
         return Ok(choice);
     }

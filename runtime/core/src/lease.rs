@@ -15,6 +15,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::address::{Family, MacAddress, is_host};
+use crate::family::{InFamily, PerFamily};
 use crate::node::NodeId;
 use crate::text::{LONGEST, one_line};
 
@@ -44,6 +45,8 @@ const REASON_LIMIT: usize = 200;
 /// `0.0.0.0-0&fc00:0:0:8::-64`, because flannel writes an empty IPv4 network in that place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseKey {
+    // Unlike a `PerFamily<IpNet>`, these cannot hold a network of the other family, which would
+    // print as another key.
     v4: Option<Ipv4Net>,
     v6: Option<Ipv6Net>,
 }
@@ -56,35 +59,21 @@ impl LeaseKey {
     ///
     /// Host bits are truncated. An IPv4 network of length 0 counts as none, because the text form
     /// uses it for IPv6-only keys.
-    pub fn new(v4: Option<Ipv4Net>, v6: Option<Ipv6Net>) -> Option<Self> {
-        let v4 = v4.filter(|network| network.prefix_len() > 0);
-        (v4.is_some() || v6.is_some()).then(|| Self {
-            v4: v4.map(|network| network.trunc()),
-            v6: v6.map(|network| network.trunc()),
-        })
+    pub fn new(subnets: PerFamily<IpNet>) -> Option<Self> {
+        let v4 = match subnets.v4 {
+            Some(IpNet::V4(network)) if network.prefix_len() > 0 => Some(network.trunc()),
+            _ => None,
+        };
+        let v6 = match subnets.v6 {
+            Some(IpNet::V6(network)) => Some(network.trunc()),
+            _ => None,
+        };
+        (v4.is_some() || v6.is_some()).then_some(Self { v4, v6 })
     }
 
-    /// Returns the IPv4 subnet.
-    pub fn v4(&self) -> Option<Ipv4Net> {
-        self.v4
-    }
-
-    /// Returns the IPv6 subnet.
-    pub fn v6(&self) -> Option<Ipv6Net> {
-        self.v6
-    }
-
-    /// Returns the subnet of a family.
-    pub fn subnet(&self, family: Family) -> Option<IpNet> {
-        match family {
-            Family::V4 => self.v4.map(IpNet::V4),
-            Family::V6 => self.v6.map(IpNet::V6),
-        }
-    }
-
-    /// Returns all subnets, IPv4 first.
-    pub fn subnets(&self) -> impl Iterator<Item = IpNet> {
-        [self.v4.map(IpNet::V4), self.v6.map(IpNet::V6)].into_iter().flatten()
+    /// Returns the subnets.
+    pub fn subnets(&self) -> PerFamily<IpNet> {
+        PerFamily { v4: self.v4.map(IpNet::V4), v6: self.v6.map(IpNet::V6) }
     }
 }
 
@@ -124,7 +113,7 @@ impl FromStr for LeaseKey {
                 Some(second) => Some(network(second, |a, l| Ipv6Net::new(a, l).ok())?),
                 None => None,
             };
-            Self::new(Some(v4), v6)
+            Self::new(PerFamily { v4: Some(v4.into()), v6: v6.map(IpNet::V6) })
         };
         // Two spellings of one key would be two records of one peer.
         let canonical = |key: &Self| key.to_string() == text;
@@ -201,13 +190,19 @@ pub struct LeaseFamily {
     pub backend_data: Option<String>,
 }
 
+impl InFamily for LeaseFamily {
+    fn family(&self) -> Family {
+        self.subnet.family()
+    }
+}
+
 /// A lease: the subnets of a node, and the addresses at which the node is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// The record's key. It may have a subnet of a family that the value lacks an address for.
     pub key: LeaseKey,
-    /// The families with both a subnet and an address: one or two, IPv4 first.
-    pub families: Vec<LeaseFamily>,
+    /// The families with both a subnet and an address. Never empty.
+    pub families: PerFamily<LeaseFamily>,
     /// `BackendType`. flannel's udp backend omits it.
     pub backend_type: Option<String>,
     /// Heddle's identity of the node. Absent in leases of flannel nodes.
@@ -296,20 +291,16 @@ pub enum InvalidLease {
 }
 
 impl Lease {
-    /// Returns the lease's part for one family.
-    pub fn family(&self, family: Family) -> Option<&LeaseFamily> {
-        self.families.iter().find(|f| Family::of_network(f.subnet) == family)
-    }
-
-    /// Returns the node's public addresses, IPv4 first.
-    pub fn public_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.families.iter().map(|family| family.public_address)
+    /// Returns the node's public addresses.
+    pub fn public_addresses(&self) -> PerFamily<IpAddr> {
+        self.families.as_ref().map(|part| part.public_address)
     }
 
     /// Returns true if the two leases have a public address in common. flannel identifies nodes by
     /// their address.
     pub fn shares_address(&self, other: &Self) -> bool {
-        self.public_addresses().any(|own| other.public_addresses().any(|theirs| theirs == own))
+        let theirs = other.public_addresses();
+        self.public_addresses().iter().any(|own| theirs.contains(own))
     }
 
     /// Returns the Ethernet addresses found anywhere in the backend data.
@@ -336,7 +327,8 @@ impl Lease {
     /// Returns the node's name for messages: its host name or id with its address, or the address
     /// alone.
     pub fn owner(&self) -> String {
-        let address = self.public_addresses().map(|a| a.to_string()).collect::<Vec<_>>().join(", ");
+        let addresses = self.public_addresses().map(|address| address.to_string());
+        let address = addresses.into_iter().collect::<Vec<_>>().join(", ");
         let name = self.node_name.as_ref().map(|name| one_line(name, LONGEST));
         match (name, &self.node_id) {
             (Some(name), Some(id)) => format!("{name} (node id {id}) at {address}"),
@@ -348,23 +340,22 @@ impl Lease {
 
     /// Returns the JSON text for the store.
     pub fn to_value(&self) -> String {
-        let address = |family| self.family(family).map(|f| f.public_address);
-        let data = |family| {
-            let text = self.family(family)?.backend_data.as_deref()?;
-            serde_json::from_str::<&RawValue>(text).ok()
-        };
+        fn data(part: Option<&LeaseFamily>) -> Option<&RawValue> {
+            serde_json::from_str(part?.backend_data.as_deref()?).ok()
+        }
+        let PerFamily { v4, v6 } = self.families.as_ref();
         let wire = Wire {
-            public_ip: match address(Family::V4) {
+            public_ip: match v4.map(|part| part.public_address) {
                 Some(IpAddr::V4(address)) => address,
                 _ => Ipv4Addr::UNSPECIFIED,
             },
-            public_ipv6: match address(Family::V6) {
+            public_ipv6: match v6.map(|part| part.public_address) {
                 Some(IpAddr::V6(address)) => Some(address),
                 _ => None,
             },
             backend_type: self.backend_type.as_deref(),
-            backend_data: data(Family::V4),
-            backend_v6_data: data(Family::V6),
+            backend_data: data(v4),
+            backend_v6_data: data(v6),
             node_id: self.node_id.as_ref(),
             node_name: self.node_name.as_deref(),
         };
@@ -394,23 +385,18 @@ impl Lease {
         let text = |raw: Option<&RawValue>| {
             raw.map(RawValue::get).filter(|text| *text != "null").map(str::to_owned)
         };
-        let mut families = Vec::with_capacity(2);
-        let public_ip = host("PublicIP", public_ip)?;
-        let public_ipv6 = host("PublicIPv6", public_ipv6)?;
-        if let (Some(subnet), Some(address)) = (key.v4, public_ip) {
-            families.push(LeaseFamily {
-                subnet: subnet.into(),
-                public_address: address.into(),
-                backend_data: text(fields.backend_data),
-            });
-        }
-        if let (Some(subnet), Some(address)) = (key.v6, public_ipv6) {
-            families.push(LeaseFamily {
-                subnet: subnet.into(),
-                public_address: address.into(),
-                backend_data: text(fields.backend_v6_data),
-            });
-        }
+        let addresses = PerFamily {
+            v4: host("PublicIP", public_ip)?.map(IpAddr::V4),
+            v6: host("PublicIPv6", public_ipv6)?.map(IpAddr::V6),
+        };
+        let mut data =
+            PerFamily { v4: text(fields.backend_data), v6: text(fields.backend_v6_data) };
+        let parts = key.subnets().zip(addresses);
+        let families = parts.map_with(|family, (subnet, public_address)| LeaseFamily {
+            subnet,
+            public_address,
+            backend_data: data.take(family),
+        });
         if families.is_empty() {
             let field = if key.v4.is_some() { "PublicIP" } else { "PublicIPv6" };
             return Err(InvalidLease::NoAddress(field));
@@ -560,14 +546,14 @@ mod tests {
             assert_eq!(key.parse::<LeaseKey>().unwrap().to_string(), key);
         }
         let v6 = "0.0.0.0-0&fc00::-64".parse::<LeaseKey>().unwrap();
-        assert_eq!((v6.v4(), v6.v6()), (None, Some("fc00::/64".parse().unwrap())));
+        assert_eq!(v6.subnets(), ["fc00::/64".parse::<IpNet>().unwrap()].into());
     }
 
     #[test]
     fn lease_key_of_all_ipv4_is_none() {
         let all = "0.0.0.0/0".parse().unwrap();
-        assert_eq!(LeaseKey::new(Some(all), None), None);
-        let key = LeaseKey::new(Some(all), Some("fc00::/64".parse().unwrap())).unwrap();
+        assert_eq!(LeaseKey::new([all].into()), None);
+        let key = LeaseKey::new([all, "fc00::/64".parse().unwrap()].into()).unwrap();
         assert_eq!(key.to_string().parse(), Ok(key));
     }
 
@@ -606,7 +592,10 @@ mod tests {
         let value = r#"{"PublicIP":"192.168.0.72","PublicIPv6":"fd00::72","BackendType":"vxlan","BackendData":{"VNI":1},"BackendV6Data":{"VNI":2}}"#;
         let lease = read("10.244.8.0-24&fc00:0:0:8::-64", value).unwrap();
         assert_eq!(lease.to_value(), value);
-        assert_eq!(lease.family(Family::V6).unwrap().backend_data.as_deref(), Some(r#"{"VNI":2}"#));
+        assert_eq!(
+            lease.families.v6.as_ref().unwrap().backend_data.as_deref(),
+            Some(r#"{"VNI":2}"#)
+        );
     }
 
     #[test]
@@ -626,7 +615,7 @@ mod tests {
         .unwrap();
         assert_eq!(lease.backend_type.as_deref(), Some("vxlan"));
         assert_eq!(
-            lease.families[0].backend_data.as_deref(),
+            lease.families.v4.unwrap().backend_data.as_deref(),
             Some(r#"{"VtepMAC":"12:b9:d6:fb:f8:e3"}"#)
         );
     }
@@ -658,7 +647,7 @@ mod tests {
     fn field_names_ignore_case_and_unknown_fields_are_skipped() {
         let lease =
             read("10.244.8.0-24", r#"{"publicip":"192.168.0.72","Future":{"a":[1]}}"#).unwrap();
-        assert_eq!(lease.families[0].public_address.to_string(), "192.168.0.72");
+        assert_eq!(lease.families.v4.unwrap().public_address.to_string(), "192.168.0.72");
     }
 
     #[test]

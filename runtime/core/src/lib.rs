@@ -10,6 +10,7 @@
 //! | [`interface`] | which interface and which addresses do other hosts reach this one by? |
 //! | [`explanation`] | why that interface? |
 //! | [`node`] | who is this node? |
+//! | [`family`] | which value does each address family have? |
 //! | [`lease`] | which subnet belongs to which node? (`<prefix>/subnets/…`) |
 //! | [`allocation`] | which subnet should this node have? |
 //! | [`object`] | what can be planned? Links, addresses, routes, neighbours, FDB entries, sysctls |
@@ -36,6 +37,7 @@ pub mod config;
 pub mod desired;
 pub mod diff;
 pub mod explanation;
+pub mod family;
 pub mod host_network;
 pub mod interface;
 pub mod lease;

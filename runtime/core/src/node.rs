@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::address::{LinkName, MacAddress};
+use crate::family::PerFamily;
 
 /// The identity of a node: 1 to 64 characters of `a–z A–Z 0–9 . _ -`.
 ///
@@ -90,8 +91,8 @@ pub struct Underlay {
     pub mtu: u32,
     /// The interface's addresses, including host bits, with their prefix lengths.
     pub addresses: Vec<IpNet>,
-    /// The addresses at which peers reach this node: one per enabled family, IPv4 first.
-    pub public_addresses: Vec<IpAddr>,
+    /// The addresses at which peers reach this node, in each enabled family.
+    pub public_addresses: PerFamily<IpAddr>,
 }
 
 /// A device that existed when the daemon started.

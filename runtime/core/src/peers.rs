@@ -319,7 +319,7 @@ impl Peers {
                 Family::V6 => "IPv6Network",
             };
             // A family that is disabled here may be in use elsewhere.
-            let Some(overlay) = self.config.network(family) else {
+            let Some(overlay) = self.config.networks.get(family) else {
                 continue;
             };
             if !overlay.network.contains(&subnet) || subnet == overlay.network {

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::address::{Family, number};
+use crate::address::number;
+use crate::family::PerFamily;
 use crate::lease::Lease;
 use crate::object::{Object, Plan};
 
@@ -14,10 +15,7 @@ use crate::object::{Object, Plan};
 /// with VXLAN, the first one. Otherwise it is the offset of the second address, which the bridge
 /// for containers has, once there is a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    v4: u128,
-    v6: u128,
-}
+pub struct Place(PerFamily<u128>);
 
 /// Offset of a bridge: `FLANNEL_SUBNET` is the subnet's second address.
 const BRIDGE: u128 = 1;
@@ -26,7 +24,7 @@ impl Place {
     /// Returns the place according to this node's own plan.
     pub fn of(own: &Lease, plan: &Plan) -> Self {
         let place = |family| {
-            let subnet = own.family(family)?.subnet;
+            let subnet = own.families.get(family)?.subnet;
             let addresses = plan.objects.iter().filter_map(|object| match object {
                 Object::Address(address) => Some(address.network.addr()),
                 _ => None,
@@ -34,20 +32,18 @@ impl Place {
             let mut inside = addresses.filter(|address| subnet.contains(address));
             Some(number(inside.next()?) - number(subnet.network()))
         };
-        let place = |family| place(family).unwrap_or(BRIDGE);
-        Self { v4: place(Family::V4), v6: place(Family::V6) }
+        Self(PerFamily::of(|family| Some(place(family).unwrap_or(BRIDGE))))
     }
 
     /// Returns a peer's addresses at this place, one for each family of its lease.
     pub fn addresses(self, peer: &Lease) -> impl Iterator<Item = IpAddr> + '_ {
-        peer.families.iter().filter_map(move |family| {
-            let offset = if family.subnet.addr().is_ipv4() { self.v4 } else { self.v6 };
-            let first = number(family.subnet.network());
-            let address = match family.subnet {
+        peer.families.as_ref().zip(self.0).into_iter().filter_map(|(part, offset)| {
+            let first = number(part.subnet.network());
+            let address = match part.subnet {
                 IpNet::V4(_) => IpAddr::V4(u32::try_from(first + offset).ok()?.into()),
                 IpNet::V6(_) => IpAddr::V6(first.checked_add(offset)?.into()),
             };
-            family.subnet.contains(&address).then_some(address)
+            part.subnet.contains(&address).then_some(address)
         })
     }
 }

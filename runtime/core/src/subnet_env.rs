@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::family::PerFamily;
 use crate::lease::LeaseKey;
 
 /// Parses the subnets recorded in a subnet.env.
@@ -16,15 +17,18 @@ use crate::lease::LeaseKey;
 /// `FLANNEL_SUBNET` holds an address of the subnet, not the first one. Returns None if the lines
 /// are missing, as when `mk-docker-opts.sh` has written its own into the same file.
 pub fn previous_subnets(text: &str) -> Option<LeaseKey> {
-    LeaseKey::new(value(text, "FLANNEL_SUBNET"), value(text, "FLANNEL_IPV6_SUBNET"))
+    LeaseKey::new(networks(text, "FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET"))
 }
 
-/// Parses the overlay networks recorded in a subnet.env, without host bits. Returns one per family
-/// that has a line.
-pub fn previous_networks(text: &str) -> Vec<IpNet> {
-    let v4 = value::<Ipv4Net>(text, "FLANNEL_NETWORK").map(IpNet::V4);
-    let v6 = value::<Ipv6Net>(text, "FLANNEL_IPV6_NETWORK").map(IpNet::V6);
-    v4.into_iter().chain(v6).map(|network| network.trunc()).collect()
+/// Parses the overlay networks recorded in a subnet.env, without host bits.
+pub fn previous_networks(text: &str) -> PerFamily<IpNet> {
+    networks(text, "FLANNEL_NETWORK", "FLANNEL_IPV6_NETWORK").map(|network| network.trunc())
+}
+
+/// Returns the networks that the last lines of these keys have.
+fn networks(text: &str, v4: &str, v6: &str) -> PerFamily<IpNet> {
+    let v4 = value::<Ipv4Net>(text, v4).map(IpNet::V4);
+    PerFamily { v4, v6: value::<Ipv6Net>(text, v6).map(IpNet::V6) }
 }
 
 /// Returns the value of the last line that sets a key.
@@ -65,7 +69,7 @@ mod tests {
             ["", "DOCKER_OPT_MTU=\"--mtu=1450\"\n", "FLANNEL_SUBNET=10.244.8.1\n", "\0\u{1}="]
         {
             assert_eq!(previous_subnets(text), None);
-            assert_eq!(previous_networks(text), []);
+            assert!(previous_networks(text).is_empty());
         }
     }
 }

@@ -69,7 +69,7 @@ impl Node {
         };
         Lease {
             key,
-            families: key.subnets().map(family).collect(),
+            families: key.subnets().map(family),
             backend_type: None,
             node_id: Some(self.id.clone()),
             node_name: None,
@@ -88,10 +88,10 @@ impl Node {
                     let value = value.as_bytes();
                     holdings.add(&Record { key: &key, value, unread: None, age });
                 }
-                let address = [[192, 168, 0, self.number].into()];
+                let address = [std::net::IpAddr::from([192, 168, 0, self.number])];
                 let claimant = Claimant {
                     id: &self.id,
-                    public_addresses: &address,
+                    public_addresses: address.into(),
                     previous: self.previous,
                     host: &HostNetwork::default(),
                     underlay: "eth0".parse().unwrap(),
@@ -100,7 +100,10 @@ impl Node {
                     Ok(choice) => Stage::Decided(choice),
                     Err(AllocationError::Exhausted { network, .. }) => {
                         let family = heddle_core::address::Family::of_network(network);
-                        let in_family = store.leases.keys().filter_map(|key| key.subnet(family));
+                        let in_family = store
+                            .leases
+                            .keys()
+                            .filter_map(|key| key.subnets().get(family).copied());
                         assert_eq!(
                             in_family.collect::<std::collections::BTreeSet<_>>().len(),
                             CAPACITY

@@ -26,7 +26,7 @@ mod report;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use heddle_core::address::{Family, LinkName};
+use heddle_core::address::LinkName;
 use heddle_core::config::NetworkConfig;
 use heddle_core::diff::Scope;
 use heddle_core::host_network::{Claims, HostNetwork, HostRouting, Vital};
@@ -174,14 +174,14 @@ fn forwarding(
     planned: &[LinkName],
 ) -> Vec<Setting> {
     let mut wanted = Vec::new();
-    if config.network(Family::V4).is_some() {
+    if config.networks.v4.is_some() {
         wanted.extend(settings::read("net/ipv4/ip_forward"));
         let all_off = wanted.iter().any(|setting| setting.value == "0");
         let there = interfaces.iter().map(|interface| interface.name);
         let there = there.filter(|name| !all_off && planned.contains(name));
         wanted.extend(there.filter_map(|name| settings::of_link(name, "forwarding")));
     }
-    if config.network(Family::V6).is_some() {
+    if config.networks.v6.is_some() {
         wanted.extend(settings::read("net/ipv6/conf/all/forwarding"));
     }
     wanted
@@ -194,7 +194,7 @@ async fn reverse_path(kernel: &Kernel, underlay: &Underlay, peers: &[Lease]) -> 
         .collect();
     // Behind NAT, no packet can be sent from the public address.
     let own = underlay.addresses.iter().map(IpNet::addr).find(IpAddr::is_ipv4)?;
-    let public = |peer: &Lease| peer.family(Family::V4).map(|part| part.public_address);
+    let public = |peer: &Lease| peer.families.v4.as_ref().map(|part| part.public_address);
     if !checks::reverse_path::is_strict(&settings) {
         return None;
     }

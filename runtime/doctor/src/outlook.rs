@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_core::address::Family;
 use heddle_core::allocation::{AllocationError, Choice, Claimant, Holdings, choose};
 use heddle_core::config::{ConfigError, NetworkConfig, OverlayNetwork};
 use heddle_core::host_network::{Claims, HostNetwork, HostRouting, Vital};
@@ -127,7 +126,7 @@ impl Outlook {
         let mut holdings = contents.holdings;
         let claimant = Claimant {
             id: &node.id,
-            public_addresses: &node.underlay.public_addresses,
+            public_addresses: node.underlay.public_addresses,
             previous: previous(flags),
             host: &host,
             underlay: node.underlay.link,
@@ -232,9 +231,7 @@ fn underlay(
     config: &NetworkConfig,
     facts: &Facts,
 ) -> Result<Underlay, SelectionError> {
-    let families: Vec<_> =
-        config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect();
-    select(&families, &flags.interface.selection(), facts)
+    select(&config.networks.families(), &flags.interface.selection(), facts)
 }
 
 /// Returns the destinations that plans may have, before there is a subnet.

@@ -11,7 +11,7 @@ use crate::names::Names;
 use crate::nft::table::WantedTable;
 use crate::repair::settle;
 use crate::rule::{Purpose, Rule};
-use crate::{FamilyRules, FirewallError, Mode, Rules, iptables, nft};
+use crate::{FirewallError, Mode, Rules, iptables, nft};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
@@ -90,7 +90,8 @@ impl Firewall {
     fn ask_installed(&mut self, lines: &mut Vec<String>) -> Result<(), FirewallError> {
         for family in FAMILIES {
             let asked = Installed::ask(family);
-            let concerned = self.rules.mode == Mode::Iptables && self.family(family).is_some();
+            let concerned =
+                self.rules.mode == Mode::Iptables && self.rules.families.get(family).is_some();
             let installed = if concerned {
                 self.unless_dispensable(asked, lines)?
             } else {
@@ -127,7 +128,7 @@ impl Firewall {
         let own = |place: &Place| {
             let installed = self.installed.get(&place.family);
             self.rules.mode == Mode::Iptables
-                && self.family(place.family).is_some()
+                && self.rules.families.get(place.family).is_some()
                 && installed.is_some_and(|installed| installed.flavour == place.flavour)
         };
         Place::all().filter(own).collect()
@@ -142,7 +143,9 @@ impl Firewall {
     fn hidden(&self, place: Place, saved: &Ruleset, own: bool) -> Result<(), FirewallError> {
         let needed = |purpose: &Purpose| match purpose {
             Purpose::Masquerade => own && self.rules.masquerade.is_some(),
-            Purpose::Forward => self.rules.forward && self.family(place.family).is_some(),
+            Purpose::Forward => {
+                self.rules.forward && self.rules.families.get(place.family).is_some()
+            }
         };
         let mut tables = Purpose::ALL.into_iter().filter(needed).map(Purpose::table);
         match tables.find(|table| saved.hides(table)) {
@@ -225,11 +228,9 @@ impl Firewall {
             Purpose::Masquerade => self.rules.masquerade?.random_fully,
             Purpose::Forward => self.rules.forward.then_some(false)?,
         };
-        Some(purpose.rules(self.family(family)?, random_fully && random_fully_supported))
-    }
-
-    fn family(&self, family: Family) -> Option<&FamilyRules> {
-        self.rules.families.iter().find(|rules| Family::of_network(rules.network) == family)
+        Some(
+            purpose.rules(self.rules.families.get(family)?, random_fully && random_fully_supported),
+        )
     }
 
     fn tools(&self, place: Place) -> Tools {

@@ -64,6 +64,8 @@ mod repair;
 mod rule;
 mod verdict;
 
+use heddle_core::address::Family;
+use heddle_core::family::{InFamily, PerFamily};
 use ipnet::IpNet;
 
 pub use error::FirewallError;
@@ -76,8 +78,8 @@ pub struct Rules {
     /// The name of the network, an etcd prefix. It distinguishes the rules of several daemons on
     /// one host.
     pub network_name: String,
-    /// The address families of the network, each at most once.
-    pub families: Vec<FamilyRules>,
+    /// The network in its address families.
+    pub families: PerFamily<FamilyRules>,
     /// Masquerading of packets that leave the network (`--ip-masq`). `None` disables it.
     pub masquerade: Option<Masquerade>,
     /// True to accept packets that are forwarded for the network (`--iptables-forward-rules`).
@@ -93,6 +95,12 @@ pub struct FamilyRules {
     pub network: IpNet,
     /// This node's subnet of it.
     pub subnet: IpNet,
+}
+
+impl InFamily for FamilyRules {
+    fn family(&self) -> Family {
+        self.network.family()
+    }
 }
 
 /// Options of masquerading.

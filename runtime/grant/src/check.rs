@@ -11,6 +11,7 @@ use std::path::Component;
 
 use heddle_core::address::{Family, LinkName};
 use heddle_core::config::OverlayNetwork;
+use heddle_core::family::PerFamily;
 use heddle_core::lease::Lease;
 use heddle_core::node::{Node, Underlay};
 use heddle_core::object::{Link, LinkKind, Object, Plan, Route, RouteAction};
@@ -37,7 +38,7 @@ pub fn node_plan(
     plan: &NodePlan,
     capabilities: &Capabilities,
     world: World,
-    networks: &[OverlayNetwork],
+    networks: &PerFamily<OverlayNetwork>,
     node: &Node,
     lease: &Lease,
 ) -> Granted {
@@ -106,7 +107,7 @@ pub fn peer_plan(
             }
             Object::FdbEntry(entry) => {
                 on_planned_link(object, links)?;
-                match peer.public_addresses().any(|address| address == entry.destination) {
+                match peer.public_addresses().contains(&entry.destination) {
                     true => Ok(()),
                     false => Err(Refusal::new(
                         object,
@@ -359,7 +360,7 @@ fn next_hop(
     }
     match peer {
         Some((node, peer)) if link == node.underlay.link => {
-            match gateway.is_some_and(|gateway| peer.public_addresses().any(|a| a == gateway)) {
+            match gateway.is_some_and(|gateway| peer.public_addresses().contains(&gateway)) {
                 true => Ok(()),
                 false => Err(Refusal::new(
                     object,
@@ -372,7 +373,7 @@ fn next_hop(
 }
 
 fn addresses(peer: &Lease) -> String {
-    either(&peer.public_addresses().collect::<Vec<_>>())
+    either(&peer.public_addresses().into_iter().collect::<Vec<_>>())
 }
 
 fn either<T: ToString>(items: &[T]) -> String {

@@ -95,7 +95,7 @@ pub(crate) async fn clear_leftovers(
     let networks = IpNet::aggregate(&routes.iter().map(|it| it.destination).collect());
     let scope = Scope { networks, ..scope };
     let routing = dataplane.host_routing(&scope).await?;
-    let former = previous_networks(remembered);
+    let former: Vec<_> = previous_networks(remembered).into_iter().collect();
     let own: Vec<_> = previous_subnets(remembered).iter().flat_map(LeaseKey::subnets).collect();
     let harmful = harmful_leftovers(&routes, &routing, store, &former, &own);
     if harmful.is_empty() {

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_core::address::Family;
 use heddle_core::allocation::{AllocationError, Claimant};
 use heddle_core::config::{NetworkConfig, OverlayNetwork};
 use heddle_core::diff::Scope;
@@ -157,7 +156,7 @@ pub(crate) async fn join(
     let value = |key| advertised.lease(key, &node, identity.name.clone());
     let claimant = Claimant {
         id: &node.id,
-        public_addresses: &node.underlay.public_addresses,
+        public_addresses: node.underlay.public_addresses,
         previous: previous_subnets(&remembered),
         host: &host,
         underlay: node.underlay.link,
@@ -184,7 +183,8 @@ pub(crate) async fn join(
         let routes = lease.key.subnets().map(|own| Object::Route(Route::last_resort(own)));
         plan.plan.objects.extend(routes);
     }
-    let (links, own_subnets) = (plan.links().into_iter().collect(), lease.key.subnets().collect());
+    let (links, own_subnets) =
+        (plan.links().into_iter().collect(), lease.key.subnets().into_iter().collect());
     let scope = Scope { links, own: own_subnets, ..scope };
     host_network::restore_connected(dataplane, &scope, |_| true).await?;
     leftovers::remove_routes(dataplane, &scope, previous_networks(&remembered)).await?;
@@ -200,7 +200,7 @@ pub(crate) async fn join(
     let used = &backend_found;
     tracing::info!("backend {} {}, {}", used.manifest.name, used.manifest.version, used.source);
     let underlay = &node.underlay;
-    let addresses = list(&underlay.public_addresses);
+    let addresses = list(underlay.public_addresses);
     tracing::info!("interface {}, mtu {}, public address {addresses}", underlay.link, underlay.mtu);
     tracing::info!("lease {}", own.key());
     let (emitters_found, emitters): (Vec<_>, Vec<_>) = emitters.into_iter().unzip();
@@ -242,12 +242,7 @@ async fn network_config(
 
 /// Selects the underlay interface, according to the flags and the host's interfaces.
 fn underlay(flags: &Flags, config: &NetworkConfig, facts: &Facts) -> Result<Underlay, Obstacle> {
-    Ok(select(&families(config), &flags.interface.selection(), facts)?)
-}
-
-/// Returns the address families of the overlay. The underlay has the same ones.
-pub(crate) fn families(config: &NetworkConfig) -> Vec<Family> {
-    config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect()
+    Ok(select(&config.networks.families(), &flags.interface.selection(), facts)?)
 }
 
 /// Returns this node's identity, from flags and files. Failure to store a derived id is only a
@@ -266,6 +261,6 @@ pub fn identity(flags: &Flags) -> Result<Identity, Fatal> {
     Ok(Identity { id: known.id, name: files::node_name() })
 }
 
-fn list(items: &[impl ToString]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }

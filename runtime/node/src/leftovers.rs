@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use heddle_core::diff::{Scope, diff};
+use heddle_core::family::PerFamily;
 use heddle_core::object::Object;
 use heddle_kernel::KernelError;
 use ipnet::IpNet;
@@ -39,12 +40,12 @@ pub(crate) async fn remove_devices(
 pub(crate) async fn remove_routes(
     dataplane: &dyn Dataplane,
     scope: &Scope,
-    networks: Vec<IpNet>,
+    networks: PerFamily<IpNet>,
 ) -> Result<(), KernelError> {
     if networks.iter().all(|network| scope.covers(*network)) {
         return Ok(());
     }
-    let former = Scope { networks, ..scope.clone() };
+    let former = Scope { networks: networks.into_iter().collect(), ..scope.clone() };
     remove(dataplane, &former, |object| match object {
         Object::Route(route) => {
             former.covers(route.destination) && !scope.covers(route.destination)

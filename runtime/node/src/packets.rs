@@ -22,7 +22,6 @@ use std::thread;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use heddle_core::address::Family;
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::Object;
@@ -326,11 +325,9 @@ fn without_plugin(
 /// nobody has checked that their subnet is part of an overlay.
 fn peer(config: &NetworkConfig, lease: &Lease) -> Peer {
     let mut peer = Peer { endpoints: Vec::new(), subnets: Vec::new() };
-    for family in &lease.families {
-        if config.network(Family::of_network(family.subnet)).is_some() {
-            peer.endpoints.push(family.public_address);
-            peer.subnets.push(family.subnet);
-        }
+    for (_, part) in config.networks.as_ref().zip(lease.families.as_ref()) {
+        peer.endpoints.push(part.public_address);
+        peer.subnets.push(part.subnet);
     }
     peer
 }

@@ -25,13 +25,12 @@ const SHARE: u32 = 9;
 
 /// Returns the rules that this node should have.
 pub(crate) fn wanted(flags: &Flags, config: &NetworkConfig, lease: &Lease) -> Rules {
-    let families = config.networks.iter().zip(&lease.families);
+    let families = config.networks.zip(lease.families.as_ref());
     let asked = &flags.rules;
     Rules {
         network_name: flags.lease.network_name(),
         families: families
-            .map(|(overlay, own)| FamilyRules { network: overlay.network, subnet: own.subnet })
-            .collect(),
+            .map(|(overlay, own)| FamilyRules { network: overlay.network, subnet: own.subnet }),
         masquerade: asked
             .ip_masq
             .then_some(Masquerade { random_fully: !asked.ip_masq_fully_random_disable }),

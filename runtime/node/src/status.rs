@@ -198,7 +198,7 @@ impl Handler for NodeState {
         status.underlay = Some(underlay(&joined.underlay));
         status.lease = Some(wire::OwnLease {
             key: joined.lease.key.to_string(),
-            subnets: joined.lease.key.subnets().collect(),
+            subnets: joined.lease.key.subnets().into_iter().collect(),
             backend: joined.lease.backend_type.clone(),
             mtu: joined.mtu,
             ..term(*self.term.lock().unwrap_or_else(PoisonError::into_inner))
@@ -302,7 +302,7 @@ fn underlay(found: &Underlay) -> wire::Underlay {
     wire::Underlay {
         interface: found.link.to_string(),
         mtu: found.mtu,
-        public_addresses: found.public_addresses.clone(),
+        public_addresses: found.public_addresses.into_iter().collect(),
     }
 }
 
@@ -370,7 +370,7 @@ fn peer(found: PeerReport) -> wire::Peer {
     let lease = found.lease;
     wire::Peer {
         key: lease.key.to_string(),
-        public_addresses: lease.public_addresses().collect(),
+        public_addresses: lease.public_addresses().into_iter().collect(),
         node_id: lease.node_id.map(|id| id.to_string()),
         node_name: lease.node_name,
         backend: lease.backend_type,

@@ -110,7 +110,7 @@ pub(crate) fn node() -> Node {
         link: name("eth0"),
         mtu: 1500,
         addresses: vec![net("192.0.2.1/24")],
-        public_addresses: vec![[192, 0, 2, 1].into()],
+        public_addresses: [IpAddr::from([192, 0, 2, 1])].into(),
     };
     Node { id: "node-1".parse().unwrap(), underlay, links: Vec::new() }
 }

@@ -12,7 +12,6 @@ use heddle_flags::Flags;
 use tokio::sync::Notify;
 
 use crate::clock;
-use crate::join::families;
 use crate::ports::Dataplane;
 use crate::readiness::{Condition, Readiness};
 
@@ -45,7 +44,7 @@ pub(crate) async fn follow(
     changed: Arc<Notify>,
     readiness: &Readiness,
 ) -> Result<(), Moved> {
-    let families = families(config);
+    let families = config.networks.families();
     let selection = flags.interface.selection();
     let mut mtu = None;
     let mut look = |facts: &Facts| {

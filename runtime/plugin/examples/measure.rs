@@ -82,8 +82,13 @@ fn steering(
     println!("steering, start, update with {peers} peers: {:?}", start.elapsed());
     println!("memory with that:         {}", resident()?);
 
-    let destinations: Vec<IpAddr> =
-        leases.iter().cycle().take(64).map(|lease| lease.families[0].subnet.addr()).collect();
+    let destinations: Vec<IpAddr> = leases
+        .iter()
+        .flat_map(|lease| &lease.families)
+        .map(|part| part.subnet.addr())
+        .cycle()
+        .take(64)
+        .collect();
     let mut answers = Vec::new();
     best("steer", [0, 1, 32, 64], |count| Ok(instance.steer(&destinations[..count], &mut answers)?))
 }
@@ -128,12 +133,13 @@ fn best<const N: usize>(
 
 fn config() -> Result<NetworkConfig, Failure> {
     Ok(NetworkConfig {
-        networks: vec![OverlayNetwork {
+        networks: [OverlayNetwork {
             network: "10.0.0.0/8".parse()?,
             subnet_length: 24,
             subnet_min: "10.0.1.0".parse()?,
             subnet_max: "10.255.255.0".parse()?,
-        }],
+        }]
+        .into(),
         nftables: false,
         backend: BackendConfig { kind: "vxlan".into(), json: r#"{"Type":"vxlan","VNI":1}"#.into() },
     })
@@ -146,7 +152,7 @@ fn node() -> Result<Node, Failure> {
             link: "eth0".parse()?,
             mtu: 1500,
             addresses: vec!["172.16.0.8/12".parse()?],
-            public_addresses: vec!["172.16.0.8".parse()?],
+            public_addresses: ["172.16.0.8".parse::<std::net::IpAddr>()?].into(),
         },
         links: vec![],
     })
@@ -161,13 +167,14 @@ fn lease(number: u32, kind: &str) -> Result<Lease, Failure> {
     let (high, low) = (number >> 8, number & 0xff);
     Ok(Lease {
         key: format!("10.{high}.{low}.0-24").parse()?,
-        families: vec![LeaseFamily {
+        families: [LeaseFamily {
             subnet: format!("10.{high}.{low}.0/24").parse()?,
             public_address: format!("172.16.{high}.{low}").parse()?,
             backend_data: Some(format!(
                 r#"{{"VNI":1,"VtepMAC":"02:00:00:00:{high:02x}:{low:02x}"}}"#
             )),
-        }],
+        }]
+        .into(),
         backend_type: Some(kind.to_owned()),
         node_id: None,
         node_name: None,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use heddle_core::address::LinkName;
 use heddle_core::config::NetworkConfig;
+use heddle_core::family::PerFamily;
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::node::Node;
 use heddle_core::object::Plan;
@@ -27,23 +28,22 @@ use crate::{from_wit, to_wit};
 pub struct Advertisements {
     /// `BackendType`. None omits the field, as flannel's udp backend does.
     pub backend_type: Option<String>,
-    /// JSON texts for `BackendData` and `BackendV6Data`: one per enabled family, in the order of
-    /// [`NetworkConfig::networks`].
-    pub backend_data: Vec<Option<String>>,
+    /// JSON texts for `BackendData` and `BackendV6Data`.
+    pub backend_data: PerFamily<String>,
 }
 
 impl Advertisements {
     /// Returns the lease of a node with these subnets.
     pub fn lease(&self, key: LeaseKey, node: &Node, node_name: Option<String>) -> Lease {
-        let families = key.subnets().zip(&node.underlay.public_addresses).zip(&self.backend_data);
-        let family = |((subnet, address), data): ((_, &_), &Option<String>)| LeaseFamily {
+        let places = key.subnets().zip(node.underlay.public_addresses);
+        let families = places.map_with(|family, (subnet, public_address)| LeaseFamily {
             subnet,
-            public_address: *address,
-            backend_data: data.clone(),
-        };
+            public_address,
+            backend_data: self.backend_data.get(family).cloned(),
+        });
         Lease {
             key,
-            families: families.map(family).collect(),
+            families,
             backend_type: self.backend_type.clone(),
             node_id: Some(node.id.clone()),
             node_name,
@@ -91,16 +91,16 @@ impl Backend {
         node: &Node,
     ) -> Result<Advertisements, CallError> {
         const CALL: &str = "advertise";
-        let families = config.networks.len();
         let (config, node) = (config.clone(), node.clone());
         self.node_call(CALL, move |worker| {
+            let networks = config.networks;
             let (config, node) = (to_wit::config(&config), to_wit::node(&node));
             let answer = worker.call(Subject::Node(CALL), |guest, store| {
                 guest.backend.call_advertise(store, &config, &node)
             })?;
             let advertisements = answer.map_err(config_error)?;
             let (backend_type, backend_data) =
-                from_wit::advertisements(advertisements, families).map_err(Reason::Refused)?;
+                from_wit::advertisements(advertisements, &networks).map_err(Reason::Refused)?;
             Ok(Advertisements { backend_type, backend_data })
         })
         .await

@@ -6,6 +6,8 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use heddle_core::address::{Family, LinkName, MacAddress};
+use heddle_core::config::OverlayNetwork;
+use heddle_core::family::PerFamily;
 use heddle_core::lease::BACKEND_DATA_LIMIT;
 use heddle_core::object::{
     Address, FdbEntry, Link, LinkKind, Metric, Neighbour, Object, Plan, Route, RouteAction, Sysctl,
@@ -107,11 +109,12 @@ fn mtu(mtu: u32) -> Checked<u32> {
     }
 }
 
-/// Converts the texts for a lease: `BackendType`, and a JSON text for each of `families`.
+/// Converts the texts for a lease: `BackendType`, and the JSON texts for the families of
+/// `networks`.
 pub(crate) fn advertisements(
     advertisements: wit_backend::Advertisements,
-    families: usize,
-) -> Checked<(Option<String>, Vec<Option<String>>)> {
+    networks: &PerFamily<OverlayNetwork>,
+) -> Checked<(Option<String>, PerFamily<String>)> {
     if let Some(kind) = &advertisements.backend_type {
         let good = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         if kind.is_empty() || kind.len() > MAX_BACKEND_TYPE || !kind.bytes().all(good) {
@@ -121,16 +124,18 @@ pub(crate) fn advertisements(
             ));
         }
     }
-    if advertisements.families.len() != families {
+    let count = advertisements.families.len();
+    let texts = advertisements.families.into_iter().map(|family| family.backend_data);
+    let Some(texts) = networks.assign(texts) else {
         return Err(Refusal::new(
-            format_args!("advertisements for {} families", advertisements.families.len()),
-            format!("expected {families}, as in the network config"),
+            format_args!("advertisements for {count} families"),
+            format!("expected {}, as in the network config", networks.len()),
         ));
-    }
-    let mut data = Vec::with_capacity(families);
-    for family in advertisements.families {
-        data.push(family.backend_data.map(json).transpose()?);
-    }
+    };
+    let data = PerFamily {
+        v4: texts.v4.flatten().map(json).transpose()?,
+        v6: texts.v6.flatten().map(json).transpose()?,
+    };
     Ok((advertisements.backend_type, data))
 }
 

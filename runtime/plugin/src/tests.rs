@@ -19,12 +19,13 @@ mod packets;
 
 fn config() -> NetworkConfig {
     NetworkConfig {
-        networks: vec![OverlayNetwork {
+        networks: [OverlayNetwork {
             network: "10.0.0.0/8".parse().unwrap(),
             subnet_length: 24,
             subnet_min: "10.0.1.0".parse().unwrap(),
             subnet_max: "10.255.255.0".parse().unwrap(),
-        }],
+        }]
+        .into(),
         nftables: false,
         backend: BackendConfig { kind: "vxlan".into(), json: r#"{"Type":"vxlan"}"#.into() },
     }
@@ -37,7 +38,7 @@ fn node() -> Node {
             link: "eth0".parse().unwrap(),
             mtu: 1500,
             addresses: vec!["192.168.0.72/24".parse().unwrap()],
-            public_addresses: vec!["192.168.0.72".parse().unwrap()],
+            public_addresses: ["192.168.0.72".parse::<std::net::IpAddr>().unwrap()].into(),
         },
         links: vec![],
     }
@@ -46,11 +47,12 @@ fn node() -> Node {
 fn lease(subnet: &str, public: &str, kind: &str) -> Lease {
     Lease {
         key: subnet.replace('/', "-").parse().unwrap(),
-        families: vec![LeaseFamily {
+        families: [LeaseFamily {
             subnet: subnet.parse().unwrap(),
             public_address: public.parse().unwrap(),
             backend_data: Some(r#"{"VNI":1,"VtepMAC":"3a:8b:71:f2:2e:de"}"#.into()),
-        }],
+        }]
+        .into(),
         backend_type: Some(kind.into()),
         node_id: None,
         node_name: None,
@@ -161,7 +163,7 @@ async fn embedded_vxlan_backend_plans_like_flannel() {
 
     let advertisements = backend.advertise(&config(), &node()).await.unwrap();
     assert_eq!(advertisements.backend_type.as_deref(), Some("vxlan"));
-    let data = advertisements.backend_data[0].as_deref().unwrap();
+    let data = advertisements.backend_data.v4.unwrap();
     assert!(data.starts_with(r#"{"VNI":1,"VtepMAC":""#), "{data}");
 
     let node_plan = backend.plan_node(&config(), &node(), &own()).await.unwrap();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use heddle_core::address::{LinkName, MacAddress};
 use heddle_core::config::NetworkConfig;
+use heddle_core::family::PerFamily;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::Node;
 use heddle_core::object::{
@@ -137,7 +138,7 @@ pub fn node_plan(node: &Node, lease: &Lease, number: u8) -> Plan {
     let underlay = &node.underlay;
     let kind = LinkKind::Vxlan(Vxlan {
         vni: 1,
-        local: underlay.public_addresses[0],
+        local: *underlay.public_addresses.first().expect("a node has an address"),
         underlay: underlay.link,
         port: 8472,
         learning: false,
@@ -250,7 +251,7 @@ impl Planner for Scripted {
         let data = format!(r#"{{"VtepMAC":"{}"}}"#, mac(self.number));
         Ok(Advertisements {
             backend_type: Some("vxlan".to_owned()),
-            backend_data: vec![Some(data)],
+            backend_data: PerFamily { v4: Some(data), v6: None },
         })
     }
 

@@ -277,7 +277,7 @@ impl World {
             let leases = others.filter_map(|other| other.own_lease(&self.store));
             // One that somebody has altered is planned otherwise.
             let leases = leases.filter(|lease| lease.backend_type.as_deref() == Some("vxlan"));
-            for subnet in leases.flat_map(|lease| lease.key.subnets().collect::<Vec<_>>()) {
+            for subnet in leases.flat_map(|lease| lease.key.subnets()) {
                 let key = ObjectKey::Route(subnet, Metric::Default);
                 if host.kernel.with(|state| state.entries.contains_key(&key)) {
                     routes.push((host.node(), key));
@@ -655,7 +655,7 @@ impl Host {
             link: name(UNDERLAY),
             mtu: 1500,
             addresses: Vec::new(),
-            public_addresses: vec![address(self.number)],
+            public_addresses: [address(self.number)].into(),
         };
         let id = self.id().parse().expect("an id of letters and digits");
         let node = NodeFacts { id, underlay, links: Vec::new() };
@@ -663,7 +663,7 @@ impl Host {
             networks: config.networks.iter().map(|overlay| overlay.network).collect(),
             granted: Vec::new(),
             reserved: config.networks.iter().filter_map(OverlayNetwork::reserved_range).collect(),
-            own: own.key.subnets().collect(),
+            own: own.key.subnets().into_iter().collect(),
             links: [name(DEVICE)].into(),
             alias: "heddle".to_owned(),
         };
@@ -712,7 +712,7 @@ fn unrouted_by<'a>(
                 !of_host && routed.is_none_or(|(_, maker)| *maker != Maker::Heddle)
             })
         };
-        (is_wanted && key.subnets().any(lacks)).then_some(key)
+        (is_wanted && key.subnets().into_iter().any(lacks)).then_some(key)
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use arbitrary::{Result, Unstructured};
 use heddle_core::address::{Family, LinkName, MacAddress};
 use heddle_core::config::OverlayNetwork;
+use heddle_core::family::PerFamily;
 use heddle_core::lease::{Lease, LeaseFamily};
 use heddle_core::node::{ExistingLink, Node, Underlay};
 use heddle_core::object::{
@@ -19,8 +20,8 @@ fn of<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
 }
 
 /// Returns the overlay's networks.
-pub fn networks() -> Vec<OverlayNetwork> {
-    vec![
+pub fn networks() -> PerFamily<OverlayNetwork> {
+    [
         OverlayNetwork {
             network: of("10.244.0.0/16"),
             subnet_length: 24,
@@ -34,6 +35,7 @@ pub fn networks() -> Vec<OverlayNetwork> {
             subnet_max: of("fd00:0:0:ffff::"),
         },
     ]
+    .into()
 }
 
 /// Returns this node, whose devices share names with those of plans.
@@ -46,7 +48,7 @@ pub fn node() -> Node {
             link: of("eth0"),
             mtu: 1500,
             addresses: vec![of("192.168.0.72/24"), of("2001:db8::72/64")],
-            public_addresses: vec![of("203.0.113.7"), of("2001:db8::72")],
+            public_addresses: [of::<IpAddr>("203.0.113.7"), of("2001:db8::72")].into(),
         },
         links: vec![existing("docker0", "bridge"), existing("flannel.1", "vxlan")],
     }

@@ -6,6 +6,7 @@
 use heddle_core::address::Family;
 use heddle_core::allocation::{Choice, Claimant, Holdings, choose, fits};
 use heddle_core::config::{NetworkConfig, OverlayNetwork};
+use heddle_core::family::{InFamily, PerFamily};
 use heddle_core::host_network::HostNetwork;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value, json};
@@ -14,8 +15,8 @@ use serde_json::{Map, Value, json};
 fn write(config: &NetworkConfig) -> String {
     let backend: Value = serde_json::from_str(&config.backend.json).expect("a backend is JSON");
     let mut members = Map::from_iter([
-        ("EnableIPv4".to_owned(), json!(config.network(Family::V4).is_some())),
-        ("EnableIPv6".to_owned(), json!(config.network(Family::V6).is_some())),
+        ("EnableIPv4".to_owned(), json!(config.networks.v4.is_some())),
+        ("EnableIPv6".to_owned(), json!(config.networks.v6.is_some())),
         ("EnableNFTables".to_owned(), json!(config.nftables)),
         ("Backend".to_owned(), backend),
     ]);
@@ -38,7 +39,7 @@ fn allocate(config: &NetworkConfig) {
     let id = "a".parse().expect("a node id");
     let claimant = Claimant {
         id: &id,
-        public_addresses: &[],
+        public_addresses: PerFamily::NONE,
         previous: None,
         host: &HostNetwork::default(),
         underlay: "eth0".parse().expect("a name"),
@@ -56,7 +57,7 @@ fuzz_target!(|text: &[u8]| {
     match NetworkConfig::check(text) {
         Ok(config) => {
             assert_eq!(NetworkConfig::parse(text).as_ref(), Ok(&config));
-            let families = config.networks.iter().map(|it| Family::of_network(it.network));
+            let families = config.networks.iter().map(InFamily::family);
             assert!(!config.networks.is_empty() && families.is_sorted_by(|a, b| a < b));
             for overlay in &config.networks {
                 assert!(overlay.subnet_min <= overlay.subnet_max);
@@ -70,7 +71,7 @@ fuzz_target!(|text: &[u8]| {
             // The rest of the backend section belongs to its plugin; there, a number's last digit
             // may differ after each parse.
             let essence =
-                |it: &NetworkConfig| (it.networks.clone(), it.nftables, it.backend.kind.clone());
+                |it: &NetworkConfig| (it.networks, it.nftables, it.backend.kind.clone());
             assert_eq!(essence(&again), essence(&config));
             allocate(&config);
         }

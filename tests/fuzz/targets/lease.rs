@@ -86,7 +86,7 @@ fuzz_target!(|record: &[u8]| {
         }
     };
     assert_eq!(key.to_string().parse(), Ok(key));
-    assert_eq!(LeaseKey::new(key.v4(), key.v6()), Some(key));
+    assert_eq!(LeaseKey::new(key.subnets()), Some(key));
     match Lease::from_value(key, value) {
         Ok(lease) => {
             within_bounds(&lease);

@@ -104,7 +104,7 @@ impl Grant<'_> {
             }
             Object::Address(address) => {
                 self.on_own(object);
-                assert!(own().key.subnets().any(|it| it.contains(&address.network.addr())));
+                assert!(own().key.subnets().iter().any(|it| it.contains(&address.network.addr())));
             }
             Object::Neighbour(neighbour) => {
                 self.on_own(object);
@@ -181,7 +181,7 @@ fn guard(u: &mut Unstructured<'_>) -> Result<Guard> {
     }
     let overlay = networks().iter().map(|overlay| overlay.network).collect();
     let granted = vec!["10.96.0.0/12".parse().expect("a network")];
-    let own = own().key.subnets().collect();
+    let own = own().key.subnets().into_iter().collect();
     let claims = Claims { overlay, granted, own, ..Claims::default() };
     let store = (0..u.int_in_range(0..=2)?).map(|_| address(u)).collect::<Result<_>>()?;
     let vital = Vital { store, ..Vital::default() };
@@ -200,7 +200,7 @@ fn leaves_host_alone(guard: &Guard, desired: &BTreeMap<ObjectKey, &Object>) {
             Object::Route(route) => {
                 route.metric == Metric::Default
                     && network.contains(&route.destination)
-                    && !own().key.subnets().any(|own| own.contains(&route.destination))
+                    && !own().key.subnets().iter().any(|own| own.contains(&route.destination))
             }
             _ => false,
         };
@@ -282,8 +282,8 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     let grant = Grant {
         capabilities: &capabilities,
         links: links.clone(),
-        inside: peer.key.subnets().collect(),
-        addresses: peer.public_addresses().collect(),
+        inside: peer.key.subnets().into_iter().collect(),
+        addresses: peer.public_addresses().into_iter().collect(),
     };
     for object in &peer_plan.objects {
         grant.holds(object);

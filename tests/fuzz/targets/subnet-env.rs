@@ -22,8 +22,8 @@ fuzz_target!(|text: &[u8]| {
     assert_eq!(key.to_string().parse(), Ok(key));
     // Written as the emitter writes it, and appended to the existing text, it reads back.
     for (name, subnet) in [
-        ("FLANNEL_SUBNET", key.v4().map(ipnet::IpNet::V4)),
-        ("FLANNEL_IPV6_SUBNET", key.v6().map(ipnet::IpNet::V6)),
+        ("FLANNEL_SUBNET", key.subnets().v4),
+        ("FLANNEL_IPV6_SUBNET", key.subnets().v6),
     ] {
         let first = subnet.and_then(|subnet| subnet.hosts().next());
         if let (Some(subnet), Some(first)) = (subnet, first) {

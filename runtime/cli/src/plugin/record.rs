@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use heddle_core::address::Family;
 use heddle_core::config::NetworkConfig;
 use heddle_core::interface::{existing_links, select};
 use heddle_core::lease::{Lease, LeaseKey};
@@ -40,11 +39,9 @@ pub(super) fn record(arguments: Arguments) -> anyhow::Result<()> {
         let (text, others) = read?;
         let key = format!("{}/config", flags.lease.network_name());
         let config = NetworkConfig::parse(&text).with_context(|| key.clone())?;
-        let families: Vec<_> =
-            config.networks.iter().map(|overlay| Family::of_network(overlay.network)).collect();
         let selection = flags.interface.selection();
         let facts = Kernel::open()?.facts(selection.can_reach).await?;
-        let underlay = select(&families, &selection, &facts)?;
+        let underlay = select(&config.networks.families(), &selection, &facts)?;
         let id = flags.identity()?.id;
         let (own, leases) = sort_out(others, &id, &underlay);
         let own = own.context("this node has no lease yet; start heddled first")?;
@@ -58,11 +55,11 @@ pub(super) fn record(arguments: Arguments) -> anyhow::Result<()> {
             "config": config,
             "node": {
                 "id": id,
-                "subnets": own.subnets().map(|subnet| subnet.to_string()).collect::<Vec<_>>(),
+                "subnets": own.subnets().iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "link": underlay.link.as_str(),
                 "mtu": underlay.mtu,
                 "addresses": underlay.addresses,
-                "public-addresses": underlay.public_addresses,
+                "public-addresses": underlay.public_addresses.iter().collect::<Vec<_>>(),
                 "links": links,
             },
             "leases": leases,
@@ -104,8 +101,8 @@ fn sort_out(
     let (mut own, mut others) = (None, BTreeMap::new());
     for (key, (lease, value)) in leases {
         let ours = lease.is_some_and(|lease| {
-            let mut addresses = lease.public_addresses();
-            addresses.any(|address| underlay.public_addresses.contains(&address))
+            let addresses = lease.public_addresses();
+            addresses.iter().any(|address| underlay.public_addresses.contains(address))
                 && lease.node_id.as_ref().is_none_or(|owner| owner == id)
         });
         match ours {

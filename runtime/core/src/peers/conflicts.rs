@@ -38,10 +38,10 @@ impl Peers {
     fn related(&self, held: &Held) -> Vec<LeaseKey> {
         let key = held.lease.key;
         let mut related: Vec<_> = self.overlaps.with(key).collect();
-        related.extend(
-            key.subnets().flat_map(|subnet| self.addresses.inside(subnet)).map(|(_, key)| key),
-        );
-        let addresses = held.lease.public_addresses();
+        let subnets = key.subnets().into_iter();
+        related
+            .extend(subnets.flat_map(|subnet| self.addresses.inside(subnet)).map(|(_, key)| key));
+        let addresses = held.lease.public_addresses().into_iter();
         related.extend(addresses.flat_map(|address| self.overlaps.with_address(address)));
         related
     }
@@ -122,18 +122,21 @@ impl Peers {
     /// Returns the conflict of a lease with the host, with a senior peer, or with the lease's own
     /// node.
     fn conflict(&self, held: &Held) -> Option<Conflict> {
-        let enabled = |subnet: &IpNet| self.config.network(Family::of_network(*subnet)).is_some();
-        let subnets = || held.lease.key.subnets().filter(enabled);
+        let enabled =
+            |subnet: &IpNet| self.config.networks.get(Family::of_network(*subnet)).is_some();
+        let subnets = || held.lease.key.subnets().into_iter().filter(enabled);
+        let addresses = || held.lease.public_addresses().into_iter();
         subnets()
             .find_map(|subnet| self.host.conflict(subnet))
             .or_else(|| subnets().find_map(|subnet| self.covers_peer(held, subnet)))
-            .or_else(|| held.lease.public_addresses().find_map(|it| self.inside_peer(held, it)))
-            .or_else(|| held.lease.public_addresses().find_map(|it| self.inside_own(it)))
+            .or_else(|| addresses().find_map(|it| self.inside_peer(held, it)))
+            .or_else(|| addresses().find_map(|it| self.inside_own(it)))
     }
 
     /// Returns the conflict of a lease's public address with this node's own subnet.
     fn inside_own(&self, address: IpAddr) -> Option<Conflict> {
-        let subnet = self.own.subnets().find(|subnet| self.host.loses(address, *subnet))?;
+        let subnet =
+            self.own.subnets().into_iter().find(|subnet| self.host.loses(address, *subnet))?;
         Some(Conflict::InsidePeer { address, subnet, owner: "this node".to_owned() })
     }
 
@@ -159,7 +162,7 @@ impl Peers {
     fn inside_peer(&self, held: &Held, address: IpAddr) -> Option<Conflict> {
         self.overlaps.with_address(address).find_map(|key| {
             let peer = self.used(key).filter(|other| other.seniority() < held.seniority())?;
-            let subnet = key.subnet(Family::of(address))?;
+            let subnet = *key.subnets().get(Family::of(address))?;
             if self.host.longest(address) == Some(subnet.prefix_len()) {
                 return None;
             }

@@ -22,7 +22,8 @@ impl Footprint {
     pub fn of<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Self {
         let mut footprint = Self::default();
         for lease in leases {
-            footprint.subnets.extend(lease.key.subnets().map(|subnet| (subnet.network(), subnet)));
+            let subnets = lease.key.subnets().into_iter();
+            footprint.subnets.extend(subnets.map(|subnet| (subnet.network(), subnet)));
             footprint.addresses.extend(lease.public_addresses());
         }
         footprint

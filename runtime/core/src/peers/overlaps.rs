@@ -52,7 +52,7 @@ impl Overlaps {
     /// Returns the other leases that overlap this one. A lease that does so in both families occurs
     /// twice.
     pub(crate) fn with(&self, key: LeaseKey) -> impl Iterator<Item = LeaseKey> {
-        let subnets: Vec<_> = key.subnets().collect();
+        let subnets: Vec<_> = key.subnets().into_iter().collect();
         let found = subnets.into_iter().flat_map(|subnet| self.with_subnet(subnet));
         found.filter(move |other| *other != key)
     }
@@ -88,6 +88,7 @@ mod tests {
 
     use super::*;
     use crate::allocation::overlap;
+    use crate::family::PerFamily;
 
     /// Generates lease keys in a small part of each family, so that many overlap.
     fn key() -> impl Strategy<Value = LeaseKey> {
@@ -97,7 +98,9 @@ mod tests {
         let v6 = (0_u8..4, 62_u8..=66)
             .prop_map(|(part, length)| format!("fd00:0:0:{part}::/{length}").parse().unwrap());
         (proptest::option::of(v4), proptest::option::of(v6))
-            .prop_filter_map("a key has a subnet", |(v4, v6)| LeaseKey::new(v4, v6))
+            .prop_filter_map("a key has a subnet", |(v4, v6)| {
+                LeaseKey::new(PerFamily { v4: v4.map(IpNet::V4), v6: v6.map(IpNet::V6) })
+            })
     }
 
     proptest! {

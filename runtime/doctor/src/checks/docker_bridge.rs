@@ -29,10 +29,10 @@ pub(crate) fn check(
     instruction: Option<&Path>,
 ) -> Option<Finding> {
     let bridge = interfaces.iter().find(|interface| is_docker_s(interface))?;
-    let subnets = subnets?;
+    let subnets = subnets?.subnets();
     let wrong = |family: Family| {
-        let subnet = subnets.subnet(family)?;
-        let network = config.network(family)?.network;
+        let subnet = *subnets.get(family)?;
+        let network = config.networks.get(family)?.network;
         let addresses = bridge.addresses.iter();
         let of_family: Vec<IpNet> =
             addresses.filter(|address| Family::of_network(**address) == family).copied().collect();

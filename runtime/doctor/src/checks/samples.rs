@@ -29,7 +29,7 @@ pub(super) fn underlay() -> Underlay {
         link: name("eth0"),
         mtu: 1500,
         addresses: vec![net("192.168.0.72/24")],
-        public_addresses: vec!["192.168.0.72".parse().unwrap()],
+        public_addresses: ["192.168.0.72".parse::<std::net::IpAddr>().unwrap()].into(),
     }
 }
 
@@ -100,11 +100,12 @@ fn plan(link: Link) -> NodePlan {
 pub(super) fn peer() -> Lease {
     Lease {
         key: "10.244.36.0-24".parse().unwrap(),
-        families: vec![LeaseFamily {
+        families: [LeaseFamily {
             subnet: net("10.244.36.0/24"),
             public_address: "192.168.0.99".parse().unwrap(),
             backend_data: None,
-        }],
+        }]
+        .into(),
         backend_type: Some("vxlan".into()),
         node_id: None,
         node_name: None,

@@ -62,10 +62,11 @@ pub(crate) fn rules(mode: Mode) -> Rules {
     };
     Rules {
         network_name: "/coreos.com/network".into(),
-        families: vec![
+        families: [
             family("10.244.0.0/16", "10.244.8.0/24"),
             family("2001:cafe:42::/56", "2001:cafe:42:8::/64"),
-        ],
+        ]
+        .into(),
         masquerade: Some(Masquerade { random_fully: true }),
         forward: true,
         mode,
@@ -78,7 +79,7 @@ pub(crate) fn other_rules(mode: Mode) -> Rules {
         network: "10.99.0.0/16".parse().unwrap(),
         subnet: "10.99.3.0/24".parse().unwrap(),
     };
-    Rules { network_name: "/blue".into(), families: vec![family], ..rules(mode) }
+    Rules { network_name: "/blue".into(), families: [family].into(), ..rules(mode) }
 }
 
 /// Repairs the rules, and asserts that a second check finds nothing more to do.

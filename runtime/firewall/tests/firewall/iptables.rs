@@ -184,7 +184,7 @@ fn family_removed_from_config_loses_its_rules() {
     on_a_host(|| {
         ensure(&mut firewall());
         let mut v4_only = rules(Mode::Iptables);
-        v4_only.families.truncate(1);
+        v4_only.families.v6 = None;
         ensure(&mut Firewall::new(v4_only));
         assert_eq!(filter(), FORWARD);
         assert!(!listed("ip6tables-save").iter().any(|line| line.contains("FLANNEL")));
@@ -196,7 +196,7 @@ fn changed_subnet_replaces_previous_rules() {
     on_a_host(|| {
         ensure(&mut firewall());
         let mut moved = rules(Mode::Iptables);
-        moved.families[0].subnet = "10.244.9.0/24".parse().unwrap();
+        moved.families.v4.as_mut().unwrap().subnet = "10.244.9.0/24".parse().unwrap();
         ensure(&mut Firewall::new(moved));
         let expected = MASQUERADE.map(|line| line.replace("10.244.8.0/24", "10.244.9.0/24"));
         assert_eq!(nat(), expected);

@@ -109,7 +109,7 @@ fn disabled_chains_do_not_exist() {
         let mut masquerade_only = rules(Mode::Nftables);
         masquerade_only.forward = false;
         masquerade_only.masquerade = Some(Masquerade { random_fully: false });
-        masquerade_only.families.remove(0);
+        masquerade_only.families.v4 = None;
         ensure(&mut firewall());
         ensure(&mut Firewall::new(masquerade_only));
         let ruleset = listed("nft list ruleset").join("\n");

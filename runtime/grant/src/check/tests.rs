@@ -5,13 +5,14 @@ use heddle_core::object::{Address, FdbEntry, Metric, Neighbour, Sysctl, Vxlan};
 
 use super::*;
 
-fn networks() -> Vec<OverlayNetwork> {
-    vec![OverlayNetwork {
+fn networks() -> PerFamily<OverlayNetwork> {
+    [OverlayNetwork {
         network: "10.244.0.0/16".parse().unwrap(),
         subnet_length: 24,
         subnet_min: "10.244.1.0".parse().unwrap(),
         subnet_max: "10.244.255.0".parse().unwrap(),
     }]
+    .into()
 }
 
 fn node() -> Node {
@@ -21,7 +22,7 @@ fn node() -> Node {
             link: name("eth0"),
             mtu: 1500,
             addresses: vec!["192.168.0.72/24".parse().unwrap()],
-            public_addresses: vec!["203.0.113.7".parse().unwrap()],
+            public_addresses: ["203.0.113.7".parse::<IpAddr>().unwrap()].into(),
         },
         links: vec![
             ExistingLink { name: name("docker0"), kind: "bridge".into(), mac: None },
@@ -41,11 +42,12 @@ fn peer() -> Lease {
 fn lease(subnet: &str, public_address: &str) -> Lease {
     Lease {
         key: subnet.replace('/', "-").parse().unwrap(),
-        families: vec![LeaseFamily {
+        families: [LeaseFamily {
             subnet: subnet.parse().unwrap(),
             public_address: public_address.parse().unwrap(),
             backend_data: None,
-        }],
+        }]
+        .into(),
         backend_type: None,
         node_id: None,
         node_name: None,

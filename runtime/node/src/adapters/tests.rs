@@ -1,3 +1,4 @@
+use heddle_core::family::PerFamily;
 use heddle_firewall::Mode;
 use heddle_plugin::Catalogue;
 
@@ -142,7 +143,7 @@ async fn subscription_to_a_quiet_scope_waits() {
 fn no_rules() -> Rules {
     Rules {
         network_name: "/none".to_owned(),
-        families: Vec::new(),
+        families: PerFamily::NONE,
         masquerade: None,
         forward: false,
         mode: Mode::Nftables,

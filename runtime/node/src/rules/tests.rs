@@ -67,6 +67,19 @@ async fn follow_for(model: &Shared, time: Duration, readiness: &Readiness, histo
 }
 
 #[test]
+fn lease_without_a_family_gets_rules_for_the_other_alone() {
+    let config = br#"{"Network":"10.0.0.0/8","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#;
+    let config = NetworkConfig::parse(config).unwrap();
+    let key = "10.244.8.0-24&fd00:0:0:8::-64".parse().unwrap();
+    let lease = Lease::from_value(key, br#"{"PublicIPv6":"2001:db8::1"}"#).unwrap();
+    let no_file = |_: &std::path::Path| Ok(String::new());
+    let flags = Flags::read(["heddled".into()], |_| None, no_file).unwrap();
+    let families = wanted(&flags, &config, &lease).families;
+    let (network, subnet) = ("fd00::/48".parse().unwrap(), "fd00:0:0:8::/64".parse().unwrap());
+    assert_eq!(families, [FamilyRules { network, subnet }].into());
+}
+
+#[test]
 fn slow_checks_pause_longer_but_not_past_resync() {
     for (took, expected) in [(1, 500), (100, 900), (15_000, 5000)] {
         assert_eq!(pause(Duration::from_millis(took), RESYNC), Duration::from_millis(expected));
@@ -198,7 +211,7 @@ fn rules_by_default_forward_and_do_not_masquerade() {
     assert!(rules.masquerade.is_none() && rules.forward);
     assert!(matches!(rules.mode, Mode::Iptables));
     assert_eq!(rules.network_name, "/coreos.com/network");
-    let family = &rules.families[0];
+    let family = rules.families.v4.unwrap();
     assert_eq!(family.network.to_string(), "10.244.0.0/16");
     assert_eq!(family.subnet.to_string(), "10.244.7.0/24");
 }

@@ -1,3 +1,4 @@
+use heddle_core::family::PerFamily;
 use heddle_core::lease::{Age, Unread};
 use heddle_core::peers::Rejection;
 
@@ -160,7 +161,7 @@ fn changes_repairs_and_warnings_are_passed_on() {
 fn traffic_rules_that_nobody_asked_for_are_left_out() {
     let asked = |masquerade: bool, forward| Rules {
         network_name: "/net".to_owned(),
-        families: Vec::new(),
+        families: PerFamily::NONE,
         masquerade: masquerade.then_some(heddle_firewall::Masquerade { random_fully: true }),
         forward,
         mode: Mode::Nftables,

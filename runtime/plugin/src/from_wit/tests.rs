@@ -210,6 +210,8 @@ fn plan_with_too_many_objects_is_refused() {
 
 #[test]
 fn advertisements_unfit_for_a_lease_are_refused() {
+    let config = heddle_core::config::NetworkConfig::parse(br#"{"Network":"10.0.0.0/8"}"#);
+    let networks = config.unwrap().networks;
     let with = |kind: &str, data: &[&str]| {
         let families = data
             .iter()
@@ -218,11 +220,11 @@ fn advertisements_unfit_for_a_lease_are_refused() {
             backend_type: Some(kind.to_owned()),
             families: families.collect(),
         };
-        advertisements(wit, 1).map_err(|refusal| refusal.to_string())
+        advertisements(wit, &networks).map_err(|refusal| refusal.to_string())
     };
     assert_eq!(
         with("vxlan", &[r#"{"VNI":1}"#]),
-        Ok((Some("vxlan".into()), vec![Some(r#"{"VNI":1}"#.into())]))
+        Ok((Some("vxlan".into()), PerFamily { v4: Some(r#"{"VNI":1}"#.into()), v6: None }))
     );
     assert!(with("vxlan", &["{"]).unwrap_err().contains("expected JSON"));
     assert!(with("vx\"lan", &["{}"]).unwrap_err().contains("expected 1 to 32 letters"));

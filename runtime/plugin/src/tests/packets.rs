@@ -79,9 +79,9 @@ async fn embedded_vxlan_tun_backend_carries_packets_between_nodes() {
     let (here, mut there) = (node(), node());
     there.id = "node-b".parse().unwrap();
     let advertised = async |node: &Node, subnet: &str, public: &str| {
-        let mut advertisements = backend.advertise(&config, node).await.unwrap();
+        let advertisements = backend.advertise(&config, node).await.unwrap();
         let mut lease = lease(subnet, public, &advertisements.backend_type.unwrap());
-        lease.families[0].backend_data = advertisements.backend_data.remove(0);
+        lease.families.v4.as_mut().unwrap().backend_data = advertisements.backend_data.v4;
         lease
     };
     let own = advertised(&here, "10.244.8.0/24", "192.168.0.72").await;

@@ -205,10 +205,10 @@ async fn subnet_of_the_earlier_run_is_leased_again() {
 async fn lease_publishes_address_backend_and_identity() {
     let scene = Scene::started().await;
     let lease = scene.lease(1).unwrap();
-    assert_eq!(lease.public_addresses().collect::<Vec<_>>(), [heddle_sim::plugin::address(1)]);
+    assert_eq!(lease.public_addresses(), [heddle_sim::plugin::address(1)].into());
     assert_eq!(lease.backend_type.as_deref(), Some("vxlan"));
     assert_eq!(
-        lease.families[0].backend_data.as_deref(),
+        lease.families.v4.as_ref().unwrap().backend_data.as_deref(),
         Some(r#"{"VtepMAC":"02:00:00:00:00:01"}"#)
     );
     assert_eq!(lease.node_id.unwrap().as_str(), "node-1");
@@ -276,8 +276,8 @@ async fn subnet_that_others_take_first_is_replaced_by_another() {
     assert_eq!(scene.store.records().len(), 4);
     assert_ne!(own_key(&scene), "10.244.1.0-24");
     assert_eq!(
-        scene.lease(1).unwrap().public_addresses().next(),
-        Some(heddle_sim::plugin::address(99))
+        scene.lease(1).unwrap().public_addresses(),
+        [heddle_sim::plugin::address(99)].into()
     );
 }
 

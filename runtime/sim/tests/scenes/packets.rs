@@ -24,7 +24,7 @@ fn steered(scene: &Scene) -> Vec<LeaseKey> {
 
 fn address_of(scene: &Scene, number: u8) -> Option<IpAddr> {
     let peers = scene.plugins.with(|faults| faults.steered.clone())?;
-    peers.get(&key(number))?.public_addresses().next()
+    peers.get(&key(number))?.public_addresses().first().copied()
 }
 
 #[tokio::test(start_paused = true)]

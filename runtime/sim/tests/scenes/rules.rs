@@ -17,8 +17,8 @@ async fn rules_are_those_of_config_lease_and_flags() {
     let scene = Scene::started().await;
     let rules = scene.plugins.with(|faults| faults.rules.clone()).unwrap();
     assert_eq!(rules.families.len(), 1);
-    assert_eq!(rules.families[0].network.to_string(), "10.244.0.0/16");
-    assert_eq!(rules.families[0].subnet.to_string(), "10.244.1.0/24");
+    assert_eq!(rules.families.v4.unwrap().network.to_string(), "10.244.0.0/16");
+    assert_eq!(rules.families.v4.unwrap().subnet.to_string(), "10.244.1.0/24");
     assert_eq!(rules.network_name, "/coreos.com/network");
     assert!(rules.masquerade.is_some() && rules.forward);
 }

@@ -428,7 +428,7 @@ impl TestNode {
         };
         Lease {
             key,
-            families: key.subnets().map(family).collect(),
+            families: key.subnets().map(family),
             backend_type: Some("vxlan".into()),
             node_id: Some(self.id.clone()),
             node_name: None,
@@ -442,7 +442,7 @@ impl TestNode {
     ) -> Result<OwnLease, AcquireError> {
         let claimant = Claimant {
             id: &self.id,
-            public_addresses: &self.address,
+            public_addresses: self.address.into(),
             previous: self.previous,
             host: &HostNetwork::default(),
             underlay: "eth0".parse().unwrap(),
