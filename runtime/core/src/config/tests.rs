@@ -69,7 +69,7 @@ fn config_with_same_meaning_supersedes_nothing() {
     );
     assert!(changed.unwrap().starts_with("`Network`, `EnableNFTables` changed in the store; "));
     let unusable = now(r#"{"Network":"10.244.0.0/40"}"#).unwrap();
-    assert!(unusable.contains("`Network`") && unusable.contains("would not start again"));
+    assert!(unusable.contains("`Network`") && unusable.contains("cannot restart"));
     assert_eq!(started.superseded_by(None), Some(Superseded::Gone));
 }
 
