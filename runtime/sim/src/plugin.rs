@@ -194,7 +194,7 @@ fn tunnel_plan(node: &Node, mtu: u32) -> NodePlan {
         action: RouteAction::Forward { link, gateway: None, onlink: false },
     };
     let plan = Plan { objects: vec![Object::Link(device), Object::Route(whole)] };
-    let local = node.underlay.public_addresses.clone();
+    let local = node.underlay.public_addresses.into_iter().collect();
     NodePlan { plan, tunnel: Some(Tunnel { link, local, port: 8285, overhead: 0 }), mtu }
 }
 

@@ -93,5 +93,5 @@ async fn unreadable_kernel_is_an_error() {
     let kernel = ScriptedKernel::default();
     kernel.with(|script| script.unreadable = true);
     assert!(remove_devices(&kernel, &scope()).await.is_err());
-    assert!(remove_routes(&kernel, &scope(), vec![net("10.99.0.0/16")]).await.is_err());
+    assert!(remove_routes(&kernel, &scope(), [net("10.99.0.0/16")].into()).await.is_err());
 }
