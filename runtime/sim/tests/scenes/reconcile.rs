@@ -315,7 +315,7 @@ async fn foreign_device_with_the_planned_name_is_named_and_kept() {
     let mut scene = Scene::new();
     scene.add_device(DEVICE);
     scene.start();
-    let reason = scene.unmet_by(Condition::Kernel, "that heddled did not make").await;
+    let reason = scene.unmet_by(Condition::Kernel, "that heddled did not").await;
     assert!(reason.contains("ip link delete flannel.1"), "{reason}");
     scene.pass(300.0).await;
     assert_eq!(scene.kernel.with(|state| state.devices[&name(DEVICE)].1), Mark::Foreign);
