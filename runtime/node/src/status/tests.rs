@@ -34,6 +34,9 @@ fn unusable_records_beyond_limit_are_counted() {
     assert_eq!(leases.records[USELESS].problem, None);
 }
 
+/// The rejection of a lease outside the overlay network.
+const OUTSIDE: Rejection = Rejection::OutsideNetwork("Network");
+
 /// Returns the state before the node starts, and the receiver of its queries.
 fn state() -> (NodeState, mpsc::Receiver<Query>, Readiness) {
     let readiness = Readiness::new();
@@ -134,12 +137,9 @@ fn record_that_cannot_be_parsed_has_a_problem() {
         |key: &str, value: &str| lease_record(&written(key, value), None, None).problem.unwrap();
     assert!(problem("garbage", "{}").contains("is not a lease key"));
     assert!(problem("10.244.7.0-24", "nonsense").starts_with("not a JSON object"));
-    let rejection = Some(Rejection::OutsideNetwork("Network"));
+    let rejection = Some(OUTSIDE);
     let good = written("10.244.7.0-24", r#"{"PublicIP":"192.0.2.7"}"#);
-    assert_eq!(
-        lease_record(&good, None, rejection).problem.unwrap(),
-        "its subnet is not a part of `Network`"
-    );
+    assert_eq!(lease_record(&good, None, rejection).problem.unwrap(), OUTSIDE.to_string());
 }
 
 #[test]

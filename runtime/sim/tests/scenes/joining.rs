@@ -334,7 +334,7 @@ async fn packet_path_that_cannot_be_opened_is_tried_every_second() {
     let mut scene = Scene::new();
     scene.plugins.with(|faults| (faults.tunnel, faults.open_failures) = (true, 5));
     scene.start();
-    let reason = scene.unmet_by(Condition::Packets, "device flannel0 exists already").await;
+    let reason = scene.unmet_by(Condition::Packets, "flannel0").await;
     let met = [Condition::Config, Condition::Underlay, Condition::Lease];
     assert!(met.iter().all(|condition| scene.reason(*condition).is_empty()), "{reason}");
     let took = scene.ready().await;

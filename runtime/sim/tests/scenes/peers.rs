@@ -283,7 +283,7 @@ async fn lease_outside_the_network_is_not_used() {
     scene.pass(1.0).await;
     let peers = scene.status().await.peers;
     assert_eq!(peers[0].state, PeerState::NotUsed);
-    assert_eq!(peers[0].reason.as_deref(), Some("its subnet is outside `Network`"));
+    assert!(peers[0].reason.as_ref().unwrap().contains("`Network`"), "{peers:?}");
     assert_eq!(scene.plugins.with(|faults| faults.asked.len()), 0);
 }
 

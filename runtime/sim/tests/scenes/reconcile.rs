@@ -247,6 +247,20 @@ async fn objects_wait_for_a_refused_device() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn retry_of_a_refused_device_is_no_repair() {
+    let mut scene = Scene::new();
+    scene.add_peer(7);
+    refuse(&scene, device(), 2);
+    scene.start();
+    scene.unmet_by(Condition::Kernel, "flannel.1").await;
+    scene.ready().await;
+    assert_eq!(scene.objects(7), 3);
+    let repairs = scene.status().await.changes.repairs;
+    assert!(repairs.values().all(|count| *count == 0), "{repairs:?}");
+    assert_eq!(scene.events(EventKind::Drift).await, []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn refused_setting_of_the_device_holds_nothing_up() {
     let mut scene = Scene::started().await;
     refuse(&scene, device(), u32::MAX);
@@ -301,7 +315,7 @@ async fn foreign_device_with_the_planned_name_is_named_and_kept() {
     let mut scene = Scene::new();
     scene.add_device(DEVICE);
     scene.start();
-    let reason = scene.unmet_by(Condition::Kernel, "that heddled did not create").await;
+    let reason = scene.unmet_by(Condition::Kernel, "that heddled did not").await;
     assert!(reason.contains("ip link delete flannel.1"), "{reason}");
     scene.pass(300.0).await;
     assert_eq!(scene.kernel.with(|state| state.devices[&name(DEVICE)].1), Mark::Foreign);
@@ -378,7 +392,8 @@ async fn restarted_node_keeps_routes_of_peers_without_a_plan() {
     assert_eq!((scene.objects(7), scene.objects(8)), (3, 3));
     // Kept for a peer: with its lease, what was kept goes.
     scene.delete_peer(7);
-    scene.until("it is gone", |scene| scene.objects(7) == 0).await;
+    let took = scene.until("it is gone", |scene| scene.objects(7) == 0).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

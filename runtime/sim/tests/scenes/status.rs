@@ -147,7 +147,7 @@ async fn leases_say_why_a_record_is_not_used() {
     };
     assert!(problem("garbage").contains("is not a lease key"));
     assert!(problem("10.244.7.0-25").contains("overlaps 10.244.7.0-24"));
-    assert!(problem("10.99.0.0-24").contains("not a part of `Network`"));
+    assert!(problem("10.99.0.0-24").contains("`Network`"));
     assert!(problem("10.244.9.0-24").contains("connected to lan0"));
     assert_eq!(problem("10.244.7.0-24"), "");
 }
