@@ -70,8 +70,7 @@ fuzz_target!(|text: &[u8]| {
             let again = NetworkConfig::parse(write(&config).as_bytes()).expect("a config again");
             // The rest of the backend section belongs to its plugin; there, a number's last digit
             // may differ after each parse.
-            let essence =
-                |it: &NetworkConfig| (it.networks, it.nftables, it.backend.kind.clone());
+            let essence = |it: &NetworkConfig| (it.networks, it.nftables, it.backend.kind.clone());
             assert_eq!(essence(&again), essence(&config));
             allocate(&config);
         }

@@ -21,10 +21,9 @@ fuzz_target!(|text: &[u8]| {
     // The result must be a valid lease key.
     assert_eq!(key.to_string().parse(), Ok(key));
     // Written as the emitter writes it, and appended to the existing text, it reads back.
-    for (name, subnet) in [
-        ("FLANNEL_SUBNET", key.subnets().v4),
-        ("FLANNEL_IPV6_SUBNET", key.subnets().v6),
-    ] {
+    for (name, subnet) in
+        [("FLANNEL_SUBNET", key.subnets().v4), ("FLANNEL_IPV6_SUBNET", key.subnets().v6)]
+    {
         let first = subnet.and_then(|subnet| subnet.hosts().next());
         if let (Some(subnet), Some(first)) = (subnet, first) {
             written += &format!("{name}={first}/{}\n", subnet.prefix_len());
