@@ -205,7 +205,7 @@ pub(crate) async fn join(
         used.manifest.name
     );
     let underlay = &node.underlay;
-    let addresses = list(&underlay.public_addresses);
+    let addresses = list(underlay.public_addresses);
     tracing::info!(
         interface = %underlay.link,
         mtu = underlay.mtu,

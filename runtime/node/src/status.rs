@@ -159,13 +159,7 @@ impl Handler for NodeState {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             network: self.network.clone(),
             ready: unmet.is_empty(),
-            unmet: unmet
-                .iter()
-                .map(|(condition, reason)| wire::UnmetCondition {
-                    condition: condition.to_string(),
-                    reason: reason.clone(),
-                })
-                .collect(),
+            unmet: unmet_conditions(&unmet),
             conditions: Condition::ALL.map(|condition| condition.to_string()).into(),
             time: seconds(clock::wall_clock()),
             uptime: clock::now().saturating_duration_since(self.started).as_secs(),
@@ -177,11 +171,9 @@ impl Handler for NodeState {
                 counters.iter().map(|(name, count)| (name.to_owned(), count)).collect()
             }),
             watch: self.watch.get().map(|(begun, pulse)| wire::WatchStatus {
-                lag: pulse
-                    .last()
-                    .map_or_else(
-                        || clock::now().saturating_duration_since(*begun),
-                        |at| at.elapsed(),
+                lag: clock::now()
+                    .saturating_duration_since(
+                        pulse.last().map_or(*begun, tokio::time::Instant::into_std),
                     )
                     .as_secs(),
                 stale: unmet.get(&Condition::Watch).cloned(),
@@ -199,12 +191,7 @@ impl Handler for NodeState {
                 status.unmet.push(wire::UnmetCondition { condition: "loop".to_owned(), reason });
             }
         }
-        let underlay = &joined.underlay;
-        status.underlay = Some(wire::UnderlayStatus {
-            interface: underlay.link.to_string(),
-            mtu: underlay.mtu,
-            public_addresses: underlay.public_addresses.into_iter().collect(),
-        });
+        status.underlay = Some(underlay(&joined.underlay));
         status.lease = Some(wire::OwnLeaseStatus {
             key: joined.lease.key.to_string(),
             subnets: joined.lease.key.subnets().into_iter().collect(),
@@ -226,7 +213,7 @@ impl Handler for NodeState {
         let host = match joined {
             Some(_) => self.ask(Query::Host, PATIENCE).await.ok_or_else(|| {
                 Unavailable(format!(
-                    "the daemon's loop has not answered within {} s",
+                    "no answer from the daemon's loop within {} s",
                     PATIENCE.as_secs()
                 ))
             })?,
@@ -305,6 +292,22 @@ fn term(term: Option<Term>) -> wire::OwnLeaseStatus {
     });
     let age = term.map_or(0, |term| term.renewed.elapsed().as_secs());
     wire::OwnLeaseStatus { remaining, age, ..wire::OwnLeaseStatus::default() }
+}
+
+fn underlay(found: &Underlay) -> wire::UnderlayStatus {
+    wire::UnderlayStatus {
+        interface: found.link.to_string(),
+        mtu: found.mtu,
+        public_addresses: found.public_addresses.into_iter().collect(),
+    }
+}
+
+fn unmet_conditions(unmet: &Unmet) -> Vec<wire::UnmetCondition> {
+    let conditions = unmet.iter().map(|(condition, reason)| wire::UnmetCondition {
+        condition: condition.to_string(),
+        reason: reason.clone(),
+    });
+    conditions.collect()
 }
 
 fn add_report(status: &mut Status, report: Report) {

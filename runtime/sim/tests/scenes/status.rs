@@ -187,5 +187,5 @@ async fn loop_that_hangs_in_the_kernel_is_named_and_not_ready() {
     // What is known without the loop is there.
     assert_eq!(status.lease.unwrap().key, "10.244.1.0-24");
     let error = scene.leases().await.unwrap_err();
-    assert_eq!(error, "the daemon's loop has not answered within 5 s");
+    assert_eq!(error, "no answer from the daemon's loop within 5 s");
 }
