@@ -149,7 +149,10 @@ impl Instances for Scripted {
                 return Err("out of memory".to_owned());
             }
             script.made.push(peers.len());
-            Ok(Box::new(Instance { peers: peers.len() as u32, wrong: script.wrong }) as _)
+            Ok(Box::new(Instance {
+                peers: u32::try_from(peers.len()).unwrap(),
+                wrong: script.wrong,
+            }) as _)
         })
     }
 }
