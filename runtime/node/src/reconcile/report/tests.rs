@@ -70,7 +70,7 @@ fn unusable_record_is_listed_among_the_peers() {
     let peers: Vec<_> = peers.into_values().collect();
     let states: Vec<_> = peers.iter().map(|peer| peer.state).collect();
     assert_eq!(states, [PeerState::InKernel, PeerState::NotUsed]);
-    assert_eq!(peers[1].reason.as_deref(), Some("its subnet is not a part of `Network`"));
+    assert_eq!(peers[1].reason.as_deref(), Some("its subnet is outside `Network`"));
 }
 
 #[test]
