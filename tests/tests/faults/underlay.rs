@@ -58,7 +58,7 @@ fn fault_the_underlay_has_another_mtu() {
     before.compare(&trio.nodes[0]).unwrap();
     trio.nodes[0].daemon().check_running().unwrap();
     let log = trio.nodes[0].daemon().log();
-    assert_eq!(log.matches("eth0 has MTU 1400").count(), 1, "{log}");
+    assert_eq!(log.matches("MTU of eth0 is 1400").count(), 1, "{log}");
     flows.lost_nothing();
 }
 
