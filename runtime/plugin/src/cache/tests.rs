@@ -1,3 +1,5 @@
+use heddle_requires::requires;
+
 use super::*;
 
 #[test]
@@ -85,14 +87,7 @@ fn owner_or_mode_not_private_is_refused() {
 
 #[test]
 fn cache_entry_of_another_owner_is_ignored() {
-    if !rustix::process::geteuid().is_root() {
-        // Only root can give files away. Not `eprintln!`, whose output the test runner hides if
-        // the test passes.
-        std::io::stderr()
-            .write_all(b"SKIPPED, not root: a test of heddle-plugin needs root\n")
-            .unwrap();
-        return;
-    }
+    requires!(Root);
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
     cache.put("d", b"code").unwrap();
