@@ -177,7 +177,7 @@ impl Kernel {
             ObjectChange::Remove(_) => {}
             _ if mark.is_some_and(Mark::untouchable) => return Err(Refused),
             ObjectChange::Create(_) | ObjectChange::Put(_) if mark.is_some() => {
-                self.configure(link)
+                self.configure(link);
             }
             ObjectChange::Create(_) | ObjectChange::Put(_) | ObjectChange::Replace(_) => {
                 self.delete(link.name);

@@ -105,7 +105,7 @@ pub enum CompileError {
         limit: Duration,
     },
     /// The compiler reached its limit of memory.
-    #[error("`{}` needs more than {} of memory", .program.display(), memory(MEMORY_LIMIT as usize))]
+    #[error("`{}` needs more than {} of memory", .program.display(), memory(MEMORY_LIMIT))]
     TooMuchMemory {
         /// The program.
         program: PathBuf,

@@ -413,7 +413,7 @@ impl State {
                 return Err(ApplyError::Foreign { name: link.name, kind });
             }
             ObjectChange::Create(_) | ObjectChange::Put(_) if mark.is_some() => {
-                self.configure(link)
+                self.configure(link);
             }
             ObjectChange::Create(_) | ObjectChange::Put(_) | ObjectChange::Replace(_) => {
                 self.delete(link.name);
