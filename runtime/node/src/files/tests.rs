@@ -198,7 +198,7 @@ fn file_above_the_path_is_an_error_that_names_the_directory() {
     let place = Place::new();
     fs::write(place.root.join("file"), "").unwrap();
     let error = write(&place.root.join("file/a"), b"x", 0o644).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("cannot make directory {}/file: ", place.root.display())));
+    assert!(error.starts_with(&format!("cannot create directory {}/file: ", place.root.display())));
 }
 
 #[test]
