@@ -352,7 +352,11 @@ fn config_check_shows_config_with_defaults() {
     command.args(["config", "check"]).arg(&file);
     let answer = run(command, "");
     assert_eq!(answer.json()["SubnetLen"], 24);
-    assert!(answer.stderr.contains("config.json: `SubnetLength` is unknown"), "{}", answer.stderr);
+    assert!(
+        answer.stderr.contains("config.json: `SubnetLength` is not a known key"),
+        "{}",
+        answer.stderr
+    );
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Trial of a network config by its backend's plugin, on a fictitious node.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use heddle_core::config::NetworkConfig;
 use heddle_core::family::PerFamily;
 use heddle_core::lease::LeaseKey;
 use heddle_core::node::{Node, Underlay};
+use heddle_core::site::Site;
 use heddle_plugin::{CallError, Catalogue, Reason, Role};
 use ipnet::IpNet;
 
@@ -17,13 +19,13 @@ pub(crate) async fn try_out(config: &NetworkConfig, catalogue: &Catalogue) -> Op
         Ok(backend) => backend,
         Err(error) => return Some(format!("`Backend.Type` is {}: {error}", config.backend.kind)),
     };
-    let node = node(config);
-    let advertised = match backend.advertise(config, &node).await {
+    let site = Site::new(config.clone(), node(config));
+    let advertised = match backend.advertise(&site).await {
         Ok(advertised) => advertised,
         Err(error) => return Some(problem(error)),
     };
-    let lease = advertised.lease(first_subnets(config)?, &node, None);
-    backend.plan_node(config, &node, &lease).await.err().map(problem)
+    let lease = advertised.lease(first_subnets(config)?, &site.node, None);
+    backend.plan_node(&Arc::new(site.with_lease(lease))).await.err().map(problem)
 }
 
 fn problem(error: CallError) -> String {

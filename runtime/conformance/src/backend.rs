@@ -1,5 +1,7 @@
 //! Rules for every backend.
 
+use std::sync::Arc;
+
 use heddle_core::address::Family;
 use heddle_core::desired::{Desired, Owner, Priority};
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
@@ -113,7 +115,9 @@ impl Situation<'_> {
         }
         report.look(Rule::Works, true, String::new);
         let (key, own) = &self.scenario.node;
-        Some(Baseline { own: advertised.lease(*key, own, None), node, peers, plans, all })
+        let lease = advertised.lease(*key, own, None);
+        let site = Arc::new(self.scenario.site(own).with_lease(lease));
+        Some(Baseline { site, node, peers, plans, all })
     }
 
     /// Checks that the same input gives the same result.
@@ -127,8 +131,7 @@ impl Situation<'_> {
     }
 
     async fn plan_peers(&self, good: &Baseline, peers: Vec<Lease>) -> Vec<Result<Plan, CallError>> {
-        let Scenario { config, node: (_, node), .. } = &self.scenario;
-        self.backend.plan_peers(config, node, &good.own, good.node.links(), peers).await
+        self.backend.plan_peers(&good.site, good.node.links(), peers).await
     }
 
     /// Checks that results do not depend on the order of the peers, nor on the others in the
@@ -218,14 +221,15 @@ impl Situation<'_> {
         report: &mut Report,
     ) {
         let mut arbitrary = Arbitrary::new(thoroughness.seed);
-        let node = &self.scenario.node.1;
         for _ in 0..thoroughness.rounds {
-            let mut config = self.scenario.config.clone();
-            config.backend.json = arbitrary.disturbed(settings).to_string();
-            let ask = |call: &str| format!("{call} with `Backend` {}", config.backend.json);
-            let advertised = self.backend.advertise(&config, node).await;
+            let mut site = self.scenario.site(&self.scenario.node.1);
+            site.config.backend.json = arbitrary.disturbed(settings).to_string();
+            let json = site.config.backend.json.clone();
+            let ask = |call: &str| format!("{call} with `Backend` {json}");
+            let advertised = self.backend.advertise(&site).await;
             self.blame(report, &ask("advertise"), advertised);
-            let planned = self.backend.plan_node(&config, node, &good.own).await;
+            let site = Arc::new(site.with_lease(good.site.lease.clone()));
+            let planned = self.backend.plan_node(&site).await;
             self.blame(report, &ask("plan-node"), planned);
         }
         let strangers: Vec<_> =

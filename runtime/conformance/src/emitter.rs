@@ -1,5 +1,7 @@
 //! Rules for every emitter.
 
+use std::sync::Arc;
+
 use heddle_core::address::Family;
 use heddle_plugin::{
     Advertisements, CallError, Emitter, File, Plugin, PluginError, Reason, Setting, View,
@@ -41,15 +43,16 @@ pub(crate) async fn examine(
 fn view(families: &[Family], ip_masq: bool) -> Result<View, crate::InvalidScenario> {
     let scenario = Scenario::ordinary(families, &json!({ "Type": "vxlan" }))?;
     let (key, node) = &scenario.node;
+    let site = scenario.site(node);
     let data = |_| r#"{"VNI":1,"VtepMAC":"3a:8b:71:f2:2e:de"}"#.to_owned();
     let backend_data = scenario.config.networks.map(data);
     let advertised = Advertisements { backend_type: Some("vxlan".to_owned()), backend_data };
     let lease = advertised.lease(*key, node, None);
-    Ok(View { config: scenario.config, lease, mtu: 1430, ip_masq })
+    Ok(View { site: Arc::new(site.with_lease(lease)), mtu: 1430, ip_masq })
 }
 
 async fn examine_view(emitter: &Emitter, view: &View, settings: &[Setting], report: &mut Report) {
-    let ask = || format!("emit for {} with {}", view.lease.key, list(settings));
+    let ask = || format!("emit for {} with {}", view.site.lease.key, list(settings));
     let Some(first) = report.sound(ask, emitter.emit(view, settings).await) else { return };
     match &first {
         Ok(files) => report.look(Rule::Works, !files.is_empty(), || format!("{}: no files", ask())),

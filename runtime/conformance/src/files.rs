@@ -1,6 +1,7 @@
 //! An emitter's files in a scenario.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use heddle_core::family::PerFamily;
 use heddle_plugin::{Advertisements, CallError, Emitter, File, Setting, View};
@@ -14,13 +15,14 @@ pub struct Files(pub Result<Vec<File>, CallError>);
 impl Files {
     /// Calls an emitter, on a node whose lease is for the config's backend.
     pub async fn of(emitter: &Emitter, scenario: &Scenario, settings: &[Setting]) -> Self {
-        let Scenario { config, node: (key, node), mtu, ip_masq, .. } = scenario.clone();
+        let Scenario { config, node: (key, node), mtu, ip_masq, .. } = scenario;
         let advertised = Advertisements {
             backend_type: Some(config.backend.kind.clone()),
             backend_data: PerFamily::NONE,
         };
-        let lease = advertised.lease(key, &node, None);
-        Self(emitter.emit(&View { config, lease, mtu, ip_masq }, settings).await)
+        let lease = advertised.lease(*key, node, None);
+        let site = Arc::new(scenario.site(node).with_lease(lease));
+        Self(emitter.emit(&View { site, mtu: *mtu, ip_masq: *ip_masq }, settings).await)
     }
 
     /// Formats the files as text, or the error after `!`. The SDK's test kit gives the same text

@@ -1,11 +1,13 @@
 //! Measurement of a plugin's calls.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use heddle_core::address::Family;
 use heddle_core::family::PerFamily;
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
+use heddle_core::site::Site;
 use heddle_plugin::{
     Advertisements, CallError, PacketInstance, PacketPlugin, Plugin, Reason, Role, View,
 };
@@ -97,42 +99,40 @@ pub async fn measure(plugin: &Plugin, peers: u32) -> Result<Vec<Measurement>, Me
 async fn backend(plugin: &Plugin, peers: u32) -> Result<Vec<Measurement>, MeasureError> {
     let settings = Settings::least(&plugin.manifest().name).backend;
     let scenario = Scenario::ordinary(&[Family::V4], &settings)?;
-    let Scenario { config, node: (key, node), nodes, .. } = &scenario;
+    let Scenario { node: (key, node), nodes, .. } = &scenario;
+    let site = scenario.site(node);
     let backend = plugin.backend()?;
     let mut rows =
-        vec![Measurement::of("advertise", async || backend.advertise(config, node).await).await?];
-    let own = backend.advertise(config, node).await?.lease(*key, node, None);
-    rows.push(
-        Measurement::of("plan-node", async || backend.plan_node(config, node, &own).await).await?,
-    );
-    let plan = backend.plan_node(config, node, &own).await?;
+        vec![Measurement::of("advertise", async || backend.advertise(&site).await).await?];
+    let own = backend.advertise(&site).await?.lease(*key, node, None);
+    let site = Arc::new(site.with_lease(own));
+    rows.push(Measurement::of("plan-node", async || backend.plan_node(&site).await).await?);
+    let plan = backend.plan_node(&site).await?;
     let advertised = match nodes.first() {
-        Some((_, other)) => backend.advertise(config, other).await?,
+        Some((_, other)) => backend.advertise(&scenario.site(other)).await?,
         None => return Ok(rows),
     };
     let leases: Vec<_> = (0..peers).filter_map(|number| peer(&advertised, number)).collect();
     let mut times = Vec::new();
     for _ in 0..5 {
         let start = Instant::now();
-        let answers = backend.plan_peers(config, node, &own, plan.links(), leases.clone()).await;
+        let answers = backend.plan_peers(&site, plan.links(), leases.clone()).await;
         times.push(start.elapsed() / peers.max(1));
         answers.into_iter().collect::<Result<Vec<_>, _>>()?;
     }
     rows.push(Measurement { what: format!("plan-peer, one of {peers}"), times });
     let Some(packets) = plugin.packets()? else { return Ok(rows) };
     // Packet functions must not be called from asynchronous code.
-    rows.extend(on_thread(|| packet_path(&packets, &scenario, &own, &leases))?);
+    rows.extend(on_thread(|| packet_path(&packets, &site, &leases))?);
     Ok(rows)
 }
 
 fn packet_path(
     packets: &PacketPlugin,
-    scenario: &Scenario,
-    own: &Lease,
+    site: &Site,
     leases: &[Lease],
 ) -> Result<Vec<Measurement>, MeasureError> {
-    let Scenario { config, node: (_, node), .. } = scenario;
-    let instance = || packets.instance(config, node, own, leases).map_err(MeasureError::Packets);
+    let instance = || packets.instance(site, leases).map_err(MeasureError::Packets);
     let mut times = Vec::new();
     for _ in 0..5 {
         let start = Instant::now();
@@ -200,7 +200,8 @@ async fn emitter(plugin: &Plugin) -> Result<Vec<Measurement>, MeasureError> {
     let (key, node) = &scenario.node;
     let advertised = Advertisements { backend_type: None, backend_data: PerFamily::NONE };
     let lease = advertised.lease(*key, node, None);
-    let view = View { config: scenario.config, lease, mtu: 1450, ip_masq: true };
+    let site = Arc::new(scenario.site(node).with_lease(lease));
+    let view = View { site, mtu: 1450, ip_masq: true };
     let emitter = plugin.emitter()?;
     Ok(vec![Measurement::of("emit", async || emitter.emit(&view, &[]).await).await?])
 }

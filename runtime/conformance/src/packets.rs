@@ -22,8 +22,7 @@ pub(crate) fn examine(
     thoroughness: &Thoroughness,
     report: &mut Report,
 ) {
-    let Scenario { config, node: (_, node), .. } = scenario;
-    let here = plugin.instance(config, node, &good.own, &good.peers);
+    let here = plugin.instance(&good.site, &good.peers);
     let Some(mut here) = sound(report, "update", here) else { return };
     steers(&mut here, good, report);
     if plugin.transforms() {
@@ -55,7 +54,7 @@ fn steers(instance: &mut PacketInstance, good: &Baseline, report: &mut Report) {
             asked.extend([first, last].map(|address| (address, Some(index))));
         }
     }
-    for part in &good.own.families {
+    for part in &good.site.lease.families {
         asked.push((part.subnet.network(), None));
     }
     for nowhere in ["192.0.2.1", "2001:db8::1", "0.0.0.0", "::"] {
@@ -101,20 +100,20 @@ fn transforms(
     thoroughness: &Thoroughness,
     report: &mut Report,
 ) {
-    let config = &scenario.config;
     let mut arbitrary = Arbitrary::new(thoroughness.seed);
     for (key, node) in &scenario.nodes {
         let found = (0..).zip(&good.peers).find(|(_, peer)| peer.key == *key);
         let Some((at, peer)) = found else { continue };
         // The peer table of the other node: all nodes but itself.
         let mut others: Vec<Lease> = good.peers.iter().filter(|p| p.key != *key).cloned().collect();
-        others.push(good.own.clone());
+        others.push(good.site.lease.clone());
         let back = u32::try_from(others.len() - 1).unwrap_or(u32::MAX);
-        let there = plugin.instance(config, node, peer, &others);
+        let site = scenario.site(node).with_lease(peer.clone());
+        let there = plugin.instance(&site, &others);
         let Some(mut there) = sound(report, "update", there) else { return };
         for _ in 0..thoroughness.rounds.div_ceil(10) {
             let (mut bytes, lengths) = arbitrary.packets(PACKET.0, PACKET.1);
-            address(&mut bytes, &lengths, &good.own, peer);
+            address(&mut bytes, &lengths, &good.site.lease, peer);
             let sent = here.encapsulate(at, &bytes, &lengths);
             let Some((payload, sent_lengths)) = sound(report, "encapsulate", sent) else { return };
             let received = there.decapsulate(back, &payload, &sent_lengths);

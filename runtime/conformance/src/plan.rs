@@ -1,6 +1,7 @@
 //! A backend's plans in a scenario.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use heddle_core::lease::Lease;
 use heddle_core::object::{Object, Plan};
@@ -25,16 +26,18 @@ pub struct Plans {
 impl Plans {
     /// Calls a backend.
     pub async fn of(backend: &Backend, scenario: &Scenario) -> Self {
-        let Scenario { config, node: (key, node), .. } = scenario;
-        let advertised = backend.advertise(config, node).await;
+        let (key, node) = &scenario.node;
+        let site = scenario.site(node);
+        let advertised = backend.advertise(&site).await;
         let mut plans = Self { advertised, node: None, peers: Ok(Vec::new()), answers: Vec::new() };
         let Ok(advertised) = &plans.advertised else { return plans };
         let own = advertised.lease(*key, node, None);
-        let planned = backend.plan_node(config, node, &own).await;
+        let site = Arc::new(site.with_lease(own));
+        let planned = backend.plan_node(&site).await;
         plans.peers = peers(backend, scenario).await;
         if let (Ok(planned), Ok(peers)) = (&planned, &plans.peers) {
             let (links, peers) = (planned.links(), peers.clone());
-            plans.answers = backend.plan_peers(config, node, &own, links, peers).await;
+            plans.answers = backend.plan_peers(&site, links, peers).await;
         }
         plans.node = Some(planned);
         plans
@@ -91,7 +94,7 @@ impl Plans {
 async fn peers(backend: &Backend, scenario: &Scenario) -> Result<Vec<Lease>, CallError> {
     let mut peers = scenario.leases.clone();
     for (key, node) in &scenario.nodes {
-        let advertised = backend.advertise(&scenario.config, node).await?;
+        let advertised = backend.advertise(&scenario.site(node)).await?;
         let mut lease = advertised.lease(*key, node, None);
         // Plugins do not get node ids.
         lease.node_id = None;

@@ -7,6 +7,7 @@ use heddle_core::address::{Family, LinkName, MacAddress};
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::{ExistingLink, Node, NodeId, Underlay};
+use heddle_core::site::{NoLease, Site};
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -64,6 +65,11 @@ impl Scenario {
             ip_masq: raw.ip_masq,
             config,
         })
+    }
+
+    /// Returns the site of one of the nodes.
+    pub(crate) fn site(&self, node: &Node) -> Site<NoLease> {
+        Site::new(self.config.clone(), node.clone())
     }
 
     /// Returns a scenario with four nodes on one Ethernet network, with the same plugin.

@@ -13,6 +13,7 @@
 //! | [`family`] | which value does each address family have? |
 //! | [`record`] | what does the store hold? (`<prefix>/subnets/…`) |
 //! | [`lease`] | which subnet belongs to which node? |
+//! | [`site`] | what is a plugin told about this node? |
 //! | [`allocation`] | which subnet should this node have? |
 //! | [`object`] | what can be planned? Links, addresses, routes, neighbours, FDB entries, sysctls |
 //! | [`desired`] | what should the kernel hold? The union of all plans, with tie-breaks |
@@ -56,6 +57,7 @@ pub mod rate;
 pub mod record;
 pub mod resync_timer;
 mod scope;
+pub mod site;
 pub mod split;
 pub mod subnet_env;
 pub mod text;

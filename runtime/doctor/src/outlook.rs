@@ -12,6 +12,7 @@ use heddle_core::host_network::{Claims, HostNetwork, HostRouting, Vital};
 use heddle_core::interface::{Facts, SelectionError, existing_links, select};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::{Node, Underlay};
+use heddle_core::site::Site;
 use heddle_core::subnet_env::previous_subnets;
 use heddle_flags::{Emit, Flags, IdentityError};
 use heddle_plugin::{
@@ -120,9 +121,11 @@ impl Outlook {
 
         let links = existing_links(&facts.interfaces);
         let node = Node { id: flags.identity()?.id, underlay, links };
+        let site = Site::new(config, node);
         let refused = |error| Obstacle::Backend { key: key.clone(), error: Box::new(error) };
-        let advertised = backend.advertise(&config, &node).await.map_err(refused)?;
-        let host = host_network(contents.store.as_ref(), &config, &node.underlay, routing).await;
+        let advertised = backend.advertise(&site).await.map_err(refused)?;
+        let Site { config, node, .. } = &site;
+        let host = host_network(contents.store.as_ref(), config, &node.underlay, routing).await;
         let mut holdings = contents.holdings;
         let claimant = Claimant {
             id: &node.id,
@@ -131,7 +134,7 @@ impl Outlook {
             host: &host,
             underlay: node.underlay.link,
         };
-        let choice = choose(&config, &holdings, &claimant, &mut |_| 0)?;
+        let choice = choose(config, &holdings, &claimant, &mut |_| 0)?;
         let own = match choice {
             Choice::TakeOver(key) => {
                 self.subnets = Some(key);
@@ -141,18 +144,19 @@ impl Outlook {
             Choice::Create(key) => key,
             Choice::Discard(key) => {
                 holdings.remove(key);
-                match choose(&config, &holdings, &claimant, &mut |_| 0)? {
+                match choose(config, &holdings, &claimant, &mut |_| 0)? {
                     Choice::TakeOver(key) | Choice::Create(key) | Choice::Discard(key) => key,
                 }
             }
         };
         self.peers = holdings.leases().iter().filter(|lease| lease.key != own).cloned().collect();
-        let lease = advertised.lease(own, &node, None);
-        let plan = backend.plan_node(&config, &node, &lease).await.map_err(refused)?;
+        let lease = advertised.lease(own, node, None);
+        let site = Arc::new(site.with_lease(lease));
+        let plan = backend.plan_node(&site).await.map_err(refused)?;
         let mtu = plan.mtu;
         self.plan = Some(plan);
 
-        let view = View { config, lease, mtu, ip_masq: flags.rules.ip_masq };
+        let view = View { site, mtu, ip_masq: flags.rules.ip_masq };
         self.emit(flags, &view, &emitters).await;
         Ok(())
     }

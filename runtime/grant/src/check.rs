@@ -10,11 +10,10 @@ use std::net::IpAddr;
 use std::path::Component;
 
 use heddle_core::address::{Family, LinkName};
-use heddle_core::config::OverlayNetwork;
-use heddle_core::family::PerFamily;
 use heddle_core::lease::Lease;
 use heddle_core::node::{Node, Underlay};
 use heddle_core::object::{Link, LinkKind, Object, Plan, Route, RouteAction};
+use heddle_core::site::Site;
 use heddle_core::text::is_visible;
 use ipnet::IpNet;
 
@@ -38,12 +37,11 @@ pub fn node_plan(
     plan: &NodePlan,
     capabilities: &Capabilities,
     world: World,
-    networks: &PerFamily<OverlayNetwork>,
-    node: &Node,
-    lease: &Lease,
+    site: &Site,
 ) -> Granted {
+    let Site { config, node, lease } = site;
     let links = plan.links();
-    let networks: Vec<IpNet> = networks.iter().map(|overlay| overlay.network).collect();
+    let networks: Vec<IpNet> = config.networks.iter().map(|overlay| overlay.network).collect();
     if let Some(tunnel) = &plan.tunnel {
         own_tunnel(tunnel, world, &networks, &node.underlay)?;
     }

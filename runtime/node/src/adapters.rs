@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use heddle_core::address::LinkName;
-use heddle_core::config::NetworkConfig;
 use heddle_core::diff::{ObjectChange, Observed, Scope};
 use heddle_core::host_network::{HostAddress, HostRouting};
 use heddle_core::interface::Facts;
 use heddle_core::lease::Lease;
 use heddle_core::link_counters::LinkCounters;
-use heddle_core::node::Node;
 use heddle_core::object::{Plan, Route, Sysctl};
+use heddle_core::site::{NoLease, Site};
 use heddle_firewall::{Firewall, Rules};
 use heddle_kernel::{Event, Failure, Kernel, KernelError, Refusal, RulesetChanges};
 use heddle_packet::OpenError;
@@ -31,7 +30,7 @@ use tokio::task::spawn_blocking;
 use crate::packets::Packets;
 use crate::ports::{
     Dataplane, Emitter, Events, FoundPlugin, Host, PacketOpener, PacketPath, Planner, Plugins,
-    Prober, Ruleset, Started, Terms,
+    Prober, Ruleset, Started,
 };
 
 #[async_trait]
@@ -157,32 +156,21 @@ impl Planner for PluginBackend {
         self.0.metrics()
     }
 
-    async fn advertise(
-        &self,
-        config: &NetworkConfig,
-        node: &Node,
-    ) -> Result<Advertisements, CallError> {
-        self.0.advertise(config, node).await
+    async fn advertise(&self, site: &Site<NoLease>) -> Result<Advertisements, CallError> {
+        self.0.advertise(site).await
     }
 
-    async fn plan_node(
-        &self,
-        config: &NetworkConfig,
-        node: &Node,
-        lease: &Lease,
-    ) -> Result<NodePlan, CallError> {
-        self.0.plan_node(config, node, lease).await
+    async fn plan_node(&self, site: &Arc<Site>) -> Result<NodePlan, CallError> {
+        self.0.plan_node(site).await
     }
 
     async fn plan_peers(
         &self,
-        config: &NetworkConfig,
-        node: &Node,
-        lease: &Lease,
+        site: &Arc<Site>,
         links: Vec<LinkName>,
         peers: Vec<Lease>,
     ) -> Vec<Result<Plan, CallError>> {
-        self.0.plan_peers(config, node, lease, links, peers).await
+        self.0.plan_peers(site, links, peers).await
     }
 }
 
@@ -206,12 +194,12 @@ impl Emitter for PluginEmitter {
 impl PacketOpener for PacketPlugin {
     fn open(
         self: Box<Self>,
-        terms: Terms,
+        site: Arc<Site>,
         plan: &NodePlan,
         tunnel: &Tunnel,
         allowed: &[IpNet],
     ) -> Result<Box<dyn PacketPath>, OpenError> {
-        Ok(Box::new(Packets::open(*self, terms, plan, tunnel, allowed)?))
+        Ok(Box::new(Packets::open(*self, site, plan, tunnel, allowed)?))
     }
 }
 

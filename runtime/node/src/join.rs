@@ -14,6 +14,7 @@ use heddle_core::interface::{Facts, existing_links, select};
 use heddle_core::lease::Lease;
 use heddle_core::node::{Node, NodeId, Underlay};
 use heddle_core::object::{Object, Plan, Route};
+use heddle_core::site::Site;
 use heddle_core::subnet_env::{previous_networks, previous_subnets};
 use heddle_flags::Flags;
 use heddle_packet::OpenError;
@@ -25,7 +26,7 @@ use crate::emit::Output;
 use crate::files;
 use crate::host_network;
 use crate::leftovers;
-use crate::ports::{FoundPlugin, PacketPath, Planner, Ports, Started, Terms};
+use crate::ports::{FoundPlugin, PacketPath, Planner, Ports, Started};
 use crate::readiness::{Condition, Readiness};
 
 /// Membership of this node in the overlay, with everything that it runs on.
@@ -39,10 +40,7 @@ pub(crate) struct Membership {
 
 /// The inputs of planning, except peers.
 pub(crate) struct Overlay {
-    pub(crate) config: NetworkConfig,
-    pub(crate) node: Node,
-    /// This node's own lease.
-    pub(crate) lease: Lease,
+    pub(crate) site: Arc<Site>,
     pub(crate) backend: Arc<dyn Planner>,
     /// Plan for this node itself.
     pub(crate) plan: NodePlan,
@@ -58,7 +56,7 @@ impl Overlay {
     /// Returns the plugin's plans for these peers, in the same order.
     pub(crate) async fn plan_peers(&self, peers: Vec<Lease>) -> Vec<Result<Plan, CallError>> {
         let links = self.plan.links();
-        self.backend.plan_peers(&self.config, &self.node, &self.lease, links, peers).await
+        self.backend.plan_peers(&self.site, links, peers).await
     }
 }
 
@@ -128,6 +126,8 @@ pub(crate) async fn join(
     let facts = dataplane.facts(flags.interface.iface_can_reach).await?;
     let underlay = underlay(flags, &config, &facts)?;
     let node = Node { id: identity.id.clone(), underlay, links: existing_links(&facts.interfaces) };
+    let site = Site::new(config, node);
+    let Site { config, node, .. } = &site;
     let scope = Scope {
         networks: config.networks.iter().map(|overlay| overlay.network).collect(),
         granted: backend_found.manifest.capabilities.routes.clone(),
@@ -149,11 +149,11 @@ pub(crate) async fn join(
         let (error, took) = (Box::new(error), backend.metrics().time());
         Obstacle::Call { error, took, config: Box::new(config.clone()) }
     };
-    let advertised = backend.advertise(&config, &node).await.map_err(failed)?;
+    let advertised = backend.advertise(&site).await.map_err(failed)?;
 
     // Of an earlier run. Empty if that run left no subnet.env, or none that can be read.
     let remembered = files.subnet_env();
-    let value = |key| advertised.lease(key, &node, identity.name.clone());
+    let value = |key| advertised.lease(key, node, identity.name.clone());
     let claimant = Claimant {
         id: &node.id,
         public_addresses: node.underlay.public_addresses,
@@ -164,7 +164,7 @@ pub(crate) async fn join(
     readiness.met(Condition::Config);
     readiness.met(Condition::Underlay);
     let report = |reason: &str| _ = readiness.unmet(Condition::Lease, reason);
-    let acquiring = heddle_store::acquire(store.as_ref(), &config, &claimant, value, &report);
+    let acquiring = heddle_store::acquire(store.as_ref(), config, &claimant, value, &report);
     // Acquiring a lease may wait for the store for hours, and the host's network may change
     // meanwhile.
     let changing = host_network::changed(dataplane, &scope, &host, store.as_ref(), reach);
@@ -177,8 +177,9 @@ pub(crate) async fn join(
         AcquireError::Allocation(error @ AllocationError::AddressInUse { .. }) => error.into(),
         other => Obstacle::Lease(other.to_string()),
     })?;
-    let lease = own.lease().clone();
-    let mut plan = backend.plan_node(&config, &node, &lease).await.map_err(failed)?;
+    let site = Arc::new(site.clone().with_lease(own.lease().clone()));
+    let Site { node, lease, .. } = site.as_ref();
+    let mut plan = backend.plan_node(&site).await.map_err(failed)?;
     if flags.rules.ip_blackhole_route {
         let routes = lease.key.subnets().map(|own| Object::Route(Route::last_resort(own)));
         plan.plan.objects.extend(routes);
@@ -191,9 +192,8 @@ pub(crate) async fn join(
     let packets = match (packets, &plan.tunnel) {
         (Some(plugin), Some(tunnel)) => {
             leftovers::remove_devices(dataplane, &scope).await?;
-            let terms = Terms { config: config.clone(), node: node.clone(), lease: lease.clone() };
             let allowed = &flags.rules.allow_destinations;
-            Some(plugin.open(terms, &plan, tunnel, allowed).map_err(Obstacle::Packets)?)
+            Some(plugin.open(site.clone(), &plan, tunnel, allowed).map_err(Obstacle::Packets)?)
         }
         _ => None,
     };
@@ -215,7 +215,7 @@ pub(crate) async fn join(
     tracing::info!("lease {}: acquired", own.key());
     let (emitters_found, emitters): (Vec<_>, Vec<_>) = emitters.into_iter().unzip();
     Ok(Membership {
-        overlay: Overlay { config, node, lease, backend, plan, scope, vital, packets },
+        overlay: Overlay { site, backend, plan, scope, vital, packets },
         own,
         outputs: emitters
             .into_iter()

@@ -113,7 +113,7 @@ async fn serve(
     let Observers { readiness, counters, state } = observers;
     let Ports { store, dataplane, host, .. } = ports;
     let (member, reach) = until_joined(flags, identity, ports, readiness).await?;
-    let rules = rules::wanted(flags, &member.overlay.config, &member.overlay.lease);
+    let rules = rules::wanted(flags, &member.overlay.site);
     state.join(&member, &rules, dataplane.clone());
 
     let Membership { overlay, own, outputs, .. } = member;
@@ -121,8 +121,7 @@ async fn serve(
         // The node joins once, so there is only one path.
         counters.get_or_init(|| packets.counters());
     }
-    let view = view(&overlay, flags);
-    let (config, started_with) = (overlay.config.clone(), overlay.node.underlay.clone());
+    let (view, site) = (view(&overlay, flags), overlay.site.clone());
     // Starts to watch before the first read, so that no change is missed between the two.
     let mut watch = store.watch();
     state.follow(watch.pulse());
@@ -151,8 +150,7 @@ async fn serve(
             own_lease_changed.notify_one();
         }
         let changed = reconciler.underlay_changed();
-        let looking =
-            underlay::follow(flags, &config, &started_with, dataplane.as_ref(), changed, readiness);
+        let looking = underlay::follow(flags, &site, dataplane.as_ref(), changed, readiness);
         let ruling = rules::follow(host.ruleset(rules), resync, readiness, &history);
         let ruling = async { Ok(ruling.await) };
         let emitting = emit(ports.files.as_ref(), &outputs, &view, readiness);
@@ -177,12 +175,7 @@ async fn serve(
 
 /// Returns the part of the overlay that emitters see.
 fn view(overlay: &Overlay, flags: &Flags) -> View {
-    View {
-        config: overlay.config.clone(),
-        lease: overlay.lease.clone(),
-        mtu: overlay.plan.mtu,
-        ip_masq: flags.rules.ip_masq,
-    }
+    View { site: overlay.site.clone(), mtu: overlay.plan.mtu, ip_masq: flags.rules.ip_masq }
 }
 
 /// Releases a lease whose addresses are no longer this node's. The next start finds the subnet free

@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::object::Object;
+use heddle_core::site::Site;
 use heddle_packet::{
     Counters, Destinations, Forwarding, OpenError, Path, Peer, Running, Settings, Table, Transform,
     Transforms,
@@ -33,7 +34,7 @@ use heddle_plugin::{NodePlan, PacketPlugin, Tunnel};
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
-use crate::ports::{PacketPath, Terms};
+use crate::ports::PacketPath;
 
 use build_timer::BuildTimer;
 
@@ -64,19 +65,19 @@ enum Message {
 impl Packets {
     /// Opens the device and the sockets, and starts to carry packets. No peer is known yet. Packets
     /// from peers may go to the node's own subnets, to those of peers and to the networks in
-    /// `allowed`.
+    /// `allowed`. The plugin's instances get the `site` that `plan` was made for.
     ///
     /// # Errors
     ///
     /// If the device or a socket cannot be opened.
     pub(crate) fn open(
         plugin: PacketPlugin,
-        terms: Terms,
+        site: Arc<Site>,
         plan: &NodePlan,
         tunnel: &Tunnel,
         allowed: &[IpNet],
     ) -> Result<Self, OpenError> {
-        let own = &peer(&terms.config, &terms.lease).subnets;
+        let own = &peer(&site.config, &site.lease).subnets;
         let destinations = Destinations::new(own.iter().copied(), allowed);
         let path = Path::open(settings(plan, tunnel, destinations))?;
         let (inbox, messages) = mpsc::channel();
@@ -93,7 +94,7 @@ impl Packets {
         let forwarding = running.clone();
         let supervisor = Supervisor {
             plugin: Box::new(plugin),
-            terms,
+            site,
             overhead: tunnel.overhead,
             sockets: tunnel.local.len(),
             hand_over: Box::new(move |next| forwarding.set(next)),
@@ -175,13 +176,13 @@ trait Instances: Send {
     /// # Errors
     ///
     /// The reason why there is none.
-    fn instance(&self, terms: &Terms, peers: &[Lease]) -> Result<Box<dyn Transform>, String>;
+    fn instance(&self, site: &Site, peers: &[Lease]) -> Result<Box<dyn Transform>, String>;
 }
 
 /// Supplies the path with a table and working plugin instances.
 struct Supervisor {
     plugin: Box<dyn Instances>,
-    terms: Terms,
+    site: Arc<Site>,
     /// Maximum number of bytes that the plugin adds to a packet.
     overhead: u32,
     /// Number of sockets that the path receives from. Each has a plugin instance of its own if
@@ -256,7 +257,7 @@ impl Supervisor {
                 // A working instance stays in use. The table follows the peers, whether or not the
                 // instance works.
                 let others = !self.plugin.transforms();
-                let config = &self.terms.config;
+                let config = &self.site.config;
                 let peers = without_plugin(config, &self.known, &self.peers, others);
                 let table = Arc::new(Table::new(peers));
                 (self.hand_over)(Forwarding { table, steering: None, transform: None });
@@ -278,9 +279,9 @@ impl Supervisor {
 
     /// Returns plugin instances that know these peers, and a table with the plugin's own answers.
     fn steered(&self, peers: &[Lease]) -> Result<Forwarding, String> {
-        let config = &self.terms.config;
+        let config = &self.site.config;
         let table = Table::new(peers.iter().map(|lease| peer(config, lease)).collect());
-        let instance = || self.plugin.instance(&self.terms, peers);
+        let instance = || self.plugin.instance(&self.site, peers);
         let mut out = instance()?;
         let probes = table.probes();
         let (mut answers, mut some) = (Vec::with_capacity(probes.len()), Vec::new());

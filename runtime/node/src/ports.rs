@@ -14,14 +14,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use heddle_core::address::LinkName;
-use heddle_core::config::NetworkConfig;
 use heddle_core::diff::{ObjectChange, Observed, Scope};
 use heddle_core::host_network::{HostAddress, HostRouting};
 use heddle_core::interface::Facts;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::link_counters::LinkCounters;
-use heddle_core::node::Node;
 use heddle_core::object::{Plan, Route, Sysctl};
+use heddle_core::site::{NoLease, Site};
 use heddle_firewall::Rules;
 use heddle_kernel::{Event, Failure, KernelError, Refusal};
 use heddle_packet::{Counters, OpenError};
@@ -170,31 +169,20 @@ pub trait Planner: Send + Sync {
     /// # Errors
     ///
     /// If the config is wrong or the call failed.
-    async fn advertise(
-        &self,
-        config: &NetworkConfig,
-        node: &Node,
-    ) -> Result<Advertisements, CallError>;
+    async fn advertise(&self, site: &Site<NoLease>) -> Result<Advertisements, CallError>;
 
     /// Returns the plan for this node itself.
     ///
     /// # Errors
     ///
     /// If the config is wrong, the plan was refused or the call failed.
-    async fn plan_node(
-        &self,
-        config: &NetworkConfig,
-        node: &Node,
-        lease: &Lease,
-    ) -> Result<NodePlan, CallError>;
+    async fn plan_node(&self, site: &Arc<Site>) -> Result<NodePlan, CallError>;
 
     /// Returns the plan for each peer, in the order of `peers`. `links` are the devices of the
     /// node's plan.
     async fn plan_peers(
         &self,
-        config: &NetworkConfig,
-        node: &Node,
-        lease: &Lease,
+        site: &Arc<Site>,
         links: Vec<LinkName>,
         peers: Vec<Lease>,
     ) -> Vec<Result<Plan, CallError>>;
@@ -217,29 +205,18 @@ pub trait Emitter: Send + Sync {
     async fn emit(&self, view: &View, settings: &[Setting]) -> Result<Vec<File>, CallError>;
 }
 
-/// Config, node and lease that the plugin planned with. Instances in the packet path get the same
-/// ones.
-pub struct Terms {
-    /// The network config.
-    pub config: NetworkConfig,
-    /// This node.
-    pub node: Node,
-    /// This node's lease.
-    pub lease: Lease,
-}
-
 /// Opens the packet path of a backend in user space.
 pub trait PacketOpener: Send {
     /// Opens the device and the sockets, and starts to carry packets. No peer is known yet. Packets
     /// from peers may go to the node's own subnets, to those of peers and to the networks in
-    /// `allowed`.
+    /// `allowed`. The plugin's instances get the `site` that `plan` was made for.
     ///
     /// # Errors
     ///
     /// If the device or a socket cannot be opened.
     fn open(
         self: Box<Self>,
-        terms: Terms,
+        site: Arc<Site>,
         plan: &NodePlan,
         tunnel: &Tunnel,
         allowed: &[IpNet],

@@ -116,7 +116,7 @@ impl Reconciler {
         let mut applier = Applier::new(dataplane, scope, vital, notes.clone());
         applier.survey().await?;
         journal::record_host(&notes.history, &HostNetwork::default(), applier.guard().host());
-        let mut peers = Peers::new(overlay.config.clone(), overlay.lease.key);
+        let mut peers = Peers::new(overlay.site.config.clone(), overlay.site.lease.key);
         peers.protect(applier.guard().host().clone());
         Ok(Self {
             events,
@@ -323,7 +323,7 @@ impl Reconciler {
     /// Wakes the underlay check if events concern the underlay, and lets the applier decide on a
     /// resync.
     fn on_kernel_events(&mut self, events: &[Event]) {
-        let underlay = self.overlay.node.underlay.link;
+        let underlay = self.overlay.site.node.underlay.link;
         if events.iter().any(|event| match event {
             Event::LinkChanged(name) => *name == underlay,
             Event::Lost => true,
@@ -337,7 +337,7 @@ impl Reconciler {
     /// Compares the network config in the store with the one that this node runs with. Another
     /// config takes effect only with a restart, whose time is an operator's decision.
     pub(crate) fn compare_config(&mut self, config: Option<&[u8]>) {
-        let superseded = self.overlay.config.superseded_by(config);
+        let superseded = self.overlay.site.config.superseded_by(config);
         match &superseded {
             Some(reason) if self.superseded.as_ref() != Some(reason) => {
                 tracing::warn!("network config: {reason}");

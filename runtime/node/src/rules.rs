@@ -5,9 +5,8 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use heddle_control::EventKind;
-use heddle_core::config::NetworkConfig;
-use heddle_core::lease::Lease;
 use heddle_core::pacing::DutyCycle;
+use heddle_core::site::Site;
 use heddle_firewall::{FamilyRules, Masquerade, Mode, Rules};
 use heddle_flags::Flags;
 use heddle_telemetry::History;
@@ -22,7 +21,8 @@ use crate::readiness::{Condition, Readiness};
 const DUTY: DutyCycle = DutyCycle::one_in(10).pause_at_least(Duration::from_millis(500));
 
 /// Returns the rules that this node should have.
-pub(crate) fn wanted(flags: &Flags, config: &NetworkConfig, lease: &Lease) -> Rules {
+pub(crate) fn wanted(flags: &Flags, site: &Site) -> Rules {
+    let Site { config, lease, .. } = site;
     let families = config.networks.zip(lease.families.as_ref());
     let asked = &flags.rules;
     Rules {

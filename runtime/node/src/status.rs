@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use heddle_control as wire;
 use heddle_control::{Handler, Leases, Status, Unavailable};
 use heddle_core::address::LinkName;
-use heddle_core::config::NetworkConfig;
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::link_counters::LinkCounters;
 use heddle_core::node::Underlay;
 use heddle_core::peers::{Peers, Rejection};
+use heddle_core::site::Site;
 use heddle_core::text::one_line;
 use heddle_firewall::{Mode, Rules};
 use heddle_plugin::Metrics;
@@ -52,10 +52,8 @@ pub struct NodeState {
 
 /// The part of the state that is known once the node has joined, and does not change afterwards.
 struct Joined {
-    config: NetworkConfig,
-    lease: Lease,
+    site: Arc<Site>,
     mtu: u32,
-    underlay: Underlay,
     /// The planned devices: name, kind and MTU.
     devices: Vec<wire::Device>,
     backend: (FoundPlugin, Arc<Metrics>),
@@ -105,10 +103,8 @@ impl NodeState {
         });
         let emitters = member.found.emitters.iter().cloned();
         let _ = self.joined.set(Joined {
-            config: overlay.config.clone(),
-            lease: overlay.lease.clone(),
+            site: overlay.site.clone(),
             mtu: overlay.plan.mtu,
-            underlay: overlay.node.underlay.clone(),
             devices: devices.collect(),
             backend: (member.found.backend.clone(), overlay.backend.metrics().clone()),
             outputs: emitters.zip(member.outputs.iter().cloned()).collect(),
@@ -191,19 +187,8 @@ impl Handler for NodeState {
                 status.unmet.push(wire::UnmetCondition { condition: "loop".to_owned(), reason });
             }
         }
-        status.underlay = Some(underlay(&joined.underlay));
-        status.lease = Some(wire::OwnLeaseStatus {
-            key: joined.lease.key.to_string(),
-            subnets: joined.lease.key.subnets().into_iter().collect(),
-            backend: joined.lease.backend_type.clone(),
-            mtu: joined.mtu,
-            ..term(*self.term.lock().unwrap_or_else(PoisonError::into_inner))
-        });
-        let (found, metrics) = &joined.backend;
-        status.backend = Some(plugin(found, metrics));
-        status.emitters = joined.outputs.iter().map(emitter).collect();
-        status.rules = rules(&joined.rules, &unmet);
-        status.devices = devices(&joined.devices, &joined.dataplane.link_counters());
+        let own = *self.term.lock().unwrap_or_else(PoisonError::into_inner);
+        add_membership(&mut status, joined, own, &unmet);
         Ok(status)
     }
 
@@ -244,12 +229,12 @@ struct Listing {
 impl Listing {
     fn new(joined: Option<&Joined>, host: HostNetwork) -> Self {
         let peers = |joined: &Joined| {
-            let mut peers = Peers::new(joined.config.clone(), joined.lease.key);
+            let mut peers = Peers::new(joined.site.config.clone(), joined.site.lease.key);
             peers.protect(host);
             peers
         };
         Self {
-            own: joined.map(|joined| joined.lease.key),
+            own: joined.map(|joined| joined.site.lease.key),
             peers: joined.map(peers),
             leases: Leases::default(),
             useless: 0,
@@ -313,6 +298,23 @@ fn unmet_conditions(unmet: &Unmet) -> Vec<wire::UnmetCondition> {
 fn add_report(status: &mut Status, report: Report) {
     let Report { peers, unlisted, warnings, changes, superseded } = report;
     *status = Status { peers, unlisted, warnings, changes, superseded, ..std::mem::take(status) };
+}
+
+fn add_membership(status: &mut Status, joined: &Joined, own: Option<Term>, unmet: &Unmet) {
+    let Site { node, lease, .. } = joined.site.as_ref();
+    status.underlay = Some(underlay(&node.underlay));
+    status.lease = Some(wire::OwnLeaseStatus {
+        key: lease.key.to_string(),
+        subnets: lease.key.subnets().into_iter().collect(),
+        backend: lease.backend_type.clone(),
+        mtu: joined.mtu,
+        ..term(own)
+    });
+    let (found, metrics) = &joined.backend;
+    status.backend = Some(plugin(found, metrics));
+    status.emitters = joined.outputs.iter().map(emitter).collect();
+    status.rules = rules(&joined.rules, unmet);
+    status.devices = devices(&joined.devices, &joined.dataplane.link_counters());
 }
 
 fn plugin(found: &FoundPlugin, metrics: &Metrics) -> wire::Plugin {

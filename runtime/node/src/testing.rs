@@ -17,6 +17,7 @@ use heddle_core::link_counters::LinkCounters;
 use heddle_core::node::{Node, Underlay};
 use heddle_core::object::{Link, LinkKind, Metric, Object, Route, RouteAction, Sysctl};
 use heddle_core::record::{Age, Record};
+use heddle_core::site::Site;
 use heddle_flags::Flags;
 use heddle_kernel::{ApplyError, Failure, KernelError, Refusal};
 use heddle_plugin::{Manifest, PluginSource};
@@ -111,6 +112,11 @@ pub(crate) fn node() -> Node {
         public_addresses: [IpAddr::from([192, 0, 2, 1])].into(),
     };
     Node { id: "node-1".parse().unwrap(), underlay, links: Vec::new() }
+}
+
+/// Returns this node in a network, with a lease.
+pub(crate) fn site(config: NetworkConfig, lease: Lease) -> Site {
+    Site::new(config, node()).with_lease(lease)
 }
 
 /// Returns a route through a device.

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_core::config::NetworkConfig;
 use heddle_core::interface::{Facts, select};
 use heddle_core::node::Underlay;
+use heddle_core::site::Site;
 use heddle_core::underlay::{Absence, UnderlayState, other_mtu, underlay_state};
 use heddle_flags::Flags;
 use tokio::sync::Notify;
@@ -38,13 +38,13 @@ pub(crate) struct Moved {
 /// that is down or gone is no error as long as no other can replace it.
 pub(crate) async fn follow(
     flags: &Flags,
-    config: &NetworkConfig,
-    started_with: &Underlay,
+    site: &Site,
     dataplane: &dyn Dataplane,
     changed: Arc<Notify>,
     readiness: &Readiness,
 ) -> Result<(), Moved> {
-    let families = config.networks.families();
+    let families = site.config.networks.families();
+    let started_with = &site.node.underlay;
     let selection = flags.interface.selection();
     let mut mtu = None;
     let mut look = |facts: &Facts| {

@@ -8,12 +8,14 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use heddle_core::config::{BackendConfig, NetworkConfig, OverlayNetwork};
 use heddle_core::lease::{Lease, LeaseFamily};
 use heddle_core::node::{Node, Underlay};
+use heddle_core::site::Site;
 use heddle_plugin::{Catalogue, Role, Setting, View};
 
 const ROUNDS: u32 = 50;
@@ -29,7 +31,7 @@ fn main() -> Result<(), Failure> {
 
 async fn measure(peers: u32, dir: Option<PathBuf>) -> Result<(), Failure> {
     println!("memory before:            {}", resident()?);
-    let (config, node, own) = (config()?, node()?, lease(8, "vxlan")?);
+    let site = site("vxlan")?;
 
     let start = Instant::now();
     let catalogue =
@@ -40,12 +42,11 @@ async fn measure(peers: u32, dir: Option<PathBuf>) -> Result<(), Failure> {
     println!("vxlan, load:              {:?}", start.elapsed());
     let start = Instant::now();
     let backend = plugin.backend()?;
-    let node_plan = backend.plan_node(&config, &node, &own).await?;
+    let node_plan = backend.plan_node(&site).await?;
     println!("vxlan, start, first call: {:?}", start.elapsed());
 
     let emitter = catalogue.find("subnet-env", Role::Emitter)?.emitter()?;
-    let view =
-        View { config: config.clone(), lease: own.clone(), mtu: node_plan.mtu, ip_masq: true };
+    let view = View { site: site.clone(), mtu: node_plan.mtu, ip_masq: true };
     let setting = Setting { name: "path".into(), value: "/tmp/subnet.env".into() };
     emitter.emit(&view, &[setting]).await?;
     println!("memory with both plugins: {}", resident()?);
@@ -53,7 +54,7 @@ async fn measure(peers: u32, dir: Option<PathBuf>) -> Result<(), Failure> {
     for _ in 0..5 {
         let leases = leases(peers, "vxlan")?;
         let start = Instant::now();
-        let plans = backend.plan_peers(&config, &node, &own, node_plan.links(), leases).await;
+        let plans = backend.plan_peers(&site, node_plan.links(), leases).await;
         let time = start.elapsed();
         let planned = plans.iter().filter(|plan| plan.is_ok()).count();
         println!(
@@ -62,23 +63,18 @@ async fn measure(peers: u32, dir: Option<PathBuf>) -> Result<(), Failure> {
         );
     }
     println!("memory afterwards:        {}", resident()?);
-    steering(&catalogue, &config, &node, peers)?;
-    transforming(&catalogue, &config, &node)
+    steering(&catalogue, peers)?;
+    transforming(&catalogue)
 }
 
 /// Measures batches through the embedded backend that steers, in rounds of all sizes. Prints the
 /// best time of each size, because other programs can only make a call longer.
-fn steering(
-    catalogue: &Catalogue,
-    config: &NetworkConfig,
-    node: &Node,
-    peers: u32,
-) -> Result<(), Failure> {
+fn steering(catalogue: &Catalogue, peers: u32) -> Result<(), Failure> {
     let plugin = catalogue.find("udp", Role::Backend)?.packets()?;
     let plugin = plugin.ok_or("udp does not steer")?;
-    let (own, leases) = (lease(8, "udp")?, leases(peers, "udp")?);
+    let (site, leases) = (site("udp")?, leases(peers, "udp")?);
     let start = Instant::now();
-    let mut instance = plugin.instance(config, node, &own, &leases)?;
+    let mut instance = plugin.instance(&site, &leases)?;
     println!("steering, start, update with {peers} peers: {:?}", start.elapsed());
     println!("memory with that:         {}", resident()?);
 
@@ -94,11 +90,11 @@ fn steering(
 }
 
 /// Measures the same for packets of 1400 bytes through the embedded backend that transforms.
-fn transforming(catalogue: &Catalogue, config: &NetworkConfig, node: &Node) -> Result<(), Failure> {
+fn transforming(catalogue: &Catalogue) -> Result<(), Failure> {
     let plugin = catalogue.find("vxlan-tun", Role::Backend)?.packets()?;
     let plugin = plugin.ok_or("vxlan-tun does not steer")?;
-    let (own, peers) = (lease(8, "vxlan-tun")?, leases(1, "vxlan-tun")?);
-    let mut instance = plugin.instance(config, node, &own, &peers)?;
+    let (site, peers) = (site("vxlan-tun")?, leases(1, "vxlan-tun")?);
+    let mut instance = plugin.instance(&site, &peers)?;
     let (bytes, lengths) = ([0x45; 64 * 1400], [1400; 64]);
     best("encapsulate", [1, 45, 64], |count| {
         let (sent, _) = instance.encapsulate(0, &bytes[..count * 1400], &lengths[..count])?;
@@ -129,6 +125,10 @@ fn best<const N: usize>(
         println!("{:<25} {} ns", format!("{name} {size}:"), time.as_nanos());
     }
     Ok(())
+}
+
+fn site(kind: &str) -> Result<Arc<Site>, Failure> {
+    Ok(Arc::new(Site::new(config()?, node()?).with_lease(lease(8, kind)?)))
 }
 
 fn config() -> Result<NetworkConfig, Failure> {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use heddle_core::address::LinkName;
-use heddle_core::config::NetworkConfig;
 use heddle_core::family::PerFamily;
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::node::Node;
 use heddle_core::object::Plan;
+use heddle_core::site::{NoLease, Site};
 use heddle_grant::text::plain;
 use heddle_grant::{Capabilities, NodePlan, Refusal, World, check};
 use wasmtime::Store;
@@ -85,13 +85,9 @@ impl Backend {
     ///
     /// [`Reason::Config`], when a key of the config is invalid, or another reason why the call
     /// failed.
-    pub async fn advertise(
-        &self,
-        config: &NetworkConfig,
-        node: &Node,
-    ) -> Result<Advertisements, CallError> {
+    pub async fn advertise(&self, site: &Site<NoLease>) -> Result<Advertisements, CallError> {
         const CALL: &str = "advertise";
-        let (config, node) = (config.clone(), node.clone());
+        let Site { config, node, .. } = site.clone();
         self.node_call(CALL, move |worker| {
             let networks = config.networks;
             let (config, node) = (to_wit::config(&config), to_wit::node(&node));
@@ -114,46 +110,37 @@ impl Backend {
     ///
     /// [`Reason::Config`], when a key of the config is invalid; [`Reason::Refused`], when the plan
     /// is not acceptable; or another reason why a call failed.
-    pub async fn plan_node(
-        &self,
-        config: &NetworkConfig,
-        node: &Node,
-        lease: &Lease,
-    ) -> Result<NodePlan, CallError> {
+    pub async fn plan_node(&self, site: &Arc<Site>) -> Result<NodePlan, CallError> {
         const CALL: &str = "plan-node";
         let (world, capabilities) = (self.world, self.capabilities.clone());
-        let (terms, node, lease) = (config.clone(), node.clone(), lease.clone());
+        let here = site.clone();
         let plan = self
             .node_call(CALL, move |worker| {
-                let wit = Arguments::new(&terms, &node, &lease);
+                let wit = Arguments::of(&here);
                 let answer = worker.call(Subject::Node(CALL), |guest, store| {
                     guest.backend.call_plan_node(store, &wit.config, &wit.node, &wit.lease)
                 })?;
                 let answer = answer.map_err(config_error)?;
                 let checked = || -> Result<NodePlan, Refusal> {
                     let plan = from_wit::node_plan(answer, worker.limits().node_objects)?;
-                    check::node_plan(&plan, &capabilities, world, &terms.networks, &node, &lease)?;
+                    check::node_plan(&plan, &capabilities, world, &here)?;
                     Ok(plan)
                 };
                 checked().map_err(Reason::Refused)
             })
             .await?;
         match plan.tunnel {
-            Some(_) if world == World::TransformPlugin => self.leave_room(plan, config).await,
+            Some(_) if world == World::TransformPlugin => self.leave_room(plan, site).await,
             _ => Ok(plan),
         }
     }
 
     /// Lowers the MTUs of a plan by the number of bytes that the plugin adds to packets.
-    async fn leave_room(
-        &self,
-        plan: NodePlan,
-        config: &NetworkConfig,
-    ) -> Result<NodePlan, CallError> {
+    async fn leave_room(&self, plan: NodePlan, site: &Arc<Site>) -> Result<NodePlan, CallError> {
         const CALL: &str = "overhead";
-        let config = config.clone();
+        let site = site.clone();
         self.node_call(CALL, move |worker| {
-            let config = to_wit::config(&config);
+            let config = to_wit::config(&site.config);
             let answer =
                 worker.call(Subject::Node(CALL), |guest, store| match &guest.transform {
                     Some(transform) => transform.call_overhead(store, &config),
@@ -173,25 +160,23 @@ impl Backend {
     /// failed are asked about last, so that they delay no other peer.
     pub async fn plan_peers(
         &self,
-        config: &NetworkConfig,
-        node: &Node,
-        lease: &Lease,
+        site: &Arc<Site>,
         links: Vec<LinkName>,
         peers: Vec<Lease>,
     ) -> Vec<Result<Plan, CallError>> {
         const CALL: &str = "plan-peer";
-        let (config, node, lease) = (config.clone(), node.clone(), lease.clone());
+        let site = site.clone();
         let (plugin, capabilities) = (self.name().to_owned(), self.capabilities.clone());
         let count = peers.len();
         let answers = self
             .worker
             .run(CALL, move |worker| {
-                let wit = Arguments::new(&config, &node, &lease);
+                let wit = Arguments::of(&site);
                 let mut answers: Vec<Option<Result<Plan, CallError>>> = vec![None; peers.len()];
                 for index in order(worker, &peers) {
                     let peer = &peers[index];
                     let answer = plan_peer(worker, &wit, peer).and_then(|plan| {
-                        check::peer_plan(&plan, &capabilities, &links, &node, peer)
+                        check::peer_plan(&plan, &capabilities, &links, &site.node, peer)
                             .map_err(Reason::Refused)?;
                         Ok(plan)
                     });
@@ -232,19 +217,19 @@ impl Backend {
     }
 }
 
-/// Arguments shared by all calls about peers, converted once.
-struct Arguments {
-    config: wit::NetworkConfig,
-    node: wit::Node,
-    lease: wit::Lease,
+/// A [`Site`] as calls take it, converted once for all peers.
+pub(crate) struct Arguments {
+    pub(crate) config: wit::NetworkConfig,
+    pub(crate) node: wit::Node,
+    pub(crate) lease: wit::Lease,
 }
 
 impl Arguments {
-    fn new(config: &NetworkConfig, node: &Node, lease: &Lease) -> Self {
+    pub(crate) fn of(site: &Site) -> Self {
         Self {
-            config: to_wit::config(config),
-            node: to_wit::node(node),
-            lease: to_wit::lease(lease),
+            config: to_wit::config(&site.config),
+            node: to_wit::node(&site.node),
+            lease: to_wit::lease(&site.lease),
         }
     }
 }

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use heddle_core::config::NetworkConfig;
-use heddle_core::lease::Lease;
+use heddle_core::site::Site;
 use heddle_grant::text::plain;
 use heddle_grant::{Capabilities, File, Limits, Refusal, Setting, World, check};
 use wasmtime::Store;
@@ -21,10 +20,8 @@ use crate::worker::{Exports, WorkerHandle};
 /// Input of an emitter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
-    /// The cluster's network config.
-    pub config: NetworkConfig,
-    /// This node's own lease.
-    pub lease: Lease,
+    /// The node, of which emitters see the config and the lease.
+    pub site: Arc<Site>,
     /// MTU for containers' interfaces, in bytes.
     pub mtu: u32,
     /// True if the daemon masquerades traffic that leaves the overlay (`--ip-masq`).
@@ -94,8 +91,8 @@ impl Emitter {
 
 fn to_wit_view(view: &View) -> wit::View {
     wit::View {
-        config: to_wit::config(&view.config),
-        lease: to_wit::lease(&view.lease),
+        config: to_wit::config(&view.site.config),
+        lease: to_wit::lease(&view.site.lease),
         mtu: view.mtu,
         ip_masq: view.ip_masq,
     }

@@ -7,15 +7,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use heddle_core::config::NetworkConfig;
 use heddle_core::lease::Lease;
-use heddle_core::node::Node;
+use heddle_core::site::Site;
 use heddle_grant::{Manifest, Refusal, World};
 use tokio::runtime::Handle;
 use wasmtime::Store;
 use wasmtime::component::{ComponentType, InstancePre, Lower};
 
-use crate::backend::config_error;
+use crate::backend::{Arguments, config_error};
 use crate::bindings::backend::exports::heddle::overlay::{steering, transform};
 use crate::bindings::backend::heddle::overlay::types as wit;
 use crate::caller::Caller;
@@ -104,24 +103,17 @@ impl PacketPlugin {
     }
 
     /// Returns a fresh instance that knows these peers. Each must have a plan that was made for
-    /// this config, node and lease. Blocks until the plugin has taken over the peers, at most twice
+    /// this site. Blocks until the plugin has taken over the peers, at most twice
     /// [`Limits::call`](crate::Limits::call).
     ///
     /// # Errors
     ///
     /// [`Reason::Config`] or [`Reason::Refused`], when the transform's overhead is unavailable, or
     /// another reason why a call failed.
-    pub fn instance(
-        &self,
-        config: &NetworkConfig,
-        node: &Node,
-        lease: &Lease,
-        peers: &[Lease],
-    ) -> Result<PacketInstance, Reason> {
+    pub fn instance(&self, site: &Site, peers: &[Lease]) -> Result<PacketInstance, Reason> {
         let plugin = &self.0;
         let _tokio = self.tokio();
-        let (config, node, lease) =
-            (to_wit::config(config), to_wit::node(node), to_wit::lease(lease));
+        let Arguments { config, node, lease } = Arguments::of(site);
         let leases: Vec<_> = peers.iter().map(to_wit::lease).collect();
         let caller = plugin.caller.another();
         let mut store = caller.store();

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use heddle_core::config::{BackendConfig, NetworkConfig, OverlayNetwork};
 use heddle_core::lease::{Lease, LeaseFamily};
 use heddle_core::node::{Node, Underlay};
 use heddle_core::object::Plan;
+use heddle_core::site::{NoLease, Site};
 
 use crate::engine::{Runtime, TrustedCode};
 use crate::plugin::Admitted;
@@ -42,6 +43,18 @@ fn node() -> Node {
         },
         links: vec![],
     }
+}
+
+fn site() -> Arc<Site> {
+    site_of(config())
+}
+
+fn site_of(config: NetworkConfig) -> Arc<Site> {
+    Arc::new(Site::new(config, node()).with_lease(own()))
+}
+
+fn unleased() -> Site<NoLease> {
+    Site::new(config(), node())
 }
 
 fn lease(subnet: &str, public: &str, kind: &str) -> Lease {
@@ -127,7 +140,7 @@ fn quick() -> Limits {
 
 async fn plan(backend: &Backend, peers: Vec<Lease>) -> Vec<Result<Plan, CallError>> {
     let links = vec!["flannel.1".parse().unwrap()];
-    backend.plan_peers(&config(), &node(), &own(), links, peers).await
+    backend.plan_peers(&site(), links, peers).await
 }
 
 /// Returns the reason why a call failed for a peer that makes the plugin misbehave. Checks that the
@@ -161,12 +174,12 @@ async fn embedded_vxlan_backend_plans_like_flannel() {
     assert_eq!(plugin.digest(), inspect(embedded_component("vxlan").unwrap()).unwrap().digest);
     let backend = plugin.backend().unwrap();
 
-    let advertisements = backend.advertise(&config(), &node()).await.unwrap();
+    let advertisements = backend.advertise(&unleased()).await.unwrap();
     assert_eq!(advertisements.backend_type.as_deref(), Some("vxlan"));
     let data = advertisements.backend_data.v4.unwrap();
     assert!(data.starts_with(r#"{"VNI":1,"VtepMAC":""#), "{data}");
 
-    let node_plan = backend.plan_node(&config(), &node(), &own()).await.unwrap();
+    let node_plan = backend.plan_node(&site()).await.unwrap();
     assert_eq!(node_plan.mtu, 1450);
     let shown: Vec<_> = node_plan.plan.objects.iter().map(ToString::to_string).collect();
     assert!(shown[0].starts_with("link flannel.1 type vxlan mtu 1450 address "), "{shown:?}");
@@ -175,7 +188,7 @@ async fn embedded_vxlan_backend_plans_like_flannel() {
     assert_eq!(shown[2], "address 10.244.8.0/32 dev flannel.1");
 
     let peers = vec![peer(1, "vxlan"), peer(2, "host-gw")];
-    let answers = backend.plan_peers(&config(), &node(), &own(), node_plan.links(), peers).await;
+    let answers = backend.plan_peers(&site(), node_plan.links(), peers).await;
     let shown: Vec<_> =
         answers[0].as_ref().unwrap().objects.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -196,7 +209,7 @@ async fn config_key_invalid_is_named_in_the_error() {
     let backend = catalogue().find("vxlan", Role::Backend).unwrap().backend().unwrap();
     let mut config = config();
     config.backend.json = r#"{"Type":"vxlan","VNI":"one"}"#.into();
-    let error = backend.plan_node(&config, &node(), &own()).await.unwrap_err();
+    let error = backend.plan_node(&site_of(config)).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "plugin vxlan, plan-node: Backend.VNI is \"one\": expected a whole number from 0 to 16777215"
@@ -207,7 +220,7 @@ async fn config_key_invalid_is_named_in_the_error() {
 async fn embedded_emitter_writes_subnet_env() {
     let plugin = catalogue().find("subnet-env", Role::Emitter).unwrap();
     let emitter = plugin.emitter().unwrap();
-    let view = View { config: config(), lease: own(), mtu: 1450, ip_masq: true };
+    let view = View { site: site(), mtu: 1450, ip_masq: true };
     let setting = Setting { name: "path".into(), value: "/tmp/subnet.env".into() };
     let files = emitter.emit(&view, &[setting]).await.unwrap();
     assert_eq!(files[0].path, Path::new("/tmp/subnet.env"));
@@ -280,9 +293,9 @@ async fn answer_that_breaks_a_rule_is_refused_as_a_whole() {
         assert_eq!((refusal.object.as_str(), refusal.rule.as_str()), (object, rule));
     }
     let backend = misbehaving(patient());
-    let error = backend.advertise(&config(), &node()).await.unwrap_err();
+    let error = backend.advertise(&unleased()).await.unwrap_err();
     assert!(error.to_string().contains("expected JSON"), "{error}");
-    let error = backend.plan_node(&config(), &node(), &own()).await.unwrap_err();
+    let error = backend.plan_node(&site()).await.unwrap_err();
     assert!(error.to_string().contains("address 192.168.0.72/24 dev eth0: expected"), "{error}");
     assert_eq!(backend.metrics().refusals(), 2);
 }
@@ -429,7 +442,6 @@ fn fixture(version: &str, name: &str) -> Plugin {
 
 #[tokio::test]
 async fn component_built_for_0_1_0_still_loads_and_answers() {
-    let (config, node, own) = (config(), node(), own());
     for (name, world, mtu) in [
         ("vxlan", World::BackendPlugin, 1450),
         ("udp", World::PacketBackendPlugin, 1472),
@@ -439,15 +451,15 @@ async fn component_built_for_0_1_0_still_loads_and_answers() {
         assert_eq!(plugin.manifest().wit, semver::Version::new(0, 1, 0));
         assert_eq!(plugin.manifest().world, world);
         let backend = plugin.backend().unwrap();
-        let planned = backend.plan_node(&config, &node, &own).await.unwrap();
+        let planned = backend.plan_node(&site()).await.unwrap();
         assert_eq!(planned.mtu, mtu, "{name}");
-        let advertised = backend.advertise(&config, &node).await.unwrap();
+        let advertised = backend.advertise(&unleased()).await.unwrap();
         let peer = Lease { backend_type: advertised.backend_type, ..peer(1, "") };
         let peers = vec![peer.clone()];
-        let plans = backend.plan_peers(&config, &node, &own, planned.links(), peers).await;
+        let plans = backend.plan_peers(&site(), planned.links(), peers).await;
         assert!(plans[0].is_ok(), "{name}: {plans:?}");
         let Some(packets) = plugin.packets().unwrap() else { continue };
-        let mut instance = packets.instance(&config, &node, &own, &[peer]).unwrap();
+        let mut instance = packets.instance(&site(), &[peer]).unwrap();
         let mut answers = Vec::new();
         instance.steer(&["10.0.1.9".parse().unwrap()], &mut answers).unwrap();
         assert_eq!(answers, [Some(0)], "{name}");
@@ -457,7 +469,7 @@ async fn component_built_for_0_1_0_still_loads_and_answers() {
         }
     }
     let emitter = fixture("0.1.0", "subnet-env").emitter().unwrap();
-    let view = View { config, lease: own, mtu: 1450, ip_masq: false };
+    let view = View { site: site(), mtu: 1450, ip_masq: false };
     let files = emitter.emit(&view, &[]).await.unwrap();
     assert_eq!(files[0].path, Path::new("/run/flannel/subnet.env"));
 }

@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use heddle_core::address::{LinkName, MacAddress};
-use heddle_core::config::NetworkConfig;
 use heddle_core::family::PerFamily;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::Node;
 use heddle_core::object::{
     Address, FdbEntry, Link, LinkKind, Metric, Neighbour, Object, Plan, Route, RouteAction, Vxlan,
 };
+use heddle_core::site::{NoLease, Site};
 use heddle_firewall::Rules;
 use heddle_node::ports::{
     Emitter, FileError, Files, FoundPlugin, Host, PacketOpener, PacketPath, Planner, Plugins,
-    Prober, Ruleset, Started, Terms,
+    Prober, Ruleset, Started,
 };
 use heddle_packet::{Counters, OpenError};
 use heddle_plugin::{
@@ -244,7 +244,7 @@ impl Planner for Scripted {
         &self.metrics
     }
 
-    async fn advertise(&self, _: &NetworkConfig, _: &Node) -> Result<Advertisements, CallError> {
+    async fn advertise(&self, _: &Site<NoLease>) -> Result<Advertisements, CallError> {
         if let Some(reason) = self.with(|faults| faults.advertise.clone()) {
             return Err(failed_call("advertise", None, reason));
         }
@@ -255,27 +255,21 @@ impl Planner for Scripted {
         })
     }
 
-    async fn plan_node(
-        &self,
-        _: &NetworkConfig,
-        node: &Node,
-        lease: &Lease,
-    ) -> Result<NodePlan, CallError> {
+    async fn plan_node(&self, site: &Arc<Site>) -> Result<NodePlan, CallError> {
         if let Some(reason) = self.with(|faults| faults.plan_node.clone()) {
             return Err(failed_call("plan-node", None, reason));
         }
-        let mtu = node.underlay.mtu - 50;
+        let mtu = site.node.underlay.mtu - 50;
         if self.with(|faults| faults.tunnel) {
-            return Ok(tunnel_plan(node, mtu));
+            return Ok(tunnel_plan(&site.node, mtu));
         }
-        Ok(NodePlan { plan: node_plan(node, lease, self.number), tunnel: None, mtu })
+        let plan = node_plan(&site.node, &site.lease, self.number);
+        Ok(NodePlan { plan, tunnel: None, mtu })
     }
 
     async fn plan_peers(
         &self,
-        _: &NetworkConfig,
-        _: &Node,
-        _: &Lease,
+        _: &Arc<Site>,
         _: Vec<LinkName>,
         peers: Vec<Lease>,
     ) -> Vec<Result<Plan, CallError>> {
@@ -385,7 +379,7 @@ impl Prober for Scripted {
 impl PacketOpener for Scripted {
     fn open(
         self: Box<Self>,
-        _: Terms,
+        _: Arc<Site>,
         _: &NodePlan,
         tunnel: &Tunnel,
         _: &[IpNet],

@@ -5,13 +5,14 @@ use std::net::IpAddr;
 
 use arbitrary::{Result, Unstructured};
 use heddle_core::address::{Family, LinkName, MacAddress};
-use heddle_core::config::OverlayNetwork;
+use heddle_core::config::{BackendConfig, NetworkConfig, OverlayNetwork};
 use heddle_core::family::PerFamily;
 use heddle_core::lease::{Lease, LeaseFamily};
 use heddle_core::node::{ExistingLink, Node, Underlay};
 use heddle_core::object::{
     Address, FdbEntry, Link, LinkKind, Metric, Neighbour, Object, Route, RouteAction, Sysctl, Vxlan,
 };
+use heddle_core::site::Site;
 use ipnet::IpNet;
 
 /// Parses a value from text.
@@ -52,6 +53,13 @@ pub fn node() -> Node {
         },
         links: vec![existing("docker0", "bridge"), existing("flannel.1", "vxlan")],
     }
+}
+
+/// Returns this node in its network, with its lease.
+pub fn site() -> Site {
+    let backend = BackendConfig { kind: "any".into(), json: r#"{"Type":"any"}"#.into() };
+    let config = NetworkConfig { networks: networks(), nftables: false, backend };
+    Site::new(config, node()).with_lease(own())
 }
 
 /// Returns this node's lease.

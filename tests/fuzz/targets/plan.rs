@@ -13,7 +13,7 @@ use heddle_core::desired::{Desired, Owner, Priority};
 use heddle_core::diff::{ObjectChange, Observation, Observed, diff};
 use heddle_core::host_network::{Claims, Guard, HostAddress, HostNetwork, HostRouting, Vital};
 use heddle_core::object::{LinkKind, Metric, Object, ObjectKey, Plan, RouteAction, Sysctl};
-use heddle_fuzz::world::{address, name, networks, node, object, own, peer};
+use heddle_fuzz::world::{address, name, networks, node, object, own, peer, site};
 use heddle_grant::{Capabilities, NodePlan, Tunnel, World, check};
 use ipnet::IpNet;
 use libfuzzer_sys::fuzz_target;
@@ -260,9 +260,9 @@ fn passing(plan: &NodePlan, passes: impl Fn(&NodePlan) -> bool) -> NodePlan {
 fn run(u: &mut Unstructured<'_>) -> Result<()> {
     let capabilities = capabilities(u)?;
     let world = *u.choose(&[World::BackendPlugin, World::PacketBackendPlugin])?;
-    let (node, own, peer) = (node(), own(), peer());
+    let (node, peer) = (node(), peer());
     let checked =
-        |plan: &NodePlan| check::node_plan(plan, &capabilities, world, &networks(), &node, &own);
+        |plan: &NodePlan| check::node_plan(plan, &capabilities, world, &site());
     let mut node_plan = node_plan(u)?;
     if let Err(refusal) = checked(&node_plan) {
         assert!(!refusal.to_string().contains(char::is_control));

@@ -1,18 +1,14 @@
 use heddle_core::address::MacAddress;
+use heddle_core::config::NetworkConfig;
 use heddle_core::lease::LeaseFamily;
 use heddle_core::node::ExistingLink;
 use heddle_core::object::{Address, FdbEntry, Metric, Neighbour, Sysctl, Vxlan};
 
 use super::*;
 
-fn networks() -> PerFamily<OverlayNetwork> {
-    [OverlayNetwork {
-        network: "10.244.0.0/16".parse().unwrap(),
-        subnet_length: 24,
-        subnet_min: "10.244.1.0".parse().unwrap(),
-        subnet_max: "10.244.255.0".parse().unwrap(),
-    }]
-    .into()
+fn site() -> Site {
+    let config = NetworkConfig::parse(br#"{"Network":"10.244.0.0/16"}"#).unwrap();
+    Site::new(config, node()).with_lease(own())
 }
 
 fn node() -> Node {
@@ -141,7 +137,7 @@ fn for_node_with(asked: &str, mut objects: Vec<Object>) -> Result<(), String> {
 
 fn for_node_alone(asked: &str, objects: Vec<Object>) -> Result<(), String> {
     let plan = NodePlan { plan: Plan { objects }, tunnel: None, mtu: 1450 };
-    node_plan(&plan, &capabilities(asked), World::BackendPlugin, &networks(), &node(), &own())
+    node_plan(&plan, &capabilities(asked), World::BackendPlugin, &site())
         .map_err(|refusal| refusal.to_string())
 }
 
@@ -158,8 +154,7 @@ fn for_tunnel(world: World, device: &str, local: &[&str]) -> Result<(), String> 
         tunnel: Some(Tunnel { link, local, port: 8285, overhead: 0 }),
         mtu: 1472,
     };
-    node_plan(&plan, &capabilities(ASKED), world, &networks(), &node(), &own())
-        .map_err(|refusal| refusal.to_string())
+    node_plan(&plan, &capabilities(ASKED), world, &site()).map_err(|refusal| refusal.to_string())
 }
 
 fn for_peer_with(asked: &str, object: Object) -> Result<(), String> {

@@ -2,7 +2,7 @@ use heddle_core::family::PerFamily;
 use heddle_firewall::Mode;
 use heddle_plugin::Catalogue;
 
-use crate::testing::{config, lease, name, net, node, parsed};
+use crate::testing::{config, lease, name, net, node, parsed, site};
 
 use super::*;
 
@@ -51,15 +51,16 @@ async fn emitter_is_no_backend() {
 #[tokio::test]
 async fn backend_advertises_and_plans_through_the_port() {
     let started = started("host-gw", "subnet-env").await;
-    let (backend, config, node) = (started.backend, config(), node());
-    let advertised = backend.advertise(&config, &node).await.unwrap();
+    let (backend, site) = (started.backend, Site::new(config(), node()));
+    let advertised = backend.advertise(&site).await.unwrap();
     assert_eq!(advertised.backend_type.as_deref(), Some("host-gw"));
-    let own = advertised.lease(lease(1).key, &node, None);
-    let plan = backend.plan_node(&config, &node, &own).await.unwrap();
+    let own = advertised.lease(lease(1).key, &site.node, None);
+    let site = Arc::new(site.with_lease(own));
+    let plan = backend.plan_node(&site).await.unwrap();
     assert_eq!((plan.mtu, plan.links()), (1500, vec![]));
     let mut peer = lease(7);
     peer.backend_type = Some("host-gw".to_owned());
-    let plans = backend.plan_peers(&config, &node, &own, Vec::new(), vec![peer, lease(8)]).await;
+    let plans = backend.plan_peers(&site, Vec::new(), vec![peer, lease(8)]).await;
     let routes: Vec<_> =
         plans[0].as_ref().unwrap().objects.iter().map(ToString::to_string).collect();
     assert_eq!(routes, ["route 10.244.7.0/24 via 192.0.2.7 dev eth0"]);
@@ -72,7 +73,7 @@ async fn backend_advertises_and_plans_through_the_port() {
 async fn emitter_emits_through_the_port() {
     let started = started("host-gw", "subnet-env").await;
     let (_, emitter) = &started.emitters[0];
-    let view = View { config: config(), lease: lease(7), mtu: 1500, ip_masq: true };
+    let view = View { site: Arc::new(site(config(), lease(7))), mtu: 1500, ip_masq: true };
     let path = "/run/flannel/subnet.env".to_owned();
     let files = emitter.emit(&view, &[Setting { name: "path".into(), value: path }]).await.unwrap();
     let text = String::from_utf8(files[0].contents.clone()).unwrap();
@@ -84,7 +85,7 @@ async fn emitter_emits_through_the_port() {
 async fn config_that_the_backend_rejects_is_an_error_of_the_call() {
     let started = started("vxlan", "subnet-env").await;
     let config = parsed(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","VNI":-1}}"#);
-    let error = started.backend.advertise(&config, &node()).await.unwrap_err();
+    let error = started.backend.advertise(&Site::new(config, node())).await.unwrap_err();
     assert!(error.to_string().starts_with("plugin vxlan, advertise: Backend.VNI"), "{error}");
 }
 

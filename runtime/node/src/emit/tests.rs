@@ -5,7 +5,7 @@ use heddle_plugin::{CallError, Metrics, Reason};
 use tokio::time::Instant;
 
 use crate::ports::FileError;
-use crate::testing::{config, flags, lease};
+use crate::testing::{config, flags, lease, site};
 
 use super::*;
 
@@ -71,7 +71,7 @@ impl Files for Disk {
 }
 
 fn view() -> View {
-    View { config: config(), lease: lease(8), mtu: 1450, ip_masq: false }
+    View { site: Arc::new(site(config(), lease(8))), mtu: 1450, ip_masq: false }
 }
 
 /// Returns the readiness of a node whose plan and rules hold.

@@ -3,10 +3,9 @@
 use std::net::IpAddr;
 
 use heddle_core::lease::Lease;
+use heddle_core::site::Site;
 use heddle_packet::{Steer, Transform};
 use heddle_plugin::{PacketInstance, PacketPlugin};
-
-use crate::ports::Terms;
 
 use super::Instances;
 
@@ -19,9 +18,8 @@ impl Instances for PacketPlugin {
         self.transforms()
     }
 
-    fn instance(&self, terms: &Terms, peers: &[Lease]) -> Result<Box<dyn Transform>, String> {
-        let Terms { config, node, lease } = terms;
-        let instance = self.instance(config, node, lease, peers);
+    fn instance(&self, site: &Site, peers: &[Lease]) -> Result<Box<dyn Transform>, String> {
+        let instance = self.instance(site, peers);
         instance.map(|it| Box::new(Steering(it)) as _).map_err(|reason| reason.to_string())
     }
 }

@@ -6,7 +6,7 @@ use heddle_core::address::LinkName;
 use heddle_core::object::{Address, Link, LinkKind, Plan};
 use heddle_packet::Steer;
 
-use crate::testing::{config, key, lease, lease_at, name, net, node, parsed};
+use crate::testing::{config, key, lease, lease_at, name, net, parsed, site};
 
 use super::*;
 
@@ -142,7 +142,7 @@ impl Instances for Scripted {
         self.with(|script| script.transforms)
     }
 
-    fn instance(&self, _: &Terms, peers: &[Lease]) -> Result<Box<dyn Transform>, String> {
+    fn instance(&self, _: &Site, peers: &[Lease]) -> Result<Box<dyn Transform>, String> {
         self.with(|script| {
             if script.failures > 0 {
                 script.failures -= 1;
@@ -177,7 +177,7 @@ impl Case {
         };
         let supervisor = Supervisor {
             plugin: Box::new(plugin.clone()),
-            terms: Terms { config: config(), node: node(), lease: lease(1) },
+            site: Arc::new(site(config(), lease(1))),
             overhead: 0,
             sockets: 2,
             hand_over: Box::new(hand_over),

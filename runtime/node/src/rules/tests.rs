@@ -1,10 +1,12 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use heddle_core::config::NetworkConfig;
+use heddle_core::lease::Lease;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::testing::{flags, lease, parsed};
+use crate::testing::{flags, lease, parsed, site};
 
 use super::*;
 
@@ -74,7 +76,7 @@ fn lease_without_a_family_gets_rules_for_the_other_alone() {
     let lease = Lease::from_value(key, br#"{"PublicIPv6":"2001:db8::1"}"#).unwrap();
     let no_file = |_: &std::path::Path| Ok(String::new());
     let flags = Flags::read(["heddled".into()], |_| None, no_file).unwrap();
-    let families = wanted(&flags, &config, &lease).families;
+    let families = wanted(&flags, &site(config, lease)).families;
     let (network, subnet) = ("fd00::/48".parse().unwrap(), "fd00:0:0:8::/64".parse().unwrap());
     assert_eq!(families, [FamilyRules { network, subnet }].into());
 }
@@ -207,7 +209,7 @@ const V4: &str = r#"{"Network":"10.244.0.0/16"}"#;
 
 #[test]
 fn rules_by_default_forward_and_do_not_masquerade() {
-    let rules = wanted(&flags(&[]), &parsed(V4), &lease(7));
+    let rules = wanted(&flags(&[]), &site(parsed(V4), lease(7)));
     assert!(rules.masquerade.is_none() && rules.forward);
     assert!(matches!(rules.mode, Mode::Iptables));
     assert_eq!(rules.network_name, "/coreos.com/network");
@@ -218,7 +220,7 @@ fn rules_by_default_forward_and_do_not_masquerade() {
 
 #[test]
 fn flags_decide_on_masquerading_and_forwarding() {
-    let rules = |arguments: &[&str]| wanted(&flags(arguments), &parsed(V4), &lease(7));
+    let rules = |arguments: &[&str]| wanted(&flags(arguments), &site(parsed(V4), lease(7)));
     let random = |rules: Rules| rules.masquerade.map(|masquerade| masquerade.random_fully);
     assert_eq!(random(rules(&["--ip-masq"])), Some(true));
     assert_eq!(random(rules(&["--ip-masq", "--ip-masq-fully-random-disable"])), Some(false));
@@ -229,7 +231,7 @@ fn flags_decide_on_masquerading_and_forwarding() {
 #[test]
 fn config_decides_on_nftables() {
     let config = parsed(r#"{"Network":"10.244.0.0/16","EnableNFTables":true}"#);
-    assert!(matches!(wanted(&flags(&[]), &config, &lease(7)).mode, Mode::Nftables));
+    assert!(matches!(wanted(&flags(&[]), &site(config, lease(7))).mode, Mode::Nftables));
 }
 
 #[test]
@@ -238,7 +240,7 @@ fn dual_stack_has_rules_for_both_families() {
         parsed(r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#);
     let value = br#"{"PublicIP":"192.0.2.7","PublicIPv6":"2001:db8::7"}"#;
     let lease = Lease::from_value("10.244.7.0-24&fd00:0:0:7::-64".parse().unwrap(), value).unwrap();
-    let rules = wanted(&flags(&[]), &config, &lease);
+    let rules = wanted(&flags(&[]), &site(config, lease));
     let subnets: Vec<_> = rules.families.iter().map(|family| family.subnet.to_string()).collect();
     assert_eq!(subnets, ["10.244.7.0/24", "fd00:0:0:7::/64"]);
 }

@@ -1,6 +1,6 @@
 use tokio::time::Instant;
 
-use crate::testing::{ScriptedKernel, config, flags, interface, node};
+use crate::testing::{ScriptedKernel, config, flags, interface, lease, site};
 
 use super::*;
 
@@ -25,10 +25,9 @@ impl Case {
 
     /// Follows the underlay for a time. Returns the reason if it has moved for good.
     async fn follow_for(&self, time: Duration) -> Option<Moved> {
-        let (flags, config, started_with) = (flags(&[]), config(), node().underlay);
+        let (flags, site) = (flags(&[]), site(config(), lease(1)));
         let changed = self.changed.clone();
-        let following =
-            follow(&flags, &config, &started_with, &self.kernel, changed, &self.readiness);
+        let following = follow(&flags, &site, &self.kernel, changed, &self.readiness);
         tokio::time::timeout(time, following).await.ok().map(|moved| moved.unwrap_err())
     }
 

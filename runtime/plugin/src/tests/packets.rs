@@ -26,7 +26,7 @@ fn with_backend(json: &str) -> NetworkConfig {
 fn instance_of(plugin: Plugin, kind: &str) -> Result<PacketInstance, Reason> {
     let limits = if kind == "loop" { Limits::default() } else { patient() };
     let packets = plugin.limited(limits).packets().unwrap().unwrap();
-    packets.instance(&config(), &node(), &own(), &[peer(1, kind)])
+    packets.instance(&site(), &[peer(1, kind)])
 }
 
 fn steering(kind: &str) -> PacketInstance {
@@ -52,8 +52,8 @@ async fn embedded_udp_backend_plans_and_steers_into_a_tunnel() {
     let plugin = catalogue().find("udp", Role::Backend).unwrap().limited(patient());
     assert_eq!(plugin.manifest().world, World::PacketBackendPlugin);
     let backend = plugin.backend().unwrap();
-    let config = with_backend(r#"{"Type":"udp"}"#);
-    let plan = backend.plan_node(&config, &node(), &own()).await.unwrap();
+    let site = site_of(with_backend(r#"{"Type":"udp"}"#));
+    let plan = backend.plan_node(&site).await.unwrap();
     let (link, local) = ("flannel0".parse().unwrap(), vec![ip("192.168.0.72")]);
     assert_eq!(plan.tunnel, Some(Tunnel { link, local, port: 8285, overhead: 0 }));
     assert_eq!((plan.mtu, plan.links()), (1472, vec![link]));
@@ -61,7 +61,7 @@ async fn embedded_udp_backend_plans_and_steers_into_a_tunnel() {
     let packets = plugin.packets().unwrap().unwrap();
     assert_eq!((packets.name(), packets.transforms()), ("udp", false));
     let peers: Vec<Lease> = (0..3).map(|number| peer(number, "udp")).collect();
-    let mut instance = packets.instance(&config, &node(), &own(), &peers).unwrap();
+    let mut instance = packets.instance(&site, &peers).unwrap();
     let mut answers = vec![Some(7)];
     let destinations = ["10.0.2.9", "10.0.0.1", "10.0.3.1", "fd00::1"].map(ip);
     instance.steer(&destinations, &mut answers).unwrap();
@@ -79,26 +79,27 @@ async fn embedded_vxlan_tun_backend_carries_packets_between_nodes() {
     let (here, mut there) = (node(), node());
     there.id = "node-b".parse().unwrap();
     let advertised = async |node: &Node, subnet: &str, public: &str| {
-        let advertisements = backend.advertise(&config, node).await.unwrap();
+        let site = Site::new(config.clone(), node.clone());
+        let advertisements = backend.advertise(&site).await.unwrap();
         let mut lease = lease(subnet, public, &advertisements.backend_type.unwrap());
         lease.families.v4.as_mut().unwrap().backend_data = advertisements.backend_data.v4;
-        lease
+        Arc::new(site.with_lease(lease))
     };
-    let own = advertised(&here, "10.244.8.0/24", "192.168.0.72").await;
-    let other = advertised(&there, "10.244.9.0/24", "192.168.0.73").await;
+    let here = advertised(&here, "10.244.8.0/24", "192.168.0.72").await;
+    let there = advertised(&there, "10.244.9.0/24", "192.168.0.73").await;
 
-    let plan = backend.plan_node(&config, &here, &own).await.unwrap();
+    let plan = backend.plan_node(&here).await.unwrap();
     let overhead = plan.tunnel.as_ref().unwrap().overhead;
     // Outer IPv4 and UDP, VXLAN and inner Ethernet headers.
     assert_eq!((overhead, plan.mtu), (8 + 14, 1500 - 50));
 
     let packets = plugin.packets().unwrap().unwrap();
     assert!(packets.transforms());
-    let instance = |node: &Node, own: &Lease, peer: &Lease| {
-        packets.instance(&config, node, own, std::slice::from_ref(peer)).unwrap()
+    let instance = |site: &Site, peer: &Site| {
+        packets.instance(site, std::slice::from_ref(&peer.lease)).unwrap()
     };
-    let mut sender = instance(&here, &own, &other);
-    let mut receiver = instance(&there, &other, &own);
+    let mut sender = instance(&here, &there);
+    let mut receiver = instance(&there, &here);
     let packet = [&[0x45], [1; 19].as_slice()].concat();
     let two = [packet.clone(), packet].concat();
     let (bytes, lengths) = sender.encapsulate(0, &two, &[20, 20]).unwrap();
@@ -243,7 +244,7 @@ fn plugin_that_only_steers_does_not_transform() {
 async fn plan_mtu_is_lowered_by_the_transform_overhead() {
     let plan = |world, backend| async move {
         let plugin = misbehaving_plugin(world).backend().unwrap();
-        plugin.plan_node(&with_backend(backend), &node(), &own()).await
+        plugin.plan_node(&site_of(with_backend(backend))).await
     };
     let with_room = plan(World::TransformPlugin, "tun").await.unwrap();
     let without = plan(World::PacketBackendPlugin, "tun").await.unwrap();

@@ -66,11 +66,12 @@ fn health_is_unknown_until_there_are_enough_probes() {
 #[test]
 fn unusable_record_is_listed_among_the_peers() {
     let mut peers = [(key(7).to_string(), peer(&lease(7), None, false))].into();
-    add_rejected(&mut peers, "10.99.0.0-24", &Rejection::OutsideNetwork("Network"));
+    let rejection = Rejection::OutsideNetwork("Network");
+    add_rejected(&mut peers, "10.99.0.0-24", &rejection);
     let peers: Vec<_> = peers.into_values().collect();
     let states: Vec<_> = peers.iter().map(|peer| peer.state).collect();
     assert_eq!(states, [PeerState::InKernel, PeerState::NotUsed]);
-    assert_eq!(peers[1].reason.as_deref(), Some("its subnet is outside `Network`"));
+    assert_eq!(peers[1].reason, Some(rejection.to_string()));
 }
 
 #[test]
