@@ -216,7 +216,9 @@ fn apply(desired: &Desired, guard: &Guard, mut observed: Observed) {
     let before = observed.clone();
     let mut rebuilt = Vec::new();
     for change in diff(&desired, &observed) {
-        if let ObjectChange::Replace(Object::Link(link)) | ObjectChange::Remove(Object::Link(link)) = &change {
+        if let ObjectChange::Replace(Object::Link(link))
+        | ObjectChange::Remove(Object::Link(link)) = &change
+        {
             rebuilt.push(link.name);
         }
         observed.note(&change);
@@ -261,8 +263,7 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     let capabilities = capabilities(u)?;
     let world = *u.choose(&[World::BackendPlugin, World::PacketBackendPlugin])?;
     let (node, peer) = (node(), peer());
-    let checked =
-        |plan: &NodePlan| check::node_plan(plan, &capabilities, world, &site());
+    let checked = |plan: &NodePlan| check::node_plan(plan, &capabilities, world, &site());
     let mut node_plan = node_plan(u)?;
     if let Err(refusal) = checked(&node_plan) {
         assert!(!refusal.to_string().contains(char::is_control));
