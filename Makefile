@@ -177,7 +177,7 @@ deb: ## a Debian package, in target/debian
 	target/dist/heddle plugin export target/dist/package/plugins
 	cargo deb -p heddled --no-build --quiet $(DEB_FLAGS)
 
-# Two Cargo calls, as for `make build`. The package determines the files besides the binaries.
+# Two Cargo calls, because the compiler that the build script builds is not static. The package determines the files besides the binaries.
 tarball: deb ## the same for any Linux, with static binaries: target/heddle-VERSION-linux-ARCH.tar.gz
 	@.ci/setup static
 	cargo build $(CARGO_FLAGS) --target $(STATIC) -p heddled -p heddle

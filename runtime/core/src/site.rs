@@ -1,4 +1,4 @@
-//! The input that all calls of a plugin have in common.
+//! The input that all calls of a backend have in common.
 
 use crate::config::NetworkConfig;
 use crate::lease::Lease;

@@ -1,7 +1,7 @@
-//! Ten thousand histories, and proof that each of them can be replayed.
+//! Many histories, and proof that each of them can be replayed.
 
-/// `cargo test` builds with little optimisation (see the profile `dev` in Cargo.toml). A history takes four times as long as
-/// in a release build, so fewer are run: 50 s of CPU time.
+/// `cargo test` builds with little optimisation (see the profile `dev` in Cargo.toml). A history
+/// takes four times as long as in a release build, so fewer are run: 50 s of CPU time.
 const SEEDS: u64 = if cfg!(debug_assertions) { 2_000 } else { 10_000 };
 
 #[test]

@@ -1,9 +1,8 @@
 //! Lease stores: they hold the network config and the leases of all nodes.
 //!
-//! A [`LeaseStore`] holds the network config and one [`Record`] per lease, with a
-//! [`Handle`] for writes. There are two
-//! implementations: [`EtcdStore`], with flannel's key layout, and [`DirectoryStore`], a directory
-//! of files. Neither interprets keys or values; that is the job of `heddle_core`, and a record that
+//! A [`LeaseStore`] holds the network config and one [`Record`] per lease, with a [`Handle`] for
+//! writes. There are two implementations: [`EtcdStore`], with flannel's key layout, and
+//! [`DirectoryStore`], a directory of files. Neither interprets keys or values; that is the job of `heddle_core`, and a record that
 //! cannot be parsed is delivered like any other.
 //!
 //! Anybody with write access to a store decides how much it holds. So lists are delivered in

@@ -406,5 +406,8 @@ async fn node_changes_nothing_in_the_kernel_before_it_has_a_lease() {
     assert!(!scene.has_device());
     assert_eq!(scene.object(&device()), None);
     assert_eq!(scene.plugins.with(|faults| faults.writes), 0);
-    assert_eq!(scene.lease(1).map(|lease| lease.key), Some(key(1)));
+    assert_eq!(
+        scene.lease(1).unwrap().public_addresses(),
+        [heddle_sim::plugin::address(50)].into()
+    );
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use heddle_control::{PeerState, PluginSource, RulesMode};
 use heddle_node::readiness::Condition;
-use heddle_sim::scene::{Scene, key};
+use heddle_sim::scene::{CONFIG, Scene, key};
 
 #[tokio::test(start_paused = true)]
 async fn status_before_membership_has_what_is_known() {
@@ -107,11 +107,14 @@ async fn loop_that_hangs_in_a_plugin_gives_no_sign_of_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn crashed_node_gives_no_sign_of_life() {
+async fn node_without_membership_gives_no_sign_of_life() {
     let mut scene = Scene::new();
+    scene.store.set_config(None);
     scene.start();
+    scene.pass(1.0).await;
     // The loop does not run before there is a membership.
-    assert!(!scene.is_alive(0).await);
+    assert!(!scene.is_alive(1).await);
+    scene.store.set_config(Some(CONFIG));
     scene.ready().await;
     assert!(scene.is_alive(1).await);
 }
