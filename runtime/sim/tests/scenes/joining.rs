@@ -7,7 +7,7 @@ use heddle_node::readiness::Condition;
 use heddle_plugin::{CompileError, PluginError, Reason};
 use heddle_sim::kernel::{Maker, Mark, UNDERLAY, name};
 use heddle_sim::plugin::DEVICE;
-use heddle_sim::scene::{CONFIG, Scene, device, foreign_route, key, net};
+use heddle_sim::scene::{CONFIG, Scene, device, foreign_route, net};
 
 /// A config with room for one subnet: 10.244.1.0/24.
 const ONE_SUBNET: &str =
