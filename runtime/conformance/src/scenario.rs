@@ -24,7 +24,7 @@ pub struct Scenario {
     pub nodes: Vec<(LeaseKey, Node)>,
     /// Recorded leases.
     pub leases: Vec<Lease>,
-    /// MTU for containers' interfaces, which emitters get. 1450 by default.
+    /// MTU for containers' interfaces, in bytes, which emitters get. 1450 by default.
     pub mtu: u32,
     /// True if the daemon masquerades, which emitters get. False by default.
     pub ip_masq: bool,

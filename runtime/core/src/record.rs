@@ -10,7 +10,8 @@ use crate::lease::{InvalidLease, Lease, LeaseKey};
 /// that the store cannot tell apart have equal counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Age {
-    /// Creation. etcd: `create_revision`; directory store: the file's modification time.
+    /// Creation. etcd: `create_revision`; directory store: the file's modification time,
+    /// in nanoseconds since 1970.
     pub made: u64,
     /// Last write. etcd: `mod_revision`; directory store: the same as `made`.
     pub written: u64,

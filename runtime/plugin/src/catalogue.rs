@@ -5,6 +5,7 @@ mod search;
 
 use std::path::{Path, PathBuf};
 
+use heddle_core::plugin_source::PluginSource;
 use heddle_files::{ReadError, RegularFile};
 use heddle_grant::text::plain;
 use heddle_grant::{Capability, Manifest, Policy, PolicyError, Role, check_name, manifest_text};
@@ -15,7 +16,6 @@ use crate::compiler;
 use crate::engine::{Runtime, TrustedCode};
 use crate::plugin::{Admitted, Plugin};
 use crate::plugin_error::PluginError;
-use heddle_core::plugin_source::PluginSource;
 
 pub use search::Entry;
 

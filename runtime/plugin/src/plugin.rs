@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use heddle_core::plugin_source::PluginSource;
 use heddle_grant::text::plain;
 use heddle_grant::{Capabilities, Limits, Manifest};
 use wasmtime::component::{Component, InstancePre};
@@ -15,7 +16,6 @@ use crate::host::{self, HostState};
 use crate::packets::PacketPlugin;
 use crate::plugin_error::PluginError;
 use crate::worker::{Exports, WorkerHandle};
-use heddle_core::plugin_source::PluginSource;
 
 /// A component that passed all checks and may be loaded.
 pub(crate) struct Admitted {
@@ -95,7 +95,8 @@ impl Plugin {
     ///
     /// # Errors
     ///
-    /// The plugin was not found as a [`Role::Backend`], lacks a function of its world, or its
+    /// The plugin was not found as a [`Backend`](heddle_grant::Role::Backend), lacks a function of
+    /// its world, or its
     /// thread cannot be started.
     pub fn backend(&self) -> Result<Backend, PluginError> {
         Ok(Backend::new(self.start()?, self.admitted.manifest.world, self.capabilities()))
@@ -121,7 +122,8 @@ impl Plugin {
     ///
     /// # Errors
     ///
-    /// The plugin was not found as a [`Role::Emitter`], lacks its function, or its thread cannot be
+    /// The plugin was not found as an [`Emitter`](heddle_grant::Role::Emitter), lacks its function,
+    /// or its thread cannot be
     /// started.
     pub fn emitter(&self) -> Result<Emitter, PluginError> {
         Ok(Emitter::new(self.start()?, self.capabilities()))

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use heddle_core::plugin_source::PluginSource;
 use heddle_grant::{Capability, Manifest, ManifestError, Policy, Role};
 
 use crate::embedded::EMBEDDED;
 use crate::plugin::Admitted;
 use crate::plugin_error::PluginError;
-use heddle_core::plugin_source::PluginSource;
 
 /// The plugin to look for, and the policy that applies to it.
 pub(super) struct Wanted<'a> {

@@ -4,13 +4,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use heddle_core::plugin_source::PluginSource;
 use heddle_files::{RegularFile, TrustError, Untrusted, vouch};
 use heddle_grant::{Manifest, check_name};
 
 use super::MAX_COMPONENT;
 use crate::embedded::{EMBEDDED, Embedded};
 use crate::plugin_error::PluginError;
-use heddle_core::plugin_source::PluginSource;
 
 /// A plugin as [`Catalogue::list`](super::Catalogue::list) shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
