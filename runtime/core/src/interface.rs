@@ -298,4 +298,4 @@ pub fn existing_links(interfaces: &[Interface]) -> Vec<ExistingLink> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

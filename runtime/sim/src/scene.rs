@@ -118,6 +118,17 @@ impl Scene {
         scene
     }
 
+    /// Creates a scene with a node that is ready, has these peers, and whose backend carries packets
+    /// in user space.
+    pub async fn with_tunnel(numbers: &[u8]) -> Self {
+        let mut scene = Self::new();
+        scene.plugins.with(|faults| faults.tunnel = true);
+        numbers.iter().for_each(|number| scene.add_peer(*number));
+        scene.start();
+        scene.ready().await;
+        scene
+    }
+
     /// Creates a scene with a node that is ready and has these peers.
     pub async fn with_peers(numbers: &[u8]) -> Self {
         let mut scene = Self::started().await;

@@ -16,7 +16,7 @@
 //! SKIPPED heddle-store etcd::lease_is_stored_in_etcd: needs `etcd`, which is not in PATH (`make test` runs it)
 //! ```
 //!
-//! Where the environment variable `HEDDLE_REQUIRE_ALL` is set, as `make test` does, the test fails
+//! If the environment variable `HEDDLE_REQUIRE_ALL` is set, as `make test` does, the test fails
 //! instead, so that CI never passes for want of a program.
 
 #![forbid(unsafe_code)]

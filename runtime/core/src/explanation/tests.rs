@@ -1,22 +1,10 @@
 use regex::Regex;
 
 use super::*;
+use crate::interface::tests::interface;
 
 const V4: &[Family] = &[Family::V4];
 const BOTH: &[Family] = &[Family::V4, Family::V6];
-
-fn interface(name: &str, addresses: &[&str]) -> Interface {
-    Interface {
-        name: name.parse().unwrap(),
-        mtu: 1500,
-        up: true,
-        loopback: false,
-        kind: String::new(),
-        mac: None,
-        local: None,
-        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-    }
-}
 
 fn facts() -> Facts {
     Facts {

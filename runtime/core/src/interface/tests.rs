@@ -3,7 +3,8 @@ use super::*;
 const V4: &[Family] = &[Family::V4];
 const BOTH: &[Family] = &[Family::V4, Family::V6];
 
-fn interface(name: &str, addresses: &[&str]) -> Interface {
+/// Returns an interface that is up, with these addresses. `lo` is a loopback interface.
+pub(crate) fn interface(name: &str, addresses: &[&str]) -> Interface {
     Interface {
         name: name.parse().unwrap(),
         mtu: 1500,

@@ -2,16 +2,7 @@ use super::*;
 use crate::interface::{Facts, Selection, select};
 
 fn interface(name: &str, up: bool, addresses: &[&str]) -> Interface {
-    Interface {
-        name: name.parse().unwrap(),
-        mtu: 1500,
-        up,
-        loopback: false,
-        kind: String::new(),
-        mac: None,
-        local: None,
-        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-    }
+    Interface { up, ..crate::interface::tests::interface(name, addresses) }
 }
 
 /// Returns facts with the default route on the last interface that is up, if there is one.

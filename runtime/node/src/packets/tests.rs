@@ -165,6 +165,16 @@ struct Case {
 }
 
 impl Case {
+    /// Creates a case with peer 7 and a plugin that also transforms, after the first table.
+    fn transforming() -> Self {
+        let plugin = Scripted::default();
+        plugin.with(|script| script.transforms = true);
+        let case = Self::new(plugin);
+        case.put(7);
+        case.flush();
+        case
+    }
+
     fn new(plugin: Scripted) -> Self {
         let (inbox, messages) = mpsc::channel();
         let mut build_timer = BuildTimer::new(Instant::now());
@@ -300,21 +310,13 @@ fn table_follows_the_peers_while_no_instance_can_be_made() {
 
 #[test]
 fn transforming_plugin_has_an_instance_for_each_socket() {
-    let plugin = Scripted::default();
-    plugin.with(|script| script.transforms = true);
-    let case = Case::new(plugin);
-    case.put(7);
-    case.flush();
+    let case = Case::transforming();
     assert_eq!(case.given(), (1, true, 2));
 }
 
 #[test]
 fn new_peer_waits_for_an_instance_that_transforms() {
-    let plugin = Scripted::default();
-    plugin.with(|script| script.transforms = true);
-    let case = Case::new(plugin);
-    case.put(7);
-    case.flush();
+    let case = Case::transforming();
     case.plugin.with(|script| script.failures = 1);
     case.put(8);
     // Only the peer that the working instances know.

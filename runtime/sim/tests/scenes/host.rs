@@ -13,16 +13,6 @@ fn whole() -> ObjectKey {
     ObjectKey::Route(net("10.244.0.0/16"), Metric::Default)
 }
 
-/// Starts a node whose backend carries packets itself.
-async fn with_tunnel(numbers: &[u8]) -> Scene {
-    let mut scene = Scene::new();
-    scene.plugins.with(|faults| faults.tunnel = true);
-    numbers.iter().for_each(|number| scene.add_peer(*number));
-    scene.start();
-    scene.ready().await;
-    scene
-}
-
 #[tokio::test(start_paused = true)]
 async fn new_network_of_the_host_takes_the_place_of_a_peer() {
     let mut scene = Scene::with_peers(&[7, 8]).await;
@@ -126,14 +116,14 @@ async fn leftover_route_that_harms_nothing_stays_until_the_first_plan() {
 
 #[tokio::test(start_paused = true)]
 async fn tunnel_has_one_route_to_the_whole_overlay() {
-    let scene = with_tunnel(&[7, 8]).await;
+    let scene = Scene::with_tunnel(&[7, 8]).await;
     assert_eq!(scene.object(&whole()).unwrap().link(), Some(name(TUNNEL)));
     assert_eq!((scene.object(&route(7)), scene.object(&route(8))), (None, None));
 }
 
 #[tokio::test(start_paused = true)]
 async fn whole_route_that_covers_the_store_is_split_among_peers() {
-    let mut scene = with_tunnel(&[7, 8]).await;
+    let mut scene = Scene::with_tunnel(&[7, 8]).await;
     scene.store.set_hosts(&["10.244.200.5"]);
     scene.until("it is withheld", |scene| scene.object(&whole()).is_none()).await;
     assert!(scene.has_route(7) && scene.has_route(8));
@@ -144,7 +134,7 @@ async fn whole_route_that_covers_the_store_is_split_among_peers() {
 
 #[tokio::test(start_paused = true)]
 async fn peers_have_routes_before_the_whole_one_is_removed() {
-    let mut scene = with_tunnel(&[7, 8]).await;
+    let mut scene = Scene::with_tunnel(&[7, 8]).await;
     scene.record();
     scene.store.set_hosts(&["10.244.200.5"]);
     scene.until("it is withheld", |scene| scene.object(&whole()).is_none()).await;
@@ -154,7 +144,7 @@ async fn peers_have_routes_before_the_whole_one_is_removed() {
 
 #[tokio::test(start_paused = true)]
 async fn split_route_stays_split_until_the_next_start() {
-    let mut scene = with_tunnel(&[7]).await;
+    let mut scene = Scene::with_tunnel(&[7]).await;
     let theirs = foreign_route("10.244.0.0/15", UNDERLAY, Some(9));
     let inside = foreign_route("10.244.0.0/16", UNDERLAY, Some(9));
     scene.crash().await;
@@ -177,7 +167,7 @@ async fn split_route_stays_split_until_the_next_start() {
 
 #[tokio::test(start_paused = true)]
 async fn peer_whose_address_is_inside_the_overlay_splits_the_route() {
-    let mut scene = with_tunnel(&[7]).await;
+    let mut scene = Scene::with_tunnel(&[7]).await;
     scene.write(8, "10.244.200.8", 8);
     scene.until("it is withheld", |scene| scene.object(&whole()).is_none()).await;
     assert!(scene.has_route(7) && scene.has_route(8));

@@ -7,15 +7,6 @@ use heddle_core::lease::LeaseKey;
 use heddle_plugin::Reason;
 use heddle_sim::scene::{Scene, key};
 
-async fn with_tunnel(numbers: &[u8]) -> Scene {
-    let mut scene = Scene::new();
-    scene.plugins.with(|faults| faults.tunnel = true);
-    numbers.iter().for_each(|number| scene.add_peer(*number));
-    scene.start();
-    scene.ready().await;
-    scene
-}
-
 /// Returns the peers that packets are steered to.
 fn steered(scene: &Scene) -> Vec<LeaseKey> {
     let peers = scene.plugins.with(|faults| faults.steered.clone());
@@ -29,7 +20,7 @@ fn address_of(scene: &Scene, number: u8) -> Option<IpAddr> {
 
 #[tokio::test(start_paused = true)]
 async fn peers_of_the_first_snapshot_are_steered_to() {
-    let scene = with_tunnel(&[7, 8]).await;
+    let scene = Scene::with_tunnel(&[7, 8]).await;
     assert_eq!(steered(&scene), [key(7), key(8)]);
 }
 
@@ -42,7 +33,7 @@ async fn backend_in_the_kernel_has_no_packet_path() {
 
 #[tokio::test(start_paused = true)]
 async fn new_changed_and_removed_peers_reach_the_path_at_once() {
-    let mut scene = with_tunnel(&[7]).await;
+    let mut scene = Scene::with_tunnel(&[7]).await;
     scene.add_peer(8);
     scene.until("the new one is known", |scene| address_of(scene, 8).is_some()).await;
     scene.write(7, "192.168.0.77", 7);
@@ -56,7 +47,7 @@ async fn new_changed_and_removed_peers_reach_the_path_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn peer_of_another_backend_is_not_steered_to_any_more() {
-    let mut scene = with_tunnel(&[7]).await;
+    let mut scene = Scene::with_tunnel(&[7]).await;
     let other = Reason::OtherBackend("vxlan".to_owned());
     scene.plugins.with(|faults| faults.no_plan.insert(key(7), other));
     scene.write(7, "192.168.0.77", 7);
@@ -65,7 +56,7 @@ async fn peer_of_another_backend_is_not_steered_to_any_more() {
 
 #[tokio::test(start_paused = true)]
 async fn peer_whose_plan_fails_is_steered_to_as_before() {
-    let mut scene = with_tunnel(&[7]).await;
+    let mut scene = Scene::with_tunnel(&[7]).await;
     scene.plugins.with(|faults| faults.traps.insert(key(7), 4));
     scene.write(7, "192.168.0.77", 7);
     scene.pass(2.0).await;
@@ -90,7 +81,7 @@ async fn peer_without_any_plan_is_not_steered_to() {
 
 #[tokio::test(start_paused = true)]
 async fn counters_of_the_path_are_in_the_status() {
-    let scene = with_tunnel(&[7, 8]).await;
+    let scene = Scene::with_tunnel(&[7, 8]).await;
     let packets = scene.status().await.packets.unwrap();
     assert_eq!(packets["sent_packets"], 2);
     assert_eq!(packets["no_route"], 0);
