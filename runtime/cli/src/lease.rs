@@ -43,7 +43,7 @@ fn render(leases: &Leases) -> String {
     let mut text = table(["LEASE", "ADDRESS", "NODE", "BACKEND", "KIND", "OWN", "PROBLEM"], rows);
     if leases.unlisted > 0 {
         let (listed, more) = (leases.records.len(), leases.unlisted);
-        text += &format!("{listed} records listed; {more} more are rejected\n");
+        text += &format!("records listed: {listed}; further rejected records: {more}\n");
     }
     text
 }
@@ -85,7 +85,7 @@ LEASE          ADDRESS       NODE  BACKEND  KIND         OWN  PROBLEM
 10.244.8.0-24  192.168.0.72  a     vxlan    lease        own  -
 10.244.9.0-24  -             77aa  -        reservation  -    -
 x              -             -     -        lease        -    not a lease key
-3 records listed; 7 more are rejected
+records listed: 3; further rejected records: 7
 "
         );
     }

@@ -47,7 +47,7 @@ fn render(status: &Status, now: u64) -> String {
     text += "\n";
     text += &peers(&status.peers, now);
     if status.unlisted > 0 {
-        text += &format!("{} more records are rejected\n", status.unlisted);
+        text += &format!("further rejected records: {}\n", status.unlisted);
     }
     if !status.events.is_empty() {
         text += "\n";

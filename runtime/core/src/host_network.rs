@@ -189,7 +189,8 @@ impl HostNetwork {
             named.filter_map(|(network, link)| self.warning(network, link)).collect();
         let more = self.overlapping().skip(WARNINGS).count();
         if more > 0 {
-            warnings.push(format!("{more} more networks of this host overlap the overlay"));
+            warnings
+                .push(format!("further networks of this host that overlap the overlay: {more}"));
         }
         warnings
     }

@@ -211,7 +211,7 @@ async fn until_joined(
         let cleared =
             clear_leftovers(dataplane.as_ref(), &alias(flags), &addresses, &remembered).await;
         if let Err(error) = cleared {
-            tracing::error!("kernel: {error}");
+            tracing::error!(%error, "kernel: cannot clear routes of an earlier run; continuing");
         }
         let (condition, reason, failure) =
             match join(flags, identity, ports, &reach, readiness).await {

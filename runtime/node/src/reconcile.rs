@@ -589,7 +589,7 @@ impl Reconciler {
             None => readiness.met(Condition::Kernel),
             Some(reason) => {
                 if readiness.unmet(Condition::Kernel, reason) {
-                    tracing::error!("kernel: plan not applied; retrying: {reason}");
+                    tracing::error!(error = %reason, "kernel: plan not applied; retrying");
                 }
             }
         }

@@ -197,7 +197,7 @@ async fn look(
     if intact {
         return Ok(Look::Held);
     }
-    warn!(key = own.stored.key(), "lease: modified by another program; restored");
+    warn!("lease {}: modified by another program; restored", own.stored.key());
     Ok(Look::Repaired)
 }
 
@@ -211,10 +211,8 @@ async fn create_again(store: &dyn LeaseStore, own: &mut OwnLease) -> Result<Look
     match OwnLease::renewed(store, own.lease.clone(), stored).await? {
         Some(renewed) => {
             *own = renewed;
-            info!(
-                key = own.stored.key(),
-                "lease: deleted or expired; created again with the same subnet"
-            );
+            let key = own.stored.key();
+            info!("lease {key}: deleted or expired; created again with the same subnet");
             Ok(Look::Held)
         }
         None => Ok(Look::Again),

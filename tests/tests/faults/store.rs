@@ -243,7 +243,7 @@ fn row_04_an_etcd_that_lost_its_data_costs_no_flow() {
     for node in &mut scene.nodes {
         node.daemon().wait_log(&["WARN", "etcd went back from revision"], SOON).unwrap();
         node.daemon()
-            .wait_log(&["lease: deleted or expired; created again with the same subnet"], SOON)
+            .wait_log(&["deleted or expired; created again with the same subnet"], SOON)
             .unwrap();
     }
     scene.end();

@@ -153,7 +153,7 @@ fn warnings_name_twenty_networks_and_count_the_rest() {
     let warnings = host.warnings();
     assert_eq!(warnings.len(), 21);
     assert!(warnings[0].starts_with("10.0.0.0/8 overlaps 10.0.0.0/24, which is connected to lan0"));
-    assert_eq!(warnings[20], "280 more networks of this host overlap the overlay");
+    assert_eq!(warnings[20], "further networks of this host that overlap the overlay: 280");
 }
 
 #[test]

@@ -87,12 +87,12 @@ pub(super) fn record_host(history: &History, before: &HostNetwork, now: &HostNet
 pub(super) fn record_probing(history: &History, peer: &str, News { address, state }: News) {
     match state {
         State::Unreachable => {
-            let text = format!("{peer} does not answer at {address} over the overlay");
+            let text = format!("{peer}: does not answer at {address} over the overlay");
             tracing::warn!(subject = %address, "{text}");
             history.note_about(EventKind::PeerSilent, &address.to_string(), text);
         }
         State::Reachable | State::Unknown => {
-            let text = format!("{peer} answers at {address} over the overlay");
+            let text = format!("{peer}: answers at {address} over the overlay");
             tracing::info!(subject = %address, "{text}");
             history.note_about(EventKind::PeerAnswers, &address.to_string(), text);
         }
@@ -147,7 +147,7 @@ pub(super) fn record_changes(changes: &[ObjectChange]) {
         }
     }
     if changes.len() > LIMIT {
-        tracing::info!(subject = "changes", "kernel: {} more changes", changes.len() - LIMIT);
+        tracing::info!(subject = "changes", "kernel: further changes: {}", changes.len() - LIMIT);
     }
 }
 
@@ -164,7 +164,7 @@ pub(super) fn record_repairs(history: &History, repairs: &[&ObjectChange]) {
         history.note_about(EventKind::Drift, &change.object().key().to_string(), text);
     }
     if repairs.len() > LIMIT {
-        let text = format!("{} more repairs", repairs.len() - LIMIT);
+        let text = format!("further repairs: {}", repairs.len() - LIMIT);
         history.note_about(EventKind::Drift, "repairs", text);
     }
 }
