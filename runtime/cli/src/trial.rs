@@ -1,13 +1,13 @@
 //! Trial of a network config by its backend's plugin, on a fictitious node.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use heddle_core::config::NetworkConfig;
 use heddle_core::family::PerFamily;
 use heddle_core::lease::LeaseKey;
 use heddle_core::node::{Node, Underlay};
 use heddle_core::site::Site;
+use heddle_join::Loaded;
 use heddle_plugin::{CallError, Catalogue, Reason, Role};
 use ipnet::IpNet;
 
@@ -20,12 +20,13 @@ pub(crate) async fn try_out(config: &NetworkConfig, catalogue: &Catalogue) -> Op
         Err(error) => return Some(format!("`Backend.Type` is {}: {error}", config.backend.kind)),
     };
     let site = Site::new(config.clone(), node(config));
-    let advertised = match backend.advertise(&site).await {
-        Ok(advertised) => advertised,
-        Err(error) => return Some(problem(error)),
+    let subnets = first_subnets(config)?;
+    let plan = async {
+        let advertised = Loaded { site, planner: &backend }.advertise().await?;
+        let lease = advertised.lease(subnets, None);
+        advertised.with_lease(lease).plan().await
     };
-    let lease = advertised.lease(first_subnets(config)?, &site.node, None);
-    backend.plan_node(&Arc::new(site.with_lease(lease))).await.err().map(problem)
+    plan.await.err().map(problem)
 }
 
 fn problem(error: CallError) -> String {

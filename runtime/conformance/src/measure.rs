@@ -8,6 +8,7 @@ use heddle_core::address::Family;
 use heddle_core::family::PerFamily;
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
 use heddle_core::site::Site;
+use heddle_join::Loaded;
 use heddle_plugin::{
     Advertisements, CallError, PacketInstance, PacketPlugin, Plugin, Reason, Role, View,
 };
@@ -104,10 +105,12 @@ async fn backend(plugin: &Plugin, peers: u32) -> Result<Vec<Measurement>, Measur
     let backend = plugin.backend()?;
     let mut rows =
         vec![Measurement::of("advertise", async || backend.advertise(&site).await).await?];
-    let own = backend.advertise(&site).await?.lease(*key, node, None);
-    let site = Arc::new(site.with_lease(own));
+    let advertised = Loaded { site, planner: &backend }.advertise().await?;
+    let own = advertised.lease(*key, None);
+    let leased = advertised.with_lease(own);
+    let site = leased.site.clone();
     rows.push(Measurement::of("plan-node", async || backend.plan_node(&site).await).await?);
-    let plan = backend.plan_node(&site).await?;
+    let planned = leased.plan().await?;
     let advertised = match nodes.first() {
         Some((_, other)) => backend.advertise(&scenario.site(other)).await?,
         None => return Ok(rows),
@@ -116,7 +119,7 @@ async fn backend(plugin: &Plugin, peers: u32) -> Result<Vec<Measurement>, Measur
     let mut times = Vec::new();
     for _ in 0..5 {
         let start = Instant::now();
-        let answers = backend.plan_peers(&site, plan.links(), leases.clone()).await;
+        let answers = planned.plan_peers(leases.clone()).await;
         times.push(start.elapsed() / peers.max(1));
         answers.into_iter().collect::<Result<Vec<_>, _>>()?;
     }

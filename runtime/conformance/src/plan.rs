@@ -1,10 +1,10 @@
 //! A backend's plans in a scenario.
 
 use std::fmt::Write;
-use std::sync::Arc;
 
 use heddle_core::lease::Lease;
 use heddle_core::object::{Object, Plan};
+use heddle_join::Loaded;
 use heddle_plugin::{Advertisements, Backend, CallError, NodePlan};
 
 use crate::Scenario;
@@ -27,19 +27,25 @@ impl Plans {
     /// Calls a backend.
     pub async fn of(backend: &Backend, scenario: &Scenario) -> Self {
         let (key, node) = &scenario.node;
-        let site = scenario.site(node);
-        let advertised = backend.advertise(&site).await;
-        let mut plans = Self { advertised, node: None, peers: Ok(Vec::new()), answers: Vec::new() };
-        let Ok(advertised) = &plans.advertised else { return plans };
-        let own = advertised.lease(*key, node, None);
-        let site = Arc::new(site.with_lease(own));
-        let planned = backend.plan_node(&site).await;
+        let loaded = Loaded { site: scenario.site(node), planner: backend };
+        let advertised = loaded.advertise().await;
+        let mut plans = Self {
+            advertised: advertised
+                .as_ref()
+                .map(|own| own.advertisements().clone())
+                .map_err(Clone::clone),
+            node: None,
+            peers: Ok(Vec::new()),
+            answers: Vec::new(),
+        };
+        let Ok(advertised) = advertised else { return plans };
+        let own = advertised.lease(*key, None);
+        let planned = advertised.with_lease(own).plan().await;
         plans.peers = peers(backend, scenario).await;
         if let (Ok(planned), Ok(peers)) = (&planned, &plans.peers) {
-            let (links, peers) = (planned.links(), peers.clone());
-            plans.answers = backend.plan_peers(&site, links, peers).await;
+            plans.answers = planned.plan_peers(peers.clone()).await;
         }
-        plans.node = Some(planned);
+        plans.node = Some(planned.map(|planned| planned.plan));
         plans
     }
 
@@ -94,8 +100,8 @@ impl Plans {
 async fn peers(backend: &Backend, scenario: &Scenario) -> Result<Vec<Lease>, CallError> {
     let mut peers = scenario.leases.clone();
     for (key, node) in &scenario.nodes {
-        let advertised = backend.advertise(&scenario.site(node)).await?;
-        let mut lease = advertised.lease(*key, node, None);
+        let loaded = Loaded { site: scenario.site(node), planner: backend };
+        let mut lease = loaded.advertise().await?.lease(*key, None);
         // Plugins do not get node ids.
         lease.node_id = None;
         peers.push(lease);

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::address::LinkName;
+use crate::config::{NetworkConfig, OverlayNetwork};
 
 /// The part of the kernel's state that this daemon manages.
 ///
@@ -31,6 +32,16 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// Returns the scope of a node in this network that has no lease, no devices, no grants and no
+    /// alias.
+    pub fn of(config: &NetworkConfig) -> Self {
+        Self {
+            networks: config.networks.iter().map(|overlay| overlay.network).collect(),
+            reserved: config.networks.iter().filter_map(OverlayNetwork::reserved_range).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Returns true if a destination lies inside the overlay.
     pub fn covers(&self, destination: IpNet) -> bool {
         self.networks.iter().any(|network| network.contains(&destination))

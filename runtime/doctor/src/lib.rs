@@ -109,7 +109,7 @@ fn host_network(host: &Host, config: &NetworkConfig, subnets: Option<LeaseKey>) 
 async fn examine_host(flags: &Flags, host: &Host, daemon: &Daemon, report: &mut Report) {
     let outlook = outlook::look(flags, &host.facts, &host.routing).await;
     let commands = Commands::new(flags);
-    report.found(outlook.obstacles.iter().filter_map(|o| checks::outlook::check(o, &commands)));
+    report.found(outlook.problems.iter().filter_map(|it| checks::outlook::check(it, &commands)));
     let unwritable: Vec<_> = outlook.files.iter().filter_map(|f| files::unwritable(f)).collect();
     report.found(checks::files::check(&unwritable));
     let Some(config) = &outlook.config else {

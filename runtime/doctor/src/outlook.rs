@@ -1,23 +1,23 @@
 //! Predicts the daemon's behaviour on this host with these flags: sends the same queries in the
-//! same order, without acting on them. Anything that would stop the daemon is an [`Obstacle`].
+//! same order, without acting on them. Anything that would stop the daemon is a [`Problem`].
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_core::allocation::{AllocationError, Choice, Claimant, Holdings, choose};
-use heddle_core::config::{ConfigError, NetworkConfig, OverlayNetwork};
+use heddle_core::allocation::{Choice, Holdings, choose};
+use heddle_core::config::NetworkConfig;
+use heddle_core::diff::Scope;
 use heddle_core::host_network::{Claims, HostNetwork, HostRouting, Vital};
-use heddle_core::interface::{Facts, SelectionError, existing_links, select};
+use heddle_core::interface::{Facts, existing_links, select};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::{Node, Underlay};
 use heddle_core::site::Site;
 use heddle_core::subnet_env::previous_subnets;
 use heddle_flags::{Emit, Flags, IdentityError};
-use heddle_plugin::{
-    Backend, CallError, Catalogue, Emitter, NodePlan, PluginError, Role, Setting, View,
-};
+use heddle_join::{Loaded, Obstacle, Planned, network_config};
+use heddle_plugin::{Backend, CallError, Catalogue, Emitter, NodePlan, Role, Setting, View};
 use heddle_store::etcd::EtcdTiming;
 use heddle_store::{EtcdOptions, LeaseStore, Reach, StoreError, holdings};
 use tokio::task::spawn_blocking;
@@ -40,40 +40,25 @@ pub(crate) struct Outlook {
     pub(crate) files: Vec<PathBuf>,
     /// Leases of other nodes that are readable.
     pub(crate) peers: Vec<Lease>,
-    /// Obstacles that keep the rest from being determined.
-    pub(crate) obstacles: Vec<Obstacle>,
+    /// Problems that keep the rest from being determined.
+    pub(crate) problems: Vec<Problem>,
 }
 
 /// A condition that would stop the daemon.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Obstacle {
+pub(crate) enum Problem {
+    /// The node does not get to its plan.
+    #[error(transparent)]
+    Obstacle(#[from] Obstacle),
     /// The store failed, or the flags for it are wrong.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The store exceeded the time limit.
     #[error("store: no answer within {} s", .0.as_secs())]
     StoreLate(Duration),
-    /// There is no network config.
-    #[error("{0} does not exist")]
-    NoConfig(String),
-    /// The network config is invalid.
-    #[error("{key}: {error}")]
-    Config { key: String, error: ConfigError },
-    /// There is no usable plugin of a requested name.
-    #[error("{origin}: {error}")]
-    Plugin { origin: String, error: Box<PluginError> },
     /// An emitter rejects its settings, or fails.
     #[error("--emit={asked}: {error}")]
     Emitter { asked: Emit, error: Box<CallError> },
-    /// The plugin rejects the config, or fails.
-    #[error("{key}: {error}")]
-    Backend { key: String, error: Box<CallError> },
-    /// No interface can be chosen.
-    #[error(transparent)]
-    Interface(#[from] SelectionError),
-    /// No subnet can be leased.
-    #[error(transparent)]
-    Lease(#[from] AllocationError),
     /// This node has no identity.
     #[error("this node has no identity: {0}")]
     Identity(#[from] IdentityError),
@@ -86,8 +71,8 @@ pub(crate) async fn look(flags: &Flags, facts: &Facts, routing: &HostRouting) ->
         files: vec![flags.files.subnet_env().to_owned()],
         ..Outlook::default()
     };
-    if let Err(obstacle) = outlook.fill(flags, facts, routing).await {
-        outlook.obstacles.push(obstacle);
+    if let Err(problem) = outlook.fill(flags, facts, routing).await {
+        outlook.problems.push(problem);
     }
     outlook
 }
@@ -99,21 +84,20 @@ impl Outlook {
         flags: &Flags,
         facts: &Facts,
         routing: &HostRouting,
-    ) -> Result<(), Obstacle> {
+    ) -> Result<(), Problem> {
         let contents = contents(flags).await?;
         let key = format!("{}/config", flags.lease.network_name());
-        let text = contents.config.ok_or_else(|| Obstacle::NoConfig(key.clone()))?;
-        let config = NetworkConfig::parse(&text)
-            .map_err(|error| Obstacle::Config { key: key.clone(), error })?;
+        let config = network_config(&key, contents.config.as_deref())?;
         self.config = Some(config.clone());
 
         // Neither depends on the other, so both may fail.
         let plugins = plugins(flags, &config, &key).await;
-        let underlay = match underlay(flags, &config, facts) {
+        let selection = flags.interface.selection();
+        let underlay = match select(&config.networks.families(), &selection, facts) {
             Ok(underlay) => underlay,
             Err(error) => {
-                self.obstacles.extend(plugins.err());
-                return Err(error.into());
+                self.problems.extend(plugins.err().map(Problem::from));
+                return Err(Obstacle::Interface(error).into());
             }
         };
         self.underlay = Some(underlay.clone());
@@ -121,21 +105,17 @@ impl Outlook {
 
         let links = existing_links(&facts.interfaces);
         let node = Node { id: flags.identity()?.id, underlay, links };
-        let site = Site::new(config, node);
+        let underlay = node.underlay.clone();
         let refused = |error| Obstacle::Backend { key: key.clone(), error: Box::new(error) };
-        let advertised = backend.advertise(&site).await.map_err(refused)?;
-        let Site { config, node, .. } = &site;
-        let host = host_network(contents.store.as_ref(), config, &node.underlay, routing).await;
+        let loaded = Loaded { site: Site::new(config.clone(), node), planner: &backend };
+        let advertised = loaded.advertise().await.map_err(refused)?;
+        let host = host_network(contents.store.as_ref(), &config, &underlay, routing).await;
         let mut holdings = contents.holdings;
-        let claimant = Claimant {
-            id: &node.id,
-            public_addresses: node.underlay.public_addresses,
-            previous: previous(flags),
-            host: &host,
-            underlay: node.underlay.link,
+        let claimant = advertised.claimant(previous(flags), &host);
+        let first = |holdings: &Holdings| {
+            choose(&config, holdings, &claimant, &mut |_| 0).map_err(Obstacle::Lease)
         };
-        let choice = choose(config, &holdings, &claimant, &mut |_| 0)?;
-        let own = match choice {
+        let own = match first(&holdings)? {
             Choice::TakeOver(key) => {
                 self.subnets = Some(key);
                 key
@@ -144,15 +124,15 @@ impl Outlook {
             Choice::Create(key) => key,
             Choice::Discard(key) => {
                 holdings.remove(key);
-                match choose(config, &holdings, &claimant, &mut |_| 0)? {
+                match first(&holdings)? {
                     Choice::TakeOver(key) | Choice::Create(key) | Choice::Discard(key) => key,
                 }
             }
         };
         self.peers = holdings.leases().iter().filter(|lease| lease.key != own).cloned().collect();
-        let lease = advertised.lease(own, node, None);
-        let site = Arc::new(site.with_lease(lease));
-        let plan = backend.plan_node(&site).await.map_err(refused)?;
+        let lease = advertised.lease(own, None);
+        let Planned { site, plan, .. } =
+            advertised.with_lease(lease).plan().await.map_err(refused)?;
         let mtu = plan.mtu;
         self.plan = Some(plan);
 
@@ -171,7 +151,7 @@ impl Outlook {
                 Ok(found) => files.extend(found.into_iter().map(|file| file.path)),
                 Err(error) => {
                     let error = Box::new(error);
-                    self.obstacles.push(Obstacle::Emitter { asked: asked.clone(), error });
+                    self.problems.push(Problem::Emitter { asked: asked.clone(), error });
                 }
             }
         }
@@ -186,7 +166,7 @@ struct Contents {
     holdings: Holdings,
 }
 
-async fn contents(flags: &Flags) -> Result<Contents, Obstacle> {
+async fn contents(flags: &Flags) -> Result<Contents, Problem> {
     let options = flags.lease.etcd_options();
     let endpoints = u32::try_from(options.endpoints.len()).unwrap_or(u32::MAX).max(1);
     let timing = EtcdTiming::default();
@@ -195,9 +175,9 @@ async fn contents(flags: &Flags) -> Result<Contents, Obstacle> {
     let timing = EtcdTiming { connect, ..timing };
     let store = flags.lease.store.open(EtcdOptions { timing, ..options })?;
     let reading = tokio::time::timeout(STORE_LIMIT, store.network_config()).await;
-    let config = reading.map_err(|_| Obstacle::StoreLate(STORE_LIMIT))??;
+    let config = reading.map_err(|_| Problem::StoreLate(STORE_LIMIT))??;
     let reading = tokio::time::timeout(LEASES_LIMIT, holdings(store.as_ref(), &|_| ())).await;
-    let holdings = reading.map_err(|_| Obstacle::StoreLate(LEASES_LIMIT))??;
+    let holdings = reading.map_err(|_| Problem::StoreLate(LEASES_LIMIT))??;
     Ok(Contents { store, config, holdings })
 }
 
@@ -230,19 +210,9 @@ async fn plugins(flags: &Flags, config: &NetworkConfig, key: &str) -> Result<Plu
     found.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-fn underlay(
-    flags: &Flags,
-    config: &NetworkConfig,
-    facts: &Facts,
-) -> Result<Underlay, SelectionError> {
-    select(&config.networks.families(), &flags.interface.selection(), facts)
-}
-
 /// Returns the destinations that plans may have, before there is a subnet.
 pub(crate) fn claims(config: &NetworkConfig) -> Claims {
-    let overlay = config.networks.iter().map(|overlay| overlay.network).collect();
-    let reserved = config.networks.iter().filter_map(OverlayNetwork::reserved_range).collect();
-    Claims { overlay, reserved, ..Claims::default() }
+    Claims::of(&Scope::of(config))
 }
 
 /// Returns the host's own networks and addresses, which the daemon would leave to the host.
@@ -254,9 +224,7 @@ async fn host_network(
 ) -> HostNetwork {
     let mut reach = Reach::default();
     reach.look(store).await;
-    let store = reach.addresses();
-    let vital = Vital { store, own: underlay.public_addresses.iter().copied().collect() };
-    HostNetwork::new(&claims(config), routing, vital)
+    HostNetwork::new(&claims(config), routing, Vital::of(reach.addresses(), underlay))
 }
 
 /// Returns the subnets that this node had before, according to its subnet file.

@@ -11,16 +11,15 @@ use heddle_core::address::LinkName;
 use heddle_core::diff::{ObjectChange, Observed, Scope};
 use heddle_core::host_network::{HostAddress, HostRouting};
 use heddle_core::interface::Facts;
-use heddle_core::lease::Lease;
 use heddle_core::link_counters::LinkCounters;
-use heddle_core::object::{Plan, Route, Sysctl};
-use heddle_core::site::{NoLease, Site};
+use heddle_core::object::{Route, Sysctl};
+use heddle_core::site::Site;
 use heddle_firewall::{Firewall, Rules};
 use heddle_kernel::{Event, Failure, Kernel, KernelError, Refusal, RulesetChanges};
 use heddle_packet::OpenError;
 use heddle_plugin::{
-    Advertisements, Backend, CallError, Catalogue, File, Metrics, NodePlan, PacketPlugin, Plugin,
-    PluginError, Role, Setting, Tunnel, View,
+    CallError, Catalogue, File, Metrics, NodePlan, PacketPlugin, Plugin, PluginError, Role,
+    Setting, Tunnel, View,
 };
 use heddle_probe::{Health, News, ProbeError};
 use ipnet::IpNet;
@@ -29,8 +28,8 @@ use tokio::task::spawn_blocking;
 
 use crate::packets::Packets;
 use crate::ports::{
-    Dataplane, Emitter, Events, FoundPlugin, Host, PacketOpener, PacketPath, Planner, Plugins,
-    Prober, Ruleset, Started,
+    Dataplane, Emitter, Events, FoundPlugin, Host, PacketOpener, PacketPath, Plugins, Prober,
+    Ruleset, Started,
 };
 
 #[async_trait]
@@ -130,7 +129,7 @@ fn start(
     let packets = backend.packets()?;
     Ok(Started {
         backend_found: found(&backend),
-        backend: Arc::new(PluginBackend(backend.backend()?)),
+        backend: Arc::new(backend.backend()?),
         packets: packets.map(|plugin| Box::new(plugin) as Box<dyn PacketOpener>),
         emitters: emitters.iter().map(emitter).collect::<Result<_, _>>()?,
     })
@@ -141,36 +140,6 @@ fn found(plugin: &Plugin) -> FoundPlugin {
         manifest: plugin.manifest().clone(),
         source: plugin.source().clone(),
         digest: plugin.digest().to_owned(),
-    }
-}
-
-struct PluginBackend(Backend);
-
-#[async_trait]
-impl Planner for PluginBackend {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn metrics(&self) -> &Arc<Metrics> {
-        self.0.metrics()
-    }
-
-    async fn advertise(&self, site: &Site<NoLease>) -> Result<Advertisements, CallError> {
-        self.0.advertise(site).await
-    }
-
-    async fn plan_node(&self, site: &Arc<Site>) -> Result<NodePlan, CallError> {
-        self.0.plan_node(site).await
-    }
-
-    async fn plan_peers(
-        &self,
-        site: &Arc<Site>,
-        links: Vec<LinkName>,
-        peers: Vec<Lease>,
-    ) -> Vec<Result<Plan, CallError>> {
-        self.0.plan_peers(site, links, peers).await
     }
 }
 

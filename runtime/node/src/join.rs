@@ -2,24 +2,24 @@
 //! and acquires a subnet. If the daemon carries packets itself, joining also opens the device and
 //! the sockets for them.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_core::allocation::{AllocationError, Claimant};
-use heddle_core::config::{NetworkConfig, OverlayNetwork};
+use heddle_core::allocation::AllocationError;
+use heddle_core::config::NetworkConfig;
 use heddle_core::diff::Scope;
 use heddle_core::host_network::{Claims, HostNetwork, Vital};
-use heddle_core::interface::{Facts, existing_links, select};
-use heddle_core::lease::Lease;
-use heddle_core::node::{Node, NodeId, Underlay};
-use heddle_core::object::{Object, Plan, Route};
+use heddle_core::interface::{existing_links, select};
+use heddle_core::node::{Node, NodeId};
+use heddle_core::object::{Object, Route};
 use heddle_core::site::Site;
 use heddle_core::subnet_env::{previous_networks, previous_subnets};
 use heddle_flags::Flags;
+use heddle_join::{Loaded, Obstacle, Planned, network_config};
+use heddle_kernel::KernelError;
 use heddle_packet::OpenError;
-use heddle_plugin::{CallError, NodePlan, PluginError};
-use heddle_store::{AcquireError, LeaseStore, OwnLease, Reach};
+use heddle_plugin::{CallError, PluginError};
+use heddle_store::{AcquireError, OwnLease, Reach};
 
 use crate::Fatal;
 use crate::emit::Output;
@@ -40,10 +40,8 @@ pub(crate) struct Membership {
 
 /// The inputs of planning, except peers.
 pub(crate) struct Overlay {
-    pub(crate) site: Arc<Site>,
-    pub(crate) backend: Arc<dyn Planner>,
-    /// Plan for this node itself.
-    pub(crate) plan: NodePlan,
+    /// This node, its backend and the plan for itself.
+    pub(crate) planned: Planned<Arc<dyn Planner>>,
     /// The part of the kernel's state that belongs to the overlay.
     pub(crate) scope: Scope,
     /// Addresses that this node needs apart from the overlay: its own and the store's.
@@ -52,23 +50,19 @@ pub(crate) struct Overlay {
     pub(crate) packets: Option<Box<dyn PacketPath>>,
 }
 
-impl Overlay {
-    /// Returns the plugin's plans for these peers, in the same order.
-    pub(crate) async fn plan_peers(&self, peers: Vec<Lease>) -> Vec<Result<Plan, CallError>> {
-        let links = self.plan.links();
-        self.backend.plan_peers(&self.site, links, peers).await
-    }
-}
-
-/// Reason why this node has not joined.
-pub(crate) enum Obstacle {
-    /// The network config is missing or invalid. An operator can fix it in the store, so the node
-    /// checks it repeatedly.
-    Config(String),
-    /// A plugin cannot be loaded. As with the config, an operator can fix that.
-    Plugin(PluginError),
+/// Reaction of this node to an attempt to join that failed.
+pub(crate) enum Halt {
+    /// The condition does not hold. The node tries again.
+    Wait {
+        /// The unmet condition.
+        condition: Condition,
+        /// The reason why it does not hold.
+        reason: String,
+    },
+    /// A plugin cannot be loaded. The node tries again; loading may have cost CPU time.
+    Plugin(Box<PluginError>),
     /// A plugin returned no usable answer. The cause may be an invalid key of the config, so this
-    /// is reported as a problem of the config.
+    /// is reported as a problem of the config. The node tries again.
     Call {
         /// The plugin's error.
         error: Box<CallError>,
@@ -77,16 +71,44 @@ pub(crate) enum Obstacle {
         /// Config that was passed to the plugin.
         config: Box<NetworkConfig>,
     },
-    /// No subnet is available at present.
-    Lease(String),
-    /// The device or a socket of the packet path cannot be opened at present.
-    Packets(OpenError),
     /// A problem of this host or its command line. Only a restart can help.
     Fatal(Fatal),
 }
 
-impl<E: Into<Fatal>> From<E> for Obstacle {
-    fn from(error: E) -> Self {
+impl Halt {
+    /// Returns the reaction to a store that cannot be read or a config that cannot be used. An
+    /// operator can fix both, so the node checks them repeatedly.
+    fn config(reason: impl ToString) -> Self {
+        Self::Wait { condition: Condition::Config, reason: reason.to_string() }
+    }
+
+    /// Returns the reaction to a subnet that is not available at present.
+    fn lease(reason: impl ToString) -> Self {
+        Self::Wait { condition: Condition::Lease, reason: reason.to_string() }
+    }
+}
+
+impl From<Obstacle> for Halt {
+    fn from(obstacle: Obstacle) -> Self {
+        match obstacle {
+            Obstacle::NoConfig(_) => {
+                let example = r#"{"Network":"10.244.0.0/16"}"#;
+                Self::config(format_args!("{obstacle}: expected an object such as {example}"))
+            }
+            Obstacle::Config { .. } => Self::config(obstacle),
+            Obstacle::Plugin { error, .. } => Self::Plugin(error),
+            Obstacle::Backend { error, .. } => Self::config(error),
+            Obstacle::Interface(error) => Self::Fatal(error.into()),
+            Obstacle::Lease(error @ AllocationError::AddressInUse { .. }) => {
+                Self::Fatal(error.into())
+            }
+            Obstacle::Lease(error) => Self::lease(error),
+        }
+    }
+}
+
+impl From<KernelError> for Halt {
+    fn from(error: KernelError) -> Self {
         Self::Fatal(error.into())
     }
 }
@@ -104,7 +126,7 @@ pub struct Identity {
 ///
 /// # Errors
 ///
-/// [`Obstacle`], which tells what has to change.
+/// [`Halt`], which tells what has to change.
 #[expect(
     clippy::too_many_lines,
     reason = "the steps of joining, each of which needs results of those before it"
@@ -115,85 +137,78 @@ pub(crate) async fn join(
     ports: &Ports,
     reach: &Reach,
     readiness: &Readiness,
-) -> Result<Membership, Obstacle> {
+) -> Result<Membership, Halt> {
     let Ports { store, dataplane, plugins, files, .. } = ports;
     let dataplane = dataplane.as_ref();
-    let config = network_config(flags, store).await?;
+    let key = format!("{}/config", flags.lease.network_name());
+    let value = store.network_config().await.map_err(Halt::config)?;
+    let config = network_config(&key, value.as_deref())?;
     let asked: Vec<_> = flags.files.emit.iter().map(|emit| emit.emitter.clone()).collect();
-    let started = plugins.start(&config.backend.kind, &asked).await.map_err(Obstacle::Plugin)?;
-    let Started { backend_found, backend, packets, emitters } = started;
+    let started = plugins.start(&config.backend.kind, &asked).await;
+    let Started { backend_found, backend, packets, emitters } =
+        started.map_err(|error| Halt::Plugin(Box::new(error)))?;
 
     let facts = dataplane.facts(flags.interface.iface_can_reach).await?;
-    let underlay = underlay(flags, &config, &facts)?;
-    let node = Node { id: identity.id.clone(), underlay, links: existing_links(&facts.interfaces) };
-    let site = Site::new(config, node);
-    let Site { config, node, .. } = &site;
+    let underlay = select(&config.networks.families(), &flags.interface.selection(), &facts);
+    let underlay = underlay.map_err(Obstacle::Interface)?;
     let scope = Scope {
-        networks: config.networks.iter().map(|overlay| overlay.network).collect(),
         granted: backend_found.manifest.capabilities.routes.clone(),
-        reserved: config.networks.iter().filter_map(OverlayNetwork::reserved_range).collect(),
-        own: Vec::new(),
-        links: BTreeSet::new(),
         alias: alias(flags),
+        ..Scope::of(&config)
     };
-    let vital = Vital {
-        store: reach.addresses(),
-        own: node.underlay.public_addresses.iter().copied().collect(),
+    let vital = Vital::of(reach.addresses(), &underlay);
+    let routing = dataplane.host_routing(&scope).await?;
+    let host = HostNetwork::new(&Claims::of(&scope), &routing, vital.clone());
+    let node = Node { id: identity.id.clone(), underlay, links: existing_links(&facts.interfaces) };
+    let failed = |error| Halt::Call {
+        error: Box::new(error),
+        took: backend.metrics().time(),
+        config: Box::new(config.clone()),
     };
-    let host = HostNetwork::new(
-        &Claims::of(&scope),
-        &dataplane.host_routing(&scope).await?,
-        vital.clone(),
-    );
-    let failed = |error| {
-        let (error, took) = (Box::new(error), backend.metrics().time());
-        Obstacle::Call { error, took, config: Box::new(config.clone()) }
-    };
-    let advertised = backend.advertise(&site).await.map_err(failed)?;
+    let loaded = Loaded { site: Site::new(config.clone(), node), planner: backend.clone() };
+    let advertised = loaded.advertise().await.map_err(failed)?;
 
     // Of an earlier run. Empty if that run left no subnet.env, or none that can be read.
     let remembered = files.subnet_env();
-    let value = |key| advertised.lease(key, node, identity.name.clone());
-    let claimant = Claimant {
-        id: &node.id,
-        public_addresses: node.underlay.public_addresses,
-        previous: previous_subnets(&remembered),
-        host: &host,
-        underlay: node.underlay.link,
-    };
+    let value = |key| advertised.lease(key, identity.name.clone());
+    let claimant = advertised.claimant(previous_subnets(&remembered), &host);
     readiness.met(Condition::Config);
     readiness.met(Condition::Underlay);
     let report = |reason: &str| _ = readiness.unmet(Condition::Lease, reason);
-    let acquiring = heddle_store::acquire(store.as_ref(), config, &claimant, value, &report);
+    let acquiring = heddle_store::acquire(store.as_ref(), &config, &claimant, value, &report);
     // Acquiring a lease may wait for the store for hours, and the host's network may change
     // meanwhile.
     let changing = host_network::changed(dataplane, &scope, &host, store.as_ref(), reach);
     let own = tokio::select! {
         biased;
         own = acquiring => own,
-        reason = changing => return Err(Obstacle::Lease(reason)),
+        reason = changing => return Err(Halt::lease(reason)),
     };
     let own = own.map_err(|error| match error {
-        AcquireError::Allocation(error @ AllocationError::AddressInUse { .. }) => error.into(),
-        other => Obstacle::Lease(other.to_string()),
+        AcquireError::Allocation(error) => Obstacle::Lease(error).into(),
+        AcquireError::Store(error) => Halt::lease(error),
     })?;
-    let site = Arc::new(site.clone().with_lease(own.lease().clone()));
-    let Site { node, lease, .. } = site.as_ref();
-    let mut plan = backend.plan_node(&site).await.map_err(failed)?;
+    let leased = advertised.with_lease(own.lease().clone());
+    let mut planned = leased.plan().await.map_err(failed)?;
+    let subnets = planned.site.lease.key.subnets();
     if flags.rules.ip_blackhole_route {
-        let routes = lease.key.subnets().map(|own| Object::Route(Route::last_resort(own)));
-        plan.plan.objects.extend(routes);
+        let routes = subnets.map(|own| Object::Route(Route::last_resort(own)));
+        planned.plan.plan.objects.extend(routes);
     }
-    let (links, own_subnets) =
-        (plan.links().into_iter().collect(), lease.key.subnets().into_iter().collect());
-    let scope = Scope { links, own: own_subnets, ..scope };
+    let links = planned.plan.links().into_iter().collect();
+    let scope = Scope { links, own: subnets.into_iter().collect(), ..scope };
     host_network::restore_connected(dataplane, &scope, |_| true).await?;
     leftovers::remove_routes(dataplane, &scope, previous_networks(&remembered)).await?;
-    let packets = match (packets, &plan.tunnel) {
+    let packets = match (packets, &planned.plan.tunnel) {
         (Some(plugin), Some(tunnel)) => {
             leftovers::remove_devices(dataplane, &scope).await?;
             let allowed = &flags.rules.allow_destinations;
-            Some(plugin.open(site.clone(), &plan, tunnel, allowed).map_err(Obstacle::Packets)?)
+            let opened = plugin.open(planned.site.clone(), &planned.plan, tunnel, allowed);
+            let wait = |error: OpenError| {
+                let (condition, reason) = (Condition::Packets, error.to_string());
+                Halt::Wait { condition, reason }
+            };
+            Some(opened.map_err(wait)?)
         }
         _ => None,
     };
@@ -204,7 +219,7 @@ pub(crate) async fn join(
         "plugin {}: selected as backend",
         used.manifest.name
     );
-    let underlay = &node.underlay;
+    let underlay = &planned.site.node.underlay;
     let addresses = list(underlay.public_addresses);
     tracing::info!(
         interface = %underlay.link,
@@ -215,7 +230,7 @@ pub(crate) async fn join(
     tracing::info!("lease {}: acquired", own.key());
     let (emitters_found, emitters): (Vec<_>, Vec<_>) = emitters.into_iter().unzip();
     Ok(Membership {
-        overlay: Overlay { site, backend, plan, scope, vital, packets },
+        overlay: Overlay { planned, scope, vital, packets },
         own,
         outputs: emitters
             .into_iter()
@@ -235,24 +250,6 @@ pub(crate) struct Found {
 /// Returns the alias (`ip link set … alias`) that marks this daemon's devices.
 pub(crate) fn alias(flags: &Flags) -> String {
     heddle_kernel::alias(&flags.lease.network_label())
-}
-
-async fn network_config(
-    flags: &Flags,
-    store: &Arc<dyn LeaseStore>,
-) -> Result<NetworkConfig, Obstacle> {
-    let key = format!("{}/config", flags.lease.network_name());
-    let text = store.network_config().await.map_err(|error| Obstacle::Config(error.to_string()))?;
-    let text = text.ok_or_else(|| {
-        let example = r#"{"Network":"10.244.0.0/16"}"#;
-        Obstacle::Config(format!("{key} does not exist: expected an object such as {example}"))
-    })?;
-    NetworkConfig::parse(&text).map_err(|error| Obstacle::Config(format!("{key}: {error}")))
-}
-
-/// Selects the underlay interface, according to the flags and the host's interfaces.
-fn underlay(flags: &Flags, config: &NetworkConfig, facts: &Facts) -> Result<Underlay, Obstacle> {
-    Ok(select(&config.networks.families(), &flags.interface.selection(), facts)?)
 }
 
 /// Returns this node's identity, from flags and files. Failure to store a derived id is only a

@@ -18,7 +18,7 @@ use crate::Fatal;
 use crate::clock;
 use crate::emit::emit;
 use crate::host_network::{clear_leftovers, follow_store};
-use crate::join::{Identity, Membership, Obstacle, Overlay, alias, join};
+use crate::join::{Halt, Identity, Membership, Overlay, alias, join};
 use crate::packets::PacketCounters;
 use crate::ports::Ports;
 use crate::probing::Probing;
@@ -113,7 +113,7 @@ async fn serve(
     let Observers { readiness, counters, state } = observers;
     let Ports { store, dataplane, host, .. } = ports;
     let (member, reach) = until_joined(flags, identity, ports, readiness).await?;
-    let rules = rules::wanted(flags, &member.overlay.site);
+    let rules = rules::wanted(flags, &member.overlay.planned.site);
     state.join(&member, &rules, dataplane.clone());
 
     let Membership { overlay, own, outputs, .. } = member;
@@ -121,7 +121,7 @@ async fn serve(
         // The node joins once, so there is only one path.
         counters.get_or_init(|| packets.counters());
     }
-    let (view, site) = (view(&overlay, flags), overlay.site.clone());
+    let (view, site) = (view(&overlay, flags), overlay.planned.site.clone());
     // Starts to watch before the first read, so that no change is missed between the two.
     let mut watch = store.watch();
     state.follow(watch.pulse());
@@ -175,7 +175,11 @@ async fn serve(
 
 /// Returns the part of the overlay that emitters see.
 fn view(overlay: &Overlay, flags: &Flags) -> View {
-    View { site: overlay.site.clone(), mtu: overlay.plan.mtu, ip_masq: flags.rules.ip_masq }
+    View {
+        site: overlay.planned.site.clone(),
+        mtu: overlay.planned.plan.mtu,
+        ip_masq: flags.rules.ip_masq,
+    }
 }
 
 /// Releases a lease whose addresses are no longer this node's. The next start finds the subnet free
@@ -213,38 +217,25 @@ async fn until_joined(
         if let Err(error) = cleared {
             tracing::error!(%error, "kernel: cannot clear routes of an earlier run; continuing");
         }
-        let (condition, reason, failure) =
-            match join(flags, identity, ports, &reach, readiness).await {
-                Ok(member) => {
-                    readiness.met(Condition::Config);
-                    readiness.met(Condition::Underlay);
-                    readiness.met(Condition::Lease);
-                    readiness.met(Condition::Packets);
-                    return Ok((member, reach));
-                }
-                Err(Obstacle::Config(reason)) => (Condition::Config, reason, Failure::Waiting),
-                Err(Obstacle::Plugin(error)) => {
-                    let compiling = matches!(error, PluginError::Compile { .. });
-                    let failure = Failure::Plugin { compiling, took: clock::now() - begun };
-                    (Condition::Config, error.to_string(), failure)
-                }
-                Err(Obstacle::Call { error, took, config }) => {
-                    let failure = Failure::Answer { question: config, took };
-                    (Condition::Config, error.to_string(), failure)
-                }
-                Err(Obstacle::Lease(reason)) => {
-                    readiness.met(Condition::Config);
-                    readiness.met(Condition::Underlay);
-                    (Condition::Lease, reason, Failure::Waiting)
-                }
-                Err(Obstacle::Packets(error)) => {
-                    readiness.met(Condition::Config);
-                    readiness.met(Condition::Underlay);
-                    readiness.met(Condition::Lease);
-                    (Condition::Packets, error.to_string(), Failure::Waiting)
-                }
-                Err(Obstacle::Fatal(error)) => return Err(error),
-            };
+        let joined = join(flags, identity, ports, &reach, readiness).await;
+        let (condition, reason, failure) = match joined {
+            Ok(member) => {
+                readiness.met_before(Condition::Kernel);
+                return Ok((member, reach));
+            }
+            Err(Halt::Wait { condition, reason }) => (condition, reason, Failure::Waiting),
+            Err(Halt::Plugin(error)) => {
+                let compiling = matches!(*error, PluginError::Compile { .. });
+                let failure = Failure::Plugin { compiling, took: clock::now() - begun };
+                (Condition::Config, error.to_string(), failure)
+            }
+            Err(Halt::Call { error, took, config }) => {
+                let failure = Failure::Answer { question: config, took };
+                (Condition::Config, error.to_string(), failure)
+            }
+            Err(Halt::Fatal(error)) => return Err(error),
+        };
+        readiness.met_before(condition);
         // Retried every second, but logged only when the reason is new.
         let is_new = readiness.unmet(condition, &reason);
         if is_new {

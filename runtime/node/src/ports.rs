@@ -19,19 +19,20 @@ use heddle_core::host_network::{HostAddress, HostRouting};
 use heddle_core::interface::Facts;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::link_counters::LinkCounters;
-use heddle_core::object::{Plan, Route, Sysctl};
-use heddle_core::site::{NoLease, Site};
+use heddle_core::object::{Route, Sysctl};
+use heddle_core::site::Site;
 use heddle_firewall::Rules;
 use heddle_kernel::{Event, Failure, KernelError, Refusal};
 use heddle_packet::{Counters, OpenError};
 use heddle_plugin::{
-    Advertisements, CallError, File, Manifest, Metrics, NodePlan, PluginError, PluginSource,
-    Setting, Tunnel, View,
+    CallError, File, Manifest, Metrics, NodePlan, PluginError, PluginSource, Setting, Tunnel, View,
 };
 use heddle_probe::{Health, News, ProbeError};
 use heddle_store::LeaseStore;
 use ipnet::IpNet;
 use tokio::sync::mpsc;
+
+pub use heddle_join::Planner;
 
 /// Everything that a node acts on.
 #[derive(Clone)]
@@ -153,39 +154,6 @@ pub struct FoundPlugin {
     pub source: PluginSource,
     /// SHA-256 digest of its bytes, in hexadecimal.
     pub digest: String,
-}
-
-/// A backend: computes plans and changes nothing.
-#[async_trait]
-pub trait Planner: Send + Sync {
-    /// Returns the plugin's name.
-    fn name(&self) -> &str;
-
-    /// Returns the counters of the plugin's calls.
-    fn metrics(&self) -> &Arc<Metrics>;
-
-    /// Returns the data that this node's lease should publish.
-    ///
-    /// # Errors
-    ///
-    /// If the config is wrong or the call failed.
-    async fn advertise(&self, site: &Site<NoLease>) -> Result<Advertisements, CallError>;
-
-    /// Returns the plan for this node itself.
-    ///
-    /// # Errors
-    ///
-    /// If the config is wrong, the plan was refused or the call failed.
-    async fn plan_node(&self, site: &Arc<Site>) -> Result<NodePlan, CallError>;
-
-    /// Returns the plan for each peer, in the order of `peers`. `links` are the devices of the
-    /// node's plan.
-    async fn plan_peers(
-        &self,
-        site: &Arc<Site>,
-        links: Vec<LinkName>,
-        peers: Vec<Lease>,
-    ) -> Vec<Result<Plan, CallError>>;
 }
 
 /// A plugin that produces files for other programs.

@@ -33,7 +33,7 @@ impl Probing {
         if seconds == 0 {
             return Ok(None);
         }
-        let place = Place::of(&overlay.site.lease, &overlay.plan.plan);
+        let place = Place::of(&overlay.planned.site.lease, &overlay.planned.plan.plan);
         let (prober, news) = host.prober(Duration::from_secs(seconds))?;
         Ok(Some(Self { prober, news, place }))
     }

@@ -89,6 +89,11 @@ impl Readiness {
         Self { unmet: watch::Sender::new(unmet.into()), warnings: watch::Sender::default() }
     }
 
+    /// Marks all conditions as met that a start meets before this one.
+    pub(crate) fn met_before(&self, condition: Condition) {
+        Condition::ALL.into_iter().filter(|earlier| *earlier < condition).for_each(|c| self.met(c));
+    }
+
     /// Records that a condition holds.
     pub(crate) fn met(&self, condition: Condition) {
         self.unmet.send_if_modified(|unmet| unmet.remove(&condition).is_some());

@@ -110,13 +110,14 @@ impl Reconciler {
         notes: Notes,
     ) -> Result<Self, KernelError> {
         let mut desired = Desired::default();
-        desired.set(Owner::Node, &Priority::default(), overlay.plan.plan.clone());
+        desired.set(Owner::Node, &Priority::default(), overlay.planned.plan.plan.clone());
         let events = dataplane.subscribe(&overlay.scope).await?;
         let (scope, vital) = (overlay.scope.clone(), overlay.vital.clone());
         let mut applier = Applier::new(dataplane, scope, vital, notes.clone());
         applier.survey().await?;
         journal::record_host(&notes.history, &HostNetwork::default(), applier.guard().host());
-        let mut peers = Peers::new(overlay.site.config.clone(), overlay.site.lease.key);
+        let mut peers =
+            Peers::new(overlay.planned.site.config.clone(), overlay.planned.site.lease.key);
         peers.protect(applier.guard().host().clone());
         Ok(Self {
             events,
@@ -303,7 +304,8 @@ impl Reconciler {
         let refused = self.applier.due(now);
         if !refused.is_empty() {
             // The peers behind these may be there again, and wait for their plans.
-            let context = Context::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
+            let context =
+                Context::new(&self.desired, &self.peers, self.overlay.planned.planner.as_ref());
             self.applier.apply_keys(context, &refused.into_iter().collect(), &self.kept()).await;
         }
         if self.peers.due().is_some_and(|due| due <= now) {
@@ -323,7 +325,7 @@ impl Reconciler {
     /// Wakes the underlay check if events concern the underlay, and lets the applier decide on a
     /// resync.
     fn on_kernel_events(&mut self, events: &[Event]) {
-        let underlay = self.overlay.site.node.underlay.link;
+        let underlay = self.overlay.planned.site.node.underlay.link;
         if events.iter().any(|event| match event {
             Event::LinkChanged(name) => *name == underlay,
             Event::Lost => true,
@@ -337,7 +339,7 @@ impl Reconciler {
     /// Compares the network config in the store with the one that this node runs with. Another
     /// config takes effect only with a restart, whose time is an operator's decision.
     pub(crate) fn compare_config(&mut self, config: Option<&[u8]>) {
-        let superseded = self.overlay.site.config.superseded_by(config);
+        let superseded = self.overlay.planned.site.config.superseded_by(config);
         match &superseded {
             Some(reason) if self.superseded.as_ref() != Some(reason) => {
                 tracing::warn!("network config: {reason}");
@@ -421,8 +423,11 @@ impl Reconciler {
                     self.plan_retries.forget(key);
                     self.steer(key);
                     touched.extend(self.desired.set(owner, &self.peers.priority(key), plan));
-                    let context =
-                        Context::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
+                    let context = Context::new(
+                        &self.desired,
+                        &self.peers,
+                        self.overlay.planned.planner.as_ref(),
+                    );
                     let conflicts = self.desired.conflicts(owner);
                     complaints.extend(
                         conflicts.map(|(object, other)| (key, context.dispute(object, key, other))),
@@ -458,9 +463,9 @@ impl Reconciler {
     /// meanwhile, as long as the plugin makes progress: if its number of calls has not changed
     /// since the previous liveness check, the check gets no answer.
     async fn ask_for_plans(&mut self, leases: Vec<Lease>) -> Vec<Result<Plan, CallError>> {
-        let calls = || self.overlay.backend.metrics().calls();
+        let calls = || self.overlay.planned.planner.metrics().calls();
         let mut before = None;
-        let mut planning = std::pin::pin!(self.overlay.plan_peers(leases));
+        let mut planning = std::pin::pin!(self.overlay.planned.plan_peers(leases));
         loop {
             tokio::select! {
                 biased;
@@ -493,7 +498,8 @@ impl Reconciler {
 
     /// Applies the desired state of these keys.
     async fn apply_keys(&mut self, touched: &BTreeSet<ObjectKey>) {
-        let context = Context::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
+        let context =
+            Context::new(&self.desired, &self.peers, self.overlay.planned.planner.as_ref());
         self.applier.apply_keys(context, touched, &Footprint::default()).await;
     }
 
@@ -507,7 +513,8 @@ impl Reconciler {
 
     /// Resyncs: compares the whole state and applies the plan.
     async fn resync(&mut self, readiness: &Readiness) {
-        let context = Context::new(&self.desired, &self.peers, self.overlay.backend.as_ref());
+        let context =
+            Context::new(&self.desired, &self.peers, self.overlay.planned.planner.as_ref());
         self.applier.resync(context, &self.kept()).await;
         self.protect_host().await;
         self.publish(readiness);
@@ -542,7 +549,7 @@ impl Reconciler {
             let destination = route.destination;
             host.conflict_of_whole(destination).or_else(|| self.peers.covered(destination))
         };
-        let own = self.overlay.plan.plan.objects.iter().filter_map(|object| match object {
+        let own = self.overlay.planned.plan.plan.objects.iter().filter_map(|object| match object {
             Object::Route(route) if route.metric == Metric::Default => Some(*route),
             _ => None,
         });

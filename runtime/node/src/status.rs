@@ -95,7 +95,7 @@ impl NodeState {
     /// Records the membership. The node joins once; later calls have no effect.
     pub(crate) fn join(&self, member: &Membership, rules: &Rules, dataplane: Arc<dyn Dataplane>) {
         let overlay = &member.overlay;
-        let devices = overlay.plan.plan.links().map(|link| wire::Device {
+        let devices = overlay.planned.plan.plan.links().map(|link| wire::Device {
             name: link.name.to_string(),
             kind: link.kind.name().to_owned(),
             mtu: link.mtu,
@@ -103,10 +103,10 @@ impl NodeState {
         });
         let emitters = member.found.emitters.iter().cloned();
         let _ = self.joined.set(Joined {
-            site: overlay.site.clone(),
-            mtu: overlay.plan.mtu,
+            site: overlay.planned.site.clone(),
+            mtu: overlay.planned.plan.mtu,
             devices: devices.collect(),
-            backend: (member.found.backend.clone(), overlay.backend.metrics().clone()),
+            backend: (member.found.backend.clone(), overlay.planned.planner.metrics().clone()),
             outputs: emitters.zip(member.outputs.iter().cloned()).collect(),
             rules: rules.clone(),
             dataplane,

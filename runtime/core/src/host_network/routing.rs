@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::address::LinkName;
+use crate::node::Underlay;
 
 /// A route of the main table that is not Heddle's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,4 +60,11 @@ pub struct Vital {
     pub store: BTreeSet<IpAddr>,
     /// This node's own addresses, at which peers reach it.
     pub own: BTreeSet<IpAddr>,
+}
+
+impl Vital {
+    /// Returns the vital addresses of a node with this underlay, whose store has these addresses.
+    pub fn of(store: BTreeSet<IpAddr>, underlay: &Underlay) -> Self {
+        Self { store, own: underlay.public_addresses.into_iter().collect() }
+    }
 }

@@ -1,12 +1,13 @@
-//! Checks the obstacles that the daemon would meet: each has an error that names the problem, and
+//! Checks the problems that the daemon would meet: each has an error that names the problem, and
 //! gets a remedy here.
 
 use heddle_core::allocation::AllocationError;
 use heddle_flags::Flags;
+use heddle_join::Obstacle;
 use heddle_store::etcd::{EtcdError, EtcdFailure};
 use heddle_store::{StoreConfig, StoreError};
 
-use crate::outlook::Obstacle;
+use crate::outlook::Problem;
 use crate::report::{Finding, Severity};
 
 /// Network config to suggest.
@@ -42,18 +43,44 @@ impl Commands {
     }
 }
 
-/// Returns `None` for obstacles that another check reports in more detail.
-#[expect(clippy::too_many_lines, reason = "a table: one arm for each obstacle")]
-pub(crate) fn check(obstacle: &Obstacle, commands: &Commands) -> Option<Finding> {
-    let Advice { check, symptom, remedy, command } = match obstacle {
+/// Returns `None` for problems that another check reports in more detail.
+pub(crate) fn check(problem: &Problem, commands: &Commands) -> Option<Finding> {
+    let Advice { check, symptom, remedy, command } = match problem {
+        Problem::Obstacle(obstacle) => on_the_way(obstacle, commands),
         // A file of certificates or keys: see `credentials`.
-        Obstacle::Store(StoreError::Etcd(EtcdError::File { .. })) => return None,
-        Obstacle::Store(error) => store(error),
-        Obstacle::StoreLate(_) => Advice {
+        Problem::Store(StoreError::Etcd(EtcdError::File { .. })) => return None,
+        Problem::Store(error) => store(error),
+        Problem::StoreLate(_) => Advice {
             remedy: "Check etcd's log, its disk, and the network between the hosts:",
             command: Some("etcdctl endpoint status -w table".to_owned()),
             ..STORE
         },
+        Problem::Identity(_) => Advice {
+            check: "identity",
+            symptom: ENDING,
+            remedy: "Correct the file, or set --node-id:",
+            command: Some("systemd-machine-id-setup".to_owned()),
+        },
+        Problem::Emitter { .. } => Advice {
+            check: "files",
+            symptom: "heddled does not become ready (`emitters` in `/readyz`), and Docker gets no subnet",
+            remedy: "Correct the setting, in the unit's command line or in FLANNELD_EMIT.",
+            command: None,
+        },
+    };
+    Some(Finding {
+        check,
+        severity: Severity::Error,
+        problem: problem.to_string(),
+        symptom: symptom.to_owned(),
+        remedy: remedy.to_owned(),
+        command,
+    })
+}
+
+/// Returns the advice about an obstacle on the way to a plan.
+fn on_the_way(obstacle: &Obstacle, commands: &Commands) -> Advice {
+    match obstacle {
         Obstacle::NoConfig(_) => Advice {
             check: "network-config",
             symptom: WAITING,
@@ -96,27 +123,7 @@ pub(crate) fn check(obstacle: &Obstacle, commands: &Commands) -> Option<Finding>
             remedy: "Delete the leases of nodes that are gone, or choose a larger `Network` or `SubnetLen`:",
             command: Some("heddle lease list".to_owned()),
         },
-        Obstacle::Identity(_) => Advice {
-            check: "identity",
-            symptom: ENDING,
-            remedy: "Correct the file, or set --node-id:",
-            command: Some("systemd-machine-id-setup".to_owned()),
-        },
-        Obstacle::Emitter { .. } => Advice {
-            check: "files",
-            symptom: "heddled does not become ready (`emitters` in `/readyz`), and Docker gets no subnet",
-            remedy: "Correct the setting, in the unit's command line or in FLANNELD_EMIT.",
-            command: None,
-        },
-    };
-    Some(Finding {
-        check,
-        severity: Severity::Error,
-        problem: obstacle.to_string(),
-        symptom: symptom.to_owned(),
-        remedy: remedy.to_owned(),
-        command,
-    })
+    }
 }
 
 /// Advice to go with a problem.
@@ -207,13 +214,13 @@ mod tests {
         Commands::new(&Flags::read(arguments, |_| None, none).unwrap())
     }
 
-    fn found(obstacle: &Obstacle) -> Finding {
-        check(obstacle, &commands(&[])).unwrap()
+    fn found(problem: impl Into<Problem>) -> Finding {
+        check(&problem.into(), &commands(&[])).unwrap()
     }
 
     #[test]
     fn missing_config_has_key_and_put_command() {
-        let finding = found(&Obstacle::NoConfig("/coreos.com/network/config".into()));
+        let finding = found(Obstacle::NoConfig("/coreos.com/network/config".into()));
         assert_eq!(finding.problem, "/coreos.com/network/config does not exist");
         let expected = format!("etcdctl put /coreos.com/network/config '{EXAMPLE}'");
         assert_eq!(finding.command, Some(expected));
@@ -225,7 +232,7 @@ mod tests {
     #[test]
     fn invalid_config_is_reported_with_its_key() {
         let error = NetworkConfig::parse(b"{}").unwrap_err();
-        let finding = found(&Obstacle::Config { key: "/n/config".into(), error });
+        let finding = found(Obstacle::Config { key: "/n/config".into(), error });
         assert!(finding.problem.starts_with("/n/config: `Network` is missing"), "{finding}");
     }
 
@@ -236,7 +243,7 @@ mod tests {
             owner: "beta".into(),
             key: "10.244.8.0-24".parse().unwrap(),
         };
-        let finding = found(&Obstacle::Lease(error));
+        let finding = found(Obstacle::Lease(error));
         assert!(finding.problem.contains("published by beta"), "{finding}");
         let expected = "etcdctl del '/coreos.com/network/subnets/10.244.8.0-24'";
         assert_eq!(finding.command.as_deref(), Some(expected));
@@ -250,7 +257,7 @@ mod tests {
             (EtcdFailure::UnknownAuthority(None), None),
         ] {
             let error = EtcdError::Unreachable(vec![("http://a:2379".into(), failure)]);
-            let finding = found(&Obstacle::Store(error.into()));
+            let finding = found(Problem::Store(error.into()));
             assert!(finding.problem.contains("http://a:2379"), "{finding}");
             assert_eq!(finding.command.as_deref(), command);
         }
@@ -263,6 +270,6 @@ mod tests {
             path: "/ca.pem".into(),
             reason: "No such file".into(),
         };
-        assert!(check(&Obstacle::Store(error.into()), &commands(&[])).is_none());
+        assert!(check(&Problem::Store(error.into()), &commands(&[])).is_none());
     }
 }
