@@ -10,20 +10,20 @@ use crate::logging::SetVerbosity;
 /// Reloads on every SIGHUP.
 pub(crate) struct Reload<'a> {
     hangup: Signal,
-    current: Flags,
+    started: Flags,
     state: &'a NodeState,
     set_verbosity: &'a SetVerbosity,
 }
 
 impl<'a> Reload<'a> {
-    /// Reloads with each `hangup`. `current` are the flags that the daemon was started with.
+    /// Reloads with each `hangup`. `started` are the flags that the daemon was started with.
     pub(crate) fn new(
         hangup: Signal,
-        current: Flags,
+        started: Flags,
         state: &'a NodeState,
         set_verbosity: &'a SetVerbosity,
     ) -> Self {
-        Self { hangup, current, state, set_verbosity }
+        Self { hangup, started, state, set_verbosity }
     }
 
     /// Reloads for as long as the daemon runs.
@@ -36,7 +36,7 @@ impl<'a> Reload<'a> {
 
     /// Changes the verbosity, and reads the files of the etcd connection again. If the flags cannot
     /// be read, nothing changes.
-    async fn reload(&mut self) {
+    async fn reload(&self) {
         let flags = match Flags::of_process(std::env::args_os()) {
             Ok(flags) => flags,
             Err(error) => {
@@ -49,8 +49,7 @@ impl<'a> Reload<'a> {
         let verbosity = flags.health.verbosity;
         (self.set_verbosity)(verbosity);
         tracing::info!("SIGHUP: flags read; log level is --v={verbosity}");
-        self.current.health.verbosity = verbosity;
-        if format!("{flags:?}") != format!("{:?}", self.current) {
+        if needs_restart(&self.started, flags) {
             tracing::warn!("SIGHUP: flags other than --v changed; restart heddled to apply them");
         }
         if let Some(store) = self.state.store() {
@@ -63,6 +62,33 @@ impl<'a> Reload<'a> {
                 }
             }
         }
-        self.current = flags;
+    }
+}
+
+/// Returns true if a daemon that was `started` with these flags would have to restart to run with
+/// those that it `read` since.
+fn needs_restart(started: &Flags, read: Flags) -> bool {
+    let mut read = read;
+    read.health.verbosity = started.health.verbosity;
+    format!("{read:?}") != format!("{started:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn flags(arguments: &[&str]) -> Flags {
+        let arguments = ["heddled"].iter().chain(arguments).map(Into::into);
+        Flags::read(arguments, |_| None, |_| Err(io::ErrorKind::NotFound.into())).unwrap()
+    }
+
+    #[test]
+    fn only_a_change_of_verbosity_needs_no_restart() {
+        let started = flags(&["--v=1"]);
+        assert!(!needs_restart(&started, flags(&["--v=1"])));
+        assert!(!needs_restart(&started, flags(&["--v=3"])));
+        assert!(needs_restart(&started, flags(&["--v=3", "--ip-masq"])));
     }
 }
