@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use crate::address::{Family, LinkName};
 use crate::interface::{Facts, Interface, Selection, by_name, by_pattern, choose};
+use crate::text::list;
 
 /// The verdict on one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +138,7 @@ fn by_default_route(name: LinkName, families: &[Family], facts: &Facts) -> Strin
             Some(best) => format!("the {family} default route goes through {best}"),
         }
     };
-    families.iter().map(about).collect::<Vec<_>>().join(", ")
+    list(families.iter().map(about))
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 //!
 //! The rules are flannel's (`pkg/ipmatch/match.go`), as a function of what was found on the host.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -11,6 +10,7 @@ use regex::Regex;
 use crate::address::{Family, LinkName, MacAddress};
 use crate::family::PerFamily;
 use crate::node::{ExistingLink, Underlay};
+use crate::text::list;
 
 /// A network interface as found on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -269,10 +269,6 @@ fn no_match(selection: &Selection, facts: &Facts) -> SelectionError {
             )
         })),
     }
-}
-
-fn list(items: impl Iterator<Item = impl fmt::Display>) -> String {
-    items.map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the devices that a backend may recognize as its own: only those of plannable kinds,

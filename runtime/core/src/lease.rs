@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::address::{Family, MacAddress};
 use crate::family::{InFamily, PerFamily};
 use crate::node::NodeId;
-use crate::text::{LONGEST, one_line};
+use crate::text::{LONGEST, list, one_line};
 
 pub use error::{InvalidLease, Unread};
 pub use key::{InvalidLeaseKey, LeaseKey};
@@ -110,8 +110,7 @@ impl Lease {
     /// Returns the node's name for messages: its host name or id with its address, or the address
     /// alone.
     pub fn owner(&self) -> String {
-        let addresses = self.public_addresses().map(|address| address.to_string());
-        let address = addresses.into_iter().collect::<Vec<_>>().join(", ");
+        let address = list(self.public_addresses());
         let name = self.node_name.as_ref().map(|name| one_line(name, LONGEST));
         match (name, &self.node_id) {
             (Some(name), Some(id)) => format!("{name} (node id {id}) at {address}"),

@@ -18,6 +18,11 @@ pub(crate) const LONGEST: usize = 120;
 /// cover the lines above and below.
 const MARKS: usize = 4;
 
+/// Returns the items, separated by commas.
+pub fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}
+
 /// Returns the text as one line of at most `limit` characters. White space and control characters
 /// become single spaces; other invisible characters become escapes such as `\u{202e}`. A longer
 /// text ends with `…`.

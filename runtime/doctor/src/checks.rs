@@ -18,8 +18,6 @@ pub(crate) mod reverse_path;
 mod samples;
 pub(crate) mod udp_port;
 
-use std::fmt::Display;
-
 use heddle_core::object::{Link, LinkKind, Vxlan};
 use heddle_plugin::NodePlan;
 
@@ -29,8 +27,4 @@ pub(crate) fn planned_vxlans(plan: &NodePlan) -> impl Iterator<Item = (&Link, &V
         LinkKind::Vxlan(vxlan) => Some((link, vxlan)),
         _ => None,
     })
-}
-
-fn list(items: impl IntoIterator<Item = impl Display>) -> String {
-    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -14,7 +14,7 @@ use heddle_core::lease::Lease;
 use heddle_core::node::{Node, Underlay};
 use heddle_core::object::{Link, LinkKind, Object, Plan, Route, RouteAction};
 use heddle_core::site::Site;
-use heddle_core::text::is_visible;
+use heddle_core::text::{is_visible, list};
 use ipnet::IpNet;
 
 use crate::capabilities::{Capabilities, Kind};
@@ -293,7 +293,12 @@ fn on_planned_link(object: &Object, links: &[LinkName]) -> Granted {
 }
 
 /// Refuses an object without the capability that it needs.
-fn granted<T: ToString>(has: bool, object: impl fmt::Display, key: &str, those: &[T]) -> Granted {
+fn granted<T: fmt::Display>(
+    has: bool,
+    object: impl fmt::Display,
+    key: &str,
+    those: &[T],
+) -> Granted {
     match has {
         true => Ok(()),
         false => Err(Refusal::new(
@@ -371,23 +376,15 @@ fn next_hop(
 }
 
 fn addresses(peer: &Lease) -> String {
-    either(&peer.public_addresses().into_iter().collect::<Vec<_>>())
+    either(peer.public_addresses())
 }
 
-fn either<T: ToString>(items: &[T]) -> String {
-    join(items, " or ")
+fn either(items: impl IntoIterator<Item = impl ToString>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" or ")
 }
 
-fn or_none<T: ToString>(items: &[T]) -> String {
+fn or_none<T: fmt::Display>(items: &[T]) -> String {
     if items.is_empty() { "none".to_owned() } else { list(items) }
-}
-
-fn list<T: ToString>(items: &[T]) -> String {
-    join(items, ", ")
-}
-
-fn join<T: ToString>(items: &[T], separator: &str) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use heddle_core::node::{Node, NodeId};
 use heddle_core::object::{Object, Route};
 use heddle_core::site::Site;
 use heddle_core::subnet_env::{previous_networks, previous_subnets};
+use heddle_core::text::list;
 use heddle_flags::Flags;
 use heddle_join::{Loaded, Obstacle, Planned, network_config};
 use heddle_kernel::KernelError;
@@ -266,8 +267,4 @@ pub fn identity(flags: &Flags) -> Result<Identity, Fatal> {
         tracing::warn!(%error, "node: cannot store the node id; deriving it again at the next start");
     }
     Ok(Identity { id: known.id, name: files::node_name() })
-}
-
-fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
-    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }

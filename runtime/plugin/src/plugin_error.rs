@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use heddle_core::text::list;
 use heddle_files::{ReadError, TrustError};
 use heddle_grant::{Capability, InvalidName, ManifestError, PolicyError};
 
@@ -17,8 +18,8 @@ pub enum PluginError {
     /// No plugin has this name.
     #[error(
         "there is no plugin `{name}`: looked for {}; inside the binary are {}",
-        .searched.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
-        .embedded.join(", ")
+        list(.searched.iter().map(|path| path.display())),
+        list(.embedded)
     )]
     NotFound {
         /// The name.
@@ -76,7 +77,7 @@ pub enum PluginError {
     /// The plugin requests capabilities that the policy file does not grant.
     #[error(
         "plugin {plugin} asks for capabilities that are not granted: {}; grant them in {}, section `plugin.{name}`",
-        .missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), .policy.display()
+        list(.missing), .policy.display()
     )]
     NotGranted {
         /// The plugin's name.

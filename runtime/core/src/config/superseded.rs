@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::NetworkConfig;
 use super::error::ConfigError;
 use super::keys::ENABLE_NFTABLES;
+use crate::text::list;
 
 /// The difference between the config that a node runs with and the one in the store: a restarted
 /// node would start differently, or not at all.
@@ -21,7 +22,7 @@ pub enum Superseded {
     /// The network config in the store differs in these keys.
     #[error(
         "{} changed in the store; this node keeps the running config until it restarts",
-        .0.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+        list(.0.iter().map(|key| format!("`{key}`")))
     )]
     Changed(Vec<&'static str>),
 }

@@ -6,9 +6,9 @@ use heddle_core::address::Family;
 use heddle_core::config::NetworkConfig;
 use heddle_core::interface::Interface;
 use heddle_core::lease::LeaseKey;
+use heddle_core::text::list;
 use ipnet::IpNet;
 
-use super::list;
 use crate::report::{Finding, Severity};
 
 /// Docker's default bridge.

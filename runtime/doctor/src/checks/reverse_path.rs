@@ -10,8 +10,8 @@
 use std::net::IpAddr;
 
 use heddle_core::address::LinkName;
+use heddle_core::text::list;
 
-use super::list;
 use crate::facts::settings::Setting;
 use crate::report::{Finding, Severity};
 

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use heddle_core::address::{Family, LinkName};
 use heddle_core::object::Vxlan;
+use heddle_core::text::list;
 use heddle_kernel::HostLink;
 use heddle_plugin::NodePlan;
 
-use super::{list, planned_vxlans};
+use super::planned_vxlans;
 use crate::facts::sockets::{Process, UdpSocket};
 use crate::report::{Finding, Severity};
 
