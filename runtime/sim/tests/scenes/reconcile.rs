@@ -8,7 +8,7 @@ use heddle_core::object::{Address, Object, ObjectKey};
 use heddle_node::readiness::Condition;
 use heddle_sim::kernel::{Maker, Mark, UNDERLAY, name};
 use heddle_sim::plugin::DEVICE;
-use heddle_sim::scene::{Scene, device, foreign_route, net, route};
+use heddle_sim::scene::{Scene, device, foreign_route, key, net, route};
 
 /// Returns the number of drift repairs of a kind of object.
 async fn repairs(scene: &Scene, kind: &str) -> u64 {
@@ -307,6 +307,18 @@ async fn refused_removal_is_void_once_the_peer_is_back() {
     scene.record();
     scene.pass(120.0).await;
     assert_eq!(scene.asked(), []);
+    assert!(scene.has_route(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_removal_is_void_while_the_plugin_fails() {
+    let scene = Scene::with_peers(&[7]).await;
+    refuse(&scene, route(7), 1);
+    scene.delete_peer(7);
+    scene.pass(0.1).await;
+    scene.plugins.with(|faults| faults.traps.insert(key(7), u32::MAX));
+    scene.add_peer(7);
+    scene.pass(120.0).await;
     assert!(scene.has_route(7));
 }
 
