@@ -74,7 +74,7 @@ pub enum FirewallError {
         "{place}: {difference}, even after {rounds} repairs; another program may be changing it \
          continuously"
     )]
-    Unsettled {
+    StillDiffers {
         /// The place of the rules.
         place: String,
         /// The first difference.

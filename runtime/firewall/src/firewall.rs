@@ -46,7 +46,7 @@ impl Firewall {
     /// # Errors
     ///
     /// A missing program that masquerading needs, a program that fails, [`FirewallError::Hidden`],
-    /// and [`FirewallError::Unsettled`]. Repairs before the error stay in effect; first come the
+    /// and [`FirewallError::StillDiffers`]. Repairs before the error stay in effect; first come the
     /// rules of the mode in use, then accept rules in other places that refuse forwarding, then the
     /// removal of stale rules.
     pub fn ensure(&mut self) -> Result<Vec<String>, FirewallError> {

@@ -31,7 +31,7 @@ const INSTALL_NFT: &str =
 ///
 /// # Errors
 ///
-/// All but `Output` and `Unsettled`.
+/// All but `Output` and `StillDiffers`.
 pub(crate) fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, FirewallError> {
     run_within(LIMIT, program, arguments, input)
 }

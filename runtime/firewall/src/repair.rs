@@ -38,7 +38,7 @@ const ROUNDS: usize = 3;
 ///
 /// # Errors
 ///
-/// The error of the last write, the error of a read, and [`FirewallError::Unsettled`].
+/// The error of the last write, the error of a read, and [`FirewallError::StillDiffers`].
 pub(crate) fn repair_place<S>(
     place: &dyn Display,
     mut seen: S,
@@ -68,7 +68,7 @@ pub(crate) fn repair_place<S>(
     match (plan(&seen), failure) {
         (None, _) => Ok(()),
         (Some(_), Some(error)) => Err(error),
-        (Some(repair), None) => Err(FirewallError::Unsettled {
+        (Some(repair), None) => Err(FirewallError::StillDiffers {
             place: place.to_string(),
             difference: repair
                 .differences

@@ -63,7 +63,7 @@ pub enum KernelError {
     },
     /// The counters of the devices cannot be read.
     #[error("cannot read {}: {source}", path.display())]
-    Statistics {
+    LinkCounters {
         /// The file.
         path: &'static std::path::Path,
         /// The I/O error.

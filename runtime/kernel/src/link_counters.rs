@@ -16,11 +16,12 @@ const FILE: &str = "/proc/thread-self/net/dev";
 ///
 /// # Errors
 ///
-/// [`KernelError::Statistics`] if `/proc` is not mounted.
+/// [`KernelError::LinkCounters`] if `/proc` is not mounted.
 #[expect(clippy::disallowed_methods, reason = "a file of the kernel")]
 pub fn link_counters() -> Result<BTreeMap<LinkName, LinkCounters>, KernelError> {
     let text = fs::read_to_string(FILE);
-    let text = text.map_err(|source| KernelError::Statistics { path: Path::new(FILE), source })?;
+    let text =
+        text.map_err(|source| KernelError::LinkCounters { path: Path::new(FILE), source })?;
     Ok(parse(&text))
 }
 
