@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`config`] | what is the network? (`<prefix>/config`) |
 //! | [`host_network`] | which destinations must the overlay leave to the host? |
+//! | [`address`] | how are addresses of the link layer and names of links written? |
 //! | [`interface`] | which interface and which addresses do other hosts reach this one by? |
 //! | [`explanation`] | why that interface? |
 //! | [`node`] | who is this node? |
@@ -17,6 +18,8 @@
 //! | [`allocation`] | which subnet should this node have? |
 //! | [`object`] | what can be planned? Links, addresses, routes, neighbours, FDB entries, sysctls |
 //! | [`desired`] | what should the kernel hold? The union of all plans, with tie-breaks |
+//! | `scope` | which part of the kernel's state is this daemon's? |
+//! | [`split`] | which routes replace one route to a whole overlay network that the host's own networks forbid? |
 //! | [`diff`] | which changes make the kernel match the desired state? |
 //! | [`resync_timer`] | when is the next full resync due? |
 //! | [`peers`] | which peers does a change of leases affect? |

@@ -40,6 +40,7 @@
 //!
 //! | module | job |
 //! | --- | --- |
+//! | `firewall` | checks the rules and repairs them |
 //! | `rule` | the meaning of a rule, ours or foreign; the verdict of rules on a packet |
 //! | `names` | the names of our chains and tables |
 //! | `iptables::saved` | parses the output of `iptables-save` |
@@ -47,6 +48,7 @@
 //! | `nft::table`, `nft::listing` | our tables, and everybody's chains, as JSON |
 //! | `verdict` | finds where packets are refused |
 //! | `repair` | retries repairs until they settle, as others write too |
+//! | `error` | errors that name the place of the rules |
 //! | `program` | runs programs |
 //!
 //! All modules are pure, except for `program` and the few functions of `iptables`, `nft` and

@@ -6,11 +6,13 @@
 //! | module | question |
 //! | --- | --- |
 //! | `manifest`, `section`, [`weight`] | what is this component, and how much does it cost to instantiate? |
+//! | `name` | what may a plugin be called? |
 //! | `capabilities` | what can be requested and granted? |
 //! | `policy` | what does the operator grant (`plugins.toml`)? |
 //! | `limits` | how much may a plugin consume? |
 //! | [`check`] | may this plan be applied, and may these files be written? |
 //! | `node_plan`, `file` | what is checked? Answers of a plugin, converted and valid in themselves |
+//! | `refusal` | why was an answer refused? |
 //! | [`text`] | how is a plugin's text shown to people? |
 
 #![forbid(unsafe_code)]

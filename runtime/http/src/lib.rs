@@ -10,6 +10,7 @@
 //! | [`server`] | the accept loop: makes room for the newest connection, backs off when accepting fails |
 //! | `pool` | which connection has to go: expired, the oldest when there are too many, or holding an old document |
 //! | `connection` | one connection: hyper's HTTP/1, watched for progress |
+//! | `respond` | the response: a site's answer, or a refusal |
 //! | [`access`] | which requests are answered at all (DNS rebinding) |
 //! | [`answer`] | what a [`Site`] answers |
 //! | [`shared`] | one result for everybody who asks at the same time |

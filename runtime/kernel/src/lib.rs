@@ -29,8 +29,10 @@
 //! | `socket` | requests, dumps and batches of changes on one netlink socket |
 //! | `worker` | the thread that owns the socket |
 //! | `observe`, `apply`, `events` | the three operations of a [`Kernel`] |
+//! | `facts` | the interfaces and default routes, from which the underlay is chosen |
 //! | `link_counters` | traffic counters of devices |
 //! | `ruleset` | notifies of changes to the nftables ruleset |
+//! | `error` | errors that name the object and the kernel's reason |
 //! | `survey` | the host's other devices, for `heddle doctor` |
 
 #![forbid(unsafe_code)]

@@ -18,6 +18,7 @@
 //! | `packets` | the packet path of backends in user space: its peers, and the plugin that steers it |
 //! | `probing` | probes peers over the overlay |
 //! | `rules` | the timing of traffic rules |
+//! | `clock` | the clock of all decisions |
 //! | `emit`, `files` | files for other programs |
 //! | [`readiness`] | the conditions of readiness |
 //! | [`status`] | the answers on the control socket |

@@ -11,10 +11,14 @@
 //!
 //! | module | job |
 //! | --- | --- |
+//! | `config` | which store is used (`--store`) |
 //! | [`etcd`] | etcd's v3 API; the only module that uses `etcd-client` |
 //! | [`directory`] | a directory of lease files, for labs and static clusters |
+//! | `watch` | the watch on the leases, and its events |
+//! | `claim` | compare-and-swap on the record of this node's lease |
 //! | [`acquire`](mod@acquire) | acquires a lease for this node |
 //! | [`own_lease`] | keeps that lease: renewal and repair |
+//! | `retry`, `outage` | repeats failed calls; limits the log lines about them |
 //! | [`reach`] | resolves the addresses at which the store is reached |
 //! | [`release`](mod@release) | releases the lease |
 //!
