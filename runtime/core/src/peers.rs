@@ -51,7 +51,8 @@ use snapshot::Snapshot;
 pub struct Peers {
     config: NetworkConfig,
     own: LeaseKey,
-    leases: BTreeMap<LeaseKey, Held>,
+    /// Boxed, because half of a B-tree's nodes may be empty.
+    leases: BTreeMap<LeaseKey, Box<Held>>,
     overlaps: OverlapIndex,
     /// The public addresses of all leases, with the keys of these.
     addresses: PublicAddresses,
@@ -112,7 +113,7 @@ pub struct Delta {
 struct Progress {
     delta: Delta,
     /// The leases as they were used before the update, for those that it affects.
-    before: BTreeMap<LeaseKey, Option<Lease>>,
+    before: BTreeMap<LeaseKey, Option<Box<Lease>>>,
     /// The missing leases before the update.
     missing: BTreeSet<LeaseKey>,
     /// Leases whose overlaps and conflicts must be resolved again, in order of seniority.
@@ -250,7 +251,7 @@ impl Peers {
         let fits = fits(&self.config, key);
         let held = Held { lease, age, fits, superseded_by, conflict };
         progress.unresolved.insert(held.seniority());
-        self.leases.insert(key, held);
+        self.leases.insert(key, Box::new(held));
         if is_news {
             self.mark_unresolved(key, progress);
         }
@@ -331,11 +332,11 @@ impl Peers {
 
     /// Returns a lease that is in use.
     fn used(&self, key: LeaseKey) -> Option<&Held> {
-        self.leases.get(&key).filter(|held| held.is_used())
+        self.leases.get(&key).map(Box::as_ref).filter(|held| held.is_used())
     }
 
     /// Records the lease as it was before this update.
     fn remember(&self, key: LeaseKey, progress: &mut Progress) {
-        progress.before.entry(key).or_insert_with(|| self.get(key).cloned());
+        progress.before.entry(key).or_insert_with(|| self.get(key).cloned().map(Box::new));
     }
 }

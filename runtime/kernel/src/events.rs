@@ -113,6 +113,8 @@ impl Queue {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() + events.len() > MOST_WAITING {
             *waiting = vec![Event::Lost];
+        } else if waiting.is_empty() {
+            *waiting = events;
         } else {
             waiting.extend(events);
         }

@@ -19,7 +19,7 @@ impl Peers {
             self.host = host;
             let leases = self.leases.values().map(|held| &held.lease);
             self.addresses.rebuild(&self.host, leases);
-            progress.unresolved = self.leases.values().map(Held::seniority).collect();
+            progress.unresolved = self.leases.values().map(|held| held.seniority()).collect();
         }
         self.conclude(progress)
     }
@@ -51,7 +51,7 @@ impl Peers {
     pub(super) fn mark_unresolved(&self, key: LeaseKey, progress: &mut Progress) {
         let Some(held) = self.leases.get(&key) else { return };
         let others = self.related(held).into_iter().filter_map(|other| self.leases.get(&other));
-        progress.unresolved.extend(others.map(Held::seniority));
+        progress.unresolved.extend(others.map(|held| held.seniority()));
     }
 
     /// Resolves overlaps and conflicts, and returns the resulting delta.
@@ -61,7 +61,7 @@ impl Peers {
         for (key, before) in before {
             match (before, self.get(key)) {
                 (Some(_), None) => _ = delta.removed.insert(key),
-                (before, Some(now)) if before.as_ref() != Some(now) => {
+                (before, Some(now)) if before.as_deref() != Some(now) => {
                     delta.changed.insert(key);
                 }
                 _ => {}
@@ -83,7 +83,8 @@ impl Peers {
             // it: its rivals are not used here, either.
             let rivals = self.overlaps.with(key).filter_map(|other| self.leases.get(&other));
             let rivals = rivals.filter(|held| held.superseded_by.is_none());
-            let superseded_by = rivals.map(Held::seniority).filter(|other| *other < own).min();
+            let superseded_by =
+                rivals.map(|held| held.seniority()).filter(|other| *other < own).min();
             let superseded_by = superseded_by.map(|(.., other)| other);
             let conflict = self.conflict(held);
             let stands = |superseded_by: Option<LeaseKey>, conflict: &Option<Conflict>| {
@@ -93,7 +94,7 @@ impl Peers {
                 self.remember(key, progress);
                 let others = self.related(held).into_iter();
                 let others = others.filter_map(|other| self.leases.get(&other));
-                let after = others.map(Held::seniority).filter(|other| *other > own);
+                let after = others.map(|held| held.seniority()).filter(|other| *other > own);
                 progress.unresolved.extend(after);
             }
             let rejection = conflict.clone().map(Rejection::Conflict);
@@ -149,7 +150,7 @@ impl Peers {
                 true => Some(held),
                 // The host has a route to exactly this subnet, and reaches the peer through it.
                 false if self.host.longest(address) == Some(subnet.prefix_len()) => {
-                    self.leases.get(&key)
+                    self.leases.get(&key).map(Box::as_ref)
                 }
                 false => self.used(key).filter(|other| other.seniority() < held.seniority()),
             };

@@ -15,7 +15,7 @@ use crate::record::{Age, Record};
 pub(super) struct Snapshot {
     records: usize,
     /// Valid leases. The lease itself is None if it is held already, unchanged.
-    leases: BTreeMap<LeaseKey, (Option<Lease>, Age)>,
+    leases: BTreeMap<LeaseKey, (Option<Box<Lease>>, Age)>,
     rejected: Rejected,
     /// True if the list has a record under this node's own key.
     own: bool,
@@ -43,7 +43,7 @@ impl Peers {
                 // full.
                 let held = self.leases.get(&key).filter(|_| !self.missing.contains(&key));
                 let known = held.is_some_and(|held| held.lease == lease);
-                snapshot.leases.insert(key, ((!known).then_some(lease), record.age));
+                snapshot.leases.insert(key, ((!known).then(|| Box::new(lease)), record.age));
             }
             Err(rejection) => {
                 let held = record.key.parse().is_ok_and(|key| self.leases.contains_key(&key));
@@ -84,6 +84,7 @@ impl Peers {
         self.own_is_there = snapshot.own;
         progress.delta.rejected_unnamed = self.rejected.replace_unnamed(&mut snapshot.rejected);
         for (key, (lease, age)) in snapshot.leases {
+            let lease = lease.map(|lease| *lease);
             if let Some(lease) = lease.or_else(|| Some(self.leases.get(&key)?.lease.clone())) {
                 self.put_lease(&key.to_string(), lease, age, &mut progress);
             }

@@ -320,23 +320,26 @@ impl Applier {
     async fn apply(
         &mut self,
         context: Context<'_>,
-        changes: Vec<ObjectChange>,
+        mut changes: Vec<ObjectChange>,
     ) -> Vec<ObjectChange> {
-        let (devices, others): (Vec<_>, Vec<_>) =
-            changes.into_iter().partition(|change| matches!(change.object(), Object::Link(_)));
-        let mut made = self.attempt(context, devices).await;
+        // A start has three changes for each peer, so no second list of them is made.
+        let is_device = |change: &mut ObjectChange| matches!(change.object(), Object::Link(_));
+        let devices = changes.extract_if(.., is_device).collect();
+        let made = self.attempt(context, devices).await;
         let unusable = |link| self.is_unusable(context, link);
-        let (waiting, possible): (Vec<_>, Vec<_>) = others.into_iter().partition(|change| {
-            // Removals do not wait, because the object may do harm meanwhile.
+        // Removals do not wait, because the object may do harm meanwhile.
+        let waits = |change: &mut ObjectChange| {
             !matches!(change, ObjectChange::Remove(_))
                 && change.object().link().is_some_and(unusable)
-        });
+        };
+        let waiting: Vec<_> = changes.extract_if(.., waits).collect();
         for change in waiting {
             // Once the device is there, a resync covers everything on it.
             self.refused.clear(&change.object().key());
         }
-        made.append(&mut self.attempt(context, possible).await);
-        made
+        let mut others = self.attempt(context, changes).await;
+        others.splice(0..0, made);
+        others
     }
 
     /// Returns true if objects on a device have to wait for the device.
