@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use heddle_lab::{Families, Host, Signal, wait_until};
 use heddle_tests::wording::peer_left;
@@ -278,8 +279,10 @@ fn socket_permissions_decide_access() {
     assert_eq!(as_nobody(&shared).code, Some(0));
 
     let mut c = cluster.starting_node("c", &["--control-group=no-such-group"]);
-    assert!(!c.daemon().wait_exit(SOON).unwrap().success());
-    assert!(c.daemon().log().contains("no-such-group"), "{}", c.daemon().log());
+    c.daemon().wait_ready().unwrap();
+    let (_, body) = c.daemon().health("/readyz").unwrap();
+    assert!(body.contains("no-such-group"), "{body}");
+    assert!(!c.host.control_socket().exists());
 }
 
 #[test]
@@ -307,15 +310,23 @@ fn status_without_daemon_is_an_error() {
 }
 
 #[test]
-fn second_daemon_on_same_socket_exits() {
+fn second_daemon_on_same_socket_joins_and_warns() {
     let cluster = Cluster::new(Families::V4);
-    let a = cluster.node("a");
+    let mut a = cluster.node("a");
     let socket = a.host.control_socket().display().to_string();
     let mut b = cluster.starting_node("b", &[&format!("--control-socket={socket}")]);
-    assert!(!b.daemon().wait_exit(SOON).unwrap().success());
-    let log = b.daemon().log();
-    assert!(log.contains(&socket) && log.contains("another daemon"), "{log}");
-    assert_eq!(ask(&a.host, &["status", "--json"]).json()["node"]["id"], "a");
+    b.daemon().wait_ready().unwrap();
+    b.daemon().wait_log(&["control socket: unavailable", &socket, "another daemon"], SOON).unwrap();
+    let (code, body) = b.daemon().health("/readyz").unwrap();
+    assert_eq!(code, 200, "{body}");
+    assert!(body.contains("warning: control socket: ") && body.contains(&socket), "{body}");
+    let owner = |host: &Host| ask(host, &["status", "--json"]).json()["node"]["id"].clone();
+    assert_eq!(owner(&a.host), "a");
+
+    a.stop(Signal::TERM);
+    b.daemon().wait_log(&["control socket: available"], SOON + Duration::from_secs(10)).unwrap();
+    assert_eq!(owner(&a.host), "b");
+    assert!(!b.daemon().health("/readyz").unwrap().1.contains("control socket"));
 }
 
 /// Runs `heddle config check -`.

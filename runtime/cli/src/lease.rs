@@ -23,7 +23,7 @@ pub(crate) struct List {
 
 pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
     let Command::List(arguments) = command;
-    let leases = wait_for(async { Ok(arguments.daemon.client().leases().await?) })?;
+    let leases = wait_for(async { Ok(arguments.daemon.client()?.leases().await?) })?;
     print(&if arguments.json { json(&leases)? } else { render(&leases) })
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn status(arguments: &Arguments) -> anyhow::Result<()> {
-    let status = wait_for(async { Ok(arguments.daemon.client().status().await?) })?;
+    let status = wait_for(async { Ok(arguments.daemon.client()?.status().await?) })?;
     // With a clock before 1970, no ages are shown.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     print(&if arguments.json { json(&status)? } else { render(&status, now) })

@@ -36,7 +36,7 @@ pub use status::{
 };
 
 /// Directory of the daemons' sockets.
-const DIRECTORY: &str = "/run/heddle";
+pub const DIRECTORY: &str = "/run/heddle";
 
 /// Default path of the daemon's socket.
 pub const DEFAULT_SOCKET: &str = "/run/heddle/heddled.sock";

@@ -8,10 +8,12 @@
 //! | `signals`, `reload` | signals without a meaning, and SIGHUP |
 //! | `logging` | one line per event, for terminals and journald, and a rate limit |
 //! | `notify` | notifies systemd: readiness, status, watchdog |
-//! | `web` | the HTTP servers: health port, status page and control socket |
+//! | `web` | the HTTP servers: health port and status page |
+//! | `control` | the control socket |
 
 #![forbid(unsafe_code)]
 
+mod control;
 mod logging;
 mod notify;
 mod privileges;

@@ -29,13 +29,6 @@ impl Confined {
     ///
     /// The reason why no node can run here.
     pub(crate) fn new(flags: Flags, signals: io::Result<signals::Unused>) -> Result<Self, Fatal> {
-        if flags.kubernetes.kube_subnet_mgr {
-            return Err(
-                "--kube-subnet-mgr: leases from the Kubernetes API are not supported yet; \
-                        leave the flag out to use etcd, or give --store dir:PATH"
-                    .into(),
-            );
-        }
         if !privileges::has_net_admin() {
             return Err("heddled changes network devices and routes: run it as root, \
                         or give it CAP_NET_ADMIN"

@@ -1,4 +1,4 @@
-//! The HTTP servers: health port, status page and control socket.
+//! The HTTP servers: health port, status page, and the start of the control socket.
 //!
 //! Anyone who reaches a TCP address may send requests to it, so the health port and the status page
 //! have a thread of their own. The control socket, which belongs to root, is served beside the loop
@@ -11,6 +11,8 @@ use heddle_flags::Flags;
 use heddle_http::{Descriptors, Hosts, Listener, Server, Worker};
 use heddle_node::{Fatal, Node};
 
+use crate::control::ControlSocket;
+
 /// Maximum number of servers.
 const SERVERS: u64 = 3;
 
@@ -18,7 +20,7 @@ const SERVERS: u64 = 3;
 ///
 /// # Errors
 ///
-/// The first address or socket that cannot be listened on.
+/// The first address that cannot be listened on. A control socket that cannot is no error.
 pub(crate) async fn serve(flags: &Flags, node: &Node) -> Result<(), Fatal> {
     let (readiness, counters) = (node.readiness(), node.counters());
     let descriptors = Descriptors::raise(SERVERS);
@@ -27,6 +29,13 @@ pub(crate) async fn serve(flags: &Flags, node: &Node) -> Result<(), Fatal> {
     }
     let connections = descriptors.connections();
     let documents = Documents::new(node.state().clone());
+    let control = ControlSocket {
+        path: flags.control_socket(),
+        group: flags.control.control_group.clone(),
+        documents: documents.clone(),
+        connections,
+    };
+    let unavailable = control.serve().await;
     let (health, status) = (health_address(flags), flags.health.status_address);
     if health.is_some() || status.is_some() {
         let worker = Worker::start()
@@ -40,7 +49,13 @@ pub(crate) async fn serve(flags: &Flags, node: &Node) -> Result<(), Fatal> {
             let warnings = readiness.warnings();
             let site = heddle_telemetry::health(
                 move || unmet.borrow().clone(),
-                move || warnings.borrow().clone(),
+                move || {
+                    let mut warnings = warnings.borrow().clone();
+                    warnings.extend(
+                        unavailable.borrow().as_ref().map(|it| format!("control socket: {it}")),
+                    );
+                    warnings
+                },
                 move || counters.get().and_then(|read| read()).map(|counters| counters.iter()),
             );
             server.serve_tcp(&worker, listener, site)?;
@@ -59,9 +74,6 @@ pub(crate) async fn serve(flags: &Flags, node: &Node) -> Result<(), Fatal> {
             server.serve_tcp(&worker, listener, site)?;
         }
     }
-    let control = &flags.control;
-    let group = control.control_group.as_deref();
-    heddle_control::serve(&control.control_socket, group, documents, connections).await?;
     Ok(())
 }
 

@@ -61,7 +61,7 @@ pub async fn examine(flags: &Flags, unit: &str) -> Report {
     let mut report = Report::default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     report.found(checks::credentials::check(&credentials::read(&flags.lease), now));
-    let daemon = unit::daemon(&flags.control.control_socket).await;
+    let daemon = unit::daemon(&flags.control_socket()).await;
     match Host::read(flags).await {
         Ok(host) => examine_host(flags, &host, &daemon, &mut report).await,
         Err(error) => report.skip("the host's network", error),

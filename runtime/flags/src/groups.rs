@@ -255,9 +255,10 @@ impl FileFlags {
 /// The control socket of the daemon, and reachability probes.
 #[derive(Clone, Debug, Args)]
 pub struct ControlFlags {
-    /// Unix socket for queries, such as those of `heddle status`
-    #[arg(long, value_name = "FILE", default_value = "/run/heddle/heddled.sock")]
-    pub control_socket: PathBuf,
+    /// Unix socket for queries, such as those of `heddle status` [default: /run/heddle/heddled.sock;
+    /// with --etcd-prefix=/a/b, /run/heddle/a-b.sock]
+    #[arg(long, value_name = "FILE")]
+    pub control_socket: Option<PathBuf>,
 
     /// Group whose members may use the control socket [default: root only]
     #[arg(long, value_name = "GROUP")]

@@ -68,7 +68,7 @@ fn identity(directory: &Path, network: &str) -> Result<Identity, IdentityError> 
 
 /// Returns the name of a network's directory: that of `/a/b` is `a-b`. Hyphens of the network are
 /// escaped, so that `/a-b` has another one, and dots that would lead elsewhere.
-fn directory_name(network: &str) -> String {
+pub(crate) fn directory_name(network: &str) -> String {
     match network.trim_matches('/') {
         name @ ("." | "..") => name.replace('.', "%2E"),
         name => name.replace('%', "%25").replace('-', "%2D").replace('/', "-"),

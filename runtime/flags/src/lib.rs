@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod control_socket;
 mod emit;
 mod environment_file;
 mod go_bool;
@@ -27,6 +28,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser};
 
 pub use crate::emit::{Emit, InvalidEmit};
@@ -102,10 +104,27 @@ impl Flags {
         let origins = sources::complete(&mut command, &mut given, variable, file)?;
         let flags = without_empty(&command, given).into_iter().map(Given::into_argument);
         let arguments: Vec<_> = program.into_iter().chain(flags).chain(rest).collect();
-        let matches = command.try_get_matches_from(arguments);
-        matches
-            .and_then(|matches| Self::from_arg_matches(&matches))
-            .map_err(|error| sources::blame(error, &origins))
+        let matches = command.try_get_matches_from_mut(arguments);
+        let flags = matches.and_then(|matches| Self::from_arg_matches(&matches));
+        let flags = flags.map_err(|error| sources::blame(error, &origins))?;
+        match flags.contradiction() {
+            Some(reason) => Err(command.error(ErrorKind::ValueValidation, reason)),
+            None => Ok(flags),
+        }
+    }
+
+    /// Returns the reason why no daemon can run with these flags, although each is valid by itself.
+    /// A restart would not help.
+    fn contradiction(&self) -> Option<String> {
+        if self.kubernetes.kube_subnet_mgr {
+            return Some(
+                "--kube-subnet-mgr: leases from the Kubernetes API are not supported yet; leave the flag out to \
+                 use etcd, or give --store dir:PATH"
+                    .to_owned(),
+            );
+        }
+        let store = self.lease.store.open(self.lease.etcd_options());
+        store.err().map(|error| error.to_string())
     }
 
     /// Parses the flags of this process, with its environment and the real files.

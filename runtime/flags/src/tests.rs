@@ -166,14 +166,14 @@ fn booleans_are_bare_or_follow_an_equals_sign() {
 #[test]
 fn last_value_wins_unless_the_flag_is_a_list() {
     let flags = read(
-        "--ip-masq -v=2 --etcd-endpoints=http://a,http://b --iface=eth1 --iface-regex=^a --plugin-dir=/a \
-         --ip-masq=false --v 5 --etcd-endpoints http://c,http://d --iface eth0 --iface-regex ^b --plugin-dir /b",
+        "--ip-masq -v=2 --etcd-endpoints=http://a:1,http://b:1 --iface=eth1 --iface-regex=^a --plugin-dir=/a \
+         --ip-masq=false --v 5 --etcd-endpoints http://c:1,http://d:1 --iface eth0 --iface-regex ^b --plugin-dir /b",
         &[],
     )
     .unwrap();
     assert!(!flags.rules.ip_masq);
     assert_eq!(flags.health.verbosity, 5);
-    assert_eq!(flags.lease.etcd_endpoints, ["http://c", "http://d"]);
+    assert_eq!(flags.lease.etcd_endpoints, ["http://c:1", "http://d:1"]);
     assert_eq!(flags.interface.iface, ["eth1", "eth0"]);
     let patterns: Vec<_> = flags.interface.iface_regex.iter().map(Regex::as_str).collect();
     assert_eq!(patterns, ["^a", "^b"]);

@@ -18,8 +18,8 @@ use heddle_firewall::{Firewall, Rules};
 use heddle_kernel::{Event, Failure, Kernel, KernelError, Refusal, RulesetChanges};
 use heddle_packet::OpenError;
 use heddle_plugin::{
-    CallError, Catalogue, File, Metrics, NodePlan, PacketPlugin, Plugin, PluginError, Role,
-    Setting, Tunnel, View,
+    CallError, Catalogue, File, Metrics, NodePlan, PacketPlugin, Plugin, Role, Setting, Tunnel,
+    View,
 };
 use heddle_probe::{Health, News, ProbeError};
 use ipnet::IpNet;
@@ -29,7 +29,7 @@ use tokio::task::spawn_blocking;
 use crate::packets::Packets;
 use crate::ports::{
     Dataplane, Emitter, Events, FoundPlugin, Host, PacketOpener, PacketPath, Plugins, Prober,
-    Ruleset, Started,
+    Ruleset, StartError, Started,
 };
 
 #[async_trait]
@@ -96,7 +96,7 @@ impl CataloguePlugins {
 
 #[async_trait]
 impl Plugins for CataloguePlugins {
-    async fn start(&self, backend: &str, emitters: &[String]) -> Result<Started, PluginError> {
+    async fn start(&self, backend: &str, emitters: &[String]) -> Result<Started, StartError> {
         let (catalogue, backend, emitters) =
             (self.0.clone(), backend.to_owned(), emitters.to_vec());
         // Off the async threads, because a plugin from a directory may have to be compiled first.
@@ -115,21 +115,19 @@ async fn on_thread<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) 
     ended.unwrap_or_else(|error| panic!("a job on a thread for blocking calls: {error}"))
 }
 
-fn start(
-    catalogue: &Catalogue,
-    backend: &str,
-    emitters: &[String],
-) -> Result<Started, PluginError> {
-    let backend = catalogue.find(backend, Role::Backend)?;
-    let find = |name: &String| catalogue.find(name, Role::Emitter);
-    let emitters = emitters.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-    let emitter = |plugin: &Plugin| -> Result<(FoundPlugin, Arc<dyn Emitter>), PluginError> {
-        Ok((found(plugin), Arc::new(PluginEmitter(plugin.emitter()?))))
+fn start(catalogue: &Catalogue, backend: &str, emitters: &[String]) -> Result<Started, StartError> {
+    let of_backend = |error| StartError::Backend(Box::new(error));
+    let found_backend = catalogue.find(backend, Role::Backend).map_err(of_backend)?;
+    let packets = found_backend.packets().map_err(of_backend)?;
+    let emitter = |name: &String| {
+        let of_emitter = |error| StartError::Emitter { name: name.clone(), error: Box::new(error) };
+        let plugin = catalogue.find(name, Role::Emitter).map_err(of_emitter)?;
+        let emitter = PluginEmitter(plugin.emitter().map_err(of_emitter)?);
+        Ok((found(&plugin), Arc::new(emitter) as Arc<dyn Emitter>))
     };
-    let packets = backend.packets()?;
     Ok(Started {
-        backend_found: found(&backend),
-        backend: Arc::new(backend.backend()?),
+        backend_found: found(&found_backend),
+        backend: Arc::new(found_backend.backend().map_err(of_backend)?),
         packets: packets.map(|plugin| Box::new(plugin) as Box<dyn PacketOpener>),
         emitters: emitters.iter().map(emitter).collect::<Result<_, _>>()?,
     })

@@ -19,7 +19,7 @@ use heddle_flags::Flags;
 use heddle_join::{Loaded, Obstacle, Planned, network_config};
 use heddle_kernel::KernelError;
 use heddle_packet::OpenError;
-use heddle_plugin::{CallError, PluginError};
+use heddle_plugin::{CallError, PluginError, Reason};
 use heddle_store::{AcquireError, OwnLease, Reach};
 
 use crate::Fatal;
@@ -27,7 +27,7 @@ use crate::emit::Output;
 use crate::files;
 use crate::host_network;
 use crate::leftovers;
-use crate::ports::{FoundPlugin, PacketPath, Planner, Ports, Started};
+use crate::ports::{FoundPlugin, PacketPath, Planner, Ports, StartError, Started};
 use crate::readiness::{Condition, Readiness};
 
 /// Membership of this node in the overlay, with everything that it runs on.
@@ -60,10 +60,16 @@ pub(crate) enum Halt {
         /// The reason why it does not hold.
         reason: String,
     },
-    /// A plugin cannot be loaded. The node tries again; loading may have cost CPU time.
-    Plugin(Box<PluginError>),
-    /// A plugin returned no usable answer. The cause may be an invalid key of the config, so this
-    /// is reported as a problem of the config. The node tries again.
+    /// A plugin cannot be loaded. The node tries again.
+    Plugin {
+        /// The unmet condition.
+        condition: Condition,
+        /// The reason why it does not hold.
+        reason: String,
+        /// True if compiling the plugin failed, which costs CPU time at each attempt.
+        compiling: bool,
+    },
+    /// The backend's plugin returned no usable answer. The node tries again.
     Call {
         /// The plugin's error.
         error: Box<CallError>,
@@ -77,8 +83,13 @@ pub(crate) enum Halt {
 }
 
 impl Halt {
-    /// Returns the reaction to a store that cannot be read or a config that cannot be used. An
-    /// operator can fix both, so the node checks them repeatedly.
+    /// Returns the reaction to a store that cannot be read.
+    fn store(reason: impl ToString) -> Self {
+        Self::Wait { condition: Condition::Store, reason: reason.to_string() }
+    }
+
+    /// Returns the reaction to a config that cannot be used. An operator can fix it, so the node
+    /// checks it repeatedly.
     fn config(reason: impl ToString) -> Self {
         Self::Wait { condition: Condition::Config, reason: reason.to_string() }
     }
@@ -97,7 +108,11 @@ impl From<Obstacle> for Halt {
                 Self::config(format_args!("{obstacle}: expected an object such as {example}"))
             }
             Obstacle::Config { .. } => Self::config(obstacle),
-            Obstacle::Plugin { error, .. } => Self::Plugin(error),
+            Obstacle::Plugin { ref error, .. } => Self::Plugin {
+                condition: Condition::Plugins,
+                reason: obstacle.to_string(),
+                compiling: is_compiling(error),
+            },
             Obstacle::Backend { error, .. } => Self::config(error),
             Obstacle::Interface(error) => Self::Fatal(error.into()),
             Obstacle::Lease(error @ AllocationError::AddressInUse { .. }) => {
@@ -105,6 +120,19 @@ impl From<Obstacle> for Halt {
             }
             Obstacle::Lease(error) => Self::lease(error),
         }
+    }
+}
+
+/// Returns true if compiling a plugin failed.
+fn is_compiling(error: &PluginError) -> bool {
+    matches!(error, PluginError::Compile { .. })
+}
+
+/// Returns the condition that a failed call of the backend's plugin leaves unmet.
+pub(crate) fn unmet_by_call(error: &CallError) -> Condition {
+    match error.reason {
+        Reason::Config { .. } => Condition::Config,
+        _ => Condition::Plugins,
     }
 }
 
@@ -121,6 +149,21 @@ pub struct Identity {
     pub id: NodeId,
     /// The host's name, for display.
     pub name: Option<String>,
+}
+
+/// Returns the reaction to a plugin that cannot be started. `key` is the network config's.
+fn not_started(key: &str, error: StartError) -> Halt {
+    match error {
+        StartError::Backend(error) => {
+            let origin = format!("{key}, `Backend.Type`");
+            Obstacle::Plugin { origin, error }.into()
+        }
+        StartError::Emitter { error: ref cause, .. } => Halt::Plugin {
+            condition: Condition::Emitters,
+            reason: error.to_string(),
+            compiling: is_compiling(cause),
+        },
+    }
 }
 
 /// Makes one attempt to join.
@@ -142,12 +185,13 @@ pub(crate) async fn join(
     let Ports { store, dataplane, plugins, files, .. } = ports;
     let dataplane = dataplane.as_ref();
     let key = format!("{}/config", flags.lease.network_name());
-    let value = store.network_config().await.map_err(Halt::config)?;
+    let value = store.network_config().await.map_err(Halt::store)?;
+    readiness.met(Condition::Store);
     let config = network_config(&key, value.as_deref())?;
     let asked: Vec<_> = flags.files.emit.iter().map(|emit| emit.emitter.clone()).collect();
     let started = plugins.start(&config.backend.kind, &asked).await;
     let Started { backend_found, backend, packets, emitters } =
-        started.map_err(|error| Halt::Plugin(Box::new(error)))?;
+        started.map_err(|error| not_started(&key, error))?;
 
     let facts = dataplane.facts(flags.interface.iface_can_reach).await?;
     let underlay = select(&config.networks.families(), &flags.interface.selection(), &facts);
@@ -173,8 +217,7 @@ pub(crate) async fn join(
     let remembered = files.subnet_env();
     let value = |key| advertised.lease(key, identity.name.clone());
     let claimant = advertised.claimant(previous_subnets(&remembered), &host);
-    readiness.met(Condition::Config);
-    readiness.met(Condition::Underlay);
+    readiness.met_before(Condition::Lease);
     let report = |reason: &str| _ = readiness.unmet(Condition::Lease, reason);
     let acquiring = heddle_store::acquire(store.as_ref(), &config, &claimant, value, &report);
     // Acquiring a lease may wait for the store for hours, and the host's network may change

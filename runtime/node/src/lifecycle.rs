@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use heddle_core::join_backoff::{Failure, JoinBackoff};
 use heddle_flags::Flags;
-use heddle_plugin::{PluginError, View};
+use heddle_plugin::View;
 use heddle_store::{
     LeaseStore, OwnLease, Reach, StoreError, Term, Watch, WatchEvent, keep, release,
 };
@@ -18,7 +18,7 @@ use crate::Fatal;
 use crate::clock;
 use crate::emit::emit;
 use crate::host_network::{clear_leftovers, follow_store};
-use crate::join::{Halt, Identity, Membership, Overlay, alias, join};
+use crate::join::{Halt, Identity, Membership, Overlay, alias, join, unmet_by_call};
 use crate::packets::PacketCounters;
 use crate::ports::Ports;
 use crate::probing::Probing;
@@ -224,18 +224,21 @@ async fn until_joined(
                 return Ok((member, reach));
             }
             Err(Halt::Wait { condition, reason }) => (condition, reason, Failure::Waiting),
-            Err(Halt::Plugin(error)) => {
-                let compiling = matches!(*error, PluginError::Compile { .. });
+            Err(Halt::Plugin { condition, reason, compiling }) => {
                 let failure = Failure::Plugin { compiling, took: clock::now() - begun };
-                (Condition::Config, error.to_string(), failure)
+                (condition, reason, failure)
             }
             Err(Halt::Call { error, took, config }) => {
                 let failure = Failure::Answer { question: config, took };
-                (Condition::Config, error.to_string(), failure)
+                (unmet_by_call(&error), error.to_string(), failure)
             }
             Err(Halt::Fatal(error)) => return Err(error),
         };
-        readiness.met_before(condition);
+        // Plugins are started together, before anything that comes after them.
+        readiness.met_before(match condition {
+            Condition::Emitters => Condition::Plugins,
+            other => other,
+        });
         // Retried every second, but logged only when the reason is new.
         let is_new = readiness.unmet(condition, &reason);
         if is_new {

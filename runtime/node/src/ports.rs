@@ -130,7 +130,23 @@ pub trait Plugins: Send + Sync {
     /// # Errors
     ///
     /// The first plugin that cannot be found or started.
-    async fn start(&self, backend: &str, emitters: &[String]) -> Result<Started, PluginError>;
+    async fn start(&self, backend: &str, emitters: &[String]) -> Result<Started, StartError>;
+}
+
+/// The first plugin that cannot be found or started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It is the backend.
+    #[error(transparent)]
+    Backend(Box<PluginError>),
+    /// It is an emitter.
+    #[error("--emit={name}: {error}")]
+    Emitter {
+        /// The requested name.
+        name: String,
+        /// The emitter's error.
+        error: Box<PluginError>,
+    },
 }
 
 /// The started plugins of a node.

@@ -11,8 +11,12 @@ use tokio::sync::watch;
 /// A prerequisite of readiness, in the order in which a start meets them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
+    /// The store can be read.
+    Store,
     /// There is a network config, and its backend's plugin accepts it.
     Config,
+    /// The backend's plugin is loaded, and answers.
+    Plugins,
     /// The underlay interface is up and has its addresses.
     Underlay,
     /// This node has a lease.
@@ -23,7 +27,7 @@ pub enum Condition {
     Kernel,
     /// Traffic rules are in place.
     Rules,
-    /// Every emitter has written its files.
+    /// Every emitter is loaded and has written its files.
     Emitters,
     /// The watch delivers changes of leases.
     Watch,
@@ -31,8 +35,10 @@ pub enum Condition {
 
 impl Condition {
     /// All conditions, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
+        Self::Store,
         Self::Config,
+        Self::Plugins,
         Self::Underlay,
         Self::Lease,
         Self::Packets,
@@ -46,7 +52,9 @@ impl Condition {
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Store => "store",
             Self::Config => "network config",
+            Self::Plugins => "plugins",
             Self::Underlay => "underlay",
             Self::Lease => "lease",
             Self::Packets => "packet path",

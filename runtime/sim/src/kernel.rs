@@ -239,6 +239,7 @@ impl Dataplane for ModelKernel {
     async fn subscribe(&self, scope: &Scope) -> Result<Box<dyn Events>, KernelError> {
         let scope = scope.clone();
         self.read("events", |state| {
+            state.forget_knowledge();
             let (events, receiver) = mpsc::unbounded_channel();
             state.subscribers.push(Subscriber { scope, events });
             Box::new(ModelEvents(receiver)) as Box<dyn Events>

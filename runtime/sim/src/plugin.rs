@@ -18,12 +18,12 @@ use heddle_core::site::{NoLease, Site};
 use heddle_firewall::Rules;
 use heddle_node::ports::{
     Emitter, FileError, Files, FoundPlugin, Host, PacketOpener, PacketPath, Planner, Plugins,
-    Prober, Ruleset, Started,
+    Prober, Ruleset, StartError, Started,
 };
 use heddle_packet::{Counters, OpenError};
 use heddle_plugin::{
-    Advertisements, CallError, File, Manifest, Metrics, NodePlan, PluginError, PluginSource,
-    Reason, Setting, Tunnel, View,
+    Advertisements, CallError, File, Manifest, Metrics, NodePlan, PluginSource, Reason, Setting,
+    Tunnel, View,
 };
 use heddle_probe::{Health, News, ProbeError};
 use ipnet::IpNet;
@@ -42,7 +42,7 @@ pub const TUNNEL: &str = "flannel0";
 #[derive(Default)]
 pub struct Faults {
     /// Returns the reason why the plugins cannot be started. None if they can.
-    pub start: Option<fn() -> PluginError>,
+    pub start: Option<fn() -> StartError>,
     /// The number of times that the plugins were to be started.
     pub starts: u32,
     /// The reason why the plugin has nothing to advertise.
@@ -211,7 +211,7 @@ fn found(world: &str, name: &str) -> FoundPlugin {
 
 #[async_trait]
 impl Plugins for Scripted {
-    async fn start(&self, _: &str, emitters: &[String]) -> Result<Started, PluginError> {
+    async fn start(&self, _: &str, emitters: &[String]) -> Result<Started, StartError> {
         sleep(Duration::from_millis(5)).await;
         let error = self.with(|faults| {
             faults.starts += 1;

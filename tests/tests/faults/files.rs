@@ -170,7 +170,7 @@ fn fault_there_is_no_room_for_state_and_cache() {
     // The daemon knows its identity without storing it. A compiled plugin, however, needs the
     // cache.
     let cache = disk.join("cache").display().to_string();
-    wait_unready(&daemon, &["network config", &cache, "No space left on device"], SOON);
+    wait_unready(&daemon, &["plugins", &cache, "No space left on device"], SOON);
     SmallDisk::of(&daemon, &disk).empty();
     let recovery = Recovery::from("disk full");
     daemon.wait_ready().unwrap();

@@ -40,7 +40,8 @@ async fn missing_backend_and_missing_emitter_are_named() {
         started.err().expect("a plugin is missing").to_string()
     };
     assert!(error("nonesuch", "subnet-env").await.starts_with("there is no plugin `nonesuch`"));
-    assert!(error("vxlan", "nonesuch").await.starts_with("there is no plugin `nonesuch`"));
+    let expected = "--emit=nonesuch: there is no plugin `nonesuch`";
+    assert!(error("vxlan", "nonesuch").await.starts_with(expected));
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ fn reason_of_foreign_text_is_one_visible_line() {
 #[test]
 fn new_node_has_no_condition_met() {
     let unmet = Readiness::new().subscribe().borrow().clone();
-    assert_eq!(unmet.len(), 8);
+    assert_eq!(unmet.len(), Condition::ALL.len());
     assert!(unmet.values().all(|reason| reason == STARTING));
 }
 

@@ -251,6 +251,12 @@ impl State {
         }
     }
 
+    /// Forgets what the daemon knows about devices: a daemon that starts has read nothing.
+    pub(super) fn forget_knowledge(&mut self) {
+        self.known_devices.clear();
+        self.refused_devices.clear();
+    }
+
     pub(super) fn note_refused(&mut self, object: &Object) {
         if let Object::Link(link) = object
             && !self.devices.contains_key(&link.name)

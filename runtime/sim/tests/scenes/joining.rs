@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use heddle_core::object::{Metric, ObjectKey};
+use heddle_node::ports::StartError;
 use heddle_node::readiness::Condition;
 use heddle_plugin::{CompileError, PluginError, Reason};
 use heddle_sim::kernel::{Maker, Mark, UNDERLAY, name};
@@ -13,14 +14,21 @@ use heddle_sim::scene::{CONFIG, Scene, device, foreign_route, net};
 const ONE_SUBNET: &str =
     r#"{"Network":"10.244.0.0/16","SubnetMin":"10.244.1.0","SubnetMax":"10.244.1.0"}"#;
 
-fn not_found() -> PluginError {
+fn not_found() -> StartError {
     let (searched, embedded) = (vec!["/etc/heddle/plugins/vxlan.wasm".into()], vec!["udp"]);
-    PluginError::NotFound { name: "vxlan".to_owned(), searched, embedded }
+    let name = "vxlan".to_owned();
+    StartError::Backend(Box::new(PluginError::NotFound { name, searched, embedded }))
 }
 
-fn does_not_compile() -> PluginError {
+fn does_not_compile() -> StartError {
     let error = CompileError::NoCompiler(vec!["/usr/libexec/heddle".into()]);
-    PluginError::Compile { plugin: "vxlan".to_owned(), error }
+    StartError::Backend(Box::new(PluginError::Compile { plugin: "vxlan".to_owned(), error }))
+}
+
+fn emitter_not_found() -> StartError {
+    let (searched, embedded) = (Vec::new(), vec!["docker-opts"]);
+    let error = PluginError::NotFound { name: "docker-optz".to_owned(), searched, embedded };
+    StartError::Emitter { name: "docker-optz".to_owned(), error: Box::new(error) }
 }
 
 /// Returns the only lease of this node.
@@ -65,14 +73,15 @@ async fn invalid_config_is_named_with_its_key_and_corrected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn invalid_config_keeps_all_other_conditions_unmet() {
+async fn invalid_config_keeps_all_later_conditions_unmet() {
     let mut scene = Scene::new();
     scene.store.set_config(Some("{"));
     scene.start();
     scene.unmet_by(Condition::Config, "config: ").await;
     let mut unmet = scene.unmet();
     unmet.remove(&Condition::Config);
-    assert_eq!(unmet.len(), Condition::ALL.len() - 1);
+    assert!(!unmet.contains_key(&Condition::Store));
+    assert_eq!(unmet.len(), Condition::ALL.len() - 2);
     assert!(unmet.values().all(|reason| reason == "starting"), "{unmet:?}");
 }
 
@@ -81,7 +90,7 @@ async fn store_out_of_reach_at_the_start_is_waited_for() {
     let mut scene = Scene::new();
     scene.store.set_down(0, true);
     scene.start();
-    scene.unmet_by(Condition::Config, "http://store:2379").await;
+    scene.unmet_by(Condition::Store, "http://store:2379").await;
     scene.pass(3600.0).await;
     scene.store.set_down(0, false);
     let took = scene.ready().await;
@@ -93,8 +102,24 @@ async fn missing_plugin_is_named_and_used_once_it_is_there() {
     let mut scene = Scene::new();
     scene.plugins.with(|faults| faults.start = Some(not_found));
     scene.start();
-    let reason = scene.unmet_by(Condition::Config, "there is no plugin `vxlan`").await;
+    let reason = scene.unmet_by(Condition::Plugins, "there is no plugin `vxlan`").await;
+    assert!(reason.starts_with("/coreos.com/network/config, `Backend.Type`: "), "{reason}");
     assert!(reason.contains("/etc/heddle/plugins/vxlan.wasm"), "{reason}");
+    assert_eq!(scene.reason(Condition::Config), "");
+    scene.plugins.with(|faults| faults.start = None);
+    scene.ready().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn missing_emitter_is_named_with_its_flag() {
+    let mut scene = Scene::new();
+    scene.plugins.with(|faults| faults.start = Some(emitter_not_found));
+    scene.start();
+    let reason = scene.unmet_by(Condition::Emitters, "there is no plugin `docker-optz`").await;
+    assert!(reason.starts_with("--emit=docker-optz: "), "{reason}");
+    let met = [Condition::Store, Condition::Config];
+    assert!(met.iter().all(|condition| scene.reason(*condition).is_empty()), "{reason}");
+    assert_eq!(scene.reason(Condition::Kernel), "starting");
     scene.plugins.with(|faults| faults.start = None);
     scene.ready().await;
 }
@@ -137,7 +162,7 @@ async fn plugin_that_traps_at_the_start_is_called_again() {
     let mut scene = Scene::new();
     scene.plugins.with(|faults| faults.advertise = Some(Reason::Trapped("oh".to_owned())));
     scene.start();
-    scene.unmet_by(Condition::Config, "plugin vxlan, advertise: trapped: oh").await;
+    scene.unmet_by(Condition::Plugins, "plugin vxlan, advertise: trapped: oh").await;
     scene.plugins.with(|faults| faults.advertise = None);
     let took = scene.ready().await;
     assert!(took < Duration::from_secs(3), "{took:?}");
@@ -148,7 +173,7 @@ async fn failing_node_plan_keeps_the_leased_subnet() {
     let mut scene = Scene::new();
     scene.plugins.with(|faults| faults.plan_node = Some(Reason::Trapped("oh".to_owned())));
     scene.start();
-    scene.unmet_by(Condition::Config, "plugin vxlan, plan-node: trapped").await;
+    scene.unmet_by(Condition::Plugins, "plugin vxlan, plan-node: trapped").await;
     assert_eq!(own_key(&scene), "10.244.1.0-24");
     scene.pass(600.0).await;
     assert_eq!(own_key(&scene), "10.244.1.0-24");

@@ -20,11 +20,16 @@ async fn met(scene: &mut Scene) -> Vec<Condition> {
 
 #[tokio::test(start_paused = true)]
 async fn conditions_are_met_in_the_order_of_a_start() {
-    use Condition::{Config, Emitters, Kernel, Lease, Packets, Rules, Underlay, Watch};
+    use Condition::{
+        Config, Emitters, Kernel, Lease, Packets, Plugins, Rules, Store, Underlay, Watch,
+    };
     let mut scene = Scene::new();
     scene.add_peer(7);
     let met = met(&mut scene).await;
-    assert_eq!(met, [Config, Underlay, Lease, Packets, Watch, Kernel, Rules, Emitters]);
+    assert_eq!(
+        met,
+        [Store, Config, Plugins, Underlay, Lease, Packets, Watch, Kernel, Rules, Emitters]
+    );
 }
 
 #[tokio::test(start_paused = true)]
