@@ -189,6 +189,14 @@ impl Cluster {
         });
     }
 
+    /// Returns the first result that `look` has for a record's key and value.
+    pub fn find_map<T>(&self, look: impl Fn(&str, &[u8]) -> Option<T>) -> Option<T> {
+        self.with(|shared| {
+            shared.expire();
+            shared.records.iter().find_map(|(key, entry)| look(key, &entry.value))
+        })
+    }
+
     /// Returns all records.
     pub fn records(&self) -> Vec<Record> {
         self.with(|shared| {

@@ -74,14 +74,15 @@ impl Host {
     }
 
     pub(super) fn own_lease(&self, store: &Cluster) -> Option<Lease> {
-        let leases = store
-            .records()
-            .into_iter()
-            .filter_map(|record| Lease::from_value(record.key.parse().ok()?, &record.value).ok());
         let id = self.id();
-        leases
-            .into_iter()
-            .find(|lease| lease.node_id.as_ref().is_some_and(|found| found.to_string() == id))
+        store.find_map(|key, value| {
+            // Only few records are parsed: this is asked at every step.
+            if !String::from_utf8_lossy(value).contains(&id) {
+                return None;
+            }
+            let lease = Lease::from_value(key.parse().ok()?, value).ok()?;
+            lease.node_id.as_ref().is_some_and(|found| found.to_string() == id).then_some(lease)
+        })
     }
 
     /// Starts the daemon if it is due, and takes note of its end.
@@ -292,7 +293,8 @@ impl Host {
             return Err(format!("{}: {violation}", self.name()));
         }
         let lease = self.own_lease(store);
-        let is_kept = lease.is_some_and(|lease| lease.backend_type.as_deref() == Some("vxlan"));
+        let is_kept =
+            lease.as_ref().is_some_and(|lease| lease.backend_type.as_deref() == Some("vxlan"));
         if is_kept || !self.is_ready() || self.cut_off.is_some() {
             self.lease_lost = None;
         } else if self.lease_lost.get_or_insert_with(Instant::now).elapsed() > NOTICE {
@@ -321,7 +323,7 @@ impl Host {
             return Ok(());
         }
         // Whatever is missing of the node's own plan has to show.
-        if let Some(lease) = self.own_lease(store) {
+        if let Some(lease) = lease {
             let missing = self.missing(config, &lease, &[]);
             let own = missing.iter().find(|change| !matches!(change, ObjectChange::Remove(_)));
             if let Some(change) = own {
