@@ -12,13 +12,15 @@ use heddle_core::node::Underlay;
 use heddle_core::text::one_line;
 use heddle_flags::Flags;
 use heddle_kernel::Kernel;
+use heddle_store::EtcdOptions;
+use heddle_store::etcd::EtcdTiming;
 
 use crate::daemon::wait_for;
 use crate::daemon_flags::DaemonFlags;
 use crate::output::{list, print, table};
 
 /// Time limit for reading the network config from the store.
-const STORE_LIMIT: Duration = Duration::from_secs(5);
+const STORE_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -45,7 +47,9 @@ pub(crate) fn explain_iface(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 /// Returns the address families of the network config, or the reason why it is unavailable.
 async fn families(flags: &Flags) -> Result<Vec<Family>, String> {
-    let store = flags.lease.store.open(flags.lease.etcd_options());
+    let options = flags.lease.etcd_options();
+    let timing = EtcdTiming::default().within(STORE_LIMIT * 4 / 5, options.endpoints.len());
+    let store = flags.lease.store.open(EtcdOptions { timing, ..options });
     let store = store.map_err(|error| error.to_string())?;
     let name = flags.lease.network_name();
     let text = match tokio::time::timeout(STORE_LIMIT, store.network_config()).await {

@@ -23,9 +23,9 @@ use heddle_store::{EtcdOptions, LeaseStore, Reach, StoreError, holdings};
 use tokio::task::spawn_blocking;
 
 /// Time limit for reading the network config from the store.
-pub(crate) const STORE_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const STORE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Time limit for reading all leases. Each page of them has a limit of its own, as long as [`STORE_LIMIT`].
+/// Time limit for reading all leases. Each page of them has a limit of its own.
 const LEASES_LIMIT: Duration = Duration::from_secs(60);
 
 /// The daemon's expected decisions, as far as they can be determined.
@@ -168,11 +168,8 @@ struct Contents {
 
 async fn contents(flags: &Flags) -> Result<Contents, Problem> {
     let options = flags.lease.etcd_options();
-    let endpoints = u32::try_from(options.endpoints.len()).unwrap_or(u32::MAX).max(1);
-    let timing = EtcdTiming::default();
     // All endpoints are tried within the limit, with some of it left for the query.
-    let connect = timing.connect.min(STORE_LIMIT * 4 / 5 / endpoints);
-    let timing = EtcdTiming { connect, ..timing };
+    let timing = EtcdTiming::default().within(STORE_LIMIT * 4 / 5, options.endpoints.len());
     let store = flags.lease.store.open(EtcdOptions { timing, ..options })?;
     let reading = tokio::time::timeout(STORE_LIMIT, store.network_config()).await;
     let config = reading.map_err(|_| Problem::StoreLate(STORE_LIMIT))??;

@@ -13,9 +13,12 @@ use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, KvClient, PutOptions
 use heddle_core::record::{Age, Record, Unread};
 
 mod connection;
+mod diagnosis;
+mod dial;
 mod error;
 mod options;
 mod pages;
+mod tls;
 mod watch;
 
 pub use error::{EtcdError, EtcdFailure};

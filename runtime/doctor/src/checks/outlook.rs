@@ -163,43 +163,52 @@ fn store(error: &StoreError) -> Advice {
             };
         }
     };
-    let any = |wanted: fn(&EtcdFailure) -> bool| reasons.iter().any(|failure| wanted(failure));
-    if any(|f| matches!(f, EtcdFailure::Authentication | EtcdFailure::CredentialsRequired)) {
-        Advice {
-            remedy: "Set --etcd-username and --etcd-password to those of an etcd user. To list the users:",
-            command: Some("etcdctl user list".to_owned()),
-            ..STORE
+    // The failure that says most decides: a second endpoint may only be down.
+    reasons.iter().find_map(|failure| of_etcd(failure)).unwrap_or_else(|| Advice {
+        remedy: "Start etcd, make it listen on an address that this host reaches, open its TCP port between them, or correct \
+                 --etcd-endpoints:",
+        command: Some("systemctl status etcd".to_owned()),
+        ..STORE
+    })
+}
+
+/// Returns the advice about a failure that needs more than a running etcd.
+fn of_etcd(failure: &EtcdFailure) -> Option<Advice> {
+    let (remedy, command) = match failure {
+        EtcdFailure::Authentication | EtcdFailure::CredentialsRequired => (
+            "Set --etcd-username and --etcd-password to those of an etcd user. To list the users:",
+            Some("etcdctl user list".to_owned()),
+        ),
+        EtcdFailure::Permission(_) => (
+            "Let the user's role read and write below the prefix:",
+            Some("etcdctl role grant-permission --prefix=true ROLE readwrite PREFIX/".to_owned()),
+        ),
+        EtcdFailure::UnknownAuthority(_)
+        | EtcdFailure::AuthorityAsServer(_)
+        | EtcdFailure::ServerCertificate(_)
+        | EtcdFailure::ClientCertificate(_)
+        | EtcdFailure::ClosedAfterHandshake(_) => (
+            "Correct the certificates: etcd's own, --etcd-cafile that verifies it, or --etcd-certfile and --etcd-keyfile, \
+             which etcd verifies.",
+            None,
+        ),
+        EtcdFailure::UnknownHost { host, .. } => (
+            "Correct the host name in --etcd-endpoints, or make this host resolve it: in /etc/hosts, or with the name servers \
+             in /etc/resolv.conf. To try it:",
+            Some(format!("getent ahosts '{host}'")),
+        ),
+        EtcdFailure::TlsExpected(_) | EtcdFailure::TlsUnknown(_) | EtcdFailure::NotEtcd(_) => {
+            ("Correct --etcd-endpoints as said above. To see where etcd listens, on its host:", {
+                Some("ss -ltnp".to_owned())
+            })
         }
-    } else if any(|f| matches!(f, EtcdFailure::Permission(_))) {
-        Advice {
-            remedy: "Let the user's role read and write below the prefix:",
-            command: Some(
-                "etcdctl role grant-permission --prefix=true ROLE readwrite PREFIX/".to_owned(),
-            ),
-            ..STORE
-        }
-    } else if any(|f| {
-        matches!(
-            f,
-            EtcdFailure::UnknownAuthority(_)
-                | EtcdFailure::ServerCertificate(_)
-                | EtcdFailure::ClientCertificate(_)
-                | EtcdFailure::ClosedAfterHandshake(_)
-        )
-    }) {
-        Advice {
-            remedy: "Correct the certificates: etcd's own, --etcd-cafile that verifies it, or --etcd-certfile and --etcd-keyfile, \
-                     which etcd verifies.",
-            ..STORE
-        }
-    } else {
-        Advice {
-            remedy: "Start etcd, make it listen on an address that this host reaches, open TCP port 2379 between them, or correct \
-                     --etcd-endpoints:",
-            command: Some("systemctl status etcd".to_owned()),
-            ..STORE
-        }
-    }
+        EtcdFailure::Refused
+        | EtcdFailure::Deadline(_)
+        | EtcdFailure::Transport(_)
+        | EtcdFailure::AnotherCluster
+        | EtcdFailure::Status { .. } => return None,
+    };
+    Some(Advice { remedy, command, ..STORE })
 }
 
 #[cfg(test)]
@@ -255,11 +264,18 @@ mod tests {
             (EtcdFailure::Refused, Some("systemctl status etcd")),
             (EtcdFailure::Authentication, Some("etcdctl user list")),
             (EtcdFailure::UnknownAuthority(None), None),
+            (
+                EtcdFailure::UnknownHost { host: "etcd.test".into(), reason: "unknown".into() },
+                Some("getent ahosts 'etcd.test'"),
+            ),
+            (EtcdFailure::TlsExpected("https://a:2379".into()), Some("ss -ltnp")),
         ] {
             let error = EtcdError::Unreachable(vec![("http://a:2379".into(), failure)]);
             let finding = found(Problem::Store(error.into()));
             assert!(finding.problem.contains("http://a:2379"), "{finding}");
             assert_eq!(finding.command.as_deref(), command);
+            // The port is that of the flag.
+            assert!(!finding.remedy.contains("2379"), "{finding}");
         }
     }
 

@@ -5,17 +5,22 @@
 //! one.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use etcd_client::{
     Channel, Client, ConnectOptions, GetOptions, KvClient, LeaseClient, WatchClient,
 };
+use futures::FutureExt;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 use tonic::Code;
 use tracing::debug;
 
+use super::diagnosis;
+use super::dial::{self, Target};
 use super::error::{EtcdError, EtcdFailure};
 use super::options::EtcdOptions;
 
@@ -172,30 +177,69 @@ impl Connector {
         let mut failures = Vec::new();
         for offset in 0..self.endpoints.len() {
             let index = (first + offset) % self.endpoints.len();
-            let url = &self.endpoints[index];
-            let limit = self.options.timing.connect;
-            let endpoint = self.options.endpoint(url)?;
-            let failure = match timeout(limit, self.connect(url, endpoint)).await {
-                Ok(Ok(connection)) => return Ok((index, connection)),
-                Ok(Err(failure)) => failure,
-                Err(_) => EtcdFailure::Deadline(limit),
-            };
-            failures.push((url.clone(), failure));
+            let target = Target::new(&self.options, &self.endpoints[index])?;
+            match self.connect_to(&target).await {
+                Ok(connection) => return Ok((index, connection)),
+                Err(found) => failures.extend(found),
+            }
         }
         Err(EtcdError::Unreachable(failures))
     }
 
+    /// Connects to the first address of an endpoint that answers. One that does not keeps no other
+    /// from being tried. On failure, returns the endpoint and the reason, or one for each address.
+    async fn connect_to(&self, target: &Target) -> Result<Connection, Vec<(String, EtcdFailure)>> {
+        let timing = self.options.timing;
+        let addresses = dial::resolve(&target.host, target.port, timing.resolve)
+            .await
+            .map_err(|failure| vec![(target.url.clone(), failure)])?;
+        let mut attempts = Vec::with_capacity(addresses.len());
+        for address in &addresses {
+            attempts.push(self.attempt(target, *address).boxed());
+        }
+        let stagger = dial::stagger(addresses.len(), timing.connect);
+        dial::first_success(attempts, stagger).await.map_err(|mut failures| {
+            if failures.windows(2).all(|pair| pair[0] == pair[1]) {
+                failures.truncate(1);
+                return failures.into_iter().map(|failure| (target.url.clone(), failure)).collect();
+            }
+            let named = |address: &SocketAddr| format!("{} ({})", target.url, address.ip());
+            addresses.iter().map(named).zip(failures).collect()
+        })
+    }
+
+    /// Connects to one address of an endpoint.
+    async fn attempt(
+        &self,
+        target: &Target,
+        address: SocketAddr,
+    ) -> Result<Connection, EtcdFailure> {
+        let limit = self.options.timing.connect;
+        let accepted = Arc::new(AtomicBool::new(false));
+        let failure = match timeout(limit, self.connect(target, address, &accepted)).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(failure)) => failure,
+            Err(_) => EtcdFailure::Deadline(limit),
+        };
+        Err(if accepted.load(Ordering::Relaxed) {
+            diagnosis::explained(target, address, failure, limit / 2).await
+        } else {
+            failure
+        })
+    }
+
     async fn connect(
         &self,
-        url: &str,
-        endpoint: tonic::transport::Endpoint,
+        target: &Target,
+        address: SocketAddr,
+        accepted: &Arc<AtomicBool>,
     ) -> Result<Connection, EtcdFailure> {
-        let channel = endpoint
-            .connect()
+        let channel = target
+            .channel(address, accepted.clone())
             .await
             .map_err(|error| EtcdFailure::of_transport(&error, self.options.ca_file.as_ref()))?;
-        self.open(url, channel).await.map_err(|failure| match failure {
-            EtcdFailure::Transport(reason) if url.starts_with("https://") => {
+        self.open(&target.url, channel).await.map_err(|failure| match failure {
+            EtcdFailure::Transport(reason) if target.tls.is_some() => {
                 EtcdFailure::ClosedAfterHandshake(reason)
             }
             other => other,

@@ -66,6 +66,11 @@ pub enum EtcdError {
         /// The problem with it.
         reason: String,
     },
+    /// An endpoint with TLS, without `--etcd-cafile` and without a certificate store of the system.
+    #[error(
+        "no --etcd-cafile is given, and the system's certificate store is empty: expected --etcd-cafile with the authority of etcd's certificate"
+    )]
+    NoAuthority,
     /// No endpoint could be used. Holds all endpoints with their failures.
     #[error("no etcd endpoint can be used: {}", list(.0))]
     Unreachable(Vec<(String, EtcdFailure)>),
@@ -121,6 +126,38 @@ pub enum EtcdFailure {
     /// The deadline passed without an answer.
     #[error("no answer within {} ms", .0.as_millis())]
     Deadline(Duration),
+    /// The host name of the endpoint has no address, or no name server answers.
+    #[error(
+        "host name `{host}` cannot be resolved ({reason}): correct --etcd-endpoints, /etc/hosts, or the name servers in /etc/resolv.conf"
+    )]
+    UnknownHost {
+        /// The host name.
+        host: String,
+        /// The reason, in the C library's words.
+        reason: String,
+    },
+    /// The endpoint is http, and the server speaks TLS. Holds the endpoint as https.
+    #[error(
+        "the server speaks TLS: expected `{0}` in --etcd-endpoints, and the authority of its certificate in --etcd-cafile"
+    )]
+    TlsExpected(String),
+    /// The endpoint is https, and the server does not speak TLS. Holds the endpoint as http.
+    #[error(
+        "the server does not speak TLS: expected `{0}` in --etcd-endpoints, without --etcd-cafile, --etcd-certfile and --etcd-keyfile, or an etcd with --cert-file and --key-file"
+    )]
+    TlsUnknown(String),
+    /// Another server than etcd answers. Holds what shows it.
+    #[error(
+        "this is no etcd ({0}): expected the address and port of etcd's --listen-client-urls in --etcd-endpoints"
+    )]
+    NotEtcd(String),
+    /// The server's certificate is that of an authority, and not itself in the CA file. Holds the
+    /// CA file.
+    #[error(
+        "the server's certificate is that of an authority (CA:TRUE): expected a certificate for a server, or exactly this one in {}",
+        authority_file(.0)
+    )]
+    AuthorityAsServer(Option<PathBuf>),
     /// The server's certificate is signed by an authority that is not trusted. Holds the CA file;
     /// None for the system's certificate store.
     #[error("the server's certificate is signed by an authority that {} does not hold", ca(.0))]
@@ -173,6 +210,13 @@ fn ca(file: &Option<PathBuf>) -> String {
     }
 }
 
+fn authority_file(file: &Option<PathBuf>) -> String {
+    match file {
+        Some(path) => format!("--etcd-cafile {}", path.display()),
+        None => "--etcd-cafile".to_owned(),
+    }
+}
+
 impl EtcdFailure {
     /// Returns true if the failure may pass without intervention.
     pub(crate) fn is_transient(&self) -> bool {
@@ -181,8 +225,14 @@ impl EtcdFailure {
             | Self::Deadline(_)
             | Self::ClosedAfterHandshake(_)
             | Self::Transport(_)
-            | Self::AnotherCluster => true,
+            | Self::AnotherCluster
+            // The name server, or whoever sets up etcd, may be late.
+            | Self::UnknownHost { .. }
+            | Self::TlsExpected(_)
+            | Self::TlsUnknown(_)
+            | Self::NotEtcd(_) => true,
             Self::UnknownAuthority(_)
+            | Self::AuthorityAsServer(_)
             | Self::ServerCertificate(_)
             | Self::ClientCertificate(_)
             | Self::Authentication
@@ -192,6 +242,12 @@ impl EtcdFailure {
             // outdated token or has an outdated view of the users.
             Self::Status { code, .. } => *code != Code::Unimplemented,
         }
+    }
+
+    /// Returns true if the failure does not tell what is wrong, so that the server should be asked
+    /// which protocol it speaks.
+    pub(super) fn is_vague(&self) -> bool {
+        matches!(self, Self::Transport(_) | Self::ClosedAfterHandshake(_) | Self::Deadline(_))
     }
 
     /// Returns true if the response exceeds its length limit: ours, in tonic's words, or the
@@ -250,6 +306,14 @@ impl EtcdFailure {
             (Code::PermissionDenied, _) => Self::Permission(prefix.to_owned()),
             (_, message) if message.contains("authentication failed") => Self::Authentication,
             (_, message) if message.contains("user name is empty") => Self::CredentialsRequired,
+            // tonic's words for an answer that is not gRPC, and gRPC's for a service it lacks.
+            (_, message) if message.contains("grpc-status header missing") => {
+                let status = message.rsplit(' ').next().unwrap_or_default();
+                Self::NotEtcd(format!("it answers with HTTP status {status} and without gRPC"))
+            }
+            (Code::Unimplemented, message) if message.contains("unknown service") => {
+                Self::NotEtcd(message.to_owned())
+            }
             (code, message) => Self::Status { code, message: message.to_owned() },
         }
     }
@@ -259,6 +323,9 @@ impl EtcdFailure {
         let mut text: Vec<String> = Vec::new();
         let mut next = Some(error);
         while let Some(error) = next {
+            if let Some(failure) = error.downcast_ref::<Self>() {
+                return failure.clone();
+            }
             if let Some(error) = error.downcast_ref::<io::Error>() {
                 if error.kind() == io::ErrorKind::ConnectionRefused {
                     return Self::Refused;
@@ -286,6 +353,12 @@ impl EtcdFailure {
             rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
                 Self::UnknownAuthority(ca.cloned())
             }
+            rustls::Error::InvalidCertificate(error) if is_authority(error) => {
+                Self::AuthorityAsServer(ca.cloned())
+            }
+            rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+                Self::NotEtcd("it speaks TLS, but refuses HTTP/2".to_owned())
+            }
             rustls::Error::InvalidCertificate(error) => Self::ServerCertificate(error.to_string()),
             rustls::Error::AlertReceived(
                 alert @ (AlertDescription::BadCertificate
@@ -299,6 +372,12 @@ impl EtcdFailure {
             error => Self::Transport(format!("TLS: {error}")),
         }
     }
+}
+
+/// Returns true if the server's certificate is refused because it is that of an authority.
+pub(super) fn is_authority(error: &CertificateError) -> bool {
+    let CertificateError::Other(cause) = error else { return false };
+    matches!(cause.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
 #[cfg(test)]

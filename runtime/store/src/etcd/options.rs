@@ -1,20 +1,18 @@
 //! Options of the etcd store, from the `--etcd-…` flags.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Endpoint, Uri};
 
-use super::error::{EtcdError, EtcdFailure};
+use super::error::EtcdError;
 
 /// Size limit of a PEM file in bytes. The CA bundle of a Linux distribution has a quarter of a MiB.
 pub const PEM_LIMIT: u64 = 4 << 20;
 
-const CA_FILE: &str = "--etcd-cafile";
-const CERTIFICATE_FILE: &str = "--etcd-certfile";
-const KEY_FILE: &str = "--etcd-keyfile";
+pub(super) const CA_FILE: &str = "--etcd-cafile";
+pub(super) const CERTIFICATE_FILE: &str = "--etcd-certfile";
+pub(super) const KEY_FILE: &str = "--etcd-keyfile";
 const USERNAME: &str = "--etcd-username";
 const PASSWORD: &str = "--etcd-password";
 
@@ -44,7 +42,9 @@ pub struct EtcdOptions {
 /// Time limits of connections, calls and watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EtcdTiming {
-    /// Limit for an endpoint to accept a connection and to answer on it.
+    /// Limit for resolving an endpoint's host name.
+    pub resolve: Duration,
+    /// Limit for each address of an endpoint to accept a connection and to answer on it.
     pub connect: Duration,
     /// Limit for the answer to a call.
     pub call: Duration,
@@ -57,11 +57,26 @@ pub struct EtcdTiming {
 impl Default for EtcdTiming {
     fn default() -> Self {
         Self {
+            // A resolver asks the next name server after 5 s (resolv.conf(5)).
+            resolve: Duration::from_secs(10),
             connect: Duration::from_secs(3),
             call: Duration::from_secs(5),
             quiet: Duration::from_secs(10),
             progress: Duration::from_secs(5),
         }
+    }
+}
+
+impl EtcdTiming {
+    /// Returns the limits shortened such that each of this number of endpoints can be tried within
+    /// `limit`, whatever is wrong with the others.
+    #[must_use]
+    pub fn within(self, limit: Duration, endpoints: usize) -> Self {
+        let endpoints = u32::try_from(endpoints).unwrap_or(u32::MAX).max(1);
+        // A third for the name, half of one for the start of the last address, one for its answer,
+        // and the rest for the diagnosis.
+        let third = limit / endpoints / 3;
+        Self { resolve: self.resolve.min(third), connect: self.connect.min(third), ..self }
     }
 }
 
@@ -131,52 +146,7 @@ impl EtcdOptions {
 
     /// Returns the hosts of the endpoints, as names or addresses.
     pub(super) fn hosts(&self) -> impl Iterator<Item = String> {
-        self.endpoints.iter().filter_map(|endpoint| {
-            let endpoint = Endpoint::from_shared(with_scheme(endpoint)).ok()?;
-            let host = endpoint.uri().host()?;
-            Some(host.trim_start_matches('[').trim_end_matches(']').to_owned())
-        })
-    }
-
-    /// Returns the connection settings for one endpoint. Reads the certificate files each time, so
-    /// that renewed ones are used.
-    pub(super) fn endpoint(&self, url: &str) -> Result<Endpoint, EtcdError> {
-        let mut endpoint =
-            Endpoint::from_shared(url.to_owned()).map_err(|error| invalid(url, &error))?;
-        if is_tls(url) {
-            endpoint = endpoint.tls_config(self.tls()?).map_err(|error| {
-                let reason = EtcdFailure::of_transport(&error, None).to_string();
-                match (&self.certificate_file, &self.ca_file) {
-                    (Some(path), _) => file(CERTIFICATE_FILE, path, reason),
-                    (None, Some(path)) => file(CA_FILE, path, reason),
-                    (None, None) => invalid(url, &reason),
-                }
-            })?;
-        }
-        Ok(endpoint
-            // etcd rejects clients that ping while no call or watch is open, or more often than
-            // every 5 s (`--grpc-keepalive-min-time`).
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .keep_alive_while_idle(false)
-            .tcp_nodelay(true))
-    }
-
-    fn tls(&self) -> Result<ClientTlsConfig, EtcdError> {
-        let tls = match &self.ca_file {
-            Some(path) => {
-                let pem = read_certificates(CA_FILE, path)?;
-                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
-            }
-            None => ClientTlsConfig::new().with_native_roots(),
-        };
-        Ok(match (&self.certificate_file, &self.key_file) {
-            (Some(certificate), Some(key)) => tls.identity(Identity::from_pem(
-                read_certificates(CERTIFICATE_FILE, certificate)?,
-                read_key(KEY_FILE, key)?,
-            )),
-            _ => tls,
-        })
+        self.endpoints.iter().filter_map(|endpoint| host(&with_scheme(endpoint).parse().ok()?))
     }
 }
 
@@ -204,11 +174,16 @@ fn with_scheme(endpoint: &str) -> String {
     if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") }
 }
 
-fn is_tls(endpoint: &str) -> bool {
+/// Returns the host of an endpoint, an IPv6 address without its brackets.
+pub(super) fn host(uri: &Uri) -> Option<String> {
+    Some(uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned())
+}
+
+pub(super) fn is_tls(endpoint: &str) -> bool {
     endpoint.starts_with("https://")
 }
 
-fn invalid(endpoint: &str, reason: &impl ToString) -> EtcdError {
+pub(super) fn invalid(endpoint: &str, reason: &impl ToString) -> EtcdError {
     EtcdError::InvalidEndpoint { endpoint: endpoint.to_owned(), reason: reason.to_string() }
 }
 
@@ -234,39 +209,6 @@ fn together(first: (&'static str, bool), second: (&'static str, bool)) -> Result
         _ => return Ok(()),
     };
     Err(EtcdError::Incomplete { given, missing })
-}
-
-fn file(flag: &'static str, path: &Path, reason: impl ToString) -> EtcdError {
-    EtcdError::File { flag, path: path.to_owned(), reason: reason.to_string() }
-}
-
-fn read_pem(flag: &'static str, path: &Path) -> Result<Vec<u8>, EtcdError> {
-    heddle_files::read(path, PEM_LIMIT).map_err(|error| file(flag, path, error.reason))
-}
-
-fn read_certificates(flag: &'static str, path: &Path) -> Result<Vec<u8>, EtcdError> {
-    let pem = read_pem(flag, path)?;
-    match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
-        Ok(certificates) if certificates.is_empty() => Err(file(
-            flag,
-            path,
-            "no certificate in it: expected PEM, `-----BEGIN CERTIFICATE-----`",
-        )),
-        Ok(_) => Ok(pem),
-        Err(error) => Err(file(flag, path, format!("not a PEM file: {error}"))),
-    }
-}
-
-fn read_key(flag: &'static str, path: &Path) -> Result<Vec<u8>, EtcdError> {
-    let pem = read_pem(flag, path)?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
-        file(
-            flag,
-            path,
-            "no private key in it: expected unencrypted PEM, `-----BEGIN PRIVATE KEY-----`",
-        )
-    })?;
-    Ok(pem)
 }
 
 #[cfg(test)]

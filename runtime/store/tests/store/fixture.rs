@@ -150,6 +150,7 @@ impl Drop for Etcd {
 pub(crate) fn options(endpoints: impl IntoIterator<Item = String>) -> EtcdOptions {
     let mut options = EtcdOptions::new(endpoints, PREFIX);
     options.timing = EtcdTiming {
+        resolve: Duration::from_secs(2),
         connect: Duration::from_secs(2),
         call: Duration::from_secs(5),
         quiet: Duration::from_millis(500),
@@ -203,6 +204,7 @@ pub(crate) fn free_port() -> u16 {
 
 /// A proxied connection to an etcd that can be cut.
 pub(crate) struct Line {
+    address: &'static str,
     port: u16,
     target: u16,
     /// Task that holds every connection; they end with it.
@@ -211,14 +213,19 @@ pub(crate) struct Line {
 
 impl Line {
     pub(crate) async fn to(etcd: &Etcd) -> Self {
-        let mut line =
-            Self { port: free_port(), target: etcd.client_port, task: tokio::spawn(async {}) };
+        Self::on("127.0.0.1", etcd).await
+    }
+
+    /// Listens on this address.
+    pub(crate) async fn on(address: &'static str, etcd: &Etcd) -> Self {
+        let (port, target) = (free_port(), etcd.client_port);
+        let mut line = Self { address, port, target, task: tokio::spawn(async {}) };
         line.mend().await;
         line
     }
 
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}:{}", self.address, self.port)
     }
 
     pub(crate) fn cut(&self) {
@@ -226,7 +233,7 @@ impl Line {
     }
 
     pub(crate) async fn mend(&mut self) {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
+        let listener = tokio::net::TcpListener::bind((self.address, self.port)).await.unwrap();
         let target = self.target;
         self.task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
@@ -237,6 +244,12 @@ impl Line {
                 });
             }
         });
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.cut();
     }
 }
 

@@ -10,3 +10,4 @@ mod etcd;
 mod fixture;
 mod keeping;
 mod outages;
+mod reaching;

@@ -1,5 +1,6 @@
 use std::fs;
 
+use super::super::dial::Target;
 use super::*;
 
 fn options(endpoints: &[&str]) -> EtcdOptions {
@@ -83,7 +84,7 @@ fn certificate_file_missing_or_not_pem_names_its_flag() {
     let path = directory.path().join("ca.pem");
     let mut options = options(&["https://a:2379"]);
     options.ca_file = Some(path.clone());
-    let error = || options.endpoint("https://a:2379").unwrap_err().to_string();
+    let error = || Target::new(&options, "https://a:2379").err().unwrap().to_string();
     assert_eq!(
         error(),
         format!("--etcd-cafile {}: No such file or directory (os error 2)", path.display())
@@ -103,11 +104,11 @@ fn certificate_file_not_regular_is_rejected() {
     let directory = tempfile::tempdir().unwrap();
     let mut options = options(&["https://a:2379"]);
     options.ca_file = Some(directory.path().to_owned());
-    let error = options.endpoint("https://a:2379").unwrap_err().to_string();
+    let error = Target::new(&options, "https://a:2379").err().unwrap().to_string();
     let expected = format!("--etcd-cafile {}: it is a directory", directory.path().display());
     assert!(error.starts_with(&expected), "{error}");
     options.ca_file = Some("/dev/zero".into());
-    let error = options.endpoint("https://a:2379").unwrap_err().to_string();
+    let error = Target::new(&options, "https://a:2379").err().unwrap().to_string();
     assert!(error.starts_with("--etcd-cafile /dev/zero: it is a device"), "{error}");
 }
 
