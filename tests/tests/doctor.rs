@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use heddle_lab::{Clients, Container, Error, Etcd, Families, Host, Lab, PREFIX};
-use heddle_tests::{Authority, Cluster, Node, Overlay, heddle};
+use heddle_lab::{Clients, Container, Error, Etcd, Families, Host, Lab, PREFIX, wait_until};
+use heddle_tests::{Authority, Cluster, Node, Overlay, SOON, heddle};
 use serde_json::Value;
 
 /// Result of a doctor run.
@@ -468,6 +468,27 @@ fn unready_daemon_is_reported_with_its_reason() {
     drop(socket);
     daemon.wait_ready().unwrap();
     assert_healthy(&cluster, &host);
+}
+
+#[test]
+fn peers_that_do_not_answer_are_reported() {
+    let cluster = Cluster::new(Families::V4);
+    let mut alpha = cluster.starting_node("alpha", &["--probe-interval=1"]);
+    alpha.daemon().wait_ready().unwrap();
+    let beta = cluster.node("beta");
+    assert_healthy(&cluster, &alpha.host);
+    beta.ip("link set eth0 down");
+    let silent = wait_until("a finding", SOON, || {
+        let found = diagnose(&cluster, &alpha.host);
+        if found.code == Some(0) { Err("none".to_owned()) } else { Ok(found) }
+    });
+    silent.unwrap().names_only("peers", &["1 of 1 peers do not answer", "10.244."]);
+    beta.ip("link set eth0 up");
+    let healthy = || match diagnose(&cluster, &alpha.host).code {
+        Some(0) => Ok(()),
+        _ => Err("still a finding".to_owned()),
+    };
+    wait_until("no finding", SOON, healthy).unwrap();
 }
 
 #[test]

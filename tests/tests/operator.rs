@@ -201,6 +201,7 @@ fn node_without_config_reports_what_it_waits_for() {
     })
     .unwrap();
     assert_eq!(answer.code, Some(0));
+    assert_eq!(ask(&node.host, &["status", "--check"]).code, Some(3));
     assert!(answer.stdout.contains(", not ready, "), "{}", answer.stdout);
     assert!(ask(&node.host, &["status", "--json"]).json()["lease"].is_null());
 }

@@ -89,7 +89,9 @@ fn page_shows_mesh_and_its_changes() {
     };
     // All hosts of a lab have the same host name, so the page shows their node ids.
     assert_eq!(text(&mut browser, "name"), "alder");
-    wait_page(&mut browser, SOON, "byId('ready').innerText", &json!("✓ ready"));
+    // One is dead, and one has another backend.
+    let badge = "byId('ready').innerText";
+    wait_page(&mut browser, SHOWN, badge, &json!("▲ ready, faulty peers: 2 of 4"));
     let mesh = browser.evaluate("byId('mesh').textContent").as_str().unwrap().to_owned();
     for name in ["alder", "birch", "cedar", "dogwood", "elm", "vxlan"] {
         assert!(mesh.contains(name), "{name} is not in {mesh}");
@@ -116,6 +118,7 @@ fn page_shows_mesh_and_its_changes() {
         json!(of_cedar)
     );
     assert_eq!(browser.evaluate(&of_mark), "unreachable");
+    wait_page(&mut browser, SHOWN, badge, &json!("▲ ready, faulty peers: 3 of 4"));
     let silent = format!("byId('events').innerText.includes('{of_cedar}')");
     wait_page(&mut browser, SHOWN, &silent, &json!(true));
     assert_eq!(key_of(&cluster, &cedar), of_cedar, "its lease is as it was");

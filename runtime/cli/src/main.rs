@@ -62,10 +62,14 @@ enum Command {
     Manual(manual::Arguments),
 }
 
+/// Exit code of `heddle status --check` if the node or a peer has a fault.
+const FAULTY: u8 = 3;
+
 /// Exits with 1 after a failure, and with 2 after a wrong command line.
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Status(arguments) => status::status(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Status(arguments) => status::status(&arguments)
+            .map(|healthy| if healthy { ExitCode::SUCCESS } else { ExitCode::from(FAULTY) }),
         Command::Lease(command) => lease::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Config(command) => config::run(command),
         Command::ExplainIface(arguments) => explain_iface::explain_iface(arguments),

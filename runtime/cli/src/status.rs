@@ -4,8 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use heddle_control::{
-    Emitter, Event, Peer, PeerHealth, PeerState, Plugin, PluginSource, RulesMode, Status,
-    TrafficRules,
+    Emitter, Event, Peer, PeerCounts, PeerHealth, PeerState, Plugin, PluginSource, RulesMode,
+    Status, TrafficRules,
 };
 use heddle_core::text::one_line;
 
@@ -25,13 +25,20 @@ pub(crate) struct Arguments {
     /// Print one JSON object, for programs
     #[arg(long)]
     json: bool,
+    /// Exit with 3 if the node is not ready or a peer has a fault, for monitoring
+    #[arg(long)]
+    check: bool,
 }
 
-pub(crate) fn status(arguments: &Arguments) -> anyhow::Result<()> {
+/// Prints the status. Returns false if a check was requested, and the node is not ready or a peer
+/// has a fault.
+pub(crate) fn status(arguments: &Arguments) -> anyhow::Result<bool> {
     let status = wait_for(async { Ok(arguments.daemon.client()?.status().await?) })?;
     // With a clock before 1970, no ages are shown.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    print(&if arguments.json { json(&status)? } else { render(&status, now) })
+    print(&if arguments.json { json(&status)? } else { render(&status, now) })?;
+    let is_healthy = status.ready && PeerCounts::of(&status.peers).faulty() == 0;
+    Ok(is_healthy || !arguments.check)
 }
 
 /// Formats the status for people; `now` is in seconds since 1970.
@@ -56,15 +63,24 @@ fn render(status: &Status, now: u64) -> String {
     text
 }
 
-/// Returns names and values, one per line.
-fn fields(status: &Status) -> Vec<(&'static str, String)> {
+/// Returns the lines on which the health of node and peers depends.
+fn headline(status: &Status) -> Vec<(&'static str, String)> {
     let readiness = if status.ready { "ready" } else { "not ready" };
-    let running = span(status.uptime);
-    let mut fields =
-        vec![("heddled", format!("{}, {readiness}, running for {running}", status.version))];
+    let (version, running) = (&status.version, span(status.uptime));
+    let peers = PeerCounts::of(&status.peers);
+    let mut fields = vec![("heddled", format!("{version}, {readiness}, running for {running}"))];
+    if peers.total() > 0 {
+        fields.push(("peers", peers.to_string()));
+    }
     for unmet in &status.unmet {
         fields.push(("not met", format!("{}: {}", unmet.condition, unmet.reason)));
     }
+    fields
+}
+
+/// Returns names and values, one per line.
+fn fields(status: &Status) -> Vec<(&'static str, String)> {
+    let mut fields = headline(status);
     let node = &status.node;
     fields.push((
         "node",
@@ -240,7 +256,9 @@ fn answers(health: Option<PeerHealth>) -> [String; 2] {
 }
 
 fn state(peer: &Peer) -> String {
+    let is_silent = peer.health.is_some_and(|health| !health.reachable);
     let state = match peer.state {
+        PeerState::InKernel if is_silent => "in the kernel, does not answer",
         PeerState::InKernel => "in the kernel",
         PeerState::Incomplete => "incomplete",
         PeerState::NotUsed => "not used",

@@ -16,6 +16,7 @@ mod documents;
 mod error;
 mod handler;
 mod leases;
+mod peer_counts;
 mod server;
 mod status;
 
@@ -28,6 +29,7 @@ pub use handler::{Handler, Unavailable};
 pub use heddle_core::link_counters::LinkCounters;
 pub use heddle_core::plugin_source::PluginSource;
 pub use leases::{LeaseRecord, Leases};
+pub use peer_counts::PeerCounts;
 pub use server::serve;
 pub use status::{
     Changes, Device, Emitter, Event, EventKind, NodeIdentity, OwnLeaseStatus, Peer, PeerHealth,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::address::number;
+use crate::address::{Family, number};
 use crate::family::PerFamily;
 use crate::lease::Lease;
 use crate::object::{Object, Plan};
@@ -15,10 +15,17 @@ use crate::object::{Object, Plan};
 /// with VXLAN, the first one. Otherwise it is the offset of the second address, which the bridge
 /// for containers has, once there is a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place(PerFamily<u128>);
+pub struct Place(PerFamily<Offset>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Offset {
+    addresses: u128,
+    /// True if the address is that of a bridge, which need not exist.
+    is_bridge: bool,
+}
 
 /// Offset of a bridge: `FLANNEL_SUBNET` is the subnet's second address.
-const BRIDGE: u128 = 1;
+const BRIDGE: Offset = Offset { addresses: 1, is_bridge: true };
 
 impl Place {
     /// Returns the place according to this node's own plan.
@@ -30,18 +37,26 @@ impl Place {
                 _ => None,
             });
             let mut inside = addresses.filter(|address| subnet.contains(address));
-            Some(number(inside.next()?) - number(subnet.network()))
+            let addresses = number(inside.next()?) - number(subnet.network());
+            Some(Offset { addresses, is_bridge: false })
         };
         Self(PerFamily::of(|family| Some(place(family).unwrap_or(BRIDGE))))
+    }
+
+    /// Returns true if an address at this place is that of a bridge for containers. A node without
+    /// containers may have none, and is well all the same.
+    pub fn is_of_bridge(self, address: IpAddr) -> bool {
+        self.0.get(Family::of(address)).is_some_and(|offset| offset.is_bridge)
     }
 
     /// Returns a peer's addresses at this place, one for each family of its lease.
     pub fn addresses(self, peer: &Lease) -> impl Iterator<Item = IpAddr> + '_ {
         peer.families.as_ref().zip(self.0).into_iter().filter_map(|(part, offset)| {
             let first = number(part.subnet.network());
+            let wanted = first.checked_add(offset.addresses)?;
             let address = match part.subnet {
-                IpNet::V4(_) => IpAddr::V4(u32::try_from(first + offset).ok()?.into()),
-                IpNet::V6(_) => IpAddr::V6(first.checked_add(offset)?.into()),
+                IpNet::V4(_) => IpAddr::V4(u32::try_from(wanted).ok()?.into()),
+                IpNet::V6(_) => IpAddr::V6(wanted.into()),
             };
             part.subnet.contains(&address).then_some(address)
         })
@@ -85,6 +100,14 @@ mod tests {
     fn probed_address_without_own_address_is_the_bridge() {
         assert_eq!(asked(&plan(&[])), ["10.244.9.1", "fd00:0:0:9::1"]);
         assert_eq!(asked(&plan(&["169.254.0.1/32"])), ["10.244.9.1", "fd00:0:0:9::1"]);
+    }
+
+    #[test]
+    fn bridge_is_told_from_the_backends_own_address() {
+        let own = lease("10.244.8.0-24&fd00:0:0:8::-64");
+        let place = Place::of(&own, &plan(&["10.244.8.0/32"]));
+        assert!(!place.is_of_bridge("10.244.9.0".parse().unwrap()));
+        assert!(place.is_of_bridge("fd00:0:0:9::1".parse().unwrap()));
     }
 
     #[test]

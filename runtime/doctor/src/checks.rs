@@ -13,6 +13,7 @@ pub(crate) mod kernel_support;
 pub(crate) mod mtu;
 pub(crate) mod outlook;
 pub(crate) mod overlap;
+pub(crate) mod peers;
 pub(crate) mod reverse_path;
 #[cfg(test)]
 mod samples;

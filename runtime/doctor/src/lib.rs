@@ -67,6 +67,9 @@ pub async fn examine(flags: &Flags, unit: &str) -> Report {
         Err(error) => report.skip("the host's network", error),
     }
     report.found(checks::daemon::check(&daemon, unit::unit(unit).await.as_ref()));
+    if let Daemon::Answers(status) = &daemon {
+        report.found(checks::peers::check(status));
+    }
     if let Daemon::Unknown(reason) = daemon {
         report.skip("the daemon", reason);
     }

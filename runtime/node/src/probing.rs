@@ -46,10 +46,24 @@ impl Probing {
     /// Waits for the next change of reachability of an address. Never returns once the prober has
     /// ended.
     pub(crate) async fn news(&mut self) -> News {
-        match self.news.recv().await {
-            Some(news) => news,
-            None => std::future::pending().await,
+        loop {
+            match self.news.recv().await {
+                Some(News { address, state: State::Unreachable })
+                    if self.judged(address).is_some_and(|it| it.state == State::Unknown) => {}
+                Some(news) => return news,
+                None => std::future::pending().await,
+            }
         }
+    }
+
+    /// Returns the health of an address. A bridge that has never answered may not exist, so its
+    /// silence says nothing.
+    fn judged(&self, address: IpAddr) -> Option<Health> {
+        let health = self.prober.health(address)?;
+        let says_nothing = health.state == State::Unreachable
+            && health.round_trip.is_none()
+            && self.place.is_of_bridge(address);
+        Some(if says_nothing { Health { state: State::Unknown, ..health } } else { health })
     }
 
     /// Returns true if a peer is probed at this address.
@@ -59,7 +73,7 @@ impl Probing {
 
     /// Returns the health of a peer, the worst of its addresses. None if none is probed.
     pub(crate) fn health(&self, peer: &Lease) -> Option<Health> {
-        let known = self.place.addresses(peer).filter_map(|address| self.prober.health(address));
+        let known = self.place.addresses(peer).filter_map(|address| self.judged(address));
         known.reduce(Health::worst)
     }
 

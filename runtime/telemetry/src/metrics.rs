@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use heddle_control::{Peer, PeerState, Plugin, Status};
+use heddle_control::{Peer, PeerCounts, PeerState, Plugin, Status};
 use heddle_core::host_network::Conflict;
 use heddle_core::text::one_line;
 use heddle_packet::{Counter as PacketCounter, CounterKind};
@@ -195,9 +195,26 @@ fn peers(all: &mut Exposition, peers: &[Peer], unlisted: u64) {
     });
     let help = "Leases that are not programmed because they conflict with the host network";
     all.gauges("lease_conflicts", help, conflicts);
-    if peers.len() > PEERS_BY_NAME {
-        return;
+    reachability(all, peers);
+    if peers.len() <= PEERS_BY_NAME {
+        single_peers(all, peers);
     }
+}
+
+/// Exports the numbers of peers with faults, in clusters of any size.
+fn reachability(all: &mut Exposition, peers: &[Peer]) {
+    let probed: Vec<_> = peers.iter().filter_map(|peer| peer.health).collect();
+    all.one("peers_probed", "Peers that are probed", probed.len() as f64);
+    if !probed.is_empty() {
+        let silent = probed.iter().filter(|health| !health.reachable).count();
+        all.one("peers_unreachable", "Peers that do not answer probes", silent as f64);
+    }
+    let faulty = PeerCounts::of(peers).faulty();
+    all.one("peers_faulty", "Peers with a fault, each counted once", faulty as f64);
+}
+
+/// Exports series for each peer.
+fn single_peers(all: &mut Exposition, peers: &[Peer]) {
     let info = peers.iter().map(|peer| {
         let address = peer.public_addresses.first().map(ToString::to_string);
         let labels = [

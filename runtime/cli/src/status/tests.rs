@@ -94,6 +94,7 @@ fn joined_node_is_shown_with_devices_and_peers() {
             render(&joined(), 1185),
             "\
 heddled    0.1.0, ready, running for 3h12m
+peers      2 (1 not used)
 node       a, node id 4f3c
 network    /coreos.com/network
 interface  eth0, mtu 1500, public address 192.168.0.72

@@ -39,8 +39,13 @@ fn address(number: u8) -> IpAddr {
     [10, 244, number, 1].into()
 }
 
+/// Sets the health of a peer that has answered before.
 fn set(scripted: &Scripted, number: u8, state: State) {
-    let health = Health { state, since: SystemTime::now(), round_trip: None, loss: 0.0 };
+    set_as(scripted, number, state, Some(Duration::from_millis(1)));
+}
+
+fn set_as(scripted: &Scripted, number: u8, state: State, round_trip: Option<Duration>) {
+    let health = Health { state, since: SystemTime::now(), round_trip, loss: 0.0 };
     scripted.health.lock().unwrap().insert(address(number), health);
 }
 
@@ -51,6 +56,23 @@ fn peers_are_probed_at_one_address_each() {
     assert_eq!(*scripted.probed.lock().unwrap(), [address(7), address(8)].into());
     probing.watch([].iter());
     assert!(scripted.probed.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn bridge_that_never_answered_is_unknown_and_no_news() {
+    let (mut probing, scripted, news) = probing();
+    set_as(&scripted, 7, State::Unreachable, None);
+    assert_eq!(probing.health(&lease(7)).unwrap().state, State::Unknown);
+    assert!(!probing.is_unreachable(&lease(7)));
+    set(&scripted, 8, State::Unreachable);
+    let sending = async {
+        for number in [7, 8] {
+            let news_of = News { address: address(number), state: State::Unreachable };
+            news.send(news_of).await.unwrap();
+        }
+    };
+    let (first, ()) = tokio::join!(probing.news(), sending);
+    assert_eq!(first.address, address(8));
 }
 
 #[test]
