@@ -215,15 +215,17 @@ impl LeaseStore for EtcdStore {
             .0
             .connector
             .call("renew a lease", |mut c| async move {
-                // The library reads the first answer itself and keeps only whether the lease
-                // exists; the TTL comes with the second one.
-                let (mut keeper, mut answers) = match c.lease.keep_alive(id).await {
-                    Ok(stream) => stream,
+                // The library reads the answer itself and keeps only whether the lease exists. A
+                // second keep-alive would tell the TTL, but etcd's gRPC proxy answers that after a
+                // third of the TTL.
+                match c.lease.keep_alive(id).await {
+                    Ok(_) => {}
                     Err(etcd_client::Error::LeaseKeepAliveError(_)) => return Ok(0),
                     Err(error) => return Err(error),
-                };
-                keeper.keep_alive().await?;
-                Ok(answers.message().await?.map_or(0, |answer| answer.ttl()))
+                }
+                let answer = c.lease.time_to_live(id, None).await?;
+                // -1 for a lease that is gone. Otherwise its rest in whole seconds, rounded down.
+                Ok(if answer.ttl() < 0 { 0 } else { answer.granted_ttl() })
             })
             .await?;
         Ok(match u64::try_from(ttl) {

@@ -5,11 +5,18 @@
 //! failure, however small, ends the session, and the next one starts with a new snapshot. So Heddle
 //! never has to guess what it missed: not after a broken connection, not after compaction, and not
 //! after etcd lost its data and counts revisions anew.
+//!
+//! A silent watch is asked for its progress, which shows that it can deliver. Not every server
+//! answers that: etcd's gRPC proxy does not. What the session knows is then compared with what etcd
+//! has, by reads on the same connection.
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
-use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{
+    EventType, GetOptions, Txn, TxnOp, TxnOpResponse, WatchOptions, WatchResponse, WatchStream,
+};
 use futures::{FutureExt, StreamExt};
 use heddle_core::record::RecordChange;
 use tokio::sync::{mpsc, watch};
@@ -27,6 +34,10 @@ const OPERATION: &str = "watch the leases";
 
 /// Number of watches in a session: one of the leases and one of the config.
 const WATCHES: usize = 2;
+
+/// Number of comparisons by number of leases until one by revision, for which etcd reads all
+/// leases: two minutes.
+const THOROUGH: u32 = 12;
 
 /// Size, in bytes as counted by [`weight`], at which an update stops coalescing responses that are
 /// ready.
@@ -82,7 +93,7 @@ async fn follow(shared: &Shared, consumer: &mut Consumer) -> Result<Infallible, 
     let mut renewals = shared.connector.renewals();
     let mut session = Session::open(shared, consumer, &mut renewals).await?;
     loop {
-        let message = session.next_message(&mut renewals).await?;
+        let message = session.next_message(&mut renewals, &consumer.pulse).await?;
         let reached = session.absorb(message, &consumer.pulse).await?;
         session.deliver(consumer, reached).await?;
     }
@@ -117,11 +128,12 @@ impl Consumer {
         self.send(WatchEvent::Config(config)).await
     }
 
-    /// Delivers all pages of a snapshot except the last. Returns the last page, and the point in
-    /// etcd's history at which the snapshot was started.
-    async fn read_to_last_page(&mut self, shared: &Shared) -> Result<(Point, Page), End> {
+    /// Delivers all pages of a snapshot except the last. Returns the last page, the point in etcd's
+    /// history at which the snapshot was started, and the number of records in all pages.
+    async fn read_to_last_page(&mut self, shared: &Shared) -> Result<(Point, Page, usize), End> {
         let mut pages = Pages::of_records(shared);
         let mut set_back = false;
+        let mut count = 0;
         while let (Some(page), Some(begin)) = (pages.next().await?, pages.point()) {
             self.pulse.beat();
             if let Some(reason) = self.latest.and_then(|latest| begin.contradicts(latest))
@@ -129,8 +141,9 @@ impl Consumer {
             {
                 self.send(WatchEvent::SetBack { reason }).await?;
             }
+            count = if page.first { 0 } else { count } + page.records.len();
             if page.last {
-                return Ok((begin, page));
+                return Ok((begin, page, count));
             }
             // The consumer of an incomplete snapshot must be told if it is interrupted, even for
             // the same reason as before.
@@ -143,6 +156,36 @@ impl Consumer {
 
 /// A message of the watches: a response or an error, or None after the last one.
 type Message = Option<Result<WatchResponse, etcd_client::Error>>;
+
+/// The server's answers to requests for progress.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// None was requested so far.
+    Unknown,
+    /// The server answers them, so one that it does not answer is a failure.
+    Answered,
+    /// The server does not answer them, although it answers reads.
+    Unanswered,
+}
+
+/// The state of a watch that has no message to deliver.
+#[derive(Clone, Copy)]
+enum Silence {
+    /// Nothing is expected.
+    Quiet,
+    /// The watch was asked for progress at this time.
+    Asked(Instant),
+    /// At this time, etcd had a change that the watch had not delivered.
+    Behind(Instant),
+}
+
+/// The leases as the snapshot and the watch have told them.
+struct Told {
+    /// Number of leases.
+    count: i64,
+    /// The highest revision of a change.
+    revision: i64,
+}
 
 /// A snapshot, and the watches that continue it.
 struct Session<'a> {
@@ -161,8 +204,11 @@ struct Session<'a> {
     changes: Changes,
     /// The time of the last message, or of the session's start.
     heard: Instant,
-    /// The time of a request for progress that has no answer yet.
-    asked: Option<Instant>,
+    silence: Silence,
+    progress: Progress,
+    told: Told,
+    /// The time of the last thorough comparison, or of the session's start.
+    compared: Instant,
 }
 
 impl<'a> Session<'a> {
@@ -173,7 +219,7 @@ impl<'a> Session<'a> {
         renewals: &mut watch::Receiver<u64>,
     ) -> Result<Self, End> {
         consumer.set_config(shared.config().await?.0).await?;
-        let (begin, last) = tokio::select! {
+        let (begin, last, count) = tokio::select! {
             read = consumer.read_to_last_page(shared) => read?,
             _ = renewals.changed() => return Err(End::Renewed),
         };
@@ -210,36 +256,129 @@ impl<'a> Session<'a> {
             created: 0,
             changes: Changes::default(),
             heard: Instant::now(),
-            asked: None,
+            silence: Silence::Quiet,
+            progress: Progress::Unknown,
+            told: Told {
+                count: i64::try_from(count).unwrap_or(i64::MAX),
+                revision: begin.revision,
+            },
+            compared: Instant::now(),
         })
     }
 
-    /// Returns the next message. Asks etcd for progress if there is none for a while.
-    async fn next_message(&mut self, renewals: &mut watch::Receiver<u64>) -> Result<Message, End> {
-        let timing = self.shared.connector.options.timing;
+    /// Returns the next message. If there is none for a while, checks that the watch can deliver.
+    async fn next_message(
+        &mut self,
+        renewals: &mut watch::Receiver<u64>,
+        pulse: &Pulse,
+    ) -> Result<Message, End> {
         loop {
-            // The deadline counts from the request, not from the last message: this process may
-            // have been suspended before the request.
-            let limit =
-                self.asked.map_or(self.heard + timing.quiet, |asked| asked + timing.progress);
+            let limit = self.end_of_silence();
             tokio::select! {
                 biased;
                 message = self.stream.next() => {
                     self.heard = Instant::now();
-                    self.asked = None;
+                    self.silence = Silence::Quiet;
                     return Ok(message);
                 }
                 // This cannot be an error: the sender lives as long as the connector.
                 _ = renewals.changed() => return Err(End::Renewed),
                 () = sleep_until(limit) => {}
             }
-            if self.asked.is_some() {
-                return Err(self.failed(EtcdFailure::Deadline(timing.progress)).await);
-            }
-            self.asked = Some(Instant::now());
-            // A request that cannot be sent gets no answer, so the deadline covers it.
-            let _ = self.stream.request_progress().await;
+            self.silence = self.after_silence(pulse).await?;
         }
+    }
+
+    /// Returns the time until which the present silence is acceptable. It counts from the request,
+    /// not from the last message: this process may have been suspended before the request.
+    fn end_of_silence(&self) -> Instant {
+        let timing = self.shared.connector.options.timing;
+        match (self.silence, self.progress) {
+            (Silence::Quiet, _) => self.heard + timing.quiet,
+            // The other half is for the read that takes the place of the answer.
+            (Silence::Asked(at), Progress::Unknown) => at + timing.progress / 2,
+            (Silence::Asked(at) | Silence::Behind(at), _) => at + timing.progress,
+        }
+    }
+
+    /// Takes the next step to find out if a silent watch can deliver.
+    async fn after_silence(&mut self, pulse: &Pulse) -> Result<Silence, End> {
+        let limit = self.shared.connector.options.timing.progress;
+        match (self.silence, self.progress) {
+            (Silence::Behind(_), _) => {
+                let reason = "etcd has changes that its watch did not deliver";
+                Err(End::Invalid(reason.to_owned()))
+            }
+            (Silence::Quiet, Progress::Unanswered) => self.compare(limit, pulse).await,
+            (Silence::Quiet, _) => {
+                // A request that cannot be sent gets no answer, so the deadline covers it.
+                let _ = self.stream.request_progress().await;
+                Ok(Silence::Asked(Instant::now()))
+            }
+            (Silence::Asked(_), Progress::Unknown) if self.created == WATCHES => {
+                let silence = self.compare(limit / 2, pulse).await?;
+                let endpoint = &self.connection.endpoint;
+                tracing::debug!(
+                    endpoint,
+                    "store: etcd does not answer progress requests; checking the watch by reads"
+                );
+                self.progress = Progress::Unanswered;
+                Ok(silence)
+            }
+            (Silence::Asked(_), _) => Err(self.failed(EtcdFailure::Deadline(limit)).await),
+        }
+    }
+
+    /// Compares what the watches have told with what etcd has.
+    async fn compare(&mut self, limit: Duration, pulse: &Pulse) -> Result<Silence, End> {
+        let Shared { connector, keyspace } = self.shared;
+        let thorough = self.compared.elapsed() >= connector.options.timing.quiet * THOROUGH;
+        let options = GetOptions::new().with_range(keyspace.end_of_leases());
+        let options = if thorough {
+            options.with_keys_only().with_limit(1).with_min_mod_revision(self.told.revision + 1)
+        } else {
+            options.with_count_only()
+        };
+        let txn = Txn::new().and_then([
+            TxnOp::get(keyspace.config(), None),
+            TxnOp::get(keyspace.leases(), Some(options)),
+        ]);
+        let mut kv = self.connection.kv.clone();
+        let answer = match connector.answer(limit, async move { kv.txn(txn).await }).await {
+            Ok(answer) => answer,
+            Err(EtcdFailure::Deadline(_)) => {
+                let limit = connector.options.timing.progress;
+                return Err(self.failed(EtcdFailure::Deadline(limit)).await);
+            }
+            Err(failure) => return Err(self.failed(failure).await),
+        };
+        if let Some(header) = answer.header() {
+            let point = Point { cluster: header.cluster_id(), revision: header.revision() };
+            let told = Point { revision: self.told.revision, ..self.begin };
+            point.contradicts(told).map_or(Ok(()), |reason| Err(End::Invalid(reason)))?;
+        }
+        pulse.beat();
+        self.heard = Instant::now();
+        if thorough {
+            self.compared = self.heard;
+        }
+        Ok(if self.agrees(answer.op_responses()) {
+            Silence::Quiet
+        } else {
+            Silence::Behind(self.heard)
+        })
+    }
+
+    /// Returns true if etcd's config and leases are those that the watches have told.
+    fn agrees(&self, answers: Vec<TxnOpResponse>) -> bool {
+        let mut answers = answers.into_iter();
+        let (Some(TxnOpResponse::Get(mut config)), Some(TxnOpResponse::Get(leases))) =
+            (answers.next(), answers.next())
+        else {
+            return false;
+        };
+        let config = config.take_kvs().pop().map(|kv| kv.into_key_value().1);
+        config == self.config && leases.count() == self.told.count && leases.kvs().is_empty()
     }
 
     /// Collects the changes of a message, and of those after it that are ready. Returns the revision
@@ -261,7 +400,13 @@ impl<'a> Session<'a> {
             };
             let point = check(&response, self.begin).map_err(End::Invalid)?;
             self.created += usize::from(response.created());
+            // The answer to a request for progress concerns no single watch, unlike the
+            // notifications that a proxy passes on.
+            if response.watch_id() < 0 {
+                self.progress = Progress::Answered;
+            }
             pulse.beat();
+            self.told.learn(&self.shared.keyspace, &response);
             collect(&self.shared.keyspace, &response, &mut self.changes, &mut self.config);
             reached = reached.max(point.revision);
             let more = self.changes.weight < JOINED;
@@ -319,6 +464,21 @@ fn check(response: &WatchResponse, begin: Point) -> Result<Point, String> {
     // Compared with the revision of the snapshot only, never with a later one: a progress
     // notification may overtake events.
     point.contradicts(begin).map_or(Ok(point), Err)
+}
+
+impl Told {
+    fn learn(&mut self, keyspace: &Keyspace, response: &WatchResponse) {
+        for event in response.events() {
+            let Some(kv) = event.kv().filter(|kv| keyspace.key_of(kv.key()).is_some()) else {
+                continue;
+            };
+            self.revision = self.revision.max(kv.mod_revision());
+            self.count += match event.event_type() {
+                EventType::Put => i64::from(kv.create_revision() == kv.mod_revision()),
+                EventType::Delete => -1,
+            };
+        }
+    }
 }
 
 /// Changes that are not delivered yet.

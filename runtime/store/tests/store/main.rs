@@ -10,4 +10,5 @@ mod etcd;
 mod fixture;
 mod keeping;
 mod outages;
+mod proxy;
 mod reaching;
