@@ -190,6 +190,12 @@ impl Cluster {
         node.daemon.insert(node.host.start(command).unwrap()).wait_ready().unwrap();
     }
 
+    /// Restarts a stopped node's daemon with other additional flags, and waits until it is ready.
+    pub fn restart_with(&self, node: &mut Node, flags: &[String]) {
+        node.flags = flags.to_vec();
+        self.restart(node);
+    }
+
     /// Returns the node's lease in etcd.
     pub fn lease(&self, node: &Node) -> KeyValue {
         self.lease_of(&node.host).unwrap_or_else(|| panic!("{} has no lease", node.host.name()))

@@ -154,7 +154,7 @@ pub struct Emitter {
     pub plugin: Plugin,
     /// Files that it writes.
     pub files: Vec<PathBuf>,
-    /// Reason why they are not up to date; None if they are.
+    /// Reason why they are not as they should be; None if they are.
     pub problem: Option<String>,
 }
 
@@ -288,7 +288,7 @@ pub struct Changes {
     /// Attempts that the kernel rejected.
     pub refused: u64,
     /// Drift repairs among the above, by kind of object: `link`, `sysctl`, `address`, `fdb`,
-    /// `neighbour` and `route`.
+    /// `neighbour` and `route`; and those of emitters' files, `file`.
     pub repairs: BTreeMap<String, u64>,
 }
 

@@ -118,7 +118,7 @@ fn ports(flags: &Flags) -> Result<Ports, Fatal> {
         dataplane: Arc::new(host.clone()),
         plugins: Arc::new(CataloguePlugins::new(catalogue)),
         host: Arc::new(host),
-        files: Arc::new(HostFiles::new(files.clone())),
+        files: Arc::new(HostFiles::new(flags)),
     })
 }
 

@@ -62,6 +62,12 @@ pub async fn examine(flags: &Flags, unit: &str) -> Report {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     report.found(checks::credentials::check(&credentials::read(&flags.lease), now));
     let daemon = unit::daemon(&flags.control_socket()).await;
+    if matches!(daemon, Daemon::Answers(_)) {
+        match files::differing(&flags.state_directory()) {
+            Ok(differing) => report.found(checks::files::check_written(&differing)),
+            Err(error) => report.skip("files as the daemon wrote them", error),
+        }
+    }
     match Host::read(flags).await {
         Ok(host) => examine_host(flags, &host, &daemon, &mut report).await,
         Err(error) => report.skip("the host's network", error),

@@ -8,10 +8,15 @@
 //! [`vouch`] and [`RegularFile::vouch`] answer another question: whether anybody but root and this
 //! process's user could have written the file. Code that is run, and the policy that grants it
 //! something, must come from such files.
+//!
+//! [`look`] compares a place with the file that should be there, and [`read_record`] tells which
+//! files an earlier run of the program has written.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests may run programs and wait"))]
 
+mod place;
+mod record;
 mod trust;
 
 use std::fs::{File, Metadata, OpenOptions};
@@ -22,6 +27,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, open};
 
+pub use crate::place::{Difference, Found, Print, look};
+pub use crate::record::{
+    RecordError, Written, is_recorded_beside, read_record, record_path, record_text,
+};
 pub use crate::trust::{TrustError, Untrusted, vouch};
 
 /// A file that cannot be used. The message names the path, the reason and, where one applies, the

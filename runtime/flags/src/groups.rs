@@ -196,7 +196,7 @@ pub struct FileFlags {
     #[arg(long, value_name = "DIR", default_value = "/var/cache/heddle")]
     pub cache_dir: PathBuf,
 
-    /// Directory for the node's identity
+    /// Directory for the node's identity and the record of the files that heddled wrote
     #[arg(long, value_name = "DIR", default_value = "/var/lib/heddle")]
     pub state_dir: PathBuf,
 

@@ -45,6 +45,12 @@ impl Flags {
             None => identity(&self.files.state_dir, &self.lease.network_name()),
         }
     }
+
+    /// Returns the directory below `--state-dir` that belongs to this network's daemon: two daemons
+    /// on one host are two nodes.
+    pub fn state_directory(&self) -> PathBuf {
+        self.files.state_dir.join(directory_name(&self.lease.network_name()))
+    }
 }
 
 fn read(path: &Path) -> io::Result<String> {
@@ -52,7 +58,6 @@ fn read(path: &Path) -> io::Result<String> {
 }
 
 fn identity(directory: &Path, network: &str) -> Result<Identity, IdentityError> {
-    // One directory per network, because two daemons on one host are two nodes.
     let path = directory.join(directory_name(network)).join("node-id");
     if let Some(id) = stored(&path)? {
         return Ok(Identity { id, unstored: None });

@@ -110,7 +110,7 @@ impl Plugins for CataloguePlugins {
 ///
 /// If the job does.
 #[expect(clippy::disallowed_methods, reason = "the simulation has other adapters")]
-async fn on_thread<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn on_thread<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
     let ended = spawn_blocking(job).await;
     ended.unwrap_or_else(|error| panic!("a job on a thread for blocking calls: {error}"))
 }

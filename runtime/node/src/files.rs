@@ -1,34 +1,57 @@
 //! The few files that the daemon itself reads and writes.
 
+mod watch;
+
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
-use heddle_files::RegularFile;
-use heddle_flags::FileFlags;
+use async_trait::async_trait;
+use heddle_files::{
+    Found, Print, ReadError, RegularFile, Written, is_recorded_beside, look, read_record,
+    record_path, record_text, vouch,
+};
+use heddle_flags::{FileFlags, Flags};
 use heddle_plugin::{File, Setting};
+use tokio::sync::Notify;
 
-use crate::ports::{FileError, Files};
+use crate::adapters::on_thread;
+use crate::ports::{FileError, Files, Removal};
+
+use watch::{OnChange, Watches};
+
+/// Size limit of a file that is to be removed, in bytes. A larger one stays.
+const REMOVABLE: u64 = 16 << 20;
 
 fn failed<'a>(verb: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> FileError + 'a {
     move |source| FileError::new(verb, path.to_owned(), source)
 }
 
 /// The files of this host.
-#[derive(Clone, Debug)]
 pub struct HostFiles {
     flags: FileFlags,
+    /// The directory of this network's daemon, with the record of the files that it wrote.
+    directory: PathBuf,
+    /// Locked on a thread for blocking calls.
+    watches: Arc<Mutex<Watches>>,
+    changed: Arc<Notify>,
 }
 
 impl HostFiles {
     /// Creates a reader and writer of the files that the flags name.
-    pub fn new(flags: FileFlags) -> Self {
-        Self { flags }
+    pub fn new(flags: &Flags) -> Self {
+        Self {
+            flags: flags.files.clone(),
+            directory: flags.state_directory(),
+            watches: Arc::default(),
+            changed: Arc::default(),
+        }
     }
 }
 
+#[async_trait]
 impl Files for HostFiles {
     fn subnet_env(&self) -> String {
         static TOLD: Once = Once::new();
@@ -40,32 +63,127 @@ impl Files for HostFiles {
         })
     }
 
-    /// Inspects all paths before it writes the first file. If a file cannot be written after all,
-    /// files that are new are removed again: a plugin may choose other names the next time.
-    fn replace(&self, files: Vec<File>, named: &[Setting]) -> Result<Vec<PathBuf>, FileError> {
-        let is_named = |file: &File| named.iter().any(|setting| setting.names(&file.path));
-        for file in files.iter().filter(|file| !is_named(file)) {
-            inspect_place(&file.path)?;
+    async fn look(&self, path: &Path, limit: u64) -> Result<Found, ReadError> {
+        let path = path.to_owned();
+        on_thread(move || look(&path, limit)).await
+    }
+
+    async fn replace(
+        &self,
+        files: Vec<File>,
+        named: &[Setting],
+    ) -> Result<Vec<PathBuf>, FileError> {
+        let named = named.to_vec();
+        on_thread(move || replace(files, &named)).await
+    }
+
+    async fn remove(
+        &self,
+        path: &Path,
+        prints: &[Print],
+        kept: &[PathBuf],
+    ) -> Result<Removal, FileError> {
+        let (path, prints, kept) = (path.to_owned(), prints.to_vec(), kept.to_vec());
+        let directory = self.directory.clone();
+        on_thread(move || remove(&path, &prints, &kept, &directory)).await
+    }
+
+    async fn recorded(&self) -> Vec<Written> {
+        let directory = self.directory.clone();
+        on_thread(move || read_record(&directory)).await.unwrap_or_else(|error| {
+            tracing::warn!(
+                %error,
+                "emitters: the record of written files is not used; files that no emitter writes any more stay"
+            );
+            Vec::new()
+        })
+    }
+
+    async fn record(&self, written: &[Written]) -> Result<(), FileError> {
+        let (path, text) = (record_path(&self.directory), record_text(written));
+        on_thread(move || write(&path, text.as_bytes(), 0o600)).await.map(drop)
+    }
+
+    async fn watch(&self, paths: &[PathBuf]) {
+        let (watches, paths, changed) =
+            (self.watches.clone(), paths.to_vec(), self.changed.clone());
+        let on_change: OnChange = Arc::new(move || changed.notify_one());
+        let follow = move || {
+            let mut watches = watches.lock().unwrap_or_else(PoisonError::into_inner);
+            watches.follow(&paths, &on_change)
+        };
+        if let Err(error) = on_thread(follow).await {
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| {
+                tracing::warn!(
+                    %error,
+                    "emitters: no notifications of changed files; checking every half minute instead"
+                );
+            });
         }
-        let mut made = Vec::new();
-        let mut written = Vec::new();
-        for file in files {
-            if file.path.symlink_metadata().is_err() {
-                made.push((file.path.clone(), first_missing(&file.path)));
-            }
-            match write(&file.path, &file.contents, file.mode) {
-                Ok(true) => tracing::info!("emitters: wrote {}", file.path.display()),
-                Ok(false) => {}
-                Err(error) => {
-                    for (path, first_made) in made.iter().rev() {
-                        unmake(path, first_made.as_deref());
-                    }
-                    return Err(error);
+    }
+
+    async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+/// Replaces files. Inspects all paths before it writes the first file. If a file cannot be written
+/// after all, files that are new are removed again: a plugin may choose other names the next time.
+/// Returns the paths of the files that were not right already.
+fn replace(files: Vec<File>, named: &[Setting]) -> Result<Vec<PathBuf>, FileError> {
+    let is_named = |file: &File| named.iter().any(|setting| setting.names(&file.path));
+    for file in files.iter().filter(|file| !is_named(file)) {
+        inspect_place(&file.path)?;
+    }
+    let mut made = Vec::new();
+    let mut written = Vec::new();
+    for file in files {
+        if file.path.symlink_metadata().is_err() {
+            made.push((file.path.clone(), first_missing(&file.path)));
+        }
+        match write(&file.path, &file.contents, file.mode) {
+            Ok(true) => written.push(file.path),
+            Ok(false) => {}
+            Err(error) => {
+                for (path, first_made) in made.iter().rev() {
+                    unmake(path, first_made.as_deref());
                 }
+                return Err(error);
             }
-            written.push(file.path);
         }
-        Ok(written)
+    }
+    Ok(written)
+}
+
+/// Removes a file that an earlier run wrote, unless somebody else has changed it or uses it. The
+/// record in `directory` is this daemon's own.
+fn remove(
+    path: &Path,
+    prints: &[Print],
+    kept: &[PathBuf],
+    directory: &Path,
+) -> Result<Removal, FileError> {
+    let unreadable = |error: ReadError| failed("remove", path)(error.into());
+    let found = look(path, REMOVABLE).map_err(unreadable)?;
+    if found == Found::Missing {
+        return Ok(Removal::Missing);
+    }
+    let is_own = prints.iter().any(|print| found.difference(print).is_none());
+    // Whoever can change a directory above can have the path lead to a file elsewhere.
+    if !is_own || path.parent().is_none_or(|above| vouch(above).is_err()) {
+        return Ok(Removal::Foreign);
+    }
+    // A directory above may be reachable under two names, such as /run and /var/run.
+    let identity =
+        |path: &Path| path.symlink_metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    let is_kept = kept.iter().any(|kept| identity(kept) == identity(path));
+    if is_kept || is_recorded_beside(directory, path).map_err(unreadable)? {
+        return Ok(Removal::InUse);
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Removal::Missing),
+        removed => removed.map(|()| Removal::Removed).map_err(failed("remove", path)),
     }
 }
 
@@ -79,7 +197,7 @@ impl Files for HostFiles {
 /// is an error, and stays as well.
 pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<bool, FileError> {
     inspect_target(path)?;
-    let right = RegularFile::open(path).is_ok_and(|file| {
+    let right = RegularFile::open_nofollow(path).is_ok_and(|file| {
         file.metadata().permissions().mode() & 0o7777 == mode
             && file.read(contents.len() as u64).is_ok_and(|found| found == contents)
     });

@@ -153,7 +153,7 @@ async fn serve(
         let looking = underlay::follow(flags, &site, dataplane.as_ref(), changed, readiness);
         let ruling = rules::follow(host.ruleset(rules), resync, readiness, &history);
         let ruling = async { Ok(ruling.await) };
-        let emitting = emit(ports.files.as_ref(), &outputs, &view, readiness);
+        let emitting = emit(ports.files.as_ref(), &outputs, &view, readiness, &history);
         let following = reconciler.follow(&mut watch, &own_lease_changed, readiness);
         let looking = async { looking.await.map_err(Fatal::from) };
         tokio::try_join!(ruling, looking, emitting, following).map(|(never, ..)| never)

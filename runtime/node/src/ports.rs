@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::link_counters::LinkCounters;
 use heddle_core::object::{Route, Sysctl};
 use heddle_core::site::Site;
+use heddle_files::{Found, Print, ReadError, Written};
 use heddle_firewall::Rules;
 use heddle_kernel::{Event, Failure, KernelError, Refusal};
 use heddle_packet::{Counters, OpenError};
@@ -267,19 +268,72 @@ pub trait Prober: Send + Sync {
 }
 
 /// Files that other programs read.
+#[async_trait]
 pub trait Files: Send + Sync {
     /// Returns the text of the subnet.env that an earlier run wrote. Empty if there is none, or it
     /// cannot be read.
     fn subnet_env(&self) -> String;
 
-    /// Replaces files, all or none, and returns their paths. `named` are the settings of their
-    /// emitter, in which an operator names paths: at other paths, a plugin may not follow symbolic
-    /// links.
+    /// Returns what is at a path, with contents of at most `limit` bytes. Follows no symbolic link
+    /// in the place of the file.
+    ///
+    /// # Errors
+    ///
+    /// If there is something that cannot be read.
+    async fn look(&self, path: &Path, limit: u64) -> Result<Found, ReadError>;
+
+    /// Replaces files, all or none, and returns the paths of those that were not right already.
+    /// `named` are the settings of their emitter, in which an operator names paths: at other paths,
+    /// a plugin may not follow symbolic links.
     ///
     /// # Errors
     ///
     /// The first file that cannot be written, and the reason.
-    fn replace(&self, files: Vec<File>, named: &[Setting]) -> Result<Vec<PathBuf>, FileError>;
+    async fn replace(&self, files: Vec<File>, named: &[Setting])
+    -> Result<Vec<PathBuf>, FileError>;
+
+    /// Removes a file if it has one of `prints`, and is neither one of `kept` under another name nor
+    /// in use by another daemon.
+    ///
+    /// # Errors
+    ///
+    /// If the file is still there and cannot be read or removed.
+    async fn remove(
+        &self,
+        path: &Path,
+        prints: &[Print],
+        kept: &[PathBuf],
+    ) -> Result<Removal, FileError>;
+
+    /// Returns the record of the files that this daemon or its earlier runs wrote. Empty if there
+    /// is none, or it cannot be used.
+    async fn recorded(&self) -> Vec<Written>;
+
+    /// Replaces the record.
+    ///
+    /// # Errors
+    ///
+    /// If the record cannot be written.
+    async fn record(&self, written: &[Written]) -> Result<(), FileError>;
+
+    /// Notices changes of these files from now on, and no others.
+    async fn watch(&self, paths: &[PathBuf]);
+
+    /// Waits until a watched file may have changed since the last call.
+    async fn changed(&self);
+}
+
+/// The outcome of removing a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// The file was removed.
+    Removed,
+    /// There is no such file.
+    Missing,
+    /// Somebody else has changed or replaced the file, which stays.
+    Foreign,
+    /// The file is in use under this or another name, and stays.
+    InUse,
 }
 
 /// A file that cannot be read or written.

@@ -27,7 +27,7 @@ pub enum Condition {
     Kernel,
     /// Traffic rules are in place.
     Rules,
-    /// Every emitter is loaded and has written its files.
+    /// Every emitter is loaded and has written its files, and they are as written.
     Emitters,
     /// The watch delivers changes of leases.
     Watch,

@@ -313,6 +313,8 @@ fn add_membership(status: &mut Status, joined: &Joined, own: Option<Term>, unmet
     let (found, metrics) = &joined.backend;
     status.backend = Some(plugin(found, metrics));
     status.emitters = joined.outputs.iter().map(emitter).collect();
+    let repaired = joined.outputs.iter().map(|(_, output)| output.repairs()).sum();
+    status.changes.repairs.insert("file".to_owned(), repaired);
     status.rules = rules(&joined.rules, unmet);
     status.devices = devices(&joined.devices, &joined.dataplane.link_counters());
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,10 +15,11 @@ use heddle_core::object::{
     Address, FdbEntry, Link, LinkKind, Metric, Neighbour, Object, Plan, Route, RouteAction, Vxlan,
 };
 use heddle_core::site::{NoLease, Site};
+use heddle_files::{Found, Print, ReadError, Written};
 use heddle_firewall::Rules;
 use heddle_node::ports::{
     Emitter, FileError, Files, FoundPlugin, Host, PacketOpener, PacketPath, Planner, Plugins,
-    Prober, Ruleset, StartError, Started,
+    Prober, Removal, Ruleset, StartError, Started,
 };
 use heddle_packet::{Counters, OpenError};
 use heddle_plugin::{
@@ -87,8 +88,27 @@ pub struct Faults {
     pub files_until: Option<Instant>,
     /// True if the rules hold.
     pub rules_hold: bool,
-    /// True if the files are written.
-    pub written: bool,
+    /// The files of the node's host.
+    pub disk: BTreeMap<PathBuf, Found>,
+    /// The daemon's record of the files that it wrote.
+    pub record: Vec<Written>,
+    /// True if changes of files are not noticed.
+    pub files_deaf: bool,
+    /// Time at which another program last changed an emitted file.
+    pub files_disturbed: Option<Instant>,
+}
+
+impl Faults {
+    fn file(&self, path: &Path) -> Found {
+        self.disk.get(path).cloned().unwrap_or(Found::Missing)
+    }
+
+    fn put_file(&mut self, path: PathBuf, found: Found) {
+        match found {
+            Found::Missing => drop(self.disk.remove(&path)),
+            found => drop(self.disk.insert(path, found)),
+        }
+    }
 }
 
 /// The plugins of a node. Clones are the same.
@@ -96,6 +116,7 @@ pub struct Faults {
 pub struct Scripted {
     faults: Arc<Mutex<Faults>>,
     rules_changed: Arc<Notify>,
+    files_changed: Arc<Notify>,
     metrics: Arc<Metrics>,
     number: u8,
 }
@@ -106,6 +127,7 @@ impl Scripted {
         Self {
             faults: Arc::default(),
             rules_changed: Arc::default(),
+            files_changed: Arc::default(),
             metrics: Arc::default(),
             number,
         }
@@ -116,11 +138,40 @@ impl Scripted {
         look(&mut self.faults.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Puts something in the place of a file, or deletes the file, as another program may.
+    pub fn disturb_file(&self, path: &str, found: Found) {
+        let deaf = self.with(|faults| {
+            faults.files_disturbed = Some(Instant::now());
+            faults.put_file(path.into(), found);
+            faults.files_deaf
+        });
+        if !deaf {
+            self.files_changed.notify_one();
+        }
+    }
+
+    /// Returns what is at a path.
+    pub fn file(&self, path: &str) -> Found {
+        self.with(|faults| faults.file(Path::new(path)))
+    }
+
     /// Removes the traffic rules, as another program may.
     pub fn flush_rules(&self) {
         self.with(|faults| faults.rules_hold = false);
         self.rules_changed.notify_one();
     }
+}
+
+/// The contents of the file that the emitter wants.
+pub const EMITTED: &str =
+    "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\n";
+
+/// The path of the file that the emitter wants, unless a setting names another one.
+pub const FILE: &str = "/run/flannel/subnet.env";
+
+/// Returns a regular file with these contents.
+pub fn regular(contents: &str) -> Found {
+    Found::Regular { mode: 0o644, contents: Some(contents.into()) }
 }
 
 fn active(until: Option<Instant>) -> bool {
@@ -313,7 +364,7 @@ impl Emitter for Scripted {
         &self.metrics
     }
 
-    async fn emit(&self, _: &View, _: &[Setting]) -> Result<Vec<File>, CallError> {
+    async fn emit(&self, _: &View, settings: &[Setting]) -> Result<Vec<File>, CallError> {
         let trapped = self.with(|faults| {
             let left = faults.emitter_traps.checked_sub(1);
             faults.emitter_traps = left.unwrap_or_default();
@@ -326,30 +377,76 @@ impl Emitter for Scripted {
                 ..failed_call("emit", None, reason)
             });
         }
-        let path = PathBuf::from("/run/flannel/subnet.env");
-        Ok(vec![File { path, contents: Vec::new(), mode: 0o644 }])
+        let path = settings.iter().find(|setting| setting.name == "path");
+        let path = path.map_or(FILE, |setting| setting.value.as_str()).into();
+        Ok(vec![File { path, contents: EMITTED.into(), mode: 0o644 }])
     }
 }
 
+#[async_trait]
 impl Files for Scripted {
     fn subnet_env(&self) -> String {
         self.with(|faults| faults.subnet_env.clone())
     }
 
-    fn replace(&self, files: Vec<File>, _: &[Setting]) -> Result<Vec<PathBuf>, FileError> {
+    async fn look(&self, path: &Path, _: u64) -> Result<Found, ReadError> {
+        Ok(self.with(|faults| faults.file(path)))
+    }
+
+    async fn replace(&self, files: Vec<File>, _: &[Setting]) -> Result<Vec<PathBuf>, FileError> {
         self.with(|faults| {
-            if active(faults.files_until) {
-                let full = std::io::Error::from_raw_os_error(28);
-                return Err(FileError::new(
-                    "write",
-                    PathBuf::from("/run/flannel/subnet.env"),
-                    full,
-                ));
+            for file in &files {
+                let error = match faults.file(&file.path) {
+                    _ if active(faults.files_until) => std::io::Error::from_raw_os_error(28),
+                    Found::Other(kind) if kind != "a symbolic link" => {
+                        std::io::Error::other("it exists and is not a regular file")
+                    }
+                    _ => continue,
+                };
+                return Err(FileError::new("write", file.path.clone(), error));
             }
-            faults.written = true;
             faults.writes += 1;
+            for File { path, contents, mode } in &files {
+                let found = Found::Regular { mode: *mode, contents: Some(contents.clone()) };
+                faults.put_file(path.clone(), found);
+            }
+            self.files_changed.notify_one();
             Ok(files.into_iter().map(|file| file.path).collect())
         })
+    }
+
+    async fn remove(
+        &self,
+        path: &Path,
+        prints: &[Print],
+        _: &[PathBuf],
+    ) -> Result<Removal, FileError> {
+        self.with(|faults| {
+            let found = faults.file(path);
+            if found == Found::Missing {
+                return Ok(Removal::Missing);
+            }
+            if prints.iter().all(|print| found.difference(print).is_some()) {
+                return Ok(Removal::Foreign);
+            }
+            faults.put_file(path.to_owned(), Found::Missing);
+            Ok(Removal::Removed)
+        })
+    }
+
+    async fn recorded(&self) -> Vec<Written> {
+        self.with(|faults| faults.record.clone())
+    }
+
+    async fn record(&self, written: &[Written]) -> Result<(), FileError> {
+        self.with(|faults| faults.record = written.to_vec());
+        Ok(())
+    }
+
+    async fn watch(&self, _: &[PathBuf]) {}
+
+    async fn changed(&self) {
+        self.files_changed.notified().await;
     }
 }
 

@@ -146,6 +146,11 @@ impl Scene {
         self.arguments.push(flag);
     }
 
+    /// Takes back the flag that was added last.
+    pub fn unflag(&mut self) {
+        self.arguments.pop();
+    }
+
     /// Starts the node.
     pub fn start(&mut self) {
         let missing = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());

@@ -159,7 +159,7 @@ impl World {
     async fn drift(&mut self) -> Result<(), String> {
         for _ in 0..3 {
             let index = fastrand::usize(..self.hosts.len());
-            let number = [16, 16, 18, 20, 24][fastrand::usize(..5)];
+            let number = [16, 16, 18, 20, 24, 25][fastrand::usize(..6)];
             self.hosts[index].suffer(number, Instant::now(), &self.trace, &self.store);
             self.pass(REPAIR).await?;
             if let Some(reason) = self.unsettled() {
@@ -202,7 +202,7 @@ impl World {
         let index = fastrand::usize(..self.hosts.len());
         let seconds = Duration::from_secs(fastrand::u64(1..60));
         let until = Instant::now() + seconds;
-        match fastrand::u8(..25) {
+        match fastrand::u8(..27) {
             0..=4 => self.write_lease(),
             5 | 6 => self.delete_lease(),
             7 => {

@@ -1,14 +1,16 @@
 //! Conditions for readiness, and behaviour without writable storage.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use heddle_lab::{Daemon, Families, Signal, wait_until};
+use heddle_lab::{Daemon, Error, Families, Signal, wait_until};
 use heddle_tests::{
-    Cluster, NETWORK_FOR_PEERS, Peer, Recovery, SOON, Snapshot, Trio, wait_unready,
+    Cluster, HEALED, NETWORK_FOR_PEERS, Peer, Recovery, SOON, Snapshot, Trio, heddle, status,
+    wait_ready, wait_unready,
 };
 
 /// Upper limit for the retry of failed writes, which back off to one every 30 s.
@@ -105,6 +107,84 @@ impl SmallDisk {
     fn empty(&self) {
         fs::remove_file(self.path(&self.mount.join("filler"))).unwrap();
     }
+}
+
+/// Runs the doctor of a node. Returns its findings.
+fn findings(trio: &Trio, place: usize, flags: &[String]) -> String {
+    let host = &trio.nodes[place].host;
+    let mut command = Command::new(heddle());
+    command.args(["doctor", "--json"]).args(trio.cluster.heddled(host).get_args()).args(flags);
+    command.arg("--environment-file=-/no/such/file");
+    match host.namespace().run(command) {
+        Ok(printed) => printed,
+        Err(Error::Failed { stderr, .. }) => stderr,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn fault_emitted_files_are_deleted_and_edited() {
+    let mut trio = Trio::new();
+    let flows = trio.flows(&[(0, 1), (1, 2)]);
+    let directory = trio.nodes[0].host.subnet_file().parent().unwrap().to_owned();
+    let (subnet_env, docker_env) = (directory.join("subnet.env"), directory.join("docker.env"));
+    let former = directory.join("former.env");
+    let restart = |trio: &mut Trio, docker: &Path| {
+        trio.nodes[0].stop(Signal::TERM);
+        let emit = format!("--emit=docker-opts:path={}", docker.display());
+        let flags = vec!["--emit=subnet-env".to_owned(), emit];
+        trio.cluster.restart_with(&mut trio.nodes[0], &flags);
+        flags
+    };
+    restart(&mut trio, &former);
+    assert!(former.exists());
+    // Another path: the former file goes, and no other.
+    fs::write(directory.join("mine.env"), "").unwrap();
+    let flags = restart(&mut trio, &docker_env);
+    assert!(!former.exists() && directory.join("mine.env").exists());
+
+    let read = || [&subnet_env, &docker_env].map(|path| fs::read_to_string(path).ok());
+    let before = read();
+    assert!(before.iter().all(Option::is_some), "{before:?}");
+    let restored = |what: &str, harm: &dyn Fn()| {
+        let recovery = Recovery::from("emitted files");
+        harm();
+        recovery.wait(what, HEALED, || match read() {
+            now if now == before => Ok(()),
+            now => Err(format!("{now:?}")),
+        });
+        // Time for the next check: more changes within it are handled together.
+        thread::sleep(Duration::from_millis(500));
+    };
+    restored("both deleted", &|| {
+        fs::remove_file(&subnet_env).unwrap();
+        fs::remove_file(&docker_env).unwrap();
+    });
+    restored("both edited", &|| {
+        fs::write(&subnet_env, "FLANNEL_MTU=1500\n").unwrap();
+        fs::write(&docker_env, "DOCKER_OPTS=\"--mtu=1500\"\n").unwrap();
+    });
+    restored("their directory deleted", &|| fs::remove_dir_all(&directory).unwrap());
+    let mode = || fs::metadata(&docker_env).unwrap().permissions().mode() & 0o777;
+    fs::set_permissions(&docker_env, fs::Permissions::from_mode(0o600)).unwrap();
+    wait_until("the mode", HEALED, || if mode() == 0o644 { Ok(()) } else { Err(mode()) }).unwrap();
+
+    let status = status(&trio.nodes[0].host);
+    assert_eq!(status["changes"]["repairs"]["file"], 7, "{status:#}");
+    assert!(!findings(&trio, 0, &flags).contains("docker.env"));
+    let named = docker_env.display().to_string();
+    thread::sleep(Duration::from_millis(500));
+    fs::remove_file(&docker_env).unwrap();
+    fs::create_dir(&docker_env).unwrap();
+    wait_unready(trio.nodes[0].daemon(), &["emitters", &named, "is a directory"], SOON);
+    let found = findings(&trio, 0, &flags);
+    assert!(found.contains("docker.env is a directory"), "{found}");
+    fs::remove_dir(&docker_env).unwrap();
+    wait_ready(trio.nodes[0].daemon(), SOON);
+    assert_eq!(read(), before);
+    let log = trio.nodes[0].daemon().log();
+    assert!(log.lines().count() < 100, "{log}");
+    flows.lost_nothing();
 }
 
 #[test]

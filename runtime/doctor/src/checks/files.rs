@@ -1,6 +1,7 @@
-//! Checks that the files read by container runtimes can be written.
+//! Checks that the files read by container runtimes can be written, and are as the daemon wrote
+//! them.
 
-use crate::facts::files::Unwritable;
+use crate::facts::files::{Differing, Unwritable};
 use crate::report::{Finding, Severity};
 
 /// Returns one finding for each file.
@@ -23,4 +24,39 @@ pub(crate) fn check(unwritable: &[Unwritable]) -> Vec<Finding> {
     }
     };
     unwritable.iter().map(finding).collect()
+}
+
+/// Returns one finding for each file that somebody else has changed or deleted.
+pub(crate) fn check_written(differing: &[Differing]) -> Vec<Finding> {
+    let finding = |found: &Differing| {
+        Finding {
+        check: "files",
+        severity: Severity::Error,
+        problem: format!("{} {}", found.file.display(), found.difference),
+        symptom: "Programs that read the file, such as Docker, do not start, or use wrong values"
+            .to_owned(),
+        remedy: "heddled writes the file again within a second, or within 30 s where the kernel reports no changes. If the \
+                 problem persists, `heddle status` shows why heddled cannot write it, or that another program keeps \
+                 changing it: stop that program, or give one of the two another path."
+            .to_owned(),
+        command: None,
+    }
+    };
+    differing.iter().map(finding).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_files::Difference;
+
+    use super::*;
+
+    #[test]
+    fn finding_names_the_file_and_its_difference() {
+        let found =
+            Differing { file: "/run/flannel/subnet.env".into(), difference: Difference::Missing };
+        let findings = check_written(&[found]);
+        assert_eq!(findings[0].problem, "/run/flannel/subnet.env is missing");
+        assert!(check_written(&[]).is_empty());
+    }
 }

@@ -1,7 +1,10 @@
-//! Tests whether files can be written, without writing any.
+//! Tests whether files can be written, without writing any, and whether files that the daemon wrote
+//! are as it left them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use heddle_files::{Difference, Print, RecordError, look, read_record};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
@@ -32,9 +35,72 @@ pub(crate) fn unwritable(file: &Path) -> Option<Unwritable> {
     allowed.err().map(|errno: Errno| refused(directory, errno.to_string()))
 }
 
+/// A file that is not as the daemon wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Differing {
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// The difference from what the daemon wrote.
+    pub(crate) difference: Difference,
+}
+
+/// Size limit of the files, in bytes. Emitters write some hundred.
+const LIMIT: u64 = 16 << 20;
+
+/// Compares the files in the record in the daemon's own directory with what is there. Empty without
+/// a record.
+pub(crate) fn differing(directory: &Path) -> Result<Vec<Differing>, RecordError> {
+    // While the daemon writes a file, the record has the former and the new state of it.
+    let mut prints: BTreeMap<PathBuf, Vec<Print>> = BTreeMap::new();
+    for written in read_record(directory)? {
+        prints.entry(written.path).or_default().push(written.print);
+    }
+    let difference = |(file, prints): (PathBuf, Vec<Print>)| {
+        let found = match look(&file, LIMIT) {
+            Ok(found) => {
+                prints.iter().map(|print| found.difference(print)).min_by_key(Option::is_some)?
+            }
+            Err(error) => Some(Difference::Unreadable(error.reason.to_string())),
+        };
+        found.map(|difference| Differing { file, difference })
+    };
+    Ok(prints.into_iter().filter_map(difference).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_not_as_recorded_is_found() {
+        use std::os::unix::fs::PermissionsExt;
+
+        use heddle_files::{Written, record_path, record_text};
+
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(differing(directory.path()).unwrap(), []);
+        let path = directory.path().join("subnet.env");
+        let written = |contents: &[u8]| Written {
+            path: path.clone(),
+            print: Print::of(0o644, contents),
+            made: true,
+        };
+        let record = record_path(directory.path());
+        std::fs::write(&record, record_text(&[written(b"old"), written(b"new")])).unwrap();
+        std::fs::set_permissions(&record, PermissionsExt::from_mode(0o600)).unwrap();
+        let difference = || {
+            let mut found = differing(directory.path()).unwrap();
+            found.pop().map(|found| found.difference.to_string())
+        };
+        assert_eq!(difference().unwrap(), "is missing");
+        for (contents, expected) in
+            [("edited", Some("has other contents than written")), ("old", None), ("new", None)]
+        {
+            std::fs::write(&path, contents).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+            assert_eq!(difference().as_deref(), expected, "{contents}");
+        }
+    }
 
     #[test]
     fn unwritable_file_names_the_obstacle() {

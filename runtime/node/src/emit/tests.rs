@@ -1,10 +1,13 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use async_trait::async_trait;
-use heddle_plugin::{CallError, Metrics, Reason};
+use heddle_files::{Found, Print, ReadError, Written};
+use heddle_plugin::{CallError, File, Metrics, Reason};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::ports::FileError;
+use crate::ports::{FileError, Removal};
 use crate::testing::{config, flags, lease, site};
 
 use super::*;
@@ -42,31 +45,110 @@ impl Emitter for Model {
 fn output(name: &'static str, paths: &[&'static str], failures: u32) -> Arc<Output> {
     let (paths, failures) = (paths.to_vec(), Mutex::new(failures));
     let emitter = Arc::new(Model { name, paths, failures, metrics: Arc::default() });
-    Arc::new(Output { emitter, settings: Vec::new(), outcome: Mutex::default() })
+    let (settings, outcome) = (Vec::new(), Mutex::default());
+    Arc::new(Output { emitter, settings, outcome, repairs: AtomicU64::new(0) })
 }
 
-/// Counts how often each file is written, and refuses some.
+/// Files in memory. Counts how often each file is written, and refuses some.
 #[derive(Default)]
 struct Disk {
+    there: Mutex<BTreeMap<PathBuf, Found>>,
     written: Mutex<Vec<PathBuf>>,
     refused: Mutex<Option<&'static str>>,
+    record: Mutex<Vec<Written>>,
+    changed: Notify,
 }
 
+impl Disk {
+    /// Changes a file, as another program may.
+    fn disturb(&self, path: &str, contents: Option<&str>) {
+        let mut there = self.there.lock().unwrap();
+        match contents {
+            Some(text) => {
+                let found = Found::Regular { mode: 0o644, contents: Some(text.into()) };
+                there.insert(path.into(), found);
+            }
+            None => drop(there.remove(Path::new(path))),
+        }
+        self.changed.notify_one();
+    }
+
+    fn text(&self, path: &str) -> Option<String> {
+        match self.there.lock().unwrap().get(Path::new(path))? {
+            Found::Regular { contents, .. } => String::from_utf8(contents.clone()?).ok(),
+            _ => None,
+        }
+    }
+
+    /// Has an earlier run leave a file, and returns its record.
+    fn left(&self, path: &str, contents: &str, made: bool) -> Written {
+        self.disturb(path, Some(contents));
+        Written { path: path.into(), print: Print::of(0o644, contents.as_bytes()), made }
+    }
+}
+
+#[async_trait]
 impl Files for Disk {
     fn subnet_env(&self) -> String {
         String::new()
     }
 
-    fn replace(&self, files: Vec<File>, _: &[Setting]) -> Result<Vec<PathBuf>, FileError> {
+    async fn look(&self, path: &Path, _: u64) -> Result<Found, ReadError> {
+        Ok(self.there.lock().unwrap().get(path).cloned().unwrap_or(Found::Missing))
+    }
+
+    async fn replace(&self, files: Vec<File>, _: &[Setting]) -> Result<Vec<PathBuf>, FileError> {
         let refused = *self.refused.lock().unwrap();
         for file in &files {
             if refused.is_some_and(|refused| file.path == Path::new(refused)) {
                 let full = std::io::Error::from_raw_os_error(28);
                 return Err(FileError::new("write", file.path.clone(), full));
             }
-            self.written.lock().unwrap().push(file.path.clone());
+            let known = self.record.lock().unwrap().iter().any(|its| its.path == file.path);
+            assert!(known, "{} is written before it is recorded", file.path.display());
+            let found = Found::Regular { mode: file.mode, contents: Some(file.contents.clone()) };
+            let before = self.there.lock().unwrap().insert(file.path.clone(), found.clone());
+            if before != Some(found) {
+                self.written.lock().unwrap().push(file.path.clone());
+            }
         }
         Ok(files.into_iter().map(|file| file.path).collect())
+    }
+
+    async fn remove(
+        &self,
+        path: &Path,
+        prints: &[Print],
+        _: &[PathBuf],
+    ) -> Result<Removal, FileError> {
+        let found = self.look(path, 0).await.unwrap();
+        if *self.refused.lock().unwrap() == path.to_str() {
+            let denied = std::io::Error::from_raw_os_error(13);
+            return Err(FileError::new("remove", path.to_owned(), denied));
+        }
+        if found == Found::Missing {
+            return Ok(Removal::Missing);
+        }
+        if prints.iter().all(|print| found.difference(print).is_some()) {
+            return Ok(Removal::Foreign);
+        }
+        self.there.lock().unwrap().remove(path);
+        Ok(Removal::Removed)
+    }
+
+    async fn recorded(&self) -> Vec<Written> {
+        self.record.lock().unwrap().clone()
+    }
+
+    async fn record(&self, written: &[Written]) -> Result<(), FileError> {
+        *self.record.lock().unwrap() = written.to_vec();
+        Ok(())
+    }
+
+    async fn watch(&self, _: &[PathBuf]) {}
+
+    async fn changed(&self) {
+        self.changed.notified().await;
     }
 }
 
@@ -86,14 +168,21 @@ fn reason(readiness: &Readiness) -> Option<String> {
     readiness.subscribe().borrow().get(&Condition::Emitters).cloned()
 }
 
-/// Writes files for a time. Returns true if all are written.
+/// Writes files until all are written, for a time at most. Returns true if they are.
 async fn emit_for(
     disk: &Disk,
     outputs: &[Arc<Output>],
     readiness: &Readiness,
     time: Duration,
 ) -> bool {
-    tokio::time::timeout(time, emit(disk, outputs, &view(), readiness)).await.is_ok()
+    let (view, history) = (view(), History::default());
+    let mut unmet = readiness.subscribe();
+    let written = unmet.wait_for(|unmet| !unmet.contains_key(&Condition::Emitters));
+    tokio::select! {
+        biased;
+        ended = emit(disk, outputs, &view, readiness, &history) => panic!("{:?}", ended.err()),
+        done = tokio::time::timeout(time, written) => done.is_ok(),
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -224,4 +313,77 @@ fn output_has_the_settings_of_its_flag() {
         output.settings.iter().map(|it| (it.name.as_str(), it.value.as_str())).collect();
     assert_eq!(settings, [("path", "/run/docker.env")]);
     assert!(output.outcome().files.is_empty() && output.outcome().problem.is_none());
+}
+
+/// Returns the paths in the record.
+fn recorded(disk: &Disk) -> Vec<PathBuf> {
+    disk.record.lock().unwrap().iter().map(|its| its.path.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn file_of_earlier_run_that_is_not_written_any_more_goes() {
+    let (disk, readiness) = (Disk::default(), programmed());
+    *disk.record.lock().unwrap() =
+        vec![disk.left("/run/old", "1", true), disk.left("/run/a", "", true)];
+    let outputs = [output("one", &["/run/a"], 0)];
+    assert!(emit_for(&disk, &outputs, &readiness, Duration::from_secs(1)).await);
+    assert_eq!((disk.text("/run/old"), disk.text("/run/a")), (None, Some(String::new())));
+    assert_eq!(recorded(&disk), [PathBuf::from("/run/a")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn file_that_somebody_else_wrote_or_changed_stays() {
+    let (disk, readiness) = (Disk::default(), programmed());
+    let changed = disk.left("/run/changed", "1", true);
+    let found = disk.left("/run/found", "1", false);
+    disk.disturb("/run/changed", Some("2"));
+    *disk.record.lock().unwrap() = vec![changed, found];
+    assert!(emit_for(&disk, &[], &readiness, Duration::from_secs(1)).await);
+    assert_eq!(disk.text("/run/changed").unwrap(), "2");
+    assert_eq!(disk.text("/run/found").unwrap(), "1");
+    assert!(recorded(&disk).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn earlier_files_stay_until_every_emitter_has_written() {
+    let (disk, readiness) = (Disk::default(), programmed());
+    *disk.record.lock().unwrap() = vec![disk.left("/run/old", "1", true)];
+    let outputs = [output("one", &["/run/a"], 0), output("two", &["/run/b"], 3)];
+    assert!(!emit_for(&disk, &outputs, &readiness, Duration::from_secs(1)).await);
+    assert!(disk.text("/run/old").is_some());
+    assert!(emit_for(&disk, &outputs, &readiness, Duration::from_secs(60)).await);
+    assert_eq!(disk.text("/run/old"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn file_that_cannot_be_removed_stays_in_the_record() {
+    let (disk, readiness) = (Disk::default(), programmed());
+    *disk.record.lock().unwrap() = vec![disk.left("/run/old", "1", true)];
+    *disk.refused.lock().unwrap() = Some("/run/old");
+    assert!(emit_for(&disk, &[], &readiness, Duration::from_secs(1)).await);
+    assert_eq!(recorded(&disk), [PathBuf::from("/run/old")]);
+    *disk.refused.lock().unwrap() = None;
+    assert!(emit_for(&disk, &[], &readiness, Duration::from_secs(1)).await);
+    assert_eq!((disk.text("/run/old"), recorded(&disk)), (None, Vec::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn file_found_as_it_should_be_is_not_claimed() {
+    let (disk, readiness) = (Disk::default(), programmed());
+    disk.disturb("/run/a", Some(""));
+    let outputs = [output("one", &["/run/a", "/run/b"], 0)];
+    assert!(emit_for(&disk, &outputs, &readiness, Duration::from_secs(1)).await);
+    let made: Vec<_> = disk.record.lock().unwrap().iter().map(|its| its.made).collect();
+    assert_eq!(made, [false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn crash_between_record_and_write_leaves_no_stray_file() {
+    let (disk, readiness) = (Disk::default(), programmed());
+    // The earlier run had written the first, recorded the second, and ended.
+    let one = disk.left("/run/old", "1", true);
+    let two = Written { print: Print::of(0o644, b"2"), ..one.clone() };
+    *disk.record.lock().unwrap() = vec![one, two];
+    assert!(emit_for(&disk, &[], &readiness, Duration::from_secs(1)).await);
+    assert_eq!(disk.text("/run/old"), None);
 }

@@ -90,7 +90,12 @@ fn file(path: &Path, contents: &str) -> File {
 
 /// Returns the files of a host whose subnet.env is at a path.
 fn host_files(subnet_env: &Path) -> HostFiles {
-    HostFiles::new(flags(&[&format!("--subnet-file={}", subnet_env.display())]).files)
+    let state = subnet_env.with_file_name("state");
+    let arguments = [
+        format!("--subnet-file={}", subnet_env.display()),
+        format!("--state-dir={}", state.display()),
+    ];
+    HostFiles::new(&flags(&arguments.each_ref().map(String::as_str)))
 }
 
 /// A directory without symbolic links above it.
@@ -111,7 +116,7 @@ impl Place {
     /// Writes files that no setting names. Returns the error.
     fn replace(&self, names: &[&str]) -> Result<Vec<PathBuf>, String> {
         let files = names.iter().map(|name| file(&self.root.join(name), "new")).collect();
-        self.files.replace(files, &[]).map_err(|error| error.to_string())
+        replace(files, &[]).map_err(|error| error.to_string())
     }
 
     fn text(&self, name: &str) -> String {
@@ -144,7 +149,7 @@ fn new_files_go_again_if_a_later_one_cannot_be_written() {
     let bad = place.root.join("there");
     let setting = Setting { name: "path".into(), value: bad.display().to_string() };
     let files = vec![file(&place.root.join("new/a"), "new"), file(&bad, "new")];
-    assert!(place.files.replace(files, &[setting]).is_err());
+    assert!(replace(files, &[setting]).is_err());
     assert!(!place.root.join("new").exists());
 }
 
@@ -156,7 +161,7 @@ fn replaced_file_stays_if_a_later_one_cannot_be_written() {
     let bad = place.root.join("there");
     let setting = Setting { name: "path".into(), value: bad.display().to_string() };
     let files = vec![file(&place.root.join("a"), "new"), file(&bad, "new")];
-    assert!(place.files.replace(files, &[setting]).is_err());
+    assert!(replace(files, &[setting]).is_err());
     assert_eq!(place.text("a"), "new");
 }
 
@@ -170,7 +175,7 @@ fn plugin_follows_no_symbolic_link_unless_the_operator_names_it() {
     assert_eq!(place.text("real/a"), "");
     let path = place.root.join("link/a");
     let setting = Setting { name: "path".into(), value: path.display().to_string() };
-    place.files.replace(vec![file(&path, "new")], &[setting]).unwrap();
+    replace(vec![file(&path, "new")], &[setting]).unwrap();
     assert_eq!(place.text("real/a"), "new");
 }
 
@@ -229,4 +234,92 @@ fn host_has_a_name() {
     let name = node_name().unwrap();
     assert_eq!(name.trim(), name);
     assert!(!name.is_empty());
+}
+
+/// Returns the print of a file.
+fn print(path: &Path) -> Print {
+    let mode = fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    Print::of(mode, &fs::read(path).unwrap())
+}
+
+#[test]
+fn own_file_is_removed_and_any_other_stays() {
+    let place = Place::new();
+    let path = place.root.join("a");
+    write(&path, b"x", 0o644).unwrap();
+    let own = print(&path);
+    let removal = |kept: &[PathBuf]| {
+        remove(&path, std::slice::from_ref(&own), kept, &place.files.directory).unwrap()
+    };
+    fs::write(&path, "y").unwrap();
+    assert_eq!(removal(&[]), Removal::Foreign);
+    fs::write(&path, "x").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(removal(&[]), Removal::Foreign);
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+    assert_eq!(removal(&[]), Removal::Foreign);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(removal(&[]), Removal::Missing);
+    write(&path, b"x", 0o644).unwrap();
+    assert_eq!(removal(&[place.root.join("b")]), Removal::Removed);
+    assert!(!path.exists());
+}
+
+#[test]
+fn file_in_use_under_another_name_is_not_removed() {
+    let place = Place::new();
+    fs::create_dir(place.root.join("run")).unwrap();
+    std::os::unix::fs::symlink(place.root.join("run"), place.root.join("var-run")).unwrap();
+    let (old, new) = (place.root.join("var-run/a"), place.root.join("run/a"));
+    write(&new, b"x", 0o644).unwrap();
+    let removal = remove(&old, &[print(&new)], std::slice::from_ref(&new), &place.files.directory);
+    assert_eq!(removal.unwrap(), Removal::InUse);
+    assert!(new.exists());
+}
+
+#[tokio::test]
+async fn file_of_another_instance_is_not_removed() {
+    let place = Place::new();
+    let path = place.root.join("a");
+    write(&path, b"x", 0o644).unwrap();
+    let written = Written { path: path.clone(), print: print(&path), made: false };
+    let own = place.files.directory.clone();
+    let other = HostFiles { directory: own.with_file_name("other"), ..host_files(&path) };
+    place.files.record(std::slice::from_ref(&written)).await.unwrap();
+    other.record(std::slice::from_ref(&written)).await.unwrap();
+    let prints = [written.print];
+    assert_eq!(place.files.remove(&path, &prints, &[]).await.unwrap(), Removal::InUse);
+    other.record(&[]).await.unwrap();
+    assert_eq!(place.files.remove(&path, &prints, &[]).await.unwrap(), Removal::Removed);
+}
+
+#[test]
+fn file_below_directory_of_others_is_not_removed() {
+    let place = Place::new();
+    let directory = place.root.join("open");
+    let path = directory.join("a");
+    write(&path, b"x", 0o644).unwrap();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+    let removal = remove(&path, &[print(&path)], &[], &place.files.directory);
+    assert_eq!(removal.unwrap(), Removal::Foreign);
+}
+
+#[tokio::test]
+async fn record_is_kept_for_the_next_run() {
+    let place = Place::new();
+    assert_eq!(place.files.recorded().await, []);
+    let written = Written { path: "/run/a".into(), print: Print::of(0o644, b"x"), made: true };
+    place.files.record(std::slice::from_ref(&written)).await.unwrap();
+    assert_eq!(place.files.recorded().await, [written]);
+}
+
+#[test]
+fn link_to_a_right_file_is_replaced() {
+    let place = Place::new();
+    let (path, target) = (place.root.join("a"), place.root.join("target"));
+    write(&target, b"x", 0o644).unwrap();
+    std::os::unix::fs::symlink(&target, &path).unwrap();
+    assert!(write(&path, b"x", 0o644).unwrap());
+    assert!(fs::symlink_metadata(&path).unwrap().is_file());
 }

@@ -13,6 +13,7 @@ use heddle_core::node::{Node as NodeFacts, Underlay};
 use heddle_core::object::{Address, Link, LinkKind, Metric, Object, ObjectKey, Route, RouteAction};
 use heddle_core::peers::Peers;
 use heddle_core::record::Record;
+use heddle_files::Found;
 use heddle_flags::Flags;
 use heddle_node::ports::Ports;
 use heddle_node::readiness::Unmet;
@@ -24,12 +25,17 @@ use tokio::time::Instant;
 
 use super::{NOTICE, pick};
 use crate::kernel::{Maker, Mark, ModelKernel, State, UNDERLAY, name};
-use crate::plugin::{DEVICE, Faults, Scripted, address, node_plan, peer_plan};
+use crate::plugin::{
+    DEVICE, EMITTED, FILE, Faults, Scripted, address, node_plan, peer_plan, regular,
+};
 use crate::store::Cluster;
 use crate::trace::Trace;
 
 /// The longest pause before a daemon that crashed starts again.
 const RESTART: Duration = Duration::from_secs(30);
+
+/// The time in which a change of a file is found that nobody reported.
+const FILES_RESYNC: Duration = Duration::from_secs(30);
 
 /// A host, and the daemon on it if it runs.
 pub(super) struct Host {
@@ -125,7 +131,6 @@ impl Host {
             host: plugins.clone(),
             files: plugins,
         };
-        self.plugins.with(|faults| faults.written = false);
         let id = self.id().parse().expect("an id of letters and digits");
         let identity = Identity { id, name: Some(self.name()) };
         let running = tokio::spawn(async move {
@@ -243,6 +248,26 @@ impl Host {
                 self.plugins.with(|faults| *fault(faults) = Some(until));
                 self.plugins.flush_rules();
             }
+            25 => {
+                let (what, found) = match fastrand::u8(..4) {
+                    0 => ("deleted", Found::Missing),
+                    1 => ("edited", regular("FLANNEL_MTU=1500\n")),
+                    2 => ("truncated", regular("")),
+                    _ => {
+                        let contents = Some(EMITTED.into());
+                        ("made unreadable", Found::Regular { mode: 0, contents })
+                    }
+                };
+                trace.note(&self.name(), &format!("the emitter's file is {what}"));
+                self.plugins.disturb_file(FILE, found);
+            }
+            26 => {
+                let deaf = self.plugins.with(|faults| {
+                    faults.files_deaf = !faults.files_deaf;
+                    faults.files_deaf
+                });
+                trace.note(&self.name(), &format!("changes of files are not noticed: {deaf}"));
+            }
             24 => {
                 trace.note(&self.name(), "the traffic rules are flushed");
                 self.plugins.flush_rules();
@@ -284,6 +309,7 @@ impl Host {
             faults.suspended_until = None;
             faults.firewall_until = None;
             faults.files_until = None;
+            faults.files_deaf = false;
         });
     }
 
@@ -311,7 +337,10 @@ impl Host {
         if ready && self.cut_off.is_some_and(long_ago) && store.is_down(self.node()) {
             return Err(format!("{}: ready although the store is out of reach", self.name()));
         }
-        if ready && !self.plugins.with(|faults| faults.written) {
+        let disturbed = self.plugins.with(|faults| faults.files_disturbed);
+        let is_told = !self.plugins.with(|faults| faults.files_deaf);
+        let limit = if is_told { NOTICE } else { FILES_RESYNC + NOTICE };
+        if ready && !self.has_files() && disturbed.is_none_or(|at| at.elapsed() > limit) {
             return Err(format!("{}: ready without its files", self.name()));
         }
         let calm = self.kernel.with(|state| {
@@ -333,6 +362,10 @@ impl Host {
         Ok(())
     }
 
+    fn has_files(&self) -> bool {
+        self.plugins.file(FILE) == regular(EMITTED)
+    }
+
     /// Returns what is not as it should be. None if everything is.
     pub(super) fn unsettled(&self, config: &NetworkConfig, store: &Cluster) -> Option<String> {
         let Some(daemon) = &self.daemon else { return Some("there is no daemon".to_owned()) };
@@ -342,6 +375,9 @@ impl Host {
         let Some(lease) = self.own_lease(store) else { return Some("it has no lease".to_owned()) };
         if !self.plugins.with(|faults| faults.rules_hold) {
             return Some("the traffic rules do not hold".to_owned());
+        }
+        if !self.has_files() {
+            return Some(format!("{FILE} is not as emitted"));
         }
         let records = store.records();
         // Without the daemon's own rules: whatever is leased has a route, unless the host is there.

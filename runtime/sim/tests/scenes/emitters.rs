@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use heddle_control::EventKind;
+use heddle_files::Found;
 use heddle_node::readiness::Condition;
+use heddle_sim::plugin::{EMITTED, FILE, regular};
 use heddle_sim::scene::{Scene, device};
 use tokio::time::Instant;
 
@@ -94,4 +97,154 @@ async fn restarted_node_writes_its_files_again() {
     scene.start();
     scene.ready().await;
     assert_eq!(writes(&scene), 2);
+}
+
+fn is_as_emitted(scene: &Scene) -> bool {
+    scene.plugins.file(FILE) == regular(EMITTED)
+}
+
+/// Returns the number of repairs of files.
+async fn repairs(scene: &Scene) -> u64 {
+    scene.status().await.changes.repairs["file"]
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleted_or_changed_file_is_restored_within_a_second() {
+    let mut scene = Scene::started().await;
+    scene.pass(60.0).await;
+    let mode = |mode| Found::Regular { mode, contents: Some(EMITTED.into()) };
+    let faults = [
+        Found::Missing,
+        regular("FLANNEL_MTU=1500\n"),
+        mode(0o600),
+        Found::Other("a symbolic link"),
+    ];
+    for (number, found) in (1..).zip(faults) {
+        scene.plugins.disturb_file(FILE, found);
+        let took = scene.until("the file is restored", is_as_emitted).await;
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        assert!(scene.is_ready());
+        scene.pass(1.0).await;
+        assert_eq!(repairs(&scene).await, number);
+    }
+    let drift = scene.events(EventKind::Drift).await;
+    let texts: Vec<_> = drift.iter().map(|event| event.text.as_str()).collect();
+    assert_eq!(
+        texts,
+        [
+            "file /run/flannel/subnet.env: is missing; written again",
+            "file /run/flannel/subnet.env: has other contents than written; written again",
+            "file /run/flannel/subnet.env: has mode 600 instead of 644; written again",
+            "file /run/flannel/subnet.env: is a symbolic link; written again",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_without_notification_is_found_by_the_resync() {
+    let mut scene = Scene::started().await;
+    scene.plugins.with(|faults| faults.files_deaf = true);
+    scene.plugins.disturb_file(FILE, Found::Missing);
+    let took = scene.until("the file is restored", is_as_emitted).await;
+    assert!(took <= Duration::from_secs(31), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn file_that_cannot_be_restored_is_unready_until_it_is() {
+    let mut scene = Scene::started().await;
+    scene.plugins.disturb_file(FILE, Found::Other("a FIFO"));
+    let reason = scene.unmet_by(Condition::Emitters, "a FIFO").await;
+    assert!(
+        reason.starts_with(
+            "--emit subnet-env: /run/flannel/subnet.env is a FIFO: cannot write /run/flannel/subnet.env: "
+        ),
+        "{reason}"
+    );
+    let emitter = scene.status().await.emitters.remove(0);
+    assert!(emitter.problem.unwrap().contains("is a FIFO"));
+    scene.pass(300.0).await;
+    assert_eq!(scene.plugins.file(FILE), Found::Other("a FIFO"));
+    assert!(!scene.is_ready());
+    scene.plugins.disturb_file(FILE, Found::Missing);
+    let took = scene.ready().await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(is_as_emitted(&scene));
+}
+
+#[tokio::test(start_paused = true)]
+async fn program_that_keeps_changing_a_file_is_named() {
+    let mut scene = Scene::started().await;
+    let before = writes(&scene);
+    for _ in 0..6000 {
+        scene.plugins.disturb_file(FILE, regular("FLANNEL_MTU=1500\n"));
+        scene.pass(0.1).await;
+    }
+    let reason = scene.reason(Condition::Emitters);
+    assert!(reason.contains("another program keeps changing /run/flannel/subnet.env"), "{reason}");
+    // Five at first, and one each half minute of ten.
+    let repairs = writes(&scene) - before;
+    assert!((20..=26).contains(&repairs), "{repairs}");
+    assert!(scene.events(EventKind::Drift).await.len() <= 5);
+    let took = scene.ready().await;
+    assert!((30..=62).contains(&took.as_secs()), "{took:?}");
+    assert!(is_as_emitted(&scene));
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_path_removes_the_file_of_the_earlier_run() {
+    let mut scene = Scene::started().await;
+    scene.crash().await;
+    scene.flag("--emit=subnet-env:path=/run/other.env");
+    scene.start();
+    scene.ready().await;
+    assert_eq!(scene.plugins.file("/run/other.env"), regular(EMITTED));
+    assert_eq!(scene.plugins.file(FILE), Found::Missing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_path_leaves_a_file_that_somebody_edited() {
+    let mut scene = Scene::started().await;
+    scene.crash().await;
+    scene.plugins.disturb_file(FILE, regular("mine"));
+    scene.flag("--emit=subnet-env:path=/run/other.env");
+    scene.start();
+    scene.ready().await;
+    assert_eq!(scene.plugins.file(FILE), regular("mine"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn file_of_an_emitter_that_is_gone_is_removed() {
+    let mut scene = Scene::new();
+    scene.flag("--emit=subnet-env");
+    scene.flag("--emit=docker-opts:path=/run/docker.env");
+    scene.start();
+    scene.ready().await;
+    assert_eq!(scene.plugins.file("/run/docker.env"), regular(EMITTED));
+    scene.crash().await;
+    scene.unflag();
+    scene.start();
+    scene.ready().await;
+    assert_eq!(scene.plugins.file("/run/docker.env"), Found::Missing);
+    assert!(is_as_emitted(&scene));
+}
+
+#[tokio::test(start_paused = true)]
+async fn options_that_a_script_makes_of_subnet_env_are_kept() {
+    let mut scene = Scene::started().await;
+    let options = regular("DOCKER_OPTS=\" --bip=10.244.1.1/24 --mtu=1450\"\n");
+    scene.plugins.disturb_file(FILE, options.clone());
+    scene.pass(120.0).await;
+    assert_eq!(scene.plugins.file(FILE), options);
+    assert_eq!(repairs(&scene).await, 0);
+    scene.plugins.disturb_file(FILE, Found::Missing);
+    let kept = options.clone();
+    scene.until("they are restored", move |scene| scene.plugins.file(FILE) == kept).await;
+    let wrong = regular("DOCKER_OPTS=\" --bip=10.244.9.1/24 --mtu=1450\"\n");
+    scene.plugins.disturb_file(FILE, wrong);
+    scene.until("they are restored", move |scene| scene.plugins.file(FILE) == options).await;
+    // The script runs again after the next start.
+    scene.crash().await;
+    scene.start();
+    scene.ready().await;
+    assert!(is_as_emitted(&scene));
 }

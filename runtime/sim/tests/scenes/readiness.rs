@@ -38,7 +38,7 @@ async fn node_is_ready_only_with_everything_in_place() {
     scene.add_peer(7);
     met(&mut scene).await;
     assert_eq!(scene.objects(7), 3);
-    assert!(scene.plugins.with(|faults| faults.rules_hold && faults.written));
+    assert!(scene.plugins.with(|faults| faults.rules_hold && faults.writes == 1));
 }
 
 #[tokio::test(start_paused = true)]
