@@ -54,7 +54,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
     match result {
         Ok(config) => {
             print(&json(&Effective::of(&config)?)?)?;
-            for overlay in config.networks.iter() {
+            for overlay in &config.networks {
                 note(&format!("{}: {}", overlay.network, overlay.capacity()));
             }
             Ok(if strict && !warnings.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
