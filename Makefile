@@ -163,8 +163,9 @@ fuzz: ## random bytes for whatever comes from outside (TARGET="lease config", SE
 	done
 	@printf '%s\n' $(TARGET) | xargs -P "$$(nproc)" -I TARGET tests/fuzz/run TARGET $(SECONDS)
 
-reference: ## docs/plugin-reference.md, out of the comments in wit/v0.1
+reference: ## docs/plugin-reference.md, out of the comments in wit/v0.1, and the tables of docs/configuration.md
 	cargo run $(CARGO_FLAGS) --quiet -p heddle-reference
+	UPDATE_EXPECT=1 cargo test $(CARGO_FLAGS) --quiet -p heddle --bin heddle configuration_page
 
 # The manual pages, the completions and the plugins as files come out of the tool. DEB_FLAGS: more for cargo-deb, such
 # as --deb-revision 2.

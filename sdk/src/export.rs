@@ -137,3 +137,74 @@ impl<T: Emitter> wit_emitter::Guest for Export<T> {
         Ok(all(files))
     }
 }
+
+/// Returns the length of [`manifest`].
+pub const fn manifest_length(head: &str, keys: Option<&[&str]>) -> usize {
+    write_manifest(&mut [], head, keys)
+}
+
+/// Returns a manifest's text: `head`, which is a JSON object without its last brace, and the
+/// backend's keys.
+///
+/// # Panics
+///
+/// At compile time, if a key has other characters than ASCII letters and digits.
+pub const fn manifest<const LENGTH: usize>(head: &str, keys: Option<&[&str]>) -> [u8; LENGTH] {
+    let mut text = [0; LENGTH];
+    write_manifest(&mut text, head, keys);
+    text
+}
+
+/// Writes a manifest as far as there is room for it, and returns its length.
+const fn write_manifest(text: &mut [u8], head: &str, keys: Option<&[&str]>) -> usize {
+    let mut length = write(text, 0, head.as_bytes());
+    if let Some(keys) = keys {
+        length = write(text, length, b",\"keys\":[");
+        let mut index = 0;
+        while index < keys.len() {
+            length = write(text, length, if index == 0 { b"\"" } else { b",\"" });
+            assert!(is_alphanumeric(keys[index].as_bytes()), "a key has letters and digits only");
+            length = write(text, length, keys[index].as_bytes());
+            length = write(text, length, b"\"");
+            index += 1;
+        }
+        length = write(text, length, b"]");
+    }
+    write(text, length, b"}")
+}
+
+const fn write(text: &mut [u8], at: usize, bytes: &[u8]) -> usize {
+    let mut index = 0;
+    while index < bytes.len() {
+        if at + index < text.len() {
+            text[at + index] = bytes[index];
+        }
+        index += 1;
+    }
+    at + bytes.len()
+}
+
+const fn is_alphanumeric(key: &[u8]) -> bool {
+    let mut index = 0;
+    while index < key.len() && key[index].is_ascii_alphanumeric() {
+        index += 1;
+    }
+    index == key.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manifest_has_the_keys_that_a_backend_declares() {
+        const HEAD: &str = r#"{"name":"x""#;
+        const KEYS: Option<&[&str]> = Some(&["VNI", "Port"]);
+        const LENGTH: usize = manifest_length(HEAD, KEYS);
+        assert_eq!(&manifest::<LENGTH>(HEAD, KEYS), br#"{"name":"x","keys":["VNI","Port"]}"#);
+        const NONE: usize = manifest_length(HEAD, Some(&[]));
+        assert_eq!(&manifest::<NONE>(HEAD, Some(&[])), br#"{"name":"x","keys":[]}"#);
+        const UNDECLARED: usize = manifest_length(HEAD, None);
+        assert_eq!(&manifest::<UNDECLARED>(HEAD, None), br#"{"name":"x"}"#);
+    }
+}

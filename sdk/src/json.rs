@@ -107,6 +107,55 @@ impl<'de> Deserializer<'de> for Relaxed {
 pub struct Object<'a> {
     name: &'a str,
     members: Map<String, Value>,
+    /// The only keys that may be read. None allows all.
+    keys: Option<&'a [&'a str]>,
+}
+
+/// Errors of several members, so that one answer reports all of them.
+///
+/// ```
+/// use heddle_sdk::json::{Errors, Object};
+///
+/// let backend = Object::parse("Backend", r#"{"VNI": "a", "Port": -1, "GBP": true}"#)?;
+/// let mut errors = Errors::default();
+/// let vni = errors.note(backend.integer("VNI", 0..=0xff_ffff)).flatten();
+/// let port = errors.note(backend.port("Port")).flatten();
+/// let gbp = errors.note(backend.flag("GBP")).flatten();
+/// assert_eq!((vni, port, gbp), (None, None, Some(true)));
+/// assert_eq!(
+///     errors.result().unwrap_err().to_string(),
+///     "Backend.VNI is \"a\": expected a whole number from 0 to 16777215; \
+///      Backend.Port is -1: expected a whole number from 0 to 65535"
+/// );
+/// # Ok::<(), heddle_sdk::ConfigError>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Errors(Vec<ConfigError>);
+
+impl Errors {
+    /// Adds an error.
+    pub fn add(&mut self, error: ConfigError) {
+        self.0.push(error);
+    }
+
+    /// Returns the value, or adds the error and returns None.
+    pub fn note<T>(&mut self, result: Result<T, ConfigError>) -> Option<T> {
+        result.map_err(|error| self.add(error)).ok()
+    }
+
+    /// Returns all errors as one.
+    ///
+    /// # Errors
+    ///
+    /// If there is any. It has the key of the first one, and the others are part of its message.
+    pub fn result(self) -> Result<(), ConfigError> {
+        let mut errors = self.0.into_iter();
+        let Some(mut first) = errors.next() else { return Ok(()) };
+        for error in errors {
+            first.message += &format!("; {error}");
+        }
+        Err(first)
+    }
 }
 
 impl<'a> Object<'a> {
@@ -117,12 +166,19 @@ impl<'a> Object<'a> {
     /// If the text is not a JSON object.
     pub fn parse(name: &'a str, text: &str) -> Result<Self, ConfigError> {
         match serde_json::from_str(text) {
-            Ok(members) => Ok(Self { name, members }),
+            Ok(members) => Ok(Self { name, members, keys: None }),
             Err(error) => Err(ConfigError {
                 key: name.to_owned(),
                 message: format!("is not a JSON object: {error}"),
             }),
         }
+    }
+
+    /// Restricts the object to a backend's declared keys
+    /// ([`Backend::KEYS`](crate::Backend::KEYS)), so that no key is read without being declared.
+    #[must_use]
+    pub fn with_keys(self, keys: Option<&'a [&'a str]>) -> Self {
+        Self { keys, ..self }
     }
 
     /// Returns a member that is `true` or `false`.
@@ -197,6 +253,8 @@ impl<'a> Object<'a> {
     }
 
     fn find(&self, key: &str) -> Result<Option<&Value>, ConfigError> {
+        let declared = self.keys.is_none_or(|keys| keys.contains(&key));
+        assert!(declared, "{key} is missing in the backend's KEYS");
         let mut found =
             self.members.iter().filter(|(name, _)| name.eq_ignore_ascii_case(key)).fuse();
         let first = found.next().map(|(_, value)| value);

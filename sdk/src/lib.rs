@@ -148,6 +148,11 @@ pub use types::*;
 
 /// A backend: defines how nodes reach each other. Exported with [`export_backend!`].
 pub trait Backend {
+    /// The backend's keys in the network config, without `Type`. They become part of the manifest,
+    /// and the host warns of every other key in `Backend`, which is ignored. None if the backend
+    /// does not declare its keys.
+    const KEYS: Option<&'static [&'static str]> = None;
+
     /// Returns the backend's part of this node's lease. Called before the node has a lease, at each
     /// attempt to get one.
     ///
@@ -221,7 +226,9 @@ macro_rules! export_backend {
     ($plugin:ty, name = $name:literal $(, $capability:ident = $values:tt)* $(,)?) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            $crate::__manifest!($name, "backend-plugin" $(, $capability $values)*);
+            $crate::__manifest!(
+                $name, "backend-plugin", <$plugin as $crate::Backend>::KEYS $(, $capability $values)*
+            );
             type Exported = $crate::export::Export<$plugin>;
             $crate::bindings::backend::export!(
                 Exported with_types_in $crate::bindings::backend
@@ -239,7 +246,9 @@ macro_rules! export_packet_backend {
     ($plugin:ty, name = $name:literal $(, $capability:ident = $values:tt)* $(,)?) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            $crate::__manifest!($name, "packet-backend-plugin" $(, $capability $values)*);
+            $crate::__manifest!(
+                $name, "packet-backend-plugin", <$plugin as $crate::Backend>::KEYS $(, $capability $values)*
+            );
             type Exported = $crate::export::Export<$plugin>;
             $crate::bindings::backend::export!(
                 Exported with_types_in $crate::bindings::backend
@@ -260,7 +269,9 @@ macro_rules! export_transform {
     ($plugin:ty, name = $name:literal $(, $capability:ident = $values:tt)* $(,)?) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            $crate::__manifest!($name, "transform-plugin" $(, $capability $values)*);
+            $crate::__manifest!(
+                $name, "transform-plugin", <$plugin as $crate::Backend>::KEYS $(, $capability $values)*
+            );
             type Exported = $crate::export::Export<$plugin>;
             $crate::bindings::backend::export!(
                 Exported with_types_in $crate::bindings::backend
@@ -285,7 +296,7 @@ macro_rules! export_emitter {
     ($plugin:ty, name = $name:literal $(, $capability:ident = $values:tt)* $(,)?) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            $crate::__manifest!($name, "emitter-plugin" $(, $capability $values)*);
+            $crate::__manifest!($name, "emitter-plugin", None $(, $capability $values)*);
             type Exported = $crate::export::Export<$plugin>;
             $crate::bindings::emitter::export!(
                 Exported with_types_in $crate::bindings::emitter
@@ -298,8 +309,9 @@ macro_rules! export_emitter {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __manifest {
-    ($name:literal, $world:literal $(, $capability:ident $values:tt)*) => {
-        const MANIFEST: &str = ::core::concat!(
+    ($name:literal, $world:literal, $keys:expr $(, $capability:ident $values:tt)*) => {
+        const KEYS: ::core::option::Option<&[&str]> = $keys;
+        const HEAD: &str = ::core::concat!(
             "{\"name\":\"",
             $name,
             "\",\"version\":\"",
@@ -308,11 +320,11 @@ macro_rules! __manifest {
             $world,
             "\",\"capabilities\":",
             $crate::__capabilities!($($capability $values),*),
-            "}"
         );
         #[used]
         #[unsafe(link_section = "heddle:manifest")]
-        static SECTION: [u8; MANIFEST.len()] = *MANIFEST.as_bytes().first_chunk().unwrap();
+        static SECTION: [u8; $crate::export::manifest_length(HEAD, KEYS)] =
+            $crate::export::manifest(HEAD, KEYS);
     };
 }
 

@@ -80,6 +80,15 @@ impl NetworkConfig {
         json::read("Backend", &self.backend)
     }
 
+    /// Returns the `Backend` object, restricted to the keys that a backend declares.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a JSON object.
+    pub fn backend_of<B: crate::Backend>(&self) -> Result<json::Object<'_>, ConfigError> {
+        Ok(json::Object::parse("Backend", &self.backend)?.with_keys(B::KEYS))
+    }
+
     /// Returns the enabled families, IPv4 first.
     pub fn families(&self) -> impl Iterator<Item = Family> {
         self.networks.iter().map(|overlay| Family::of_network(overlay.network))

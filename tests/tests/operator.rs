@@ -350,7 +350,8 @@ fn config_check_shows_config_with_defaults() {
         "EnableNFTables": false,
         "Backend": {"Type": "vxlan", "VNI": 7},
     });
-    assert_eq!((answer.json(), answer.stderr.as_str()), (expected, ""));
+    let capacity = "standard input: 10.244.0.0/16: 255 subnets of 254 addresses\n";
+    assert_eq!((answer.json(), answer.stderr.as_str()), (expected, capacity));
 
     let dual = check(r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#);
     let config = dual.json();
@@ -365,10 +366,29 @@ fn config_check_shows_config_with_defaults() {
     let answer = run(command, "");
     assert_eq!(answer.json()["SubnetLen"], 24);
     assert!(
-        answer.stderr.contains("config.json: `SubnetLength` is not a known key"),
+        answer.stderr.contains("config.json: warning: `SubnetLength` is not a known key"),
         "{}",
         answer.stderr
     );
+    let mut command = Command::new(heddle());
+    command.args(["config", "check", "--strict"]).arg(&file);
+    assert_eq!(run(command, "").code, Some(1));
+}
+
+#[test]
+fn config_check_warns_of_what_has_no_effect() {
+    for (config, warning) in [
+        (r#"{"Network":"10.244.3.7/16"}"#, "10.244.0.0/16 is used"),
+        (r#"{"Network":"10.1.0.0/16","IPv6Network":"fd00::/48"}"#, "`IPv6Network` has no effect"),
+        (
+            r#"{"Network":"10.1.0.0/16","Backend":{"Type":"VXLAN","Prot":1}}"#,
+            "`Backend.Prot` is not a known key of vxlan; ignored (did you mean `Port`?)",
+        ),
+    ] {
+        let answer = check(config);
+        assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+        assert!(answer.stderr.contains(warning), "{}", answer.stderr);
+    }
 }
 
 #[test]
@@ -391,6 +411,10 @@ fn config_check_reports_all_errors() {
             &["`EnableIPv4`", "`Network`", "`IPv6Network`", "`EnableNFTables`", "`Backend` is 7"],
         ),
         (r#"{"EnableIPv4":false}"#, &["`EnableIPv4`"]),
+        (
+            r#"{"Network":"127.0.0.0/8","SubnetMin":"10.1.1.1","SubnetLen":33}"#,
+            &["`Network` is 127.0.0.0/8", "`SubnetLen` is 33", "`SubnetMin` is 10.1.1.1"],
+        ),
         (r#"{"Network":"10.244.0.0/16","Backend":{}}"#, &["`Backend.Type`"]),
         (
             r#"{"Network":"10.244.0.0/16","Backend":{"Type":"wormhole"}}"#,
@@ -407,6 +431,10 @@ fn config_check_reports_all_errors() {
         (
             r#"{"Network":"10.244.0.0/16","Backend":{"Type":"udp","Port":70000}}"#,
             &["`Backend.Port`"],
+        ),
+        (
+            r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","MTU":60,"GBP":1,"Port":-1}}"#,
+            &["Backend.Port` is -1", "Backend.GBP is 1", "Backend.MTU is 60"],
         ),
     ] {
         let answer = check(config);

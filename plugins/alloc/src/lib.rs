@@ -9,6 +9,8 @@ use heddle_sdk::*;
 pub struct AllocBackend;
 
 impl Backend for AllocBackend {
+    const KEYS: Option<&'static [&'static str]> = Some(&[]);
+
     fn advertise(config: &NetworkConfig, _: &Node) -> Result<Advertisements, ConfigError> {
         // As in flannel, the lease has no backend type.
         Ok(Advertisements { backend_type: None, backend_data: vec![None; config.networks.len()] })

@@ -6,18 +6,23 @@
 
 use std::fmt::Write;
 
+use heddle_sdk::json::Errors;
 use heddle_sdk::*;
 
 /// The backend.
 pub struct HostGwBackend;
 
 impl Backend for HostGwBackend {
+    const KEYS: Option<&'static [&'static str]> = Some(&[]);
+
     fn advertise(config: &NetworkConfig, node: &Node) -> Result<Advertisements, ConfigError> {
+        let mut errors = Errors::default();
         for public in &node.underlay.public_addresses {
             if !node.underlay.has_address(*public) {
-                return Err(behind_nat(&node.underlay, Family::of(*public)));
+                errors.add(behind_nat(&node.underlay, Family::of(*public)));
             }
         }
+        errors.result()?;
         Ok(Advertisements {
             backend_type: Some("host-gw".into()),
             backend_data: vec![None; config.networks.len()],

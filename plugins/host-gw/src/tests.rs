@@ -67,6 +67,8 @@ fn public_address_not_on_interface_is_refused() {
           ! Backend.Type is host-gw, and this node's public address 203.0.113.7 is not an address of eth0 (NAT): expected another backend, such as vxlan
     "#]];
     expected.assert_eq(&planned(["203.0.113.7", "fd00::1"], &["fd00::1/64"]));
+    let both = planned(["203.0.113.7", "2001:db8::7"], &addresses);
+    assert!(both.contains("203.0.113.7 is not") && both.contains("2001:db8::7 is not"), "{both}");
 }
 
 const PEERS: &str = r#"{

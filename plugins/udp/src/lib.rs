@@ -10,7 +10,6 @@
 
 use std::net::IpAddr;
 
-use heddle_sdk::json::Object;
 use heddle_sdk::*;
 
 /// Name of the device. flannel requests `flannel%d`, and the first such device gets this name.
@@ -25,6 +24,8 @@ pub struct UdpBackend {
 }
 
 impl Backend for UdpBackend {
+    const KEYS: Option<&'static [&'static str]> = Some(&["Port"]);
+
     fn advertise(config: &NetworkConfig, _: &Node) -> Result<Advertisements, ConfigError> {
         port(config)?;
         // As in flannel, the lease has no backend type.
@@ -66,7 +67,7 @@ impl PacketBackend for UdpBackend {
 }
 
 fn port(config: &NetworkConfig) -> Result<u16, ConfigError> {
-    let backend = Object::parse("Backend", &config.backend)?;
+    let backend = config.backend_of::<UdpBackend>()?;
     Ok(backend.port("Port")?.unwrap_or(DEFAULT_PORT))
 }
 

@@ -15,7 +15,7 @@ mod frame;
 use std::net::IpAddr;
 
 use frame::{Frame, HEADERS, OVERHEAD};
-use heddle_sdk::json::Object;
+use heddle_sdk::json::Errors;
 use heddle_sdk::*;
 
 /// The backend: peers by their subnets, and the headers of frames to and from them.
@@ -48,6 +48,8 @@ impl<T> PerFamily<T> {
 }
 
 impl Backend for VxlanTunBackend {
+    const KEYS: Option<&'static [&'static str]> = Some(&["VNI", "Port"]);
+
     fn advertise(config: &NetworkConfig, node: &Node) -> Result<Advertisements, ConfigError> {
         let settings = Settings::read(config)?;
         let data = |family| Some(vtep::backend_data(settings.vni, settings.mac(node, family)));
@@ -136,11 +138,12 @@ struct Settings {
 
 impl Settings {
     fn read(config: &NetworkConfig) -> Result<Self, ConfigError> {
-        let backend = Object::parse("Backend", &config.backend)?;
-        Ok(Self {
-            vni: backend.integer("VNI", 0..=vtep::MAX_VNI)?.unwrap_or(1),
-            port: backend.port("Port")?.unwrap_or(vtep::DEFAULT_PORT),
-        })
+        let backend = config.backend_of::<VxlanTunBackend>()?;
+        let mut errors = Errors::default();
+        let vni = errors.note(backend.integer("VNI", 0..=vtep::MAX_VNI)).flatten();
+        let port = errors.note(backend.port("Port")).flatten();
+        errors.result()?;
+        Ok(Self { vni: vni.unwrap_or(1), port: port.unwrap_or(vtep::DEFAULT_PORT) })
     }
 
     fn device(&self) -> String {

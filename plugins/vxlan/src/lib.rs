@@ -17,6 +17,9 @@ use settings::Settings;
 pub struct VxlanBackend;
 
 impl Backend for VxlanBackend {
+    const KEYS: Option<&'static [&'static str]> =
+        Some(&["VNI", "Port", "GBP", "Learning", "DirectRouting", "MTU"]);
+
     fn advertise(config: &NetworkConfig, node: &Node) -> Result<Advertisements, ConfigError> {
         let settings = Settings::read(config)?;
         let data =

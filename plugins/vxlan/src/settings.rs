@@ -1,7 +1,9 @@
 //! The backend's keys in the network config.
 
-use heddle_sdk::json::Object;
+use heddle_sdk::json::Errors;
 use heddle_sdk::{ConfigError, Family, NetworkConfig, Underlay, vtep};
+
+use crate::VxlanBackend;
 
 /// Overhead of VXLAN besides the outer IP header, in bytes: UDP and VXLAN headers, and the inner
 /// Ethernet header.
@@ -22,39 +24,47 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn read(config: &NetworkConfig) -> Result<Self, ConfigError> {
-        let backend = Object::parse("Backend", &config.backend)?;
+        let backend = config.backend_of::<VxlanBackend>()?;
+        let mut errors = Errors::default();
+        let vni = errors.note(backend.integer("VNI", 0..=vtep::MAX_VNI)).flatten();
+        let port = errors.note(backend.port("Port")).flatten();
+        let mut flag = |key| errors.note(backend.flag(key)).flatten().unwrap_or(false);
+        let (gbp, learning) = (flag("GBP"), flag("Learning"));
+        let direct_routing = flag("DirectRouting");
+        // As in flannel, 0 selects the default.
+        let mtu = errors.note(backend.integer("MTU", 0..=65_535)).flatten();
         let settings = Self {
-            vni: backend.integer("VNI", 0..=vtep::MAX_VNI)?.unwrap_or(1),
-            port: backend.port("Port")?.unwrap_or(vtep::DEFAULT_PORT),
-            gbp: backend.flag("GBP")?.unwrap_or(false),
-            learning: backend.flag("Learning")?.unwrap_or(false),
-            direct_routing: backend.flag("DirectRouting")?.unwrap_or(false),
-            // As in flannel, 0 selects the default.
-            mtu: backend.integer("MTU", 0..=65_535)?.filter(|mtu| *mtu != 0),
+            vni: vni.unwrap_or(1),
+            port: port.unwrap_or(vtep::DEFAULT_PORT),
+            gbp,
+            learning,
+            direct_routing,
+            mtu: mtu.filter(|mtu| *mtu != 0),
         };
-        for family in config.families() {
-            let device = settings.device(family);
-            if device.len() > MAX_NAME {
-                let rule = match family {
-                    Family::V4 => "at most 9999999",
-                    Family::V6 => "at most 9999 with IPv6",
-                };
-                return Err(backend.error(
-                    "VNI",
-                    format!(
-                        "is {}: expected {rule}, because the device's name {device} may have {MAX_NAME} bytes",
-                        settings.vni
-                    ),
-                ));
-            }
-            let least = family.least_mtu() + overhead(family);
-            if let Some(mtu) = settings.mtu.filter(|mtu| *mtu < least) {
-                return Err(backend.error(
-                    "MTU",
-                    format!("is {mtu}: expected {least} to 65535, the external interface's MTU"),
-                ));
-            }
+        // IPv6, which is last, has the longer names.
+        let long = |family: &Family| settings.device(*family).len() > MAX_NAME;
+        if let Some(family) = config.families().filter(long).last() {
+            let rule = match family {
+                Family::V4 => "at most 9999999",
+                Family::V6 => "at most 9999 with IPv6",
+            };
+            let (vni, device) = (settings.vni, settings.device(family));
+            errors.add(backend.error(
+                "VNI",
+                format!(
+                    "is {vni}: expected {rule}, because the device's name {device} may have {MAX_NAME} bytes",
+                ),
+            ));
         }
+        let least = config.families().map(|family| family.least_mtu() + overhead(family)).max();
+        let least = least.unwrap_or_default();
+        if let Some(mtu) = settings.mtu.filter(|mtu| *mtu < least) {
+            errors.add(backend.error(
+                "MTU",
+                format!("is {mtu}: expected {least} to 65535, the external interface's MTU"),
+            ));
+        }
+        errors.result()?;
         Ok(settings)
     }
 

@@ -133,6 +133,21 @@ fn key_out_of_range_is_reported_with_its_rule() {
 }
 
 #[test]
+fn all_wrong_keys_are_reported_at_once() {
+    let wrong = r#"{"vni":"1","Port":-1,"GBP":1,"Learning":"x","directRouting":0,"MTU":60}"#;
+    let error = node_plan(&Scenario::v4(wrong)).unwrap_err().to_string();
+    let found: Vec<_> = error.split("; ").filter_map(|error| error.split(' ').next()).collect();
+    let mut expected = VxlanBackend::KEYS.unwrap().iter().map(|key| format!("Backend.{key}"));
+    assert!(found.iter().all(|found| expected.next().as_deref() == Some(found)), "{error}");
+    assert_eq!(expected.next(), None, "{error}");
+    let two = node_plan(&Scenario::dual(r#"{"VNI":10000,"MTU":1300}"#)).unwrap_err().to_string();
+    assert!(
+        two.contains("at most 9999 with IPv6") && two.contains("; Backend.MTU is 1300"),
+        "{two}"
+    );
+}
+
+#[test]
 fn interface_too_small_for_overhead_is_an_error() {
     let mut scenario = Scenario::dual(VXLAN);
     scenario.node.underlay.mtu = 1300;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use heddle_core::config::NetworkConfig;
+use heddle_core::config::{ConfigWarning, NetworkConfig};
 use heddle_core::family::PerFamily;
 use heddle_core::text::one_line;
 use ipnet::IpNet;
@@ -17,7 +17,7 @@ use crate::daemon::wait_for;
 use crate::input;
 use crate::output::{complain, json, print};
 use crate::plugin::Places;
-use crate::trial::try_out;
+use crate::trial::{Trial, try_out};
 
 /// Longest line about a problem, in characters.
 const LONGEST: usize = 1000;
@@ -25,7 +25,8 @@ const LONGEST: usize = 1000;
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Checks a network config before it is stored at <prefix>/config, including the backend's own keys. Prints the config
-    /// with the defaults filled in, except for the backend's keys. Otherwise prints every problem, and exits with 1.
+    /// with the defaults filled in, except for the backend's keys, and on standard error warnings and how many subnets and
+    /// addresses there are. Otherwise prints every problem, and exits with 1.
     Check(Check),
 }
 
@@ -34,46 +35,62 @@ pub(crate) struct Check {
     /// File with the JSON object, or `-` for standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Exit with 1 if there is a warning, such as an unknown key.
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     places: Places,
 }
 
 pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
-    let Command::Check(Check { file, places }) = command;
+    let Command::Check(Check { file, strict, places }) = command;
     let text = input::read(&file)?;
     let name = input::name(&file);
-    for key in NetworkConfig::unknown_keys(&text) {
-        complain(&format!("{name}: `{}` is not a known key; ignored", one_line(&key, LONGEST)));
+    let note = |note: &str| complain(&format!("{name}: {}", one_line(note, LONGEST)));
+    let Checked { warnings, result } = wait_for(check(&text, &places))?;
+    for warning in &warnings {
+        note(&format!("warning: {warning}"));
     }
-    match wait_for(check(&text, &places))? {
+    match result {
         Ok(config) => {
             print(&json(&Effective::of(&config)?)?)?;
-            Ok(ExitCode::SUCCESS)
+            for overlay in &config.networks {
+                note(&format!("{}: {}", overlay.network, overlay.capacity()));
+            }
+            Ok(if strict && !warnings.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         }
         Err(problems) => {
             for problem in problems {
-                complain(&format!("{name}: {}", one_line(&problem, LONGEST)));
+                note(&problem);
             }
             Ok(ExitCode::FAILURE)
         }
     }
 }
 
-/// Returns the config, or all of its errors.
-async fn check(text: &[u8], places: &Places) -> anyhow::Result<Result<NetworkConfig, Vec<String>>> {
-    let checked = NetworkConfig::check(text);
-    let mut problems: Vec<_> = match &checked {
-        Ok(_) => Vec::new(),
-        Err(errors) => errors.iter().map(ToString::to_string).collect(),
-    };
+/// The outcome of a check.
+struct Checked {
+    warnings: Vec<ConfigWarning>,
+    /// The config, or all of its errors.
+    result: Result<NetworkConfig, Vec<String>>,
+}
+
+async fn check(text: &[u8], places: &Places) -> anyhow::Result<Checked> {
+    let mut warnings = NetworkConfig::warnings(text);
+    let parsed = NetworkConfig::parse(text);
+    let errors = parsed.clone().err().into_iter().flatten();
+    let mut problems: Vec<_> = errors.map(|error| error.to_string()).collect();
     // Other errors do not prevent the plugin from checking its own keys.
-    if let Some(config) = checked.clone().ok().or_else(|| backend_alone(text)) {
-        problems.extend(try_out(&config, &places.catalogue()?).await);
+    if let Some(config) = parsed.clone().ok().or_else(|| backend_alone(text)) {
+        let Trial { unknown, objection } = try_out(&config, &places.catalogue()?).await;
+        warnings.extend(unknown);
+        problems.extend(objection);
     }
-    Ok(match checked {
+    let result = match parsed {
         Ok(config) if problems.is_empty() => Ok(config),
         _ => Err(problems),
-    })
+    };
+    Ok(Checked { warnings, result })
 }
 
 /// Returns a config with this backend and a placeholder network.
@@ -135,14 +152,28 @@ impl<'a> Effective<'a> {
     }
 }
 
+/// Returns all problems and warnings of a config with a built-in backend.
+#[cfg(test)]
+pub(crate) fn problems_and_warnings(config: &str) -> Vec<String> {
+    let checked = wait_for(check(config.as_bytes(), &Places::none())).unwrap();
+    let warnings = checked.warnings.iter().map(ToString::to_string);
+    warnings.chain(checked.result.err().unwrap_or_default()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn checked(config: &str) -> Checked {
+        wait_for(check(config.as_bytes(), &Places::none())).unwrap()
+    }
+
     fn problems(config: &str) -> Vec<String> {
-        let places = Places::none();
-        let checked = wait_for(check(config.as_bytes(), &places)).unwrap();
-        checked.err().unwrap_or_default()
+        checked(config).result.err().unwrap_or_default()
+    }
+
+    fn warnings(config: &str) -> Vec<String> {
+        checked(config).warnings.iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -180,6 +211,46 @@ mod tests {
         assert_eq!(found.len(), 3, "{found:?}");
         let found = problems(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"wormhole"}}"#);
         assert!(found.len() == 1 && found[0].contains("`wormhole`"), "{found:?}");
+    }
+
+    #[test]
+    fn every_wrong_key_of_a_backend_is_reported() {
+        let found = problems(
+            r#"{"Network":"10.244.0.0/16","SubnetLen":33,"Backend":{"Type":"vxlan","VNI":-1,"Port":"x","GBP":1,"MTU":60}}"#,
+        );
+        let found = found.join("\n");
+        for key in ["SubnetLen", "Backend.VNI", "Backend.Port", "Backend.GBP", "Backend.MTU"] {
+            assert!(found.contains(key), "{key}: {found}");
+        }
+        let found = problems(
+            r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan-tun","VNI":-1,"Port":"x"}}"#,
+        );
+        assert!(found.len() == 1 && found[0].contains("; Backend.Port is \"x\""), "{found:?}");
+    }
+
+    #[test]
+    fn unknown_keys_of_every_backend_have_a_warning() {
+        for (backend, meant) in [
+            ("vxlan", " (did you mean `Port`?)"),
+            ("udp", " (did you mean `Port`?)"),
+            ("vxlan-tun", " (did you mean `Port`?)"),
+            ("host-gw", ""),
+            ("alloc", ""),
+        ] {
+            let config = format!(
+                r#"{{"Network":"10.244.0.0/16","Backend":{{"type":"{backend}","Prot":8472}}}}"#
+            );
+            let expected =
+                format!("`Backend.Prot` is not a known key of {backend}; ignored{meant}");
+            assert_eq!(warnings(&config), [expected]);
+            assert_eq!(problems(&config), [""; 0]);
+        }
+        let both = r#"{"Network":"x","Backend":{"Type":"VXLAN","DirectRoutng":true,"vni":-1}}"#;
+        assert_eq!(problems(both).len(), 2);
+        assert!(warnings(both)[0].ends_with("(did you mean `DirectRouting`?)"));
+        let good =
+            r#"{"Network":"10.1.0.0/16","Backend":{"TYPE":"Vxlan","vni":2,"directROUTING":true}}"#;
+        assert_eq!((problems(good), warnings(good)), (vec![], vec![]));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests may run programs and wait"))]
 
 mod config;
+#[cfg(test)]
+mod configuration;
 mod daemon;
 mod daemon_flags;
 mod demo;

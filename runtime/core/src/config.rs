@@ -4,13 +4,16 @@
 //! `Backend`, flannel's documentation says vxlan and its code says udp; Heddle follows the
 //! documentation.
 
+mod capacity;
 mod check;
 mod error;
 mod keys;
 mod members;
+mod ranges;
 mod superseded;
 #[cfg(test)]
 mod tests;
+mod warning;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -19,12 +22,15 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::address::{Family, number};
 use crate::family::{InFamily, PerFamily};
 
-pub use error::ConfigError;
+pub use capacity::Capacity;
+pub use error::{ConfigError, ConfigErrors};
+pub use keys::KEYS;
 pub use superseded::Superseded;
+pub use warning::ConfigWarning;
 
-use check::{backend, read_overlay};
+use check::{backend, flag, read_overlay};
 use error::{Errors, broken};
-use keys::{ENABLE_NFTABLES, ENABLE_V4, ENABLE_V6, KEYS, V4, V6};
+use keys::{ENABLE_NFTABLES, ENABLE_V4, ENABLE_V6, V4, V6};
 use members::members;
 
 /// Backend used if the config names none.
@@ -60,9 +66,9 @@ pub struct OverlayNetwork {
 /// The `Backend` object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendConfig {
-    /// `Type`: the name of a plugin.
+    /// `Type`: the name of a plugin, in lower case.
     pub kind: String,
-    /// The whole object as JSON text, which is passed to the plugin.
+    /// The whole object as JSON text, which is passed to the plugin. Its `Type` is in lower case.
     pub json: String,
 }
 
@@ -71,51 +77,27 @@ impl NetworkConfig {
     ///
     /// # Errors
     ///
-    /// The first [`ConfigError`] that [`check`](Self::check) finds.
-    pub fn parse(text: &[u8]) -> Result<Self, ConfigError> {
-        Self::check(text).map_err(|mut errors| errors.remove(0))
-    }
-
-    /// Parses the value of `<prefix>/config` without stopping at the first error.
-    ///
-    /// # Errors
-    ///
-    /// Every [`ConfigError`] found, each naming the key and the rule. At least one.
-    pub fn check(text: &[u8]) -> Result<Self, Vec<ConfigError>> {
-        let members = members(text).map_err(|error| vec![error])?;
+    /// Every error found, each with its key and the rule.
+    pub fn parse(text: &[u8]) -> Result<Self, ConfigErrors> {
+        let members = members(text)?;
         let mut errors = Errors::default();
-        let flag = |key, default| -> Result<bool, ConfigError> {
-            Ok(members.get(key, "true or false")?.unwrap_or(default))
-        };
-        let v4 = errors.note(flag(ENABLE_V4, true));
-        let v6 = errors.note(flag(ENABLE_V6, false));
-        if (v4, v6) == (Some(false), Some(false)) {
+        let v4 = flag(ENABLE_V4, true, &members, &mut errors);
+        let v6 = flag(ENABLE_V6, false, &members, &mut errors);
+        if !v4 && !v6 && errors.0.is_empty() {
             errors.add(broken(ENABLE_V4, false, "`EnableIPv4` or `EnableIPv6` must be true"));
         }
         let mut networks = PerFamily::NONE;
-        if v4.unwrap_or(true) {
+        if v4 {
             networks.v4 = read_overlay::<Ipv4Net, Ipv4Addr>(&V4, &members, &mut errors);
         }
-        if v6.unwrap_or(false) {
+        if v6 {
             networks.v6 = read_overlay::<Ipv6Net, Ipv6Addr>(&V6, &members, &mut errors);
         }
-        let nftables = errors.note(flag(ENABLE_NFTABLES, false));
-        let backend = errors.note(backend(&members));
-        match (nftables, backend) {
-            (Some(nftables), Some(backend)) if errors.0.is_empty() => {
-                Ok(Self { networks, nftables, backend })
-            }
-            _ => Err(errors.0),
+        let nftables = flag(ENABLE_NFTABLES, false, &members, &mut errors);
+        match errors.note(backend(&members)) {
+            Some(backend) if errors.0.is_empty() => Ok(Self { networks, nftables, backend }),
+            _ => Err(ConfigErrors(errors.0)),
         }
-    }
-
-    /// Returns the unknown members of the value of `<prefix>/config`, which are ignored. Members of
-    /// `Backend` are not checked: its plugin interprets them. Empty if the text is not a JSON
-    /// object.
-    pub fn unknown_keys(text: &[u8]) -> Vec<String> {
-        let members = members(text).map(|members| members.0).unwrap_or_default();
-        let known = |name: &String| KEYS.iter().any(|key| name.eq_ignore_ascii_case(key));
-        members.into_iter().map(|(name, _)| name).filter(|name| !known(name)).collect()
     }
 }
 

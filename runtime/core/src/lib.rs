@@ -32,6 +32,7 @@
 //! | [`subnet_env`] | which subnet did this node have before? |
 //! | [`underlay`] | is the interface still what it was? |
 //! | [`cgroup`] | did the kernel's OOM killer end a child? |
+//! | [`spelling`] | which name was meant by a misspelt one? |
 //! | [`text`] | how is text from an untrusted source shown to people? |
 
 #![forbid(unsafe_code)]
@@ -61,6 +62,7 @@ pub mod record;
 pub mod resync_timer;
 mod scope;
 pub mod site;
+pub mod spelling;
 pub mod split;
 pub mod subnet_env;
 pub mod text;

@@ -119,6 +119,8 @@ async fn examine_host(flags: &Flags, host: &Host, daemon: &Daemon, report: &mut 
     let outlook = outlook::look(flags, &host.facts, &host.routing).await;
     let commands = Commands::new(flags);
     report.found(outlook.problems.iter().filter_map(|it| checks::outlook::check(it, &commands)));
+    let warnings = outlook.config_warnings.iter();
+    report.found(warnings.map(|it| checks::outlook::config_warning(it, &commands)));
     let unwritable: Vec<_> = outlook.files.iter().filter_map(|f| files::unwritable(f)).collect();
     report.found(checks::files::check(&unwritable));
     let Some(config) = &outlook.config else {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_core::allocation::{Choice, Holdings, choose};
-use heddle_core::config::NetworkConfig;
+use heddle_core::config::{ConfigWarning, NetworkConfig};
 use heddle_core::diff::Scope;
 use heddle_core::host_network::{Claims, HostNetwork, HostRouting, Vital};
 use heddle_core::interface::{Facts, existing_links, select};
@@ -32,6 +32,8 @@ const LEASES_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(crate) struct Outlook {
     pub(crate) config: Option<NetworkConfig>,
+    /// Parts of the network config that have no effect, or not the intended one.
+    pub(crate) config_warnings: Vec<ConfigWarning>,
     pub(crate) underlay: Option<Underlay>,
     /// This node's subnets: by its lease, or else by its subnet.env.
     pub(crate) subnets: Option<LeaseKey>,
@@ -87,6 +89,8 @@ impl Outlook {
     ) -> Result<(), Problem> {
         let contents = contents(flags).await?;
         let key = format!("{}/config", flags.lease.network_name());
+        self.config_warnings =
+            contents.config.as_deref().map(NetworkConfig::warnings).unwrap_or_default();
         let config = network_config(&key, contents.config.as_deref())?;
         self.config = Some(config.clone());
 
@@ -101,7 +105,9 @@ impl Outlook {
             }
         };
         self.underlay = Some(underlay.clone());
-        let Plugins { backend, emitters } = plugins?;
+        let Plugins { backend, keys, emitters } = plugins?;
+        let unknown = keys.map(|keys| config.backend.unknown_keys(&keys));
+        self.config_warnings.extend(unknown.into_iter().flatten());
 
         let links = existing_links(&facts.interfaces);
         let node = Node { id: flags.identity()?.id, underlay, links };
@@ -181,6 +187,8 @@ async fn contents(flags: &Flags) -> Result<Contents, Problem> {
 /// Plugins that the daemon would start.
 struct Plugins {
     backend: Backend,
+    /// The keys that the backend declares.
+    keys: Option<Vec<String>>,
     emitters: Vec<Emitter>,
 }
 
@@ -201,7 +209,8 @@ async fn plugins(flags: &Flags, config: &NetworkConfig, key: &str) -> Result<Plu
             let origin = format!("--emit={asked}");
             emitters.push(started.map_err(|error| plugin(origin, error))?);
         }
-        Ok(Plugins { backend: found.backend().map_err(backend)?, emitters })
+        let keys = found.manifest().keys.clone();
+        Ok(Plugins { backend: found.backend().map_err(backend)?, keys, emitters })
     };
     let found = spawn_blocking(find).await;
     found.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))

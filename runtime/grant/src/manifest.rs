@@ -34,6 +34,10 @@ pub struct Manifest {
     /// The capabilities that the plugin requests.
     #[serde(default)]
     pub capabilities: Capabilities,
+    /// The keys of `Backend` that the plugin reads, besides `Type`. None if it does not declare
+    /// them.
+    #[serde(default)]
+    pub keys: Option<Vec<String>>,
 }
 
 /// A world of `heddle:overlay`: the interface that a plugin implements.

@@ -1,7 +1,7 @@
 //! The reasons why a node does not get a plan.
 
 use heddle_core::allocation::AllocationError;
-use heddle_core::config::ConfigError;
+use heddle_core::config::ConfigErrors;
 use heddle_core::interface::SelectionError;
 use heddle_plugin::{CallError, PluginError};
 
@@ -17,8 +17,8 @@ pub enum Obstacle {
     Config {
         /// The key of the network config.
         key: String,
-        /// The first error in it.
-        error: ConfigError,
+        /// All errors in it.
+        error: ConfigErrors,
     },
     /// There is no usable plugin of a requested name.
     #[error("{origin}: {error}")]

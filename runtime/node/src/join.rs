@@ -2,11 +2,12 @@
 //! and acquires a subnet. If the daemon carries packets itself, joining also opens the device and
 //! the sockets for them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_core::allocation::AllocationError;
-use heddle_core::config::NetworkConfig;
+use heddle_core::config::{ConfigWarning, NetworkConfig};
 use heddle_core::diff::Scope;
 use heddle_core::host_network::{Claims, HostNetwork, Vital};
 use heddle_core::interface::{existing_links, select};
@@ -14,7 +15,7 @@ use heddle_core::node::{Node, NodeId};
 use heddle_core::object::{Object, Route};
 use heddle_core::site::Site;
 use heddle_core::subnet_env::{previous_networks, previous_subnets};
-use heddle_core::text::list;
+use heddle_core::text::{list, one_line};
 use heddle_flags::Flags;
 use heddle_join::{Loaded, Obstacle, Planned, network_config};
 use heddle_kernel::KernelError;
@@ -29,6 +30,12 @@ use crate::host_network;
 use crate::leftovers;
 use crate::ports::{FoundPlugin, PacketPath, Planner, Ports, StartError, Started};
 use crate::readiness::{Condition, Readiness};
+
+/// Maximum number of warnings about one network config that are logged.
+const WARNINGS: usize = 20;
+
+/// Longest warning about the network config, in characters.
+const LONGEST: usize = 500;
 
 /// Membership of this node in the overlay, with everything that it runs on.
 pub(crate) struct Membership {
@@ -181,17 +188,21 @@ pub(crate) async fn join(
     ports: &Ports,
     reach: &Reach,
     readiness: &Readiness,
+    warned: &mut Warned,
 ) -> Result<Membership, Halt> {
     let Ports { store, dataplane, plugins, files, .. } = ports;
     let dataplane = dataplane.as_ref();
     let key = format!("{}/config", flags.lease.network_name());
     let value = store.network_config().await.map_err(Halt::store)?;
     readiness.met(Condition::Store);
+    warned.log(&value.as_deref().map(NetworkConfig::warnings).unwrap_or_default());
     let config = network_config(&key, value.as_deref())?;
     let asked: Vec<_> = flags.files.emit.iter().map(|emit| emit.emitter.clone()).collect();
     let started = plugins.start(&config.backend.kind, &asked).await;
     let Started { backend_found, backend, packets, emitters } =
         started.map_err(|error| not_started(&key, error))?;
+    let keys = backend_found.manifest.keys.as_deref();
+    warned.log(&keys.map(|keys| config.backend.unknown_keys(keys)).unwrap_or_default());
 
     let facts = dataplane.facts(flags.interface.iface_can_reach).await?;
     let underlay = select(&config.networks.families(), &flags.interface.selection(), &facts);
@@ -283,6 +294,25 @@ pub(crate) async fn join(
             .collect(),
         found: Found { backend: backend_found, emitters: emitters_found },
     })
+}
+
+/// Warnings about the network config that have been logged.
+#[derive(Default)]
+pub(crate) struct Warned(BTreeSet<String>);
+
+impl Warned {
+    /// Logs each warning once, and of one config a few.
+    fn log(&mut self, warnings: &[ConfigWarning]) {
+        if self.0.len() > WARNINGS * WARNINGS {
+            self.0.clear();
+        }
+        for warning in warnings.iter().take(WARNINGS) {
+            let warning = one_line(&warning.to_string(), LONGEST);
+            if self.0.insert(warning.clone()) {
+                tracing::warn!("network config: {warning}");
+            }
+        }
+    }
 }
 
 /// The plugins of this node, as they were found.

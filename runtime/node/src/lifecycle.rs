@@ -18,7 +18,7 @@ use crate::Fatal;
 use crate::clock;
 use crate::emit::emit;
 use crate::host_network::{clear_leftovers, follow_store};
-use crate::join::{Halt, Identity, Membership, Overlay, alias, join, unmet_by_call};
+use crate::join::{Halt, Identity, Membership, Overlay, Warned, alias, join, unmet_by_call};
 use crate::packets::PacketCounters;
 use crate::ports::Ports;
 use crate::probing::Probing;
@@ -206,6 +206,7 @@ async fn until_joined(
 ) -> Result<(Membership, Reach), Fatal> {
     let Ports { store, dataplane, .. } = ports;
     let (mut backoff, mut reach) = (JoinBackoff::new(), Reach::default());
+    let mut warned = Warned::default();
     let remembered = ports.files.subnet_env();
     loop {
         let begun = clock::now();
@@ -217,7 +218,7 @@ async fn until_joined(
         if let Err(error) = cleared {
             tracing::error!(%error, "kernel: cannot clear routes of an earlier run; continuing");
         }
-        let joined = join(flags, identity, ports, &reach, readiness).await;
+        let joined = join(flags, identity, ports, &reach, readiness, &mut warned).await;
         let (condition, reason, failure) = match joined {
             Ok(member) => {
                 readiness.met_before(Condition::Kernel);

@@ -112,6 +112,7 @@ fn linked(native: &[u8], world: World, runtime: &Runtime) -> Plugin {
         wit: WIT_VERSION,
         world,
         capabilities: Capabilities::usual(),
+        keys: None,
     };
     let source = PluginSource::File(PathBuf::from("misbehaving.wasm"));
     let admitted = Admitted { manifest, source, digest: String::new(), limits: Limits::default() };

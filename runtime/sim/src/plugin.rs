@@ -255,7 +255,9 @@ fn failed_call(call: &'static str, peer: Option<LeaseKey>, reason: Reason) -> Ca
 }
 
 fn found(world: &str, name: &str) -> FoundPlugin {
-    let text = format!(r#"{{"name":"{name}","version":"0.1.0","wit":"0.1.0","world":"{world}"}}"#);
+    let text = format!(
+        r#"{{"name":"{name}","version":"0.1.0","wit":"0.1.0","world":"{world}","keys":["VNI","Port"]}}"#
+    );
     let manifest = Manifest::parse(text.as_bytes()).expect("a manifest like any other");
     FoundPlugin { manifest, source: PluginSource::Embedded, digest: String::new() }
 }

@@ -33,6 +33,8 @@ pub(super) fn inspect(Arguments { which }: &Arguments) -> anyhow::Result<()> {
     text += &lines("version", [&manifest.version]);
     text += &lines("WIT", [&manifest.wit]);
     text += &lines("world", [format!("{} ({})", manifest.world, manifest.world.summary())]);
+    let keys = |keys: &Vec<String>| if keys.is_empty() { "none".into() } else { keys.join(", ") };
+    text += &lines("keys", manifest.keys.iter().map(keys));
     text += &lines("source", [&source]);
     text += &lines("size", [format!("{size} bytes")]);
     let pinned = match policy.digest(&manifest.name) {

@@ -260,7 +260,8 @@ fn full_network_is_an_error_with_its_range() {
 #[test]
 fn free_subnets_at_end_of_address_space_terminate() {
     let config = config(
-        r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0/124"}"#,
+        r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"::/0","IPv6SubnetLen":126,
+            "IPv6SubnetMin":"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff4"}"#,
     );
     let overlay = &config.networks.v6.unwrap();
     assert_eq!(free_subnets(overlay, std::iter::empty()).len(), 3);

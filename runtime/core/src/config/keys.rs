@@ -13,6 +13,8 @@ pub(super) struct FamilyKeys {
     /// Prefix length limit of a subnet.
     pub(super) longest_subnet: u8,
     pub(super) missing: &'static str,
+    /// A network that can be used, for errors.
+    pub(super) example: &'static str,
     /// Form of a network, for errors.
     pub(super) network_form: &'static str,
     /// Form of an address, for errors.
@@ -28,6 +30,7 @@ pub(super) const V4: FamilyKeys = FamilyKeys {
     longest_network: 28,
     longest_subnet: 30,
     missing: "expected the overlay's IPv4 network, such as 10.244.0.0/16, or `EnableIPv4` false",
+    example: "10.244.0.0/16",
     network_form: "an IPv4 network as text, such as \"10.244.0.0/16\"",
     address_form: "an IPv4 address as text",
 };
@@ -40,7 +43,8 @@ pub(super) const V6: FamilyKeys = FamilyKeys {
     default_length: 64,
     longest_network: 124,
     longest_subnet: 126,
-    missing: "`EnableIPv6` is true; expected the overlay's IPv6 network, such as fd00:10:244::/48",
+    missing: "expected the overlay's IPv6 network, such as fd00:10:244::/48, or `EnableIPv6` false",
+    example: "fd00:10:244::/48",
     network_form: "an IPv6 network as text, such as \"fd00:10:244::/48\"",
     address_form: "an IPv6 address as text",
 };
@@ -53,8 +57,8 @@ pub(super) const ENABLE_NFTABLES: &str = "EnableNFTables";
 
 pub(super) const BACKEND: &str = "Backend";
 
-/// All known keys.
-pub(super) const KEYS: [&str; 12] = [
+/// All keys of the network config.
+pub const KEYS: [&str; 12] = [
     ENABLE_V4,
     ENABLE_V6,
     V4.network,

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::CONFIG_LIMIT;
 use super::error::ConfigError;
+use crate::text::{LONGEST, one_line};
 
 /// The config's members. Lookups ignore case, as Go's `encoding/json` does.
 pub(super) struct Members(pub(super) Map<String, Value>);
@@ -31,7 +32,7 @@ impl Members {
         };
         serde_json::from_value(value.clone()).map(Some).map_err(|_| ConfigError::Type {
             key,
-            found: value.to_string(),
+            found: one_line(&value.to_string(), LONGEST),
             expected,
         })
     }
@@ -40,7 +41,7 @@ impl Members {
         let mut found = self.0.iter().filter(|(name, _)| name.eq_ignore_ascii_case(key));
         let first = found.next();
         if let Some((name, _)) = found.next() {
-            return Err(ConfigError::Repeated(name.clone()));
+            return Err(ConfigError::Repeated(one_line(name, LONGEST)));
         }
         Ok(first.map(|(_, value)| value).filter(|value| !value.is_null()))
     }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::NetworkConfig;
-use super::error::ConfigError;
+use super::error::ConfigErrors;
 use super::keys::ENABLE_NFTABLES;
 use crate::text::list;
 
@@ -18,7 +18,7 @@ pub enum Superseded {
     Gone,
     /// The network config in the store is invalid.
     #[error("{0}; this node keeps the running config, but cannot restart with the stored one")]
-    Unusable(ConfigError),
+    Unusable(ConfigErrors),
     /// The network config in the store differs in these keys.
     #[error(
         "{} changed in the store; this node keeps the running config until it restarts",

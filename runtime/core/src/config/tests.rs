@@ -1,6 +1,6 @@
 use super::*;
 
-fn parse(text: &str) -> Result<NetworkConfig, ConfigError> {
+fn parse(text: &str) -> Result<NetworkConfig, ConfigErrors> {
     NetworkConfig::parse(text.as_bytes())
 }
 
@@ -95,13 +95,13 @@ fn config_check_reports_all_errors() {
     let config = r#"{"EnableIPv4":1,"Network":"10.244.0.0/16","SubnetLen":99,"EnableIPv6":true,
             "IPv6Network":"fd00::/48","IPv6SubnetMin":"fd01::","IPv6SubnetMax":7,
             "EnableNFTables":"no","Backend":{"Port":1}}"#;
-    let errors = NetworkConfig::check(config.as_bytes()).unwrap_err();
-    let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    let errors = NetworkConfig::parse(config.as_bytes()).unwrap_err();
+    let errors: Vec<_> = errors.into_iter().map(|error| error.to_string()).collect();
     let keys = [
         "EnableIPv4",
         "SubnetLen",
-        "IPv6SubnetMax",
         "IPv6SubnetMin",
+        "IPv6SubnetMax",
         "EnableNFTables",
         "Backend.Type",
     ];
@@ -111,13 +111,230 @@ fn config_check_reports_all_errors() {
     }
 }
 
+fn errors(text: &str) -> Vec<String> {
+    let errors = NetworkConfig::parse(text.as_bytes()).err().into_iter().flatten();
+    errors.map(|error| error.to_string()).collect()
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    let warnings = NetworkConfig::warnings(text.as_bytes());
+    warnings.iter().map(ToString::to_string).collect()
+}
+
+/// Configs, and what each error about them begins with.
+const BROKEN: [(&str, &[&str]); 20] = [
+    (
+        r#"{"Network":"127.0.0.0/8","SubnetMin":"10.1.1.1","SubnetLen":33}"#,
+        &[
+            "`Network` is 127.0.0.0/8: lies in 127.0.0.0/8 (loopback)",
+            "`SubnetLen` is 33: must be 10 to 30",
+            "`SubnetMin` is 10.1.1.1: must lie in `Network` 127.0.0.0/8, and must be the first",
+        ],
+    ),
+    (r#"{"Network":"224.1.0.0/16"}"#, &["`Network` is 224.1.0.0/16: lies in 224.0.0.0/4"]),
+    (
+        r#"{"Network":"127.0.0.0/29"}"#,
+        &["`Network` is 127.0.0.0/29: too small", "`Network` is 127.0.0.0/29: lies in"],
+    ),
+    (
+        r#"{"EnableIPv6":true,"IPv6Network":"fe80::/64","Network":"10.1.0.0/16"}"#,
+        &["`IPv6Network` is fe80::/64: lies in fe80::/10 (link-local"],
+    ),
+    (
+        r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"ff02::/64"}"#,
+        &["`IPv6Network` is ff02::/64: lies in ff00::/8 (multicast)"],
+    ),
+    (
+        r#"{"SubnetLen":31,"SubnetMin":"10.1.0.1","SubnetMax":"x"}"#,
+        &[
+            "`Network` is missing",
+            "`SubnetLen` is 31: must be 2 to 30",
+            "`SubnetMin` is 10.1.0.1: must be the first address of a subnet",
+            "`SubnetMax` is \"x\"",
+        ],
+    ),
+    (
+        r#"{"Network":"x","SubnetLen":20,"SubnetMin":"10.1.8.0","SubnetMax":"10.1.0.0"}"#,
+        &["`Network` is \"x\"", "`SubnetMin` is 10.1.8.0: must be the first address of a /20"],
+    ),
+    (
+        r#"{"Network":"x","SubnetMin":"10.1.8.0","SubnetMax":"10.1.0.0"}"#,
+        &[
+            "`Network` is \"x\"",
+            "`SubnetMin` is 10.1.8.0: must not come after `SubnetMax` 10.1.0.0",
+        ],
+    ),
+    (
+        r#"{"Network":"10.1.0.0/16","SubnetLen":true,"SubnetMin":"10.2.0.2"}"#,
+        &["`SubnetLen` is true", "`SubnetMin` is 10.2.0.2: must lie in `Network` 10.1.0.0/16, and"],
+    ),
+    (
+        r#"{"Network":"10.1.0.0/16","SubnetMax":"10.1.0.0"}"#,
+        &["`SubnetMax` is 10.1.0.0: must not come before the first subnet, 10.1.1.0"],
+    ),
+    (
+        r#"{"Network":"10.1.0.0/16","SubnetMin":"10.2.0.0","SubnetMax":"10.0.0.0"}"#,
+        &["`SubnetMin` is 10.2.0.0: must lie in", "`SubnetMax` is 10.0.0.0: must lie in"],
+    ),
+    (
+        r#"{"Network":"10.1.0.0/30","SubnetLen":31}"#,
+        &["`Network` is 10.1.0.0/30: too small", "`SubnetLen` is 31: must be 2 to 30"],
+    ),
+    (
+        r#"{"EnableIPv4":"no","EnableIPv6":1}"#,
+        &["`EnableIPv4` is \"no\"", "`EnableIPv6` is 1", "`IPv6Network` is missing"],
+    ),
+    (
+        r#"{"EnableIPv4":"yes","EnableIPv6":0}"#,
+        &["`EnableIPv4` is \"yes\"", "`EnableIPv6` is 0", "`Network` is missing"],
+    ),
+    (r#"{"EnableIPv4":"no","EnableNFTables":"x"}"#, &["`EnableIPv4` is", "`EnableNFTables` is"]),
+    (
+        r#"{"Network":"10.1.0.0/16","EnableIPv6":true,"Backend":{"Type":7}}"#,
+        &["`IPv6Network` is missing", "`Backend.Type` is 7"],
+    ),
+    (
+        r#"{"Network":1,"SubnetLen":"","SubnetMin":2,"SubnetMax":[],"Backend":[]}"#,
+        &[
+            "`Network` is 1",
+            "`SubnetLen` is",
+            "`SubnetMin` is 2",
+            "`SubnetMax` is []",
+            "`Backend` is []",
+        ],
+    ),
+    (
+        r#"{"Network":"10.1.0.0/16","network":"10.2.0.0/16","SubnetLen":99,"Backend":{}}"#,
+        &[
+            "`network` is given more than once",
+            "`SubnetLen` is 99: must be 2 to 30",
+            "`Backend.Type` is missing",
+        ],
+    ),
+    (
+        r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/48","IPv6SubnetLen":48,
+            "IPv6SubnetMin":"fd01::","IPv6SubnetMax":"fd00::1"}"#,
+        &[
+            "`IPv6SubnetLen` is 48: must be 50 to 126",
+            "`IPv6SubnetMin` is fd01::: must lie in `IPv6Network` fd00::/48",
+            "`IPv6SubnetMax` is fd00::1: must be the first address of a subnet",
+        ],
+    ),
+    (
+        r#"{"Network":"10.1.0.0/16","SubnetMin":"fd00::","SubnetMax":"10.1.0.0/24"}"#,
+        &["`SubnetMin` is \"fd00::\"", "`SubnetMax` is \"10.1.0.0/24\""],
+    ),
+];
+
 #[test]
-fn unknown_keys_are_listed() {
-    let unknown = |text: &str| NetworkConfig::unknown_keys(text.as_bytes());
+fn twenty_broken_configs_have_all_their_errors_and_no_other() {
+    for (config, expected) in BROKEN {
+        let found = errors(config);
+        assert_eq!(found.len(), expected.len(), "{config}: {found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{config}: {found} instead of {expected}");
+        }
+    }
+}
+
+#[test]
+fn unknown_keys_have_a_warning_and_a_suggestion() {
+    let config = r#"{"network":"10.244.0.0/16","Subnetlen":24,"SubnetLength":24,"vni":1,"BACKEND":{"Type":"x"}}"#;
+    assert_eq!(
+        warnings(config),
+        [
+            "`SubnetLength` is not a known key; ignored (did you mean `SubnetLen`?)",
+            "`vni` is not a known key; ignored"
+        ]
+    );
+    assert!(warnings("[").is_empty() && warnings("[1]").is_empty());
+}
+
+#[test]
+fn unknown_backend_keys_have_a_warning() {
     let config =
-        r#"{"network":"10.244.0.0/16","Subnetlen":24,"SubnetLength":24,"vni":1,"BACKEND":{"X":1}}"#;
-    assert_eq!(unknown(config), ["SubnetLength", "vni"]);
-    assert!(unknown("[").is_empty() && unknown("[1]").is_empty());
+        parse(r#"{"Network":"10.244.0.0/16","Backend":{"type":"udp","Prot":1,"PORT":2,"mtu":3}}"#);
+    let warnings = config.unwrap().backend.unknown_keys(&["Port".to_owned()]);
+    let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "`Backend.Prot` is not a known key of udp; ignored (did you mean `Port`?)",
+            "`Backend.mtu` is not a known key of udp; ignored"
+        ]
+    );
+}
+
+#[test]
+fn unwise_networks_are_used_with_a_warning() {
+    for (config, expected) in [
+        (r#""Network":"10.244.0.0/16""#, &[][..]),
+        (r#""Network":"10.244.3.7/16""#, &["`Network` is 10.244.3.7/16, which has bits"]),
+        (r#""Network":"169.254.0.0/16""#, &["`Network` is 169.254.0.0/16, and nodes may get"]),
+        (
+            r#""Network":"0.0.0.0/0""#,
+            &["`Network` is 0.0.0.0/0, and nodes may get subnets in 127."],
+        ),
+        (r#""Network":"0.0.0.0/0","SubnetMin":"10.0.0.0","SubnetMax":"10.9.0.0""#, &[]),
+        (r#""Network":"240.1.0.0/16""#, &["`Network` is 240.1.0.0/16, and nodes may get"]),
+        (
+            r#""Network":"10.1.0.0/16","IPv6Network":"x","IPv6SubnetLen":64"#,
+            &["`IPv6Network`, `IPv6SubnetLen` have no effect, because `EnableIPv6` is not true"],
+        ),
+        (
+            r#""EnableIPv4":false,"Network":"10.1.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::1/48""#,
+            &[
+                "`Network` has no effect, because `EnableIPv4` is",
+                "`IPv6Network` is fd00::1/48, which",
+            ],
+        ),
+        (
+            r#""Network":"10.1.0.0/16","EnableIPv6":true,"IPv6Network":"::/0""#,
+            &["`IPv6Network` is ::/0"],
+        ),
+    ] {
+        let config = format!("{{{config}}}");
+        assert_eq!(errors(&config), [""; 0], "{config}");
+        let found = warnings(&config);
+        assert_eq!(found.len(), expected.len(), "{config}: {found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{config}: {found}");
+        }
+    }
+}
+
+#[test]
+fn backend_type_is_in_lower_case_as_in_flannel() {
+    let config = parse(r#"{"Network":"10.1.0.0/16","Backend":{"type":"VXLAN","VNI":1}}"#).unwrap();
+    assert_eq!(config.backend.kind, "vxlan");
+    assert_eq!(config.backend.json, r#"{"VNI":1,"type":"vxlan"}"#);
+    let other = r#"{"Network":"10.1.0.0/16","Backend":{"type":"vxlan","VNI":1}}"#;
+    assert_eq!(config.superseded_by(Some(other.as_bytes())), None);
+}
+
+#[test]
+fn capacity_counts_subnets_and_addresses() {
+    for (config, expected) in [
+        (r#""Network":"10.244.0.0/16""#, "255 subnets of 254 addresses"),
+        (r#""Network":"10.244.0.0/16","SubnetMin":"10.244.0.0""#, "256 subnets of 254 addresses"),
+        (r#""Network":"10.0.0.0/8""#, "65,535 subnets of 254 addresses"),
+        (r#""Network":"10.1.0.16/28""#, "3 subnets of 2 addresses"),
+        (
+            r#""Network":"10.1.0.0/16","SubnetMin":"10.1.9.0","SubnetMax":"10.1.9.0""#,
+            "1 subnet of 254 addresses",
+        ),
+        (
+            r#""EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/48""#,
+            "65,535 subnets of 2^64 addresses",
+        ),
+        (
+            r#""EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"::/0","IPv6SubnetLen":126"#,
+            "2^126 subnets of 3 addresses",
+        ),
+    ] {
+        let config = parse(&format!("{{{config}}}")).unwrap();
+        assert_eq!(config.networks.first().unwrap().capacity().to_string(), expected, "{config:?}");
+    }
 }
 
 #[test]
@@ -246,7 +463,7 @@ fn errors_name_the_key_and_the_rule() {
         ),
         (
             r#""EnableIPv4":false,"EnableIPv6":true"#,
-            "`IPv6Network` is missing: `EnableIPv6` is true; expected the overlay's IPv6 network, such as fd00:10:244::/48",
+            "`IPv6Network` is missing: expected the overlay's IPv6 network, such as fd00:10:244::/48, or `EnableIPv6` false",
         ),
         (
             r#""EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/125""#,
@@ -265,8 +482,8 @@ fn errors_name_the_key_and_the_rule() {
             "`network` is given more than once (keys are matched without regard to case)",
         ),
         (
-            r#""Network":"10.244.0.0/16","EnableIPv6":"yes""#,
-            "`EnableIPv6` is \"yes\": expected true or false",
+            r#""Network":"10.244.0.0/16","EnableIPv6":"no""#,
+            "`EnableIPv6` is \"no\": expected true or false",
         ),
         (
             r#""Network":"10.244.0.0/16","Backend":"vxlan""#,

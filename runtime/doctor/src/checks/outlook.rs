@@ -2,6 +2,8 @@
 //! gets a remedy here.
 
 use heddle_core::allocation::AllocationError;
+use heddle_core::config::ConfigWarning;
+use heddle_core::text::one_line;
 use heddle_flags::Flags;
 use heddle_join::Obstacle;
 use heddle_store::etcd::{EtcdError, EtcdFailure};
@@ -12,6 +14,9 @@ use crate::report::{Finding, Severity};
 
 /// Network config to suggest.
 const EXAMPLE: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#;
+
+/// Longest problem, in characters.
+const LONGEST: usize = 500;
 
 /// Commands that read the store or write to it.
 pub(crate) struct Commands {
@@ -76,6 +81,18 @@ pub(crate) fn check(problem: &Problem, commands: &Commands) -> Option<Finding> {
         remedy: remedy.to_owned(),
         command,
     })
+}
+
+/// Reports a part of the network config that has no effect, or not the intended one.
+pub(crate) fn config_warning(warning: &ConfigWarning, commands: &Commands) -> Finding {
+    Finding {
+        check: "network-config",
+        severity: Severity::Warning,
+        problem: one_line(&warning.to_string(), LONGEST),
+        symptom: "The overlay works, but not as the config seems to ask for".to_owned(),
+        remedy: "Correct the config, then restart heddled on every node:".to_owned(),
+        command: Some(commands.get_config.clone()),
+    }
 }
 
 /// Returns the advice about an obstacle on the way to a plan.
@@ -240,9 +257,19 @@ mod tests {
 
     #[test]
     fn invalid_config_is_reported_with_its_key() {
-        let error = NetworkConfig::parse(b"{}").unwrap_err();
+        let error = NetworkConfig::parse(br#"{"SubnetLen":99}"#).unwrap_err();
         let finding = found(Obstacle::Config { key: "/n/config".into(), error });
         assert!(finding.problem.starts_with("/n/config: `Network` is missing"), "{finding}");
+        assert!(finding.problem.contains("; `SubnetLen` is 99"), "{finding}");
+    }
+
+    #[test]
+    fn config_warning_has_the_command_that_shows_the_config() {
+        let warnings = NetworkConfig::warnings(br#"{"Network":"10.1.2.3/16"}"#);
+        let finding = config_warning(&warnings[0], &commands(&[]));
+        assert!(finding.problem.contains("10.1.0.0/16 is used"), "{finding}");
+        assert_eq!(finding.severity, Severity::Warning);
+        assert_eq!(finding.command.as_deref(), Some("etcdctl get /coreos.com/network/config"));
     }
 
     #[test]

@@ -27,6 +27,14 @@ fn manifest_without_capabilities_requests_none() {
 }
 
 #[test]
+fn manifest_declares_keys_or_does_not() {
+    assert_eq!(Manifest::parse(GOOD.as_bytes()).unwrap().keys, None);
+    let declaring = GOOD.replace('}', r#","keys":["VNI"]}"#);
+    let declared = Manifest::parse(declaring.as_bytes()).unwrap().keys;
+    assert_eq!(declared, Some(vec!["VNI".to_owned()]));
+}
+
+#[test]
 fn manifest_is_added_to_a_component_without_one() {
     let bare = wat::parse_str("(component)").unwrap();
     let with = with_manifest(&bare, GOOD.as_bytes()).unwrap();

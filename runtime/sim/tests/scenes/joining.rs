@@ -1,5 +1,7 @@
 //! From the start to membership: config, plugins, interface, subnet, packet path.
 
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use heddle_core::object::{Metric, ObjectKey};
@@ -9,6 +11,7 @@ use heddle_plugin::{CompileError, PluginError, Reason};
 use heddle_sim::kernel::{Maker, Mark, UNDERLAY, name};
 use heddle_sim::plugin::DEVICE;
 use heddle_sim::scene::{CONFIG, Scene, device, foreign_route, net};
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// A config with room for one subnet: 10.244.1.0/24.
 const ONE_SUBNET: &str =
@@ -48,6 +51,62 @@ async fn missing_config_is_named_with_an_example() {
     let reason = scene.unmet_by(Condition::Config, "does not exist").await;
     assert!(reason.starts_with("/coreos.com/network/config does not exist: expected"), "{reason}");
     assert!(reason.contains(r#"{"Network":"10.244.0.0/16"}"#), "{reason}");
+}
+
+/// The log of a scene.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn config_with_unknown_keys_works_and_warns_once() {
+    let log = Log::default();
+    let writer = log.clone();
+    let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    // A scene runs on the thread of its test.
+    let _guard = lines.finish().set_default();
+    let mut scene = Scene::new();
+    scene.store.set_config(Some(
+        r#"{"Network":"10.244.3.7/16","Netwrok":1,"Backend":{"Type":"VXLAN","Prot":1,"vni":1}}"#,
+    ));
+    scene.plugins.with(|faults| faults.start = Some(not_found));
+    scene.start();
+    scene.pass(60.0).await;
+    scene.plugins.with(|faults| faults.start = None);
+    scene.ready().await;
+    scene.pass(60.0).await;
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let warnings = log.lines().filter_map(|line| line.split_once("network config: `"));
+    let warnings: Vec<_> = warnings.map(|(_, warning)| warning).collect();
+    assert_eq!(
+        warnings,
+        [
+            "Netwrok` is not a known key; ignored (did you mean `Network`?)",
+            "Network` is 10.244.3.7/16, which has bits after the prefix; 10.244.0.0/16 is used",
+            "Backend.Prot` is not a known key of vxlan; ignored (did you mean `Port`?)"
+        ],
+        "{log}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_errors_of_the_config_are_reported() {
+    let mut scene = Scene::new();
+    scene.store.set_config(Some(r#"{"Network":"127.0.0.0/8","SubnetLen":33,"EnableIPv6":1}"#));
+    scene.start();
+    let reason = scene.unmet_by(Condition::Config, "`Network` is 127.0.0.0/8").await;
+    for key in ["`SubnetLen` is 33", "`EnableIPv6` is 1"] {
+        assert!(reason.contains(key), "{key}: {reason}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
