@@ -94,8 +94,8 @@ pub struct Faults {
     pub record: Vec<Written>,
     /// True if changes of files are not noticed.
     pub files_deaf: bool,
-    /// Time at which another program last changed an emitted file.
-    pub files_disturbed: Option<Instant>,
+    /// Time at which another program last changed an emitted file, and whether that was noticed.
+    pub files_disturbed: Option<(Instant, bool)>,
 }
 
 impl Faults {
@@ -141,7 +141,7 @@ impl Scripted {
     /// Puts something in the place of a file, or deletes the file, as another program may.
     pub fn disturb_file(&self, path: &str, found: Found) {
         let deaf = self.with(|faults| {
-            faults.files_disturbed = Some(Instant::now());
+            faults.files_disturbed = Some((Instant::now(), !faults.files_deaf));
             faults.put_file(path.into(), found);
             faults.files_deaf
         });

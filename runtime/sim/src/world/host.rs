@@ -338,9 +338,10 @@ impl Host {
             return Err(format!("{}: ready although the store is out of reach", self.name()));
         }
         let disturbed = self.plugins.with(|faults| faults.files_disturbed);
-        let is_told = !self.plugins.with(|faults| faults.files_deaf);
-        let limit = if is_told { NOTICE } else { FILES_RESYNC + NOTICE };
-        if ready && !self.has_files() && disturbed.is_none_or(|at| at.elapsed() > limit) {
+        let overdue = disturbed.is_none_or(|(at, is_noticed)| {
+            at.elapsed() > if is_noticed { NOTICE } else { FILES_RESYNC + NOTICE }
+        });
+        if ready && overdue && !self.has_files() {
             return Err(format!("{}: ready without its files", self.name()));
         }
         let calm = self.kernel.with(|state| {
