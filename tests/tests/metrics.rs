@@ -90,6 +90,8 @@ fn metrics_reflect_daemon_state() {
         ("heddle_plugin_calls_total{plugin=subnet-env,role=emitter-1}", 1.0, 3.0),
         ("heddle_plugin_failures_total{plugin=vxlan,role=backend}", 0.0, 0.0),
         ("heddle_records_rejected", 1.0, 1.0),
+        ("heddle_peers_probed", 0.0, 0.0),
+        ("heddle_peers_faulty", 1.0, 1.0),
     ] {
         let value = samples.get(series).unwrap_or_else(|| panic!("no {series} in {samples:#?}"));
         assert!((least..=most).contains(value), "{series} is {value}");
@@ -110,7 +112,7 @@ fn metrics_reflect_daemon_state() {
         found.map(|(name, count)| (name.clone(), *count)).collect()
     };
     let before = repairs(&samples);
-    assert_eq!(before.len(), 6, "{before:?}");
+    assert_eq!(before.len(), 7, "{before:?}");
     assert!(before.iter().all(|(_, count)| *count == 0.0), "{before:?}");
     let route = &a.routes()[0];
     a.ip(&format!("route del {}", route.dst));

@@ -25,7 +25,9 @@ fn unit_files_differ_in_instance_settings_only() {
         let plain = line.replace(" for %i", "").replace("@%i", "");
         (!line.starts_with("Environment=")).then_some(plain)
     });
-    assert_eq!(settings("heddled.service"), of_instances.collect::<Vec<_>>());
+    let without_environment =
+        settings("heddled.service").into_iter().filter(|line| !line.starts_with("Environment="));
+    assert_eq!(without_environment.collect::<Vec<_>>(), of_instances.collect::<Vec<_>>());
 }
 
 #[test]
