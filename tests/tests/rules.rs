@@ -147,7 +147,8 @@ const DAMAGE: [&str; 7] = [
     "TOOL -F; TOOL -t nat -F",
     "TOOL -F FLANNEL-FWD; TOOL -t nat -F FLANNEL-POSTRTG",
     "TOOL -D FORWARD -m comment --comment 'flanneld forward' -j FLANNEL-FWD",
-    "TOOL -t nat -F POSTROUTING; TOOL -t nat -F FLANNEL-POSTRTG; TOOL -t nat -X FLANNEL-POSTRTG",
+    // In one step: a repair in between would keep the chain from being deleted.
+    "printf '%s\\n' '*nat' '-F POSTROUTING' '-F FLANNEL-POSTRTG' '-X FLANNEL-POSTRTG' COMMIT | TOOL-restore -n",
     "TOOL -t nat -D FLANNEL-POSTRTG 2",
     "TOOL -A FORWARD -m comment --comment 'flanneld forward' -j FLANNEL-FWD",
     "TOOL -t nat -I FLANNEL-POSTRTG 1 -s 10.244.0.0/16 -j MASQUERADE",
