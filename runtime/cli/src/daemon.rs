@@ -1,6 +1,8 @@
 //! Selection of the daemon to query.
 
 use std::future::Future;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -33,13 +35,14 @@ impl Daemon {
 
 /// Returns the socket at the default path; without one there, the only socket in the directory.
 fn only_socket(default: &Path, directory: &Path) -> anyhow::Result<PathBuf> {
-    if default.exists() {
+    if is_alive(default) {
         return Ok(default.to_owned());
     }
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let mut sockets: Vec<_> = entries
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "sock"))
+        .filter(|path| is_alive(path))
         .collect();
     sockets.sort();
     match sockets.as_slice() {
@@ -49,6 +52,15 @@ fn only_socket(default: &Path, directory: &Path) -> anyhow::Result<PathBuf> {
             "there are several daemons: name one of their sockets with --socket: {}",
             list(several.iter().map(|path| path.display()))
         ),
+    }
+}
+
+/// Returns true if a process listens on the socket, as far as this user can tell. A daemon leaves its
+/// socket behind.
+fn is_alive(socket: &Path) -> bool {
+    match UnixStream::connect(socket) {
+        Ok(_) => true,
+        Err(error) => error.kind() == ErrorKind::PermissionDenied,
     }
 }
 
@@ -69,6 +81,7 @@ pub(crate) fn wait_for<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyh
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::net::UnixListener;
 
     use super::*;
 
@@ -79,14 +92,17 @@ mod tests {
         let default = at("heddled.sock");
         let found = || only_socket(&default, directory.path());
         assert_eq!(found().unwrap(), default);
-        fs::write(at("a-b.sock"), "").unwrap();
+        let _a = UnixListener::bind(at("a-b.sock")).unwrap();
+        drop(UnixListener::bind(at("dead.sock")).unwrap());
+        drop(UnixListener::bind(&default).unwrap());
         fs::write(at("a-b.txt"), "").unwrap();
         assert_eq!(found().unwrap(), at("a-b.sock"));
-        fs::write(at("c.sock"), "").unwrap();
+        let _c = UnixListener::bind(at("c.sock")).unwrap();
         let error = found().unwrap_err().to_string();
         let both = format!("{}, {}", at("a-b.sock").display(), at("c.sock").display());
         assert!(error.contains("--socket") && error.ends_with(&both), "{error}");
-        fs::write(&default, "").unwrap();
+        fs::remove_file(&default).unwrap();
+        let _default = UnixListener::bind(&default).unwrap();
         assert_eq!(found().unwrap(), default);
     }
 

@@ -23,7 +23,7 @@ use crate::ports::Files;
 const BACKOFF: Backoff =
     Backoff { initial: Duration::from_millis(200), limit: Duration::from_secs(30) };
 
-/// Repairs of one file. A program that changes it more often has its way in between.
+/// Repairs of one file. A program that changes it more often has its way.
 const REPAIRS: Rate = Rate { burst: 5, interval: RESYNC };
 
 /// Number of bytes that are read of a file that should be smaller: what `mk-docker-opts.sh` makes
@@ -57,7 +57,8 @@ struct Kept {
     budget: Bucket,
     /// Time at which the file was last seen to be changed.
     changed: Option<Instant>,
-    /// True while another program changes the file more often than it is repaired.
+    /// True once another program has changed the file more often than it is repaired, until the
+    /// file is as it should be.
     contested: bool,
     /// Difference at the last attempt to repair it, which failed, and the problem.
     failed: Option<(Difference, String)>,
@@ -86,26 +87,26 @@ impl Kept {
         found.as_ref().map_or_else(|error| Some(error.clone()), |it| it.difference(&self.print))
     }
 
-    /// Notes that the file is as it should be. Returns the problem that remains.
-    fn on_right(&mut self, now: Instant) -> Option<String> {
+    /// Notes that the file is as it should be.
+    fn on_right(&mut self, now: Instant) {
         self.failed = None;
         if self.contested && self.changed.is_none_or(|changed| changed + RESYNC <= now) {
             self.contested = false;
             let path = self.file.path.display();
             tracing::info!("file {path}: no longer changed by another program");
         }
-        self.contest()
     }
 
-    fn contest(&self) -> Option<String> {
-        self.contested.then(|| {
-            format!(
-                "another program keeps changing {}, and heddled restores it every {} s at most: stop that program, or \
-                 give one of the two another path",
-                self.file.path.display(),
-                RESYNC.as_secs()
-            )
-        })
+    /// Notes that another program changes the file more often than it may be repaired.
+    fn on_contest(&mut self, now: Instant) {
+        self.changed = Some(now);
+        if !std::mem::replace(&mut self.contested, true) {
+            tracing::warn!(
+                "file {}: another program keeps changing it; leaving it as that program wants it (stop the program, or \
+                 give one of the two another path)",
+                self.file.path.display()
+            );
+        }
     }
 }
 
@@ -241,12 +242,16 @@ impl<'a> Keeper<'a> {
         now: Instant,
     ) -> Option<String> {
         let found = kept.look(self.files).await;
-        let Some(difference) = kept.difference(&found) else { return kept.on_right(now) };
+        let Some(difference) = kept.difference(&found) else {
+            kept.on_right(now);
+            return None;
+        };
         if let Ok(Found::Regular { mode, contents: Some(contents) }) = found
             && is_made_from(&contents, &kept.emitted)
         {
             self.accept(kept, mode, contents).await;
-            return kept.on_right(now);
+            kept.on_right(now);
+            return None;
         }
         if let Some((before, problem)) = &kept.failed
             && *before == difference
@@ -254,10 +259,14 @@ impl<'a> Keeper<'a> {
         {
             return Some(problem.clone());
         }
+        // Two programs that want different contents, such as two daemons with one subnet.env, or
+        // one that adds itself to CNI's plugins, would make the file alternate for ever. A missing
+        // file is in nobody's way.
+        let is_missing = difference == Difference::Missing;
         let budget = kept.budget.clone();
-        if !kept.budget.take(now) {
-            (kept.contested, kept.changed) = (true, Some(now));
-            return kept.contest();
+        if (kept.contested && !is_missing) || !kept.budget.take(now) {
+            kept.on_contest(now);
+            return None;
         }
         let output = &self.outputs[index];
         let path = kept.file.path.display();
@@ -271,7 +280,7 @@ impl<'a> Keeper<'a> {
                 if !kept.contested {
                     tracing::warn!(subject, "{text}");
                 }
-                kept.contest()
+                None
             }
             Err(error) => {
                 kept.budget = budget;

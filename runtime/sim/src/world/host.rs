@@ -248,6 +248,11 @@ impl Host {
                 self.plugins.with(|faults| *fault(faults) = Some(until));
                 self.plugins.flush_rules();
             }
+            // More often would be a contest, in which the daemon gives way.
+            25 if self
+                .plugins
+                .with(|faults| faults.files_disturbed)
+                .is_some_and(|(at, _)| at.elapsed() < FILES_RESYNC + NOTICE) => {}
             25 => {
                 let (what, found) = match fastrand::u8(..4) {
                     0 => ("deleted", Found::Missing),

@@ -172,21 +172,25 @@ async fn file_that_cannot_be_restored_is_unready_until_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn program_that_keeps_changing_a_file_is_named() {
-    let mut scene = Scene::started().await;
+async fn program_that_keeps_changing_a_file_has_its_way() {
+    let scene = Scene::started().await;
     let before = writes(&scene);
     for _ in 0..6000 {
         scene.plugins.disturb_file(FILE, regular("FLANNEL_MTU=1500\n"));
         scene.pass(0.1).await;
     }
-    let reason = scene.reason(Condition::Emitters);
-    assert!(reason.contains("another program keeps changing /run/flannel/subnet.env"), "{reason}");
-    // Five at first, and one each half minute of ten.
-    let repairs = writes(&scene) - before;
-    assert!((20..=26).contains(&repairs), "{repairs}");
-    assert!(scene.events(EventKind::Drift).await.len() <= 5);
-    let took = scene.ready().await;
-    assert!((30..=62).contains(&took.as_secs()), "{took:?}");
+    // Nobody can win, and containers do not depend on it.
+    assert!(scene.is_ready());
+    assert_eq!(writes(&scene) - before, 5);
+    assert_eq!(scene.plugins.file(FILE), regular("FLANNEL_MTU=1500\n"));
+    // A file that is missing is in nobody's way.
+    scene.plugins.disturb_file(FILE, Found::Missing);
+    scene.pass(31.0).await;
+    assert!(is_as_emitted(&scene));
+    // And when the other program has stopped, the file is kept again.
+    scene.pass(300.0).await;
+    scene.plugins.disturb_file(FILE, regular("FLANNEL_MTU=1500\n"));
+    scene.pass(1.0).await;
     assert!(is_as_emitted(&scene));
 }
 
