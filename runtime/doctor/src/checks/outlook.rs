@@ -112,7 +112,7 @@ fn on_the_way(obstacle: &Obstacle, commands: &Commands) -> Advice {
         },
         Obstacle::Plugin { .. } => Advice {
             check: "plugin",
-            symptom: WAITING,
+            symptom: "heddled retries every second, and reports it in its log and under `plugins`, or `emitters`, in `/readyz`",
             remedy: "Correct the name, or install the plugin in one of these places. To list the available plugins:",
             command: Some("heddle plugin list".to_owned()),
         },
