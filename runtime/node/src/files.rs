@@ -1,7 +1,5 @@
 //! The few files that the daemon itself reads and writes.
 
-mod watch;
-
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -15,12 +13,11 @@ use heddle_files::{
 };
 use heddle_flags::{FileFlags, Flags};
 use heddle_plugin::{File, Setting};
+use heddle_watches::Watches;
 use tokio::sync::Notify;
 
 use crate::adapters::on_thread;
 use crate::ports::{FileError, Files, Removal};
-
-use watch::{OnChange, Watches};
 
 /// Size limit of a file that is to be removed, in bytes. A larger one stays.
 const REMOVABLE: u64 = 16 << 20;
@@ -34,8 +31,8 @@ pub struct HostFiles {
     flags: FileFlags,
     /// The directory of this network's daemon, with the record of the files that it wrote.
     directory: PathBuf,
-    /// Locked on a thread for blocking calls.
-    watches: Arc<Mutex<Watches>>,
+    /// The watched files. Locked on a thread for blocking calls.
+    watches: Arc<Mutex<(Vec<PathBuf>, Watches)>>,
     changed: Arc<Notify>,
 }
 
@@ -107,10 +104,17 @@ impl Files for HostFiles {
     async fn watch(&self, paths: &[PathBuf]) {
         let (watches, paths, changed) =
             (self.watches.clone(), paths.to_vec(), self.changed.clone());
-        let on_change: OnChange = Arc::new(move || changed.notify_one());
         let follow = move || {
-            let mut watches = watches.lock().unwrap_or_else(PoisonError::into_inner);
-            watches.follow(&paths, &on_change)
+            let mut watched = watches.lock().unwrap_or_else(PoisonError::into_inner);
+            if watched.0 != paths {
+                *watched = (paths.clone(), Watches::default());
+            }
+            let directories: Vec<_> = paths.iter().filter_map(|path| path.parent()).collect();
+            let concerns = {
+                let paths = paths.clone();
+                move |changed: &Path| paths.iter().any(|path| path.starts_with(changed))
+            };
+            watched.1.follow(directories, concerns, move || changed.notify_one())
         };
         if let Err(error) = on_thread(follow).await {
             static TOLD: Once = Once::new();
@@ -205,7 +209,7 @@ pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<bool, Fil
         return Ok(false);
     }
     let directory = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory).map_err(failed("create directory", directory))?;
+    make_directory(directory).map_err(failed("create directory", directory))?;
     let replace = || -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         file.write_all(contents)?;
@@ -216,6 +220,17 @@ pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> Result<bool, Fil
     };
     replace().map_err(failed("write", path))?;
     Ok(true)
+}
+
+/// Creates a directory and those above it, if they are missing. Whoever reads the files has to get
+/// there, whatever the umask: the packaged unit's is 0077.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    let missing: Vec<_> = directory.ancestors().take_while(|above| !above.exists()).collect();
+    fs::create_dir_all(directory)?;
+    for made in missing {
+        fs::set_permissions(made, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
 }
 
 /// Removes a file that did not exist before, and those of the directories above it that were

@@ -6,22 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode, EventKind};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::warn;
 
 use heddle_core::record::{Age, RecordChange};
+use heddle_watches::Watches;
 
 use super::{CONFIG, DirectoryError, Layout, PAGE_BYTES, PAGE_RECORDS};
 use crate::outage::Outage;
@@ -58,10 +55,19 @@ struct ConsumerGone;
 pub(super) async fn run(layout: Arc<Layout>, events: mpsc::Sender<WatchEvent>, pulse: Pulse) {
     let mut outage = Outage::new(format!("store: watch of {}", layout.subnets().display()));
     let changed = Arc::new(Notify::new());
-    let mut notifications = Notifications::default();
+    let (mut watches, mut told) = (Watches::default(), false);
     let mut delivered = Delivered::default();
     loop {
-        notifications.subscribe(&layout, &changed);
+        let (subnets, notify) = (layout.subnets(), changed.clone());
+        let directory = subnets.clone();
+        let concerns = move |changed: &Path| concerns(&subnets, changed);
+        // Before each scan, so that no change falls in between.
+        let followed = watches.follow([&*directory], concerns, move || notify.notify_one());
+        if let Err(error) = followed
+            && !std::mem::replace(&mut told, true)
+        {
+            warn!(%error, "store: cannot watch the directory of lease files; polling it");
+        }
         let (scanned, sender, shared_pulse) = (layout.clone(), events.clone(), pulse.clone());
         let scanning = spawn_blocking(move || {
             let deliver = &mut |event| {
@@ -202,91 +208,22 @@ impl Changes<'_> {
     }
 }
 
-/// The inotify watches on the directory and its ancestors, as far as they exist.
-#[derive(Default)]
-struct Notifications {
-    watcher: Option<RecommendedWatcher>,
-    /// The watched directories. A directory that was replaced has the same path and another inode.
-    directories: Vec<Directory>,
-}
-
-#[derive(PartialEq, Eq)]
-struct Directory {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl Notifications {
-    /// Sets up inotify watches if the existing directories have changed. To be called before
-    /// scanning, so that no change falls in between. Where notifications are unavailable, changes
-    /// are found late, by the scan every [`RESCAN`].
-    fn subscribe(&mut self, layout: &Layout, changed: &Arc<Notify>) {
-        let subnets = layout.subnets();
-        let directories = existing(&subnets);
-        if directories == self.directories {
-            return;
-        }
-        let changed = changed.clone();
-        let watcher = notify::recommended_watcher(move |event| {
-            if concerns(&subnets, &event) {
-                changed.notify_one();
-            }
-        });
-        self.watcher = watcher
-            .inspect_err(|error| warn!(%error, "store: cannot watch lease files; polling them"))
-            .ok();
-        for Directory { path, .. } in &directories {
-            if let Some(watcher) = &mut self.watcher
-                && let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive)
-            {
-                warn!(directory = %path.display(), %error, "store: cannot watch a directory of lease files; polling it");
-            }
-        }
-        self.directories = directories;
-    }
-}
-
-/// Returns the directory and its ancestors, as far as they exist.
-fn existing(directory: &Path) -> Vec<Directory> {
-    directory
-        .ancestors()
-        .filter_map(|path| {
-            let metadata = fs::metadata(path).ok()?;
-            Some(Directory { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
-        })
-        .collect()
-}
-
-/// Returns true if an event may change the leases in the directory or the network config beside it.
-fn concerns(directory: &Path, event: &notify::Result<notify::Event>) -> bool {
-    let Ok(event) = event else { return true };
-    match event.kind {
-        // Our own reads cause access events as well.
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => {}
-        EventKind::Access(_) => return false,
-        _ => {}
-    }
-    // An overflow of the inotify queue names no path.
-    event.paths.is_empty()
-        || event.paths.iter().any(|path| {
-            let config = || {
-                let root = directory.parent();
-                path.file_name() == Some(CONFIG.as_ref()) && path.parent() == root
-            };
-            let hidden = || {
-                let name = path.file_name().unwrap_or_default();
-                name.as_encoded_bytes().starts_with(b".")
-            };
-            directory.starts_with(path) || path.parent() == Some(directory) && !hidden() || config()
-        })
+/// Returns true if a changed path may change the leases in the directory or the network config
+/// beside it.
+fn concerns(directory: &Path, changed: &Path) -> bool {
+    let root = directory.parent();
+    let is_config = changed.file_name() == Some(CONFIG.as_ref()) && changed.parent() == root;
+    let name = changed.file_name().unwrap_or_default();
+    let is_hidden = name.as_encoded_bytes().starts_with(b".");
+    directory.starts_with(changed) || changed.parent() == Some(directory) && !is_hidden || is_config
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::directory::write;
-    use notify::event::{CreateKind, ModifyKind, RenameMode};
 
     fn look(delivered: &mut Delivered, layout: &Layout) -> Vec<WatchEvent> {
         let mut events = Vec::new();
@@ -351,26 +288,11 @@ mod tests {
     }
 
     #[test]
-    fn reads_hidden_files_and_neighbours_are_no_change() {
-        let subnets = Path::new("/leases/subnets");
-        let concerned = |kind, path: &str| {
-            let event = notify::Event::new(kind).add_path(path.into());
-            concerns(subnets, &Ok(event))
-        };
-        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
-        assert!(concerned(renamed, "/leases/subnets/10.244.8.0-24"));
-        assert!(concerned(
-            EventKind::Access(AccessKind::Close(AccessMode::Write)),
-            "/leases/subnets/10.244.8.0-24"
-        ));
-        assert!(concerned(EventKind::Create(CreateKind::Folder), "/leases"));
-        assert!(!concerned(
-            EventKind::Access(AccessKind::Open(AccessMode::Any)),
-            "/leases/subnets/10.244.8.0-24"
-        ));
-        assert!(!concerned(renamed, "/leases/subnets/.new-x"));
-        assert!(concerned(renamed, "/leases/config"));
-        assert!(!concerned(renamed, "/leases/notes") && !concerned(renamed, "/config"));
-        assert!(!concerned(EventKind::Create(CreateKind::File), "/tmp"));
+    fn hidden_files_and_neighbours_are_no_change() {
+        let concerned = |path: &str| concerns(Path::new("/leases/subnets"), Path::new(path));
+        assert!(concerned("/leases/subnets/10.244.8.0-24") && concerned("/leases"));
+        assert!(!concerned("/leases/subnets/.new-x"));
+        assert!(concerned("/leases/config"));
+        assert!(!concerned("/leases/notes") && !concerned("/config") && !concerned("/tmp"));
     }
 }
