@@ -198,14 +198,9 @@ impl Connector {
             attempts.push(self.attempt(target, *address).boxed());
         }
         let stagger = dial::stagger(addresses.len(), timing.connect);
-        dial::first_success(attempts, stagger).await.map_err(|mut failures| {
-            if failures.windows(2).all(|pair| pair[0] == pair[1]) {
-                failures.truncate(1);
-                return failures.into_iter().map(|failure| (target.url.clone(), failure)).collect();
-            }
-            let named = |address: &SocketAddr| format!("{} ({})", target.url, address.ip());
-            addresses.iter().map(named).zip(failures).collect()
-        })
+        dial::first_success(attempts, stagger)
+            .await
+            .map_err(|failures| by_address(&target.url, &addresses, failures))
     }
 
     /// Connects to one address of an endpoint.
@@ -293,5 +288,39 @@ impl Connector {
             other => other,
         }
         .map_err(|error| self.failure(error))
+    }
+}
+
+/// Returns the failures of an endpoint's addresses, each with its address, or one for all if they
+/// are the same. In the order of the addresses: resolvers rotate them, and a text that changes with
+/// each attempt would be logged each time.
+fn by_address(
+    url: &str,
+    addresses: &[SocketAddr],
+    mut failures: Vec<EtcdFailure>,
+) -> Vec<(String, EtcdFailure)> {
+    if failures.windows(2).all(|pair| pair[0] == pair[1]) {
+        failures.truncate(1);
+        return failures.into_iter().map(|failure| (url.to_owned(), failure)).collect();
+    }
+    let mut failures: Vec<_> = addresses.iter().zip(failures).collect();
+    failures.sort_by_key(|(address, _)| **address);
+    let named = |address: &SocketAddr| format!("{url} ({})", address.ip());
+    failures.into_iter().map(|(address, failure)| (named(address), failure)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_have_one_text_for_any_order_of_addresses() {
+        let [a, b] = ["10.0.0.1:2379", "10.0.0.2:2379"].map(|address| address.parse().unwrap());
+        let (refused, late) = (EtcdFailure::Refused, EtcdFailure::Deadline(Duration::from_secs(3)));
+        let found = by_address("http://etcd:2379", &[a, b], vec![refused.clone(), late.clone()]);
+        assert_eq!(found[0], ("http://etcd:2379 (10.0.0.1)".to_owned(), refused.clone()));
+        assert_eq!(found, by_address("http://etcd:2379", &[b, a], vec![late, refused.clone()]));
+        let same = by_address("http://etcd:2379", &[a, b], vec![refused.clone(), refused.clone()]);
+        assert_eq!(same, [("http://etcd:2379".to_owned(), refused)]);
     }
 }
