@@ -23,11 +23,9 @@ impl DaemonFlags {
     /// are invalid.
     pub(crate) fn read(self) -> Flags {
         let Words { instance, rest } = Words::of(self.words);
-        let names_prefix = |word: &OsString| word.to_string_lossy().contains("etcd-prefix");
-        let is_unit = !rest.iter().any(names_prefix);
         let variable = |name: &str| match &instance {
             Some(instance) => of_instance(instance, name).or_else(|| std::env::var(name).ok()),
-            None => std::env::var(name).ok().or_else(|| of_unit(name).filter(|_| is_unit)),
+            None => std::env::var(name).ok(),
         };
         let has_file = variable("FLANNELD_ENVIRONMENT_FILE").is_some();
         let arguments = arguments(instance.as_deref(), rest, has_file);
@@ -68,12 +66,6 @@ impl Words {
         let instance = instance.map(|name| name.to_string_lossy().into_owned());
         Self { instance, rest }
     }
-}
-
-/// Returns the value of a variable in the environment of the packaged unit (`dist/heddled.service`).
-/// A prefix on the command line may mean another daemon.
-fn of_unit(variable: &str) -> Option<String> {
-    (variable == "FLANNELD_CONTROL_SOCKET").then(|| heddle_control::DEFAULT_SOCKET.to_owned())
 }
 
 /// Returns the value of a variable in the environment of an instance's unit
@@ -142,15 +134,5 @@ mod tests {
         let flags = flags(&["-i", "blue"]).read();
         assert_eq!(flags.files.subnet_file.to_str(), Some("/run/flannel/blue.env"));
         assert_eq!(flags.control_socket().to_str(), Some("/run/heddle/blue.sock"));
-    }
-
-    #[test]
-    fn socket_is_the_units_unless_the_words_name_a_network() {
-        let socket = |words: &[&str]| {
-            let flags = DaemonFlags { words: words.iter().map(Into::into).collect() };
-            flags.read().control_socket()
-        };
-        assert_eq!(socket(&["-v", "1"]).to_str(), Some(heddle_control::DEFAULT_SOCKET));
-        assert_eq!(socket(&["-etcd-prefix=/a/b"]).to_str(), Some("/run/heddle/a-b.sock"));
     }
 }

@@ -15,6 +15,14 @@ pub enum ListenError {
     /// The path exists and is not a socket.
     #[error("--control-socket {0}: exists and is not a socket; remove it or name another path")]
     NotASocket(PathBuf),
+    /// The path is longer than an address of a socket may be (unix(7)).
+    #[error("--control-socket {path}: longer than {limit} bytes; name a shorter path")]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+        /// Length limit in bytes.
+        limit: usize,
+    },
     /// The group does not exist.
     #[error("--control-group {0}: no such group")]
     NoGroup(String),

@@ -37,6 +37,9 @@ pub use status::{
     WatchStatus,
 };
 
+/// The [`UnmetCondition::reason`] of a condition that has not been checked yet.
+pub const STARTING: &str = "starting";
+
 /// Directory of the daemons' sockets.
 pub const DIRECTORY: &str = "/run/heddle";
 

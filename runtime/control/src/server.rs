@@ -45,7 +45,14 @@ pub async fn serve<H: Handler>(
     Ok(())
 }
 
+/// Length limit of a socket's path in bytes, without the final zero (`sun_path` in unix(7)).
+const PATH_LIMIT: usize = 107;
+
 fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, ListenError> {
+    // The kernel would not notice: the socket is created under a short name and then moved.
+    if path.as_os_str().len() > PATH_LIMIT {
+        return Err(ListenError::TooLong { path: path.to_owned(), limit: PATH_LIMIT });
+    }
     let failed = |step| move |source| ListenError::Io { path: path.to_owned(), step, source };
     let group = group.map(group_id).transpose()?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -104,6 +104,19 @@ async fn socket_of_dead_daemon_is_replaced_live_one_is_kept() {
 }
 
 #[tokio::test]
+async fn path_that_no_client_could_name_is_an_error() {
+    let (dir, _) = place();
+    let path = |length: usize| {
+        let missing = length - dir.path().as_os_str().len() - 1;
+        dir.path().join("x".repeat(missing))
+    };
+    let error = serve(&path(108), None, HEALTHY).await.unwrap_err();
+    assert!(matches!(&error, ListenError::TooLong { limit: 107, .. }), "{error}");
+    serve(&path(107), None, HEALTHY).await.unwrap();
+    assert_eq!(Client::new(path(107)).status().await.unwrap().peers.len(), 1);
+}
+
+#[tokio::test]
 async fn file_that_is_no_socket_is_kept() {
     let (_dir, path) = place();
     fs::create_dir_all(path.parent().unwrap()).unwrap();

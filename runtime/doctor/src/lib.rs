@@ -61,7 +61,7 @@ pub async fn examine(flags: &Flags, unit: &str) -> Report {
     let mut report = Report::default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     report.found(checks::credentials::check(&credentials::read(&flags.lease), now));
-    let daemon = unit::daemon(&flags.control_socket()).await;
+    let daemon = unit::daemon_of(flags).await;
     if matches!(daemon, Daemon::Answers(_)) {
         match files::differing(&flags.state_directory()) {
             Ok(differing) => report.found(checks::files::check_written(&differing)),

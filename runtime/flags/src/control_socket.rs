@@ -20,9 +20,11 @@ impl Flags {
     pub fn control_socket(&self) -> PathBuf {
         let network = self.lease.network_name();
         self.control.control_socket.clone().unwrap_or_else(|| {
-            let file = match network.as_str() {
-                USUAL_NETWORK => USUAL_SOCKET.to_owned(),
-                other => format!("{}.sock", directory_name(other)),
+            let file = match (network.as_str(), directory_name(&network)) {
+                (USUAL_NETWORK, _) => USUAL_SOCKET.to_owned(),
+                // `directory_name` never has this for another network: it escapes each `%`.
+                (_, name) if name == "heddled" => "%68eddled.sock".to_owned(),
+                (_, name) => format!("{name}.sock"),
             };
             Path::new(DIRECTORY).join(file)
         })
@@ -50,6 +52,8 @@ mod tests {
             &["--etcd-prefix=/a/b"],
             &["--etcd-prefix=/a-b"],
             &["--store=dir:/a/c"],
+            &["--etcd-prefix=/heddled"],
+            &["--etcd-prefix=/%68eddled"],
         ];
         let sockets: BTreeSet<_> = networks.iter().map(|flags| socket(flags)).collect();
         assert_eq!(sockets.len(), networks.len(), "{sockets:?}");

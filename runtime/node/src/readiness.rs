@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use heddle_control::EventKind;
+use heddle_control::{EventKind, STARTING};
 use heddle_core::text::one_line;
 use heddle_telemetry::History;
 use tokio::sync::watch;
@@ -66,9 +66,6 @@ impl fmt::Display for Condition {
     }
 }
 
-/// Reason of a condition that has not been checked yet.
-const STARTING: &str = "starting";
-
 /// Prefix of the reason while the first snapshot of leases is read.
 const READING: &str = "reading leases: ";
 
@@ -100,6 +97,11 @@ impl Readiness {
     /// Marks all conditions as met that a start meets before this one.
     pub(crate) fn met_before(&self, condition: Condition) {
         Condition::ALL.into_iter().filter(|earlier| *earlier < condition).for_each(|c| self.met(c));
+    }
+
+    /// Records that a condition has not been checked yet, whatever was found before.
+    pub(crate) fn unchecked(&self, condition: Condition) {
+        self.unmet(condition, STARTING);
     }
 
     /// Records that a condition holds.

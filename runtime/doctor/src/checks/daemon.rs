@@ -1,5 +1,7 @@
 //! Checks that the daemon runs and is ready.
 
+use heddle_control::STARTING;
+
 use crate::facts::unit::{Daemon, Unit};
 use crate::report::{Finding, Severity};
 
@@ -9,7 +11,11 @@ const CHECK: &str = "daemon";
 pub(crate) fn check(daemon: &Daemon, unit: Option<&Unit>) -> Vec<Finding> {
     match daemon {
         Daemon::Answers(status) => {
-            status.unmet.iter().map(|unmet| not_ready(&unmet.condition, &unmet.reason)).collect()
+            // What comes after an obstacle of the start is not checked yet.
+            let unmet = || status.unmet.iter();
+            let explained = unmet().any(|unmet| unmet.reason != STARTING);
+            let shown = unmet().filter(|unmet| !explained || unmet.reason != STARTING);
+            shown.map(|unmet| not_ready(&unmet.condition, &unmet.reason)).collect()
         }
         Daemon::Absent => unit.and_then(not_running).into_iter().collect(),
         Daemon::Silent(reason) => vec![silent(reason)],
@@ -77,12 +83,25 @@ mod tests {
 
     #[test]
     fn every_unmet_condition_is_a_finding() {
-        let unmet = UnmetCondition { condition: "watch".into(), reason: "etcd is gone".into() };
-        let status = Status { unmet: vec![unmet], ..Status::default() };
+        let unmet = |condition: &str, reason: &str| UnmetCondition {
+            condition: condition.into(),
+            reason: reason.into(),
+        };
+        let found = |unmet: Vec<UnmetCondition>| {
+            let status = Status { unmet, ..Status::default() };
+            problems(&Daemon::Answers(Box::new(status)), None)
+        };
+        let gone = [unmet("watch", "etcd is gone"), unmet("emitters", "/run is full")];
         assert_eq!(
-            problems(&Daemon::Answers(Box::new(status)), None),
-            ["heddled is not ready, watch: etcd is gone"]
+            found(gone.to_vec()),
+            [
+                "heddled is not ready, watch: etcd is gone",
+                "heddled is not ready, emitters: /run is full"
+            ]
         );
+        // Conditions that the start has not got to say nothing beside the reason why.
+        assert_eq!(found(vec![gone[0].clone(), unmet("kernel", "starting")]).len(), 1);
+        assert_eq!(found(vec![unmet("lease", "starting"), unmet("kernel", "starting")]).len(), 2);
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
-use heddle_control::{CallError, Client, Status};
+use heddle_control::{CallError, Client, DEFAULT_SOCKET, Status};
+use heddle_flags::Flags;
 
 /// Time limit for the daemon to answer.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -35,8 +36,24 @@ pub(crate) struct Unit {
     pub(crate) result: String,
 }
 
+/// Queries the daemon with these flags. Without `--control-socket`, that is the one at the network's
+/// socket or at that of the packaged unit, whose environment names its socket.
+pub(crate) async fn daemon_of(flags: &Flags) -> Daemon {
+    let found = daemon(&flags.control_socket()).await;
+    if found != Daemon::Absent || flags.control.control_socket.is_some() {
+        return found;
+    }
+    let usual = daemon(Path::new(DEFAULT_SOCKET)).await;
+    if is_of(&usual, &flags.lease.network_name()) { usual } else { found }
+}
+
+/// Returns true if a daemon answers, and is in this network.
+fn is_of(daemon: &Daemon, network: &str) -> bool {
+    matches!(daemon, Daemon::Answers(status) if status.network == network)
+}
+
 /// Queries the daemon behind a socket.
-pub(crate) async fn daemon(socket: &Path) -> Daemon {
+async fn daemon(socket: &Path) -> Daemon {
     match Client::new(socket).with_limit(LIMIT).status().await {
         Ok(status) => Daemon::Answers(Box::new(status)),
         Err(CallError::Missing(_) | CallError::NotRunning(_)) => Daemon::Absent,
@@ -85,6 +102,14 @@ mod tests {
         assert_eq!((unit.state.as_str(), unit.result.as_str()), ("failed", "watchdog"));
         let unknown = "LoadState=not-found\nUnitFileState=\nActiveState=inactive\nResult=success\n";
         assert_eq!(parse("heddled.service", unknown), None);
+    }
+
+    #[test]
+    fn daemon_of_another_network_is_another_daemon() {
+        let status = Status { network: "/a/b".to_owned(), ..Status::default() };
+        let answers = Daemon::Answers(Box::new(status));
+        assert!(is_of(&answers, "/a/b") && !is_of(&answers, "/a/c"));
+        assert!(!is_of(&Daemon::Absent, "/a/b"));
     }
 
     #[tokio::test]
