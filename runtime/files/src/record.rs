@@ -40,7 +40,7 @@ pub enum RecordError {
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// The record has another format.
-    #[error("cannot use {}: {source}; remove it to start a new one", path.display())]
+    #[error("cannot use {}: {source}; a new one replaces it", path.display())]
     Format {
         /// Path of the record.
         path: PathBuf,
@@ -136,7 +136,7 @@ mod tests {
         store(root.path(), &[]);
         fs::write(record_path(root.path()), "{").unwrap();
         let error = read_record(root.path()).unwrap_err().to_string();
-        assert!(error.contains("files.json") && error.contains("remove it"), "{error}");
+        assert!(error.contains("files.json") && error.contains("a new one replaces it"), "{error}");
     }
 
     #[test]

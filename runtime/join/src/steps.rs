@@ -41,6 +41,7 @@ pub struct Advertised<P> {
 
 /// A node with a lease.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Leased<P> {
     /// The node with its lease.
     pub site: Arc<Site>,
@@ -50,6 +51,7 @@ pub struct Leased<P> {
 
 /// A node with a plan for itself, which can have plans for its peers.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Planned<P> {
     /// The node with its lease.
     pub site: Arc<Site>,

@@ -201,6 +201,8 @@ pub(crate) async fn join(
     let started = plugins.start(&config.backend.kind, &asked).await;
     let Started { backend_found, backend, packets, emitters } =
         started.map_err(|error| not_started(&key, error))?;
+    // An earlier attempt may have lacked an emitter.
+    readiness.unchecked(Condition::Emitters);
     let keys = backend_found.manifest.keys.as_deref();
     warned.log(&keys.map(|keys| config.backend.unknown_keys(keys)).unwrap_or_default());
 

@@ -179,7 +179,12 @@ async fn missing_emitter_is_named_with_its_flag() {
     let met = [Condition::Store, Condition::Config];
     assert!(met.iter().all(|condition| scene.reason(*condition).is_empty()), "{reason}");
     assert_eq!(scene.reason(Condition::Kernel), "starting");
-    scene.plugins.with(|faults| faults.start = None);
+    scene.plugins.with(|faults| {
+        (faults.start, faults.advertise) = (None, Some(Reason::Trapped("oh".to_owned())));
+    });
+    scene.unmet_by(Condition::Plugins, "trapped: oh").await;
+    assert_eq!(scene.reason(Condition::Emitters), "starting");
+    scene.plugins.with(|faults| faults.advertise = None);
     scene.ready().await;
 }
 
