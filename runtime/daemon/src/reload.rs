@@ -67,8 +67,7 @@ impl<'a> Reload<'a> {
 
 /// Returns true if a daemon that was `started` with these flags would have to restart to run with
 /// those that it `read` since.
-fn needs_restart(started: &Flags, read: Flags) -> bool {
-    let mut read = read;
+fn needs_restart(started: &Flags, mut read: Flags) -> bool {
     read.health.verbosity = started.health.verbosity;
     format!("{read:?}") != format!("{started:?}")
 }

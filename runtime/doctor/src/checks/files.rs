@@ -26,21 +26,21 @@ pub(crate) fn check(unwritable: &[Unwritable]) -> Vec<Finding> {
     unwritable.iter().map(finding).collect()
 }
 
+/// Remedy for a file that is not as the daemon wrote it.
+const REWRITTEN: &str = "heddled writes the file again within a second, or within 30 s where the kernel reports no \
+                         changes. If it does not, it cannot write the file, or another program keeps changing it: the log \
+                         of heddled says which. Stop that program, or give one of the two another path.";
+
 /// Returns one finding for each file that somebody else has changed or deleted.
 pub(crate) fn check_written(differing: &[Differing]) -> Vec<Finding> {
-    let finding = |found: &Differing| {
-        Finding {
+    let finding = |found: &Differing| Finding {
         check: "files",
         severity: Severity::Error,
         problem: format!("{} {}", found.file.display(), found.difference),
         symptom: "Programs that read the file, such as Docker, do not start, or use wrong values"
             .to_owned(),
-        remedy: "heddled writes the file again within a second, or within 30 s where the kernel reports no changes. If the \
-                 problem persists, `heddle status` shows why heddled cannot write it, or that another program keeps \
-                 changing it: stop that program, or give one of the two another path."
-            .to_owned(),
+        remedy: REWRITTEN.to_owned(),
         command: None,
-    }
     };
     differing.iter().map(finding).collect()
 }
