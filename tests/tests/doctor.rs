@@ -224,6 +224,100 @@ fn dropping_forward_chain_is_reported() {
     assert_healthy(&cluster, &nodes[0].host);
 }
 
+/// Runs shell commands in a host's namespace.
+fn shell(host: &Host, script: &str) {
+    let mut command = Command::new("sh");
+    command.args(["-ec", script]);
+    host.namespace().run(command).unwrap();
+}
+
+#[test]
+fn dropping_input_or_output_policy_is_reported() {
+    let cluster = Cluster::new(Families::V4);
+    let (nodes, containers) = two_nodes(&cluster);
+    let [alpha, beta] = &nodes;
+    let accept = |chain: &str, option: &str| {
+        format!("-I {chain} {option} eth0 -p udp --dport 8472 -j ACCEPT")
+    };
+    for (iptables, chain, option, texts) in [
+        ("iptables-nft", "INPUT", "-i", ["policy of chain INPUT", "sends to UDP port 8472"]),
+        ("iptables-legacy", "OUTPUT", "-o", ["policy of chain OUTPUT", "UDP port 8472 of"]),
+    ] {
+        // The store stays reachable.
+        shell(
+            &alpha.host,
+            &format!("{iptables} -A {chain} -p tcp -j ACCEPT; {iptables} -P {chain} DROP"),
+        );
+        assert!(!reaches(&containers));
+        let remedy = format!("{iptables} {}", accept(chain, option));
+        let peer = beta.host.v4().to_string();
+        let diagnosis = diagnose(&cluster, &alpha.host);
+        diagnosis.names_only("firewall", &[texts[0], texts[1], &remedy, &peer]);
+        // The command of the remedy, as it stands.
+        shell(&alpha.host, &remedy);
+        assert!(reaches(&containers));
+        assert_healthy(&cluster, &alpha.host);
+        shell(&alpha.host, &format!("{iptables} -F {chain}; {iptables} -P {chain} ACCEPT"));
+    }
+}
+
+/// Chains that firewalld 1.3 creates for an interface in its zone `public`.
+const FIREWALLD: &str = "
+add table inet firewalld
+add chain inet firewalld filter_INPUT { type filter hook input priority 10; policy accept; }
+add chain inet firewalld filter_INPUT_ZONES
+add chain inet firewalld filter_IN_public
+add chain inet firewalld filter_IN_public_allow
+add rule inet firewalld filter_INPUT ct state { established, related } accept
+add rule inet firewalld filter_INPUT ct status dnat accept
+add rule inet firewalld filter_INPUT iifname lo accept
+add rule inet firewalld filter_INPUT jump filter_INPUT_ZONES
+add rule inet firewalld filter_INPUT ct state { invalid } drop
+add rule inet firewalld filter_INPUT reject with icmpx type admin-prohibited
+add rule inet firewalld filter_INPUT_ZONES goto filter_IN_public
+add rule inet firewalld filter_IN_public jump filter_IN_public_allow
+add rule inet firewalld filter_IN_public meta l4proto { icmp, ipv6-icmp } accept
+add rule inet firewalld filter_IN_public reject with icmpx type admin-prohibited
+add rule inet firewalld filter_IN_public_allow tcp dport 22 accept
+";
+
+#[test]
+fn zone_of_firewalld_without_the_port_is_reported() {
+    for (families, peers) in [(Families::V4, 1), (Families::Dual, 2)] {
+        let cluster = Cluster::new(families);
+        let (nodes, containers) = two_nodes(&cluster);
+        let alpha = &nodes[0].host;
+        shell(alpha, &format!("nft -f - <<'END'{FIREWALLD}END"));
+        assert!(!reaches(&containers));
+        let diagnosis = diagnose(&cluster, alpha);
+        let texts = [
+            "rule 3 (handle ",
+            "chain filter_IN_public in table inet firewalld",
+            "firewall-cmd --permanent --zone=public --add-port=8472/udp",
+        ];
+        diagnosis.names("firewall", &texts);
+        assert_eq!(diagnosis.findings().len(), peers, "{diagnosis:#?}");
+        // What firewalld does then.
+        shell(alpha, "nft add rule inet firewalld filter_IN_public_allow udp dport 8472 accept");
+        assert!(reaches(&containers));
+        assert_healthy(&cluster, alpha);
+    }
+}
+
+#[test]
+fn rule_that_may_accept_is_no_finding() {
+    let cluster = Cluster::new(Families::V4);
+    let (nodes, containers) = two_nodes(&cluster);
+    let alpha = &nodes[0].host;
+    let table = "add table inet guard; add chain inet guard entry { type filter hook input priority 0; policy drop; }";
+    shell(
+        alpha,
+        &format!("nft '{table}'; nft add rule inet guard entry limit rate 10000/second accept"),
+    );
+    assert!(reaches(&containers));
+    assert_healthy(&cluster, alpha);
+}
+
 #[test]
 fn docker_forward_policy_without_forward_rules_is_reported() {
     let cluster = Cluster::new(Families::V4);

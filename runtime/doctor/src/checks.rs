@@ -7,6 +7,7 @@ pub(crate) mod daemon;
 pub(crate) mod device_name;
 pub(crate) mod docker_bridge;
 pub(crate) mod files;
+pub(crate) mod firewall;
 pub(crate) mod forward;
 pub(crate) mod forwarding;
 pub(crate) mod kernel_support;

@@ -33,7 +33,7 @@ use heddle_core::host_network::{Claims, HostNetwork, HostRouting, Vital};
 use heddle_core::interface::{Facts, Interface};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::Underlay;
-use heddle_firewall::forward_verdicts;
+use heddle_firewall::{datagram_verdicts, forward_verdicts};
 use heddle_flags::Flags;
 use heddle_kernel::{HostLink, Kernel, KernelError, alias, try_vxlan};
 use heddle_plugin::NodePlan;
@@ -41,8 +41,10 @@ use ipnet::IpNet;
 use rustix::process::geteuid;
 use tokio::task::spawn_blocking;
 
+use crate::outlook::Outlook;
 pub use crate::report::{Finding, Report, Severity, Skipped};
 
+use crate::checks::firewall::Path;
 use crate::checks::forward::Answering;
 use crate::checks::outlook::Commands;
 use crate::checks::overlap::Apart;
@@ -160,6 +162,31 @@ async fn examine_host(flags: &Flags, host: &Host, daemon: &Daemon, report: &mut 
             checks::udp_port::ports(plan).into_iter().flat_map(sockets::on_port).collect();
         report.found(checks::udp_port::check(plan, links, &sockets, &alias));
         report.found(kernel_support(plan, links).await);
+        examine_datagrams(host, &outlook, daemon, report).await;
+    }
+}
+
+/// Evaluates the host's packet filters for the datagrams between this node and its peers.
+async fn examine_datagrams(host: &Host, outlook: &Outlook, daemon: &Daemon, report: &mut Report) {
+    let (Some(plan), Some(underlay)) = (&outlook.plan, &outlook.underlay) else { return };
+    let master = host.links.iter().find(|link| link.name == underlay.link);
+    let path = Path { underlay: underlay.link, master: master.and_then(|link| link.master) };
+    let mut datagrams = Vec::new();
+    for socket in checks::firewall::sockets(plan, &outlook.peer_plans, &outlook.peers) {
+        let ways = host.kernel.ways(socket.own, socket.peers.clone()).await.unwrap_or_default();
+        datagrams.extend(checks::firewall::datagrams(&socket, path, &ways));
+    }
+    let asked = datagrams.clone();
+    let verdicts = spawn_blocking(move || datagram_verdicts(&asked)).await;
+    match verdicts.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
+        Ok(verdicts) => {
+            let status = match daemon {
+                Daemon::Answers(status) => Some(status.as_ref()),
+                _ => None,
+            };
+            report.found(checks::firewall::check(&datagrams, &verdicts, status));
+        }
+        Err(error) => report.skip("rules on the backend's UDP port", error),
     }
 }
 

@@ -13,6 +13,7 @@ use heddle_core::host_network::{Claims, HostNetwork, HostRouting, Vital};
 use heddle_core::interface::{Facts, existing_links, select};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::{Node, Underlay};
+use heddle_core::object::Plan;
 use heddle_core::site::Site;
 use heddle_core::subnet_env::previous_subnets;
 use heddle_flags::{Emit, Flags, IdentityError};
@@ -28,6 +29,9 @@ pub(crate) const STORE_LIMIT: Duration = Duration::from_secs(10);
 /// Time limit for reading all leases. Each page of them has a limit of its own.
 const LEASES_LIMIT: Duration = Duration::from_secs(60);
 
+/// Largest number of peers to plan for.
+const PLANNED_PEERS: usize = 256;
+
 /// The daemon's expected decisions, as far as they can be determined.
 #[derive(Debug, Default)]
 pub(crate) struct Outlook {
@@ -42,6 +46,8 @@ pub(crate) struct Outlook {
     pub(crate) files: Vec<PathBuf>,
     /// Leases of other nodes that are readable.
     pub(crate) peers: Vec<Lease>,
+    /// The plans for the first of them; not for those that the plugin rejects.
+    pub(crate) peer_plans: Vec<Plan>,
     /// Problems that keep the rest from being determined.
     pub(crate) problems: Vec<Problem>,
 }
@@ -137,8 +143,10 @@ impl Outlook {
         };
         self.peers = holdings.leases().iter().filter(|lease| lease.key != own).cloned().collect();
         let lease = advertised.lease(own, None);
-        let Planned { site, plan, .. } =
-            advertised.with_lease(lease).plan().await.map_err(refused)?;
+        let planned = advertised.with_lease(lease).plan().await.map_err(refused)?;
+        let first = self.peers.iter().take(PLANNED_PEERS).cloned().collect();
+        self.peer_plans = planned.plan_peers(first).await.into_iter().flatten().collect();
+        let Planned { site, plan, .. } = planned;
         let mtu = plan.mtu;
         self.plan = Some(plan);
 

@@ -46,16 +46,18 @@
 //! | `iptables::saved` | parses the output of `iptables-save` |
 //! | `iptables::repair` | computes the input of `iptables-restore` |
 //! | `nft::table`, `nft::listing` | our tables, and everybody's chains, as JSON |
-//! | `verdict` | finds where packets are refused |
+//! | `verdict` | finds where forwarded packets are refused |
+//! | `datagram` | finds where datagrams between a node and its peers are dropped |
 //! | `repair` | retries repairs until they settle, as others write too |
 //! | `error` | errors that name the place of the rules |
 //! | `program` | runs programs |
 //!
-//! All modules are pure, except for `program` and the few functions of `iptables`, `nft` and
-//! `verdict` that call it.
+//! All modules are pure, except for `program` and the few functions of `iptables`, `nft`, `verdict`
+//! and `datagram` that call it.
 
 #![forbid(unsafe_code)]
 
+mod datagram;
 mod error;
 mod firewall;
 mod iptables;
@@ -70,6 +72,8 @@ use heddle_core::address::Family;
 use heddle_core::family::{InFamily, PerFamily};
 use ipnet::IpNet;
 
+pub use datagram::condition::{Datagrams, Direction};
+pub use datagram::verdict::{DatagramDrop, DatagramVerdict, DropCause, Manager, datagram_verdicts};
 pub use error::FirewallError;
 pub use firewall::Firewall;
 pub use verdict::{Filter, ForwardRefusal, Refusal, forward_verdicts};

@@ -155,6 +155,8 @@ pub(crate) enum Verdict {
     /// Continues with the next rule.
     #[default]
     Continue,
+    /// Decided by something that cannot be evaluated, such as a program in user space.
+    Unknown,
 }
 
 /// The packets in question.
@@ -194,7 +196,7 @@ fn walk(chains: &Chains, chain: &str, packets: Packets, depth: usize) -> Option<
                 Some(accepted) => return Some(accepted),
                 None => continue,
             },
-            Verdict::Continue => continue,
+            Verdict::Continue | Verdict::Unknown => continue,
         }
     }
     None

@@ -38,7 +38,7 @@ impl fmt::Display for ForwardRefusal {
 }
 
 /// One of the packet filters, all of which every packet has to pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Filter {
     /// nf_tables, written by iptables.
     IptablesNft,

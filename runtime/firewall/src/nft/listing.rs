@@ -54,7 +54,11 @@ fn step(statements: &Value, family: Family) -> Step {
             "counter" | "log" => {}
             "xt" if properties["name"] == "comment" => {}
             "accept" => step.verdict = Verdict::Accept,
-            "drop" | "reject" => step.verdict = Verdict::Refuse,
+            "drop" => step.verdict = Verdict::Refuse,
+            "reject" => {
+                step.verdict = Verdict::Refuse;
+                step.narrower |= rejects_only_some(properties, family);
+            }
             "return" => step.verdict = Verdict::Return,
             "jump" => step.verdict = Verdict::Jump(target(properties)),
             "goto" => step.verdict = Verdict::Goto(target(properties)),
@@ -71,6 +75,17 @@ fn step(statements: &Value, family: Family) -> Step {
         }
     }
     step
+}
+
+/// Returns true if the kind of rejection implies a condition that not every packet of the family
+/// meets. nft leaves `meta nfproto ipv6` out of a listing before `reject with icmpv6`.
+fn rejects_only_some(reject: &Value, family: Family) -> bool {
+    match reject["type"].as_str() {
+        Some("icmp") => family == Family::V6,
+        Some("icmpv6") => family == Family::V4,
+        Some("tcp reset") => true,
+        _ => false,
+    }
 }
 
 enum Condition {
@@ -198,5 +213,23 @@ mod tests {
         );
         // The same rules, for a packet of the other family.
         assert!(tables(&objects, Family::V6)[0].chains["forward"][0].narrower);
+    }
+
+    #[test]
+    fn rejection_with_message_of_a_family_concerns_that_family() {
+        for (kind, concerned) in [
+            (json!({"type": "icmp", "expr": "host-unreachable"}), [true, false]),
+            (json!({"type": "icmpv6", "expr": "no-route"}), [false, true]),
+            (json!({"type": "icmpx", "expr": "admin-prohibited"}), [true, true]),
+            (json!({"type": "tcp reset"}), [false, false]),
+            (Value::Null, [true, true]),
+        ] {
+            let objects = [
+                chain("inet", "forward", Some("forward"), "accept"),
+                rule("forward", json!([{"reject": kind}])),
+            ];
+            let refuses = |family| !tables(&objects, family)[0].chains["forward"][0].narrower;
+            assert_eq!([Family::V4, Family::V6].map(refuses), concerned, "{kind}");
+        }
     }
 }

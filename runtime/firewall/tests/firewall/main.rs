@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests may run programs, wait and read files")]
 
+mod datagrams;
 mod host;
 mod iptables;
 mod modes;
