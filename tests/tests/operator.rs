@@ -14,7 +14,7 @@ use heddle_tests::{Cluster, Node, Overlay, SOON, heddle};
 use serde_json::Value;
 
 /// Report of a network config in the store that has another backend than the running one.
-const CHANGED: &str = "`Backend` changed in the store";
+const CHANGED: &str = "changed in the store: `Backend.VNI` added (7)";
 
 /// Result of a run of `heddle`.
 #[derive(Debug)]
@@ -610,7 +610,7 @@ fn row_16_changed_network_config_is_applied_at_next_start() {
     assert!(status.stdout.contains("until it restarts"), "{status:?}");
 
     put(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","VNI":"x"}}"#);
-    superseded(&a, Some(CHANGED));
+    superseded(&a, Some(r#"`Backend.VNI` added ("x")"#));
     put("{");
     superseded(&a, Some("not a JSON object"));
     cluster.store().put_config(&Families::V4.config()).unwrap();

@@ -25,7 +25,7 @@ use crate::family::{InFamily, PerFamily};
 pub use capacity::Capacity;
 pub use error::{ConfigError, ConfigErrors};
 pub use keys::KEYS;
-pub use superseded::Superseded;
+pub use superseded::{KeyChange, Superseded};
 pub use warning::ConfigWarning;
 
 use check::{backend, flag, read_overlay};

@@ -1,11 +1,19 @@
 //! The difference between the running config and the one in the store.
 
-use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
 
-use super::NetworkConfig;
+use ipnet::IpNet;
+use serde_json::{Map, Value};
+
 use super::error::ConfigErrors;
 use super::keys::ENABLE_NFTABLES;
-use crate::text::list;
+use super::{NetworkConfig, OverlayNetwork};
+use crate::text::{list, one_line};
+
+/// Longest value that a difference shows, in characters.
+const LONGEST: usize = 60;
 
 /// The difference between the config that a node runs with and the one in the store: a restarted
 /// node would start differently, or not at all.
@@ -21,10 +29,42 @@ pub enum Superseded {
     Unusable(ConfigErrors),
     /// The network config in the store differs in these keys.
     #[error(
-        "{} changed in the store; this node keeps the running config until it restarts",
-        list(.0.iter().map(|key| format!("`{key}`")))
+        "changed in the store: {}; this node keeps the running config until it restarts",
+        list(.0)
     )]
-    Changed(Vec<&'static str>),
+    Changed(Vec<KeyChange>),
+}
+
+/// A key whose value differs. A value is None where the config has no such key, and no default for
+/// it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyChange {
+    /// The key, as an operator writes it: `Backend.VNI`.
+    pub key: String,
+    /// Running value.
+    pub from: Option<String>,
+    /// Value in the store.
+    pub to: Option<String>,
+}
+
+impl KeyChange {
+    fn new(key: &str, from: Option<String>, to: Option<String>) -> Self {
+        Self { key: key.to_owned(), from, to }
+    }
+}
+
+/// Writes `` `SubnetLen` from 24 to 25 ``.
+impl fmt::Display for KeyChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", self.key)?;
+        let short = |value: &str| one_line(value, LONGEST);
+        match (&self.from, &self.to) {
+            (Some(from), Some(to)) => write!(f, " from {} to {}", short(from), short(to)),
+            (None, Some(to)) => write!(f, " added ({})", short(to)),
+            (Some(from), None) => write!(f, " removed ({})", short(from)),
+            (None, None) => Ok(()),
+        }
+    }
 }
 
 impl NetworkConfig {
@@ -36,15 +76,74 @@ impl NetworkConfig {
             Some(Err(error)) => return Some(Superseded::Unusable(error)),
             Some(Ok(now)) => now,
         };
-        let json = |config: &Self| serde_json::from_str::<Value>(&config.backend.json).ok();
-        let differs = [
-            ("Network", self.networks.v4 != now.networks.v4),
-            ("IPv6Network", self.networks.v6 != now.networks.v6),
-            (ENABLE_NFTABLES, self.nftables != now.nftables),
-            ("Backend", self.backend.kind != now.backend.kind || json(self) != json(&now)),
-        ];
-        let keys: Vec<_> =
-            differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
-        (!keys.is_empty()).then_some(Superseded::Changed(keys))
+        let mut changes = Vec::new();
+        for (family, from, to) in
+            [("", self.networks.v4, now.networks.v4), ("IPv6", self.networks.v6, now.networks.v6)]
+        {
+            changes.extend(of_network(family, from, to));
+        }
+        if self.nftables != now.nftables {
+            let text = |on: bool| Some(on.to_string());
+            changes.push(KeyChange::new(ENABLE_NFTABLES, text(self.nftables), text(now.nftables)));
+        }
+        changes.extend(self.of_backend(&now));
+        (!changes.is_empty()).then_some(Superseded::Changed(changes))
     }
+
+    fn of_backend(&self, now: &Self) -> Vec<KeyChange> {
+        let (from, to) = (&self.backend, &now.backend);
+        if from.kind != to.kind {
+            let kinds = (Some(from.kind.clone()), Some(to.kind.clone()));
+            return vec![KeyChange::new("Backend.Type", kinds.0, kinds.1)];
+        }
+        let keys =
+            |json: &str| serde_json::from_str::<Map<String, Value>>(json).unwrap_or_default();
+        let (from, to) = (keys(&from.json), keys(&to.json));
+        let named: BTreeSet<_> = from.keys().chain(to.keys()).collect();
+        let differing = named.into_iter().filter(|key| {
+            // Spelled in another way, the type is the same.
+            from.get(*key) != to.get(*key) && !key.eq_ignore_ascii_case("Type")
+        });
+        let text = |value: Option<&Value>| value.map(ToString::to_string);
+        let change = |key: &String| {
+            KeyChange::new(&format!("Backend.{key}"), text(from.get(key)), text(to.get(key)))
+        };
+        differing.map(change).collect()
+    }
+}
+
+/// Returns the changes of one family's network. `family` precedes the names of its keys.
+fn of_network(
+    family: &str,
+    from: Option<OverlayNetwork>,
+    to: Option<OverlayNetwork>,
+) -> Vec<KeyChange> {
+    let network = |it: Option<OverlayNetwork>| it.map(|it| it.network);
+    let key = |name: &str| format!("{family}{name}");
+    let text = |it: Option<IpNet>| it.map(|it| it.to_string());
+    let (Some(before), Some(after)) = (from, to) else {
+        let (before, after) = (network(from), network(to));
+        return match before == after {
+            true => vec![],
+            false => vec![KeyChange::new(&key("Network"), text(before), text(after))],
+        };
+    };
+    if before.network != after.network {
+        // The other values follow from it, unless the config sets them.
+        let networks = (text(Some(before.network)), text(Some(after.network)));
+        return vec![KeyChange::new(&key("Network"), networks.0, networks.1)];
+    }
+    if before.subnet_length != after.subnet_length {
+        let text = |it: OverlayNetwork| Some(it.subnet_length.to_string());
+        return vec![KeyChange::new(&key("SubnetLen"), text(before), text(after))];
+    }
+    let bounds = [
+        ("SubnetMin", before.subnet_min, after.subnet_min),
+        ("SubnetMax", before.subnet_max, after.subnet_max),
+    ];
+    let bounds = bounds.into_iter().filter(|(_, from, to)| from != to);
+    let bound = |(name, from, to): (&str, IpAddr, IpAddr)| {
+        KeyChange::new(&key(name), Some(from.to_string()), Some(to.to_string()))
+    };
+    bounds.map(bound).collect()
 }

@@ -62,15 +62,38 @@ fn config_with_same_meaning_supersedes_nothing() {
     let same =
         r#"{ "backend": {"VNI":1, "Type":"vxlan"}, "Network": "10.244.0.0/16", "SubnetLen": 24 }"#;
     assert_eq!(now(same), None);
-    let changed = now(r#"{"Network":"10.245.0.0/16","Backend":{"Type":"vxlan","VNI":2}}"#);
-    assert!(changed.unwrap().starts_with("`Network`, `Backend` changed in the store; "));
-    let changed = now(
-        r#"{"Network":"10.244.0.0/16","SubnetLen":25,"EnableNFTables":true,"Backend":{"Type":"vxlan","VNI":1}}"#,
-    );
-    assert!(changed.unwrap().starts_with("`Network`, `EnableNFTables` changed in the store; "));
     let unusable = now(r#"{"Network":"10.244.0.0/40"}"#).unwrap();
     assert!(unusable.contains("`Network`") && unusable.contains("cannot restart"));
     assert_eq!(started.superseded_by(None), Some(Superseded::Gone));
+}
+
+#[test]
+fn each_changed_key_is_named_with_both_values() {
+    let started =
+        parse(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","VNI":1}}"#).unwrap();
+    let check = |now: &str, expected: &str| {
+        let superseded = started.superseded_by(Some(now.as_bytes())).unwrap().to_string();
+        let expected = format!(
+            "changed in the store: {expected}; this node keeps the running config until it restarts"
+        );
+        assert_eq!(superseded, expected);
+    };
+    check(
+        r#"{"Network":"10.245.0.0/16","Backend":{"Type":"vxlan","VNI":2}}"#,
+        "`Network` from 10.244.0.0/16 to 10.245.0.0/16, `Backend.VNI` from 1 to 2",
+    );
+    check(
+        r#"{"Network":"10.244.0.0/16","SubnetLen":25,"EnableNFTables":true,"Backend":{"Type":"vxlan","VNI":1}}"#,
+        "`SubnetLen` from 24 to 25, `EnableNFTables` from false to true",
+    );
+    check(
+        r#"{"Network":"10.244.0.0/16","SubnetMin":"10.244.9.0","Backend":{"Type":"vxlan","Port":9}}"#,
+        "`SubnetMin` from 10.244.1.0 to 10.244.9.0, `Backend.Port` added (9), `Backend.VNI` removed (1)",
+    );
+    check(
+        r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48","Backend":{"Type":"host-gw"}}"#,
+        "`IPv6Network` added (fd00::/48), `Backend.Type` from vxlan to host-gw",
+    );
 }
 
 #[test]

@@ -15,7 +15,8 @@ pub(crate) fn check(daemon: &Daemon, unit: Option<&Unit>) -> Vec<Finding> {
             let unmet = || status.unmet.iter();
             let explained = unmet().any(|unmet| unmet.reason != STARTING);
             let shown = unmet().filter(|unmet| !explained || unmet.reason != STARTING);
-            shown.map(|unmet| not_ready(&unmet.condition, &unmet.reason)).collect()
+            let unmet = shown.map(|unmet| not_ready(&unmet.condition, &unmet.reason));
+            unmet.chain(status.superseded.as_deref().map(superseded)).collect()
         }
         Daemon::Absent => unit.and_then(not_running).into_iter().collect(),
         Daemon::Silent(reason) => vec![silent(reason)],
@@ -31,6 +32,18 @@ fn not_ready(condition: &str, reason: &str) -> Finding {
         symptom: "`systemctl start heddled` blocks, and `/readyz` returns 503".to_owned(),
         remedy: "Fix the reason, or the other finding here that has the same cause. heddled then becomes ready by itself.".to_owned(),
         command: None,
+    }
+}
+
+fn superseded(reason: &str) -> Finding {
+    Finding {
+        check: CHECK,
+        severity: Severity::Warning,
+        problem: format!("network config: {reason}"),
+        symptom: "This node runs with another config than nodes that start now".to_owned(),
+        remedy: "Once the config in the store is what you want, restart heddled on every node:"
+            .to_owned(),
+        command: Some("systemctl restart heddled".to_owned()),
     }
 }
 
@@ -73,6 +86,15 @@ mod tests {
 
     fn problems(daemon: &Daemon, unit: Option<&Unit>) -> Vec<String> {
         check(daemon, unit).into_iter().map(|finding| finding.problem).collect()
+    }
+
+    #[test]
+    fn changed_config_is_a_warning_until_the_restart() {
+        let superseded = Some("changed in the store: `SubnetLen` from 24 to 25".to_owned());
+        let status = Status { ready: true, superseded, ..Status::default() };
+        let found = check(&Daemon::Answers(Box::new(status)), None);
+        assert_eq!((found.len(), found[0].severity), (1, Severity::Warning));
+        assert!(found[0].problem.contains("`SubnetLen` from 24 to 25"), "{}", found[0].problem);
     }
 
     #[test]
