@@ -41,7 +41,7 @@ FROM ?= 0
 # Asked before anything is built: a variable that has to be a number, from 1 on, or from 2 where that is said.
 number = @case '$($(1))' in ''|0*|*[!0-9]*$(if $(3),|1)) echo "make: $(1) is '$($(1))': expected a number from $(or $(3),1) on, such as $(2)" >&2; exit 2;; esac
 
-.PHONY: help demo build build-for-demo test bench micro scale soak sim lint coverage deny fuzz reference deb tarball setup root
+.PHONY: help demo build build-for-demo test bench micro scale soak quiet sim lint coverage deny fuzz reference deb tarball setup root
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -105,6 +105,12 @@ soak: root ## random faults and changing leases under traffic (MINUTES=10, SEED)
 	@$(MAKE) --no-print-directory build
 	MINUTES=$(MINUTES) cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests --bench soak
 
+quiet: root ## healthy clusters of every backend whose nodes come and go: no surface may report anything (MINUTES=30); needs root
+	$(call number,MINUTES,30)
+	@.ci/setup build demo etcd test
+	@$(MAKE) --no-print-directory build
+	MINUTES=$(MINUTES) cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests --bench quiet
+
 sim: ## many histories of simulated nodes, without root (SEEDS=100000, FROM=0); a failing seed is printed with how to replay it
 	$(call number,SEEDS,100000)
 	cargo run $(CARGO_FLAGS) --quiet -p heddle-sim -- --seeds $(SEEDS) --from $(FROM)
@@ -115,6 +121,7 @@ lint: ## formatting, style of comments, dependencies between modules and crates,
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 	.ci/lints
 	.ci/prose
+	.ci/quotes
 	.ci/modules
 	.ci/layers
 	cargo clippy $(CARGO_FLAGS) --workspace --exclude heddle-compiler --exclude heddle-hostile --all-targets -- -D warnings

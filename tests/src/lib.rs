@@ -27,6 +27,7 @@ mod random;
 mod readiness;
 mod recovery;
 mod snapshot;
+pub mod surfaces;
 mod trio;
 pub mod victim;
 pub mod wording;

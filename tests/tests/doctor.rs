@@ -576,7 +576,9 @@ fn peers_that_do_not_answer_are_reported() {
         let found = diagnose(&cluster, &alpha.host);
         if found.code == Some(0) { Err("none".to_owned()) } else { Ok(found) }
     });
-    silent.unwrap().names_only("peers", &["1 of 1 peers do not answer", "10.244."]);
+    silent
+        .unwrap()
+        .names_only("peers", &["no answer over the overlay from 1 of 1 peer", "10.244."]);
     beta.ip("link set eth0 up");
     let healthy = || match diagnose(&cluster, &alpha.host).code {
         Some(0) => Ok(()),

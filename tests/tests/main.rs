@@ -36,6 +36,7 @@ mod scale;
 mod security;
 mod signals;
 mod status_page;
+mod surfaces;
 mod switching;
 mod transform;
 mod tutorial;

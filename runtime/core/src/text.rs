@@ -23,6 +23,12 @@ pub fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }
 
+/// Returns a number and what it counts, in the plural where the number calls for it: `1 peer`,
+/// `2 peers`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Returns the text as one line of at most `limit` characters. White space and control characters
 /// become single spaces; other invisible characters become escapes such as `\u{202e}`. A longer
 /// text ends with `…`.

@@ -5,16 +5,21 @@
 //! and keeps answering whatever happens to the others.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use heddle_control::Documents;
+use heddle_control::{Documents, Handler, PeerCounts, RECENT};
 use heddle_flags::Flags;
 use heddle_http::{Descriptors, Hosts, Listener, Server, Worker};
 use heddle_node::{Fatal, Node};
+use tokio::sync::watch;
 
 use crate::control::ControlSocket;
 
 /// Maximum number of servers.
 const SERVERS: u64 = 3;
+
+/// Time limit for counting the peers for `/readyz`, which many callers give a second in all.
+const COUNTED: Duration = Duration::from_millis(500);
 
 /// Starts all servers that the flags enable.
 ///
@@ -46,16 +51,14 @@ pub(crate) async fn serve(flags: &Flags, node: &Node) -> Result<(), Fatal> {
             let advice = "--healthz-ip=127.0.0.1 keeps it to this host";
             report_public(&listener, "health port", "readiness and packet counters", advice);
             let (unmet, counters) = (readiness.subscribe(), counters.clone());
-            let warnings = readiness.warnings();
+            let warnings = Warnings {
+                host: readiness.warnings(),
+                control: unavailable,
+                documents: documents.clone(),
+            };
             let site = heddle_telemetry::health(
                 move || unmet.borrow().clone(),
-                move || {
-                    let mut warnings = warnings.borrow().clone();
-                    warnings.extend(
-                        unavailable.borrow().as_ref().map(|it| format!("control socket: {it}")),
-                    );
-                    warnings
-                },
+                move || warnings.clone().list(),
                 move || counters.get().and_then(|read| read()).map(|counters| counters.iter()),
             );
             server.serve_tcp(&worker, listener, site)?;
@@ -75,6 +78,35 @@ pub(crate) async fn serve(flags: &Flags, node: &Node) -> Result<(), Fatal> {
         }
     }
     Ok(())
+}
+
+/// Sources of the problems that `/readyz` lists although all conditions may hold.
+#[derive(Clone)]
+struct Warnings<H> {
+    host: watch::Receiver<Vec<String>>,
+    control: watch::Receiver<Option<String>>,
+    documents: Documents<H>,
+}
+
+impl<H: Handler> Warnings<H> {
+    async fn list(self) -> Vec<String> {
+        let mut warnings = self.host.borrow().clone();
+        let control = self.control.borrow().as_ref().map(|it| format!("control socket: {it}"));
+        warnings.extend(control);
+        // A loop that is busy or hangs is not this line's concern.
+        let status = tokio::time::timeout(COUNTED, self.documents.status(RECENT)).await;
+        if let Ok(Ok(snapshot)) = status {
+            let status = snapshot.status();
+            warnings.extend(status.superseded.as_ref().map(|it| format!("network config: {it}")));
+            warnings.extend(faults(PeerCounts::of(&status.peers)));
+        }
+        warnings
+    }
+}
+
+/// Returns the warning about peers with faults. None if there are none.
+fn faults(peers: PeerCounts) -> Option<String> {
+    (peers.faulty() > 0).then(|| format!("peers: {peers}; `heddle status` names them"))
 }
 
 fn health_address(flags: &Flags) -> Option<SocketAddr> {

@@ -199,17 +199,19 @@ fn hint(errno: Errno, object: &Object) -> Option<&'static str> {
             "the kernel lacks VXLAN: load the module with `modprobe vxlan`"
         }
         Errno::EINVAL | Errno::ERANGE if vxlan => {
-            "the underlay's MTU less 50 bytes (IPv6 underlay: 70) is the most a VXLAN device can have"
+            "if it is the MTU: the underlay's less 50 bytes (IPv6 underlay: 70) is the most a VXLAN device can have"
         }
         // IPv6 reports EHOSTUNREACH.
         Errno::ENETUNREACH | Errno::EHOSTUNREACH if forwards => {
             "the gateway is on no network of that device"
         }
         Errno::ENETDOWN if forwards => "the device is down",
-        Errno::EACCES | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT => {
+        Errno::EACCES | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT if is_of_ipv6(object) => {
             "IPv6 may be disabled: see `sysctl net.ipv6.conf.all.disable_ipv6`"
         }
-        Errno::ENOSPC => "a table of the kernel is full: see `sysctl net.ipv6.route.max_size`",
+        Errno::ENOSPC if is_of_ipv6(object) => {
+            "a table of the kernel is full: see `sysctl net.ipv6.route.max_size`"
+        }
         Errno::ENOBUFS if matches!(object, Object::Neighbour(_)) => {
             "the neighbour table is full: raise `net.ipv4.neigh.default.gc_thresh3`"
         }
@@ -218,10 +220,33 @@ fn hint(errno: Errno, object: &Object) -> Option<&'static str> {
     })
 }
 
+/// Returns true for an address, a neighbour or a route of IPv6.
+fn is_of_ipv6(object: &Object) -> bool {
+    match object {
+        Object::Address(address) => address.network.addr().is_ipv6(),
+        Object::Neighbour(neighbour) => neighbour.address.is_ipv6(),
+        Object::Route(route) => route.destination.addr().is_ipv6(),
+        Object::Link(_) | Object::Sysctl(_) | Object::FdbEntry(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use heddle_core::object::{Link, Vxlan};
+    use heddle_core::object::{Address, Link, Vxlan};
+
+    #[test]
+    fn hint_about_ipv6_is_for_objects_of_ipv6() {
+        let address = |network: &str| {
+            let network = network.parse().unwrap();
+            Object::Address(Address { link: "flannel.1".parse().unwrap(), network })
+        };
+        for errno in [Errno::EACCES, Errno::EAFNOSUPPORT, Errno::ENOSPC] {
+            assert!(hint(errno, &address("fd00::/128")).unwrap().contains("ipv6"), "{errno}");
+            assert_eq!(hint(errno, &address("10.244.3.0/32")), None, "{errno}");
+            assert_eq!(hint(errno, device().object()), None, "{errno}");
+        }
+    }
 
     fn device() -> ObjectChange {
         ObjectChange::Put(Object::Link(Link {

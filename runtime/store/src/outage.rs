@@ -53,7 +53,9 @@ impl Outage {
             .is_none_or(|last_reported| now.duration_since(last_reported) >= pause)
         {
             current.last_reported = Some(now);
+            // A failure that has just begun has lasted for no time.
             let seconds = now.duration_since(current.since).as_secs();
+            let seconds = (seconds > 0).then_some(seconds);
             warn!(seconds, error = reason, "{} failing; retrying", self.what);
         }
         std::mem::take(&mut self.progressed) || news

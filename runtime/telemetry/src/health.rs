@@ -14,31 +14,34 @@ use heddle_http::{Answer, Site, StatusCode};
 /// `unmet` returns the unmet conditions with the reasons. `warnings` returns problems that do not
 /// affect readiness but need an operator; `/readyz` lists them on lines of their own. `counters`
 /// returns the names and values of the packet path's counters.
-pub fn health<U, C, N>(
+pub fn health<U, W, C, N>(
     unmet: impl Fn() -> U + Send + Sync + 'static,
-    warnings: impl Fn() -> Vec<String> + Send + Sync + 'static,
+    warnings: impl Fn() -> W + Send + Sync + 'static,
     counters: impl Fn() -> Option<C> + Send + Sync + 'static,
 ) -> impl Site
 where
     U: IntoIterator<Item = (N, String)> + 'static,
+    W: Future<Output = Vec<String>> + Send + 'static,
     C: IntoIterator<Item = (&'static str, u64)> + 'static,
     N: Display + 'static,
 {
-    Probes { unmet, warnings: Box::new(warnings), counters, of: PhantomData }
+    Probes { unmet, warnings, counters, of: PhantomData }
 }
 
 /// The functions that supply the answers, and the types that they return.
-struct Probes<R, P, U, C> {
+struct Probes<R, Q, P, U, C> {
     unmet: R,
-    warnings: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    warnings: Q,
     counters: P,
     of: PhantomData<fn() -> (U, C)>,
 }
 
-impl<R, P, U, C, N> Site for Probes<R, P, U, C>
+impl<R, Q, P, U, W, C, N> Site for Probes<R, Q, P, U, C>
 where
     R: Fn() -> U + Send + Sync + 'static,
+    Q: Fn() -> W + Send + Sync + 'static,
     P: Fn() -> Option<C> + Send + Sync + 'static,
+    W: Future<Output = Vec<String>> + Send + 'static,
     U: IntoIterator<Item = (N, String)> + 'static,
     C: IntoIterator<Item = (&'static str, u64)> + 'static,
     N: Display + 'static,
@@ -46,7 +49,10 @@ where
     async fn answer(&self, path: &str) -> Answer {
         match path {
             "/healthz" => Answer::text(StatusCode::OK, "ok\n"),
-            "/readyz" => readyz((self.unmet)(), &(self.warnings)()),
+            "/readyz" => {
+                let warnings = (self.warnings)().await;
+                readyz((self.unmet)(), &warnings)
+            }
             "/packets" => packets((self.counters)()),
             _ => Answer::not_found(),
         }

@@ -117,3 +117,8 @@ fn escape_at_the_limit_is_not_cut() {
     assert_eq!(one_line("ab\u{202e}c", 9), "ab…");
     assert_eq!(one_line("ab\u{202e}", 10), "ab\\u{202e}");
 }
+
+#[test]
+fn one_is_singular() {
+    assert_eq!([0, 1, 2].map(|count| counted(count, "peer")), ["0 peers", "1 peer", "2 peers"]);
+}

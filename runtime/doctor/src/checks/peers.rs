@@ -1,7 +1,7 @@
 //! Checks that the daemon reaches its peers, from its answer.
 
 use heddle_control::{Peer, PeerState, Status};
-use heddle_core::text::list;
+use heddle_core::text::{counted, list};
 
 use crate::report::{Finding, Severity};
 
@@ -19,7 +19,7 @@ pub(crate) fn check(status: &Status) -> Vec<Finding> {
             status,
             silent,
             Severity::Error,
-            "do not answer over the overlay",
+            "no answer over the overlay from",
             "Containers there are not reached",
             "Run `heddle doctor` on these hosts too. Check that the firewalls between the hosts, and those of both \
              hosts (INPUT and OUTPUT), let the backend's packets pass, and that heddled or flanneld runs there:",
@@ -29,7 +29,7 @@ pub(crate) fn check(status: &Status) -> Vec<Finding> {
             status,
             of_state(PeerState::Incomplete),
             Severity::Error,
-            "are not completely in the kernel",
+            "not completely in the kernel:",
             "Containers there are not reached, or not all of them",
             "`heddle status` has the kernel's reason for each:",
             Some("heddle status"),
@@ -38,7 +38,7 @@ pub(crate) fn check(status: &Status) -> Vec<Finding> {
             status,
             of_state(PeerState::NoPlan),
             Severity::Warning,
-            "have no plan",
+            "no plan for",
             "Containers there are not reached",
             "`heddle status` has the plugin's reason for each. All nodes need the same backend:",
             Some("heddle status"),
@@ -47,7 +47,7 @@ pub(crate) fn check(status: &Status) -> Vec<Finding> {
             status,
             of_state(PeerState::NotUsed),
             Severity::Warning,
-            "have records that are not used",
+            "records not used:",
             "Containers of these nodes, if they exist, are not reached",
             "Correct or delete the records; `heddle lease list` has the reason for each:",
             Some("heddle lease list"),
@@ -75,9 +75,9 @@ fn finding(
         check: CHECK,
         severity,
         problem: format!(
-            "{} of {} peers {what}: {named}{more}",
+            "{what} {} of {}: {named}{more}",
             concerned.len(),
-            status.peers.len()
+            counted(status.peers.len(), "peer")
         ),
         symptom: symptom.to_owned(),
         remedy: remedy.to_owned(),
@@ -127,10 +127,10 @@ mod tests {
             peer(4, PeerState::NotUsed, None),
         ];
         let expected = [
-            (Severity::Error, "1 of 4 peers do not answer over the overlay: 10.244.1.0-24 (n1)"),
-            (Severity::Error, "1 of 4 peers are not completely in the kernel: 10.244.2.0-24 (n2)"),
-            (Severity::Warning, "1 of 4 peers have no plan: 10.244.3.0-24 (n3)"),
-            (Severity::Warning, "1 of 4 peers have records that are not used: 10.244.4.0-24 (n4)"),
+            (Severity::Error, "no answer over the overlay from 1 of 4 peers: 10.244.1.0-24 (n1)"),
+            (Severity::Error, "not completely in the kernel: 1 of 4 peers: 10.244.2.0-24 (n2)"),
+            (Severity::Warning, "no plan for 1 of 4 peers: 10.244.3.0-24 (n3)"),
+            (Severity::Warning, "records not used: 1 of 4 peers: 10.244.4.0-24 (n4)"),
         ];
         let expected = expected.map(|(severity, problem)| (severity, problem.to_owned()));
         assert_eq!(problems(peers), expected);
