@@ -38,7 +38,7 @@ impl Surface {
         [Self::Doctor, Self::Status, Self::Readyz, Self::Metrics, Self::Page];
 }
 
-/// What the surfaces report about a node. Surfaces that report nothing are absent.
+/// Reports of the surfaces about a node. Surfaces that report nothing are absent.
 pub type Reports = BTreeMap<Surface, String>;
 
 /// The surfaces of one node, which was started with the flags [`WATCHED`].
