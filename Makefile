@@ -41,6 +41,9 @@ FROM ?= 0
 # Asked before anything is built: a variable that has to be a number, from 1 on, or from 2 where that is said.
 number = @case '$($(1))' in ''|0*|*[!0-9]*$(if $(3),|1)) echo "make: $(1) is '$($(1))': expected a number from $(or $(3),1) on, such as $(2)" >&2; exit 2;; esac
 
+# Likewise: a variable whose words each have to be one of a list.
+one_of = $(if $($(1)),,$(error $(1) is empty: expected one of $(2)))$(foreach word,$($(1)),$(if $(filter $(word),$(2)),,$(error $(1) has '$(word)': expected one of $(2))))
+
 .PHONY: help demo build build-for-demo test bench micro scale soak quiet sim lint coverage deny fuzz reference deb tarball setup root
 .DEFAULT_GOAL := help
 
@@ -49,7 +52,8 @@ help: ## show this list
 
 demo: root ## an overlay between hosts on this machine, step by step (HOSTS=3, STORE=etcd); needs root
 	$(call number,HOSTS,3,2)
-	@case '$(PROFILE)' in demo|release) ;; *) echo "make: PROFILE is '$(PROFILE)': expected demo or release" >&2; exit 2;; esac
+	$(call one_of,STORE,dir etcd)
+	$(call one_of,PROFILE,demo release)
 	@echo 'make demo, 1 of 5: looking for the programs that it takes'
 	@.ci/setup build demo $(filter etcd,$(STORE))
 	@echo 'make demo, 2 of 5: building the plugins, as WebAssembly components'
@@ -105,14 +109,15 @@ soak: root ## random faults and changing leases under traffic (MINUTES=10, SEED)
 	@$(MAKE) --no-print-directory build
 	MINUTES=$(MINUTES) cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests --bench soak
 
-quiet: root ## healthy clusters of every backend whose nodes come and go: no surface may report anything (MINUTES=30); needs root
-	$(call number,MINUTES,30)
+quiet: root ## healthy clusters of every backend whose nodes come and go: nothing may be reported (MINUTES=10); needs root
+	$(call number,MINUTES,10)
 	@.ci/setup build demo etcd test
 	@$(MAKE) --no-print-directory build
 	MINUTES=$(MINUTES) cargo bench $(filter-out --release,$(CARGO_FLAGS)) -p heddle-tests --bench quiet
 
 sim: ## many histories of simulated nodes, without root (SEEDS=100000, FROM=0); a failing seed is printed with how to replay it
 	$(call number,SEEDS,100000)
+	@case '$(FROM)' in ''|*[!0-9]*) echo "make: FROM is '$(FROM)': expected the number of the first seed, such as 0" >&2; exit 2;; esac
 	cargo run $(CARGO_FLAGS) --quiet -p heddle-sim -- --seeds $(SEEDS) --from $(FROM)
 
 lint: ## formatting, style of comments, dependencies between modules and crates, and clippy, for all code

@@ -1,7 +1,7 @@
 //! Healthy clusters, one of each backend, whose nodes join, restart and leave all the time: no
 //! surface of a node may report a problem.
 //!
-//! `MINUTES` sets the length, 30 by default. Fails at the first report.
+//! `MINUTES` sets the length, 10 by default. Fails at the first report.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ const AT_REST: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_secs(4);
 
 fn main() {
-    let length = Duration::from_secs(60 * setting("MINUTES").unwrap_or(30));
+    let length = Duration::from_secs(60 * setting("MINUTES").unwrap_or(10));
     let runs = BACKENDS.map(|backend| {
         let name = backend.to_owned();
         thread::Builder::new().name(name).spawn(move || Quiet::new(backend).run(length)).unwrap()
