@@ -150,7 +150,9 @@ fn udp_datagrams_reach_container_and_back() {
             wire.peer.send_packet(&wire.node, &Packet::udp(outside, inside, payload));
         }
         for payload in &payloads {
-            assert_eq!(next_datagram(&socket, SOON).unwrap(), Some((outside, payload.clone())));
+            let received = next_datagram(&socket, SOON).unwrap();
+            let counters = wire.node.counters();
+            assert_eq!(received, Some((outside, payload.clone())), "{overlay:?}: {counters:#?}");
         }
         for payload in &payloads {
             socket.send_to(payload, outside).unwrap();
