@@ -9,9 +9,6 @@ use crate::VxlanBackend;
 /// Ethernet header.
 const HEADERS: u32 = 8 + 8 + 14;
 
-/// Longest device name, in bytes.
-const MAX_NAME: usize = 15;
-
 /// The keys, with flannel's defaults.
 pub(crate) struct Settings {
     pub(crate) vni: u32,
@@ -26,7 +23,7 @@ impl Settings {
     pub(crate) fn read(config: &NetworkConfig) -> Result<Self, ConfigError> {
         let backend = config.backend_of::<VxlanBackend>()?;
         let mut errors = Errors::default();
-        let vni = errors.note(backend.integer("VNI", 0..=vtep::MAX_VNI)).flatten();
+        let vni = errors.note(backend.integer("VNI", 0..=largest_vni(config))).flatten();
         let port = errors.note(backend.port("Port")).flatten();
         let mut flag = |key| errors.note(backend.flag(key)).flatten().unwrap_or(false);
         let (gbp, learning) = (flag("GBP"), flag("Learning"));
@@ -41,21 +38,6 @@ impl Settings {
             direct_routing,
             mtu: mtu.filter(|mtu| *mtu != 0),
         };
-        // IPv6, which is last, has the longer names.
-        let long = |family: &Family| settings.device(*family).len() > MAX_NAME;
-        if let Some(family) = config.families().filter(long).last() {
-            let rule = match family {
-                Family::V4 => "at most 9999999",
-                Family::V6 => "at most 9999 with IPv6",
-            };
-            let (vni, device) = (settings.vni, settings.device(family));
-            errors.add(backend.error(
-                "VNI",
-                format!(
-                    "is {vni}: expected {rule}, because the device's name {device} may have {MAX_NAME} bytes",
-                ),
-            ));
-        }
         let least = config.families().map(|family| family.least_mtu() + overhead(family)).max();
         let least = least.unwrap_or_default();
         if let Some(mtu) = settings.mtu.filter(|mtu| *mtu < least) {
@@ -94,6 +76,15 @@ impl Settings {
                 ),
             }),
         }
+    }
+}
+
+/// Returns the largest VNI with which the devices' names, `flannel.VNI` and `flannel-v6.VNI`, have
+/// the 15 bytes that the kernel allows.
+fn largest_vni(config: &NetworkConfig) -> u32 {
+    match config.families().last() {
+        Some(Family::V6) => 9_999,
+        _ => 9_999_999,
     }
 }
 

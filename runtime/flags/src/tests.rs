@@ -210,7 +210,6 @@ fn public_address_of_no_host_is_refused() {
         "--public-ip=224.0.0.9",
         "--public-ip=192.0.2.300",
         "--public-ipv6=::1",
-        "--public-ipv6=192.0.2.1",
     ] {
         let refusal = read(arguments, &[]).unwrap_err();
         let (flag, value) = arguments.split_once('=').unwrap();
@@ -218,6 +217,18 @@ fn public_address_of_no_host_is_refused() {
         assert!(refusal.contains("at which other hosts reach this one"), "{refusal}");
     }
     assert!(read("--public-ip=192.0.2.1 --public-ipv6=2001:db8::1", &[]).is_ok());
+}
+
+#[test]
+fn public_address_of_the_other_family_names_the_other_flag() {
+    for (arguments, expected) in [
+        ("--public-ip=fd00::1", "expected an IPv4 address; the flag for IPv6 is --public-ipv6"),
+        ("--public-ip=::1", "expected an IPv4 address; the flag for IPv6 is --public-ipv6"),
+        ("--public-ipv6=192.0.2.1", "expected an IPv6 address; the flag for IPv4 is --public-ip"),
+    ] {
+        let refusal = read(arguments, &[]).unwrap_err();
+        assert!(refusal.contains(expected), "{refusal}");
+    }
 }
 
 #[test]

@@ -12,12 +12,18 @@ pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     network.map_err(|_| "expected a network, such as 192.0.2.0/24, or an address".to_owned())
 }
 
-/// Parses an address at which other hosts can reach this one.
+/// Parses an address at which other hosts can reach this one, of the family of `A`.
 pub(crate) fn public_address<A: FromStr + Copy + Into<IpAddr>>(text: &str) -> Result<A, String> {
-    let address = text.parse::<A>().ok().filter(|address| is_host((*address).into()));
-    address.ok_or_else(|| {
-        "expected an address at which other hosts reach this one: no loopback, multicast or broadcast address".to_owned()
-    })
+    let address = text.parse::<A>().map_err(|_| match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => "expected an IPv6 address; the flag for IPv4 is --public-ip",
+        Ok(IpAddr::V6(_)) => "expected an IPv4 address; the flag for IPv6 is --public-ipv6",
+        Err(_) => "expected an address at which other hosts reach this one",
+    })?;
+    if is_host(address.into()) {
+        return Ok(address);
+    }
+    Err("expected an address at which other hosts reach this one: no loopback, multicast or broadcast address"
+        .to_owned())
 }
 
 /// Parses the address of a listener: a port alone means the loopback address.

@@ -174,8 +174,12 @@ fn own_link(link: &Link, capabilities: &Capabilities, node: &Node) -> Granted {
         return refuse("expected a name that is not that of all devices' settings".into());
     }
     let other = node.links.iter().find(|found| found.name == link.name && found.kind != kind);
-    if link.name == underlay.link || other.is_some() {
-        return refuse(format!("a device of that name exists and is not a {kind} device"));
+    if link.name == underlay.link {
+        return refuse("it is the external interface, which no plan may have".into());
+    }
+    if let Some(found) = other {
+        let found = if found.kind.is_empty() { "hardware" } else { &found.kind };
+        return refuse(format!("a device of that name exists, of kind {found} and not {kind}"));
     }
     let object = format_args!("link {}", link.name);
     granted(capabilities.has_link(link.name.as_str()), object, "links", &capabilities.links)?;

@@ -213,7 +213,7 @@ async fn config_key_invalid_is_named_in_the_error() {
     let error = backend.plan_node(&site_of(config)).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "plugin vxlan, plan-node: Backend.VNI is \"one\": expected a whole number from 0 to 16777215"
+        "plugin vxlan, plan-node: Backend.VNI is \"one\": expected a whole number from 0 to 9999999"
     );
 }
 

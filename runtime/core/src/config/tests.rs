@@ -289,6 +289,15 @@ fn unknown_backend_keys_have_a_warning() {
 }
 
 #[test]
+fn network_with_an_error_has_no_warning_besides() {
+    for network in ["127.0.0.0/8", "224.1.0.0/16"] {
+        let config = format!(r#"{{"Network":"{network}"}}"#);
+        assert_eq!(errors(&config).len(), 1, "{config}");
+        assert_eq!(warnings(&config), [""; 0], "{config}");
+    }
+}
+
+#[test]
 fn unwise_networks_are_used_with_a_warning() {
     for (config, expected) in [
         (r#""Network":"10.244.0.0/16""#, &[][..]),

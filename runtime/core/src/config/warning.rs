@@ -147,7 +147,9 @@ where
     let host_bits = ConfigWarning::HostBits { key, given, network };
     let mut warnings: Vec<_> = (given != network).then_some(host_bits).into_iter().collect();
     // A network with errors has no subnets to warn of.
-    let overlay = read_overlay::<N, A>(keys, members, &mut Errors::default());
+    let mut errors = Errors::default();
+    let overlay = read_overlay::<N, A>(keys, members, &mut errors);
+    let overlay = overlay.filter(|_| errors.0.is_empty());
     let ranges = overlay.map_or_else(Vec::new, |overlay| ranges::overlapping(&allocated(&overlay)));
     if !ranges.is_empty() {
         let (ranges, min, max) = (list(ranges), keys.subnet_min, keys.subnet_max);

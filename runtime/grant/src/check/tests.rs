@@ -181,10 +181,13 @@ fn node_plan_may_have_own_devices_and_their_objects() {
 
 #[test]
 fn foreign_device_is_refused() {
-    for taken in ["eth0", "docker0"] {
+    for (taken, rule) in [
+        ("eth0", "it is the external interface, which no plan may have"),
+        ("docker0", "a device of that name exists, of kind bridge and not vxlan"),
+    ] {
         assert_eq!(
             for_node(vec![link(taken, "eth0", "192.168.0.72")]),
-            Err(format!("link {taken}: a device of that name exists and is not a vxlan device"))
+            Err(format!("link {taken}: {rule}"))
         );
     }
     assert!(for_node(vec![link("flannel.1", "eth1", "192.168.0.72")]).is_err());
@@ -224,11 +227,12 @@ fn tunnel_source_must_be_an_address_of_this_node() {
     );
     assert!(tunnel("flannel0", &["fd00::1"]).is_err());
     assert!(tunnel("flannel0", &[]).is_err());
-    for taken in ["eth0", "docker0", "flannel.1"] {
-        assert_eq!(
-            tunnel(taken, &["192.168.0.72"]),
-            Err(format!("link {taken}: a device of that name exists and is not a tun device"))
-        );
+    for (taken, rule) in [
+        ("eth0", "it is the external interface, which no plan may have"),
+        ("docker0", "a device of that name exists, of kind bridge and not tun"),
+        ("flannel.1", "a device of that name exists, of kind vxlan and not tun"),
+    ] {
+        assert_eq!(tunnel(taken, &["192.168.0.72"]), Err(format!("link {taken}: {rule}")));
     }
 }
 

@@ -193,13 +193,23 @@ fn check_endpoint(endpoint: &str) -> Result<(), EtcdError> {
     }
     let parsed = Endpoint::from_shared(endpoint.to_owned()).map_err(|e| invalid(endpoint, &e))?;
     let uri = parsed.uri();
-    if uri.port().is_none() {
-        return Err(invalid(endpoint, &"there is no port"));
+    if uri.port_u16().is_none_or(|port| port == 0) {
+        let given = uri.authority().and_then(|authority| port(authority.as_str()));
+        return Err(match given {
+            Some(given) => invalid(endpoint, &format!("the port {given} is not one of 1 to 65535")),
+            None => invalid(endpoint, &"there is no port"),
+        });
     }
     if !matches!(uri.path(), "" | "/") {
         return Err(invalid(endpoint, &"there is a path"));
     }
     Ok(())
+}
+
+/// Returns the part of an authority behind the host, whether or not it is a port.
+fn port(authority: &str) -> Option<&str> {
+    let behind = authority.rsplit_once(']').map_or(authority, |(_, behind)| behind);
+    behind.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.is_empty())
 }
 
 fn together(first: (&'static str, bool), second: (&'static str, bool)) -> Result<(), EtcdError> {
