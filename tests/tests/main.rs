@@ -1,5 +1,6 @@
 //! All end-to-end tests, in one program: tests that wait overlap with tests that work.
 
+mod addresses;
 mod backends;
 mod churn;
 mod clients;

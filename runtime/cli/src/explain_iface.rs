@@ -7,7 +7,7 @@ use clap::Args;
 use heddle_core::address::Family;
 use heddle_core::config::NetworkConfig;
 use heddle_core::explanation::{Verdict, explain};
-use heddle_core::interface::{Facts, Interface, SelectionError, select};
+use heddle_core::interface::{Facts, Interface, Requirements, SelectionError, select};
 use heddle_core::node::Underlay;
 use heddle_core::text::one_line;
 use heddle_flags::Flags;
@@ -31,22 +31,24 @@ pub(crate) struct Arguments {
 pub(crate) fn explain_iface(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let flags = arguments.flags.read();
     wait_for(async {
-        let (families, origin) = match families(&flags).await {
-            Ok(families) => (families, "by the network config".to_owned()),
-            Err(reason) => (vec![Family::V4], format!("assumed: {reason}")),
+        let (requirements, origin) = match requirements(&flags).await {
+            Ok(requirements) => (requirements, "by the network config".to_owned()),
+            Err(reason) => {
+                (Requirements::families_only(&[Family::V4]), format!("assumed: {reason}"))
+            }
         };
         let selection = flags.interface.selection();
         let facts = Kernel::open()?.facts(selection.can_reach).await?;
-        let verdicts = explain(&families, &selection, &facts);
-        let selected = select(&families, &selection, &facts);
-        let families = format!("{}, {}", list(&families), one_line(&origin, 1000));
+        let verdicts = explain(&requirements, &selection, &facts);
+        let selected = select(&requirements, &selection, &facts);
+        let families = format!("{}, {}", list(requirements.families()), one_line(&origin, 1000));
         print(&render(&families, &facts, &verdicts, &selected))?;
         Ok(if selected.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
 }
 
-/// Returns the address families of the network config, or the reason why it is unavailable.
-async fn families(flags: &Flags) -> Result<Vec<Family>, String> {
+/// Returns the requirements of the network config, or the reason why it is unavailable.
+async fn requirements(flags: &Flags) -> Result<Requirements, String> {
     let options = flags.lease.etcd_options();
     let timing = EtcdTiming::default().within(STORE_LIMIT * 4 / 5, options.endpoints.len());
     let store = flags.lease.store.open(EtcdOptions { timing, ..options });
@@ -58,7 +60,7 @@ async fn families(flags: &Flags) -> Result<Vec<Family>, String> {
     };
     let text = text.ok_or_else(|| format!("{name}/config does not exist"))?;
     let config = NetworkConfig::parse(&text).map_err(|error| format!("{name}/config: {error}"))?;
-    Ok(config.networks.families())
+    Ok(Requirements::of(&config.networks))
 }
 
 fn render(
@@ -90,6 +92,7 @@ fn render(
             underlay.mtu,
             list(&underlay.public_addresses.into_iter().collect::<Vec<_>>())
         ),
+        Err(error) if error.is_passing() => format!("heddled waits: {error}\n"),
         Err(error) => format!("heddled cannot start: {error}\n"),
     };
     text
@@ -110,6 +113,8 @@ mod tests {
             kind: String::new(),
             mac: None,
             local: None,
+            alias: String::new(),
+            unusable: vec![],
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         };
         let facts = Facts {
@@ -120,8 +125,9 @@ mod tests {
             default_routes_v4: vec!["eth0".parse().unwrap()],
             ..Facts::default()
         };
-        let verdicts = explain(&[Family::V4], selection, &facts);
-        render("IPv4", &facts, &verdicts, &select(&[Family::V4], selection, &facts))
+        let requirements = Requirements::families_only(&[Family::V4]);
+        let verdicts = explain(&requirements, selection, &facts);
+        render("IPv4", &facts, &verdicts, &select(&requirements, selection, &facts))
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use crate::address::{Family, LinkName};
-use crate::interface::{Facts, Interface, Selection, by_name, by_pattern, choose};
+use crate::interface::{Facts, Interface, Requirements, Rule, Selection, by_name, choose, rules};
 use crate::text::list;
 
 /// The verdict on one interface.
@@ -23,13 +23,19 @@ pub struct Verdict {
 
 /// Explains the choice of [`select`](crate::interface::select) for each interface, in the order of
 /// the facts.
-pub fn explain(families: &[Family], selection: &Selection, facts: &Facts) -> Vec<Verdict> {
-    let chosen = choose(families, selection, facts).ok().map(|choice| choice.interface.name);
+pub fn explain(requirements: &Requirements, selection: &Selection, facts: &Facts) -> Vec<Verdict> {
+    let families = requirements.families();
+    let usable = requirements.usable(facts);
+    let chosen = choose(families, selection, &usable).ok().map(|choice| choice.interface.name);
     let rules = rules(selection);
-    let verdict = |interface: &Interface| {
-        let name = interface.name;
-        let reason = if !rules.is_empty() {
-            by_rules(interface, &rules, chosen, families, facts)
+    let verdict = |found: &Interface| {
+        let name = found.name;
+        let interface = usable.interfaces.iter().find(|usable| usable.name == name);
+        let facts = &usable;
+        let reason = if let Some(overlaid) = requirements.overlaid(found, facts) {
+            format!("never used: {overlaid}")
+        } else if !rules.is_empty() {
+            by_rules(interface.unwrap_or(found), &rules, chosen, families, facts)
         } else if let Some(target) = selection.can_reach {
             by_route(name, target, facts)
         } else if let Some((flag, owner)) = owner_of_public_address(selection, facts) {
@@ -44,42 +50,6 @@ pub fn explain(families: &[Family], selection: &Selection, facts: &Facts) -> Vec
         Verdict { interface: name, chosen: chosen == Some(name), reason }
     };
     facts.interfaces.iter().map(verdict).collect()
-}
-
-/// One `--iface` or `--iface-regex`.
-enum Rule<'a> {
-    Name(&'a str),
-    Pattern(&'a regex::Regex),
-}
-
-impl Rule<'_> {
-    /// Returns the interface that this rule selects.
-    fn takes(&self, families: &[Family], facts: &Facts) -> Option<LinkName> {
-        let choice = match self {
-            Self::Name(name) => by_name(name, facts),
-            Self::Pattern(pattern) => by_pattern(pattern, families, facts),
-        };
-        choice.map(|choice| choice.interface.name)
-    }
-
-    /// Returns true if this rule would select the interface were it the only one.
-    fn matches(&self, interface: &Interface, families: &[Family]) -> bool {
-        let alone = Facts { interfaces: vec![interface.clone()], ..Facts::default() };
-        self.takes(families, &alone).is_some()
-    }
-
-    fn flag(&self) -> String {
-        match self {
-            Self::Name(name) => format!("--iface {name}"),
-            Self::Pattern(pattern) => format!("--iface-regex {pattern}"),
-        }
-    }
-}
-
-/// Returns the rules in the order in which they are tried.
-fn rules(selection: &Selection) -> Vec<Rule<'_>> {
-    let names = selection.names.iter().map(|name| Rule::Name(name));
-    names.chain(selection.patterns.iter().map(Rule::Pattern)).collect()
 }
 
 fn by_rules(

@@ -2,6 +2,7 @@
 //!
 //! The rules are flannel's (`pkg/ipmatch/match.go`), as a function of what was found on the host.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -11,6 +12,20 @@ use crate::address::{Family, LinkName, MacAddress};
 use crate::family::PerFamily;
 use crate::node::{ExistingLink, Underlay};
 use crate::text::list;
+
+mod overlaid;
+mod rules;
+#[cfg(test)]
+pub(crate) mod tests;
+pub mod usability;
+
+pub use overlaid::{ALIAS_PREFIX, Overlaid, Requirements};
+pub(crate) use rules::{Rule, rules};
+
+use usability::{Sorted, Unusable};
+
+/// MTU in bytes that every Ethernet carries, for a host without any route to other hosts.
+const ETHERNET_MTU: u32 = 1500;
 
 /// A network interface as found on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +44,13 @@ pub struct Interface {
     pub mac: Option<MacAddress>,
     /// Source address of a VXLAN device that we may adopt.
     pub local: Option<IpAddr>,
-    /// Usable addresses of global scope with their prefix lengths, in the kernel's order.
+    /// Alias (`ip link set … alias`); empty if it has none.
+    pub alias: String,
+    /// Addresses that can be published, with the networks of their neighbours; the better ones
+    /// first.
     pub addresses: Vec<IpNet>,
+    /// Addresses that cannot be published, with the reason.
+    pub unusable: Vec<(IpNet, Unusable)>,
 }
 
 impl Interface {
@@ -40,6 +60,28 @@ impl Interface {
 
     fn addresses_of(&self, family: Family) -> impl Iterator<Item = IpAddr> {
         self.addresses.iter().map(IpNet::addr).filter(move |address| Family::of(*address) == family)
+    }
+
+    /// Takes the addresses that the kernel reports.
+    #[must_use]
+    pub fn with_addresses(self, sorted: Sorted) -> Self {
+        let Sorted { usable: addresses, unusable } = sorted;
+        Self { addresses, unusable, ..self }
+    }
+
+    /// Returns true if packets to other hosts leave by the interface itself. The addresses of the
+    /// loopback and of dummy devices are reached through the host's other interfaces, by a routing
+    /// protocol on the host.
+    pub fn carries(&self) -> bool {
+        !self.loopback && self.kind != "dummy"
+    }
+
+    /// Returns the interface with its tentative addresses among those that can be published.
+    fn once_verified(mut self) -> Self {
+        let is_tentative = |(_, reason): &(IpNet, Unusable)| *reason == Unusable::Tentative;
+        let tentative = self.unusable.iter().filter(|found| is_tentative(found));
+        self.addresses.extend(tentative.map(|(network, _)| *network));
+        self
     }
 }
 
@@ -80,6 +122,9 @@ pub struct Facts {
     /// The device towards [`Selection::can_reach`] and the source address that the kernel would
     /// use.
     pub route_to: Option<(LinkName, Option<IpAddr>)>,
+    /// The devices by which packets to other hosts leave, of each family: the next hops of the best
+    /// default route, and those of routes to known peers.
+    pub egress: BTreeSet<(Family, LinkName)>,
 }
 
 impl Facts {
@@ -121,42 +166,150 @@ pub enum SelectionError {
     },
     /// The chosen interface lacks an address.
     #[error(
-        "interface {link} has no {family} address of global scope; the network config enables {family}"
+        "interface {link} has no {family} address of global scope; the network config enables {family}{}",
+        also(unusable)
     )]
     NoAddress {
         /// The interface.
         link: LinkName,
         /// The family of the missing address.
         family: Family,
+        /// The addresses of the family that cannot be published.
+        unusable: Vec<(IpAddr, Unusable)>,
+    },
+    /// The address to publish is not verified yet.
+    #[error("interface {link}: {address} {}", Unusable::Tentative)]
+    Tentative {
+        /// The interface.
+        link: LinkName,
+        /// The address.
+        address: IpAddr,
+    },
+    /// The flag or the route that decides selects the overlay itself.
+    #[error("{by} selects {link}, but {overlaid}; name an interface that leads to other hosts")]
+    Overlaid {
+        /// The flag or the route that selects the interface.
+        by: String,
+        /// The interface.
+        link: LinkName,
+        /// The reason why it is not used.
+        overlaid: Overlaid,
+    },
+    /// A flag gives a public address that belongs to the overlay.
+    #[error(
+        "{flag} {address}: inside the overlay network {network}, where other hosts cannot reach this one; give an address outside"
+    )]
+    PublicOverlaid {
+        /// The flag.
+        flag: &'static str,
+        /// The address.
+        address: IpAddr,
+        /// The overlay network.
+        network: IpNet,
     },
 }
 
-/// Chooses the interface, and the public address of each of `families`.
+impl SelectionError {
+    /// Returns true if a change of the host's links, addresses or routes, or of the network config,
+    /// is likely to end the error, so that the daemon waits for it.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Tentative { .. } | Self::Overlaid { .. } | Self::PublicOverlaid { .. })
+    }
+}
+
+/// Returns the end of a sentence that lists addresses and the reasons why they are not published.
+fn also(unusable: &[(IpAddr, Unusable)]) -> String {
+    let also = unusable.iter().map(|(address, reason)| format!("; {address} {reason}"));
+    also.collect()
+}
+
+/// Chooses the interface, and the public address of each enabled family.
 ///
 /// # Errors
 ///
 /// [`SelectionError`], which names the flag, or the route or address that the host lacks.
 pub fn select(
+    requirements: &Requirements,
+    selection: &Selection,
+    facts: &Facts,
+) -> Result<Underlay, SelectionError> {
+    if let Some((flag, address, network)) = requirements.overlaid_flag(selection, facts) {
+        return Err(SelectionError::PublicOverlaid { flag, address, network });
+    }
+    let families = requirements.families();
+    let usable = requirements.usable(facts);
+    select_from(families, selection, &usable).map_err(|error| {
+        rules::overlaid(requirements, selection, facts)
+            .or_else(|| tentative(families, selection, &usable))
+            .unwrap_or(error)
+    })
+}
+
+fn select_from(
     families: &[Family],
     selection: &Selection,
     facts: &Facts,
 ) -> Result<Underlay, SelectionError> {
     let choice = choose(families, selection, facts)?;
+    let interface = choice.interface;
     let mut public_addresses = Vec::with_capacity(families.len());
     let public = selection.public_addresses();
     for &family in families {
         // Even behind NAT the interface needs an address of its own to send from.
-        let own = choice
-            .own_address(family)
-            .ok_or(SelectionError::NoAddress { link: choice.interface.name, family })?;
+        let own = choice.own_address(family).ok_or_else(|| {
+            let of_family = |(network, _): &&(IpNet, _)| Family::of(network.addr()) == family;
+            let unusable = interface.unusable.iter().filter(of_family);
+            let unusable = unusable.map(|(network, reason)| (network.addr(), *reason)).collect();
+            SelectionError::NoAddress { link: interface.name, family, unusable }
+        })?;
         public_addresses.push(*public.get(family).unwrap_or(&own));
     }
     Ok(Underlay {
-        link: choice.interface.name,
-        mtu: choice.interface.mtu,
-        addresses: choice.interface.addresses.clone(),
+        link: interface.name,
+        mtu: path_mtu(interface, families, facts),
+        addresses: interface.addresses.clone(),
         public_addresses: public_addresses.into_iter().collect(),
     })
+}
+
+/// Returns the error of a choice that would succeed if duplicate address detection had ended.
+fn tentative(families: &[Family], selection: &Selection, facts: &Facts) -> Option<SelectionError> {
+    let interfaces = facts.interfaces.iter().cloned().map(Interface::once_verified).collect();
+    let verified = Facts { interfaces, ..facts.clone() };
+    let choice = choose(families, selection, &verified).ok()?;
+    let needed: Option<Vec<_>> =
+        families.iter().map(|family| choice.own_address(*family)).collect();
+    let unusable = &choice.interface.unusable;
+    let is_tentative = |address: &IpAddr| unusable.iter().any(|(own, _)| own.addr() == *address);
+    let address = needed?.into_iter().find(is_tentative)?;
+    Some(SelectionError::Tentative { link: choice.interface.name, address })
+}
+
+/// Returns the largest packet in bytes that leaves the host towards its peers unfragmented.
+fn path_mtu(interface: &Interface, families: &[Family], facts: &Facts) -> u32 {
+    let narrowest = narrowest(interface, families, facts);
+    narrowest.map_or(ETHERNET_MTU.min(interface.mtu), |(_, mtu)| mtu)
+}
+
+/// Returns the device by which packets to other hosts leave, and its MTU in bytes; of several, the
+/// one with the smallest. `None` if there is no route to other hosts.
+///
+/// An interface that carries no packets itself has an MTU that says nothing about them: that of the
+/// loopback device is 65536.
+pub(crate) fn narrowest(
+    interface: &Interface,
+    families: &[Family],
+    facts: &Facts,
+) -> Option<(LinkName, u32)> {
+    if interface.carries() {
+        return Some((interface.name, interface.mtu));
+    }
+    let egress = facts.egress.iter().filter(|(family, _)| families.contains(family));
+    let carrying = egress.filter_map(|(_, link)| {
+        let mut found = facts.interfaces.iter();
+        found.find(|found| found.name == *link && found.carries())
+    });
+    carrying.map(|found| (found.name, found.mtu)).min_by_key(|(_, mtu)| *mtu)
 }
 
 #[derive(Clone, Copy)]
@@ -192,6 +345,10 @@ pub(crate) fn choose<'a>(
         return chosen.copied().ok_or_else(|| no_match(selection, facts));
     }
     if let Some(target) = selection.can_reach {
+        // The kernel reaches the host's own addresses through the loopback device.
+        if let Some(own) = by_name(&target.to_string(), facts) {
+            return Ok(own);
+        }
         return facts
             .route_to
             .and_then(|(link, source)| Some(Choice { interface: named(link)?, address: source }))
@@ -256,10 +413,8 @@ pub(crate) fn by_pattern<'a>(
 }
 
 fn no_match(selection: &Selection, facts: &Facts) -> SelectionError {
-    let names = selection.names.iter().map(|name| format!("--iface {name}"));
-    let patterns = selection.patterns.iter().map(|pattern| format!("--iface-regex {pattern}"));
     SelectionError::NoMatch {
-        wanted: list(names.chain(patterns)),
+        wanted: list(rules(selection).iter().map(Rule::flag)),
         available: list(facts.interfaces.iter().map(|interface| {
             let addresses = list(interface.addresses.iter().map(IpNet::addr));
             format!(
@@ -292,6 +447,3 @@ pub fn existing_links(interfaces: &[Interface]) -> Vec<ExistingLink> {
     };
     found.map(link).collect()
 }
-
-#[cfg(test)]
-pub(crate) mod tests;

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::address::{LinkName, MacAddress};
+use crate::address::{Family, LinkName, MacAddress};
 use crate::family::PerFamily;
 
 /// The identity of a node: 1 to 64 characters of `a–z A–Z 0–9 . _ -`.
@@ -93,6 +93,18 @@ pub struct Underlay {
     pub addresses: Vec<IpNet>,
     /// The addresses at which peers reach this node, in each enabled family.
     pub public_addresses: PerFamily<IpAddr>,
+}
+
+impl Underlay {
+    /// Returns the interface's own address that stands for a public address: the same, or behind
+    /// NAT the interface's first one of that family.
+    pub fn own_address(&self, public: IpAddr) -> Option<IpAddr> {
+        if self.addresses.iter().any(|network| network.addr() == public) {
+            return Some(public);
+        }
+        let mut others = self.addresses.iter().map(IpNet::addr);
+        others.find(|other| Family::of(*other) == Family::of(public))
+    }
 }
 
 /// A device that existed when the daemon started.

@@ -8,10 +8,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
-
 use crate::address::{Family, LinkName};
-use crate::interface::{Interface, SelectionError};
+use crate::interface::{Facts, Interface, SelectionError, narrowest};
 use crate::node::Underlay;
 
 /// The state of the underlay, compared with that at the start.
@@ -41,14 +39,7 @@ impl Reach {
     /// Returns the reach of an underlay. Behind NAT, where the interface does not have the public
     /// address, the interface's first address of that family counts.
     fn of(underlay: &Underlay) -> Self {
-        let own = |public: &IpAddr| {
-            let has = underlay.addresses.iter().any(|network| network.addr() == *public);
-            if has {
-                return Some(*public);
-            }
-            let mut others = underlay.addresses.iter().map(IpNet::addr);
-            others.find(|other| Family::of(*other) == Family::of(*public))
-        };
+        let own = |public: &IpAddr| underlay.own_address(*public);
         let addresses = underlay.public_addresses.iter().filter_map(own).collect();
         Self { link: underlay.link, addresses }
     }
@@ -102,11 +93,21 @@ pub fn underlay_state(
     }
 }
 
-/// Returns the interface's MTU in bytes, if it differs from that at the start. Devices, and files
+/// A device by which packets to other hosts leave, and its MTU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathMtu {
+    /// The device: the interface itself, or the narrowest of those behind it.
+    pub link: LinkName,
+    /// MTU in bytes.
+    pub mtu: u32,
+}
+
+/// Returns the MTU towards other hosts, if it differs from that at the start. Devices, and files
 /// that others have read by now, have the MTU of the start; a restart uses the new one.
-pub fn other_mtu(started_with: &Underlay, interfaces: &[Interface]) -> Option<u32> {
-    let found = interfaces.iter().find(|found| found.name == started_with.link)?;
-    Some(found.mtu).filter(|mtu| *mtu != started_with.mtu)
+pub fn other_mtu(started_with: &Underlay, families: &[Family], facts: &Facts) -> Option<PathMtu> {
+    let found = facts.interfaces.iter().find(|found| found.name == started_with.link)?;
+    let (link, mtu) = narrowest(found, families, facts)?;
+    (mtu != started_with.mtu).then_some(PathMtu { link, mtu })
 }
 
 /// Debounce period: how long the underlay must be elsewhere before that counts as permanent.

@@ -10,7 +10,7 @@ use heddle_core::allocation::{Choice, Holdings, choose};
 use heddle_core::config::{ConfigWarning, NetworkConfig};
 use heddle_core::diff::Scope;
 use heddle_core::host_network::{Claims, HostNetwork, HostRouting, Vital};
-use heddle_core::interface::{Facts, existing_links, select};
+use heddle_core::interface::{Facts, Requirements, existing_links, select};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::{Node, Underlay};
 use heddle_core::object::Plan;
@@ -103,7 +103,8 @@ impl Outlook {
         // Neither depends on the other, so both may fail.
         let plugins = plugins(flags, &config, &key).await;
         let selection = flags.interface.selection();
-        let underlay = match select(&config.networks.families(), &selection, facts) {
+        let requirements = Requirements::of(&config.networks);
+        let underlay = match select(&requirements, &selection, facts) {
             Ok(underlay) => underlay,
             Err(error) => {
                 self.problems.extend(plugins.err().map(Problem::from));

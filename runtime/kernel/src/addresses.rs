@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use heddle_core::interface::usability::{self, AddressFacts};
 use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use rtnetlink::packet_route::address::{
@@ -18,9 +19,6 @@ pub(crate) struct Assigned {
     pub(crate) device: u32,
     /// The address and its prefix length.
     pub(crate) network: IpNet,
-    /// True if it may be published to other hosts: not deprecated, not a duplicate, and not a
-    /// temporary IPv6 address (RFC 8981), which changes every day.
-    pub(crate) usable: bool,
 }
 
 impl Assigned {
@@ -30,15 +28,42 @@ impl Assigned {
         if header.scope != AddressScope::Universe {
             return None;
         }
-        let Parts { own: address, flags, .. } = Parts::of(message)?;
+        let Parts { own: address, .. } = Parts::of(message)?;
+        let network = IpNet::new(address, header.prefix_len).ok()?;
+        Some(Self { device: header.index, network })
+    }
+}
+
+/// Decodes the facts on which the choice of a public address depends, with the index of the
+/// address's device. Returns `None` for an address of another network namespace.
+pub(crate) fn facts(message: &AddressMessage) -> Option<(u32, AddressFacts)> {
+    let is_elsewhere =
+        |found: &AddressAttribute| matches!(found, AddressAttribute::TargetNetNsId(_));
+    if message.attributes.iter().any(is_elsewhere) {
+        return None;
+    }
+    let Parts { own, other, flags } = Parts::of(message)?;
+    let facts = AddressFacts {
+        address: own,
+        prefix_length: message.header.prefix_len,
+        peer: other,
+        scope: scope(message.header.scope),
+        tentative: flags.intersects(AddressFlags::Tentative | AddressFlags::Optimistic),
+        duplicate: flags.contains(AddressFlags::Dadfailed),
+        deprecated: flags.contains(AddressFlags::Deprecated),
         // In IPv4 the bit of `IFA_F_TEMPORARY` marks a secondary address of the same network.
-        let temporary = address.is_ipv6() && flags.contains(AddressFlags::Secondary);
-        let unusable = AddressFlags::Deprecated | AddressFlags::Dadfailed;
-        Some(Self {
-            device: header.index,
-            network: IpNet::new(address, header.prefix_len).ok()?,
-            usable: !temporary && !flags.intersects(unusable),
-        })
+        temporary: own.is_ipv6() && flags.contains(AddressFlags::Secondary),
+    };
+    Some((message.header.index, facts))
+}
+
+fn scope(scope: AddressScope) -> usability::AddressScope {
+    match scope {
+        AddressScope::Universe => usability::AddressScope::Global,
+        AddressScope::Site => usability::AddressScope::Site,
+        AddressScope::Link => usability::AddressScope::Link,
+        AddressScope::Host => usability::AddressScope::Host,
+        _ => usability::AddressScope::Other,
     }
 }
 
@@ -145,3 +170,6 @@ pub(crate) fn family(address: IpAddr) -> AddressFamily {
         IpAddr::V6(_) => AddressFamily::Inet6,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,8 @@
 //! | module | job |
 //! | --- | --- |
 //! | `links`, `addresses`, `routes`, `neighbours` | convert objects to netlink messages and back; pure functions |
+//! | `nexthops` | decodes next-hop objects |
+//! | `default_routes` | decides which default routes lead to other hosts |
 //! | `sysctls` | the files below `/proc/sys/net` |
 //! | `view` | decides which messages are in a scope, and whether the object is ours |
 //! | `socket` | requests, dumps and batches of changes on one netlink socket |
@@ -40,12 +42,14 @@
 
 mod addresses;
 mod apply;
+mod default_routes;
 mod error;
 mod events;
 mod facts;
 mod link_counters;
 mod links;
 mod neighbours;
+mod nexthops;
 mod observe;
 #[cfg(test)]
 mod round_trip;
@@ -69,6 +73,8 @@ use heddle_core::interface::Interface;
 use heddle_core::object::{Route, Sysctl};
 use ipnet::IpNet;
 
+pub use heddle_core::interface::ALIAS_PREFIX;
+
 pub use crate::error::{ApplyError, Failure, KernelError, Refusal};
 pub use crate::events::{Event, Events, Watcher};
 pub use crate::link_counters::link_counters;
@@ -84,10 +90,6 @@ use crate::worker::Worker;
 /// Neither `linux/rtnetlink.h` nor iproute2's `rt_protos` uses the number. To see a name instead,
 /// write the line `72 heddle` to a file `/etc/iproute2/rt_protos.d/heddle.conf`.
 pub const ROUTE_PROTOCOL: u8 = 72;
-
-/// The prefix of the alias of every Heddle daemon's devices. The name of the network follows, as in
-/// `heddle /coreos.com/network`, and distinguishes the daemons of one host.
-pub const ALIAS_PREFIX: &str = "heddle ";
 
 /// Returns the alias (`ip link set … alias`) of the devices of one network's daemon.
 pub fn alias(network: &str) -> String {
@@ -117,8 +119,8 @@ impl Kernel {
         Worker::start().map(|worker| Self { worker }).map_err(KernelError::Open)
     }
 
-    /// Returns all network interfaces of the namespace, in the kernel's order. Of their addresses
-    /// it returns those of global scope, without deprecated, duplicate and temporary ones.
+    /// Returns all network interfaces of the namespace, in the kernel's order, with their addresses
+    /// as [`usability`](heddle_core::interface::usability) sorts them.
     ///
     /// # Errors
     ///
@@ -127,14 +129,31 @@ impl Kernel {
         self.read("the interfaces", observe::interfaces).await
     }
 
-    /// Returns the devices of the default routes in the main table, lowest metric first. Empty if
-    /// there is no default route.
+    /// Returns the default routes in the main table that lead to other hosts, best first: for each,
+    /// the devices of its next hops. Empty if there is no default route.
     ///
     /// # Errors
     ///
     /// If the kernel refuses or does not answer in time.
-    pub async fn default_routes(&self, family: Family) -> Result<Vec<LinkName>, KernelError> {
+    pub async fn default_routes(&self, family: Family) -> Result<Vec<Vec<LinkName>>, KernelError> {
         self.read("the default routes", move |socket| observe::default_routes(socket, family)).await
+    }
+
+    /// Returns the devices by which packets from `source` to these destinations leave, with all next
+    /// hops of their routes. Destinations without a route have none.
+    ///
+    /// # Errors
+    ///
+    /// If the devices cannot be read, or the kernel does not answer in time.
+    pub async fn egress(
+        &self,
+        source: IpAddr,
+        destinations: Vec<IpAddr>,
+    ) -> Result<BTreeSet<LinkName>, KernelError> {
+        self.read("the routes to addresses", move |socket| {
+            observe::egress(socket, source, &destinations)
+        })
+        .await
     }
 
     /// Returns the output device and source address of packets to an address, as `ip route get`

@@ -7,6 +7,7 @@ use heddle_core::address::{Family, LinkName};
 use heddle_core::diff::{Observation, Observed, Scope};
 use heddle_core::host_network::HostRouting;
 use heddle_core::interface::Interface;
+use heddle_core::interface::usability::sort;
 use heddle_core::object::{Object, Route, Sysctl};
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -15,8 +16,10 @@ use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::route::RouteType;
 
 use crate::addresses::{self, Assigned};
+use crate::default_routes::{self, DefaultRoute};
 use crate::error::{KernelError, Refusal};
 use crate::links::{self, Device, Devices, VxlanOptions};
+use crate::nexthops::NextHops;
 use crate::routes::HostFound;
 use crate::socket::Socket;
 use crate::view::View;
@@ -54,35 +57,71 @@ fn addresses(socket: &mut Socket) -> Result<Vec<AddressMessage>, Refusal> {
 pub(crate) fn interfaces(socket: &mut Socket) -> Result<Vec<Interface>, KernelError> {
     let devices = devices(socket).reading("the devices")?;
     let mut by_device: HashMap<u32, Vec<_>> = HashMap::new();
-    for assigned in assigned(socket).reading("the addresses")?.into_iter().filter(|a| a.usable) {
-        by_device.entry(assigned.device).or_default().push(assigned.network);
+    let addresses = addresses(socket).reading("the addresses")?;
+    for (device, found) in addresses.iter().filter_map(addresses::facts) {
+        by_device.entry(device).or_default().push(found);
     }
-    let interface = |device: Device| Interface {
-        name: device.name,
-        mtu: device.mtu,
-        up: device.up,
-        loopback: device.loopback,
-        addresses: by_device.remove(&device.index).unwrap_or_default(),
-        local: device.vxlan.as_ref().map(VxlanOptions::local),
-        kind: device.kind,
-        mac: device.mac,
+    let interface = |device: Device| {
+        let found = by_device.remove(&device.index).unwrap_or_default();
+        let interface = Interface {
+            name: device.name,
+            mtu: device.mtu,
+            up: device.up,
+            loopback: device.loopback,
+            local: device.vxlan.as_ref().map(VxlanOptions::local),
+            kind: device.kind,
+            mac: device.mac,
+            alias: device.alias,
+            addresses: vec![],
+            unusable: vec![],
+        };
+        interface.with_addresses(sort(&found, device.loopback))
     };
     Ok(devices.into_iter().map(interface).collect())
 }
 
+/// Returns the default routes that lead to other hosts, best first, each with the devices of its
+/// next hops.
 pub(crate) fn default_routes(
     socket: &mut Socket,
     family: Family,
-) -> Result<Vec<LinkName>, KernelError> {
+) -> Result<Vec<Vec<LinkName>>, KernelError> {
     let devices: Devices = devices(socket).reading("the devices")?.into_iter().collect();
+    let nexthops = NextHops::read(socket);
     let mut found = routes_of(socket, family, |message| match message {
-        RouteNetlinkMessage::NewRoute(message) => routes::default_route(&message),
+        RouteNetlinkMessage::NewRoute(message) => DefaultRoute::decode(&message, &nexthops),
         _ => None,
     })
     .reading("the default routes")?;
-    found.sort_by_key(|(metric, _)| *metric);
-    let indices = found.into_iter().flat_map(|(_, indices)| indices);
-    Ok(indices.filter_map(|index| devices.get(index)).map(|device| device.name).collect())
+    // Stable: of equal routes, the kernel lists first the one that it uses.
+    found.sort_by_key(|route| route.rank);
+    Ok(found.iter().map(|route| names(&route.devices, &devices)).collect())
+}
+
+/// Returns the devices by which packets from `source` to these destinations leave, with all next
+/// hops of their routes. Destinations without a route, and the host's own addresses, have none.
+pub(crate) fn egress(
+    socket: &mut Socket,
+    source: IpAddr,
+    destinations: &[IpAddr],
+) -> Result<BTreeSet<LinkName>, KernelError> {
+    let devices: Devices = devices(socket).reading("the devices")?.into_iter().collect();
+    let nexthops = NextHops::read(socket);
+    let mut found = BTreeSet::new();
+    for destination in destinations {
+        // No usable route, whatever the reason.
+        let Ok(RouteNetlinkMessage::NewRoute(message)) =
+            socket.get(routes::matching(source, *destination))
+        else {
+            continue;
+        };
+        found.extend(names(&default_routes::egress(&message, &nexthops), &devices));
+    }
+    Ok(found)
+}
+
+fn names(indices: &[u32], devices: &Devices) -> Vec<LinkName> {
+    indices.iter().filter_map(|index| devices.get(*index)).map(|device| device.name).collect()
 }
 
 pub(crate) fn route_to(

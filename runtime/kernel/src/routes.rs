@@ -164,7 +164,7 @@ pub(crate) fn main_table(message: &RouteMessage) -> bool {
     table.unwrap_or(message.header.table.into()) == u32::from(RouteHeader::RT_TABLE_MAIN)
 }
 
-fn metric(message: &RouteMessage) -> u32 {
+pub(crate) fn metric(message: &RouteMessage) -> u32 {
     let metric = message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Priority(metric) => Some(*metric),
         _ => None,
@@ -191,23 +191,6 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
         RouteAddress::Inet6(address) => Some((*address).into()),
         _ => None,
     }
-}
-
-/// Returns the metric and devices of a default route in the main table. `None` for any other route.
-pub(crate) fn default_route(message: &RouteMessage) -> Option<(u32, Vec<u32>)> {
-    let header = &message.header;
-    if !main_table(message)
-        || header.destination_prefix_length != 0
-        || header.kind != RouteType::Unicast
-    {
-        return None;
-    }
-    let devices = message.attributes.iter().flat_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => vec![*index],
-        RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
-        _ => vec![],
-    });
-    Some((metric(message), devices.collect()))
 }
 
 /// Builds the request to dump all routes of the main table.
@@ -258,6 +241,16 @@ pub(crate) fn from_to(source: IpAddr, destination: IpAddr) -> RouteNetlinkMessag
     };
     message.header.source_prefix_length = Family::of(source).bits();
     message.attributes.push(RouteAttribute::Source(source.into()));
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+/// Builds the request for the route that a lookup from a given local source address would use, with
+/// all its next hops.
+pub(crate) fn matching(source: IpAddr, destination: IpAddr) -> RouteNetlinkMessage {
+    let RouteNetlinkMessage::GetRoute(mut message) = from_to(source, destination) else {
+        unreachable!("it is a question for a route")
+    };
+    message.header.flags |= RouteFlags::FibMatch;
     RouteNetlinkMessage::GetRoute(message)
 }
 

@@ -190,6 +190,37 @@ impl Socket {
         }
     }
 
+    /// Dumps objects that `packet_route` has no messages for. Returns the payloads of the messages of
+    /// the kind `answer`.
+    pub(crate) fn dump_raw(
+        &mut self,
+        question: u16,
+        payload: &[u8],
+        answer: u16,
+    ) -> Result<Vec<Vec<u8>>, Refusal> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.message_type = question;
+        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        header.sequence_number = self.sequence;
+        header.length = u32::try_from(header.buffer_len() + payload.len()).unwrap_or(u32::MAX);
+        let mut request = vec![0; header.buffer_len()];
+        header.emit(&mut request);
+        request.extend(payload);
+        self.socket.send_to(&request, &SocketAddr::new(0, 0), 0)?;
+        let mut found = Vec::new();
+        loop {
+            self.receive()?;
+            for received in messages(&self.datagram).filter(|m| m.sequence == self.sequence) {
+                match received.kind {
+                    NLMSG_DONE | NLMSG_ERROR => return received.result().map(|()| found),
+                    kind if kind == answer => found.push(received.payload.to_vec()),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// Requests one object.
     pub(crate) fn get(
         &mut self,

@@ -38,6 +38,14 @@ impl Dataplane for ThisHost {
         self.kernel.facts(can_reach).await
     }
 
+    async fn egress(
+        &self,
+        source: IpAddr,
+        destinations: Vec<IpAddr>,
+    ) -> Result<BTreeSet<LinkName>, KernelError> {
+        self.kernel.egress(source, destinations).await
+    }
+
     async fn observe(&self, scope: &Scope, sysctls: &[Sysctl]) -> Result<Observed, KernelError> {
         self.kernel.observe(scope, sysctls).await
     }

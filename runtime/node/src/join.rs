@@ -10,7 +10,7 @@ use heddle_core::allocation::AllocationError;
 use heddle_core::config::{ConfigWarning, NetworkConfig};
 use heddle_core::diff::Scope;
 use heddle_core::host_network::{Claims, HostNetwork, Vital};
-use heddle_core::interface::{existing_links, select};
+use heddle_core::interface::existing_links;
 use heddle_core::node::{Node, NodeId};
 use heddle_core::object::{Object, Route};
 use heddle_core::site::Site;
@@ -24,6 +24,7 @@ use heddle_plugin::{CallError, PluginError, Reason};
 use heddle_store::{AcquireError, OwnLease, Reach};
 
 use crate::Fatal;
+use crate::egress::{self, Chosen, Unchosen};
 use crate::emit::Output;
 use crate::files;
 use crate::host_network;
@@ -56,6 +57,8 @@ pub(crate) struct Overlay {
     pub(crate) vital: Vital,
     /// The packet path of a backend that carries packets in user space.
     pub(crate) packets: Option<Box<dyn PacketPath>>,
+    /// True if packets to peers leave by the underlay's interface itself.
+    pub(crate) carries: bool,
 }
 
 /// Reaction of this node to an attempt to join that failed.
@@ -121,11 +124,24 @@ impl From<Obstacle> for Halt {
                 compiling: is_compiling(error),
             },
             Obstacle::Backend { error, .. } => Self::config(error),
+            Obstacle::Interface(error) if error.is_passing() => {
+                Self::Wait { condition: Condition::Underlay, reason: error.to_string() }
+            }
             Obstacle::Interface(error) => Self::Fatal(error.into()),
             Obstacle::Lease(error @ AllocationError::AddressInUse { .. }) => {
                 Self::Fatal(error.into())
             }
             Obstacle::Lease(error) => Self::lease(error),
+        }
+    }
+}
+
+impl From<Unchosen> for Halt {
+    fn from(reason: Unchosen) -> Self {
+        match reason {
+            Unchosen::Interface(error) => Obstacle::Interface(error).into(),
+            Unchosen::Store(error) => Self::store(error),
+            Unchosen::Kernel(error) => error.into(),
         }
     }
 }
@@ -206,9 +222,8 @@ pub(crate) async fn join(
     let keys = backend_found.manifest.keys.as_deref();
     warned.log(&keys.map(|keys| config.backend.unknown_keys(keys)).unwrap_or_default());
 
-    let facts = dataplane.facts(flags.interface.iface_can_reach).await?;
-    let underlay = select(&config.networks.families(), &flags.interface.selection(), &facts);
-    let underlay = underlay.map_err(Obstacle::Interface)?;
+    let mut facts = dataplane.facts(flags.interface.iface_can_reach).await?;
+    let Chosen { underlay, carries } = egress::choose(flags, &config, ports, &mut facts).await?;
     let scope = Scope {
         granted: backend_found.manifest.capabilities.routes.clone(),
         alias: alias(flags),
@@ -287,7 +302,7 @@ pub(crate) async fn join(
     tracing::info!("lease {}: acquired", own.key());
     let (emitters_found, emitters): (Vec<_>, Vec<_>) = emitters.into_iter().unzip();
     Ok(Membership {
-        overlay: Overlay { planned, scope, vital, packets },
+        overlay: Overlay { planned, scope, vital, packets, carries },
         own,
         outputs: emitters
             .into_iter()

@@ -15,6 +15,7 @@
 //! | `host_network` | follows the store's addresses, restores routes of the host |
 //! | `leftovers` | removes leftovers of an earlier run |
 //! | `underlay` | follows the interface between hosts |
+//! | `egress` | finds the devices behind an interface that carries no packets itself |
 //! | `packets` | the packet path of backends in user space: its peers, and the plugin that steers it |
 //! | `probing` | probes peers over the overlay |
 //! | `rules` | the timing of traffic rules |
@@ -32,6 +33,7 @@ pub mod readiness;
 pub mod status;
 
 mod clock;
+mod egress;
 mod emit;
 mod files;
 mod host_network;

@@ -149,8 +149,8 @@ async fn serve(
         if first_plan(&mut watch, &mut reconciler, readiness).await? {
             own_lease_changed.notify_one();
         }
-        let changed = reconciler.underlay_changed();
-        let looking = underlay::follow(flags, &site, dataplane.as_ref(), changed, readiness);
+        let changes = reconciler.underlay_changes();
+        let looking = underlay::follow(flags, &site, dataplane.as_ref(), changes, readiness);
         let ruling = rules::follow(host.ruleset(rules), resync, readiness, &history);
         let ruling = async { Ok(ruling.await) };
         let emitting = emit(ports.files.as_ref(), &outputs, &view, readiness, &history);

@@ -60,6 +60,17 @@ pub trait Dataplane: Send + Sync + fmt::Debug {
     /// If the kernel cannot be read.
     async fn facts(&self, can_reach: Option<IpAddr>) -> Result<Facts, KernelError>;
 
+    /// Returns the devices by which packets from `source` to these destinations leave.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel cannot be read.
+    async fn egress(
+        &self,
+        source: IpAddr,
+        destinations: Vec<IpAddr>,
+    ) -> Result<BTreeSet<LinkName>, KernelError>;
+
     /// Returns the objects within a scope, and the current values of `sysctls`.
     ///
     /// # Errors

@@ -33,10 +33,12 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::Fatal;
 use crate::clock;
+use crate::egress;
 use crate::join::Overlay;
 use crate::ports::{Dataplane, Events};
 use crate::probing::{Probing, Reachability};
 use crate::readiness::{self, Condition, Readiness};
+use crate::underlay::Changes;
 
 use applier::Applier;
 use context::Context;
@@ -65,8 +67,8 @@ pub(crate) struct Reconciler {
     changed: BTreeMap<LeaseKey, SystemTime>,
     /// Prober of peers. None if probing is disabled.
     probing: Option<Probing>,
-    /// Debounce of the prober's list of peers.
-    probe_list: Debounce,
+    /// Debounce of the lists of peers: the prober's, and that of their addresses.
+    peer_list: Debounce,
     /// Rate limits and summaries for peers that stop answering or answer again.
     reachability: Reachability,
     /// Difference between the running network config and the stored one.
@@ -77,6 +79,8 @@ pub(crate) struct Reconciler {
     /// peer's subnets.
     split: SplitRoutes,
     underlay_changed: Arc<Notify>,
+    /// Public addresses of the peers, if the underlay's MTU depends on the routes to them.
+    peer_addresses: watch::Sender<BTreeSet<IpAddr>>,
     queries: mpsc::Receiver<Query>,
     /// True if leases have priority over kernel events in this turn.
     leases_first: bool,
@@ -129,21 +133,23 @@ impl Reconciler {
             suspended: false,
             changed: BTreeMap::new(),
             probing,
-            probe_list: Debounce::new(PROBE_DEBOUNCE),
+            peer_list: Debounce::new(PROBE_DEBOUNCE),
             reachability: Reachability::new(),
             superseded: None,
             store_addresses,
             split: SplitRoutes::default(),
             underlay_changed: Arc::default(),
+            peer_addresses: watch::Sender::default(),
             queries,
             leases_first: false,
             notes,
         })
     }
 
-    /// Returns the notifier that is woken when the underlay may have changed.
-    pub(crate) fn underlay_changed(&self) -> Arc<Notify> {
-        self.underlay_changed.clone()
+    /// Returns the changes on which a check of the underlay depends.
+    pub(crate) fn underlay_changes(&self) -> Changes {
+        let (underlay, peers) = (self.underlay_changed.clone(), self.peer_addresses.subscribe());
+        Changes { underlay, peers }
     }
 
     /// Takes the first snapshot, page by page. With the last page it applies the plan as far as
@@ -286,7 +292,7 @@ impl Reconciler {
         let others = [
             self.plan_retries.next(),
             self.peers.due(),
-            self.probe_list.due(),
+            self.peer_list.due(),
             self.reachability.due(),
         ];
         others.into_iter().flatten().fold(self.applier.next(), Instant::min)
@@ -315,10 +321,14 @@ impl Reconciler {
         self.apply_keys(&touched).await;
         self.publish(readiness);
         self.summarise_reachability(now);
-        if self.probe_list.take(now)
-            && let Some(probing) = &self.probing
-        {
-            probing.watch(self.peers.leases());
+        if self.peer_list.take(now) {
+            if let Some(probing) = &self.probing {
+                probing.watch(self.peers.leases());
+            }
+            if !self.overlay.carries {
+                self.peer_addresses.send_replace(egress::addresses(self.peers.leases()));
+                self.underlay_changed.notify_one();
+            }
         }
     }
 
@@ -327,7 +337,8 @@ impl Reconciler {
     fn on_kernel_events(&mut self, events: &[Event]) {
         let underlay = self.overlay.planned.site.node.underlay.link;
         if events.iter().any(|event| match event {
-            Event::LinkChanged(name) => *name == underlay,
+            // Packets may leave by any device of the host.
+            Event::LinkChanged(name) => *name == underlay || !self.overlay.carries,
             Event::Lost => true,
             Event::Seen(_) | Event::Gone(_) | Event::HostRoute { .. } => false,
         }) {

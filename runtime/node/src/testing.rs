@@ -88,6 +88,8 @@ pub(crate) fn interface(link: &str, addresses: &[&str]) -> Interface {
         kind: String::new(),
         mac: None,
         local: None,
+        alias: String::new(),
+        unusable: vec![],
         addresses: addresses.iter().map(|address| net(address)).collect(),
     }
 }
@@ -95,12 +97,7 @@ pub(crate) fn interface(link: &str, addresses: &[&str]) -> Interface {
 /// Returns facts about a host with these interfaces, the default route through the first.
 pub(crate) fn facts(interfaces: Vec<Interface>) -> Facts {
     let first = interfaces.first().map(|first| first.name);
-    Facts {
-        interfaces,
-        default_routes_v4: first.into_iter().collect(),
-        default_routes_v6: Vec::new(),
-        route_to: None,
-    }
+    Facts { interfaces, default_routes_v4: first.into_iter().collect(), ..Facts::default() }
 }
 
 /// Returns this node, at 192.0.2.1 on eth0.
@@ -146,6 +143,8 @@ pub(crate) struct ScriptedKernel(Arc<Mutex<Script>>);
 #[derive(Debug, Default)]
 pub(crate) struct Script {
     pub(crate) facts: Vec<Interface>,
+    /// The devices by which packets to other hosts leave.
+    pub(crate) ways: BTreeMap<IpAddr, LinkName>,
     pub(crate) observed: Observed,
     pub(crate) routing: HostRouting,
     pub(crate) own_routes: Vec<Route>,
@@ -200,6 +199,17 @@ impl ScriptedKernel {
 impl Dataplane for ScriptedKernel {
     async fn facts(&self, _: Option<IpAddr>) -> Result<Facts, KernelError> {
         self.read(|script| facts(script.facts.clone()))
+    }
+
+    async fn egress(
+        &self,
+        _: IpAddr,
+        destinations: Vec<IpAddr>,
+    ) -> Result<BTreeSet<LinkName>, KernelError> {
+        self.read(|script| {
+            let link = |to: &IpAddr| script.ways.get(to).copied();
+            destinations.iter().filter_map(link).collect()
+        })
     }
 
     async fn observe(&self, scope: &Scope, _: &[Sysctl]) -> Result<Observed, KernelError> {

@@ -1,17 +1,21 @@
 //! Monitors the underlay, which joining selected and on which all plans rest. If it changes for
 //! good, the daemon ends, and the restart selects it anew.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_core::interface::{Facts, select};
+use heddle_core::interface::{Facts, Requirements, select};
 use heddle_core::node::Underlay;
 use heddle_core::site::Site;
-use heddle_core::underlay::{Absence, UnderlayState, other_mtu, underlay_state};
+use heddle_core::underlay::{Absence, PathMtu, UnderlayState, other_mtu, underlay_state};
 use heddle_flags::Flags;
-use tokio::sync::Notify;
+use heddle_kernel::KernelError;
+use tokio::sync::{Notify, watch};
 
 use crate::clock;
+use crate::egress;
 use crate::ports::Dataplane;
 use crate::readiness::{Condition, Readiness};
 
@@ -30,6 +34,14 @@ pub(crate) struct Moved {
     pub(crate) readdressed: bool,
 }
 
+/// The changes that a check of the underlay depends on.
+pub(crate) struct Changes {
+    /// Woken when the underlay may have changed.
+    pub(crate) underlay: Arc<Notify>,
+    /// Public addresses of the peers, if the underlay's MTU depends on the routes to them.
+    pub(crate) peers: watch::Receiver<BTreeSet<IpAddr>>,
+}
+
 /// Checks the underlay after each event that concerns it, and at intervals.
 ///
 /// # Errors
@@ -40,23 +52,30 @@ pub(crate) async fn follow(
     flags: &Flags,
     site: &Site,
     dataplane: &dyn Dataplane,
-    changed: Arc<Notify>,
+    changes: Changes,
     readiness: &Readiness,
 ) -> Result<(), Moved> {
-    let families = site.config.networks.families();
+    let requirements = Requirements::of(&site.config.networks);
     let started_with = &site.node.underlay;
     let selection = flags.interface.selection();
     let mut mtu = None;
     let mut look = |facts: &Facts| {
-        let found = other_mtu(started_with, &facts.interfaces);
-        if std::mem::replace(&mut mtu, found) != found {
-            say_mtu(started_with, found);
+        let found = other_mtu(started_with, requirements.families(), facts);
+        let before = std::mem::replace(&mut mtu, found);
+        if before != found {
+            say_mtu(started_with, before, found);
         }
-        underlay_state(started_with, &facts.interfaces, &select(&families, &selection, facts))
+        underlay_state(started_with, &facts.interfaces, &select(&requirements, &selection, facts))
     };
     let mut absence = Absence::default();
     loop {
-        let pause = match dataplane.facts(selection.can_reach).await.map(|facts| look(&facts)) {
+        let facts = async {
+            let mut facts = dataplane.facts(selection.can_reach).await?;
+            let peers = changes.peers.borrow().clone();
+            egress::follow(dataplane, started_with, &peers, &mut facts).await?;
+            Ok::<_, KernelError>(facts)
+        };
+        let pause = match facts.await.map(|facts| look(&facts)) {
             Ok(UnderlayState::Intact) => {
                 absence.over();
                 readiness.met(Condition::Underlay);
@@ -77,20 +96,23 @@ pub(crate) async fn follow(
             // The reconcile loop reads the same and reports the error.
             Err(_) => LOOK_AGAIN,
         };
-        let _ = tokio::time::timeout(pause, changed.notified()).await;
+        let _ = tokio::time::timeout(pause, changes.underlay.notified()).await;
     }
 }
 
 /// Logs a change of the underlay's MTU. The MTU is in devices, and in files that other programs
 /// have read, so an operator decides when to change it.
-fn say_mtu(started_with: &Underlay, found: Option<u32>) {
+fn say_mtu(started_with: &Underlay, before: Option<PathMtu>, found: Option<PathMtu>) {
     let Underlay { link, mtu, .. } = started_with;
     match found {
-        Some(found) => tracing::warn!(
+        Some(PathMtu { link, mtu: found }) => tracing::warn!(
             "underlay: MTU of {link} is {found}, and heddled was started with {mtu}; restart heddled, and then the readers \
              of its files, to use {found}",
         ),
-        None => tracing::info!("underlay: MTU of {link} is {mtu} again"),
+        None => {
+            let link = before.map_or(*link, |before| before.link);
+            tracing::info!("underlay: MTU of {link} is {mtu} again");
+        }
     }
 }
 

@@ -156,6 +156,11 @@ impl Dataplane for ModelKernel {
         self.read("the interfaces", |state| state.facts()).await
     }
 
+    async fn egress(&self, _: IpAddr, _: Vec<IpAddr>) -> Result<BTreeSet<LinkName>, KernelError> {
+        // The underlay of a model carries its packets itself.
+        Ok([name(UNDERLAY)].into())
+    }
+
     async fn observe(&self, scope: &Scope, _: &[Sysctl]) -> Result<Observed, KernelError> {
         self.read("links, addresses, neighbours and routes", |state| {
             state.known_devices = state.devices.keys().copied().collect();

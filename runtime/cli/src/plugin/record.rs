@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use heddle_core::config::NetworkConfig;
-use heddle_core::interface::{existing_links, select};
+use heddle_core::interface::{Requirements, existing_links, select};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::{NodeId, Underlay};
 use heddle_flags::Flags;
@@ -41,7 +41,7 @@ pub(super) fn record(arguments: Arguments) -> anyhow::Result<()> {
         let config = NetworkConfig::parse(&text).with_context(|| key.clone())?;
         let selection = flags.interface.selection();
         let facts = Kernel::open()?.facts(selection.can_reach).await?;
-        let underlay = select(&config.networks.families(), &selection, &facts)?;
+        let underlay = select(&Requirements::of(&config.networks), &selection, &facts)?;
         let id = flags.identity()?.id;
         let (own, leases) = sort_out(others, &id, &underlay);
         let own = own.context("this node has no lease yet; start heddled first")?;

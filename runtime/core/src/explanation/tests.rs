@@ -15,7 +15,7 @@ fn facts() -> Facts {
         ],
         default_routes_v4: vec!["eth0".parse().unwrap(), "wlan0".parse().unwrap()],
         default_routes_v6: vec!["wlan0".parse().unwrap()],
-        route_to: None,
+        ..Facts::default()
     }
 }
 
@@ -25,7 +25,7 @@ fn explained(
     selection: &Selection,
     facts: &Facts,
 ) -> (Option<String>, Vec<String>) {
-    let verdicts = explain(families, selection, facts);
+    let verdicts = explain(&Requirements::families_only(families), selection, facts);
     let chosen = verdicts.iter().find(|verdict| verdict.chosen);
     let chosen = chosen.map(|verdict| verdict.interface.to_string());
     (chosen, verdicts.into_iter().map(|verdict| verdict.reason).collect())

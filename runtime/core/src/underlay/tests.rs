@@ -1,5 +1,5 @@
 use super::*;
-use crate::interface::{Facts, Selection, select};
+use crate::interface::{Facts, Requirements, Selection, select};
 
 fn interface(name: &str, up: bool, addresses: &[&str]) -> Interface {
     Interface { up, ..crate::interface::tests::interface(name, addresses) }
@@ -13,7 +13,7 @@ fn facts(interfaces: Vec<Interface>) -> Facts {
         interfaces,
         default_routes_v4: routes.clone(),
         default_routes_v6: routes,
-        route_to: None,
+        ..Facts::default()
     }
 }
 
@@ -23,9 +23,14 @@ fn compare(before: Interface, now: Vec<Interface>, selection: &Selection) -> Und
         .into_iter()
         .filter(|family| before.address(*family).is_some())
         .collect();
-    let started_with = select(&families, selection, &facts(vec![before])).unwrap();
+    let started_with =
+        select(&Requirements::families_only(&families), selection, &facts(vec![before])).unwrap();
     let now = facts(now);
-    underlay_state(&started_with, &now.interfaces, &select(&families, selection, &now))
+    underlay_state(
+        &started_with,
+        &now.interfaces,
+        &select(&Requirements::families_only(&families), selection, &now),
+    )
 }
 
 const V4: [&str; 1] = ["192.168.0.2/24"];
@@ -107,11 +112,15 @@ fn changed_address_or_name_is_elsewhere() {
 fn changed_mtu_is_reported_and_underlay_stays_intact() {
     let selection = Selection::default();
     let before = || interface("eth0", true, &V4);
-    let started_with = select(&[Family::V4], &selection, &facts(vec![before()])).unwrap();
+    let started_with =
+        select(&Requirements::families_only(&[Family::V4]), &selection, &facts(vec![before()]))
+            .unwrap();
     let narrow = Interface { mtu: 1400, ..before() };
-    assert_eq!(other_mtu(&started_with, &[interface("eth1", true, &[]), before()]), None);
-    assert_eq!(other_mtu(&started_with, &[]), None);
-    assert_eq!(other_mtu(&started_with, std::slice::from_ref(&narrow)), Some(1400));
+    let other = |interfaces| other_mtu(&started_with, &[Family::V4], &facts(interfaces));
+    assert_eq!(other(vec![interface("eth1", true, &[]), before()]), None);
+    assert_eq!(other(vec![]), None);
+    let found = PathMtu { link: narrow.name, mtu: 1400 };
+    assert_eq!(other(vec![narrow.clone()]), Some(found));
     assert_eq!(compare(before(), vec![narrow], &selection), UnderlayState::Intact);
 }
 
@@ -149,4 +158,35 @@ fn absence_interrupted_starts_anew() {
     assert!(!absence.is_for_good(start + SETTLED));
     assert!(!absence.is_for_good(start + 2 * SETTLED - Duration::from_millis(1)));
     assert!(absence.is_for_good(start + 2 * SETTLED));
+}
+
+#[test]
+fn mtu_behind_the_loopback_is_that_of_its_uplinks() {
+    let loopback = Interface { mtu: 65536, ..interface("lo", true, &["192.0.2.1/32"]) };
+    let uplink = |name, mtu| Interface { mtu, ..interface(name, true, &[]) };
+    let with = |one, other, links: &[&str]| Facts {
+        egress: links.iter().map(|link| (Family::V4, link.parse().unwrap())).collect(),
+        ..facts(vec![loopback.clone(), uplink("eth0", one), uplink("eth1", other)])
+    };
+    let selection = Selection { names: vec!["lo".into()], ..Selection::default() };
+    let requirements = Requirements::families_only(&[Family::V4]);
+    let before = with(9000, 1500, &["eth0", "eth1"]);
+    let started_with = select(&requirements, &selection, &before).unwrap();
+    assert_eq!(started_with.mtu, 1500);
+    let other = |facts| other_mtu(&started_with, &[Family::V4], &facts);
+    assert_eq!(other(with(9000, 1500, &["eth0", "eth1"])), None);
+    let found = other(with(1400, 1500, &["eth0", "eth1"])).unwrap();
+    assert_eq!((found.link.as_str(), found.mtu), ("eth0", 1400));
+    // Another device without a route to other hosts does not count.
+    assert_eq!(other(with(1400, 1500, &["eth1"])), None);
+    // Routes are gone for a moment whenever a network is configured anew.
+    assert_eq!(other(with(1400, 1500, &[])), None);
+}
+
+#[test]
+fn published_address_that_gets_deprecated_stays_in_use() {
+    let before = || interface("eth0", true, &["192.168.0.2/24"]);
+    // The order of `Interface::addresses` is that of preference.
+    let deprecated = vec![interface("eth0", true, &["192.168.0.9/24", "192.168.0.2/24"])];
+    assert_eq!(compare(before(), deprecated, &Selection::default()), UnderlayState::Intact);
 }

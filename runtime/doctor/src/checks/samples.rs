@@ -42,6 +42,8 @@ pub(super) fn interface(device: &str, addresses: &[&str]) -> Interface {
         kind: String::new(),
         mac: None,
         local: None,
+        alias: String::new(),
+        unusable: vec![],
         addresses: addresses.iter().map(|address| net(address)).collect(),
     }
 }

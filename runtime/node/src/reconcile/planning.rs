@@ -45,9 +45,10 @@ impl Reconciler {
     pub(super) async fn plan_delta(&mut self, delta: peers::Delta) -> BTreeSet<ObjectKey> {
         let known = |key: &LeaseKey| self.changed.contains_key(key);
         journal::record_leases(&self.notes.history, &delta, &self.peers, known);
-        if self.probing.is_some() && !(delta.changed.is_empty() && delta.removed.is_empty()) {
+        let is_listed = self.probing.is_some() || !self.overlay.carries;
+        if is_listed && !(delta.changed.is_empty() && delta.removed.is_empty()) {
             // A thousand leases that come one by one cause one update.
-            self.probe_list.on_event(clock::now());
+            self.peer_list.on_event(clock::now());
         }
         let now = clock::wall_clock();
         self.changed.extend(delta.changed.iter().map(|key| (*key, now)));

@@ -9,13 +9,15 @@ struct Case {
     kernel: ScriptedKernel,
     readiness: Readiness,
     changed: Arc<Notify>,
+    peers: watch::Sender<BTreeSet<IpAddr>>,
 }
 
 impl Case {
     fn new(interfaces: Vec<heddle_core::interface::Interface>) -> Self {
         let kernel = ScriptedKernel::default();
         kernel.with(|script| script.facts = interfaces);
-        Self { kernel, readiness: Readiness::new(), changed: Arc::default() }
+        let (readiness, peers) = (Readiness::new(), watch::Sender::default());
+        Self { kernel, readiness, changed: Arc::default(), peers }
     }
 
     fn set(&self, interfaces: Vec<heddle_core::interface::Interface>) {
@@ -26,8 +28,9 @@ impl Case {
     /// Follows the underlay for a time. Returns the reason if it has moved for good.
     async fn follow_for(&self, time: Duration) -> Option<Moved> {
         let (flags, site) = (flags(&[]), site(config(), lease(1)));
-        let changed = self.changed.clone();
-        let following = follow(&flags, &site, &self.kernel, changed, &self.readiness);
+        let (peers, underlay) = (self.peers.subscribe(), self.changed.clone());
+        let changes = Changes { underlay, peers };
+        let following = follow(&flags, &site, &self.kernel, changes, &self.readiness);
         tokio::time::timeout(time, following).await.ok().map(|moved| moved.unwrap_err())
     }
 

@@ -395,6 +395,8 @@ impl State {
             kind: String::new(),
             mac: None,
             local: None,
+            alias: String::new(),
+            unusable: Vec::new(),
             addresses: if self.underlay_down { Vec::new() } else { address.into_iter().collect() },
         };
         let others = self.devices.values().map(|(link, _)| Interface {
@@ -405,14 +407,15 @@ impl State {
             kind: link.kind.name().to_owned(),
             mac: link.mac,
             local: None,
+            alias: String::new(),
+            unusable: Vec::new(),
             addresses: Vec::new(),
         });
         let default = if self.underlay_down { Vec::new() } else { vec![name(UNDERLAY)] };
         Facts {
             interfaces: [underlay].into_iter().chain(others).collect(),
             default_routes_v4: default,
-            default_routes_v6: Vec::new(),
-            route_to: None,
+            ..Facts::default()
         }
     }
 }
