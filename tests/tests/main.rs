@@ -24,6 +24,7 @@ mod leases;
 mod memory;
 mod metrics;
 mod operator;
+mod ownership;
 mod package;
 mod packet_plugin;
 mod plugin_run;

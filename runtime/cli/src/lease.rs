@@ -1,5 +1,7 @@
 //! `heddle lease …`.
 
+mod release;
+
 use clap::{Args, Subcommand};
 use heddle_control::Leases;
 
@@ -10,6 +12,9 @@ use crate::output::{json, list, print, table};
 pub(crate) enum Command {
     /// Lists every lease and reservation in the store, with the reason for each that is rejected.
     List(List),
+    /// Deletes the lease of a node that is gone, so that its subnet and its address are free at once. Asks the node first,
+    /// which takes 15 seconds if it is gone, and exits with 1 if it is there.
+    Release(release::Arguments),
 }
 
 #[derive(Args)]
@@ -21,8 +26,11 @@ pub(crate) struct List {
     json: bool,
 }
 
-pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
-    let Command::List(arguments) = command;
+pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+    let arguments = match command {
+        Command::List(arguments) => arguments,
+        Command::Release(arguments) => return release::release(arguments),
+    };
     let leases = wait_for(async { Ok(arguments.daemon.client()?.leases().await?) })?;
     print(&if arguments.json { json(&leases)? } else { render(&leases) })
 }

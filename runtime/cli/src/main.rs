@@ -41,7 +41,7 @@ struct Arguments {
 enum Command {
     /// Shows the state of the daemon on this host: its lease, plugins, devices and peers.
     Status(status::Arguments),
-    /// Shows leases in the store.
+    /// Shows leases in the store, or releases one.
     #[command(subcommand)]
     Lease(lease::Command),
     /// Works with the network config.
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Status(arguments) => status::status(&arguments)
             .map(|healthy| if healthy { ExitCode::SUCCESS } else { ExitCode::from(FAULTY) }),
-        Command::Lease(command) => lease::run(&command).map(|()| ExitCode::SUCCESS),
+        Command::Lease(command) => lease::run(command).map(|()| ExitCode::SUCCESS),
         Command::Config(command) => config::run(command),
         Command::ExplainIface(arguments) => explain_iface::explain_iface(arguments),
         Command::Doctor(arguments) => doctor::doctor(arguments),

@@ -1,13 +1,15 @@
 //! Choice of this node's subnet.
 //!
 //! The order is flannel's (`tryAcquireLease` in `pkg/subnet/etcd/local_manager.go`): the lease that
-//! already has this node's address, then the node's previous subnet, then one of the first hundred
-//! free subnets. Unlike flannel, a node chooses no subnet that overlaps a network of its host, and
-//! gives up a subnet that its host needs ([`HostNetwork`]). [`choose`] only decides; the caller
-//! carries the choice out with a compare-and-swap, and calls it again if it loses the race to
-//! another node.
+//! already is this node's, then the node's previous subnet, then one of the first hundred free
+//! subnets. Unlike in flannel, a lease with this node's id is this node's even if the address has
+//! changed ([`Relation`]); a subnet that is still valid is kept although the other family's is not;
+//! and a node chooses no subnet that overlaps a network of its host, and gives up a subnet that its
+//! host needs ([`HostNetwork`]). [`choose`] only decides; the caller carries the choice out with a
+//! compare-and-swap, and calls it again if it loses the race to another node.
 
 mod free;
+mod ownership;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +18,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::address::LinkName;
+use crate::address::{Family, LinkName};
 use crate::config::{NetworkConfig, OverlayNetwork};
 use crate::family::PerFamily;
 use crate::host_network::{Conflict, HostNetwork};
@@ -25,8 +27,10 @@ use crate::node::NodeId;
 use crate::record::Record;
 
 pub use free::CANDIDATES;
+pub use ownership::{Holder, Holders, HostMarks, Recognition, Relation};
 
 use free::free;
+use ownership::relation;
 
 /// The contents of the store, as far as they matter to the choice of a subnet.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +60,12 @@ impl Holdings {
         self.leases.iter().find(|lease| lease.key == key)
     }
 
+    /// Returns the public addresses in the leases with this id.
+    pub fn published(&self, id: &NodeId) -> Vec<IpAddr> {
+        let own = self.leases.iter().filter(|lease| lease.node_id.as_ref() == Some(id));
+        own.flat_map(Lease::public_addresses).collect()
+    }
+
     /// Removes a record, as if it had been deleted.
     pub fn remove(&mut self, key: LeaseKey) {
         self.taken.remove(&key);
@@ -81,26 +91,53 @@ pub struct Claimant<'a> {
     pub host: &'a HostNetwork,
     /// The interface that carries the overlay's packets.
     pub underlay: LinkName,
+    /// The properties by which the host recognizes its leases.
+    pub marks: &'a HostMarks,
+    /// The holders of leases that have been asked whether they are there.
+    pub holders: &'a Holders,
 }
 
 impl Claimant<'_> {
+    /// Returns the relation of a lease to the node.
+    pub fn relation(&self, lease: &Lease) -> Relation {
+        relation(lease, self.id, self.public_addresses, self.marks)
+    }
+
     /// Returns the reason why the node cannot use these subnets, even if they are free or its own.
     pub fn conflict(&self, key: LeaseKey) -> Option<Conflict> {
-        key.subnets()
-            .into_iter()
-            .find_map(|subnet| self.host.conflict_of_own(subnet, self.underlay))
+        key.subnets().into_iter().find_map(|subnet| self.conflict_of(subnet))
+    }
+
+    fn conflict_of(&self, subnet: IpNet) -> Option<Conflict> {
+        self.host.conflict_of_own(subnet, self.underlay)
+    }
+
+    /// Returns true if a lease contains a subnet that the node had before.
+    fn had(&self, key: LeaseKey) -> bool {
+        self.previous.is_some_and(|previous| overlap(previous, key))
     }
 }
 
 /// The next step towards a subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// Take over this lease. It has this node's address: it is from a previous run, or reserved for
-    /// the node.
+    /// Take over this lease. It is this node's from a previous run, or reserved for the node, or
+    /// its holder is gone.
     TakeOver(LeaseKey),
-    /// Delete this lease and choose again. It has this node's address, but does not fit the config,
-    /// overlaps an older lease that fits, or covers addresses that the host needs.
+    /// Replace a lease that could be taken over by another one, which keeps those of its subnets
+    /// that the config and the host allow.
+    Move {
+        /// The lease to take over.
+        from: LeaseKey,
+        /// The lease to have instead.
+        to: LeaseKey,
+    },
+    /// Delete this lease and choose again. None of its subnets can be kept: they do not fit the
+    /// config, overlap those of older leases, or cover addresses that the host needs. Or it is of
+    /// a holder that is gone, and has the node's address beside the node's own lease.
     Discard(LeaseKey),
+    /// Ask the holder of this lease whether it is there, and choose again.
+    Ask(LeaseKey),
     /// Create a lease for this free subnet.
     Create(LeaseKey),
 }
@@ -110,8 +147,10 @@ pub enum Choice {
 pub enum AllocationError {
     /// Another node has published this node's public address.
     #[error(
-        "public address {address} is already published by {owner} in lease {key}; \
-         give this node another one (--iface, --public-ip), or delete that lease if its node is gone"
+        "public address {address} is already published by {owner} in lease {key}{}; give this node another one (--iface, \
+         --public-ip), or release that lease if its node is gone: {}",
+        if *alive { ", and that node keeps its lease" } else { "" },
+        release_command(*key)
     )]
     AddressInUse {
         /// The address in conflict.
@@ -120,6 +159,8 @@ pub enum AllocationError {
         owner: String,
         /// The lease of that node.
         key: LeaseKey,
+        /// True if that node has answered that it is there.
+        alive: bool,
     },
     /// Every subnet is leased.
     #[error(
@@ -171,50 +212,120 @@ pub fn choose(
     claimant: &Claimant<'_>,
     pick: &mut dyn FnMut(usize) -> usize,
 ) -> Result<Choice, AllocationError> {
-    let Holdings { taken, leases } = holdings;
-    // flannel tells nodes apart by the address of the first family.
+    let leases = || holdings.leases.iter().map(|lease| (lease, claimant.relation(lease)));
     let address = claimant.public_addresses.first().copied();
-    let ours = |lease: &&Lease| address.is_some_and(|own| lease.public_addresses().contains(&own));
-    // Other nodes may publish this address too. The lease with this node's id takes precedence.
-    let anonymous_or_foreign = |lease: &&Lease| lease.node_id.as_ref() != Some(claimant.id);
-    if let Some(lease) = leases.iter().filter(ours).min_by_key(anonymous_or_foreign) {
-        let key = lease.key;
-        if let (Some(id), Some(address)) = (&lease.node_id, address)
-            && id != claimant.id
-        {
-            return Err(AllocationError::AddressInUse { address, owner: lease.owner(), key });
-        }
-        // A previous run may have created the lease and ended before it noticed that another node
-        // had been faster.
-        let own = holdings.seniority(config, key);
-        let keeps = fits(config, key)
-            && claimant.conflict(key).is_none()
-            && !leases.iter().any(|other| {
-                overlap(other.key, key) && holdings.seniority(config, other.key) < own
-            });
-        return Ok(if keeps { Choice::TakeOver(key) } else { Choice::Discard(key) });
-    }
-    if let Some(previous) = claimant.previous
-        && fits(config, previous)
-        && claimant.conflict(previous).is_none()
-        && !covers_peer(claimant.host, holdings, previous)
-        && !taken.keys().any(|key| overlap(*key, previous))
+    let has_address =
+        |lease: &Lease| address.is_some_and(|own| lease.public_addresses().contains(&own));
+    let seniority = |lease: &&Lease| holdings.seniority(config, lease.key);
+    let of = |wanted| leases().filter(move |(_, found)| *found == wanted).map(|(lease, _)| lease);
+    let own = of(Relation::Own)
+        .min_by_key(|lease| (!claimant.had(lease.key), !has_address(lease), seniority(lease)));
+    let mut candidate = own;
+    // The lease with this node's id and address takes precedence over others with the address.
+    if let (Some(rival), Some(address)) = (of(Relation::Rival).min_by_key(seniority), address)
+        && !of(Relation::Own).any(has_address)
     {
-        return Ok(Choice::Create(previous));
+        let (key, owner) = (rival.key, rival.owner());
+        match claimant.holders.get(&key) {
+            Some(Holder::Gone) if own.is_some() => return Ok(Choice::Discard(key)),
+            Some(Holder::Gone) => candidate = Some(rival),
+            // Only of an address that is this host's can it be said that nobody else has it.
+            None if claimant.marks.addresses.contains(&address) => return Ok(Choice::Ask(key)),
+            found => {
+                let alive = found.is_some();
+                return Err(AllocationError::AddressInUse { address, owner, key, alive });
+            }
+        }
     }
-    let mut subnet = |overlay: &OverlayNetwork| {
-        let free = free(overlay, holdings, claimant.host)?;
-        Ok(free.get(pick(free.len())).copied())
-    };
-    let subnets = config.networks.iter().filter_map(|overlay| subnet(overlay).transpose());
-    let subnets = subnets.collect::<Result<_, _>>()?;
-    Ok(Choice::Create(LeaseKey::new(subnets).expect("a config enables at least one family")))
+    candidate = candidate.or_else(|| of(Relation::Anonymous).min_by_key(seniority));
+    if candidate.is_none() {
+        let holder = |lease: &&Lease| claimant.holders.get(&lease.key);
+        let there = of(Relation::Namesake).filter(|it| holder(it) != Some(&Holder::Alive));
+        candidate = there.min_by_key(|lease| (!claimant.had(lease.key), seniority(lease)));
+        if let Some(lease) = candidate.filter(|lease| holder(lease).is_none()) {
+            return Ok(Choice::Ask(lease.key));
+        }
+    }
+    match candidate {
+        Some(lease) => keep(config, holdings, claimant, lease.key, pick),
+        None => complete(config, holdings, claimant, PerFamily::NONE, pick).map(Choice::Create),
+    }
 }
 
-/// Returns true if the host reaches a peer's public address, and would lose it to these subnets.
-fn covers_peer(host: &HostNetwork, holdings: &Holdings, key: LeaseKey) -> bool {
+/// Decides what becomes of a lease that the node may take over.
+fn keep(
+    config: &NetworkConfig,
+    holdings: &Holdings,
+    claimant: &Claimant<'_>,
+    key: LeaseKey,
+    pick: &mut dyn FnMut(usize) -> usize,
+) -> Result<Choice, AllocationError> {
+    // A previous run may have created the lease and ended before it noticed that another node had
+    // been faster.
+    let own = holdings.seniority(config, key);
+    let is_senior = |other: &&Lease| holdings.seniority(config, other.key) < own;
+    let superseded = |subnet| {
+        let mut seniors = holdings.leases.iter().filter(is_senior);
+        seniors.any(|other| overlaps(other.key, subnet))
+    };
+    let keeps = |(overlay, subnet): &(OverlayNetwork, IpNet)| {
+        overlay.fits(*subnet) && claimant.conflict_of(*subnet).is_none() && !superseded(*subnet)
+    };
+    let both = config.networks.zip(key.subnets()).into_iter();
+    let kept: PerFamily<IpNet> = both.filter(keeps).map(|(_, subnet)| subnet).collect();
+    if kept.is_empty() {
+        return Ok(Choice::Discard(key));
+    }
+    match complete(config, holdings, claimant, kept, pick) {
+        Ok(to) if to == key => Ok(Choice::TakeOver(key)),
+        Ok(to) => Ok(Choice::Move { from: key, to }),
+        // Somebody else has the other family's subnet, so the lease is not good for anything.
+        Err(_) if fits(config, key) => Ok(Choice::Discard(key)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Completes a lease with subnets of the enabled families that it lacks: those that the node had
+/// before, if they are free, or else any.
+fn complete(
+    config: &NetworkConfig,
+    holdings: &Holdings,
+    claimant: &Claimant<'_>,
+    kept: PerFamily<IpNet>,
+    pick: &mut dyn FnMut(usize) -> usize,
+) -> Result<LeaseKey, AllocationError> {
+    let previous = claimant.previous.map(|key| key.subnets()).unwrap_or_default();
+    let usable = |overlay: &OverlayNetwork, subnet: &IpNet| {
+        overlay.fits(*subnet)
+            && claimant.conflict_of(*subnet).is_none()
+            && !covers_peer(claimant.host, holdings, *subnet)
+            && !holdings.taken.keys().any(|key| overlaps(*key, *subnet))
+    };
+    let mut subnets = PerFamily::NONE;
+    for overlay in &config.networks {
+        let family = Family::of_network(overlay.network);
+        let known = kept.get(family).copied();
+        let known =
+            known.or_else(|| previous.get(family).copied().filter(|it| usable(overlay, it)));
+        let subnet = match known {
+            Some(subnet) => subnet,
+            None => {
+                let free = free(overlay, holdings, claimant.host)?;
+                free[pick(free.len())]
+            }
+        };
+        match family {
+            Family::V4 => subnets.v4 = Some(subnet),
+            Family::V6 => subnets.v6 = Some(subnet),
+        }
+    }
+    Ok(LeaseKey::new(subnets).expect("a config enables at least one family"))
+}
+
+/// Returns true if the host reaches a peer's public address, and would lose it to this subnet.
+fn covers_peer(host: &HostNetwork, holdings: &Holdings, subnet: IpNet) -> bool {
     let mut addresses = holdings.leases.iter().flat_map(Lease::public_addresses);
-    addresses.any(|address| key.subnets().iter().any(|subnet| host.loses(address, *subnet)))
+    addresses.any(|address| host.loses(address, subnet))
 }
 
 /// Returns true if a lease has exactly the families of the config, each with a subnet that
@@ -227,8 +338,19 @@ pub fn fits(config: &NetworkConfig, key: LeaseKey) -> bool {
 
 /// Returns true if two leases have an address in common.
 pub fn overlap(one: LeaseKey, other: LeaseKey) -> bool {
-    let pairs = one.subnets().zip(other.subnets());
-    pairs.iter().any(|(a, b)| a.contains(b) || b.contains(a))
+    one.subnets().into_iter().any(|subnet| overlaps(other, subnet))
+}
+
+/// Returns true if a lease and a subnet have an address in common.
+fn overlaps(key: LeaseKey, subnet: IpNet) -> bool {
+    let same = key.subnets().get(Family::of_network(subnet)).copied();
+    same.is_some_and(|own| own.contains(&subnet) || subnet.contains(&own))
+}
+
+/// Returns the command that releases a lease of another node.
+pub fn release_command(key: LeaseKey) -> String {
+    let subnet = key.subnets().first().map(ToString::to_string);
+    format!("heddle lease release {}", subnet.unwrap_or_default())
 }
 
 /// Tie-break between overlapping leases: all nodes use the smallest. Leases that fit the config

@@ -100,6 +100,9 @@ pub struct Selection {
     pub public_ip: Option<Ipv4Addr>,
     /// `--public-ipv6`: the IPv6 address that peers use, if it is not the interface's.
     pub public_ipv6: Option<Ipv6Addr>,
+    /// The addresses in this node's own leases. Of several addresses of the interface, one of these
+    /// is chosen, so that a new or reordered address does not readdress the node.
+    pub published: Vec<IpAddr>,
 }
 
 impl Selection {
@@ -256,7 +259,7 @@ fn select_from(
     let public = selection.public_addresses();
     for &family in families {
         // Even behind NAT the interface needs an address of its own to send from.
-        let own = choice.own_address(family).ok_or_else(|| {
+        let own = choice.own_address(family, &selection.published).ok_or_else(|| {
             let of_family = |(network, _): &&(IpNet, _)| Family::of(network.addr()) == family;
             let unusable = interface.unusable.iter().filter(of_family);
             let unusable = unusable.map(|(network, reason)| (network.addr(), *reason)).collect();
@@ -278,7 +281,7 @@ fn tentative(families: &[Family], selection: &Selection, facts: &Facts) -> Optio
     let verified = Facts { interfaces, ..facts.clone() };
     let choice = choose(families, selection, &verified).ok()?;
     let needed: Option<Vec<_>> =
-        families.iter().map(|family| choice.own_address(*family)).collect();
+        families.iter().map(|family| choice.own_address(*family, &selection.published)).collect();
     let unusable = &choice.interface.unusable;
     let is_tentative = |address: &IpAddr| unusable.iter().any(|(own, _)| own.addr() == *address);
     let address = needed?.into_iter().find(is_tentative)?;
@@ -312,6 +315,19 @@ pub(crate) fn narrowest(
     carrying.map(|found| (found.name, found.mtu)).min_by_key(|(_, mtu)| *mtu)
 }
 
+/// Returns true if the interface has several addresses of a family, and neither a flag nor a route
+/// says which of them to publish.
+pub fn is_ambiguous(requirements: &Requirements, selection: &Selection, facts: &Facts) -> bool {
+    let (families, usable) = (requirements.families(), requirements.usable(facts));
+    let Ok(choice) = choose(families, selection, &usable) else { return false };
+    let public = selection.public_addresses();
+    families.iter().any(|family| {
+        let is_given = public.get(*family).is_some()
+            || choice.address.is_some_and(|address| Family::of(address) == *family);
+        !is_given && choice.interface.addresses_of(*family).count() > 1
+    })
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct Choice<'a> {
     pub(crate) interface: &'a Interface,
@@ -320,10 +336,12 @@ pub(crate) struct Choice<'a> {
 }
 
 impl Choice<'_> {
-    /// Returns the interface's address of `family`, preferably the one it was chosen by.
-    fn own_address(&self, family: Family) -> Option<IpAddr> {
+    /// Returns the interface's address of `family`: the one it was chosen by, or else one of
+    /// `preferred`, or else the first.
+    fn own_address(&self, family: Family, preferred: &[IpAddr]) -> Option<IpAddr> {
         let chosen_by = self.address.filter(|address| Family::of(*address) == family);
-        chosen_by.or_else(|| self.interface.address(family))
+        let known = || self.interface.addresses_of(family).find(|own| preferred.contains(own));
+        chosen_by.or_else(known).or_else(|| self.interface.address(family))
     }
 }
 
@@ -338,8 +356,9 @@ pub(crate) fn choose<'a>(
         let by_pattern =
             selection.patterns.iter().filter_map(|pattern| by_pattern(pattern, families, facts));
         let matching: Vec<_> = by_name.chain(by_pattern).collect();
-        let complete =
-            |choice: &&Choice| families.iter().all(|family| choice.own_address(*family).is_some());
+        let complete = |choice: &&Choice| {
+            families.iter().all(|family| choice.own_address(*family, &[]).is_some())
+        };
         // If all of them lack an address, the error names the first.
         let chosen = matching.iter().find(complete).or(matching.first());
         return chosen.copied().ok_or_else(|| no_match(selection, facts));

@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::address::Family;
-use crate::allocation::{Seniority, fits, overlap, seniority};
+use crate::allocation::{Recognition, Relation, Seniority, fits, overlap, seniority};
 use crate::config::NetworkConfig;
 use crate::desired::Priority;
 use crate::host_network::{Conflict, HostNetwork};
@@ -51,6 +51,8 @@ use snapshot::Snapshot;
 pub struct Peers {
     config: NetworkConfig,
     own: LeaseKey,
+    /// The node and its host, by which other leases of this node are recognized.
+    recognition: Option<Recognition>,
     /// Boxed, because half of a B-tree's nodes may be empty.
     leases: BTreeMap<LeaseKey, Box<Held>>,
     overlaps: OverlapIndex,
@@ -126,6 +128,7 @@ impl Peers {
         Self {
             config,
             own,
+            recognition: None,
             leases: BTreeMap::new(),
             overlaps: OverlapIndex::default(),
             addresses: PublicAddresses::default(),
@@ -136,6 +139,13 @@ impl Peers {
             own_is_there: false,
             trust: StoreTrust::Trusted,
         }
+    }
+
+    /// Rejects further leases of the node itself from now on: from before a change of its address,
+    /// or reserved for it.
+    #[must_use]
+    pub fn recognizing(self, recognition: Recognition) -> Self {
+        Self { recognition: Some(recognition), ..self }
     }
 
     /// Returns the lease of a peer, if it is used.
@@ -321,6 +331,10 @@ impl Peers {
         }
         if overlap(key, self.own) {
             return Err(Rejection::OverlapsOwn(self.own));
+        }
+        let relation = self.recognition.as_ref().map(|node| node.relation(&lease));
+        if let Some(Relation::Own | Relation::Anonymous) = relation {
+            return Err(Rejection::Own(self.own));
         }
         Ok(Some(lease))
     }

@@ -8,7 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use heddle_core::allocation::{AllocationError, Choice, Claimant, Holdings, choose, fits, overlap};
+use heddle_core::allocation::{
+    AllocationError, Choice, Claimant, Holders, Holdings, HostMarks, choose, fits, overlap,
+};
 use heddle_core::config::NetworkConfig;
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
@@ -39,6 +41,8 @@ enum Stage {
     Decided(Choice),
     /// The node has created the lease, and has to check for overlaps.
     Created(LeaseKey),
+    /// The node has replaced its lease, and has to check for overlaps.
+    Moved(LeaseKey),
     /// The node has a subnet.
     Holds(LeaseKey),
     /// No subnet was free.
@@ -95,6 +99,8 @@ impl Node {
                     previous: self.previous,
                     host: &HostNetwork::default(),
                     underlay: "eth0".parse().unwrap(),
+                    marks: &HostMarks::default(),
+                    holders: &Holders::new(),
                 };
                 match choose(config, &holdings, &claimant, &mut |count| pick % count) {
                     Ok(choice) => Stage::Decided(choice),
@@ -129,6 +135,24 @@ impl Node {
                 store.leases.remove(&key);
                 Stage::Start
             }
+            // In one transaction.
+            Stage::Decided(Choice::Move { to, .. }) if store.leases.contains_key(&to) => {
+                Stage::Start
+            }
+            Stage::Decided(Choice::Move { from, to }) => {
+                assert_eq!(store.lease(from), Some(&self.lease(from)));
+                store.leases.remove(&from);
+                store.revision += 1;
+                store.leases.insert(to, (self.lease(to), store.revision));
+                Stage::Moved(to)
+            }
+            Stage::Decided(Choice::Ask(key)) => panic!("{key} has an address of its own"),
+            Stage::Moved(key)
+                if store.leases.keys().any(|other| *other != key && overlap(*other, key)) =>
+            {
+                Stage::Start
+            }
+            Stage::Moved(key) => Stage::Holds(key),
             Stage::Created(key)
                 if store.leases.keys().any(|other| *other != key && overlap(*other, key)) =>
             {

@@ -20,6 +20,7 @@ mod privileges;
 mod process;
 mod reload;
 mod signals;
+mod sole;
 mod web;
 
 use std::process::ExitCode;

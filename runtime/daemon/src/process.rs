@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::logging::Log;
 use crate::reload::Reload;
-use crate::{notify, privileges, signals, web};
+use crate::{notify, privileges, signals, sole, web};
 
 /// A process with exactly the privileges that a node needs.
 pub(crate) struct Confined {
@@ -92,6 +92,7 @@ impl Served {
         let Signals { hangup, mut end } = signals;
         let reload = Reload::new(hangup, flags.clone(), &state, &log.set_verbosity);
         let running = async {
+            let _sole = sole::lock(&flags.state_directory(), &flags.lease.network_name())?;
             let identity = identity(&flags)?;
             tracing::info!(id = %identity.id, "node: identity determined");
             node.run(identity, ports(&flags)?).await

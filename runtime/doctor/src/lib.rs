@@ -118,7 +118,7 @@ fn host_network(host: &Host, config: &NetworkConfig, subnets: Option<LeaseKey>) 
 
 /// Determines what the daemon would do, and checks what it needs for that.
 async fn examine_host(flags: &Flags, host: &Host, daemon: &Daemon, report: &mut Report) {
-    let outlook = outlook::look(flags, &host.facts, &host.routing).await;
+    let outlook = outlook::look(flags, daemon.node_id(flags), &host.facts, &host.routing).await;
     let commands = Commands::new(flags);
     report.found(outlook.problems.iter().filter_map(|it| checks::outlook::check(it, &commands)));
     let warnings = outlook.config_warnings.iter();

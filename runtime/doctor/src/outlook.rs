@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_core::allocation::{Choice, Holdings, choose};
+use heddle_core::allocation::{Choice, Holder, Holders, Holdings, HostMarks, choose};
 use heddle_core::config::{ConfigWarning, NetworkConfig};
 use heddle_core::diff::Scope;
 use heddle_core::host_network::{Claims, HostNetwork, HostRouting, Vital};
-use heddle_core::interface::{Facts, Requirements, existing_links, select};
+use heddle_core::interface::{Facts, Requirements, Selection, existing_links, select};
 use heddle_core::lease::{Lease, LeaseKey};
-use heddle_core::node::{Node, Underlay};
+use heddle_core::node::{Node, NodeId, Underlay};
 use heddle_core::object::Plan;
 use heddle_core::site::Site;
 use heddle_core::subnet_env::previous_subnets;
@@ -72,14 +72,20 @@ pub(crate) enum Problem {
     Identity(#[from] IdentityError),
 }
 
-/// Sends the daemon's queries.
-pub(crate) async fn look(flags: &Flags, facts: &Facts, routing: &HostRouting) -> Outlook {
+/// Sends the daemon's queries. `running` is the id of the daemon that runs, which may have other
+/// flags.
+pub(crate) async fn look(
+    flags: &Flags,
+    running: Option<NodeId>,
+    facts: &Facts,
+    routing: &HostRouting,
+) -> Outlook {
     let mut outlook = Outlook {
         subnets: previous(flags),
         files: vec![flags.files.subnet_env().to_owned()],
         ..Outlook::default()
     };
-    if let Err(problem) = outlook.fill(flags, facts, routing).await {
+    if let Err(problem) = outlook.fill(flags, running, facts, routing).await {
         outlook.problems.push(problem);
     }
     outlook
@@ -90,6 +96,7 @@ impl Outlook {
     async fn fill(
         &mut self,
         flags: &Flags,
+        running: Option<NodeId>,
         facts: &Facts,
         routing: &HostRouting,
     ) -> Result<(), Problem> {
@@ -102,7 +109,9 @@ impl Outlook {
 
         // Neither depends on the other, so both may fail.
         let plugins = plugins(flags, &config, &key).await;
-        let selection = flags.interface.selection();
+        let id = running.map_or_else(|| flags.identity().map(|known| known.id), Ok);
+        let published = id.iter().flat_map(|id| contents.holdings.published(id)).collect();
+        let selection = Selection { published, ..flags.interface.selection() };
         let requirements = Requirements::of(&config.networks);
         let underlay = match select(&requirements, &selection, facts) {
             Ok(underlay) => underlay,
@@ -117,29 +126,28 @@ impl Outlook {
         self.config_warnings.extend(unknown.into_iter().flatten());
 
         let links = existing_links(&facts.interfaces);
-        let node = Node { id: flags.identity()?.id, underlay, links };
+        let node = Node { id: id?, underlay, links };
         let underlay = node.underlay.clone();
         let refused = |error| Obstacle::Backend { key: key.clone(), error: Box::new(error) };
         let loaded = Loaded { site: Site::new(config.clone(), node), planner: &backend };
         let advertised = loaded.advertise().await.map_err(refused)?;
         let host = host_network(contents.store.as_ref(), &config, &underlay, routing).await;
         let mut holdings = contents.holdings;
-        let claimant = advertised.claimant(previous(flags), &host);
-        let first = |holdings: &Holdings| {
-            choose(&config, holdings, &claimant, &mut |_| 0).map_err(Obstacle::Lease)
-        };
-        let own = match first(&holdings)? {
-            Choice::TakeOver(key) => {
-                self.subnets = Some(key);
-                key
-            }
-            // The daemon may choose another subnet, but any is good enough to plan with.
-            Choice::Create(key) => key,
-            Choice::Discard(key) => {
-                holdings.remove(key);
-                match first(&holdings)? {
-                    Choice::TakeOver(key) | Choice::Create(key) | Choice::Discard(key) => key,
+        let marks = HostMarks::of(&facts.interfaces);
+        let mut holders = Holders::new();
+        let own = loop {
+            let claimant = advertised.claimant(previous(flags), &host, &marks, &holders);
+            let choice = choose(&config, &holdings, &claimant, &mut |_| 0);
+            match choice.map_err(Obstacle::Lease)? {
+                Choice::TakeOver(key) => {
+                    self.subnets = Some(key);
+                    break key;
                 }
+                // The daemon may choose another subnet, but any is good enough to plan with.
+                Choice::Create(key) | Choice::Move { to: key, .. } => break key,
+                Choice::Discard(key) => holdings.remove(key),
+                // The question would be a write. Whoever it is, the lease is not this node's yet.
+                Choice::Ask(key) => _ = holders.insert(key, Holder::Alive),
             }
         };
         self.peers = holdings.leases().iter().filter(|lease| lease.key != own).cloned().collect();

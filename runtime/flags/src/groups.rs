@@ -142,6 +142,7 @@ impl InterfaceFlags {
             can_reach: self.iface_can_reach,
             public_ip: self.public_ip,
             public_ipv6: self.public_ipv6,
+            published: Vec::new(),
         }
     }
 }

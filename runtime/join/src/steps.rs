@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use heddle_core::allocation::Claimant;
+use heddle_core::allocation::{Claimant, Holders, HostMarks};
 use heddle_core::config::NetworkConfig;
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::{Lease, LeaseKey};
@@ -89,11 +89,14 @@ impl<P> Advertised<P> {
         self.advertisements.lease(key, &self.loaded.site.node, node_name)
     }
 
-    /// Returns the node as one that wants a subnet. `previous` are the subnets that it had before.
+    /// Returns the node as one that wants a subnet. `previous` are the subnets that it had before,
+    /// and `holders` those that have been asked.
     pub fn claimant<'a>(
         &'a self,
         previous: Option<LeaseKey>,
         host: &'a HostNetwork,
+        marks: &'a HostMarks,
+        holders: &'a Holders,
     ) -> Claimant<'a> {
         let node = &self.loaded.site.node;
         Claimant {
@@ -102,6 +105,8 @@ impl<P> Advertised<P> {
             previous,
             host,
             underlay: node.underlay.link,
+            marks,
+            holders,
         }
     }
 

@@ -5,11 +5,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use heddle_core::address::Family;
-use heddle_core::config::NetworkConfig;
-use heddle_core::interface::{Facts, Interface, Requirements, SelectionError, select};
+use heddle_core::interface::{Facts, Interface, Requirements, Selection, SelectionError, select};
 use heddle_core::lease::Lease;
 use heddle_core::node::Underlay;
-use heddle_flags::Flags;
 use heddle_kernel::KernelError;
 use heddle_store::{StoreError, holdings};
 
@@ -39,15 +37,13 @@ pub(crate) enum Unchosen {
 ///
 /// [`Unchosen`].
 pub(crate) async fn choose(
-    flags: &Flags,
-    config: &NetworkConfig,
+    requirements: &Requirements,
+    selection: &Selection,
     ports: &Ports,
     facts: &mut Facts,
 ) -> Result<Chosen, Unchosen> {
-    let (requirements, selection) =
-        (Requirements::of(&config.networks), flags.interface.selection());
     let choose =
-        |facts: &Facts| select(&requirements, &selection, facts).map_err(Unchosen::Interface);
+        |facts: &Facts| select(requirements, selection, facts).map_err(Unchosen::Interface);
     let underlay = choose(facts)?;
     if carries(&underlay, facts) {
         return Ok(Chosen { underlay, carries: true });

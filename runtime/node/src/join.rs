@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_core::allocation::AllocationError;
+use heddle_core::allocation::{AllocationError, Holders, HostMarks, Recognition};
 use heddle_core::config::{ConfigWarning, NetworkConfig};
 use heddle_core::diff::Scope;
 use heddle_core::host_network::{Claims, HostNetwork, Vital};
-use heddle_core::interface::existing_links;
+use heddle_core::interface::{Requirements, existing_links, is_ambiguous};
 use heddle_core::node::{Node, NodeId};
 use heddle_core::object::{Object, Route};
 use heddle_core::site::Site;
@@ -21,7 +21,7 @@ use heddle_join::{Loaded, Obstacle, Planned, network_config};
 use heddle_kernel::KernelError;
 use heddle_packet::OpenError;
 use heddle_plugin::{CallError, PluginError, Reason};
-use heddle_store::{AcquireError, OwnLease, Reach};
+use heddle_store::{AcquireError, OwnLease, Reach, published_addresses};
 
 use crate::Fatal;
 use crate::egress::{self, Chosen, Unchosen};
@@ -59,6 +59,19 @@ pub(crate) struct Overlay {
     pub(crate) packets: Option<Box<dyn PacketPath>>,
     /// True if packets to peers leave by the underlay's interface itself.
     pub(crate) carries: bool,
+    /// The properties by which the host recognizes leases of earlier runs.
+    pub(crate) marks: HostMarks,
+}
+
+impl Overlay {
+    /// Returns the node as leases are recognized by it.
+    pub(crate) fn recognition(&self) -> Recognition {
+        let Site { node, lease, .. } = self.planned.site.as_ref();
+        let mut marks = self.marks.clone();
+        marks.macs.extend(lease.published_macs());
+        let public_addresses = node.underlay.public_addresses;
+        Recognition { id: node.id.clone(), public_addresses, marks }
+    }
 }
 
 /// Reaction of this node to an attempt to join that failed.
@@ -223,7 +236,15 @@ pub(crate) async fn join(
     warned.log(&keys.map(|keys| config.backend.unknown_keys(keys)).unwrap_or_default());
 
     let mut facts = dataplane.facts(flags.interface.iface_can_reach).await?;
-    let Chosen { underlay, carries } = egress::choose(flags, &config, ports, &mut facts).await?;
+    let requirements = Requirements::of(&config.networks);
+    let mut selection = flags.interface.selection();
+    if is_ambiguous(&requirements, &selection, &facts) {
+        let published = published_addresses(store.as_ref(), &identity.id).await;
+        selection.published = published.map_err(Halt::store)?;
+    }
+    let marks = HostMarks::of(&facts.interfaces);
+    let Chosen { underlay, carries } =
+        egress::choose(&requirements, &selection, ports, &mut facts).await?;
     let scope = Scope {
         granted: backend_found.manifest.capabilities.routes.clone(),
         alias: alias(flags),
@@ -244,7 +265,8 @@ pub(crate) async fn join(
     // Of an earlier run. Empty if that run left no subnet.env, or none that can be read.
     let remembered = files.subnet_env();
     let value = |key| advertised.lease(key, identity.name.clone());
-    let claimant = advertised.claimant(previous_subnets(&remembered), &host);
+    let holders = Holders::new();
+    let claimant = advertised.claimant(previous_subnets(&remembered), &host, &marks, &holders);
     readiness.met_before(Condition::Lease);
     let report = |reason: &str| _ = readiness.unmet(Condition::Lease, reason);
     let acquiring = heddle_store::acquire(store.as_ref(), &config, &claimant, value, &report);
@@ -302,7 +324,7 @@ pub(crate) async fn join(
     tracing::info!("lease {}: acquired", own.key());
     let (emitters_found, emitters): (Vec<_>, Vec<_>) = emitters.into_iter().unzip();
     Ok(Membership {
-        overlay: Overlay { planned, scope, vital, packets, carries },
+        overlay: Overlay { planned, scope, vital, packets, carries, marks },
         own,
         outputs: emitters
             .into_iter()

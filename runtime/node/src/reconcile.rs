@@ -120,8 +120,9 @@ impl Reconciler {
         let mut applier = Applier::new(dataplane, scope, vital, notes.clone());
         applier.survey().await?;
         journal::record_host(&notes.history, &HostNetwork::default(), applier.guard().host());
+        let site = &overlay.planned.site;
         let mut peers =
-            Peers::new(overlay.planned.site.config.clone(), overlay.planned.site.lease.key);
+            Peers::new(site.config.clone(), site.lease.key).recognizing(overlay.recognition());
         peers.protect(applier.guard().host().clone());
         Ok(Self {
             events,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use heddle_control as wire;
 use heddle_control::{Handler, Leases, Status, Unavailable};
 use heddle_core::address::LinkName;
+use heddle_core::allocation::Recognition;
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::link_counters::LinkCounters;
@@ -53,6 +54,7 @@ pub struct NodeState {
 /// The part of the state that is known once the node has joined, and does not change afterwards.
 struct Joined {
     site: Arc<Site>,
+    recognition: Recognition,
     mtu: u32,
     /// The planned devices: name, kind and MTU.
     devices: Vec<wire::Device>,
@@ -104,6 +106,7 @@ impl NodeState {
         let emitters = member.found.emitters.iter().cloned();
         let _ = self.joined.set(Joined {
             site: overlay.planned.site.clone(),
+            recognition: overlay.recognition(),
             mtu: overlay.planned.plan.mtu,
             devices: devices.collect(),
             backend: (member.found.backend.clone(), overlay.planned.planner.metrics().clone()),
@@ -229,7 +232,8 @@ struct Listing {
 impl Listing {
     fn new(joined: Option<&Joined>, host: HostNetwork) -> Self {
         let peers = |joined: &Joined| {
-            let mut peers = Peers::new(joined.site.config.clone(), joined.site.lease.key);
+            let mut peers = Peers::new(joined.site.config.clone(), joined.site.lease.key)
+                .recognizing(joined.recognition.clone());
             peers.protect(host);
             peers
         };

@@ -297,6 +297,10 @@ impl LeaseStore for ScriptedStore {
         Ok(None)
     }
 
+    async fn rename(&self, _: &Stored, _: &str, _: &[u8]) -> Result<Option<Stored>, StoreError> {
+        Ok(None)
+    }
+
     async fn delete(&self, _: &Stored) -> Result<bool, StoreError> {
         Ok(false)
     }

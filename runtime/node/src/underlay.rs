@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heddle_core::interface::{Facts, Requirements, select};
+use heddle_core::interface::{Facts, Requirements, Selection, select};
 use heddle_core::node::Underlay;
 use heddle_core::site::Site;
 use heddle_core::underlay::{Absence, PathMtu, UnderlayState, other_mtu, underlay_state};
@@ -57,7 +57,8 @@ pub(crate) async fn follow(
 ) -> Result<(), Moved> {
     let requirements = Requirements::of(&site.config.networks);
     let started_with = &site.node.underlay;
-    let selection = flags.interface.selection();
+    let published = started_with.public_addresses.into_iter().collect();
+    let selection = Selection { published, ..flags.interface.selection() };
     let mut mtu = None;
     let mut look = |facts: &Facts| {
         let found = other_mtu(started_with, requirements.families(), facts);

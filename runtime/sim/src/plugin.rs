@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use heddle_core::address::{LinkName, MacAddress};
-use heddle_core::family::PerFamily;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::Node;
 use heddle_core::object::{
@@ -297,14 +296,14 @@ impl Planner for Scripted {
         &self.metrics
     }
 
-    async fn advertise(&self, _: &Site<NoLease>) -> Result<Advertisements, CallError> {
+    async fn advertise(&self, site: &Site<NoLease>) -> Result<Advertisements, CallError> {
         if let Some(reason) = self.with(|faults| faults.advertise.clone()) {
             return Err(failed_call("advertise", None, reason));
         }
         let data = format!(r#"{{"VtepMAC":"{}"}}"#, mac(self.number));
         Ok(Advertisements {
             backend_type: Some("vxlan".to_owned()),
-            backend_data: PerFamily { v4: Some(data), v6: None },
+            backend_data: site.config.networks.map(|_| data.clone()),
         })
     }
 

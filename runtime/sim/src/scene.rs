@@ -396,6 +396,14 @@ impl Scene {
         });
     }
 
+    /// Sets the underlay's further addresses, in the kernel's order.
+    pub fn set_more_addresses(&self, addresses: &[&str]) {
+        self.kernel.disturb("the underlay's further addresses change", |state| {
+            state.more_addresses = addresses.iter().map(|text| net(text)).collect();
+            vec![ObjectKey::Link(name(UNDERLAY))]
+        });
+    }
+
     /// Sets the underlay up or down.
     pub fn set_underlay(&self, up: bool) {
         self.kernel.disturb("the underlay goes up or down", |state| {

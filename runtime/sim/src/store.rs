@@ -50,6 +50,8 @@ struct Shared {
     next_lease: i64,
     down: BTreeSet<usize>,
     hosts: Vec<String>,
+    /// The values of records whose holders are alive and restore them.
+    held: BTreeMap<String, Vec<u8>>,
     /// The number of creations that another node precedes from now on.
     rivals: u32,
     /// Wakes watches, in the order in which they began. (tokio's `watch` channel wakes receivers in random order.)
@@ -79,6 +81,7 @@ impl Cluster {
             next_lease: 1,
             down: BTreeSet::new(),
             hosts: Vec::new(),
+            held: BTreeMap::new(),
             rivals: 0,
             watches: Vec::new(),
             calls: BTreeMap::new(),
@@ -139,6 +142,35 @@ impl Cluster {
     pub fn put(&self, key: &str, value: &[u8]) {
         self.trace.note("store", &format!("put {key} {}", String::from_utf8_lossy(value)));
         self.changed(|shared| shared.put(key, value, None));
+    }
+
+    /// Writes a record that ends unless it is renewed.
+    pub fn put_with_end(&self, key: &str, value: &[u8]) {
+        self.trace.note("store", &format!("put {key} {}", String::from_utf8_lossy(value)));
+        self.changed(|shared| {
+            let id = shared.grant();
+            shared.put(key, value, Some(id))
+        });
+    }
+
+    /// Has the holder of a record restore its present value whenever a node replaces it.
+    pub fn hold(&self, key: &str) {
+        self.with(|shared| {
+            let value = shared.records[key].value.clone();
+            shared.held.insert(key.to_owned(), value);
+        });
+    }
+
+    /// Restores a record as its holder does, after a moment.
+    async fn restore(self, key: String) {
+        sleep(Duration::from_millis(fastrand::u64(20..500))).await;
+        self.changed(|shared| {
+            let (value, entry) =
+                (shared.held.get(&key).cloned(), shared.records.get(&key).cloned());
+            if let Some((value, entry)) = value.zip(entry) {
+                shared.put(&key, &value, entry.lease_id);
+            }
+        });
     }
 
     /// Alters the value of a record, whose lease stays.
@@ -226,6 +258,14 @@ impl Shared {
             }
         }
         news
+    }
+
+    /// Grants a lease.
+    fn grant(&mut self) -> i64 {
+        let id = self.next_lease;
+        self.next_lease += 1;
+        self.ends.insert(id, Instant::now() + TTL);
+        id
     }
 
     fn put(&mut self, key: &str, value: &[u8], lease_id: Option<i64>) -> Stored {
@@ -334,19 +374,39 @@ impl LeaseStore for Client {
             if shared.records.contains_key(key) {
                 return None;
             }
-            let id = shared.next_lease;
-            shared.next_lease += 1;
-            shared.ends.insert(id, Instant::now() + TTL);
+            let id = shared.grant();
             Some(shared.put(key, value, Some(id)))
         })
         .await
     }
 
     async fn replace(&self, current: &Stored, value: &[u8]) -> Result<Option<Stored>, StoreError> {
-        self.call("replace a lease", |shared| {
-            shared
-                .is_current(current)
-                .then(|| shared.put(current.key(), value, current.handle.lease_id))
+        let (replaced, held) = self
+            .call("replace a lease", |shared| {
+                let replaced = shared
+                    .is_current(current)
+                    .then(|| shared.put(current.key(), value, current.handle.lease_id));
+                (replaced, shared.held.contains_key(current.key()))
+            })
+            .await?;
+        if held {
+            tokio::spawn(self.cluster.clone().restore(current.key().to_owned()));
+        }
+        Ok(replaced)
+    }
+
+    async fn rename(
+        &self,
+        current: &Stored,
+        key: &str,
+        value: &[u8],
+    ) -> Result<Option<Stored>, StoreError> {
+        self.call("rename a lease", |shared| {
+            if !shared.is_current(current) || shared.records.contains_key(key) {
+                return None;
+            }
+            shared.delete(current.key());
+            Some(shared.put(key, value, current.handle.lease_id))
         })
         .await
     }

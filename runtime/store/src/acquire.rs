@@ -4,12 +4,19 @@
 //! out, and decides anew whenever another node won the race. The number of attempts is unlimited:
 //! each race has a winner, so any number of nodes that boot together all get a subnet.
 
-use heddle_core::allocation::{AllocationError, Choice, Claimant, Holdings, choose};
+use std::net::IpAddr;
+
+use heddle_core::allocation::{
+    AllocationError, Choice, Claimant, Holder, Holdings, Relation, choose,
+};
 use heddle_core::config::NetworkConfig;
 use heddle_core::lease::{Lease, LeaseKey};
-use tracing::warn;
+use heddle_core::node::NodeId;
+use heddle_core::text::list;
+use tracing::{error, info, warn};
 
-use crate::claim::{create, publish, read};
+use crate::claim::{create, publish, read, rename};
+use crate::holder::ask;
 use crate::outage::Outage;
 use crate::retry::Backoff;
 use crate::{LeaseStore, OwnLease, Page, StoreError, Stored};
@@ -44,13 +51,16 @@ pub async fn acquire(
 ) -> Result<OwnLease, AcquireError> {
     let mut outage = Outage::new("lease: acquisition");
     let mut backoff = Backoff::new();
+    let mut holders = claimant.holders.clone();
     loop {
-        match attempt(store, config, claimant, &value, report).await {
-            Ok(Some(own)) => {
+        let claimant = Claimant { holders: &holders, ..*claimant };
+        match attempt(store, config, &claimant, &value, report).await {
+            Ok(Attempt::Done(own)) => {
                 outage.end();
-                return Ok(own);
+                return Ok(*own);
             }
-            Ok(None) => {}
+            Ok(Attempt::Asked(key, holder)) => _ = holders.insert(key, holder),
+            Ok(Attempt::Again) => {}
             Err(AcquireError::Store(error)) if error.is_transient() => {
                 let reason = error.to_string();
                 outage.begin(&reason);
@@ -62,23 +72,36 @@ pub async fn acquire(
     }
 }
 
-/// Makes one allocation decision and carries it out. Returns None if a new decision is needed:
-/// another node won the race, or the lease was discarded.
+/// Outcome of an attempt to acquire a lease.
+enum Attempt {
+    /// The node has a lease.
+    Done(Box<OwnLease>),
+    /// The holder of a lease was asked.
+    Asked(LeaseKey, Holder),
+    /// A new decision is needed: another node won the race, or the lease was discarded.
+    Again,
+}
+
+/// Makes one allocation decision and carries it out.
 async fn attempt(
     store: &dyn LeaseStore,
     config: &NetworkConfig,
     claimant: &Claimant<'_>,
     value: &impl Fn(LeaseKey) -> Lease,
     report: &(dyn Fn(&str) + Send + Sync),
-) -> Result<Option<OwnLease>, AcquireError> {
+) -> Result<Attempt, AcquireError> {
     let holdings = holdings(store, report).await?;
     let mut pick = |count: usize| fastrand::usize(..count);
     let choice = choose(config, &holdings, claimant, &mut pick)?;
-    let stored = match choice {
-        Choice::Create(key) => create(store, &value(key)).await?,
+    let (key, stored) = match choice {
+        Choice::Create(key) => (key, create(store, &value(key)).await?),
         Choice::TakeOver(key) => match unchanged(store, &holdings, key).await? {
-            Some(stored) => publish(store, &stored, &value(key)).await?,
-            None => None,
+            Some(stored) => (key, publish(store, &stored, &value(key)).await?),
+            None => return Ok(Attempt::Again),
+        },
+        Choice::Move { from, to } => match unchanged(store, &holdings, from).await? {
+            Some(stored) => (to, rename(store, &stored, &value(to)).await?),
+            None => return Ok(Attempt::Again),
         },
         Choice::Discard(key) => {
             if let Some(conflict) = claimant.conflict(key) {
@@ -88,12 +111,79 @@ async fn attempt(
                 store.delete(&stored).await?;
             }
             // Whether this node or another one deleted it, the allocation has to be decided anew.
-            return Ok(None);
+            return Ok(Attempt::Again);
         }
+        Choice::Ask(key) => return question(store, &holdings, claimant, key, report).await,
     };
-    let Some(stored) = stored else { return Ok(None) };
-    let (Choice::Create(key) | Choice::TakeOver(key) | Choice::Discard(key)) = choice;
-    Ok(OwnLease::renewed(store, value(key), stored).await?)
+    let Some(stored) = stored else { return Ok(Attempt::Again) };
+    let Some(own) = OwnLease::renewed(store, value(key), stored).await? else {
+        return Ok(Attempt::Again);
+    };
+    release_others(store, &holdings, claimant, choice).await?;
+    Ok(Attempt::Done(Box::new(own)))
+}
+
+/// Asks the holder of a lease whether it is there.
+async fn question(
+    store: &dyn LeaseStore,
+    holdings: &Holdings,
+    claimant: &Claimant<'_>,
+    key: LeaseKey,
+    report: &(dyn Fn(&str) + Send + Sync),
+) -> Result<Attempt, AcquireError> {
+    let Some(stored) = unchanged(store, holdings, key).await? else { return Ok(Attempt::Again) };
+    let owner = holdings.get(key).map(Lease::owner).unwrap_or_default();
+    report(&format!("asking {owner} whether it still needs lease {key}"));
+    let asker = format!("{} at {}", claimant.id, list(claimant.public_addresses));
+    match ask(store, &stored, &asker).await? {
+        Some((Holder::Alive, _)) => {
+            error!("lease {key}: {owner} keeps it, so it is not for this node, {asker}");
+            Ok(Attempt::Asked(key, Holder::Alive))
+        }
+        Some((Holder::Gone, _)) => {
+            warn!("lease {key}: taken over by this node, {asker}, because {owner} did not answer");
+            Ok(Attempt::Asked(key, Holder::Gone))
+        }
+        None => Ok(Attempt::Again),
+    }
+}
+
+/// Releases the other leases that are this node's, such as those from before a change of its
+/// address. Reservations stay.
+async fn release_others(
+    store: &dyn LeaseStore,
+    holdings: &Holdings,
+    claimant: &Claimant<'_>,
+    choice: Choice,
+) -> Result<(), StoreError> {
+    let is_used = |key: LeaseKey| match choice {
+        Choice::Move { from, to } => key == from || key == to,
+        Choice::TakeOver(own) | Choice::Create(own) => key == own,
+        Choice::Discard(_) | Choice::Ask(_) => false,
+    };
+    let others = holdings.leases().iter().filter(|lease| !is_used(lease.key));
+    for lease in others.filter(|lease| claimant.relation(lease) == Relation::Own) {
+        let key = lease.key;
+        if let Some(stored) = unchanged(store, holdings, key).await?
+            && !stored.is_reservation()
+            && store.delete(&stored).await?
+        {
+            info!("lease {key}: released, because this node has another one");
+        }
+    }
+    Ok(())
+}
+
+/// Returns the public addresses in the leases of a node.
+///
+/// # Errors
+///
+/// [`StoreError`], when the store cannot be read.
+pub async fn published_addresses(
+    store: &dyn LeaseStore,
+    id: &NodeId,
+) -> Result<Vec<IpAddr>, StoreError> {
+    Ok(holdings(store, &|_| ()).await?.published(id))
 }
 
 /// Reads all leases of a store into the form that an allocation decision needs. `report` is called

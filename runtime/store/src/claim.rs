@@ -3,6 +3,7 @@
 use heddle_core::allocation::overlap;
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::record::Record;
+use tracing::info;
 
 use crate::{LeaseStore, StoreError, Stored};
 
@@ -26,6 +27,21 @@ pub(crate) async fn create(
     }
     store.delete(&stored).await?;
     Ok(None)
+}
+
+/// Puts a lease whose subnets overlap no other lease in the place of our record. Returns None if
+/// the record was changed meanwhile or the new lease overlaps another one, which the caller's next
+/// decision has to settle: this lease may be the senior one.
+pub(crate) async fn rename(
+    store: &dyn LeaseStore,
+    current: &Stored,
+    lease: &Lease,
+) -> Result<Option<Stored>, StoreError> {
+    let (from, key) = (current.key(), lease.key);
+    let renamed = store.rename(current, &key.to_string(), lease.to_value().as_bytes()).await?;
+    let Some(stored) = renamed else { return Ok(None) };
+    info!("lease {from}: replaced by {key}, which keeps what the config allows");
+    Ok(overlapping(store, key).await?.is_none().then_some(stored))
 }
 
 /// Returns the key of another record whose subnets overlap those of this lease, if there is one.

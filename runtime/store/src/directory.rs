@@ -185,6 +185,16 @@ impl LeaseStore for DirectoryStore {
         self.run(move |layout| layout.put(current.key(), Some(&current), value)).await
     }
 
+    async fn rename(
+        &self,
+        current: &Stored,
+        key: &str,
+        value: &[u8],
+    ) -> Result<Option<Stored>, StoreError> {
+        let (current, key, value) = (current.clone(), key.to_owned(), value.to_owned());
+        self.run(move |layout| layout.rename(&current, &key, value)).await
+    }
+
     async fn delete(&self, current: &Stored) -> Result<bool, StoreError> {
         let current = current.clone();
         self.run(move |layout| layout.delete(&current)).await
@@ -314,6 +324,28 @@ impl Layout {
             Ok(age(&fs::metadata(path)?))
         };
         let age = self.instead_of(old, key, put)?;
+        Ok(age.map(|age| Found { value, unread: None, age }.stored(key.to_owned())))
+    }
+
+    /// Deletes a file that still matches `old`, and writes another one that does not exist yet.
+    /// Returns None if either is not so.
+    fn rename(
+        &self,
+        old: &Stored,
+        key: &str,
+        value: Vec<u8>,
+    ) -> Result<Option<Stored>, DirectoryError> {
+        let new = self.path_of(key)?;
+        if new.try_exists().map_err(DirectoryError::io("read", &new))? {
+            return Ok(None);
+        }
+        let rename = |path: &Path| {
+            // The lease stays as it was if the process ends between the two.
+            write(&self.subnets(), path, &value)?;
+            fs::rename(path, &new)?;
+            Ok(age(&fs::metadata(&new)?))
+        };
+        let age = self.instead_of(Some(old), old.key(), rename)?;
         Ok(age.map(|age| Found { value, unread: None, age }.stored(key.to_owned())))
     }
 

@@ -196,6 +196,35 @@ impl LeaseStore for EtcdStore {
         Ok(self.put_if("replace a lease", unchanged, current.key(), value, put).await?)
     }
 
+    async fn rename(
+        &self,
+        current: &Stored,
+        key: &str,
+        value: &[u8],
+    ) -> Result<Option<Stored>, StoreError> {
+        let absent = Compare::version(self.0.keyspace.lease(key), CompareOp::Equal, 0);
+        let lease_id = current.handle.lease_id;
+        let options = lease_id.map(|id| PutOptions::new().with_lease(id));
+        // In this order: who handles the events one by one, as flannel does, would otherwise remove
+        // the routes of the new record with the old one.
+        let operations = [
+            TxnOp::delete(self.0.keyspace.lease(current.key()), None),
+            TxnOp::put(self.0.keyspace.lease(key), value, options),
+        ];
+        let txn = Txn::new().when([self.unchanged(current), absent]).and_then(operations);
+        let answer = self
+            .0
+            .connector
+            .call("rename a lease", |mut c| async move { c.kv.txn(txn).await })
+            .await?;
+        let written = version(answer.header().map_or(0, etcd_client::ResponseHeader::revision));
+        let age = Age { made: written, written };
+        Ok(answer.succeeded().then(|| Stored {
+            record: Record { key: key.to_owned(), value: value.to_owned(), unread: None, age },
+            handle: Handle { version: written, lease_id },
+        }))
+    }
+
     async fn delete(&self, current: &Stored) -> Result<bool, StoreError> {
         let delete = TxnOp::delete(self.0.keyspace.lease(current.key()), None);
         let txn = Txn::new().when([self.unchanged(current)]).and_then([delete]);

@@ -17,10 +17,11 @@
 //! | `watch` | the watch on the leases, and its events |
 //! | `claim` | compare-and-swap on the record of this node's lease |
 //! | [`acquire`](mod@acquire) | acquires a lease for this node |
+//! | [`holder`] | asks the holder of a lease whether it is there |
 //! | [`own_lease`] | keeps that lease: renewal and repair |
 //! | `retry`, `outage` | repeats failed calls; limits the log lines about them |
 //! | [`reach`] | resolves the addresses at which the store is reached |
-//! | [`release`](mod@release) | releases the lease |
+//! | [`release`](mod@release) | releases the lease, or one whose holder is gone |
 //!
 //! Every write is a compare-and-swap: it replaces exactly the record that was read, or does
 //! nothing. So two nodes never overwrite each other, whatever the order of their writes.
@@ -38,6 +39,7 @@ use heddle_core::record::Record;
 pub mod acquire;
 pub mod directory;
 pub mod etcd;
+pub mod holder;
 pub mod own_lease;
 pub mod reach;
 pub mod release;
@@ -48,13 +50,13 @@ mod outage;
 mod retry;
 mod watch;
 
-pub use acquire::{AcquireError, acquire, holdings};
+pub use acquire::{AcquireError, acquire, holdings, published_addresses};
 pub use config::{InvalidStoreConfig, StoreConfig};
 pub use directory::{DirectoryError, DirectoryStore};
 pub use etcd::{EtcdError, EtcdOptions, EtcdStore};
 pub use own_lease::{LostLease, OwnLease, Term, keep};
 pub use reach::Reach;
-pub use release::release;
+pub use release::{OtherRelease, release, release_of_other};
 pub use watch::{Page, Pulse, Update, Watch, WatchEvent};
 
 /// A record with its handle in the store.
@@ -161,6 +163,20 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     ///
     /// [`StoreError`], when the store cannot be reached or written.
     async fn replace(&self, current: &Stored, value: &[u8]) -> Result<Option<Stored>, StoreError>;
+
+    /// Deletes the record and creates another one, which stays a reservation or keeps the expiry,
+    /// in one step: in etcd, nobody ever sees both or neither. Returns None if the record has changed
+    /// since it was read, or the other key already exists.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], when the store cannot be reached or written.
+    async fn rename(
+        &self,
+        current: &Stored,
+        key: &str,
+        value: &[u8],
+    ) -> Result<Option<Stored>, StoreError>;
 
     /// Deletes the record. Returns false if it has changed since it was read.
     ///

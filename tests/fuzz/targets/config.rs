@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 
 use heddle_core::address::Family;
-use heddle_core::allocation::{Choice, Claimant, Holdings, choose, fits};
+use heddle_core::allocation::{
+    Choice, Claimant, Holders, Holdings, HostMarks, choose, fits,
+};
 use heddle_core::config::{ConfigWarning, NetworkConfig, OverlayNetwork};
 use heddle_core::family::{InFamily, PerFamily};
 use heddle_core::host_network::HostNetwork;
@@ -43,6 +45,8 @@ fn allocate(config: &NetworkConfig) {
         previous: None,
         host: &HostNetwork::default(),
         underlay: "eth0".parse().expect("a name"),
+        marks: &HostMarks::default(),
+        holders: &Holders::new(),
     };
     for pick in [|_: usize| 0, |count: usize| count - 1] {
         match choose(config, &Holdings::default(), &claimant, &mut { pick }) {

@@ -170,8 +170,8 @@ fn fault_the_underlay_has_another_address_at_start() {
                 entry.dst.as_deref() == Some(to) && mac.is_none_or(|mac| entry.mac == mac)
             })
         };
-        let both = known(Some(&mac), &address) && known(None, &old);
-        if both { Ok(()) } else { Err(format!("{fdb:#?}")) }
+        let moved = known(Some(&mac), &address) && !known(None, &old);
+        if moved { Ok(()) } else { Err(format!("{fdb:#?}")) }
     });
     let answers = ping(trio.nodes[1].host.namespace(), &format!("-c 1 -W 5 {own}"));
     assert!(answers.contains("1 received"), "{answers}");

@@ -35,10 +35,12 @@ fn choose_at(
     let holdings = Holdings { taken: made.collect(), leases: leases.to_vec() };
     let claimant = Claimant {
         id: &"me".parse().unwrap(),
-        public_addresses: [address.parse::<IpAddr>().unwrap()].into(),
+        public_addresses: [address, "fd99::1"].map(|it| it.parse::<IpAddr>().unwrap()).into(),
         previous: previous.map(|key| key.parse().unwrap()),
         host,
         underlay: "eth0".parse().unwrap(),
+        marks: &HostMarks::default(),
+        holders: &Holders::new(),
     };
     choose(config, &holdings, &claimant, &mut |_| 0)
 }
@@ -67,18 +69,56 @@ fn own_lease_that_does_not_fit_is_discarded() {
         Ok(Choice::Discard(key("10.1.9.0-24")))
     );
     let mine = [lease("10.244.9.0-24", r#"{"PublicIP":"192.168.0.72"}"#)];
-    let dual = config(r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#);
-    assert_eq!(choose_among(&dual, &mine, None), Ok(Choice::Discard(key("10.244.9.0-24"))));
+    let other = config(r#"{"Network":"10.244.0.0/16","SubnetLen":25}"#);
+    assert_eq!(choose_among(&other, &mine, None), Ok(Choice::Discard(key("10.244.9.0-24"))));
+}
+
+const DUAL: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#;
+
+#[test]
+fn family_that_still_fits_is_kept() {
+    let v6 = r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/48"}"#;
+    let shorter = DUAL.replace("}", r#","IPv6SubnetLen":60}"#);
+    let (v4_alone, v6_alone, both) =
+        ("10.244.9.0-24", "0.0.0.0-0&fd00:0:0:9::-64", "10.244.9.0-24&fd00:0:0:9::-64");
+    for (config_text, from, to) in [
+        (DUAL, v4_alone, "10.244.9.0-24&fd00:0:0:1::-64"),
+        (DUAL, v6_alone, "10.244.1.0-24&fd00:0:0:9::-64"),
+        (NETWORK, both, v4_alone),
+        (v6, both, v6_alone),
+        (&shorter, both, "10.244.9.0-24&fd00:0:0:10::-60"),
+    ] {
+        let value = r#"{"PublicIP":"192.168.0.72","PublicIPv6":"fd99::1","NodeID":"me"}"#;
+        let mine = [lease(from, value)];
+        let expected = Choice::Move { from: key(from), to: key(to) };
+        assert_eq!(choose_among(&config(config_text), &mine, None), Ok(expected), "{from}");
+    }
 }
 
 #[test]
-fn own_lease_overlapping_an_older_fitting_one_is_discarded() {
+fn full_network_of_an_added_family_is_an_error_and_no_loss() {
+    let dual =
+        config(r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/124"}"#);
+    let other = |key| lease(key, r#"{"PublicIP":"192.168.0.71","PublicIPv6":"fd99::2"}"#);
+    let leases = [
+        lease("10.244.9.0-24", r#"{"PublicIP":"192.168.0.72","NodeID":"me"}"#),
+        other("10.244.1.0-24&fd00::-124"),
+    ];
+    let error = choose_among(&dual, &leases, None).unwrap_err();
+    assert!(matches!(error, AllocationError::Exhausted { .. }), "{error}");
+}
+
+#[test]
+fn own_lease_gives_up_what_an_older_fitting_one_has() {
     let dual = config(r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#);
     let ours = "10.244.9.0-24&fd00:0:0:9::-64";
     let mine = || lease(ours, r#"{"PublicIP":"192.168.0.72","NodeID":"me"}"#);
     let theirs = |key| lease(key, r#"{"PublicIP":"192.168.0.71"}"#);
     for (leases, choice) in [
-        ([theirs("10.244.9.0-24&fd00:0:0:8::-64"), mine()], Choice::Discard(key(ours))),
+        (
+            [theirs("10.244.9.0-24&fd00:0:0:8::-64"), mine()],
+            Choice::Move { from: key(ours), to: key("10.244.1.0-24&fd00:0:0:9::-64") },
+        ),
         ([mine(), theirs("10.244.9.0-24&fd00:0:0:8::-64")], Choice::TakeOver(key(ours))),
         // From before a change of the network config.
         ([theirs("10.244.9.0-24"), mine()], Choice::TakeOver(key(ours))),
@@ -105,7 +145,8 @@ fn address_published_by_another_node_is_refused_by_name() {
     assert_eq!(
         choose_among(&config(NETWORK), &theirs, None).unwrap_err().to_string(),
         "public address 192.168.0.72 is already published by web-2 (node id them) at 192.168.0.72 in lease \
-         10.244.9.0-24; give this node another one (--iface, --public-ip), or delete that lease if its node is gone"
+         10.244.9.0-24; give this node another one (--iface, --public-ip), or release that lease if its node is gone: \
+         heddle lease release 10.244.9.0/24"
     );
 }
 
@@ -121,6 +162,63 @@ fn lease_with_own_id_precedes_others_with_own_address() {
         let choice = choose_among(&config, &[other, ours.clone()], None);
         assert_eq!(choice, Ok(Choice::TakeOver(ours.key)));
     }
+}
+
+/// Chooses a subnet for a host that also has 192.168.0.73 and a VXLAN device.
+fn choose_asked(leases: &[Lease], asked: &[(&str, Holder)]) -> Result<Choice, AllocationError> {
+    let made = (1..).zip(leases).map(|(made, lease)| (lease.key, made));
+    let holdings = Holdings { taken: made.collect(), leases: leases.to_vec() };
+    let addresses = ["192.168.0.72", "192.168.0.73"].map(|it| it.parse().unwrap());
+    let macs = ["02:00:00:00:00:01".parse().unwrap()].into();
+    let claimant = Claimant {
+        id: &"me".parse().unwrap(),
+        public_addresses: [addresses[0]].into(),
+        previous: None,
+        host: &HostNetwork::default(),
+        underlay: "eth0".parse().unwrap(),
+        marks: &HostMarks { addresses: addresses.into(), macs },
+        holders: &asked.iter().map(|(text, holder)| (key(text), *holder)).collect(),
+    };
+    choose(&config(NETWORK), &holdings, &claimant, &mut |_| 0)
+}
+
+#[test]
+fn lease_with_own_id_is_kept_at_another_address_of_the_host() {
+    for value in [
+        r#"{"PublicIP":"192.168.0.73","NodeID":"me"}"#,
+        r#"{"PublicIP":"203.0.113.9","BackendData":{"VtepMAC":"02:00:00:00:00:01"},"NodeID":"me"}"#,
+    ] {
+        let choice = choose_asked(&[lease("10.244.9.0-24", value)], &[]);
+        assert_eq!(choice, Ok(Choice::TakeOver(key("10.244.9.0-24"))), "{value}");
+    }
+}
+
+#[test]
+fn holder_of_the_own_id_elsewhere_is_asked() {
+    let leases = [lease("10.244.9.0-24", r#"{"PublicIP":"203.0.113.9","NodeID":"me"}"#)];
+    let taken = key("10.244.9.0-24");
+    for (asked, choice) in [
+        (&[][..], Choice::Ask(taken)),
+        (&[("10.244.9.0-24", Holder::Gone)], Choice::TakeOver(taken)),
+        (&[("10.244.9.0-24", Holder::Alive)], Choice::Create(key("10.244.1.0-24"))),
+    ] {
+        assert_eq!(choose_asked(&leases, asked), Ok(choice), "{asked:?}");
+    }
+}
+
+#[test]
+fn holder_of_the_own_address_is_asked() {
+    let leases = [lease("10.244.9.0-24", r#"{"PublicIP":"192.168.0.72","NodeID":"them"}"#)];
+    let taken = key("10.244.9.0-24");
+    assert_eq!(choose_asked(&leases, &[]), Ok(Choice::Ask(taken)));
+    let gone = [("10.244.9.0-24", Holder::Gone)];
+    assert_eq!(choose_asked(&leases, &gone), Ok(Choice::TakeOver(taken)));
+    let error = choose_asked(&leases, &[("10.244.9.0-24", Holder::Alive)]).unwrap_err();
+    assert!(error.to_string().contains("and that node keeps its lease"), "{error}");
+    // Beside the node's own lease, it is in the way.
+    let own = lease("10.244.3.0-24", r#"{"PublicIP":"192.168.0.73","NodeID":"me"}"#);
+    let both = [leases[0].clone(), own];
+    assert_eq!(choose_asked(&both, &gone), Ok(Choice::Discard(taken)));
 }
 
 #[test]
@@ -290,6 +388,8 @@ proptest! {
             previous: None,
             host: &HostNetwork::default(),
             underlay: "eth0".parse().unwrap(),
+            marks: &HostMarks::default(),
+            holders: &Holders::new(),
         };
         match choose(&config, &holdings, &claimant, &mut |count| pick % count) {
             Ok(Choice::Create(key)) => {

@@ -60,6 +60,25 @@ fn default_route_interface_is_chosen_without_flags() {
 }
 
 #[test]
+fn published_address_is_chosen_of_several() {
+    let known = |selection: Selection| {
+        let published = ["192.168.0.73", "10.9.0.1", "fd00::99"].map(|it| it.parse().unwrap());
+        Selection { published: published.into(), ..selection }
+    };
+    // Neither the interface nor an address that a flag names depends on it.
+    for (selection, ambiguous, expected) in [
+        (Selection::default(), true, expect("eth0", &["192.168.0.73", "fd00::72"])),
+        (names(&["eth0"]), true, expect("eth0", &["192.168.0.73", "fd00::72"])),
+        (names(&["192.168.0.72"]), false, expect("eth0", &["192.168.0.72", "fd00::72"])),
+    ] {
+        let selection = known(selection);
+        assert_eq!(is_ambiguous(BOTH, &selection, &facts()), ambiguous, "{selection:?}");
+        assert_eq!(selected(BOTH, &selection), expected, "{selection:?}");
+    }
+    assert!(!is_ambiguous(V4, &names(&["eth1"]), &facts()));
+}
+
+#[test]
 fn first_matching_name_or_address_wins() {
     assert_eq!(selected(V4, &names(&["eth7", "eth1", "eth0"])), expect("eth1", &["10.9.0.1"]));
     assert_eq!(selected(V4, &names(&["192.168.0.73"])), expect("eth0", &["192.168.0.73"]));

@@ -18,6 +18,9 @@ pub enum Rejection {
     /// The subnet overlaps this node's own.
     #[error("its subnet overlaps this node's own, {0}")]
     OverlapsOwn(LeaseKey),
+    /// The lease is this node's, which has another one.
+    #[error("it is this node's own, by its id or address, and the node uses {0}")]
+    Own(LeaseKey),
     /// The subnet overlaps that of a peer whose lease wins the tie-break.
     #[error("its subnet overlaps {key} of {owner}, which is senior")]
     OverlapsPeer {

@@ -1,6 +1,7 @@
 use ipnet::IpNet;
 
 use super::*;
+use crate::allocation::HostMarks;
 use crate::host_network::{Claims, HostAddress, HostRoute, HostRouting, Vital};
 use crate::object::{FdbEntry, Metric, Object, Route, RouteAction};
 
@@ -76,6 +77,35 @@ fn lease_in_host_network_is_used_only_while_host_lacks_it() {
     assert_eq!(delta.changed.len(), 2);
     assert_eq!(used(&peers), ["10.244.9.0-24", "10.244.50.0-24", "10.244.60.0-24"]);
     assert!(peers.rejection("10.244.50.0-24").is_none());
+}
+
+#[test]
+fn further_leases_of_this_node_are_no_peers() {
+    let recognition = Recognition {
+        id: "me".parse().unwrap(),
+        public_addresses: ["192.168.0.72".parse().unwrap()].into(),
+        marks: HostMarks {
+            addresses: ["192.168.0.73".parse().unwrap()].into(),
+            macs: ["02:00:00:00:00:01".parse().unwrap()].into(),
+        },
+    };
+    let mut peers = peers().recognizing(recognition);
+    let mac =
+        r#"{"PublicIP":"192.0.2.1","BackendData":{"VtepMAC":"02:00:00:00:00:01"},"NodeID":"me"}"#;
+    let records = [
+        record("10.244.20.0-24", r#"{"PublicIP":"192.168.0.73","NodeID":"me"}"#, 2),
+        record("10.244.21.0-24", mac, 3),
+        record("10.244.22.0-24", r#"{"PublicIP":"192.168.0.72"}"#, 4),
+        // A machine cloned with its id, and other nodes.
+        record("10.244.23.0-24", r#"{"PublicIP":"192.0.2.2","NodeID":"me"}"#, 5),
+        record("10.244.24.0-24", &mac.replace(r#""me""#, r#""them""#), 6),
+        record("10.244.25.0-24", r#"{"PublicIP":"192.168.0.73"}"#, 7),
+    ];
+    let delta = peers.update(records.map(RecordChange::Put), Instant::now());
+    assert_eq!(used(&peers), ["10.244.23.0-24", "10.244.24.0-24", "10.244.25.0-24"]);
+    assert_eq!(delta.rejected.len(), 3);
+    let reason = peers.rejection("10.244.20.0-24").unwrap().to_string();
+    assert!(reason.contains("this node's own") && reason.contains(OWN), "{reason}");
 }
 
 #[test]

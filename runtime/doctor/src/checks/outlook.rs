@@ -1,7 +1,7 @@
 //! Checks the problems that the daemon would meet: each has an error that names the problem, and
 //! gets a remedy here.
 
-use heddle_core::allocation::AllocationError;
+use heddle_core::allocation::{AllocationError, release_command};
 use heddle_core::config::ConfigWarning;
 use heddle_core::text::one_line;
 use heddle_flags::Flags;
@@ -24,8 +24,6 @@ pub(crate) struct Commands {
     pub(crate) put_config: String,
     /// Shows the network config.
     pub(crate) get_config: String,
-    /// Deletes a lease, given the part of its key after `subnets/`.
-    pub(crate) delete_lease: Box<dyn Fn(&str) -> String>,
 }
 
 impl Commands {
@@ -37,12 +35,10 @@ impl Commands {
             StoreConfig::Etcd => Self {
                 put_config: format!("etcdctl put {config} '{EXAMPLE}'"),
                 get_config: format!("etcdctl get {config}"),
-                delete_lease: Box::new(move |key| format!("etcdctl del '{network}/subnets/{key}'")),
             },
             StoreConfig::Directory(_) => Self {
                 put_config: format!("echo '{EXAMPLE}' > {config}"),
                 get_config: format!("cat {config}"),
-                delete_lease: Box::new(move |key| format!("rm '{network}/subnets/{key}'")),
             },
         }
     }
@@ -125,8 +121,8 @@ fn on_the_way(obstacle: &Obstacle, commands: &Commands) -> Advice {
         Obstacle::Lease(AllocationError::AddressInUse { key, .. }) => Advice {
             check: "public-address",
             symptom: ENDING,
-            remedy: "Give each host its own address, and name it with --iface or --public-ip. If the other host is gone, delete its lease:",
-            command: Some((commands.delete_lease)(&key.to_string())),
+            remedy: "Give each host its own address, and name it with --iface or --public-ip. If the other host is gone, release its lease:",
+            command: Some(release_command(*key)),
         },
         Obstacle::Lease(AllocationError::Occupied { .. }) => Advice {
             check: "subnets",
@@ -273,16 +269,16 @@ mod tests {
     }
 
     #[test]
-    fn address_in_use_names_lease_to_delete() {
+    fn address_in_use_names_lease_to_release() {
         let error = AllocationError::AddressInUse {
             address: "192.168.0.72".parse().unwrap(),
             owner: "beta".into(),
             key: "10.244.8.0-24".parse().unwrap(),
+            alive: false,
         };
         let finding = found(Obstacle::Lease(error));
         assert!(finding.problem.contains("published by beta"), "{finding}");
-        let expected = "etcdctl del '/coreos.com/network/subnets/10.244.8.0-24'";
-        assert_eq!(finding.command.as_deref(), Some(expected));
+        assert_eq!(finding.command.as_deref(), Some("heddle lease release 10.244.8.0/24"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use heddle_control::{CallError, Client, DEFAULT_SOCKET, Status};
+use heddle_core::node::NodeId;
 use heddle_flags::Flags;
 
 /// Time limit for the daemon to answer.
@@ -21,6 +22,19 @@ pub(crate) enum Daemon {
     Silent(String),
     /// This user has no access to the socket.
     Unknown(String),
+}
+
+impl Daemon {
+    /// Returns the id of the node, if the daemon answers and is in the network of these flags. The
+    /// daemon may have another `--node-id` than they have.
+    pub(crate) fn node_id(&self, flags: &Flags) -> Option<NodeId> {
+        match self {
+            Self::Answers(status) if status.network == flags.lease.network_name() => {
+                status.node.id.parse().ok()
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A systemd unit that exists.
@@ -110,6 +124,21 @@ mod tests {
         let answers = Daemon::Answers(Box::new(status));
         assert!(is_of(&answers, "/a/b") && !is_of(&answers, "/a/c"));
         assert!(!is_of(&Daemon::Absent, "/a/b"));
+    }
+
+    #[test]
+    fn node_id_is_that_of_the_daemon_in_the_same_network() {
+        let flags = |prefix: &str| {
+            let arguments = ["heddled", prefix, "--node-id=flags"].map(Into::into);
+            Flags::read(arguments, |_| None, |_| Err(ErrorKind::NotFound.into())).unwrap()
+        };
+        let mut status = Status { network: "/a/b".to_owned(), ..Status::default() };
+        status.node.id = "daemon".to_owned();
+        let daemon = Daemon::Answers(Box::new(status));
+        let id = daemon.node_id(&flags("--etcd-prefix=/a/b"));
+        assert_eq!(id.unwrap().as_str(), "daemon");
+        assert_eq!(daemon.node_id(&flags("--etcd-prefix=/a")), None);
+        assert_eq!(Daemon::Absent.node_id(&flags("--etcd-prefix=/a/b")), None);
     }
 
     #[tokio::test]

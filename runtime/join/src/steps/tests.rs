@@ -122,7 +122,8 @@ async fn claimant_has_the_addresses_of_the_chosen_underlay() {
     let scripted = Scripted::default();
     let advertised = Loaded { site: site(), planner: &scripted }.advertise().await.unwrap();
     let host = HostNetwork::default();
-    let claimant = advertised.claimant(Some(key()), &host);
+    let (marks, holders) = Default::default();
+    let claimant = advertised.claimant(Some(key()), &host, &marks, &holders);
     assert_eq!(claimant.public_addresses, advertised.site().node.underlay.public_addresses);
     assert_eq!((claimant.underlay.as_str(), claimant.previous), ("eth0", Some(key())));
 }

@@ -7,7 +7,8 @@ use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::LeaseKey;
 use heddle_core::object::{Object, ObjectKey};
 use heddle_core::peers::{Delta, GRACE, Peers};
-use heddle_core::text::one_line;
+use heddle_core::site::Site;
+use heddle_core::text::{list, one_line};
 use heddle_probe::{News, State};
 use heddle_telemetry::History;
 
@@ -62,6 +63,28 @@ pub(super) fn record_leases(
         let text = format!("peer {key}: left");
         tracing::info!(subject = %key, "{text}");
         history.note_about(EventKind::PeerLeft, &key.to_string(), text);
+    }
+}
+
+/// Reports peers that have this node's id: machines that were cloned from one image.
+pub(super) fn record_namesakes(
+    history: &History,
+    delta: &Delta,
+    peers: &Peers,
+    site: &Site,
+    known: impl Fn(&LeaseKey) -> bool,
+) {
+    let new = delta.changed.iter().filter(|key| !known(key)).filter_map(|key| peers.get(*key));
+    let namesakes = new.filter(|peer| peer.node_id.as_ref() == Some(&site.node.id));
+    for peer in namesakes.take(LIMIT) {
+        let (key, owner) = (peer.key, peer.owner());
+        let own = list(site.node.underlay.public_addresses);
+        let text = format!(
+            "lease {key}: {owner} has the id of this node, which is at {own}; treated as another node. Give each node its \
+             own id (--node-id)"
+        );
+        tracing::error!(subject = %key, "{text}");
+        history.note_about(EventKind::Record, &key.to_string(), text);
     }
 }
 

@@ -45,6 +45,8 @@ impl Reconciler {
     pub(super) async fn plan_delta(&mut self, delta: peers::Delta) -> BTreeSet<ObjectKey> {
         let known = |key: &LeaseKey| self.changed.contains_key(key);
         journal::record_leases(&self.notes.history, &delta, &self.peers, known);
+        let site = &self.overlay.planned.site;
+        journal::record_namesakes(&self.notes.history, &delta, &self.peers, site, known);
         let is_listed = self.probing.is_some() || !self.overlay.carries;
         if is_listed && !(delta.changed.is_empty() && delta.removed.is_empty()) {
             // A thousand leases that come one by one cause one update.

@@ -86,8 +86,10 @@ pub struct State {
     /// The last time at which another program changed something.
     pub disturbed: Option<Instant>,
     pub(super) subscribers: Vec<Subscriber>,
-    /// The address of the underlay.
+    /// The first address of the underlay.
     pub address: Option<IpAddr>,
+    /// The underlay's further addresses.
+    pub more_addresses: Vec<IpNet>,
     pub(super) calls: (u64, u32),
 }
 
@@ -387,6 +389,9 @@ impl State {
 
     pub(super) fn facts(&self) -> Facts {
         let address = self.address.map(|address| IpNet::new_assert(address, 24));
+        let addresses = address.into_iter().chain(self.more_addresses.iter().copied());
+        let addresses = if self.underlay_down { Vec::new() } else { addresses.collect() };
+        let has_v6 = addresses.iter().any(|address: &IpNet| address.addr().is_ipv6());
         let underlay = Interface {
             name: name(UNDERLAY),
             mtu: MTU,
@@ -397,7 +402,7 @@ impl State {
             local: None,
             alias: String::new(),
             unusable: Vec::new(),
-            addresses: if self.underlay_down { Vec::new() } else { address.into_iter().collect() },
+            addresses,
         };
         let others = self.devices.values().map(|(link, _)| Interface {
             name: link.name,
@@ -414,6 +419,7 @@ impl State {
         let default = if self.underlay_down { Vec::new() } else { vec![name(UNDERLAY)] };
         Facts {
             interfaces: [underlay].into_iter().chain(others).collect(),
+            default_routes_v6: if has_v6 { default.clone() } else { Vec::new() },
             default_routes_v4: default,
             ..Facts::default()
         }

@@ -10,7 +10,7 @@ use heddle_node::readiness::Condition;
 use heddle_plugin::{CompileError, PluginError, Reason};
 use heddle_sim::kernel::{Maker, Mark, UNDERLAY, name};
 use heddle_sim::plugin::DEVICE;
-use heddle_sim::scene::{CONFIG, Scene, device, foreign_route, net};
+use heddle_sim::scene::{CONFIG, Scene, device, foreign_route, key, net};
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// A config with room for one subnet: 10.244.1.0/24.
@@ -350,6 +350,7 @@ async fn reservation_that_is_taken_over_stays_without_an_end() {
 async fn address_that_another_node_publishes_ends_the_node() {
     let mut scene = Scene::new();
     scene.write_value(5, r#"{"PublicIP":"192.168.0.1","NodeID":"node-2"}"#);
+    scene.store.hold(&key(5).to_string());
     scene.start();
     let reason = scene.end().await;
     assert!(reason.starts_with("public address 192.168.0.1 is already published by"), "{reason}");

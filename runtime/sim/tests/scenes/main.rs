@@ -5,6 +5,7 @@ mod host;
 mod joining;
 mod lease;
 mod leases;
+mod ownership;
 mod packets;
 mod peers;
 mod probing;

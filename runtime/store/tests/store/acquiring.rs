@@ -1,12 +1,15 @@
 //! Tests of acquiring a lease.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use heddle_core::allocation::overlap;
-use heddle_store::AcquireError;
+use heddle_core::record::RecordChange;
+use heddle_store::{AcquireError, OtherRelease, release_of_other};
 
 use crate::behaviour::for_both_stores;
 use crate::fixture::*;
+use crate::keeping::{Keeper, MARGIN};
 
 for_both_stores!(
     two_hundred_concurrent_nodes_get_distinct_subnets,
@@ -16,6 +19,10 @@ for_both_stores!(
     previous_subnet_if_free_is_reused,
     address_of_another_node_is_rejected,
     network_without_free_subnet_is_an_error,
+    added_family_is_put_beside_the_leased_one,
+    families_added_at_once_are_distinct,
+    lease_of_live_holder_is_not_released,
+    lease_of_gone_holder_is_released,
 );
 
 async fn boot(world: &World, nodes: u8, network: &str) {
@@ -62,6 +69,82 @@ async fn node_reacquires_its_lease_with_its_new_value(world: World) {
     let stored = store.list().await.unwrap();
     assert_eq!(stored.len(), 1);
     assert_eq!(stored[0].record.value, node.lease(key).to_value().as_bytes());
+}
+
+const DUAL: &str = r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/60"}"#;
+
+async fn added_family_is_put_beside_the_leased_one(world: World) {
+    let (store, node) = (world.store(), TestNode::new(72));
+    let first = node.acquire(&*store, &network()).await.unwrap();
+    let mut watch = store.watch();
+    snapshot(&mut watch).await;
+    let dual = node.acquire(&*store, &config(DUAL)).await.unwrap();
+    assert_eq!(dual.key().subnets().v4, first.key().subnets().v4);
+    assert_eq!(dual.stored().handle.lease_id, first.stored().handle.lease_id);
+    assert_eq!(keys(&store.list().await.unwrap()), [dual.key().to_string()]);
+    // Nobody sees both records or neither. A directory is read again instead.
+    if matches!(world, World::Etcd(_)) {
+        let changes = changes(&mut watch, 2).await;
+        let RecordChange::Put(put) = &changes[1] else { panic!("{changes:?}") };
+        assert_eq!(changes[0], RecordChange::Delete(first.key().to_string()));
+        assert_eq!(put.key, dual.key().to_string());
+    }
+    let back = node.acquire(&*store, &network()).await.unwrap();
+    assert_eq!(back.key(), first.key());
+    assert_eq!(keys(&store.list().await.unwrap()), [first.key().to_string()]);
+}
+
+async fn families_added_at_once_are_distinct(world: World) {
+    let nodes: Vec<_> = (1..=10).map(TestNode::new).collect();
+    let store = world.store();
+    let mut before = Vec::new();
+    for node in &nodes {
+        before.push(node.acquire(&*store, &network()).await.unwrap().key().subnets().v4);
+    }
+    let config = config(DUAL);
+    let restarting = nodes.into_iter().map(|node| {
+        let (store, config) = (world.store(), config.clone());
+        tokio::spawn(async move { node.acquire(&*store, &config).await.unwrap().key() })
+    });
+    let keys: Vec<_> = futures::future::join_all(restarting).await;
+    let keys: Vec<_> = keys.into_iter().map(Result::unwrap).collect();
+    assert_eq!(keys.iter().map(|key| key.subnets().v4).collect::<Vec<_>>(), before);
+    for (index, key) in keys.iter().enumerate() {
+        assert!(keys[..index].iter().all(|other| !overlap(*key, *other)), "{keys:?}");
+    }
+    assert_eq!(store.list().await.unwrap().len(), 10);
+}
+
+async fn lease_of_live_holder_is_not_released(world: World) {
+    let own = TestNode::new(72).acquire(&*world.store(), &network()).await.unwrap();
+    let keeper = Keeper::start(&world, own.clone(), MARGIN);
+    let store = world.store();
+    let noticing = async {
+        loop {
+            // The daemon's watch does this.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            keeper.poke.notify_one();
+        }
+    };
+    let stored = own.stored();
+    let asking = tokio::time::timeout(PATIENCE, release_of_other(&*store, stored, "me", false));
+    let outcome = tokio::select! {
+        outcome = asking => outcome.unwrap().unwrap(),
+        () = noticing => unreachable!("it goes on"),
+    };
+    assert_eq!(outcome, OtherRelease::Kept("node id node-72 at 192.168.0.72".to_owned()));
+    let found = store.get(stored.key()).await.unwrap().unwrap();
+    assert_eq!(found.record.value, stored.record.value);
+}
+
+async fn lease_of_gone_holder_is_released(world: World) {
+    let own = TestNode::new(72).acquire(&*world.store(), &network()).await.unwrap();
+    let store = world.store();
+    let begun = std::time::Instant::now();
+    let outcome = release_of_other(&*store, own.stored(), "me", false).await.unwrap();
+    assert_eq!(outcome, OtherRelease::Released);
+    assert!(begun.elapsed() >= heddle_store::holder::PATIENCE, "{:?}", begun.elapsed());
+    assert_eq!(store.list().await.unwrap(), []);
 }
 
 async fn lease_outside_the_network_is_discarded(world: World) {

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, GetOptions, PutOptions};
-use heddle_core::allocation::Claimant;
+use heddle_core::allocation::{Claimant, Holders, HostMarks};
 use heddle_core::config::NetworkConfig;
 use heddle_core::host_network::HostNetwork;
 use heddle_core::lease::{Lease, LeaseFamily, LeaseKey};
@@ -460,6 +460,8 @@ impl TestNode {
             previous: self.previous,
             host: &HostNetwork::default(),
             underlay: "eth0".parse().unwrap(),
+            marks: &HostMarks::default(),
+            holders: &Holders::new(),
         };
         let acquiring = acquire(store, config, &claimant, |key| self.lease(key), &|_| ());
         timeout(PATIENCE, acquiring).await.expect("a lease in time")

@@ -22,13 +22,13 @@ for_both_stores!(
 );
 
 /// A task that keeps a node's lease.
-struct Keeper {
+pub(crate) struct Keeper {
     task: JoinHandle<LostLease>,
-    poke: Arc<Notify>,
+    pub(crate) poke: Arc<Notify>,
 }
 
 impl Keeper {
-    fn start(world: &World, own: OwnLease, margin: Duration) -> Self {
+    pub(crate) fn start(world: &World, own: OwnLease, margin: Duration) -> Self {
         let (store, poke) = (world.store(), Arc::new(Notify::new()));
         let poked = poke.clone();
         let task = tokio::spawn(async move { keep(&*store, own, margin, &poked, |_| {}).await });
@@ -46,7 +46,7 @@ impl Drop for Keeper {
     }
 }
 
-const MARGIN: Duration = Duration::from_secs(3600);
+pub(crate) const MARGIN: Duration = Duration::from_secs(3600);
 
 async fn acquired(world: &World) -> (OwnLease, Keeper, String) {
     let own = TestNode::new(72).acquire(&*world.store(), &network()).await.unwrap();
