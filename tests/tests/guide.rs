@@ -28,7 +28,7 @@ type Part = fn(&mut Site);
 
 /// Parts of the test on the same two machines, in order. Booting machines for each part would take
 /// too long.
-const PARTS: [(&str, Part); 15] = [
+const PARTS: [(&str, Part); 16] = [
     ("the guide ends with pings", the_guide),
     ("who receives a packet sees who sent it", sources),
     ("a daemon hangs", hang),
@@ -44,7 +44,12 @@ const PARTS: [(&str, Part); 15] = [
     ("Docker's options in subnet.env", options_in_subnet_env),
     ("a reboot, into iptables-legacy", reboot),
     ("nftables in place of iptables", nftables),
+    ("a machine is taken out", taking_out),
 ];
+
+/// Number of sections with steps after the guide itself: Docker's options in subnet.env, and taking
+/// a machine out.
+const SECTIONS_AFTER: usize = 2;
 
 #[test]
 fn guide_works_as_written() {
@@ -58,7 +63,7 @@ fn guide_works_as_written() {
 }
 
 fn the_guide(site: &mut Site) {
-    site.follow(|step, last| step.section < last);
+    site.follow(|step, last| step.section <= last - SECTIONS_AFTER);
     for machine in [1, 2] {
         let links = site.container(machine).ip("link show eth0").unwrap();
         assert!(links.contains(" mtu 1450 "), "{links}");
@@ -165,7 +170,7 @@ fn reload(site: &mut Site) {
 fn options_in_subnet_env(site: &mut Site) {
     let options = |file| format!("grep DOCKER_NETWORK_OPTIONS /run/flannel/{file}");
     let before = site.node2.shell(&options("docker.env")).unwrap();
-    site.follow(|step, last| step.section == last);
+    site.follow(|step, last| step.section == last - 1);
     assert_eq!(site.node2.shell(&options("subnet.env")).unwrap(), before);
     site.pings_within(Duration::ZERO);
 }
@@ -212,6 +217,43 @@ fn nftables(site: &mut Site) {
     .unwrap();
 }
 
+/// What the guide says of Docker is true, and the subnet is free: nothing on the machine has it.
+fn taking_out(site: &mut Site) {
+    let dropped = "rm /etc/systemd/system/docker.service.d/heddle.conf";
+    let steps = site.steps.clone();
+    let last = steps.last().unwrap().section;
+    let of_part = |step: &&Step| step.section == last;
+    let leaving = steps.iter().filter(of_part).position(|step| step.script.contains(dropped));
+    let leaving = leaving.expect("a step that removes the drop-in");
+    let mut number = 0;
+    site.follow(|step, last| {
+        number += usize::from(step.section == last);
+        step.section == last && number <= leaving + 1
+    });
+    // As operation.md says, Docker takes the subnet again, even if the bridge is deleted.
+    let bridge = "ip -brief -4 address show docker0";
+    let before = site.node2.shell(bridge).unwrap();
+    site.node2.shell("systemctl stop docker docker.socket; ip link delete docker0").unwrap();
+    site.node2.shell("systemctl start docker").unwrap();
+    let again = site.node2.shell(bridge).unwrap();
+    let address = |printed: &str| printed.split_whitespace().nth(2).map(str::to_owned);
+    assert_eq!(address(&again), address(&before));
+    let mut number = 0;
+    site.follow(|step, last| {
+        number += usize::from(step.section == last);
+        step.section == last && number > leaving + 1
+    });
+    let subnet = site.values["LEASE"].replace('-', "/");
+    let found = site.node2.shell(&format!("ip -4 address show to {subnet} dev docker0")).unwrap();
+    assert_eq!(found, "");
+    // Nobody starts heddled again, also not Docker at the boot.
+    let Site { lab, node2, .. } = site;
+    node2.reboot(lab).unwrap();
+    let active = "systemctl start docker; systemctl is-active heddled || true";
+    assert_eq!(site.node2.shell(active).unwrap(), "inactive\n");
+    assert!(site.node2.shell(bridge).unwrap().contains("172.17.0.1/16"));
+}
+
 /// Two machines, a host outside of the overlay, and the values that the guide's reader has noted.
 struct Site {
     node1: Machine,
@@ -250,7 +292,7 @@ impl Site {
 
     /// Runs the selected steps of the guide, and compares their output. `wanted` gets the step and
     /// the number of the last section.
-    fn follow(&mut self, wanted: impl Fn(&Step, usize) -> bool) {
+    fn follow(&mut self, mut wanted: impl FnMut(&Step, usize) -> bool) {
         let last = self.steps.last().unwrap().section;
         for step in self.steps.clone().iter().filter(|step| wanted(step, last)) {
             let mut script = step.script.clone();

@@ -53,6 +53,11 @@ fn fault_the_underlay_has_another_mtu() {
     let told = ["WARN", "MTU of eth0 is 1400, and heddled was started with 1500"];
     trio.nodes[0].daemon().wait_log(&told, SOON).unwrap();
     is_ready(trio.nodes[0].daemon()).unwrap();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operation.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let shown = page.lines().find_map(|line| line.strip_prefix("WARN underlay: MTU of"));
+    let log = trio.nodes[0].daemon().log();
+    assert!(log.contains(shown.expect("the line in operation.md")), "{log}");
     trio.nodes[0].ip("link set eth0 mtu 1500");
     trio.nodes[0].daemon().wait_log(&["INFO", "MTU of eth0 is 1500 again"], SOON).unwrap();
     before.compare(&trio.nodes[0]).unwrap();
