@@ -110,6 +110,11 @@ impl Cluster {
         Self { store, lab }
     }
 
+    /// Creates a cluster on the caller's etcd, as it is.
+    pub fn with_etcd_as_it_is(lab: Lab, etcd: Etcd) -> Self {
+        Self { store: Store::Etcd(etcd), lab }
+    }
+
     /// Returns the cluster's lab.
     pub fn lab(&self) -> &Lab {
         &self.lab

@@ -43,6 +43,7 @@ mod switching;
 mod transform;
 mod tutorial;
 mod udp;
+mod v2;
 mod vxlan;
 mod wire;
 

@@ -10,7 +10,7 @@ use heddle_flags::{Flags, read_environment_file};
 const ENVIRONMENT_FILE: &str = "/etc/default/heddled";
 
 /// The daemon's flags as they were given.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct DaemonFlags {
     /// Flags of heddled (see `heddled --help`), or `-i NAME` for an instance. Missing flags are taken from
     /// /etc/default/heddled, or /etc/default/heddled@NAME of an instance, and from the environment.
@@ -19,6 +19,11 @@ pub(crate) struct DaemonFlags {
 }
 
 impl DaemonFlags {
+    /// Returns the flags as given.
+    pub(crate) fn words(&self) -> &[OsString] {
+        &self.words
+    }
+
     /// Returns the flags that the daemon would run with. Like the daemon, exits the process if they
     /// are invalid.
     pub(crate) fn read(self) -> Flags {

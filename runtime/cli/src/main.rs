@@ -13,6 +13,7 @@ mod demo;
 mod docker_opts;
 mod doctor;
 mod explain_iface;
+mod import;
 mod input;
 mod lease;
 mod manual;
@@ -52,6 +53,9 @@ enum Command {
     /// Checks this host for problems that break the overlay, and exits with 1 if there are any. Needs root. Prints nothing
     /// on a healthy host.
     Doctor(doctor::Arguments),
+    /// Copies a network into the store.
+    #[command(subcommand)]
+    Import(import::Command),
     /// Works with plugins: for operators and plugin authors.
     #[command(subcommand)]
     Plugin(plugin::Command),
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         Command::Config(command) => config::run(command),
         Command::ExplainIface(arguments) => explain_iface::explain_iface(arguments),
         Command::Doctor(arguments) => doctor::doctor(arguments),
+        Command::Import(command) => import::run(command),
         Command::Plugin(command) => plugin::run(command),
         Command::DockerOpts(arguments) => Ok(docker_opts::docker_opts(&arguments)),
         Command::Demo(arguments) => demo::demo(arguments),

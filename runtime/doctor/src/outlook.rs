@@ -58,6 +58,9 @@ pub(crate) enum Problem {
     /// The node does not get to its plan.
     #[error(transparent)]
     Obstacle(#[from] Obstacle),
+    /// The network config is only in etcd's v2 API. Holds its key.
+    #[error("{0} does not exist in etcd's v3 API, and does in its v2 API")]
+    ConfigInV2(String),
     /// The store failed, or the flags for it are wrong.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -104,7 +107,7 @@ impl Outlook {
         let key = format!("{}/config", flags.lease.network_name());
         self.config_warnings =
             contents.config.as_deref().map(NetworkConfig::warnings).unwrap_or_default();
-        let config = network_config(&key, contents.config.as_deref())?;
+        let config = contents.network_config(&key).await?;
         self.config = Some(config.clone());
 
         // Neither depends on the other, so both may fail.
@@ -187,6 +190,18 @@ struct Contents {
     store: Arc<dyn LeaseStore>,
     config: Option<Vec<u8>>,
     holdings: Holdings,
+}
+
+impl Contents {
+    /// Parses the network config, and looks for one in etcd's v2 API if there is none.
+    async fn network_config(&self, key: &str) -> Result<NetworkConfig, Problem> {
+        match network_config(key, self.config.as_deref()) {
+            Err(Obstacle::NoConfig(key)) if self.store.has_v2_config().await => {
+                Err(Problem::ConfigInV2(key))
+            }
+            other => Ok(other?),
+        }
+    }
 }
 
 async fn contents(flags: &Flags) -> Result<Contents, Problem> {

@@ -90,6 +90,19 @@ impl Etcd {
         Ok(etcd)
     }
 
+    /// Starts an etcd that also answers by its v2 API (`--enable-v2`).
+    ///
+    /// # Errors
+    ///
+    /// The same as [`start`](Self::start).
+    pub fn start_with_v2(lab: &Lab) -> Result<Self, Error> {
+        let mut etcd = Self::start(lab)?;
+        etcd.stop();
+        etcd.arguments.push("--enable-v2".to_owned());
+        etcd.resume()?;
+        Ok(etcd)
+    }
+
     /// Starts an etcd on an existing host, at one of its addresses.
     ///
     /// # Errors

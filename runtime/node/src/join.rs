@@ -76,6 +76,8 @@ impl Overlay {
 
 /// Reaction of this node to an attempt to join that failed.
 pub(crate) enum Halt {
+    /// There is no network config. The node tries again.
+    NoConfig(Obstacle),
     /// The condition does not hold. The node tries again.
     Wait {
         /// The unmet condition.
@@ -126,10 +128,7 @@ impl Halt {
 impl From<Obstacle> for Halt {
     fn from(obstacle: Obstacle) -> Self {
         match obstacle {
-            Obstacle::NoConfig(_) => {
-                let example = r#"{"Network":"10.244.0.0/16"}"#;
-                Self::config(format_args!("{obstacle}: expected an object such as {example}"))
-            }
+            Obstacle::NoConfig(_) => Self::NoConfig(obstacle),
             Obstacle::Config { .. } => Self::config(obstacle),
             Obstacle::Plugin { ref error, .. } => Self::Plugin {
                 condition: Condition::Plugins,

@@ -11,6 +11,7 @@
 //! | [`adapters`] | the ports, implemented by the kernel, the plugin runtime and the packet path |
 //! | `lifecycle` | the node's life: join, plan, write the files, keep the lease |
 //! | `join` | turns flags into membership: config, plugins, interface, subnet, packet path |
+//! | `missing_config` | looks for a missing network config in etcd's v2 API |
 //! | `reconcile` | the loop: leases in, kernel state out |
 //! | `host_network` | follows the store's addresses, restores routes of the host |
 //! | `leftovers` | removes leftovers of an earlier run |
@@ -40,6 +41,7 @@ mod host_network;
 mod join;
 mod leftovers;
 mod lifecycle;
+mod missing_config;
 mod packets;
 mod probing;
 mod reconcile;

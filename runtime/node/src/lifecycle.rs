@@ -19,6 +19,7 @@ use crate::clock;
 use crate::emit::emit;
 use crate::host_network::{clear_leftovers, follow_store};
 use crate::join::{Halt, Identity, Membership, Overlay, Warned, alias, join, unmet_by_call};
+use crate::missing_config::MissingConfig;
 use crate::packets::PacketCounters;
 use crate::ports::Ports;
 use crate::probing::Probing;
@@ -208,6 +209,7 @@ async fn until_joined(
     let (mut backoff, mut reach) = (JoinBackoff::new(), Reach::default());
     let mut warned = Warned::default();
     let remembered = ports.files.subnet_env();
+    let mut missing_config = MissingConfig::new(store.clone());
     loop {
         let begun = clock::now();
         // Without the store, nobody could learn that the leases behind these routes are gone.
@@ -223,6 +225,9 @@ async fn until_joined(
             Ok(member) => {
                 readiness.met_before(Condition::Kernel);
                 return Ok((member, reach));
+            }
+            Err(Halt::NoConfig(obstacle)) => {
+                (Condition::Config, missing_config.explain(&obstacle), Failure::Waiting)
             }
             Err(Halt::Wait { condition, reason }) => (condition, reason, Failure::Waiting),
             Err(Halt::Plugin { condition, reason, compiling }) => {
@@ -245,7 +250,12 @@ async fn until_joined(
         if is_new {
             tracing::error!("{condition}: {reason}");
         }
-        tokio::time::sleep(backoff.after(failure, is_new)).await;
+        let waiting = tokio::time::sleep(backoff.after(failure, is_new));
+        tokio::select! {
+            biased;
+            () = missing_config.look_elsewhere() => {}
+            () = waiting => {}
+        }
     }
 }
 

@@ -49,6 +49,8 @@ struct Shared {
     ends: BTreeMap<i64, Instant>,
     next_lease: i64,
     down: BTreeSet<usize>,
+    /// The v2 API: whether it has a network config, how long an answer takes, and when it was asked.
+    v2: V2,
     hosts: Vec<String>,
     /// The values of records whose holders are alive and restore them.
     held: BTreeMap<String, Vec<u8>>,
@@ -57,6 +59,13 @@ struct Shared {
     /// Wakes watches, in the order in which they began. (tokio's `watch` channel wakes receivers in random order.)
     watches: Vec<mpsc::UnboundedSender<()>>,
     calls: BTreeMap<usize, (u64, u32)>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct V2 {
+    has_config: bool,
+    delay: Duration,
+    asked: Vec<Instant>,
 }
 
 /// The store. Clones are the same.
@@ -80,6 +89,7 @@ impl Cluster {
             ends: BTreeMap::new(),
             next_lease: 1,
             down: BTreeSet::new(),
+            v2: V2::default(),
             hosts: Vec::new(),
             held: BTreeMap::new(),
             rivals: 0,
@@ -126,6 +136,16 @@ impl Cluster {
             shared.config = config.map(|text| text.as_bytes().to_vec());
             shared.config_writes += 1;
         });
+    }
+
+    /// Sets whether the v2 API has a network config, and how long its answers take.
+    pub fn set_v2_config(&self, has_config: bool, delay: Duration) {
+        self.with(|shared| (shared.v2.has_config, shared.v2.delay) = (has_config, delay));
+    }
+
+    /// Returns the times at which the v2 API was asked.
+    pub fn v2_asked(&self) -> Vec<Instant> {
+        self.with(|shared| shared.v2.asked.clone())
     }
 
     /// Sets the hosts at which the store is reached.
@@ -434,6 +454,15 @@ impl LeaseStore for Client {
             }
         })
         .await
+    }
+
+    async fn has_v2_config(&self) -> bool {
+        let delay = self.cluster.with(|shared| {
+            shared.v2.asked.push(Instant::now());
+            shared.v2.delay
+        });
+        sleep(delay).await;
+        self.cluster.with(|shared| shared.v2.has_config)
     }
 
     fn hosts(&self) -> Vec<String> {

@@ -19,10 +19,14 @@ mod error;
 mod options;
 mod pages;
 mod tls;
+mod transfer;
+mod v2;
 mod watch;
 
 pub use error::{EtcdError, EtcdFailure};
 pub use options::{EtcdOptions, EtcdTiming, PEM_LIMIT};
+pub use transfer::{Content, Place};
+pub use v2::{V2Node, V2Reader};
 
 use crate::{Handle, LeaseStore, Page, Renewal, StoreError, Stored, Watch, bounded_key};
 use connection::{Connector, MESSAGE_LIMIT};
@@ -166,26 +170,11 @@ impl LeaseStore for EtcdStore {
     }
 
     async fn create(&self, key: &str, value: &[u8]) -> Result<Option<Stored>, StoreError> {
-        let ttl = LEASE_TTL.as_secs().cast_signed();
-        let id = self
-            .0
-            .connector
-            .call("grant an etcd lease", |mut c| async move { c.lease.grant(ttl, None).await })
-            .await?
-            .id();
+        let id = self.grant(LEASE_TTL).await?;
         let absent = Compare::version(self.0.keyspace.lease(key), CompareOp::Equal, 0);
         let created = self.put_if("create a lease", absent, key, value, Put::New(id)).await;
         if !matches!(created, Ok(Some(_))) {
-            // Also revoked when it is unknown whether the key was written: the key then goes with
-            // its etcd lease. An etcd lease that cannot be revoked expires by itself.
-            let _ = self
-                .0
-                .connector
-                .call(
-                    "revoke an unused etcd lease",
-                    |mut c| async move { c.lease.revoke(id).await },
-                )
-                .await;
+            self.revoke(id).await;
         }
         Ok(created?)
     }
@@ -265,6 +254,14 @@ impl LeaseStore for EtcdStore {
 
     fn hosts(&self) -> Vec<String> {
         self.0.connector.options.hosts().collect()
+    }
+
+    async fn has_v2_config(&self) -> bool {
+        let options = self.0.connector.options.clone();
+        match V2Reader::new(options) {
+            Ok(reader) => reader.has_config().await,
+            Err(_) => false,
+        }
     }
 
     async fn reload(&self) -> Result<(), StoreError> {

@@ -196,6 +196,13 @@ pub trait LeaseStore: Send + Sync + fmt::Debug {
     /// network.
     fn hosts(&self) -> Vec<String>;
 
+    /// Returns true if there is a network config where this store does not read: in the v2 API of
+    /// the same etcd, which older releases of flannel use. False if that cannot be read within three
+    /// seconds. Costs one small request.
+    async fn has_v2_config(&self) -> bool {
+        false
+    }
+
     /// Watches all records and the network config, from now until the [`Watch`] is dropped.
     ///
     /// Must be called within a Tokio runtime.

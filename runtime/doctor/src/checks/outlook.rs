@@ -48,6 +48,12 @@ impl Commands {
 pub(crate) fn check(problem: &Problem, commands: &Commands) -> Option<Finding> {
     let Advice { check, symptom, remedy, command } = match problem {
         Problem::Obstacle(obstacle) => on_the_way(obstacle, commands),
+        Problem::ConfigInV2(_) => Advice {
+            check: "network-config",
+            symptom: WAITING,
+            remedy: "Copy it with the leases, and read docs/migrating-from-flannel.md first. To see what would be copied:",
+            command: Some("heddle import v2 --dry-run".to_owned()),
+        },
         // A file of certificates or keys: see `credentials`.
         Problem::Store(StoreError::Etcd(EtcdError::File { .. })) => return None,
         Problem::Store(error) => store(error),
@@ -219,6 +225,8 @@ fn of_etcd(failure: &EtcdFailure) -> Option<Advice> {
         | EtcdFailure::Deadline(_)
         | EtcdFailure::Transport(_)
         | EtcdFailure::AnotherCluster
+        | EtcdFailure::NoV2
+        | EtcdFailure::V2(_)
         | EtcdFailure::Status { .. } => return None,
     };
     Some(Advice { remedy, command, ..STORE })
@@ -249,6 +257,13 @@ mod tests {
         assert!(NetworkConfig::parse(EXAMPLE.as_bytes()).is_ok());
         let directory = commands(&["--store=dir:/leases"]);
         assert_eq!(directory.get_config, "cat /leases/config");
+    }
+
+    #[test]
+    fn config_of_an_older_flannel_has_the_import_command() {
+        let finding = found(Problem::ConfigInV2("/coreos.com/network/config".into()));
+        assert!(finding.problem.ends_with("in its v2 API"), "{finding}");
+        assert_eq!(finding.command.as_deref(), Some("heddle import v2 --dry-run"));
     }
 
     #[test]

@@ -53,6 +53,58 @@ async fn missing_config_is_named_with_an_example() {
     assert!(reason.contains(r#"{"Network":"10.244.0.0/16"}"#), "{reason}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn config_in_the_v2_api_is_named_with_the_command() {
+    let log = Log::default();
+    let writer = log.clone();
+    let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    // A scene runs on the thread of its test.
+    let _guard = lines.finish().set_default();
+    let mut scene = Scene::new();
+    scene.store.set_config(None);
+    scene.store.set_v2_config(true, Duration::from_millis(50));
+    scene.start();
+    let reason = scene.unmet_by(Condition::Config, "v2 API").await;
+    assert!(reason.contains("copy it with the leases by `heddle import v2`"), "{reason}");
+    scene.pass(170.0).await;
+    let asked = scene.store.v2_asked();
+    assert_eq!(asked.len(), 3, "at once, and then every minute: {asked:?}");
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(text.matches("heddle import v2").count(), 1, "{text}");
+    // As soon as somebody has copied it, the node joins.
+    scene.store.set_config(Some(CONFIG));
+    scene.ready().await;
+    scene.pass(300.0).await;
+    assert_eq!(scene.store.v2_asked().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn v2_api_without_an_answer_holds_up_nothing() {
+    let mut scene = Scene::new();
+    scene.store.set_config(None);
+    scene.store.set_v2_config(true, Duration::from_secs(100_000));
+    scene.start();
+    let reason = scene.unmet_by(Condition::Config, "does not exist").await;
+    assert!(!reason.contains("v2"), "{reason}");
+    scene.pass(200.0).await;
+    assert_eq!(scene.store.v2_asked().len(), 1);
+    scene.store.set_config(Some(CONFIG));
+    let took = scene.ready().await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn v2_api_is_not_asked_while_there_is_a_config() {
+    let mut scene = Scene::new();
+    scene.store.set_v2_config(true, Duration::ZERO);
+    scene.store.set_config(Some("{"));
+    scene.start();
+    scene.pass(120.0).await;
+    scene.store.set_config(Some(CONFIG));
+    scene.ready().await;
+    assert_eq!(scene.store.v2_asked(), []);
+}
+
 /// The log of a scene.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);

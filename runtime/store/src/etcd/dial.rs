@@ -1,6 +1,7 @@
 //! Connections to one endpoint: its name's addresses, TCP and TLS.
 
 use std::error::Error;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +33,9 @@ const ADDRESSES: usize = 64;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
+/// TLS settings, and the name that the server's certificate must have.
+pub(super) type Tls = (Arc<ClientConfig>, ServerName<'static>);
+
 /// An endpoint and how to connect to it.
 #[derive(Clone)]
 pub(super) struct Target {
@@ -39,8 +43,7 @@ pub(super) struct Target {
     pub(super) url: String,
     pub(super) host: String,
     pub(super) port: u16,
-    /// TLS settings, and the name that the server's certificate must have.
-    pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    pub(super) tls: Option<Tls>,
     /// Settings of the channel. Its scheme is http, because TLS is made here.
     pub(super) endpoint: Endpoint,
 }
@@ -86,24 +89,42 @@ impl Target {
 }
 
 /// A stream of bytes to the server, encrypted or not.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 async fn dial(
     address: SocketAddr,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    tls: Option<Tls>,
     accepted: Arc<AtomicBool>,
 ) -> Result<TokioIo<Box<dyn Stream>>, BoxError> {
-    let tcp = TcpStream::connect(address).await?;
-    tcp.set_nodelay(true)?;
+    let tcp = connect(address).await?;
     accepted.store(true, Ordering::Relaxed);
-    let Some((config, name)) = tls else { return Ok(TokioIo::new(Box::new(tcp))) };
-    let stream = TlsConnector::from(config).connect(name, tcp).await?;
-    if stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
+    let encrypted = tls.is_some();
+    let (stream, protocol) = secure(tcp, tls).await?;
+    if encrypted && protocol.as_deref() != Some(HTTP2) {
         return Err(EtcdFailure::NotEtcd("it speaks TLS, but does not offer HTTP/2".into()).into());
     }
-    Ok(TokioIo::new(Box::new(stream)))
+    Ok(TokioIo::new(stream))
+}
+
+/// Opens a TCP connection.
+pub(super) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
+}
+
+/// Starts TLS on a connection, if there are settings for it. Returns the protocol on which both
+/// sides agreed (ALPN), if they did.
+pub(super) async fn secure(
+    tcp: TcpStream,
+    tls: Option<Tls>,
+) -> io::Result<(Box<dyn Stream>, Option<Vec<u8>>)> {
+    let Some((config, name)) = tls else { return Ok((Box::new(tcp), None)) };
+    let stream = TlsConnector::from(config).connect(name, tcp).await?;
+    let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+    Ok((Box::new(stream), protocol))
 }
 
 /// Returns the addresses of a host.

@@ -190,6 +190,14 @@ pub enum EtcdFailure {
     /// The connection does not work, or broke.
     #[error("{0}")]
     Transport(String),
+    /// The server does not have etcd's v2 API.
+    #[error(
+        "etcd does not answer by its v2 API: start it with --enable-v2, which etcd has up to 3.5"
+    )]
+    NoV2,
+    /// The answer by the v2 API is an error, or is no answer of etcd's. Holds what shows it.
+    #[error("v2 API: {0}")]
+    V2(String),
     /// A different etcd cluster answered than before.
     #[error("the answer is from another etcd cluster than before")]
     AnotherCluster,
@@ -230,7 +238,9 @@ impl EtcdFailure {
             | Self::UnknownHost { .. }
             | Self::TlsExpected(_)
             | Self::TlsUnknown(_)
-            | Self::NotEtcd(_) => true,
+            | Self::NotEtcd(_)
+            | Self::NoV2
+            | Self::V2(_) => true,
             Self::UnknownAuthority(_)
             | Self::AuthorityAsServer(_)
             | Self::ServerCertificate(_)

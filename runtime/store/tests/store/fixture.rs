@@ -520,6 +520,11 @@ impl Authority {
     /// Starts an etcd with a certificate of this authority. It requires client certificates if
     /// `mutual`.
     pub(crate) fn etcd(&self, mutual: bool) -> Etcd {
+        self.etcd_with(mutual, &[])
+    }
+
+    /// Starts one with additional flags.
+    pub(crate) fn etcd_with(&self, mutual: bool, additional: &[&str]) -> Etcd {
         let (certificate, key) = self.sign("server");
         let mut flags = vec![
             format!("--cert-file={}", certificate.display()),
@@ -529,6 +534,7 @@ impl Authority {
             flags.push("--client-cert-auth".into());
             flags.push(format!("--trusted-ca-file={}", self.ca_file().display()));
         }
+        flags.extend(additional.iter().map(ToString::to_string));
         Etcd::start_with("https", flags)
     }
 }

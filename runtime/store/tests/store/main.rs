@@ -12,3 +12,4 @@ mod keeping;
 mod outages;
 mod proxy;
 mod reaching;
+mod v2;
