@@ -88,6 +88,9 @@ impl Served {
             network = flags.lease.network_name(),
             "heddled: starting"
         );
+        for flag in flags.ignored() {
+            tracing::warn!("--{flag}: has no effect in heddled; ignored");
+        }
         let (state, counters) = (node.state().clone(), node.counters().clone());
         let Signals { hangup, mut end } = signals;
         let reload = Reload::new(hangup, flags.clone(), &state, &log.set_verbosity);

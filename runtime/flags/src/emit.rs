@@ -18,6 +18,12 @@ pub enum InvalidEmit {
     /// The name before the colon is missing.
     #[error("there is no emitter's name: expected NAME or NAME:setting=value,…")]
     NoName,
+    /// The name before the colon contains a comma.
+    #[error(
+        "`{0}` is no emitter's name: give each emitter a flag of its own, --emit=subnet-env --emit=docker-opts, or \
+         separate them by white space in FLANNELD_EMIT"
+    )]
+    Several(String),
     /// A part after the colon is not a setting.
     #[error("`{0}` is no setting: expected NAME:setting=value,…")]
     NoSetting(String),
@@ -43,6 +49,9 @@ impl FromStr for Emit {
         };
         if emitter.is_empty() {
             return Err(InvalidEmit::NoName);
+        }
+        if emitter.contains(',') {
+            return Err(InvalidEmit::Several(emitter.to_owned()));
         }
         let mut parsed: Vec<(String, String)> = Vec::new();
         for setting in settings {
@@ -90,6 +99,8 @@ mod tests {
         for (text, expected) in [
             ("", "no emitter's name"),
             (":path=/x", "no emitter's name"),
+            ("subnet-env,docker-opts", "`subnet-env,docker-opts` is no emitter's name: give each"),
+            ("subnet-env,docker-opts:key=X", "--emit=subnet-env --emit=docker-opts"),
             ("subnet-env:", "`` is no setting"),
             ("subnet-env:/run/x", "`/run/x` is no setting"),
             ("subnet-env:=x", "`=x` is no setting"),

@@ -22,7 +22,7 @@ impl GoBool for Arg {
 }
 
 /// Parses a boolean as Go's `strconv.ParseBool` does.
-fn truth(text: &str) -> Result<bool, String> {
+pub(crate) fn truth(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),

@@ -15,7 +15,8 @@ use regex::Regex;
 
 use crate::emit::Emit;
 use crate::go_bool::GoBool;
-use crate::values::{listener, network, public_address};
+use crate::go_int::{healthz_port, level, margin, resync};
+use crate::values::{absolute, clean_key, healthz_ip, listener, network, public_address};
 
 /// The lease store, and this node's lease in it.
 #[derive(Clone, Debug, Args)]
@@ -35,7 +36,7 @@ pub struct LeaseFlags {
     pub etcd_endpoints: Vec<String>,
 
     /// Prefix of the etcd keys of the network config and the leases
-    #[arg(long, value_name = "KEY", default_value = "/coreos.com/network")]
+    #[arg(long, value_name = "KEY", default_value = "/coreos.com/network", value_parser = clean_key)]
     pub etcd_prefix: String,
 
     /// Private key of the client certificate (PEM)
@@ -63,7 +64,7 @@ pub struct LeaseFlags {
         long,
         value_name = "MINUTES",
         default_value_t = 60,
-        value_parser = clap::value_parser!(u64).range(1..=1439)
+        value_parser = margin
     )]
     subnet_lease_renew_margin: u64,
 
@@ -73,6 +74,18 @@ pub struct LeaseFlags {
 }
 
 impl LeaseFlags {
+    /// Drops empty endpoints, and completes those without a scheme: with TLS files it is https.
+    pub(crate) fn complete_endpoints(&mut self) {
+        let files = [&self.etcd_cafile, &self.etcd_certfile, &self.etcd_keyfile];
+        let scheme = if files.iter().any(|file| file.is_some()) { "https" } else { "http" };
+        let given = std::mem::take(&mut self.etcd_endpoints).into_iter();
+        let trimmed = given.map(|endpoint| endpoint.trim().trim_end_matches('/').to_owned());
+        let complete = trimmed.filter(|endpoint| !endpoint.is_empty()).map(|endpoint| {
+            if endpoint.contains("://") { endpoint } else { format!("{scheme}://{endpoint}") }
+        });
+        self.etcd_endpoints = complete.collect();
+    }
+
     /// Returns the time before its expiry at which the lease is renewed.
     pub fn renew_margin(&self) -> Duration {
         Duration::from_secs(self.subnet_lease_renew_margin * 60)
@@ -159,8 +172,7 @@ pub struct RuleFlags {
     pub ip_masq_fully_random_disable: bool,
 
     /// Seconds between checks of the traffic rules
-    #[arg(long, value_name = "SECONDS", default_value_t = 5,
-          value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = resync)]
     pub iptables_resync: u64,
 
     /// Accept the overlay's traffic in the FORWARD chain
@@ -182,7 +194,7 @@ pub struct RuleFlags {
 #[derive(Clone, Debug, Args)]
 pub struct FileFlags {
     /// File for the node's subnet and MTU, for Docker and scripts
-    #[arg(long, value_name = "FILE", default_value = "/run/flannel/subnet.env")]
+    #[arg(long, value_name = "FILE", default_value = "/run/flannel/subnet.env", value_parser = absolute)]
     pub subnet_file: PathBuf,
 
     /// Directory of plugins, searched before the built-in ones; repeatable, searched in this order
@@ -276,11 +288,11 @@ pub struct ControlFlags {
 pub struct HealthFlags {
     /// IP address for /healthz, /readyz and /packets; the default, as in flannel, is every IPv4
     /// address of this host, and 127.0.0.1 keeps other hosts out
-    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0", value_parser = healthz_ip)]
     pub healthz_ip: IpAddr,
 
     /// TCP port for /healthz, /readyz and /packets; 0 disables them
-    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    #[arg(long, value_name = "PORT", default_value_t = 0, value_parser = healthz_port)]
     pub healthz_port: u16,
 
     /// IP address and TCP port for the status page (/), /status.json and /metrics; a port alone means
@@ -289,7 +301,7 @@ pub struct HealthFlags {
     pub status_address: Option<SocketAddr>,
 
     /// Log level: 0 info, 2 debug, 5 trace
-    #[arg(long = "v", value_name = "LEVEL", default_value_t = 0)]
+    #[arg(long = "v", value_name = "LEVEL", default_value_t = 0, value_parser = level)]
     pub verbosity: u8,
 
     // Flags of flannel's logging library; accepted and ignored.
@@ -298,6 +310,38 @@ pub struct HealthFlags {
 
     #[arg(long = "log_backtrace_at", hide = true)]
     log_backtrace_at: Option<String>,
+
+    // Of flannel up to 0.7.
+    #[arg(long, hide = true, go_bool = None)]
+    logtostderr: Option<bool>,
+
+    #[arg(long, hide = true, go_bool = None)]
+    alsologtostderr: Option<bool>,
+
+    #[arg(long, hide = true)]
+    stderrthreshold: Option<String>,
+
+    #[arg(long = "log_dir", hide = true)]
+    log_dir: Option<String>,
+}
+
+impl HealthFlags {
+    /// Returns the names of given flags that have no effect.
+    pub(crate) fn ignored(&self) -> Vec<&'static str> {
+        given([
+            ("vmodule", self.vmodule.is_some()),
+            ("log_backtrace_at", self.log_backtrace_at.is_some()),
+            ("logtostderr", self.logtostderr.is_some()),
+            ("alsologtostderr", self.alsologtostderr.is_some()),
+            ("stderrthreshold", self.stderrthreshold.is_some()),
+            ("log_dir", self.log_dir.is_some()),
+        ])
+    }
+}
+
+/// Returns the names of the flags that are given.
+fn given<const N: usize>(flags: [(&'static str, bool); N]) -> Vec<&'static str> {
+    flags.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
 }
 
 /// flannel's flags for Kubernetes.
@@ -321,4 +365,22 @@ pub struct KubernetesFlags {
 
     #[arg(long, hide = true)]
     net_config_path: Option<String>,
+
+    // Of flannel 0.21 and 0.22.
+    #[arg(long = "use-multi-cluster-cidr", hide = true, go_bool = None)]
+    use_multi_cluster_cidr: Option<bool>,
+}
+
+impl KubernetesFlags {
+    /// Returns the names of given flags that have no effect.
+    pub(crate) fn ignored(&self) -> Vec<&'static str> {
+        given([
+            ("kube-api-url", self.kube_api_url.is_some()),
+            ("kubeconfig-file", self.kubeconfig_file.is_some()),
+            ("kube-annotation-prefix", self.kube_annotation_prefix.is_some()),
+            ("set-node-network-unavailable", self.set_node_network_unavailable.is_some()),
+            ("net-config-path", self.net_config_path.is_some()),
+            ("use-multi-cluster-cidr", self.use_multi_cluster_cidr.is_some()),
+        ])
+    }
 }

@@ -16,6 +16,7 @@ mod control_socket;
 mod emit;
 mod environment_file;
 mod go_bool;
+mod go_int;
 mod groups;
 mod identity;
 mod like_go;
@@ -39,7 +40,7 @@ pub use crate::groups::{
 };
 pub use crate::identity::{Identity, IdentityError};
 
-use crate::like_go::{Given, read_like_go, without_empty};
+use crate::like_go::{Given, read_like_go, without_empty, without_truth};
 
 /// Joins this host to an overlay network: leases a subnet and keeps the kernel as the backend plans
 /// it.
@@ -101,16 +102,27 @@ impl Flags {
         let mut arguments = arguments.into_iter();
         let program = arguments.next();
         let (mut given, rest) = read_like_go(&command, arguments);
+        let rest = without_truth(&command, &given, rest)
+            .map_err(|reason| command.error(ErrorKind::UnknownArgument, reason))?;
         let origins = sources::complete(&mut command, &mut given, variable, file)?;
         let flags = without_empty(&command, given).into_iter().map(Given::into_argument);
         let arguments: Vec<_> = program.into_iter().chain(flags).chain(rest).collect();
         let matches = command.try_get_matches_from_mut(arguments);
         let flags = matches.and_then(|matches| Self::from_arg_matches(&matches));
-        let flags = flags.map_err(|error| sources::blame(error, &origins))?;
+        let mut flags = flags.map_err(|error| sources::blame(error, &origins))?;
+        flags.lease.complete_endpoints();
         match flags.contradiction() {
-            Some(reason) => Err(command.error(ErrorKind::ValueValidation, reason)),
+            Some(reason) => {
+                let reason = sources::with_origins(reason, &origins);
+                Err(command.error(ErrorKind::ValueValidation, reason))
+            }
             None => Ok(flags),
         }
+    }
+
+    /// Returns the names of given flags that are flannel's and have no effect.
+    pub fn ignored(&self) -> Vec<&'static str> {
+        [self.health.ignored(), self.kubernetes.ignored()].concat()
     }
 
     /// Returns the reason why no daemon can run with these flags, although each is valid by itself.

@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use clap::ArgAction;
 
+use crate::go_bool::truth;
+
 /// One flag of the command line.
 pub(crate) struct Given {
     pub(crate) name: String,
@@ -55,6 +57,39 @@ pub(crate) fn read_like_go(
         given.push(flag);
     }
     (given, arguments.collect())
+}
+
+/// Drops a last argument that is the value of the boolean flag before it, as in `--ip-masq true`. Go
+/// has the flag without it, and so gets the same.
+///
+/// # Errors
+///
+/// The reason why the first of the remaining arguments is no flag's. Go ignores it, and all flags
+/// after it.
+pub(crate) fn without_truth(
+    command: &clap::Command,
+    given: &[Given],
+    rest: Vec<OsString>,
+) -> Result<Vec<OsString>, String> {
+    let Some(first) = rest.first().filter(|first| *first != "--") else { return Ok(rest) };
+    let first = first.to_string_lossy();
+    let boolean =
+        given.last().filter(|flag| flag.value.is_none() && is_boolean(command, &flag.name));
+    let (Some(flag), Ok(truth)) = (boolean, truth(&first)) else { return Ok(rest) };
+    if truth && rest.len() == 1 {
+        return Ok(Vec::new());
+    }
+    Err(format!(
+        "`{first}` belongs to no flag: write --{name}={first}; flannel takes --{name} for true here, and ignores all \
+         that follows",
+        name = flag.name
+    ))
+}
+
+/// Returns true for a flag whose value, if there is one, follows an equals sign.
+fn is_boolean(command: &clap::Command, name: &str) -> bool {
+    let mut flags = command.get_arguments();
+    flags.any(|flag| flag.get_long() == Some(name) && flag.is_require_equals_set())
 }
 
 /// Drops flags with an empty value, which stands for the default. An empty value also resets

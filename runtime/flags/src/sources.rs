@@ -114,6 +114,21 @@ fn variable_name(flag: &str) -> String {
     format!("{PREFIX}{}", flag.to_uppercase().replace('-', "_"))
 }
 
+/// Adds the origins of the values to a text that names flags, except for values of the command line.
+pub(crate) fn with_origins(mut text: String, origins: &[Origin]) -> String {
+    for (name, origin) in origins {
+        let flag = format!("--{name}");
+        let mut found = text.match_indices(&flag).map(|(start, _)| start + flag.len());
+        // A flag's name may begin with another's.
+        let ends =
+            |end: &usize| !text[*end..].starts_with(|c: char| c.is_alphanumeric() || c == '-');
+        if let Some(end) = found.find(ends) {
+            text.insert_str(end, &format!(" (from {origin})"));
+        }
+    }
+    text
+}
+
 /// Adds the origin of the value to an error about a flag, unless it is from the command line.
 pub(crate) fn blame(mut error: clap::Error, origins: &[Origin]) -> clap::Error {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {

@@ -9,6 +9,8 @@ use regex::Regex;
 
 use super::*;
 
+mod compatibility;
+
 /// Parses arguments separated by spaces; `""` is an empty one.
 fn read(arguments: &str, environment: &[(&str, &str)]) -> Result<Flags, String> {
     let words = arguments.split_whitespace().map(|word| if word == "\"\"" { "" } else { word });

@@ -1,6 +1,8 @@
 //! Parsers of values: networks and addresses.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use heddle_core::address::is_host;
@@ -24,6 +26,31 @@ pub(crate) fn public_address<A: FromStr + Copy + Into<IpAddr>>(text: &str) -> Re
     }
     Err("expected an address at which other hosts reach this one: no loopback, multicast or broadcast address"
         .to_owned())
+}
+
+/// Parses a prefix of keys, without empty parts and `.`, as Go's `path.Join` joins it.
+pub(crate) fn clean_key(text: &str) -> Result<String, String> {
+    let parts: Vec<_> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    if parts.contains(&"..") {
+        return Err("expected a key without `..`, such as /coreos.com/network".to_owned());
+    }
+    let root = if text.starts_with('/') { "/" } else { "" };
+    Ok(format!("{root}{}", parts.join("/")))
+}
+
+/// Parses a path, which is relative to the current directory.
+pub(crate) fn absolute(text: &str) -> Result<PathBuf, String> {
+    std::path::absolute(text).map_err(|error: io::Error| error.to_string())
+}
+
+/// Parses the address of the health port.
+pub(crate) fn healthz_ip(text: &str) -> Result<IpAddr, String> {
+    match text {
+        "localhost" => Ok(Ipv4Addr::LOCALHOST.into()),
+        _ => {
+            text.parse().map_err(|_| "expected an IP address of this host, or localhost".to_owned())
+        }
+    }
 }
 
 /// Parses the address of a listener: a port alone means the loopback address.

@@ -191,25 +191,31 @@ fn check_endpoint(endpoint: &str) -> Result<(), EtcdError> {
     if !endpoint.starts_with("http://") && !is_tls(endpoint) {
         return Err(invalid(endpoint, &"the scheme is neither http nor https"));
     }
+    check_port(endpoint)?;
     let parsed = Endpoint::from_shared(endpoint.to_owned()).map_err(|e| invalid(endpoint, &e))?;
     let uri = parsed.uri();
-    if uri.port_u16().is_none_or(|port| port == 0) {
-        let given = uri.authority().and_then(|authority| port(authority.as_str()));
-        return Err(match given {
-            Some(given) => invalid(endpoint, &format!("the port {given} is not one of 1 to 65535")),
-            None => invalid(endpoint, &"there is no port"),
-        });
-    }
     if !matches!(uri.path(), "" | "/") {
         return Err(invalid(endpoint, &"there is a path"));
     }
     Ok(())
 }
 
-/// Returns the part of an authority behind the host, whether or not it is a port.
-fn port(authority: &str) -> Option<&str> {
-    let behind = authority.rsplit_once(']').map_or(authority, |(_, behind)| behind);
-    behind.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.is_empty())
+fn check_port(endpoint: &str) -> Result<(), EtcdError> {
+    let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    // The colons of an IPv6 address are in brackets.
+    let after_host = authority.rsplit_once(']').map_or(authority, |(_, after)| after);
+    let Some((_, port)) = after_host.rsplit_once(':') else {
+        return Err(invalid(endpoint, &"there is no port"));
+    };
+    match port.parse::<u16>() {
+        Ok(1..) => Ok(()),
+        _ if port.is_empty() => Err(invalid(endpoint, &"there is no port")),
+        _ if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Err(invalid(endpoint, &format!("the port {port} is out of range, 1 to 65535")))
+        }
+        _ => Err(invalid(endpoint, &format!("the port `{port}` is no number"))),
+    }
 }
 
 fn together(first: (&'static str, bool), second: (&'static str, bool)) -> Result<(), EtcdError> {

@@ -30,10 +30,11 @@ fn endpoint_invalid_is_rejected_with_a_reason() {
     for (endpoint, reason) in [
         ("unix:///run/etcd", "the scheme is neither http nor https"),
         ("http://etcd", "there is no port"),
-        ("http://etcd:", "there is no port"),
         ("http://[::1]", "there is no port"),
-        ("http://127.0.0.1:99999", "the port 99999 is not one of 1 to 65535"),
-        ("http://[::1]:0", "the port 0 is not one of 1 to 65535"),
+        ("http://etcd:", "there is no port"),
+        ("http://127.0.0.1:99999", "the port 99999 is out of range, 1 to 65535"),
+        ("https://[::1]:0", "the port 0 is out of range, 1 to 65535"),
+        ("http://etcd:client", "the port `client` is no number"),
         ("http://etcd:2379/v3", "there is a path"),
     ] {
         assert_eq!(
