@@ -208,7 +208,41 @@ impl ObjectKey {
             Self::Route(..) => "route",
         }
     }
+
+    /// Returns true if packets are carried without the object as well: it is a sysctl of
+    /// [`OPTIONAL_SYSCTLS`].
+    pub fn is_optional(&self) -> bool {
+        matches!(self, Self::Sysctl(_, _, name) if OPTIONAL_SYSCTLS.contains(&&**name))
+    }
 }
+
+/// Names of the sysctls of a device that protect the host or save packets, and that no packet of
+/// the overlay depends on (`Documentation/networking/ip-sysctl.rst` of the kernel). All others may
+/// decide whether packets pass: `forwarding`, `rp_filter`, `disable_ipv6`, and any that is not
+/// known here.
+pub const OPTIONAL_SYSCTLS: [&str; 21] = [
+    "accept_ra",
+    "accept_ra_defrtr",
+    "accept_ra_from_local",
+    "accept_ra_min_hop_limit",
+    "accept_ra_min_plen",
+    "accept_ra_mtu",
+    "accept_ra_pinfo",
+    "accept_ra_rt_info_max_plen",
+    "accept_ra_rt_info_min_plen",
+    "accept_ra_rtr_pref",
+    "accept_redirects",
+    "accept_source_route",
+    "addr_gen_mode",
+    "autoconf",
+    "dad_transmits",
+    "log_martians",
+    "router_solicitations",
+    "secure_redirects",
+    "send_redirects",
+    "shared_media",
+    "use_tempaddr",
+];
 
 impl Object {
     /// Returns the key that the kernel identifies the object by.

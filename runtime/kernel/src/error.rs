@@ -142,7 +142,7 @@ pub enum ApplyError {
     #[error("route {0}: another program added one meanwhile; comparing again")]
     Appeared(IpNet),
     /// A sysctl could not be written.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {source}{}", path.display(), Hint(sysctl_hint(source)))]
     Sysctl {
         /// The file.
         path: PathBuf,
@@ -158,6 +158,22 @@ pub enum ApplyError {
     /// The kernel did not answer in time; the change may or may not have been made.
     #[error("the kernel gave no answer within {} s", crate::DEADLINE.as_secs())]
     NoAnswer,
+}
+
+/// Returns who can set a sysctl that heddled cannot write.
+fn sysctl_hint(error: &io::Error) -> Option<&'static str> {
+    let errno = Errno::from_raw(error.raw_os_error()?);
+    Some(match errno {
+        Errno::EROFS => {
+            "it is mounted read-only here, so whoever starts this container has to mount /proc/sys/net writable, or set it in \
+             `default` in the place of the device, which a new device takes it from"
+        }
+        Errno::EACCES | Errno::EPERM => {
+            "only root of the user namespace that owns this network namespace can"
+        }
+        Errno::ENOENT => "this kernel does not have the setting",
+        _ => return None,
+    })
 }
 
 struct Hint(Option<&'static str>);

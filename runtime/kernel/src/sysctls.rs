@@ -19,8 +19,10 @@ pub(crate) fn read(wanted: &Sysctl) -> Option<Sysctl> {
     Some(Sysctl { value: value.trim_end().to_owned(), ..wanted.clone() })
 }
 
+/// Writes the value. If the sysctl has it already, as a new device may by its namespace's default, it
+/// need not be writable.
 pub(crate) fn write(sysctl: &Sysctl) -> Result<(), ApplyError> {
-    if is_off(sysctl) {
+    if read(sysctl).as_ref() == Some(sysctl) {
         return Ok(());
     }
     let path = path(sysctl).ok_or(ApplyError::NotASetting)?;

@@ -457,9 +457,14 @@ impl Reconciler {
         }
     }
 
-    /// Publishes whether the plan is in the kernel, and the warnings about the host network.
+    /// Returns the warnings about the host network, and about settings that packets do not need.
+    fn warnings(&self) -> Vec<String> {
+        self.peers.host().warnings().into_iter().chain(self.applier.warnings()).collect()
+    }
+
+    /// Publishes whether the plan is in the kernel, and the warnings.
     fn publish(&self, readiness: &Readiness) {
-        readiness.warn(self.peers.host().warnings());
+        readiness.warn(self.warnings());
         match self.applier.missing(&self.desired) {
             None => readiness.met(Condition::Kernel),
             Some(reason) => {
@@ -511,7 +516,7 @@ impl Reconciler {
         Report {
             peers: peers.into_values().collect(),
             unlisted: self.peers.rejected_unnamed() as u64,
-            warnings: self.peers.host().warnings(),
+            warnings: self.warnings(),
             changes: self.applier.made().clone(),
             superseded: self.superseded.as_ref().map(ToString::to_string),
         }

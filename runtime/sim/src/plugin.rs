@@ -11,7 +11,8 @@ use heddle_core::address::{LinkName, MacAddress};
 use heddle_core::lease::{Lease, LeaseKey};
 use heddle_core::node::Node;
 use heddle_core::object::{
-    Address, FdbEntry, Link, LinkKind, Metric, Neighbour, Object, Plan, Route, RouteAction, Vxlan,
+    Address, FdbEntry, Link, LinkKind, Metric, Neighbour, Object, Plan, Route, RouteAction, Sysctl,
+    Vxlan,
 };
 use heddle_core::site::{NoLease, Site};
 use heddle_files::{Found, Print, ReadError, Written};
@@ -49,6 +50,8 @@ pub struct Faults {
     pub advertise: Option<Reason>,
     /// The reason why the plugin has no plan for the node.
     pub plan_node: Option<Reason>,
+    /// The settings of the device in the plan for the node.
+    pub sysctls: Vec<Sysctl>,
     /// The reasons why the plugin has no plan for a peer.
     pub no_plan: BTreeMap<LeaseKey, Reason>,
     /// The time that each call about peers takes longer.
@@ -315,7 +318,9 @@ impl Planner for Scripted {
         if self.with(|faults| faults.tunnel) {
             return Ok(tunnel_plan(&site.node, mtu));
         }
-        let plan = node_plan(&site.node, &site.lease, self.number);
+        let mut plan = node_plan(&site.node, &site.lease, self.number);
+        plan.objects
+            .extend(self.with(|faults| faults.sysctls.clone()).into_iter().map(Object::Sysctl));
         Ok(NodePlan { plan, tunnel: None, mtu })
     }
 

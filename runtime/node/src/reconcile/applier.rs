@@ -136,14 +136,21 @@ impl Applier {
     }
 
     /// Returns the reason why the plan is not in place: the kernel cannot be read, or refuses one
-    /// of the node's own objects. A refused object of a peer's plan affects that peer alone.
+    /// of the node's own objects. A refused object of a peer's plan affects that peer alone. Those
+    /// that packets do not need are left to [`warnings`](Self::warnings).
     pub(super) fn missing(&self, desired: &Desired) -> Option<&str> {
-        let own = |key: &ObjectKey| desired.owner(key) == Some(Owner::Node);
+        let own = |key: &ObjectKey| desired.owner(key) == Some(Owner::Node) && !key.is_optional();
         let refused = || {
             let (_, failing) = self.refused.failing().iter().find(|(key, _)| own(key))?;
             Some(failing.reason.as_str())
         };
         self.unreadable.as_deref().or_else(refused)
+    }
+
+    /// Returns the reasons why settings that packets do not need are not in place.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> + '_ {
+        let failing = self.refused.failing().iter().filter(|(key, _)| key.is_optional());
+        failing.map(|(_, failing)| failing.reason.clone())
     }
 
     /// Returns the reason why an owner's plan is not completely in the kernel. None if it is.
@@ -152,7 +159,9 @@ impl Applier {
         if let Some(conflict) = desired.keys(owner).iter().find_map(withheld) {
             return Some(conflict.to_string());
         }
-        let here = |key: &&ObjectKey| agrees(desired.get(key), self.observed.objects.get(key));
+        let here = |key: &&ObjectKey| {
+            key.is_optional() || agrees(desired.get(key), self.observed.objects.get(key))
+        };
         let key = desired.keys(owner).iter().find(|key| !here(key))?;
         Some(match self.refused.failing().get(key) {
             Some(failing) => failing.reason.clone(),

@@ -145,10 +145,13 @@ pub(super) fn record_plans(history: &History, complaints: &[(LeaseKey, String)])
     record_many("peers", "without a new plan", complaints.len());
 }
 
-/// Reports changes that the kernel refused.
+/// Reports changes that the kernel refused. Those that packets do not need are warnings.
 pub(super) fn record_refusals(history: &History, reasons: &[(ObjectKey, String)]) {
     for (key, reason) in reasons.iter().take(LIMIT) {
-        tracing::error!(subject = %key, "{reason}");
+        match key.is_optional() {
+            true => tracing::warn!(subject = %key, "{reason}; packets pass without it"),
+            false => tracing::error!(subject = %key, "{reason}"),
+        }
         history.note_about(EventKind::Refused, &key.to_string(), reason);
     }
     record_many("kernel", "changes failed", reasons.len());

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use heddle_control::{EventKind, PeerState};
+use heddle_core::address::Family;
 use heddle_core::diff::ObjectChange;
-use heddle_core::object::{Address, Object, ObjectKey};
+use heddle_core::object::{Address, Object, ObjectKey, Sysctl};
 use heddle_node::readiness::Condition;
 use heddle_sim::kernel::{Maker, Mark, UNDERLAY, name};
 use heddle_sim::plugin::DEVICE;
@@ -442,4 +443,51 @@ async fn changes_are_counted_by_kind() {
     let after = scene.status().await.changes;
     assert_eq!((after.put, after.removed), (before.put, before.removed + 3));
     assert!(after.repairs.values().all(|count| *count == 0), "{after:?}");
+}
+
+/// Starts a node whose plan has a setting of the device, which cannot be written.
+async fn with_unwritable(setting: &str) -> (Scene, ObjectKey) {
+    let sysctl = Sysctl {
+        link: name(DEVICE),
+        family: Family::V6,
+        name: setting.to_owned(),
+        value: "0".to_owned(),
+    };
+    let key = Object::Sysctl(sysctl.clone()).key();
+    let mut scene = Scene::new();
+    scene.plugins.with(|faults| faults.sysctls.push(sysctl));
+    refuse(&scene, key.clone(), u32::MAX);
+    scene.add_peer(7);
+    scene.start();
+    (scene, key)
+}
+
+#[tokio::test(start_paused = true)]
+async fn unwritable_setting_that_packets_do_not_need_is_a_warning() {
+    let (mut scene, key) = with_unwritable("accept_ra").await;
+    scene.ready().await;
+    scene.pass(600.0).await;
+    assert!(scene.is_ready());
+    assert_eq!(scene.objects(7), 3);
+    let warnings = scene.warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains("accept_ra = 0"), "{warnings:?}");
+    assert_eq!(scene.status().await.warnings, warnings);
+    let events = scene.events(EventKind::Refused).await;
+    assert_eq!(events.len(), 1, "{events:?}");
+    // It is tried again, and the warning ends with it.
+    refuse(&scene, key.clone(), 0);
+    scene.until("it is set", |scene| scene.object(&key).is_some()).await;
+    scene.until("no warning", |scene| scene.warnings().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn unwritable_setting_that_packets_need_is_an_error() {
+    for setting in ["forwarding", "disable_ipv6", "rp_filter"] {
+        let (mut scene, key) = with_unwritable(setting).await;
+        let reason = scene.unmet_by(Condition::Kernel, setting).await;
+        assert!(reason.contains(" = 0"), "{reason}");
+        assert_eq!(scene.warnings(), [""; 0]);
+        refuse(&scene, key, 0);
+        scene.ready().await;
+    }
 }
