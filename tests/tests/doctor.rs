@@ -612,3 +612,59 @@ fn open(directory: &Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
 }
+
+#[test]
+fn missing_instance_is_reported_alone() {
+    let cluster = Cluster::new(Families::V4);
+    let host = cluster.host("alpha");
+    let mut command = Command::new(heddle());
+    command.args(["doctor", "--json", "-i", "no-such-instance"]);
+    let (code, printed) = run(&host, command);
+    let diagnosis = Diagnosis { code, report: serde_json::from_str(&printed).unwrap() };
+    let texts = ["no instance no-such-instance", "/etc/default/heddled@no-such-instance"];
+    diagnosis.names_only("daemon", &texts);
+}
+
+#[test]
+fn stopped_daemon_that_left_its_files_is_reported() {
+    let cluster = Cluster::new(Families::V4);
+    let mut node = cluster.node("alpha");
+    assert_healthy(&cluster, &node.host);
+    assert_eq!(node.stop(heddle_lab::Signal::TERM), Some(0));
+    let diagnosis = diagnose(&cluster, &node.host);
+    let file = node.host.subnet_file().display().to_string();
+    diagnosis.names_only("daemon", &["heddled is not running", &file]);
+}
+
+#[test]
+fn subnet_file_of_two_daemons_is_reported() {
+    let cluster = Cluster::new(Families::V4);
+    let node = cluster.node("alpha");
+    let config = r#"{"Network":"10.99.0.0/16","Backend":{"Type":"vxlan","VNI":2,"Port":8473}}"#;
+    cluster.etcd().put("/b/config", config).unwrap();
+    let socket = node.host.control_socket().with_file_name("second.sock");
+    let mut second = cluster.heddled(&node.host);
+    second.arg("--etcd-prefix=/b").arg(format!("--control-socket={}", socket.display()));
+    second.arg("--healthz-port=0");
+    let _second = node.host.start(second).unwrap();
+    let found = wait_until("a finding", SOON, || {
+        let found = diagnose(&cluster, &node.host);
+        let shared = found.report.to_string().contains("also written by the heddled");
+        if shared { Ok(found) } else { Err(format!("{found:?}")) }
+    });
+    let file = node.host.subnet_file().display().to_string();
+    found.unwrap().names("files", &[&file, "network /b", "--subnet-file"]);
+}
+
+#[test]
+fn config_deleted_under_running_nodes_is_reported_as_such() {
+    let cluster = Cluster::new(Families::V4);
+    let node = cluster.node("alpha");
+    cluster.etcd().delete(&format!("{PREFIX}/config")).unwrap();
+    let diagnosis = diagnose(&cluster, &node.host);
+    let texts = ["/config does not exist", "keeps the config that it started with", "same config"];
+    diagnosis.names("network-config", &texts);
+    assert!(!diagnosis.report.to_string().contains("etcdctl put"), "{diagnosis:#?}");
+    cluster.store().put_config(&Families::V4.config()).unwrap();
+    assert_healthy(&cluster, &node.host);
+}

@@ -24,8 +24,10 @@ mod outlook;
 mod report;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use heddle_control::Status;
 use heddle_core::address::LinkName;
 use heddle_core::config::NetworkConfig;
 use heddle_core::diff::Scope;
@@ -62,8 +64,16 @@ use crate::facts::{credentials, docker, files, offload, sockets, tun};
 pub async fn examine(flags: &Flags, unit: &str) -> Report {
     let mut report = Report::default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    report.found(checks::credentials::check(&credentials::read(&flags.lease), now));
     let daemon = unit::daemon_of(flags).await;
+    let loaded = unit::unit(unit).await;
+    let instance = unit::instance(unit, flags);
+    let missing =
+        instance.and_then(|it| checks::daemon::check_instance(&it, &daemon, loaded.as_ref()));
+    if missing.is_some() {
+        report.found(missing);
+        return report;
+    }
+    report.found(checks::credentials::check(&credentials::read(&flags.lease), now));
     if matches!(daemon, Daemon::Answers(_)) {
         match files::differing(&flags.state_directory()) {
             Ok(differing) => report.found(checks::files::check_written(&differing)),
@@ -74,7 +84,12 @@ pub async fn examine(flags: &Flags, unit: &str) -> Report {
         Ok(host) => examine_host(flags, &host, &daemon, &mut report).await,
         Err(error) => report.skip("the host's network", error),
     }
-    report.found(checks::daemon::check(&daemon, unit::unit(unit).await.as_ref()));
+    // flanneld writes the same files, and may have taken the node over.
+    let written = match sockets::runs("flanneld") {
+        true => Vec::new(),
+        false => files::written(&flags.state_directory()),
+    };
+    report.found(checks::daemon::check(&daemon, loaded.as_ref(), &written));
     if let Daemon::Answers(status) = &daemon {
         report.found(checks::peers::check(status));
     }
@@ -120,11 +135,15 @@ fn host_network(host: &Host, config: &NetworkConfig, subnets: Option<LeaseKey>) 
 async fn examine_host(flags: &Flags, host: &Host, daemon: &Daemon, report: &mut Report) {
     let outlook = outlook::look(flags, daemon.node_id(flags), &host.facts, &host.routing).await;
     let commands = Commands::new(flags);
-    report.found(outlook.problems.iter().filter_map(|it| checks::outlook::check(it, &commands)));
+    let member = matches!(daemon, Daemon::Answers(status) if status.lease.is_some());
+    let problems = outlook.problems.iter();
+    report.found(problems.filter_map(|it| checks::outlook::check(it, &commands, member)));
     let warnings = outlook.config_warnings.iter();
     report.found(warnings.map(|it| checks::outlook::config_warning(it, &commands)));
     let unwritable: Vec<_> = outlook.files.iter().filter_map(|f| files::unwritable(f)).collect();
     report.found(checks::files::check(&unwritable));
+    report
+        .found(checks::files::check_shared(&outlook.files, &files_of_others(flags, daemon).await));
     let Some(config) = &outlook.config else {
         report.skip("ports, devices, routes and rules", "the network config is unknown");
         return;
@@ -188,6 +207,16 @@ async fn examine_datagrams(host: &Host, outlook: &Outlook, daemon: &Daemon, repo
         }
         Err(error) => report.skip("rules on the backend's UDP port", error),
     }
+}
+
+/// Returns the networks of the other daemons on this host, and the files that they write.
+async fn files_of_others(flags: &Flags, daemon: &Daemon) -> Vec<(String, Vec<PathBuf>)> {
+    let others = unit::others(flags, daemon).await.into_iter();
+    let files = |status: Status| {
+        let files = status.emitters.into_iter().flat_map(|emitter| emitter.files);
+        (status.network, files.collect())
+    };
+    others.map(files).collect()
 }
 
 async fn examine_rules(flags: &Flags, networks: Vec<IpNet>, daemon: &Daemon, report: &mut Report) {

@@ -1,14 +1,50 @@
 //! Checks that the daemon runs and is ready.
 
-use heddle_control::STARTING;
+use std::path::PathBuf;
 
-use crate::facts::unit::{Daemon, Unit};
+use heddle_control::STARTING;
+use heddle_core::text::list;
+
+use crate::facts::unit::{Daemon, Instance, Unit};
 use crate::report::{Finding, Severity};
 
 const CHECK: &str = "daemon";
 
-/// `unit` is the daemon's, if systemd knows it. A stopped daemon that is not enabled is no problem.
-pub(crate) fn check(daemon: &Daemon, unit: Option<&Unit>) -> Vec<Finding> {
+/// Symptom of a daemon that does not run.
+const LEAVING: &str = "This node's lease expires a day after its last renewal, and changes of other nodes are not applied";
+
+/// Returns a finding if nothing on this host belongs to the instance: neither a running daemon, nor
+/// a unit that is enabled, nor a file.
+pub(crate) fn check_instance(
+    instance: &Instance,
+    daemon: &Daemon,
+    unit: Option<&Unit>,
+) -> Option<Finding> {
+    let Instance { name, sources, has_files, others } = instance;
+    let in_use = |unit: &Unit| unit.enabled || unit.state != "inactive";
+    if *has_files || *daemon != Daemon::Absent || unit.is_some_and(in_use) {
+        return None;
+    }
+    let sources = list(sources.iter().map(|path| path.display()));
+    let others = match others.as_slice() {
+        [] => "this host has none".to_owned(),
+        others => format!("those of this host are {}", list(others)),
+    };
+    Some(Finding {
+        check: CHECK,
+        severity: Severity::Error,
+        problem: format!(
+            "there is no instance {name}: none of {sources} exists, and heddled@{name}.service is not enabled"
+        ),
+        symptom: format!("Nothing of {name} can be checked, and nothing was"),
+        remedy: format!("Correct the name after -i ({others}), or create its environment file:"),
+        command: Some("ls /etc/default/heddled@*".to_owned()),
+    })
+}
+
+/// `unit` is the daemon's, if systemd knows it. A stopped daemon that is not enabled is a problem only
+/// if there are files that it has `written`.
+pub(crate) fn check(daemon: &Daemon, unit: Option<&Unit>, written: &[PathBuf]) -> Vec<Finding> {
     match daemon {
         Daemon::Answers(status) => {
             // What comes after an obstacle of the start is not checked yet.
@@ -18,7 +54,10 @@ pub(crate) fn check(daemon: &Daemon, unit: Option<&Unit>) -> Vec<Finding> {
             let unmet = shown.map(|unmet| not_ready(&unmet.condition, &unmet.reason));
             unmet.chain(status.superseded.as_deref().map(superseded)).collect()
         }
-        Daemon::Absent => unit.and_then(not_running).into_iter().collect(),
+        Daemon::Absent => {
+            let stopped = || stopped(unit, written);
+            unit.and_then(not_running).or_else(stopped).into_iter().collect()
+        }
         Daemon::Silent(reason) => vec![silent(reason)],
         Daemon::Unknown(_) => vec![],
     }
@@ -57,9 +96,32 @@ fn not_running(unit: &Unit) -> Option<Finding> {
             "success" => format!("heddled is not running: {name} is {state}"),
             _ => format!("heddled is not running: {name} is {state} ({result})"),
         },
-        symptom: "This node's lease expires a day after its last renewal, and changes of other nodes are not applied".to_owned(),
+        symptom: LEAVING.to_owned(),
         remedy: format!("`journalctl -u {name}` shows why it ended. Start it:"),
         command: Some(format!("systemctl start {name}")),
+    })
+}
+
+/// Returns the finding for a daemon that has run, and that nothing starts again.
+fn stopped(unit: Option<&Unit>, written: &[PathBuf]) -> Option<Finding> {
+    let file = written.first()?.display();
+    let name = unit.map(|unit| &unit.name);
+    let (remedy, command) = match name {
+        Some(name) => (
+            "Start it, also at the boot; if the node is to leave, see \"Taking a node out\" in docs/operation.md:",
+            Some(format!("systemctl enable --now {name}")),
+        ),
+        None => ("Start it with these flags.", None),
+    };
+    Some(Finding {
+        check: CHECK,
+        severity: Severity::Warning,
+        problem: format!(
+            "heddled is not running, but has run and written {file}, which other programs still use"
+        ),
+        symptom: LEAVING.to_owned(),
+        remedy: remedy.to_owned(),
+        command,
     })
 }
 
@@ -85,7 +147,43 @@ mod tests {
     }
 
     fn problems(daemon: &Daemon, unit: Option<&Unit>) -> Vec<String> {
-        check(daemon, unit).into_iter().map(|finding| finding.problem).collect()
+        check(daemon, unit, &[]).into_iter().map(|finding| finding.problem).collect()
+    }
+
+    #[test]
+    fn stopped_daemon_with_files_is_reported() {
+        let files = [PathBuf::from("/run/flannel/subnet.env")];
+        let disabled = unit(false, "inactive", "success");
+        for (unit, command) in
+            [(Some(&disabled), Some("systemctl enable --now heddled.service")), (None, None)]
+        {
+            let found = check(&Daemon::Absent, unit, &files);
+            assert!(found[0].problem.contains("written /run/flannel/subnet.env"), "{}", found[0]);
+            assert_eq!(found[0].command.as_deref(), command);
+        }
+        assert_eq!(check(&Daemon::Unknown(String::new()), None, &files), []);
+    }
+
+    #[test]
+    fn instance_without_any_trace_is_reported() {
+        let none = Instance {
+            name: "blue".into(),
+            sources: vec!["/etc/default/heddled@blue".into()],
+            others: vec!["green".into()],
+            ..Instance::default()
+        };
+        // systemd loads the template for any name.
+        let loaded = unit(false, "inactive", "success");
+        let found = check_instance(&none, &Daemon::Absent, Some(&loaded)).unwrap();
+        assert!(found.problem.starts_with("there is no instance blue: "), "{found}");
+        assert!(found.remedy.contains("those of this host are green"), "{found}");
+        assert!(check_instance(&none, &Daemon::Absent, None).is_some());
+        let enabled = unit(true, "inactive", "success");
+        assert!(check_instance(&none, &Daemon::Absent, Some(&enabled)).is_none());
+        let ready = Daemon::Answers(Box::default());
+        assert!(check_instance(&none, &ready, None).is_none());
+        let configured = Instance { has_files: true, ..none };
+        assert!(check_instance(&configured, &Daemon::Absent, None).is_none());
     }
 
     #[test]

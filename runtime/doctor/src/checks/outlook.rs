@@ -44,9 +44,18 @@ impl Commands {
     }
 }
 
-/// Returns `None` for problems that another check reports in more detail.
-pub(crate) fn check(problem: &Problem, commands: &Commands) -> Option<Finding> {
+/// Returns `None` for problems that another check reports in more detail. `member` is true if a daemon
+/// runs that has a lease, and so has started with a config.
+pub(crate) fn check(problem: &Problem, commands: &Commands, member: bool) -> Option<Finding> {
     let Advice { check, symptom, remedy, command } = match problem {
+        Problem::Obstacle(Obstacle::NoConfig(_)) if member => Advice {
+            check: "network-config",
+            symptom: "The running heddled keeps the config that it started with, and its lease. It cannot start again, nor can \
+                      any other node join",
+            remedy: "Store the same config again that the nodes run with: another `Network` would end their leases at their \
+                     next start. Or correct --etcd-prefix.",
+            command: None,
+        },
         Problem::Obstacle(obstacle) => on_the_way(obstacle, commands),
         Problem::ConfigInV2(_) => Advice {
             check: "network-config",
@@ -245,7 +254,7 @@ mod tests {
     }
 
     fn found(problem: impl Into<Problem>) -> Finding {
-        check(&problem.into(), &commands(&[])).unwrap()
+        check(&problem.into(), &commands(&[]), false).unwrap()
     }
 
     #[test]
@@ -264,6 +273,14 @@ mod tests {
         let finding = found(Problem::ConfigInV2("/coreos.com/network/config".into()));
         assert!(finding.problem.ends_with("in its v2 API"), "{finding}");
         assert_eq!(finding.command.as_deref(), Some("heddle import v2 --dry-run"));
+    }
+
+    #[test]
+    fn config_deleted_under_a_member_has_no_example() {
+        let problem = Problem::Obstacle(Obstacle::NoConfig("/n/config".into()));
+        let finding = check(&problem, &commands(&[]), true).unwrap();
+        assert!(finding.symptom.starts_with("The running heddled keeps the config"), "{finding}");
+        assert_eq!(finding.command, None);
     }
 
     #[test]
@@ -324,6 +341,6 @@ mod tests {
             path: "/ca.pem".into(),
             reason: "No such file".into(),
         };
-        assert!(check(&Problem::Store(error.into()), &commands(&[])).is_none());
+        assert!(check(&Problem::Store(error.into()), &commands(&[]), false).is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! Tests whether files can be written, without writing any, and whether files that the daemon wrote
 //! are as it left them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use heddle_files::{Difference, Print, RecordError, look, read_record};
@@ -33,6 +33,13 @@ pub(crate) fn unwritable(file: &Path) -> Option<Unwritable> {
     }
     let allowed = access(directory, Access::WRITE_OK | Access::EXEC_OK);
     allowed.err().map(|errno: Errno| refused(directory, errno.to_string()))
+}
+
+/// Returns the files that the daemon's record names and that exist. Empty without a usable record.
+pub(crate) fn written(directory: &Path) -> Vec<PathBuf> {
+    let recorded = read_record(directory).unwrap_or_default();
+    let paths: BTreeSet<_> = recorded.into_iter().map(|written| written.path).collect();
+    paths.into_iter().filter(|path| path.exists()).collect()
 }
 
 /// A file that is not as the daemon wrote it.

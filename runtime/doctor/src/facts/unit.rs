@@ -1,10 +1,10 @@
 //! The daemon's state according to systemd and its control socket.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use heddle_control::{CallError, Client, DEFAULT_SOCKET, Status};
+use heddle_control::{CallError, Client, DEFAULT_SOCKET, DIRECTORY, Status};
 use heddle_core::node::NodeId;
 use heddle_flags::Flags;
 
@@ -59,6 +59,69 @@ pub(crate) async fn daemon_of(flags: &Flags) -> Daemon {
     }
     let usual = daemon(Path::new(DEFAULT_SOCKET)).await;
     if is_of(&usual, &flags.lease.network_name()) { usual } else { found }
+}
+
+/// Longest list of other daemons.
+const OTHERS: usize = 16;
+
+/// Returns the status of the other daemons of this host that answer.
+pub(crate) async fn others(flags: &Flags, own: &Daemon) -> Vec<Status> {
+    let own_socket = flags.control_socket();
+    let directories = [Some(Path::new(DIRECTORY)), own_socket.parent()];
+    let entries = directories.into_iter().flatten().filter_map(|it| std::fs::read_dir(it).ok());
+    let mut sockets: Vec<_> = entries.flatten().flatten().map(|entry| entry.path()).collect();
+    sockets.retain(|path| path.extension().is_some_and(|extension| extension == "sock"));
+    sockets.sort();
+    sockets.dedup();
+    let mut found = Vec::new();
+    for socket in sockets.into_iter().filter(|path| *path != own_socket).take(OTHERS) {
+        if let Daemon::Answers(status) = daemon(&socket).await
+            && !is_same(own, &status)
+        {
+            found.push(*status);
+        }
+    }
+    found
+}
+
+/// Returns true if the status is that of this daemon, which may have been found at another socket
+/// than its flags say.
+fn is_same(own: &Daemon, status: &Status) -> bool {
+    matches!(own, Daemon::Answers(own) if own.network == status.network)
+}
+
+/// Traces of an instance of the packaged unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Instance {
+    pub(crate) name: String,
+    /// Files that configure it, whether or not they exist.
+    pub(crate) sources: Vec<PathBuf>,
+    /// True if one of these exists, or a file that it writes.
+    pub(crate) has_files: bool,
+    /// Names of the instances that have an environment file.
+    pub(crate) others: Vec<String>,
+}
+
+/// Beginning of the names of instances' environment files.
+const INSTANCE_FILE: &str = "/etc/default/heddled@";
+
+/// Returns the traces of the instance that a unit is one of. None for the unit without a name.
+pub(crate) fn instance(unit: &str, flags: &Flags) -> Option<Instance> {
+    let name = unit.strip_prefix("heddled@")?.strip_suffix(".service")?.to_owned();
+    let sources = vec![
+        PathBuf::from(format!("{INSTANCE_FILE}{name}")),
+        PathBuf::from(format!("/etc/systemd/system/{unit}.d")),
+    ];
+    let written = [flags.files.subnet_env().to_owned(), flags.control_socket()];
+    let has_files = sources.iter().chain(&written).any(|path| path.exists());
+    let entries = std::fs::read_dir("/etc/default").into_iter().flatten().flatten();
+    let of_entry = |entry: std::fs::DirEntry| {
+        let path = entry.path();
+        path.to_str()?.strip_prefix(INSTANCE_FILE).map(str::to_owned)
+    };
+    let mut others: Vec<_> = entries.filter_map(of_entry).collect();
+    others.sort();
+    Some(Instance { name, sources, has_files, others })
 }
 
 /// Returns true if a daemon answers, and is in this network.
