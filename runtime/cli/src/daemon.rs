@@ -10,14 +10,16 @@ use clap::Args;
 use heddle_control::{Client, DEFAULT_SOCKET, DIRECTORY, socket_of};
 use heddle_core::text::list;
 
+use crate::daemon_flags::control_socket;
+
 /// Selects the daemon to query.
 #[derive(Args)]
 pub(crate) struct Daemon {
     /// Instance of the daemon, on a host with several networks
     #[arg(short, long, value_name = "NAME", value_parser = instance_name)]
     instance: Option<String>,
-    /// Control socket of the daemon [default: /run/heddle/heddled.sock, or /run/heddle/NAME.sock of an instance; without
-    /// these, the only socket in /run/heddle]
+    /// Control socket of the daemon [default: FLANNELD_CONTROL_SOCKET of the environment or of /etc/default/heddled, else
+    /// /run/heddle/heddled.sock, or /run/heddle/NAME.sock of an instance; without these, the only socket in /run/heddle]
     #[arg(long, value_name = "FILE", conflicts_with = "instance")]
     socket: Option<PathBuf>,
 }
@@ -26,8 +28,11 @@ impl Daemon {
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
         let socket = match (&self.socket, &self.instance) {
             (Some(socket), _) => socket.clone(),
-            (None, Some(instance)) => socket_of(Some(instance)),
-            (None, None) => only_socket(Path::new(DEFAULT_SOCKET), Path::new(DIRECTORY))?,
+            (None, instance) => match (control_socket(instance.as_deref()), instance) {
+                (Some(configured), _) => configured,
+                (None, Some(instance)) => socket_of(Some(instance)),
+                (None, None) => only_socket(Path::new(DEFAULT_SOCKET), Path::new(DIRECTORY))?,
+            },
         };
         Ok(Client::new(socket))
     }

@@ -1,6 +1,7 @@
 //! The daemon's flags, for subcommands that examine a host as the daemon would.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::Args;
 use heddle_flags::{Flags, read_environment_file};
@@ -45,6 +46,20 @@ impl DaemonFlags {
             None => "heddled.service".to_owned(),
         }
     }
+}
+
+/// Returns the control socket that the configuration of the daemon, or of an instance, names. None
+/// without one, or if this user cannot read the configuration.
+pub(crate) fn control_socket(instance: Option<&str>) -> Option<PathBuf> {
+    let variable = |name: &str| match instance {
+        Some(instance) => of_instance(instance, name),
+        None => std::env::var(name).ok().filter(|_| name == "FLANNELD_CONTROL_SOCKET"),
+    };
+    let arguments = arguments(instance, Vec::new(), false);
+    // The file is also for other flags, which may be wrong or of another version.
+    let found = Flags::read(arguments, variable, read_environment_file).ok();
+    let configured = found.and_then(|flags| flags.control.control_socket);
+    configured.or_else(|| variable("FLANNELD_CONTROL_SOCKET").map(PathBuf::from))
 }
 
 /// The words given on the command line.

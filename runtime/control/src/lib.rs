@@ -30,7 +30,7 @@ pub use heddle_core::link_counters::LinkCounters;
 pub use heddle_core::plugin_source::PluginSource;
 pub use leases::{LeaseRecord, Leases};
 pub use peer_counts::PeerCounts;
-pub use server::serve;
+pub use server::{Socket, serve};
 pub use status::{
     Changes, Device, Emitter, Event, EventKind, NodeIdentity, OwnLeaseStatus, Peer, PeerHealth,
     PeerState, Plugin, RulesMode, Status, TrafficRules, UnderlayStatus, UnmetCondition,

@@ -2,9 +2,9 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use heddle_http::{Answer, Bytes, Hosts, Server, Site, StatusCode};
@@ -20,7 +20,28 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(90);
 /// Content type of the answers.
 const JSON: &str = "application/json";
 
-/// Listens on a Unix socket, and answers in the background until the daemon ends.
+/// A socket that is listened on. Dropping it removes its file, unless another daemon has replaced
+/// it meanwhile.
+#[derive(Debug)]
+#[must_use = "the socket is removed with it"]
+pub struct Socket {
+    path: PathBuf,
+    /// Device and inode of the file.
+    file: (u64, u64),
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let found = fs::symlink_metadata(&self.path);
+        if found.is_ok_and(|found| (found.dev(), found.ino()) == self.file) {
+            // A file that stays is one that the next daemon replaces.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Listens on a Unix socket, and answers in the background until the daemon ends. The socket exists
+/// as long as the returned value.
 ///
 /// Only root has access (0600), or also the group (0660); the socket has these permissions from the
 /// start. Creates its directory if needed. Replaces the socket of a dead daemon. Serves
@@ -37,18 +58,18 @@ pub async fn serve<H: Handler>(
     group: Option<&str>,
     documents: Documents<H>,
     connections: usize,
-) -> Result<(), ListenError> {
-    let listener = listen(path, group)?;
+) -> Result<Socket, ListenError> {
+    let (listener, socket) = listen(path, group)?;
     let server =
         Server::new("control socket", Hosts::Any, connections).answering_within(ANSWER_LIMIT);
     server.serve_unix(listener, Control(documents));
-    Ok(())
+    Ok(socket)
 }
 
 /// Length limit of a socket's path in bytes, without the final zero (`sun_path` in unix(7)).
 const PATH_LIMIT: usize = 107;
 
-fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, ListenError> {
+fn listen(path: &Path, group: Option<&str>) -> Result<(UnixListener, Socket), ListenError> {
     // The kernel would not notice: the socket is created under a short name and then moved.
     if path.as_os_str().len() > PATH_LIMIT {
         return Err(ListenError::TooLong { path: path.to_owned(), limit: PATH_LIMIT });
@@ -64,16 +85,18 @@ fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, ListenError>
     let private = private.map_err(failed("cannot write to its directory"))?;
     let unfinished = private.path().join("s");
     let listener = UnixListener::bind(&unfinished).map_err(failed("cannot create a socket"))?;
-    let finish = || -> io::Result<()> {
+    let finish = || -> io::Result<Socket> {
         if group.is_some() {
             chown(&unfinished, None, group)?;
         }
         let mode = if group.is_some() { 0o660 } else { 0o600 };
         fs::set_permissions(&unfinished, Permissions::from_mode(mode))?;
-        fs::rename(&unfinished, path)
+        let file = fs::symlink_metadata(&unfinished)?;
+        fs::rename(&unfinished, path)?;
+        Ok(Socket { path: std::path::absolute(path)?, file: (file.dev(), file.ino()) })
     };
-    finish().map_err(failed("cannot move the socket into place"))?;
-    Ok(listener)
+    let socket = finish().map_err(failed("cannot move the socket into place"))?;
+    Ok((listener, socket))
 }
 
 /// Checks that the socket's path is free, or has the socket of a dead daemon, which the new one

@@ -35,7 +35,7 @@ impl Handler for Daemon {
 }
 
 /// Serves the documents of a daemon.
-async fn serve(path: &Path, group: Option<&str>, daemon: Daemon) -> Result<(), ListenError> {
+async fn serve(path: &Path, group: Option<&str>, daemon: Daemon) -> Result<Socket, ListenError> {
     heddle_control::serve(path, group, Documents::new(daemon), 8).await
 }
 
@@ -53,7 +53,7 @@ fn mode(path: &Path) -> u32 {
 #[tokio::test]
 async fn client_receives_documents_of_daemon() {
     let (_dir, path) = place();
-    serve(&path, None, Daemon { peers: 20_000, store: Ok(()) }).await.unwrap();
+    let _socket = serve(&path, None, Daemon { peers: 20_000, store: Ok(()) }).await.unwrap();
     let client = Client::new(&path);
     let status = client.status().await.unwrap();
     assert_eq!((status.peers.len(), status.peers[7].key.as_str()), (20_000, "10.7"));
@@ -63,7 +63,8 @@ async fn client_receives_documents_of_daemon() {
 #[tokio::test]
 async fn client_receives_reason_for_unavailability() {
     let (_dir, path) = place();
-    serve(&path, None, Daemon { peers: 0, store: Err("etcd is gone") }).await.unwrap();
+    let _socket =
+        serve(&path, None, Daemon { peers: 0, store: Err("etcd is gone") }).await.unwrap();
     let error = Client::new(&path).leases().await.unwrap_err();
     assert!(
         matches!(&error, CallError::Unavailable(reason) if reason == "etcd is gone"),
@@ -74,7 +75,7 @@ async fn client_receives_reason_for_unavailability() {
 #[tokio::test]
 async fn socket_is_for_root_only_unless_group_is_given() {
     let (_dir, path) = place();
-    serve(&path, None, HEALTHY).await.unwrap();
+    let _socket = serve(&path, None, HEALTHY).await.unwrap();
     assert!(path.symlink_metadata().unwrap().file_type().is_socket());
     assert_eq!(mode(&path), 0o600);
     let around: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
@@ -83,7 +84,7 @@ async fn socket_is_for_root_only_unless_group_is_given() {
     let (_dir, path) = place();
     // A group that this user may assign to a file.
     let group = Group::from_gid(Gid::current()).unwrap().unwrap();
-    serve(&path, Some(&group.name), HEALTHY).await.unwrap();
+    let _socket = serve(&path, Some(&group.name), HEALTHY).await.unwrap();
     assert_eq!(mode(&path), 0o660);
     assert_eq!(path.metadata().unwrap().gid(), group.gid.as_raw());
     let error = serve(&path, Some("no such group"), HEALTHY).await.unwrap_err();
@@ -97,10 +98,24 @@ async fn socket_of_dead_daemon_is_replaced_live_one_is_kept() {
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let error = Client::new(&path).status().await.unwrap_err();
     assert!(matches!(error, CallError::NotRunning(_)), "{error}");
-    serve(&path, None, HEALTHY).await.unwrap();
+    let _socket = serve(&path, None, HEALTHY).await.unwrap();
     let error = serve(&path, None, HEALTHY).await.unwrap_err();
     assert!(matches!(&error, ListenError::InUse(at) if *at == path), "{error}");
     assert_eq!(Client::new(&path).status().await.unwrap().peers.len(), 1);
+}
+
+#[tokio::test]
+async fn socket_is_removed_at_the_end_unless_replaced() {
+    let (_dir, path) = place();
+    drop(serve(&path, None, HEALTHY).await.unwrap());
+    assert!(!path.exists());
+    let first = serve(&path, None, HEALTHY).await.unwrap();
+    fs::remove_file(&path).unwrap();
+    let second = serve(&path, None, HEALTHY).await.unwrap();
+    drop(first);
+    assert_eq!(Client::new(&path).status().await.unwrap().peers.len(), 1);
+    drop(second);
+    assert!(!path.exists());
 }
 
 #[tokio::test]
@@ -112,7 +127,7 @@ async fn path_that_no_client_could_name_is_an_error() {
     };
     let error = serve(&path(108), None, HEALTHY).await.unwrap_err();
     assert!(matches!(&error, ListenError::TooLong { limit: 107, .. }), "{error}");
-    serve(&path(107), None, HEALTHY).await.unwrap();
+    let _socket = serve(&path(107), None, HEALTHY).await.unwrap();
     assert_eq!(Client::new(path(107)).status().await.unwrap().peers.len(), 1);
 }
 

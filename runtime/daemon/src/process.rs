@@ -12,6 +12,7 @@ use heddle_node::{Fatal, HostFiles, Node, PacketCounters, identity};
 use heddle_plugin::Catalogue;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::control::Listening;
 use crate::logging::Log;
 use crate::reload::Reload;
 use crate::{notify, privileges, signals, sole, web};
@@ -68,6 +69,8 @@ struct Served {
     flags: Flags,
     node: Node,
     signals: Signals,
+    /// Kept until the end, which removes the control socket.
+    control: Listening,
 }
 
 impl Served {
@@ -76,13 +79,13 @@ impl Served {
         let signals = Signals::listen()?;
         let node = Node::new(flags.clone());
         notify::follow(node.readiness().subscribe());
-        web::serve(&flags, &node).await?;
+        let control = web::serve(&flags, &node).await?;
         notify::watchdog(node.state().clone());
-        Ok(Self { flags, node, signals })
+        Ok(Self { flags, node, signals, control })
     }
 
     async fn run(self, log: &Log) -> Result<(), Fatal> {
-        let Self { flags, node, signals } = self;
+        let Self { flags, node, signals, control } = self;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             network = flags.lease.network_name(),
@@ -106,6 +109,7 @@ impl Served {
             signal = end.next() => say_goodbye(signal, &counters),
         }
         notify::stopping().await;
+        drop(control);
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use heddle_http::{Descriptors, Hosts, Listener, Server, Worker};
 use heddle_node::{Fatal, Node};
 use tokio::sync::watch;
 
-use crate::control::ControlSocket;
+use crate::control::{ControlSocket, Listening};
 
 /// Maximum number of servers.
 const SERVERS: u64 = 3;
@@ -21,12 +21,13 @@ const SERVERS: u64 = 3;
 /// Time limit for counting the peers for `/readyz`, which many callers give a second in all.
 const COUNTED: Duration = Duration::from_millis(500);
 
-/// Starts all servers that the flags enable.
+/// Starts all servers that the flags enable. Returns the control socket, which the caller keeps for
+/// as long as the daemon runs.
 ///
 /// # Errors
 ///
 /// The first address that cannot be listened on. A control socket that cannot is no error.
-pub(crate) async fn serve(flags: &Flags, node: &Node) -> Result<(), Fatal> {
+pub(crate) async fn serve(flags: &Flags, node: &Node) -> Result<Listening, Fatal> {
     let (readiness, counters) = (node.readiness(), node.counters());
     let descriptors = Descriptors::raise(SERVERS);
     if let Some(shortage) = descriptors.shortage() {
@@ -40,7 +41,8 @@ pub(crate) async fn serve(flags: &Flags, node: &Node) -> Result<(), Fatal> {
         documents: documents.clone(),
         connections,
     };
-    let unavailable = control.serve().await;
+    let listening = control.serve().await;
+    let unavailable = listening.unavailable.clone();
     let (health, status) = (health_address(flags), flags.health.status_address);
     if health.is_some() || status.is_some() {
         let worker = Worker::start()
@@ -77,7 +79,7 @@ pub(crate) async fn serve(flags: &Flags, node: &Node) -> Result<(), Fatal> {
             server.serve_tcp(&worker, listener, site)?;
         }
     }
-    Ok(())
+    Ok(listening)
 }
 
 /// Sources of the problems that `/readyz` lists although all conditions may hold.
