@@ -1,6 +1,8 @@
 //! Embeds the SDK and the templates into the tool, for `heddle plugin new`: all of their files that
 //! are under version control.
 
+#![expect(clippy::disallowed_macros, reason = "Cargo reads standard output")]
+
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 

@@ -33,6 +33,7 @@ mod podman;
 mod probing;
 mod record;
 mod restart;
+mod restricted;
 mod rules;
 mod scale;
 mod security;

@@ -4,6 +4,7 @@
 //! fifty microseconds at a time, and the ratio of their fastest turns is taken: whatever else runs
 //! on the machine makes a turn slower, never faster.
 
+#![expect(clippy::disallowed_macros, reason = "a program for measurements")]
 #![forbid(unsafe_code)]
 
 use std::hint::black_box;

@@ -63,8 +63,10 @@ where
     E: FormatEvent<Registry, VisibleFields> + Send + Sync + 'static,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let logs = tracing_subscriber::fmt().fmt_fields(VisibleFields).event_format(format);
-    let logs = logs.with_writer(writer).with_env_filter(filter(verbosity)).with_filter_reloading();
+    // Without an internal log: that panics if standard error is a pipe that nobody reads any more.
+    let logs = tracing_subscriber::fmt().log_internal_errors(false);
+    let logs = logs.fmt_fields(VisibleFields).event_format(format).with_writer(writer);
+    let logs = logs.with_env_filter(filter(verbosity)).with_filter_reloading();
     let handle = logs.reload_handle();
     // Reloading fails only if the subscriber is gone.
     let set_verbosity = Box::new(move |verbosity| drop(handle.reload(filter(verbosity))));
@@ -144,6 +146,37 @@ mod tests {
         };
         tracing::subscriber::with_default(subscriber, || work(&limit));
         String::from_utf8(std::mem::take(&mut kept.0.lock().unwrap())).unwrap()
+    }
+
+    /// Standard error whose reader has gone.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn events_without_a_reader_are_dropped_silently() {
+        let Some(_) = std::env::var_os("HEDDLE_TEST_CLOSED") else {
+            // A process of its own, whose standard error is closed likewise.
+            let (reader, writer) = io::pipe().unwrap();
+            drop(reader);
+            let this = std::env::current_exe().unwrap();
+            let test = "logging::tests::events_without_a_reader_are_dropped_silently";
+            let mut again = std::process::Command::new(this);
+            again.args(["--exact", test, "--nocapture"]).env("HEDDLE_TEST_CLOSED", "1");
+            assert!(again.stderr(writer).status().unwrap().success());
+            return;
+        };
+        let format = tracing_subscriber::fmt::format().compact();
+        let (subscriber, _) = super::subscriber(format, || Closed, 0, RateLimit::new());
+        tracing::subscriber::with_default(subscriber, || tracing::warn!("store: failing"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A running `heddled`.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -260,7 +260,9 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- log of heddled on {} ends with:\n{}", self.host, self.log_tail());
+            let (host, tail) = (&self.host, self.log_tail());
+            // A second panic would end the process, and nothing would be cleaned up.
+            let _ = writeln!(io::stderr(), "--- log of heddled on {host} ends with:\n{tail}");
         }
     }
 }

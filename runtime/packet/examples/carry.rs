@@ -10,6 +10,7 @@
 //! `--one-packet-per-syscall` it works like flannel's loop in C (`pkg/backend/udp/proxy_amd64.c`):
 //! one thread, one packet per read and write, no offload.
 
+#![expect(clippy::disallowed_macros, reason = "a program for measurements")]
 #![expect(clippy::disallowed_methods, reason = "a program of its own, for measurements")]
 
 use std::io::{self, ErrorKind};

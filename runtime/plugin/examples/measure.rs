@@ -4,6 +4,7 @@
 //! `measure [PEERS [PLUGIN-DIR]]`; with a directory, `heddle-compiler` has to be beside it or in
 //! `/usr/libexec/heddle`.
 
+#![expect(clippy::disallowed_macros, reason = "a program for measurements")]
 #![expect(clippy::disallowed_methods, reason = "a program of its own, for measurements")]
 
 use std::net::IpAddr;

@@ -1,5 +1,6 @@
 //! Runs many seeds on all processors.
 
+use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -54,7 +55,8 @@ pub fn run_all(seeds: Range<u64>, failed: impl Fn(u64, &str) + Sync) -> Report {
                 || running.iter().map(|it| *it.lock().unwrap_or_else(PoisonError::into_inner));
             if let Some((seed, _)) = current().flatten().find(|(_, begun)| begun.elapsed() > LIMIT)
             {
-                eprintln!("seed {seed}: a node spins: {LIMIT:?} of real time are over");
+                let spins = format!("a node spins: {LIMIT:?} of real time are over");
+                let _ = writeln!(io::stderr(), "seed {seed}: {spins}");
                 std::process::abort();
             }
             let is_over = next.load(Ordering::Relaxed) >= seeds.end;

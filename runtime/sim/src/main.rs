@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ fn main() -> ExitCode {
     let (mut from, mut count) = (0, 10_000);
     while let Some(flag) = arguments.next() {
         let Some(number) = arguments.next().and_then(|text| text.parse::<u64>().ok()) else {
-            eprintln!("{flag}: expected a number after it; {USAGE}");
+            complain(&format!("{flag}: expected a number after it; {USAGE}"));
             return ExitCode::FAILURE;
         };
         match flag.as_str() {
@@ -22,22 +23,31 @@ fn main() -> ExitCode {
             "--seeds" => count = number,
             "--from" => from = number,
             _ => {
-                eprintln!("{flag}: there is no such flag; {USAGE}");
+                complain(&format!("{flag}: there is no such flag; {USAGE}"));
                 return ExitCode::FAILURE;
             }
         }
     }
     let begun = Instant::now();
     let report = heddle_sim::run_all(from..from.saturating_add(count), |seed, failure| {
-        println!("seed {seed}: {failure}\n  replay it: heddle-sim --replay {seed}");
+        print(&format!("seed {seed}: {failure}\n  replay it: heddle-sim --replay {seed}"));
     });
-    println!(
+    print(&format!(
         "{count} seeds from {from}: {} failed; {} h simulated in {:.1} s",
         report.failures.len(),
         report.simulated.as_secs() / 3600,
         begun.elapsed().as_secs_f64()
-    );
+    ));
     if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Prints a line. A reader that has gone is no reason to stop: the exit code says the result.
+fn print(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn replay(seed: u64) -> ExitCode {
@@ -45,11 +55,11 @@ fn replay(seed: u64) -> ExitCode {
     let outcome = heddle_sim::run(seed, true);
     match outcome.failure {
         None => {
-            println!("seed {seed}: nothing failed");
+            print(&format!("seed {seed}: nothing failed"));
             ExitCode::SUCCESS
         }
         Some(failure) => {
-            println!("seed {seed}: {failure}");
+            print(&format!("seed {seed}: {failure}"));
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,7 @@
 //! Many histories, and proof that each of them can be replayed.
 
+#![expect(clippy::disallowed_macros, reason = "the harness captures the output of a test")]
+
 /// `cargo test` builds with little optimisation (see the profile `dev` in Cargo.toml). A history
 /// takes four times as long as in a release build, so fewer are run: 50 s of CPU time.
 const SEEDS: u64 = if cfg!(debug_assertions) { 2_000 } else { 10_000 };

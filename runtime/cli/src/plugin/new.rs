@@ -8,6 +8,8 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use heddle_plugin::check_name;
 
+use crate::output::print;
+
 /// The SDK, the interface and the templates: paths relative to the root of the tree, and contents.
 const SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sources.rs"));
 
@@ -68,8 +70,7 @@ pub(super) fn new(arguments: &Arguments) -> anyhow::Result<()> {
         bail!("{name} already exists; choose another name");
     }
     write(dir, name, *kind, sdk.as_deref()).with_context(|| format!("{name} cannot be written"))?;
-    println!("Edit {name}/src/lib.rs; {name}/README.md has the commands.");
-    Ok(())
+    print(&format!("Edit {name}/src/lib.rs; {name}/README.md has the commands.\n"))
 }
 
 /// Writes the complete directory or nothing.

@@ -169,6 +169,7 @@ fn flood_of_one_source_leaves_the_buffer_to_others() {
         }
         let mut payloads = reader.read();
         let kept = payloads.remove(&from(&quiet)).map_or(0, |payloads| payloads.len());
+        #[expect(clippy::disallowed_macros, reason = "the harness captures it")]
         println!("round {round}: {kept} of {QUIET} datagrams of the quiet source");
         arrived.push(kept);
         let flood = payloads.remove(&from(&flooder)).unwrap();

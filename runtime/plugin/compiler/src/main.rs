@@ -12,7 +12,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::hash::{Hash, Hasher};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -64,14 +64,14 @@ fn main() -> ExitCode {
         Ok(Command::Help) => print(USAGE),
         Ok(Command::Version) => print(concat!("heddle-compiler ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(reason) => {
-            eprintln!("heddle-compiler: {reason}; see heddle-compiler --help");
+            complain(&format!("{reason}; see heddle-compiler --help"));
             return ExitCode::from(2);
         }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("heddle-compiler: {}", printable(&reason));
+            complain(&printable(&reason));
             ExitCode::FAILURE
         }
     }
@@ -153,8 +153,17 @@ fn engine_id(target: &str) -> Result<String, String> {
     Ok(format!("{:016x}", hasher.finish()))
 }
 
+/// Prints a text. A reader that closes the pipe early is no error.
 fn print(text: &str) -> Result<(), String> {
-    std::io::stdout().write_all(text.as_bytes()).map_err(|error| format!("stdout: {error}"))
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("stdout: {error}")),
+        _ => Ok(()),
+    }
+}
+
+fn complain(text: &str) {
+    // A failure to write to standard error cannot be reported anywhere.
+    let _ = writeln!(std::io::stderr(), "heddle-compiler: {text}");
 }
 
 /// Replaces control characters, which a component's names may contain and a terminal would obey.
