@@ -217,7 +217,7 @@ fn nftables(site: &mut Site) {
     .unwrap();
 }
 
-/// What the guide says of Docker is true, and the subnet is free: nothing on the machine has it.
+/// Docker does as the guide says, and the subnet is free: nothing on the machine has it.
 fn taking_out(site: &mut Site) {
     let dropped = "rm /etc/systemd/system/docker.service.d/heddle.conf";
     let steps = site.steps.clone();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use heddle_control::{
-    CallError, Client, Documents, Handler, LeaseRecord, Leases, ListenError, Peer, Status,
+    CallError, Client, Documents, Handler, LeaseRecord, Leases, ListenError, Peer, Socket, Status,
     Unavailable,
 };
 use nix::unistd::{Gid, Group};

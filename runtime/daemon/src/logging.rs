@@ -162,6 +162,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test may run itself")]
     fn events_without_a_reader_are_dropped_silently() {
         let Some(_) = std::env::var_os("HEDDLE_TEST_CLOSED") else {
             // A process of its own, whose standard error is closed likewise.

@@ -190,7 +190,7 @@ mod tests {
     fn changed_config_is_a_warning_until_the_restart() {
         let superseded = Some("changed in the store: `SubnetLen` from 24 to 25".to_owned());
         let status = Status { ready: true, superseded, ..Status::default() };
-        let found = check(&Daemon::Answers(Box::new(status)), None);
+        let found = check(&Daemon::Answers(Box::new(status)), None, &[]);
         assert_eq!((found.len(), found[0].severity), (1, Severity::Warning));
         assert!(found[0].problem.contains("`SubnetLen` from 24 to 25"), "{}", found[0].problem);
     }

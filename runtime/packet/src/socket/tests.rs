@@ -142,6 +142,7 @@ impl Reader {
 }
 
 #[test]
+#[expect(clippy::disallowed_macros, reason = "the harness captures the output of a test")]
 fn flood_of_one_source_leaves_the_buffer_to_others() {
     const QUIET: usize = 100;
     let (socket, to) = receiver("127.0.0.1:0");
@@ -169,7 +170,6 @@ fn flood_of_one_source_leaves_the_buffer_to_others() {
         }
         let mut payloads = reader.read();
         let kept = payloads.remove(&from(&quiet)).map_or(0, |payloads| payloads.len());
-        #[expect(clippy::disallowed_macros, reason = "the harness captures it")]
         println!("round {round}: {kept} of {QUIET} datagrams of the quiet source");
         arrived.push(kept);
         let flood = payloads.remove(&from(&flooder)).unwrap();
