@@ -133,8 +133,7 @@ pub enum Choice {
         to: LeaseKey,
     },
     /// Delete this lease and choose again. None of its subnets can be kept: they do not fit the
-    /// config, overlap those of older leases, or cover addresses that the host needs. Or it is of
-    /// a holder that is gone, and has the node's address beside the node's own lease.
+    /// config, overlap those of older leases, or cover addresses that the host needs.
     Discard(LeaseKey),
     /// Ask the holder of this lease whether it is there, and choose again.
     Ask(LeaseKey),
@@ -220,15 +219,19 @@ pub fn choose(
     let of = |wanted| leases().filter(move |(_, found)| *found == wanted).map(|(lease, _)| lease);
     let own = of(Relation::Own)
         .min_by_key(|lease| (!claimant.had(lease.key), !has_address(lease), seniority(lease)));
+    let holder = |lease: &Lease| claimant.holders.get(&lease.key);
+    let former = of(Relation::Namesake)
+        .filter(|lease| holder(lease) != Some(&Holder::Alive))
+        .min_by_key(|lease| (!claimant.had(lease.key), seniority(lease)));
     let mut candidate = own;
     // The lease with this node's id and address takes precedence over others with the address.
     if let (Some(rival), Some(address)) = (of(Relation::Rival).min_by_key(seniority), address)
         && !of(Relation::Own).any(has_address)
     {
         let (key, owner) = (rival.key, rival.owner());
-        match claimant.holders.get(&key) {
-            Some(Holder::Gone) if own.is_some() => return Ok(Choice::Discard(key)),
-            Some(Holder::Gone) => candidate = Some(rival),
+        match holder(rival) {
+            // If the node has a lease of its own, the rival may be about to give up the address.
+            Some(Holder::Gone) => candidate = own.or(former).or(Some(rival)),
             // Only of an address that is this host's can it be said that nobody else has it.
             None if claimant.marks.addresses.contains(&address) => return Ok(Choice::Ask(key)),
             found => {
@@ -237,14 +240,12 @@ pub fn choose(
             }
         }
     }
-    candidate = candidate.or_else(|| of(Relation::Anonymous).min_by_key(seniority));
-    if candidate.is_none() {
-        let holder = |lease: &&Lease| claimant.holders.get(&lease.key);
-        let there = of(Relation::Namesake).filter(|it| holder(it) != Some(&Holder::Alive));
-        candidate = there.min_by_key(|lease| (!claimant.had(lease.key), seniority(lease)));
-        if let Some(lease) = candidate.filter(|lease| holder(lease).is_none()) {
-            return Ok(Choice::Ask(lease.key));
-        }
+    candidate = candidate.or_else(|| of(Relation::Anonymous).min_by_key(seniority)).or(former);
+    if let Some(lease) = candidate
+        && claimant.relation(lease) == Relation::Namesake
+        && holder(lease).is_none()
+    {
+        return Ok(Choice::Ask(lease.key));
     }
     match candidate {
         Some(lease) => keep(config, holdings, claimant, lease.key, pick),

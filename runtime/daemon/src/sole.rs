@@ -18,7 +18,6 @@ const PID_LIMIT: u64 = 20;
 /// # Errors
 ///
 /// If another process holds the lock.
-#[expect(clippy::disallowed_methods, reason = "a file that only the lock is of interest of")]
 pub(crate) fn lock(directory: &Path, network: &str) -> Result<Option<File>, Fatal> {
     let path = directory.join("lock");
     let open = || {

@@ -16,7 +16,7 @@ use heddle_core::text::list;
 use tracing::{error, info, warn};
 
 use crate::claim::{create, publish, read, rename};
-use crate::holder::ask;
+use crate::holder::{ask, take_back};
 use crate::outage::Outage;
 use crate::retry::Backoff;
 use crate::{LeaseStore, OwnLease, Page, StoreError, Stored};
@@ -141,7 +141,7 @@ async fn question(
             Ok(Attempt::Asked(key, Holder::Alive))
         }
         Some((Holder::Gone, _)) => {
-            warn!("lease {key}: taken over by this node, {asker}, because {owner} did not answer");
+            warn!("lease {key}: {owner} did not answer this node, {asker}; counted as gone");
             Ok(Attempt::Asked(key, Holder::Gone))
         }
         None => Ok(Attempt::Again),
@@ -149,7 +149,7 @@ async fn question(
 }
 
 /// Releases the other leases that are this node's, such as those from before a change of its
-/// address. Reservations stay.
+/// address, and takes back questions about leases that it did not need. Reservations stay.
 async fn release_others(
     store: &dyn LeaseStore,
     holdings: &Holdings,
@@ -170,6 +170,10 @@ async fn release_others(
         {
             info!("lease {key}: released, because this node has another one");
         }
+    }
+    let asked = claimant.holders.iter().filter(|(_, holder)| **holder == Holder::Gone);
+    for (key, _) in asked.filter(|(key, _)| !is_used(**key)) {
+        take_back(store, &key.to_string()).await?;
     }
     Ok(())
 }

@@ -60,3 +60,19 @@ pub async fn ask(
     }
     Ok(Some((Holder::Gone, asked)))
 }
+
+/// Takes back a question that nobody has answered, if the record still has it.
+///
+/// # Errors
+///
+/// [`StoreError`], when the store cannot be reached or written.
+pub async fn take_back(store: &dyn LeaseStore, key: &str) -> Result<(), StoreError> {
+    let Some(stored) = store.get(key).await? else { return Ok(()) };
+    let Some(lease) = read(&stored.record) else { return Ok(()) };
+    let asked = lease.node_name.as_deref().and_then(|name| name.split_once(QUESTION));
+    let Some((name, _)) = asked else { return Ok(()) };
+    let node_name = (!name.is_empty()).then(|| name.to_owned());
+    let before = Lease { node_name, ..lease };
+    store.replace(&stored, before.to_value().as_bytes()).await?;
+    Ok(())
+}

@@ -215,10 +215,19 @@ fn holder_of_the_own_address_is_asked() {
     assert_eq!(choose_asked(&leases, &gone), Ok(Choice::TakeOver(taken)));
     let error = choose_asked(&leases, &[("10.244.9.0-24", Holder::Alive)]).unwrap_err();
     assert!(error.to_string().contains("and that node keeps its lease"), "{error}");
-    // Beside the node's own lease, it is in the way.
-    let own = lease("10.244.3.0-24", r#"{"PublicIP":"192.168.0.73","NodeID":"me"}"#);
-    let both = [leases[0].clone(), own];
-    assert_eq!(choose_asked(&both, &gone), Ok(Choice::Discard(taken)));
+}
+
+#[test]
+fn nodes_that_swap_addresses_keep_their_subnets() {
+    let theirs = lease("10.244.9.0-24", r#"{"PublicIP":"192.168.0.72","NodeID":"them"}"#);
+    let gone = ("10.244.9.0-24", Holder::Gone);
+    for address in ["192.168.0.73", "203.0.113.9"] {
+        let value = format!(r#"{{"PublicIP":"{address}","NodeID":"me"}}"#);
+        let leases = [theirs.clone(), lease("10.244.3.0-24", &value)];
+        assert_eq!(choose_asked(&leases, &[]), Ok(Choice::Ask(key("10.244.9.0-24"))));
+        let asked = [gone, ("10.244.3.0-24", Holder::Gone)];
+        assert_eq!(choose_asked(&leases, &asked), Ok(Choice::TakeOver(key("10.244.3.0-24"))));
+    }
 }
 
 #[test]

@@ -209,6 +209,22 @@ async fn address_of_a_dead_node_is_taken_over_with_its_subnet() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn node_with_the_address_of_a_dead_one_keeps_its_own_subnet() {
+    let mut scene = Scene::new();
+    scene.plugins.with(|faults| faults.subnet_env.clear());
+    scene.write_value(3, &own_at("192.168.0.50"));
+    let value = r#"{"PublicIP":"192.168.0.1","PublicIPv6":null,"NodeID":"node-2","NodeName":"n2"}"#;
+    scene.write_value(5, value);
+    scene.start();
+    scene.ready().await;
+    assert_eq!(published(&scene, 3), Some([192, 168, 0, 1].into()));
+    // The other node may come back at another address. Nobody is left with the question.
+    let other = scene.lease(5).unwrap();
+    assert_eq!(other.node_id.unwrap().as_str(), "node-2");
+    assert_eq!(other.node_name.as_deref(), Some("n2"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn address_that_is_not_the_hosts_is_not_taken_over() {
     let mut scene = Scene::new();
     scene.write_value(5, r#"{"PublicIP":"203.0.113.5","NodeID":"node-2","NodeName":"n2"}"#);
