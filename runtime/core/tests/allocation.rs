@@ -81,44 +81,42 @@ impl Node {
         }
     }
 
+    /// Reads the store and decides.
+    fn decide(&self, config: &NetworkConfig, store: &Store, pick: usize) -> Stage {
+        let texts = store.leases.iter().map(|(key, (lease, made))| {
+            (key.to_string(), lease.to_value(), Age { made: *made, written: *made })
+        });
+        let mut holdings = Holdings::default();
+        for (key, value, age) in texts {
+            holdings.add(&Record { key, value: value.into(), unread: None, age });
+        }
+        let address = [std::net::IpAddr::from([192, 168, 0, self.number])];
+        let claimant = Claimant {
+            id: &self.id,
+            public_addresses: address.into(),
+            previous: self.previous,
+            host: &HostNetwork::default(),
+            underlay: "eth0".parse().unwrap(),
+            marks: &HostMarks::default(),
+            holders: &Holders::new(),
+        };
+        match choose(config, &holdings, &claimant, &mut |count| pick % count) {
+            Ok(choice) => Stage::Decided(choice),
+            Err(AllocationError::Exhausted { network, .. }) => {
+                let family = heddle_core::address::Family::of_network(network);
+                let in_family =
+                    store.leases.keys().filter_map(|key| key.subnets().get(family).copied());
+                assert_eq!(in_family.collect::<std::collections::BTreeSet<_>>().len(), CAPACITY);
+                Stage::GaveUp
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
     /// Performs one call to the store and its consequences. `pick` is the node's random number.
     fn step(&mut self, config: &NetworkConfig, store: &mut Store, pick: usize) {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Start) {
-            Stage::Start => {
-                let texts = store.leases.iter().map(|(key, (lease, made))| {
-                    (key.to_string(), lease.to_value(), Age { made: *made, written: *made })
-                });
-                let mut holdings = Holdings::default();
-                for (key, value, age) in texts {
-                    holdings.add(&Record { key, value: value.into(), unread: None, age });
-                }
-                let address = [std::net::IpAddr::from([192, 168, 0, self.number])];
-                let claimant = Claimant {
-                    id: &self.id,
-                    public_addresses: address.into(),
-                    previous: self.previous,
-                    host: &HostNetwork::default(),
-                    underlay: "eth0".parse().unwrap(),
-                    marks: &HostMarks::default(),
-                    holders: &Holders::new(),
-                };
-                match choose(config, &holdings, &claimant, &mut |count| pick % count) {
-                    Ok(choice) => Stage::Decided(choice),
-                    Err(AllocationError::Exhausted { network, .. }) => {
-                        let family = heddle_core::address::Family::of_network(network);
-                        let in_family = store
-                            .leases
-                            .keys()
-                            .filter_map(|key| key.subnets().get(family).copied());
-                        assert_eq!(
-                            in_family.collect::<std::collections::BTreeSet<_>>().len(),
-                            CAPACITY
-                        );
-                        Stage::GaveUp
-                    }
-                    Err(other) => panic!("{other}"),
-                }
-            }
+            Stage::Start => self.decide(config, store, pick),
             Stage::Decided(Choice::Create(key)) if store.leases.contains_key(&key) => Stage::Start,
             Stage::Decided(Choice::Create(key)) => {
                 store.revision += 1;
