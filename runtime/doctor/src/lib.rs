@@ -148,6 +148,7 @@ async fn examine_host(flags: &Flags, host: &Host, daemon: &Daemon, report: &mut 
         report.skip("ports, devices, routes and rules", "the network config is unknown");
         return;
     };
+    report.found(checks::daemon::check_config(daemon));
     let alias = alias(&flags.lease.network_label());
     let planned = outlook.plan.as_ref().map(NodePlan::links).unwrap_or_default();
     let networks: Vec<_> = config.networks.iter().map(|overlay| overlay.network).collect();

@@ -4,9 +4,7 @@
 #![forbid(unsafe_code)]
 
 use heddle_core::address::Family;
-use heddle_core::allocation::{
-    Choice, Claimant, Holders, Holdings, HostMarks, choose, fits,
-};
+use heddle_core::allocation::{Choice, Claimant, Holders, Holdings, HostMarks, choose, fits};
 use heddle_core::config::{ConfigWarning, NetworkConfig, OverlayNetwork};
 use heddle_core::family::{InFamily, PerFamily};
 use heddle_core::host_network::HostNetwork;

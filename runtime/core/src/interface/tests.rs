@@ -72,10 +72,12 @@ fn published_address_is_chosen_of_several() {
         (names(&["192.168.0.72"]), false, expect("eth0", &["192.168.0.72", "fd00::72"])),
     ] {
         let selection = known(selection);
-        assert_eq!(is_ambiguous(BOTH, &selection, &facts()), ambiguous, "{selection:?}");
+        let requirements = Requirements::families_only(BOTH);
+        assert_eq!(is_ambiguous(&requirements, &selection, &facts()), ambiguous, "{selection:?}");
         assert_eq!(selected(BOTH, &selection), expected, "{selection:?}");
     }
-    assert!(!is_ambiguous(V4, &names(&["eth1"]), &facts()));
+    let requirements = Requirements::families_only(V4);
+    assert!(!is_ambiguous(&requirements, &names(&["eth1"]), &facts()));
 }
 
 #[test]

@@ -51,8 +51,7 @@ pub(crate) fn check(daemon: &Daemon, unit: Option<&Unit>, written: &[PathBuf]) -
             let unmet = || status.unmet.iter();
             let explained = unmet().any(|unmet| unmet.reason != STARTING);
             let shown = unmet().filter(|unmet| !explained || unmet.reason != STARTING);
-            let unmet = shown.map(|unmet| not_ready(&unmet.condition, &unmet.reason));
-            unmet.chain(status.superseded.as_deref().map(superseded)).collect()
+            shown.map(|unmet| not_ready(&unmet.condition, &unmet.reason)).collect()
         }
         Daemon::Absent => {
             let stopped = || stopped(unit, written);
@@ -74,8 +73,12 @@ fn not_ready(condition: &str, reason: &str) -> Finding {
     }
 }
 
-fn superseded(reason: &str) -> Finding {
-    Finding {
+/// Checks that the running config is the one in the store, which is valid: other checks report one
+/// that is not.
+pub(crate) fn check_config(daemon: &Daemon) -> Option<Finding> {
+    let Daemon::Answers(status) = daemon else { return None };
+    let reason = status.superseded.as_deref()?;
+    Some(Finding {
         check: CHECK,
         severity: Severity::Warning,
         problem: format!("network config: {reason}"),
@@ -83,7 +86,7 @@ fn superseded(reason: &str) -> Finding {
         remedy: "Once the config in the store is what you want, restart heddled on every node:"
             .to_owned(),
         command: Some("systemctl restart heddled".to_owned()),
-    }
+    })
 }
 
 fn not_running(unit: &Unit) -> Option<Finding> {
@@ -190,9 +193,11 @@ mod tests {
     fn changed_config_is_a_warning_until_the_restart() {
         let superseded = Some("changed in the store: `SubnetLen` from 24 to 25".to_owned());
         let status = Status { ready: true, superseded, ..Status::default() };
-        let found = check(&Daemon::Answers(Box::new(status)), None, &[]);
-        assert_eq!((found.len(), found[0].severity), (1, Severity::Warning));
-        assert!(found[0].problem.contains("`SubnetLen` from 24 to 25"), "{}", found[0].problem);
+        let found = check_config(&Daemon::Answers(Box::new(status))).unwrap();
+        assert_eq!(found.severity, Severity::Warning);
+        assert!(found.problem.contains("`SubnetLen` from 24 to 25"), "{}", found.problem);
+        let unchanged = Daemon::Answers(Box::new(Status { ready: true, ..Status::default() }));
+        assert_eq!(check_config(&unchanged), None);
     }
 
     #[test]
