@@ -71,8 +71,6 @@ const ROWS: &[Row] = &[
     },
     Row {
         situation: "reordered: 192.168.0.8 is the first now",
-        address: "192.168.0.8",
-        subnet: "new",
         commands: &[
             "addr flush dev eth0",
             "addr add 192.168.0.8/16 dev eth0",
@@ -84,7 +82,6 @@ const ROWS: &[Row] = &[
     Row {
         situation: "renumbered while stopped",
         address: "192.168.0.9",
-        subnet: "new",
         commands: &[
             "addr flush dev eth0",
             "addr add 192.168.0.9/16 dev eth0",
@@ -130,8 +127,6 @@ const ROWS: &[Row] = &[
     },
     Row {
         situation: "deprecated address and another one",
-        address: "fd00::8",
-        subnet: "new",
         commands: &[
             "addr add fd00::8/64 dev eth0 nodad",
             "addr change fd00::7/64 dev eth0 preferred_lft 0",
@@ -254,7 +249,6 @@ const ROWS: &[Row] = &[
         situation: "two default routes, that of `br0` with the lower metric",
         interface: "`br0`",
         address: "192.168.77.7",
-        subnet: "new",
         commands: &[
             "link add br0 type bridge",
             "link set br0 up",
