@@ -498,8 +498,7 @@ fn address_of_another_node_is_reported() {
     let clone = cluster.host("clone");
     let address = alpha.host.v4().to_string();
     let flag = format!("--public-ip={address}");
-    let lease = cluster.lease(&alpha).key;
-    let command = format!("etcdctl del '{lease}'");
+    let command = format!("heddle lease release {}", cluster.subnet(&alpha, Overlay::V4));
     let diagnosis = diagnose_with(&cluster, &clone, &[&flag, "--iface=eth0"]);
     diagnosis.names("public-address", &[&address, "node id alpha", &command]);
     assert_healthy(&cluster, &clone);

@@ -279,7 +279,7 @@ fn forbidden_objects_in_node_plan_are_refused() {
                 "foreign-device",
                 &[
                     ("vxlan100", &["link vxlan100: expected a capability for it: links heddle*"]),
-                    ("eth0", &["link eth0: a device of that name exists"]),
+                    ("eth0", &["link eth0: it is the external interface, which no plan may have"]),
                 ],
             ),
             (

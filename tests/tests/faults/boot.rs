@@ -60,7 +60,7 @@ fn row_17_machines_that_are_copies_of_each_other_are_told_apart() {
 fn row_17_address_of_another_node_is_refused_and_holder_named() {
     let cluster = Cluster::with_config(Families::V4, Some(NETWORK_FOR_PEERS));
     // Like machines of one image behind NAT, each of which detects the same address.
-    let shared = "--public-ip=10.0.2.15";
+    let shared = "--public-ip=198.51.100.15";
     let mut first = cluster.starting_node("first", &[shared]);
     first.daemon().wait_ready().unwrap();
     let lease = cluster.lease(&first);
@@ -71,7 +71,7 @@ fn row_17_address_of_another_node_is_refused_and_holder_named() {
     let since = Instant::now();
     assert_eq!(second.ended(SOON).0, Some(1));
     let log = fs::read_to_string(second.host.directory().join("heddled-0.log")).unwrap();
-    let said = |line: &&str| line.contains("ERROR") && line.contains("10.0.2.15");
+    let said = |line: &&str| line.contains("ERROR") && line.contains("198.51.100.15");
     let error = log.lines().find(said).unwrap_or_else(|| panic!("{log}"));
     for text in ["first", "--public-ip", "--iface"] {
         assert!(error.contains(text), "{error}");
