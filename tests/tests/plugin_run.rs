@@ -76,7 +76,7 @@ fn run_of_unready_backend_prints_reason() {
     let (code, shown, _) = run(&["vxlan", "--backend", r#"{"VNI":16777216}"#]);
     assert_eq!(code, Some(1), "{shown}");
     let reason = "network config: plugin vxlan, advertise: \
-                  Backend.VNI is 16777216: expected a whole number from 0 to 16777215\n";
+                  Backend.VNI is 16777216: expected a whole number from 0 to 9999999\n";
     assert!(shown.contains(&format!("Why host1 is not ready\n   {reason}")), "{shown}");
     assert!(shown.contains(&format!("Why host2 is not ready\n   {reason}")), "{shown}");
     assert!(verdict(&shown).starts_with("run: FAIL vxlan: a lease for each host"), "{shown}");
